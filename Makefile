@@ -1,0 +1,34 @@
+# Two commands: `make demo` and `make test`. Both make the environment first, and may be run again.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint check bench clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Making the environment in $(VENV) (once; a minute or two) ..."
+	@sh scripts/install $(VENV) $(PYTHON)
+	@touch $@
+
+demo: $(READY) ## enrich 400 package summaries with two providers' models, for free
+	@$(BIN)/batchata demo
+
+test: $(READY) ## the whole test suite
+	@$(BIN)/python -m pytest -q
+
+lint: $(READY) ## ruff and pyright
+	@$(BIN)/ruff check .
+	@$(BIN)/pyright
+
+check: lint test ## what CI runs
+
+bench: $(READY) ## throughput and memory for 100,000 rows a provider, beside a floor
+	@$(BIN)/python benchmarks/throughput.py
+
+clean: ## remove the environment and what runs left
+	@rm -rf $(VENV) data/out

@@ -1,0 +1,102 @@
+"""Chunking: rows of a plan packed into ranges under a provider's limits, then into request files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchata_tasks.fingerprint import base32, digest
+from batchata_tasks.storage import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from batchata_tasks.providers import Framing
+
+TOKEN_CHARS = 20  # 100 bits
+ROW_ID_CHARS = 24  # 120 bits
+CUSTOM_ID_CHARS = TOKEN_CHARS + 1 + ROW_ID_CHARS  # both providers take up to 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one batch may hold: requests, bytes of its file."""
+
+    requests: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows `start` to `stop` of a plan, the bytes of their requests, their upper price bound."""
+
+    start: int
+    stop: int
+    bytes: int
+    bound: int
+
+
+class Packer:
+    """Packs requests, in order, into as few spans as the limits allow."""
+
+    def __init__(self, limits: Limits, items_per_batch: int | None = None) -> None:
+        self._requests = min(limits.requests, items_per_batch or limits.requests)
+        self._bytes = limits.bytes
+        self.spans: list[Span] = []
+        self._open = Span(0, 0, 0, 0)
+
+    def fits_alone(self, size: int) -> bool:
+        """Whether a request of `size` bytes can be sent at all."""
+        return size <= self._bytes
+
+    def add(self, size: int, bound: int) -> None:
+        """Add the next request."""
+        now = self._open
+        if now.stop - now.start == self._requests or now.bytes + size > self._bytes:
+            self.spans.append(now)
+            now = Span(now.stop, now.stop, 0, 0)
+        self._open = Span(now.start, now.stop + 1, now.bytes + size, now.bound + bound)
+
+    def finish(self) -> list[Span]:
+        """Return all spans."""
+        if self._open.stop > self._open.start:
+            self.spans.append(self._open)
+        return self.spans
+
+
+def prefix_within(bounds: Iterable[int], sizes: Iterable[int], money: int) -> tuple[int, int, int]:
+    """Return (rows, bytes, bound) of the longest prefix whose bounds add up to at most `money`."""
+    rows = size = bound = 0
+    for row_bound, row_size in zip(bounds, sizes, strict=True):
+        if bound + row_bound > money:
+            break
+        rows, size, bound = rows + 1, size + row_size, bound + row_bound
+    return rows, size, bound
+
+
+def chunk_token(run_id: str, round_number: int, start: int, kind: str) -> str:
+    """Return the token of a chunk, which is its id: the same when a crashed run is carried on."""
+    parts = (run_id, str(round_number), str(start), kind)
+    return base32(digest("chunk", *(part.encode() for part in parts))[:13])[:TOKEN_CHARS]
+
+
+def custom_id(token: str, row_id: str) -> str:
+    """Return the provider-side name of a row's request: `<chunk token>-<row id>`."""
+    return f"{token}-{row_id}"
+
+
+def write_request_file(path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]) -> None:
+    """Write what will go over the wire, byte for byte."""
+    with durable(path) as stream:
+        stream.write(framing.head)
+        block: list[bytes] = []
+        first = True
+        for row_id, body in bodies:
+            line = framing.line(custom_id(token, row_id), body)
+            block.append(line if first else framing.joint + line)
+            first = False
+            if len(block) == 1024:  # noqa: PLR2004 - about a megabyte a write
+                stream.write(b"".join(block))
+                block.clear()
+        stream.write(b"".join(block) + framing.tail)

@@ -1,0 +1,147 @@
+"""Collecting: every request of a chunk gets exactly one outcome, whatever the provider returned.
+
+Results are read once, as a stream, in the provider's order, and joined to the chunk's rows by
+custom_id. Lines that are doubled count once, lines that nobody sent are reported, requests without
+a line end as missing (or as what a failed validation says of them).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.chunk import custom_id
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
+from batchata_tasks.ledger import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from batchata_tasks.ledger import Chunk
+    from batchata_tasks.pricing import Rates
+    from batchata_tasks.schema import ResponseSchema
+
+_BLOCK = 4096
+_PRIORS = ("_prior_attempts", "_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens", "_prior_cost", "_fingerprint")
+
+
+@dataclass
+class Report:
+    """What collecting a chunk found."""
+
+    tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    overhead: int = 0  # picodollars paid for lines that belong to no row
+    unknown_lines: int = 0
+    doubled_lines: int = 0
+    over_bound: int = 0  # answers that cost more than their proven bound
+
+
+class Collector:
+    """Turns one chunk's answers into rows of the dataset."""
+
+    def __init__(
+        self, chunk: Chunk, manifest: pa.Table, columns: pa.Schema, response: ResponseSchema | None,
+        rates: Rates | None, enriched_at: int,
+    ) -> None:
+        self._chunk, self._manifest, self._columns = chunk, manifest, columns
+        self._response, self._rates, self._enriched_at = response, rates, enriched_at
+        row_ids = manifest["_row_id"].to_pylist()
+        self._position = {custom_id(chunk.id, row_id): i for i, row_id in enumerate(row_ids)}
+        self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
+        self._bounds = manifest["_bound"].to_pylist()
+        self._source = [name for name in columns.names if name in manifest.schema.names and not name.startswith("_prior")]
+        self._source = [name for name in self._source if name != "_fingerprint" and name != "_error"]
+        self.report = Report()
+
+    def rows(self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer) -> Iterator[pa.RecordBatch]:
+        """Yield the chunk's rows, one per request.
+
+        A request without an answer takes `absent` of its position, or `otherwise`.
+        """
+        seen = bytearray(self._chunk.rows)
+        block: list[tuple[int, Answer]] = []
+        for answer in answers:
+            position = self._position.get(answer.custom_id)
+            if position is None:
+                self.report.unknown_lines += 1
+                self.report.overhead += self._rates.cost(answer.usage) if self._rates else 0
+            elif seen[position]:
+                self.report.doubled_lines += 1
+            else:
+                seen[position] = 1
+                block.append((position, answer))
+            if len(block) == _BLOCK:
+                yield self._record_batch(block)
+                block = []
+        for position in (i for i, done in enumerate(seen) if not done):
+            block.append((position, absent.get(position, otherwise)))
+            if len(block) == _BLOCK:
+                yield self._record_batch(block)
+                block = []
+        if block:
+            yield self._record_batch(block)
+
+    def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
+        rows = [self._row(position, answer) for position, answer in block]
+        taken = self._manifest.select(self._source).take(pa.array([p for p, _ in block], pa.int64())).combine_chunks()
+        arrays: list[pa.Array] = []
+        for column in self._columns:
+            if column.name in self._source:
+                found = taken.column(column.name)
+                arrays.append(found.chunk(0) if found.num_chunks == 1 else pa.concat_arrays(found.chunks))
+            else:
+                arrays.append(pa.array([row.get(column.name) for row in rows], type=column.type))
+        return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
+
+    def _row(self, position: int, answer: Answer) -> dict[str, Any]:
+        outcome, error, fields = self._judged(answer)
+        usage = answer.usage
+        cost = self._rates.cost(usage) if self._rates is not None else None
+        attempt = 0 if outcome.never_ran else 1
+        tallies = self.report.tallies
+        tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost)
+        if cost is not None and cost > self._bounds[position]:
+            self.report.over_bound += 1
+        prior = {name: values[position] for name, values in self._priors.items()}
+        total = None if cost is None or prior["_prior_cost"] is None else cost + prior["_prior_cost"]
+        sent = self._chunk.batch_id is not None
+        return {
+            **fields,
+            "_status": outcome.value,
+            "_error": error,
+            "_attempts": prior["_prior_attempts"] + attempt,
+            "_provider": self._chunk.provider,
+            "_model": answer.model or self._chunk.model,
+            "_batch_id": self._chunk.batch_id,
+            "_custom_id": answer.custom_id if sent and answer.custom_id else None,
+            "_fingerprint": prior["_fingerprint"],
+            "_input_tokens": usage.input_tokens + prior["_prior_input_tokens"],
+            "_output_tokens": usage.output_tokens + prior["_prior_output_tokens"],
+            "_cache_read_tokens": usage.cache_read_tokens + prior["_prior_cache_read_tokens"],
+            "_cost_usd": None if total is None else Decimal(total).scaleb(-12),
+            "_response": answer.text,
+            "_run_id": self._chunk.run_id,
+            "_enriched_at": self._enriched_at,
+        }
+
+    def _judged(self, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
+        """Check a finished answer against the response model."""
+        if answer.outcome is not Outcome.SUCCEEDED:
+            return answer.outcome, answer.error, {}
+        if answer.text is None:
+            return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer has no text"), {}
+        if self._response is None:
+            return Outcome.SUCCEEDED, None, {"response": answer.text}
+        fields, wrong = self._response.parse(answer.text)
+        if fields is None:
+            return Outcome.INVALID, describe(ErrorCode.RESPONSE, wrong), {}
+        return Outcome.SUCCEEDED, None, fields
+
+
+def not_sent(error: str) -> Answer:
+    """Return the answer of a row that was never sent, since it cannot be."""
+    return Answer("", Outcome.ERRORED, error=error)

@@ -1,0 +1,247 @@
+"""The dataset: Parquet parts in `<output>/data`, at rest one row per key.
+
+A chunk lands as one new part; then older parts that hold the same keys are rewritten in place or
+deleted. Every file appears or changes by one rename, so a reader in between may see a key's old
+and its new row, never neither.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from batchata_tasks.errors import SpecError, StorageError
+from batchata_tasks.fingerprint import canonical, digest, key_digest
+from batchata_tasks.manifest import SYSTEM_FIELDS
+from batchata_tasks.pricing import PICO
+from batchata_tasks.rowindex import LandedRow
+from batchata_tasks.storage import durable, storage_errors, sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from batchata_tasks.schema import ResponseSchema
+
+CITATION = pa.struct(
+    [
+        pa.field("field", pa.string()),
+        pa.field("cited_text", pa.string()),
+        pa.field("document", pa.string()),
+        pa.field("page_start", pa.int32()),
+        pa.field("page_end", pa.int32()),
+        pa.field("char_start", pa.int64()),
+        pa.field("char_end", pa.int64()),
+    ]
+)
+COST = pa.decimal128(20, 12)  # US dollars, exact to the picodollar
+META_FIELDS = pa.schema(
+    [
+        pa.field("_status", pa.string()),
+        pa.field("_error", pa.string()),
+        pa.field("_attempts", pa.int32()),
+        pa.field("_provider", pa.string()),
+        pa.field("_model", pa.string()),
+        pa.field("_batch_id", pa.string()),
+        pa.field("_custom_id", pa.string()),
+        pa.field("_fingerprint", pa.string()),
+        pa.field("_input_tokens", pa.int64()),
+        pa.field("_output_tokens", pa.int64()),
+        pa.field("_cache_read_tokens", pa.int64()),
+        pa.field("_cost_usd", COST),
+        pa.field("_citations", pa.list_(CITATION)),
+        pa.field("_response", pa.string()),
+        pa.field("_run_id", pa.string()),
+        pa.field("_enriched_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+_TEXT_ANSWER = pa.schema([pa.field("response", pa.string())])
+_STATE_COLUMNS = (
+    "_fingerprint", "_status", "_error", "_attempts", "_input_tokens", "_output_tokens",
+    "_cache_read_tokens", "_cost_usd", "_enriched_at",
+)
+READ_ROWS = 8192
+
+
+def dataset_schema(carried: pa.Schema, response: ResponseSchema | None) -> pa.Schema:
+    """Return the columns: key and carried columns, the answer's fields, then the metadata.
+
+    Raises:
+        SpecError: two of them have one name.
+    """
+    answers = response.arrow if response is not None else _TEXT_ANSWER
+    taken = dict.fromkeys([*META_FIELDS.names, *SYSTEM_FIELDS.names], "a metadata column")
+    for fields, what in ((carried, "a source column"), (answers, "a field of the response model")):
+        for name in fields.names:
+            if name in taken:
+                message = f"the column {name!r} is {what} and {taken[name]} as well; rename one of them, or leave it out of `columns`."
+                raise SpecError(message)
+            taken[name] = what
+    plain = [pa.field(field.name, field.type) for field in (*carried, *answers, *META_FIELDS)]
+    return pa.schema(plain)
+
+
+class Dataset:
+    """The parts of one dataset. Only one process at a time may change them (the lease)."""
+
+    def __init__(self, data: Path, schema: pa.Schema, key: list[str], carried: list[str]) -> None:
+        self.data = data
+        self.schema = schema
+        self.key = key
+        self.carried = [name for name in carried if name not in key]
+
+    def parts(self) -> list[str]:
+        """Return the names of the parts, sorted."""
+        with storage_errors("reading the dataset"):
+            return sorted(path.name for path in self.data.glob("*.parquet"))
+
+    def rows(self, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
+        """Yield (part, rows); a column that an old part lacks reads as null."""
+        for part in self.parts():
+            with _part_errors(part), pq.ParquetFile(self.data / part) as file:
+                names = file.schema_arrow.names
+                for batch in file.iter_batches(READ_ROWS, columns=[c for c in columns if c in names]):
+                    yield part, batch
+
+    def landed(self) -> Iterator[tuple[bytes, LandedRow]]:
+        """Yield what the dataset holds, as (digest of the key, row)."""
+        for part, batch in self.rows([*self.key, *self.carried, *_STATE_COLUMNS]):
+            for name in self.key:
+                if name not in batch.schema.names:
+                    message = f"key: the dataset in {self.data} has no column {name!r}; a dataset keeps its key: name another `output`."
+                    raise SpecError(message)
+            values = {name: batch.column(name).to_pylist() for name in batch.schema.names if name in _STATE_COLUMNS}
+            carried = carried_digests(batch, self.carried)
+            moments = batch.column("_enriched_at").cast(pa.int64()).to_pylist()
+            for i, key in enumerate(keys_of(batch, self.key)):
+                cost = values["_cost_usd"][i]
+                yield key_digest(key), LandedRow(
+                    part, values["_fingerprint"][i], values["_status"][i], values["_error"][i], values["_attempts"][i],
+                    values["_input_tokens"][i], values["_output_tokens"][i], values["_cache_read_tokens"][i],
+                    None if cost is None else int(cost * PICO), carried[i], moments[i],
+                )
+
+    def supersede(self, replaced: Mapping[str, set[bytes]]) -> None:
+        """Take the given keys (digests) out of older parts; a part left empty is deleted."""
+        for part, keys in replaced.items():
+            path = self.data / part
+            if path.exists():
+                self._rewrite(path, lambda batch, gone=keys: _without(batch, self.key, gone))
+
+    def carry(self, changes: Mapping[str, Mapping[bytes, tuple[Any, ...]]]) -> None:
+        """Write changed carried columns into the rows of the given keys; nothing else changes."""
+        for part, rows in changes.items():
+            self._rewrite(self.data / part, lambda batch, new=rows: self._carried(batch, new))
+
+    def conform(self) -> None:
+        """Bring parts that were written under other columns to today's: one schema for all.
+
+        A column that is new is null in old rows; one that is gone leaves (`_response` keeps the
+        raw answer); one whose type changed is cast where that loses nothing, and else null.
+        """
+        for part in self.parts():
+            with _part_errors(part):
+                found = pq.read_schema(self.data / part)
+            if not found.remove_metadata().equals(_as_stored(self.schema)):
+                self._rewrite(self.data / part, lambda batch: batch)
+
+    def _carried(self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]) -> pa.RecordBatch:
+        news = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
+        conformed = _conformed(batch, self.schema)
+        for i, name in enumerate(self.carried):
+            old = conformed.column(name).to_pylist()
+            values = [was if new is None else new[i] for was, new in zip(old, news, strict=True)]
+            at = self.schema.get_field_index(name)
+            conformed = conformed.set_column(at, self.schema.field(at), pa.array(values, type=self.schema.field(at).type))
+        return conformed
+
+    def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
+        rows = 0
+        with _part_errors(path.name), storage_errors(f"rewriting {path.name}"), pq.ParquetFile(path) as file:
+            with self.part_file(path) as writer:
+                for batch in file.iter_batches(READ_ROWS):
+                    changed = _conformed(change(batch), self.schema)
+                    rows += changed.num_rows
+                    writer.write_batch(changed)
+            if not rows:
+                path.unlink()
+                sync_folder(path.parent)
+
+    @contextmanager
+    def part_file(self, path: Path) -> Iterator[pq.ParquetWriter]:
+        """Write a part aside, outside of `data/`; it is renamed to `path` when the block ends well."""
+        aside_in = self.data.parent / "_batchata"
+        with durable(path, aside_in) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
+            yield writer
+
+
+def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
+    """Return the canonical key of every row."""
+    columns = [batch.column(name).to_pylist() for name in key]
+    return [canonical(values) for values in zip(*columns, strict=True)]
+
+
+def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
+    """Return a digest of every row's carried columns; an absent column reads as null."""
+    present = set(batch.schema.names)
+    columns = [batch.column(n).to_pylist() if n in present else [None] * batch.num_rows for n in carried]
+    if not columns:
+        return [b""] * batch.num_rows
+    return [digest("carried", canonical(values))[:16] for values in zip(*columns, strict=True)]
+
+
+def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
+    """Return the keys (digests) that a chunk supersedes, by the part that holds them."""
+    older = manifest.filter(pc.is_valid(manifest["_replaces"]))
+    found: dict[str, set[bytes]] = defaultdict(set)
+    for part, row_key in zip(older["_replaces"].to_pylist(), keys_of(older, key), strict=True):
+        found[part].add(key_digest(row_key))
+    return found
+
+
+def _without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.RecordBatch:
+    keep = [key_digest(row_key) not in gone for row_key in keys_of(batch, key)]
+    return batch.filter(pa.array(keep, type=pa.bool_()))
+
+
+def _conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    present = set(batch.schema.names)
+    arrays: list[pa.Array] = []
+    for field in schema:
+        if field.name not in present:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        column = batch.column(field.name)
+        try:
+            arrays.append(column if column.type.equals(field.type) else column.cast(field.type))
+        except pa.ArrowException:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _as_stored(schema: pa.Schema) -> pa.Schema:
+    """Return the schema as Parquet gives it back: list items are named `element` there."""
+    return pa.schema([pa.field(field.name, _stored_type(field.type)) for field in schema])
+
+
+def _stored_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(pa.field("element", _stored_type(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([pa.field(f.name, _stored_type(f.type)) for f in kind])
+    return kind
+
+
+@contextmanager
+def _part_errors(part: str) -> Iterator[None]:
+    """Name the part that is damaged."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        message = f"the dataset's part {part} is damaged: {error}. Restore it, or delete it to have its rows sent again."
+        raise StorageError(message) from error

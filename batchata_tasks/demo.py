@@ -1,0 +1,95 @@
+"""`batchata demo` and `batchata emulator`: the whole way, for free, against the emulator."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from batchata_tasks.cli import print_pairs, run_spec
+from batchata_tasks.emulator import EmulatorProcess
+from batchata_tasks.emulator.server import serve
+from batchata_tasks.errors import StorageError
+from batchata_tasks.overview import dataset_rows, how_to_open, rows_table
+from batchata_tasks.receipt import Receipt
+from batchata_tasks.spec import load_spec
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from batchata_tasks.spec import EnrichmentSpec
+
+FOLDER = Path("data/out/demo")
+MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+_BATCH_SECONDS = 2.0
+
+
+def run_demo(out: Console, *, direct: bool) -> int:
+    """Enrich the packages with a model of each provider; return the exit code.
+
+    The demo has a folder of its own, with its own ledger, and starts from nothing each time.
+    """
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    assets = _assets()
+    settings = {
+        "BATCHATA_LEDGER_URL": f"sqlite:///{FOLDER.absolute() / 'ledger.db'}",
+        "BATCHATA_POLL_INTERVAL": "0.5",
+        "BATCHATA_CODE_ROOTS": str(assets),
+    }
+    with EmulatorProcess(mode="seconds", n=_BATCH_SECONDS) as emulator:
+        os.environ.update(settings | emulator.env())
+        specs = [_spec(assets, provider, model) for provider, model in MODELS.items()]
+        codes = [_show(out, spec, direct=direct) for spec in specs]
+        out.print(Text("\nThe same again: rows that are up to date are not sent", style="bold"))
+        codes.append(int(run_spec(specs[0], direct=direct)["exit_code"]))
+    out.print(rows_table(dataset_rows(specs[0], 5, only_failed=False)))
+    out.print(how_to_open(specs[0]), markup=False, highlight=False, soft_wrap=True)
+    out.print("\nNext: README.md, 'With a real key'.", highlight=False)
+    return max(codes)
+
+
+def _show(out: Console, spec: EnrichmentSpec, *, direct: bool) -> int:
+    out.print(Text(f"\n400 package summaries, {spec.model}", style="bold"))
+    receipt = run_spec(spec, direct=direct)
+    print_pairs(Receipt(**receipt).lines())
+    return int(receipt["exit_code"])
+
+
+def _spec(assets: Path, provider: str, model: str) -> EnrichmentSpec:
+    changes = {
+        "name": f"demo-{provider}", "model": model, "source": assets / "data/packages.csv",
+        "response_model": f"{assets / 'deployments/models.py'}:Topic", "output": FOLDER / provider, "items_per_batch": 100,
+    }
+    return load_spec(assets / "deployments/specs/package-topics.yaml", [f"{key}={value}" for key, value in changes.items()])
+
+
+def _assets() -> Path:
+    """Return the folder that holds the demo's table, spec and response model.
+
+    They lie in the project's own folders; the wheel carries a copy.
+    """
+    shipped = Path(__file__).parent / "_demo"
+    return shipped if shipped.is_dir() else Path(__file__).parents[1]
+
+
+def serve_emulator(port: int, seconds: float) -> None:
+    """Serve until interrupted, telling how to point the SDKs at it."""
+
+    def tell(url: str) -> None:
+        sys.stdout.write(
+            f"The emulator listens on {url}. In another terminal:\n\n"
+            f"  export ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=emulator-key\n"
+            f"  export OPENAI_BASE_URL={url}/openai/v1 OPENAI_API_KEY=emulator-key\n\n"
+            "Its answers are made up, and it forgets everything when it stops (Ctrl-C).\n"
+        )
+        sys.stdout.flush()
+
+    try:
+        serve(port, mode="seconds", n=seconds, on_ready=tell)
+    except OSError as error:
+        message = f"--port: {port} cannot be opened: {error.strerror}; name another port, or 0 for a free one."
+        raise StorageError(message) from error

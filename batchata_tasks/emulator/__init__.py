@@ -1,0 +1,18 @@
+"""An emulator of the Anthropic Message Batches API and the OpenAI Batch and Files APIs.
+
+It speaks HTTP on loopback, so that the official SDKs run against it unchanged; faults, progress and
+clock are knobs on control routes of its own. It answers at no cost and from no model.
+"""
+
+from batchata_tasks.emulator.answers import answer_text
+from batchata_tasks.emulator.client import ControlClient, ControlError
+from batchata_tasks.emulator.local import Emulator, EmulatorError, EmulatorProcess
+
+__all__ = [
+    "ControlClient",
+    "ControlError",
+    "Emulator",
+    "EmulatorError",
+    "EmulatorProcess",
+    "answer_text",
+]

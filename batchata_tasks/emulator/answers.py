@@ -1,0 +1,107 @@
+"""What the emulated models answer: a pure function of the request, so that a test can recompute it.
+
+The answer echoes a hash of what the request says, never of its custom_id: rows that were joined to
+the wrong answer show.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
+
+import orjson
+
+from batchata_tasks.emulator.schemas import JSON, Draw, compiled
+from batchata_tasks.emulator.tokens import blocks_of, input_tokens
+
+Provider: TypeAlias = Literal["anthropic", "openai"]
+"""The two imitated providers."""
+
+_WORDS = 8
+_NO_CAP = 1 << 30
+
+
+class Answer(NamedTuple):
+    """A finished answer with the usage that is billed for it."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    truncated: bool
+
+
+def answer_text(provider: Provider, body: JSON) -> str:
+    """Return the full answer to a request body, before its output cap cuts it."""
+    messages = _messages(body)
+    digest = blake2b(
+        orjson.dumps([body.get("system"), body.get("instructions"), messages]), digest_size=16
+    ).digest()
+    schema = answer_schema(provider, body)
+    if schema is not None:
+        return orjson.dumps(compiled(orjson.dumps(schema))(Draw(digest), 0)).decode()
+    text = f"Echo {digest.hex()[:12]}: {_first_words(messages)}"
+    if wants_json(body):
+        return orjson.dumps({"echo": text}).decode()
+    return text
+
+
+def answer(provider: Provider, body: JSON, *, text: str | None = None) -> Answer:
+    """Answer a request under its output cap; `text` replaces the answer's usual words."""
+    full = answer_text(provider, body) if text is None else text
+    encoded = full.encode()
+    used = max(1, -(-len(encoded) // 4))
+    cap = output_cap(body)
+    if used <= cap:
+        return Answer(full, input_tokens(body), used, truncated=False)
+    cut = encoded[: cap * 4].decode(errors="ignore")
+    return Answer(cut, input_tokens(body), cap, truncated=True)
+
+
+def output_cap(body: JSON) -> int:
+    """Return the cap on output tokens under whichever name the request gives it."""
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        cap = body.get(name)
+        if isinstance(cap, int):
+            return cap
+    return _NO_CAP
+
+
+def answer_schema(provider: Provider, body: JSON) -> JSON | None:
+    """Return the JSON schema which the request asks the answer to satisfy."""
+    if provider == "anthropic":
+        form = _part(body, "output_config", "format")
+        return form.get("schema") if form.get("type") == "json_schema" else None
+    form = _part(body, "text", "format")
+    if form.get("type") == "json_schema":
+        return form.get("schema")
+    form = _part(body, "response_format")
+    if form.get("type") == "json_schema":
+        return _part(form, "json_schema").get("schema")
+    return None
+
+
+def wants_json(body: JSON) -> bool:
+    """Whether an OpenAI request asks for JSON without a schema."""
+    forms = (_part(body, "response_format"), _part(body, "text", "format"))
+    return any(form.get("type") == "json_object" for form in forms)
+
+
+def _part(body: JSON, *path: str) -> JSON:
+    value: Any = body
+    for step in path:
+        value = cast("JSON", value).get(step)
+        if not isinstance(value, dict):
+            return {}
+    return cast("JSON", value)
+
+
+def _messages(body: JSON) -> Any:
+    return body.get("messages", body.get("input"))
+
+
+def _first_words(messages: Any) -> str:
+    for block in blocks_of(messages):
+        text = block.get("text")
+        if isinstance(text, str) and text.strip():
+            return " ".join(text[:400].split()[:_WORDS])
+    return "no text"

@@ -1,0 +1,163 @@
+"""An Anthropic message batch: how its requests run and how it looks on the wire."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import orjson
+
+from batchata_tasks.emulator.answers import Answer, answer
+from batchata_tasks.emulator.anthropic_rules import check_params
+from batchata_tasks.emulator.batches import Batch
+from batchata_tasks.emulator.broken import answer_to
+from batchata_tasks.emulator.citations import content_blocks
+from batchata_tasks.emulator.clock import DAY, rfc3339
+from batchata_tasks.emulator.spool import Sealed, Spool
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.batches import Ending, Requests
+    from batchata_tasks.emulator.faults import Faults
+    from batchata_tasks.emulator.schemas import JSON
+
+ARCHIVED_AFTER = 29 * DAY
+
+
+class AnthropicBatch(Batch):
+    """A message batch. Its counts say nothing until it has ended, as the real ones do."""
+
+    provider = "anthropic"
+
+    def __init__(  # noqa: PLR0913 - what a batch is made of
+        self,
+        batch_id: str,
+        account: str,
+        created_at: float,
+        requests: Requests,
+        *,
+        version: str,
+        faults: Faults,
+    ) -> None:
+        super().__init__(batch_id, account, created_at, requests)
+        self.results: Sealed = b""
+        self._version = version
+        self._faults = faults
+        self._spool = Spool()
+        self._counts = {"succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
+
+    def archived(self, now: float) -> bool:
+        """Whether the results are gone."""
+        return self.ended_at is not None and now >= self.created_at + ARCHIVED_AFTER
+
+    def run(self, index: int) -> None:
+        """Run one request and write its result line."""
+        params: JSON = orjson.loads(self.requests.raw(index))["params"]
+        rule = self._faults.for_request("anthropic", params)
+        kind = None if rule is None else rule.kind
+        if kind == "request_missing":
+            # The counts say it succeeded, and no line says so.
+            self._counts["succeeded"] += 1
+        elif kind == "request_expired":
+            self._write(index, {"type": "expired"})
+        elif kind == "request_error":
+            message = (rule and rule.message) or "Internal server error"
+            self._write(index, errored("api_error", message))
+        elif kind == "request_invalid":
+            message = (rule and rule.message) or "messages: the request is not acceptable"
+            self._write(index, errored("invalid_request_error", message))
+        else:
+            problem = check_params(params, self._version)
+            if problem is not None:
+                self._write(index, errored(problem.kind, problem.message))
+                return
+            given = answer_to("anthropic", params, kind)
+            self.bill(index, given)
+            message = message_object(
+                self._message_id(index), params, given, refused=kind == "request_refusal"
+            )
+            self._write(index, {"type": "succeeded", "message": message})
+
+    def abandon(self, index: int, ending: Ending) -> None:
+        """Write the line of a request that never ran."""
+        self._write(index, {"type": "expired" if ending == "expired" else "canceled"})
+
+    def close(self) -> None:
+        """Make the results available."""
+        self.results = self._spool.seal()
+
+    def wire(self, origin: str, now: float) -> JSON:
+        """Return the MessageBatch object."""
+        ended = self.ended_at is not None
+        waiting = 0 if ended else self.size
+        counts = self._counts if ended else dict.fromkeys(self._counts, 0)
+        cancelled = self.cancel_at is not None
+        archived = rfc3339(self.created_at + ARCHIVED_AFTER) if self.archived(now) else None
+        return {
+            "id": self.id,
+            "type": "message_batch",
+            "processing_status": "ended" if ended else "canceling" if cancelled else "in_progress",
+            "request_counts": {"processing": waiting, **counts},
+            "ended_at": None if self.ended_at is None else rfc3339(self.ended_at),
+            "created_at": rfc3339(self.created_at),
+            "expires_at": rfc3339(self.expires_at),
+            "archived_at": archived,
+            "cancel_initiated_at": None if self.cancel_at is None else rfc3339(self.cancel_at),
+            "results_url": (
+                f"{origin}/anthropic/v1/messages/batches/{self.id}/results" if ended else None
+            ),
+        }
+
+    def _message_id(self, index: int) -> str:
+        digest = blake2b(f"{self.id}:{index}".encode(), digest_size=11)
+        return f"msg_01{digest.hexdigest()}"
+
+    def _write(self, index: int, result: JSON) -> None:
+        if result["type"] in self._counts:
+            self._counts[result["type"]] += 1
+        line = {"custom_id": self.requests.custom_ids[index], "result": result}
+        self._spool.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def errored(kind: str, message: str) -> JSON:
+    """Return the result of a request that failed; its error is nested twice."""
+    details = {"type": kind, "message": message}
+    return {
+        "type": "errored",
+        "error": {"type": "error", "error": details, "request_id": None},
+    }
+
+
+def message_object(
+    message_id: str, params: JSON, given: Answer, *, refused: bool = False, tier: str = "batch"
+) -> JSON:
+    """Return a Message."""
+    stop_reason = "refusal" if refused else "max_tokens" if given.truncated else "end_turn"
+    explanation = "This request was refused by the emulator."
+    return {
+        "model": params["model"],
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "content": content_blocks(params, given.text),
+        "stop_reason": stop_reason,
+        "stop_sequence": None,
+        "stop_details": (
+            {"type": "refusal", "category": None, "explanation": explanation} if refused else None
+        ),
+        "usage": {
+            "input_tokens": given.input_tokens,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+            "output_tokens": given.output_tokens,
+            "output_tokens_details": {"thinking_tokens": 0},
+            "service_tier": tier,
+            "inference_geo": "not_available",
+        },
+    }
+
+
+def whole_message(message_id: str, params: JSON) -> tuple[JSON, Answer]:
+    """Answer a single, direct request."""
+    given = answer("anthropic", params)
+    return message_object(message_id, params, given, tier="standard"), given

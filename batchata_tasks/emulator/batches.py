@@ -1,0 +1,186 @@
+"""A batch in the store: its requests, how far it has come, and what it billed.
+
+Requests run in an order shuffled by the batch id. They run when someone looks, as far as the pace
+says they would have run by then: nothing happens while nobody looks, and a cancelled or expired
+batch keeps what it had done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from array import array
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from batchata_tasks.emulator.clock import DAY
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.answers import Answer
+    from batchata_tasks.emulator.clock import Pace
+    from batchata_tasks.emulator.spool import Sealed
+
+Ending: TypeAlias = Literal["finished", "expired", "cancelled"]
+
+_STEP = 250  # requests that run before other calls get their turn
+
+
+@dataclass(slots=True)
+class Requests:
+    """The requests of a batch, kept as bytes."""
+
+    custom_ids: list[str] = field(default_factory=list[str])
+    content: Sealed = b""
+    starts: array[int] = field(default_factory=lambda: array("Q"))
+    ends: array[int] = field(default_factory=lambda: array("Q"))
+    hashes: list[bytes] = field(default_factory=list[bytes])
+    """Of each body without its custom_id: the same content has the same hash in any batch."""
+
+    def raw(self, index: int) -> bytes:
+        """Return the stored bytes of one request."""
+        return self.content[self.starts[index] : self.ends[index]]
+
+    def add(self, custom_id: str, start: int, end: int, content_hash: bytes) -> None:
+        """Append one request by its bounds in the content."""
+        self.custom_ids.append(custom_id)
+        self.starts.append(start)
+        self.ends.append(end)
+        self.hashes.append(content_hash)
+
+
+class Batch(ABC):
+    """What both providers' batches have in common."""
+
+    provider: str
+    prefix: str
+
+    def __init__(self, batch_id: str, account: str, created_at: float, requests: Requests) -> None:
+        self.id = batch_id
+        self.account = account
+        self.created_at = created_at
+        self.listed_at = created_at
+        self.requests = requests
+        self.deleted = False
+        self.reads = 0
+        self.done = 0
+        self.cancel_at: float | None = None
+        self.ended_at: float | None = None
+        self.ending: Ending | None = None
+        self.billed_input = array("I", bytes(4 * self.size))
+        self.billed_output = array("I", bytes(4 * self.size))
+        self._reads_at_cancel = 0
+        self._order: array[int] | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the provider took the requests in."""
+        return True
+
+    @property
+    def size(self) -> int:
+        """The number of requests."""
+        return len(self.requests.custom_ids)
+
+    @property
+    def billed(self) -> int:
+        """The number of requests that were billed: an answer has at least one output token."""
+        return self.size - self.billed_output.count(0)
+
+    @property
+    def expires_at(self) -> float:
+        """When the provider gives up on what has not run."""
+        return self.created_at + DAY
+
+    @property
+    def order(self) -> array[int]:
+        """The order in which requests run and results are listed."""
+        if self._order is None:
+            positions = list(range(self.size))
+            random.Random(self.id).shuffle(positions)  # noqa: S311 - reproducible, not secret
+            self._order = array("I", positions)
+        return self._order
+
+    @abstractmethod
+    def run(self, index: int) -> None:
+        """Run one request and write its result."""
+
+    @abstractmethod
+    def abandon(self, index: int, ending: Ending) -> None:
+        """Write the result of a request that never ran."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Make the results available."""
+
+    def work(self, share: float) -> float:
+        """Return the share of requests that have run when `share` of the batch's life is over."""
+        return share
+
+    def doomed(self, share: float) -> bool:
+        """Whether the batch ends by now without having run anything."""
+        del share
+        return False
+
+    def bill(self, index: int, answer: Answer) -> None:
+        """Note what a request cost."""
+        self.billed_input[index] = answer.input_tokens
+        self.billed_output[index] = answer.output_tokens
+
+    def age(self, now: float) -> float:
+        """Return the batch's age, which stops at its expiry."""
+        return min(now - self.created_at, DAY)
+
+    async def look(self, pace: Pace, now: float, *, read: bool) -> None:
+        """Let the batch come as far as it would have come by now."""
+        async with self._lock:
+            if self.ended_at is not None:
+                return
+            if read and now < self.expires_at:
+                self.reads += 1
+            if self.cancel_at is not None:
+                waited = self.reads - self._reads_at_cancel
+                if pace.cancelled(waited, now - self.cancel_at):
+                    await self._end("cancelled", now)
+                return
+            await self._proceed(pace, now)
+
+    async def _proceed(self, pace: Pace, now: float) -> None:
+        share = pace.share(self.reads, self.age(now))
+        if self.doomed(share):
+            await self._end("finished", now)
+            return
+        await self._run_to(int(self.size * self.work(share)))
+        if share >= 1:
+            await self._end("finished", pace.end(self.created_at, now))
+        elif now >= self.expires_at:
+            await self._end("expired", self.expires_at)
+
+    async def cancel(self, pace: Pace, now: float) -> None:
+        """Stop the batch; what has run by now is kept.
+
+        Under the immediate pace a batch that nobody has looked at has not run anything.
+        """
+        if pace.mode != "immediate":
+            await self.look(pace, now, read=False)
+        if self.ended_at is None and self.cancel_at is None:
+            self.cancel_at = now
+            self._reads_at_cancel = self.reads
+
+    async def _run_to(self, target: int) -> None:
+        while self.done < target:
+            stop = min(target, self.done + _STEP)
+            for position in range(self.done, stop):
+                self.run(self.order[position])
+            self.done = stop
+            await asyncio.sleep(0)
+
+    async def _end(self, ending: Ending, moment: float) -> None:
+        for start in range(self.done, self.size, _STEP):
+            for position in range(start, min(self.size, start + _STEP)):
+                self.abandon(self.order[position], ending)
+            await asyncio.sleep(0)
+        self.ending = ending
+        self.ended_at = moment
+        self.close()

@@ -1,0 +1,203 @@
+"""One HTTP call: who makes it, which fault it meets, and how an error is said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import orjson
+from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from batchata_tasks.emulator.state import Created
+from batchata_tasks.emulator.wire import Download, HangUp, read_body, spool_body
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from batchata_tasks.emulator.faults import Rule
+    from batchata_tasks.emulator.spool import Sealed
+    from batchata_tasks.emulator.state import Shared
+
+INVALID_KEY = "invalid"
+_SERVER_ERROR = 500
+
+
+class ApiError(Exception):
+    """A refusal that the provider's own error format carries to the client."""
+
+    def __init__(  # noqa: PLR0913 - what an error says on the wire
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = headers or {}
+
+
+class Json(Response):
+    """A JSON answer."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode the content."""
+        return orjson.dumps(content)
+
+
+@dataclass
+class Call:
+    """An authenticated call and what it has led to so far."""
+
+    request: Request
+    shared: Shared
+    account: str
+    rule: Rule | None = None
+    consumed: bool = False
+    batch_id: str | None = None
+    size: int = 0
+
+    @property
+    def now(self) -> float:
+        """The moment of the call on the emulator's clock."""
+        return self.shared.clock.now()
+
+    @property
+    def origin(self) -> str:
+        """The scheme, host and port that the client reached us by."""
+        return f"{self.request.url.scheme}://{self.request.url.netloc}"
+
+    @property
+    def acceptance(self) -> float:
+        """When a batch created by this call comes to be."""
+        delayed = self.rule is not None and self.rule.kind == "accept_delay"
+        return self.now + (self.rule.seconds if self.rule and delayed else 0.0)
+
+    @property
+    def list_lag(self) -> float:
+        """How long lists leave out a batch created by this call."""
+        lagging = self.rule is not None and self.rule.kind == "list_lag"
+        return self.rule.seconds if self.rule and lagging else 0.0
+
+    async def body(self, limit: int) -> bytearray | None:
+        """Read the body into memory; None when it is too large."""
+        self.consumed = True
+        return await read_body(self.request, limit)
+
+    async def spool(self, limit: int) -> Sealed | None:
+        """Read the body to disk; None when it is too large."""
+        self.consumed = True
+        return await spool_body(self.request, limit)
+
+    async def drain(self) -> None:
+        """Read what the client still sends, so that it gets to see the answer."""
+        if not self.consumed:
+            await self.body(0)
+
+
+Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
+
+
+class Style(Protocol):
+    """What is a provider's own about every call."""
+
+    provider: str
+
+    def authenticate(self, request: Request) -> str:
+        """Return the key that the call carries, or raise the provider's refusal."""
+        ...
+
+    def error(self, error: ApiError) -> Response:
+        """Say an error the provider's way."""
+        ...
+
+    def headers(self, response: Response) -> dict[str, str]:
+        """Return the headers of every answer."""
+        ...
+
+
+def route(path: str, method: str, name: str, style: Style, handler: Handler) -> Route:
+    """Make a route that authenticates, meets faults, and answers errors in the provider's style."""
+
+    async def respond(request: Request) -> Response:
+        call = Call(request, request.app.state.shared, account="")
+        try:
+            response = await _answer(call, name, style, handler)
+            await call.drain()
+        except ClientDisconnect:
+            response, call.consumed = HangUp(), True
+        if name == "create":
+            status = None if isinstance(response, HangUp) else response.status_code
+            seen = Created(style.provider, call.now, call.batch_id, call.size, status)
+            call.shared.creates.append(seen)
+        response.headers.update(style.headers(response))
+        return response
+
+    return Route(path, respond, methods=[method])
+
+
+def account_of(key: str) -> str:
+    """Return the account of an API key: `acct:<name>:<anything>` names it, others share one."""
+    parts = key.split(":")
+    return parts[1] if len(parts) > 2 and parts[0] == "acct" else "default"
+
+
+async def _answer(call: Call, name: str, style: Style, handler: Handler) -> Response:
+    try:
+        call.account = account_of(style.authenticate(call.request))
+        call.rule = call.shared.faults.for_call(style.provider, name)
+        if call.rule is None:
+            return await handler(call)
+        return await _misbehave(call, call.rule, handler)
+    except ApiError as error:
+        return style.error(error)
+
+
+async def _misbehave(call: Call, rule: Rule, handler: Handler) -> Response:
+    if rule.kind == "slow":
+        await asyncio.sleep(rule.seconds)
+    elif rule.kind == "drop_before":
+        await call.drain()
+        return HangUp()
+    elif rule.kind in ("http_429", "http_error", "http_500_before", "not_found"):
+        return _refuse(rule)
+    response = await handler(call)
+    if rule.kind == "http_500_after":
+        return _refuse(rule)
+    if rule.kind in ("drop_after", "accept_delay"):
+        return HangUp()
+    if rule.kind == "cut_download" and isinstance(response, Download):
+        response.cut(rule.after_bytes, clean=rule.clean)
+    return response
+
+
+def _refuse(rule: Rule) -> Response:
+    if rule.html:
+        page = f"<html><body><h1>{rule.status} {rule.message or 'Error'}</h1></body></html>"
+        return HTMLResponse(page, status_code=rule.status)
+    headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
+    status, message, kind, code = {
+        "http_429": (429, "Rate limit reached.", "rate_limit_error", "rate_limit_exceeded"),
+        "not_found": (404, "Not found.", "not_found_error", None),
+        "http_error": (rule.status, "Error.", "api_error", None),
+    }.get(rule.kind, (_SERVER_ERROR, "Internal server error", "api_error", None))
+    raise ApiError(
+        status,
+        rule.message or message,
+        rule.error_type or kind,
+        code=rule.error_code or code,
+        headers=headers,
+    )

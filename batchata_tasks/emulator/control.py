@@ -1,0 +1,148 @@
+"""The control routes under `/_emulator/`: apart from the imitated APIs, for tests."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+from starlette.routing import Route
+
+from batchata_tasks.emulator.calls import Json
+from batchata_tasks.emulator.clock import Clock, Pace
+from batchata_tasks.emulator.faults import Faults, Rule
+from batchata_tasks.emulator.ledger import ledger
+from batchata_tasks.emulator.state import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from batchata_tasks.emulator.anthropic import AnthropicApi
+    from batchata_tasks.emulator.batches import Batch
+    from batchata_tasks.emulator.openai import OpenAIApi
+    from batchata_tasks.emulator.schemas import JSON
+    from batchata_tasks.emulator.state import Shared
+
+PREFIX = "/_emulator"
+_MODES = ("immediate", "reads", "seconds")
+
+
+def control_routes(shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -> list[Route]:
+    """Return all control routes."""
+    control = Control(shared, anthropic, openai)
+    table: list[tuple[str, str, Callable[[Request], Awaitable[JSON]]]] = [
+        ("health", "GET", control.health),
+        ("reset", "POST", control.reset),
+        ("faults", "GET", control.show_faults),
+        ("faults", "POST", control.add_fault),
+        ("faults", "DELETE", control.clear_faults),
+        ("progress", "POST", control.progress),
+        ("clock", "POST", control.clock),
+        ("limits", "POST", control.limits),
+        ("ledger", "GET", control.ledger),
+    ]
+    return [
+        Route(f"{PREFIX}/{path}", _json_route(handler), methods=[method])
+        for path, method, handler in table
+    ]
+
+
+def _json_route(
+    handler: Callable[[Request], Awaitable[JSON]],
+) -> Callable[[Request], Awaitable[Json]]:
+    @wraps(handler)
+    async def respond(request: Request) -> Json:
+        try:
+            return Json(await handler(request))
+        except (ValueError, TypeError) as error:
+            return Json({"error": str(error)}, status_code=400)
+
+    return respond
+
+
+class Control:
+    """Acts on the shared state of an emulator."""
+
+    def __init__(self, shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -> None:
+        self._shared = shared
+        self._anthropic = anthropic
+        self._openai = openai
+        self._initial = shared.pace
+
+    async def health(self, request: Request) -> JSON:
+        """Say that the emulator runs, and where its clock and pace stand."""
+        del request
+        pace = self._shared.pace
+        return {"status": "ok", "now": self._shared.clock.now(), "mode": pace.mode, "n": pace.n}
+
+    async def reset(self, request: Request) -> JSON:
+        """Forget everything, and go back to the pace that the emulator started with."""
+        shared = self._shared
+        shared.clock, shared.faults, shared.limits = Clock(), Faults(), Limits()
+        shared.pace = self._initial
+        shared.creates.clear()
+        shared.direct.clear()
+        self._anthropic.reset()
+        self._openai.reset()
+        return await self.health(request)
+
+    async def show_faults(self, request: Request) -> JSON:
+        """Return the rules in force and how often each struck."""
+        del request
+        return {"faults": self._shared.faults.describe()}
+
+    async def add_fault(self, request: Request) -> JSON:
+        """Put one fault rule in force."""
+        self._shared.faults.add(Rule.parse(await _given(request)))
+        return await self.show_faults(request)
+
+    async def clear_faults(self, request: Request) -> JSON:
+        """Drop all fault rules."""
+        self._shared.faults.clear()
+        return await self.show_faults(request)
+
+    async def progress(self, request: Request) -> JSON:
+        """Set the pace of all batches that have not ended."""
+        given = await _given(request)
+        mode, n = given.get("mode"), given.get("n", 0)
+        if mode not in _MODES or not isinstance(n, int | float) or n < 0:
+            message = f"mode must be one of {_MODES}, and n a number of at least 0"
+            raise ValueError(message)
+        self._shared.pace = Pace(mode, n)
+        return await self.health(request)
+
+    async def clock(self, request: Request) -> JSON:
+        """Move the clock forward, stop it, or let it run on."""
+        given = await _given(request)
+        if "frozen" in given:
+            self._shared.clock.freeze(frozen=bool(given["frozen"]))
+        self._shared.clock.advance(float(given.get("advance", 0)))
+        return await self.health(request)
+
+    async def limits(self, request: Request) -> JSON:
+        """Change how much a provider takes in one call."""
+        self._shared.limits = self._shared.limits.changed(await _given(request))
+        return await self.health(request)
+
+    async def ledger(self, request: Request) -> JSON:
+        """Return the books, with every batch as far as it has come by now."""
+        batches: dict[str, list[Batch]] = {
+            "anthropic": list(self._anthropic.shelf.all()),
+            "openai": list(self._openai.shelf.all()),
+        }
+        now = self._shared.clock.now()
+        if self._shared.pace.mode == "seconds":
+            for batch in (*batches["anthropic"], *batches["openai"]):
+                await batch.look(self._shared.pace, now, read=False)
+        detail = request.query_params.get("detail") not in (None, "", "0")
+        return ledger(self._shared, batches, detail=detail)
+
+
+async def _given(request: Request) -> JSON:
+    given: Any = orjson.loads(await request.body() or b"{}")
+    if not isinstance(given, dict):
+        message = "the body must be a JSON object"
+        raise TypeError(message)
+    return cast("JSON", given)

@@ -1,0 +1,218 @@
+"""An OpenAI batch: how its requests run and how it looks on the wire."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchata_tasks.emulator.batches import Batch
+from batchata_tasks.emulator.broken import answer_to
+from batchata_tasks.emulator.openai_bodies import answer_body, error_body
+from batchata_tasks.emulator.openai_rules import BodyError, check_body
+from batchata_tasks.emulator.spool import Spool
+from batchata_tasks.emulator.state import new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchata_tasks.emulator.batches import Ending, Requests
+    from batchata_tasks.emulator.faults import Faults, Rule
+    from batchata_tasks.emulator.openai_rules import LineError
+    from batchata_tasks.emulator.schemas import JSON
+    from batchata_tasks.emulator.spool import Sealed
+
+VALIDATED = 0.1
+FINALIZING = 0.75
+"""The shares of a batch's life at which it is validated, and at which its requests have run."""
+
+_NEVER_RAN = {
+    "expired": (
+        "batch_expired",
+        "This request could not be executed before the completion window expired.",
+    ),
+    "cancelled": ("batch_cancelled", "This request was not executed: the batch was cancelled."),
+}
+
+
+class OpenAIBatch(Batch):
+    """A batch over an input file, whose results become an output and an error file."""
+
+    provider = "openai"
+
+    def __init__(  # noqa: PLR0913 - what a batch is made of
+        self,
+        account: str,
+        created_at: float,
+        requests: Requests,
+        *,
+        given: JSON,
+        model: str | None,
+        errors: list[tuple[LineError, int | None]],
+        faults: Faults,
+        store: Callable[[OpenAIBatch, str, Sealed], str],
+    ) -> None:
+        super().__init__(new_id("batch_", 32), account, created_at, requests)
+        self.output_expires_after: float | None = None
+        self._given = given
+        self._model = model
+        self._errors = errors
+        self._faults = faults
+        self._store = store
+        self._spools = {"output": Spool(), "error": Spool()}
+        self._files: dict[str, str] = {}
+        self._counts = {"completed": 0, "failed": 0}
+        self._share = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the input file passed validation."""
+        return not self._errors
+
+    @property
+    def status(self) -> str:
+        """The batch's state in OpenAI's words."""
+        if self.ended_at is not None:
+            if self._errors and self.ending == "finished":
+                return "failed"
+            return {"finished": "completed"}.get(str(self.ending), str(self.ending))
+        if self.cancel_at is not None:
+            return "cancelling"
+        if self._share < VALIDATED:
+            return "validating"
+        return "finalizing" if self._share >= FINALIZING else "in_progress"
+
+    def work(self, share: float) -> float:
+        """Return the share of requests that have run: none while validating, all by the end."""
+        self._share = share
+        return 0.0 if share < VALIDATED else min(1.0, share / FINALIZING)
+
+    def doomed(self, share: float) -> bool:
+        """Whether the batch fails its validation by now."""
+        return bool(self._errors) and share >= VALIDATED
+
+    @property
+    def _untouched(self) -> bool:
+        """Whether the batch was stopped before it was validated: such a batch gets no files."""
+        return self.cancel_at is not None and self._share < VALIDATED
+
+    def run(self, index: int) -> None:
+        """Run one request and write its line to one of the two files."""
+        body: JSON = orjson.loads(self.requests.raw(index))["body"]
+        rule = self._faults.for_request("openai", body)
+        kind = None if rule is None else rule.kind
+        if kind == "request_missing":
+            # The counts say it completed, and no line says so.
+            self._counts["completed"] += 1
+        elif kind == "request_expired":
+            self._never_ran(index, "expired")
+        elif rule is not None and kind in ("request_error", "request_invalid"):
+            self._refuse(index, rule)
+        else:
+            self._answer(index, body, kind)
+
+    def _refuse(self, index: int, rule: Rule) -> None:
+        wrong = rule.kind == "request_invalid"
+        usual = "The request is not acceptable." if wrong else "The server had an error."
+        problem = BodyError(rule.message or usual, None, rule.error_code)
+        kind = "invalid_request_error" if wrong else "server_error"
+        self._respond(index, 400 if wrong else 500, error_body(problem, kind))
+
+    def _answer(self, index: int, body: JSON, kind: str | None) -> None:
+        endpoint: str = self._given["endpoint"]
+        problem = check_body(body, endpoint)
+        if problem is not None:
+            self._respond(index, 400, error_body(problem))
+            return
+        given = answer_to("openai", body, kind)
+        self.bill(index, given)
+        refused = kind == "request_refusal"
+        unique, created = self._unique(index)[:29], int(self.created_at) + 1
+        content = answer_body(endpoint, unique, created, body["model"], given, refused=refused)
+        self._respond(index, 200, content)
+
+    def abandon(self, index: int, ending: Ending) -> None:
+        """Write the line of a request that never ran."""
+        if not self._errors and not self._untouched:
+            self._share = max(self._share, VALIDATED)
+            self._never_ran(index, "expired" if ending == "expired" else "cancelled")
+
+    def close(self) -> None:
+        """Store the two files; a file without lines does not exist."""
+        for name, spool in self._spools.items():
+            content = spool.seal()
+            if len(content):
+                self._files[name] = self._store(self, name, content)
+
+    def wire(self) -> JSON:
+        """Return the Batch object, all keys present."""
+        status = self.status
+        started = self._share >= VALIDATED and self.accepted
+        ended = None if self.ended_at is None else int(self.ended_at)
+        created = int(self.created_at)
+        soon = created + 1 if ended is None else min(created + 1, ended)
+        cancelling = None if self.cancel_at is None else int(self.cancel_at)
+        finalizing = ended if status == "completed" else None
+        return {
+            "id": self.id,
+            "object": "batch",
+            "endpoint": self._given["endpoint"],
+            "model": self._model if started else None,
+            "errors": self._failure() if status == "failed" else None,
+            "input_file_id": self._given["input_file_id"],
+            "completion_window": self._given["completion_window"],
+            "status": status,
+            "output_file_id": self._files.get("output"),
+            "error_file_id": self._files.get("error"),
+            "created_at": created,
+            "in_progress_at": soon if started else None,
+            "expires_at": int(self.expires_at),
+            "finalizing_at": soon if status == "finalizing" else finalizing,
+            "completed_at": ended if status == "completed" else None,
+            "failed_at": ended if status == "failed" else None,
+            "expired_at": ended if status == "expired" else None,
+            "cancelling_at": cancelling,
+            "cancelled_at": ended if status == "cancelled" else None,
+            "request_counts": {"total": self.size if started else 0, **self._counts},
+            "usage": self._usage() if status in ("completed", "expired", "cancelled") else None,
+            "metadata": self._given.get("metadata"),
+        }
+
+    def _failure(self) -> JSON:
+        data = [
+            {"code": item.code, "line": line, "message": item.message, "param": item.param}
+            for item, line in self._errors
+        ]
+        return {"object": "list", "data": data}
+
+    def _usage(self) -> JSON:
+        sent, received = sum(self.billed_input), sum(self.billed_output)
+        return {
+            "input_tokens": sent,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": received,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": sent + received,
+        }
+
+    def _unique(self, index: int) -> str:
+        return blake2b(f"{self.id}:{index}".encode(), digest_size=16).hexdigest()
+
+    def _never_ran(self, index: int, ending: str) -> None:
+        code, message = _NEVER_RAN[ending]
+        self._write("error", index, None, {"code": code, "message": message})
+
+    def _respond(self, index: int, status: int, body: JSON) -> None:
+        response = {"status_code": status, "request_id": self._unique(index), "body": body}
+        self._write("output" if status < 300 else "error", index, response, None)
+
+    def _write(self, name: str, index: int, response: Any, error: Any) -> None:
+        self._counts["completed" if name == "output" else "failed"] += 1
+        line = {
+            "id": f"batch_req_{self._unique(index)}",
+            "custom_id": self.requests.custom_ids[index],
+            "response": response,
+            "error": error,
+        }
+        self._spools[name].write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))

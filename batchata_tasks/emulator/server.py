@@ -1,0 +1,102 @@
+"""Serving an emulator in this process: `serve` for the command line, `main` for a subprocess."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from batchata_tasks.emulator.app import create_app
+from batchata_tasks.emulator.clock import Pace
+from batchata_tasks.emulator.state import Shared
+from batchata_tasks.emulator.wire import Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from batchata_tasks.emulator.clock import Mode
+
+LOOPBACK = "127.0.0.1"
+_GRACE = 1
+
+
+def listen(port: int = 0) -> socket.socket:
+    """Bind a port of the loopback interface, 0 for any free one."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a bound socket."""
+    return f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+
+
+def build(pace: Pace) -> uvicorn.Server:
+    """Return a quiet server that is ready to run."""
+    config = uvicorn.Config(
+        create_app(Shared(pace=pace)),
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        loop="asyncio",
+        log_config=None,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    return uvicorn.Server(config)
+
+
+def serve(
+    port: int = 0,
+    *,
+    mode: Mode = "seconds",
+    n: float = 5.0,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until interrupted; `on_ready` gets the URL once the port is bound."""
+    with listen(port) as listener:
+        server = build(Pace(mode, n))
+        if on_ready is not None:
+            on_ready(url_of(listener))
+        server.run(sockets=[listener])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run as a subprocess: the first line of output is the URL, and the end of stdin is the end."""
+    parser = argparse.ArgumentParser(prog="batchata_tasks.emulator.server")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--mode", choices=("immediate", "reads", "seconds"), default="seconds")
+    parser.add_argument("--n", type=float, default=5.0)
+    parser.add_argument("--until-stdin-closes", action="store_true")
+    given = parser.parse_args(arguments)
+    if given.until_stdin_closes:
+        threading.Thread(target=_exit_with_stdin, daemon=True).start()
+    serve(given.port, mode=given.mode, n=given.n, on_ready=_announce)
+
+
+def _announce(url: str) -> None:
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+
+
+def _exit_with_stdin() -> None:
+    sys.stdin.buffer.read()
+    # The parent is gone or wants us gone; there is nothing to save, so nothing to wait for.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""All that one emulator knows: batches, files, clock, pace, faults, limits and what was created."""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from batchata_tasks.emulator.batches import Batch
+from batchata_tasks.emulator.clock import Clock, Pace
+from batchata_tasks.emulator.faults import Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchata_tasks.emulator.schemas import JSON
+    from batchata_tasks.emulator.spool import Sealed
+
+_ALPHABET = string.ascii_letters + string.digits
+
+AnyBatch = TypeVar("AnyBatch", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a provider takes in one call. Sizes are read strictly: a megabyte is 10^6 bytes."""
+
+    anthropic_requests: int = 100_000
+    anthropic_bytes: int = 256_000_000
+    anthropic_message_bytes: int = 32_000_000
+    openai_requests: int = 50_000
+    openai_batch_bytes: int = 200_000_000
+    openai_file_bytes: int = 512_000_000
+
+    def changed(self, given: JSON) -> Limits:
+        """Return the limits with some changed; `ValueError` names one that does not exist."""
+        unknown = sorted(set(given) - {item.name for item in fields(self)})
+        if unknown:
+            message = f"unknown limits {unknown}"
+            raise ValueError(message)
+        return replace(self, **given)
+
+
+@dataclass(slots=True)
+class StoredFile:
+    """An OpenAI file."""
+
+    id: str
+    account: str
+    filename: str
+    purpose: str
+    created_at: float
+    expires_at: float | None
+    content: Sealed
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class Created:
+    """A create call that was seen, whatever came of it."""
+
+    provider: str
+    at: float
+    batch_id: str | None
+    requests: int
+    status: int | None
+    """The HTTP status it was answered with; None when the connection was dropped."""
+
+
+@dataclass(slots=True)
+class Direct:
+    """Calls outside of batches, which are billed as well."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Shelf(Generic[AnyBatch]):
+    """The batches of one provider."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._by_id: dict[str, AnyBatch] = {}
+
+    def add(self, batch: AnyBatch) -> None:
+        """Store a batch."""
+        self._by_id[batch.id] = batch
+
+    def all(self) -> Iterable[AnyBatch]:
+        """Return every batch ever stored, deleted ones too."""
+        return self._by_id.values()
+
+    def find(self, batch_id: str, account: str) -> AnyBatch | None:
+        """Return a batch that the account can see by now."""
+        batch = self._by_id.get(batch_id)
+        if batch is None or batch.account != account or batch.deleted:
+            return None
+        return batch if batch.created_at <= self._clock.now() else None
+
+    def listed(self, account: str) -> list[AnyBatch]:
+        """Return the account's batches that lists show by now, newest first."""
+        now = self._clock.now()
+        shown = [
+            batch
+            for batch in self._by_id.values()
+            if batch.account == account
+            and not batch.deleted
+            and max(batch.listed_at, batch.created_at) <= now
+        ]
+        # Of two that were created at the same moment, the one that was sent last comes first.
+        return sorted(shown, key=lambda batch: batch.created_at)[::-1]
+
+
+@dataclass
+class Shared:
+    """What both providers' routes share."""
+
+    clock: Clock = field(default_factory=Clock)
+    pace: Pace = field(default_factory=Pace)
+    faults: Faults = field(default_factory=Faults)
+    limits: Limits = field(default_factory=Limits)
+    creates: list[Created] = field(default_factory=list[Created])
+    direct: dict[str, Direct] = field(default_factory=dict[str, Direct])
+
+    def bill_direct(self, provider: str, used: tuple[int, int]) -> None:
+        """Note what a call outside of batches cost."""
+        direct = self.direct.setdefault(provider, Direct())
+        direct.calls += 1
+        direct.input_tokens += used[0]
+        direct.output_tokens += used[1]
+
+
+def new_id(prefix: str, length: int = 22) -> str:
+    """Return an id that no other emulator run has used."""
+    return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(length))

@@ -1,0 +1,102 @@
+"""Token counts of the emulated models: derived from bytes, and never more than the bytes sent.
+
+Four bytes of text are one token, each message adds four tokens. A PDF page and an image have a flat
+count, as no one could bound those by their bytes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from batchata_tasks.emulator.pdf import page_count
+from batchata_tasks.emulator.schemas import as_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.emulator.schemas import JSON
+
+PER_MESSAGE = 4
+PER_PDF_PAGE = 1_800
+PER_IMAGE = 1_200
+PER_REMOTE_FILE = 1_800
+_SCHEMA_FIELDS = ("output_config", "response_format", "tools", "text", "functions")
+
+
+def input_tokens(body: JSON) -> int:
+    """Count the input tokens of a request body of either provider."""
+    messages = body.get("messages", body.get("input"))
+    count = len(cast("list[Any]", messages)) if isinstance(messages, list) else 1
+    texts, flat = _weight(messages)
+    for field in ("system", "instructions"):
+        if field in body:
+            more, extra = _weight(body[field])
+            texts, flat = texts + more, flat + extra
+    for field in _SCHEMA_FIELDS:
+        if field in body:
+            texts += len(orjson.dumps(body[field]))
+    return PER_MESSAGE * count + -(-texts // 4) + flat
+
+
+def blocks_of(messages: Any) -> Iterator[JSON]:
+    """Yield the content blocks of all messages; plain text counts as a text block."""
+    if isinstance(messages, str):
+        yield {"type": "text", "text": messages}
+    elif isinstance(messages, list):
+        for item in cast("list[Any]", messages):
+            yield from blocks_of(item)
+    elif isinstance(messages, dict):
+        message = cast("JSON", messages)
+        if "role" in message or message.get("type") == "tool_result":
+            yield from blocks_of(message.get("content"))
+        else:
+            yield message
+
+
+def _weight(content: Any) -> tuple[int, int]:
+    """Return the text bytes and the flat tokens of a message list or content."""
+    if isinstance(content, str):
+        return len(content.encode()), 0
+    texts = flat = 0
+    for item in cast("list[Any]", content) if isinstance(content, list) else [content]:
+        # Plain text messages are nearly all there is, and there are 100,000 of them.
+        said: Any = cast("JSON", item).get("content") if isinstance(item, dict) else item
+        if isinstance(said, str):
+            texts += len(said.encode())
+            continue
+        for block in blocks_of(item):
+            more, extra = _block_weight(block)
+            texts, flat = texts + more, flat + extra
+    return texts, flat
+
+
+def _block_weight(block: JSON) -> tuple[int, int]:
+    text = block.get("text")
+    if isinstance(text, str):
+        return len(text.encode()), 0
+    kind = block.get("type")
+    if kind == "document":
+        return _document_weight(block)
+    if kind in ("image", "image_url", "input_image"):
+        return 0, PER_IMAGE
+    if kind in ("file", "input_file"):
+        encoded = as_object(block.get("file", block)).get("file_data")
+        if isinstance(encoded, str):
+            return 0, PER_PDF_PAGE * page_count(encoded.rpartition(",")[2])
+        return 0, PER_REMOTE_FILE
+    return len(orjson.dumps(block)), 0
+
+
+def _document_weight(block: JSON) -> tuple[int, int]:
+    titles = sum(len(str(block.get(field) or "").encode()) for field in ("title", "context"))
+    source = as_object(block.get("source"))
+    if source.get("type") == "text":
+        return titles + len(str(source.get("data", "")).encode()), 0
+    if source.get("type") == "base64":
+        return titles, PER_PDF_PAGE * page_count(str(source.get("data", "")))
+    if source.get("type") == "content":
+        texts, flat = _weight(source.get("content"))
+        return titles + texts, flat
+    return titles, PER_REMOTE_FILE

@@ -1,0 +1,73 @@
+"""The errors of the package: one tree, split by what a caller can do about them.
+
+BatchataError
+├── InputError            the spec, the source or the command is wrong; nothing was sent (exit 2)
+│   ├── SpecError         a key of the spec: unknown, missing, contradictory, not built yet
+│   ├── SourceError       the table cannot be read, or a row of it cannot be used
+│   └── CredentialsError  no API key for the provider that the model needs
+├── TransientError        may go through later: rate limit, overload, lost connection
+├── TerminalError         will fail the same way again: the provider refused the request, the key …
+├── UnclearError          a create was sent and nobody knows whether it was accepted
+├── LeaseError            another run holds the dataset, or took it over
+├── LedgerError           the ledger does not belong to this dataset, or cannot be used
+└── StorageError          the disk or object store refused a write
+
+Every error carries one sentence that names the field and the remedy. All of them can be pickled,
+since a workflow engine carries them between processes.
+"""
+
+from __future__ import annotations
+
+
+class BatchataError(Exception):
+    """Base of everything that the package raises on purpose; `str()` is a sentence for people."""
+
+
+class InputError(BatchataError):
+    """The spec, the source or the command is wrong. Raised before anything is sent."""
+
+
+class SpecError(InputError):
+    """A key of the spec is unknown, missing, contradictory or not built yet."""
+
+
+class SourceError(InputError):
+    """The source cannot be read, or one of its rows cannot be used."""
+
+
+class CredentialsError(InputError):
+    """The provider that the model needs has no API key in the environment."""
+
+
+class TransientError(BatchataError):
+    """The same call may go through later; it is certain that it had no effect.
+
+    `retry_after` is the wait in seconds that the provider asked for, where it named one.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TerminalError(BatchataError):
+    """The same call will fail the same way again until somebody changes something."""
+
+
+class UnclearError(BatchataError):
+    """A create went out and its answer never came, so it may have been accepted (and be paid)."""
+
+
+class LeaseError(BatchataError):
+    """Another run holds the dataset, or took it over because this one's lease had ended."""
+
+
+class LedgerError(BatchataError):
+    """The ledger cannot be used for this dataset."""
+
+
+class StorageError(BatchataError):
+    """The disk or the object store refused a read or a write."""

@@ -1,0 +1,129 @@
+"""What makes two requests the same: canonical JSON, digests and the four-part fingerprint.
+
+The forms here are stored in datasets and decide what is paid for again, so they may never change
+under a version: tests pin them with a golden file. Nothing in them depends on a library's way of
+writing JSON: the standard library's encoder writes floats by `repr`, the shortest exact form.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from uuid import UUID
+
+FINGERPRINT_VERSION = "v1"
+_PART_BYTES = 12  # 96 bits: no clash to be expected below 10^14 rows
+
+
+def canonical(value: object) -> bytes:
+    """Return `value` as canonical, typed JSON: keys sorted, no blanks, UTF-8.
+
+    Identity is typed: `"01"`, `1`, `1.0` and `true` all differ. Dates, times, decimals, bytes and
+    non-finite floats become one-key objects such as `{"$date":"2026-11-22"}`.
+    """
+    return _ENCODER.encode(_finite(value)).encode()
+
+
+def _tagged(value: object) -> object:  # noqa: PLR0911 - one line per type reads best as a table
+    match value:
+        case datetime():
+            moment = value.astimezone(UTC) if value.tzinfo else value
+            return {"$datetime": moment.isoformat()}
+        case date():
+            return {"$date": value.isoformat()}
+        case time():
+            return {"$time": value.isoformat()}
+        case timedelta():
+            return {"$seconds": str(Decimal(value // timedelta(microseconds=1)).scaleb(-6))}
+        case Decimal():
+            return {"$decimal": format(value.normalize(), "f")}
+        case bytes():
+            return {"$bytes": base64.b64encode(value).decode()}
+        case UUID():
+            return {"$uuid": str(value)}
+        case Enum():
+            return value.value
+        case _:
+            message = f"a value of type {type(value).__name__} cannot be part of a row"
+            raise TypeError(message)
+
+
+_ENCODER = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_tagged
+)
+
+
+def _finite(value: object) -> object:
+    """Replace NaN and the infinities, which JSON lacks, by tagged objects."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else {"$float": repr(value)}
+        case dict():
+            return {str(k): _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case list() | tuple():
+            return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case _:
+            return value
+
+
+def digest(kind: str, *parts: bytes) -> bytes:
+    """Return 32 bytes of SHA-256 over length-prefixed `parts`; `kind` keeps uses apart."""
+    hasher = hashlib.sha256(kind.encode())
+    for part in parts:
+        hasher.update(len(part).to_bytes(8, "big"))
+        hasher.update(part)
+    return hasher.digest()
+
+
+def part(kind: str, value: object) -> str:
+    """Return one part of a fingerprint: 24 hexadecimal digits (96 bits) over canonical JSON."""
+    return digest(kind, canonical(value))[:_PART_BYTES].hex()
+
+
+def fingerprint(input_part: str, prompt_part: str, model_part: str, schema_part: str) -> str:
+    """Return `v1:<input>.<prompt>.<model+params>.<schema>`."""
+    return f"{FINGERPRINT_VERSION}:{input_part}.{prompt_part}.{model_part}.{schema_part}"
+
+
+_REASONS = ("input", "prompt", "model", "schema")
+
+
+@lru_cache(maxsize=4096)  # rows of one table share the last three parts, so few pairs recur often
+def _parts(text: str) -> tuple[str, tuple[str, ...]]:
+    version, _, rest = text.partition(":")
+    return version, tuple(rest.split("."))
+
+
+def changed(old: str, new: str) -> str | None:
+    """Name the first part in which two fingerprints differ: input, prompt, model or schema.
+
+    None means they are equal. A fingerprint of another version differs in its input.
+    """
+    if old == new:
+        return None
+    (old_version, old_parts), (_, new_parts) = _parts(old), _parts(new)
+    if old_version != FINGERPRINT_VERSION or len(old_parts) != len(new_parts):
+        return "input"
+    pairs = zip(_REASONS, old_parts, new_parts, strict=True)
+    return next(reason for reason, before, after in pairs if before != after)
+
+
+def base32(raw: bytes) -> str:
+    """Return lower-case base 32 without padding: safe in custom ids, file names and URLs."""
+    return base64.b32encode(raw).decode().rstrip("=").lower()
+
+
+def row_id(dataset_id: str, key: bytes, row_fingerprint: str) -> str:
+    """Return the id of one row's request: 120 bits, the same wherever and whenever it is made."""
+    return base32(digest("row", dataset_id.encode(), key, row_fingerprint.encode())[:15])
+
+
+def key_digest(key: bytes) -> bytes:
+    """Return the 16 bytes under which a canonical key is indexed."""
+    return digest("key", key)[:16]

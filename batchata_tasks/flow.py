@@ -1,0 +1,75 @@
+"""The flow `enrich`: source → plan → chunk → guard → submit → poll → collect → land → receipt."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.states import Completed, Failed, State
+
+from batchata_tasks import pipeline
+from batchata_tasks.plan import Options
+from batchata_tasks.progress import Lines, listener
+from batchata_tasks.receipt import COST_LIMIT_REACHED, SOME_ROWS_FAILED, Receipt
+from batchata_tasks.session import refresh_mark
+from batchata_tasks.spec import EnrichmentSpec, load_spec, parse_spec
+from batchata_tasks.tasks import STEPS
+
+_STATE_NAMES = {SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached"}
+
+
+def _flow_run_name() -> str:
+    from prefect.runtime import flow_run  # noqa: PLC0415 - it exists only inside a run
+
+    spec: Any = (flow_run.parameters or {}).get("spec")
+    named = spec.get("name") if isinstance(spec, dict) else getattr(spec, "name", None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return f"enrich {named or spec}"
+
+
+@flow(name="enrich", flow_run_name=_flow_run_name, validate_parameters=True)
+def enrich(
+    spec: EnrichmentSpec | str,
+    overrides: dict[str, Any] | None = None,
+    refresh: bool = False,  # noqa: FBT001, FBT002 - the form of the Prefect UI names every parameter
+    retry_failed: bool = False,  # noqa: FBT001, FBT002
+) -> State[dict[str, Any]]:
+    """Bring new columns to a table, answered by a language model through a batch API.
+
+    Args:
+        spec: the enrichment, or the path of its YAML or JSON file.
+        overrides: keys of the spec to set otherwise for this run, such as {"limit": 20}.
+        refresh: count rows that landed before this run as not landed.
+        retry_failed: send rows again that failed for good or used up their attempts.
+    """
+    wanted = _wanted(spec, overrides or {})
+    logger = get_run_logger()
+    progress = listener() or Lines(logger.info)
+    receipt = pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress)
+    create_markdown_artifact(markdown=_markdown(receipt), key=_slug(f"receipt-{receipt.name}"), description="What the run did and cost.")
+    return _state(receipt)
+
+
+def _wanted(spec: EnrichmentSpec | str, overrides: dict[str, Any]) -> EnrichmentSpec:
+    loaded = load_spec(spec) if isinstance(spec, str) else spec
+    return parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded
+
+
+def _state(receipt: Receipt) -> State[dict[str, Any]]:
+    """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
+    message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or "nothing to send"
+    data = receipt.to_json()
+    if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:
+        return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)
+    name = _STATE_NAMES.get(receipt.result)
+    return Completed(name=name, message=message, data=data) if name else Completed(message=message, data=data)
+
+
+def _markdown(receipt: Receipt) -> str:
+    rows = "\n".join(f"| {what} | {value.replace('|', chr(92) + '|')} |" for what, value in receipt.lines())
+    return f"# {receipt.name}\n\n| | |\n|---|---|\n{rows}\n"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

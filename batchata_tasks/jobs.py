@@ -1,0 +1,107 @@
+"""The values that travel: a Job to a provider, an Answer back, and how a Job can end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchata_tasks.schema import ResponseSchema
+
+
+class Outcome(StrEnum):
+    """How a Job ended; every Job ends in exactly one."""
+
+    SUCCEEDED = "succeeded"  # a usable answer that satisfies the response model
+    INVALID = "invalid"  # answered, but the answer fails the response model
+    TRUNCATED = "truncated"  # stopped by the token cap
+    REFUSED = "refused"  # the model refused
+    ERRORED = "errored"  # the provider reports an error for this request
+    EXPIRED = "expired"  # never ran: the batch's time was over
+    CANCELED = "canceled"  # never ran: the batch was cancelled
+    MISSING = "missing"  # the provider returned no line for it
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether the request cannot have cost anything, so that it is no attempt."""
+        return self in (Outcome.EXPIRED, Outcome.CANCELED, Outcome.MISSING)
+
+
+class ErrorCode(StrEnum):
+    """First word of a row's `_error`, followed by `: ` and the message."""
+
+    REQUEST = "request"  # the provider says that the request itself is wrong
+    TOO_LARGE = "too_large"  # the request alone is over the provider's limit; it was not sent
+    PROVIDER = "provider"  # any other error of the provider for this request
+    RESPONSE = "response"  # the answer does not satisfy the response model
+    TRUNCATED = "truncated"
+    REFUSED = "refused"
+    NEVER_RAN = "never_ran"
+
+    @property
+    def final(self) -> bool:
+        """Whether sending the same request again cannot help."""
+        return self in (ErrorCode.REQUEST, ErrorCode.TOO_LARGE, ErrorCode.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of the conversation that is sent."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request to a model; its provider-side name, the custom_id, is given when it is sent."""
+
+    model: str
+    messages: tuple[Message, ...]
+    max_tokens: int
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    schema: ResponseSchema | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer, both providers' conventions brought to one.
+
+    `input_tokens` is the whole input, what was read from or written to a cache included.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    web_searches: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One line of a provider's results, classified.
+
+    `text` is the raw answer where there is one. `error` starts with an `ErrorCode`.
+    """
+
+    custom_id: str
+    outcome: Outcome
+    text: str | None = None
+    error: str | None = None
+    usage: Usage = Usage()
+    model: str | None = None
+
+
+def describe(code: ErrorCode, message: str, limit: int = 2000) -> str:
+    """Return the text of a row's `_error` column: code, message, at most `limit` characters."""
+    return f"{code}: {message}"[:limit]
+
+
+def is_final(error: str | None) -> bool:
+    """Whether a stored `_error` says that sending the same request again cannot help."""
+    word = (error or "").partition(":")[0]
+    return word in set(ErrorCode) and ErrorCode(word).final

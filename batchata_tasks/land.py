@@ -1,0 +1,125 @@
+"""Landing: results to disk, outcomes to the ledger, rows to the dataset, in that order.
+
+Each step can be repeated after a crash: the response files are byte for byte the provider's, the
+part is a function of them and of the chunk's manifest, and superseding is taking keys away.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.collect import Collector, not_sent
+from batchata_tasks.dataset import Dataset, dataset_schema, replaced_keys
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
+from batchata_tasks.ledger import LANDED, Chunk, now_us
+from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
+from batchata_tasks.poll import look_once
+from batchata_tasks.storage import read_json, write_json
+from batchata_tasks.submit import riding_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.providers import BatchLook
+    from batchata_tasks.session import Session
+
+_ERRORS_KEPT = 5
+
+
+def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
+    """Bring an ended batch (or rows that were never sent) home; return rows per outcome."""
+    if chunk.state == LANDED:
+        return dict(commit_of(session, chunk.id).get("outcomes", {}))
+    manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
+    if chunk.batch_id is None:
+        answers, absent, otherwise = iter(()), _rejected(manifest), not_sent("")
+    else:
+        look = look_once(session, chunk.batch_id)
+        paths = _downloaded(session, chunk, look)
+        answers = chain.from_iterable(session.provider.answers(path) for path in paths)
+        absent, otherwise = _unanswered(look)
+    return _land(session, chunk, manifest, answers, absent, otherwise)
+
+
+def _downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
+    """Return the response files, fetching them unless an earlier try has them all."""
+    record = session.folder.responses / f"{chunk.id}.json"
+    known = read_json(record)
+    paths = [session.folder.responses / name for name in known["files"]] if known else []
+    if known is None or not all(path.exists() for path in paths):
+        folder = session.folder.responses
+        paths = riding_out(session, lambda: session.provider.download(look, folder, chunk.id))
+        write_json(record, {"batch_id": look.batch_id, "status": look.status, "files": [p.name for p in paths]})
+    return paths
+
+
+def _rejected(manifest: pa.Table) -> dict[int, Answer]:
+    return {i: not_sent(error) for i, error in enumerate(manifest["_error"].to_pylist())}
+
+
+def _unanswered(look: BatchLook) -> tuple[dict[int, Answer], Answer]:
+    """Say how requests without a result line ended, by what the batch says of itself."""
+    if look.error is None:
+        text = f"the provider returned no line for it (batch {look.status})"
+        return {}, Answer("", Outcome.MISSING, error=describe(ErrorCode.NEVER_RAN, text))
+    bad = {
+        number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, why))
+        for number, why in look.bad_lines.items()
+    }
+    text = f"the batch failed as a whole: {look.error}"
+    return bad, Answer("", Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, text))
+
+
+def _land(
+    session: Session, chunk: Chunk, manifest: pa.Table, answers: Iterator[Answer],
+    absent: dict[int, Answer], otherwise: Answer,
+) -> dict[str, int]:
+    commit_path = session.folder.commits / f"{chunk.id}.json"
+    enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
+    source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
+    columns = dataset_schema(source, session.schema)
+    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried)
+    collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
+    errors: Counter[str] = Counter()
+    replaced = replaced_keys(manifest, session.spec.key)
+    superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
+    with session.landing:  # one chunk at a time changes parts
+        with dataset.part_file(dataset.data / f"part-{chunk.id}.parquet") as writer:
+            for batch in collector.rows(answers, absent, otherwise):
+                writer.write_batch(batch)
+                errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
+            report = collector.report
+            session.ledger.collect(session.lease, chunk, report.tallies, report.overhead)
+            record = _commit_record(session, chunk, enriched_at, collector, errors, superseded)
+            write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
+            session.ledger.check_lease(session.lease)  # right before the part appears
+        dataset.supersede(replaced)
+        session.ledger.land(session.lease, chunk.id, superseded)
+        write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
+    return dict(record["outcomes"])
+
+
+def _commit_record(
+    session: Session, chunk: Chunk, enriched_at: int, collector: Collector, errors: Counter[str], superseded: int
+) -> dict[str, Any]:
+    report = collector.report
+    return {
+        "format": 1, "chunk": chunk.id, "run_id": chunk.run_id, "batch_id": chunk.batch_id,
+        "ledger_id": session.ledger.id, "fence": session.lease.fence,
+        "part": f"part-{chunk.id}.parquet", "rows": chunk.rows, "enriched_at_us": enriched_at,
+        "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
+        "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
+        "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
+        "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
+        "over_bound": report.over_bound, "errors": dict(errors.most_common(_ERRORS_KEPT)),
+    }
+
+
+def commit_of(session: Session, chunk_id: str) -> dict[str, Any]:
+    """Return a chunk's commit record; empty where it never landed."""
+    return read_json(session.folder.commits / f"{chunk_id}.json") or {}

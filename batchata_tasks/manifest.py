@@ -1,0 +1,132 @@
+"""Manifests: the rows of a plan or a chunk, as Arrow files, and the request bodies beside them.
+
+A plan is two files in the run's folder: `plan.arrow`, one row per request with its key, carried
+columns and what is known of the row so far, and `bodies.jsonl`, one request body per line. A chunk
+is a range of rows of it. Its own manifest, the same columns for that range, stays in `intents/`.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.storage import durable, storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+    from batchata_tasks.ledger import Chunk
+
+# beside the key and the carried columns; `prior` is what earlier attempts of the same key and
+# fingerprint used, `replaced_cost` what the older answer cost that this row will supersede
+SYSTEM_FIELDS = pa.schema(
+    [
+        pa.field("_row_id", pa.string()),
+        pa.field("_fingerprint", pa.string()),
+        pa.field("_bound", pa.int64()),
+        pa.field("_bytes", pa.int64()),
+        pa.field("_offset", pa.int64()),
+        pa.field("_error", pa.string()),
+        pa.field("_replaces", pa.string()),
+        pa.field("_prior_attempts", pa.int32()),
+        pa.field("_prior_input_tokens", pa.int64()),
+        pa.field("_prior_output_tokens", pa.int64()),
+        pa.field("_prior_cache_read_tokens", pa.int64()),
+        pa.field("_prior_cost", pa.int64()),
+        pa.field("_replaced_cost", pa.int64()),
+    ]
+)
+
+
+class PlanWriter:
+    """Writes a plan as a stream; closing it makes it durable.
+
+    `name` tells the plan of requests ("plan") from that of rows that are not to be sent ("local").
+    """
+
+    def __init__(self, folder: Path, name: str, source_fields: pa.Schema) -> None:
+        self.schema = pa.schema([*source_fields, *SYSTEM_FIELDS])
+        self.rows = 0
+        self._offset = 0
+        self._files = [durable(folder / f"{name}.arrow"), durable(folder / f"{name}.bodies.jsonl")]
+
+    def __enter__(self) -> PlanWriter:
+        arrow, self._bodies = (file.__enter__() for file in self._files)
+        self._writer = pa.ipc.new_file(arrow, self.schema)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._writer.close()
+        for file in self._files:
+            file.__exit__(kind, error, trace)
+
+    def write(self, source_rows: pa.RecordBatch, system: list[dict[str, Any]], bodies: list[bytes]) -> None:
+        """Append rows: their source columns, their system columns and their bodies, in one order."""
+        for fields, body in zip(system, bodies, strict=True):
+            fields["_offset"] = self._offset
+            self._offset += len(body) + 1
+        arrays = [source_rows.column(name) for name in source_rows.schema.names]
+        arrays += [pa.array([row[f.name] for row in system], type=f.type) for f in SYSTEM_FIELDS]
+        self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
+        self._bodies.write(b"".join(body + b"\n" for body in bodies))
+        self.rows += len(bodies)
+
+
+def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows `start` to `stop` of an Arrow file; only these are read."""
+    with storage_errors(f"reading {path.name}"), pa.memory_map(str(path)) as mapped:
+        reader = pa.ipc.open_file(mapped)
+        first = 0
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            if low < high:
+                yield batch.slice(low, high - low)
+            first += batch.num_rows
+            if first >= stop:
+                return
+
+
+def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
+    """Return a range of a plan's rows."""
+    batches = list(_batches(folder / f"{name}.arrow", start, stop))
+    return pa.Table.from_batches(batches)
+
+
+def plan_columns(folder: Path, name: str, start: int, stop: int, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
+    """Yield a range of a plan as blocks of columns in plain Python values."""
+    for batch in _batches(folder / f"{name}.arrow", start, stop):
+        yield {column: batch.column(column).to_pylist() for column in columns}
+
+
+def plan_bodies(folder: Path, name: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
+    """Yield (row id, request body) of a range of a plan."""
+    path = folder / f"{name}.bodies.jsonl"
+    with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
+        for batch in _batches(folder / f"{name}.arrow", start, stop):
+            stream.seek(batch.column("_offset")[0].as_py())
+            ids = batch.column("_row_id").to_pylist()
+            for row_id, body in zip(ids, islice(stream, len(ids)), strict=True):
+                yield row_id, body.rstrip(b"\n")
+
+
+def write_chunk_manifest(folder: Path, name: str, chunk: Chunk, path: Path) -> None:
+    """Copy a chunk's rows from the plan to the file that outlives it."""
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    batches = _batches(folder / f"{name}.arrow", chunk.start, chunk.stop)
+    first = next(batches)
+    with durable(path) as stream, pa.ipc.new_file(stream, first.schema, options=options) as writer:
+        writer.write_batch(first)
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def read_chunk_manifest(path: Path) -> pa.Table:
+    """Return all rows of a chunk's manifest."""
+    with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
+        return pa.ipc.open_file(stream).read_all()

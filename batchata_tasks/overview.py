@@ -1,0 +1,115 @@
+"""What `batchata status` and `batchata show` tell."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from rich.table import Table
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.jobs import Outcome
+from batchata_tasks.ledger import Ledger
+from batchata_tasks.pricing import dollars, usd
+from batchata_tasks.settings import Settings
+from batchata_tasks.storage import DatasetFolder
+
+if TYPE_CHECKING:
+    from batchata_tasks.spec import EnrichmentSpec
+
+_RUNS = 10
+
+
+def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
+    """Return the newest runs of a spec's dataset, or of the whole ledger, as plain values."""
+    ledger = Ledger(Settings().ledger_url)
+    try:
+        dataset_id = None
+        if spec is not None:
+            owner = DatasetFolder(spec.output).owner()
+            if owner is None:
+                return []
+            dataset_id = owner["dataset_id"]
+        return [_run(ledger, row) for row in ledger.runs_of(dataset_id, _RUNS)]
+    finally:
+        ledger.close()
+
+
+def _run(ledger: Ledger, row: Any) -> dict[str, Any]:
+    settled, in_flight = ledger.money(row.id)
+    outcomes = {name: tally.rows for name, tally in sorted(ledger.outcomes(row.id).items())}
+    batches = [
+        {
+            "batch_id": batch.batch_id, "status": batch.status, "rows": batch.stop - batch.start, "state": batch.state,
+            "submitted_at": _moment(batch.submitted_at),
+        }
+        for batch in ledger.batches_of(row.id)
+    ]
+    return {
+        "name": row.name, "run_id": row.id, "state": row.state, "result": row.result, "started_at": _moment(row.started_at),
+        "finished_at": _moment(row.finished_at), "outcomes": outcomes, "settled_usd": f"{usd(settled):f}",
+        "in_flight_usd": f"{usd(in_flight):f}", "batches": batches,
+    }
+
+
+def _moment(microseconds: int | None) -> str | None:
+    return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
+
+
+def runs_table(runs: list[dict[str, Any]]) -> Table | str:
+    """Return the runs for a terminal."""
+    if not runs:
+        return "No runs yet."
+    table = Table("Started (UTC)", "Spec", "State", "Batches", "Rows", "Spent", "In flight", box=None, pad_edge=False)
+    for run in runs:
+        opened = [batch for batch in run["batches"] if batch["state"] not in ("landed", "collected")]
+        batches = f"{len(run['batches'])}" + (f", {len(opened)} open" if opened else "")
+        rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
+        state = run["result"] or ("stopped or running" if run["state"] == "open" else run["state"])
+        flying = int(float(run["in_flight_usd"]) * 10**12)
+        spent = int(float(run["settled_usd"]) * 10**12)
+        table.add_row(str(run["started_at"])[:19], run["name"], state.replace("_", " "), batches, rows, dollars(spent), dollars(flying))
+    return table
+
+
+def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[dict[str, Any]]:
+    """Return the first rows of a dataset, key and answers first.
+
+    Raises:
+        SpecError: there is no dataset yet.
+    """
+    data = DatasetFolder(spec.output).data
+    if not any(data.glob("*.parquet")):
+        message = f"output: there is no dataset in {data} yet; run the spec first."
+        raise SpecError(message)
+    wanted = pc.field("_status") != Outcome.SUCCEEDED.value if only_failed else None
+    found: pa.Table = pads.dataset(data, format="parquet").head(rows, filter=wanted)
+    return found.to_pylist()
+
+
+def rows_table(rows: list[dict[str, Any]]) -> Table | str:
+    """Return rows for a terminal: metadata beyond status, error and cost is left to other tools."""
+    if not rows:
+        return "No such rows."
+    shown = [name for name in rows[0] if not name.startswith("_")] + ["_status", "_error", "_cost_usd"]
+    shown = [name for name in shown if any(row[name] is not None for row in rows)]
+    table = Table(*shown, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(row[name]) for name in shown))
+    return table
+
+
+def _cell(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return text.replace("[", r"\[") if len(text) <= 40 else text[:39].replace("[", r"\[") + "…"  # noqa: PLR2004
+
+
+def how_to_open(spec: EnrichmentSpec) -> str:
+    """Return how to read the dataset from pandas and DuckDB."""
+    data = DatasetFolder(spec.output).data
+    return f"""Open it:
+  pandas   pd.read_parquet("{data}")
+  DuckDB   select * from read_parquet('{data}/*.parquet')"""

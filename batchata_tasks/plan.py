@@ -1,0 +1,270 @@
+"""Planning: one pass over the source that decides, row by row, what is to be sent and why.
+
+The pass is a stream: rows are read, keyed, fingerprinted and compared with the dataset; those that
+need work are rendered into request bodies in the run's folder and packed into spans. Nothing is
+sent before it has ended, so that a double key in the last row costs nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, Span
+from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema, keys_of
+from batchata_tasks.errors import SourceError, SpecError
+from batchata_tasks.fingerprint import changed, key_digest, row_id
+from batchata_tasks.jobs import ErrorCode, Outcome, describe, is_final
+from batchata_tasks.manifest import PlanWriter
+from batchata_tasks.request import RequestBuilder
+from batchata_tasks.rowindex import LandedRow, RowIndex
+from batchata_tasks.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from batchata_tasks.providers import Provider
+    from batchata_tasks.schema import ResponseSchema
+    from batchata_tasks.spec import EnrichmentSpec
+
+
+@dataclass
+class PlanSummary:
+    """What a plan found; money in picodollars."""
+
+    source_rows: int = 0
+    filtered: int = 0  # left out by `where`
+    null_skipped: int = 0  # left out by `on_null: skip`
+    up_to_date: int = 0
+    in_flight: int = 0
+    exhausted: int = 0  # failed for good, or attempts used up
+    not_asked: int = 0  # changed, but for a reason that `rerun_on` leaves out
+    over_limit: int = 0  # need work, but `limit` was reached
+    too_large: int = 0  # cannot be sent at all; land as errors
+    carried: int = 0  # only carried columns changed: rewritten, nothing sent
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
+    requests: int = 0
+    batches: int = 0
+    bound: int | None = 0  # the most that it can cost; null without a known price
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A spec made ready: its source, its request builder, its dataset."""
+
+    spec: EnrichmentSpec
+    source: Source
+    builder: RequestBuilder
+    schema: ResponseSchema | None
+    dataset: Dataset
+
+
+def prepare(spec: EnrichmentSpec, provider: Provider, data: Path, roots: Iterable[Path]) -> Table:
+    """Check everything of a spec that can be checked without reading the rows.
+
+    Raises:
+        InputError: with the field and the remedy.
+    """
+    schema = spec.schema_of_answers(roots)
+    source = open_source(spec.source, spec.types)
+    columns = source.schema.names
+    for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
+        if missing := [name for name in names if name not in columns]:
+            message = f"{field_name}: the source has no column {missing[0]!r}; it has: {', '.join(columns)}."
+            raise SpecError(message)
+    carried = pa.schema([source.schema.field(name) for name in spec.carried])
+    dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
+    return Table(spec, source, RequestBuilder(spec, schema, provider, columns), schema, dataset)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person asks of one run beside the spec."""
+
+    refresh_before: int | None = None
+    retry_failed: bool = False
+
+
+class Planner:
+    """One planning pass; `folder` receives the plan's files."""
+
+    def __init__(
+        self, table: Table, provider: Provider, folder: Path, dataset_id: str, options: Options,
+        progress: Callable[[int], None] = lambda _rows: None,
+    ) -> None:
+        self._table, self._provider, self._folder = table, provider, folder
+        self._dataset_id, self._options, self._progress = dataset_id, options, progress
+        self._spec, self._builder = table.spec, table.builder
+        self.summary = PlanSummary()
+        self._reasons: Counter[str] = Counter()
+        self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
+        self.packer = Packer(provider.limits, table.spec.items_per_batch)
+
+    def run(self, in_flight: Iterable[bytes] = ()) -> list[Span]:
+        """Make the pass; return the spans of the plan, in order.
+
+        Raises:
+            SourceError: a row cannot be used; it is named, with the remedy.
+        """
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        table, fields = self._table, pa.schema([self._table.source.schema.field(n) for n in self._spec.carried])
+        self._index = RowIndex(self._folder / "index.db")
+        try:
+            self._index.add_landed(table.dataset.landed())
+            self._index.add_in_flight(in_flight)
+            columns = self._builder.columns_needed(table.source.schema.names)
+            with PlanWriter(self._folder, "plan", fields) as plan, PlanWriter(self._folder, "local", fields) as local:
+                for batch in table.source.batches(columns):
+                    self._batch(batch, plan, local)
+                    self._progress(self.summary.source_rows)
+        finally:
+            self._index.close()
+            (self._folder / "index.db").unlink(missing_ok=True)
+        return self._finish()
+
+    def _finish(self) -> list[Span]:
+        spans = self.packer.finish()
+        summary = self.summary
+        summary.reasons = dict(sorted(self._reasons.items()))
+        summary.requests = sum(span.stop - span.start for span in spans)
+        summary.batches = len(spans)
+        summary.bound = sum(span.bound for span in spans) if self._builder.rates is not None else None
+        summary.carried = sum(len(rows) for rows in self.carried.values())
+        return spans
+
+    def _batch(self, batch: pa.RecordBatch, plan: PlanWriter, local: PlanWriter) -> None:
+        first = self.summary.source_rows + 1
+        self.summary.source_rows += batch.num_rows
+        values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+        kept = [i for i, row in enumerate(rows) if self._builder.keeps(row, self._namer(row, first + i))]
+        self.summary.filtered += len(rows) - len(kept)
+        if len(kept) < len(rows):
+            batch, rows = batch.take(pa.array(kept, pa.int64())), [rows[i] for i in kept]
+        numbers = [first + i for i in kept]
+        keys = keys_of(batch, self._spec.key)
+        digests = self._checked(rows, numbers, keys)
+        picked: dict[PlanWriter, tuple[list[int], list[dict[str, Any]], list[bytes]]] = {
+            writer: ([], [], []) for writer in (plan, local)
+        }
+        carried = carried_digests(batch, self._table.dataset.carried)
+        for i, row in enumerate(rows):
+            planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
+            if planned is not None:
+                system, body = planned
+                at, systems, bodies = picked[plan if system["_error"] is None else local]
+                at.append(i)
+                systems.append(system)
+                bodies.append(body)
+        source_rows = batch.select(self._spec.carried)
+        for writer, (at, systems, bodies) in picked.items():
+            if at:
+                writer.write(source_rows.take(pa.array(at, pa.int64())), systems, bodies)
+
+    def _namer(self, row: Mapping[str, Any], number: int) -> Callable[[], str]:
+        """Return what names a row in an error: its number and its key."""
+        return lambda: f"row {number} ({', '.join(f'{name}={row[name]!r}' for name in self._spec.key)})"
+
+    def _checked(self, rows: list[dict[str, Any]], numbers: list[int], keys: list[bytes]) -> list[bytes]:
+        """Refuse null and double keys; return the digests of the keys."""
+        for row, number in zip(rows, numbers, strict=True):
+            for name in self._spec.key:
+                if row[name] is None:
+                    message = f"key: {name!r} is null in row {number} of the source; fill it in, or leave such rows out with `where`."
+                    raise SourceError(message)
+        digests = [key_digest(key) for key in keys]
+        double = self._index.first_double(digests, numbers)
+        if double is not None:
+            number, earlier, at = double
+            named = ", ".join(f"{name}={rows[at][name]!r}" for name in self._spec.key)
+            message = f"key: rows {earlier} and {number} of the source have the same key ({named}); keys must be unique: mend the source, or add a column to `key`."
+            raise SourceError(message)
+        return digests
+
+    def _row(
+        self, row: Mapping[str, Any], key: bytes, digest: bytes, carried: bytes, where: Callable[[], str]
+    ) -> tuple[dict[str, Any], bytes] | None:
+        """Decide on one row: what is to be written to the plan, or None."""
+        summary, builder = self.summary, self._builder
+        if (null := builder.null_column(row)) is not None and self._spec.on_null != "empty":
+            if self._spec.on_null == "skip":
+                summary.null_skipped += 1
+                return None
+            message = f"on_null: the column {null!r} that the templates use is null in {where()}; fill it in, or set `on_null` to empty or skip."
+            raise SourceError(message)
+        found, landed = builder.fingerprint(row), self._index.landed(digest)
+        if self._index.in_flight(digest):
+            summary.in_flight += 1
+            return None
+        reason = self._reason(found, landed)
+        if reason is None:
+            if landed is not None and landed.carried != carried:
+                self.carried[landed.part][digest] = tuple(row[name] for name in self._table.dataset.carried)
+            return None
+        if self._spec.limit is not None and sum(self._reasons.values()) >= self._spec.limit:
+            summary.over_limit += 1
+            return None
+        self._reasons[reason] += 1
+        body = builder.body(row, where)
+        size = self._provider.framing.size(CUSTOM_ID_CHARS, body)
+        system = _system_fields(row_id(self._dataset_id, key, found), found, landed)
+        system |= {"_bytes": size, "_bound": builder.bound(body), "_error": None}
+        if self.packer.fits_alone(size):
+            self.packer.add(size, system["_bound"])
+            return system, body
+        summary.too_large += 1
+        text = f"the request has {size:,} bytes; one batch holds {self._provider.limits.bytes:,}"
+        system |= {"_error": describe(ErrorCode.TOO_LARGE, text), "_bound": 0}
+        return system, b"{}"
+
+    def _reason(self, found: str, landed: LandedRow | None) -> str | None:
+        """Why a row is to be sent; None where it is not, and the summary says why not."""
+        summary = self.summary
+        if landed is None:
+            return self._asked("new")
+        refresh = self._options.refresh_before
+        if refresh is not None and landed.enriched_at < refresh:
+            return "refresh"
+        if (reason := changed(landed.fingerprint, found)) is not None:
+            return self._asked(reason)
+        if landed.status == Outcome.SUCCEEDED:
+            summary.up_to_date += 1
+            return None
+        used_up = landed.attempts >= self._spec.max_attempts
+        if (used_up or is_final(landed.error)) and not self._options.retry_failed:
+            summary.exhausted += 1
+            return None
+        return self._asked("failed")
+
+    def _asked(self, reason: str) -> str | None:
+        if reason in self._spec.rerun_on:
+            return reason
+        self.summary.not_asked += 1
+        return None
+
+
+def _system_fields(request_id: str, found: str, landed: LandedRow | None) -> dict[str, Any]:
+    """What the plan knows of a row: its ids and what earlier attempts used and cost."""
+    same = landed is not None and landed.fingerprint == found
+    prior = landed if landed is not None and same else None
+    return {
+        "_row_id": request_id,
+        "_fingerprint": found,
+        "_replaces": landed.part if landed is not None else None,
+        "_prior_attempts": prior.attempts if prior else 0,
+        "_prior_input_tokens": prior.input_tokens if prior else 0,
+        "_prior_output_tokens": prior.output_tokens if prior else 0,
+        "_prior_cache_read_tokens": prior.cache_read_tokens if prior else 0,
+        "_prior_cost": prior.cost if prior else 0,
+        "_replaced_cost": landed.cost if landed is not None and not same else 0,
+    }

@@ -1,0 +1,32 @@
+"""Polling: ask for a batch's status until it has ended, ever less often."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchata_tasks.submit import riding_out
+
+if TYPE_CHECKING:
+    from batchata_tasks.providers import BatchLook
+    from batchata_tasks.submit import Desk
+
+
+def look_once(desk: Desk, batch_id: str) -> BatchLook:
+    """Look at a batch and write down what was seen."""
+    look = riding_out(desk, lambda: desk.provider.look(batch_id))
+    desk.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
+    return look
+
+
+def poll(desk: Desk, batch_id: str) -> BatchLook:
+    """Wait for a batch to end; return the last look.
+
+    The wait between looks is `BATCHATA_POLL_INTERVAL`, or starts at the provider's and grows to a
+    minute: batches take from minutes to a day, and an account's rate limit is shared.
+    """
+    fixed = desk.settings.poll_interval
+    wait, longest = desk.provider.poll_seconds
+    while not (look := look_once(desk, batch_id)).ended:
+        desk.sleep(fixed or wait)
+        wait = min(wait * 1.25, longest)
+    return look

@@ -1,0 +1,162 @@
+"""Progress for people: what a run does, as it does it, on a terminal or line by line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.console import RenderableType
+
+
+class Progress(Protocol):
+    """What a run tells while it works; called from several threads."""
+
+    def planning(self, rows: int) -> None:
+        """So many source rows were read."""
+        ...
+
+    def planned(self, requests: int, batches: int, up_to_date: int) -> None:
+        """The plan stands."""
+        ...
+
+    def chunk(self, number: int, rows: int, state: str) -> None:
+        """A chunk entered a state: sending, at the provider, landing, landed."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something worth a line happened."""
+        ...
+
+
+class Lines:
+    """Progress as plain lines, for logs and for output that is not a terminal."""
+
+    def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
+        self._write, self._every, self._told_at = write, every, time.monotonic()
+
+    def planning(self, rows: int) -> None:
+        """Tell at most every few seconds."""
+        if time.monotonic() - self._told_at >= self._every:
+            self._told_at = time.monotonic()
+            self._write(f"planning: {rows:,} rows read")
+
+    def planned(self, requests: int, batches: int, up_to_date: int) -> None:
+        """See Progress."""
+        self._write(f"planned: {_count(requests, 'request')} in {_count(batches, 'batch')}, {up_to_date:,} rows up to date")
+
+    def chunk(self, number: int, rows: int, state: str) -> None:
+        """See Progress."""
+        self._write(f"batch {number} ({_count(rows, 'row')}): {state}")
+
+    def note(self, text: str) -> None:
+        """See Progress."""
+        self._write(text)
+
+
+def silent() -> Progress:
+    """Return progress that tells nothing."""
+    return Lines(lambda _text: None)
+
+
+class Terminal:
+    """Progress as a live display: one line for the plan, one per batch that is open."""
+
+    def __init__(self, console: Console) -> None:
+        self._lock = threading.Lock()
+        self._head = "planning"
+        self._chunks: dict[int, tuple[int, str, float]] = {}
+        self._landed = self._landed_rows = 0
+        self._started = time.monotonic()
+        self._spinner = Spinner("dots")
+        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Terminal:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.__exit__(None, None, None)
+
+    def planning(self, rows: int) -> None:
+        """See Progress."""
+        self._head = f"planning: {rows:,} rows read"
+
+    def planned(self, requests: int, batches: int, up_to_date: int) -> None:
+        """See Progress."""
+        self._head = f"{_count(requests, 'request')} in {_count(batches, 'batch')}, {up_to_date:,} rows up to date"
+
+    def chunk(self, number: int, rows: int, state: str) -> None:
+        """See Progress."""
+        with self._lock:
+            if state == "landed":
+                self._chunks.pop(number, None)
+                self._landed += 1
+                self._landed_rows += rows
+            else:
+                self._chunks[number] = (rows, state, time.monotonic())
+
+    def note(self, text: str) -> None:
+        """See Progress."""
+        self._live.console.print(Text(text, style="yellow"))
+
+    def _picture(self) -> RenderableType:
+        now = time.monotonic()
+        table = Table.grid(padding=(0, 2))
+        with self._lock:
+            for number, (rows, state, since) in sorted(self._chunks.items()):
+                table.add_row("", f"batch {number}", _count(rows, "row"), state, _clock(now - since))
+            landed = f", {_count(self._landed, 'batch')} landed with {_count(self._landed_rows, 'row')}" if self._landed else ""
+        self._spinner.update(text=Text(f"{self._head}{landed}  {_clock(now - self._started)}"))
+        return Group(self._spinner, table)
+
+
+def _count(number: int, noun: str) -> str:
+    ending = "" if number == 1 else "es" if noun.endswith("h") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+# who listens to the runs that this context starts; a flow's parameters cannot carry an object
+_LISTENER: ContextVar[Progress | None] = ContextVar("batchata_progress", default=None)
+
+
+def listener() -> Progress | None:
+    """Return who asked to be told, if anybody did."""
+    return _LISTENER.get()
+
+
+@contextmanager
+def told_to(progress: Progress) -> Iterator[None]:
+    """Tell `progress` of the runs that are started inside."""
+    token = _LISTENER.set(progress)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+@contextmanager
+def for_console(console: Console) -> Iterator[Progress]:
+    """Yield a live display on a terminal, plain lines elsewhere."""
+    if console.is_terminal:
+        with Terminal(console) as display:
+            yield display
+    else:
+        yield Lines(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))

@@ -1,0 +1,8 @@
+"""Adapters to the providers, one file each; nothing else in the package knows an SDK."""
+
+from __future__ import annotations
+
+from batchata_tasks.providers._base import BatchLook, Framing, Provider
+from batchata_tasks.providers.registry import provider_of, provider_types
+
+__all__ = ["BatchLook", "Framing", "Provider", "provider_of", "provider_types"]

@@ -1,0 +1,161 @@
+"""The seam to a provider: what one adapter must do, and the values that cross it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from batchata_tasks.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from batchata_tasks.chunk import Limits
+    from batchata_tasks.jobs import Answer, Job
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How requests stand in a request file: head, lines with joints between them, tail."""
+
+    before_id: bytes
+    before_body: bytes
+    after_body: bytes
+    head: bytes = b""
+    joint: bytes = b""
+    tail: bytes = b""
+
+    def line(self, custom_id: str, body: bytes) -> bytes:
+        """Return one request; `body` is its JSON."""
+        return b"".join((self.before_id, custom_id.encode(), self.before_body, body, self.after_body))
+
+    def size(self, id_chars: int, body: bytes) -> int:
+        """Return how many bytes one request takes in the file."""
+        fixed = len(self.before_id) + len(self.before_body) + len(self.after_body) + len(self.joint)
+        return fixed + id_chars + len(body)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLook:
+    """What one look at a batch found.
+
+    `status` is as the provider spells it. `requests` is None where the provider does not say (yet).
+    `bad_lines` names, by the number of the line from 1, requests that a failed validation refused;
+    `error` is why a batch as a whole was refused.
+    """
+
+    batch_id: str
+    status: str
+    ended: bool
+    created_at: float
+    requests: int | None = None
+    done: int | None = None
+    token: str | None = None
+    files: tuple[str, ...] = ()
+    error: str | None = None
+    bad_lines: Mapping[int, str] = field(default_factory=dict[int, str])
+
+
+class Provider(ABC):
+    """One provider's batch API, over its official SDK.
+
+    Reads go out with the SDK's retries; creates go out once. Every SDK error becomes one of
+    TransientError, TerminalError, UnclearError (creates alone) or CredentialsError.
+    """
+
+    name: ClassVar[str]
+    limits: ClassVar[Limits]
+    framing: ClassVar[Framing]
+    poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
+    reserved_params: ClassVar[frozenset[str]]  # set by the pipeline: a spec may not
+    priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
+
+    @property
+    @abstractmethod
+    def secret(self) -> str:
+        """The API key in use; only for deriving `account`."""
+
+    @property
+    @abstractmethod
+    def base_url(self) -> str:
+        """Where requests go."""
+
+    @abstractmethod
+    def body(self, job: Job) -> dict[str, Any]:
+        """Return the request body of a job, built anew each time."""
+
+    @abstractmethod
+    def upload(self, path: Path) -> str | None:
+        """Send the request file ahead, where the provider wants one; its id. Costs nothing."""
+
+    @abstractmethod
+    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:
+        """Create one batch: one POST, never repeated.
+
+        Raises:
+            TransientError, TerminalError: it is certain that nothing was accepted.
+            UnclearError: nobody knows.
+        """
+
+    @abstractmethod
+    def look(self, batch_id: str) -> BatchLook:
+        """Return the batch's present state."""
+
+    @abstractmethod
+    def recent(self, since: float) -> Iterator[BatchLook]:
+        """Yield the account's batches created at or after `since` (seconds), newest first."""
+
+    @abstractmethod
+    def owns(self, look: BatchLook, token: str) -> bool | None:
+        """Whether a batch carries the token; None while that cannot be known."""
+
+    @abstractmethod
+    def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
+        """Stream the results of an ended batch into files of `folder`; none where there are none."""
+
+    @abstractmethod
+    def answers(self, path: Path) -> Iterator[Answer]:
+        """Yield every line of a results file, classified, in the file's order."""
+
+    @abstractmethod
+    def cancel(self, batch_id: str) -> None:
+        """Ask the provider to cancel a batch; what ran by then is kept and billed."""
+
+    def account(self, ledger_id: str) -> str:
+        """Return a name for the account in use that gives nothing of the key away."""
+        seed = f"{self.name} {self.base_url} {self.secret}".encode()
+        return hmac.new(ledger_id.encode(), seed, hashlib.sha256).hexdigest()[:32]
+
+    def check_params(self, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+        """Refuse parameters that the spec may not set, that `model` refuses, or of unbounded price.
+
+        Raises:
+            SpecError: naming the parameter.
+        """
+        del model  # adapters know which models refuse what
+        for name in params:
+            if name in self.reserved_params:
+                message = f"params.{name}: this is set by the spec's own keys (model, max_tokens, prompt, response_model …); remove it."
+                raise SpecError(message)
+            if limited and name not in self.priced_params:
+                allowed = ", ".join(sorted(self.priced_params))
+                message = f"params.{name}: its effect on the price is not bounded, so it cannot be used with a cost limit (allowed: {allowed})."
+                raise SpecError(message)
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a results file; they end at newline bytes alone, never at U+2028."""
+    with path.open("rb") as stream:
+        for line in stream:
+            if line.strip():
+                yield line
+
+
+def joined(parts: Iterable[str]) -> str | None:
+    """Return texts as one, None where there are none."""
+    found = list(parts)
+    return "".join(found) if found else None

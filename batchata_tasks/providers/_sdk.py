@@ -1,0 +1,121 @@
+"""What both official SDKs have in common: error classes of the same names, and raw downloads."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httpx2
+
+from batchata_tasks.errors import BatchataError, CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.storage import durable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SERVER_ERROR = 500
+_WAIT_CODES = {408, 409, 425}
+# a 429 with one of these does not pass by waiting a little
+_SPENT = {
+    "insufficient_quota", "enforced_spend_limit_reached", "contract_spend_limit_reached",
+    "linked_organization_spend_limit_reached", "billing_hard_limit_reached",
+}
+READ_RETRIES = 3
+
+
+class Sdk(Protocol):
+    """The part of an SDK module that errors are told by."""
+
+    APIStatusError: type[Any]
+    APIConnectionError: type[Any]
+    APIResponseValidationError: type[Any]
+
+
+@contextmanager
+def translated(sdk: Sdk, provider: str, *, creating: bool = False) -> Iterator[None]:
+    """Turn an SDK's errors into ours; while `creating`, doubt is an UnclearError.
+
+    A refused connection and any 4xx are certain refusals. A 5xx, a time-out, a connection that
+    broke or an answer that cannot be read leave a create in doubt.
+    """
+    try:
+        yield
+    except sdk.APIStatusError as error:
+        raise _of_status(error, provider, creating=creating) from error
+    except sdk.APIConnectionError as error:
+        if creating and not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+            message = f"{provider}: the connection broke before the answer to a create came ({_reason(error)})."
+            raise UnclearError(message) from error
+        message = f"{provider}: cannot reach {_host(error)} ({_reason(error)})."
+        raise TransientError(message) from error
+    except (sdk.APIResponseValidationError, ValueError, httpx2.HTTPError) as error:
+        message = f"{provider}: the answer cannot be read ({_reason(error)})."
+        raise (UnclearError(message) if creating else TransientError(message)) from error
+
+
+def _of_status(error: Any, provider: str, *, creating: bool) -> BatchataError:
+    status = int(error.status_code)
+    text = f"{provider}: HTTP {status}: {_message(error)}"
+    if status >= _SERVER_ERROR:
+        return UnclearError(text) if creating else TransientError(text)
+    if status == httpx2.codes.TOO_MANY_REQUESTS:
+        return TerminalError(text) if _code(error) in _SPENT else TransientError(text, _retry_after(error))
+    if status in _WAIT_CODES or (status == httpx2.codes.NOT_FOUND and not creating):
+        # a batch that exists was seen to answer 404 for a while: it is never concluded to be lost
+        return TransientError(text)
+    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
+        return CredentialsError(f"{provider}: the API key was refused (HTTP {status}: {_message(error)}); check the key in the environment.")
+    return TerminalError(text)
+
+
+def _code(error: Any) -> str | None:
+    details = getattr(error, "details", None)
+    found = getattr(error, "error_code", None) or getattr(details, "error_code", None) or getattr(error, "code", None)
+    return str(found) if found is not None else None
+
+
+def _message(error: Any) -> str:
+    body: Any = error.body
+    for key in ("error", "message"):
+        if isinstance(body, dict):
+            body = body.get(key, body)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return str(body if isinstance(body, str) else error.message)[:500]  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _retry_after(error: Any) -> float | None:
+    headers = error.response.headers
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) * scale
+        except (KeyError, ValueError):
+            continue
+    return None
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__ or error
+    return str(cause) or type(cause).__name__
+
+
+def _host(error: Any) -> str:
+    request = getattr(error, "request", None)
+    return str(request.url.host) + (f":{request.url.port}" if request.url.port else "") if request is not None else "the server"
+
+
+def save(response: Any, path: Path) -> None:
+    """Stream a download to a file that appears only when it is whole.
+
+    A connection that breaks raises, so a cut download leaves nothing behind; where the server
+    says how long the body is, a shorter one is an error too.
+    """
+    length = response.headers.get("content-length")
+    encoded = response.headers.get("content-encoding", "identity") != "identity"
+    with durable(path) as stream:
+        size = 0
+        for block in response.iter_bytes(1 << 18):
+            size += len(block)
+            stream.write(block)
+        if length is not None and not encoded and size != int(length):
+            message = f"the download of {path.name} ended after {size:,} of {int(length):,} bytes"
+            raise httpx2.RemoteProtocolError(message)

@@ -1,0 +1,199 @@
+"""Anthropic Message Batches, over the official SDK.
+
+Facts of the wire: https://platform.claude.com/docs/en/api/creating-message-batches and the SDK's
+own types (anthropic 2.12).
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, cast
+
+import anthropic
+import orjson
+from anthropic._response import StreamedBinaryAPIResponse
+from anthropic.types.messages import MessageBatch
+
+from batchata_tasks.chunk import Limits
+from batchata_tasks.errors import CredentialsError, SpecError
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe
+from batchata_tasks.providers import _sdk
+from batchata_tasks.providers._base import BatchLook, Framing, Provider, joined, lines_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from batchata_tasks.jobs import Job
+
+_PATH = "/v1/messages/batches"
+_PAGE = 100
+
+
+class AnthropicProvider(Provider):
+    """Message Batches: requests travel inline in the create, results come as one file."""
+
+    name = "anthropic"
+    limits = Limits(requests=100_000, bytes=255_000_000)  # documented: 100,000 and 256 MB
+    framing = Framing(b'{"custom_id":"', b'","params":', b"}", head=b'{"requests":[\n', joint=b",\n", tail=b"\n]}\n")
+    poll_seconds = (1.0, 60.0)
+    reserved_params = frozenset({"model", "max_tokens", "messages", "system", "output_config", "stream"})
+    priced_params = frozenset({"metadata", "stop_sequences"})
+
+    def __init__(self) -> None:
+        if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
+            message = "ANTHROPIC_API_KEY is not set; set it to the key of the account that is to pay."
+            raise CredentialsError(message)
+        self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES)
+
+    @property
+    def secret(self) -> str:
+        return os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN") or ""
+
+    @property
+    def base_url(self) -> str:
+        return str(self._client.base_url)
+
+    def check_params(self, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+        if sampling := sorted({"temperature", "top_k", "top_p"} & params.keys()):
+            # gone since API version 2026-10-21, which the SDK sends: each line would end in error
+            message = f"params.{sampling[0]}: Anthropic's API takes no sampling parameters any more; remove it."
+            raise SpecError(message)
+        super().check_params(model, params, limited=limited)
+
+    def body(self, job: Job) -> dict[str, Any]:
+        system = "\n\n".join(turn.content for turn in job.messages if turn.role == "system")
+        body: dict[str, Any] = {"model": job.model, "max_tokens": job.max_tokens}
+        if system:
+            body["system"] = system
+        body["messages"] = [{"role": turn.role, "content": turn.content} for turn in job.messages if turn.role != "system"]
+        if job.schema is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
+        return body | dict(job.params)
+
+    def upload(self, path: Path) -> str | None:
+        return None
+
+    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:
+        # the SDK's own create() would parse and write the requests anew, all in memory; its client
+        # sends the file as it stands, block by block
+        headers = {"Content-Type": "application/json"}
+        with path.open("rb") as stream, _sdk.translated(anthropic, self.name, creating=True):
+            batch = self._client.post(
+                _PATH, content=stream, cast_to=MessageBatch, options={"max_retries": 0, "headers": headers}
+            )
+            return _look(batch)
+
+    def look(self, batch_id: str) -> BatchLook:
+        with _sdk.translated(anthropic, self.name):
+            return _look(self._client.messages.batches.retrieve(batch_id))
+
+    def recent(self, since: float) -> Iterator[BatchLook]:
+        with _sdk.translated(anthropic, self.name):
+            for batch in self._client.messages.batches.list(limit=_PAGE):
+                look = _look(batch)
+                if look.created_at < since:
+                    return
+                yield look
+
+    def owns(self, look: BatchLook, token: str) -> bool | None:
+        """Batches carry no name of ours, but every custom_id in the results does."""
+        if not look.ended:
+            return None
+        with _sdk.translated(anthropic, self.name), closing(self._results(look.batch_id)) as response:
+            head = b""
+            for block in response.iter_bytes(1 << 16):
+                head += block
+                if b"\n" in head:
+                    break
+        first = head.split(b"\n", 1)[0]
+        return bool(first) and str(orjson.loads(first).get("custom_id", "")).startswith(f"{token}-")
+
+    def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
+        path = folder / f"{stem}.jsonl"
+        with _sdk.translated(anthropic, self.name), closing(self._results(look.batch_id)) as response:
+            _sdk.save(response, path)
+        return [path]
+
+    def _results(self, batch_id: str) -> Any:
+        # by path under the configured base URL: the SDK's results() would follow whatever URL the
+        # batch names, with the key attached
+        headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
+        return self._client.get(
+            f"{_PATH}/{batch_id}/results", cast_to=StreamedBinaryAPIResponse, options={"headers": headers}
+        ).http_response
+
+    def answers(self, path: Path) -> Iterator[Answer]:
+        for line in lines_of(path):
+            yield _answer(orjson.loads(line))
+
+    def cancel(self, batch_id: str) -> None:
+        with _sdk.translated(anthropic, self.name):
+            self._client.messages.batches.cancel(batch_id)
+
+
+def _look(batch: MessageBatch) -> BatchLook:
+    counts = batch.request_counts
+    done = counts.succeeded + counts.errored + counts.canceled + counts.expired
+    return BatchLook(
+        batch_id=batch.id,
+        status=batch.processing_status,
+        ended=batch.processing_status == "ended",
+        created_at=batch.created_at.timestamp(),
+        requests=done + counts.processing,
+        done=done if batch.processing_status == "ended" else None,  # counts stand still until the end
+        files=(batch.results_url,) if batch.results_url else (),
+    )
+
+
+def _answer(line: dict[str, Any]) -> Answer:
+    custom_id, result = str(line["custom_id"]), line["result"]
+    match result["type"]:
+        case "succeeded":
+            return _message(custom_id, result["message"])
+        case "errored":
+            error = result["error"].get("error", result["error"])  # nested twice
+            wrong = error.get("type") in ("invalid_request_error", "not_found_error", "request_too_large")
+            code = ErrorCode.REQUEST if wrong else ErrorCode.PROVIDER
+            return Answer(custom_id, Outcome.ERRORED, error=describe(code, f"{error.get('type')}: {error.get('message')}"))
+        case "expired":
+            return Answer(custom_id, Outcome.EXPIRED, error=describe(ErrorCode.NEVER_RAN, "the batch expired first"))
+        case "canceled":
+            return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, "the batch was cancelled first"))
+        case other:
+            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, f"unknown result type {other!r}"))
+
+
+def _message(custom_id: str, message: dict[str, Any]) -> Answer:
+    usage = _usage(cast("dict[str, Any]", message.get("usage") or {}))
+    text = joined(block["text"] for block in message.get("content") or () if block.get("type") == "text")
+    outcome, error = Outcome.SUCCEEDED, None
+    match message.get("stop_reason"):
+        case "end_turn" | "stop_sequence":
+            pass
+        case "max_tokens" | "model_context_window_exceeded" as reason:
+            outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, f"stopped by {reason}")
+        case "refusal":
+            why = (message.get("stop_details") or {}).get("explanation") or "the model refused"
+            outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
+        case other:
+            outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, f"stopped by {other!r}, which is no finished answer")
+    return Answer(custom_id, outcome, text, error, usage, message.get("model"))
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    """Anthropic's input_tokens leave cached tokens out: add them."""
+    read = usage.get("cache_read_input_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or 0
+    hour = (usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0
+    return Usage(
+        input_tokens=(usage.get("input_tokens") or 0) + read + written,
+        output_tokens=usage.get("output_tokens") or 0,
+        cache_read_tokens=read,
+        cache_write_tokens=written - hour,
+        cache_write_1h_tokens=hour,
+        web_searches=(usage.get("server_tool_use") or {}).get("web_search_requests") or 0,
+    )
+
+

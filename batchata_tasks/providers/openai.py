@@ -1,0 +1,208 @@
+"""OpenAI Batch over Files, for chat completions, over the official SDK.
+
+Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's own types
+(openai 3.54).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import openai
+import orjson
+
+from batchata_tasks.chunk import Limits
+from batchata_tasks.errors import CredentialsError, SpecError
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe
+from batchata_tasks.providers import _sdk
+from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from openai.types import Batch
+
+    from batchata_tasks.jobs import Job
+
+_ENDPOINT = "/v1/chat/completions"
+_ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
+_PAGE = 100
+_TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
+_BAD_REQUEST, _TOO_MANY = 400, 429
+_REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
+
+
+class OpenAIProvider(Provider):
+    """Batches by file: one upload, one create; results come as an output and an error file."""
+
+    name = "openai"
+    limits = Limits(requests=50_000, bytes=199_000_000)  # documented: 50,000 and 200 MB
+    framing = Framing(
+        b'{"custom_id":"', b'","method":"POST","url":"' + _ENDPOINT.encode() + b'","body":', b"}\n"
+    )
+    poll_seconds = (5.0, 60.0)
+    reserved_params = frozenset(
+        {"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "stream_options", "n"}
+    )
+    priced_params = frozenset(
+        {
+            "frequency_penalty", "logit_bias", "metadata", "presence_penalty", "reasoning_effort", "seed",
+            "stop", "store", "temperature", "top_p", "user", "verbosity",
+        }
+    )
+
+    def __init__(self) -> None:
+        if not os.environ.get("OPENAI_API_KEY"):
+            message = "OPENAI_API_KEY is not set; set it to the key of the account that is to pay."
+            raise CredentialsError(message)
+        self._client = openai.OpenAI(max_retries=_sdk.READ_RETRIES)
+
+    @property
+    def secret(self) -> str:
+        return os.environ.get("OPENAI_API_KEY") or ""
+
+    @property
+    def base_url(self) -> str:
+        return str(self._client.base_url)
+
+    def check_params(self, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+        super().check_params(model, params, limited=limited)
+        if _REASONING.match(model) and params.get("temperature", 1) != 1:
+            message = f"params.temperature: {model} takes only the default (1) and would refuse every line; remove it."
+            raise SpecError(message)
+
+    def body(self, job: Job) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": job.model,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in job.messages],
+            "max_completion_tokens": job.max_tokens,
+        }
+        if job.schema is not None:
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", job.schema.name)[:64]
+            form = {"name": name, "schema": job.schema.wire, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        return body | dict(job.params)
+
+    def upload(self, path: Path) -> str | None:
+        # a handle is streamed; a Path would be read whole
+        with path.open("rb") as stream, _sdk.translated(openai, self.name):
+            return self._client.files.create(file=stream, purpose="batch").id
+
+    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:
+        with _sdk.translated(openai, self.name, creating=True):
+            batch = self._client.with_options(max_retries=0).batches.create(
+                input_file_id=file_id or "",
+                endpoint=_ENDPOINT,
+                completion_window="24h",
+                metadata={_TOKEN: token},
+            )
+            return _look(batch)
+
+    def look(self, batch_id: str) -> BatchLook:
+        with _sdk.translated(openai, self.name):
+            return _look(self._client.batches.retrieve(batch_id))
+
+    def recent(self, since: float) -> Iterator[BatchLook]:
+        with _sdk.translated(openai, self.name):
+            for batch in self._client.batches.list(limit=_PAGE):
+                look = _look(batch)
+                if look.created_at < since - 1:  # the provider's times are whole seconds
+                    return
+                yield look
+
+    def owns(self, look: BatchLook, token: str) -> bool | None:
+        return look.token == token
+
+    def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
+        paths: list[Path] = []
+        for number, file_id in enumerate(look.files):
+            path = folder / f"{stem}.{number}.jsonl"
+            with (
+                _sdk.translated(openai, self.name),
+                self._client.files.with_streaming_response.content(file_id) as response,
+            ):
+                _sdk.save(response, path)
+            paths.append(path)
+        return paths
+
+    def answers(self, path: Path) -> Iterator[Answer]:
+        for line in lines_of(path):
+            yield _answer(orjson.loads(line))
+
+    def cancel(self, batch_id: str) -> None:
+        with _sdk.translated(openai, self.name):
+            self._client.with_options(max_retries=0).batches.cancel(batch_id)
+
+
+def _look(batch: Batch) -> BatchLook:
+    counts = batch.request_counts
+    errors = (batch.errors.data or []) if batch.errors is not None else []
+    return BatchLook(
+        batch_id=batch.id,
+        status=batch.status,
+        ended=batch.status in _ENDED,
+        created_at=float(batch.created_at),
+        # 0 while the batch is being validated
+        requests=(counts.total or None) if counts is not None else None,
+        done=counts.completed + counts.failed if counts is not None else None,
+        token=(batch.metadata or {}).get(_TOKEN),
+        files=tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
+        error="; ".join(f"{e.code}: {e.message}" for e in errors[:3]) or None,
+        bad_lines={e.line: f"{e.code}: {e.message}" for e in errors if e.line},
+    )
+
+
+def _answer(line: dict[str, Any]) -> Answer:
+    custom_id, response, error = str(line["custom_id"]), line.get("response"), line.get("error")
+    if response is None:
+        return _never_ran(custom_id, error or {})
+    body = response.get("body") or {}
+    status = int(response.get("status_code") or 0)
+    if status >= _BAD_REQUEST:
+        # the code of the HTTP answer counts: the line's own `error` is null here
+        said = body.get("error") or {}
+        wrong = _BAD_REQUEST <= status < 500 and status not in (408, 409, _TOO_MANY)  # noqa: PLR2004 - server errors
+        code = ErrorCode.REQUEST if wrong else ErrorCode.PROVIDER
+        return Answer(custom_id, Outcome.ERRORED, error=describe(code, f"HTTP {status}: {said.get('message') or said}"))
+    return _completion(custom_id, body)
+
+
+def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
+    text = f"{error.get('code')}: {error.get('message')}"
+    match error.get("code"):
+        case "batch_expired":
+            return Answer(custom_id, Outcome.EXPIRED, error=describe(ErrorCode.NEVER_RAN, text))
+        case "batch_cancelled":
+            return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, text))
+        case _:
+            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text))
+
+
+def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
+    usage = _usage(body.get("usage") or {})
+    choice = (body.get("choices") or [{}])[0]
+    message = choice.get("message") or {}
+    text, refusal = message.get("content"), message.get("refusal")
+    outcome, error = Outcome.SUCCEEDED, None
+    if refusal or choice.get("finish_reason") == "content_filter":
+        outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(refusal or "stopped by the content filter"))
+    elif choice.get("finish_reason") == "length":
+        outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, "stopped by the token cap (length)")
+    elif choice.get("finish_reason") != "stop":
+        reason = f"stopped by {choice.get('finish_reason')!r}, which is no finished answer"
+        outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, reason)
+    return Answer(custom_id, outcome, text, error, usage, body.get("model"))
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    """OpenAI's prompt_tokens hold cached tokens already."""
+    details = usage.get("prompt_tokens_details") or {}
+    return Usage(
+        input_tokens=usage.get("prompt_tokens") or 0,
+        output_tokens=usage.get("completion_tokens") or 0,
+        cache_read_tokens=details.get("cached_tokens") or 0,
+        cache_write_tokens=details.get("cache_write_tokens") or 0,
+    )

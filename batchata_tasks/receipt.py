@@ -1,0 +1,149 @@
+"""The receipt: what a run did, what it cost, how it ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.jobs import Outcome
+from batchata_tasks.land import commit_of
+from batchata_tasks.ledger import LANDED, now_us
+from batchata_tasks.pricing import dollars, usd
+
+if TYPE_CHECKING:
+    from batchata_tasks.session import Session
+
+SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
+EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4}
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How a run ended. Money is in US dollars, as exact decimal text in JSON."""
+
+    name: str
+    run_id: str
+    result: str
+    exit_code: int
+    dataset: str
+    provider: str
+    model: str
+    continued: bool  # a dead run was carried on
+    seconds: float
+    plan: dict[str, Any]  # see PlanSummary
+    outcomes: dict[str, int]
+    failed_share: float
+    failed_above_limit: bool  # of `fail_if`
+    batches: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cost_usd: str | None
+    upper_bound_usd: str | None
+    cost_limit_usd: str | None
+    price_source: str | None
+    unsent_rows: int
+    errors: dict[str, int] = field(default_factory=dict[str, int])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the receipt for people, as (what, value)."""
+        plan = self.plan
+        work = ", ".join(f"{count:,} {reason}" for reason, count in plan["reasons"].items()) or "none"
+        rows = [
+            ("Result", self.result.replace("_", " ") + (" (an earlier run that died was carried on)" if self.continued else "")),
+            ("Source rows", f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}"),
+            ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
+            ("Batches", f"{self.batches} of {self.provider}, {self.model}"),
+            ("Tokens", f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out"),
+            ("Cost", self._cost()),
+            ("Time", f"{self.seconds:.1f} s"),
+            ("Dataset", self.dataset),
+        ]
+        left_out = {
+            "left out by `where`": plan["filtered"], "left out for a null": plan["null_skipped"],
+            "beyond `limit`": plan["over_limit"], "failed for good or out of attempts": plan["exhausted"],
+            "changed, but not in `rerun_on`": plan["not_asked"], "still in flight": plan["in_flight"],
+            "too large to send": plan["too_large"], "carried columns rewritten": plan["carried"],
+        }
+        if noted := ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count):
+            rows.insert(2, ("Also", noted))
+        if self.unsent_rows:
+            rows.append(("Not sent", f"{self.unsent_rows:,} rows; the next run takes them"))
+        rows += [("Error", f"{count:,} x {text}") for text, count in self.errors.items()]
+        return rows + [("Warning", text) for text in self.warnings]
+
+    def _cost(self) -> str:
+        limit = f", limit ${self.cost_limit_usd}" if self.cost_limit_usd is not None else ""
+        if self.cost_usd is None:
+            return f"unknown: no batch price is known for {self.model}"
+        return f"${self.cost_usd} (at most ${self.upper_bound_usd} was reserved{limit}; prices: {self.price_source})"
+
+
+def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
+    """Close the run in the ledger, drop its plan, return its receipt."""
+    receipt = _receipt(session, stopped_by_limit=stopped_by_limit)
+    session.ledger.close_run(session.lease, session.run_id, receipt.result)
+    session.folder.drop_run_folder(session.run_id)
+    if not session.spec.raw_files:
+        _drop_raw_files(session)
+    return receipt
+
+
+def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
+    run, plan = session.ledger.run(session.run_id), session.plan()
+    chunks = session.ledger.chunks(session.run_id)
+    tallies = session.ledger.outcomes(session.run_id)
+    outcomes = {name: tallies[name].rows for name in sorted(tallies)}
+    failed = sum(rows for name, rows in outcomes.items() if name != Outcome.SUCCEEDED)
+    share = failed / max(sum(outcomes.values()), 1)
+    result = SUCCEEDED if not failed and not plan.exhausted else SOME_ROWS_FAILED
+    result = COST_LIMIT_REACHED if stopped_by_limit else result
+    settled, _ = session.ledger.money(session.run_id)
+    priced, limit = session.rates is not None, session.spec.fail_if.failed_share
+    commits = [commit_of(session, chunk.id) for chunk in chunks if chunk.state == LANDED]
+    errors: Counter[str] = Counter()
+    for commit in commits:
+        errors.update(commit.get("errors", {}))
+    return Receipt(
+        name=session.spec.name, run_id=session.run_id, result=result, exit_code=EXIT_CODES[result],
+        dataset=str(session.folder.data), provider=session.provider.name, model=session.spec.model,
+        continued=session.continued, seconds=round((now_us() - run.started_at) / 1e6, 1),
+        plan=plan.to_json(), outcomes=outcomes, failed_share=share,
+        failed_above_limit=limit is not None and share > limit,
+        batches=sum(1 for chunk in chunks if chunk.batch_id),
+        input_tokens=sum(t.input_tokens for t in tallies.values()),
+        output_tokens=sum(t.output_tokens for t in tallies.values()),
+        cache_read_tokens=sum(t.cache_read_tokens for t in tallies.values()),
+        cost_usd=f"{usd(settled):f}" if priced else None,
+        upper_bound_usd=_plain(plan.bound) if priced else None,
+        cost_limit_usd=_plain(session.limit), price_source=run.price_source,
+        unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in ("planned", "dropped")),
+        errors=dict(errors.most_common(5)), warnings=_warnings(commits),
+    )
+
+
+def _warnings(commits: list[dict[str, Any]]) -> list[str]:
+    told = {
+        "unknown_lines": "result lines that nobody sent (their cost counts as overhead)",
+        "doubled_lines": "result lines that came twice (counted once)",
+        "over_bound": "answers that cost more than their upper bound; please report this with the receipt",
+    }
+    sums = {key: sum(commit.get(key, 0) for commit in commits) for key in told}
+    return [f"{sums[key]:,} {text}" for key, text in told.items() if sums[key]]
+
+
+def _plain(pico: int | None) -> str | None:
+    return dollars(pico).removeprefix("$").replace(",", "") if pico is not None else None
+
+
+def _drop_raw_files(session: Session) -> None:
+    for chunk in session.ledger.chunks(session.run_id):
+        for folder in (session.folder.requests, session.folder.responses):
+            for path in folder.glob(f"{chunk.id}*"):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""From a row to the request that is sent for it, and to the fingerprint that decides whether.
+
+A `RequestBuilder` is everything of a spec that is the same for all rows, prepared once: compiled
+templates, the three constant parts of the fingerprint, the adapter, the rates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchata_tasks.errors import SourceError, SpecError
+from batchata_tasks.fingerprint import fingerprint, part
+from batchata_tasks.jobs import Job, Message
+from batchata_tasks.pricing import batch_rates
+from batchata_tasks.templates import WHOLE_ROW, RowCondition, RowTemplate
+from batchata_tasks.tokens import input_bound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pyarrow as pa
+
+    from batchata_tasks.providers import Provider
+    from batchata_tasks.schema import ResponseSchema
+    from batchata_tasks.spec import EnrichmentSpec
+
+
+class RequestBuilder:
+    """Turns rows of one spec into fingerprints and request bodies."""
+
+    def __init__(self, spec: EnrichmentSpec, schema: ResponseSchema | None, provider: Provider, columns: list[str]) -> None:
+        self._spec = spec
+        self._schema = schema
+        self._provider = provider
+        turns = spec.turns()
+        labels = ["prompt" if t.role == "user" else t.role for t in turns]
+        if spec.messages is not None:
+            labels = [f"messages.{i}" for i in range(len(turns))]
+        self._turns = [(t.role, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
+        self._where = RowCondition(spec.where, columns) if spec.where else None
+        used = {name for _, template in self._turns for name in template.columns}
+        self.used = [name for name in columns if name in used]
+        self.rates = batch_rates(provider.name, spec.model)
+        provider.check_params(spec.model, spec.params, limited=spec.cost_limit_usd is not None)
+        if self.rates is None and spec.cost_limit_usd is not None:
+            message = (
+                f"cost_limit_usd: no batch price is known for {spec.model!r}, so the limit could not hold; "
+                "remove the limit (costs will read as unknown), or choose a priced model."
+            )
+            raise SpecError(message)
+        self.constant = (
+            part("prompt", [[t.role, t.content] for t in turns]),
+            part("model", self._model_facts()),
+            part("schema", schema.canonical if schema is not None else None),
+        )
+
+    def _model_facts(self) -> dict[str, Any]:
+        spec = self._spec
+        facts = {"provider": self._provider.name, "endpoint": spec.endpoint, "model": spec.model}
+        return {**facts, "max_tokens": spec.max_tokens, "params": spec.params}
+
+    def columns_needed(self, all_columns: list[str]) -> list[str]:
+        """Return the columns that must be read: key, carried, and what templates and `where` use."""
+        needed = {*self._spec.carried, *self.used, *(self._where.columns if self._where else ())}
+        return [name for name in all_columns if name in needed]
+
+    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+        """Whether `where` holds for the row."""
+        return self._where is None or self._where.holds({**row, WHOLE_ROW: row}, where)
+
+    def fingerprint(self, row: Mapping[str, Any]) -> str:
+        """Return the fingerprint of the row's base request."""
+        return fingerprint(part("input", {name: row[name] for name in self.used}), *self.constant)
+
+    def null_column(self, row: Mapping[str, Any]) -> str | None:
+        """Return the first column that the templates use and the row leaves null."""
+        return next((name for name in self.used if row[name] is None), None)
+
+    def body(self, row: Mapping[str, Any], where: Callable[[], str]) -> bytes:
+        """Return the request body as JSON; nulls render as nothing."""
+        values = {name: "" if row[name] is None else row[name] for name in self.used}
+        values = {**values, WHOLE_ROW: values}
+        messages = tuple(Message(role, template.render(values, where)) for role, template in self._turns)
+        if not any(message.content.strip() for message in messages if message.role == "user"):
+            message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
+            raise SourceError(message)
+        job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema)
+        return orjson.dumps(self._provider.body(job))
+
+    def bound(self, body: bytes) -> int:
+        """Return the most that a request can cost, in picodollars; 0 where no price is known."""
+        if self.rates is None:
+            return 0
+        tokens = input_bound(body, len(self._turns), schema=self._schema is not None)
+        return self.rates.bound(tokens, self._spec.max_tokens)

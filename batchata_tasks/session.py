@@ -1,0 +1,279 @@
+"""A run that is under way in this process: spec, ledger, lease, folder, provider, together.
+
+Steps are handed ids alone, since a workflow engine carries their arguments about; `session_of`
+gives them the live run that the ids mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.dataset import keys_of
+from batchata_tasks.errors import BatchataError, LeaseError, LedgerError
+from batchata_tasks.fingerprint import key_digest
+from batchata_tasks.ledger import Ledger, now_us
+from batchata_tasks.manifest import read_chunk_manifest
+from batchata_tasks.plan import Options, PlanSummary, Table, prepare
+from batchata_tasks.pricing import batch_rates, pico_from_usd
+from batchata_tasks.progress import silent
+from batchata_tasks.providers import provider_of
+from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.settings import Settings
+from batchata_tasks.spec import parse_spec
+from batchata_tasks.storage import DatasetFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Row
+
+    from batchata_tasks.ledger import Chunk, Lease
+    from batchata_tasks.pricing import Rates
+    from batchata_tasks.progress import Progress
+    from batchata_tasks.providers import Provider
+    from batchata_tasks.spec import EnrichmentSpec
+
+
+class Interrupted(BatchataError):
+    """The run was asked to stop; what is at the provider goes on there, and the next run lands it."""
+
+
+@dataclass
+class Site:
+    """One dataset, held by this process: its folder, its ledger and the lease on it."""
+
+    folder: DatasetFolder
+    ledger: Ledger
+    lease: Lease
+    settings: Settings
+    progress: Progress
+    stop: threading.Event = field(default_factory=threading.Event)
+    lost: LeaseError | None = None
+
+
+@dataclass
+class Session:
+    """One run at a site."""
+
+    site: Site
+    run_id: str
+    spec: EnrichmentSpec
+    schema: ResponseSchema | None
+    provider: Provider
+    continued: bool = False
+    landing: threading.Lock = field(default_factory=threading.Lock)
+    table: Table | None = None  # only where the run is (to be) planned by this process
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The dataset's folder."""
+        return self.site.folder
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return self.site.ledger
+
+    @property
+    def lease(self) -> Lease:
+        """The lease on the dataset."""
+        return self.site.lease
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+        return self.site.settings
+
+    @property
+    def rates(self) -> Rates | None:
+        """The batch rates of the run's model."""
+        return batch_rates(self.provider.name, self.spec.model)
+
+    @property
+    def limit(self) -> int | None:
+        """The run's cost limit in picodollars."""
+        return pico_from_usd(self.spec.cost_limit_usd) if self.spec.cost_limit_usd is not None else None
+
+    def plan(self) -> PlanSummary:
+        """Return what the run's plan found."""
+        return PlanSummary(**json.loads(self.ledger.run(self.run_id).plan or "{}"))
+
+    def number_of(self, chunk: Chunk) -> int:
+        """Return a chunk's place among the run's, from 1."""
+        return 1 + [found.id for found in self.ledger.chunks(self.run_id)].index(chunk.id)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises LeaseError or Interrupted when the run is to stop."""
+        if self.site.stop.wait(seconds):
+            if self.site.lost is not None:
+                raise self.site.lost
+            message = "the run was stopped; batches that were sent go on at the provider, and the next run lands them."
+            raise Interrupted(message)
+
+    def say(self, text: str) -> None:
+        """Tell people what goes on."""
+        self.site.progress.note(text)
+
+
+_SESSIONS: dict[str, Session] = {}
+
+
+def session_of(run_id: str) -> Session:
+    """Return the run that this process has open."""
+    return _SESSIONS[run_id]
+
+
+@contextmanager
+def active(session: Session) -> Iterator[Session]:
+    """Let steps find the session by its run id."""
+    _SESSIONS[session.run_id] = session
+    try:
+        yield session
+    finally:
+        del _SESSIONS[session.run_id]
+
+
+@contextmanager
+def open_site(spec: EnrichmentSpec, settings: Settings, progress: Progress | None = None) -> Iterator[Site]:
+    """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
+
+    Raises:
+        LedgerError: another ledger owns the dataset.
+        LeaseError: another run holds it.
+    """
+    folder = DatasetFolder(spec.output)
+    folder.create()
+    ledger = Ledger(settings.ledger_url)
+    try:
+        dataset_id = adopt_folder(folder, ledger)
+        lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
+        site = Site(folder, ledger, lease, settings, progress or silent())
+        keeper = threading.Thread(target=_keep_lease, args=(site,), name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield site
+        finally:
+            site.stop.set()
+            keeper.join()
+            if site.lost is None:
+                ledger.release_lease(lease)
+    finally:
+        ledger.close()
+
+
+def adopt_folder(folder: DatasetFolder, ledger: Ledger) -> str:
+    """Return the dataset's id; refuse a dataset that another ledger owns."""
+    owner = folder.owner()
+    if owner is not None and owner.get("ledger_id") != ledger.id:
+        message = (
+            f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for; "
+            "set BATCHATA_LEDGER_URL to that ledger, or name another `output`."
+        )
+        raise LedgerError(message)
+    if owner is None and any(folder.data.glob("*.parquet")):
+        message = (
+            f"output: {folder.data} holds Parquet files that no run of this program wrote (there is no "
+            "_batchata/owner.json); name an empty folder."
+        )
+        raise LedgerError(message)
+    dataset_id = ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
+    if owner is None:
+        folder.write_owner(dataset_id, ledger.id)
+    return dataset_id
+
+
+def _keep_lease(site: Site) -> None:
+    """Renew the lease until the run ends; stop the run when it is lost."""
+    seconds = site.settings.lease_seconds
+    while not site.stop.wait(seconds / 4):
+        try:
+            site.ledger.renew_lease(site.lease, seconds)
+        except LeaseError as error:
+            site.lost = error
+            site.stop.set()
+        except LedgerError:
+            continue  # a busy database; the lease has three quarters of its time left
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A spec that passed every check that needs no rows, with what the ledger keeps of it."""
+
+    spec: EnrichmentSpec
+    provider: Provider
+    table: Table
+    record: dict[str, Any]
+
+
+def make_ready(spec: EnrichmentSpec, settings: Settings) -> Ready:
+    """Check a spec, before anything is written or sent.
+
+    Raises:
+        InputError: with the field and the remedy.
+    """
+    provider = provider_of(spec.model, spec.provider)()
+    table = prepare(spec, provider, DatasetFolder(spec.output).data, settings.roots())
+    return Ready(spec, provider, table, _record(spec, table))
+
+
+def begin(site: Site, ready: Ready, options: Options) -> Session:
+    """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
+    spec, table, ledger = ready.spec, ready.table, site.ledger
+    dead = ledger.open_run(site.lease.dataset_id)
+    if dead is not None and dead.state == "open" and dead.spec_digest == ready.record["spec_digest"]:
+        return Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
+    if dead is not None:  # it died while planning: nothing was sent
+        site.folder.drop_run_folder(dead.id)
+        ledger.close_run(site.lease, dead.id, "abandoned")
+    values = {
+        **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
+        "cost_limit": pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None,
+        "price_source": table.builder.rates.source if table.builder.rates is not None else None,
+    }
+    return Session(site, ledger.begin_run(site.lease, values), spec, table.schema, ready.provider, table=table)
+
+
+def dead_run(site: Site, ready: Ready) -> Session | None:
+    """Return a dead run of another spec, or of an older text of this one, if there is one.
+
+    Its rows land under its own spec and response model, as the ledger keeps them.
+    """
+    dead = site.ledger.open_run(site.lease.dataset_id)
+    if dead is None or dead.state != "open" or dead.spec_digest == ready.record["spec_digest"]:
+        return None
+    return _restored(site, dead)
+
+
+def _restored(site: Site, run: Row[Any]) -> Session:
+    stored = json.loads(run.spec)
+    spec = parse_spec(stored["spec"], "the ledger's copy of the spec")
+    schema = ResponseSchema.from_json_schema(stored["schema"], "response_model") if stored["schema"] else None
+    return Session(site, run.id, spec, schema, provider_of(spec.model, spec.provider)(), continued=True)
+
+
+def _record(spec: EnrichmentSpec, table: Table) -> dict[str, Any]:
+    """Return what the ledger keeps of a spec; its digest tells whether a dead run may go on.
+
+    The digest holds the texts that the spec only refers to (prompt file, response model) too.
+    """
+    schema = table.schema.wire if table.schema is not None else None
+    text = json.dumps({"spec": spec.model_dump(mode="json"), "schema": schema}, sort_keys=True)
+    digest = hashlib.sha256(f"{text} {table.builder.constant}".encode()).hexdigest()
+    return {"name": spec.name, "spec": text, "spec_digest": digest}
+
+
+def in_flight_keys(folder: DatasetFolder, ledger: Ledger, dataset_id: str, but_run: str, key: list[str]) -> Iterator[bytes]:
+    """Yield the keys (digests) of rows that other runs sent and nobody landed yet."""
+    for chunk in ledger.unfinished_chunks(dataset_id, but_run):
+        manifest = read_chunk_manifest(folder.intents / f"{chunk.id}.arrow")
+        yield from map(key_digest, keys_of(manifest, key))
+
+
+def refresh_mark(refresh: bool) -> int | None:  # noqa: FBT001 - a yes or no of the command line
+    """Return the moment before which landed rows count as not landed."""
+    return now_us() if refresh else None

@@ -1,0 +1,201 @@
+"""Tables as streams of Arrow record batches: Parquet, CSV and JSONL, local or by fsspec URL.
+
+CSV cells are strings unless the spec's `types` says otherwise; JSONL and Parquet keep their types.
+Rows are numbered from 1 in the order of the source, the header of a CSV file not counted.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.dataset as pads
+
+from batchata_tasks.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+BATCH_ROWS = 8192
+_CSV_TYPES: dict[str, pa.DataType] = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "date": pa.date32(),
+    "datetime": pa.timestamp("us", tz="UTC"),
+    "decimal": pa.decimal128(38, 9),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that can be read as often as needed; `schema` lists all its columns."""
+
+    url: str
+    schema: pa.Schema
+    _read: Callable[[list[str]], Iterator[pa.RecordBatch]]
+
+    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as record batches of at most 8,192 rows with just `columns`, in order.
+
+        Raises:
+            SourceError: the table is broken somewhere.
+        """
+        with _errors_of(self.url):
+            for batch in self._read(columns):
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    yield batch.slice(start, BATCH_ROWS)
+
+
+def open_source(url: str, types: Mapping[str, str]) -> Source:
+    """Open a table by its ending: .parquet or a folder, .csv, .jsonl or .ndjson (also .gz).
+
+    Raises:
+        SourceError: it is not there, not readable, or of an unknown kind.
+    """
+    kind = _kind(url)
+    if types and kind != "csv":
+        message = f"types: only CSV columns can be given types, and {url} is not a CSV file; remove `types`."
+        raise SourceError(message)
+    with _errors_of(url):
+        match kind:
+            case "csv":
+                source = _open_csv(url, types)
+            case "jsonl":
+                source = _open_jsonl(url)
+            case _:
+                source = _open_parquet(url)
+    names = source.schema.names
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
+        message = f"source: {url} has two columns named {doubled[0]!r}; rename one."
+        raise SourceError(message)
+    return source
+
+
+def _kind(url: str) -> str:
+    suffixes = [s.lower() for s in PurePosixPath(url).suffixes if s.lower() not in (".gz", ".gzip")]
+    match suffixes[-1:]:
+        case [".csv"]:
+            return "csv"
+        case [".jsonl"] | [".ndjson"]:
+            return "jsonl"
+        case [".parquet"] | [".pq"]:
+            return "parquet"
+        case _ if "://" not in url and Path(url).is_dir():
+            return "parquet"
+        case _ if "://" not in url and not Path(url).exists():
+            message = f"source: there is no file {url} (paths are relative to the folder you run in)."
+            raise SourceError(message)
+        case _:
+            message = f"source: cannot tell what {url} is; it must end in .parquet, .csv or .jsonl (also .gz), or be a folder of Parquet files."
+            raise SourceError(message)
+
+
+@contextmanager
+def _errors_of(url: str) -> Iterator[None]:
+    """Turn what the readers raise into one sentence that names the source."""
+    try:
+        yield
+    except FileNotFoundError:
+        message = f"source: there is no file {url} (paths are relative to the folder you run in)."
+        raise SourceError(message) from None
+    except (pa.ArrowException, OSError, EOFError, ValueError, ImportError) as error:
+        if isinstance(error, SourceError):
+            raise
+        message = f"source: {url} cannot be read: {' '.join(str(error).split())[:500]}"
+        raise SourceError(message) from error
+
+
+@contextmanager
+def _bytes_of(url: str) -> Iterator[Any]:
+    with fsspec.open(url, "rb", compression="infer") as stream:  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        yield stream
+
+
+def _open_csv(url: str, types: Mapping[str, str]) -> Source:
+    with _bytes_of(url) as stream, pacsv.open_csv(stream) as reader:
+        names = reader.schema.names
+    if missing := sorted(set(types) - set(names)):
+        message = f"types: the source has no column {missing[0]!r}; it has: {', '.join(names)}."
+        raise SourceError(message)
+    schema = pa.schema([pa.field(name, _CSV_TYPES[types.get(name, "str")]) for name in names])
+
+    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        convert = pacsv.ConvertOptions(
+            column_types={name: schema.field(name).type for name in names},
+            include_columns=columns,
+            strings_can_be_null=False,
+        )
+        parse = pacsv.ParseOptions(newlines_in_values=True)
+        with _bytes_of(url) as stream, pacsv.open_csv(stream, parse_options=parse, convert_options=convert) as reader:
+            yield from reader
+
+    return Source(url, schema, read)
+
+
+def _open_jsonl(url: str) -> Source:
+    """Read once to learn the columns and their types, since a later line may widen them."""
+    names: dict[str, pa.DataType] = {}
+    for start, rows in _json_blocks(url):
+        for name in dict.fromkeys(key for row in rows for key in row):
+            try:
+                found = pa.infer_type([row.get(name) for row in rows])
+                pair = [pa.schema([(name, names.get(name, pa.null()))]), pa.schema([(name, found)])]
+                names[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
+            except pa.ArrowException as error:
+                message = f"source: {url}: the column {name!r} changes its type around row {start}: {error}"
+                raise SourceError(message) from error
+    schema = pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in names.items()])
+
+    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        wanted = pa.schema([schema.field(name) for name in columns])
+        for _, rows in _json_blocks(url):
+            arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in wanted]
+            yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
+
+    return Source(url, schema, read)
+
+
+def _json_blocks(url: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Yield (number of the first row, rows); lines end at newline bytes alone."""
+    block: list[dict[str, Any]] = []
+    number = 0
+    with _bytes_of(url) as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                message = f"source: {url} line {number} is not valid JSON: {error}"
+                raise SourceError(message) from None
+            if not isinstance(row, dict):
+                message = f"source: {url} line {number} is not a JSON object."
+                raise SourceError(message)
+            block.append(row)  # pyright: ignore[reportUnknownArgumentType]
+            if len(block) == BATCH_ROWS:
+                yield number - BATCH_ROWS + 1, block
+                block = []
+    if block:
+        yield number - len(block) + 1, block
+
+
+def _open_parquet(url: str) -> Source:
+    filesystem, path = fsspec.url_to_fs(url)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if not filesystem.exists(path):  # pyright: ignore[reportUnknownMemberType]
+        raise FileNotFoundError(url)
+    dataset = pads.dataset(path, filesystem=filesystem, format="parquet")
+
+    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
+        # little read-ahead: memory stays flat however wide the row groups are
+        scanner = dataset.scanner(columns=columns, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
+        yield from scanner.to_batches()
+
+    return Source(url, dataset.schema, read)

@@ -1,0 +1,287 @@
+"""EnrichmentSpec: the description of one enrichment, its loading and its response model."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import json
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.schema import ResponseSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+REASONS = ("new", "input", "prompt", "model", "schema", "failed")
+Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
+ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
+
+# keys of the published spec whose work is still to come: refused by name, never silently ignored
+_NOT_BUILT: dict[str, Any] = {
+    "file": None, "document_root": None, "enable_citations": False, "budget": None, "pilot": None,
+    "time_limit": None, "retention": None, "credentials": None,
+}
+_NOT_BUILT_VALUES = {"endpoint": ("responses",), "on_missing": ("mark", "delete")}
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Turn(BaseModel):
+    """One turn of `messages`; its content is a template."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class FailIf(BaseModel):
+    """When a run that finished with failed rows counts as Failed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    failed_share: float | None = Field(None, ge=0, le=1, description="Share of the run's rows, 0 to 1.")
+
+
+class EnrichmentSpec(BaseModel):
+    """One enrichment: which rows, which question, which model, where the answers go."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spec_version: Literal[1] = Field(1, description="Version of this format.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Names the run, its ledger lines and artifacts.")
+    source: str = Field(min_length=1, description="Parquet file or folder, CSV or JSONL (also .gz); a path or fsspec URL.")
+    where: str | None = Field(None, description="Jinja2 expression over the row; rows for which it is false are left out.")
+    limit: int | None = Field(None, ge=1, description="Only the first N rows that need work.")
+    types: dict[str, ColumnType] = Field(default_factory=dict, description="Types of CSV columns; unnamed ones are strings.")
+    on_null: Literal["error", "empty", "skip"] = Field("error", description="What a null in a column that the templates use does.")
+    key: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1, description="Column or columns that identify a row.")
+    model: str = Field(min_length=1, description="The provider's model id.")
+    provider: Literal["anthropic", "openai"] | None = Field(None, description="Default: follows from the model.")
+    endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint.")
+    system: str | None = Field(None, description="System prompt; a template.")
+    prompt: str | None = Field(None, description="User prompt; a template.")
+    prompt_file: str | None = Field(None, description="File that holds the prompt, instead of `prompt`.")
+    messages: list[Turn] | None = Field(None, description="The turns to send, instead of `system` and `prompt`.")
+    response_model: str | None = Field(None, description="file.py:Class or module:Class of a Pydantic model.")
+    response_schema: dict[str, Any] | str | None = Field(None, description="JSON Schema, inline or a .json file.")
+    max_tokens: int = Field(1024, ge=1, description="Cap on the tokens of one answer; always sent.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Further parameters, passed on to the provider.")
+    output: str = Field(min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet.")
+    columns: list[str] | None = Field(None, description="Source columns carried along; default: only the key.")
+    on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
+    items_per_batch: int | None = Field(None, ge=1, description="Rows per batch; default: the provider's limit.")
+    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches of this run that are open at once.")
+    cost_limit_usd: float | None = Field(None, ge=0, description="Hard limit on what this run may spend, in US dollars.")
+    rerun_on: list[Reason] = Field(default_factory=lambda: list(REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
+    max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
+    fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")
+    raw_files: bool = Field(True, description="Keep request and response files.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unbuilt(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key, default in _NOT_BUILT.items():
+                if data.get(key, default) != default:  # pyright: ignore[reportUnknownMemberType]
+                    message = f"`{key}` is a known key that this version does not support yet; remove it."
+                    raise ValueError(message)
+            for key, values in _NOT_BUILT_VALUES.items():
+                if data.get(key) in values:  # pyright: ignore[reportUnknownMemberType]
+                    message = f"`{key}: {data[key]}` is known, but this version does not support it yet; remove it."
+                    raise ValueError(message)
+            return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        asked = [name for name in ("prompt", "prompt_file", "messages") if getattr(self, name) is not None]
+        if len(asked) != 1:
+            found = f"found {' and '.join(asked)}" if asked else "found none"
+            message = f"give exactly one of `prompt`, `prompt_file` and `messages` ({found})."
+            raise ValueError(message)
+        if self.messages is not None and self.system is not None:
+            message = "`system` goes with `prompt`; with `messages`, write it as a turn of role system."
+            raise ValueError(message)
+        if self.messages is not None and (not self.messages or self.messages[-1].role != "user"):
+            message = "`messages` must end with a turn of role user."
+            raise ValueError(message)
+        if self.response_model is not None and self.response_schema is not None:
+            message = "give `response_model` or `response_schema`, not both."
+            raise ValueError(message)
+        for name in ("key", "columns"):
+            values = getattr(self, name) or []
+            if doubled := sorted({value for value in values if values.count(value) > 1}):
+                message = f"`{name}` names {doubled[0]!r} twice."
+                raise ValueError(message)
+        return self
+
+    @property
+    def carried(self) -> list[str]:
+        """The source columns of the dataset: the key, then `columns`."""
+        return [*self.key, *(name for name in self.columns or [] if name not in self.key)]
+
+    def turns(self) -> list[Turn]:
+        """Return the turns to send, templates unrendered.
+
+        Raises:
+            SpecError: `prompt_file` cannot be read.
+        """
+        if self.messages is not None:
+            return self.messages
+        prompt = self.prompt
+        if self.prompt_file is not None:
+            prompt = _read_text("prompt_file", Path(self.prompt_file))
+        turns = [Turn(role="user", content=prompt or "")]
+        return [Turn(role="system", content=self.system), *turns] if self.system else turns
+
+    def schema_of_answers(self, roots: Iterable[Path]) -> ResponseSchema | None:
+        """Load the response model; None means that plain text is asked for.
+
+        Raises:
+            SpecError: it cannot be loaded, lies outside of `roots`, or asks for what batches lack.
+        """
+        if self.response_model is not None:
+            return ResponseSchema.from_model(load_model(self.response_model, roots), "response_model")
+        if isinstance(self.response_schema, str):
+            text = _read_text("response_schema", Path(self.response_schema))
+            try:
+                schema = json.loads(text)
+            except ValueError as error:
+                message = f"response_schema: {self.response_schema} is not valid JSON: {error}"
+                raise SpecError(message) from error
+            return ResponseSchema.from_json_schema(schema, "response_schema")
+        if self.response_schema is not None:
+            return ResponseSchema.from_json_schema(self.response_schema, "response_schema")
+        return None
+
+
+def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec:
+    """Read a spec from YAML or JSON and apply `key=value` overrides (values are YAML).
+
+    Raises:
+        SpecError: the file cannot be read, or a key is unknown, missing or wrong.
+    """
+    text = _read_text("SPEC", Path(path))
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        message = f"{path}: not valid YAML: {' '.join(str(error).split())}"
+        raise SpecError(message) from error
+    if not isinstance(data, dict):
+        message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
+        raise SpecError(message)
+    return parse_spec({**data, **_overrides(overrides)}, str(path))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
+    """Validate a spec; raises SpecError with one sentence for the first thing that is wrong."""
+    try:
+        return EnrichmentSpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(step) for step in first["loc"])
+        raise SpecError(f"{label}: {_sentence(key, first['type'], first['msg'])}") from None
+
+
+def _sentence(key: str, kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        close = get_close_matches(key, EnrichmentSpec.model_fields, n=1)
+        remedy = f"did you mean `{close[0]}`?" if close else "remove it, or see the README for the keys there are."
+        return f"unknown key `{key}`; {remedy}"
+    if kind == "missing":
+        return f"the key `{key}` is missing; add it."
+    text = message.removeprefix("Value error, ")
+    return f"`{key}`: {text}" if key else text
+
+
+def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign:
+            message = f"--set {pair}: write it as key=value, for example --set limit=20."
+            raise SpecError(message)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            message = f"--set {key}: the value is not valid YAML: {' '.join(str(error).split())}"
+            raise SpecError(message) from error
+    return values
+
+
+def _read_text(field: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        message = f"{field}: there is no file {path} (paths are relative to the folder you run in)."
+        raise SpecError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{field}: {path} cannot be read: {error}"
+        raise SpecError(message) from error
+
+
+def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
+    """Load `file.py:Class` or `module:Class`, from the code roots alone.
+
+    The real path (links followed) of the file must lie in one of `roots`, and the class must be a
+    Pydantic BaseModel. It is looked up by file, so nothing outside of the roots is ever imported.
+
+    Raises:
+        SpecError: any of this does not hold.
+    """
+    place, sign, name = reference.rpartition(":")
+    if not sign or not place or not name.isidentifier():
+        message = f"response_model: {reference!r} is not of the form file.py:Class or module:Class."
+        raise SpecError(message)
+    allowed = [root.resolve() for root in roots]
+    path = _module_file(place, allowed)
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root) for root in allowed):
+        listed = ", ".join(str(root) for root in allowed)
+        message = f"response_model: {place} lies outside of the code roots ({listed}); move it there or set BATCHATA_CODE_ROOTS."
+        raise SpecError(message)
+    if not resolved.is_file():
+        message = f"response_model: there is no file {place}."
+        raise SpecError(message)
+    found = getattr(_import_file(resolved, reference), name, None)
+    if not (inspect.isclass(found) and issubclass(found, BaseModel)):
+        message = f"response_model: {place} has no Pydantic model {name}."
+        raise SpecError(message)
+    return found
+
+
+def _module_file(place: str, roots: list[Path]) -> Path:
+    if place.endswith(".py"):
+        return Path(place)
+    if not all(step.isidentifier() for step in place.split(".")):
+        message = f"response_model: {place!r} is neither a .py file nor a module name."
+        raise SpecError(message)
+    relative = Path(*place.split("."))
+    candidates = [c for root in roots for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")]
+    return next((c for c in candidates if c.is_file()), candidates[0])
+
+
+def _import_file(path: Path, reference: str) -> object:
+    name = f"_batchata_model_{abs(hash(str(path)))}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        message = f"response_model: {path} cannot be loaded as Python."
+        raise SpecError(message)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module  # Pydantic resolves forward references through sys.modules
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # noqa: BLE001 - the user's module may raise anything at import
+        message = f"response_model: {reference} fails at import: {type(error).__name__}: {error}"
+        raise SpecError(message) from error
+    return module

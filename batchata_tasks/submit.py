@@ -1,0 +1,166 @@
+"""Submitting: write the intent durably, send once, write the batch id; resolve doubt by looking.
+
+A provider's create has no idempotency key, and a lost answer does not say whether the batch was
+accepted (and will be billed). So a create is preceded by an intent, in the ledger and in the
+dataset's own storage, and one of unknown fate is looked up in the same account: adopted when found,
+sent again only when complete listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from batchata_tasks.errors import CredentialsError, LeaseError, TerminalError, TransientError, UnclearError
+from batchata_tasks.ledger import Chunk, Intent, now_us
+from batchata_tasks.storage import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.ledger import Lease, Ledger
+    from batchata_tasks.providers import BatchLook, Provider
+    from batchata_tasks.settings import Settings
+    from batchata_tasks.storage import DatasetFolder
+
+T = TypeVar("T")
+CLOCK_SKEW = 300.0  # seconds by which our clock and the provider's may differ
+
+
+class Desk(Protocol):
+    """What submitting needs of a run."""
+
+    ledger: Ledger
+    lease: Lease
+    folder: DatasetFolder
+    provider: Provider
+    settings: Settings
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises when the run is to stop."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell people what goes on."""
+        ...
+
+
+def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str:
+    """Bring a chunk to the provider, once; return its batch id.
+
+    Raises:
+        TransientError, TerminalError: the provider refused, nothing was accepted.
+        LeaseError: the dataset went to another run; nothing was sent.
+    """
+    account = desk.provider.account(desk.ledger.id)
+    if chunk.state == "unclear" and (found := _resolve(desk, chunk)) is not None:
+        return _adopt(desk, chunk, found, account)
+    file_id = riding_out(desk, lambda: desk.provider.upload(request_file))
+    return riding_out(desk, lambda: _send(desk, chunk, request_file, file_id, account))
+
+
+def _send(desk: Desk, chunk: Chunk, request_file: Path, file_id: str | None, account: str) -> str:
+    intent = Intent(chunk.id, account, chunk.rows, desk.lease.fence, now_us(), file_id)
+    _write_intent(desk, chunk, intent)
+    while not desk.ledger.record_intent(desk.lease, intent):
+        desk.sleep(0.2)  # a create of equal size is in doubt: the two could not be told apart
+    _still_fresh(desk, intent)
+    try:
+        look = desk.provider.create(request_file, file_id, chunk.id)
+    except UnclearError as error:
+        desk.say(f"{error} Looking it up before anything is sent again.")
+        found = _resolve(desk, chunk)
+        if found is None:
+            return _send(desk, chunk, request_file, file_id, account)
+        return _adopt(desk, chunk, found, account)
+    except (TransientError, TerminalError, CredentialsError):
+        desk.ledger.withdraw_intent(chunk.id)  # refused for certain; anything else leaves it unclear
+        raise
+    desk.ledger.record_batch(chunk, look.batch_id, account, look.status)
+    return look.batch_id
+
+
+def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
+    """Write the intent where the dataset is; its rows stand in the chunk's manifest beside it."""
+    facts: dict[str, Any] = {
+        "format": 1, "token": chunk.id, "ledger_id": desk.ledger.id, "run_id": chunk.run_id, "round": chunk.round,
+        "provider": chunk.provider, "endpoint": chunk.endpoint, "model": chunk.model, "account": intent.account,
+        "requests": intent.requests, "bound_picodollars": chunk.bound, "budget": None,
+        "input_file_id": intent.input_file_id, "fence": intent.fence, "sent_at_us": intent.sent_at,
+        "rows": f"{chunk.id}.arrow",
+    }
+    write_json(desk.folder.intents / f"{chunk.id}.json", facts)
+
+
+def _still_fresh(desk: Desk, intent: Intent) -> None:
+    """Refuse to send when this process slept since the intent: the lease may be another's now."""
+    if (now_us() - intent.sent_at) / 1e6 > desk.settings.lease_seconds / 2:
+        desk.ledger.withdraw_intent(intent.chunk_id)
+        message = "this run was stopped for too long between its intent and the create, so nothing was sent; start it again."
+        raise LeaseError(message)
+
+
+def _adopt(desk: Desk, chunk: Chunk, look: BatchLook, account: str) -> str:
+    desk.say(f"batch {look.batch_id} was accepted after all: adopted.")
+    desk.ledger.record_batch(chunk, look.batch_id, account, look.status)
+    return look.batch_id
+
+
+def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
+    """Find out what became of a create: its batch, or None once its absence is proven.
+
+    A candidate is a batch of the right size that appeared since the send and belongs to no other
+    chunk. Where only its results can prove whose it is, it is awaited; nothing is sent meanwhile.
+    """
+    intent = desk.ledger.intent(chunk.id)
+    since = intent.sent_at / 1e6 - CLOCK_SKEW
+    proof_from = intent.sent_at / 1e6 + desk.settings.unclear_grace
+    wait, strangers = 1.0, set[str]()
+    while True:
+        listed_at = time.time()
+        found, undecided = riding_out(desk, lambda: _candidates(desk, intent, since, strangers))
+        if found is not None:
+            return found
+        if not undecided and listed_at >= proof_from:
+            return None
+        desk.sleep(min(wait, max(proof_from - time.time(), 0.2)) if not undecided else wait)
+        wait = min(wait * 1.5, desk.provider.poll_seconds[1])
+
+
+def _candidates(desk: Desk, intent: Intent, since: float, strangers: set[str]) -> tuple[BatchLook | None, bool]:
+    """Return (the chunk's own batch, whether some candidate cannot be judged yet).
+
+    `strangers` keeps the batches that were proven to be somebody else's.
+    """
+    sized = (look for look in desk.provider.recent(since) if look.requests in (None, intent.requests))
+    looks = [look for look in sized if look.batch_id not in strangers]
+    known = desk.ledger.known_batches(look.batch_id for look in looks)
+    undecided = False
+    for look in looks:
+        if look.batch_id in known:
+            continue
+        mine = desk.provider.owns(look, intent.chunk_id)
+        if mine:
+            return look, False
+        if mine is None:
+            undecided = True
+        else:
+            strangers.add(look.batch_id)
+    return None, undecided
+
+
+def riding_out(desk: Desk, call: Callable[[], T]) -> T:
+    """Call until it goes through or `BATCHATA_PATIENCE` is used up; only for TransientErrors."""
+    deadline = time.monotonic() + desk.settings.patience
+    wait = 0.5
+    while True:
+        try:
+            return call()
+        except TransientError as error:
+            pause = max(error.retry_after or 0, wait)
+            if time.monotonic() + pause > deadline:
+                raise
+            desk.say(f"{error} Trying again in {pause:.0f} s.")
+            desk.sleep(pause)
+            wait = min(wait * 2, 30.0)

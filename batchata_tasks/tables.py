@@ -1,0 +1,132 @@
+"""The ledger's tables. Money is in picodollars, times are microseconds since 1970 (UTC).
+
+These are stored for years on users' machines: columns are added by migrations, never reused.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("ledger_id", String(40), primary_key=True),
+    Column("schema_version", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# one row per dataset folder; the lease on it is the right to plan, send and commit
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("url", Text, nullable=False, unique=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False, default=0),  # grows with every new holder
+    Column("holder", Text),  # who holds the lease, for people: host, process, run
+    Column("lease_until", BigInteger),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("dataset_id", String(40), nullable=False),
+    Column("name", Text, nullable=False),  # the spec's
+    Column("spec", Text, nullable=False),  # JSON
+    Column("spec_digest", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # planning, open, closed
+    Column("result", String(32)),  # how it ended
+    Column("error", Text),
+    Column("started_at", BigInteger, nullable=False),
+    Column("finished_at", BigInteger),
+    Column("refresh_before", BigInteger),  # rows landed before count as not landed
+    Column("retry_failed", Integer, nullable=False, default=0),
+    Column("cost_limit", BigInteger),
+    Column("price_source", Text),
+    Column("plan", Text),  # JSON: rows seen, up to date, per reason, upper bound
+    Index("runs_dataset", "dataset_id", "state"),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("id", String(40), primary_key=True),  # the token that its custom_ids carry
+    Column("run_id", String(40), nullable=False),
+    Column("dataset_id", String(40), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("kind", String(8), nullable=False),  # batch, or local: rows that are not to be sent
+    Column("provider", String(32), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("endpoint", String(32), nullable=False),
+    Column("start", BigInteger, nullable=False),  # its rows in the plan: start <= n < stop
+    Column("stop", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("bound", BigInteger),  # upper price bound; null where the model has no known price
+    Column("state", String(16), nullable=False),
+    Column("batch_id", Text),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("chunks_run", "run_id", "state"),
+    Index("chunks_dataset", "dataset_id", "state"),
+)
+
+# written and durable before the create is sent; the same facts stand in the dataset's own storage
+intents = Table(
+    "intents",
+    metadata,
+    Column("chunk_id", String(40), primary_key=True),
+    Column("account", String(64), nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("sent_at", BigInteger, nullable=False),
+    Column("input_file_id", Text),  # OpenAI: the uploaded request file
+    Index("intents_account", "account"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("batch_id", String(128), primary_key=True),
+    Column("chunk_id", String(40), nullable=False),
+    Column("provider", String(32), nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("status", String(32), nullable=False),  # as the provider spells it
+    Column("requests_done", BigInteger),
+    Column("submitted_at", BigInteger, nullable=False),
+    Column("looked_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Index("batches_chunk", "chunk_id"),
+)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("chunk_id", String(40), primary_key=True),
+    Column("outcome", String(16), primary_key=True),
+    Column("run_id", String(40), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger),
+    Index("outcomes_run", "run_id"),
+)
+
+# money: reserved before a create, settled from usage; it belongs to the run that reserved it
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("chunk_id", String(40), primary_key=True),
+    Column("run_id", String(40), nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    Column("settled", BigInteger),  # null while in flight
+    Column("superseded", BigInteger),  # of what it replaced in the dataset, once landed
+    Column("overhead", BigInteger),  # paid, but for no row (unknown lines)
+    Column("reserved_at", BigInteger, nullable=False),
+    Column("settled_at", BigInteger),
+    Index("reservations_run", "run_id"),
+)

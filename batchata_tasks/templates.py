@@ -1,0 +1,129 @@
+"""Jinja2 templates over a row, in an immutable sandbox with a cap on what they may produce."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+
+from batchata_tasks.errors import SourceError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MAX_TEMPLATE_CHARS = 1_000_000
+MAX_RENDERED_CHARS = 64_000_000  # above every provider's limit for one request
+WHOLE_ROW = "row"  # `row["any column"]` reaches names that are not Python identifiers
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Refuses the operators with which a few characters make gigabytes."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" or isinstance(left, str | list | tuple):
+            message = f"the operator {operator} is not allowed on {type(left).__name__} here"
+            raise SecurityError(message)
+        if isinstance(right, str | list | tuple):
+            message = f"the operator {operator} is not allowed on {type(right).__name__} here"
+            raise SecurityError(message)
+        return super().call_binop(context, operator, left, right)
+
+
+# autoescape would turn & into &amp; in prompts: the output is text for a model, never HTML
+_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)  # noqa: S701
+
+
+class RowTemplate:
+    """A compiled template of one field of the spec.
+
+    `columns` are the source columns that it reads, None standing for all of them.
+    """
+
+    def __init__(self, field: str, text: str, columns: Iterable[str]) -> None:
+        if len(text) > MAX_TEMPLATE_CHARS:
+            message = f"{field}: the template has {len(text):,} characters; {MAX_TEMPLATE_CHARS:,} is the limit."
+            raise SpecError(message)
+        self.field = field
+        self.text = text
+        try:
+            tree = _ENVIRONMENT.parse(text)
+            self._template = _ENVIRONMENT.from_string(text)
+        except TemplateError as error:
+            line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            message = f"{field}: the template is not valid Jinja2{line}: {error}"
+            raise SpecError(message) from error
+        self.columns = _columns_read(field, tree, list(columns))
+
+    def render(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
+        """Render over `row`; `where` names the row in the sentence of an error.
+
+        Raises:
+            SourceError: the template fails on this row, or makes more than 64 million characters.
+        """
+        try:
+            text = self._template.render(row)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            message = f"{self.field}: the template fails on {where()}: {error}"
+            raise SourceError(message) from error
+        if len(text) > MAX_RENDERED_CHARS:
+            message = f"{self.field}: {where()} renders to {len(text):,} characters; the limit is {MAX_RENDERED_CHARS:,}."
+            raise SourceError(message)
+        return text
+
+
+class RowCondition:
+    """The spec's `where`: an expression over a row that is true for the rows to keep."""
+
+    def __init__(self, text: str, columns: Iterable[str]) -> None:
+        try:
+            tree = _ENVIRONMENT.parse("{{ " + text + " }}")
+            self._expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+        except TemplateError as error:
+            message = f"where: not a valid Jinja2 expression: {error}"
+            raise SpecError(message) from error
+        self.columns = _columns_read("where", tree, list(columns))
+
+    def holds(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+        """Whether the row is to be kept.
+
+        Raises:
+            SourceError: the expression fails on this row.
+        """
+        try:
+            return bool(self._expression(row))
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+            message = f"where: the expression fails on {where()}: {error}"
+            raise SourceError(message) from error
+
+
+def _columns_read(field: str, tree: nodes.Template, columns: list[str]) -> list[str]:
+    """Name the columns that a template reads, in the source's order; refuse unknown ones."""
+    names = meta.find_undeclared_variables(tree) - set(_ENVIRONMENT.globals)
+    if WHOLE_ROW in names and WHOLE_ROW not in columns:
+        names.discard(WHOLE_ROW)
+        named = _named_items(tree)
+        names |= set(columns) if named is None else named
+    for name in sorted(names - set(columns)):
+        message = f"{field}: the template uses {name!r}, and the source has no such column; it has: {', '.join(columns)}."
+        raise SpecError(message)
+    return [column for column in columns if column in names]
+
+
+def _named_items(tree: nodes.Template) -> set[str] | None:
+    """Names used as `row["name"]` or `row.name`; None when `row` is used in any other way."""
+    named: set[str] = set()
+    plain = sum(1 for n in tree.find_all(nodes.Name) if n.name == WHOLE_ROW)
+    for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
+        if not (isinstance(node.node, nodes.Name) and node.node.name == WHOLE_ROW):
+            continue
+        if isinstance(node, nodes.Getattr):
+            named.add(node.attr)
+        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+            named.add(str(node.arg.value))
+        else:
+            return None
+        plain -= 1
+    return named if plain == 0 else None

@@ -1,0 +1,18 @@
+"""Upper bounds of tokens, counted in bytes of the request body.
+
+No tokenizer makes more tokens than there are bytes of UTF-8 text, and the body holds all of the
+text, JSON's own punctuation on top. What providers add around it is covered by stated overheads:
+markers around each message and, for structured output, the instructions that explain the schema.
+"""
+
+from __future__ import annotations
+
+BASE_OVERHEAD = 64
+MESSAGE_OVERHEAD = 16
+SCHEMA_OVERHEAD = 512
+
+
+def input_bound(body: bytes, messages: int, *, schema: bool) -> int:
+    """Return a number of input tokens that the request cannot exceed."""
+    overhead = BASE_OVERHEAD + MESSAGE_OVERHEAD * messages + (SCHEMA_OVERHEAD if schema else 0)
+    return len(body) + overhead
