@@ -17,7 +17,7 @@ from batchata_tasks.errors import BatchataError, InputError
 from batchata_tasks.spec import EnrichmentSpec, load_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from batchata_tasks.plan import Options
     from batchata_tasks.progress import Progress
@@ -30,14 +30,17 @@ app = typer.Typer(
 _out, _err = Console(), Console(stderr=True)
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="Set a key of the spec for this run: `key=value`; may be repeated.", metavar="KEY=VALUE")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Set a key of the spec for this run: `key=value`; may be repeated.", metavar="KEY=VALUE"),
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 
 
 @contextmanager
-def _boundary() -> Iterator[None]:
-    """The one place where errors become a sentence and an exit code."""
+def _boundary() -> Generator[None, None, None]:
+    """Turn errors into a sentence and an exit code; the one place that does."""
     try:
         yield
     except BatchataError as error:
@@ -57,7 +60,7 @@ def run(
     spec: Spec,
     direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
     refresh: Annotated[bool, typer.Option("--refresh", help="Count rows that landed before this run as not landed.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send rows again that failed for good or used up their attempts.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send rows again that failed for good.")] = False,
     limit: Limit = None,
     overrides: Set = None,
     as_json: AsJson = False,
@@ -103,7 +106,8 @@ def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progre
 
     with told_to(progress):
         state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
-        return state.data if isinstance(state.data, dict) else state.result(raise_on_failure=True)
+        receipt: dict[str, Any] = state.result(raise_on_failure=not state.name.endswith("RowsFailed"))
+        return receipt
 
 
 def quiet_prefect() -> None:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from batchata_tasks.chunk import custom_id
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import Tally
+from batchata_tasks.manifest import SYSTEM_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -53,8 +54,8 @@ class Collector:
         self._position = {custom_id(chunk.id, row_id): i for i, row_id in enumerate(row_ids)}
         self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
         self._bounds = manifest["_bound"].to_pylist()
-        self._source = [name for name in columns.names if name in manifest.schema.names and not name.startswith("_prior")]
-        self._source = [name for name in self._source if name != "_fingerprint" and name != "_error"]
+        system = set(SYSTEM_FIELDS.names)
+        self._source = [name for name in manifest.schema.names if name not in system]
         self.report = Report()
 
     def rows(self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer) -> Iterator[pa.RecordBatch]:

@@ -23,7 +23,7 @@ from batchata_tasks.rowindex import LandedRow
 from batchata_tasks.storage import durable, storage_errors, sync_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
     from batchata_tasks.schema import ResponseSchema
@@ -173,7 +173,7 @@ class Dataset:
                 sync_folder(path.parent)
 
     @contextmanager
-    def part_file(self, path: Path) -> Iterator[pq.ParquetWriter]:
+    def part_file(self, path: Path) -> Generator[pq.ParquetWriter, None, None]:
         """Write a part aside, outside of `data/`; it is renamed to `path` when the block ends well."""
         aside_in = self.data.parent / "_batchata"
         with durable(path, aside_in) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
@@ -238,7 +238,7 @@ def _stored_type(kind: pa.DataType) -> pa.DataType:
 
 
 @contextmanager
-def _part_errors(part: str) -> Iterator[None]:
+def _part_errors(part: str) -> Generator[None, None, None]:
     """Name the part that is damaged."""
     try:
         yield

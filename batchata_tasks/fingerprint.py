@@ -91,7 +91,7 @@ def fingerprint(input_part: str, prompt_part: str, model_part: str, schema_part:
     return f"{FINGERPRINT_VERSION}:{input_part}.{prompt_part}.{model_part}.{schema_part}"
 
 
-_REASONS = ("input", "prompt", "model", "schema")
+_PARTS = ("input", "prompt", "model", "schema")
 
 
 @lru_cache(maxsize=4096)  # rows of one table share the last three parts, so few pairs recur often
@@ -100,18 +100,19 @@ def _parts(text: str) -> tuple[str, tuple[str, ...]]:
     return version, tuple(rest.split("."))
 
 
-def changed(old: str, new: str) -> str | None:
-    """Name the first part in which two fingerprints differ: input, prompt, model or schema.
+def changed(old: str, new: str) -> list[str]:
+    """Name the parts in which two fingerprints differ: prompt, input, model, schema.
 
-    None means they are equal. A fingerprint of another version differs in its input.
+    Empty means they are equal. The prompt comes first, since a template that reads other columns
+    changes the input too. A fingerprint of another version differs in its input.
     """
     if old == new:
-        return None
+        return []
     (old_version, old_parts), (_, new_parts) = _parts(old), _parts(new)
     if old_version != FINGERPRINT_VERSION or len(old_parts) != len(new_parts):
-        return "input"
-    pairs = zip(_REASONS, old_parts, new_parts, strict=True)
-    return next(reason for reason, before, after in pairs if before != after)
+        return ["input"]
+    before, after = dict(zip(_PARTS, old_parts, strict=True)), dict(zip(_PARTS, new_parts, strict=True))
+    return [reason for reason in ("prompt", "input", "model", "schema") if before[reason] != after[reason]]
 
 
 def base32(raw: bytes) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.states import Completed, Failed, State
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
+from prefect.states import Completed, Failed
 
 from batchata_tasks import pipeline
+from batchata_tasks.jobs import as_dict
 from batchata_tasks.plan import Options
 from batchata_tasks.progress import Lines, listener
 from batchata_tasks.receipt import COST_LIMIT_REACHED, SOME_ROWS_FAILED, Receipt
@@ -23,8 +25,9 @@ _STATE_NAMES = {SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLim
 def _flow_run_name() -> str:
     from prefect.runtime import flow_run  # noqa: PLC0415 - it exists only inside a run
 
-    spec: Any = (flow_run.parameters or {}).get("spec")
-    named = spec.get("name") if isinstance(spec, dict) else getattr(spec, "name", None)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    parameters: dict[str, Any] = flow_run.parameters or {}
+    spec = parameters.get("spec")
+    named = as_dict(spec).get("name") or getattr(spec, "name", None)
     return f"enrich {named or spec}"
 
 

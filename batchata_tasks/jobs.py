@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,6 +94,11 @@ class Answer:
     error: str | None = None
     usage: Usage = Usage()
     model: str | None = None
+
+
+def as_dict(value: object) -> dict[str, Any]:
+    """Return a JSON object as it is, and anything else (null, absent) as an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def describe(code: ErrorCode, message: str, limit: int = 2000) -> str:

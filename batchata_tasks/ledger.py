@@ -25,7 +25,7 @@ from batchata_tasks import tables as t
 from batchata_tasks.errors import LeaseError, LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     from sqlalchemy import Connection, Row
 
@@ -135,7 +135,7 @@ class Ledger:
         self._engine.dispose()
 
     @contextmanager
-    def _begin(self) -> Iterator[Connection]:
+    def _begin(self) -> Generator[Connection, None, None]:
         try:
             with self._engine.begin() as connection:
                 yield connection
@@ -337,7 +337,7 @@ class Ledger:
         """Return the intent of a chunk that was sent or is of unknown fate."""
         with self._begin() as connection:
             row = connection.execute(select(t.intents).where(t.intents.c.chunk_id == chunk_id)).one()
-            return Intent(**row._asdict())
+            return Intent(**{name: getattr(row, name) for name in Intent.__slots__})
 
     def record_batch(self, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
         """Write the batch id; the chunk is at the provider."""

@@ -8,7 +8,7 @@ is a range of rows of it. Its own manifest, the same columns for that range, sta
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -54,7 +54,7 @@ class PlanWriter:
         self._offset = 0
         self._files = [durable(folder / f"{name}.arrow"), durable(folder / f"{name}.bodies.jsonl")]
 
-    def __enter__(self) -> PlanWriter:
+    def __enter__(self) -> Self:
         arrow, self._bodies = (file.__enter__() for file in self._files)
         self._writer = pa.ipc.new_file(arrow, self.schema)
         return self

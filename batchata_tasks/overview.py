@@ -112,4 +112,4 @@ def how_to_open(spec: EnrichmentSpec) -> str:
     data = DatasetFolder(spec.output).data
     return f"""Open it:
   pandas   pd.read_parquet("{data}")
-  DuckDB   select * from read_parquet('{data}/*.parquet')"""
+  DuckDB   from read_parquet('{data}/*.parquet')"""

@@ -187,7 +187,8 @@ class Planner:
         if double is not None:
             number, earlier, at = double
             named = ", ".join(f"{name}={rows[at][name]!r}" for name in self._spec.key)
-            message = f"key: rows {earlier} and {number} of the source have the same key ({named}); keys must be unique: mend the source, or add a column to `key`."
+            same = f"key: rows {earlier} and {number} of the source have the same key ({named})"
+            message = f"{same}; keys must be unique: mend the source, or add a column to `key`."
             raise SourceError(message)
         return digests
 
@@ -200,7 +201,8 @@ class Planner:
             if self._spec.on_null == "skip":
                 summary.null_skipped += 1
                 return None
-            message = f"on_null: the column {null!r} that the templates use is null in {where()}; fill it in, or set `on_null` to empty or skip."
+            found = f"on_null: the column {null!r} that the templates use is null in {where()}"
+            message = f"{found}; fill it in, or set `on_null` to empty or skip."
             raise SourceError(message)
         found, landed = builder.fingerprint(row), self._index.landed(digest)
         if self._index.in_flight(digest):
@@ -235,8 +237,8 @@ class Planner:
         refresh = self._options.refresh_before
         if refresh is not None and landed.enriched_at < refresh:
             return "refresh"
-        if (reason := changed(landed.fingerprint, found)) is not None:
-            return self._asked(reason)
+        if parts := changed(landed.fingerprint, found):
+            return self._asked(*parts)
         if landed.status == Outcome.SUCCEEDED:
             summary.up_to_date += 1
             return None
@@ -246,15 +248,16 @@ class Planner:
             return None
         return self._asked("failed")
 
-    def _asked(self, reason: str) -> str | None:
-        if reason in self._spec.rerun_on:
-            return reason
+    def _asked(self, *reasons: str) -> str | None:
+        for reason in reasons:
+            if reason in self._spec.rerun_on:
+                return reason
         self.summary.not_asked += 1
         return None
 
 
 def _system_fields(request_id: str, found: str, landed: LandedRow | None) -> dict[str, Any]:
-    """What the plan knows of a row: its ids and what earlier attempts used and cost."""
+    """Return what the plan knows of a row: its ids and what earlier attempts used and cost."""
     same = landed is not None and landed.fingerprint == found
     prior = landed if landed is not None and same else None
     return {

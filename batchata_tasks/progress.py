@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from rich.console import RenderableType
 
@@ -28,11 +28,11 @@ class Progress(Protocol):
         ...
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
-        """The plan stands."""
+        """Tell that the plan stands."""
         ...
 
     def chunk(self, number: int, rows: int, state: str) -> None:
-        """A chunk entered a state: sending, at the provider, landing, landed."""
+        """Tell that a chunk entered a state: sending, at the provider, landing, landed."""
         ...
 
     def note(self, text: str) -> None:
@@ -82,7 +82,7 @@ class Terminal:
         self._spinner = Spinner("dots")
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=8, transient=True)
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
@@ -143,7 +143,7 @@ def listener() -> Progress | None:
 
 
 @contextmanager
-def told_to(progress: Progress) -> Iterator[None]:
+def told_to(progress: Progress) -> Generator[None, None, None]:
     """Tell `progress` of the runs that are started inside."""
     token = _LISTENER.set(progress)
     try:
@@ -153,7 +153,7 @@ def told_to(progress: Progress) -> Iterator[None]:
 
 
 @contextmanager
-def for_console(console: Console) -> Iterator[Progress]:
+def for_console(console: Console) -> Generator[Progress, None, None]:
     """Yield a live display on a terminal, plain lines elsewhere."""
     if console.is_terminal:
         with Terminal(console) as display:

@@ -20,8 +20,6 @@ from batchata_tasks.tokens import input_bound
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import pyarrow as pa
-
     from batchata_tasks.providers import Provider
     from batchata_tasks.schema import ResponseSchema
     from batchata_tasks.spec import EnrichmentSpec
@@ -38,7 +36,7 @@ class RequestBuilder:
         labels = ["prompt" if t.role == "user" else t.role for t in turns]
         if spec.messages is not None:
             labels = [f"messages.{i}" for i in range(len(turns))]
-        self._turns = [(t.role, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
+        self._turns = [(t, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
@@ -82,7 +80,7 @@ class RequestBuilder:
         """Return the request body as JSON; nulls render as nothing."""
         values = {name: "" if row[name] is None else row[name] for name in self.used}
         values = {**values, WHOLE_ROW: values}
-        messages = tuple(Message(role, template.render(values, where)) for role, template in self._turns)
+        messages = tuple(Message(turn.role, template.render(values, where)) for turn, template in self._turns)
         if not any(message.content.strip() for message in messages if message.role == "user"):
             message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
             raise SourceError(message)

@@ -10,7 +10,7 @@ the field, since a provider would refuse it hours later and line by line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +20,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from batchata_tasks.errors import SpecError
+from batchata_tasks.jobs import as_dict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,7 +141,7 @@ class _Reader:
     def _refuse(self, path: str, why: str) -> SpecError:
         return SpecError(f"{self._label}: the field {path or '(root)'} {why}")
 
-    def read(self, schema: Mapping[str, Any], path: str = "", seen: tuple[str, ...] = ()) -> Node:
+    def read(self, schema: Mapping[str, Any], path: str = "", seen: frozenset[str] = frozenset()) -> Node:
         schema, seen = self._resolved(schema, path, seen)
         schema, nullable = self._without_null(schema, path)
         schema, seen = self._resolved(schema, path, seen)
@@ -161,18 +162,21 @@ class _Reader:
             case other:
                 raise self._refuse(path, f"has the type {other!r}; give it one of string, integer, number, boolean, array, object.")
 
-    def _resolved(self, schema: Mapping[str, Any], path: str, seen: tuple[str, ...]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-        while "$ref" in schema or ("allOf" in schema and len(schema["allOf"]) == 1):
-            inner = schema["allOf"][0] if "allOf" in schema else None
-            rest = {k: v for k, v in schema.items() if k not in ("$ref", "allOf")}
-            if inner is None:
-                ref = str(schema["$ref"])
-                if ref in seen:
-                    raise self._refuse(path, "refers to itself; recursive models cannot be asked for.")
-                seen = (*seen, ref)
-                inner = self._lookup(ref, path)
-            schema = {**inner, **rest}
-        return schema, seen
+    def _resolved(
+        self, schema: Mapping[str, Any], path: str, seen: frozenset[str]
+    ) -> tuple[Mapping[str, Any], frozenset[str]]:
+        found: dict[str, Any] = dict(schema)
+        while "$ref" in found or ("allOf" in found and len(found["allOf"]) == 1):
+            rest = {k: v for k, v in found.items() if k not in ("$ref", "allOf")}
+            if "allOf" in found:
+                found = {**as_dict(found["allOf"][0]), **rest}
+                continue
+            ref = str(found["$ref"])
+            if ref in seen:
+                raise self._refuse(path, "refers to itself; recursive models cannot be asked for.")
+            seen |= {ref}
+            found = {**self._lookup(ref, path), **rest}
+        return found, seen
 
     def _lookup(self, ref: str, path: str) -> Mapping[str, Any]:
         node: Any = self._root
@@ -197,7 +201,7 @@ class _Reader:
         rest = {k: v for k, v in schema.items() if k not in ("anyOf", "oneOf")}
         return {**others[0], **rest}, len(others) < len(options)
 
-    def _fields(self, schema: Mapping[str, Any], path: str, seen: tuple[str, ...]) -> tuple[tuple[str, Node], ...]:
+    def _fields(self, schema: Mapping[str, Any], path: str, seen: frozenset[str]) -> tuple[tuple[str, Node], ...]:
         properties = schema.get("properties")
         if not properties or schema.get("additionalProperties") not in (None, False, True):
             raise self._refuse(path, "is a map with free keys (dict); name its keys in a nested model, or use a list of pairs.")
@@ -206,11 +210,11 @@ class _Reader:
         for name, child in properties.items():
             node = self.read(child, f"{path}.{name}" if path else str(name), seen)
             if name not in required and "default" not in child and not node.nullable:
-                node = Node(node.kind, True, node.format, node.enum, node.items, node.fields, node.description, node.constraints)
+                node = replace(node, nullable=True)
             fields.append((str(name), node))
         return tuple(fields)
 
-    def _array(self, schema: Mapping[str, Any], nullable: bool, path: str, seen: tuple[str, ...]) -> Node:  # noqa: FBT001
+    def _array(self, schema: Mapping[str, Any], nullable: bool, path: str, seen: frozenset[str]) -> Node:  # noqa: FBT001
         if not isinstance(items := schema.get("items"), dict):
             raise self._refuse(path, "is a list without an item type; name it (list[str], …).")
         return Node(
@@ -222,7 +226,7 @@ class _Reader:
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None and any(value is None for value in values):
             values, nullable = [value for value in values if value is not None], True
-        kind = schema.get("type") or _kind_of(values or [])
+        kind: Any = schema.get("type") or _kind_of(values or [])
         if kind is None or (values is not None and kind not in ("string", "integer", "boolean")):
             raise self._refuse(path, "is an enum of mixed or unusual values; use strings or integers.")
         return Node(
@@ -232,9 +236,9 @@ class _Reader:
         )
 
 
-def _kind_of(values: list[Any]) -> Literal["string", "integer", "boolean"] | None:
-    kinds = {type(value) for value in values}
-    return {str: "string", int: "integer", bool: "boolean"}.get(kinds.pop()) if len(kinds) == 1 else None  # pyright: ignore[reportReturnType]
+def _kind_of(values: list[Any]) -> str | None:
+    kinds = {type(value).__name__ for value in values}
+    return {"str": "string", "int": "integer", "bool": "boolean"}.get(kinds.pop()) if len(kinds) == 1 else None
 
 
 def _constraints(schema: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -287,7 +291,7 @@ def _read_root(schema: Mapping[str, Any], label: str) -> Node:
     return root
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best as a table
     """Bring a validated value to what Arrow takes: no enums, no UUIDs, integers of 64 bits."""
     match value:
         case Enum():

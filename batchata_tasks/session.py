@@ -23,12 +23,11 @@ from batchata_tasks.pricing import batch_rates, pico_from_usd
 from batchata_tasks.progress import silent
 from batchata_tasks.providers import provider_of
 from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.settings import Settings
 from batchata_tasks.spec import parse_spec
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from sqlalchemy import Row
 
@@ -36,10 +35,11 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing import Rates
     from batchata_tasks.progress import Progress
     from batchata_tasks.providers import Provider
+    from batchata_tasks.settings import Settings
     from batchata_tasks.spec import EnrichmentSpec
 
 
-class Interrupted(BatchataError):
+class InterruptedRunError(BatchataError):
     """The run was asked to stop; what is at the provider goes on there, and the next run lands it."""
 
 
@@ -108,12 +108,12 @@ class Session:
         return 1 + [found.id for found in self.ledger.chunks(self.run_id)].index(chunk.id)
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises LeaseError or Interrupted when the run is to stop."""
+        """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
         if self.site.stop.wait(seconds):
             if self.site.lost is not None:
                 raise self.site.lost
             message = "the run was stopped; batches that were sent go on at the provider, and the next run lands them."
-            raise Interrupted(message)
+            raise InterruptedRunError(message)
 
     def say(self, text: str) -> None:
         """Tell people what goes on."""
@@ -129,7 +129,7 @@ def session_of(run_id: str) -> Session:
 
 
 @contextmanager
-def active(session: Session) -> Iterator[Session]:
+def active(session: Session) -> Generator[Session, None, None]:
     """Let steps find the session by its run id."""
     _SESSIONS[session.run_id] = session
     try:
@@ -139,7 +139,7 @@ def active(session: Session) -> Iterator[Session]:
 
 
 @contextmanager
-def open_site(spec: EnrichmentSpec, settings: Settings, progress: Progress | None = None) -> Iterator[Site]:
+def open_site(spec: EnrichmentSpec, settings: Settings, progress: Progress | None = None) -> Generator[Site, None, None]:
     """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
 
     Raises:

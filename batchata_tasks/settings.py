@@ -25,19 +25,19 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL of the ledger; it may hold a password, so it is never printed.",
     )
     poll_interval: float | None = Field(
-        None, gt=0, description="Seconds between two looks at a batch; default: the provider's, with back-off."
+        default=None, gt=0, description="Seconds between two looks at a batch; default: the provider's, with back-off."
     )
     unclear_grace: float = Field(
-        900, ge=0, description="Seconds after a create of unknown fate until absence from the provider's list proves that it failed."
+        default=900, ge=0, description="Seconds after a create of unknown fate until absence from the provider's list proves its failure."
     )
     patience: float = Field(
-        120, ge=0, description="Seconds for which rate limits, overload and lost connections are ridden out before a run stops."
+        default=60, ge=0, description="Seconds for which rate limits, overload and lost connections are ridden out before a run stops."
     )
     lease_seconds: float = Field(
-        60, gt=1, description="Seconds after which a run that shows no life loses its hold on a dataset."
+        default=60, gt=1, description="Seconds after which a run that shows no life loses its hold on a dataset."
     )
     code_roots: str | None = Field(
-        None, description="Folders (separated like PATH) from which response models may be loaded; default: the working folder."
+        default=None, description="Folders (separated like PATH) from which response models may be loaded; default: the working folder."
     )
 
     def roots(self) -> list[Path]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import fsspec
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import orjson
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -20,7 +20,7 @@ import pyarrow.dataset as pads
 from batchata_tasks.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
 BATCH_ROWS = 8192
 _CSV_TYPES: dict[str, pa.DataType] = {
@@ -94,12 +94,12 @@ def _kind(url: str) -> str:
             message = f"source: there is no file {url} (paths are relative to the folder you run in)."
             raise SourceError(message)
         case _:
-            message = f"source: cannot tell what {url} is; it must end in .parquet, .csv or .jsonl (also .gz), or be a folder of Parquet files."
+            message = f"source: cannot tell what {url} is; name a .parquet, .csv or .jsonl file (also .gz), or a folder of Parquet files."
             raise SourceError(message)
 
 
 @contextmanager
-def _errors_of(url: str) -> Iterator[None]:
+def _errors_of(url: str) -> Generator[None, None, None]:
     """Turn what the readers raise into one sentence that names the source."""
     try:
         yield
@@ -114,7 +114,7 @@ def _errors_of(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bytes_of(url: str) -> Iterator[Any]:
+def _bytes_of(url: str) -> Generator[Any, None, None]:
     with fsspec.open(url, "rb", compression="infer") as stream:  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         yield stream
 

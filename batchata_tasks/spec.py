@@ -85,7 +85,7 @@ class EnrichmentSpec(BaseModel):
     rerun_on: list[Reason] = Field(default_factory=lambda: list(REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
     max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
     fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")
-    raw_files: bool = Field(True, description="Keep request and response files.")
+    raw_files: bool = Field(default=True, description="Keep request and response files.")
 
     @model_validator(mode="before")
     @classmethod
@@ -119,7 +119,7 @@ class EnrichmentSpec(BaseModel):
             message = "give `response_model` or `response_schema`, not both."
             raise ValueError(message)
         for name in ("key", "columns"):
-            values = getattr(self, name) or []
+            values: list[str] = getattr(self, name) or []
             if doubled := sorted({value for value in values if values.count(value) > 1}):
                 message = f"`{name}` names {doubled[0]!r} twice."
                 raise ValueError(message)
@@ -190,7 +190,8 @@ def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(step) for step in first["loc"])
-        raise SpecError(f"{label}: {_sentence(key, first['type'], first['msg'])}") from None
+        message = f"{label}: {_sentence(key, first['type'], first['msg'])}"
+        raise SpecError(message) from None
 
 
 def _sentence(key: str, kind: str, message: str) -> str:
@@ -281,7 +282,7 @@ def _import_file(path: Path, reference: str) -> object:
     sys.modules[name] = module  # Pydantic resolves forward references through sys.modules
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - the user's module may raise anything at import
+    except Exception as error:
         message = f"response_model: {reference} fails at import: {type(error).__name__}: {error}"
         raise SpecError(message) from error
     return module

@@ -1,12 +1,12 @@
 """The dataset's folder: its layout, and writes that are durable before they count.
 
-    <output>/data/*.parquet               the rows; nothing else lies here
-    <output>/_batchata/owner.json         which dataset this is and which ledger owns it
-    <output>/_batchata/intents/           per chunk: what was about to be sent, and its rows
-    <output>/_batchata/commits/           per chunk: what was landed
-    <output>/_batchata/requests/          per chunk: byte for byte what went over the wire
-    <output>/_batchata/responses/         per chunk: byte for byte what came back
-    <output>/_batchata/runs/<run>/        the run's plan, until the run ends
+<output>/data/*.parquet               the rows; nothing else lies here
+<output>/_batchata/owner.json         which dataset this is and which ledger owns it
+<output>/_batchata/intents/           per chunk: what was about to be sent, and its rows
+<output>/_batchata/commits/           per chunk: what was landed
+<output>/_batchata/requests/          per chunk: byte for byte what went over the wire
+<output>/_batchata/responses/         per chunk: byte for byte what came back
+<output>/_batchata/runs/<run>/        the run's plan, until the run ends
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from batchata_tasks.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
 
 @contextmanager
-def storage_errors(what: str) -> Iterator[None]:
+def storage_errors(what: str) -> Generator[None, None, None]:
     """Turn a refused read or write (full disk, rights) into one sentence."""
     try:
         yield
@@ -46,7 +46,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def durable(path: Path, aside_in: Path | None = None) -> Iterator[BinaryIO]:
+def durable(path: Path, aside_in: Path | None = None) -> Generator[BinaryIO, None, None]:
     """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
 
     Whoever finds `path` finds all of it; after a crash it is there whole or not at all. `aside_in`

@@ -31,11 +31,30 @@ CLOCK_SKEW = 300.0  # seconds by which our clock and the provider's may differ
 class Desk(Protocol):
     """What submitting needs of a run."""
 
-    ledger: Ledger
-    lease: Lease
-    folder: DatasetFolder
-    provider: Provider
-    settings: Settings
+    @property
+    def ledger(self) -> Ledger:
+        """Where intents are written."""
+        ...
+
+    @property
+    def lease(self) -> Lease:
+        """The right to send."""
+        ...
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The dataset's folder."""
+        ...
+
+    @property
+    def provider(self) -> Provider:
+        """Where chunks go."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """How long to wait for what."""
+        ...
 
     def sleep(self, seconds: float) -> None:
         """Wait; raises when the run is to stop."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import StrictUndefined, TemplateError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batchata_tasks.errors import SourceError, SpecError
 
@@ -23,17 +24,15 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" or isinstance(left, str | list | tuple):
-            message = f"the operator {operator} is not allowed on {type(left).__name__} here"
-            raise SecurityError(message)
-        if isinstance(right, str | list | tuple):
-            message = f"the operator {operator} is not allowed on {type(right).__name__} here"
+        kinds = {type(left).__name__, type(right).__name__}
+        if operator == "**" or not kinds <= {"int", "float", "bool", "Decimal"}:
+            message = f"the operator {operator} is not allowed on {' and '.join(sorted(kinds))} here"
             raise SecurityError(message)
         return super().call_binop(context, operator, left, right)
 
 
 # autoescape would turn & into &amp; in prompts: the output is text for a model, never HTML
-_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)  # noqa: S701
+_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
 
 
 class RowTemplate:
@@ -121,7 +120,7 @@ def _named_items(tree: nodes.Template) -> set[str] | None:
             continue
         if isinstance(node, nodes.Getattr):
             named.add(node.attr)
-        elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        elif isinstance(node.arg, nodes.Const):
             named.add(str(node.arg.value))
         else:
             return None

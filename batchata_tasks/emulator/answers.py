@@ -7,11 +7,11 @@ the wrong answer show.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Literal, NamedTuple, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from batchata_tasks.emulator.schemas import JSON, Draw, compiled
+from batchata_tasks.emulator.schemas import JSON, Draw, as_object, asked_for, compiled
 from batchata_tasks.emulator.tokens import blocks_of, input_tokens
 
 Provider: TypeAlias = Literal["anthropic", "openai"]
@@ -36,7 +36,7 @@ def answer_text(provider: Provider, body: JSON) -> str:
     digest = blake2b(
         orjson.dumps([body.get("system"), body.get("instructions"), messages]), digest_size=16
     ).digest()
-    schema = answer_schema(provider, body)
+    schema = asked_for(body)
     if schema is not None:
         return orjson.dumps(compiled(orjson.dumps(schema))(Draw(digest), 0)).decode()
     text = f"Echo {digest.hex()[:12]}: {_first_words(messages)}"
@@ -66,33 +66,13 @@ def output_cap(body: JSON) -> int:
     return _NO_CAP
 
 
-def answer_schema(provider: Provider, body: JSON) -> JSON | None:
-    """Return the JSON schema which the request asks the answer to satisfy."""
-    if provider == "anthropic":
-        form = _part(body, "output_config", "format")
-        return form.get("schema") if form.get("type") == "json_schema" else None
-    form = _part(body, "text", "format")
-    if form.get("type") == "json_schema":
-        return form.get("schema")
-    form = _part(body, "response_format")
-    if form.get("type") == "json_schema":
-        return _part(form, "json_schema").get("schema")
-    return None
-
-
 def wants_json(body: JSON) -> bool:
     """Whether an OpenAI request asks for JSON without a schema."""
-    forms = (_part(body, "response_format"), _part(body, "text", "format"))
+    forms = (
+        as_object(body.get("response_format")),
+        as_object(as_object(body.get("text")).get("format")),
+    )
     return any(form.get("type") == "json_object" for form in forms)
-
-
-def _part(body: JSON, *path: str) -> JSON:
-    value: Any = body
-    for step in path:
-        value = cast("JSON", value).get(step)
-        if not isinstance(value, dict):
-            return {}
-    return cast("JSON", value)
 
 
 def _messages(body: JSON) -> Any:

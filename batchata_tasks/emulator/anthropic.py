@@ -8,7 +8,7 @@ from batchata_tasks.emulator.anthropic_batch import AnthropicBatch, whole_messag
 from batchata_tasks.emulator.anthropic_input import parse, read_requests
 from batchata_tasks.emulator.anthropic_models import model_info, models
 from batchata_tasks.emulator.anthropic_rules import check_params
-from batchata_tasks.emulator.calls import INVALID_KEY, ApiError, Call, Json, route
+from batchata_tasks.emulator.calls import INVALID_KEY, RATE_LIMIT, ApiError, Call, Json, route
 from batchata_tasks.emulator.pages import anthropic_page
 from batchata_tasks.emulator.state import Shared, Shelf, new_id
 from batchata_tasks.emulator.tokens import input_tokens
@@ -46,7 +46,7 @@ class AnthropicStyle:
     def error(self, error: ApiError) -> Response:
         """Say an error in Anthropic's envelope."""
         details: JSON = {"type": error.kind, "message": error.message}
-        if error.code is not None and error.kind != "rate_limit_error":
+        if error.code not in (None, RATE_LIMIT):
             details["details"] = {"error_code": error.code}
         request_id = _request_id()
         content = {"type": "error", "error": details, "request_id": request_id}

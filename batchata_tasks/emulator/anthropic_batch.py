@@ -75,7 +75,7 @@ class AnthropicBatch(Batch):
             message = message_object(
                 self._message_id(index), params, given, refused=kind == "request_refusal"
             )
-            self._write(index, {"type": "succeeded", "message": message})
+            self._write(index, {"type": "succeeded", "message": message}, kind)
 
     def abandon(self, index: int, ending: Ending) -> None:
         """Write the line of a request that never ran."""
@@ -111,11 +111,11 @@ class AnthropicBatch(Batch):
         digest = blake2b(f"{self.id}:{index}".encode(), digest_size=11)
         return f"msg_01{digest.hexdigest()}"
 
-    def _write(self, index: int, result: JSON) -> None:
+    def _write(self, index: int, result: JSON, kind: str | None = None) -> None:
         if result["type"] in self._counts:
             self._counts[result["type"]] += 1
         line = {"custom_id": self.requests.custom_ids[index], "result": result}
-        self._spool.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self.emit(self._spool, line, kind)
 
 
 def errored(kind: str, message: str) -> JSON:

@@ -14,15 +14,19 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import orjson
+
 from batchata_tasks.emulator.clock import DAY
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers import Answer
     from batchata_tasks.emulator.clock import Pace
-    from batchata_tasks.emulator.spool import Sealed
+    from batchata_tasks.emulator.schemas import JSON
+    from batchata_tasks.emulator.spool import Sealed, Spool
 
 Ending: TypeAlias = Literal["finished", "expired", "cancelled"]
 
+_ROUNDING = 1e-9  # 0.6 / 0.75 of ten requests are eight requests
 _STEP = 250  # requests that run before other calls get their turn
 
 
@@ -132,6 +136,15 @@ class Batch(ABC):
         """Return the batch's age, which stops at its expiry."""
         return min(now - self.created_at, DAY)
 
+    def emit(self, spool: Spool, line: JSON, kind: str | None) -> None:
+        """Write a result line, the way the fault that its request met wants it."""
+        encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        if kind == "request_broken_line":
+            encoded = encoded[: len(encoded) // 2] + b"\n"
+        spool.write(encoded)
+        if kind == "request_duplicated":
+            spool.write(encoded)
+
     async def look(self, pace: Pace, now: float, *, read: bool) -> None:
         """Let the batch come as far as it would have come by now."""
         async with self._lock:
@@ -151,7 +164,7 @@ class Batch(ABC):
         if self.doomed(share):
             await self._end("finished", now)
             return
-        await self._run_to(int(self.size * self.work(share)))
+        await self._run_to(int(self.size * self.work(share) + _ROUNDING))
         if share >= 1:
             await self._end("finished", pace.end(self.created_at, now))
         elif now >= self.expires_at:

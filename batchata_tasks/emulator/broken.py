@@ -8,11 +8,11 @@ from batchata_tasks.emulator.answers import (
     Answer,
     Provider,
     answer,
-    answer_schema,
     answer_text,
     output_cap,
     wants_json,
 )
+from batchata_tasks.emulator.schemas import asked_for
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.schemas import JSON
@@ -41,7 +41,7 @@ def _truncated(provider: Provider, body: JSON) -> Answer:
 
 
 def _invalid(provider: Provider, body: JSON) -> Answer:
-    if answer_schema(provider, body) is None and not wants_json(body):
+    if asked_for(body) is None and not wants_json(body):
         return answer(provider, body)
     usual = answer_text(provider, body)
     wrong = _NOT_JSON if len(usual) % 2 else _OTHER_JSON

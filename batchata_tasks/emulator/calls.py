@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.state import Shared
 
 INVALID_KEY = "invalid"
+RATE_LIMIT = "rate_limit_exceeded"
+"""The code of an ordinary 429, which only OpenAI says."""
+
 _SERVER_ERROR = 500
 
 
@@ -190,7 +193,7 @@ def _refuse(rule: Rule) -> Response:
         return HTMLResponse(page, status_code=rule.status)
     headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
     status, message, kind, code = {
-        "http_429": (429, "Rate limit reached.", "rate_limit_error", "rate_limit_exceeded"),
+        "http_429": (429, "Rate limit reached.", "rate_limit_error", RATE_LIMIT),
         "not_found": (404, "Not found.", "not_found_error", None),
         "http_error": (rule.status, "Error.", "api_error", None),
     }.get(rule.kind, (_SERVER_ERROR, "Internal server error", "api_error", None))

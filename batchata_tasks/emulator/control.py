@@ -127,15 +127,19 @@ class Control:
         return await self.health(request)
 
     async def ledger(self, request: Request) -> JSON:
-        """Return the books, with every batch as far as it has come by now."""
+        """Return the books, with every batch as far as it has come by now.
+
+        A batch that proceeds by reads stands still here: this is not a read of it.
+        """
         batches: dict[str, list[Batch]] = {
             "anthropic": list(self._anthropic.shelf.all()),
             "openai": list(self._openai.shelf.all()),
         }
         now = self._shared.clock.now()
-        if self._shared.pace.mode == "seconds":
+        if self._shared.pace.mode != "reads":
             for batch in (*batches["anthropic"], *batches["openai"]):
-                await batch.look(self._shared.pace, now, read=False)
+                if batch.created_at <= now:
+                    await batch.look(self._shared.pace, now, read=False)
         detail = request.query_params.get("detail") not in (None, "", "0")
         return ledger(self._shared, batches, detail=detail)
 

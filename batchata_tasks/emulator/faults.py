@@ -3,7 +3,8 @@
 A rule names a kind and where it applies. Kinds of scope `call` meet HTTP calls (chosen by provider,
 route, nth call, count, probability); kinds of scope `request` meet single requests inside a batch
 (chosen by share or by a part of the user's text). To add a fault, add its kind to `KINDS` and act
-on it where calls (`calls.py`), downloads (`wire.py`) or requests (`requests` of a provider) happen.
+on it where calls are answered (`calls.py`), where batches are created, or where requests run
+(`anthropic_batch.py`, `openai_batch.py`, `broken.py`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ KINDS: dict[str, tuple[Scope, tuple[str, ...]]] = {
     "drop_after": ("call", CREATE),
     "accept_delay": ("call", CREATE),
     "list_lag": ("call", CREATE),
+    "token_limit": ("call", CREATE),
     "slow": ("call", ANY),
     "not_found": ("call", ("get",)),
     "cut_download": ("call", DOWNLOADS),
@@ -44,6 +46,8 @@ KINDS: dict[str, tuple[Scope, tuple[str, ...]]] = {
     "request_truncated": ("request", ANY),
     "request_invalid_answer": ("request", ANY),
     "request_missing": ("request", ANY),
+    "request_duplicated": ("request", ANY),
+    "request_broken_line": ("request", ANY),
 }
 """Every kind of fault."""
 

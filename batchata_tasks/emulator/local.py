@@ -152,14 +152,13 @@ class EmulatorProcess(_Running):
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         pace = ["--mode", self._pace.mode, "--n", str(self._pace.n)]
         command = [sys.executable, "-m", "batchata_tasks.emulator.server", "--port", "0"]
-        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        self._process = subprocess.Popen(
             [*command, *pace, "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
             text=True,
         )
-        # The port is bound before the line is written: a call made now waits, it is not refused.
         line = self._process.stdout.readline() if self._process.stdout else ""
         if not line.startswith("http"):
             self.stop()

@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 PREFIX = "/openai/v1"
 _BODY_BYTES = 32_000_000
+_TOKEN_LIMIT = LineError(
+    "token_limit_exceeded",
+    "Enqueued token limit reached for this model in organization org-emulator. "
+    "Limit: 2,000,000 enqueued tokens. Please try again once some in_progress batches "
+    "have been completed.",
+    None,
+)
+
 _STOPPED = frozenset({"completed", "failed", "expired"})
 
 
@@ -126,6 +134,8 @@ class OpenAIApi:
         return Json(batch.wire())
 
     async def _validated(self, call: Call, given: JSON) -> Validated:
+        if call.rule is not None and call.rule.kind == "token_limit":
+            return Validated(Requests(), [(_TOKEN_LIMIT, None)])
         file_id = str(given["input_file_id"])
         file = self.files.find(file_id, call.account)
         if file is None or file.purpose != "batch":

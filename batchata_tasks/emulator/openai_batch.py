@@ -130,7 +130,7 @@ class OpenAIBatch(Batch):
         refused = kind == "request_refusal"
         unique, created = self._unique(index)[:29], int(self.created_at) + 1
         content = answer_body(endpoint, unique, created, body["model"], given, refused=refused)
-        self._respond(index, 200, content)
+        self._respond(index, 200, content, kind)
 
     def abandon(self, index: int, ending: Ending) -> None:
         """Write the line of a request that never ran."""
@@ -203,11 +203,14 @@ class OpenAIBatch(Batch):
         code, message = _NEVER_RAN[ending]
         self._write("error", index, None, {"code": code, "message": message})
 
-    def _respond(self, index: int, status: int, body: JSON) -> None:
+    def _respond(self, index: int, status: int, body: JSON, kind: str | None = None) -> None:
         response = {"status_code": status, "request_id": self._unique(index), "body": body}
-        self._write("output" if status < 300 else "error", index, response, None)
+        name = "output" if status < 300 else "error"
+        self._write(name, index, response, None, kind)
 
-    def _write(self, name: str, index: int, response: Any, error: Any) -> None:
+    def _write(
+        self, name: str, index: int, response: Any, error: Any, kind: str | None = None
+    ) -> None:
         self._counts["completed" if name == "output" else "failed"] += 1
         line = {
             "id": f"batch_req_{self._unique(index)}",
@@ -215,4 +218,4 @@ class OpenAIBatch(Batch):
             "response": response,
             "error": error,
         }
-        self._spools[name].write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self.emit(self._spools[name], line, kind)

@@ -18,6 +18,7 @@ JSON: TypeAlias = dict[str, Any]
 
 _MASK = (1 << 64) - 1
 _DEEP = 5  # recursion stops growing below this depth
+_FORMAT_HOLDERS = ("output_config", "text")
 _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What drawing from a schema raises when its parts are not what they should be."""
 
@@ -53,6 +54,16 @@ def compiled(schema: bytes) -> Generator:
 def as_object(value: Any) -> JSON:
     """Return a JSON object as it is, and an empty one for anything else."""
     return cast("JSON", value) if isinstance(value, dict) else {}
+
+
+def asked_for(body: JSON) -> JSON | None:
+    """Return the schema that a request of either provider asks its answer to satisfy."""
+    forms = [as_object(as_object(body.get(name)).get("format")) for name in _FORMAT_HOLDERS]
+    chat = as_object(body.get("response_format"))
+    if chat.get("type") == "json_schema":
+        forms.append({"type": "json_schema", **as_object(chat.get("json_schema"))})
+    schemas = (form.get("schema") for form in forms if form.get("type") == "json_schema")
+    return next((as_object(schema) for schema in schemas if schema is not None), None)
 
 
 def refusal(schema: bytes, rules: Callable[[Any], str | None]) -> str | None:

@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _GRACE = 1
+_BACKLOG = 2_048
 
 
 def listen(port: int = 0) -> socket.socket:
-    """Bind a port of the loopback interface, 0 for any free one."""
+    """Listen on a port of the loopback interface, 0 for any free one.
+
+    Calls are taken from here on: one that comes before the server runs waits, it is not refused.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
+        listener.listen(_BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -66,12 +72,14 @@ def serve(
     n: float = 5.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until interrupted; `on_ready` gets the URL once the port is bound."""
+    """Serve until interrupted; `on_ready` gets the URL once calls are taken."""
     with listen(port) as listener:
         server = build(Pace(mode, n))
         if on_ready is not None:
             on_ready(url_of(listener))
-        server.run(sockets=[listener])
+        # An interrupt is how a person ends it: no error.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from batchata_tasks.emulator.pdf import page_count
-from batchata_tasks.emulator.schemas import as_object
+from batchata_tasks.emulator.schemas import as_object, asked_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,6 @@ PER_MESSAGE = 4
 PER_PDF_PAGE = 1_800
 PER_IMAGE = 1_200
 PER_REMOTE_FILE = 1_800
-_SCHEMA_FIELDS = ("output_config", "response_format", "tools", "text", "functions")
 
 
 def input_tokens(body: JSON) -> int:
@@ -34,9 +33,9 @@ def input_tokens(body: JSON) -> int:
         if field in body:
             more, extra = _weight(body[field])
             texts, flat = texts + more, flat + extra
-    for field in _SCHEMA_FIELDS:
-        if field in body:
-            texts += len(orjson.dumps(body[field]))
+    for part in (asked_for(body), body.get("tools"), body.get("functions")):
+        if part:
+            texts += len(orjson.dumps(part))
     return PER_MESSAGE * count + -(-texts // 4) + flat
 
 

@@ -143,7 +143,7 @@ class Provider(ABC):
                 raise SpecError(message)
             if limited and name not in self.priced_params:
                 allowed = ", ".join(sorted(self.priced_params))
-                message = f"params.{name}: its effect on the price is not bounded, so it cannot be used with a cost limit (allowed: {allowed})."
+                message = f"params.{name}: its effect on the price has no bound, so a cost limit forbids it (allowed: {allowed})."
                 raise SpecError(message)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 from batchata_tasks.errors import BatchataError, CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.jobs import as_dict
 from batchata_tasks.storage import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
-_SERVER_ERROR = 500
 _WAIT_CODES = {408, 409, 425}
 # a 429 with one of these does not pass by waiting a little
 _SPENT = {
@@ -24,16 +26,17 @@ _SPENT = {
 READ_RETRIES = 3
 
 
-class Sdk(Protocol):
-    """The part of an SDK module that errors are told by."""
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """An SDK's error classes: the server answered with an error, no answer came, it cannot be read."""
 
-    APIStatusError: type[Any]
-    APIConnectionError: type[Any]
-    APIResponseValidationError: type[Any]
+    status: type[Exception]
+    connection: type[Exception]
+    unreadable: type[Exception]
 
 
 @contextmanager
-def translated(sdk: Sdk, provider: str, *, creating: bool = False) -> Iterator[None]:
+def translated(sdk: Errors, provider: str, *, creating: bool = False) -> Generator[None, None, None]:
     """Turn an SDK's errors into ours; while `creating`, doubt is an UnclearError.
 
     A refused connection and any 4xx are certain refusals. A 5xx, a time-out, a connection that
@@ -41,15 +44,15 @@ def translated(sdk: Sdk, provider: str, *, creating: bool = False) -> Iterator[N
     """
     try:
         yield
-    except sdk.APIStatusError as error:
+    except sdk.status as error:
         raise _of_status(error, provider, creating=creating) from error
-    except sdk.APIConnectionError as error:
+    except sdk.connection as error:
         if creating and not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
             message = f"{provider}: the connection broke before the answer to a create came ({_reason(error)})."
             raise UnclearError(message) from error
         message = f"{provider}: cannot reach {_host(error)} ({_reason(error)})."
         raise TransientError(message) from error
-    except (sdk.APIResponseValidationError, ValueError, httpx2.HTTPError) as error:
+    except (sdk.unreadable, ValueError, httpx2.HTTPError) as error:
         message = f"{provider}: the answer cannot be read ({_reason(error)})."
         raise (UnclearError(message) if creating else TransientError(message)) from error
 
@@ -57,15 +60,15 @@ def translated(sdk: Sdk, provider: str, *, creating: bool = False) -> Iterator[N
 def _of_status(error: Any, provider: str, *, creating: bool) -> BatchataError:
     status = int(error.status_code)
     text = f"{provider}: HTTP {status}: {_message(error)}"
-    if status >= _SERVER_ERROR:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return UnclearError(text) if creating else TransientError(text)
-    if status == httpx2.codes.TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return TerminalError(text) if _code(error) in _SPENT else TransientError(text, _retry_after(error))
-    if status in _WAIT_CODES or (status == httpx2.codes.NOT_FOUND and not creating):
+    if status in _WAIT_CODES or (status == HTTPStatus.NOT_FOUND and not creating):
         # a batch that exists was seen to answer 404 for a while: it is never concluded to be lost
         return TransientError(text)
-    if status in (httpx2.codes.UNAUTHORIZED, httpx2.codes.FORBIDDEN):
-        return CredentialsError(f"{provider}: the API key was refused (HTTP {status}: {_message(error)}); check the key in the environment.")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return CredentialsError(f"{text} The API key was refused: check the key in the environment.")
     return TerminalError(text)
 
 
@@ -76,11 +79,9 @@ def _code(error: Any) -> str | None:
 
 
 def _message(error: Any) -> str:
-    body: Any = error.body
-    for key in ("error", "message"):
-        if isinstance(body, dict):
-            body = body.get(key, body)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return str(body if isinstance(body, str) else error.message)[:500]  # pyright: ignore[reportUnknownArgumentType]
+    body = as_dict(error.body)
+    said = as_dict(body.get("error")) or body
+    return str(said.get("message") or error.message)[:500]
 
 
 def _retry_after(error: Any) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 import orjson
@@ -17,7 +17,7 @@ from anthropic.types.messages import MessageBatch
 
 from batchata_tasks.chunk import Limits
 from batchata_tasks.errors import CredentialsError, SpecError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, describe
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing, Provider, joined, lines_of
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.jobs import Job
 
+_ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
 _PATH = "/v1/messages/batches"
 _PAGE = 100
 
@@ -72,25 +73,25 @@ class AnthropicProvider(Provider):
             body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
         return body | dict(job.params)
 
-    def upload(self, path: Path) -> str | None:
+    def upload(self, path: Path) -> str | None:  # noqa: ARG002 - requests travel in the create
         return None
 
-    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:
+    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:  # noqa: ARG002 - no file, no name
         # the SDK's own create() would parse and write the requests anew, all in memory; its client
         # sends the file as it stands, block by block
         headers = {"Content-Type": "application/json"}
-        with path.open("rb") as stream, _sdk.translated(anthropic, self.name, creating=True):
+        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name, creating=True):
             batch = self._client.post(
                 _PATH, content=stream, cast_to=MessageBatch, options={"max_retries": 0, "headers": headers}
             )
             return _look(batch)
 
     def look(self, batch_id: str) -> BatchLook:
-        with _sdk.translated(anthropic, self.name):
+        with _sdk.translated(_ERRORS, self.name):
             return _look(self._client.messages.batches.retrieve(batch_id))
 
     def recent(self, since: float) -> Iterator[BatchLook]:
-        with _sdk.translated(anthropic, self.name):
+        with _sdk.translated(_ERRORS, self.name):
             for batch in self._client.messages.batches.list(limit=_PAGE):
                 look = _look(batch)
                 if look.created_at < since:
@@ -101,7 +102,7 @@ class AnthropicProvider(Provider):
         """Batches carry no name of ours, but every custom_id in the results does."""
         if not look.ended:
             return None
-        with _sdk.translated(anthropic, self.name), closing(self._results(look.batch_id)) as response:
+        with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
             head = b""
             for block in response.iter_bytes(1 << 16):
                 head += block
@@ -112,7 +113,7 @@ class AnthropicProvider(Provider):
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         path = folder / f"{stem}.jsonl"
-        with _sdk.translated(anthropic, self.name), closing(self._results(look.batch_id)) as response:
+        with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
             _sdk.save(response, path)
         return [path]
 
@@ -129,7 +130,7 @@ class AnthropicProvider(Provider):
             yield _answer(orjson.loads(line))
 
     def cancel(self, batch_id: str) -> None:
-        with _sdk.translated(anthropic, self.name):
+        with _sdk.translated(_ERRORS, self.name):
             self._client.messages.batches.cancel(batch_id)
 
 
@@ -166,7 +167,7 @@ def _answer(line: dict[str, Any]) -> Answer:
 
 
 def _message(custom_id: str, message: dict[str, Any]) -> Answer:
-    usage = _usage(cast("dict[str, Any]", message.get("usage") or {}))
+    usage = _usage(as_dict(message.get("usage")))
     text = joined(block["text"] for block in message.get("content") or () if block.get("type") == "text")
     outcome, error = Outcome.SUCCEEDED, None
     match message.get("stop_reason"):
@@ -175,7 +176,7 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
         case "max_tokens" | "model_context_window_exceeded" as reason:
             outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, f"stopped by {reason}")
         case "refusal":
-            why = (message.get("stop_details") or {}).get("explanation") or "the model refused"
+            why = as_dict(message.get("stop_details")).get("explanation") or "the model refused"
             outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
         case other:
             outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, f"stopped by {other!r}, which is no finished answer")
@@ -186,14 +187,14 @@ def _usage(usage: dict[str, Any]) -> Usage:
     """Anthropic's input_tokens leave cached tokens out: add them."""
     read = usage.get("cache_read_input_tokens") or 0
     written = usage.get("cache_creation_input_tokens") or 0
-    hour = (usage.get("cache_creation") or {}).get("ephemeral_1h_input_tokens") or 0
+    hour = as_dict(usage.get("cache_creation")).get("ephemeral_1h_input_tokens") or 0
     return Usage(
         input_tokens=(usage.get("input_tokens") or 0) + read + written,
         output_tokens=usage.get("output_tokens") or 0,
         cache_read_tokens=read,
         cache_write_tokens=written - hour,
         cache_write_1h_tokens=hour,
-        web_searches=(usage.get("server_tool_use") or {}).get("web_search_requests") or 0,
+        web_searches=as_dict(usage.get("server_tool_use")).get("web_search_requests") or 0,
     )
 
 

@@ -15,7 +15,7 @@ import orjson
 
 from batchata_tasks.chunk import Limits
 from batchata_tasks.errors import CredentialsError, SpecError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, describe
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.jobs import Job
 
+_ERRORS = _sdk.Errors(openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError)
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _PAGE = 100
@@ -88,11 +89,11 @@ class OpenAIProvider(Provider):
 
     def upload(self, path: Path) -> str | None:
         # a handle is streamed; a Path would be read whole
-        with path.open("rb") as stream, _sdk.translated(openai, self.name):
+        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name):
             return self._client.files.create(file=stream, purpose="batch").id
 
-    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:
-        with _sdk.translated(openai, self.name, creating=True):
+    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:  # noqa: ARG002 - uploaded before
+        with _sdk.translated(_ERRORS, self.name, creating=True):
             batch = self._client.with_options(max_retries=0).batches.create(
                 input_file_id=file_id or "",
                 endpoint=_ENDPOINT,
@@ -102,11 +103,11 @@ class OpenAIProvider(Provider):
             return _look(batch)
 
     def look(self, batch_id: str) -> BatchLook:
-        with _sdk.translated(openai, self.name):
+        with _sdk.translated(_ERRORS, self.name):
             return _look(self._client.batches.retrieve(batch_id))
 
     def recent(self, since: float) -> Iterator[BatchLook]:
-        with _sdk.translated(openai, self.name):
+        with _sdk.translated(_ERRORS, self.name):
             for batch in self._client.batches.list(limit=_PAGE):
                 look = _look(batch)
                 if look.created_at < since - 1:  # the provider's times are whole seconds
@@ -121,7 +122,7 @@ class OpenAIProvider(Provider):
         for number, file_id in enumerate(look.files):
             path = folder / f"{stem}.{number}.jsonl"
             with (
-                _sdk.translated(openai, self.name),
+                _sdk.translated(_ERRORS, self.name),
                 self._client.files.with_streaming_response.content(file_id) as response,
             ):
                 _sdk.save(response, path)
@@ -133,7 +134,7 @@ class OpenAIProvider(Provider):
             yield _answer(orjson.loads(line))
 
     def cancel(self, batch_id: str) -> None:
-        with _sdk.translated(openai, self.name):
+        with _sdk.translated(_ERRORS, self.name):
             self._client.with_options(max_retries=0).batches.cancel(batch_id)
 
 
@@ -159,11 +160,11 @@ def _answer(line: dict[str, Any]) -> Answer:
     custom_id, response, error = str(line["custom_id"]), line.get("response"), line.get("error")
     if response is None:
         return _never_ran(custom_id, error or {})
-    body = response.get("body") or {}
+    body = as_dict(response.get("body"))
     status = int(response.get("status_code") or 0)
     if status >= _BAD_REQUEST:
         # the code of the HTTP answer counts: the line's own `error` is null here
-        said = body.get("error") or {}
+        said = as_dict(body.get("error"))
         wrong = _BAD_REQUEST <= status < 500 and status not in (408, 409, _TOO_MANY)  # noqa: PLR2004 - server errors
         code = ErrorCode.REQUEST if wrong else ErrorCode.PROVIDER
         return Answer(custom_id, Outcome.ERRORED, error=describe(code, f"HTTP {status}: {said.get('message') or said}"))
@@ -182,9 +183,9 @@ def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
 
 
 def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
-    usage = _usage(body.get("usage") or {})
-    choice = (body.get("choices") or [{}])[0]
-    message = choice.get("message") or {}
+    usage = _usage(as_dict(body.get("usage")))
+    choice = as_dict(next(iter(body.get("choices") or ()), None))
+    message = as_dict(choice.get("message"))
     text, refusal = message.get("content"), message.get("refusal")
     outcome, error = Outcome.SUCCEEDED, None
     if refusal or choice.get("finish_reason") == "content_filter":
@@ -199,7 +200,7 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
 
 def _usage(usage: dict[str, Any]) -> Usage:
     """OpenAI's prompt_tokens hold cached tokens already."""
-    details = usage.get("prompt_tokens_details") or {}
+    details = as_dict(usage.get("prompt_tokens_details"))
     return Usage(
         input_tokens=usage.get("prompt_tokens") or 0,
         output_tokens=usage.get("completion_tokens") or 0,
