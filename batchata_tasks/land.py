@@ -18,6 +18,7 @@ from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.poll import look_once
+from batchata_tasks.providers import lines_of
 from batchata_tasks.storage import read_json, write_json
 from batchata_tasks.submit import riding_out
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 _ERRORS_KEPT = 5
+_SHORT_FILE_PAUSES = (0.5, 2.0)  # seconds; lines that still lack then are missing
 
 
 def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
@@ -52,9 +54,21 @@ def _downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
     known = read_json(record)
     paths = [session.folder.responses / name for name in known["files"]] if known else []
     if known is None or not all(path.exists() for path in paths):
-        folder = session.folder.responses
-        paths = riding_out(session, lambda: session.provider.download(look, folder, chunk.id))
+        paths = _fetched(session, chunk, look)
         write_json(record, {"batch_id": look.batch_id, "status": look.status, "files": [p.name for p in paths]})
+    return paths
+
+
+def _fetched(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
+    """Download the results; again, a few times, while they hold fewer lines than the batch."""
+    folder = session.folder.responses
+    for pause in (*_SHORT_FILE_PAUSES, None):
+        paths = riding_out(session, lambda: session.provider.download(look, folder, chunk.id))
+        lines = sum(1 for path in paths for _ in lines_of(path))
+        if look.error is not None or lines >= (look.requests or 0) or pause is None:
+            break
+        session.say(f"batch {look.batch_id}: {lines:,} result lines for {look.requests:,} requests; downloading again.")
+        session.sleep(pause)
     return paths
 
 

@@ -40,7 +40,7 @@ def answer_text(provider: Provider, body: JSON) -> str:
     if schema is not None:
         return orjson.dumps(compiled(orjson.dumps(schema))(Draw(digest), 0)).decode()
     text = f"Echo {digest.hex()[:12]}: {_first_words(messages)}"
-    if wants_json(body):
+    if provider == "openai" and wants_json(body):
         return orjson.dumps({"echo": text}).decode()
     return text
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from batchata_tasks.emulator.schemas import JSON, as_object, refusal
+from batchata_tasks.emulator.anthropic_schemas import schema_problem
+from batchata_tasks.emulator.schemas import JSON, as_object
 from batchata_tasks.emulator.tokens import blocks_of
 
 CUSTOM_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
@@ -35,7 +36,6 @@ MODELS: dict[str, int] = {
     "claude-sonnet-4-5": 64_000,
 }
 _SERVED = re.compile(r"claude-(?:fable|mythos|haiku|sonnet|opus)-(\d)(?:-(\d)(?!\d))?")
-_REFERENCE = re.compile(rb'"\$ref":"#/(?:\$defs|definitions)/([^"/]+)"')
 _OLDEST_SERVED = (4, 5)
 _LARGEST_CAP = 128_000
 _NO_PREFILL_SINCE = (4, 6)
@@ -53,10 +53,6 @@ _PARAMS = _words(
     "model max_tokens messages system metadata stop_sequences thinking tools tool_choice "
     "output_config service_tier stream cache_control container inference_geo speed diagnostics "
     "user_profile_id workspace_id output_format context_management mcp_servers"
-)
-_UNSUPPORTED_KEYWORDS = _words(
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf minLength maxLength "
-    "maxItems uniqueItems minProperties maxProperties"
 )
 
 
@@ -205,54 +201,3 @@ def _check_format(params: JSON) -> Problem | None:
         return _invalid("citations: Citations are not compatible with structured outputs")
     problem = schema_problem(orjson.dumps(form["schema"]))
     return None if problem is None else _invalid(f"output_config.format.schema: {problem}")
-
-
-@lru_cache(maxsize=256)
-def schema_problem(schema: bytes) -> str | None:
-    """Return what in a JSON schema is outside of the subset that Anthropic compiles."""
-    return refusal(schema, _root_problem)
-
-
-def _root_problem(root: Any) -> str | None:
-    definitions = {**root.get("definitions", {}), **root.get("$defs", {})}
-    refers = {
-        name: [found.decode() for found in _REFERENCE.findall(orjson.dumps(definition))]
-        for name, definition in definitions.items()
-    }
-    for name, direct in refers.items():
-        reached, ahead = set[str](), list(direct)
-        while ahead:
-            following = ahead.pop()
-            if following == name:
-                return "Recursive definitions are not supported"
-            if following not in reached:
-                reached.add(following)
-                ahead.extend(refers.get(following, ()))
-    return _node_problem(root)
-
-
-def _node_problem(node: Any) -> str | None:
-    if isinstance(node, list):
-        problems = (_node_problem(item) for item in cast("list[Any]", node))
-        return next((problem for problem in problems if problem), None)
-    if not isinstance(node, dict):
-        return None
-    schema = cast("JSON", node)
-    below = [schema.get(key) for key in ("items", "anyOf", "allOf", "oneOf", "prefixItems")]
-    for key in ("properties", "$defs", "definitions"):
-        below.extend(cast("JSON", schema.get(key) or {}).values())
-    return _own_problem(schema) or _node_problem(below)
-
-
-def _own_problem(schema: JSON) -> str | None:
-    kind: Any = schema.get("type")
-    if kind == "object" and schema.get("additionalProperties") is not False:
-        return "For 'object' type, 'additionalProperties' must be explicitly set to false"
-    unsupported = sorted(_UNSUPPORTED_KEYWORDS.intersection(schema))
-    if unsupported:
-        return f"For '{kind}' type, property '{unsupported[0]}' is not supported"
-    if schema.get("minItems", 0) not in (0, 1):
-        return "For 'array' type, 'minItems' values other than 0 or 1 are not supported"
-    if not str(schema.get("$ref", "#")).startswith("#"):
-        return "External '$ref' is not supported"
-    return None

@@ -152,7 +152,7 @@ class EmulatorProcess(_Running):
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         pace = ["--mode", self._pace.mode, "--n", str(self._pace.n)]
         command = [sys.executable, "-m", "batchata_tasks.emulator.server", "--port", "0"]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, *pace, "--until-stdin-closes"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

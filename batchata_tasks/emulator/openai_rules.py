@@ -22,8 +22,6 @@ ENDPOINTS = (
     "/v1/images/edits",
     "/v1/videos",
 )
-SERVED = (CHAT, RESPONSES)
-"""The endpoints that the emulator answers."""
 
 MODELS = (
     "gpt-6-astra",
@@ -64,6 +62,17 @@ class LineError(NamedTuple):
 NOT_JSON = LineError("invalid_json_line", "This line is not parseable as valid JSON.", None)
 
 _NEEDS = {CHAT: ("messages", "Chat Completions"), RESPONSES: ("input", "Responses")}
+
+
+_FOREIGN = {
+    CHAT: frozenset(
+        {"input", "instructions", "max_output_tokens", "output_config", "system", "text"}
+    ),
+    RESPONSES: frozenset(
+        {"max_completion_tokens", "max_tokens", "messages", "output_config", "response_format"}
+    ),
+}
+"""Parameters that belong to another endpoint or provider: the usual mistakes."""
 
 
 class BodyError(NamedTuple):
@@ -130,11 +139,12 @@ def _check_body(body: JSON, endpoint: str, model: str | None) -> LineError | Non
 
 def check_body(body: JSON, endpoint: str) -> BodyError | None:
     """Return why a request's body is answered with a 400 when it runs."""
-    model = str(body.get("model"))
-    if _REASONING.match(model) is not None:
-        problem = _check_reasoning(body)
-        if problem is not None:
-            return problem
+    if endpoint not in _FOREIGN:
+        return BodyError(f"The emulator does not answer {endpoint}.", "url", "not_emulated")
+    foreign = _FOREIGN[endpoint].intersection(body)
+    if foreign:
+        name = min(foreign)
+        return BodyError(f"Unknown parameter: '{name}'.", name, "unknown_parameter")
     field = "messages" if endpoint == CHAT else "input"
     messages = body.get(field)
     if isinstance(messages, list) and not messages:
@@ -143,12 +153,15 @@ def check_body(body: JSON, endpoint: str) -> BodyError | None:
             "but got an empty array instead."
         )
         return BodyError(message, field, "empty_array")
-    if not isinstance(messages, list) and not (endpoint == RESPONSES and isinstance(messages, str)):
+    accepted = list if endpoint == CHAT else (list, str)
+    if not isinstance(messages, accepted):
         return BodyError(f"Invalid type for '{field}': expected an array.", field, "invalid_type")
-    return _check_cap(body) or _check_format(body)
+    return _check_reasoning(body) or _check_cap(body) or _check_format(body)
 
 
 def _check_reasoning(body: JSON) -> BodyError | None:
+    if _REASONING.match(str(body.get("model"))) is None:
+        return None
     if body.get("max_tokens") is not None:
         message = (
             "Unsupported parameter: 'max_tokens' is not supported with this model. "

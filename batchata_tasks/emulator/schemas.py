@@ -7,41 +7,19 @@ each of its 100,000 requests.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias, cast
-from uuid import UUID
 
 import orjson
 
+from batchata_tasks.emulator.schema_values import SIMPLE, Draw, Generator, number, string
+
 JSON: TypeAlias = dict[str, Any]
 
-_MASK = (1 << 64) - 1
 _DEEP = 5  # recursion stops growing below this depth
 _FORMAT_HOLDERS = ("output_config", "text")
 _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What drawing from a schema raises when its parts are not what they should be."""
-
-_EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
-_PRINTABLE = "abcdefghijklmnopqrstuvwxyz"
-
-
-class Draw:
-    """A stream of numbers and texts that is fully determined by a digest."""
-
-    __slots__ = ("_state", "echo")
-
-    def __init__(self, digest: bytes) -> None:
-        self._state = int.from_bytes(digest[:8], "big")
-        self.echo = digest.hex()[:12]
-
-    def below(self, bound: int) -> int:
-        """Return the next number in `[0, bound)`."""
-        self._state = (self._state * 6364136223846793005 + 1442695040888963407) & _MASK
-        return (self._state >> 20) % bound
-
-
-Generator: TypeAlias = Callable[[Draw, int], Any]
 
 
 @lru_cache(maxsize=256)
@@ -58,10 +36,9 @@ def as_object(value: Any) -> JSON:
 
 def asked_for(body: JSON) -> JSON | None:
     """Return the schema that a request of either provider asks its answer to satisfy."""
-    forms = [as_object(as_object(body.get(name)).get("format")) for name in _FORMAT_HOLDERS]
     chat = as_object(body.get("response_format"))
-    if chat.get("type") == "json_schema":
-        forms.append({"type": "json_schema", **as_object(chat.get("json_schema"))})
+    forms = [{**as_object(chat.get("json_schema")), "type": chat.get("type")}]
+    forms += [as_object(as_object(body.get(name)).get("format")) for name in _FORMAT_HOLDERS]
     schemas = (form.get("schema") for form in forms if form.get("type") == "json_schema")
     return next((as_object(schema) for schema in schemas if schema is not None), None)
 
@@ -155,8 +132,8 @@ class _Compiler:
         if kind == "array" or "items" in schema:
             return self._array(schema, name)
         if kind in ("integer", "number"):
-            return _number(schema, whole=kind == "integer")
-        return _SIMPLE.get(str(kind)) or _string(schema, name)
+            return number(schema, whole=kind == "integer")
+        return SIMPLE.get(str(kind)) or string(schema, name)
 
     def _object(self, schema: JSON) -> Generator:
         properties: JSON = schema.get("properties", {})
@@ -205,65 +182,3 @@ def _distinct(values: list[Any], more: Callable[[], Any]) -> list[Any]:
         value = more()
         found[orjson.dumps(value)] = value
     return list(found.values())
-
-
-def _number(schema: JSON, *, whole: bool) -> Generator:
-    step: float = schema.get("multipleOf", 1 if whole else 0)
-    unit = step or 0.001
-    low: float | None = schema.get("minimum")
-    high: float | None = schema.get("maximum")
-    if "exclusiveMinimum" in schema:
-        low = schema["exclusiveMinimum"] + unit
-    if "exclusiveMaximum" in schema:
-        high = schema["exclusiveMaximum"] - unit
-    if low is None:
-        low = 0 if high is None or high > 0 else high - 1000
-    if high is None:
-        high = low + 1000
-    if whole or step:
-        first, last = -int(-low // unit), int(high // unit)
-        count = max(1, last - first + 1)
-        if whole:
-            return lambda draw, _: int((first + draw.below(count)) * unit)
-        return lambda draw, _: (first + draw.below(count)) * unit
-    width = high - low
-    return lambda draw, _: min(high, max(low, round(low + width * draw.below(10_001) / 10_000, 4)))
-
-
-def _string(schema: JSON, name: str) -> Generator:
-    form = _FORMATS.get(schema.get("format", ""))
-    if form is not None:
-        return form
-    least: int = schema.get("minLength", 0)
-    most: int | None = schema.get("maxLength")
-
-    def draw_string(draw: Draw, _: int) -> str:
-        # The echo of the digest comes first: it must survive a short maximum length.
-        text = f"{draw.echo} {name} {draw.below(1000)}"
-        if len(text) < least:
-            text += _PRINTABLE[draw.below(26)] * (least - len(text))
-        return text if most is None else text[:most]
-
-    return draw_string
-
-
-def _moment(draw: Draw) -> datetime:
-    return _EPOCH + timedelta(seconds=draw.below(200_000_000))
-
-
-_SIMPLE: dict[str, Generator] = {
-    "boolean": lambda draw, _: draw.below(2) == 1,
-    "null": lambda _draw, _depth: None,
-}
-_FORMATS: dict[str, Generator] = {
-    "date": lambda draw, _: _moment(draw).date().isoformat(),
-    "date-time": lambda draw, _: _moment(draw).isoformat().replace("+00:00", "Z"),
-    "time": lambda draw, _: _moment(draw).time().isoformat() + "Z",
-    "uuid": lambda draw, _: str(UUID(int=draw.below(1 << 40) << 64 | draw.below(1 << 40))),
-    "email": lambda draw, _: f"{draw.echo}@example.com",
-    "uri": lambda draw, _: f"https://example.com/{draw.echo}",
-    "hostname": lambda draw, _: f"{draw.echo}.example.com",
-    "ipv4": lambda draw, _: f"192.0.2.{draw.below(256)}",
-    "ipv6": lambda draw, _: f"2001:db8::{draw.below(65536):x}",
-    "duration": lambda draw, _: f"PT{draw.below(3600)}S",
-}

@@ -8,14 +8,17 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import orjson
+
 from batchata_tasks.errors import SpecError
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from batchata_tasks.chunk import Limits
-    from batchata_tasks.jobs import Answer, Job
+    from batchata_tasks.jobs import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +156,14 @@ def lines_of(path: Path) -> Iterator[bytes]:
         for line in stream:
             if line.strip():
                 yield line
+
+
+def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answer:
+    """Classify one line; one that is broken belongs to no request, so its row ends as missing."""
+    try:
+        return classify(orjson.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Answer("", Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, f"a broken result line ({error!r})"))
 
 
 def joined(parts: Iterable[str]) -> str | None:

@@ -11,13 +11,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import openai
-import orjson
 
 from batchata_tasks.chunk import Limits
 from batchata_tasks.errors import CredentialsError, SpecError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, describe
 from batchata_tasks.providers import _sdk
-from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of
+from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of, read_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -131,7 +130,7 @@ class OpenAIProvider(Provider):
 
     def answers(self, path: Path) -> Iterator[Answer]:
         for line in lines_of(path):
-            yield _answer(orjson.loads(line))
+            yield read_line(line, _answer)
 
     def cancel(self, batch_id: str) -> None:
         with _sdk.translated(_ERRORS, self.name):

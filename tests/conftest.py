@@ -1,0 +1,49 @@
+"""What all tests share: no test can reach a paid API, and one emulator serves those that need one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchata_tasks.emulator import Emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_OURS = ("ANTHROPIC_", "OPENAI_", "BATCHATA_", "PREFECT_")
+# nothing listens there: a test that forgets the emulator meets a refused connection, never a bill
+_NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Give each test an environment and folders of its own."""
+    if request.node.get_closest_marker("live"):
+        return
+    for name in [name for name in os.environ if name.startswith(_OURS)]:
+        if name != "PREFECT_API_URL" or "prefect_server" not in request.fixturenames:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", _NOWHERE)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{_NOWHERE}/v1")
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
+    monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "0.05")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "1")
+    monkeypatch.setenv("BATCHATA_PATIENCE", "5")
+
+
+@pytest.fixture(scope="session")
+def _one_emulator() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(_one_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """Return an emulator that knows nothing yet, with both SDKs pointed at it."""
+    _one_emulator.control.reset()
+    for name, value in _one_emulator.env().items():
+        monkeypatch.setenv(name, value)
+    return _one_emulator

@@ -1,0 +1,81 @@
+"""A small table, a spec over it, and ways to look at what a run left."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow.parquet as pq
+
+from batchata_tasks.emulator import Emulator, answer_text
+from batchata_tasks.pipeline import enrich
+from batchata_tasks.spec import EnrichmentSpec, parse_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.plan import Options
+    from batchata_tasks.receipt import Receipt
+
+MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["x", "y", "z"]}, "words": {"type": "array", "items": {"type": "string"}}},
+    "required": ["label", "words"],
+}
+
+
+class Table:
+    """A CSV file with the columns id, text and note, and runs of one spec over it."""
+
+    def __init__(self, folder: Path, emulator: Emulator, provider: str, rows: int = 20) -> None:
+        self.folder, self.emulator, self.provider = folder, emulator, provider
+        self.source, self.output = folder / "table.csv", folder / "out"
+        self.values = [{"id": f"k{i}", "text": f"text of row {i}", "note": f"n{i}"} for i in range(rows)]
+        self.write()
+
+    def write(self) -> None:
+        with self.source.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, ["id", "text", "note"])
+            writer.writeheader()
+            writer.writerows(self.values)
+
+    def spec(self, **changes: Any) -> EnrichmentSpec:
+        given: dict[str, Any] = {
+            "name": "table", "source": str(self.source), "key": "id", "model": MODELS[self.provider], "system": "Label it.",
+            "prompt": "{{ text }}", "response_schema": SCHEMA, "max_tokens": 200, "output": str(self.output), "columns": ["note"],
+        }
+        return parse_spec({**given, **changes})
+
+    def run(self, options: Options | None = None, **changes: Any) -> Receipt:
+        return enrich(self.spec(**changes), options)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the dataset's rows by key, having checked that every key is there once."""
+        found = pq.read_table(self.output / "data").to_pylist()
+        assert len({row["id"] for row in found}) == len(found)
+        return sorted(found, key=lambda row: row["id"])
+
+    def ledger(self) -> dict[str, Any]:
+        """Return what the provider accepted and billed."""
+        return self.emulator.control.ledger(detail=True)[self.provider]
+
+    def check_answers(self) -> None:
+        """Check that each row holds the answer to its own request, as it went over the wire."""
+        bodies = self.bodies()
+        for row in self.rows():
+            body = bodies[row["_custom_id"]]
+            value = next(v for v in self.values if v["id"] == row["id"])
+            assert value["text"] in orjson.dumps(body).decode()
+            assert row["_response"] == answer_text(self.provider, body)
+
+    def bodies(self) -> dict[str, dict[str, Any]]:
+        """Return the request bodies that were sent, by custom_id."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in (self.output / "_batchata/requests").glob("*.jsonl"):
+            if self.provider == "anthropic":
+                found |= {item["custom_id"]: item["params"] for item in orjson.loads(path.read_bytes())["requests"]}
+            else:
+                found |= {item["custom_id"]: item["body"] for item in map(orjson.loads, path.read_bytes().splitlines())}
+        return found
