@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchata_tasks.errors import BatchataError, InputError
+from batchata_tasks.jobs import as_dict
 from batchata_tasks.spec import EnrichmentSpec, load_spec
 
 if TYPE_CHECKING:
@@ -106,8 +107,9 @@ def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progre
 
     with told_to(progress):
         state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
-        receipt: dict[str, Any] = state.result(raise_on_failure=not state.name.endswith("RowsFailed"))
-        return receipt
+        if progress.receipt is None:
+            state.result()  # raises what stopped the run
+        return as_dict(progress.receipt)
 
 
 def quiet_prefect() -> None:
@@ -117,7 +119,7 @@ def quiet_prefect() -> None:
     for one run only make it slow to start.
     """
     wanted = {
-        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors become one sentence, without their tracebacks
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",

@@ -136,7 +136,9 @@ def enrich(
             _tell_plan(session)
             chunks = session.ledger.chunks(session.run_id, (*UNFINISHED, PLANNED))
             stopped = _work(session, steps, sorted(chunks, key=lambda c: c.state == PLANNED))
-            return finish(session, stopped_by_limit=stopped)
+            receipt = finish(session, stopped_by_limit=stopped)
+            site.progress.receipt = receipt.to_json()
+            return receipt
 
 
 def _land_dead_run(old: Session, steps: Steps) -> None:

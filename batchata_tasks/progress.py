@@ -6,7 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """What a run tells while it works; called from several threads."""
+    """What a run tells while it works; called from several threads.
+
+    `receipt` is None until the run has ended by itself.
+    """
+
+    receipt: dict[str, Any] | None
 
     def planning(self, rows: int) -> None:
         """So many source rows were read."""
@@ -45,6 +50,7 @@ class Lines:
 
     def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
         self._write, self._every, self._told_at = write, every, time.monotonic()
+        self.receipt: dict[str, Any] | None = None
 
     def planning(self, rows: int) -> None:
         """Tell at most every few seconds."""
@@ -74,6 +80,7 @@ class Terminal:
     """Progress as a live display: one line for the plan, one per batch that is open."""
 
     def __init__(self, console: Console) -> None:
+        self.receipt: dict[str, Any] | None = None
         self._lock = threading.Lock()
         self._head = "planning"
         self._chunks: dict[int, tuple[int, str, float]] = {}

@@ -1,0 +1,234 @@
+"""The flow on a real Prefect server: states, task runs, caching, artifacts, a deployment by a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.emulator import Emulator
+
+ROOT = Path(__file__).parents[1]
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore",
+    "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_CLI_COLORS": "false",
+}
+
+
+class Server:
+    """A Prefect server of our own: its URL, the environment to reach it, and questions to its API."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))}
+        self.env = {**kept, **QUIET, "HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "PREFECT_API_URL": self.url}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        log = (home / "server.log").open("w")
+        self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+
+    def wait(self, seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except OSError:
+                assert self.process.poll() is None, "the Prefect server did not start"
+                time.sleep(0.3)
+        raise TimeoutError
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body or {}).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def last_flow_run(self) -> dict[str, Any]:
+        return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return a flow run's task runs; the server takes them in a little later than they happen."""
+        wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+        for _ in range(40):
+            found = self.ask("task_runs/filter", wanted)
+            if any(run["name"].startswith("collect") and run["state_type"] == "COMPLETED" for run in found):
+                return found
+            time.sleep(0.5)
+        return self.ask("task_runs/filter", wanted)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a Prefect server for the module."""
+    running = Server(tmp_path_factory.mktemp("prefect"))
+    try:
+        running.wait()
+        yield running
+    finally:
+        running.process.send_signal(signal.SIGTERM)
+        running.process.wait(30)
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table for Anthropic; the layer under test is Prefect's."""
+    return Table(tmp_path, emulator, "anthropic", rows=12)
+
+
+def command_env(server: Server, table: Table) -> dict[str, str]:
+    ours = {k: v for k, v in os.environ.items() if k.startswith("BATCHATA_")}
+    return {**server.env, **table.emulator.env(), **ours, "BATCHATA_CODE_ROOTS": str(ROOT)}
+
+
+def batchata(server: Server, table: Table, *words: str, spec: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command on a spec file of the table."""
+    path = write_spec(table, spec or {})
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path), *words]
+    return subprocess.run(
+        command, env=command_env(server, table), cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+def write_spec(table: Table, changes: dict[str, Any]) -> Path:
+    path = table.folder / "spec.yaml"
+    path.write_text(yaml.safe_dump(table.spec(**changes).model_dump(mode="json", exclude_unset=True)))
+    return path
+
+
+def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
+    """One flow run, one task run per step and chunk with a name for people, and a receipt artifact."""
+    done = batchata(server, table, "--json", spec={"items_per_batch": 6})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcomes"] == {"succeeded": 12}
+    run = server.last_flow_run()
+    assert (run["state_type"], run["name"]) == ("COMPLETED", "enrich table")
+    names = sorted(task["name"] for task in server.task_runs(run["id"]))
+    steps = [f"{step} batch {n} (6 rows)" for step in ("chunk", "collect", "poll", "submit") for n in (1, 2)]
+    assert names == sorted([*steps, "plan table"])
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-table"]}}})[0]
+    assert "12 succeeded" in artifact["data"]
+    table.check_answers()
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault", "code", "state"),
+    [
+        ({}, "request_refusal", 3, ("COMPLETED", "SomeRowsFailed")),
+        ({"fail_if": {"failed_share": 0.05}}, "request_refusal", 3, ("FAILED", "Failed")),
+        ({"cost_limit_usd": 0.000001}, None, 4, ("COMPLETED", "CostLimitReached")),
+        ({"prompt": "{{ text }} {{ 1 / 0 }}"}, None, 2, ("FAILED", "Failed")),
+    ],
+    ids=["some rows failed", "failed above fail_if", "cost limit", "spec wrong"],
+)
+def test_how_a_run_ended_is_told_twice(
+    server: Server, table: Table, spec: dict[str, Any], fault: str | None, code: int, state: tuple[str, str]
+) -> None:
+    """The exit code and the Prefect state say the same; an outcome is not a failure."""
+    if fault:
+        table.emulator.control.faults(kind=fault, contains="row 4")
+    done = batchata(server, table, spec=spec)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    run = server.last_flow_run()
+    assert (run["state_type"], run["state_name"]) == state
+
+
+def test_a_killed_flow_run_is_carried_on_by_the_next(server: Server, table: Table) -> None:
+    """kill -9 while batches are out; the next flow run lands them and sends nothing twice."""
+    table.emulator.control.progress("seconds", 3600)
+    path = write_spec(table, {"items_per_batch": 4})
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
+    with subprocess.Popen(command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 60
+        while table.ledger()["batches_accepted"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        first.kill()
+    table.emulator.control.advance(7200)
+    done = batchata(server, table, "--json", spec={"items_per_batch": 4})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["continued"] is True
+    assert table.ledger()["requests_accepted"] == 12
+    assert table.ledger()["accepted_twice"]["number"] == 0
+    table.check_answers()
+
+
+def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: Table) -> None:
+    """Prefect's cache says "submitted", the ledger does not know the batch: the ledger decides."""
+    code = """
+import sys
+from batchata_tasks import pipeline, tasks
+from batchata_tasks.flow import enrich
+from batchata_tasks.spec import load_spec
+
+sent = []
+def submit_step(run_id, chunk_id):
+    sent.append(chunk_id)
+    return pipeline.submit_step(run_id, chunk_id) if len(sent) > 1 else {"chunk": chunk_id, "batch_id": "msgbatch_other"}
+
+real = tasks.pipeline
+class Shim:
+    submit_step = staticmethod(submit_step)
+    def __getattr__(self, name): return getattr(real, name)
+tasks.pipeline = Shim()
+enrich(load_spec(sys.argv[1]))
+sys.exit(0 if len(sent) == 2 else 1)
+"""
+    path = write_spec(table, {})
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], env=command_env(server, table), cwd=ROOT, capture_output=True, text=True,
+        check=False, timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert table.ledger()["requests_accepted"] == 12
+    table.check_answers()
+
+
+def test_the_deployment_runs_on_a_worker(server: Server, emulator: Emulator, tmp_path: Path) -> None:
+    """`deploy --all`, then `deployment run --watch`: a process worker enriches the packages."""
+    env = {
+        **server.env, **emulator.env(), "BATCHATA_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
+        "BATCHATA_POLL_INTERVAL": "0.2",
+    }
+
+    def prefect(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "prefect", *words]
+        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+
+    assert prefect("work-pool", "create", "local", "--type", "process").returncode == 0
+    deployed = prefect("--no-prompt", "deploy", "--all")
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--limit", "1"],
+        env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    try:
+        changes = json.dumps({"output": str(tmp_path / "out"), "limit": 30})
+        ran = prefect("deployment", "run", "enrich/package-topics", "--watch", "--param", f"overrides={changes}")
+    finally:
+        worker.terminate()
+        worker.wait(30)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    rows = pq.read_table(tmp_path / "out/data").to_pylist()
+    assert len(rows) == 30
+    assert {row["_status"] for row in rows} == {"succeeded"}
