@@ -42,7 +42,7 @@ def _tagged(value: object) -> object:  # noqa: PLR0911 - one line per type reads
         case timedelta():
             return {"$seconds": str(Decimal(value // timedelta(microseconds=1)).scaleb(-6))}
         case Decimal():
-            return {"$decimal": format(value.normalize(), "f")}
+            return {"$decimal": _plain_decimal(value)}
         case bytes():
             return {"$bytes": base64.b64encode(value).decode()}
         case UUID():
@@ -52,6 +52,14 @@ def _tagged(value: object) -> object:  # noqa: PLR0911 - one line per type reads
         case _:
             message = f"a value of type {type(value).__name__} cannot be part of a row"
             raise TypeError(message)
+
+
+def _plain_decimal(value: Decimal) -> str:
+    """Return all digits, without an exponent or trailing zeros: 1.10 and 1.1 are the same number."""
+    text = format(value, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
 
 
 _ENCODER = json.JSONEncoder(

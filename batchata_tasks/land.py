@@ -61,15 +61,16 @@ def _downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
 
 def _fetched(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
     """Download the results; again, a few times, while they hold fewer lines than the batch."""
-    folder = session.folder.responses
-    for pause in (*_SHORT_FILE_PAUSES, None):
+    folder, expected = session.folder.responses, 0 if look.error is not None else look.requests or 0
+    pauses = iter(_SHORT_FILE_PAUSES)
+    while True:
         paths = riding_out(session, lambda: session.provider.download(look, folder, chunk.id))
         lines = sum(1 for path in paths for _ in lines_of(path))
-        if look.error is not None or lines >= (look.requests or 0) or pause is None:
-            break
-        session.say(f"batch {look.batch_id}: {lines:,} result lines for {look.requests:,} requests; downloading again.")
+        pause = next(pauses, None)
+        if lines >= expected or pause is None:
+            return paths
+        session.say(f"batch {look.batch_id}: {lines:,} result lines for {expected:,} requests; downloading again.")
         session.sleep(pause)
-    return paths
 
 
 def _rejected(manifest: pa.Table) -> dict[int, Answer]:

@@ -14,7 +14,7 @@ from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import fingerprint, part
 from batchata_tasks.jobs import Job, Message
 from batchata_tasks.pricing import batch_rates
-from batchata_tasks.templates import WHOLE_ROW, RowCondition, RowTemplate
+from batchata_tasks.templates import RowCondition, RowTemplate, variables
 from batchata_tasks.tokens import input_bound
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class RequestBuilder:
 
     def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Whether `where` holds for the row."""
-        return self._where is None or self._where.holds({**row, WHOLE_ROW: row}, where)
+        return self._where is None or self._where.holds(variables(row), where)
 
     def fingerprint(self, row: Mapping[str, Any]) -> str:
         """Return the fingerprint of the row's base request."""
@@ -79,8 +79,8 @@ class RequestBuilder:
     def body(self, row: Mapping[str, Any], where: Callable[[], str]) -> bytes:
         """Return the request body as JSON; nulls render as nothing."""
         values = {name: "" if row[name] is None else row[name] for name in self.used}
-        values = {**values, WHOLE_ROW: values}
-        messages = tuple(Message(turn.role, template.render(values, where)) for turn, template in self._turns)
+        seen = variables(values)
+        messages = tuple(Message(turn.role, template.render(seen, where)) for turn, template in self._turns)
         if not any(message.content.strip() for message in messages if message.role == "user"):
             message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
             raise SourceError(message)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import UUID
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+from pydantic_core import SchemaError
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
@@ -141,7 +142,12 @@ class _Reader:
     def _refuse(self, path: str, why: str) -> SpecError:
         return SpecError(f"{self._label}: the field {path or '(root)'} {why}")
 
-    def read(self, schema: Mapping[str, Any], path: str = "", seen: frozenset[str] = frozenset()) -> Node:
+    def read(self, schema: object, path: str = "", seen: frozenset[str] = frozenset()) -> Node:
+        if not isinstance(schema, dict):
+            raise self._refuse(path, "is described by no JSON Schema object; give it a type.")
+        return self._read(as_dict(schema), path, seen)  # pyright: ignore[reportUnknownArgumentType]
+
+    def _read(self, schema: Mapping[str, Any], path: str, seen: frozenset[str]) -> Node:
         schema, seen = self._resolved(schema, path, seen)
         schema, nullable = self._without_null(schema, path)
         schema, seen = self._resolved(schema, path, seen)
@@ -202,10 +208,12 @@ class _Reader:
         return {**others[0], **rest}, len(others) < len(options)
 
     def _fields(self, schema: Mapping[str, Any], path: str, seen: frozenset[str]) -> tuple[tuple[str, Node], ...]:
-        properties = schema.get("properties")
+        properties = as_dict(schema.get("properties"))
         if not properties or schema.get("additionalProperties") not in (None, False, True):
             raise self._refuse(path, "is a map with free keys (dict); name its keys in a nested model, or use a list of pairs.")
-        required = set(schema.get("required", ()))
+        if not isinstance(names := schema.get("required", []), list):
+            raise self._refuse(path, "has a `required` that is no list of names.")
+        required = set(map(str, names))  # pyright: ignore[reportUnknownArgumentType]
         fields: list[tuple[str, Node]] = []
         for name, child in properties.items():
             node = self.read(child, f"{path}.{name}" if path else str(name), seen)
@@ -219,7 +227,7 @@ class _Reader:
             raise self._refuse(path, "is a list without an item type; name it (list[str], …).")
         return Node(
             "array", nullable, items=self.read(items, f"{path}[]", seen),  # pyright: ignore[reportUnknownArgumentType]
-            description=schema.get("description"), constraints=_constraints(schema),
+            description=schema.get("description"), constraints=_constraints(schema, "array"),
         )
 
     def _scalar(self, schema: Mapping[str, Any], nullable: bool, path: str) -> Node:  # noqa: FBT001
@@ -232,7 +240,7 @@ class _Reader:
         return Node(
             kind, nullable, format=schema.get("format") if kind == "string" else None,
             enum=tuple(values) if values is not None else None,
-            description=schema.get("description"), constraints=_constraints(schema),
+            description=schema.get("description"), constraints=_constraints(schema, kind),
         )
 
 
@@ -241,15 +249,29 @@ def _kind_of(values: list[Any]) -> str | None:
     return {"str": "string", "int": "integer", "bool": "boolean"}.get(kinds.pop()) if len(kinds) == 1 else None
 
 
-def _constraints(schema: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((key, schema[key]) for key in _CONSTRAINTS if key in schema)
+_FITTING = {
+    "string": {"minLength", "maxLength", "pattern"},
+    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+    "array": {"minItems", "maxItems"},
+}
+
+
+def _constraints(schema: Mapping[str, Any], kind: str) -> tuple[tuple[str, Any], ...]:
+    """Return the constraints that speak about this kind; JSON Schema gives others no effect."""
+    fitting = set[str]() if schema.get("format") in _FORMATS or "enum" in schema else _FITTING.get(kind, set[str]())
+    return tuple((key, schema[key]) for key in _CONSTRAINTS if key in schema and key in fitting)
 
 
 class ResponseSchema:
-    """The response model of a spec: wire schema, columns and validator."""
+    """The response model of a spec: wire schema, columns and validator.
 
-    def __init__(self, name: str, root: Node, model: type[BaseModel]) -> None:
+    A class is asked for and read by its fields' own names: aliases are its business elsewhere.
+    """
+
+    def __init__(self, name: str, root: Node, model: type[BaseModel], *, built: bool) -> None:
         self.name = name
+        self._built = built  # from JSON Schema, with made-up field names and the real ones as aliases
         self.root = root
         self.wire = root.wire()
         self.canonical = root.canonical()
@@ -259,28 +281,51 @@ class ResponseSchema:
     @classmethod
     def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
         """Read a Pydantic class; raises SpecError for what a batch cannot ask for."""
-        root = _read_root(model.model_json_schema(), label)
-        return cls(model.__name__, root, model)
+        try:
+            schema = model.model_json_schema(by_alias=False)
+        except PydanticUserError as error:
+            message = f"{label}: {model.__name__} has no JSON Schema: {error.message}"
+            raise SpecError(message) from error
+        return cls(model.__name__, _read_root(schema, label), model, built=False)
 
     @classmethod
     def from_json_schema(cls, schema: Mapping[str, Any], label: str) -> ResponseSchema:
         """Read JSON Schema; raises SpecError for what a batch cannot ask for."""
         root = _read_root(schema, label)
-        return cls(str(schema.get("title") or "Response"), root, _model(root))
+        try:
+            model = _model(root)
+        except (PydanticUserError, SchemaError, TypeError) as error:
+            message = f"{label}: the schema cannot be checked against: {' '.join(str(error).split())[:300]}"
+            raise SpecError(message) from error
+        return cls(str(schema.get("title") or "Response"), root, model, built=True)
 
     def parse(self, text: str) -> tuple[dict[str, Any] | None, str]:
         """Return the answer's columns, or None and the sentence of the first thing wrong."""
         try:
-            answer = self._model.model_validate_json(text)
+            answer = self._model.model_validate_json(text, by_alias=self._built, by_name=not self._built)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(str(step) for step in first["loc"])
             return None, f"{place or 'answer'}: {first['msg']}"
-        values = answer.model_dump(by_alias=True)
         try:
-            return {name: _plain(values.get(name)) for name, _ in self.root.fields}, ""
+            return self._fields(answer, self.root), ""
         except OverflowError as error:
             return None, str(error)
+
+
+    def _fields(self, answer: object, node: Node) -> dict[str, Any]:
+        """Return an object's fields; read from its attributes, so that no serializer changes them."""
+        named = enumerate(node.fields)
+        return {name: self._value(getattr(answer, f"field_{i}" if self._built else name), child) for i, (name, child) in named}
+
+    def _value(self, value: Any, node: Node) -> Any:
+        if value is None:
+            return None
+        if node.kind == "object":
+            return self._fields(value, node)
+        if node.items is not None:
+            return [self._value(item, node.items) for item in value]
+        return _plain(value)
 
 
 def _read_root(schema: Mapping[str, Any], label: str) -> Node:
@@ -291,8 +336,8 @@ def _read_root(schema: Mapping[str, Any], label: str) -> Node:
     return root
 
 
-def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best as a table
-    """Bring a validated value to what Arrow takes: no enums, no UUIDs, integers of 64 bits."""
+def _plain(value: Any) -> Any:
+    """Bring a validated scalar to what Arrow takes: no enums, no UUIDs, integers of 64 bits."""
     match value:
         case Enum():
             return _plain(value.value)
@@ -305,10 +350,6 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best a
             return value
         case UUID():
             return str(value)
-        case dict():
-            return {key: _plain(child) for key, child in value.items()}  # pyright: ignore[reportUnknownVariableType]
-        case list() | tuple() | set() | frozenset():
-            return [_plain(child) for child in value]  # pyright: ignore[reportUnknownVariableType]
         case date() | datetime() | time():
             return value
         case _:

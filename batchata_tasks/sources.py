@@ -6,13 +6,14 @@ Rows are numbered from 1 in the order of the source, the header of a CSV file no
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
-import orjson
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
 BATCH_ROWS = 8192
+_BLOCK_BYTES = 1 << 24  # a CSV row may not be longer; 16 MB is above what a model takes
+_DATETIME = pa.timestamp("us", tz="UTC")
 _CSV_TYPES: dict[str, pa.DataType] = {
     "str": pa.string(),
     "int": pa.int64(),
     "float": pa.float64(),
     "bool": pa.bool_(),
     "date": pa.date32(),
-    "datetime": pa.timestamp("us", tz="UTC"),
+    "datetime": _DATETIME,
     "decimal": pa.decimal128(38, 9),
 }
 
@@ -106,9 +109,7 @@ def _errors_of(url: str) -> Generator[None, None, None]:
     except FileNotFoundError:
         message = f"source: there is no file {url} (paths are relative to the folder you run in)."
         raise SourceError(message) from None
-    except (pa.ArrowException, OSError, EOFError, ValueError, ImportError) as error:
-        if isinstance(error, SourceError):
-            raise
+    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
         message = f"source: {url} cannot be read: {' '.join(str(error).split())[:500]}"
         raise SourceError(message) from error
 
@@ -120,7 +121,9 @@ def _bytes_of(url: str) -> Generator[Any, None, None]:
 
 
 def _open_csv(url: str, types: Mapping[str, str]) -> Source:
-    with _bytes_of(url) as stream, pacsv.open_csv(stream) as reader:
+    block = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
+    multiline = pacsv.ParseOptions(newlines_in_values=True)
+    with _bytes_of(url) as stream, pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader:
         names = reader.schema.names
     if missing := sorted(set(types) - set(names)):
         message = f"types: the source has no column {missing[0]!r}; it has: {', '.join(names)}."
@@ -129,15 +132,29 @@ def _open_csv(url: str, types: Mapping[str, str]) -> Source:
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         convert = pacsv.ConvertOptions(
-            column_types={name: schema.field(name).type for name in names},
+            # Arrow reads times with a zone or without, not both: text, and converted below
+            column_types={f.name: pa.string() if f.type.equals(_DATETIME) else f.type for f in schema},
             include_columns=columns,
             strings_can_be_null=False,
         )
-        parse = pacsv.ParseOptions(newlines_in_values=True)
-        with _bytes_of(url) as stream, pacsv.open_csv(stream, parse_options=parse, convert_options=convert) as reader:
-            yield from reader
+        with _bytes_of(url) as stream, pacsv.open_csv(
+            stream, read_options=block, parse_options=multiline, convert_options=convert
+        ) as reader:
+            for batch in reader:
+                yield _with_datetimes(batch, schema)
 
     return Source(url, schema, read)
+
+
+def _with_datetimes(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Read ISO 8601 texts of datetime columns; those without a zone are UTC, empty ones null."""
+    for i, name in enumerate(batch.schema.names):
+        field = schema.field(name)
+        if field.type.equals(_DATETIME):
+            moments = [datetime.fromisoformat(text) if text else None for text in batch.column(i).to_pylist()]
+            zoned = [m.replace(tzinfo=UTC) if m and m.tzinfo is None else m for m in moments]
+            batch = batch.set_column(i, field, pa.array(zoned, type=_DATETIME))
+    return batch
 
 
 def _open_jsonl(url: str) -> Source:
@@ -149,8 +166,8 @@ def _open_jsonl(url: str) -> Source:
                 found = pa.infer_type([row.get(name) for row in rows])
                 pair = [pa.schema([(name, names.get(name, pa.null()))]), pa.schema([(name, found)])]
                 names[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
-            except pa.ArrowException as error:
-                message = f"source: {url}: the column {name!r} changes its type around row {start}: {error}"
+            except (pa.ArrowException, OverflowError) as error:
+                message = f"source: {url}: the column {name!r} has values of several types, or too large ones, from row {start} on: {error}"
                 raise SourceError(message) from error
     schema = pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in names.items()])
 
@@ -172,8 +189,8 @@ def _json_blocks(url: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
             if not line.strip():
                 continue
             try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError as error:
+                row = json.loads(line)  # not orjson, which rounds integers of more than 64 bits
+            except ValueError as error:
                 message = f"source: {url} line {number} is not valid JSON: {error}"
                 raise SourceError(message) from None
             if not isinstance(row, dict):

@@ -81,7 +81,9 @@ class EnrichmentSpec(BaseModel):
     on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
     items_per_batch: int | None = Field(None, ge=1, description="Rows per batch; default: the provider's limit.")
     max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches of this run that are open at once.")
-    cost_limit_usd: float | None = Field(None, ge=0, description="Hard limit on what this run may spend, in US dollars.")
+    cost_limit_usd: float | None = Field(
+        None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit on what this run may spend, in US dollars."
+    )
     rerun_on: list[Reason] = Field(default_factory=lambda: list(REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
     max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
     fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")

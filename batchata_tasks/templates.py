@@ -35,6 +35,29 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 _ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
 
 
+class WholeRow:
+    """`row` in a template: its columns as items and attributes, and nothing else (no methods)."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def variables(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a template sees: the columns by name, and `row` unless a column has that name."""
+    return {WHOLE_ROW: WholeRow(row), **row}
+
+
 class RowTemplate:
     """A compiled template of one field of the spec.
 
@@ -64,7 +87,7 @@ class RowTemplate:
         """
         try:
             text = self._template.render(row)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             message = f"{self.field}: the template fails on {where()}: {error}"
             raise SourceError(message) from error
         if len(text) > MAX_RENDERED_CHARS:
@@ -93,14 +116,14 @@ class RowCondition:
         """
         try:
             return bool(self._expression(row))
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             message = f"where: the expression fails on {where()}: {error}"
             raise SourceError(message) from error
 
 
 def _columns_read(field: str, tree: nodes.Template, columns: list[str]) -> list[str]:
     """Name the columns that a template reads, in the source's order; refuse unknown ones."""
-    names = meta.find_undeclared_variables(tree) - set(_ENVIRONMENT.globals)
+    names = meta.find_undeclared_variables(tree) - (set(_ENVIRONMENT.globals) - set(columns))
     if WHOLE_ROW in names and WHOLE_ROW not in columns:
         names.discard(WHOLE_ROW)
         named = _named_items(tree)

@@ -154,7 +154,7 @@ def test_how_a_run_ended_is_told_twice(
 
 
 def test_a_killed_flow_run_is_carried_on_by_the_next(server: Server, table: Table) -> None:
-    """kill -9 while batches are out; the next flow run lands them and sends nothing twice."""
+    """Kill -9 while batches are out; the next flow run lands them and sends nothing twice."""
     table.emulator.control.progress("seconds", 3600)
     path = write_spec(table, {"items_per_batch": 4})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]

@@ -35,8 +35,7 @@ def job(provider: Provider, text: str, schema: ResponseSchema | None = None) -> 
 
 
 def bodies(provider: Provider, count: int, schema: ResponseSchema | None = None) -> dict[str, bytes]:
-    made = {f"{i:024}": orjson.dumps(provider.body(job(provider, f"question {i}", schema))) for i in range(count)}
-    return made
+    return {f"{i:024}": orjson.dumps(provider.body(job(provider, f"question {i}", schema))) for i in range(count)}
 
 
 def create(provider: Provider, folder: Path, made: dict[str, bytes], token: str = TOKEN) -> BatchLook:

@@ -28,7 +28,7 @@ class AnthropicBatch(Batch):
 
     provider = "anthropic"
 
-    def __init__(  # noqa: PLR0913 - what a batch is made of
+    def __init__(
         self,
         batch_id: str,
         account: str,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from starlette.applications import Starlette
 
 from batchata_tasks.emulator.anthropic import AnthropicApi
 from batchata_tasks.emulator.control import control_routes
 from batchata_tasks.emulator.openai import OpenAIApi
-from batchata_tasks.emulator.state import Shared
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.state import Shared
 
 
 def create_app(shared: Shared) -> Starlette:

@@ -32,7 +32,7 @@ _SERVER_ERROR = 500
 class ApiError(Exception):
     """A refusal that the provider's own error format carries to the client."""
 
-    def __init__(  # noqa: PLR0913 - what an error says on the wire
+    def __init__(
         self,
         status: int,
         message: str,
@@ -154,8 +154,11 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
 
 def account_of(key: str) -> str:
     """Return the account of an API key: `acct:<name>:<anything>` names it, others share one."""
-    parts = key.split(":")
-    return parts[1] if len(parts) > 2 and parts[0] == "acct" else "default"
+    match key.split(":"):
+        case ["acct", name, _, *_]:
+            return name
+        case _:
+            return "default"
 
 
 async def _answer(call: Call, name: str, style: Style, handler: Handler) -> Response:

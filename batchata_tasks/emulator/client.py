@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -71,7 +72,7 @@ class ControlClient:
             connection.request(method, f"/_emulator/{path}", body)
             response = connection.getresponse()
             answer = orjson.loads(response.read())
-            refused = response.status != 200
+            refused = response.status != HTTPStatus.OK
         finally:
             connection.close()
         if refused:

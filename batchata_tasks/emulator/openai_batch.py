@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -41,7 +42,7 @@ class OpenAIBatch(Batch):
 
     provider = "openai"
 
-    def __init__(  # noqa: PLR0913 - what a batch is made of
+    def __init__(
         self,
         account: str,
         created_at: float,
@@ -205,7 +206,7 @@ class OpenAIBatch(Batch):
 
     def _respond(self, index: int, status: int, body: JSON, kind: str | None = None) -> None:
         response = {"status_code": status, "request_id": self._unique(index), "body": body}
-        name = "output" if status < 300 else "error"
+        name = "output" if status < HTTPStatus.MULTIPLE_CHOICES else "error"
         self._write(name, index, response, None, kind)
 
     def _write(

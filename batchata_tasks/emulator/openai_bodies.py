@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _REFUSAL = "I'm sorry, I can't help with that."
 
 
-def answer_body(  # noqa: PLR0913 - what an answer is made of
+def answer_body(
     endpoint: str, unique: str, created: int, model: str, given: Answer, *, refused: bool
 ) -> JSON:
     """Return the answer of an endpoint."""

@@ -6,16 +6,20 @@ each of its 100,000 requests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import orjson
 
 from batchata_tasks.emulator.schema_values import SIMPLE, Draw, Generator, number, string
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 JSON: TypeAlias = dict[str, Any]
 
+_TOLD = re.compile(r"\b(minimum|maximum|minItems|maxItems|minLength|maxLength): (-?\d+(?:\.\d+)?)\b")
 _DEEP = 5  # recursion stops growing below this depth
 _FORMAT_HOLDERS = ("output_config", "text")
 _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -123,6 +127,7 @@ class _Compiler:
         return draw_reference
 
     def _typed(self, schema: JSON, name: str) -> Generator:
+        schema = {**_told(schema), **schema}
         kind = schema.get("type")
         if isinstance(kind, list):
             options = [{**schema, "type": one} for one in cast("list[str]", kind)]
@@ -163,6 +168,15 @@ class _Compiler:
             return _distinct(values, lambda: item(draw, depth + 1)) if unique else values
 
         return draw_array
+
+
+def _told(schema: JSON) -> JSON:
+    """Read bounds that stand in the description, as a model would: `(minimum: 0, maximum: 1)`.
+
+    Strict modes take no such keywords, so clients write them there.
+    """
+    pairs = _TOLD.findall(str(schema.get("description", "")))
+    return {key: float(value) if "." in value else int(value) for key, value in pairs}
 
 
 def _merged(left: JSON, right: JSON) -> JSON:

@@ -4,6 +4,9 @@ from typing import Any, Self
 
 from . import DataType, RecordBatch, Schema
 
+class ReadOptions:
+    def __init__(self, *, block_size: int) -> None: ...
+
 class ParseOptions:
     def __init__(self, *, newlines_in_values: bool = False) -> None: ...
 
@@ -19,5 +22,5 @@ class CSVStreamingReader:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 def open_csv(
-    source: Any, *, parse_options: ParseOptions | None = None, convert_options: ConvertOptions | None = None
+    source: Any, *, read_options: ReadOptions | None = None, parse_options: ParseOptions | None = None, convert_options: ConvertOptions | None = None
 ) -> CSVStreamingReader: ...
