@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,3 +48,11 @@ def emulator(_one_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulat
     for name, value in _one_emulator.env().items():
         monkeypatch.setenv(name, value)
     return _one_emulator
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    """Return a port of loopback that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

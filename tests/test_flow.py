@@ -13,7 +13,6 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -202,33 +201,3 @@ sys.exit(0 if len(sent) == 2 else 1)
     assert done.returncode == 0, done.stderr
     assert table.ledger()["requests_accepted"] == 12
     table.check_answers()
-
-
-def test_the_deployment_runs_on_a_worker(server: Server, emulator: Emulator, tmp_path: Path) -> None:
-    """`deploy --all`, then `deployment run --watch`: a process worker enriches the packages."""
-    env = {
-        **server.env, **emulator.env(), "BATCHATA_LEDGER_URL": f"sqlite:///{tmp_path / 'ledger.db'}",
-        "BATCHATA_POLL_INTERVAL": "0.2",
-    }
-
-    def prefect(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "prefect", *words]
-        return subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
-
-    assert prefect("work-pool", "create", "local", "--type", "process").returncode == 0
-    deployed = prefect("--no-prompt", "deploy", "--all")
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local", "--limit", "1"],
-        env=env, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )
-    try:
-        changes = json.dumps({"output": str(tmp_path / "out"), "limit": 30})
-        ran = prefect("deployment", "run", "enrich/package-topics", "--watch", "--param", f"overrides={changes}")
-    finally:
-        worker.terminate()
-        worker.wait(30)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    rows = pq.read_table(tmp_path / "out/data").to_pylist()
-    assert len(rows) == 30
-    assert {row["_status"] for row in rows} == {"succeeded"}
