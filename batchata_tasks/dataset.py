@@ -183,7 +183,7 @@ class Dataset:
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
     """Return the canonical key of every row."""
     columns = [batch.column(name).to_pylist() for name in key]
-    return [canonical(values) for values in zip(*columns, strict=True)]
+    return [canonical(list(values)) for values in zip(*columns, strict=True)]
 
 
 def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
@@ -192,7 +192,7 @@ def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
     columns = [batch.column(n).to_pylist() if n in present else [None] * batch.num_rows for n in carried]
     if not columns:
         return [b""] * batch.num_rows
-    return [digest("carried", canonical(values))[:16] for values in zip(*columns, strict=True)]
+    return [digest("carried", canonical(list(values)))[:16] for values in zip(*columns, strict=True)]
 
 
 def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:

@@ -37,15 +37,13 @@ def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
     """Bring an ended batch (or rows that were never sent) home; return rows per outcome."""
     if chunk.state == LANDED:
         return dict(commit_of(session, chunk.id).get("outcomes", {}))
-    manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
-    if chunk.batch_id is None:
-        answers, absent, otherwise = iter(()), _rejected(manifest), not_sent("")
-    else:
-        look = look_once(session, chunk.batch_id)
-        paths = _downloaded(session, chunk, look)
+    look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
+    paths = _downloaded(session, chunk, look) if look is not None else []
+    with session.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
+        manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
         answers = chain.from_iterable(session.provider.answers(path) for path in paths)
-        absent, otherwise = _unanswered(look)
-    return _land(session, chunk, manifest, answers, absent, otherwise)
+        absent, otherwise = _unanswered(look) if look is not None else (_rejected(manifest), not_sent(""))
+        return _land(session, chunk, manifest, answers, absent, otherwise)
 
 
 def _downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
@@ -103,19 +101,18 @@ def _land(
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, session.spec.key)
     superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
-    with session.landing:  # one chunk at a time changes parts
-        with dataset.part_file(dataset.data / f"part-{chunk.id}.parquet") as writer:
-            for batch in collector.rows(answers, absent, otherwise):
-                writer.write_batch(batch)
-                errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
-            report = collector.report
-            session.ledger.collect(session.lease, chunk, report.tallies, report.overhead)
-            record = _commit_record(session, chunk, enriched_at, collector, errors, superseded)
-            write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
-            session.ledger.check_lease(session.lease)  # right before the part appears
-        dataset.supersede(replaced)
-        session.ledger.land(session.lease, chunk.id, superseded)
-        write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
+    with dataset.part_file(dataset.data / f"part-{chunk.id}.parquet") as writer:
+        for batch in collector.rows(answers, absent, otherwise):
+            writer.write_batch(batch)
+            errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
+        report = collector.report
+        session.ledger.collect(session.lease, chunk, report.tallies, report.overhead)
+        record = _commit_record(session, chunk, enriched_at, collector, errors, superseded)
+        write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
+        session.ledger.check_lease(session.lease)  # right before the part appears
+    dataset.supersede(replaced)
+    session.ledger.land(session.lease, chunk.id, superseded)
+    write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
     return dict(record["outcomes"])
 
 

@@ -35,7 +35,7 @@ class RowIndex:
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-65536"):
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16384"):
             self._connection.execute(f"PRAGMA {pragma}")
         columns = ", ".join(LandedRow._fields)
         self._connection.execute(f"CREATE TABLE landed (key BLOB PRIMARY KEY, {columns}) WITHOUT ROWID")

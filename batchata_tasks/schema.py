@@ -13,11 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from uuid import UUID
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, RootModel, ValidationError, create_model
 from pydantic_core import SchemaError
 
 from batchata_tasks.errors import SpecError
@@ -51,6 +52,8 @@ _CONSTRAINTS = {
     "minItems": "min_length",
     "maxItems": "max_length",
 }
+_TEXT_FORMATS = {"email", "hostname", "ipv4", "ipv6", "uuid", "uri", "uri-reference", "json-pointer", "regex"}
+_STRICT_FORMATS = {"date", "date-time", "time", "email", "hostname", "ipv4", "ipv6", "uuid"}  # of both providers
 _HARMLESS = {"title", "description", "default", "examples", "type", "format", "enum", "const", "$defs", "deprecated"}
 _STRUCTURE = {"properties", "required", "additionalProperties", "items", "anyOf", "oneOf", "allOf", "$ref", "$schema", "$id"}
 _INT64 = 2**63
@@ -89,11 +92,12 @@ class Node:
             schema["additionalProperties"] = False
         if self.items is not None:
             schema["items"] = self.items.wire()
-        if self.format:
+        if self.format in _STRICT_FORMATS:
             schema["format"] = self.format
         if self.enum is not None:
             schema["enum"] = list(self.enum)
-        told = ", ".join(f"{key}: {value}" for key, value in self.constraints)
+        form = () if self.format is None or self.format in _STRICT_FORMATS else (("format", self.format),)
+        told = ", ".join(f"{key}: {value}" for key, value in (*form, *self.constraints))
         if text := " ".join(filter(None, (self.description, f"({told})" if told else ""))):
             schema["description"] = text
         if not self.nullable:
@@ -145,7 +149,7 @@ class _Reader:
     def read(self, schema: object, path: str = "", seen: frozenset[str] = frozenset()) -> Node:
         if not isinstance(schema, dict):
             raise self._refuse(path, "is described by no JSON Schema object; give it a type.")
-        return self._read(as_dict(schema), path, seen)  # pyright: ignore[reportUnknownArgumentType]
+        return self._read(as_dict(cast("object", schema)), path, seen)
 
     def _read(self, schema: Mapping[str, Any], path: str, seen: frozenset[str]) -> Node:
         schema, seen = self._resolved(schema, path, seen)
@@ -198,9 +202,10 @@ class _Reader:
             if len(others) != 1:  # pyright: ignore[reportUnknownArgumentType]
                 raise self._refuse(path, f"may be of several types ({kinds}); a column has one type.")
             return {**schema, "type": others[0]}, len(others) < len(kinds)  # pyright: ignore[reportUnknownArgumentType]
-        options = schema.get("anyOf", schema.get("oneOf"))
-        if options is None:
+        found = schema.get("anyOf", schema.get("oneOf"))
+        if found is None:
             return schema, False
+        options = [as_dict(option) for option in found]
         others = [option for option in options if option.get("type") != "null"]
         if len(others) != 1:
             raise self._refuse(path, "is a union of several types; a column has one type (or null).")
@@ -235,10 +240,13 @@ class _Reader:
         if values is not None and any(value is None for value in values):
             values, nullable = [value for value in values if value is not None], True
         kind: Any = schema.get("type") or _kind_of(values or [])
-        if kind is None or (values is not None and kind not in ("string", "integer", "boolean")):
+        if kind is None or (values is not None and _kind_of(values) != kind):
             raise self._refuse(path, "is an enum of mixed or unusual values; use strings or integers.")
+        form = schema.get("format") if kind == "string" else None
+        if form is not None and form not in _FORMATS and form not in _TEXT_FORMATS:
+            raise self._refuse(path, f"has the format {form!r}, which batches cannot ask for; use a plain string.")
         return Node(
-            kind, nullable, format=schema.get("format") if kind == "string" else None,
+            kind, nullable, format=form,
             enum=tuple(values) if values is not None else None,
             description=schema.get("description"), constraints=_constraints(schema, kind),
         )
@@ -315,10 +323,12 @@ class ResponseSchema:
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
         """Return an object's fields; read from its attributes, so that no serializer changes them."""
+        get = as_dict(cast("object", answer)).__getitem__ if isinstance(answer, dict) else partial(getattr, answer)
         named = enumerate(node.fields)
-        return {name: self._value(getattr(answer, f"field_{i}" if self._built else name), child) for i, (name, child) in named}
+        return {name: self._value(get(f"field_{i}" if self._built else name), child) for i, (name, child) in named}
 
     def _value(self, value: Any, node: Node) -> Any:
+        value = _unwrapped(value)
         if value is None:
             return None
         if node.kind == "object":
@@ -326,6 +336,11 @@ class ResponseSchema:
         if node.items is not None:
             return [self._value(item, node.items) for item in value]
         return _plain(value)
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return what a RootModel wraps; its JSON is that of its root."""
+    return cast("Any", value).root if isinstance(value, RootModel) else value
 
 
 def _read_root(schema: Mapping[str, Any], label: str) -> Node:

@@ -190,7 +190,7 @@ def _json_blocks(url: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
                 continue
             try:
                 row = json.loads(line)  # not orjson, which rounds integers of more than 64 bits
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 message = f"source: {url} line {number} is not valid JSON: {error}"
                 raise SourceError(message) from None
             if not isinstance(row, dict):

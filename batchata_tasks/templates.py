@@ -35,6 +35,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 _ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
 
 
+# for reading which columns a template uses: here no name of Jinja's own hides a column's
+_ANALYSIS = _Sandbox(undefined=StrictUndefined, autoescape=False)
+_ANALYSIS.globals.clear()
+
+
 class WholeRow:
     """`row` in a template: its columns as items and attributes, and nothing else (no methods)."""
 
@@ -61,7 +66,7 @@ def variables(row: Mapping[str, Any]) -> dict[str, Any]:
 class RowTemplate:
     """A compiled template of one field of the spec.
 
-    `columns` are the source columns that it reads, None standing for all of them.
+    `columns` are the source columns that it reads.
     """
 
     def __init__(self, field: str, text: str, columns: Iterable[str]) -> None:
@@ -70,14 +75,17 @@ class RowTemplate:
             raise SpecError(message)
         self.field = field
         self.text = text
+        self._constant: str | None = None
         try:
-            tree = _ENVIRONMENT.parse(text)
+            tree = _ANALYSIS.parse(text)
             self._template = _ENVIRONMENT.from_string(text)
-        except TemplateError as error:
+        except (TemplateError, RecursionError) as error:
             line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
             message = f"{field}: the template is not valid Jinja2{line}: {error}"
             raise SpecError(message) from error
         self.columns = _columns_read(field, tree, list(columns))
+        # a template without columns (most system prompts) says the same for every row
+        self._constant = None if self.columns else self.render({}, lambda: "every row")
 
     def render(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
         """Render over `row`; `where` names the row in the sentence of an error.
@@ -85,15 +93,25 @@ class RowTemplate:
         Raises:
             SourceError: the template fails on this row, or makes more than 64 million characters.
         """
+        if self._constant is not None:
+            return self._constant
         try:
-            text = self._template.render(row)
+            text = self._rendered(row, where)
         except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
             message = f"{self.field}: the template fails on {where()}: {error}"
             raise SourceError(message) from error
-        if len(text) > MAX_RENDERED_CHARS:
-            message = f"{self.field}: {where()} renders to {len(text):,} characters; the limit is {MAX_RENDERED_CHARS:,}."
-            raise SourceError(message)
         return text
+
+    def _rendered(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
+        pieces: list[str] = []
+        size = 0
+        for piece in self._template.generate(row):
+            size += len(piece)
+            if size > MAX_RENDERED_CHARS:
+                message = f"{self.field}: {where()} renders to more than {MAX_RENDERED_CHARS:,} characters, the limit."
+                raise SourceError(message)
+            pieces.append(piece)
+        return "".join(pieces)
 
 
 class RowCondition:
@@ -101,9 +119,9 @@ class RowCondition:
 
     def __init__(self, text: str, columns: Iterable[str]) -> None:
         try:
-            tree = _ENVIRONMENT.parse("{{ " + text + " }}")
+            tree = _ANALYSIS.parse("{{ " + text + " }}")
             self._expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
-        except TemplateError as error:
+        except (TemplateError, RecursionError) as error:
             message = f"where: not a valid Jinja2 expression: {error}"
             raise SpecError(message) from error
         self.columns = _columns_read("where", tree, list(columns))
@@ -126,16 +144,15 @@ def _columns_read(field: str, tree: nodes.Template, columns: list[str]) -> list[
     names = meta.find_undeclared_variables(tree) - (set(_ENVIRONMENT.globals) - set(columns))
     if WHOLE_ROW in names and WHOLE_ROW not in columns:
         names.discard(WHOLE_ROW)
-        named = _named_items(tree)
-        names |= set(columns) if named is None else named
+        names |= _named_items(field, tree)
     for name in sorted(names - set(columns)):
         message = f"{field}: the template uses {name!r}, and the source has no such column; it has: {', '.join(columns)}."
         raise SpecError(message)
     return [column for column in columns if column in names]
 
 
-def _named_items(tree: nodes.Template) -> set[str] | None:
-    """Names used as `row["name"]` or `row.name`; None when `row` is used in any other way."""
+def _named_items(field: str, tree: nodes.Template) -> set[str]:
+    """Return the names used as `row["name"]` or `row.name`; refuse any other use of `row`."""
     named: set[str] = set()
     plain = sum(1 for n in tree.find_all(nodes.Name) if n.name == WHOLE_ROW)
     for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
@@ -146,6 +163,9 @@ def _named_items(tree: nodes.Template) -> set[str] | None:
         elif isinstance(node.arg, nodes.Const):
             named.add(str(node.arg.value))
         else:
-            return None
+            continue
         plain -= 1
-    return named if plain == 0 else None
+    if plain or len(named) == 0:
+        message = f"{field}: `row` reaches single columns, as in row['any name']; name the columns that the template uses."
+        raise SpecError(message)
+    return named
