@@ -48,7 +48,7 @@ def _boundary() -> Generator[None, None, None]:
         _err.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
-        _err.print("Stopped. Batches that were sent go on at the provider; the same command lands them.", style="yellow")
+        _err.print("Stopped. Batches that were sent go on at the provider; the same command lands them.", style="yellow", soft_wrap=True)
         raise typer.Exit(130) from None
 
 

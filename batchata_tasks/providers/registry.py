@@ -16,12 +16,15 @@ _MODELS = {
 }
 
 
-def provider_types() -> dict[str, type[Provider]]:
-    """Return the adapters by name; the SDKs are imported here, not before."""
-    from batchata_tasks.providers.anthropic import AnthropicProvider  # noqa: PLC0415
+def provider_type(name: str) -> type[Provider]:
+    """Return an adapter by its name; its SDK, a second's work, is imported here and not before."""
+    if name == "anthropic":
+        from batchata_tasks.providers.anthropic import AnthropicProvider  # noqa: PLC0415
+
+        return AnthropicProvider
     from batchata_tasks.providers.openai import OpenAIProvider  # noqa: PLC0415
 
-    return {"anthropic": AnthropicProvider, "openai": OpenAIProvider}
+    return OpenAIProvider
 
 
 def provider_of(model: str, named: str | None = None) -> type[Provider]:
@@ -37,4 +40,4 @@ def provider_of(model: str, named: str | None = None) -> type[Provider]:
     if named is not None and by_name not in (None, named):
         message = f"provider: {model!r} is a model of {by_name}, not of {named}; remove `provider`, or change the model."
         raise SpecError(message)
-    return provider_types()[named or by_name or ""]
+    return provider_type(named or by_name or "")

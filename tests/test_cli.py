@@ -1,0 +1,160 @@
+"""The command line: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.table import Table
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator import Emulator
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table with a spec file beside it."""
+    made = Table(tmp_path, emulator, "openai", rows=12)
+    facts = made.spec().model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(facts))
+    return made
+
+
+def batchata(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchata_tasks.cli", *words]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, check=False, timeout=60)
+
+
+def spec_of(table: Table) -> str:
+    return str(table.folder / "spec.yaml")
+
+
+def ask(*words: str) -> Any:
+    done = batchata(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_plan_run_status_show(table: Table) -> None:
+    """The four commands in the order in which people use them, as text and as JSON."""
+    spec = spec_of(table)
+    planned = ask("plan", spec)
+    assert (planned["reasons"], planned["requests"], planned["batches"]) == ({"new": 12}, 12, 1)
+    assert float(planned["upper_bound_usd"]) > 0
+    assert "12 requests in 1 batches" in batchata("plan", spec).stdout
+    receipt = ask("run", spec, "--direct")
+    assert receipt["outcomes"] == {"succeeded": 12}
+    assert float(receipt["cost_usd"]) <= float(receipt["upper_bound_usd"])
+    (run,) = ask("status", spec)
+    assert (run["result"], len(run["batches"]), run["outcomes"]) == ("succeeded", 1, {"succeeded": 12})
+    assert "12 succeeded" in batchata("status").stdout
+    rows = ask("show", spec, "--rows", "3")
+    assert len(rows) == 3
+    assert {"id", "label", "_status"} <= rows[0].keys()
+    assert "read_parquet" in batchata("show", spec).stdout
+    assert ask("show", spec, "--failed") == []
+
+
+def test_one_json_object_and_nothing_else_on_stdout(table: Table) -> None:
+    """Progress goes to stderr, so that stdout can be piped into jq."""
+    done = batchata("run", spec_of(table), "--direct", "--json")
+    assert json.loads(done.stdout)["exit_code"] == 0
+    assert "batch 1 (12 rows): at the provider" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_a_terminal_gets_a_live_display(table: Table) -> None:
+    """On a terminal progress is drawn and wiped; the receipt stays."""
+    leader, follower = pty.openpty()
+    table.emulator.control.progress("seconds", 1)
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=follower, stdout=follower, stderr=follower) as running:
+        os.close(follower)
+        seen = b""
+        while True:
+            try:
+                block = os.read(leader, 65536)
+            except OSError:  # the terminal closes when the program has ended
+                break
+            seen += block
+    os.close(leader)
+    text = seen.decode()
+    assert running.returncode == 0, text
+    assert "at the provider" in text
+    assert "12 succeeded" in text
+
+
+def test_overrides(table: Table) -> None:
+    """`--set` and `--limit` change the spec for one run."""
+    receipt = ask("run", spec_of(table), "--direct", "--limit", "5", "--set", "items_per_batch=2", "--set", "params={seed: 7}")
+    assert (receipt["outcomes"], receipt["batches"], receipt["unsent_rows"]) == ({"succeeded": 5}, 3, 0)
+
+
+def test_failed_rows_are_shown_with_their_reason(table: Table) -> None:
+    """The receipt groups the errors; `show --failed` prints the rows."""
+    table.emulator.control.faults(kind="request_refusal", contains="row 4")
+    done = batchata("run", spec_of(table), "--direct")
+    assert done.returncode == 3
+    assert "refused:" in done.stdout
+    (row,) = ask("show", spec_of(table), "--failed")
+    assert row["id"] == "k4"
+
+
+def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
+    """SIGINT ends at once with 130 and says what goes on; the same command lands it."""
+    import signal
+    import time
+
+    table.emulator.control.progress("seconds", 3600)
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        while table.ledger()["batches_accepted"] == 0:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "the same command lands them" in errors
+    assert "Traceback" not in errors
+    table.emulator.control.advance(7200)
+    assert ask("run", spec_of(table), "--direct")["continued"] is True
+    assert table.ledger()["requests_accepted"] == 12
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "show", "emulator", "demo"])
+def test_help_has_an_example(command: str) -> None:
+    """Every command says what it does, with an example to copy."""
+    done = batchata(command, "--help")
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+
+
+def test_the_emulator_says_how_to_be_used() -> None:
+    """`batchata emulator` prints the variables to set, serves, and ends with Ctrl-C."""
+    import re
+    import signal
+    import urllib.request
+
+    command = [sys.executable, "-m", "batchata_tasks.cli", "emulator", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        head = running.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+", head)
+        assert url is not None
+        with urllib.request.urlopen(f"{url.group()}/_emulator/health", timeout=10) as answer:
+            assert answer.status == 200
+        running.send_signal(signal.SIGINT)
+        rest = running.stdout.read()
+    assert f"ANTHROPIC_BASE_URL={url.group()}/anthropic" in rest
+    assert f"OPENAI_BASE_URL={url.group()}/openai/v1" in rest
