@@ -196,7 +196,7 @@ def show(
         if as_json:
             sys.stdout.write(json.dumps(found, default=str) + "\n")
         else:
-            _out.print(rows_table(found))
+            _out.print(rows_table(loaded, found))
             _out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
 
 

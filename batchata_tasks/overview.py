@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from rich.table import Table
+from rich.text import Text
 
+from batchata_tasks.dataset import META_FIELDS
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from batchata_tasks.spec import EnrichmentSpec
 
 _RUNS = 10
+_NARROW, _WIDEST = 10, 40  # characters that a column keeps on a narrow terminal, and has at most
 
 
 def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
@@ -90,21 +94,35 @@ def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[
     return found.to_pylist()
 
 
-def rows_table(rows: list[dict[str, Any]]) -> Table | str:
-    """Return rows for a terminal: metadata beyond status, error and cost is left to other tools."""
+def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]]) -> Table | str:
+    """Return rows for a terminal: key, answers, how it ended; all else is left to other tools."""
     if not rows:
         return "No such rows."
-    shown = [name for name in rows[0] if not name.startswith("_")] + ["_status", "_error", "_cost_usd"]
-    shown = [name for name in shown if any(row[name] is not None for row in rows)]
-    table = Table(*shown, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(row[name]) for name in shown))
+    known = {*spec.carried, *META_FIELDS.names}
+    shown = [*spec.key, *(name for name in rows[0] if name not in known), "_status", "_error", "_cost_usd"]
+    shown = [name for name in shown if any(row.get(name) is not None for row in rows)]
+    table = Table(box=None, pad_edge=False)
+    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
+    for name, column in zip(shown, zip(*cells, strict=True), strict=True):
+        least = min(max(map(len, column)), _NARROW)
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=least, max_width=_WIDEST)
+    for row in cells:
+        table.add_row(*map(Text, row))
     return table
 
 
 def _cell(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return text.replace("[", r"\[") if len(text) <= 40 else text[:39].replace("[", r"\[") + "…"  # noqa: PLR2004
+    match value:
+        case None:
+            return ""
+        case list():
+            return ", ".join(map(str, cast("list[Any]", value)))
+        case float():
+            return f"{value:g}"
+        case Decimal():
+            return f"{value.normalize():f}"
+        case _:
+            return " ".join(str(value).split())
 
 
 def how_to_open(spec: EnrichmentSpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.jobs import Outcome
@@ -82,7 +83,7 @@ class Receipt:
         limit = f", limit ${self.cost_limit_usd}" if self.cost_limit_usd is not None else ""
         if self.cost_usd is None:
             return f"unknown: no batch price is known for {self.model}"
-        return f"${self.cost_usd} (at most ${self.upper_bound_usd} was reserved{limit}; prices: {self.price_source})"
+        return f"${Decimal(self.cost_usd).normalize():f} (at most ${self.upper_bound_usd} was reserved{limit}; prices: {self.price_source})"
 
 
 def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
