@@ -44,7 +44,7 @@ class Packer:
         self._requests = min(limits.requests, items_per_batch or limits.requests)
         self._bytes = limits.bytes
         self.spans: list[Span] = []
-        self._open = Span(0, 0, 0, 0)
+        self._start = self._stop = self._size = self._bound = 0
 
     def fits_alone(self, size: int) -> bool:
         """Whether a request of `size` bytes can be sent at all."""
@@ -52,16 +52,17 @@ class Packer:
 
     def add(self, size: int, bound: int) -> None:
         """Add the next request."""
-        now = self._open
-        if now.stop - now.start == self._requests or now.bytes + size > self._bytes:
-            self.spans.append(now)
-            now = Span(now.stop, now.stop, 0, 0)
-        self._open = Span(now.start, now.stop + 1, now.bytes + size, now.bound + bound)
+        if self._stop - self._start == self._requests or self._size + size > self._bytes:
+            self.finish()
+        self._stop += 1
+        self._size += size
+        self._bound += bound
 
     def finish(self) -> list[Span]:
         """Return all spans."""
-        if self._open.stop > self._open.start:
-            self.spans.append(self._open)
+        if self._stop > self._start:
+            self.spans.append(Span(self._start, self._stop, self._size, self._bound))
+            self._start, self._size, self._bound = self._stop, 0, 0
         return self.spans
 
 

@@ -37,9 +37,9 @@ def _is_flat(value: object) -> bool:
     match value:
         case dict():
             pairs = cast("dict[Any, Any]", value)
-            return all(type(v) in _AS_IT_IS for v in pairs.values()) and not any(str(k)[:1] == "$" for k in pairs)
-        case list():
-            return all(type(v) in _AS_IT_IS for v in cast("list[Any]", value))
+            return _AS_IT_IS.issuperset(map(type, pairs.values())) and not any(str(k)[:1] == "$" for k in pairs)
+        case list() | tuple():
+            return _AS_IT_IS.issuperset(map(type, cast("list[Any]", value)))
         case _:
             return False
 

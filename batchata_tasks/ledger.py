@@ -256,10 +256,12 @@ class Ledger:
             connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan)))
 
     def close_run(self, lease: Lease, run_id: str, result: str, error: str | None = None) -> None:
-        """End a run; chunks that were never sent are dropped."""
+        """End a run; chunks that were never sent are dropped, and hold no money any more."""
         with self._begin() as connection:
             self._check(connection, lease)
             unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == PLANNED)
+            held = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
+            connection.execute(delete(t.reservations).where(held))
             connection.execute(update(t.chunks).where(unsent).values(state=DROPPED, updated_at=now_us()))
             values = {"state": "closed", "result": result, "error": error, "finished_at": now_us()}
             connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, Span
-from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema, keys_of
+from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema
 from batchata_tasks.errors import SourceError, SpecError
-from batchata_tasks.fingerprint import changed, key_digest, row_id
+from batchata_tasks.fingerprint import canonical, changed, key_digest, row_id
 from batchata_tasks.jobs import ErrorCode, Outcome, describe, is_final
 from batchata_tasks.manifest import PlanWriter
 from batchata_tasks.request import RequestBuilder
@@ -152,12 +152,12 @@ class Planner:
         if len(kept) < len(rows):
             batch, rows = batch.take(pa.array(kept, pa.int64())), [rows[i] for i in kept]
         numbers = [first + i for i in kept]
-        keys = keys_of(batch, self._spec.key)
+        keys = [canonical([row[name] for name in self._spec.key]) for row in rows]
         digests = self._checked(rows, numbers, keys)
         picked: dict[PlanWriter, tuple[list[int], list[dict[str, Any]], list[bytes]]] = {
             writer: ([], [], []) for writer in (plan, local)
         }
-        carried = carried_digests(batch, self._table.dataset.carried)
+        carried = carried_digests(batch, self._table.dataset.carried) if self._index.landed_rows else [b""] * len(rows)
         for i, row in enumerate(rows):
             planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
             if planned is not None:

@@ -17,6 +17,7 @@ import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from batchata_tasks.errors import SourceError
 
@@ -211,8 +212,15 @@ def _open_parquet(url: str) -> Source:
     dataset = pads.dataset(path, filesystem=filesystem, format="parquet")
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        # little read-ahead: memory stays flat however wide the row groups are
-        scanner = dataset.scanner(columns=columns, batch_size=BATCH_ROWS, batch_readahead=2, fragment_readahead=1)
-        yield from scanner.to_batches()
+        wanted = [dataset.schema.field(name) for name in columns]
+        for fragment in dataset.get_fragments():
+            found = fragment.physical_schema
+            if all(f.name in found.names and found.field(f.name).type.equals(f.type) for f in wanted):
+                # a scanner would hold whole row groups, and writers put a million rows into one
+                with filesystem.open(fragment.path, "rb") as stream, pq.ParquetFile(stream, buffer_size=1 << 20) as file:
+                    for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
+                        yield batch.select(columns)
+            else:
+                yield from fragment.to_batches(schema=dataset.schema, columns=columns, batch_size=BATCH_ROWS)
 
     return Source(url, dataset.schema, read)

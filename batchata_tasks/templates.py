@@ -79,6 +79,8 @@ class RowTemplate:
         try:
             tree = _ANALYSIS.parse(text)
             self._template = _ENVIRONMENT.from_string(text)
+            # a chain of mappings otherwise, which Jinja copies for every row
+            self._template.globals = dict(self._template.globals)
         except (TemplateError, RecursionError) as error:
             line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
             message = f"{field}: the template is not valid Jinja2{line}: {error}"

@@ -4,14 +4,14 @@ from typing import Any
 from . import RecordBatch, Schema, Table
 from .compute import Expression
 
-class Scanner:
-    def to_batches(self) -> Iterator[RecordBatch]: ...
+class Fragment:
+    path: str
+    physical_schema: Schema
+    def to_batches(self, *, schema: Schema, columns: Sequence[str], batch_size: int) -> Iterator[RecordBatch]: ...
 
 class Dataset:
     schema: Schema
-    def scanner(
-        self, *, columns: Sequence[str], batch_size: int, batch_readahead: int, fragment_readahead: int
-    ) -> Scanner: ...
+    def get_fragments(self) -> Iterator[Fragment]: ...
     def head(self, num_rows: int, *, filter: Expression | None = None) -> Table: ...
 
 def dataset(source: Any, *, filesystem: Any = None, format: str | None = None) -> Dataset: ...
