@@ -281,6 +281,14 @@ class Ledger:
         with self._begin() as connection:
             return [_chunk(row) for row in connection.execute(query)]
 
+    def place_of(self, chunk: Chunk) -> int:
+        """Return a chunk's place among the run's, from 1; rows that are not sent come last."""
+        earlier = (t.chunks.c.kind == "batch") & ((t.chunks.c.round < chunk.round) | (t.chunks.c.start < chunk.start))
+        before = earlier if chunk.kind == "batch" else t.chunks.c.id != chunk.id
+        query = select(func.count()).select_from(t.chunks).where(t.chunks.c.run_id == chunk.run_id, before)
+        with self._begin() as connection:
+            return 1 + int(connection.execute(query).scalar_one())
+
     def unfinished_chunks(self, dataset_id: str, but_run: str) -> list[Chunk]:
         """Return chunks of other runs whose rows are in flight or unlanded."""
         query = select(t.chunks).where(

@@ -178,14 +178,13 @@ def _work(session: Session, steps: Steps, chunks: list[Chunk]) -> bool:
 
 def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
     """Ask the guard; return (verdict, what to send, what stays in the queue)."""
-    planned = session.ledger.chunks(session.run_id)
-    total = sum(c.rows for c in planned)
-    verdict, head = guard(session.ledger, session.lease, chunk, session.limit, total, _columns_of(session))
+    planned = session.plan().requests
+    verdict, head = guard(session.ledger, session.lease, chunk, session.limit, planned, _columns_of(session))
     if verdict is not Verdict.SEND:
         return verdict, chunk, [chunk]
     if head.stop == chunk.stop:
         return verdict, head, []
-    return verdict, head, [c for c in session.ledger.chunks(session.run_id, (PLANNED,)) if c.start == head.stop and c.kind == head.kind]
+    return verdict, head, [session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind))]
 
 
 def _columns_of(session: Session) -> Callable[[Chunk], tuple[list[int], list[int]]]:
@@ -223,18 +222,13 @@ class _Lanes:
     def wait_for_one(self) -> None:
         """Wait for a chunk to arrive; raises what stopped it."""
         done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
-        self._raise_first(done)
+        for future in done:
+            future.result()
 
     def wait_for_all(self) -> None:
-        """Wait for every chunk; raises the first error only once the others have arrived."""
-        done, self._running = wait(self._running)
-        self._raise_first(done)
-
-    def _raise_first(self, done: set[Future[None]]) -> None:
-        for error in filter(None, (future.exception() for future in done)):
-            rest, self._running = wait(self._running)
-            del rest
-            raise error
+        """Wait for every chunk to arrive; raises what stopped one, without waiting for the others."""
+        while self._running:
+            self.wait_for_one()
 
     def _travel(self, chunk: Chunk) -> None:
         run_id, steps = self._session.run_id, self._steps

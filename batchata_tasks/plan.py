@@ -8,6 +8,7 @@ sent before it has ended, so that a double key in the last row costs nothing.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, Span
 from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema
-from batchata_tasks.errors import SourceError, SpecError
+from batchata_tasks.errors import SourceError, SpecError, StorageError
 from batchata_tasks.fingerprint import canonical, changed, key_digest, row_id
 from batchata_tasks.jobs import ErrorCode, Outcome, describe, is_final
 from batchata_tasks.manifest import PlanWriter
 from batchata_tasks.request import RequestBuilder
 from batchata_tasks.rowindex import LandedRow, RowIndex
 from batchata_tasks.sources import Source, open_source
+from batchata_tasks.storage import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -116,7 +118,8 @@ class Planner:
             SourceError: a row cannot be used; it is named, with the remedy.
         """
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        with storage_errors("planning"):
+            self._folder.mkdir(parents=True)
         table, fields = self._table, pa.schema([self._table.source.schema.field(n) for n in self._spec.carried])
         self._index = RowIndex(self._folder / "index.db")
         try:
@@ -127,6 +130,9 @@ class Planner:
                 for batch in table.source.batches(columns):
                     self._batch(batch, plan, local)
                     self._progress(self.summary.source_rows)
+        except sqlite3.Error as error:
+            message = f"planning: the storage refused the scratch index in {self._folder}: {error}. Nothing is lost."
+            raise StorageError(message) from error
         finally:
             self._index.close()
             (self._folder / "index.db").unlink(missing_ok=True)

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
 
 def look_once(desk: Desk, batch_id: str) -> BatchLook:
-    """Look at a batch and write down what was seen."""
-    look = riding_out(desk, lambda: desk.provider.look(batch_id))
+    """Look at a batch and write down what was seen.
+
+    Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
+    ten times as patient as sending.
+    """
+    look = riding_out(desk, lambda: desk.provider.look(batch_id), times=10)
     desk.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
     return look
 

@@ -105,7 +105,7 @@ class Session:
 
     def number_of(self, chunk: Chunk) -> int:
         """Return a chunk's place among the run's, from 1."""
-        return 1 + [found.id for found in self.ledger.chunks(self.run_id)].index(chunk.id)
+        return self.ledger.place_of(chunk)
 
     def sleep(self, seconds: float) -> None:
         """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
@@ -225,7 +225,7 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
     """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
     spec, table, ledger = ready.spec, ready.table, site.ledger
     dead = ledger.open_run(site.lease.dataset_id)
-    if dead is not None and dead.state == "open" and dead.spec_digest == ready.record["spec_digest"]:
+    if dead is not None and _may_go_on(site, dead, ready):
         return Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
     if dead is not None:  # it died while planning: nothing was sent
         site.folder.drop_run_folder(dead.id)
@@ -235,7 +235,9 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
         "cost_limit": pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None,
         "price_source": table.builder.rates.source if table.builder.rates is not None else None,
     }
-    return Session(site, ledger.begin_run(site.lease, values), spec, table.schema, ready.provider, table=table)
+    run_id = ledger.begin_run(site.lease, values)
+    site.folder.sweep()
+    return Session(site, run_id, spec, table.schema, ready.provider, table=table)
 
 
 def dead_run(site: Site, ready: Ready) -> Session | None:
@@ -244,9 +246,15 @@ def dead_run(site: Site, ready: Ready) -> Session | None:
     Its rows land under its own spec and response model, as the ledger keeps them.
     """
     dead = site.ledger.open_run(site.lease.dataset_id)
-    if dead is None or dead.state != "open" or dead.spec_digest == ready.record["spec_digest"]:
+    if dead is None or dead.state != "open" or _may_go_on(site, dead, ready):
         return None
     return _restored(site, dead)
+
+
+def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
+    """Whether a dead run is carried on: the same spec, and its plan is still there."""
+    same = dead.state == "open" and dead.spec_digest == ready.record["spec_digest"]
+    return same and site.folder.run_folder(dead.id).is_dir()
 
 
 def _restored(site: Site, run: Row[Any]) -> Session:

@@ -100,6 +100,14 @@ class DatasetFolder:
         """Return the folder of a run's plan."""
         return self.runs / run_id
 
+    def sweep(self) -> None:
+        """Delete what dead runs left half-written: plans, and files that were never renamed."""
+        shutil.rmtree(self.runs, ignore_errors=True)
+        with storage_errors("output"):
+            self.runs.mkdir(exist_ok=True)
+            for path in self.own.rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
     def drop_run_folder(self, run_id: str) -> None:
         """Delete a run's plan: the run ended, or its planning never did."""
         shutil.rmtree(self.run_folder(run_id), ignore_errors=True)

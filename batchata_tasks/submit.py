@@ -9,10 +9,11 @@ sent again only when complete listings show nothing until `BATCHATA_UNCLEAR_GRAC
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchata_tasks.errors import CredentialsError, LeaseError, TerminalError, TransientError, UnclearError
-from batchata_tasks.ledger import Chunk, Intent, now_us
+from batchata_tasks.ledger import UNCLEAR, Chunk, Intent, now_us
 from batchata_tasks.storage import write_json
 
 if TYPE_CHECKING:
@@ -73,31 +74,37 @@ def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str:
         LeaseError: the dataset went to another run; nothing was sent.
     """
     account = desk.provider.account(desk.ledger.id)
-    if chunk.state == "unclear" and (found := _resolve(desk, chunk)) is not None:
-        return _adopt(desk, chunk, found, account)
-    file_id = riding_out(desk, lambda: desk.provider.upload(request_file))
-    return riding_out(desk, lambda: _send(desk, chunk, request_file, file_id, account))
+    unclear, file_id = chunk.state == UNCLEAR, None
+    while True:
+        if unclear and (found := _resolve(desk, chunk)) is not None:
+            desk.say(f"batch {found.batch_id} was accepted after all: adopted.")
+            look = found
+            break
+        try:
+            file_id = file_id or riding_out(desk, lambda: desk.provider.upload(request_file))
+            look = riding_out(desk, partial(_send, desk, chunk, request_file, file_id, account))
+            break
+        except UnclearError as error:
+            desk.say(f"{error} Looking it up before anything is sent again.")
+            unclear = True
+    desk.ledger.record_batch(chunk, look.batch_id, account, look.status)
+    return look.batch_id
 
 
-def _send(desk: Desk, chunk: Chunk, request_file: Path, file_id: str | None, account: str) -> str:
-    intent = Intent(chunk.id, account, chunk.rows, desk.lease.fence, now_us(), file_id)
-    _write_intent(desk, chunk, intent)
-    while not desk.ledger.record_intent(desk.lease, intent):
+def _send(desk: Desk, chunk: Chunk, request_file: Path, file_id: str | None, account: str) -> BatchLook:
+    """Write the intent and send, once. An UnclearError leaves the intent standing."""
+    while True:
+        intent = Intent(chunk.id, account, chunk.rows, desk.lease.fence, now_us(), file_id)
+        _write_intent(desk, chunk, intent)
+        if desk.ledger.record_intent(desk.lease, intent):
+            break
         desk.sleep(0.2)  # a create of equal size is in doubt: the two could not be told apart
     _still_fresh(desk, intent)
     try:
-        look = desk.provider.create(request_file, file_id, chunk.id)
-    except UnclearError as error:
-        desk.say(f"{error} Looking it up before anything is sent again.")
-        found = _resolve(desk, chunk)
-        if found is None:
-            return _send(desk, chunk, request_file, file_id, account)
-        return _adopt(desk, chunk, found, account)
+        return desk.provider.create(request_file, file_id, chunk.id)
     except (TransientError, TerminalError, CredentialsError):
         desk.ledger.withdraw_intent(chunk.id)  # refused for certain; anything else leaves it unclear
         raise
-    desk.ledger.record_batch(chunk, look.batch_id, account, look.status)
-    return look.batch_id
 
 
 def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
@@ -118,12 +125,6 @@ def _still_fresh(desk: Desk, intent: Intent) -> None:
         desk.ledger.withdraw_intent(intent.chunk_id)
         message = "this run was stopped for too long between its intent and the create, so nothing was sent; start it again."
         raise LeaseError(message)
-
-
-def _adopt(desk: Desk, chunk: Chunk, look: BatchLook, account: str) -> str:
-    desk.say(f"batch {look.batch_id} was accepted after all: adopted.")
-    desk.ledger.record_batch(chunk, look.batch_id, account, look.status)
-    return look.batch_id
 
 
 def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
@@ -169,9 +170,9 @@ def _candidates(desk: Desk, intent: Intent, since: float, strangers: set[str]) -
     return None, undecided
 
 
-def riding_out(desk: Desk, call: Callable[[], T]) -> T:
-    """Call until it goes through or `BATCHATA_PATIENCE` is used up; only for TransientErrors."""
-    deadline = time.monotonic() + desk.settings.patience
+def riding_out(desk: Desk, call: Callable[[], T], times: int = 1) -> T:
+    """Call until it goes through; TransientErrors are ridden out for `times` the set patience."""
+    deadline = time.monotonic() + desk.settings.patience * times
     wait = 0.5
     while True:
         try:
@@ -180,6 +181,6 @@ def riding_out(desk: Desk, call: Callable[[], T]) -> T:
             pause = max(error.retry_after or 0, wait)
             if time.monotonic() + pause > deadline:
                 raise
-            desk.say(f"{error} Trying again in {pause:.0f} s.")
+            desk.say(f"{error} Trying again in {pause:.1f} s.")
             desk.sleep(pause)
             wait = min(wait * 2, 30.0)
