@@ -33,7 +33,9 @@ def guard(
     ledger: Ledger, lease: Lease, chunk: Chunk, limit: int | None, planned_rows: int,
     columns: Callable[[Chunk], tuple[list[int], list[int]]],
 ) -> tuple[Verdict, Chunk]:
-    """Reserve a chunk's bound, or the bound of its first rows; return what may be sent now.
+    """Reserve a chunk's bound, or the bound of its first rows; return the chunk that is next.
+
+    It may be cut from the one given: the rest then stands in the ledger as a chunk of its own.
 
     `columns` gives the bounds (picodollars) and sizes (bytes) of a chunk's rows.
     """
@@ -51,6 +53,7 @@ def guard(
             bytes=chunk.bytes - size, bound=(chunk.bound or 0) - bound,
         )
         ledger.split_chunk(lease, chunk, head, tail)
+        chunk = head  # what stands in the ledger now, whether or not its money can be had
         if ledger.reserve(lease, head, limit) is None:
             return Verdict.SEND, head
     _, in_flight = ledger.money(chunk.run_id)

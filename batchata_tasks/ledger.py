@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from batchata_tasks import tables as t
-from batchata_tasks.errors import LeaseError, LedgerError
+from batchata_tasks.errors import LeaseError, LedgerError, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping
@@ -122,8 +122,12 @@ class Ledger:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             arguments = {"timeout": 60, "check_same_thread": False} if self.is_sqlite else {}
             self._engine = create_engine(parsed, connect_args=arguments, poolclass=QueuePool)
-        except (ArgumentError, OSError, ImportError) as error:
-            message = f"BATCHATA_LEDGER_URL: the ledger cannot be opened: {type(error).__name__}."
+        except (ArgumentError, ImportError) as error:
+            what = f"there is no module {error.name}" if isinstance(error, ImportError) else "it is no URL of a known database"
+            message = f"BATCHATA_LEDGER_URL: {what}; write it as sqlite:////folder/ledger.db or postgresql+psycopg://user@host/name."
+            raise SpecError(message) from None
+        except OSError as error:
+            message = f"BATCHATA_LEDGER_URL: the ledger cannot be opened: {error.strerror}."
             raise LedgerError(message) from error
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
@@ -283,7 +287,9 @@ class Ledger:
 
     def place_of(self, chunk: Chunk) -> int:
         """Return a chunk's place among the run's, from 1; rows that are not sent come last."""
-        earlier = (t.chunks.c.kind == "batch") & ((t.chunks.c.round < chunk.round) | (t.chunks.c.start < chunk.start))
+        earlier = (t.chunks.c.kind == "batch") & (
+            (t.chunks.c.round < chunk.round) | ((t.chunks.c.round == chunk.round) & (t.chunks.c.start < chunk.start))
+        )
         before = earlier if chunk.kind == "batch" else t.chunks.c.id != chunk.id
         query = select(func.count()).select_from(t.chunks).where(t.chunks.c.run_id == chunk.run_id, before)
         with self._begin() as connection:

@@ -177,14 +177,13 @@ def _work(session: Session, steps: Steps, chunks: list[Chunk]) -> bool:
 
 
 def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
-    """Ask the guard; return (verdict, what to send, what stays in the queue)."""
+    """Ask the guard; return (verdict, the chunk that is next, what goes back to the queue)."""
     planned = session.plan().requests
     verdict, head = guard(session.ledger, session.lease, chunk, session.limit, planned, _columns_of(session))
-    if verdict is not Verdict.SEND:
-        return verdict, chunk, [chunk]
-    if head.stop == chunk.stop:
-        return verdict, head, []
-    return verdict, head, [session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind))]
+    rest: list[Chunk] = []
+    if head.stop != chunk.stop:
+        rest.append(session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)))
+    return verdict, head, rest if verdict is Verdict.SEND else [*rest, head]
 
 
 def _columns_of(session: Session) -> Callable[[Chunk], tuple[list[int], list[int]]]:

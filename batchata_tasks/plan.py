@@ -8,7 +8,6 @@ sent before it has ended, so that a double key in the last row costs nothing.
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,12 @@ import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, Span
 from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema
-from batchata_tasks.errors import SourceError, SpecError, StorageError
+from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import canonical, changed, key_digest, row_id
 from batchata_tasks.jobs import ErrorCode, Outcome, describe, is_final
 from batchata_tasks.manifest import PlanWriter
 from batchata_tasks.request import RequestBuilder
-from batchata_tasks.rowindex import LandedRow, RowIndex
+from batchata_tasks.rowindex import LandedRow, scratch_index
 from batchata_tasks.sources import Source, open_source
 from batchata_tasks.storage import storage_errors
 
@@ -78,7 +77,9 @@ def prepare(spec: EnrichmentSpec, provider: Provider, data: Path, roots: Iterabl
     """
     schema = spec.schema_of_answers(roots)
     source = open_source(spec.source, spec.types)
-    columns = source.schema.names
+    if not (columns := source.schema.names):
+        message = f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
+        raise SourceError(message)
     for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
         if missing := [name for name in names if name not in columns]:
             message = f"{field_name}: the source has no column {missing[0]!r}; it has: {', '.join(columns)}."
@@ -121,8 +122,7 @@ class Planner:
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
         table, fields = self._table, pa.schema([self._table.source.schema.field(n) for n in self._spec.carried])
-        self._index = RowIndex(self._folder / "index.db")
-        try:
+        with scratch_index(self._folder / "index.db") as self._index:
             self._index.add_landed(table.dataset.landed())
             self._index.add_in_flight(in_flight)
             columns = self._builder.columns_needed(table.source.schema.names)
@@ -130,12 +130,6 @@ class Planner:
                 for batch in table.source.batches(columns):
                     self._batch(batch, plan, local)
                     self._progress(self.summary.source_rows)
-        except sqlite3.Error as error:
-            message = f"planning: the storage refused the scratch index in {self._folder}: {error}. Nothing is lost."
-            raise StorageError(message) from error
-        finally:
-            self._index.close()
-            (self._folder / "index.db").unlink(missing_ok=True)
         return self._finish()
 
     def _finish(self) -> list[Span]:
@@ -151,7 +145,7 @@ class Planner:
     def _batch(self, batch: pa.RecordBatch, plan: PlanWriter, local: PlanWriter) -> None:
         first = self.summary.source_rows + 1
         self.summary.source_rows += batch.num_rows
-        values = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+        values = {name: _values(batch, name, first) for name in batch.schema.names}
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
         kept = [i for i, row in enumerate(rows) if self._builder.keeps(row, self._namer(row, first + i))]
         self.summary.filtered += len(rows) - len(kept)
@@ -260,6 +254,16 @@ class Planner:
                 return reason
         self.summary.not_asked += 1
         return None
+
+
+def _values(batch: pa.RecordBatch, name: str, first: int) -> list[Any]:
+    """Return a column in Python values, which cannot be all that Arrow can."""
+    try:
+        return batch.column(name).to_pylist()
+    except (ValueError, OverflowError) as error:
+        last = first + batch.num_rows - 1
+        message = f"source: the column {name!r} holds a value that cannot be used, in rows {first} to {last}: {error}; mend it."
+        raise SourceError(message) from error
 
 
 def _system_fields(request_id: str, found: str, landed: LandedRow | None) -> dict[str, Any]:

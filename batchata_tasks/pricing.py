@@ -40,8 +40,10 @@ def dollars(pico: int | None) -> str:
     if pico is None:
         return "unknown"
     amount = usd(pico)
-    if amount == 0 or abs(amount) >= 1:
+    if amount == 0 or abs(amount) >= Decimal("0.9999"):
         return f"${amount:,.2f}"
+    if abs(amount) < Decimal("0.000001"):
+        return f"${amount.normalize():f}"
     return f"${amount:.4f}" if abs(amount) >= Decimal("0.01") else f"${amount:.6f}"
 
 

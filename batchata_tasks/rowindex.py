@@ -7,10 +7,13 @@ dataset hold for it? It is scratch: made anew for each plan and deleted with it.
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
+from batchata_tasks.errors import StorageError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Generator, Iterable
     from pathlib import Path
 
 
@@ -28,6 +31,23 @@ class LandedRow(NamedTuple):
     cost: int | None  # picodollars
     carried: bytes  # digest of the carried columns
     enriched_at: int  # microseconds since 1970
+
+
+@contextmanager
+def scratch_index(path: Path) -> Generator[RowIndex, None, None]:
+    """Open an index, and delete it when the block ends.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    try:
+        with closing(RowIndex(path)) as index:
+            yield index
+    except sqlite3.Error as error:
+        message = f"planning: the storage refused the scratch index: {error}. Nothing is lost: mend it and start again."
+        raise StorageError(message) from error
+    finally:
+        path.unlink(missing_ok=True)
 
 
 class RowIndex:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from uuid import UUID
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, RootModel, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, RootModel, TypeAdapter, ValidationError, create_model
 from pydantic_core import SchemaError
 
 from batchata_tasks.errors import SpecError
@@ -146,25 +146,25 @@ class _Reader:
     def _refuse(self, path: str, why: str) -> SpecError:
         return SpecError(f"{self._label}: the field {path or '(root)'} {why}")
 
-    def read(self, schema: object, path: str = "", seen: frozenset[str] = frozenset()) -> Node:
+    def read(self, schema: object, path: str = "", seen: frozenset[str] = frozenset(), depth: int = 0) -> Node:
         if not isinstance(schema, dict):
             raise self._refuse(path, "is described by no JSON Schema object; give it a type.")
-        return self._read(as_dict(cast("object", schema)), path, seen)
+        return self._read(as_dict(cast("object", schema)), path, seen, depth)
 
-    def _read(self, schema: Mapping[str, Any], path: str, seen: frozenset[str]) -> Node:
+    def _read(self, schema: Mapping[str, Any], path: str, seen: frozenset[str], depth: int) -> Node:
         schema, seen = self._resolved(schema, path, seen)
         schema, nullable = self._without_null(schema, path)
         schema, seen = self._resolved(schema, path, seen)
         for keyword in sorted(set(schema) - _HARMLESS - _STRUCTURE - set(_CONSTRAINTS)):
             raise self._refuse(path, f"uses the JSON Schema keyword {keyword!r}, which batches cannot ask for.")
-        if path.count(".") >= MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise self._refuse(path, f"is nested more than {MAX_DEPTH} levels deep.")
         description = schema.get("description") if path else None
         match schema.get("type"):
             case "object":
-                return Node("object", nullable, fields=self._fields(schema, path, seen), description=description)
+                return Node("object", nullable, fields=self._fields(schema, path, seen, depth), description=description)
             case "array":
-                return self._array(schema, nullable, path, seen)
+                return self._array(schema, nullable, path, seen, depth)
             case "string" | "integer" | "number" | "boolean":
                 return self._scalar(schema, nullable, path)
             case None if "enum" in schema or "const" in schema:
@@ -212,7 +212,7 @@ class _Reader:
         rest = {k: v for k, v in schema.items() if k not in ("anyOf", "oneOf")}
         return {**others[0], **rest}, len(others) < len(options)
 
-    def _fields(self, schema: Mapping[str, Any], path: str, seen: frozenset[str]) -> tuple[tuple[str, Node], ...]:
+    def _fields(self, schema: Mapping[str, Any], path: str, seen: frozenset[str], depth: int) -> tuple[tuple[str, Node], ...]:
         properties = as_dict(schema.get("properties"))
         if not properties or schema.get("additionalProperties") not in (None, False, True):
             raise self._refuse(path, "is a map with free keys (dict); name its keys in a nested model, or use a list of pairs.")
@@ -221,17 +221,17 @@ class _Reader:
         required = set(map(str, names))  # pyright: ignore[reportUnknownArgumentType]
         fields: list[tuple[str, Node]] = []
         for name, child in properties.items():
-            node = self.read(child, f"{path}.{name}" if path else str(name), seen)
+            node = self.read(child, f"{path}.{name}" if path else str(name), seen, depth + 1)
             if name not in required and "default" not in child and not node.nullable:
                 node = replace(node, nullable=True)
             fields.append((str(name), node))
         return tuple(fields)
 
-    def _array(self, schema: Mapping[str, Any], nullable: bool, path: str, seen: frozenset[str]) -> Node:  # noqa: FBT001
+    def _array(self, schema: Mapping[str, Any], nullable: bool, path: str, seen: frozenset[str], depth: int) -> Node:  # noqa: FBT001
         if not isinstance(items := schema.get("items"), dict):
             raise self._refuse(path, "is a list without an item type; name it (list[str], …).")
         return Node(
-            "array", nullable, items=self.read(items, f"{path}[]", seen),  # pyright: ignore[reportUnknownArgumentType]
+            "array", nullable, items=self.read(items, f"{path}[]", seen, depth),  # pyright: ignore[reportUnknownArgumentType]
             description=schema.get("description"), constraints=_constraints(schema, "array"),
         )
 
@@ -245,11 +245,18 @@ class _Reader:
         form = schema.get("format") if kind == "string" else None
         if form is not None and form not in _FORMATS and form not in _TEXT_FORMATS:
             raise self._refuse(path, f"has the format {form!r}, which batches cannot ask for; use a plain string.")
-        return Node(
+        node = Node(
             kind, nullable, format=form,
             enum=tuple(values) if values is not None else None,
             description=schema.get("description"), constraints=_constraints(schema, kind),
         )
+        if node.constraints:
+            try:
+                TypeAdapter(node.python())
+            except (PydanticUserError, SchemaError, TypeError) as error:
+                told = ", ".join(f"{key}: {value}" for key, value in node.constraints)
+                raise self._refuse(path, f"has a constraint that cannot be checked ({told}): mend or remove it.") from error
+        return node
 
 
 def _kind_of(values: list[Any]) -> str | None:

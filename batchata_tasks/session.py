@@ -175,12 +175,6 @@ def adopt_folder(folder: DatasetFolder, ledger: Ledger) -> str:
             "set BATCHATA_LEDGER_URL to that ledger, or name another `output`."
         )
         raise LedgerError(message)
-    if owner is None and any(folder.data.glob("*.parquet")):
-        message = (
-            f"output: {folder.data} holds Parquet files that no run of this program wrote (there is no "
-            "_batchata/owner.json); name an empty folder."
-        )
-        raise LedgerError(message)
     dataset_id = ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
     if owner is None:
         folder.write_owner(dataset_id, ledger.id)
@@ -217,7 +211,9 @@ def make_ready(spec: EnrichmentSpec, settings: Settings) -> Ready:
         InputError: with the field and the remedy.
     """
     provider = provider_of(spec.model, spec.provider)()
-    table = prepare(spec, provider, DatasetFolder(spec.output).data, settings.roots())
+    folder = DatasetFolder(spec.output)
+    folder.check()
+    table = prepare(spec, provider, folder.data, settings.roots())
     return Ready(spec, provider, table, _record(spec, table))
 
 

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batchata_tasks.errors import SpecError
 
 
 def default_ledger_url() -> str:
@@ -19,6 +21,15 @@ class Settings(BaseSettings):
     """What an operator may set; credentials are not here but in the SDKs' own variables."""
 
     model_config = SettingsConfigDict(env_prefix="BATCHATA_", frozen=True)
+
+    def __init__(self, **values: object) -> None:
+        """Read the environment; raises SpecError naming the variable that is wrong."""
+        try:
+            super().__init__(**values)  # pyright: ignore[reportArgumentType]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; mend or unset the variable."
+            raise SpecError(message) from None
 
     ledger_url: str = Field(
         default_factory=default_ledger_url, repr=False,

@@ -7,6 +7,7 @@ Rows are numbered from 1 in the order of the source, the header of a CSV file no
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,6 +111,8 @@ def _errors_of(url: str) -> Generator[None, None, None]:
     except FileNotFoundError:
         message = f"source: there is no file {url} (paths are relative to the folder you run in)."
         raise SourceError(message) from None
+    except SourceError:
+        raise
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
         message = f"source: {url} cannot be read: {' '.join(str(error).split())[:500]}"
         raise SourceError(message) from error
@@ -137,14 +140,30 @@ def _open_csv(url: str, types: Mapping[str, str]) -> Source:
             column_types={f.name: pa.string() if f.type.equals(_DATETIME) else f.type for f in schema},
             include_columns=columns,
             strings_can_be_null=False,
+            null_values=[""],  # "NA" in a typed column is an error to be told, not a guess
         )
-        with _bytes_of(url) as stream, pacsv.open_csv(
+        with _misfits_of(url, names, types), _bytes_of(url) as stream, pacsv.open_csv(
             stream, read_options=block, parse_options=multiline, convert_options=convert
         ) as reader:
             for batch in reader:
                 yield _with_datetimes(batch, schema)
 
     return Source(url, schema, read)
+
+
+@contextmanager
+def _misfits_of(url: str, names: list[str], types: Mapping[str, str]) -> Generator[None, None, None]:
+    """Name the column whose type does not fit, which the reader knows by its number alone."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if (found := re.search(r"CSV column #(\d+): (.*)", str(error))) is None:
+            raise
+        name = names[int(found[1])]
+        message = f"source: {url} cannot be read: column {name!r}: {found[2]}"
+        if name in types:
+            message += f"; mend the cell, or change {types[name]} in `types`."
+        raise SourceError(message) from error
 
 
 def _with_datetimes(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -174,11 +193,19 @@ def _open_jsonl(url: str) -> Source:
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         wanted = pa.schema([schema.field(name) for name in columns])
-        for _, rows in _json_blocks(url):
-            arrays = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in wanted]
+        for start, rows in _json_blocks(url):
+            arrays = [_json_column(url, field, rows, start) for field in wanted]
             yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
     return Source(url, schema, read)
+
+
+def _json_column(url: str, field: pa.Field, rows: list[dict[str, Any]], start: int) -> pa.Array:
+    try:
+        return pa.array([row.get(field.name) for row in rows], type=field.type)
+    except pa.ArrowException as error:
+        message = f"source: {url}: the column {field.name!r} has values of several types, from row {start} on: {error}"
+        raise SourceError(message) from error
 
 
 def _json_blocks(url: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -10,10 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import orjson
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from batchata_tasks.errors import SpecError
+from batchata_tasks.jobs import as_dict
 from batchata_tasks.schema import ResponseSchema
 
 if TYPE_CHECKING:
@@ -167,6 +169,17 @@ class EnrichmentSpec(BaseModel):
         return None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the last would count in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        keys = [key.value for key, _ in node.value]
+        if doubled := next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None):
+            message = f"the key {doubled} is given twice; remove one."
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec:
     """Read a spec from YAML or JSON and apply `key=value` overrides (values are YAML).
 
@@ -175,7 +188,11 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
     """
     text = _read_text("SPEC", Path(path))
     try:
-        data = yaml.safe_load(text)
+        # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
+        data = json.loads(text) if Path(path).suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except json.JSONDecodeError as error:
+        message = f"{path}: not valid JSON: {error}"
+        raise SpecError(message) from error
     except yaml.YAMLError as error:
         message = f"{path}: not valid YAML: {' '.join(str(error).split())}"
         raise SpecError(message) from error
@@ -187,10 +204,17 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
 
 def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
     """Validate a spec; raises SpecError with one sentence for the first thing that is wrong."""
+    for name, value in as_dict(data).items():
+        try:
+            orjson.dumps(value)
+        except TypeError as error:
+            message = f"{label}: `{name}`: no request can carry this: {error}."
+            raise SpecError(message) from None
     try:
         return EnrichmentSpec.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
         key = ".".join(str(step) for step in first["loc"])
         message = f"{label}: {_sentence(key, first['type'], first['msg'])}"
         raise SpecError(message) from None
@@ -246,7 +270,9 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
     if not sign or not place or not name.isidentifier():
         message = f"response_model: {reference!r} is not of the form file.py:Class or module:Class."
         raise SpecError(message)
-    allowed = [root.resolve() for root in roots]
+    if not (allowed := [root.resolve() for root in roots]):
+        message = "response_model: BATCHATA_CODE_ROOTS names no folder; name the one that holds the model."
+        raise SpecError(message)
     path = _module_file(place, allowed)
     resolved = path.resolve()
     if not any(resolved.is_relative_to(root) for root in allowed):
@@ -284,7 +310,8 @@ def _import_file(path: Path, reference: str) -> object:
     sys.modules[name] = module  # Pydantic resolves forward references through sys.modules
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
-        message = f"response_model: {reference} fails at import: {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())[:500]
+        message = f"response_model: {reference} fails at import: {type(error).__name__}: {said}"
         raise SpecError(message) from error
     return module

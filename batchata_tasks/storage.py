@@ -16,7 +16,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from batchata_tasks.errors import SpecError, StorageError
 
@@ -87,11 +87,21 @@ class DatasetFolder:
         """The name under which ledgers know the dataset."""
         return self.root.resolve().as_uri()
 
-    def create(self) -> None:
-        """Make the folders."""
+    def check(self) -> None:
+        """Refuse a file, and a folder of tables that no run of this program wrote."""
         if self.root.exists() and not self.root.is_dir():
             message = f"output: {self.root} is a file; name a folder."
             raise SpecError(message)
+        if any(self.data.glob("*.parquet")) and self.owner() is None:
+            message = (
+                f"output: {self.data} holds Parquet files that no run of this program wrote (there is no "
+                "_batchata/owner.json); name an empty folder."
+            )
+            raise SpecError(message)
+
+    def create(self) -> None:
+        """Make the folders."""
+        self.check()
         with storage_errors("output"):
             for folder in (self.data, self.intents, self.commits, self.requests, self.responses, self.runs):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +124,12 @@ class DatasetFolder:
 
     def owner(self) -> dict[str, Any] | None:
         """Return owner.json, or None in a new folder."""
-        return read_json(self.own / "owner.json")
+        path = self.own / "owner.json"
+        found = read_json(path)
+        if found is not None and not {"dataset_id", "ledger_id"} <= found.keys():
+            message = f"{path} is damaged: it does not name dataset and ledger. Restore it from a copy."
+            raise StorageError(message)
+        return found
 
     def write_owner(self, dataset_id: str, ledger_id: str) -> None:
         """Name the dataset and the ledger that owns it."""
@@ -131,7 +146,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Read a small JSON record; None where there is no such file."""
     try:
         with storage_errors(f"reading {path.name}"):
-            return json.loads(path.read_bytes())
+            record = json.loads(path.read_bytes())
     except StorageError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None
@@ -139,3 +154,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except ValueError as error:
         message = f"{path} is damaged: it is not valid JSON. Restore it from a copy."
         raise StorageError(message) from error
+    if not isinstance(record, dict):
+        message = f"{path} is damaged: it is not a JSON object. Restore it from a copy."
+        raise StorageError(message)
+    return cast("dict[str, Any]", record)

@@ -99,8 +99,8 @@ class RowTemplate:
             return self._constant
         try:
             text = self._rendered(row, where)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
-            message = f"{self.field}: the template fails on {where()}: {error}"
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
+            message = f"{self.field}: the template fails on {where()}: {str(error) or type(error).__name__}"
             raise SourceError(message) from error
         return text
 

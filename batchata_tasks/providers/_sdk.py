@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from os import environ
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from batchata_tasks.errors import BatchataError, CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.errors import BatchataError, CredentialsError, SpecError, TerminalError, TransientError, UnclearError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.storage import durable
 
@@ -24,6 +25,31 @@ _SPENT = {
     "linked_organization_spend_limit_reached", "billing_hard_limit_reached",
 }
 READ_RETRIES = 3
+_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY")
+
+
+def check_environment(keys: tuple[str, ...], address: str) -> None:
+    """Refuse keys that no header can carry and addresses that are none, without quoting them.
+
+    A library would refuse them later, quoting the key, and leave a create in doubt.
+
+    Raises:
+        InputError: naming the variable.
+    """
+    for name in keys:
+        if not (text := environ.get(name, "")).isprintable() or not text.isascii() or text != text.strip():
+            message = f"{name} holds a line end, a blank or a character that no key has; set it to the key alone."
+            raise CredentialsError(message)
+    if (url := environ.get(address)) and not url.startswith(("http://", "https://")):
+        message = f"{address} must begin with http:// or https://; set it to the whole address, or unset it."
+        raise SpecError(message)
+
+
+def masked(text: str) -> str:
+    """Return a text of the provider or of a library without the keys that it may quote."""
+    for key in filter(None, map(environ.get, _KEYS)):
+        text = text.replace(key, "***")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +71,8 @@ def translated(sdk: Errors, provider: str, *, creating: bool = False) -> Generat
     try:
         yield
     except sdk.status as error:
-        raise _of_status(error, provider, creating=creating) from error
+        cause = error if masked(str(error)) == str(error) else None  # tracebacks print causes too
+        raise _of_status(error, provider, creating=creating) from cause
     except sdk.connection as error:
         if creating and not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
             message = f"{provider}: the connection broke before the answer to a create came ({_reason(error)})."
@@ -81,7 +108,7 @@ def _code(error: Any) -> str | None:
 def _message(error: Any) -> str:
     body = as_dict(error.body)
     said = as_dict(body.get("error")) or body
-    return str(said.get("message") or error.message)[:500]
+    return masked(str(said.get("message") or error.message))[:500]
 
 
 def _retry_after(error: Any) -> float | None:
@@ -96,7 +123,7 @@ def _retry_after(error: Any) -> float | None:
 
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
-    return str(cause) or type(cause).__name__
+    return masked(str(cause)) or type(cause).__name__
 
 
 def _host(error: Any) -> str:

@@ -46,6 +46,7 @@ class AnthropicProvider(Provider):
         if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
             message = "ANTHROPIC_API_KEY is not set; set it to the key of the account that is to pay."
             raise CredentialsError(message)
+        _sdk.check_environment(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), "ANTHROPIC_BASE_URL")
         self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES)
 
     @property

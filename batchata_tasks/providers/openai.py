@@ -58,6 +58,7 @@ class OpenAIProvider(Provider):
         if not os.environ.get("OPENAI_API_KEY"):
             message = "OPENAI_API_KEY is not set; set it to the key of the account that is to pay."
             raise CredentialsError(message)
+        _sdk.check_environment(("OPENAI_API_KEY",), "OPENAI_BASE_URL")
         self._client = openai.OpenAI(max_retries=_sdk.READ_RETRIES)
 
     @property

@@ -12,7 +12,8 @@ class ParseOptions:
 
 class ConvertOptions:
     def __init__(
-        self, *, column_types: Mapping[str, DataType], include_columns: Sequence[str], strings_can_be_null: bool
+        self, *, column_types: Mapping[str, DataType], include_columns: Sequence[str], strings_can_be_null: bool,
+        null_values: Sequence[str],
     ) -> None: ...
 
 class CSVStreamingReader:

@@ -1,0 +1,281 @@
+"""Fingerprints are stored for years: their form is pinned, typed and free of clashes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchata_tasks.fingerprint import base32, canonical, changed, digest, fingerprint, key_digest, part, row_id
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "fingerprints.json").read_text(encoding="utf-8"))
+BERLIN_WINTER = timezone(timedelta(hours=1))
+DATASET = "d" * 40
+KINDS = ("input", "prompt", "model", "schema")
+
+
+class Colour(Enum):
+    """A model's choice."""
+
+    RED = "red"
+
+
+# name: (input, turns, model facts, schema canonical); the golden file holds what they become
+MODEL = {"provider": "anthropic", "endpoint": "chat", "model": "claude-haiku-5-5", "max_tokens": 256, "params": {}}
+TURNS = [["system", "Label."], ["user", "{{ a }}"]]
+LABEL = {"object": {"label": "string"}}
+INPUTS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "text-01": {"a": "01"},
+    "text-1": {"a": "1"},
+    "integer-1": {"a": 1},
+    "float-1": {"a": 1.0},
+    "true": {"a": True},
+    "false": {"a": False},
+    "text-true": {"a": "true"},
+    "null": {"a": None},
+    "text-null": {"a": "null"},
+    "empty-text": {"a": ""},
+    "zero": {"a": 0},
+    "minus-zero": {"a": -0.0},
+    "big-integer": {"a": 2**63 - 1},
+    "small-float": {"a": 5e-324},
+    "tenth": {"a": 0.1},
+    "big-float": {"a": 1e16},
+    "nan": {"a": math.nan},
+    "infinity": {"a": math.inf},
+    "minus-infinity": {"a": -math.inf},
+    "unicode": {"a": "Größe 東京 🦊\u2028"},
+    "composed": {"a": "\u00e9"},
+    "decomposed": {"a": "e\u0301"},
+    "escapes": {"a": 'quote " slash \\ tab \t nul \x00 del \x7f'},
+    "date": {"a": date(2026, 11, 22)},
+    "datetime-naive": {"a": datetime(2026, 11, 22, 10, 30)},  # noqa: DTZ001 - a naive value is what is tested
+    "datetime-utc": {"a": datetime(2026, 11, 22, 10, 30, tzinfo=UTC)},
+    "datetime-micro": {"a": datetime(2026, 11, 22, 10, 30, 0, 1, tzinfo=UTC)},
+    "time": {"a": time(10, 30, 1)},
+    "duration": {"a": timedelta(days=1, microseconds=5)},
+    "decimal": {"a": Decimal("1.5")},
+    "decimal-whole": {"a": Decimal(100)},
+    "decimal-exponent": {"a": Decimal("1E+20")},
+    "bytes": {"a": b"\x00\xff"},
+    "uuid": {"a": UUID("12345678-1234-5678-1234-567812345678")},
+    "list": {"a": [1, "1", 1.0, None, [True]]},
+    "empty-list": {"a": []},
+    "struct": {"a": {"z": date(2026, 1, 1), "b": {"c": [Decimal("0.10")]}}},
+    "empty-struct": {"a": {}},
+    "several": {"b": 1, "a": 2, "ä": 3, "B": 4},
+}
+CASES: dict[str, tuple[Any, Any, Any, Any]] = {name: (value, TURNS, MODEL, LABEL) for name, value in INPUTS.items()}
+CASES |= {
+    "other-turn": ({"a": "1"}, [["user", "{{ a }}"]], MODEL, LABEL),
+    "other-model": ({"a": "1"}, TURNS, {**MODEL, "model": "gpt-6-luna"}, LABEL),
+    "other-cap": ({"a": "1"}, TURNS, {**MODEL, "max_tokens": 257}, LABEL),
+    "other-params": ({"a": "1"}, TURNS, {**MODEL, "params": {"temperature": 0}}, LABEL),
+    "plain-text": ({"a": "1"}, TURNS, MODEL, None),
+}
+FORMS = {
+    "aware": (datetime(2026, 11, 22, 11, 30, tzinfo=BERLIN_WINTER), "datetime-utc"),
+    "trailing-zeros": (Decimal("1.500"), "decimal"),
+    "plain-digits": (Decimal(10**20), "decimal-exponent"),
+    "tuple": ((1, "1", 1.0, None, (True,)), "list"),
+}
+
+
+def outcome(case: tuple[Any, Any, Any, Any]) -> dict[str, str]:
+    """Return everything that is stored of a case."""
+    parts = [part(kind, value) for kind, value in zip(KINDS, case, strict=True)]
+    found, key = fingerprint(*parts), canonical(list(case[0].values()))
+    return {
+        "canonical": canonical(case[0]).decode(),
+        "fingerprint": found,
+        "key": key.decode(),
+        "key_digest": key_digest(key).hex(),
+        "row_id": row_id(DATASET, key, found),
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_stored_format_never_changes(name: str) -> None:
+    """What fingerprints, row ids and key digests were when v1 was published, they are today."""
+    assert outcome(CASES[name]) == GOLDEN[name]
+
+
+def test_the_golden_file_has_no_case_too_many() -> None:
+    """Every pinned case is still tested."""
+    assert GOLDEN.keys() == CASES.keys()
+
+
+def test_no_two_golden_cases_share_a_fingerprint() -> None:
+    """"01", 1, 1.0 and true, and all other pinned values, are different values."""
+    assert len({case["fingerprint"] for case in GOLDEN.values()}) == len(GOLDEN)
+    assert len({case["canonical"] for case in GOLDEN.values()}) == len(INPUTS)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_golden_digests_follow_from_the_documented_rule(name: str) -> None:
+    """SHA-256 over kind and length-prefixed parts, cut to 96, 120 and 128 bits: anyone can recompute it."""
+
+    def sha(kind: str, *blocks: bytes) -> bytes:
+        return hashlib.sha256(kind.encode() + b"".join(len(b).to_bytes(8, "big") + b for b in blocks)).digest()
+
+    case = GOLDEN[name]
+    assert case["fingerprint"].startswith(f"v1:{sha('input', case['canonical'].encode())[:12].hex()}.")
+    assert case["key_digest"] == sha("key", case["key"].encode())[:16].hex()
+    raw = sha("row", DATASET.encode(), case["key"].encode(), case["fingerprint"].encode())[:15]
+    assert case["row_id"] == base64.b32encode(raw).decode().lower()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_one_value_are_one(name: str) -> None:
+    """A moment in another zone, a decimal with zeros behind it and a tuple are the values they stand for."""
+    value, same_as = FORMS[name]
+    assert canonical({"a": value}).decode() == GOLDEN[same_as]["canonical"]
+
+
+def test_an_enum_is_its_value() -> None:
+    """A response model's enum and its text are one."""
+    assert canonical([Colour.RED]) == b'["red"]'
+
+
+def test_an_unknown_type_is_refused_by_name() -> None:
+    """A value without a canonical form raises instead of being guessed at."""
+    with pytest.raises(TypeError, match="a value of type complex cannot be part of a row"):
+        canonical({"a": 1j})
+
+
+def decoded(value: Any) -> Any:
+    """Undo `canonical` after JSON: a left inverse shows that no two values share a form."""
+    if isinstance(value, list):
+        return ["list", [decoded(item) for item in value]]
+    if not isinstance(value, dict):
+        return [type(value).__name__, repr(value)]
+    if len(value) == 1 and re.match(r"\$(?!\$)", tag := next(iter(value))):
+        return [tag, value[tag]]
+    return ["dict", {key.removeprefix("$") if key.startswith("$$") else key: decoded(item) for key, item in value.items()}]
+
+
+def described(value: Any) -> Any:  # noqa: PLR0911 - one line per type
+    """Return a value with its type, by rules of this test alone."""
+    match value:
+        case float() if not math.isfinite(value):
+            return ["$float", str(value)]
+        case datetime():
+            return ["$datetime", (value.astimezone(UTC) if value.tzinfo else value).isoformat()]
+        case date():
+            return ["$date", f"{value.year:04}-{value.month:02}-{value.day:02}"]
+        case Decimal():
+            text = format(value, "f")
+            text = text.rstrip("0").rstrip(".") if "." in text else text
+            return ["$decimal", "0" if text == "-0" else text]
+        case bytes():
+            return ["$bytes", base64.b64encode(value).decode()]
+        case list():
+            return ["list", [described(item) for item in value]]
+        case dict():
+            return ["dict", {key: described(item) for key, item in value.items()}]
+        case _:
+            return [type(value).__name__, repr(value)]
+
+
+_LEAVES = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.datetimes()
+    | st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1), timezones=st.just(BERLIN_WINTER))  # noqa: DTZ001
+    | st.integers(-(10**27), 10**27).map(lambda n: Decimal(n).scaleb(-6))
+    | st.decimals(allow_nan=False, allow_infinity=False)
+)
+_NAMES = st.text() | st.sampled_from(["$date", "$", "$$", "$$date", "$float"])
+VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_NAMES, inner, max_size=4), max_leaves=12)
+
+
+@given(VALUES)
+@settings(deadline=None, max_examples=300, derandomize=True)
+def test_canonical_loses_nothing(value: Any) -> None:
+    """From the canonical form, value and type can be read back, so no two values share one."""
+    assert decoded(json.loads(canonical(value))) == described(value)
+
+
+@given(st.dictionaries(_NAMES, VALUES, max_size=6), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_canonical_is_independent_of_order(row: dict[str, Any], random: Any) -> None:
+    """The order in which a source lists its columns is nothing."""
+    items = list(row.items())
+    random.shuffle(items)
+    assert canonical(dict(items)) == canonical(row)
+
+
+@given(VALUES)
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_parts_have_96_bits(value: Any) -> None:
+    """Every part of a fingerprint is 24 hexadecimal digits, and fit for a fingerprint of four."""
+    found = part("input", value)
+    assert re.fullmatch("[0-9a-f]{24}", found)
+    assert re.fullmatch(r"v1:[0-9a-f]{24}(\.[0-9a-f]{24}){3}", fingerprint(found, found, found, found))
+
+
+@given(st.text(), st.binary(), st.text())
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_row_ids_are_safe_everywhere(dataset: str, key: bytes, found: str) -> None:
+    """24 characters of a to z and 0 to 9: safe in custom ids, file names and URLs."""
+    assert re.fullmatch("[a-z0-9]{24}", row_id(dataset, key, found))
+
+
+@given(st.lists(st.binary(), max_size=4), st.lists(st.binary(), max_size=4))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_digests_know_where_parts_end(left: list[bytes], right: list[bytes]) -> None:
+    """Moving bytes from one part to the next is another digest."""
+    assert (digest("k", *left) == digest("k", *right)) == (left == right)
+
+
+def test_digests_of_two_uses_differ() -> None:
+    """The same bytes as a key and as an input are different digests."""
+    assert digest("key", b"x") != digest("input", b"x")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_one_changed_part_is_named(kind: str) -> None:
+    """`changed` names exactly the part that differs."""
+    parts = dict.fromkeys(KINDS, "0" * 24)
+    other = {**parts, kind: "1" * 24}
+    assert changed(fingerprint(*parts.values()), fingerprint(*other.values())) == [kind]
+
+
+@given(st.sets(st.sampled_from(KINDS)))
+def test_all_changed_parts_are_named_prompt_first(kinds: set[str]) -> None:
+    """Several changes are all named; the prompt comes first, since it may change the input too."""
+    old = [part(kind, "old") for kind in KINDS]
+    new = [part(kind, "new" if kind in kinds else "old") for kind in KINDS]
+    assert changed(fingerprint(*old), fingerprint(*new)) == [k for k in ("prompt", "input", "model", "schema") if k in kinds]
+
+
+@pytest.mark.parametrize("old", ["v0:a.b.c.d", "v1:a.b.c", "", "nonsense"])
+def test_a_foreign_fingerprint_reads_as_another_input(old: str) -> None:
+    """What an older version or another program wrote is no crash: the row counts as changed."""
+    assert changed(old, fingerprint(*("0" * 24 for _ in KINDS))) == ["input"]
+
+
+def test_base32_has_no_padding() -> None:
+    """Ids hold no character that a URL or a provider would refuse."""
+    assert base32(b"\xff" * 13) == "7" * 20 + "6"
+
+
+def test_decimals_keep_all_their_digits() -> None:
+    """Two decimals of 38 digits (what `types: decimal` reads) that differ in the last are two values."""
+    assert canonical(Decimal("12345678901234567890123456789.123456789")) != canonical(Decimal("12345678901234567890123456789.123456788"))
+
+
+def test_a_struct_is_no_tagged_value() -> None:
+    """A struct whose only field is named like a tag is not the value that the tag stands for."""
+    assert canonical({"$date": "2026-11-22"}) != canonical(date(2026, 11, 22))

@@ -1,0 +1,181 @@
+"""The guard: nothing is sent unreserved, the limit holds, and it is used."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchata_tasks.chunk import chunk_token
+from batchata_tasks.guards import Verdict, guard
+from batchata_tasks.ledger import PLANNED, Chunk, Ledger, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RUN: dict[str, Any] = {"name": "n", "spec": "{}", "spec_digest": "s" * 64}
+
+
+@cache
+def empty() -> bytes:
+    """Make an empty ledger, once for all tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        Ledger(f"sqlite:///{path}").close()
+        return path.read_bytes()
+
+
+class Run:
+    """A run whose one chunk has rows of the given bounds; row n has n+1 bytes."""
+
+    def __init__(self, folder: Path, bounds: list[int], in_flight: int = 0, settled: int = 0) -> None:
+        self.bounds, self.sizes = bounds, list(range(1, len(bounds) + 1))
+        (folder / "ledger.db").write_bytes(empty())
+        self.ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}")
+        self.dataset = self.ledger.dataset_id("file:///d", None)
+        self.lease = self.ledger.acquire_lease(self.dataset, 3600)
+        self.id = self.ledger.begin_run(self.lease, RUN)
+        self.chunk = self.make(0, len(bounds))
+        others = [replace(self.make(0, 1), id=f"other-{n}", round=2, bound=bound) for n, bound in enumerate((in_flight, settled))]
+        self.ledger.fix_plan(self.lease, self.id, {}, [self.chunk, *others])
+        if in_flight:
+            self.ledger.reserve(self.lease, others[0], None)
+        if settled:
+            self.ledger.reserve(self.lease, others[1], None)
+            self.ledger.collect(self.lease, others[1], {"succeeded": Tally(1, cost=settled)}, 0)
+
+    def make(self, start: int, stop: int) -> Chunk:
+        token = chunk_token(self.id, 1, start, "batch")
+        size, bound = sum(self.sizes[start:stop]), sum(self.bounds[start:stop])
+        return Chunk(token, self.id, self.dataset, 1, "batch", "anthropic", "m", "chat", start, stop, size, bound, PLANNED)
+
+    def columns(self, chunk: Chunk) -> tuple[list[int], list[int]]:
+        return self.bounds[chunk.start : chunk.stop], self.sizes[chunk.start : chunk.stop]
+
+    def ask(self, chunk: Chunk, limit: int | None, planned: int | None = None) -> tuple[Verdict, Chunk]:
+        return guard(self.ledger, self.lease, chunk, limit, planned or len(self.bounds), self.columns)
+
+    def listed(self) -> list[Chunk]:
+        return [chunk for chunk in self.ledger.chunks(self.id) if chunk.round == 1]
+
+
+TEN = [10] * 10
+STOP, WAIT, SEND = Verdict.STOP, Verdict.WAIT, Verdict.SEND
+
+
+@pytest.mark.parametrize(
+    ("bounds", "limit", "in_flight", "settled", "planned", "verdict", "rows"),
+    [
+        (TEN, None, 0, 0, 10, SEND, 10),
+        (TEN, 1000, 0, 0, 10, SEND, 10),
+        (TEN, 100, 0, 0, 10, SEND, 10),
+        (TEN, 99, 0, 0, 10, SEND, 9),
+        (TEN, 90, 0, 0, 10, SEND, 9),
+        (TEN, 10, 0, 0, 10, SEND, 1),
+        (TEN, 9, 0, 0, 10, STOP, 0),
+        (TEN, 0, 0, 0, 10, STOP, 0),
+        (TEN, 100, 60, 0, 10, SEND, 4),
+        (TEN, 100, 0, 60, 10, SEND, 4),
+        (TEN, 100, 30, 30, 10, SEND, 4),
+        (TEN, 100, 91, 0, 10, WAIT, 0),
+        (TEN, 100, 100, 0, 10, WAIT, 0),
+        (TEN, 100, 0, 91, 10, STOP, 0),
+        (TEN, 100, 1, 91, 10, WAIT, 0),
+        (TEN, 100, 0, 200, 10, STOP, 0),
+        (TEN, 49, 0, 0, 500, STOP, 0),
+        (TEN, 50, 0, 0, 500, SEND, 5),
+        (TEN, 59, 0, 0, 599, SEND, 5),
+        (TEN, 59, 0, 0, 600, STOP, 0),
+        (TEN, 50, 1, 0, 500, WAIT, 0),
+        (TEN, 99, 0, 0, 1000, STOP, 0),
+        (TEN, 100, 0, 0, 1000, SEND, 10),
+        (TEN, 99, 0, 0, 10**6, STOP, 0),
+        (TEN, 99, 1, 0, 10**6, WAIT, 0),
+        ([50, 1, 1], 49, 0, 0, 3, STOP, 0),
+        ([1, 50, 1], 49, 0, 0, 3, SEND, 1),
+        ([0, 0, 10], 0, 0, 0, 3, SEND, 2),
+        ([0, 0, 0], 0, 0, 0, 3, SEND, 3),
+        ([10], 9, 0, 0, 1, STOP, 0),
+        ([10], 9, 1, 0, 1, WAIT, 0),
+    ],
+)
+def test_verdicts(
+    tmp_path: Path, bounds: list[int], limit: int | None, in_flight: int, settled: int, planned: int, verdict: Verdict, rows: int
+) -> None:
+    """Send what fits, not below 1 % of the planned rows or what remains; else wait for money in flight, else stop."""
+    run = Run(tmp_path, bounds, in_flight, settled)
+    found, head = run.ask(run.chunk, limit, planned)
+    assert found is verdict
+    chunks, (spent, flying) = run.listed(), run.ledger.money(run.id)
+    assert spent == settled
+    if verdict is not SEND:
+        assert (head, chunks, flying) == (run.chunk, [run.chunk], in_flight)
+    else:
+        assert flying == in_flight + sum(bounds[:rows])
+        expected = [run.make(0, rows), run.make(rows, len(bounds))]
+        assert chunks == [chunk for chunk in expected if chunk.rows]
+        assert head == chunks[0]
+    run.ledger.close()
+
+
+@pytest.fixture
+def ten(tmp_path: Path) -> Iterator[Run]:
+    """Return a run of ten rows at ten picodollars each."""
+    run = Run(tmp_path, TEN)
+    yield run
+    run.ledger.close()
+
+
+def test_a_guarded_chunk_is_guarded_once(ten: Run) -> None:
+    """A crashed run that asks again for what it had reserved gets the same answer and reserves nothing more."""
+    assert ten.ask(ten.chunk, 100) == (SEND, ten.chunk)
+    assert ten.ask(ten.chunk, 100) == (SEND, ten.chunk)
+    assert ten.ledger.money(ten.id) == (0, 100)
+
+
+def test_the_rest_is_sent_when_money_comes_back(ten: Run) -> None:
+    """The tail of a cut chunk waits, then goes with what the head did not spend; its id is its own."""
+    verdict, head = ten.ask(ten.chunk, 60)
+    tail = ten.listed()[1]
+    assert (verdict, head.stop, tail.start) == (SEND, 6, 6)
+    assert head.id == ten.chunk.id != tail.id
+    assert ten.ask(tail, 60) == (WAIT, tail)
+    ten.ledger.collect(ten.lease, head, {"succeeded": Tally(6, cost=15)}, 0)
+    assert ten.ask(tail, 60) == (SEND, tail)
+    assert ten.ledger.money(ten.id) == (15, 40)
+
+
+def test_an_unpriced_chunk_passes_without_a_limit(ten: Run) -> None:
+    """No price and no limit: nothing to guard."""
+    unpriced = replace(ten.chunk, bound=None)
+    assert ten.ask(unpriced, None) == (SEND, unpriced)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(0, 300), st.integers(0, 100))
+@settings(deadline=None, max_examples=20, derandomize=True)
+def test_spend_stays_within_the_limit_and_the_limit_is_used(bounds: list[int], limit: int, share: int) -> None:
+    """Whatever the bounds: chunks sent cover the rows once, in order; spend ≤ limit; the next row alone would break it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), bounds)
+        sent, verdict = 0, SEND
+        while sent < len(bounds):
+            (chunk,) = [one for one in run.listed() if one.start == sent]
+            verdict, head = run.ask(chunk, limit)
+            assert sum(run.ledger.money(run.id)) <= limit
+            if verdict is not SEND:
+                break
+            assert (head.start, head.bound, head.bytes) == (sent, sum(bounds[sent : head.stop]), sum(run.sizes[sent : head.stop]))
+            sent = head.stop
+            run.ledger.collect(run.lease, head, {"succeeded": Tally(head.rows, cost=(head.bound or 0) * share // 100)}, 0)
+        listed = run.listed()
+        assert [n for one in listed for n in range(one.start, one.stop)] == list(range(len(bounds)))
+        if sent < len(bounds):
+            assert verdict is STOP
+            assert sum(run.ledger.money(run.id)) + bounds[sent] > limit
+        run.ledger.close()

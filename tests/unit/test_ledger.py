@@ -1,0 +1,599 @@
+"""The ledger decides: who may send, what was sent, what it may cost. Two connections see one truth."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sqlalchemy import create_engine, text
+
+from batchata_tasks.errors import LeaseError, LedgerError, SpecError
+from batchata_tasks.ledger import (
+    COLLECTED,
+    DROPPED,
+    LANDED,
+    PLANNED,
+    SUBMITTED,
+    UNCLEAR,
+    Chunk,
+    Intent,
+    Lease,
+    Ledger,
+    Tally,
+    new_id,
+    now_us,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+RUN: dict[str, Any] = {"name": "n", "spec": "{}", "spec_digest": "s" * 64}
+LONG = 3600.0
+
+
+def chunk(run_id: str, dataset_id: str, number: int = 0, **values: Any) -> Chunk:
+    start = number * 10
+    made = Chunk(f"{run_id[:8]}-{number}", run_id, dataset_id, 1, "batch", "anthropic", "m", "chat", start, start + 10, 100, 50, PLANNED)
+    return replace(made, **values)
+
+
+@cache
+def prepared() -> tuple[bytes, str, Lease, str]:
+    """Make the ledger that a desk begins with, once for all tests: (file, dataset, lease, run)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.db"
+        ledger = Ledger(f"sqlite:///{path}")
+        dataset = ledger.dataset_id("file:///data", None)
+        lease = ledger.acquire_lease(dataset, LONG)
+        run = ledger.begin_run(lease, RUN)
+        ledger.fix_plan(lease, run, {"requests": 40}, [chunk(run, dataset, number) for number in range(4)])
+        ledger.close()
+        return path.read_bytes(), dataset, lease, run
+
+
+class Desk:
+    """A ledger with a dataset, a lease and an open run of four chunks; a second connection beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        content, self.dataset, self.lease, self.run = prepared()
+        (folder / "ledger.db").write_bytes(content)
+        self.url = f"sqlite:///{folder / 'ledger.db'}"
+        self.ledger, self.other = Ledger(self.url), Ledger(self.url)
+        self.chunks = [chunk(self.run, self.dataset, number) for number in range(4)]
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.other.close()
+
+    def intent(self, one: Chunk, **values: Any) -> Intent:
+        return replace(Intent(one.id, "account", one.rows, self.lease.fence, now_us()), **values)
+
+    def bring(self, one: Chunk, state: str) -> Chunk:
+        """Bring a planned chunk into a state, along the way that a run takes."""
+        steps: dict[str, Callable[[], object]] = {
+            UNCLEAR: lambda: self.ledger.record_intent(self.lease, self.intent(one, requests=1000 + one.start)),
+            SUBMITTED: lambda: self.ledger.record_batch(one, f"batch-{one.id}", "account", "in_progress"),
+            COLLECTED: lambda: self.ledger.collect(self.lease, one, {"succeeded": Tally(10, 1, 1, 0, 5)}, 0),
+            LANDED: lambda: self.ledger.land(self.lease, one.id, 0),
+        }
+        if state == DROPPED:
+            self.ledger.close_run(self.lease, self.run, "done")
+        elif state != PLANNED:
+            for name, step in steps.items():
+                step()
+                if name == state:
+                    break
+        found = self.ledger.chunk(one.id)
+        assert found.state == state
+        return found
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Return a desk in a folder of its own."""
+    made = Desk(tmp_path)
+    yield made
+    made.close()
+
+
+# --- the ledger itself ------------------------------------------------------------------------------
+
+
+def test_a_ledger_keeps_its_id(desk: Desk) -> None:
+    """Every connection to one database is the same ledger; another database is another one."""
+    assert desk.ledger.id == desk.other.id
+    assert len(desk.ledger.id) == 40
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    """A newer program's ledger is not written into."""
+    url = f"sqlite:///{tmp_path / 'l.db'}"
+    Ledger(url).close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE meta SET schema_version = 99"))
+    engine.dispose()
+    with pytest.raises(LedgerError, match="has schema version 99, this program writes version 1; update it"):
+        Ledger(url)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nope://x", "sqlite:///{file}/x.db", "sqlite:///{file}"])
+def test_a_ledger_that_cannot_be_opened_is_told(tmp_path: Path, url: str) -> None:
+    """A wrong URL, a file in the way and a file that is no database are one sentence each."""
+    (tmp_path / "file").write_text("no database, whatever it is called\n" * 100)
+    with pytest.raises((LedgerError, SpecError)) as caught:
+        Ledger(url.format(file=tmp_path / "file"))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_folder_of_a_ledger_is_made(tmp_path: Path) -> None:
+    """The user's data folder need not be there."""
+    Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'l.db'}").close()
+    assert (tmp_path / "a" / "b" / "l.db").exists()
+
+
+def test_a_password_is_never_told() -> None:
+    """Errors name the setting and the kind, not the URL."""
+    with pytest.raises(SpecError) as caught:
+        Ledger("nope+driver://user:canary@host/db")
+    assert "canary" not in f"{caught.value}"
+
+
+def test_writes_are_durable_on_return(desk: Desk) -> None:
+    """SQLite is asked to sync every commit (synchronous=FULL) and to let readers through (WAL)."""
+    with desk.ledger._begin() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+# --- datasets and leases ----------------------------------------------------------------------------
+
+
+def test_a_dataset_has_one_id(desk: Desk) -> None:
+    """The same folder is the same dataset, another folder another one."""
+    assert desk.other.dataset_id("file:///data", None) == desk.dataset
+    assert desk.other.dataset_id("file:///data", desk.dataset) == desk.dataset
+    assert desk.other.dataset_id("file:///else", None) != desk.dataset
+
+
+def test_a_moved_dataset_keeps_its_id(desk: Desk) -> None:
+    """Its folder says which dataset it is: what was paid for stays known after a move, and a newcomer at the old place is new."""
+    assert desk.ledger.dataset_id("file:///moved", desk.dataset) == desk.dataset
+    assert desk.other.dataset_id("file:///moved", None) == desk.dataset
+    assert desk.other.dataset_id("file:///data", None) != desk.dataset
+
+
+def test_a_dataset_that_replaces_another_takes_its_place(desk: Desk) -> None:
+    """A folder that was swapped for another dataset's is that other dataset."""
+    other = desk.ledger.dataset_id("file:///else", None)
+    assert desk.ledger.dataset_id("file:///data", other) == other
+    assert desk.other.dataset_id("file:///data", None) == other
+
+
+def test_a_held_dataset_is_refused(desk: Desk) -> None:
+    """One run at a time: the second is told who holds it and how long to wait."""
+    with pytest.raises(LeaseError, match=r"^another run holds this dataset: process \d+ on .*start again in 3\d\d\d s\.$"):
+        desk.other.acquire_lease(desk.dataset, LONG)
+    desk.ledger.acquire_lease(desk.ledger.dataset_id("file:///else", None), LONG)
+
+
+def test_a_released_dataset_is_free(desk: Desk) -> None:
+    """Giving it back lets the next run in at once, with a higher fence."""
+    desk.ledger.release_lease(desk.lease)
+    assert desk.other.acquire_lease(desk.dataset, LONG).fence > desk.lease.fence
+
+
+def test_an_expired_lease_is_taken_over(desk: Desk) -> None:
+    """A run that showed no life loses its hold; a renewal before that keeps it."""
+    desk.ledger.renew_lease(desk.lease, 0)
+    taken = desk.other.acquire_lease(desk.dataset, LONG)
+    assert taken.fence == desk.lease.fence + 1
+    desk.ledger.release_lease(desk.lease)  # the old holder cannot give away what is not its own
+    desk.other.check_lease(taken)
+
+
+def test_a_late_holder_may_renew_while_nobody_came(desk: Desk) -> None:
+    """An expired lease that nobody took can be prolonged; until then nothing may be sent under it."""
+    desk.ledger.renew_lease(desk.lease, 0)
+    with pytest.raises(LeaseError):
+        desk.ledger.check_lease(desk.lease)
+    desk.ledger.renew_lease(desk.lease, LONG)
+    desk.ledger.check_lease(desk.lease)
+
+
+def test_a_dead_process_holds_nothing(desk: Desk) -> None:
+    """After a kill the next run on the same machine need not wait for the lease to end."""
+    desk.ledger.release_lease(desk.lease)
+    code = f"from batchata_tasks.ledger import Ledger; l = Ledger({desk.url!r}); l.acquire_lease({desk.dataset!r}, 3600)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    assert desk.ledger.acquire_lease(desk.dataset, LONG).fence == desk.lease.fence + 2
+
+
+FENCED: dict[str, Callable[[Ledger, Lease, Chunk], object]] = {
+    "check": lambda ledger, lease, one: ledger.check_lease(lease),
+    "renew": lambda ledger, lease, one: ledger.renew_lease(lease, LONG),
+    "begin": lambda ledger, lease, one: ledger.begin_run(lease, RUN),
+    "plan": lambda ledger, lease, one: ledger.fix_plan(lease, one.run_id, {}, []),
+    "close": lambda ledger, lease, one: ledger.close_run(lease, one.run_id, "done"),
+    "split": lambda ledger, lease, one: ledger.split_chunk(lease, one, replace(one, stop=5), replace(one, id="t", start=5)),
+    "reserve": lambda ledger, lease, one: ledger.reserve(lease, one, None),
+    "intent": lambda ledger, lease, one: ledger.record_intent(lease, Intent(one.id, "a", 1, lease.fence, 1)),
+    "collect": lambda ledger, lease, one: ledger.collect(lease, one, {}, 0),
+    "land": lambda ledger, lease, one: ledger.land(lease, one.id, 0),
+}
+
+
+HOWS = [(call, how) for call in FENCED for how in ("taken over", "released", "expired") if call != "renew" or how == "taken over"]
+
+
+@pytest.mark.parametrize(("call", "how"), HOWS)
+def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
+    """A holder that wakes up after its lease went can neither plan nor reserve nor send nor commit, and changes nothing."""
+    one = desk.bring(desk.chunks[0], COLLECTED) if call == "land" else desk.chunks[0]
+    if how == "released":
+        desk.ledger.release_lease(desk.lease)
+    else:
+        desk.ledger.renew_lease(desk.lease, 0)
+    if how == "taken over":
+        desk.other.acquire_lease(desk.dataset, LONG)
+    before = (desk.other.chunks(desk.run), desk.other.run(desk.run), desk.other.money(desk.run), len(desk.other.runs_of(None, 99)))
+    with pytest.raises(LeaseError, match="this run lost its hold on the dataset"):
+        FENCED[call](desk.ledger, desk.lease, one)
+    assert (desk.other.chunks(desk.run), desk.other.run(desk.run), desk.other.money(desk.run), len(desk.other.runs_of(None, 99))) == before
+
+
+# --- runs and chunks --------------------------------------------------------------------------------
+
+
+def test_a_runs_life(desk: Desk) -> None:
+    """Planning, open, closed: seen alike by both connections; the open run of a dataset is found until it is closed."""
+    desk.ledger.close_run(desk.lease, desk.run, "completed")
+    assert desk.other.open_run(desk.dataset) is None
+    run = desk.ledger.begin_run(desk.lease, {**RUN, "cost_limit": 10**18, "retry_failed": 1})
+    found = desk.other.open_run(desk.dataset)
+    assert found is not None
+    assert (found.id, found.state, found.cost_limit, found.retry_failed, found.finished_at) == (run, "planning", 10**18, 1, None)
+    desk.ledger.fix_plan(desk.lease, run, {"requests": 0}, [])
+    assert (desk.other.run(run).state, desk.other.run(run).plan) == ("open", '{"requests": 0}')
+    desk.ledger.close_run(desk.lease, run, "failed", "why")
+    ended = desk.other.run(run)
+    assert (ended.state, ended.result, ended.error) == ("closed", "failed", "why")
+    assert ended.finished_at >= ended.started_at
+    assert [row.id for row in desk.other.runs_of(desk.dataset, 5)] == [run, desk.run]
+    assert [row.id for row in desk.other.runs_of(None, 1)] == [run]
+    assert desk.other.runs_of("another", 5) == []
+
+
+def test_an_unknown_run_or_chunk_is_an_error(desk: Desk) -> None:
+    """No traceback of the database's library."""
+    for ask in (desk.ledger.run, desk.ledger.chunk, desk.ledger.intent):
+        with pytest.raises(LedgerError):
+            ask("nobody")
+
+
+def test_fixing_a_plan_replaces_its_chunks(desk: Desk) -> None:
+    """A plan that was made again stands alone; other runs' chunks stay."""
+    other = desk.ledger.begin_run(desk.lease, RUN)
+    desk.ledger.fix_plan(desk.lease, other, {}, [chunk(other, desk.dataset)])
+    anew = [chunk(desk.run, desk.dataset, 7), chunk(desk.run, desk.dataset, 6)]
+    desk.ledger.fix_plan(desk.lease, desk.run, {}, iter(anew))
+    assert desk.other.chunks(desk.run) == anew[::-1]
+    assert desk.other.chunks(other) == [chunk(other, desk.dataset)]
+
+
+def test_a_chunk_comes_back_as_it_was(desk: Desk) -> None:
+    """Every field, unknown price included; chunks are listed by round, then by their rows."""
+    unpriced = chunk(desk.run, desk.dataset, 0, bound=None, kind="local", id="u")
+    second = chunk(desk.run, desk.dataset, 0, round=2, id="r2")
+    desk.ledger.fix_plan(desk.lease, desk.run, {}, [second, *desk.chunks[::-1], unpriced])
+    assert desk.other.chunk("u") == unpriced
+    assert [c.start for c in desk.other.chunks(desk.run)] == [0, 0, 10, 20, 30, 0]
+    assert desk.other.chunks(desk.run)[-1] == second
+    assert desk.chunks[1].rows == 10
+
+
+def test_a_plan_is_written_whole_or_not_at_all(desk: Desk) -> None:
+    """A chunk list that breaks in the middle leaves the old plan."""
+
+    def broken() -> Iterator[Chunk]:
+        yield chunk(desk.run, desk.dataset, 8)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        desk.ledger.fix_plan(desk.lease, desk.run, {}, broken())
+    assert desk.other.chunks(desk.run) == desk.chunks
+
+
+STATES = [PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED]
+EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
+    "intent": (lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)), {PLANNED: UNCLEAR, UNCLEAR: UNCLEAR}),
+    "withdraw": (lambda d, c: d.ledger.withdraw_intent(c.id), {UNCLEAR: PLANNED}),
+    "batch": (lambda d, c: d.ledger.record_batch(c, "b-new", "account", "in_progress"), {UNCLEAR: SUBMITTED}),
+    "collect": (lambda d, c: d.ledger.collect(d.lease, c, {}, 0), {PLANNED: COLLECTED, SUBMITTED: COLLECTED, COLLECTED: COLLECTED}),
+    "land": (lambda d, c: d.ledger.land(d.lease, c.id, 0), {COLLECTED: LANDED}),
+    "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {PLANNED: PLANNED}),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("edge", EDGES)
+def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -> None:
+    """Each step is taken from the states that allow it; from any other it is refused and changes nothing."""
+    call, allowed = EDGES[edge]
+    one = desk.bring(desk.chunks[0], state)
+    before = desk.other.chunks(desk.run)
+    if state in allowed:
+        call(desk, one)
+        assert desk.other.chunk(one.id).state == allowed[state]
+        assert [c for c in desk.other.chunks(desk.run) if c.start >= 10] == [c for c in before if c.start >= 10]
+        return
+    with pytest.raises(LedgerError):
+        call(desk, one)
+    assert desk.other.chunks(desk.run) == before
+
+
+@pytest.mark.parametrize("state", STATES[:-1])
+def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None:
+    """Planned chunks are dropped; what is at the provider or landed stays what it is."""
+    one = desk.bring(desk.chunks[0], state)
+    desk.ledger.close_run(desk.lease, desk.run, "cost_limit")
+    found = {c.id: c.state for c in desk.other.chunks(desk.run)}
+    assert found == {one.id: DROPPED if state == PLANNED else state, **{c.id: DROPPED for c in desk.chunks[1:]}}
+
+
+def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
+    """Head and tail stand in the place of the whole."""
+    whole = desk.chunks[1]
+    head, tail = replace(whole, stop=13, bytes=30, bound=15), replace(whole, id="tail", start=13, bytes=70, bound=35)
+    desk.ledger.split_chunk(desk.lease, whole, head, tail)
+    assert desk.other.chunks(desk.run) == [desk.chunks[0], head, tail, *desk.chunks[2:]]
+
+
+def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
+    """A run asks for what is left to do; other runs' rows in flight or unlanded are known to the planner."""
+    for one, state in zip(desk.chunks, (UNCLEAR, SUBMITTED, COLLECTED, LANDED), strict=True):
+        desk.bring(one, state)
+    assert [c.start for c in desk.other.chunks(desk.run, (UNCLEAR, LANDED))] == [0, 30]
+    assert desk.other.chunks(desk.run, ()) == []
+    assert sorted(c.start for c in desk.other.unfinished_chunks(desk.dataset, "another")) == [0, 10, 20]
+    assert desk.other.unfinished_chunks(desk.dataset, desk.run) == []
+    assert desk.other.unfinished_chunks("another", "another") == []
+
+
+# --- sending ----------------------------------------------------------------------------------------
+
+
+def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
+    """What was about to be sent, under which account and fence; a second intent replaces the first."""
+    one = desk.chunks[0]
+    for sent_at in (5, 6):
+        intent = Intent(one.id, "acct", 10, desk.lease.fence, sent_at, "file-1" if sent_at == 6 else None)
+        assert desk.ledger.record_intent(desk.lease, intent)
+        assert desk.other.intent(one.id) == intent
+
+
+@pytest.mark.parametrize(
+    ("account", "requests", "state", "allowed"),
+    [
+        ("account", 10, UNCLEAR, False), ("account", 11, UNCLEAR, True), ("another", 10, UNCLEAR, True),
+        ("account", 10, SUBMITTED, True), ("account", 10, PLANNED, True),
+    ],
+)
+def test_two_creates_in_doubt_differ_in_size(desk: Desk, account: str, requests: int, state: str, allowed: bool) -> None:
+    """A list without names could not tell two unclear creates of one account and size apart, so the second waits."""
+    rival, one = desk.chunks[:2]
+    assert desk.ledger.record_intent(desk.lease, desk.intent(rival))
+    if state == SUBMITTED:
+        desk.ledger.record_batch(rival, "b", "account", "in_progress")
+    elif state == PLANNED:
+        desk.ledger.withdraw_intent(rival.id)
+    assert desk.other.record_intent(desk.lease, desk.intent(one, account=account, requests=requests)) is allowed
+    assert desk.other.chunk(one.id).state == (UNCLEAR if allowed else PLANNED)
+
+
+def test_a_chunk_is_no_rival_of_itself(desk: Desk) -> None:
+    """The intent of a chunk in doubt can be written again."""
+    assert desk.ledger.record_intent(desk.lease, desk.intent(desk.chunks[0]))
+    assert desk.ledger.record_intent(desk.lease, desk.intent(desk.chunks[0]))
+
+
+def test_batches_are_known(desk: Desk) -> None:
+    """A batch id belongs to one chunk; looks at it are kept; ids that nobody sent are strangers."""
+    one = desk.bring(desk.chunks[0], SUBMITTED)
+    assert one.batch_id == f"batch-{one.id}"
+    assert desk.other.known_batches([one.batch_id, "stranger"]) == {one.batch_id}
+    assert desk.other.known_batches([]) == set()
+    desk.ledger.record_look(one.batch_id, "ended", 10, ended=True)
+    (row,) = desk.other.batches_of(desk.run)
+    assert (row.batch_id, row.status, row.requests_done, row.start, row.stop, row.state) == (one.batch_id, "ended", 10, 0, 10, SUBMITTED)
+    assert row.ended_at >= row.looked_at >= row.submitted_at
+
+
+def test_no_batch_is_adopted_twice(desk: Desk) -> None:
+    """Two chunks cannot claim one batch; the second stays in doubt."""
+    for one in desk.chunks[:2]:
+        desk.bring(one, UNCLEAR)
+    desk.ledger.record_batch(desk.chunks[0], "same", "account", "in_progress")
+    with pytest.raises(LedgerError):
+        desk.other.record_batch(desk.chunks[1], "same", "account", "in_progress")
+    assert desk.other.chunk(desk.chunks[1].id).state == UNCLEAR
+
+
+# --- money ------------------------------------------------------------------------------------------
+
+
+def test_reserving_at_the_edge_of_the_limit(desk: Desk) -> None:
+    """Exactly the limit fits; what does not fit is told what is left; a reservation is made once."""
+    first, second = desk.chunks[:2]
+    assert desk.ledger.reserve(desk.lease, first, 100) is None
+    assert desk.other.reserve(desk.lease, first, 100) is None
+    assert desk.other.reserve(desk.lease, second, 99) == 49
+    assert desk.other.money(desk.run) == (0, 50)
+    assert desk.other.reserve(desk.lease, second, 100) is None
+    assert desk.ledger.reserve(desk.lease, desk.chunks[2], 100) == 0
+    assert desk.ledger.reserve(desk.lease, desk.chunks[2], None) is None
+    assert desk.ledger.money(desk.run) == (0, 150)
+
+
+def test_an_unpriced_chunk_reserves_nothing(desk: Desk) -> None:
+    """Without a price there is no limit, and nothing to add up."""
+    assert desk.ledger.reserve(desk.lease, replace(desk.chunks[0], bound=None), None) is None
+    assert desk.ledger.money(desk.run) == (0, 0)
+
+
+def test_runs_have_money_of_their_own(desk: Desk) -> None:
+    """What one run reserved takes nothing from another's limit."""
+    other = desk.ledger.begin_run(desk.lease, RUN)
+    assert desk.ledger.reserve(desk.lease, desk.chunks[0], 50) is None
+    assert desk.ledger.reserve(desk.lease, chunk(other, desk.dataset), 50) is None
+    assert desk.other.money(other) == desk.other.money(desk.run) == (0, 50)
+
+
+def test_settling_frees_what_was_not_spent(desk: Desk) -> None:
+    """Collected chunks count what they cost, unknown lines included; collecting again does not add up."""
+    one = desk.chunks[0]
+    desk.ledger.reserve(desk.lease, one, 60)
+    desk.bring(one, SUBMITTED)
+    assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) == 10
+    tallies = {"succeeded": Tally(8, 80, 8, 3, 7), "expired": Tally(2)}
+    for _ in range(2):
+        desk.ledger.collect(desk.lease, one, tallies, overhead=1)
+    assert desk.other.money(desk.run) == (8, 0)
+    assert desk.other.outcomes(desk.run) == tallies
+    assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) is None
+
+
+def test_a_settled_reservation_is_not_released(desk: Desk) -> None:
+    """Money that was spent stays spent; a reservation in flight can be given back."""
+    for one in desk.chunks[:2]:
+        desk.ledger.reserve(desk.lease, one, None)
+    desk.bring(desk.chunks[0], COLLECTED)
+    for one in desk.chunks[:2]:
+        desk.ledger.release(one.id)
+    assert desk.other.money(desk.run) == (5, 0)
+
+
+def test_outcomes_add_up_over_chunks(desk: Desk) -> None:
+    """Rows, tokens and money of a run are the sums of its chunks."""
+    desk.ledger.collect(desk.lease, desk.chunks[0], {"succeeded": Tally(9, 90, 9, 1, 10), "invalid": Tally(1, 10, 1, 0, 2)}, 0)
+    desk.ledger.collect(desk.lease, desk.chunks[1], {"succeeded": Tally(10, 100, 10, 2, 20)}, 0)
+    assert desk.other.outcomes(desk.run) == {"succeeded": Tally(19, 190, 19, 3, 30), "invalid": Tally(1, 10, 1, 0, 2)}
+    assert desk.other.outcomes("another") == {}
+
+
+@pytest.mark.parametrize(("left", "right", "cost"), [(None, None, None), (None, 5, 5), (5, None, 5), (2, 3, 5), (0, None, 0)])
+def test_an_unknown_cost_is_not_zero(left: int | None, right: int | None, cost: int | None) -> None:
+    """Tallies without a price have none together either."""
+    assert (Tally(1, cost=left) + Tally(2, cost=right)) == Tally(3, cost=cost)
+
+
+def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
+    """Of twelve chunks that ask at the same moment over two connections, only so many get money as the limit holds."""
+    many = [chunk(desk.run, desk.dataset, number, bound=10) for number in range(12)]
+    gate = threading.Barrier(len(many))
+
+    def ask(one: Chunk) -> int | None:
+        gate.wait()
+        return (desk.ledger if one.start % 20 else desk.other).reserve(desk.lease, one, 35)
+
+    with ThreadPoolExecutor(len(many)) as pool:
+        left = list(pool.map(ask, many))
+    assert left.count(None) == 3
+    assert set(left) == {None, 5}
+    assert desk.other.money(desk.run) == (0, 30)
+
+
+def test_a_closed_run_holds_no_money_for_what_was_never_sent(desk: Desk) -> None:
+    """A chunk that was guarded and then dropped gives its money back: nothing of it is in flight."""
+    desk.ledger.reserve(desk.lease, desk.chunks[0], 100)
+    desk.ledger.close_run(desk.lease, desk.run, "failed")
+    assert desk.other.money(desk.run) == (0, 0)
+
+
+class Money(RuleBasedStateMachine):
+    """Chunks reserve, are sent, refused, collected and landed in any order, over two connections."""
+
+    @initialize(limit=st.integers(0, 120), bounds=st.lists(st.integers(0, 60), min_size=4, max_size=4))
+    def start(self, limit: int, bounds: list[int]) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        self.desk = Desk(Path(self.folder.name))
+        self.limit = limit
+        self.chunks = [replace(one, bound=bound) for one, bound in zip(self.desk.chunks, bounds, strict=True)]
+        self.reserved: dict[int, int] = {}
+        self.settled: dict[int, int] = {}
+        self.states = [PLANNED] * 4
+
+    def teardown(self) -> None:
+        if hasattr(self, "desk"):
+            self.desk.close()
+            self.folder.cleanup()
+
+    def committed(self) -> int:
+        return sum(self.settled.values()) + sum(self.reserved.values())
+
+    def ledger(self, number: int) -> Ledger:
+        return self.desk.ledger if number % 2 else self.desk.other
+
+    @rule(number=st.integers(0, 3))
+    def reserve(self, number: int) -> None:
+        bound = self.chunks[number].bound or 0
+        left = self.ledger(number).reserve(self.desk.lease, self.chunks[number], self.limit)
+        if number in self.reserved or number in self.settled:
+            assert left is None
+        elif self.committed() + bound > self.limit:
+            assert left == max(self.limit - self.committed(), 0)
+        else:
+            assert left is None
+            self.reserved[number] = bound
+
+    @rule(number=st.integers(0, 3))
+    def release(self, number: int) -> None:
+        if self.states[number] == PLANNED:
+            self.ledger(number + 1).release(self.chunks[number].id)
+            self.reserved.pop(number, None)
+
+    @rule(number=st.integers(0, 3), share=st.integers(0, 100))
+    def send_and_collect(self, number: int, share: int) -> None:
+        if number not in self.reserved or self.states[number] != PLANNED:
+            return
+        one = self.chunks[number]
+        self.desk.bring(one, SUBMITTED)
+        cost = self.reserved.pop(number) * share // 100
+        self.ledger(number).collect(self.desk.lease, one, {"succeeded": Tally(10, cost=cost)}, 0)
+        self.settled[number], self.states[number] = cost, COLLECTED
+
+    @precondition(lambda self: COLLECTED in self.states)
+    @rule()
+    def land(self) -> None:
+        number = self.states.index(COLLECTED)
+        self.ledger(number).land(self.desk.lease, self.chunks[number].id, 0)
+        self.states[number] = LANDED
+
+    @invariant()
+    def spend_stays_within_the_limit(self) -> None:
+        if not hasattr(self, "desk"):
+            return
+        found = self.desk.other.money(self.desk.run)
+        assert found == (sum(self.settled.values()), sum(self.reserved.values()))
+        assert sum(found) <= self.limit
+
+
+TestMoney = Money.TestCase
+TestMoney.settings = settings(deadline=None, max_examples=15, stateful_step_count=15, derandomize=True)
+
+
+def test_ids_are_random() -> None:
+    """160 bits: no two are ever the same."""
+    assert len({new_id() for _ in range(1000)}) == 1000
+    assert len(new_id()) == 40

@@ -1,0 +1,180 @@
+"""Prices are genai-prices' own, to the picodollar, in batch context or not at all."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from genai_prices import Usage as Listed
+from genai_prices import calc_price, data_snapshot
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchata_tasks.jobs import Usage
+from batchata_tasks.pricing import PICO, Rates, batch_rates, dollars, pico_from_usd, usd
+
+BATCH = {"processing": "batch"}
+MODELS = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers if p.id in ("anthropic", "openai") for m in p.models]
+PRICED = [pair for pair in MODELS if batch_rates(*pair) is not None]
+UNPRICED = [pair for pair in MODELS if pair not in PRICED]
+TIERED = [pair for pair in PRICED if (found := batch_rates(*pair)) is not None and found.input.tiers]
+
+
+def rates(model: tuple[str, str]) -> Rates:
+    found = batch_rates(*model)
+    assert found is not None
+    return found
+
+
+def listed(usage: Usage, model: tuple[str, str], context: dict[str, Any] | None) -> Decimal:
+    """Return genai-prices' own result; its cache writes include the 1 h ones."""
+    facts: dict[str, Any] = {
+        "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cache_read_tokens": usage.cache_read_tokens,
+        "cache_write_tokens": usage.cache_write_tokens + usage.cache_write_1h_tokens,
+    }
+    if usage.cache_write_1h_tokens:
+        facts["cache_write_1h_tokens"] = usage.cache_write_1h_tokens
+    if usage.web_searches:
+        facts["web_searches"] = usage.web_searches
+    return calc_price(Listed(**facts), model[1], provider_id=model[0], price_context=context).total_price
+
+
+@st.composite
+def usages(draw: st.DrawFn, provider: str, most: int = 2_000_000) -> Usage:
+    """Draw what a provider may report: cached tokens are part of the input; only Anthropic writes for an hour."""
+    whole = draw(st.integers(0, min(most, 500)) | st.integers(0, most))
+    read = draw(st.integers(0, whole))
+    written = draw(st.integers(0, whole - read))
+    hour = draw(st.integers(0, whole - read - written)) if provider == "anthropic" else 0
+    return Usage(whole, draw(st.integers(0, 200_000)), read, written, hour, draw(st.integers(0, 3)))
+
+
+CASES = st.sampled_from(PRICED).flatmap(lambda model: st.tuples(st.just(model), usages(model[0])))
+
+
+@given(CASES)
+@settings(deadline=None, max_examples=600, derandomize=True)
+def test_a_cost_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -> None:
+    """For every model and usage the integer arithmetic equals the library's decimal arithmetic, exactly."""
+    model, usage = case
+    assert usd(rates(model).cost(usage)) == listed(usage, model, BATCH)
+
+
+@pytest.mark.parametrize("model", PRICED, ids="/".join)
+def test_every_models_million_costs_what_is_published(model: tuple[str, str]) -> None:
+    """No model is left to chance: a plain, a cached and an hour-cached answer are priced alike by both."""
+    usages = [Usage(1000, 1000), Usage(10_000, 1, 5000, 2000, 0, 1)]
+    if model[0] == "anthropic":
+        usages.append(Usage(10_000, 1, 1, 2, 3))
+    for usage in usages:
+        assert usd(rates(model).cost(usage)) == listed(usage, model, BATCH)
+
+
+def test_tiers_are_tested() -> None:
+    """There are models whose price rises with the input, of both providers."""
+    assert {provider for provider, _ in TIERED} == {"anthropic", "openai"}
+
+
+@pytest.mark.parametrize("model", TIERED, ids="/".join)
+def test_a_tier_begins_above_its_start(model: tuple[str, str]) -> None:
+    """N tokens cost the lower rate, N+1 the higher one for all of them, as in the library."""
+    found = rates(model)
+    for start, price in found.input.tiers:
+        assert found.cost(Usage(start)) == start * found.input.at(start)
+        assert found.cost(Usage(start + 1)) == (start + 1) * price
+        for tokens in (start - 1, start, start + 1):
+            usage = Usage(tokens, 7, tokens // 3)
+            assert usd(found.cost(usage)) == listed(usage, model, BATCH)
+
+
+@pytest.mark.parametrize("model", PRICED, ids="/".join)
+def test_a_batch_never_costs_the_full_price(model: tuple[str, str]) -> None:
+    """What is resolved is the batch variant, which is never dearer than the list price (of one old model it is no cheaper)."""
+    usage = Usage(1000, 1000)
+    assert usd(rates(model).cost(usage)) <= listed(usage, model, None)
+    if model != ("openai", "gpt-3.5-turbo-1106"):
+        assert usd(rates(model).cost(usage)) < listed(usage, model, None)
+
+
+@pytest.mark.parametrize("model", UNPRICED, ids="/".join)
+def test_a_model_without_batch_rates_has_no_price(model: tuple[str, str]) -> None:
+    """The library would give the list price; here it is unknown, which a cost limit refuses."""
+    assert batch_rates(*model) is None
+
+
+def test_some_models_have_no_batch_rates() -> None:
+    """The case above is a real one."""
+    assert any(provider == "openai" for provider, _ in UNPRICED)
+
+
+@pytest.mark.parametrize(("provider", "model"), [("anthropic", "claude-nonsense-99"), ("openai", ""), ("nobody", "gpt-6-luna"), ("openai", "claude-haiku-5-5")])
+def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
+    """Unknown is None, neither free nor an exception."""
+    assert batch_rates(provider, model) is None
+
+
+@st.composite
+def bounded(draw: st.DrawFn) -> tuple[tuple[str, str], Usage, int, int]:
+    model = draw(st.sampled_from(PRICED))
+    usage = draw(usages(model[0], 400_000))
+    return model, usage, usage.input_tokens + draw(st.integers(0, 400_000)), usage.output_tokens + draw(st.integers(0, 9))
+
+
+@given(bounded())
+@settings(deadline=None, max_examples=400, derandomize=True)
+def test_no_usage_within_the_bound_costs_more(case: tuple[tuple[str, str], Usage, int, int]) -> None:
+    """However the input is cached and wherever the tiers lie: what is reserved covers what is billed."""
+    model, usage, most_input, most_output = case
+    tokens = Usage(*(getattr(usage, n) for n in Usage.__slots__[:5]))
+    assert rates(model).cost(tokens) <= rates(model).bound(most_input, most_output)
+
+
+@given(st.sampled_from(PRICED), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**5))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_a_larger_bound_is_never_cheaper(model: tuple[str, str], low: int, more: int, output: int) -> None:
+    """Bounds grow with what they bound, tiers or not."""
+    assert rates(model).bound(low, output) <= rates(model).bound(low + more, output)
+
+
+def test_the_source_of_a_price_is_named() -> None:
+    """A run's record says which price list it used, with its version."""
+    assert rates(("anthropic", "claude-haiku-5-5")).source.startswith("genai-prices 0.")
+
+
+@pytest.mark.parametrize(
+    ("pico", "text"),
+    [
+        (None, "unknown"),
+        (0, "$0.00"),
+        (PICO, "$1.00"),
+        (1234 * PICO + 5 * PICO // 10, "$1,234.50"),
+        (PICO // 2, "$0.5000"),
+        (PICO // 100, "$0.0100"),
+        (PICO // 1000, "$0.001000"),
+        (PICO // 10**6, "$0.000001"),
+        (-2 * PICO, "$-2.00"),
+    ],
+)
+def test_dollars_for_people(pico: int | None, text: str) -> None:
+    """Cents for dollars, more digits for less, a word for the unknown."""
+    assert dollars(pico) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "pico"),
+    [
+        (0.1, 100_000_000_000), ("0.1", 100_000_000_000), (Decimal("0.1"), 100_000_000_000), (5, 5 * PICO), (5.0, 5 * PICO), (0, 0),
+        (0.000000000001, 1), (1e-13, 0), (0.29, 290_000_000_000), (1e6, 10**18), (123456.789012, 123456789012 * 10**6),
+    ],
+)
+def test_a_limit_is_taken_as_written(amount: float | str | Decimal, pico: int) -> None:
+    """0.1 is a tenth, not its binary neighbour; less than a picodollar is nothing."""
+    assert pico_from_usd(amount) == pico
+
+
+@given(st.integers(-(10**24), 10**24))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_amounts_are_exact_both_ways(pico: int) -> None:
+    """Dollars as decimals lose no picodollar."""
+    assert pico_from_usd(usd(pico)) == pico

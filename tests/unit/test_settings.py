@@ -1,0 +1,84 @@
+"""Settings come from `BATCHATA_` variables and keep the ledger's password to themselves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.settings import Settings, default_ledger_url
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BATCHATA_")]:
+        monkeypatch.delenv(name)
+
+
+def test_the_documented_defaults() -> None:
+    """Without any variable: the user's own ledger, the provider's interval, 900 s of grace."""
+    settings = Settings()
+    assert settings.ledger_url == default_ledger_url()
+    assert settings.ledger_url.startswith("sqlite:////")
+    assert settings.ledger_url.endswith("/batchata/ledger.db")
+    assert (settings.poll_interval, settings.unclear_grace) == (None, 900)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("BATCHATA_LEDGER_URL", "postgresql://u:p@h/d", "ledger_url", "postgresql://u:p@h/d"),
+        ("BATCHATA_POLL_INTERVAL", "0.5", "poll_interval", 0.5),
+        ("BATCHATA_UNCLEAR_GRACE", "0", "unclear_grace", 0),
+        ("BATCHATA_PATIENCE", "5", "patience", 5),
+        ("BATCHATA_LEASE_SECONDS", "2", "lease_seconds", 2),
+        ("BATCHATA_CODE_ROOTS", "a", "code_roots", "a"),
+    ],
+)
+def test_each_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str, text: str, field: str, value: object) -> None:
+    """The published names work."""
+    monkeypatch.setenv(name, text)
+    assert getattr(Settings(), field) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("BATCHATA_POLL_INTERVAL", "0"), ("BATCHATA_POLL_INTERVAL", "-1"), ("BATCHATA_POLL_INTERVAL", "soon"),
+        ("BATCHATA_UNCLEAR_GRACE", "-1"), ("BATCHATA_PATIENCE", "-1"), ("BATCHATA_LEASE_SECONDS", "1"),
+    ],
+)
+def test_senseless_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """A wait of zero seconds or of `soon` is refused, naming the setting."""
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SpecError, match=name):
+        Settings()
+
+
+def test_the_ledgers_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No repr, text or traceback of the settings holds the ledger's URL."""
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", "postgresql://user:canary@host/db")
+    assert "canary" not in f"{Settings()!r} {Settings()}"
+
+
+def test_settings_are_frozen() -> None:
+    """A run cannot change its settings under way."""
+    with pytest.raises(ValidationError):
+        Settings().patience = 1
+
+
+def test_code_loads_from_the_working_folder_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without `BATCHATA_CODE_ROOTS`, the project's folder is the one root."""
+    monkeypatch.chdir(tmp_path)
+    assert Settings().roots() == [tmp_path.resolve()]
+
+
+def test_code_roots_are_listed_like_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Several folders, separated as in PATH; links are resolved, blanks left out, ~ is the home."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", os.pathsep.join([str(tmp_path / "link"), "", "~"]))
+    assert Settings().roots() == [(tmp_path / "real").resolve(), Path.home().resolve()]

@@ -1,0 +1,344 @@
+"""Tables as streams: types, order, block sizes, and a sentence for every broken one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchata_tasks.errors import SourceError
+from batchata_tasks.sources import BATCH_ROWS, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MANY = 2 * BATCH_ROWS + 5
+
+
+def rows(path: object, types: Mapping[str, str] | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    source = open_source(str(path), types or {})
+    batches = list(source.batches(columns or source.schema.names))
+    assert all(0 < batch.num_rows <= BATCH_ROWS for batch in batches if batch.num_rows)
+    return [row for batch in batches for row in batch.to_pylist()]
+
+
+def refusal(path: object, types: Mapping[str, str] | None = None) -> str:
+    with pytest.raises(SourceError) as caught:
+        rows(path, types)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    raw = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+# --- CSV --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "T.CSV"])
+def test_csv_cells_are_strings(tmp_path: Path, name: str) -> None:
+    """Nothing is guessed: 01 stays 01, NA is no null, an empty cell is an empty text."""
+    path = write(tmp_path / name, "id,a,b\n01,NA,\n1.0,true,null\n,nan, x \n")
+    assert rows(path) == [{"id": "01", "a": "NA", "b": ""}, {"id": "1.0", "a": "true", "b": "null"}, {"id": "", "a": "nan", "b": " x "}]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_quoted_cells(tmp_path: Path, end: str) -> None:
+    """Separators, quotes and line ends inside of quotes belong to the cell."""
+    path = write(tmp_path / "t.csv", f'id,a{end}1,"x, ""y""{end}z"{end}2,{end}')
+    assert rows(path) == [{"id": "1", "a": f'x, "y"{end}z'}, {"id": "2", "a": ""}]
+
+
+def test_quoted_line_ends_over_block_borders(tmp_path: Path) -> None:
+    """Cells of several lines survive wherever the reader's blocks end; the rows keep their order."""
+    cell = "\n".join(["a line, of some length"] * 50)
+    path = write(tmp_path / "t.csv", "id,a\n" + "".join(f'{n},"{cell}"\n' for n in range(35_000)))
+    source = open_source(str(path), {})
+    ids: list[str] = []
+    for batch in source.batches(["id", "a"]):
+        assert batch.num_rows <= BATCH_ROWS
+        assert set(batch.column("a").to_pylist()) == {cell}
+        ids += batch.column("id").to_pylist()
+    assert ids == [str(n) for n in range(35_000)]
+
+
+def test_a_cell_of_megabytes(tmp_path: Path) -> None:
+    """A document in a cell is read whole."""
+    path = write(tmp_path / "t.csv", "id,a\n0,y\n1," + "x" * 5_000_000 + "\n2,z\n")
+    assert [len(row["a"]) for row in rows(path)] == [1, 5_000_000, 1]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    """Files from spreadsheets begin with one."""
+    assert rows(write(tmp_path / "t.csv", b"\xef\xbb\xbfid,a\n1,2\n")) == [{"id": "1", "a": "2"}]
+
+
+@pytest.mark.parametrize("content", ["id,a\n", "id,a\r\n"])
+def test_a_table_without_rows(tmp_path: Path, content: str) -> None:
+    """A header alone is a table of no rows."""
+    source = open_source(str(write(tmp_path / "t.csv", content)), {})
+    assert source.schema.names == ["id", "a"]
+    assert rows(tmp_path / "t.csv") == []
+
+
+TYPED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
+    "str": ("text", [("01", "01"), ("", "")]),
+    "int": ("x", [("01", 1), ("-5", -5), ("9223372036854775807", 2**63 - 1), ("", None)]),
+    "float": ("x", [("1", 1.0), ("2.5e3", 2500.0), ("", None)]),
+    "bool": ("yes", [("true", True), ("False", False), ("1", True), ("", None)]),
+    "date": ("22/11/2026", [("2026-11-22", date(2026, 11, 22)), ("", None)]),
+    "datetime": (
+        "noon",
+        [
+            ("2026-11-22T10:30:00Z", datetime(2026, 11, 22, 10, 30, tzinfo=UTC)),
+            ("2026-11-22T11:30:00.5+01:00", datetime(2026, 11, 22, 10, 30, 0, 500_000, tzinfo=UTC)),
+            ("2026-11-22 10:30:00", datetime(2026, 11, 22, 10, 30, tzinfo=UTC)),
+            ("2026-11-22", datetime(2026, 11, 22, tzinfo=UTC)),
+            ("", None),
+        ],
+    ),
+    "decimal": ("x", [("1.10", Decimal("1.1")), ("12345678901234567890123456789.123456789", Decimal("12345678901234567890123456789.123456789")), ("", None)]),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_types_given_by_the_spec(tmp_path: Path, name: str) -> None:
+    """Each type of `types` reads its cells, empty ones as null; the other columns stay strings."""
+    cells = TYPED[name][1]
+    path = write(tmp_path / "t.csv", "a,b\n" + "".join(f'"{text}",1\n' if name == "str" else f"{text},1\n" for text, _ in cells))
+    assert rows(path, {"a": name}) == [{"a": value, "b": "1"} for _, value in cells]
+
+
+@pytest.mark.parametrize("name", [name for name in TYPED if name != "str"])
+def test_a_cell_of_another_type_is_refused(tmp_path: Path, name: str) -> None:
+    """A value that is none of its column's type stops the plan with the file and the value."""
+    text = refusal(write(tmp_path / "t.csv", f"a,b\n{TYPED[name][0]},1\n"), {"a": name})
+    assert "t.csv cannot be read: " in text
+    assert TYPED[name][0] in text or name in ("decimal", "bool")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cannot be read"),
+        (b"id,a\n1\n", "Expected 2 columns, got 1"),
+        (b"id,a\n1,2,3\n", "Expected 2 columns, got 3"),
+        ("id,a\n1,\u00e9\n".encode("latin-1"), "invalid UTF8"),
+        (b"a,a\n1,2\n", "has two columns named 'a'; rename one"),
+    ],
+)
+def test_a_broken_csv_is_told(tmp_path: Path, content: bytes, reason: str) -> None:
+    """Ragged rows, another encoding, a doubled header: one sentence that names the file."""
+    text = refusal(write(tmp_path / "t.csv", content))
+    assert text.startswith(f"source: {tmp_path / 't.csv'} ")
+    assert reason in text
+
+
+def test_types_of_unknown_columns_are_refused(tmp_path: Path) -> None:
+    """A misspelt column in `types` would leave the right one a string."""
+    path = write(tmp_path / "t.csv", "id,a\n1,2\n")
+    assert refusal(path, {"A": "int"}) == "types: the source has no column 'A'; it has: id, a."
+
+
+# --- JSON lines -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.jsonl.gz"])
+def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
+    """Numbers, booleans, lists and objects are what they were; a missing key is a null; blank lines are none."""
+    lines = ['{"s":"01","i":1,"f":1.5,"b":true,"l":[1],"o":{"x":1}}', "", '{"s":"\u2028a\u0085b","n":null}', "  "]
+    path = write(tmp_path / name, "\n".join(lines))
+    none = dict.fromkeys("sifblon")
+    assert rows(path) == [
+        {"s": "01", "i": 1, "f": 1.5, "b": True, "l": [1], "o": {"x": 1}, "n": None},
+        {**none, "s": "\u2028a\x85b"},
+    ]
+    assert rows(path, columns=["o", "s"])[0] == {"o": {"x": 1}, "s": "01"}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "kind", "value"),
+    [
+        ({"a": 1}, {"a": 1.5}, pa.float64(), 1.0),
+        ({"a": None}, {"a": 2}, pa.int64(), None),
+        ({}, {"a": "x"}, pa.string(), None),
+        ({"a": []}, {"a": ["x"]}, pa.list_(pa.string()), []),
+        ({"a": {"x": 1}}, {"a": {"y": "z"}}, pa.struct([("x", pa.int64()), ("y", pa.string())]), {"x": 1, "y": None}),
+        ({"a": None}, {"a": None}, pa.string(), None),
+    ],
+)
+def test_types_widen_over_blocks(tmp_path: Path, first: dict[str, Any], last: dict[str, Any], kind: pa.DataType, value: Any) -> None:
+    """What a late line needs, the column has from its first row on."""
+    lines = [json.dumps(first)] * (BATCH_ROWS + 1) + [json.dumps(last)]
+    path = write(tmp_path / "t.jsonl", "\n".join(lines))
+    assert open_source(str(path), {}).schema.field("a").type == kind
+    found = rows(path)
+    assert len(found) == BATCH_ROWS + 2
+    assert (found[0], found[-1]) == ({"a": value}, {"a": last.get("a")} if kind != pa.struct([("x", pa.int64()), ("y", pa.string())]) else {"a": {"x": None, "y": "z"}})
+
+
+@pytest.mark.parametrize("many", [1, BATCH_ROWS])
+@pytest.mark.parametrize(("first", "last"), [("1", '"x"'), ("1", "true"), ('"x"', "[1]"), ("{}", "1"), ("1", "1" + "0" * 25), ("9007199254740993", "0.5")])
+def test_types_that_do_not_go_together_are_refused(tmp_path: Path, many: int, first: str, last: str) -> None:
+    """Mixed types, integers beyond 64 bits and integers that a float would round are refused, never changed."""
+    path = write(tmp_path / "t.jsonl", f'{{"a":{first}}}\n' * many + f'{{"a":{last}}}\n')
+    assert refusal(path).startswith(f"source: {path}")
+
+
+@pytest.mark.parametrize("value", ["12345678901234567890123", "18446744073709551616", "-9223372036854775809"])
+def test_integers_are_never_rounded(tmp_path: Path, value: str) -> None:
+    """Two ids of more than 64 bits that differ in the last digit do not become one."""
+    refusal(write(tmp_path / "t.jsonl", f'{{"a":{value}}}\n'))
+
+
+@pytest.mark.parametrize(("line", "reason"), [("xx", "is not valid JSON"), ('{"a":', "is not valid JSON"), ("[1]", "is not a JSON object"), ("5", "is not a JSON object"), ('{"a":1} {"a":2}', "is not valid JSON")])
+def test_a_broken_line_is_told_by_its_number(tmp_path: Path, line: str, reason: str) -> None:
+    """Blank lines count, so that the number is the editor's."""
+    text = refusal(write(tmp_path / "t.jsonl", f'{{"a":1}}\n\n{line}\n'))
+    assert f"t.jsonl line 3 {reason}" in text
+
+
+def test_an_empty_file_of_lines_is_an_empty_table(tmp_path: Path) -> None:
+    """No line, no column, no row."""
+    assert open_source(str(write(tmp_path / "t.jsonl", "")), {}).schema.names == []
+
+
+@pytest.mark.parametrize("depth", [10, 100_000])
+def test_deep_nesting_is_read_or_told(tmp_path: Path, depth: int) -> None:
+    """A line nested without sense is a sentence, not a traceback."""
+    path = write(tmp_path / "t.jsonl", '{"a":' + "[" * depth + "]" * depth + "}\n")
+    try:
+        rows(path)
+    except SourceError:
+        return
+
+
+# --- Parquet ----------------------------------------------------------------------------------------
+
+
+def table(start: int, stop: int) -> pa.Table:
+    return pa.table({"id": pa.array(range(start, stop), pa.int32()), "t": pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * (stop - start))})
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.pq"])
+def test_a_parquet_file_keeps_its_types(tmp_path: Path, name: str) -> None:
+    """Types are the file's own; the rows come in order, in blocks of at most 8,192."""
+    pq.write_table(table(0, MANY), tmp_path / name)
+    source = open_source(str(tmp_path / name), {})
+    assert source.schema.field("id").type == pa.int32()
+    assert [row["id"] for row in rows(tmp_path / name, columns=["id"])] == list(range(MANY))
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
+    """Its files in the order of their names, as often as it is read."""
+    for number in (2, 0, 1):
+        pq.write_table(table(number * 10, number * 10 + 10), tmp_path / f"part-{number}.parquet", row_group_size=3)
+    for _ in range(2):
+        assert [row["id"] for row in rows(tmp_path)] == list(range(30))
+
+
+def test_no_parquet_file_is_told(tmp_path: Path) -> None:
+    """Another content under the name is one sentence."""
+    assert "cannot be read" in refusal(write(tmp_path / "t.parquet", "id,a\n"))
+
+
+# --- all of them ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.parquet"])
+@pytest.mark.parametrize("count", [1, BATCH_ROWS - 1, BATCH_ROWS, BATCH_ROWS + 1, MANY])
+def test_blocks_have_at_most_8192_rows_in_order(tmp_path: Path, name: str, count: int) -> None:
+    """However a table is stored, its rows come once, in order, with just the asked columns in the asked order."""
+    path = tmp_path / name
+    if ".parquet" in name:
+        pq.write_table(pa.table({"a": ["x"] * count, "id": [str(n) for n in range(count)]}), path)
+    elif ".csv" in name:
+        write(path, "a,id\n" + "".join(f"x,{n}\n" for n in range(count)))
+    else:
+        write(path, "".join(f'{{"a":"x","id":"{n}"}}\n' for n in range(count)))
+    source = open_source(str(path), {})
+    batches = list(source.batches(["id", "a"]))
+    assert max(batch.num_rows for batch in batches) <= BATCH_ROWS
+    assert all(batch.schema.names == ["id", "a"] for batch in batches)
+    assert [n for batch in batches for n in batch.column("id").to_pylist()] == [str(n) for n in range(count)]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+def test_remote_tables_are_read_by_url(name: str) -> None:
+    """Any fsspec URL is a source; memory:// stands for the object stores."""
+    files = fsspec.filesystem("memory")
+    url = f"memory://unit-sources/{name}"
+    with files.open(url, "wb") as stream:
+        if name == "t.parquet":
+            pq.write_table(pa.table({"id": ["1", "2"]}), stream)
+        else:
+            stream.write(b"id\n1\n2\n" if name == "t.csv" else b'{"id":"1"}\n{"id":"2"}\n')
+    try:
+        assert rows(url) == [{"id": "1"}, {"id": "2"}]
+    finally:
+        files.rm("/unit-sources", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.jsonl", "none.parquet", "none", "none/"])
+def test_a_source_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
+    """The path is named, and what it is relative to."""
+    assert refusal(f"{tmp_path}/{name}") == f"source: there is no file {tmp_path}/{name} (paths are relative to the folder you run in)."
+
+
+@pytest.mark.parametrize("url", ["memory://none.csv", "memory://none.parquet"])
+def test_a_url_that_is_not_there_is_told(url: str) -> None:
+    """As for paths."""
+    assert refusal(url).startswith(f"source: there is no file {url}")
+
+
+@pytest.mark.parametrize(("url", "reason"), [("t.txt", "cannot tell what"), ("t.xlsx", "cannot tell what"), ("t.csv.bz2", "cannot tell what"), ("nope://x.csv", "Protocol not known"), ("s3://b/x", "cannot tell what")])
+def test_a_source_of_an_unknown_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str) -> None:
+    """The kinds there are, or the protocol that is not, are named."""
+    monkeypatch.chdir(tmp_path)
+    if "://" not in url:
+        write(tmp_path / url, "x")
+    assert reason in refusal(url)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
+def test_types_are_for_csv_alone(tmp_path: Path, name: str) -> None:
+    """Other kinds have types of their own."""
+    assert refusal(tmp_path / name, {"a": "int"}).startswith("types: only CSV columns can be given types")
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz"])
+@pytest.mark.parametrize("damage", ["no gzip", "cut"])
+def test_a_damaged_archive_is_told(tmp_path: Path, name: str, damage: str) -> None:
+    """An archive that is none, or that ends early, is never a shorter table."""
+    content = b"a\n1\n" * 1000 if "csv" in name else b'{"a":1}\n' * 1000
+    (tmp_path / name).write_bytes(content if damage == "no gzip" else gzip.compress(content)[:-9])
+    assert "cannot be read" in refusal(tmp_path / name)
+
+
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=20))
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]) -> None:
+    """Whatever stands in a quoted cell or a JSON text is what the templates see."""
+    folder = tmp_path_factory.mktemp("cells")
+    quoted = ["{},{}".format(*(f'"{cell.replace(chr(34), 2 * chr(34))}"' for cell in pair)) for pair in cells]
+    write(folder / "t.csv", "a,b\n" + "\n".join(quoted) + "\n")
+    write(folder / "t.jsonl", "\n".join(json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in cells))
+    expected = [{"a": a, "b": b} for a, b in cells]
+    assert rows(folder / "t.jsonl") == expected
+    assert rows(folder / "t.csv") == expected
