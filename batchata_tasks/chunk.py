@@ -66,14 +66,15 @@ class Packer:
         return self.spans
 
 
-def prefix_within(bounds: Iterable[int], sizes: Iterable[int], money: int) -> tuple[int, int, int]:
-    """Return (rows, bytes, bound) of the longest prefix whose bounds add up to at most `money`."""
-    rows = size = bound = 0
-    for row_bound, row_size in zip(bounds, sizes, strict=True):
-        if bound + row_bound > money:
+def prefix_within(bounds: Iterable[int], money: int) -> int:
+    """Return how many rows the longest prefix has whose bounds add up to at most `money`."""
+    rows = total = 0
+    for bound in bounds:
+        total += bound
+        if total > money:
             break
-        rows, size, bound = rows + 1, size + row_size, bound + row_bound
-    return rows, size, bound
+        rows += 1
+    return rows
 
 
 def chunk_token(run_id: str, round_number: int, start: int, kind: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False,
 )
 _out, _err = Console(), Console(stderr=True)
+_INTERRUPTED = 130
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
 Set = Annotated[
@@ -36,7 +38,8 @@ Set = Annotated[
     typer.Option("--set", help="Set a key of the spec for this run: `key=value`; may be repeated.", metavar="KEY=VALUE"),
 ]
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+ReadWith = Annotated[list[str] | None, typer.Option("--set", help="Read the spec with a key changed: `key=value`.", metavar="KEY=VALUE")]
 
 
 @contextmanager
@@ -48,8 +51,22 @@ def _boundary() -> Generator[None, None, None]:
         _err.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
-        _err.print("Stopped. Batches that were sent go on at the provider; the same command lands them.", style="yellow", soft_wrap=True)
-        raise typer.Exit(130) from None
+        _say_stopped()
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def _say_stopped() -> None:
+    _err.print("Stopped. Batches that were sent go on at the provider; the same command lands them.", style="yellow", soft_wrap=True)
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """End at once: Ctrl-C has ended Prefect's temporary server too, and waiting for it takes minutes.
+
+    Nothing is lost by it, since the ledger and the dataset are ready for a kill at any moment.
+    """
+    _err.show_cursor()
+    _say_stopped()
+    os._exit(_INTERRUPTED)
 
 
 def _load(spec: str, overrides: list[str] | None, limit: int | None) -> EnrichmentSpec:
@@ -69,7 +86,7 @@ def run(
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
     Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
-    limit, 1 an error stopped it, 2 the spec or the command is wrong.
+    limit, 1 an error stopped it, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
     """
     with _boundary():
         receipt = run_spec(_load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed)
@@ -103,8 +120,12 @@ def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progre
     make_ready(spec, Settings())  # bad input is told at once, before Prefect takes its seconds
     quiet_prefect()
     progress.note("starting Prefect")
+    from prefect.settings import get_current_settings
+
     from batchata_tasks.flow import enrich
 
+    if not (os.environ.get("PREFECT_API_URL") or get_current_settings().api.url):
+        signal.signal(signal.SIGINT, _leave)
     with told_to(progress):
         state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
@@ -141,6 +162,10 @@ def _print_receipt(receipt: dict[str, Any], *, as_json: bool) -> None:
 
 def print_pairs(lines: list[tuple[str, str]]) -> None:
     """Print a receipt or a plan: what, value."""
+    if not _out.is_terminal:  # no padding or folding in logs and pipes
+        width = max(len(what) for what, _ in lines)
+        _out.file.write("".join(f"{what.ljust(width)}  {value}\n" for what, value in lines))
+        return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -165,7 +190,7 @@ def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson
 @app.command(epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`")
 def status(
     spec: Annotated[str | None, typer.Argument(help="Path of a spec; without it, all runs of the ledger.", metavar="[SPEC]")] = None,
-    overrides: Set = None,
+    overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell the newest runs, their batches and what they cost."""
@@ -184,7 +209,7 @@ def show(
     spec: Spec,
     rows: Annotated[int, typer.Option(help="How many rows to print.", min=1)] = 10,
     failed: Annotated[bool, typer.Option("--failed", help="Only rows that failed.")] = False,
-    overrides: Set = None,
+    overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
     """Print rows of the dataset, and how to open it elsewhere."""
@@ -196,7 +221,7 @@ def show(
         if as_json:
             sys.stdout.write(json.dumps(found, default=str) + "\n")
         else:
-            _out.print(rows_table(loaded, found))
+            _out.print(rows_table(loaded, found) if found or not failed else "No row failed.")
             _out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
 
 

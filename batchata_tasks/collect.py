@@ -35,7 +35,8 @@ class Report:
     """What collecting a chunk found."""
 
     tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
-    overhead: int = 0  # picodollars paid for lines that belong to no row
+    overhead: int = 0  # picodollars that belong to no row: unknown lines, requests of unreadable cost
+    unreadable: int = 0  # requests that may have run, but no line says what they cost
     unknown_lines: int = 0
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
@@ -107,6 +108,10 @@ class Collector:
         tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost)
         if cost is not None and cost > self._bounds[position]:
             self.report.over_bound += 1
+        if not answer.readable:
+            # it may have been billed: with a limit to keep, the most that it can have cost counts
+            self.report.unreadable += 1
+            self.report.overhead += self._bounds[position]
         prior = {name: values[position] for name, values in self._priors.items()}
         total = None if cost is None or prior["_prior_cost"] is None else cost + prior["_prior_cost"]
         sent = self._chunk.batch_id is not None

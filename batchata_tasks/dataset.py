@@ -115,6 +115,11 @@ class Dataset:
                 if name not in batch.schema.names:
                     message = f"key: the dataset in {self.data} has no column {name!r}; a dataset keeps its key: name another `output`."
                     raise SpecError(message)
+                was, now = batch.schema.field(name).type, self.schema.field(name).type
+                if _family(was) != _family(now):
+                    found = f"key: {name!r} is {now} in the source and {was} in the dataset"
+                    message = f"{found}; a dataset keeps its key: name another `output`."
+                    raise SpecError(message)
             values = {name: batch.column(name).to_pylist() for name in batch.schema.names if name in _STATE_COLUMNS}
             carried = carried_digests(batch, self.carried)
             moments = batch.column("_enriched_at").cast(pa.int64()).to_pylist()
@@ -222,6 +227,11 @@ def _conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         except pa.ArrowException:
             arrays.append(pa.nulls(batch.num_rows, field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _family(kind: pa.DataType) -> str:
+    """Return what identity knows of a type: integers of all widths are one, and so are floats."""
+    return "integer" if pa.types.is_integer(kind) else "float" if pa.types.is_floating(kind) else str(kind)
 
 
 def _as_stored(schema: pa.Schema) -> pa.Schema:

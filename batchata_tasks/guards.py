@@ -26,6 +26,7 @@ class Verdict(Enum):
 
     SEND = "send"
     WAIT = "wait"  # for money in flight
+    ASIDE = "aside"  # these rows cannot be paid for, others may
     STOP = "stop"  # the limit is reached
 
 
@@ -43,18 +44,30 @@ def guard(
     if left is None:
         return Verdict.SEND, chunk
     bounds, sizes = columns(chunk)
-    rows, size, bound = prefix_within(bounds, sizes, left)
+    rows = prefix_within(bounds, left)
     smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
     if rows >= smallest:
-        middle = chunk.start + rows
-        head = replace(chunk, stop=middle, bytes=size, bound=bound)
-        tail = replace(
-            chunk, id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind), start=middle,
-            bytes=chunk.bytes - size, bound=(chunk.bound or 0) - bound,
-        )
-        ledger.split_chunk(lease, chunk, head, tail)
-        chunk = head  # what stands in the ledger now, whether or not its money can be had
-        if ledger.reserve(lease, head, limit) is None:
-            return Verdict.SEND, head
+        # what stands in the ledger from here on, whether or not its money can be had
+        chunk = _cut(ledger, lease, chunk, rows, bounds, sizes)
+        bounds, sizes = bounds[:rows], sizes[:rows]
+        if ledger.reserve(lease, chunk, limit) is None:
+            return Verdict.SEND, chunk
     _, in_flight = ledger.money(chunk.run_id)
-    return (Verdict.WAIT if in_flight else Verdict.STOP), chunk
+    if in_flight:
+        return Verdict.WAIT, chunk
+    dear = next((i for i, bound in enumerate(bounds) if bound <= left), len(bounds))
+    if not dear:
+        return Verdict.STOP, chunk
+    return Verdict.ASIDE, _cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
+
+
+def _cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:
+    """Make the first rows of a chunk a chunk of their own and return it; the rest is another."""
+    middle, size, bound = chunk.start + rows, sum(sizes[:rows]), sum(bounds[:rows])
+    head = replace(chunk, stop=middle, bytes=size, bound=bound)
+    tail = replace(
+        chunk, id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind), start=middle,
+        bytes=chunk.bytes - size, bound=(chunk.bound or 0) - bound,
+    )
+    ledger.split_chunk(lease, chunk, head, tail)
+    return head

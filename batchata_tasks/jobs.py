@@ -27,7 +27,7 @@ class Outcome(StrEnum):
     @property
     def never_ran(self) -> bool:
         """Whether the request cannot have cost anything, so that it is no attempt."""
-        return self in (Outcome.EXPIRED, Outcome.CANCELED, Outcome.MISSING)
+        return self in (Outcome.EXPIRED, Outcome.CANCELED)
 
 
 class ErrorCode(StrEnum):
@@ -94,11 +94,44 @@ class Answer:
     error: str | None = None
     usage: Usage = Usage()
     model: str | None = None
+    readable: bool = True  # whether the line said what it used; else its cost is not known
 
 
 def as_dict(value: object) -> dict[str, Any]:
     """Return a JSON object as it is, and anything else (null, absent) as an empty one."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+_MOST_TOKENS = 2**40
+
+
+def count_of(value: object) -> int:
+    """Return a number of tokens or calls as a provider states it; absent means none.
+
+    Raises:
+        ValueError: it is no count.
+    """
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_TOKENS:
+        message = f"{value!r:.50} is no number of tokens"
+        raise ValueError(message)
+    return value
+
+
+def text_of(value: object) -> str | None:
+    """Return a text of a provider's answer, or None where there is none.
+
+    Raises:
+        TypeError, ValueError: it is no text, or one that is no Unicode.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        message = f"{value!r:.50} is no text"
+        raise TypeError(message)
+    value.encode()
+    return value
 
 
 def describe(code: ErrorCode, message: str, limit: int = 2000) -> str:

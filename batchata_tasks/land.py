@@ -6,6 +6,7 @@ part is a function of them and of the chunk's manifest, and superseding is takin
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ import pyarrow as pa
 
 from batchata_tasks.collect import Collector, not_sent
 from batchata_tasks.dataset import Dataset, dataset_schema, replaced_keys
+from batchata_tasks.errors import TransientError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.poll import look_once
-from batchata_tasks.providers import lines_of
+from batchata_tasks.providers import lines_with
 from batchata_tasks.storage import read_json, write_json
 from batchata_tasks.submit import riding_out
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 _ERRORS_KEPT = 5
-_SHORT_FILE_PAUSES = (0.5, 2.0)  # seconds; lines that still lack then are missing
 
 
 def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
@@ -58,17 +59,26 @@ def _downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
 
 
 def _fetched(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
-    """Download the results; again, a few times, while they hold fewer lines than the batch."""
-    folder, expected = session.folder.responses, 0 if look.error is not None else look.requests or 0
-    pauses = iter(_SHORT_FILE_PAUSES)
+    """Download the results; again, for a while, where they hold fewer lines than the batch says.
+
+    Raises:
+        TransientError: what came holds no line of this chunk at all, so it cannot be its results.
+    """
+    folder, expected = session.folder.responses, 0 if look.error is not None else look.done or 0
+    deadline, wait = time.monotonic() + session.settings.patience, 0.5
     while True:
         paths = riding_out(session, lambda: session.provider.download(look, folder, chunk.id))
-        lines = sum(1 for path in paths for _ in lines_of(path))
-        pause = next(pauses, None)
-        if lines >= expected or pause is None:
+        lines = sum(lines_with(path, chunk.id) for path in paths)
+        if lines >= expected:
             return paths
-        session.say(f"batch {look.batch_id}: {lines:,} result lines for {expected:,} requests; downloading again.")
-        session.sleep(pause)
+        text = f"batch {look.batch_id}: the results hold {lines:,} lines for {expected:,} requests."
+        if time.monotonic() + wait > deadline:
+            if lines == 0:
+                raise TransientError(text)
+            return paths
+        session.say(f"{text} Downloading them again.")
+        session.sleep(wait)
+        wait *= 2
 
 
 def _rejected(manifest: pa.Table) -> dict[int, Answer]:
@@ -79,7 +89,7 @@ def _unanswered(look: BatchLook) -> tuple[dict[int, Answer], Answer]:
     """Say how requests without a result line ended, by what the batch says of itself."""
     if look.error is None:
         text = f"the provider returned no line for it (batch {look.status})"
-        return {}, Answer("", Outcome.MISSING, error=describe(ErrorCode.NEVER_RAN, text))
+        return {}, Answer("", Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False)
     bad = {
         number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, why))
         for number, why in look.bad_lines.items()
@@ -127,7 +137,7 @@ def _commit_record(
         "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
         "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
         "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
-        "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
+        "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
         "over_bound": report.over_bound, "errors": dict(errors.most_common(_ERRORS_KEPT)),
     }
 

@@ -343,9 +343,10 @@ class Ledger:
             connection.execute(insert(t.intents).values(row))
             return True
 
-    def withdraw_intent(self, chunk_id: str) -> None:
+    def withdraw_intent(self, lease: Lease, chunk_id: str) -> None:
         """Take an intent back: it is certain that nothing was accepted."""
         with self._begin() as connection:
+            self._check(connection, lease)  # else it may be a successor's intent by now
             self._move(connection, chunk_id, (UNCLEAR,), PLANNED)
             connection.execute(delete(t.intents).where(t.intents.c.chunk_id == chunk_id))
 
@@ -355,13 +356,17 @@ class Ledger:
             row = connection.execute(select(t.intents).where(t.intents.c.chunk_id == chunk_id)).one()
             return Intent(**{name: getattr(row, name) for name in Intent.__slots__})
 
-    def record_batch(self, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
-        """Write the batch id; the chunk is at the provider."""
+    def record_batch(self, lease: Lease, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
+        """Write the batch id; the chunk is at the provider.
+
+        A run that lost the dataset may not: its successor finds the batch by looking.
+        """
         row = {
             "batch_id": batch_id, "chunk_id": chunk.id, "provider": chunk.provider,
             "account": account, "status": status, "submitted_at": now_us(),
         }
         with self._begin() as connection:
+            self._check(connection, lease)
             self._move(connection, chunk.id, (UNCLEAR,), SUBMITTED, batch_id=batch_id)
             connection.execute(insert(t.batches).values(row))
 
@@ -372,7 +377,7 @@ class Ledger:
             return set(connection.execute(query).scalars())
 
     def record_look(self, batch_id: str, status: str, done: int | None, *, ended: bool) -> None:
-        """Write what a look at a batch found."""
+        """Write what a look at a batch found that was not known yet."""
         values: dict[str, Any] = {"status": status, "requests_done": done, "looked_at": now_us()}
         if ended:
             values["ended_at"] = now_us()

@@ -7,15 +7,17 @@ is a range of rows of it. Its own manifest, the same columns for that range, sta
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
+from batchata_tasks.errors import StorageError
 from batchata_tasks.storage import durable, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -77,9 +79,22 @@ class PlanWriter:
         self.rows += len(bodies)
 
 
+@contextmanager
+def _damage_of(path: Path) -> Generator[None, None, None]:
+    """Say what to do about a plan or manifest that is gone or cannot be read."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        message = (
+            f"{path} is needed to bring home what was sent, and cannot be read ({type(error).__name__}); "
+            "restore it from a copy, or name another `output` to start anew."
+        )
+        raise StorageError(message) from error
+
+
 def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows `start` to `stop` of an Arrow file; only these are read."""
-    with storage_errors(f"reading {path.name}"), pa.memory_map(str(path)) as mapped:
+    with _damage_of(path), pa.memory_map(str(path)) as mapped:
         reader = pa.ipc.open_file(mapped)
         first = 0
         for number in range(reader.num_record_batches):
@@ -92,10 +107,9 @@ def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
                 return
 
 
-def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
-    """Return a range of a plan's rows."""
-    batches = list(_batches(folder / f"{name}.arrow", start, stop))
-    return pa.Table.from_batches(batches)
+def has_plan(folder: Path) -> bool:
+    """Whether all files of a plan are there."""
+    return all((folder / f"{name}.{ending}").is_file() for name in ("plan", "local") for ending in ("arrow", "bodies.jsonl"))
 
 
 def plan_columns(folder: Path, name: str, start: int, stop: int, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
@@ -128,5 +142,5 @@ def write_chunk_manifest(folder: Path, name: str, chunk: Chunk, path: Path) -> N
 
 def read_chunk_manifest(path: Path) -> pa.Table:
     """Return all rows of a chunk's manifest."""
-    with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
+    with _damage_of(path), path.open("rb") as stream:
         return pa.ipc.open_file(stream).read_all()

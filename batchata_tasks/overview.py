@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from batchata_tasks.dataset import META_FIELDS
@@ -67,15 +67,16 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
     """Return the runs for a terminal."""
     if not runs:
         return "No runs yet."
-    table = Table("Started (UTC)", "Spec", "State", "Batches", "Rows", "Spent", "In flight", box=None, pad_edge=False)
+    table = Table(Column("Started (UTC)", no_wrap=True), "Spec", "State", "Batches", "Rows", "Spent", "In flight", box=None, pad_edge=False)
     for run in runs:
         opened = [batch for batch in run["batches"] if batch["state"] not in ("landed", "collected")]
-        batches = f"{len(run['batches'])}" + (f", {len(opened)} open" if opened else "")
+        batches = f"{len(run['batches'])}" + (f" ({len(opened)} open)" if opened else "")
         rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
         state = run["result"] or ("stopped or running" if run["state"] == "open" else run["state"])
         flying = int(float(run["in_flight_usd"]) * 10**12)
         spent = int(float(run["settled_usd"]) * 10**12)
-        table.add_row(str(run["started_at"])[:19], run["name"], state.replace("_", " "), batches, rows, dollars(spent), dollars(flying))
+        started = str(run["started_at"])[5:16].replace("T", " ")
+        table.add_row(started, run["name"], state.replace("_", " "), batches, rows, dollars(spent), dollars(flying))
     return table
 
 
@@ -99,7 +100,7 @@ def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]]) -> Table | str:
     if not rows:
         return "No such rows."
     known = {*spec.carried, *META_FIELDS.names}
-    shown = [*spec.key, *(name for name in rows[0] if name not in known), "_status", "_error", "_cost_usd"]
+    shown = [*spec.key, "_status", *(name for name in rows[0] if name not in known), "_error", "_cost_usd"]
     shown = [name for name in shown if any(row.get(name) is not None for row in rows)]
     table = Table(box=None, pad_edge=False)
     cells = [[_cell(row.get(name)) for name in shown] for row in rows]

@@ -22,7 +22,7 @@ from batchata_tasks.poll import poll
 from batchata_tasks.receipt import Receipt, finish
 from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, open_site, session_of
 from batchata_tasks.settings import Settings
-from batchata_tasks.submit import submit
+from batchata_tasks.submit import adopt, submit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,7 @@ def plan_step(run_id: str) -> dict[str, Any]:
     if planner.summary.too_large:
         token = chunk_token(run_id, ROUND, 0, "local")
         chunks.append(replace(new, id=token, kind="local", stop=planner.summary.too_large, bound=0 if priced else None))
+    session.ledger.check_lease(session.lease)  # right before parts change
     session.table.dataset.conform()
     session.table.dataset.carry(planner.carried)
     session.ledger.fix_plan(session.lease, run_id, planner.summary.to_json(), chunks)
@@ -151,7 +152,7 @@ def _land_dead_run(old: Session, steps: Steps) -> None:
 
 def _work(session: Session, steps: Steps, chunks: list[Chunk]) -> bool:
     """Bring chunks home, some at a time; True when the cost limit stopped it."""
-    lanes = _Lanes(session, steps)
+    lanes, stopped = _Lanes(session, steps), False
     with ThreadPoolExecutor(session.spec.max_parallel_batches, "chunk") as pool:
         try:
             queue = list(reversed(chunks))
@@ -164,6 +165,8 @@ def _work(session: Session, steps: Steps, chunks: list[Chunk]) -> bool:
                     queue += rest
                 if verdict is Verdict.SEND:
                     lanes.start(pool, chunk)
+                elif verdict is Verdict.ASIDE:
+                    stopped = True
                 elif verdict is Verdict.WAIT and lanes.busy:
                     lanes.wait_for_one()
                 else:
@@ -173,7 +176,7 @@ def _work(session: Session, steps: Steps, chunks: list[Chunk]) -> bool:
         except BaseException:
             session.site.stop.set()
             raise
-    return False
+    return stopped
 
 
 def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
@@ -183,7 +186,7 @@ def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk
     rest: list[Chunk] = []
     if head.stop != chunk.stop:
         rest.append(session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)))
-    return verdict, head, rest if verdict is Verdict.SEND else [*rest, head]
+    return verdict, head, rest if verdict in (Verdict.SEND, Verdict.ASIDE) else [*rest, head]
 
 
 def _columns_of(session: Session) -> Callable[[Chunk], tuple[list[int], list[int]]]:
@@ -236,8 +239,12 @@ class _Lanes:
         def tell(state: str) -> None:
             self._session.site.progress.chunk(number, chunk.rows, state)
 
-        if chunk.state == PLANNED:
+        lost = chunk.state == UNCLEAR and self._session.sends and not request_file(self._session, chunk).exists()
+        if chunk.state == PLANNED or lost:
             steps.chunk(run_id, chunk.id)
+        if chunk.state == UNCLEAR and not self._session.sends and adopt(self._session, chunk) is None:
+            self._session.ledger.withdraw_intent(self._session.lease, chunk.id)
+            return  # it never was accepted, and nobody wants it any more
         if chunk.kind == "batch" and chunk.state in (PLANNED, UNCLEAR, SUBMITTED):
             tell("sending" if chunk.state == PLANNED else "looking")
             steps.submit(run_id, chunk.id)

@@ -12,14 +12,12 @@ if TYPE_CHECKING:
 
 
 def look_once(desk: Desk, batch_id: str) -> BatchLook:
-    """Look at a batch and write down what was seen.
+    """Look at a batch.
 
     Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
     ten times as patient as sending.
     """
-    look = riding_out(desk, lambda: desk.provider.look(batch_id), times=10)
-    desk.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
-    return look
+    return riding_out(desk, lambda: desk.provider.look(batch_id), times=10)
 
 
 def poll(desk: Desk, batch_id: str) -> BatchLook:
@@ -30,7 +28,13 @@ def poll(desk: Desk, batch_id: str) -> BatchLook:
     """
     fixed = desk.settings.poll_interval
     wait, longest = desk.provider.poll_seconds
-    while not (look := look_once(desk, batch_id)).ended:
+    known: tuple[str, int | None] | None = None
+    while True:
+        look = look_once(desk, batch_id)
+        if (look.status, look.done) != known:  # a write a look would keep others off the ledger
+            desk.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
+            known = look.status, look.done
+        if look.ended:
+            return look
         desk.sleep(fixed or wait)
         wait = min(wait * 1.25, longest)
-    return look

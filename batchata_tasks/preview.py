@@ -11,6 +11,8 @@ from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.pricing import dollars, pico_from_usd, usd
+from batchata_tasks.progress import counted
+from batchata_tasks.receipt import REASONS
 from batchata_tasks.session import in_flight_keys, make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
@@ -45,7 +47,7 @@ class Preview:
         """Return the plan for people, as (what, value)."""
         summary = self.summary
         rows = [("Spec", f"{self.spec.name}: {self.spec.source} → {self.spec.output}"), ("Source rows", f"{summary.source_rows:,}")]
-        rows += [(f"  {reason}", f"{count:,}") for reason, count in summary.reasons.items()]
+        rows += [(f"  {REASONS[reason]}", f"{count:,}") for reason, count in summary.reasons.items()]
         told = {
             "  up to date": summary.up_to_date, "  in flight": summary.in_flight,
             "  failed for good": summary.exhausted, "  not in rerun_on": summary.not_asked,
@@ -54,7 +56,8 @@ class Preview:
             "  carried only": summary.carried,
         }
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
-        rows.append(("To send", f"{summary.requests:,} requests in {summary.batches:,} batches to {self.provider}, {self.spec.model}"))
+        amount = f"{counted(summary.requests, 'request')} in {counted(summary.batches, 'batch')}"
+        rows.append(("To send", f"{amount} to {self.provider}, {self.spec.model}"))
         return [*rows, ("Cost", self._cost())]
 
     def _cost(self) -> str:
@@ -65,7 +68,7 @@ class Preview:
         if self.spec.cost_limit_usd is None:
             return text
         limit = pico_from_usd(self.spec.cost_limit_usd)
-        verdict = "all of it fits" if bound <= limit else "batches are cut and wait so that it holds"
+        verdict = "all of it fits" if bound <= limit else "batches are cut, and wait, so that it holds"
         return f"{text}; limit {dollars(limit)}: {verdict}"
 
 

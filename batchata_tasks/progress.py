@@ -60,11 +60,11 @@ class Lines:
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
-        self._write(f"planned: {_count(requests, 'request')} in {_count(batches, 'batch')}, {up_to_date:,} rows up to date")
+        self._write(f"planned: {counted(requests, 'request')} in {counted(batches, 'batch')}, {up_to_date:,} rows up to date")
 
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
-        self._write(f"batch {number} ({_count(rows, 'row')}): {state}")
+        self._write(f"batch {number} ({counted(rows, 'row')}): {state}")
 
     def note(self, text: str) -> None:
         """See Progress."""
@@ -102,7 +102,7 @@ class Terminal:
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
-        self._head = f"{_count(requests, 'request')} in {_count(batches, 'batch')}, {up_to_date:,} rows up to date"
+        self._head = f"{counted(requests, 'request')} in {counted(batches, 'batch')}, {up_to_date:,} rows up to date"
 
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
@@ -123,13 +123,14 @@ class Terminal:
         table = Table.grid(padding=(0, 2))
         with self._lock:
             for number, (rows, state, since) in sorted(self._chunks.items()):
-                table.add_row("", f"batch {number}", _count(rows, "row"), state, _clock(now - since))
-            landed = f", {_count(self._landed, 'batch')} landed with {_count(self._landed_rows, 'row')}" if self._landed else ""
+                table.add_row("", f"batch {number}", counted(rows, "row"), state, _clock(now - since))
+            landed = f", {counted(self._landed, 'batch')} landed with {counted(self._landed_rows, 'row')}" if self._landed else ""
         self._spinner.update(text=Text(f"{self._head}{landed}  {_clock(now - self._started)}"))
         return Group(self._spinner, table)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 batch, 2 batches."""
     ending = "" if number == 1 else "es" if noun.endswith("h") else "s"
     return f"{number:,} {noun}{ending}"
 

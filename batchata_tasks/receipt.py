@@ -19,6 +19,13 @@ SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed
 EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4}
 
 
+REASONS = {
+    "new": "new", "input": "with a changed input", "prompt": "with a changed prompt",
+    "model": "with a changed model or parameter", "schema": "with a changed response model",
+    "failed": "that failed before", "refresh": "by --refresh",
+}
+
+
 @dataclass(frozen=True)
 class Receipt:
     """How a run ended. Money is in US dollars, as exact decimal text in JSON."""
@@ -55,9 +62,9 @@ class Receipt:
     def lines(self) -> list[tuple[str, str]]:
         """Return the receipt for people, as (what, value)."""
         plan = self.plan
-        work = ", ".join(f"{count:,} {reason}" for reason, count in plan["reasons"].items()) or "none"
+        work = ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in plan["reasons"].items()) or "none"
         rows = [
-            ("Result", self.result.replace("_", " ") + (" (an earlier run that died was carried on)" if self.continued else "")),
+            ("Result", self._result()),
             ("Source rows", f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}"),
             ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
             ("Batches", f"{self.batches} of {self.provider}, {self.model}"),
@@ -79,11 +86,21 @@ class Receipt:
         rows += [("Error", f"{count:,} x {text}") for text, count in self.errors.items()]
         return rows + [("Warning", text) for text in self.warnings]
 
+    def _result(self) -> str:
+        text = self.result.replace("_", " ")
+        if self.failed_above_limit:
+            text += f": {self.failed_share:.1%} is above `fail_if`"
+        return text + (" (an earlier run that died was carried on)" if self.continued else "")
+
     def _cost(self) -> str:
-        limit = f", limit ${self.cost_limit_usd}" if self.cost_limit_usd is not None else ""
         if self.cost_usd is None:
             return f"unknown: no batch price is known for {self.model}"
-        return f"${Decimal(self.cost_usd).normalize():f} (at most ${self.upper_bound_usd} was reserved{limit}; prices: {self.price_source})"
+        spent = f"${Decimal(self.cost_usd).normalize():f}"
+        if self.cost_limit_usd is not None:
+            spent += f" of the limit of ${self.cost_limit_usd}"
+        if not self.plan["requests"]:
+            return spent
+        return f"{spent} (upper bound of all planned rows ${self.upper_bound_usd}; prices: {self.price_source})"
 
 
 def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
@@ -131,6 +148,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
 
 def _warnings(commits: list[dict[str, Any]]) -> list[str]:
     told = {
+        "unreadable": "requests without a readable result line; the most that they can have cost counts as spent",
         "unknown_lines": "result lines that nobody sent (their cost counts as overhead)",
         "doubled_lines": "result lines that came twice (counted once)",
         "over_bound": "answers that cost more than their upper bound; please report this with the receipt",

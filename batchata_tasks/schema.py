@@ -11,7 +11,7 @@ the field, since a provider would refuse it hours later and line by line.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
+from datetime import UTC, date, datetime, time
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -318,15 +318,13 @@ class ResponseSchema:
         """Return the answer's columns, or None and the sentence of the first thing wrong."""
         try:
             answer = self._model.model_validate_json(text, by_alias=self._built, by_name=not self._built)
+            return self._fields(answer, self.root), ""
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(str(step) for step in first["loc"])
             return None, f"{place or 'answer'}: {first['msg']}"
-        try:
-            return self._fields(answer, self.root), ""
-        except OverflowError as error:
-            return None, str(error)
-
+        except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
+            return None, f"answer: {type(error).__name__}: {error}"
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
         """Return an object's fields; read from its attributes, so that no serializer changes them."""
@@ -342,7 +340,17 @@ class ResponseSchema:
             return self._fields(value, node)
         if node.items is not None:
             return [self._value(item, node.items) for item in value]
-        return _plain(value)
+        plain, wanted = _plain(value), _PYTHON.get(node.format or "") or _PYTHON[node.kind]
+        if not isinstance(plain, wanted):
+            message = f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
+            raise TypeError(message)
+        return plain
+
+
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
+    "date": (date,), "date-time": (datetime,), "time": (time,),
+}
 
 
 def _unwrapped(value: Any) -> Any:
@@ -358,7 +366,7 @@ def _read_root(schema: Mapping[str, Any], label: str) -> Node:
     return root
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best as a table
     """Bring a validated scalar to what Arrow takes: no enums, no UUIDs, integers of 64 bits."""
     match value:
         case Enum():
@@ -372,7 +380,9 @@ def _plain(value: Any) -> Any:
             return value
         case UUID():
             return str(value)
-        case date() | datetime() | time():
+        case datetime():
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        case date() | time():
             return value
         case _:
             return str(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from batchata_tasks.dataset import keys_of
 from batchata_tasks.errors import BatchataError, LeaseError, LedgerError
 from batchata_tasks.fingerprint import key_digest
 from batchata_tasks.ledger import Ledger, now_us
-from batchata_tasks.manifest import read_chunk_manifest
+from batchata_tasks.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.plan import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates, pico_from_usd
 from batchata_tasks.progress import silent
@@ -52,6 +53,7 @@ class Site:
     lease: Lease
     settings: Settings
     progress: Progress
+    held_until: float  # by the clock of `awake_clock`: until then nobody else can hold the dataset
     stop: threading.Event = field(default_factory=threading.Event)
     lost: LeaseError | None = None
 
@@ -67,6 +69,7 @@ class Session:
     provider: Provider
     continued: bool = False
     landing: threading.Lock = field(default_factory=threading.Lock)
+    sends: bool = True  # a dead run of another spec only brings home what was sent
     table: Table | None = None  # only where the run is (to be) planned by this process
 
     @property
@@ -107,6 +110,16 @@ class Session:
         """Return a chunk's place among the run's, from 1."""
         return self.ledger.place_of(chunk)
 
+    def must_hold(self) -> None:
+        """Raise LeaseError unless this process is sure to hold the dataset at this moment.
+
+        A process that was stopped (a signal, a sleeping laptop) wakes up where it was: right
+        before a create, say, while a successor has long taken over.
+        """
+        if awake_clock() >= self.site.held_until:
+            message = "this run was stopped for longer than its lease, so it sends nothing; start it again."
+            raise LeaseError(message)
+
     def sleep(self, seconds: float) -> None:
         """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
         if self.site.stop.wait(seconds):
@@ -118,6 +131,11 @@ class Session:
     def say(self, text: str) -> None:
         """Tell people what goes on."""
         self.site.progress.note(text)
+
+
+def awake_clock() -> float:
+    """Return seconds of a clock that goes on while the process or the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 _SESSIONS: dict[str, Session] = {}
@@ -150,13 +168,19 @@ def open_site(spec: EnrichmentSpec, settings: Settings, progress: Progress | Non
     folder.create()
     ledger = Ledger(settings.ledger_url)
     try:
-        dataset_id = adopt_folder(folder, ledger)
+        dataset_id = owned_dataset(folder, ledger)
+        held_until = awake_clock() + settings.lease_seconds
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
-        site = Site(folder, ledger, lease, settings, progress or silent())
+        if folder.owner() is None:
+            folder.write_owner(dataset_id, ledger.id)
+        site = Site(folder, ledger, lease, settings, progress or silent(), held_until)
         keeper = threading.Thread(target=_keep_lease, args=(site,), name="lease", daemon=True)
         keeper.start()
         try:
             yield site
+        except Exception as error:
+            _blame_lost_lease(site, error)
+            raise
         finally:
             site.stop.set()
             keeper.join()
@@ -166,7 +190,15 @@ def open_site(spec: EnrichmentSpec, settings: Settings, progress: Progress | Non
         ledger.close()
 
 
-def adopt_folder(folder: DatasetFolder, ledger: Ledger) -> str:
+def _blame_lost_lease(site: Site, error: Exception) -> None:
+    """Raise LeaseError where the lease is gone: then that is why files and states are not as expected."""
+    try:
+        site.ledger.check_lease(site.lease)
+    except LeaseError as lost:
+        raise lost from error
+
+
+def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
     """Return the dataset's id; refuse a dataset that another ledger owns."""
     owner = folder.owner()
     if owner is not None and owner.get("ledger_id") != ledger.id:
@@ -175,10 +207,7 @@ def adopt_folder(folder: DatasetFolder, ledger: Ledger) -> str:
             "set BATCHATA_LEDGER_URL to that ledger, or name another `output`."
         )
         raise LedgerError(message)
-    dataset_id = ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
-    if owner is None:
-        folder.write_owner(dataset_id, ledger.id)
-    return dataset_id
+    return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
 
 
 def _keep_lease(site: Site) -> None:
@@ -186,7 +215,9 @@ def _keep_lease(site: Site) -> None:
     seconds = site.settings.lease_seconds
     while not site.stop.wait(seconds / 4):
         try:
+            held_until = awake_clock() + seconds  # before the ledger's own, so never later than it
             site.ledger.renew_lease(site.lease, seconds)
+            site.held_until = held_until
         except LeaseError as error:
             site.lost = error
             site.stop.set()
@@ -250,14 +281,14 @@ def dead_run(site: Site, ready: Ready) -> Session | None:
 def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
     """Whether a dead run is carried on: the same spec, and its plan is still there."""
     same = dead.state == "open" and dead.spec_digest == ready.record["spec_digest"]
-    return same and site.folder.run_folder(dead.id).is_dir()
+    return same and has_plan(site.folder.run_folder(dead.id))
 
 
 def _restored(site: Site, run: Row[Any]) -> Session:
     stored = json.loads(run.spec)
     spec = parse_spec(stored["spec"], "the ledger's copy of the spec")
     schema = ResponseSchema.from_json_schema(stored["schema"], "response_model") if stored["schema"] else None
-    return Session(site, run.id, spec, schema, provider_of(spec.model, spec.provider)(), continued=True)
+    return Session(site, run.id, spec, schema, provider_of(spec.model, spec.provider)(), continued=True, sends=False)
 
 
 def _record(spec: EnrichmentSpec, table: Table) -> dict[str, Any]:

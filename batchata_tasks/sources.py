@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -54,7 +54,8 @@ class Source:
             SourceError: the table is broken somewhere.
         """
         with _errors_of(self.url):
-            for batch in self._read(columns):
+            for read in self._read(columns):
+                batch = _plain(read)
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     yield batch.slice(start, BATCH_ROWS)
 
@@ -78,10 +79,29 @@ def open_source(url: str, types: Mapping[str, str]) -> Source:
             case _:
                 source = _open_parquet(url)
     names = source.schema.names
+    source = replace(source, schema=pa.schema([pa.field(f.name, _plain_type(f.type)) for f in source.schema]))
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         message = f"source: {url} has two columns named {doubled[0]!r}; rename one."
         raise SourceError(message)
     return source
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the same values without a writer's encoding, which may change per file."""
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    return kind
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    for i, field in enumerate(batch.schema):
+        if not (wanted := _plain_type(field.type)).equals(field.type):
+            batch = batch.set_column(i, pa.field(field.name, wanted), batch.column(i).cast(wanted))
+    return batch
 
 
 def _kind(url: str) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ def durable(path: Path, aside_in: Path | None = None) -> Generator[BinaryIO, Non
     Whoever finds `path` finds all of it; after a crash it is there whole or not at all. `aside_in`
     is the folder of the half-written file, where `path`'s own folder must hold nothing else.
     """
-    aside = (aside_in or path.parent) / f".{path.name}.tmp"
+    # a name of its own: a run that was stopped and wakes up must not write into its successor's file
+    aside = (aside_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     with storage_errors(f"writing {path.name}"):
         try:
             with aside.open("wb") as stream:

@@ -12,7 +12,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from batchata_tasks.errors import CredentialsError, LeaseError, TerminalError, TransientError, UnclearError
+from batchata_tasks.errors import CredentialsError, TerminalError, TransientError, UnclearError
 from batchata_tasks.ledger import UNCLEAR, Chunk, Intent, now_us
 from batchata_tasks.storage import write_json
 
@@ -57,6 +57,10 @@ class Desk(Protocol):
         """How long to wait for what."""
         ...
 
+    def must_hold(self) -> None:
+        """Raise LeaseError unless this process is sure to hold the dataset at this moment."""
+        ...
+
     def sleep(self, seconds: float) -> None:
         """Wait; raises when the run is to stop."""
         ...
@@ -73,37 +77,49 @@ def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str:
         TransientError, TerminalError: the provider refused, nothing was accepted.
         LeaseError: the dataset went to another run; nothing was sent.
     """
-    account = desk.provider.account(desk.ledger.id)
-    unclear, file_id = chunk.state == UNCLEAR, None
+    file_id: str | None = None
+    unclear = chunk.state == UNCLEAR
     while True:
-        if unclear and (found := _resolve(desk, chunk)) is not None:
-            desk.say(f"batch {found.batch_id} was accepted after all: adopted.")
-            look = found
-            break
+        if unclear and (found := adopt(desk, chunk)) is not None:
+            return found
         try:
             file_id = file_id or riding_out(desk, lambda: desk.provider.upload(request_file))
-            look = riding_out(desk, partial(_send, desk, chunk, request_file, file_id, account))
-            break
+            look = riding_out(desk, partial(_send, desk, chunk, request_file, file_id))
         except UnclearError as error:
             desk.say(f"{error} Looking it up before anything is sent again.")
             unclear = True
-    desk.ledger.record_batch(chunk, look.batch_id, account, look.status)
+        else:
+            return _record(desk, chunk, look)
+
+
+def adopt(desk: Desk, chunk: Chunk) -> str | None:
+    """Find out what became of a create of unknown fate; its batch id, or None once absence is proven."""
+    if (found := _resolve(desk, chunk)) is None:
+        return None
+    desk.say(f"batch {found.batch_id} was accepted after all: adopted.")
+    return _record(desk, chunk, found)
+
+
+def _record(desk: Desk, chunk: Chunk, look: BatchLook) -> str:
+    account = desk.provider.account(desk.ledger.id)
+    desk.ledger.record_batch(desk.lease, chunk, look.batch_id, account, look.status)
     return look.batch_id
 
 
-def _send(desk: Desk, chunk: Chunk, request_file: Path, file_id: str | None, account: str) -> BatchLook:
+def _send(desk: Desk, chunk: Chunk, request_file: Path, file_id: str | None) -> BatchLook:
     """Write the intent and send, once. An UnclearError leaves the intent standing."""
+    account = desk.provider.account(desk.ledger.id)
     while True:
         intent = Intent(chunk.id, account, chunk.rows, desk.lease.fence, now_us(), file_id)
         _write_intent(desk, chunk, intent)
         if desk.ledger.record_intent(desk.lease, intent):
             break
         desk.sleep(0.2)  # a create of equal size is in doubt: the two could not be told apart
-    _still_fresh(desk, intent)
     try:
-        return desk.provider.create(request_file, file_id, chunk.id)
+        return desk.provider.create(request_file, file_id, chunk.id, desk.must_hold)
     except (TransientError, TerminalError, CredentialsError):
-        desk.ledger.withdraw_intent(chunk.id)  # refused for certain; anything else leaves it unclear
+        # refused for certain; anything else leaves it unclear, for a successor too
+        desk.ledger.withdraw_intent(desk.lease, chunk.id)
         raise
 
 
@@ -119,14 +135,6 @@ def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
     write_json(desk.folder.intents / f"{chunk.id}.json", facts)
 
 
-def _still_fresh(desk: Desk, intent: Intent) -> None:
-    """Refuse to send when this process slept since the intent: the lease may be another's now."""
-    if (now_us() - intent.sent_at) / 1e6 > desk.settings.lease_seconds / 2:
-        desk.ledger.withdraw_intent(intent.chunk_id)
-        message = "this run was stopped for too long between its intent and the create, so nothing was sent; start it again."
-        raise LeaseError(message)
-
-
 def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
     """Find out what became of a create: its batch, or None once its absence is proven.
 
@@ -134,6 +142,12 @@ def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
     chunk. Where only its results can prove whose it is, it is awaited; nothing is sent meanwhile.
     """
     intent = desk.ledger.intent(chunk.id)
+    if intent.account != desk.provider.account(desk.ledger.id):
+        message = (
+            f"{chunk.provider}: a batch was sent under another API key, and its fate is not known; "
+            "set that key again, since only its account can tell whether the batch was accepted."
+        )
+        raise CredentialsError(message)
     since = intent.sent_at / 1e6 - CLOCK_SKEW
     proof_from = intent.sent_at / 1e6 + desk.settings.unclear_grace
     wait, strangers = 1.0, set[str]()
@@ -163,6 +177,12 @@ def _candidates(desk: Desk, intent: Intent, since: float, strangers: set[str]) -
         mine = desk.provider.owns(look, intent.chunk_id)
         if mine:
             return look, False
+        if mine is None and look.ended:
+            message = (
+                f"the batch {look.batch_id} may be one that was sent and never confirmed, but its results cannot be read; "
+                "nothing is sent again until it can be told: look at it in the provider's console."
+            )
+            raise TerminalError(message)
         if mine is None:
             undecided = True
         else:

@@ -18,10 +18,18 @@ MAX_RENDERED_CHARS = 64_000_000  # above every provider's limit for one request
 WHOLE_ROW = "row"  # `row["any column"]` reaches names that are not Python identifiers
 
 
+_PLAIN_HOMES = frozenset({"builtins", "datetime", "decimal", "uuid", "jinja2", "batchata_tasks"})
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Refuses the operators with which a few characters make gigabytes."""
 
     intercepted_binops = frozenset({"*", "**", "%"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # plain values alone have attributes here: a pandas timestamp, say, can write files
+        home = type(obj).__module__.partition(".")[0]
+        return home in _PLAIN_HOMES and super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         kinds = {type(left).__name__, type(right).__name__}
@@ -34,6 +42,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 # autoescape would turn & into &amp; in prompts: the output is text for a model, never HTML
 _ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
 
+
+_ENVIRONMENT.globals.pop("lipsum")  # a random text: the same row would never be the same request
 
 # for reading which columns a template uses: here no name of Jinja's own hides a column's
 _ANALYSIS = _Sandbox(undefined=StrictUndefined, autoescape=False)

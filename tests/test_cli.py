@@ -51,7 +51,7 @@ def test_plan_run_status_show(table: Table) -> None:
     planned = ask("plan", spec)
     assert (planned["reasons"], planned["requests"], planned["batches"]) == ({"new": 12}, 12, 1)
     assert float(planned["upper_bound_usd"]) > 0
-    assert "12 requests in 1 batches" in batchata("plan", spec).stdout
+    assert "12 requests in 1 batch " in batchata("plan", spec).stdout
     receipt = ask("run", spec, "--direct")
     assert receipt["outcomes"] == {"succeeded": 12}
     assert float(receipt["cost_usd"]) <= float(receipt["upper_bound_usd"])

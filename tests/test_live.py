@@ -39,7 +39,7 @@ def test_the_real_api_keeps_the_contract(name: str, tmp_path: Path) -> None:
     path = tmp_path / "requests.jsonl"
     write_request_file(path, provider.framing, token, bodies.items())
     since = time.time() - 60
-    look = provider.create(path, provider.upload(path), token)
+    look = provider.create(path, provider.upload(path), token, lambda: None)
     assert look.batch_id in {found.batch_id for found in provider.recent(since)}
     while not (look := provider.look(look.batch_id)).ended:
         time.sleep(30)

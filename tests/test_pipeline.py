@@ -137,7 +137,7 @@ def test_where_keeps_rows_out(table: Table) -> None:
         ("request_truncated", "truncated"),
         ("request_invalid_answer", "invalid"),
         ("request_missing", "missing"),
-        ("request_broken_line", "missing"),
+        ("request_broken_line", "errored"),
         ("request_duplicated", "succeeded"),
     ],
 )
@@ -149,7 +149,7 @@ def test_every_row_ends_in_one_outcome(table: Table, fault: str, outcome: str) -
     assert len(rows) == 20
     assert rows["k4"]["_status"] == outcome
     assert (rows["k4"]["_error"] is None) is (outcome == "succeeded")
-    assert rows["k4"]["_attempts"] == (0 if outcome in ("expired", "missing") else 1)
+    assert rows["k4"]["_attempts"] == (0 if outcome == "expired" else 1)
     assert sum(row["_status"] == "succeeded" for row in rows.values()) == (20 if outcome == "succeeded" else 19)
     assert receipt.exit_code == (0 if outcome == "succeeded" else 3)
 

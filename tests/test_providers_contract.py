@@ -41,7 +41,7 @@ def bodies(provider: Provider, count: int, schema: ResponseSchema | None = None)
 def create(provider: Provider, folder: Path, made: dict[str, bytes], token: str = TOKEN) -> BatchLook:
     path = folder / "requests.jsonl"
     write_request_file(path, provider.framing, token, made.items())
-    return provider.create(path, provider.upload(path), token)
+    return provider.create(path, provider.upload(path), token, lambda: None)
 
 
 def test_a_batch_travels_out_and_home(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_an_unreachable_server_is_certain_to_have_accepted_nothing(
     path = tmp_path / "requests.jsonl"
     write_request_file(path, lost.framing, TOKEN, bodies(lost, 1).items())
     with pytest.raises(TransientError, match="cannot reach"):
-        lost.create(path, "file-1", TOKEN)
+        lost.create(path, "file-1", TOKEN, lambda: None)
 
 
 def test_reads_are_retried(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
+from batchata_tasks.providers._keys import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -96,8 +98,10 @@ class Provider(ABC):
         """Send the request file ahead, where the provider wants one; its id. Costs nothing."""
 
     @abstractmethod
-    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:
+    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:
         """Create one batch: one POST, never repeated.
+
+        `may_send` is asked at the last moment before bytes go out, and raises to stop them.
 
         Raises:
             TransientError, TerminalError: it is certain that nothing was accepted.
@@ -158,12 +162,51 @@ def lines_of(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answer:
-    """Classify one line; one that is broken belongs to no request, so its row ends as missing."""
+def lines_with(path: Path, token: str) -> int:
+    """Count the lines of a results file that name a custom_id of a chunk; a last one cut off does not count.
+
+    A maintenance page that a proxy sent instead of results has none.
+    """
+    mark, count = f'"{token}-'.encode(), 0
+    for line in lines_of(path):
+        count += mark in line and (line.endswith(b"\n") or _is_json(line))
+    return count
+
+
+def _is_json(line: bytes) -> bool:
     try:
-        return classify(orjson.loads(line))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return Answer("", Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, f"a broken result line ({error!r})"))
+        orjson.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
+
+
+def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answer:
+    """Classify one line; a broken one keeps its custom_id where that can be read."""
+    try:
+        answer = classify(orjson.loads(line))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        found = _CUSTOM_ID.search(line)
+        text = f"a broken result line ({type(error).__name__}: {error})"
+        broken = describe(ErrorCode.PROVIDER, text)
+        answer = Answer(found[1].decode() if found else "", Outcome.ERRORED, error=broken, readable=False)
+    # a provider may quote a key in its error, and errors go into the dataset
+    return answer if answer.error is None else replace(answer, error=masked(answer.error))
+
+
+def first_custom_id(lines: Iterable[bytes]) -> str | None:
+    """Return the first custom_id that can be read, or None where no line has one."""
+    for line in lines:
+        try:
+            found = orjson.loads(line)
+            if isinstance(found["custom_id"], str):
+                return found["custom_id"]
+        except (ValueError, LookupError, TypeError):
+            continue
+    return None
 
 
 def joined(parts: Iterable[str]) -> str | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
-from os import environ
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import httpx2
 
-from batchata_tasks.errors import BatchataError, CredentialsError, SpecError, TerminalError, TransientError, UnclearError
+from batchata_tasks.errors import BatchataError, CredentialsError, TerminalError, TransientError, UnclearError
 from batchata_tasks.jobs import as_dict
+from batchata_tasks.providers._keys import masked
 from batchata_tasks.storage import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
 _WAIT_CODES = {408, 409, 425}
@@ -25,31 +26,53 @@ _SPENT = {
     "linked_organization_spend_limit_reached", "billing_hard_limit_reached",
 }
 READ_RETRIES = 3
-_KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY")
 
 
-def check_environment(keys: tuple[str, ...], address: str) -> None:
-    """Refuse keys that no header can carry and addresses that are none, without quoting them.
-
-    A library would refuse them later, quoting the key, and leave a create in doubt.
-
-    Raises:
-        InputError: naming the variable.
-    """
-    for name in keys:
-        if not (text := environ.get(name, "")).isprintable() or not text.isascii() or text != text.strip():
-            message = f"{name} holds a line end, a blank or a character that no key has; set it to the key alone."
-            raise CredentialsError(message)
-    if (url := environ.get(address)) and not url.startswith(("http://", "https://")):
-        message = f"{address} must begin with http:// or https://; set it to the whole address, or unset it."
-        raise SpecError(message)
+# asked when the request's first byte is about to go out, after the connection was made; it raises
+# to stop that. A process may sleep for hours while it connects, and then nothing must be sent.
+_MAY_SEND: ContextVar[Callable[[], None] | None] = ContextVar("batchata_may_send", default=None)
 
 
-def masked(text: str) -> str:
-    """Return a text of the provider or of a library without the keys that it may quote."""
-    for key in filter(None, map(environ.get, _KEYS)):
-        text = text.replace(key, "***")
-    return text
+@contextmanager
+def gated(may_send: Callable[[], None]) -> Generator[None, None, None]:
+    """Ask `may_send` at the last moment before anything of a create goes out."""
+    token = _MAY_SEND.set(may_send)
+    try:
+        yield
+    finally:
+        _MAY_SEND.reset(token)
+
+
+def watch(request: httpx2.Request) -> None:
+    """Request hook of the SDKs' HTTP clients: put the gate where the connection has been made."""
+    if (may_send := _MAY_SEND.get()) is None:
+        return
+
+    def trace(event: str, _info: object) -> None:
+        if event.endswith("send_request_headers.started"):
+            may_send()
+
+    request.extensions = {**request.extensions, "trace": trace}
+
+
+class GatedFile:
+    """A request file that asks the gate before each block is read, and so before it is sent."""
+
+    def __init__(self, stream: BinaryIO, may_send: Callable[[], None]) -> None:
+        self._stream, self._may_send = stream, may_send
+
+    def fileno(self) -> int:
+        """Return the file's number: its size is the request's."""
+        return self._stream.fileno()
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next block."""
+        self._may_send()
+        return self._stream.read(size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self.read(1 << 16):
+            yield block
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +97,14 @@ def translated(sdk: Errors, provider: str, *, creating: bool = False) -> Generat
         cause = error if masked(str(error)) == str(error) else None  # tracebacks print causes too
         raise _of_status(error, provider, creating=creating) from cause
     except sdk.connection as error:
+        if isinstance(error.__cause__, BatchataError):
+            raise error.__cause__ from None  # the gate's
         if creating and not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
             message = f"{provider}: the connection broke before the answer to a create came ({_reason(error)})."
             raise UnclearError(message) from error
         message = f"{provider}: cannot reach {_host(error)} ({_reason(error)})."
         raise TransientError(message) from error
-    except (sdk.unreadable, ValueError, httpx2.HTTPError) as error:
+    except (sdk.unreadable, ValueError, AttributeError, TypeError, LookupError, httpx2.HTTPError) as error:
         message = f"{provider}: the answer cannot be read ({_reason(error)})."
         raise (UnclearError(message) if creating else TransientError(message)) from error
 

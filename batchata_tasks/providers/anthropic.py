@@ -11,18 +11,18 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import anthropic
-import orjson
 from anthropic._response import StreamedBinaryAPIResponse
 from anthropic.types.messages import MessageBatch
 
 from batchata_tasks.chunk import Limits
 from batchata_tasks.errors import CredentialsError, SpecError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, describe
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
 from batchata_tasks.providers import _sdk
-from batchata_tasks.providers._base import BatchLook, Framing, Provider, joined, lines_of, read_line
+from batchata_tasks.providers._base import BatchLook, Framing, Provider, first_custom_id, joined, lines_of, read_line
+from batchata_tasks.providers._keys import check_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from batchata_tasks.jobs import Job
@@ -46,8 +46,9 @@ class AnthropicProvider(Provider):
         if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
             message = "ANTHROPIC_API_KEY is not set; set it to the key of the account that is to pay."
             raise CredentialsError(message)
-        _sdk.check_environment(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), "ANTHROPIC_BASE_URL")
-        self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES)
+        check_environment(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), "ANTHROPIC_BASE_URL")
+        http = anthropic.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
+        self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES, http_client=http)
 
     @property
     def secret(self) -> str:
@@ -77,13 +78,14 @@ class AnthropicProvider(Provider):
     def upload(self, path: Path) -> str | None:  # noqa: ARG002 - requests travel in the create
         return None
 
-    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:  # noqa: ARG002 - no file, no name
+    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:  # noqa: ARG002 - no file, no name
         # the SDK's own create() would parse and write the requests anew, all in memory; its client
         # sends the file as it stands, block by block
         headers = {"Content-Type": "application/json"}
-        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name, creating=True):
+        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
+            content = _sdk.GatedFile(stream, may_send)
             batch = self._client.post(
-                _PATH, content=stream, cast_to=MessageBatch, options={"max_retries": 0, "headers": headers}
+                _PATH, content=content, cast_to=MessageBatch, options={"max_retries": 0, "headers": headers}
             )
             return _look(batch)
 
@@ -104,13 +106,8 @@ class AnthropicProvider(Provider):
         if not look.ended:
             return None
         with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
-            head = b""
-            for block in response.iter_bytes(1 << 16):
-                head += block
-                if b"\n" in head:
-                    break
-        first = head.split(b"\n", 1)[0]
-        return bool(first) and str(orjson.loads(first).get("custom_id", "")).startswith(f"{token}-")
+            found = first_custom_id(_lines(response.iter_bytes(1 << 16)))
+        return None if found is None else found.startswith(f"{token}-")
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         path = folder / f"{stem}.jsonl"
@@ -133,6 +130,14 @@ class AnthropicProvider(Provider):
     def cancel(self, batch_id: str) -> None:
         with _sdk.translated(_ERRORS, self.name):
             self._client.messages.batches.cancel(batch_id)
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    yield rest
 
 
 def _look(batch: MessageBatch) -> BatchLook:
@@ -169,7 +174,7 @@ def _answer(line: dict[str, Any]) -> Answer:
 
 def _message(custom_id: str, message: dict[str, Any]) -> Answer:
     usage = _usage(as_dict(message.get("usage")))
-    text = joined(block["text"] for block in message.get("content") or () if block.get("type") == "text")
+    text = joined(text_of(block["text"]) or "" for block in message.get("content") or () if block.get("type") == "text")
     outcome, error = Outcome.SUCCEEDED, None
     match message.get("stop_reason"):
         case "end_turn" | "stop_sequence":
@@ -181,21 +186,21 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
             outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
         case other:
             outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, f"stopped by {other!r}, which is no finished answer")
-    return Answer(custom_id, outcome, text, error, usage, message.get("model"))
+    return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")))
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
     """Anthropic's input_tokens leave cached tokens out: add them."""
-    read = usage.get("cache_read_input_tokens") or 0
-    written = usage.get("cache_creation_input_tokens") or 0
-    hour = as_dict(usage.get("cache_creation")).get("ephemeral_1h_input_tokens") or 0
+    read = count_of(usage.get("cache_read_input_tokens"))
+    written = count_of(usage.get("cache_creation_input_tokens"))
+    hour = min(count_of(as_dict(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")), written)
     return Usage(
-        input_tokens=(usage.get("input_tokens") or 0) + read + written,
-        output_tokens=usage.get("output_tokens") or 0,
+        input_tokens=count_of(usage.get("input_tokens")) + read + written,
+        output_tokens=count_of(usage.get("output_tokens")),
         cache_read_tokens=read,
         cache_write_tokens=written - hour,
         cache_write_1h_tokens=hour,
-        web_searches=as_dict(usage.get("server_tool_use")).get("web_search_requests") or 0,
+        web_searches=count_of(as_dict(usage.get("server_tool_use")).get("web_search_requests")),
     )
 
 

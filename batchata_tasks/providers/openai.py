@@ -14,12 +14,13 @@ import openai
 
 from batchata_tasks.chunk import Limits
 from batchata_tasks.errors import CredentialsError, SpecError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, describe
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of, read_line
+from batchata_tasks.providers._keys import check_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from openai.types import Batch
@@ -58,8 +59,9 @@ class OpenAIProvider(Provider):
         if not os.environ.get("OPENAI_API_KEY"):
             message = "OPENAI_API_KEY is not set; set it to the key of the account that is to pay."
             raise CredentialsError(message)
-        _sdk.check_environment(("OPENAI_API_KEY",), "OPENAI_BASE_URL")
-        self._client = openai.OpenAI(max_retries=_sdk.READ_RETRIES)
+        check_environment(("OPENAI_API_KEY",), "OPENAI_BASE_URL")
+        http = openai.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
+        self._client = openai.OpenAI(max_retries=_sdk.READ_RETRIES, http_client=http)
 
     @property
     def secret(self) -> str:
@@ -92,8 +94,8 @@ class OpenAIProvider(Provider):
         with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name):
             return self._client.files.create(file=stream, purpose="batch").id
 
-    def create(self, path: Path, file_id: str | None, token: str) -> BatchLook:  # noqa: ARG002 - uploaded before
-        with _sdk.translated(_ERRORS, self.name, creating=True):
+    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:  # noqa: ARG002 - uploaded before
+        with _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
             batch = self._client.with_options(max_retries=0).batches.create(
                 input_file_id=file_id or "",
                 endpoint=_ENDPOINT,
@@ -186,7 +188,7 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
     usage = _usage(as_dict(body.get("usage")))
     choice = as_dict(next(iter(body.get("choices") or ()), None))
     message = as_dict(choice.get("message"))
-    text, refusal = message.get("content"), message.get("refusal")
+    text, refusal = text_of(message.get("content")), message.get("refusal")
     outcome, error = Outcome.SUCCEEDED, None
     if refusal or choice.get("finish_reason") == "content_filter":
         outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(refusal or "stopped by the content filter"))
@@ -195,15 +197,15 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
     elif choice.get("finish_reason") != "stop":
         reason = f"stopped by {choice.get('finish_reason')!r}, which is no finished answer"
         outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, reason)
-    return Answer(custom_id, outcome, text, error, usage, body.get("model"))
+    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")))
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
     """OpenAI's prompt_tokens hold cached tokens already."""
     details = as_dict(usage.get("prompt_tokens_details"))
     return Usage(
-        input_tokens=usage.get("prompt_tokens") or 0,
-        output_tokens=usage.get("completion_tokens") or 0,
-        cache_read_tokens=details.get("cached_tokens") or 0,
-        cache_write_tokens=details.get("cache_write_tokens") or 0,
+        input_tokens=count_of(usage.get("prompt_tokens")),
+        output_tokens=count_of(usage.get("completion_tokens")),
+        cache_read_tokens=count_of(details.get("cached_tokens")),
+        cache_write_tokens=count_of(details.get("cache_write_tokens")),
     )

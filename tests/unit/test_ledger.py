@@ -83,7 +83,7 @@ class Desk:
         """Bring a planned chunk into a state, along the way that a run takes."""
         steps: dict[str, Callable[[], object]] = {
             UNCLEAR: lambda: self.ledger.record_intent(self.lease, self.intent(one, requests=1000 + one.start)),
-            SUBMITTED: lambda: self.ledger.record_batch(one, f"batch-{one.id}", "account", "in_progress"),
+            SUBMITTED: lambda: self.ledger.record_batch(self.lease, one, f"batch-{one.id}", "account", "in_progress"),
             COLLECTED: lambda: self.ledger.collect(self.lease, one, {"succeeded": Tally(10, 1, 1, 0, 5)}, 0),
             LANDED: lambda: self.ledger.land(self.lease, one.id, 0),
         }
@@ -318,8 +318,8 @@ def test_a_plan_is_written_whole_or_not_at_all(desk: Desk) -> None:
 STATES = [PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED]
 EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
     "intent": (lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)), {PLANNED: UNCLEAR, UNCLEAR: UNCLEAR}),
-    "withdraw": (lambda d, c: d.ledger.withdraw_intent(c.id), {UNCLEAR: PLANNED}),
-    "batch": (lambda d, c: d.ledger.record_batch(c, "b-new", "account", "in_progress"), {UNCLEAR: SUBMITTED}),
+    "withdraw": (lambda d, c: d.ledger.withdraw_intent(d.lease, c.id), {UNCLEAR: PLANNED}),
+    "batch": (lambda d, c: d.ledger.record_batch(d.lease, c, "b-new", "account", "in_progress"), {UNCLEAR: SUBMITTED}),
     "collect": (lambda d, c: d.ledger.collect(d.lease, c, {}, 0), {PLANNED: COLLECTED, SUBMITTED: COLLECTED, COLLECTED: COLLECTED}),
     "land": (lambda d, c: d.ledger.land(d.lease, c.id, 0), {COLLECTED: LANDED}),
     "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {PLANNED: PLANNED}),
@@ -395,9 +395,9 @@ def test_two_creates_in_doubt_differ_in_size(desk: Desk, account: str, requests:
     rival, one = desk.chunks[:2]
     assert desk.ledger.record_intent(desk.lease, desk.intent(rival))
     if state == SUBMITTED:
-        desk.ledger.record_batch(rival, "b", "account", "in_progress")
+        desk.ledger.record_batch(desk.lease, rival, "b", "account", "in_progress")
     elif state == PLANNED:
-        desk.ledger.withdraw_intent(rival.id)
+        desk.ledger.withdraw_intent(desk.lease, rival.id)
     assert desk.other.record_intent(desk.lease, desk.intent(one, account=account, requests=requests)) is allowed
     assert desk.other.chunk(one.id).state == (UNCLEAR if allowed else PLANNED)
 
@@ -424,9 +424,9 @@ def test_no_batch_is_adopted_twice(desk: Desk) -> None:
     """Two chunks cannot claim one batch; the second stays in doubt."""
     for one in desk.chunks[:2]:
         desk.bring(one, UNCLEAR)
-    desk.ledger.record_batch(desk.chunks[0], "same", "account", "in_progress")
+    desk.ledger.record_batch(desk.lease, desk.chunks[0], "same", "account", "in_progress")
     with pytest.raises(LedgerError):
-        desk.other.record_batch(desk.chunks[1], "same", "account", "in_progress")
+        desk.other.record_batch(desk.lease, desk.chunks[1], "same", "account", "in_progress")
     assert desk.other.chunk(desk.chunks[1].id).state == UNCLEAR
 
 

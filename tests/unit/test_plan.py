@@ -17,7 +17,7 @@ from batchata_tasks.chunk import CUSTOM_ID_CHARS, Limits, Span
 from batchata_tasks.dataset import keys_of
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import canonical, key_digest, row_id
-from batchata_tasks.manifest import plan_bodies, plan_rows
+from batchata_tasks.manifest import _batches, plan_bodies
 from batchata_tasks.plan import Options, Planner, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers.anthropic import AnthropicProvider
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 DATASET = "d" * 40
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = [{"id": "a", "text": "one", "note": "x"}, {"id": "b", "text": "two", "note": "y"}, {"id": "c", "text": "three", "note": "z"}]
+
+
+def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
+    return pa.Table.from_batches(list(_batches(folder / f"{name}.arrow", start, stop)))
+
 
 
 @cache

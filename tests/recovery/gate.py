@@ -1,0 +1,48 @@
+"""A door to the emulator that can be shut: connections then wait to be made, as on a bad network."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class Gate:
+    """Forwards TCP connections of `url` to the emulator; begins shut."""
+
+    def __init__(self, url: str) -> None:
+        self._target = (str(urlsplit(url).hostname), int(urlsplit(url).port or 0))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        # with a backlog of none, one connection that nobody accepts keeps all others from being made
+        self._stopper = socket.create_connection(self._listener.getsockname())
+
+    def open(self) -> None:
+        self._stopper.close()
+        threading.Thread(target=self._accept, name="gate", daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopper.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                inner = self._listener.accept()[0]
+                outer = socket.create_connection(self._target)
+                for source, target in ((inner, outer), (outer, inner)):
+                    threading.Thread(target=_pump, args=(source, target), name="pump", daemon=True).start()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while block := source.recv(1 << 16):
+            target.sendall(block)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
