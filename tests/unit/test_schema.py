@@ -18,7 +18,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, crea
 from typing_extensions import TypedDict
 
 from batchata_tasks.errors import SpecError
-from batchata_tasks.schema import MAX_DEPTH, ResponseSchema
+from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.schema_nodes import MAX_DEPTH
 
 
 class Colour(Enum):  # noqa: D101 - a docstring would be told to the model
