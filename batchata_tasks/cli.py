@@ -59,14 +59,19 @@ def _say_stopped() -> None:
     _err.print("Stopped. Batches that were sent go on at the provider; the same command lands them.", style="yellow", soft_wrap=True)
 
 
-def _leave(_number: int, _frame: object) -> None:
-    """End at once: Ctrl-C has ended Prefect's temporary server too, and waiting for it takes minutes.
+def _leave_at_ctrl_c(progress: Progress) -> None:
+    """Let Ctrl-C end the process at once, for runs on Prefect's temporary server.
 
-    Nothing is lost by it, since the ledger and the dataset are ready for a kill at any moment.
+    Ctrl-C reaches that server too, and a flow run without its server takes minutes to give up.
+    Nothing is lost: the ledger and the dataset are ready for a kill at any moment.
     """
-    _err.show_cursor()
-    _say_stopped()
-    os._exit(_INTERRUPTED)
+
+    def leave(_number: int, _frame: object) -> None:
+        progress.close()
+        _say_stopped()
+        os._exit(_INTERRUPTED)
+
+    signal.signal(signal.SIGINT, leave)
 
 
 def _load(spec: str, overrides: list[str] | None, limit: int | None) -> EnrichmentSpec:
@@ -125,7 +130,7 @@ def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progre
     from batchata_tasks.flow import enrich
 
     if not (os.environ.get("PREFECT_API_URL") or get_current_settings().api.url):
-        signal.signal(signal.SIGINT, _leave)
+        _leave_at_ctrl_c(progress)
     with told_to(progress):
         state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
@@ -143,6 +148,7 @@ def quiet_prefect() -> None:
         "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors become one sentence, without their tracebacks
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",  # and no notice about it in the middle of a run's display
         "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",

@@ -44,6 +44,10 @@ class Progress(Protocol):
         """Something worth a line happened."""
         ...
 
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        ...
+
 
 class Lines:
     """Progress as plain lines, for logs and for output that is not a terminal."""
@@ -70,6 +74,9 @@ class Lines:
         """See Progress."""
         self._write(text)
 
+    def close(self) -> None:
+        """See Progress."""
+
 
 def silent() -> Progress:
     """Return progress that tells nothing."""
@@ -94,7 +101,11 @@ class Terminal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.__exit__(None, None, None)
+        self.close()
+
+    def close(self) -> None:
+        """See Progress."""
+        self._live.stop()
 
     def planning(self, rows: int) -> None:
         """See Progress."""
