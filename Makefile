@@ -19,7 +19,7 @@ demo: $(READY) ## enrich 400 package summaries with two providers' models, for f
 	@$(BIN)/batchata demo
 
 test: $(READY) ## the whole test suite
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff and pyright
 	@$(BIN)/ruff check .
