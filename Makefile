@@ -23,7 +23,7 @@ test: $(READY) ## the whole test suite
 
 lint: $(READY) ## ruff and pyright
 	@$(BIN)/ruff check .
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test ## what CI runs
 
