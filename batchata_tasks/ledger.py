@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-# a chunk's life, in order; `dropped` is a planned chunk that will never be sent
-PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED = (
-    "planned", "unclear", "submitted", "collected", "landed", "dropped",
+# a chunk's life, in order; `dropped` is a planned chunk that will never be sent, `held` one of
+# which nobody can tell whether it was accepted: a person decides
+PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED, HELD = (
+    "planned", "unclear", "submitted", "collected", "landed", "dropped", "held",
 )
-AT_PROVIDER = (UNCLEAR, SUBMITTED)
-UNFINISHED = (*AT_PROVIDER, COLLECTED)
+UNFINISHED = (UNCLEAR, SUBMITTED, COLLECTED)
 
 
 def now_us() -> int:
@@ -82,6 +82,7 @@ class Intent:
     fence: int
     sent_at: int
     input_file_id: str | None = None
+    mark: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Ledger:
             raise LedgerError(message) from error
         if self.is_sqlite:
             event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_immediate)
+            event.listen(self._engine, "begin", _begin_sqlite)
         self.id = self._open()
 
     def close(self) -> None:
@@ -139,9 +140,9 @@ class Ledger:
         self._engine.dispose()
 
     @contextmanager
-    def _begin(self) -> Generator[Connection, None, None]:
+    def _begin(self, *, reading: bool = False) -> Generator[Connection, None, None]:
         try:
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(batchata_reading=reading) as connection, connection.begin():
                 yield connection
         except SQLAlchemyError as error:
             # the driver's own text names the table and the reason, never the URL's password
@@ -179,6 +180,11 @@ class Ledger:
                 row = {"id": dataset_id, "url": url, "created_at": now_us(), "fence": 0}
                 connection.execute(insert(t.datasets).values(row))
             return dataset_id
+
+    def dataset_url(self, dataset_id: str) -> str:
+        """Return where a dataset lies, or lay when it was used last."""
+        with self._begin(reading=True) as connection:
+            return str(connection.execute(select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)).scalar_one())
 
     def acquire_lease(self, dataset_id: str, seconds: float) -> Lease:
         """Take the lease on a dataset; raises LeaseError while another run holds it."""
@@ -225,7 +231,7 @@ class Ledger:
     def open_run(self, dataset_id: str) -> Row[Any] | None:
         """Return the run of this dataset that has not finished, if there is one."""
         query = select(t.runs).where(t.runs.c.dataset_id == dataset_id, t.runs.c.state != "closed")
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return connection.execute(query.order_by(t.runs.c.started_at.desc())).first()
 
     def begin_run(self, lease: Lease, values: Mapping[str, Any]) -> str:
@@ -239,7 +245,7 @@ class Ledger:
 
     def run(self, run_id: str) -> Row[Any]:
         """Return one run's row."""
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).one()
 
     def runs_of(self, dataset_id: str | None, limit: int) -> list[Row[Any]]:
@@ -247,7 +253,7 @@ class Ledger:
         query = select(t.runs).order_by(t.runs.c.started_at.desc()).limit(limit)
         if dataset_id is not None:
             query = query.where(t.runs.c.dataset_id == dataset_id)
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return list(connection.execute(query).all())
 
     def fix_plan(self, lease: Lease, run_id: str, plan: Mapping[str, Any], chunks: Iterable[Chunk]) -> None:
@@ -258,6 +264,24 @@ class Ledger:
             for chunk in chunks:
                 connection.execute(insert(t.chunks).values(_chunk_row(chunk)))
             connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan)))
+
+    def add_round(self, lease: Lease, chunks: Iterable[Chunk]) -> None:
+        """Write the chunks of a run's next round; from here on the round is not planned again."""
+        with self._begin() as connection:
+            self._check(connection, lease)
+            for chunk in chunks:
+                connection.execute(insert(t.chunks).values(_chunk_row(chunk)))
+
+    def request_stop(self, run_id: str, reason: str) -> None:
+        """Ask a run to send nothing more and to cancel its batches; the first reason stays."""
+        unasked = (t.runs.c.id == run_id) & t.runs.c.stop.is_(None)
+        with self._begin() as connection:
+            connection.execute(update(t.runs).where(unasked).values(stop=reason))
+
+    def stop_reason(self, run_id: str) -> str | None:
+        """Return why a run is to stop before its end, or None."""
+        with self._begin(reading=True) as connection:
+            return connection.execute(select(t.runs.c.stop).where(t.runs.c.id == run_id)).scalar_one()
 
     def close_run(self, lease: Lease, run_id: str, result: str, error: str | None = None) -> None:
         """End a run; chunks that were never sent are dropped, and hold no money any more."""
@@ -274,7 +298,7 @@ class Ledger:
 
     def chunk(self, chunk_id: str) -> Chunk:
         """Return one chunk."""
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return _chunk(connection.execute(select(t.chunks).where(t.chunks.c.id == chunk_id)).one())
 
     def chunks(self, run_id: str, states: Iterable[str] | None = None) -> list[Chunk]:
@@ -282,7 +306,7 @@ class Ledger:
         query = select(t.chunks).where(t.chunks.c.run_id == run_id).order_by(t.chunks.c.round, t.chunks.c.start)
         if states is not None:
             query = query.where(t.chunks.c.state.in_(list(states)))
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return [_chunk(row) for row in connection.execute(query)]
 
     def place_of(self, chunk: Chunk) -> int:
@@ -292,24 +316,33 @@ class Ledger:
         )
         before = earlier if chunk.kind == "batch" else t.chunks.c.id != chunk.id
         query = select(func.count()).select_from(t.chunks).where(t.chunks.c.run_id == chunk.run_id, before)
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return 1 + int(connection.execute(query).scalar_one())
 
+    def chunks_in(self, states: Iterable[str]) -> list[Chunk]:
+        """Return the chunks of all datasets that are in one of the states, oldest first."""
+        query = select(t.chunks).where(t.chunks.c.state.in_(list(states))).order_by(t.chunks.c.updated_at)
+        with self._begin(reading=True) as connection:
+            return [_chunk(row) for row in connection.execute(query)]
+
     def unfinished_chunks(self, dataset_id: str, but_run: str) -> list[Chunk]:
-        """Return chunks of other runs whose rows are in flight or unlanded."""
+        """Return chunks of other runs whose rows are in flight, unlanded or held."""
         query = select(t.chunks).where(
-            t.chunks.c.dataset_id == dataset_id, t.chunks.c.run_id != but_run, t.chunks.c.state.in_(UNFINISHED)
+            t.chunks.c.dataset_id == dataset_id, t.chunks.c.run_id != but_run, t.chunks.c.state.in_((*UNFINISHED, HELD))
         )
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return [_chunk(row) for row in connection.execute(query)]
 
     def split_chunk(self, lease: Lease, chunk: Chunk, head: Chunk, tail: Chunk) -> None:
-        """Replace an unsent chunk by its first rows and the rest."""
+        """Replace an unsent chunk by its first rows and the rest; money that it holds is split, too."""
         with self._begin() as connection:
             self._check(connection, lease)
             connection.execute(delete(t.chunks).where(t.chunks.c.id == chunk.id, t.chunks.c.state == PLANNED))
             connection.execute(insert(t.chunks).values(_chunk_row(head)))
             connection.execute(insert(t.chunks).values(_chunk_row(tail)))
+            if connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk.id)).rowcount:
+                for part in (head, tail):
+                    connection.execute(insert(t.reservations).values(_reservation_row(part)))
 
     def _move(self, connection: Connection, chunk_id: str, before: Iterable[str], after: str, **values: Any) -> None:
         here = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(list(before))
@@ -350,9 +383,36 @@ class Ledger:
             self._move(connection, chunk_id, (UNCLEAR,), PLANNED)
             connection.execute(delete(t.intents).where(t.intents.c.chunk_id == chunk_id))
 
+    def return_chunk(self, lease: Lease, chunk_id: str) -> None:
+        """Note that the provider took a chunk and let none of it run: it is to be sent again, its money stays reserved."""
+        with self._begin() as connection:
+            self._check(connection, lease)
+            self._move(connection, chunk_id, (SUBMITTED,), PLANNED, batch_id=None)
+
+    def hold(self, lease: Lease, chunk_id: str) -> None:
+        """Note that nobody can tell any more whether a chunk was accepted; its rows and its money are held."""
+        with self._begin() as connection:
+            self._check(connection, lease)
+            self._move(connection, chunk_id, (UNCLEAR,), HELD)
+
+    def adopt_held(self, lease: Lease, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
+        """Settle a held chunk: it is that batch. Its run is open again, so that the next one lands it."""
+        with self._begin() as connection:
+            self._check(connection, lease)
+            self._move(connection, chunk.id, (HELD,), UNCLEAR)
+            self._add_batch(connection, chunk, batch_id, account, status)
+            connection.execute(update(t.runs).where(t.runs.c.id == chunk.run_id).values(state="open"))
+
+    def drop_held(self, lease: Lease, chunk_id: str) -> None:
+        """Settle a held chunk: it never was accepted. Its rows may be planned again, its money is free."""
+        with self._begin() as connection:
+            self._check(connection, lease)
+            self._move(connection, chunk_id, (HELD,), DROPPED)
+            connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id))
+
     def intent(self, chunk_id: str) -> Intent:
         """Return the intent of a chunk that was sent or is of unknown fate."""
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             row = connection.execute(select(t.intents).where(t.intents.c.chunk_id == chunk_id)).one()
             return Intent(**{name: getattr(row, name) for name in Intent.__slots__})
 
@@ -361,19 +421,22 @@ class Ledger:
 
         A run that lost the dataset may not: its successor finds the batch by looking.
         """
+        with self._begin() as connection:
+            self._check(connection, lease)
+            self._add_batch(connection, chunk, batch_id, account, status)
+
+    def _add_batch(self, connection: Connection, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
         row = {
             "batch_id": batch_id, "chunk_id": chunk.id, "provider": chunk.provider,
             "account": account, "status": status, "submitted_at": now_us(),
         }
-        with self._begin() as connection:
-            self._check(connection, lease)
-            self._move(connection, chunk.id, (UNCLEAR,), SUBMITTED, batch_id=batch_id)
-            connection.execute(insert(t.batches).values(row))
+        self._move(connection, chunk.id, (UNCLEAR,), SUBMITTED, batch_id=batch_id)
+        connection.execute(insert(t.batches).values(row))
 
     def known_batches(self, batch_ids: Iterable[str]) -> set[str]:
         """Return those of `batch_ids` that already belong to a chunk."""
         query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(list(batch_ids)))
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return set(connection.execute(query).scalars())
 
     def record_look(self, batch_id: str, status: str, done: int | None, *, ended: bool) -> None:
@@ -391,7 +454,7 @@ class Ledger:
             .join(t.chunks, t.chunks.c.id == t.batches.c.chunk_id)
             .where(t.chunks.c.run_id == run_id).order_by(t.batches.c.submitted_at)
         )
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             return list(connection.execute(query).all())
 
     # --- money and landing -----------------------------------------------------------------------
@@ -410,8 +473,7 @@ class Ledger:
             spent = _committed(connection, chunk.run_id)
             if limit is not None and spent + (chunk.bound or 0) > limit:
                 return max(limit - spent, 0)
-            row = {"chunk_id": chunk.id, "run_id": chunk.run_id, "reserved": chunk.bound or 0, "reserved_at": now_us()}
-            connection.execute(insert(t.reservations).values(row))
+            connection.execute(insert(t.reservations).values(_reservation_row(chunk)))
             return None
 
     def release(self, chunk_id: str) -> None:
@@ -419,15 +481,22 @@ class Ledger:
         with self._begin() as connection:
             connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id, t.reservations.c.settled.is_(None)))
 
-    def collect(self, lease: Lease, chunk: Chunk, tallies: Mapping[str, Tally], overhead: int) -> None:
-        """Settle a chunk from its usage: the results are on disk, and its outcomes are known."""
+    def collect(
+        self, lease: Lease, chunk: Chunk, tallies: Mapping[str, Tally], overhead: int, retried: Mapping[str, int] | None = None
+    ) -> None:
+        """Settle a chunk from its usage: the results are on disk, and its outcomes are known.
+
+        `retried` counts its rows by the outcome that they had in an earlier round of the run.
+        """
         cost = sum(tally.cost or 0 for tally in tallies.values()) + overhead
         with self._begin() as connection:
             self._check(connection, lease)
             self._move(connection, chunk.id, (PLANNED, SUBMITTED, COLLECTED), COLLECTED)
             connection.execute(delete(t.outcomes).where(t.outcomes.c.chunk_id == chunk.id))
-            for outcome, tally in tallies.items():
-                row = {"chunk_id": chunk.id, "run_id": chunk.run_id, "outcome": outcome}
+            before = retried or {}
+            for outcome in tallies.keys() | before.keys():
+                tally = tallies.get(outcome, Tally())
+                row = {"chunk_id": chunk.id, "run_id": chunk.run_id, "outcome": outcome, "retried": before.get(outcome, 0)}
                 row |= {name: getattr(tally, name) for name in Tally.__slots__}
                 connection.execute(insert(t.outcomes).values(row))
             settled = {"settled": cost, "overhead": overhead, "settled_at": now_us()}
@@ -447,19 +516,21 @@ class Ledger:
 
     def money(self, run_id: str) -> tuple[int, int]:
         """Return (settled, reserved and still in flight) of a run."""
-        own = t.reservations.c.run_id == run_id
-        settled = select(func.coalesce(func.sum(t.reservations.c.settled), 0)).where(own)
-        flying = select(func.coalesce(func.sum(t.reservations.c.reserved), 0)).where(own, t.reservations.c.settled.is_(None))
-        with self._begin() as connection:
-            return int(connection.execute(settled).scalar_one()), int(connection.execute(flying).scalar_one())
+        query = select(t.reservations.c.settled, t.reservations.c.reserved).where(t.reservations.c.run_id == run_id)
+        with self._begin(reading=True) as connection:
+            rows = connection.execute(query).all()
+        return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
 
     def outcomes(self, run_id: str) -> dict[str, Tally]:
-        """Return rows, tokens and money per outcome of a run."""
+        """Return rows, tokens and money per outcome of a run.
+
+        A row counts once, by the outcome of its last round; tokens and money are those of all rounds.
+        """
         query = select(t.outcomes).where(t.outcomes.c.run_id == run_id)
         found: dict[str, Tally] = {}
-        with self._begin() as connection:
+        with self._begin(reading=True) as connection:
             for row in connection.execute(query):
-                tally = Tally(row.rows, row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cost)
+                tally = Tally(row.rows - row.retried, row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cost)
                 found[row.outcome] = found.get(row.outcome, Tally()) + tally
         return found
 
@@ -488,13 +559,17 @@ def _is_dead(holder: str) -> bool:
 
 
 def _committed(connection: Connection, run_id: str) -> int:
-    amount = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved)
-    query = select(func.coalesce(func.sum(amount), 0)).where(t.reservations.c.run_id == run_id)
-    return int(connection.execute(query).scalar_one())
+    query = select(t.reservations.c.settled, t.reservations.c.reserved).where(t.reservations.c.run_id == run_id)
+    # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
+    return sum(row.reserved if row.settled is None else row.settled for row in connection.execute(query))
 
 
 def _chunk_row(chunk: Chunk) -> dict[str, Any]:
     return {name: getattr(chunk, name) for name in Chunk.__slots__} | {"updated_at": now_us()}
+
+
+def _reservation_row(chunk: Chunk) -> dict[str, Any]:
+    return {"chunk_id": chunk.id, "run_id": chunk.run_id, "reserved": chunk.bound or 0, "reserved_at": now_us()}
 
 
 def _chunk(row: Row[Any]) -> Chunk:
@@ -507,6 +582,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediate(connection: Connection) -> None:
-    # read-then-write must be one step among processes, so every transaction takes the write lock
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin_sqlite(connection: Connection) -> None:
+    # read-then-write must be one step among processes, so a transaction that writes takes the lock first
+    reading = connection.get_execution_options().get("batchata_reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

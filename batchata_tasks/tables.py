@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -49,6 +49,7 @@ runs = Table(
     Column("cost_limit", BigInteger),
     Column("price_source", Text),
     Column("plan", Text),  # JSON: rows seen, up to date, per reason, upper bound
+    Column("stop", String(16)),  # why it is to stop before its end: cancel, time_limit
     Index("runs_dataset", "dataset_id", "state"),
 )
 
@@ -84,6 +85,7 @@ intents = Table(
     Column("fence", BigInteger, nullable=False),
     Column("sent_at", BigInteger, nullable=False),
     Column("input_file_id", Text),  # OpenAI: the uploaded request file
+    Column("mark", BigInteger),  # by the provider's clock: its batch cannot be older; null where nothing was listed
     Index("intents_account", "account"),
 )
 
@@ -113,6 +115,7 @@ outcomes = Table(
     Column("output_tokens", BigInteger, nullable=False),
     Column("cache_read_tokens", BigInteger, nullable=False),
     Column("cost", BigInteger),
+    Column("retried", BigInteger, nullable=False, default=0, server_default="0"),  # rows of this chunk that had it before
     Index("outcomes_run", "run_id"),
 )
 

@@ -124,7 +124,7 @@ def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE meta SET schema_version = 99"))
     engine.dispose()
-    with pytest.raises(LedgerError, match="has schema version 99, this program writes version 1; update it"):
+    with pytest.raises(LedgerError, match="has schema version 99, this program writes version 2; update it"):
         Ledger(url)
 
 
