@@ -1,12 +1,14 @@
 """The dataset: Parquet parts in `<output>/data`, at rest one row per key.
 
-A chunk lands as one new part; then older parts that hold the same keys are rewritten in place or
-deleted. Every file appears or changes by one rename, so a reader in between may see a key's old
-and its new row, never neither.
+A chunk lands as one new part; then older parts that hold the same keys are replaced by a next
+version without them (`part-x.parquet`, `part-x.v2.parquet` …), or deleted. A file appears by one
+rename and never changes, so a reader in between may see a row twice, or a key's old and its new
+row, never neither; one that listed the folder before finds a file gone, and lists again.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -66,6 +68,7 @@ _STATE_COLUMNS = (
     "_cache_read_tokens", "_cost_usd", "_enriched_at",
 )
 READ_ROWS = 8192
+_VERSION = re.compile(r"(.+)\.v([0-9]+)\.parquet")
 
 
 def dataset_schema(carried: pa.Schema, response: ResponseSchema | None) -> pa.Schema:
@@ -95,18 +98,25 @@ class Dataset:
         self.key = key
         self.carried = [name for name in carried if name not in key]
 
-    def parts(self) -> list[str]:
-        """Return the names of the parts, sorted."""
+    def parts(self) -> dict[str, Path]:
+        """Return the files of the parts by the name of their first version, sorted."""
         with storage_errors("reading the dataset"):
-            return sorted(path.name for path in self.data.glob("*.parquet"))
+            found = sorted((_versioned(path.name), path) for path in self.data.glob("*.parquet"))
+        return {part: path for (part, _), path in found}  # of a part's versions the last counts
 
     def rows(self, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Yield (part, rows); a column that an old part lacks reads as null."""
-        for part in self.parts():
-            with _part_errors(part), pq.ParquetFile(self.data / part) as file:
+        for part, path in self.parts().items():
+            with _part_errors(part), pq.ParquetFile(path) as file:
                 names = file.schema_arrow.names
                 for batch in file.iter_batches(READ_ROWS, columns=[c for c in columns if c in names]):
                     yield part, batch
+
+    def part_rows(self, part: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one part; none where it is gone."""
+        if (path := self.parts().get(part)) is not None:
+            with _part_errors(part), pq.ParquetFile(path) as file:
+                yield from file.iter_batches(READ_ROWS, columns=columns)
 
     def landed(self) -> Iterator[tuple[bytes, LandedRow]]:
         """Yield what the dataset holds, as (digest of the key, row)."""
@@ -134,14 +144,13 @@ class Dataset:
     def supersede(self, replaced: Mapping[str, set[bytes]]) -> None:
         """Take the given keys (digests) out of older parts; a part left empty is deleted."""
         for part, keys in replaced.items():
-            path = self.data / part
-            if path.exists():
+            if (path := self.parts().get(part)) is not None:
                 self._rewrite(path, lambda batch, gone=keys: _without(batch, self.key, gone))
 
     def carry(self, changes: Mapping[str, Mapping[bytes, tuple[Any, ...]]]) -> None:
         """Write changed carried columns into the rows of the given keys; nothing else changes."""
         for part, rows in changes.items():
-            self._rewrite(self.data / part, lambda batch, new=rows: self._carried(batch, new))
+            self._rewrite(self.parts()[part], lambda batch, new=rows: self._carried(batch, new))
 
     def conform(self) -> None:
         """Bring parts that were written under other columns to today's: one schema for all.
@@ -149,11 +158,19 @@ class Dataset:
         A column that is new is null in old rows; one that is gone leaves (`_response` keeps the
         raw answer); one whose type changed is cast where that loses nothing, and else null.
         """
-        for part in self.parts():
+        for part, path in self.parts().items():
             with _part_errors(part):
-                found = pq.read_schema(self.data / part)
+                found = pq.read_schema(path)
             if not found.remove_metadata().equals(_as_stored(self.schema)):
-                self._rewrite(self.data / part, lambda batch: batch)
+                self._rewrite(path, lambda batch: batch)
+
+    def tidy(self) -> None:
+        """Delete versions of parts that a dead run had replaced already."""
+        current = set(self.parts().values())
+        with storage_errors("tidying the dataset"):
+            for path in self.data.glob("*.parquet"):
+                if path not in current:
+                    path.unlink()
 
     def _carried(self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]) -> pa.RecordBatch:
         news = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
@@ -166,16 +183,20 @@ class Dataset:
         return conformed
 
     def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
-        rows = 0
-        with _part_errors(path.name), storage_errors(f"rewriting {path.name}"), pq.ParquetFile(path) as file:
-            with self.part_file(path) as writer:
-                for batch in file.iter_batches(READ_ROWS):
-                    changed = _conformed(change(batch), self.schema)
-                    rows += changed.num_rows
-                    writer.write_batch(changed)
-            if not rows:
-                path.unlink()
-                sync_folder(path.parent)
+        """Replace a part by its next version; one that has no rows left is deleted."""
+        part, version = _versioned(path.name)
+        following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
+        with _part_errors(part), storage_errors(f"rewriting {part}"):
+            with pq.ParquetFile(path) as file:
+                batches = (_conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS))
+                left = (batch for batch in batches if batch.num_rows)
+                if (first := next(left, None)) is not None:
+                    with self.part_file(following) as writer:
+                        writer.write_batch(first)
+                        for batch in left:
+                            writer.write_batch(batch)
+            path.unlink()
+            sync_folder(path.parent)
 
     @contextmanager
     def part_file(self, path: Path) -> Generator[pq.ParquetWriter, None, None]:
@@ -183,6 +204,12 @@ class Dataset:
         aside_in = self.data.parent / "_batchata"
         with durable(path, aside_in) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
             yield writer
+
+
+def _versioned(name: str) -> tuple[str, int]:
+    """Return (the name of a part's first version, the version) of a file."""
+    found = _VERSION.fullmatch(name)
+    return (name, 1) if found is None else (f"{found[1]}.parquet", int(found[2]))
 
 
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:

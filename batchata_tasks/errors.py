@@ -8,6 +8,7 @@ BatchataError
 ├── TransientError        may go through later: rate limit, overload, lost connection
 ├── TerminalError         will fail the same way again: the provider refused the request, the key …
 ├── UnclearError          a create was sent and nobody knows whether it was accepted
+├── HeldError             nobody can tell any more whether a create was accepted: a person decides
 ├── LeaseError            another run holds the dataset, or took it over
 ├── LedgerError           the ledger does not belong to this dataset, or cannot be used
 └── StorageError          the disk or object store refused a write
@@ -42,12 +43,14 @@ class CredentialsError(InputError):
 class TransientError(BatchataError):
     """The same call may go through later; it is certain that it had no effect.
 
-    `retry_after` is the wait in seconds that the provider asked for, where it named one.
+    `retry_after` is the wait in seconds that the provider asked for, where it named one;
+    `status` the HTTP status that it answered with, where it answered.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message, retry_after)
+    def __init__(self, message: str, retry_after: float | None = None, status: int | None = None) -> None:
+        super().__init__(message, retry_after, status)
         self.retry_after = retry_after
+        self.status = status
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -59,6 +62,10 @@ class TerminalError(BatchataError):
 
 class UnclearError(BatchataError):
     """A create went out and its answer never came, so it may have been accepted (and be paid)."""
+
+
+class HeldError(BatchataError):
+    """A create of unknown fate can be judged by nobody any more; its rows are held until a person decides."""
 
 
 class LeaseError(BatchataError):

@@ -48,7 +48,7 @@ def guard(
     smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
     if rows >= smallest:
         # what stands in the ledger from here on, whether or not its money can be had
-        chunk = _cut(ledger, lease, chunk, rows, bounds, sizes)
+        chunk = cut(ledger, lease, chunk, rows, bounds, sizes)
         bounds, sizes = bounds[:rows], sizes[:rows]
         if ledger.reserve(lease, chunk, limit) is None:
             return Verdict.SEND, chunk
@@ -58,10 +58,10 @@ def guard(
     dear = next((i for i, bound in enumerate(bounds) if bound <= left), len(bounds))
     if not dear:
         return Verdict.STOP, chunk
-    return Verdict.ASIDE, _cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
+    return Verdict.ASIDE, cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
 
 
-def _cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:
+def cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:
     """Make the first rows of a chunk a chunk of their own and return it; the rest is another."""
     middle, size, bound = chunk.start + rows, sum(sizes[:rows]), sum(bounds[:rows])
     head = replace(chunk, stop=middle, bytes=size, bound=bound)

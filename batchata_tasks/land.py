@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from batchata_tasks.cleanup import discard
 from batchata_tasks.collect import Collector, not_sent
 from batchata_tasks.dataset import Dataset, dataset_schema, replaced_keys
 from batchata_tasks.errors import TransientError
@@ -20,7 +22,7 @@ from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.poll import look_once
-from batchata_tasks.providers import lines_with
+from batchata_tasks.providers import is_results, lines_with
 from batchata_tasks.storage import read_json, write_json
 from batchata_tasks.submit import riding_out
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 _ERRORS_KEPT = 5
+_NO_LINES = 10  # times the set patience
 
 
 def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
@@ -40,6 +43,13 @@ def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
         return dict(commit_of(session, chunk.id).get("outcomes", {}))
     look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
     paths = _downloaded(session, chunk, look) if look is not None else []
+    outcomes = _land_answers(session, chunk, look, paths)
+    if look is not None:
+        discard(session, chunk, look)
+    return outcomes
+
+
+def _land_answers(session: Session, chunk: Chunk, look: BatchLook | None, paths: list[Path]) -> dict[str, int]:
     with session.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
         manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
         answers = chain.from_iterable(session.provider.answers(path) for path in paths)
@@ -62,23 +72,41 @@ def _fetched(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
     """Download the results; again, for a while, where they hold fewer lines than the batch says.
 
     Raises:
-        TransientError: what came holds no line of this chunk at all, so it cannot be its results.
+        TransientError: what came is not the provider's, but a page of some proxy.
     """
-    folder, expected = session.folder.responses, 0 if look.error is not None else look.done or 0
-    deadline, wait = time.monotonic() + session.settings.patience, 0.5
+    folder, patience, began, wait = session.folder.responses, session.settings.patience, time.monotonic(), 0.5
     while True:
-        paths = riding_out(session, lambda: session.provider.download(look, folder, chunk.id))
-        lines = sum(lines_with(path, chunk.id) for path in paths)
+        paths = _download(session, look, folder, chunk.id)
+        if paths is None:
+            session.say(f"batch {look.batch_id}: the provider does not keep its results any more.")
+            return []
+        lines, expected = sum(lines_with(path, chunk.id) for path in paths), 0 if look.error is not None else look.done or 0
         if lines >= expected:
             return paths
         text = f"batch {look.batch_id}: the results hold {lines:,} lines for {expected:,} requests."
-        if time.monotonic() + wait > deadline:
-            if lines == 0:
+        # a file that is named late has none; a page of a proxy has none either
+        if time.monotonic() + wait > began + patience * (1 if lines else _NO_LINES):
+            if not all(is_results(path) for path in paths):
                 raise TransientError(text)
             return paths
         session.say(f"{text} Downloading them again.")
         session.sleep(wait)
-        wait *= 2
+        wait = min(wait * 2, session.provider.poll_seconds[1])
+        look = look_once(session, look.batch_id)
+
+
+def _download(session: Session, look: BatchLook, folder: Path, stem: str) -> list[Path] | None:
+    """Download what there is; None where the provider has nothing any more.
+
+    Results that exist were seen to answer 404 for a while, so they are gone only when they are old,
+    or answer it for as long as a batch would be looked for.
+    """
+    try:
+        return riding_out(session, lambda: session.provider.download(look, folder, stem), times=1 if look.gone else _NO_LINES)
+    except TransientError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _rejected(manifest: pa.Table) -> dict[int, Answer]:
@@ -110,13 +138,14 @@ def _land(
     collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, session.spec.key)
+    retried = Counter(status for status in manifest["_prior_status"].to_pylist() if status is not None)
     superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
     with dataset.part_file(dataset.data / f"part-{chunk.id}.parquet") as writer:
         for batch in collector.rows(answers, absent, otherwise):
             writer.write_batch(batch)
             errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
         report = collector.report
-        session.ledger.collect(session.lease, chunk, report.tallies, report.overhead)
+        session.ledger.collect(session.lease, chunk, report.tallies, report.overhead, retried)
         record = _commit_record(session, chunk, enriched_at, collector, errors, superseded)
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
         session.ledger.check_lease(session.lease)  # right before the part appears

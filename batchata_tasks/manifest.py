@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
 
 # beside the key and the carried columns; `prior` is what earlier attempts of the same key and
-# fingerprint used, `replaced_cost` what the older answer cost that this row will supersede
+# fingerprint used (`prior_status` how the last one of this run ended), `replaced_cost` what the older
+# answer cost that this row will supersede; `base_offset` is where the first round's body stands
 SYSTEM_FIELDS = pa.schema(
     [
         pa.field("_row_id", pa.string()),
@@ -32,8 +33,10 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_bound", pa.int64()),
         pa.field("_bytes", pa.int64()),
         pa.field("_offset", pa.int64()),
+        pa.field("_base_offset", pa.int64()),
         pa.field("_error", pa.string()),
         pa.field("_replaces", pa.string()),
+        pa.field("_prior_status", pa.string()),
         pa.field("_prior_attempts", pa.int32()),
         pa.field("_prior_input_tokens", pa.int64()),
         pa.field("_prior_output_tokens", pa.int64()),
@@ -47,7 +50,8 @@ SYSTEM_FIELDS = pa.schema(
 class PlanWriter:
     """Writes a plan as a stream; closing it makes it durable.
 
-    `name` tells the plan of requests ("plan") from that of rows that are not to be sent ("local").
+    `name` tells the plan of requests ("plan") from those of later rounds ("plan-2" …) and from that
+    of rows that are not to be sent ("local").
     """
 
     def __init__(self, folder: Path, name: str, source_fields: pa.Schema) -> None:
@@ -71,9 +75,10 @@ class PlanWriter:
         """Append rows: their source columns, their system columns and their bodies, in one order."""
         for fields, body in zip(system, bodies, strict=True):
             fields["_offset"] = self._offset
+            fields.setdefault("_base_offset", self._offset)
             self._offset += len(body) + 1
         arrays = [source_rows.column(name) for name in source_rows.schema.names]
-        arrays += [pa.array([row[f.name] for row in system], type=f.type) for f in SYSTEM_FIELDS]
+        arrays += [pa.array([row.get(f.name) for row in system], type=f.type) for f in SYSTEM_FIELDS]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         self._bodies.write(b"".join(body + b"\n" for body in bodies))
         self.rows += len(bodies)
@@ -107,32 +112,51 @@ def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
                 return
 
 
+def plan_name(chunk: Chunk) -> str:
+    """Return the name of the plan that a chunk is a range of."""
+    if chunk.kind != "batch":
+        return "local"
+    return "plan" if chunk.round == 1 else f"plan-{chunk.round}"
+
+
 def has_plan(folder: Path) -> bool:
     """Whether all files of a plan are there."""
     return all((folder / f"{name}.{ending}").is_file() for name in ("plan", "local") for ending in ("arrow", "bodies.jsonl"))
 
 
-def plan_columns(folder: Path, name: str, start: int, stop: int, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
-    """Yield a range of a plan as blocks of columns in plain Python values."""
-    for batch in _batches(folder / f"{name}.arrow", start, stop):
+def plan_columns(folder: Path, chunk: Chunk, columns: list[str]) -> Iterator[dict[str, list[Any]]]:
+    """Yield a chunk's rows of the plan as blocks of columns in plain Python values."""
+    for batch in _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop):
         yield {column: batch.column(column).to_pylist() for column in columns}
 
 
-def plan_bodies(folder: Path, name: str, start: int, stop: int) -> Iterator[tuple[str, bytes]]:
-    """Yield (row id, request body) of a range of a plan."""
+def plan_bodies(folder: Path, chunk: Chunk) -> Iterator[tuple[str, bytes]]:
+    """Yield (row id, request body) of a chunk's rows of the plan."""
+    name = plan_name(chunk)
     path = folder / f"{name}.bodies.jsonl"
     with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
-        for batch in _batches(folder / f"{name}.arrow", start, stop):
+        for batch in _batches(folder / f"{name}.arrow", chunk.start, chunk.stop):
             stream.seek(batch.column("_offset")[0].as_py())
             ids = batch.column("_row_id").to_pylist()
             for row_id, body in zip(ids, islice(stream, len(ids)), strict=True):
                 yield row_id, body.rstrip(b"\n")
 
 
-def write_chunk_manifest(folder: Path, name: str, chunk: Chunk, path: Path) -> None:
+def bodies_at(folder: Path, offsets: list[int]) -> list[bytes]:
+    """Return the first round's request bodies that begin at these bytes of their file."""
+    path = folder / "plan.bodies.jsonl"
+    found: list[bytes] = []
+    with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
+        for offset in offsets:
+            stream.seek(offset)
+            found.append(stream.readline().rstrip(b"\n"))
+    return found
+
+
+def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
     """Copy a chunk's rows from the plan to the file that outlives it."""
     options = pa.ipc.IpcWriteOptions(compression="zstd")
-    batches = _batches(folder / f"{name}.arrow", chunk.start, chunk.stop)
+    batches = _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop)
     first = next(batches)
     with durable(path) as stream, pa.ipc.new_file(stream, first.schema, options=options) as writer:
         writer.write_batch(first)
@@ -141,6 +165,10 @@ def write_chunk_manifest(folder: Path, name: str, chunk: Chunk, path: Path) -> N
 
 
 def read_chunk_manifest(path: Path) -> pa.Table:
-    """Return all rows of a chunk's manifest."""
+    """Return all rows of a chunk's manifest; a column that older ones lack is null."""
     with _damage_of(path), path.open("rb") as stream:
-        return pa.ipc.open_file(stream).read_all()
+        found = pa.ipc.open_file(stream).read_all()
+    for new in SYSTEM_FIELDS:
+        if new.name not in found.schema.names:
+            found = found.append_column(new, pa.nulls(found.num_rows, new.type))
+    return found

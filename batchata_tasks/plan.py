@@ -18,9 +18,10 @@ from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, Span
 from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import canonical, changed, key_digest, row_id
-from batchata_tasks.jobs import ErrorCode, Outcome, describe, is_final
+from batchata_tasks.jobs import ErrorCode, Outcome, describe
 from batchata_tasks.manifest import PlanWriter
 from batchata_tasks.request import RequestBuilder
+from batchata_tasks.retry import worth_another
 from batchata_tasks.rowindex import LandedRow, scratch_index
 from batchata_tasks.sources import Source, open_source
 from batchata_tasks.storage import storage_errors
@@ -218,9 +219,12 @@ class Planner:
             return None
         self._reasons[reason] += 1
         body = builder.body(row, where)
+        bound = builder.bound(body)
+        if landed is not None and landed.fingerprint == found and reason == "failed":
+            body, bound = builder.again(body, landed.status, landed.error, landed.attempts)
         size = self._provider.framing.size(CUSTOM_ID_CHARS, body)
         system = _system_fields(row_id(self._dataset_id, key, found), found, landed)
-        system |= {"_bytes": size, "_bound": builder.bound(body), "_error": None}
+        system |= {"_bytes": size, "_bound": bound, "_error": None}
         if self.packer.fits_alone(size):
             self.packer.add(size, system["_bound"])
             return system, body
@@ -242,8 +246,8 @@ class Planner:
         if landed.status == Outcome.SUCCEEDED:
             summary.up_to_date += 1
             return None
-        used_up = landed.attempts >= self._spec.max_attempts
-        if (used_up or is_final(landed.error)) and not self._options.retry_failed:
+        again = worth_another(landed.status, landed.error, landed.attempts, self._spec.max_attempts)
+        if not again and not self._options.retry_failed:
             summary.exhausted += 1
             return None
         return self._asked("failed")

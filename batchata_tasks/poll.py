@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from batchata_tasks.errors import TerminalError
 from batchata_tasks.submit import riding_out
 
 if TYPE_CHECKING:
@@ -20,8 +22,14 @@ def look_once(desk: Desk, batch_id: str) -> BatchLook:
     return riding_out(desk, lambda: desk.provider.look(batch_id), times=10)
 
 
+def cancel(desk: Desk, batch_id: str) -> None:
+    """Ask the provider to cancel a batch; one that has ended by then is no error."""
+    with suppress(TerminalError):
+        riding_out(desk, lambda: desk.provider.cancel(batch_id), times=10)
+
+
 def poll(desk: Desk, batch_id: str) -> BatchLook:
-    """Wait for a batch to end; return the last look.
+    """Wait for a batch to end; return the last look. A run that is to stop cancels it first.
 
     The wait between looks is `BATCHATA_POLL_INTERVAL`, or starts at the provider's and grows to a
     minute: batches take from minutes to a day, and an account's rate limit is shared.
@@ -29,12 +37,17 @@ def poll(desk: Desk, batch_id: str) -> BatchLook:
     fixed = desk.settings.poll_interval
     wait, longest = desk.provider.poll_seconds
     known: tuple[str, int | None] | None = None
+    cancelled = False
     while True:
+        if not cancelled and (reason := desk.stop_reason()) is not None:
+            desk.say(f"cancelling batch {batch_id} ({reason.replace('_', ' ')}); what ran is landed.")
+            cancel(desk, batch_id)
+            cancelled, wait = True, desk.provider.poll_seconds[0]
         look = look_once(desk, batch_id)
         if (look.status, look.done) != known:  # a write a look would keep others off the ledger
             desk.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
             known = look.status, look.done
         if look.ended:
             return look
-        desk.sleep(fixed or wait)
+        desk.sleep(min(fixed or wait, desk.seconds_left()))
         wait = min(wait * 1.25, longest)

@@ -7,16 +7,20 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.cleanup import discard_uploads
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
-from batchata_tasks.ledger import LANDED, now_us
+from batchata_tasks.ledger import DROPPED, HELD, LANDED, PLANNED, now_us
 from batchata_tasks.pricing import dollars, usd
+from batchata_tasks.session import CANCEL, TIME_LIMIT
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
-EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4}
+TIME_LIMIT_REACHED, CANCELLED = "time_limit_reached", "cancelled"
+EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3}
+_STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED}
 
 
 REASONS = {
@@ -52,6 +56,8 @@ class Receipt:
     cost_limit_usd: str | None
     price_source: str | None
     unsent_rows: int
+    rounds: int
+    held_rows: int
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -67,7 +73,7 @@ class Receipt:
             ("Result", self._result()),
             ("Source rows", f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}"),
             ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
-            ("Batches", f"{self.batches} of {self.provider}, {self.model}"),
+            ("Batches", f"{self.batches} of {self.provider}, {self.model}" + (f", in {self.rounds} rounds" if self.rounds > 1 else "")),
             ("Tokens", f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out"),
             ("Cost", self._cost()),
             ("Time", f"{self.seconds:.1f} s"),
@@ -107,6 +113,7 @@ def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
     """Close the run in the ledger, drop its plan, return its receipt."""
     receipt = _receipt(session, stopped_by_limit=stopped_by_limit)
     session.ledger.close_run(session.lease, session.run_id, receipt.result)
+    discard_uploads(session)
     session.folder.drop_run_folder(session.run_id)
     if not session.spec.raw_files:
         _drop_raw_files(session)
@@ -120,7 +127,9 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     outcomes = {name: tallies[name].rows for name in sorted(tallies)}
     failed = sum(rows for name, rows in outcomes.items() if name != Outcome.SUCCEEDED)
     share = failed / max(sum(outcomes.values()), 1)
-    result = SUCCEEDED if not failed and not plan.exhausted else SOME_ROWS_FAILED
+    held = sum(chunk.rows for chunk in chunks if chunk.state == HELD)
+    result = SOME_ROWS_FAILED if failed or plan.exhausted or held else SUCCEEDED
+    result = _STOPPED.get(session.stop_reason() or "", result)
     result = COST_LIMIT_REACHED if stopped_by_limit else result
     settled, _ = session.ledger.money(session.run_id)
     priced, limit = session.rates is not None, session.spec.fail_if.failed_share
@@ -141,12 +150,13 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         cost_usd=f"{usd(settled):f}" if priced else None,
         upper_bound_usd=_plain(plan.bound) if priced else None,
         cost_limit_usd=_plain(session.limit), price_source=run.price_source,
-        unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in ("planned", "dropped")),
-        errors=dict(errors.most_common(5)), warnings=_warnings(commits),
+        unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
+        rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
+        errors=dict(errors.most_common(5)), warnings=_warnings(commits, held),
     )
 
 
-def _warnings(commits: list[dict[str, Any]]) -> list[str]:
+def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:
     told = {
         "unreadable": "requests without a readable result line; the most that they can have cost counts as spent",
         "unknown_lines": "result lines that nobody sent (their cost counts as overhead)",
@@ -154,7 +164,10 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
         "over_bound": "answers that cost more than their upper bound; please report this with the receipt",
     }
     sums = {key: sum(commit.get(key, 0) for commit in commits) for key in told}
-    return [f"{sums[key]:,} {text}" for key, text in told.items() if sums[key]]
+    warnings = [f"{sums[key]:,} {text}" for key, text in told.items() if sums[key]]
+    if held:
+        warnings.append(f"{held:,} rows are held, since nobody can tell whether their batch was accepted: decide with `batchata reconcile`")
+    return warnings
 
 
 def _plain(pico: int | None) -> str | None:

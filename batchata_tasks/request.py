@@ -14,6 +14,7 @@ from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import fingerprint, part
 from batchata_tasks.jobs import Job, Message
 from batchata_tasks.pricing import batch_rates
+from batchata_tasks.retry import cap_of, changed_body
 from batchata_tasks.templates import RowCondition, RowTemplate, variables
 from batchata_tasks.tokens import input_bound
 
@@ -87,9 +88,18 @@ class RequestBuilder:
         job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema)
         return orjson.dumps(self._provider.body(job))
 
+    def again(self, body: bytes, status: str, error: str | None, attempts: int) -> tuple[bytes, int]:
+        """Return the body of another attempt at a request that ended badly, and its bound."""
+        changed = changed_body(self._provider, body, status, error, attempts)
+        if changed == body:
+            return body, self.bound(body)
+        return changed, self._bound(changed, len(self._turns) + 1, cap_of(self._provider, changed))
+
     def bound(self, body: bytes) -> int:
         """Return the most that a request can cost, in picodollars; 0 where no price is known."""
+        return self._bound(body, len(self._turns), self._spec.max_tokens)
+
+    def _bound(self, body: bytes, turns: int, cap: int) -> int:
         if self.rates is None:
             return 0
-        tokens = input_bound(body, len(self._turns), schema=self._schema is not None)
-        return self.rates.bound(tokens, self._spec.max_tokens)
+        return self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap)

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.dataset import keys_of
 from batchata_tasks.errors import BatchataError, LeaseError, LedgerError
 from batchata_tasks.fingerprint import key_digest
 from batchata_tasks.ledger import Ledger, now_us
-from batchata_tasks.manifest import has_plan, read_chunk_manifest
+from batchata_tasks.manifest import has_plan, plan_columns, read_chunk_manifest
 from batchata_tasks.plan import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates, pico_from_usd
 from batchata_tasks.progress import silent
@@ -29,6 +31,7 @@ from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
+    from pathlib import Path
 
     from sqlalchemy import Row
 
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Provider
     from batchata_tasks.settings import Settings
     from batchata_tasks.spec import EnrichmentSpec
+
+
+_MOMENT = 0.05
+CANCEL, TIME_LIMIT = "cancel", "time_limit"  # why a run stops before its end
 
 
 class InterruptedRunError(BatchataError):
@@ -71,6 +78,7 @@ class Session:
     landing: threading.Lock = field(default_factory=threading.Lock)
     sends: bool = True  # a dead run of another spec only brings home what was sent
     table: Table | None = None  # only where the run is (to be) planned by this process
+    stopping: str | None = None
 
     @property
     def folder(self) -> DatasetFolder:
@@ -109,6 +117,38 @@ class Session:
     def number_of(self, chunk: Chunk) -> int:
         """Return a chunk's place among the run's, from 1."""
         return self.ledger.place_of(chunk)
+
+    def request_file(self, chunk: Chunk) -> Path:
+        """Return where a chunk's request file lies."""
+        return self.folder.requests / f"{chunk.id}.jsonl"
+
+    def columns_of(self, chunk: Chunk) -> tuple[list[int], list[int]]:
+        """Return the bounds (picodollars) and sizes (bytes) of a chunk's rows."""
+        bounds, sizes = list[int](), list[int]()
+        for block in plan_columns(self.folder.run_folder(self.run_id), chunk, ["_bound", "_bytes"]):
+            bounds += block["_bound"]
+            sizes += block["_bytes"]
+        return bounds, sizes
+
+    def stop_reason(self) -> str | None:
+        """Why nothing more is to be sent and open batches are to be cancelled; None while the run goes on."""
+        if self.stopping is None:
+            if self.deadline is not None and now_us() >= self.deadline:
+                self.ledger.request_stop(self.run_id, TIME_LIMIT)
+            self.stopping = self.ledger.stop_reason(self.run_id)
+        return self.stopping
+
+    def seconds_left(self) -> float:
+        """Return the time until the spec's time limit; at least a moment, infinite without one or after it."""
+        if self.deadline is None or self.stopping is not None:
+            return math.inf
+        return max((self.deadline - now_us()) / 1e6, _MOMENT)
+
+    @cached_property
+    def deadline(self) -> int | None:
+        """The moment (microseconds since 1970) at which the spec's time limit is reached."""
+        seconds = self.spec.time_limit_seconds
+        return None if seconds is None else self.ledger.run(self.run_id).started_at + int(seconds * 1e6)
 
     def must_hold(self) -> None:
         """Raise LeaseError unless this process is sure to hold the dataset at this moment.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import orjson
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
@@ -28,7 +29,7 @@ ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal
 # keys of the published spec whose work is still to come: refused by name, never silently ignored
 _NOT_BUILT: dict[str, Any] = {
     "file": None, "document_root": None, "enable_citations": False, "budget": None, "pilot": None,
-    "time_limit": None, "retention": None, "credentials": None,
+    "retention": None, "credentials": None,
 }
 _NOT_BUILT_VALUES = {"endpoint": ("responses",), "on_missing": ("mark", "delete")}
 
@@ -86,10 +87,14 @@ class EnrichmentSpec(BaseModel):
     cost_limit_usd: float | None = Field(
         None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit on what this run may spend, in US dollars."
     )
+    time_limit: str | None = Field(
+        None, description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
+    )
     rerun_on: list[Reason] = Field(default_factory=lambda: list(REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
     max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
     fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")
     raw_files: bool = Field(default=True, description="Keep request and response files.")
+    delete_results: bool = Field(default=False, description="Delete results at the provider once they are landed.")
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +110,14 @@ class EnrichmentSpec(BaseModel):
                     raise ValueError(message)
             return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
         return data  # pyright: ignore[reportUnknownVariableType]
+
+    @field_validator("time_limit")
+    @classmethod
+    def _a_duration(cls, value: str | None) -> str | None:
+        if value is not None and not (re.fullmatch(r"[0-9]+(\.[0-9]+)?[smhd]", value) and float(value[:-1])):
+            message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
+            raise ValueError(message)
+        return value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -128,6 +141,13 @@ class EnrichmentSpec(BaseModel):
                 message = f"`{name}` names {doubled[0]!r} twice."
                 raise ValueError(message)
         return self
+
+    @property
+    def time_limit_seconds(self) -> float | None:
+        """The time limit in seconds."""
+        if self.time_limit is None:
+            return None
+        return float(self.time_limit[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.time_limit[-1]]
 
     @property
     def carried(self) -> list[str]:

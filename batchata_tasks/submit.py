@@ -8,11 +8,13 @@ sent again only when complete listings show nothing until `BATCHATA_UNCLEAR_GRAC
 
 from __future__ import annotations
 
+import math
 import time
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from batchata_tasks.errors import CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.errors import CredentialsError, HeldError, TerminalError, TransientError, UnclearError
 from batchata_tasks.ledger import UNCLEAR, Chunk, Intent, now_us
 from batchata_tasks.storage import write_json
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from batchata_tasks.storage import DatasetFolder
 
 T = TypeVar("T")
-CLOCK_SKEW = 300.0  # seconds by which our clock and the provider's may differ
+CLOCK_SKEW = 300.0  # seconds by which clocks of one provider may differ
+_LONGEST_WAIT = 300.0
 
 
 class Desk(Protocol):
@@ -62,7 +65,15 @@ class Desk(Protocol):
         ...
 
     def sleep(self, seconds: float) -> None:
-        """Wait; raises when the run is to stop."""
+        """Wait; raises when the run is to stop at once."""
+        ...
+
+    def stop_reason(self) -> str | None:
+        """Why nothing more is to be sent and open batches are to be cancelled; None while the run goes on."""
+        ...
+
+    def seconds_left(self) -> float:
+        """Return the time until `stop_reason` may change by itself; infinite where nothing is set."""
         ...
 
     def say(self, text: str) -> None:
@@ -70,26 +81,49 @@ class Desk(Protocol):
         ...
 
 
-def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str:
-    """Bring a chunk to the provider, once; return its batch id.
+def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str | None:
+    """Bring a chunk to the provider, once; return its batch id, or None where the run is to stop before that.
 
     Raises:
         TransientError, TerminalError: the provider refused, nothing was accepted.
+        HeldError: nobody can tell any more whether it was accepted.
         LeaseError: the dataset went to another run; nothing was sent.
     """
-    file_id: str | None = None
-    unclear = chunk.state == UNCLEAR
+    unclear, file_id = chunk.state == UNCLEAR, None
+    if unclear:
+        file_id = desk.ledger.intent(chunk.id).input_file_id  # an upload of a create that never came to be
     while True:
-        if unclear and (found := adopt(desk, chunk)) is not None:
-            return found
+        if unclear:
+            if (found := adopt(desk, chunk)) is not None:
+                return found
+            desk.ledger.withdraw_intent(desk.lease, chunk.id)
+            unclear = False
+        if desk.stop_reason() is not None:
+            return None
         try:
             file_id = file_id or riding_out(desk, lambda: desk.provider.upload(request_file))
             look = riding_out(desk, partial(_send, desk, chunk, request_file, file_id))
         except UnclearError as error:
             desk.say(f"{error} Looking it up before anything is sent again.")
             unclear = True
+        except TransientError as error:
+            if error.status != HTTPStatus.TOO_MANY_REQUESTS or not (others := riding_out(desk, desk.provider.open_batches)):
+                raise
+            desk.say(f"{error} Waiting for one of the account's {len(others)} open batches to end.")
+            wait_for_one(desk, others, longest=_LONGEST_WAIT)  # it may be a limit of calls, too
         else:
             return _record(desk, chunk, look)
+
+
+def wait_for_one(desk: Desk, batch_ids: set[str], model: str | None = None, longest: float = math.inf) -> None:
+    """Wait until one of these batches has ended, `longest` seconds have passed, or the run is to stop."""
+    until = time.monotonic() + longest
+    wait, most = desk.provider.poll_seconds
+    while desk.stop_reason() is None and time.monotonic() < until:
+        if not batch_ids <= riding_out(desk, lambda: desk.provider.open_batches(model), times=10):
+            return
+        desk.sleep(desk.settings.poll_interval or wait)
+        wait = min(wait * 1.25, most)
 
 
 def adopt(desk: Desk, chunk: Chunk) -> str | None:
@@ -109,8 +143,10 @@ def _record(desk: Desk, chunk: Chunk, look: BatchLook) -> str:
 def _send(desk: Desk, chunk: Chunk, request_file: Path, file_id: str | None) -> BatchLook:
     """Write the intent and send, once. An UnclearError leaves the intent standing."""
     account = desk.provider.account(desk.ledger.id)
+    newest = desk.provider.newest()
+    mark = None if newest is None else int(newest * 1e6)
     while True:
-        intent = Intent(chunk.id, account, chunk.rows, desk.lease.fence, now_us(), file_id)
+        intent = Intent(chunk.id, account, chunk.rows, desk.lease.fence, now_us(), file_id, mark)
         _write_intent(desk, chunk, intent)
         if desk.ledger.record_intent(desk.lease, intent):
             break
@@ -129,7 +165,7 @@ def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
         "format": 1, "token": chunk.id, "ledger_id": desk.ledger.id, "run_id": chunk.run_id, "round": chunk.round,
         "provider": chunk.provider, "endpoint": chunk.endpoint, "model": chunk.model, "account": intent.account,
         "requests": intent.requests, "bound_picodollars": chunk.bound, "budget": None,
-        "input_file_id": intent.input_file_id, "fence": intent.fence, "sent_at_us": intent.sent_at,
+        "input_file_id": intent.input_file_id, "fence": intent.fence, "sent_at_us": intent.sent_at, "mark_us": intent.mark,
         "rows": f"{chunk.id}.arrow",
     }
     write_json(desk.folder.intents / f"{chunk.id}.json", facts)
@@ -138,56 +174,71 @@ def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
 def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
     """Find out what became of a create: its batch, or None once its absence is proven.
 
-    A candidate is a batch of the right size that appeared since the send and belongs to no other
-    chunk. Where only its results can prove whose it is, it is awaited; nothing is sent meanwhile.
+    A candidate is a batch of the right size, no older than the newest that was listed before the
+    send (by the provider's clock: ours may be wrong), that belongs to no other chunk. Where only
+    its results can prove whose it is, it is awaited; nothing is sent meanwhile.
+
+    Raises:
+        HeldError: a candidate is gone that nobody had judged yet.
     """
     intent = desk.ledger.intent(chunk.id)
     if intent.account != desk.provider.account(desk.ledger.id):
         message = (
             f"{chunk.provider}: a batch was sent under another API key, and its fate is not known; "
-            "set that key again, since only its account can tell whether the batch was accepted."
+            "set that key again, since only its account can tell whether the batch was accepted "
+            "(where it is revoked: `batchata reconcile --hold`, then `--adopt` or `--resend`)."
         )
         raise CredentialsError(message)
-    since = intent.sent_at / 1e6 - CLOCK_SKEW
+    since = intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else 0.0
     proof_from = intent.sent_at / 1e6 + desk.settings.unclear_grace
-    wait, strangers = 1.0, set[str]()
+    wait, strangers, seen = 1.0, set[str](), dict[str, float]()
     while True:
         listed_at = time.time()
-        found, undecided = riding_out(desk, lambda: _candidates(desk, intent, since, strangers))
+        found = riding_out(desk, lambda: _found(desk, intent, since, seen, strangers))
         if found is not None:
             return found
-        if not undecided and listed_at >= proof_from:
+        unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in strangers}
+        _refuse_vanished(desk, unjudged, listed_at)
+        if not unjudged and listed_at >= proof_from:
             return None
-        desk.sleep(min(wait, max(proof_from - time.time(), 0.2)) if not undecided else wait)
+        desk.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
         wait = min(wait * 1.5, desk.provider.poll_seconds[1])
 
 
-def _candidates(desk: Desk, intent: Intent, since: float, strangers: set[str]) -> tuple[BatchLook | None, bool]:
-    """Return (the chunk's own batch, whether some candidate cannot be judged yet).
+def _refuse_vanished(desk: Desk, unjudged: dict[str, float], now: float) -> None:
+    """Give up on candidates that lists left out for as long as it takes to prove an absence."""
+    for batch_id, at in unjudged.items():
+        if now - at > desk.settings.unclear_grace:
+            message = (
+                f"the batch {batch_id} may have been one that was sent and never confirmed, but it is gone from the provider's list; "
+                "its rows are held: decide with `batchata reconcile`."
+            )
+            raise HeldError(message)
 
-    `strangers` keeps the batches that were proven to be somebody else's.
+
+def _found(desk: Desk, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
+    """Return the chunk's own batch, if some candidate is proven to be it.
+
+    `seen` notes when each candidate was listed last, `strangers` those proven to be somebody else's.
     """
     sized = (look for look in desk.provider.recent(since) if look.requests in (None, intent.requests))
     looks = [look for look in sized if look.batch_id not in strangers]
     known = desk.ledger.known_batches(look.batch_id for look in looks)
-    undecided = False
-    for look in looks:
-        if look.batch_id in known:
-            continue
+    candidates = [look for look in looks if look.batch_id not in known]
+    seen |= {look.batch_id: time.time() for look in candidates}  # first: one may vanish while it is judged
+    for look in candidates:
         mine = desk.provider.owns(look, intent.chunk_id)
         if mine:
-            return look, False
+            return look
         if mine is None and look.ended:
             message = (
                 f"the batch {look.batch_id} may be one that was sent and never confirmed, but its results cannot be read; "
-                "nothing is sent again until it can be told: look at it in the provider's console."
+                "its rows are held: decide with `batchata reconcile`."
             )
-            raise TerminalError(message)
-        if mine is None:
-            undecided = True
-        else:
+            raise HeldError(message)
+        if mine is False:
             strangers.add(look.batch_id)
-    return None, undecided
+    return None
 
 
 def riding_out(desk: Desk, call: Callable[[], T], times: int = 1) -> T:

@@ -67,6 +67,12 @@ def plan(run_id: str) -> dict[str, Any]:
     return pipeline.plan_step(run_id)
 
 
+@task(name="next round", task_run_name=_name, cache_policy=NO_CACHE, persist_result=False)
+def next_round(run_id: str) -> dict[str, Any]:
+    """Plan another round of rows that are worth another attempt."""
+    return pipeline.round_step(run_id)
+
+
 @task(name="chunk", cache_key_fn=_key("chunk"), **_CACHED)
 def chunk(run_id: str, chunk_id: str) -> dict[str, Any]:
     """Write a chunk's request file."""
@@ -111,7 +117,7 @@ def _file_stands(run_id: str, chunk_id: str, value: dict[str, Any]) -> bool:
     found = session.ledger.chunk(chunk_id)
     files = [session.folder.intents / f"{chunk_id}.arrow"]
     if found.kind == "batch":
-        files.append(pipeline.request_file(session, found))
+        files.append(session.request_file(found))
     return value["rows"] == found.rows and all(path.exists() for path in files)
 
 
@@ -125,6 +131,7 @@ def _has_landed(run_id: str, chunk_id: str, _value: dict[str, Any]) -> bool:
 
 STEPS = pipeline.Steps(
     plan=plan,
+    next_round=next_round,
     chunk=_checked(chunk, _file_stands),
     submit=_checked(submit, _batch_is_known),
     poll=poll,

@@ -50,6 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             self._send("".join(map(self._message_line, self.store["msgbatch_x"])).encode())
         elif self.path.endswith("/content"):
             self._send("".join(map(self._completion_line, reversed(self.store["file-in"]))).encode())
+        elif "?" in self.path:  # the list of batches: none yet
+            self._json({"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None})
         else:
             self._json(self._message_batch() if "msgbatch" in self.path else self._openai_batch(None))
 

@@ -147,5 +147,6 @@ def test_superseding_an_emptied_part_deletes_it(tmp_path: Path) -> None:
             writer.write_batch(rows)
     gone = {key_digest(canonical([i])) for i in (1, 2, 3)}
     dataset.supersede({"a.parquet": gone, "b.parquet": gone})
-    assert dataset.parts() == ["b.parquet"]
-    assert pq.read_table(dataset.data / "b.parquet")["id"].to_pylist() == [4]
+    assert list(dataset.parts()) == ["b.parquet"]
+    assert [path.name for path in dataset.data.iterdir()] == ["b.v2.parquet"]
+    assert pq.read_table(dataset.data)["id"].to_pylist() == [4]

@@ -32,7 +32,7 @@ def listen(port: int = 0) -> socket.socket:
 
     Calls are taken from here on: one that comes before the server runs waits, it is not refused.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))

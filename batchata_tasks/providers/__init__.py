@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_with
+from batchata_tasks.providers._base import BatchLook, Framing, Provider, is_results, lines_with
 from batchata_tasks.providers.registry import provider_of, provider_type
 
-__all__ = ["BatchLook", "Framing", "Provider", "lines_with", "provider_of", "provider_type"]
+__all__ = ["BatchLook", "Framing", "Provider", "is_results", "lines_with", "provider_of", "provider_type"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
     from batchata_tasks.chunk import Limits
     from batchata_tasks.jobs import Job
+
+
+# batches end within 24 hours; with room for clocks that differ
+_LONGEST_LIFE = 26 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,9 @@ class BatchLook:
 
     `status` is as the provider spells it. `requests` is None where the provider does not say (yet).
     `bad_lines` names, by the number of the line from 1, requests that a failed validation refused;
-    `error` is why a batch as a whole was refused.
+    `error` is why a batch as a whole was refused. `no_room` means that it was, since the account's
+    queue was full: nothing ran, and the same requests may be sent again later. `gone` means that
+    its results are so old that the provider need not keep them any more.
     """
 
     batch_id: str
@@ -63,6 +70,9 @@ class BatchLook:
     files: tuple[str, ...] = ()
     error: str | None = None
     bad_lines: Mapping[int, str] = field(default_factory=dict[int, str])
+    no_room: bool = False
+    gone: bool = False
+    model: str | None = None
 
 
 class Provider(ABC):
@@ -78,6 +88,7 @@ class Provider(ABC):
     poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
     reserved_params: ClassVar[frozenset[str]]  # set by the pipeline: a spec may not
     priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
+    cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
 
     @property
     @abstractmethod
@@ -116,6 +127,18 @@ class Provider(ABC):
     def recent(self, since: float) -> Iterator[BatchLook]:
         """Yield the account's batches created at or after `since` (seconds), newest first."""
 
+    def newest(self) -> float | None:
+        """Return when the newest batch that is listed was created, by the provider's clock; None where there is none."""
+        return next((look.created_at for look in self.recent(0.0)), None)
+
+    def open_batches(self, model: str | None = None) -> set[str]:
+        """Return the ids of the account's batches that have not ended, whoever sent them.
+
+        With a model, those that are known to be of another one are left out.
+        """
+        recent = self.recent(time.time() - _LONGEST_LIFE)
+        return {look.batch_id for look in recent if not look.ended and (model is None or look.model in (None, model))}
+
     @abstractmethod
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Whether a batch carries the token; None while that cannot be known."""
@@ -130,7 +153,23 @@ class Provider(ABC):
 
     @abstractmethod
     def cancel(self, batch_id: str) -> None:
-        """Ask the provider to cancel a batch; what ran by then is kept and billed."""
+        """Ask the provider to cancel a batch; what ran by then is kept and billed.
+
+        Raises:
+            TerminalError: it has ended already.
+        """
+
+    @abstractmethod
+    def uploads(self, since: float) -> Iterator[tuple[str, str]]:
+        """Yield (file id, file name) of the request files uploaded at or after `since` that are still kept."""
+
+    @abstractmethod
+    def discard_upload(self, file_id: str) -> None:
+        """Delete an uploaded request file; one that is gone already is no error."""
+
+    @abstractmethod
+    def discard_results(self, look: BatchLook) -> None:
+        """Delete what the provider keeps of an ended batch's results; what is gone already is no error."""
 
     def account(self, ledger_id: str) -> str:
         """Return a name for the account in use that gives nothing of the key away."""
@@ -171,6 +210,12 @@ def lines_with(path: Path, token: str) -> int:
     for line in lines_of(path):
         count += mark in line and (line.endswith(b"\n") or _is_json(line))
     return count
+
+
+def is_results(path: Path) -> bool:
+    """Whether a file can be a provider's results: it is empty, or some line of it is JSON."""
+    lines = lines_of(path)
+    return (first := next(lines, None)) is None or _is_json(first) or any(map(_is_json, lines))
 
 
 def _is_json(line: bytes) -> bool:

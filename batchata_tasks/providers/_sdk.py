@@ -113,12 +113,13 @@ def _of_status(error: Any, provider: str, *, creating: bool) -> BatchataError:
     status = int(error.status_code)
     text = f"{provider}: HTTP {status}: {_message(error)}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return UnclearError(text) if creating else TransientError(text)
+        return UnclearError(text) if creating else TransientError(text, status=status)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return TerminalError(text) if _code(error) in _SPENT else TransientError(text, _retry_after(error))
+        spent = _code(error) in _SPENT
+        return TerminalError(f"{text} Raise the limit at the provider.") if spent else TransientError(text, _retry_after(error), status)
     if status in _WAIT_CODES or (status == HTTPStatus.NOT_FOUND and not creating):
         # a batch that exists was seen to answer 404 for a while: it is never concluded to be lost
-        return TransientError(text)
+        return TransientError(text, status=status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return CredentialsError(f"{text} The API key was refused: check the key in the environment.")
     return TerminalError(text)

@@ -7,7 +7,7 @@ own types (anthropic 2.12).
 from __future__ import annotations
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anthropic
@@ -41,6 +41,7 @@ class AnthropicProvider(Provider):
     poll_seconds = (1.0, 60.0)
     reserved_params = frozenset({"model", "max_tokens", "messages", "system", "output_config", "stream"})
     priced_params = frozenset({"metadata", "stop_sequences"})
+    cap_param = "max_tokens"
 
     def __init__(self) -> None:
         if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
@@ -93,6 +94,10 @@ class AnthropicProvider(Provider):
         with _sdk.translated(_ERRORS, self.name):
             return _look(self._client.messages.batches.retrieve(batch_id))
 
+    def newest(self) -> float | None:
+        with _sdk.translated(_ERRORS, self.name):
+            return next((_look(batch).created_at for batch in self._client.messages.batches.list(limit=1).data), None)
+
     def recent(self, since: float) -> Iterator[BatchLook]:
         with _sdk.translated(_ERRORS, self.name):
             for batch in self._client.messages.batches.list(limit=_PAGE):
@@ -131,6 +136,17 @@ class AnthropicProvider(Provider):
         with _sdk.translated(_ERRORS, self.name):
             self._client.messages.batches.cancel(batch_id)
 
+    def uploads(self, since: float) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - requests travel in the create
+        return iter(())
+
+    def discard_upload(self, file_id: str) -> None:  # noqa: ARG002 - there are none
+        return
+
+    def discard_results(self, look: BatchLook) -> None:
+        # results have no deletion of their own: the batch goes with them
+        with _sdk.translated(_ERRORS, self.name), suppress(anthropic.NotFoundError):
+            self._client.messages.batches.delete(look.batch_id)
+
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
@@ -151,6 +167,7 @@ def _look(batch: MessageBatch) -> BatchLook:
         requests=done + counts.processing,
         done=done if batch.processing_status == "ended" else None,  # counts stand still until the end
         files=(batch.results_url,) if batch.results_url else (),
+        gone=batch.archived_at is not None,
     )
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import openai
@@ -31,6 +33,10 @@ _ERRORS = _sdk.Errors(openai.APIStatusError, openai.APIConnectionError, openai.A
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _PAGE = 100
+_FILES_PAGE = 1000
+_KEPT = 30 * 86400.0  # seconds for which output files are kept
+_FAILED = "the provider gave no reason"
+_NO_ROOM = "token_limit_exceeded"
 _TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
 _BAD_REQUEST, _TOO_MANY = 400, 429
 _REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
@@ -48,6 +54,7 @@ class OpenAIProvider(Provider):
     reserved_params = frozenset(
         {"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "stream_options", "n"}
     )
+    cap_param = "max_completion_tokens"
     priced_params = frozenset(
         {
             "frequency_penalty", "logit_bias", "metadata", "presence_penalty", "reasoning_effort", "seed",
@@ -108,6 +115,10 @@ class OpenAIProvider(Provider):
         with _sdk.translated(_ERRORS, self.name):
             return _look(self._client.batches.retrieve(batch_id))
 
+    def newest(self) -> float | None:
+        with _sdk.translated(_ERRORS, self.name):
+            return next((float(batch.created_at) for batch in self._client.batches.list(limit=1).data), None)
+
     def recent(self, since: float) -> Iterator[BatchLook]:
         with _sdk.translated(_ERRORS, self.name):
             for batch in self._client.batches.list(limit=_PAGE):
@@ -139,6 +150,21 @@ class OpenAIProvider(Provider):
         with _sdk.translated(_ERRORS, self.name):
             self._client.with_options(max_retries=0).batches.cancel(batch_id)
 
+    def uploads(self, since: float) -> Iterator[tuple[str, str]]:
+        with _sdk.translated(_ERRORS, self.name):
+            for file in self._client.files.list(purpose="batch", order="desc", limit=_FILES_PAGE):
+                if file.created_at < since - 1:
+                    return
+                yield file.id, file.filename
+
+    def discard_upload(self, file_id: str) -> None:
+        with _sdk.translated(_ERRORS, self.name), suppress(openai.NotFoundError):
+            self._client.files.delete(file_id)
+
+    def discard_results(self, look: BatchLook) -> None:
+        for file_id in look.files:
+            self.discard_upload(file_id)
+
 
 def _look(batch: Batch) -> BatchLook:
     counts = batch.request_counts
@@ -153,7 +179,10 @@ def _look(batch: Batch) -> BatchLook:
         done=counts.completed + counts.failed if counts is not None else None,
         token=(batch.metadata or {}).get(_TOKEN),
         files=tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
-        error="; ".join(f"{e.code}: {e.message}" for e in errors[:3]) or None,
+        error="; ".join(f"{e.code}: {e.message}" for e in errors[:3]) or (_FAILED if batch.status == "failed" else None),
+        no_room=batch.status == "failed" and any(e.code == _NO_ROOM for e in errors),
+        gone=(batch.completed_at or batch.expired_at or batch.cancelled_at or time.time()) + _KEPT < time.time(),
+        model=batch.model,
         bad_lines={e.line: f"{e.code}: {e.message}" for e in errors if e.line},
     )
 

@@ -1,4 +1,4 @@
-"""A door to the emulator that can be shut: connections then wait to be made, as on a bad network."""
+"""A door to the emulator that shuts after the first call: connections then wait to be made, as on a bad network."""
 
 from __future__ import annotations
 
@@ -10,25 +10,41 @@ from urllib.parse import urlsplit
 
 
 class Gate:
-    """Forwards TCP connections of `url` to the emulator; begins shut."""
+    """Forwards TCP connections of `url` to the emulator: one call, then none until it is opened."""
 
     def __init__(self, url: str) -> None:
         self._target = (str(urlsplit(url).hostname), int(urlsplit(url).port or 0))
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        # with a backlog of none, one connection that nobody accepts keeps all others from being made
-        self._stopper = socket.create_connection(self._listener.getsockname())
+        self._stopper: socket.socket | None = None
+        threading.Thread(target=self._one_call, name="gate", daemon=True).start()
+
+    def _one_call(self) -> None:
+        with suppress(OSError), self._listener.accept()[0] as inner, socket.create_connection(self._target) as outer:
+            outer.sendall(inner.recv(1 << 16))
+            answer = outer.recv(1 << 16)
+            outer.settimeout(0.2)
+            with suppress(TimeoutError):
+                while block := outer.recv(1 << 16):
+                    answer += block
+            # with a backlog of none, one connection that nobody accepts keeps all others from being made
+            self._stopper = socket.create_connection(self._listener.getsockname())
+            inner.sendall(answer)
 
     def open(self) -> None:
-        self._stopper.close()
+        self._shut_no_more()
         threading.Thread(target=self._accept, name="gate", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopper.close()
+        self._shut_no_more()
         self._listener.close()
+
+    def _shut_no_more(self) -> None:
+        if self._stopper is not None:
+            self._stopper.close()
 
     def _accept(self) -> None:
         with suppress(OSError):

@@ -40,7 +40,7 @@ def body(number: int) -> bytes:
 
 def system(number: int) -> dict[str, Any]:
     fields: dict[str, Any] = dict.fromkeys(SYSTEM_FIELDS.names, number)
-    fields |= {name: None if number % 3 == 0 else f"{name}{number}" for name in ("_error", "_replaces")}
+    fields |= {name: None if number % 3 == 0 else f"{name}{number}" for name in ("_error", "_replaces", "_prior_status")}
     return fields | {"_row_id": f"{number:024}", "_fingerprint": f"v1:{number}"}
 
 
@@ -64,6 +64,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def chunk_of(start: int, stop: int) -> Chunk:
+    return Chunk("c", "r", "d", 1, "batch", "anthropic", "m", "chat", start, stop, 1, 1, "planned")
+
+
 RANGES = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(lambda pair: (pair[0], min(pair[0] + pair[1], ROWS)))
 
 
@@ -71,14 +75,14 @@ RANGES = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(lambda pa
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_a_range_reads_as_it_was_written(folder: Path, limits: tuple[int, int]) -> None:
     """Rows, columns and bodies of any range, across blocks, are those that were written, in order."""
-    rows = range(*limits)
+    rows, chunk = range(*limits), chunk_of(*limits)
     table = plan_rows(folder, "plan", *limits)
     assert table.select(SOURCE.names).to_pylist() == source_rows(*limits).to_pylist()
     offsets = [sum(len(body(n)) + 1 for n in range(number)) for number in rows]
     expected = [system(number) | {"_offset": offset} for number, offset in zip(rows, offsets, strict=True)]
     assert table.select(SYSTEM_FIELDS.names).to_pylist() == expected
-    assert list(plan_bodies(folder, "plan", *limits)) == [(f"{number:024}", body(number)) for number in rows]
-    blocks = list(plan_columns(folder, "plan", *limits, ["_bound", "k"]))
+    assert list(plan_bodies(folder, chunk)) == [(f"{number:024}", body(number)) for number in rows]
+    blocks = list(plan_columns(folder, chunk, ["_bound", "k"]))
     assert [n for block in blocks for n in block["_bound"]] == [n for block in blocks for n in block["k"]] == list(rows)
 
 
@@ -88,8 +92,7 @@ def test_a_chunk_manifest_outlives_its_plan(folder: Path, tmp_path_factory: pyte
     """The file beside the intent holds just the chunk's rows, all columns as in the plan."""
     path = tmp_path_factory.mktemp("intents") / "c.arrow"
     start, stop = limits
-    chunk = Chunk("c", "r", "d", 1, "batch", "anthropic", "m", "chat", start, stop, 1, 1, "planned")
-    write_chunk_manifest(folder, "plan", chunk, path)
+    write_chunk_manifest(folder, chunk_of(start, stop), path)
     assert read_chunk_manifest(path).equals(plan_rows(folder, "plan", start, stop))
 
 

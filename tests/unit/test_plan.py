@@ -17,6 +17,7 @@ from batchata_tasks.chunk import CUSTOM_ID_CHARS, Limits, Span
 from batchata_tasks.dataset import keys_of
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import canonical, key_digest, row_id
+from batchata_tasks.ledger import Chunk
 from batchata_tasks.manifest import _batches, plan_bodies
 from batchata_tasks.plan import Options, Planner, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates
@@ -106,7 +107,7 @@ class Bench:
         spans = planner.run(in_flight)
         count = spans[-1].stop if spans else 0
         rows = plan_rows(plan, "plan", 0, count).to_pylist() if count else []
-        bodies = [json.loads(body) for _, body in plan_bodies(plan, "plan", 0, count)] if count else []
+        bodies = [json.loads(body) for _, body in plan_bodies(plan, Chunk("c", "r", "d", 1, "batch", "anthropic", "m", "chat", 0, count, 1, 1, "planned"))] if count else []
         too_large = planner.summary.too_large
         local = plan_rows(plan, "local", 0, too_large).to_pylist() if too_large else []
         assert sorted(path.name for path in plan.iterdir()) == ["local.arrow", "local.bodies.jsonl", "plan.arrow", "plan.bodies.jsonl"]

@@ -37,6 +37,7 @@ DEFAULTS = {
     "prompt_file": None, "messages": None, "response_model": None, "response_schema": None, "max_tokens": 1024, "params": {}, "columns": None,
     "on_missing": "keep", "items_per_batch": None, "max_parallel_batches": 10, "cost_limit_usd": None,
     "rerun_on": ["new", "input", "prompt", "model", "schema", "failed"], "max_attempts": 3, "raw_files": True,
+    "time_limit": None, "delete_results": False,
 }
 
 
@@ -59,7 +60,7 @@ def test_every_key_is_tested() -> None:
         ("spec_version", 1), ("limit", 1), ("limit", 10**9), ("max_tokens", 1), ("items_per_batch", 1), ("max_parallel_batches", 1),
         ("max_parallel_batches", 1000), ("cost_limit_usd", 0), ("cost_limit_usd", 0.000001), ("cost_limit_usd", 1_000_000), ("max_attempts", 1),
         ("fail_if", {"failed_share": 0}), ("fail_if", {"failed_share": 1}), ("name", "A"), ("name", "a" * 100), ("name", "1.x_y-z"),
-        ("on_null", "empty"), ("on_null", "skip"), ("rerun_on", []), ("rerun_on", ["failed", "new"]), ("columns", []), ("key", ["a", "b"]),
+        ("on_null", "empty"), ("time_limit", "0.5s"), ("time_limit", "90m"), ("delete_results", True), ("on_null", "skip"), ("rerun_on", []), ("rerun_on", ["failed", "new"]), ("columns", []), ("key", ["a", "b"]),
         ("types", dict.fromkeys("abcdefg", "decimal")), ("provider", "openai"), ("system", ""), ("raw_files", False), ("params", {"a": {"b": [1]}}),
     ],
 )
@@ -109,7 +110,7 @@ def test_an_unknown_key_is_never_ignored(key: str, remedy: str) -> None:
 
 NOT_BUILT = {
     "file": "{{ path }}", "document_root": "docs", "enable_citations": True, "budget": {"name": "b", "limit_usd": 1}, "pilot": {"rows": 5},
-    "time_limit": "90m", "retention": "30d", "credentials": "block",
+    "retention": "30d", "credentials": "block",
 }
 
 

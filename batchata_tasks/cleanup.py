@@ -1,0 +1,45 @@
+"""Cleaning up at the provider: request files once their chunk is settled, results where the spec asks for it.
+
+Nothing depends on it: a failure to delete is told and never stops a run, and providers delete such
+files by themselves after a month.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchata_tasks.errors import BatchataError
+from batchata_tasks.ledger import DROPPED, LANDED, Chunk
+
+if TYPE_CHECKING:
+    from batchata_tasks.providers import BatchLook
+    from batchata_tasks.session import Session
+
+_CLOCKS_DIFFER = 86400.0  # seconds; only names that are ours are deleted, so a wide window costs nothing
+
+
+def discard(session: Session, chunk: Chunk, look: BatchLook) -> None:
+    """Delete what the provider keeps of a landed chunk."""
+    provider, file_id = session.provider, session.ledger.intent(chunk.id).input_file_id
+    try:
+        if file_id is not None:
+            provider.discard_upload(file_id)
+        if session.spec.delete_results:
+            provider.discard_results(look)
+    except BatchataError as error:
+        session.say(f"{error} Files of batch {look.batch_id} stay at the provider until it deletes them.")
+
+
+def discard_uploads(session: Session) -> None:
+    """Delete uploads that belong to a chunk of this run which needs them no more.
+
+    An upload whose create never came to be is known to nobody but by its name, which is the chunk's.
+    """
+    run = session.ledger.run(session.run_id)
+    done = {f"{chunk.id}.jsonl" for chunk in session.ledger.chunks(session.run_id, (LANDED, DROPPED))}
+    try:
+        for file_id, name in session.provider.uploads(run.started_at / 1e6 - _CLOCKS_DIFFER):
+            if name in done:
+                session.provider.discard_upload(file_id)
+    except BatchataError as error:
+        session.say(f"{error} Uploaded request files may stay at the provider until it deletes them.")

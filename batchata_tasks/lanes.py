@@ -1,0 +1,166 @@
+"""Lanes: the chunks of a run on their way to the provider and home, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.chunk import chunk_token
+from batchata_tasks.errors import BatchataError, CredentialsError, HeldError, LeaseError, TerminalError
+from batchata_tasks.guards import Verdict, guard
+from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Chunk
+from batchata_tasks.room import make_room
+from batchata_tasks.session import InterruptedRunError
+from batchata_tasks.submit import adopt
+
+if TYPE_CHECKING:
+    from batchata_tasks.session import Session
+
+Step = Callable[[str, str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ChunkSteps:
+    """The steps that a chunk takes, each by the ids of its run and of itself."""
+
+    chunk: Step
+    submit: Step
+    poll: Step
+    collect: Step
+
+
+def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool:
+    """Bring chunks to the provider and home, some at a time; True when the cost limit stopped it.
+
+    An error of one ends the sending. What is at the provider by then is landed first, since it
+    will be paid; then the error is raised.
+    """
+    lanes, stopped = _Lanes(session, steps), False
+    with ThreadPoolExecutor(session.spec.max_parallel_batches, "chunk") as pool:
+        try:
+            queue = list(reversed(chunks))
+            while queue:
+                lanes.make_room()
+                chunk = queue.pop()
+                if chunk.state == PLANNED and (lanes.error is not None or session.stop_reason() is not None):
+                    continue
+                verdict = Verdict.SEND
+                if chunk.state == PLANNED:
+                    verdict, chunk, rest = _guarded(session, chunk)
+                    queue += rest
+                if verdict is Verdict.SEND:
+                    lanes.start(pool, chunk)
+                elif verdict is Verdict.ASIDE:
+                    stopped = True
+                elif verdict is Verdict.WAIT and lanes.busy:
+                    lanes.wait_for_one()
+                else:
+                    stopped = True
+                    break
+            lanes.wait_for_all()
+        except BaseException:
+            session.site.stop.set()
+            raise
+    if lanes.error is not None:
+        raise lanes.error
+    return stopped
+
+
+def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
+    """Ask the guard; return (verdict, the chunk that is next, what goes back to the queue)."""
+    planned = session.plan().requests
+    verdict, head = guard(session.ledger, session.lease, chunk, session.limit, planned, session.columns_of)
+    rest: list[Chunk] = []
+    if head.stop != chunk.stop:
+        rest.append(session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)))
+    return verdict, head, rest if verdict in (Verdict.SEND, Verdict.ASIDE) else [*rest, head]
+
+
+class _Lanes:
+    """Chunks on their way, at most `max_parallel_batches` at a time."""
+
+    def __init__(self, session: Session, steps: ChunkSteps) -> None:
+        self._session, self._steps = session, steps
+        self._running: set[Future[None]] = set()
+        self.error: BatchataError | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a chunk is on its way."""
+        return bool(self._running)
+
+    def start(self, pool: ThreadPoolExecutor, chunk: Chunk) -> None:
+        """Send a chunk on its way in a thread that sees this one's context (Prefect's flow run)."""
+        self._running.add(pool.submit(copy_context().run, self._travel, chunk))
+
+    def make_room(self) -> None:
+        """Wait until another chunk may start."""
+        while len(self._running) >= self._session.spec.max_parallel_batches:
+            self.wait_for_one()
+
+    def wait_for_one(self) -> None:
+        """Wait for a chunk to arrive; the first error is kept, one that leaves no time is raised."""
+        done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            try:
+                future.result()
+            except (LeaseError, InterruptedRunError):
+                raise
+            except BatchataError as error:
+                if self.error is None:
+                    self.error = self._midway(error)
+                    if self._running:
+                        self._session.say(f"{error} Nothing more is sent; {len(self._running)} batches under way are landed first.")
+
+    def _midway(self, error: BatchataError) -> BatchataError:
+        """Tell a key that is refused half-way from wrong input: something was sent under it."""
+        if isinstance(error, CredentialsError) and self._session.ledger.batches_of(self._session.run_id):
+            return TerminalError(f"{error} What was sent goes on at the provider; the next run lands it.")
+        return error
+
+    def wait_for_all(self) -> None:
+        """Wait for every chunk to arrive."""
+        while self._running:
+            self.wait_for_one()
+
+    def _travel(self, chunk: Chunk) -> None:
+        """Bring a chunk home; one that was cut for want of room at the provider comes in its parts, in turn."""
+        ahead = [chunk]
+        while ahead:
+            now = ahead.pop()
+            try:
+                ahead += reversed(self._once(now))
+            except HeldError as error:
+                self._session.ledger.hold(self._session.lease, now.id)
+                self._session.say(str(error))
+
+    def _once(self, chunk: Chunk) -> list[Chunk]:
+        """Take a chunk through its steps; return what is to be sent again instead."""
+        session, run_id, steps = self._session, self._session.run_id, self._steps
+        sends = session.sends and session.stop_reason() is None
+        if chunk.state == PLANNED and not sends:
+            return []
+        lost = chunk.state == UNCLEAR and sends and not session.request_file(chunk).exists()
+        if chunk.state == PLANNED or lost:
+            steps.chunk(run_id, chunk.id)
+        if chunk.state == UNCLEAR and not sends and adopt(session, chunk) is None:
+            session.ledger.withdraw_intent(session.lease, chunk.id)
+            return []  # it never was accepted, and nobody wants it any more
+        if chunk.kind == "batch" and chunk.state in (PLANNED, UNCLEAR, SUBMITTED):
+            self._tell(chunk, "sending" if chunk.state == PLANNED else "looking")
+            if steps.submit(run_id, chunk.id)["batch_id"] is None:
+                return []
+            self._tell(chunk, "at the provider")
+            if steps.poll(run_id, chunk.id)["no_room"] and sends and (again := make_room(session, session.ledger.chunk(chunk.id))):
+                return again
+        if chunk.state != LANDED:
+            self._tell(chunk, "landing")
+            steps.collect(run_id, chunk.id)
+        self._tell(chunk, "landed")
+        return []
+
+    def _tell(self, chunk: Chunk, state: str) -> None:
+        self._session.site.progress.chunk(self._session.number_of(chunk), chunk.rows, state)

@@ -1,0 +1,105 @@
+"""Rounds: the rows of a run that are worth another attempt, planned once all of the last round landed.
+
+A round is planned from what landed and fixed in the ledger like the first one, so a run that dies
+in it carries it on. It ends a run's rounds that nothing is worth another attempt any more, that the
+attempts are used up, or that a limit stops the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, chunk_token
+from batchata_tasks.dataset import keys_of
+from batchata_tasks.ledger import LANDED, PLANNED, Chunk
+from batchata_tasks.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
+from batchata_tasks.pricing import PICO
+from batchata_tasks.retry import worth_another
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchata_tasks.chunk import Span
+    from batchata_tasks.plan import Table
+    from batchata_tasks.session import Session
+
+_STATE = ("_status", "_error", "_attempts", "_input_tokens", "_output_tokens", "_cache_read_tokens", "_cost_usd")
+
+
+def plan_round(session: Session) -> list[Chunk]:
+    """Plan the run's next round and write it to the ledger; return its chunks, none where there is nothing to do."""
+    chunks, table = session.ledger.chunks(session.run_id), session.table
+    last = max((chunk.round for chunk in chunks), default=0)
+    if table is None or not session.sends or "failed" not in session.spec.rerun_on or not 0 < last < session.spec.max_attempts:
+        return []
+    landed = [chunk for chunk in chunks if chunk.round == last and chunk.kind == "batch" and chunk.state == LANDED]
+    spans = _Round(session, table, last + 1).write(landed)
+    if not spans:
+        return []
+    following = [_chunk_of(landed[0], span, priced=session.rates is not None) for span in spans]
+    session.ledger.add_round(session.lease, following)
+    return following
+
+
+def _chunk_of(before: Chunk, span: Span, *, priced: bool) -> Chunk:
+    number = before.round + 1
+    return replace(
+        before, id=chunk_token(before.run_id, number, span.start, "batch"), round=number, start=span.start, stop=span.stop,
+        bytes=span.bytes, bound=span.bound if priced else None, state=PLANNED, batch_id=None,
+    )
+
+
+class _Round:
+    """Writes one round's plan."""
+
+    def __init__(self, session: Session, table: Table, number: int) -> None:
+        self._session, self._table, self._number = session, table, number
+        self._folder = session.folder.run_folder(session.run_id)
+        self._packer = Packer(session.provider.limits, session.spec.items_per_batch)
+
+    def write(self, landed: Iterable[Chunk]) -> list[Span]:
+        """Write the rows of these chunks that are worth another attempt; return the round's spans."""
+        fields = pa.schema([self._table.dataset.schema.field(name) for name in self._session.spec.carried])
+        with PlanWriter(self._folder, f"plan-{self._number}", fields) as writer:
+            for chunk in landed:
+                self._add(chunk, writer, fields)
+        return self._packer.finish()
+
+    def _add(self, chunk: Chunk, writer: PlanWriter, fields: pa.Schema) -> None:
+        key, part = self._session.spec.key, f"part-{chunk.id}.parquet"
+        states: dict[bytes, dict[str, Any]] = {}
+        for batch in self._table.dataset.part_rows(part, [*key, *_STATE]):
+            rows = zip(keys_of(batch, key), batch.select(list(_STATE)).to_pylist(), strict=True)
+            states |= {row_key: state for row_key, state in rows if self._worth_another(state)}
+        if not states:
+            return
+        manifest = read_chunk_manifest(self._session.folder.intents / f"{chunk.id}.arrow")
+        keys = keys_of(manifest, key)
+        at = [i for i, row_key in enumerate(keys) if row_key in states]
+        rows = manifest.take(pa.array(at, pa.int64())).combine_chunks()
+        bodies, systems = list[bytes](), list[dict[str, Any]]()
+        known = rows.select(SYSTEM_FIELDS.names).to_pylist()
+        for i, system, base in zip(at, known, bodies_at(self._folder, rows["_base_offset"].to_pylist()), strict=True):
+            body, fresh = self._row(system, states[keys[i]], base, part)
+            bodies.append(body)
+            systems.append(fresh)
+        source = rows.select(fields.names).cast(fields).to_batches()[0]
+        writer.write(source, systems, bodies)
+
+    def _worth_another(self, state: dict[str, Any]) -> bool:
+        return worth_another(state["_status"], state["_error"], state["_attempts"], self._session.spec.max_attempts)
+
+    def _row(self, system: dict[str, Any], state: dict[str, Any], base: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
+        body, bound = self._table.builder.again(base, state["_status"], state["_error"], state["_attempts"])
+        size = self._session.provider.framing.size(CUSTOM_ID_CHARS, body)
+        self._packer.add(size, bound)
+        cost = state["_cost_usd"]
+        return body, system | {
+            "_bound": bound, "_bytes": size, "_replaces": part, "_replaced_cost": 0, "_prior_status": state["_status"],
+            "_prior_attempts": state["_attempts"], "_prior_input_tokens": state["_input_tokens"],
+            "_prior_output_tokens": state["_output_tokens"], "_prior_cache_read_tokens": state["_cache_read_tokens"],
+            "_prior_cost": None if cost is None else int(cost * PICO),
+        }
