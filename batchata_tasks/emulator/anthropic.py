@@ -8,8 +8,9 @@ from batchata_tasks.emulator.anthropic_batch import AnthropicBatch, whole_messag
 from batchata_tasks.emulator.anthropic_input import parse, read_requests
 from batchata_tasks.emulator.anthropic_models import model_info, models
 from batchata_tasks.emulator.anthropic_rules import check_params
-from batchata_tasks.emulator.calls import INVALID_KEY, RATE_LIMIT, ApiError, Call, Json, route
+from batchata_tasks.emulator.calls import INVALID_KEY, Call, Json, route
 from batchata_tasks.emulator.pages import anthropic_page
+from batchata_tasks.emulator.refusals import RATE_LIMIT, ApiError
 from batchata_tasks.emulator.state import Shared, Shelf, new_id
 from batchata_tasks.emulator.tokens import input_tokens
 from batchata_tasks.emulator.wire import Download
@@ -38,10 +39,14 @@ class AnthropicStyle:
             message = "x-api-key header or bearer token is required"
             raise ApiError(401, message, "authentication_error")
         if key == INVALID_KEY:
-            raise ApiError(401, "invalid x-api-key", "authentication_error")
+            raise self.invalid_key()
         if not request.headers.get("anthropic-version"):
             raise ApiError(400, "anthropic-version: header is required")
         return key
+
+    def invalid_key(self) -> ApiError:
+        """Return the refusal of a key that is not valid, or not any more."""
+        return ApiError(401, "invalid x-api-key", "authentication_error")
 
     def error(self, error: ApiError) -> Response:
         """Say an error in Anthropic's envelope."""
@@ -110,10 +115,26 @@ class AnthropicApi:
             version=call.request.headers["anthropic-version"],
             faults=self.shared.faults,
         )
-        batch.listed_at = batch.created_at + call.list_lag
-        call.batch_id, call.size = batch.id, batch.size
+        await self._check_queue(call, batch.size)
+        call.start(batch)
         self.shelf.add(batch)
         return Json(batch.wire(call.origin, call.now))
+
+    async def _check_queue(self, call: Call, size: int) -> None:
+        """Refuse a batch for which the account has too many requests that have not run."""
+        most = self.shared.limits.anthropic_queued_requests
+        if not most:
+            return
+        waiting = self.shelf.unfinished(call.account)
+        for batch in waiting:
+            await batch.look(self.shared.pace, call.now, read=False)
+        queued = sum(batch.size - batch.done for batch in waiting if batch.ended_at is None)
+        if queued + size > most:
+            message = (
+                f"This request would exceed the limit of {most:,} batch requests in the processing "
+                "queue of your organization. Please try again once some of them have been processed."
+            )
+            raise ApiError(429, message, "rate_limit_error", code=RATE_LIMIT)
 
     async def _find(self, call: Call, *, read: bool) -> AnthropicBatch:
         batch_id = call.request.path_params["id"]
@@ -165,7 +186,7 @@ class AnthropicApi:
     async def results(self, call: Call) -> Response:
         """Stream the results of a batch that has ended."""
         batch = await self._find(call, read=False)
-        if batch.ended_at is None or batch.archived(call.now):
+        if batch.ended_at is None or batch.archived(call.now) is not None:
             message = f"Message Batch {batch.id} has no available results."
             raise ApiError(404, message, "not_found_error")
         disposition = f"attachment; filename*=utf-8''{batch.id}_results.jsonl"

@@ -16,11 +16,13 @@ from batchata_tasks.emulator.clock import DAY, rfc3339
 from batchata_tasks.emulator.spool import Sealed, Spool
 
 if TYPE_CHECKING:
-    from batchata_tasks.emulator.batches import Ending, Requests
-    from batchata_tasks.emulator.faults import Faults
+    from batchata_tasks.emulator.batches import Requests
+    from batchata_tasks.emulator.fate import Ending
+    from batchata_tasks.emulator.faults import Faults, Rule
     from batchata_tasks.emulator.schemas import JSON
 
 ARCHIVED_AFTER = 29 * DAY
+_SERVER_ERROR = "Internal server error"
 
 
 class AnthropicBatch(Batch):
@@ -40,14 +42,25 @@ class AnthropicBatch(Batch):
     ) -> None:
         super().__init__(batch_id, account, created_at, requests)
         self.results: Sealed = b""
+        self.archived_at: float | None = None
         self._version = version
         self._faults = faults
         self._spool = Spool()
         self._counts = {"succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
 
-    def archived(self, now: float) -> bool:
-        """Whether the results are gone."""
-        return self.ended_at is not None and now >= self.created_at + ARCHIVED_AFTER
+    @property
+    def status(self) -> str:
+        """The batch's state in Anthropic's words."""
+        if self.ended_at is not None:
+            return "ended"
+        return "in_progress" if self.cancel_at is None else "canceling"
+
+    def archived(self, now: float) -> float | None:
+        """Return when the results went; None while they are there."""
+        archiving = self.created_at + ARCHIVED_AFTER
+        if self.archived_at is not None or self.ended_at is None or now < archiving:
+            return self.archived_at
+        return archiving
 
     def run(self, index: int) -> None:
         """Run one request and write its result line."""
@@ -59,23 +72,34 @@ class AnthropicBatch(Batch):
             self._counts["succeeded"] += 1
         elif kind == "request_expired":
             self._write(index, {"type": "expired"})
-        elif kind == "request_error":
-            message = (rule and rule.message) or "Internal server error"
-            self._write(index, errored("api_error", message))
-        elif kind == "request_invalid":
-            message = (rule and rule.message) or "messages: the request is not acceptable"
-            self._write(index, errored("invalid_request_error", message))
+        elif kind == "request_unknown_type":
+            self._counts["errored"] += 1
+            self._write(index, {"type": "weird"})
+        elif rule is not None and kind in ("request_error", "request_invalid"):
+            self._write(index, _refusal(rule))
         else:
-            problem = check_params(params, self._version)
-            if problem is not None:
-                self._write(index, errored(problem.kind, problem.message))
-                return
-            given = answer_to("anthropic", params, kind)
-            self.bill(index, given)
-            message = message_object(
-                self._message_id(index), params, given, refused=kind == "request_refusal"
-            )
-            self._write(index, {"type": "succeeded", "message": message}, kind)
+            self._answer(index, params, kind)
+
+    def _answer(self, index: int, params: JSON, kind: str | None) -> None:
+        problem = check_params(params, self._version)
+        if problem is not None:
+            self._write(index, errored(problem.kind, problem.message))
+            return
+        given = answer_to("anthropic", params, kind)
+        self.bill(index, given)
+        message = message_object(
+            self._message_id(index), params, given, refused=kind == "request_refusal"
+        )
+        result: JSON = {"type": "succeeded", "message": message}
+        custom_id = self.requests.custom_ids[index]
+        # Lines beside the one that counts are written without being counted.
+        if kind == "request_error_first":
+            self._line(custom_id, errored("api_error", _SERVER_ERROR))
+        self._write(index, result, kind)
+        if kind == "request_error_last":
+            self._line(custom_id, errored("api_error", _SERVER_ERROR))
+        if kind == "request_unknown_id":
+            self._line(self.unknown_id(index), result)
 
     def abandon(self, index: int, ending: Ending) -> None:
         """Write the line of a request that never ran."""
@@ -90,17 +114,16 @@ class AnthropicBatch(Batch):
         ended = self.ended_at is not None
         waiting = 0 if ended else self.size
         counts = self._counts if ended else dict.fromkeys(self._counts, 0)
-        cancelled = self.cancel_at is not None
-        archived = rfc3339(self.created_at + ARCHIVED_AFTER) if self.archived(now) else None
+        archived = self.archived(now)
         return {
             "id": self.id,
             "type": "message_batch",
-            "processing_status": "ended" if ended else "canceling" if cancelled else "in_progress",
+            "processing_status": self.status,
             "request_counts": {"processing": waiting, **counts},
             "ended_at": None if self.ended_at is None else rfc3339(self.ended_at),
             "created_at": rfc3339(self.created_at),
             "expires_at": rfc3339(self.expires_at),
-            "archived_at": archived,
+            "archived_at": None if archived is None else rfc3339(archived),
             "cancel_initiated_at": None if self.cancel_at is None else rfc3339(self.cancel_at),
             "results_url": (
                 f"{origin}/anthropic/v1/messages/batches/{self.id}/results" if ended else None
@@ -114,8 +137,17 @@ class AnthropicBatch(Batch):
     def _write(self, index: int, result: JSON, kind: str | None = None) -> None:
         if result["type"] in self._counts:
             self._counts[result["type"]] += 1
-        line = {"custom_id": self.requests.custom_ids[index], "result": result}
-        self.emit(self._spool, line, kind)
+        self._line(self.requests.custom_ids[index], result, kind)
+
+    def _line(self, custom_id: str, result: JSON, kind: str | None = None) -> None:
+        self.emit(self._spool, {"custom_id": custom_id, "result": result}, kind)
+
+
+def _refusal(rule: Rule) -> JSON:
+    if rule.kind == "request_error":
+        return errored("api_error", rule.message or _SERVER_ERROR)
+    message = rule.message or "messages: the request is not acceptable"
+    return errored("invalid_request_error", message)
 
 
 def errored(kind: str, message: str) -> JSON:

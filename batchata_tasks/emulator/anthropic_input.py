@@ -16,7 +16,7 @@ import orjson
 
 from batchata_tasks.emulator.anthropic_rules import check_item
 from batchata_tasks.emulator.batches import Requests
-from batchata_tasks.emulator.calls import ApiError
+from batchata_tasks.emulator.refusals import ApiError
 from batchata_tasks.emulator.spool import Sealed, Spool
 
 if TYPE_CHECKING:

@@ -11,22 +11,24 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from array import array
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from math import inf
+from typing import TYPE_CHECKING
 
 import orjson
 
-from batchata_tasks.emulator.clock import DAY
+from batchata_tasks.emulator.clock import DAY, Pace
+from batchata_tasks.emulator.fate import Fate
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers import Answer
-    from batchata_tasks.emulator.clock import Pace
+    from batchata_tasks.emulator.fate import Ending
     from batchata_tasks.emulator.schemas import JSON
     from batchata_tasks.emulator.spool import Sealed, Spool
 
-Ending: TypeAlias = Literal["finished", "expired", "cancelled"]
-
 _ROUNDING = 1e-9  # 0.6 / 0.75 of ten requests are eight requests
+_UNDER_WAY = 0.7  # as far as the life of a batch comes that is not to finish
 _STEP = 250  # requests that run before other calls get their turn
 
 
@@ -63,10 +65,14 @@ class Batch(ABC):
         self.id = batch_id
         self.account = account
         self.created_at = created_at
-        self.listed_at = created_at
+        self.appears_at = -inf
+        self.listed_at = -inf
         self.requests = requests
+        self.fate = Fate()
+        self.foreign = False
         self.deleted = False
         self.reads = 0
+        self.reads_since_end = 0
         self.done = 0
         self.cancel_at: float | None = None
         self.ended_at: float | None = None
@@ -81,6 +87,11 @@ class Batch(ABC):
     def accepted(self) -> bool:
         """Whether the provider took the requests in."""
         return True
+
+    @property
+    @abstractmethod
+    def status(self) -> str:
+        """The batch's state in its provider's words."""
 
     @property
     def size(self) -> int:
@@ -122,10 +133,14 @@ class Batch(ABC):
         """Return the share of requests that have run when `share` of the batch's life is over."""
         return share
 
-    def doomed(self, share: float) -> bool:
+    def doomed(self, share: float, pace: Pace, now: float) -> bool:
         """Whether the batch ends by now without having run anything."""
-        del share
+        del share, pace, now
         return False
+
+    def appeared(self, now: float) -> bool:
+        """Whether the batch has come to be by now."""
+        return self.appears_at <= now
 
     def bill(self, index: int, answer: Answer) -> None:
         """Note what a request cost."""
@@ -135,6 +150,10 @@ class Batch(ABC):
     def age(self, now: float) -> float:
         """Return the batch's age, which stops at its expiry."""
         return min(now - self.created_at, DAY)
+
+    def unknown_id(self, index: int) -> str:
+        """Return a custom_id that nobody sent."""
+        return f"unknown-{blake2b(f'{self.id}:{index}'.encode(), digest_size=8).hexdigest()}"
 
     def emit(self, spool: Spool, line: JSON, kind: str | None) -> None:
         """Write a result line, the way the fault that its request met wants it."""
@@ -149,37 +168,57 @@ class Batch(ABC):
         """Let the batch come as far as it would have come by now."""
         async with self._lock:
             if self.ended_at is not None:
+                self.reads_since_end += read
                 return
-            if read and now < self.expires_at:
+            if read and (now < self.expires_at or self.cancel_at is not None):
                 self.reads += 1
+            if self.cancel_at is None:
+                await self._proceed(pace, now)
             if self.cancel_at is not None:
-                waited = self.reads - self._reads_at_cancel
-                if pace.cancelled(waited, now - self.cancel_at):
-                    await self._end("cancelled", now)
-                return
-            await self._proceed(pace, now)
+                await self._wind_down(pace, now, self.cancel_at)
 
     async def _proceed(self, pace: Pace, now: float) -> None:
-        share = pace.share(self.reads, self.age(now))
-        if self.doomed(share):
+        life, ending = pace.share(self.reads, self.age(now)), self.fate.ending
+        share = life if ending == "finished" else min(life, _UNDER_WAY)
+        if self.doomed(share, pace, now):
             await self._end("finished", now)
             return
-        await self._run_to(int(self.size * self.work(share) + _ROUNDING))
-        if share >= 1:
-            await self._end("finished", pace.end(self.created_at, now))
-        elif now >= self.expires_at:
-            await self._end("expired", self.expires_at)
+        part = self.work(share)
+        part = min(self.fate.share, 1.0 if life >= 1 else part)
+        await self._run_to(int(self.size * part + _ROUNDING))
+        if ending == "never":
+            return
+        if life < 1:
+            if now >= self.expires_at:
+                await self._end("expired", self.expires_at)
+        elif ending == "cancelled":
+            self._stop(now)
+        else:
+            await self._end(ending, pace.end(self.created_at, now))
+
+    async def _wind_down(self, pace: Pace, now: float, since: float) -> None:
+        if pace.cancelled(self.reads - self._reads_at_cancel, now - since):
+            await self._end("cancelled", now)
 
     async def cancel(self, pace: Pace, now: float) -> None:
         """Stop the batch; what has run by now is kept.
 
-        Under the immediate pace a batch that nobody has looked at has not run anything.
+        Under the immediate pace a batch that nobody has looked at has not run anything, unless it
+        is one that never ends.
         """
-        if pace.mode != "immediate":
+        if pace.mode != "immediate" or self.fate.ending == "never":
             await self.look(pace, now, read=False)
         if self.ended_at is None and self.cancel_at is None:
-            self.cancel_at = now
-            self._reads_at_cancel = self.reads
+            self._stop(now)
+
+    async def work_up_to(self, share: float, now: float) -> None:
+        """Let `share` of the requests run at once, and no more of them ever."""
+        self.fate = replace(self.fate, ending="never", share=share)
+        await self.look(Pace("immediate"), now, read=False)
+
+    def _stop(self, now: float) -> None:
+        self.cancel_at = now
+        self._reads_at_cancel = self.reads
 
     async def _run_to(self, target: int) -> None:
         while self.done < target:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import orjson
 
 from batchata_tasks.emulator.answers import (
     Answer,
@@ -12,12 +12,14 @@ from batchata_tasks.emulator.answers import (
     output_cap,
     wants_json,
 )
-from batchata_tasks.emulator.schemas import asked_for
-
-if TYPE_CHECKING:
-    from batchata_tasks.emulator.schemas import JSON
+from batchata_tasks.emulator.schemas import JSON, as_object, asked_for
 
 _NOT_JSON = 'Sure! Here is the JSON you asked for: {"unfinished": '
+_SEPARATORS = " one\u2028two\u2029three\u0085four"
+"""What `str.splitlines` takes for ends of lines, and JSON allows inside its strings as it is."""
+
+_ECHO: JSON = {"properties": {"echo": {"type": "string"}}}
+_FREE = frozenset({"type", "description", "title"})
 _OTHER_JSON = '["not what the schema asks for"]'
 
 
@@ -29,6 +31,8 @@ def answer_to(provider: Provider, body: JSON, kind: str | None) -> Answer:
         return _truncated(provider, body)
     if kind == "request_invalid_answer":
         return _invalid(provider, body)
+    if kind == "request_separators":
+        return answer(provider, body, text=_separated(provider, body))
     return answer(provider, body)
 
 
@@ -46,3 +50,17 @@ def _invalid(provider: Provider, body: JSON) -> Answer:
     usual = answer_text(provider, body)
     wrong = _NOT_JSON if len(usual) % 2 else _OTHER_JSON
     return answer(provider, body, text=wrong)
+
+
+def _separated(provider: Provider, body: JSON) -> str:
+    """Put the separators into an answer: into the strings that its schema leaves free, if any."""
+    text, schema = answer_text(provider, body), asked_for(body)
+    if schema is None and provider == "openai" and wants_json(body):
+        schema = _ECHO
+    if schema is None:
+        return text + _SEPARATORS
+    value = as_object(orjson.loads(text))
+    for name, asked in as_object(schema.get("properties")).items():
+        if as_object(asked).keys() <= _FREE and isinstance(value.get(name), str):
+            value[name] += _SEPARATORS
+    return orjson.dumps(value).decode() if value else text

@@ -9,46 +9,35 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import orjson
 from starlette.requests import ClientDisconnect
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
+from batchata_tasks.emulator.fate import fate_of
+from batchata_tasks.emulator.refusals import ApiError, ProxyPage, refuse
 from batchata_tasks.emulator.state import Created
 from batchata_tasks.emulator.wire import Download, HangUp, read_body, spool_body
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from batchata_tasks.emulator.batches import Batch
     from batchata_tasks.emulator.faults import Rule
     from batchata_tasks.emulator.spool import Sealed
     from batchata_tasks.emulator.state import Shared
 
 INVALID_KEY = "invalid"
-RATE_LIMIT = "rate_limit_exceeded"
-"""The code of an ordinary 429, which only OpenAI says."""
-
-_SERVER_ERROR = 500
-
-
-class ApiError(Exception):
-    """A refusal that the provider's own error format carries to the client."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        kind: str = "invalid_request_error",
-        *,
-        param: str | None = None,
-        code: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.kind = kind
-        self.param = param
-        self.code = code
-        self.headers = headers or {}
+_REFUSED = frozenset(
+    {
+        "http_429",
+        "http_error",
+        "http_500_before",
+        "html_413",
+        "not_found",
+        "spend_cap",
+        "hard_limit",
+    }
+)
+"""The faults of a call that is not even looked at."""
 
 
 class Json(Response):
@@ -86,14 +75,30 @@ class Call:
     @property
     def acceptance(self) -> float:
         """When a batch created by this call comes to be."""
-        delayed = self.rule is not None and self.rule.kind == "accept_delay"
-        return self.now + (self.rule.seconds if self.rule and delayed else 0.0)
+        return self.now + self._seconds("accept_delay")
 
     @property
     def list_lag(self) -> float:
         """How long lists leave out a batch created by this call."""
-        lagging = self.rule is not None and self.rule.kind == "list_lag"
-        return self.rule.seconds if self.rule and lagging else 0.0
+        return self._seconds("list_lag")
+
+    @property
+    def body_size(self) -> int:
+        """The size of the body as the client announced it, 0 if it did not."""
+        announced = self.request.headers.get("content-length", "")
+        return int(announced) if announced.isdigit() else 0
+
+    def start(self, batch: Batch) -> None:
+        """Say about a batch that this call creates when it can be seen and what becomes of it."""
+        if self.acceptance > self.now:
+            batch.appears_at = self.acceptance
+        if self.list_lag:
+            batch.listed_at = batch.created_at + self.list_lag
+        batch.fate = fate_of(self.shared.faults.for_batch(batch.provider))
+        self.batch_id, self.size = batch.id, batch.size
+
+    def _seconds(self, kind: str) -> float:
+        return self.rule.seconds if self.rule is not None and self.rule.kind == kind else 0.0
 
     async def body(self, limit: int) -> bytearray | None:
         """Read the body into memory; None when it is too large."""
@@ -123,6 +128,10 @@ class Style(Protocol):
         """Return the key that the call carries, or raise the provider's refusal."""
         ...
 
+    def invalid_key(self) -> ApiError:
+        """Return the refusal of a key that is not valid, or not any more."""
+        ...
+
     def error(self, error: ApiError) -> Response:
         """Say an error the provider's way."""
         ...
@@ -146,7 +155,8 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
             status = None if isinstance(response, HangUp) else response.status_code
             seen = Created(style.provider, call.now, call.batch_id, call.size, status)
             call.shared.creates.append(seen)
-        response.headers.update(style.headers(response))
+        if not isinstance(response, ProxyPage):
+            response.headers.update(style.headers(response))
         return response
 
     return Route(path, respond, methods=[method])
@@ -164,46 +174,29 @@ def account_of(key: str) -> str:
 async def _answer(call: Call, name: str, style: Style, handler: Handler) -> Response:
     try:
         call.account = account_of(style.authenticate(call.request))
-        call.rule = call.shared.faults.for_call(style.provider, name)
+        if (style.provider, call.account) in call.shared.revoked:
+            raise style.invalid_key()
+        call.rule = call.shared.faults.for_call(style.provider, name, call.body_size)
         if call.rule is None:
             return await handler(call)
-        return await _misbehave(call, call.rule, handler)
+        return await _misbehave(call, call.rule, style.provider, handler)
     except ApiError as error:
         return style.error(error)
 
 
-async def _misbehave(call: Call, rule: Rule, handler: Handler) -> Response:
+async def _misbehave(call: Call, rule: Rule, provider: str, handler: Handler) -> Response:
     if rule.kind == "slow":
         await asyncio.sleep(rule.seconds)
     elif rule.kind == "drop_before":
         await call.drain()
         return HangUp()
-    elif rule.kind in ("http_429", "http_error", "http_500_before", "not_found"):
-        return _refuse(rule)
+    elif rule.kind in _REFUSED:
+        return refuse(rule, provider)
     response = await handler(call)
     if rule.kind == "http_500_after":
-        return _refuse(rule)
+        return refuse(rule, provider)
     if rule.kind in ("drop_after", "accept_delay"):
         return HangUp()
     if rule.kind == "cut_download" and isinstance(response, Download):
         response.cut(rule.after_bytes, clean=rule.clean)
     return response
-
-
-def _refuse(rule: Rule) -> Response:
-    if rule.html:
-        page = f"<html><body><h1>{rule.status} {rule.message or 'Error'}</h1></body></html>"
-        return HTMLResponse(page, status_code=rule.status)
-    headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
-    status, message, kind, code = {
-        "http_429": (429, "Rate limit reached.", "rate_limit_error", RATE_LIMIT),
-        "not_found": (404, "Not found.", "not_found_error", None),
-        "http_error": (rule.status, "Error.", "api_error", None),
-    }.get(rule.kind, (_SERVER_ERROR, "Internal server error", "api_error", None))
-    raise ApiError(
-        status,
-        rule.message or message,
-        rule.error_type or kind,
-        code=rule.error_code or code,
-        headers=headers,
-    )

@@ -26,7 +26,7 @@ class Clock:
         return self._frozen if self._frozen is not None else time.time() + self._offset
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward."""
+        """Move the clock forward, or back."""
         self._offset += seconds
         if self._frozen is not None:
             self._frozen += seconds
@@ -52,6 +52,10 @@ class Pace:
         if self.mode == "immediate" or (self.mode == "seconds" and self.n <= 0):
             return 1.0
         return min(1.0, reads / (self.n + 1) if self.mode == "reads" else max(0.0, age) / self.n)
+
+    def moment(self, share: float, created_at: float, now: float) -> float:
+        """Return when `share` of a batch's life was over, for a batch that has come so far."""
+        return created_at + share * self.n if self.mode == "seconds" else now
 
     def end(self, created_at: float, now: float) -> float:
         """Return when a batch that has run its course ended."""

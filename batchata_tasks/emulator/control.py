@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-import orjson
 from starlette.routing import Route
 
 from batchata_tasks.emulator.calls import Json
 from batchata_tasks.emulator.clock import Clock, Pace
+from batchata_tasks.emulator.control_batches import BatchControl, given_of
 from batchata_tasks.emulator.faults import Faults, Rule
 from batchata_tasks.emulator.ledger import ledger
 from batchata_tasks.emulator.state import Limits
@@ -32,6 +32,7 @@ _MODES = ("immediate", "reads", "seconds")
 def control_routes(shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -> list[Route]:
     """Return all control routes."""
     control = Control(shared, anthropic, openai)
+    others = BatchControl(shared, anthropic, openai)
     table: list[tuple[str, str, Callable[[Request], Awaitable[JSON]]]] = [
         ("health", "GET", control.health),
         ("reset", "POST", control.reset),
@@ -42,6 +43,12 @@ def control_routes(shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -
         ("clock", "POST", control.clock),
         ("limits", "POST", control.limits),
         ("ledger", "GET", control.ledger),
+        ("keys", "POST", others.keys),
+        ("foreign", "POST", others.foreign),
+        ("batches/{id}/vanish", "POST", others.vanish),
+        ("batches/{id}/cancel", "POST", others.cancel),
+        ("batches/{id}/archive", "POST", others.archive),
+        ("batches/{id}/delete_outputs", "POST", others.delete_outputs),
     ]
     return [
         Route(f"{PREFIX}/{path}", _json_route(handler), methods=[method])
@@ -84,6 +91,7 @@ class Control:
         shared.pace = self._initial
         shared.creates.clear()
         shared.direct.clear()
+        shared.revoked.clear()
         self._anthropic.reset()
         self._openai.reset()
         return await self.health(request)
@@ -95,7 +103,7 @@ class Control:
 
     async def add_fault(self, request: Request) -> JSON:
         """Put one fault rule in force."""
-        self._shared.faults.add(Rule.parse(await _given(request)))
+        self._shared.faults.add(Rule.parse(await given_of(request)))
         return await self.show_faults(request)
 
     async def clear_faults(self, request: Request) -> JSON:
@@ -105,7 +113,7 @@ class Control:
 
     async def progress(self, request: Request) -> JSON:
         """Set the pace of all batches that have not ended."""
-        given = await _given(request)
+        given = await given_of(request)
         mode, n = given.get("mode"), given.get("n", 0)
         if mode not in _MODES or not isinstance(n, int | float) or n < 0:
             message = f"mode must be one of {_MODES}, and n a number of at least 0"
@@ -114,16 +122,16 @@ class Control:
         return await self.health(request)
 
     async def clock(self, request: Request) -> JSON:
-        """Move the clock forward, stop it, or let it run on."""
-        given = await _given(request)
+        """Move the clock forward or back, stop it, or let it run on."""
+        given = await given_of(request)
         if "frozen" in given:
             self._shared.clock.freeze(frozen=bool(given["frozen"]))
         self._shared.clock.advance(float(given.get("advance", 0)))
         return await self.health(request)
 
     async def limits(self, request: Request) -> JSON:
-        """Change how much a provider takes in one call."""
-        self._shared.limits = self._shared.limits.changed(await _given(request))
+        """Change how much a provider takes in."""
+        self._shared.limits = self._shared.limits.changed(await given_of(request))
         return await self.health(request)
 
     async def ledger(self, request: Request) -> JSON:
@@ -138,15 +146,7 @@ class Control:
         now = self._shared.clock.now()
         if self._shared.pace.mode != "reads":
             for batch in (*batches["anthropic"], *batches["openai"]):
-                if batch.created_at <= now:
+                if batch.appeared(now):
                     await batch.look(self._shared.pace, now, read=False)
         detail = request.query_params.get("detail") not in (None, "", "0")
-        return ledger(self._shared, batches, detail=detail)
-
-
-async def _given(request: Request) -> JSON:
-    given: Any = orjson.loads(await request.body() or b"{}")
-    if not isinstance(given, dict):
-        message = "the body must be a JSON object"
-        raise TypeError(message)
-    return cast("JSON", given)
+        return ledger(self._shared, batches, self._openai.files.stored(), detail=detail)

@@ -1,10 +1,11 @@
 """Faults as knobs: rules that make the emulator misbehave the way providers do.
 
-A rule names a kind and where it applies. Kinds of scope `call` meet HTTP calls (chosen by provider,
-route, nth call, count, probability); kinds of scope `request` meet single requests inside a batch
-(chosen by share or by a part of the user's text). To add a fault, add its kind to `KINDS` and act
-on it where calls are answered (`calls.py`), where batches are created, or where requests run
-(`anthropic_batch.py`, `openai_batch.py`, `broken.py`).
+A rule names a kind and where it applies. Kinds of scope `call` and `batch` meet HTTP calls and new
+batches (chosen by provider, route, nth call, count, probability); kinds of scope `request` and
+`line` meet single requests inside a batch (chosen by share or by a part of the user's text). To add
+a fault, add its kind to `fault_kinds.py` and act on it where calls are refused (`refusals.py`),
+where a batch's fate is decided (`fate.py`), where input is validated (`openai_input.py`), or where
+requests run (`anthropic_batch.py`, `openai_batch.py`, `broken.py`).
 """
 
 from __future__ import annotations
@@ -12,45 +13,15 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from batchata_tasks.emulator.fault_kinds import KINDS
+
 if TYPE_CHECKING:
+    from batchata_tasks.emulator.fault_kinds import Scope
     from batchata_tasks.emulator.schemas import JSON
-
-Scope: TypeAlias = Literal["call", "request"]
-
-CREATE = ("create",)
-DOWNLOADS = ("results", "content")
-ANY: tuple[str, ...] = ()
-
-KINDS: dict[str, tuple[Scope, tuple[str, ...]]] = {
-    # kind: its scope, and the routes it meets when the rule names none
-    "http_429": ("call", ANY),
-    "http_error": ("call", ANY),
-    "http_500_before": ("call", CREATE),
-    "http_500_after": ("call", CREATE),
-    "drop_before": ("call", CREATE),
-    "drop_after": ("call", CREATE),
-    "accept_delay": ("call", CREATE),
-    "list_lag": ("call", CREATE),
-    "token_limit": ("call", CREATE),
-    "slow": ("call", ANY),
-    "not_found": ("call", ("get",)),
-    "cut_download": ("call", DOWNLOADS),
-    "request_error": ("request", ANY),
-    "request_invalid": ("request", ANY),
-    "request_expired": ("request", ANY),
-    "request_refusal": ("request", ANY),
-    "request_truncated": ("request", ANY),
-    "request_invalid_answer": ("request", ANY),
-    "request_missing": ("request", ANY),
-    "request_duplicated": ("request", ANY),
-    "request_broken_line": ("request", ANY),
-}
-"""Every kind of fault."""
-
 
 class FaultError(ValueError):
     """A fault rule that cannot be understood; the message says what is wrong with it."""
@@ -70,12 +41,18 @@ class Rule:
     probability: float | None = None
     seed: int = 0
     share: float | None = None
-    """The share of contents it strikes, chosen by a hash of the content: always the same ones."""
+    """The share of contents it strikes, chosen by a hash of the content: always the same ones.
+
+    Of a rule about batches: the part of their requests that run.
+    """
     contains: str | None = None
     """Strikes requests whose user text contains this."""
     times: int | None = None
     """Strikes one and the same content at most so often: a retry then succeeds."""
+    larger_than: int | None = None
+    """Strikes calls whose body is larger than so many bytes."""
     seconds: float = 1.0
+    reads: int | None = None
     retry_after: float | None = None
     after_bytes: int = 1_000
     clean: bool = False
@@ -112,10 +89,12 @@ class Rule:
         names = [item.name for item in fields(self) if item.name not in hidden]
         return {name: getattr(self, name) for name in names}
 
-    def meets_call(self, provider: str, route: str) -> bool:
+    def meets_call(self, provider: str, route: str, size: int = 0) -> bool:
         """Whether the rule strikes this call; counts the call if it is one it watches."""
-        routes = KINDS[self.kind][1] if self.route is None else (self.route,)
+        routes = KINDS[self.kind].routes if self.route is None else (self.route,)
         if self.provider not in (None, provider) or (routes and route not in routes):
+            return False
+        if self.larger_than is not None and size <= self.larger_than:
             return False
         self.calls += 1
         if self.nth is not None and self.calls != self.nth:
@@ -150,38 +129,47 @@ class Rule:
 
 
 class Faults:
-    """The rules in force, in the order they were set; the first that strikes wins."""
+    """The rules in force, in the order they were set."""
 
     def __init__(self) -> None:
-        self._calls: list[Rule] = []
-        self._requests: list[Rule] = []
+        self._rules: dict[Scope, list[Rule]] = {"call": [], "batch": [], "line": [], "request": []}
 
     def add(self, rule: Rule) -> None:
         """Put a rule in force."""
-        scope, _ = KINDS[rule.kind]
-        (self._calls if scope == "call" else self._requests).append(rule)
+        self._rules[KINDS[rule.kind].scope].append(rule)
 
     def clear(self) -> None:
         """Drop all rules."""
-        self._calls.clear()
-        self._requests.clear()
+        for rules in self._rules.values():
+            rules.clear()
 
     def describe(self) -> list[JSON]:
         """Return all rules with their counts."""
-        return [rule.describe() for rule in (*self._calls, *self._requests)]
+        return [rule.describe() for rules in self._rules.values() for rule in rules]
 
-    def for_call(self, provider: str, route: str) -> Rule | None:
-        """Return the rule that strikes this HTTP call, if any."""
-        met = [rule for rule in self._calls if rule.meets_call(provider, route)]
+    def for_call(self, provider: str, route: str, size: int) -> Rule | None:
+        """Return the rule that strikes this HTTP call with a body of so many bytes, if any."""
+        met = [rule for rule in self._rules["call"] if rule.meets_call(provider, route, size)]
         return met[0] if met else None
+
+    def for_batch(self, provider: str) -> list[Rule]:
+        """Return all rules that strike a batch which is being created."""
+        return [rule for rule in self._rules["batch"] if rule.meets_call(provider, "create")]
+
+    def for_line(self, provider: str, body: JSON) -> Rule | None:
+        """Return the rule that strikes this request's line in an input file, if any."""
+        return self._met("line", provider, body)
 
     def for_request(self, provider: str, body: JSON) -> Rule | None:
         """Return the rule that strikes this request of a batch, if any."""
-        if not self._requests:
+        return self._met("request", provider, body)
+
+    def _met(self, scope: Scope, provider: str, body: JSON) -> Rule | None:
+        if not self._rules[scope]:
             return None
         text = _user_text(body)
         key = blake2b(text, digest_size=16).digest()
-        for rule in self._requests:
+        for rule in self._rules[scope]:
             if rule.meets_request(provider, text, key):
                 return rule
         return None

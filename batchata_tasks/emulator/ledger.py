@@ -16,23 +16,25 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator.batches import Batch
     from batchata_tasks.emulator.schemas import JSON
-    from batchata_tasks.emulator.state import Shared
+    from batchata_tasks.emulator.state import Shared, StoredFile
 
 _EXAMPLES = 10
 
 
-def ledger(shared: Shared, batches: dict[str, list[Batch]], *, detail: bool) -> JSON:
+def ledger(
+    shared: Shared, batches: dict[str, list[Batch]], files: list[StoredFile], *, detail: bool
+) -> JSON:
     """Return the books of each provider and every create call that was seen."""
     books: JSON = {name: _book(found, detail=detail) for name, found in batches.items()}
     for name, book in books.items():
         book["direct"] = asdict(shared.direct.get(name, Direct()))
+    books["openai"]["files"] = [_file_line(file) for file in files if not file.foreign]
     return {**books, "creates": [asdict(seen) for seen in shared.creates]}
 
 
-def _book(batches: list[Batch], *, detail: bool) -> JSON:
+def _book(found: list[Batch], *, detail: bool) -> JSON:
+    batches = [batch for batch in found if not batch.foreign]
     accepted = [batch for batch in batches if batch.accepted]
-    times = _times_accepted(accepted)
-    twice = [content.hex() for content, number in times.items() if number > 1]
     book: JSON = {
         "batches_accepted": len(accepted),
         "batches_refused": len(batches) - len(accepted),
@@ -40,12 +42,19 @@ def _book(batches: list[Batch], *, detail: bool) -> JSON:
         "requests_billed": sum(batch.billed for batch in accepted),
         "input_tokens_billed": sum(sum(batch.billed_input) for batch in accepted),
         "output_tokens_billed": sum(sum(batch.billed_output) for batch in accepted),
-        "accepted_twice": {"number": len(twice), "examples": twice[:_EXAMPLES]},
+        "accepted_twice": _more_than_once(_times_accepted(accepted)),
+        "billed_twice": _more_than_once(_times_billed(accepted)),
         "batches": [_batch_line(batch) for batch in batches],
+        "foreign": [_batch_line(batch) for batch in found if batch.foreign],
     }
     if detail:
         book["contents"] = _contents(accepted)
     return book
+
+
+def _more_than_once(times: Counter[bytes]) -> JSON:
+    twice = [content.hex() for content, number in times.items() if number > 1]
+    return {"number": len(twice), "examples": twice[:_EXAMPLES]}
 
 
 def _times_accepted(batches: Iterable[Batch]) -> Counter[bytes]:
@@ -56,9 +65,30 @@ def _times_accepted(batches: Iterable[Batch]) -> Counter[bytes]:
     return times
 
 
+def _times_billed(batches: Iterable[Batch]) -> Counter[bytes]:
+    """Count how often each content was billed, within a batch too."""
+    times: Counter[bytes] = Counter()
+    for batch in batches:
+        billed = zip(batch.requests.hashes, batch.billed_output, strict=True)
+        times.update(content for content, tokens in billed if tokens)
+    return times
+
+
+def _file_line(file: StoredFile) -> JSON:
+    return {
+        "id": file.id,
+        "account": file.account,
+        "purpose": file.purpose,
+        "filename": file.filename,
+        "bytes": len(file.content),
+    }
+
+
 def _batch_line(batch: Batch) -> JSON:
     return {
         "id": batch.id,
+        "account": batch.account,
+        "status": batch.status,
         "accepted": batch.accepted,
         "requests": batch.size,
         "billed": batch.billed,

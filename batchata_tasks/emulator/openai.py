@@ -8,12 +8,14 @@ import orjson
 
 from batchata_tasks.emulator.answers import answer
 from batchata_tasks.emulator.batches import Requests
-from batchata_tasks.emulator.calls import INVALID_KEY, ApiError, Call, Json, route
+from batchata_tasks.emulator.calls import INVALID_KEY, Call, Json, route
+from batchata_tasks.emulator.faults import Faults
 from batchata_tasks.emulator.openai_batch import OpenAIBatch
 from batchata_tasks.emulator.openai_bodies import answer_body
 from batchata_tasks.emulator.openai_create import check_create
 from batchata_tasks.emulator.openai_files import EXPIRY, Files
 from batchata_tasks.emulator.openai_input import Validated, validate
+from batchata_tasks.emulator.openai_quota import over_limit, quota_problem
 from batchata_tasks.emulator.openai_rules import (
     CHAT,
     MODELS,
@@ -23,6 +25,7 @@ from batchata_tasks.emulator.openai_rules import (
     known_model,
 )
 from batchata_tasks.emulator.pages import openai_page
+from batchata_tasks.emulator.refusals import ApiError
 from batchata_tasks.emulator.state import Shared, Shelf, StoredFile, new_id
 
 if TYPE_CHECKING:
@@ -35,14 +38,6 @@ if TYPE_CHECKING:
 
 PREFIX = "/openai/v1"
 _BODY_BYTES = 32_000_000
-_TOKEN_LIMIT = LineError(
-    "token_limit_exceeded",
-    "Enqueued token limit reached for this model in organization org-emulator. "
-    "Limit: 2,000,000 enqueued tokens. Please try again once some in_progress batches "
-    "have been completed.",
-    None,
-)
-
 _STOPPED = frozenset({"completed", "failed", "expired"})
 
 
@@ -59,8 +54,12 @@ class OpenAIStyle:
         if not key:
             raise ApiError(401, "You didn't provide an API key.")
         if key == INVALID_KEY:
-            raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
+            raise self.invalid_key()
         return key
+
+    def invalid_key(self) -> ApiError:
+        """Return the refusal of a key that is not valid, or not any more."""
+        return ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
     def error(self, error: ApiError) -> Response:
         """Say an error in OpenAI's envelope."""
@@ -117,25 +116,43 @@ class OpenAIApi:
         given = await _json(call)
         expires_after = check_create(given)
         found = await self._validated(call, given)
-        batch = OpenAIBatch(
-            call.account,
-            call.acceptance,
-            found.requests,
-            given=given,
-            model=found.model,
-            errors=found.errors,
-            faults=self.shared.faults,
-            store=self._store,
+        batch = self.batch(
+            call.account, call.acceptance, found.requests, found.model, given, found.errors
         )
         batch.output_expires_after = expires_after
-        batch.listed_at = batch.created_at + call.list_lag
-        call.batch_id, call.size = batch.id, batch.size
+        call.start(batch)
         self.shelf.add(batch)
-        return Json(batch.wire())
+        return Json(batch.wire(call.now))
+
+    def batch(
+        self,
+        account: str,
+        created_at: float,
+        requests: Requests,
+        model: str | None,
+        given: JSON,
+        errors: list[tuple[LineError, int | None]] | None = None,
+        *,
+        foreign: bool = False,
+    ) -> OpenAIBatch:
+        """Make a batch that stores its files here; faults do not meet one of another program."""
+        batch = OpenAIBatch(
+            account,
+            created_at,
+            requests,
+            given=given,
+            model=model,
+            errors=errors or [],
+            faults=Faults() if foreign else self.shared.faults,
+            store=self._store,
+            quota=self._quota,
+        )
+        batch.foreign = foreign
+        return batch
 
     async def _validated(self, call: Call, given: JSON) -> Validated:
         if call.rule is not None and call.rule.kind == "token_limit":
-            return Validated(Requests(), [(_TOKEN_LIMIT, None)])
+            return Validated(Requests(), [(over_limit("this model"), None)])
         file_id = str(given["input_file_id"])
         file = self.files.find(file_id, call.account)
         if file is None or file.purpose != "batch":
@@ -145,7 +162,20 @@ class OpenAIApi:
             )
             problem = LineError("invalid_request", message, "file_id")
             return Validated(Requests(), [(problem, None)])
-        return await validate(file.content, given["endpoint"], self.shared.limits.openai_requests)
+        most = self.shared.limits.openai_requests
+        return await validate(file.content, given["endpoint"], most, self.shared.faults)
+
+    def _quota(self, batch: OpenAIBatch, moment: float) -> LineError | None:
+        if batch.foreign:
+            return None
+        others = (other for other in self.shelf.all() if other.account == batch.account)
+        return quota_problem(batch, others, self.shared.limits.openai_enqueued_tokens, moment)
+
+    async def _settle(self, call: Call) -> None:
+        """Let all batches that count against a quota come as far as they would have come by now."""
+        if self.shared.limits.openai_enqueued_tokens:
+            for batch in self.shelf.unfinished(call.account):
+                await batch.look(self.shared.pace, call.now, read=False)
 
     def _store(self, batch: OpenAIBatch, name: str, content: Sealed) -> str:
         ended = self.shared.clock.now() if batch.ended_at is None else batch.ended_at
@@ -158,32 +188,35 @@ class OpenAIApi:
             created_at=ended,
             expires_at=ended + lifetime,
             content=content,
+            foreign=batch.foreign,
         )
         return self.files.add(file).id
 
-    def _find(self, call: Call) -> OpenAIBatch:
+    async def _find(self, call: Call) -> OpenAIBatch:
         batch_id = call.request.path_params["id"]
         batch = self.shelf.find(batch_id, call.account)
         if batch is None:
             raise ApiError(404, f"No batch found with id '{batch_id}'.")
+        await self._settle(call)
         return batch
 
     async def get(self, call: Call) -> Response:
         """Show one batch."""
-        batch = self._find(call)
+        batch = await self._find(call)
         await batch.look(self.shared.pace, call.now, read=True)
-        return Json(batch.wire())
+        return Json(batch.wire(call.now))
 
     async def list_batches(self, call: Call) -> Response:
         """List batches, newest first."""
         found = self.shelf.listed(call.account)
         page, has_more = openai_page(found, call.request.query_params)
+        await self._settle(call)
         for batch in page:
             await batch.look(self.shared.pace, call.now, read=False)
         return Json(
             {
                 "object": "list",
-                "data": [batch.wire() for batch in page],
+                "data": [batch.wire(call.now) for batch in page],
                 "first_id": page[0].id if page else None,
                 "last_id": page[-1].id if page else None,
                 "has_more": has_more,
@@ -192,11 +225,11 @@ class OpenAIApi:
 
     async def cancel(self, call: Call) -> Response:
         """Stop a batch that has not ended; one that is cancelled already may be cancelled again."""
-        batch = self._find(call)
+        batch = await self._find(call)
         await batch.cancel(self.shared.pace, call.now)
         if batch.status in _STOPPED:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
-        return Json(batch.wire())
+        return Json(batch.wire(call.now))
 
     async def chat(self, call: Call) -> Response:
         """Answer one chat request directly, at the full price."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from hashlib import blake2b
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,6 +11,7 @@ import orjson
 from batchata_tasks.emulator.batches import Batch
 from batchata_tasks.emulator.broken import answer_to
 from batchata_tasks.emulator.openai_bodies import answer_body, error_body
+from batchata_tasks.emulator.openai_quota import prompt_tokens
 from batchata_tasks.emulator.openai_rules import BodyError, check_body
 from batchata_tasks.emulator.spool import Spool
 from batchata_tasks.emulator.state import new_id
@@ -18,7 +19,9 @@ from batchata_tasks.emulator.state import new_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchata_tasks.emulator.batches import Ending, Requests
+    from batchata_tasks.emulator.batches import Requests
+    from batchata_tasks.emulator.clock import Pace
+    from batchata_tasks.emulator.fate import Ending
     from batchata_tasks.emulator.faults import Faults, Rule
     from batchata_tasks.emulator.openai_rules import LineError
     from batchata_tasks.emulator.schemas import JSON
@@ -28,6 +31,7 @@ VALIDATED = 0.1
 FINALIZING = 0.75
 """The shares of a batch's life at which it is validated, and at which its requests have run."""
 
+_SERVER_ERROR = "The server had an error."
 _NEVER_RAN = {
     "expired": (
         "batch_expired",
@@ -53,16 +57,19 @@ class OpenAIBatch(Batch):
         errors: list[tuple[LineError, int | None]],
         faults: Faults,
         store: Callable[[OpenAIBatch, str, Sealed], str],
+        quota: Callable[[OpenAIBatch, float], LineError | None],
     ) -> None:
         super().__init__(new_id("batch_", 32), account, created_at, requests)
         self.output_expires_after: float | None = None
+        self.model = model
+        self.validated = False
         self._given = given
-        self._model = model
         self._errors = errors
         self._faults = faults
         self._store = store
+        self._quota = quota
         self._spools = {"output": Spool(), "error": Spool()}
-        self._files: dict[str, str] = {}
+        self.files: dict[str, str] = {}
         self._counts = {"completed": 0, "failed": 0}
         self._share = 0.0
 
@@ -89,9 +96,20 @@ class OpenAIBatch(Batch):
         self._share = share
         return 0.0 if share < VALIDATED else min(1.0, share / FINALIZING)
 
-    def doomed(self, share: float) -> bool:
+    def doomed(self, share: float, pace: Pace, now: float) -> bool:
         """Whether the batch fails its validation by now."""
-        return bool(self._errors) and share >= VALIDATED
+        if share >= VALIDATED and not self.validated:
+            self.validated = True
+            moment = pace.moment(VALIDATED, self.created_at, now)
+            problem = None if self._errors else self._quota(self, moment)
+            if problem is not None:
+                self._errors.append((problem, None))
+        return self.validated and bool(self._errors)
+
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """The tokens that the batch takes up in the queue."""
+        return prompt_tokens(self.requests)
 
     @property
     def _untouched(self) -> bool:
@@ -108,6 +126,8 @@ class OpenAIBatch(Batch):
             self._counts["completed"] += 1
         elif kind == "request_expired":
             self._never_ran(index, "expired")
+        elif kind == "request_unknown_type":
+            self._write("error", index, None, None)
         elif rule is not None and kind in ("request_error", "request_invalid"):
             self._refuse(index, rule)
         else:
@@ -115,7 +135,7 @@ class OpenAIBatch(Batch):
 
     def _refuse(self, index: int, rule: Rule) -> None:
         wrong = rule.kind == "request_invalid"
-        usual = "The request is not acceptable." if wrong else "The server had an error."
+        usual = "The request is not acceptable." if wrong else _SERVER_ERROR
         problem = BodyError(rule.message or usual, None, rule.error_code)
         kind = "invalid_request_error" if wrong else "server_error"
         self._respond(index, 400 if wrong else 500, error_body(problem, kind))
@@ -131,7 +151,18 @@ class OpenAIBatch(Batch):
         refused = kind == "request_refusal"
         unique, created = self._unique(index)[:29], int(self.created_at) + 1
         content = answer_body(endpoint, unique, created, body["model"], given, refused=refused)
-        self._respond(index, 200, content, kind)
+        response = self._response(index, 200, content)
+        # Lines beside the one that counts are written without being counted, to the same file.
+        problem = error_body(BodyError(_SERVER_ERROR, None, None), "server_error")
+        failed = self._response(index, 500, problem)
+        custom_id = self.requests.custom_ids[index]
+        if kind == "request_error_first":
+            self._line("output", index, custom_id, failed)
+        self._write("output", index, response, None, kind)
+        if kind == "request_error_last":
+            self._line("output", index, custom_id, failed)
+        if kind == "request_unknown_id":
+            self._line("output", index, self.unknown_id(index), response)
 
     def abandon(self, index: int, ending: Ending) -> None:
         """Write the line of a request that never ran."""
@@ -144,11 +175,20 @@ class OpenAIBatch(Batch):
         for name, spool in self._spools.items():
             content = spool.seal()
             if len(content):
-                self._files[name] = self._store(self, name, content)
+                self.files[name] = self._store(self, name, content)
 
-    def wire(self) -> JSON:
+    def named(self, now: float) -> dict[str, str]:
+        """Return the ids of the files that the batch names by now, which may be later than its end.
+
+        The read that finds the batch ended is not one of the reads that it may take.
+        """
+        ended, fate = self.ended_at, self.fate
+        late = ended is None or now < ended + fate.late_seconds
+        return {} if late or self.reads_since_end < fate.late_reads else self.files
+
+    def wire(self, now: float) -> JSON:
         """Return the Batch object, all keys present."""
-        status = self.status
+        status, files = self.status, self.named(now)
         started = self._share >= VALIDATED and self.accepted
         ended = None if self.ended_at is None else int(self.ended_at)
         created = int(self.created_at)
@@ -159,13 +199,13 @@ class OpenAIBatch(Batch):
             "id": self.id,
             "object": "batch",
             "endpoint": self._given["endpoint"],
-            "model": self._model if started else None,
+            "model": self.model if started else None,
             "errors": self._failure() if status == "failed" else None,
             "input_file_id": self._given["input_file_id"],
             "completion_window": self._given["completion_window"],
             "status": status,
-            "output_file_id": self._files.get("output"),
-            "error_file_id": self._files.get("error"),
+            "output_file_id": files.get("output"),
+            "error_file_id": files.get("error"),
             "created_at": created,
             "in_progress_at": soon if started else None,
             "expires_at": int(self.expires_at),
@@ -204,18 +244,30 @@ class OpenAIBatch(Batch):
         code, message = _NEVER_RAN[ending]
         self._write("error", index, None, {"code": code, "message": message})
 
-    def _respond(self, index: int, status: int, body: JSON, kind: str | None = None) -> None:
-        response = {"status_code": status, "request_id": self._unique(index), "body": body}
-        name = "output" if status < HTTPStatus.MULTIPLE_CHOICES else "error"
-        self._write(name, index, response, None, kind)
+    def _respond(self, index: int, status: int, body: JSON) -> None:
+        self._write("error", index, self._response(index, status, body), None)
+
+    def _response(self, index: int, status: int, body: JSON) -> JSON:
+        return {"status_code": status, "request_id": self._unique(index), "body": body}
 
     def _write(
         self, name: str, index: int, response: Any, error: Any, kind: str | None = None
     ) -> None:
         self._counts["completed" if name == "output" else "failed"] += 1
+        self._line(name, index, self.requests.custom_ids[index], response, error, kind)
+
+    def _line(
+        self,
+        name: str,
+        index: int,
+        custom_id: str,
+        response: Any,
+        error: Any = None,
+        kind: str | None = None,
+    ) -> None:
         line = {
             "id": f"batch_req_{self._unique(index)}",
-            "custom_id": self.requests.custom_ids[index],
+            "custom_id": custom_id,
             "response": response,
             "error": error,
         }

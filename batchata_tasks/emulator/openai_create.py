@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from batchata_tasks.emulator.calls import ApiError
 from batchata_tasks.emulator.openai_rules import ENDPOINTS
+from batchata_tasks.emulator.refusals import ApiError
 from batchata_tasks.emulator.schemas import as_object
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from batchata_tasks.emulator.calls import ApiError, Call, Json, route
+from batchata_tasks.emulator.calls import Call, Json, route
 from batchata_tasks.emulator.clock import DAY
 from batchata_tasks.emulator.openai_create import expiry_seconds
 from batchata_tasks.emulator.openai_input import Part, multipart
 from batchata_tasks.emulator.pages import openai_page
+from batchata_tasks.emulator.refusals import ApiError
 from batchata_tasks.emulator.spool import extract
 from batchata_tasks.emulator.state import StoredFile, new_id
 from batchata_tasks.emulator.wire import Download
@@ -56,10 +57,18 @@ class Files:
     def find(self, file_id: str, account: str) -> StoredFile | None:
         """Return a file that the account has and that has not expired."""
         file = self._by_id.get(file_id)
-        if file is None or file.account != account or file.deleted:
+        if file is None or file.account != account:
             return None
-        expired = file.expires_at is not None and file.expires_at <= self._shared.clock.now()
-        return None if expired else file
+        return file if file.available(self._shared.clock.now()) else None
+
+    def stored(self) -> list[StoredFile]:
+        """Return the files of all accounts that are still there, oldest first."""
+        now = self._shared.clock.now()
+        return [file for file in self._by_id.values() if file.available(now)]
+
+    def remove(self, file_id: str) -> None:
+        """Delete a file, whoever has it."""
+        self._by_id[file_id].deleted = True
 
     def add(self, file: StoredFile) -> StoredFile:
         """Store a file."""

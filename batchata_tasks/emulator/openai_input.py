@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import orjson
 
 from batchata_tasks.emulator.batches import Requests
-from batchata_tasks.emulator.calls import ApiError
 from batchata_tasks.emulator.openai_rules import NOT_JSON, LineError, check_line
+from batchata_tasks.emulator.refusals import ApiError
 from batchata_tasks.emulator.spool import lines
 
 if TYPE_CHECKING:
+    from batchata_tasks.emulator.faults import Faults
     from batchata_tasks.emulator.spool import Sealed
 
 _BOUNDARY = re.compile(r'boundary="?([^";]+)"?')
@@ -66,12 +67,12 @@ class Validated:
     model: str | None = None
 
 
-async def validate(content: Sealed, endpoint: str, most: int) -> Validated:
+async def validate(content: Sealed, endpoint: str, most: int, faults: Faults) -> Validated:
     """Check an input file line by line, as OpenAI does after a batch was created."""
     found = Validated(Requests(content=content), [])
     seen: set[str] = set()
     for number, (start, end) in enumerate(lines(content, 0, len(content)), start=1):
-        problem = _read_line(content[start:end], (start, end), endpoint, seen, found)
+        problem = _read_line(content[start:end], (start, end), endpoint, seen, found, faults)
         if problem is not None and len(found.errors) < _MOST_ERRORS:
             found.errors.append((problem, number))
         if number % _STEP == 0:
@@ -86,7 +87,12 @@ async def validate(content: Sealed, endpoint: str, most: int) -> Validated:
 
 
 def _read_line(
-    raw: bytes, bounds: tuple[int, int], endpoint: str, seen: set[str], found: Validated
+    raw: bytes,
+    bounds: tuple[int, int],
+    endpoint: str,
+    seen: set[str],
+    found: Validated,
+    faults: Faults,
 ) -> LineError | None:
     try:
         line = orjson.loads(raw)
@@ -95,6 +101,10 @@ def _read_line(
     problem = check_line(line, endpoint, seen, found.model)
     if problem is not None:
         return problem
+    rule = faults.for_line("openai", line["body"])
+    if rule is not None:
+        message = rule.message or "The request of this line is not acceptable."
+        return LineError(rule.error_code or "invalid_request", message, "body.messages")
     custom_id: str = line["custom_id"]
     seen.add(custom_id)
     found.model = line["body"]["model"]

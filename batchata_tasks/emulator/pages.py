@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from batchata_tasks.emulator.calls import ApiError
+from batchata_tasks.emulator.refusals import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a provider takes in one call. Sizes are read strictly: a megabyte is 10^6 bytes."""
+    """What a provider takes in. Sizes are read strictly: a megabyte is 10^6 bytes."""
 
     anthropic_requests: int = 100_000
     anthropic_bytes: int = 256_000_000
@@ -32,6 +32,10 @@ class Limits:
     openai_requests: int = 50_000
     openai_batch_bytes: int = 200_000_000
     openai_file_bytes: int = 512_000_000
+    anthropic_queued_requests: int = 0
+    """How many requests of an account may be unfinished at a time; 0 for any number."""
+    openai_enqueued_tokens: int = 0
+    """How many prompt tokens an account may have in batches of a model; 0 for any number."""
 
     def changed(self, given: JSON) -> Limits:
         """Return the limits with some changed; `ValueError` names one that does not exist."""
@@ -54,6 +58,12 @@ class StoredFile:
     expires_at: float | None
     content: Sealed
     deleted: bool = False
+    foreign: bool = False
+    """It belongs to another program's batch."""
+
+    def available(self, now: float) -> bool:
+        """Whether it was neither deleted nor has expired."""
+        return not self.deleted and (self.expires_at is None or self.expires_at > now)
 
 
 @dataclass(slots=True)
@@ -97,7 +107,24 @@ class Shelf(Generic[AnyBatch]):
         batch = self._by_id.get(batch_id)
         if batch is None or batch.account != account or batch.deleted:
             return None
-        return batch if batch.created_at <= self._clock.now() else None
+        return batch if batch.appeared(self._clock.now()) else None
+
+    def get(self, batch_id: str) -> AnyBatch | None:
+        """Return any batch ever stored."""
+        return self._by_id.get(batch_id)
+
+    def unfinished(self, account: str) -> list[AnyBatch]:
+        """Return the account's batches that were not seen to have ended, oldest first."""
+        now = self._clock.now()
+        found = [
+            batch
+            for batch in self._by_id.values()
+            if batch.account == account
+            and batch.ended_at is None
+            and not batch.deleted
+            and batch.appeared(now)
+        ]
+        return sorted(found, key=lambda batch: batch.created_at)
 
     def listed(self, account: str) -> list[AnyBatch]:
         """Return the account's batches that lists show by now, newest first."""
@@ -107,7 +134,8 @@ class Shelf(Generic[AnyBatch]):
             for batch in self._by_id.values()
             if batch.account == account
             and not batch.deleted
-            and max(batch.listed_at, batch.created_at) <= now
+            and batch.appeared(now)
+            and batch.listed_at <= now
         ]
         # Of two that were created at the same moment, the one that was sent last comes first.
         return sorted(shown, key=lambda batch: batch.created_at)[::-1]
@@ -123,6 +151,8 @@ class Shared:
     limits: Limits = field(default_factory=Limits)
     creates: list[Created] = field(default_factory=list[Created])
     direct: dict[str, Direct] = field(default_factory=dict[str, Direct])
+    revoked: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    """The provider and the account of each key that is not valid any more."""
 
     def bill_direct(self, provider: str, used: tuple[int, int]) -> None:
         """Note what a call outside of batches cost."""

@@ -1,0 +1,79 @@
+"""Every kind of fault: where it strikes, and what it does there.
+
+A kind's scope says what its rules are asked about:
+
+- `call`: HTTP calls, on the routes that the kind names unless the rule names one. The first rule
+  that strikes a call wins.
+- `batch`: batches at their creation. All rules that strike a batch apply to it, also when its
+  create call meets a fault of its own.
+- `line`: lines of an OpenAI input file, when the batch over it is validated.
+- `request`: requests inside a batch, when they run. The first rule that strikes wins.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+Scope: TypeAlias = Literal["call", "batch", "line", "request"]
+
+_CREATE = ("create",)
+_PAID = ("create", "messages")
+_SENDING = ("create", "upload")
+_DOWNLOADS = ("results", "content")
+_ANY: tuple[str, ...] = ()
+
+
+class Kind(NamedTuple):
+    """A kind of fault."""
+
+    scope: Scope
+    does: str
+    routes: tuple[str, ...] = _ANY
+    """The routes that it meets when the rule names none; empty for all."""
+
+
+KINDS: dict[str, Kind] = {
+    "http_429": Kind("call", "A rate limit; `retry_after` adds the header."),
+    "spend_cap": Kind("call", "A 429 that waiting does not cure, without retry-after.", _PAID),
+    "hard_limit": Kind("call", "The 400 of a spend limit that the customer has set.", _PAID),
+    "http_error": Kind("call", "Any `status`, as JSON or (`html`) as a page."),
+    "html_413": Kind("call", "The page of a proxy that found the body too large.", _SENDING),
+    "http_500_before": Kind("call", "A 500; nothing was accepted.", _CREATE),
+    "http_500_after": Kind("call", "A 500 to a call that did its work.", _CREATE),
+    "drop_before": Kind("call", "No answer; nothing was accepted.", _CREATE),
+    "drop_after": Kind("call", "No answer to a call that did its work.", _CREATE),
+    "accept_delay": Kind("call", "No answer; the batch comes to be `seconds` later.", _CREATE),
+    "list_lag": Kind("call", "Lists leave the new batch out for `seconds`.", _CREATE),
+    "token_limit": Kind("call", "The batch fails for OpenAI's enqueued tokens.", _CREATE),
+    "slow": Kind("call", "The call is answered `seconds` later."),
+    "not_found": Kind("call", "A 404 for what exists.", ("get",)),
+    "cut_download": Kind("call", "A download ends after `after_bytes`.", _DOWNLOADS),
+    "batch_expires": Kind("batch", "It expires at its end; `share` of its requests ran.", _CREATE),
+    "batch_cancelled": Kind(
+        "batch", "Somebody else cancels it at its end; `share` of its requests ran.", _CREATE
+    ),
+    "never_ends": Kind(
+        "batch", "It stops after `share` of its requests and never ends unless cancelled.", _CREATE
+    ),
+    "late_files": Kind(
+        "batch",
+        "OpenAI names its files `seconds` after it ended, or after `reads` further reads of it.",
+        _CREATE,
+    ),
+    "request_invalid_line": Kind("line", "The line fails the validation of its whole batch."),
+    "request_error": Kind("request", "An error of the provider."),
+    "request_invalid": Kind("request", "An error of the request."),
+    "request_expired": Kind("request", "It never ran: its time was over."),
+    "request_refusal": Kind("request", "The model refuses; that is billed."),
+    "request_truncated": Kind("request", "The answer stops at its cap."),
+    "request_invalid_answer": Kind("request", "The answer is not what its schema asks for."),
+    "request_separators": Kind("request", "The answer holds raw U+2028, U+2029 and U+0085."),
+    "request_missing": Kind("request", "No line, though the counts say that it succeeded."),
+    "request_duplicated": Kind("request", "The same line twice."),
+    "request_error_first": Kind("request", "Two lines: an error, then the answer."),
+    "request_error_last": Kind("request", "Two lines: the answer, then an error."),
+    "request_unknown_id": Kind("request", "A further line, of a request that nobody sent."),
+    "request_unknown_type": Kind("request", "A line that says neither success nor failure."),
+    "request_broken_line": Kind("request", "A line that is not JSON."),
+}
+"""Every kind of fault."""
