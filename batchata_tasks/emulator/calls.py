@@ -146,6 +146,8 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
 
     async def respond(request: Request) -> Response:
         call = Call(request, request.app.state.shared, account="")
+        # A reset starts new books: what began before it is no entry in them.
+        creates = call.shared.creates
         try:
             response = await _answer(call, name, style, handler)
             await call.drain()
@@ -154,7 +156,7 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
         if name == "create":
             status = None if isinstance(response, HangUp) else response.status_code
             seen = Created(style.provider, call.now, call.batch_id, call.size, status)
-            call.shared.creates.append(seen)
+            creates.append(seen)
         if not isinstance(response, ProxyPage):
             response.headers.update(style.headers(response))
         return response
@@ -185,14 +187,20 @@ async def _answer(call: Call, name: str, style: Style, handler: Handler) -> Resp
 
 
 async def _misbehave(call: Call, rule: Rule, provider: str, handler: Handler) -> Response:
+    creates = call.shared.creates
     if rule.kind == "slow":
         await asyncio.sleep(rule.seconds)
+        if creates is not call.shared.creates:
+            # The emulator was reset meanwhile: this call belongs to a test that is over.
+            return HangUp()
     elif rule.kind == "drop_before":
         await call.drain()
         return HangUp()
     elif rule.kind in _REFUSED:
         return refuse(rule, provider)
     response = await handler(call)
+    if rule.kind == "slow_after":
+        await asyncio.sleep(rule.seconds)
     if rule.kind == "http_500_after":
         return refuse(rule, provider)
     if rule.kind in ("drop_after", "accept_delay"):

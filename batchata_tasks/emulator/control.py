@@ -89,7 +89,7 @@ class Control:
         shared = self._shared
         shared.clock, shared.faults, shared.limits = Clock(), Faults(), Limits()
         shared.pace = self._initial
-        shared.creates.clear()
+        shared.creates = []
         shared.direct.clear()
         shared.revoked.clear()
         self._anthropic.reset()

@@ -45,7 +45,9 @@ KINDS: dict[str, Kind] = {
     "accept_delay": Kind("call", "No answer; the batch comes to be `seconds` later.", _CREATE),
     "list_lag": Kind("call", "Lists leave the new batch out for `seconds`.", _CREATE),
     "token_limit": Kind("call", "The batch fails for OpenAI's enqueued tokens.", _CREATE),
-    "slow": Kind("call", "The call is answered `seconds` later."),
+    "slow": Kind("call", "The call is taken in only after `seconds`, then answered."),
+    # Who gives up on the former cannot tell what came of it; the latter did its work for certain.
+    "slow_after": Kind("call", "The call does its work and is answered `seconds` later."),
     "not_found": Kind("call", "A 404 for what exists.", ("get",)),
     "cut_download": Kind("call", "A download ends after `after_bytes`.", _DOWNLOADS),
     "batch_expires": Kind("batch", "It expires at its end; `share` of its requests ran.", _CREATE),
