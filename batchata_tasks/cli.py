@@ -91,7 +91,7 @@ def run(
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
     Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
-    limit, 1 an error stopped it, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
+    limit, 5 stopped by the time limit, 1 an error stopped it, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
     """
     with _boundary():
         receipt = run_spec(_load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed)
@@ -186,11 +186,7 @@ def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson
     from batchata_tasks.preview import preview
 
     with _boundary():
-        found = preview(_load(spec, overrides, limit))
-        if as_json:
-            sys.stdout.write(json.dumps(found.to_json()) + "\n")
-        else:
-            print_pairs(found.lines())
+        _print(preview(_load(spec, overrides, limit)), as_json=as_json)
 
 
 @app.command(epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`")
@@ -229,6 +225,44 @@ def show(
         else:
             _out.print(rows_table(loaded, found) if found or not failed else "No row failed.")
             _out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")
+def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
+    """Cancel the open batches of a spec and land what ran; what ran is paid for."""
+    from batchata_tasks.cancel import cancel as cancel_spec
+    from batchata_tasks.progress import for_console
+
+    with _boundary(), for_console(_err) as progress:
+        found = cancel_spec(_load(spec, overrides, None), progress=progress)
+    _print(found, as_json=as_json)
+
+
+@app.command(epilog="Example: `batchata reconcile` or `batchata reconcile --resend ckrdy5qavoutw5za5pyg`")
+def reconcile(
+    adopt: Annotated[list[str] | None, typer.Option(help="This chunk is that batch.", metavar="CHUNK=BATCH")] = None,
+    resend: Annotated[list[str] | None, typer.Option(help="This held chunk never was accepted: free its rows.", metavar="CHUNK")] = None,
+    hold: Annotated[list[str] | None, typer.Option(help="Nobody can look for this chunk (its key is gone).", metavar="CHUNK")] = None,
+    cancel_batches: Annotated[list[str] | None, typer.Option("--cancel", help="Cancel a batch that nobody owns.", metavar="BATCH")] = None,
+    days: Annotated[float, typer.Option(help="How far back to list batches.", min=0)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the providers' batches with the ledger: adopt ours, report what nobody owns, settle doubt."""
+    from batchata_tasks.progress import for_console
+    from batchata_tasks.reconcile import reconcile as reconcile_all
+    from batchata_tasks.reconcile_report import Request, pairs_of
+
+    with _boundary(), for_console(_err) as progress:
+        request = Request(pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ()))
+        found = reconcile_all(request, days, progress=progress)
+    _print(found, as_json=as_json)
+
+
+def _print(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+    else:
+        print_pairs(found.lines())
 
 
 @app.command(epilog="Example: `batchata emulator --port 8089`, then set the variables that it prints.")

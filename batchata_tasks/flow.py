@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -11,15 +10,19 @@ from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads 
 from prefect.states import Completed, Failed
 
 from batchata_tasks import pipeline
+from batchata_tasks.artifacts import markdown, slug
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.plan import Options
 from batchata_tasks.progress import Lines, listener
-from batchata_tasks.receipt import COST_LIMIT_REACHED, SOME_ROWS_FAILED, Receipt
+from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
 from batchata_tasks.session import refresh_mark
 from batchata_tasks.spec import EnrichmentSpec, load_spec, parse_spec
 from batchata_tasks.tasks import STEPS
 
-_STATE_NAMES = {SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached"}
+_STATE_NAMES = {
+    SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached", TIME_LIMIT_REACHED: "TimeLimitReached",
+    CANCELLED: "BatchesCancelled",
+}
 
 
 def _flow_run_name() -> str:
@@ -50,7 +53,8 @@ def enrich(
     logger = get_run_logger()
     progress = listener() or Lines(logger.info)
     receipt = pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress)
-    create_markdown_artifact(markdown=_markdown(receipt), key=_slug(f"receipt-{receipt.name}"), description="What the run did and cost.")
+    what = "What the run did and cost."
+    create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
     return _state(receipt)
 
 
@@ -67,12 +71,3 @@ def _state(receipt: Receipt) -> State[dict[str, Any]]:
         return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)
     name = _STATE_NAMES.get(receipt.result)
     return Completed(name=name, message=message, data=data) if name else Completed(message=message, data=data)
-
-
-def _markdown(receipt: Receipt) -> str:
-    rows = "\n".join(f"| {what} | {value.replace('|', chr(92) + '|')} |" for what, value in receipt.lines())
-    return f"# {receipt.name}\n\n| | |\n|---|---|\n{rows}\n"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -53,7 +53,8 @@ def _land_answers(session: Session, chunk: Chunk, look: BatchLook | None, paths:
     with session.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
         manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
         answers = chain.from_iterable(session.provider.answers(path) for path in paths)
-        absent, otherwise = _unanswered(look) if look is not None else (_rejected(manifest), not_sent(""))
+        lines = sum(lines_with(path, chunk.id) for path in paths)
+        absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
         return _land(session, chunk, manifest, answers, absent, otherwise)
 
 
@@ -113,8 +114,13 @@ def _rejected(manifest: pa.Table) -> dict[int, Answer]:
     return {i: not_sent(error) for i, error in enumerate(manifest["_error"].to_pylist())}
 
 
-def _unanswered(look: BatchLook) -> tuple[dict[int, Answer], Answer]:
-    """Say how requests without a result line ended, by what the batch says of itself."""
+def _unanswered(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]:
+    """Say how requests without a result line ended, by what the batch says of itself.
+
+    Where a batch was stopped, and there are lines for as many as it says have run, the rest never ran.
+    """
+    if look.stopped is not None and lines >= (look.done or 0) and not look.gone:
+        return {}, Answer("", look.stopped, error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"))
     if look.error is None:
         text = f"the provider returned no line for it (batch {look.status})"
         return {}, Answer("", Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False)

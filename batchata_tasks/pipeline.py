@@ -134,7 +134,7 @@ def enrich(
     """
     steps, settings = steps or Steps(), settings or Settings()
     ready = make_ready(spec, settings)
-    with open_site(spec, settings, progress) as site:
+    with open_site(spec.output, settings, progress) as site:
         while (old := dead_run(site, ready)) is not None:
             with active(old):
                 _land_dead_run(old, steps)
@@ -158,10 +158,10 @@ def _work(session: Session, steps: Steps) -> bool:
 
 def _land_dead_run(old: Session, steps: Steps) -> None:
     """Bring home what a run of another spec left at the provider; what it never sent is dropped."""
-    old.say("an earlier run with another spec died with batches open: landing them first.")
+    old.say("an earlier run with another spec left batches open: landing them first.")
     bring_home(old, steps, old.ledger.chunks(old.run_id, UNFINISHED))
     discard_uploads(old)
-    old.ledger.close_run(old.lease, old.run_id, "abandoned")
+    old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
     old.folder.drop_run_folder(old.run_id)
 
 

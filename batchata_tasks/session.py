@@ -197,14 +197,14 @@ def active(session: Session) -> Generator[Session, None, None]:
 
 
 @contextmanager
-def open_site(spec: EnrichmentSpec, settings: Settings, progress: Progress | None = None) -> Generator[Site, None, None]:
+def open_site(output: str, settings: Settings, progress: Progress | None = None) -> Generator[Site, None, None]:
     """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
 
     Raises:
         LedgerError: another ledger owns the dataset.
         LeaseError: another run holds it.
     """
-    folder = DatasetFolder(spec.output)
+    folder = DatasetFolder(output)
     folder.create()
     ledger = Ledger(settings.ledger_url)
     try:
@@ -315,7 +315,7 @@ def dead_run(site: Site, ready: Ready) -> Session | None:
     dead = site.ledger.open_run(site.lease.dataset_id)
     if dead is None or dead.state != "open" or _may_go_on(site, dead, ready):
         return None
-    return _restored(site, dead)
+    return restored(site, dead)
 
 
 def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
@@ -324,7 +324,8 @@ def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
     return same and has_plan(site.folder.run_folder(dead.id))
 
 
-def _restored(site: Site, run: Row[Any]) -> Session:
+def restored(site: Site, run: Row[Any]) -> Session:
+    """Return a session that brings home what a run sent, under its own spec and response model; it sends nothing."""
     stored = json.loads(run.spec)
     spec = parse_spec(stored["spec"], "the ledger's copy of the spec")
     schema = ResponseSchema.from_json_schema(stored["schema"], "response_model") if stored["schema"] else None

@@ -46,6 +46,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, their names durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 @contextmanager
 def durable(path: Path, aside_in: Path | None = None) -> Generator[BinaryIO, None, None]:
     """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
@@ -106,7 +114,7 @@ class DatasetFolder:
         self.check()
         with storage_errors("output"):
             for folder in (self.data, self.intents, self.commits, self.requests, self.responses, self.runs):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run's plan."""

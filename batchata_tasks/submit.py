@@ -32,8 +32,8 @@ CLOCK_SKEW = 300.0  # seconds by which clocks of one provider may differ
 _LONGEST_WAIT = 300.0
 
 
-class Desk(Protocol):
-    """What submitting needs of a run."""
+class Lookout(Protocol):
+    """What looking for a batch needs."""
 
     @property
     def ledger(self) -> Ledger:
@@ -42,12 +42,7 @@ class Desk(Protocol):
 
     @property
     def lease(self) -> Lease:
-        """The right to send."""
-        ...
-
-    @property
-    def folder(self) -> DatasetFolder:
-        """The dataset's folder."""
+        """The right to write for the dataset."""
         ...
 
     @property
@@ -60,12 +55,25 @@ class Desk(Protocol):
         """How long to wait for what."""
         ...
 
-    def must_hold(self) -> None:
-        """Raise LeaseError unless this process is sure to hold the dataset at this moment."""
-        ...
-
     def sleep(self, seconds: float) -> None:
         """Wait; raises when the run is to stop at once."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Tell people what goes on."""
+        ...
+
+
+class Desk(Lookout, Protocol):
+    """What submitting needs of a run."""
+
+    @property
+    def folder(self) -> DatasetFolder:
+        """The dataset's folder."""
+        ...
+
+    def must_hold(self) -> None:
+        """Raise LeaseError unless this process is sure to hold the dataset at this moment."""
         ...
 
     def stop_reason(self) -> str | None:
@@ -74,10 +82,6 @@ class Desk(Protocol):
 
     def seconds_left(self) -> float:
         """Return the time until `stop_reason` may change by itself; infinite where nothing is set."""
-        ...
-
-    def say(self, text: str) -> None:
-        """Tell people what goes on."""
         ...
 
 
@@ -112,7 +116,7 @@ def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str | None:
             desk.say(f"{error} Waiting for one of the account's {len(others)} open batches to end.")
             wait_for_one(desk, others, longest=_LONGEST_WAIT)  # it may be a limit of calls, too
         else:
-            return _record(desk, chunk, look)
+            return record(desk, chunk, look)
 
 
 def wait_for_one(desk: Desk, batch_ids: set[str], model: str | None = None, longest: float = math.inf) -> None:
@@ -131,10 +135,11 @@ def adopt(desk: Desk, chunk: Chunk) -> str | None:
     if (found := _resolve(desk, chunk)) is None:
         return None
     desk.say(f"batch {found.batch_id} was accepted after all: adopted.")
-    return _record(desk, chunk, found)
+    return record(desk, chunk, found)
 
 
-def _record(desk: Desk, chunk: Chunk, look: BatchLook) -> str:
+def record(desk: Lookout, chunk: Chunk, look: BatchLook) -> str:
+    """Write the batch that a chunk is; return its id."""
     account = desk.provider.account(desk.ledger.id)
     desk.ledger.record_batch(desk.lease, chunk, look.batch_id, account, look.status)
     return look.batch_id
@@ -182,20 +187,11 @@ def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
         HeldError: a candidate is gone that nobody had judged yet.
     """
     intent = desk.ledger.intent(chunk.id)
-    if intent.account != desk.provider.account(desk.ledger.id):
-        message = (
-            f"{chunk.provider}: a batch was sent under another API key, and its fate is not known; "
-            "set that key again, since only its account can tell whether the batch was accepted "
-            "(where it is revoked: `batchata reconcile --hold`, then `--adopt` or `--resend`)."
-        )
-        raise CredentialsError(message)
-    since = intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else 0.0
     proof_from = intent.sent_at / 1e6 + desk.settings.unclear_grace
     wait, strangers, seen = 1.0, set[str](), dict[str, float]()
     while True:
         listed_at = time.time()
-        found = riding_out(desk, lambda: _found(desk, intent, since, seen, strangers))
-        if found is not None:
+        if (found := look_for(desk, intent, seen, strangers)) is not None:
             return found
         unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in strangers}
         _refuse_vanished(desk, unjudged, listed_at)
@@ -205,7 +201,29 @@ def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
         wait = min(wait * 1.5, desk.provider.poll_seconds[1])
 
 
-def _refuse_vanished(desk: Desk, unjudged: dict[str, float], now: float) -> None:
+def look_for(desk: Lookout, intent: Intent, seen: dict[str, float] | None = None, strangers: set[str] | None = None) -> BatchLook | None:
+    """Look once for the batch of a create of unknown fate; None where no batch is proven to be it (yet).
+
+    `seen` notes when each candidate was listed last, `strangers` those proven to be somebody else's.
+
+    Raises:
+        CredentialsError: it was sent under another key.
+        HeldError: a candidate has ended, and its results cannot tell whose it is.
+    """
+    if intent.account != desk.provider.account(desk.ledger.id):
+        message = (
+            f"{desk.provider.name}: a batch was sent under another API key, and its fate is not known; "
+            "set that key again, since only its account can tell whether the batch was accepted "
+            "(where it is revoked: `batchata reconcile --hold`, then `--adopt` or `--resend`)."
+        )
+        raise CredentialsError(message)
+    since = intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else 0.0
+    seen = {} if seen is None else seen
+    strangers = set() if strangers is None else strangers
+    return riding_out(desk, lambda: _found(desk, intent, since, seen, strangers))
+
+
+def _refuse_vanished(desk: Lookout, unjudged: dict[str, float], now: float) -> None:
     """Give up on candidates that lists left out for as long as it takes to prove an absence."""
     for batch_id, at in unjudged.items():
         if now - at > desk.settings.unclear_grace:
@@ -216,11 +234,7 @@ def _refuse_vanished(desk: Desk, unjudged: dict[str, float], now: float) -> None
             raise HeldError(message)
 
 
-def _found(desk: Desk, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
-    """Return the chunk's own batch, if some candidate is proven to be it.
-
-    `seen` notes when each candidate was listed last, `strangers` those proven to be somebody else's.
-    """
+def _found(desk: Lookout, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
     sized = (look for look in desk.provider.recent(since) if look.requests in (None, intent.requests))
     looks = [look for look in sized if look.batch_id not in strangers]
     known = desk.ledger.known_batches(look.batch_id for look in looks)
@@ -241,7 +255,7 @@ def _found(desk: Desk, intent: Intent, since: float, seen: dict[str, float], str
     return None
 
 
-def riding_out(desk: Desk, call: Callable[[], T], times: int = 1) -> T:
+def riding_out(desk: Lookout, call: Callable[[], T], times: int = 1) -> T:
     """Call until it goes through; TransientErrors are ridden out for `times` the set patience."""
     deadline = time.monotonic() + desk.settings.patience * times
     wait = 0.5

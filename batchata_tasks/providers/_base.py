@@ -57,7 +57,8 @@ class BatchLook:
     `bad_lines` names, by the number of the line from 1, requests that a failed validation refused;
     `error` is why a batch as a whole was refused. `no_room` means that it was, since the account's
     queue was full: nothing ran, and the same requests may be sent again later. `gone` means that
-    its results are so old that the provider need not keep them any more.
+    its results are so old that the provider need not keep them any more;
+    `stopped` how requests ended that a batch had not run when it was stopped.
     """
 
     batch_id: str
@@ -73,6 +74,7 @@ class BatchLook:
     no_room: bool = False
     gone: bool = False
     model: str | None = None
+    stopped: Outcome | None = None
 
 
 class Provider(ABC):

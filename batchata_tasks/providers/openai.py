@@ -36,6 +36,7 @@ _PAGE = 100
 _FILES_PAGE = 1000
 _KEPT = 30 * 86400.0  # seconds for which output files are kept
 _FAILED = "the provider gave no reason"
+_STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _NO_ROOM = "token_limit_exceeded"
 _TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
 _BAD_REQUEST, _TOO_MANY = 400, 429
@@ -183,6 +184,7 @@ def _look(batch: Batch) -> BatchLook:
         no_room=batch.status == "failed" and any(e.code == _NO_ROOM for e in errors),
         gone=(batch.completed_at or batch.expired_at or batch.cancelled_at or time.time()) + _KEPT < time.time(),
         model=batch.model,
+        stopped=_STOPPED.get(batch.status),
         bad_lines={e.line: f"{e.code}: {e.message}" for e in errors if e.line},
     )
 

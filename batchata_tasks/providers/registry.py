@@ -14,6 +14,7 @@ _MODELS = {
     "anthropic": re.compile(r"^claude-"),
     "openai": re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"),
 }
+PROVIDERS = tuple(_MODELS)
 
 
 def provider_type(name: str) -> type[Provider]:

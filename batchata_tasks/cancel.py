@@ -1,0 +1,100 @@
+"""Cancelling: stop the open run of a spec, cancel its batches, land what ran.
+
+What a batch did before it was cancelled is paid for, so it is landed; the rest is as if it had not
+been sent. A run that works elsewhere at this moment is asked to do this itself.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.errors import LeaseError, SpecError
+from batchata_tasks.lanes import bring_home
+from batchata_tasks.ledger import UNFINISHED, Ledger
+from batchata_tasks.pipeline import Steps
+from batchata_tasks.pricing import usd
+from batchata_tasks.progress import silent
+from batchata_tasks.receipt import finish
+from batchata_tasks.session import CANCEL, active, open_site, owned_dataset, restored
+from batchata_tasks.settings import Settings
+from batchata_tasks.storage import DatasetFolder
+
+if TYPE_CHECKING:
+    from batchata_tasks.progress import Progress
+    from batchata_tasks.session import Site
+    from batchata_tasks.spec import EnrichmentSpec
+
+_LOOK = 1.0  # seconds between two looks at a run that works elsewhere
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """What became of a run that was to be cancelled; without one, there was none. Money is exact decimal text."""
+
+    name: str
+    run_id: str | None = None
+    result: str | None = None
+    outcomes: dict[str, int] | None = None
+    settled_usd: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return it for people, as (what, value)."""
+        if self.run_id is None:
+            return [(self.name, "no run is open: nothing to cancel")]
+        landed = ", ".join(f"{count:,} {name}" for name, count in (self.outcomes or {}).items()) or "nothing was sent"
+        return [("Run", f"{self.name} {self.run_id}"), ("Result", self.result or ""), ("Landed", landed), ("Cost", f"${self.settled_usd}")]
+
+
+def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Progress | None = None) -> Cancelled:
+    """Stop the open run of a spec's dataset, and wait until its batches have ended and landed.
+
+    Raises:
+        SpecError: there is no dataset.
+        BatchataError: something stopped it half-way; called again, it carries on.
+    """
+    settings, progress = settings or Settings(), progress or silent()
+    folder = DatasetFolder(spec.output)
+    if folder.owner() is None:
+        message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel."
+        raise SpecError(message)
+    ledger = Ledger(settings.ledger_url)
+    try:
+        run = ledger.open_run(owned_dataset(folder, ledger))
+        if run is None:
+            return Cancelled(spec.name)
+        ledger.request_stop(run.id, CANCEL)
+        _see_to_it(spec.output, run.id, ledger, settings, progress)
+        outcomes = {name: tally.rows for name, tally in sorted(ledger.outcomes(run.id).items())}
+        return Cancelled(run.name, run.id, ledger.run(run.id).result, outcomes, f"{usd(ledger.money(run.id)[0]):f}")
+    finally:
+        ledger.close()
+
+
+def _see_to_it(output: str, run_id: str, ledger: Ledger, settings: Settings, progress: Progress) -> None:
+    """End a run here, unless the process that works on it does, or dies meanwhile."""
+    told = False
+    while ledger.run(run_id).state != "closed":
+        try:
+            with open_site(output, settings, progress) as site:
+                _end(site, run_id)
+        except LeaseError as error:
+            if not told:
+                progress.note(f"{error} It is asked to cancel its batches and to land what ran.")
+                told = True
+            time.sleep(_LOOK)
+
+
+def _end(site: Site, run_id: str) -> None:
+    run = site.ledger.run(run_id)
+    if run.state == "closed":
+        return
+    session = restored(site, run)
+    with active(session):
+        bring_home(session, Steps(), site.ledger.chunks(run_id, UNFINISHED))
+        finish(session, stopped_by_limit=False)

@@ -1,0 +1,182 @@
+"""Reconciling: the providers' batches against the ledger.
+
+What is ours and was never confirmed is adopted; what nobody in the ledger owns is reported, with its
+size and age, and cancelled where somebody asks for it; creates that nobody can judge any more are
+settled by a person: adopted as a batch that the person names, or freed to be sent again.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchata_tasks.errors import CredentialsError, HeldError, LeaseError, SpecError, TerminalError
+from batchata_tasks.ledger import HELD, UNCLEAR, Ledger
+from batchata_tasks.progress import silent
+from batchata_tasks.providers import PROVIDERS, provider_type
+from batchata_tasks.reconcile_report import Doubt, Report, Request, Stray
+from batchata_tasks.settings import Settings
+from batchata_tasks.submit import look_for, record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from batchata_tasks.ledger import Chunk, Lease
+    from batchata_tasks.progress import Progress
+    from batchata_tasks.providers import BatchLook, Provider
+
+_DAY = 86400.0
+
+
+@dataclass
+class _Desk:
+    """What resolving doubt needs, for one dataset that is held for a moment."""
+
+    ledger: Ledger
+    lease: Lease
+    provider: Provider
+    settings: Settings
+    progress: Progress
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def say(self, text: str) -> None:
+        self.progress.note(text)
+
+
+def reconcile(
+    request: Request | None = None, days: float = 30, settings: Settings | None = None, progress: Progress | None = None
+) -> Report:
+    """Compare the providers' batches of the last `days` with the ledger; do what `request` asks.
+
+    Only providers whose key is in the environment are asked. Datasets that a run holds are left to it.
+
+    Raises:
+        SpecError: the request names a chunk or batch that it cannot be done to.
+        BatchataError: the provider or the ledger cannot be used.
+    """
+    settings, report = settings or Settings(), Report()
+    work = _Work(Ledger(settings.ledger_url), settings, progress or silent(), report)
+    try:
+        work.adopt_ours()
+        work.settle(request or Request())
+        work.report_strays(days)
+        work.cancel((request or Request()).cancel)
+        work.report_doubts()
+    finally:
+        work.ledger.close()
+    return report
+
+
+class _Work:
+    def __init__(self, ledger: Ledger, settings: Settings, progress: Progress, report: Report) -> None:
+        self.ledger, self._settings, self._progress, self._report = ledger, settings, progress, report
+        self._providers: dict[str, Provider] = {}
+        for name in PROVIDERS:
+            try:
+                self._providers[name] = provider_type(name)()
+            except CredentialsError as error:
+                report.notes.append(f"{name} was not asked: {error}")
+        self._notes: dict[str, str] = {}
+
+    def settle(self, request: Request) -> None:
+        """Do to chunks in doubt what a person decided."""
+        for chunk_id, batch_id in request.adopt.items():
+            chunk = self._in_doubt(chunk_id)
+            provider = self._provider(chunk)
+            look = provider.look(batch_id)
+            if provider.owns(look, chunk_id) is False:
+                message = f"--adopt {chunk_id}={batch_id}: that batch holds other requests; see the provider's console."
+                raise SpecError(message)
+            with self._desk(chunk) as desk:
+                if chunk.state == UNCLEAR:
+                    self.ledger.hold(desk.lease, chunk.id)
+                self._adopt(desk, chunk, look)
+        for chunk_id in request.hold:
+            with self._desk(self._in_doubt(chunk_id, UNCLEAR)) as desk:
+                self.ledger.hold(desk.lease, chunk_id)
+            self._report.held.append(chunk_id)
+        for chunk_id in request.resend:
+            with self._desk(self._in_doubt(chunk_id, HELD)) as desk:
+                self.ledger.drop_held(desk.lease, chunk_id)
+            self._report.freed.append(chunk_id)
+
+    def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
+        for chunk in self.ledger.chunks_in(states or (UNCLEAR, HELD)):
+            if chunk.id == chunk_id:
+                return chunk
+        what = "held" if states == (HELD,) else "in doubt"
+        message = f"{chunk_id} is no chunk that is {what} (any more); `batchata reconcile` lists those that are."
+        raise SpecError(message)
+
+    def _provider(self, chunk: Chunk) -> Provider:
+        if chunk.provider not in self._providers:
+            message = f"{chunk.id} was sent to {chunk.provider}, whose API key is not set; set it."
+            raise CredentialsError(message)
+        return self._providers[chunk.provider]
+
+    @contextmanager
+    def _desk(self, chunk: Chunk) -> Generator[_Desk, None, None]:
+        lease = self.ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
+        try:
+            yield _Desk(self.ledger, lease, self._provider(chunk), self._settings, self._progress)
+        finally:
+            self.ledger.release_lease(lease)
+
+    def adopt_ours(self) -> None:
+        """Look once for the batch of each chunk in doubt."""
+        for chunk in self.ledger.chunks_in((UNCLEAR, HELD)):
+            if chunk.provider not in self._providers:
+                continue
+            try:
+                with self._desk(chunk) as desk:
+                    found = look_for(desk, self.ledger.intent(chunk.id))
+                    if found is not None:
+                        self._adopt(desk, chunk, found)
+            except (LeaseError, HeldError, CredentialsError) as error:
+                self._notes[chunk.id] = str(error)
+
+    def _adopt(self, desk: _Desk, chunk: Chunk, look: BatchLook) -> None:
+        if self.ledger.chunk(chunk.id).state == HELD:
+            account = desk.provider.account(self.ledger.id)
+            self.ledger.adopt_held(desk.lease, chunk, look.batch_id, account, look.status)
+        else:
+            record(desk, chunk, look)
+        self._report.adopted[chunk.id] = look.batch_id
+
+    def report_strays(self, days: float) -> None:
+        """Report the batches that no chunk owns."""
+        now = time.time()
+        for name, provider in self._providers.items():
+            looks = list(provider.recent(now - days * _DAY))
+            known = self.ledger.known_batches(look.batch_id for look in looks)
+            self._report.known[name] = len(known)
+            for look in looks:
+                if look.batch_id not in known:
+                    age = max(now - look.created_at, 0.0)
+                    stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=look.token is not None)
+                    self._report.strays.append(stray)
+
+    def cancel(self, batch_ids: Iterable[str]) -> None:
+        """Cancel batches that nobody owns."""
+        owners = {stray.batch_id: stray.provider for stray in self._report.strays}
+        for batch_id in batch_ids:
+            if batch_id not in owners:
+                message = f"--cancel {batch_id}: no such batch that nobody owns; `batchata cancel SPEC` cancels those of a spec."
+                raise SpecError(message)
+            with suppress(TerminalError):  # it has ended meanwhile
+                self._providers[owners[batch_id]].cancel(batch_id)
+            self._report.cancelled.append(batch_id)
+
+    def report_doubts(self) -> None:
+        """Report what is still in doubt."""
+        now = time.time()
+        for chunk in self.ledger.chunks_in((UNCLEAR, HELD)):
+            sent = self.ledger.intent(chunk.id).sent_at / 1e6
+            url = self.ledger.dataset_url(chunk.dataset_id)
+            state = "held: decide with --adopt or --resend" if chunk.state == HELD else "the next run looks for it"
+            note = self._notes.get(chunk.id, "")
+            self._report.doubts.append(Doubt(chunk.id, state, url, chunk.provider, chunk.rows, max(now - sent, 0.0), note))

@@ -1,0 +1,176 @@
+"""`batchata reconcile` and `batchata cancel`: the provider's batches against the ledger."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.cancel import cancel
+from batchata_tasks.errors import SpecError, TransientError
+from batchata_tasks.ledger import HELD, SUBMITTED, UNCLEAR, Ledger
+from batchata_tasks.poll import look_once
+from batchata_tasks.reconcile import reconcile
+from batchata_tasks.reconcile_report import Request, pairs_of
+from batchata_tasks.settings import Settings
+from tests.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of six rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, rows=6)
+
+
+def leave_in_doubt(table: Table, monkeypatch: pytest.MonkeyPatch, fault: str = "drop_after") -> str:
+    """Leave a run dead with a create of unknown fate; return its chunk."""
+    control = table.emulator.control
+    control.faults(kind=fault, count=1)
+    for call in range(2, 12):  # the first list goes before the create
+        control.faults(kind="http_error", route="list", status=500, nth=call)
+    with monkeypatch.context() as hasty:
+        hasty.setenv("BATCHATA_PATIENCE", "0")
+        with pytest.raises(TransientError):
+            table.run()
+    control.clear_faults()
+    (chunk,) = in_state(UNCLEAR)
+    return chunk
+
+
+def in_state(*states: str) -> list[str]:
+    ledger = Ledger(Settings().ledger_url)
+    try:
+        return [chunk.id for chunk in ledger.chunks_in(states)]
+    finally:
+        ledger.close()
+
+
+def test_a_batch_that_was_never_confirmed_is_adopted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found in the provider's list and written to the ledger; the next run lands it and sends nothing."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    table.emulator.control.advance(5)
+    report = reconcile()
+    assert list(report.adopted) == [chunk]
+    assert in_state(SUBMITTED) == [chunk]
+    assert table.run().outcomes == {"succeeded": 6}
+    assert table.ledger()["requests_accepted"] == 6
+    table.check_answers()
+
+
+def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> None:
+    """Other programs' batches are listed with size and age, and left alone unless somebody names one."""
+    table.run()
+    table.emulator.control.progress("seconds", 3600)
+    table.emulator.control.foreign(table.provider, batches=2, requests=7)
+    report = reconcile()
+    assert report.known[table.provider] == 1
+    assert [stray.requests for stray in report.strays if stray.requests] in ([7, 7], [])
+    assert len(report.strays) == 2
+    assert not any(stray.ours for stray in report.strays)
+    named = report.strays[0].batch_id
+    assert reconcile(Request(cancel=(named,))).cancelled == [named]
+    with pytest.raises(SpecError, match="no such batch that nobody owns"):
+        reconcile(Request(cancel=(table.rows()[0]["_batch_id"],)))
+
+
+def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--hold keeps runs from waiting for it, --resend lets its rows be planned again; each row is sent once."""
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    with pytest.raises(SpecError, match="no chunk that is held"):
+        reconcile(Request(resend=(chunk,)))
+    assert reconcile(Request(hold=(chunk,))).held == [chunk]
+    assert in_state(HELD) == [chunk]
+    receipt = table.run()
+    assert (receipt.held_rows, receipt.exit_code, receipt.continued) == (6, 3, True)
+    assert any("batchata reconcile" in text for text in receipt.warnings)
+    assert table.run().plan["in_flight"] == 6
+    assert table.ledger()["requests_accepted"] == 0
+    assert reconcile(Request(resend=(chunk,))).freed == [chunk]
+    assert table.run().outcomes == {"succeeded": 6}
+    assert table.ledger()["requests_accepted"] == 6
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(table: Table, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+    """Another program's batch is refused; its own is landed by the next run, also when the run that sent it has ended."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    (foreign,) = table.emulator.control.foreign(table.provider, requests=6, ends="at_once")
+    with monkeypatch.context() as rotated:
+        rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key of the same account")
+        assert reconcile(Request(hold=(chunk,))).held == [chunk]
+        if ended:
+            assert table.run().held_rows == 6
+        (own,) = [line["id"] for line in table.ledger()["batches"]]
+        with pytest.raises(SpecError, match="holds other requests"):
+            reconcile(Request(adopt={chunk: foreign}))
+        assert reconcile(Request(adopt={chunk: own})).adopted == {chunk: own}
+        receipt = table.run()
+        assert (receipt.outcomes, receipt.plan["up_to_date"]) == (({}, 6) if ended else ({"succeeded": 6}, 0))
+    assert table.ledger()["requests_accepted"] == 6
+    table.check_answers()
+
+
+def test_requests_are_read_with_care() -> None:
+    """A pair without its batch is refused."""
+    assert pairs_of(["a=b"]) == {"a": "b"}
+    with pytest.raises(SpecError, match="CHUNK=BATCH"):
+        pairs_of(["a="])
+
+
+def start(table: Table, **changes: Any) -> tuple[threading.Thread, list[Any]]:
+    """Run a spec in a thread of its own; return the thread and what will hold its receipt."""
+    receipts: list[Any] = []
+    thread = threading.Thread(target=lambda: receipts.append(table.run(**changes)))
+    thread.start()
+    return thread, receipts
+
+
+def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
+    """It cancels its batches, lands what ran, sends nothing more, and says so."""
+    table.emulator.control.progress("reads", 10**6)
+    thread, receipts = start(table, items_per_batch=2, max_parallel_batches=2)
+    while len(in_state(SUBMITTED)) < 2:
+        time.sleep(0.02)
+    found = cancel(table.spec())
+    thread.join()
+    (receipt,) = receipts
+    assert (found.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
+    assert found.outcomes == receipt.outcomes == {"canceled": 4}
+    assert receipt.unsent_rows == 2
+    assert cancel(table.spec()).run_id is None
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ran is landed and paid for, the rest is canceled; the next run takes it."""
+    table.emulator.control.progress("reads", 5)
+    with monkeypatch.context() as dying:
+        looks = iter([look_once] * 3)
+
+        def look(*asked: Any) -> Any:
+            return next(looks, interrupt)(*asked)
+
+        dying.setattr("batchata_tasks.poll.look_once", look)
+        with pytest.raises(KeyboardInterrupt):
+            table.run()
+    found = cancel(table.spec())
+    assert found.result == "cancelled"
+    assert found.outcomes is not None
+    assert sum(found.outcomes.values()) == 6
+    assert 0 < found.outcomes["succeeded"] < 6
+    table.emulator.control.progress("immediate")
+    assert table.run().outcomes == {"succeeded": found.outcomes["canceled"]}
+    assert table.ledger()["billed_twice"]["number"] == 0
+    table.check_answers()
+    assert json.loads(json.dumps(found.to_json()))["result"] == "cancelled"
