@@ -8,7 +8,7 @@ import orjson
 
 from batchata_tasks.emulator.answers import answer
 from batchata_tasks.emulator.batches import Requests
-from batchata_tasks.emulator.calls import INVALID_KEY, Call, Json, route
+from batchata_tasks.emulator.calls import Call, Json, route
 from batchata_tasks.emulator.faults import Faults
 from batchata_tasks.emulator.openai_batch import OpenAIBatch
 from batchata_tasks.emulator.openai_bodies import answer_body
@@ -24,12 +24,12 @@ from batchata_tasks.emulator.openai_rules import (
     check_body,
     known_model,
 )
+from batchata_tasks.emulator.openai_style import OpenAIStyle
 from batchata_tasks.emulator.pages import openai_page
 from batchata_tasks.emulator.refusals import ApiError
 from batchata_tasks.emulator.state import Shared, Shelf, StoredFile, new_id
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
 
@@ -39,47 +39,6 @@ if TYPE_CHECKING:
 PREFIX = "/openai/v1"
 _BODY_BYTES = 32_000_000
 _STOPPED = frozenset({"completed", "failed", "expired"})
-
-
-class OpenAIStyle:
-    """Headers, keys and errors the way OpenAI has them."""
-
-    provider = "openai"
-
-    def authenticate(self, request: Request) -> str:
-        """Take the bearer token."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        key = token.strip() if scheme.lower() == "bearer" else ""
-        key = key or request.headers.get("x-api-key", "")
-        if not key:
-            raise ApiError(401, "You didn't provide an API key.")
-        if key == INVALID_KEY:
-            raise self.invalid_key()
-        return key
-
-    def invalid_key(self) -> ApiError:
-        """Return the refusal of a key that is not valid, or not any more."""
-        return ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
-
-    def error(self, error: ApiError) -> Response:
-        """Say an error in OpenAI's envelope."""
-        kind = {"api_error": "server_error", "rate_limit_error": "requests"}.get(error.kind)
-        details = {
-            "message": error.message,
-            "type": kind or error.kind,
-            "param": error.param,
-            "code": error.code,
-        }
-        return Json({"error": details}, status_code=error.status, headers=error.headers)
-
-    def headers(self, response: Response) -> dict[str, str]:
-        """Return the headers of every answer."""
-        del response
-        return {
-            "x-request-id": new_id("req_", 32),
-            "openai-version": "2020-10-01",
-            "openai-processing-ms": "1",
-        }
 
 
 class OpenAIApi:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import orjson
 
 from batchata_tasks.emulator.batches import Batch
 from batchata_tasks.emulator.broken import answer_to
-from batchata_tasks.emulator.openai_bodies import answer_body, error_body
+from batchata_tasks.emulator.openai_bodies import answer_body
+from batchata_tasks.emulator.openai_lines import Lines
 from batchata_tasks.emulator.openai_quota import prompt_tokens
-from batchata_tasks.emulator.openai_rules import BodyError, check_body
-from batchata_tasks.emulator.spool import Spool
+from batchata_tasks.emulator.openai_rules import check_body
 from batchata_tasks.emulator.state import new_id
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.batches import Requests
     from batchata_tasks.emulator.clock import Pace
     from batchata_tasks.emulator.fate import Ending
-    from batchata_tasks.emulator.faults import Faults, Rule
+    from batchata_tasks.emulator.faults import Faults
     from batchata_tasks.emulator.openai_rules import LineError
     from batchata_tasks.emulator.schemas import JSON
     from batchata_tasks.emulator.spool import Sealed
@@ -30,15 +29,6 @@ if TYPE_CHECKING:
 VALIDATED = 0.1
 FINALIZING = 0.75
 """The shares of a batch's life at which it is validated, and at which its requests have run."""
-
-_SERVER_ERROR = "The server had an error."
-_NEVER_RAN = {
-    "expired": (
-        "batch_expired",
-        "This request could not be executed before the completion window expired.",
-    ),
-    "cancelled": ("batch_cancelled", "This request was not executed: the batch was cancelled."),
-}
 
 
 class OpenAIBatch(Batch):
@@ -68,9 +58,8 @@ class OpenAIBatch(Batch):
         self._faults = faults
         self._store = store
         self._quota = quota
-        self._spools = {"output": Spool(), "error": Spool()}
+        self._lines = Lines(self)
         self.files: dict[str, str] = {}
-        self._counts = {"completed": 0, "failed": 0}
         self._share = 0.0
 
     @property
@@ -122,60 +111,39 @@ class OpenAIBatch(Batch):
         rule = self._faults.for_request("openai", body)
         kind = None if rule is None else rule.kind
         if kind == "request_missing":
-            # The counts say it completed, and no line says so.
-            self._counts["completed"] += 1
+            self._lines.missing()
         elif kind == "request_expired":
-            self._never_ran(index, "expired")
+            self._lines.never_ran(index, "expired")
         elif kind == "request_unknown_type":
-            self._write("error", index, None, None)
+            self._lines.unclear(index)
         elif rule is not None and kind in ("request_error", "request_invalid"):
-            self._refuse(index, rule)
+            self._lines.struck(index, rule)
         else:
             self._answer(index, body, kind)
-
-    def _refuse(self, index: int, rule: Rule) -> None:
-        wrong = rule.kind == "request_invalid"
-        usual = "The request is not acceptable." if wrong else _SERVER_ERROR
-        problem = BodyError(rule.message or usual, None, rule.error_code)
-        kind = "invalid_request_error" if wrong else "server_error"
-        self._respond(index, 400 if wrong else 500, error_body(problem, kind))
 
     def _answer(self, index: int, body: JSON, kind: str | None) -> None:
         endpoint: str = self._given["endpoint"]
         problem = check_body(body, endpoint)
         if problem is not None:
-            self._respond(index, 400, error_body(problem))
+            self._lines.refused(index, problem)
             return
         given = answer_to("openai", body, kind)
         self.bill(index, given)
         refused = kind == "request_refusal"
-        unique, created = self._unique(index)[:29], int(self.created_at) + 1
+        unique, created = self._lines.unique(index)[:29], int(self.created_at) + 1
         content = answer_body(endpoint, unique, created, body["model"], given, refused=refused)
-        response = self._response(index, 200, content)
-        # Lines beside the one that counts are written without being counted, to the same file.
-        problem = error_body(BodyError(_SERVER_ERROR, None, None), "server_error")
-        failed = self._response(index, 500, problem)
-        custom_id = self.requests.custom_ids[index]
-        if kind == "request_error_first":
-            self._line("output", index, custom_id, failed)
-        self._write("output", index, response, None, kind)
-        if kind == "request_error_last":
-            self._line("output", index, custom_id, failed)
-        if kind == "request_unknown_id":
-            self._line("output", index, self.unknown_id(index), response)
+        self._lines.answered(index, content, kind)
 
     def abandon(self, index: int, ending: Ending) -> None:
         """Write the line of a request that never ran."""
         if not self._errors and not self._untouched:
             self._share = max(self._share, VALIDATED)
-            self._never_ran(index, "expired" if ending == "expired" else "cancelled")
+            self._lines.never_ran(index, "expired" if ending == "expired" else "cancelled")
 
     def close(self) -> None:
         """Store the two files; a file without lines does not exist."""
-        for name, spool in self._spools.items():
-            content = spool.seal()
-            if len(content):
-                self.files[name] = self._store(self, name, content)
+        for name, content in self._lines.seal():
+            self.files[name] = self._store(self, name, content)
 
     def named(self, now: float) -> dict[str, str]:
         """Return the ids of the files that the batch names by now, which may be later than its end.
@@ -215,7 +183,7 @@ class OpenAIBatch(Batch):
             "expired_at": ended if status == "expired" else None,
             "cancelling_at": cancelling,
             "cancelled_at": ended if status == "cancelled" else None,
-            "request_counts": {"total": self.size if started else 0, **self._counts},
+            "request_counts": {"total": self.size if started else 0, **self._lines.counts},
             "usage": self._usage() if status in ("completed", "expired", "cancelled") else None,
             "metadata": self._given.get("metadata"),
         }
@@ -236,39 +204,3 @@ class OpenAIBatch(Batch):
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": sent + received,
         }
-
-    def _unique(self, index: int) -> str:
-        return blake2b(f"{self.id}:{index}".encode(), digest_size=16).hexdigest()
-
-    def _never_ran(self, index: int, ending: str) -> None:
-        code, message = _NEVER_RAN[ending]
-        self._write("error", index, None, {"code": code, "message": message})
-
-    def _respond(self, index: int, status: int, body: JSON) -> None:
-        self._write("error", index, self._response(index, status, body), None)
-
-    def _response(self, index: int, status: int, body: JSON) -> JSON:
-        return {"status_code": status, "request_id": self._unique(index), "body": body}
-
-    def _write(
-        self, name: str, index: int, response: Any, error: Any, kind: str | None = None
-    ) -> None:
-        self._counts["completed" if name == "output" else "failed"] += 1
-        self._line(name, index, self.requests.custom_ids[index], response, error, kind)
-
-    def _line(
-        self,
-        name: str,
-        index: int,
-        custom_id: str,
-        response: Any,
-        error: Any = None,
-        kind: str | None = None,
-    ) -> None:
-        line = {
-            "id": f"batch_req_{self._unique(index)}",
-            "custom_id": custom_id,
-            "response": response,
-            "error": error,
-        }
-        self.emit(self._spools[name], line, kind)
