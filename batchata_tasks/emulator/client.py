@@ -127,7 +127,11 @@ class ControlClient:
         return self._call("POST", "foreign", wanted)["ids"]
 
     def ledger(self, *, detail: bool = False) -> dict[str, Any]:
-        """Return what was accepted and billed; `detail` adds every request content."""
+        """Return what was accepted and billed; `detail` adds every request content.
+
+        `accepted_twice` and `billed_twice` count contents, `openai.files` lists what is stored,
+        and `foreign` holds the batches of other programs, which nothing else here counts.
+        """
         return self._call("GET", "ledger?detail=1" if detail else "ledger")
 
     def _act(self, batch_id: str, act: str, content: Any = None) -> None:

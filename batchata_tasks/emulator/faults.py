@@ -53,6 +53,7 @@ class Rule:
     """Strikes calls whose body is larger than so many bytes."""
     seconds: float = 1.0
     reads: int | None = None
+    """Waits for so many reads instead of seconds, where a kind can."""
     retry_after: float | None = None
     after_bytes: int = 1_000
     clean: bool = False
@@ -71,7 +72,18 @@ class Rule:
         if self.kind not in KINDS:
             message = f"unknown fault kind {self.kind!r}; known: {', '.join(KINDS)}"
             raise FaultError(message)
+        if KINDS[self.kind].scope == "batch":
+            self._check_batch_knobs()
         self._random.seed(self.seed)
+
+    def _check_batch_knobs(self) -> None:
+        """Refuse what a rule about whole batches cannot heed."""
+        if self.contains is not None or self.times is not None:
+            message = f"{self.kind} strikes whole batches: contains and times choose requests"
+            raise FaultError(message)
+        if self.share is not None and not 0 <= self.share <= 1:
+            message = f"share must be between 0 and 1, not {self.share}"
+            raise FaultError(message)
 
     @classmethod
     def parse(cls, given: JSON) -> Rule:

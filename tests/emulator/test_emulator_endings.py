@@ -248,3 +248,11 @@ def test_what_a_provider_does_not_have_is_refused(
     for call, batch_id in calls:
         with pytest.raises(ControlError, match="only"):
             call(batch_id)
+
+
+def test_a_fate_that_could_not_be_heeded_is_refused(control: ControlClient) -> None:
+    """Whole batches are not chosen by a text, and no more than all of their requests run."""
+    for knobs in ({"contains": "x"}, {"times": 1}, {"share": 1.5}, {"share": -0.1}):
+        with pytest.raises(ControlError):
+            control.faults(kind="batch_expires", **knobs)
+    assert control.list_faults() == []
