@@ -118,6 +118,18 @@ def test_a_batch_never_ends_until_it_is_cancelled(
     assert billed(control, "anthropic") == billed(control, "openai") == 6
 
 
+def test_a_cancellation_ends_after_the_day_is_over_as_well(
+    claude: anthropic.Anthropic, control: ControlClient
+) -> None:
+    """Reads of a batch that is being cancelled count, also past its `expires_at`."""
+    control.progress("reads", 3)
+    batch_id = created(claude)
+    claude.messages.batches.cancel(batch_id)
+    control.advance(86_401)
+    assert claude.messages.batches.retrieve(batch_id).processing_status == "canceling"
+    assert ended(claude, batch_id)[1] == ["canceled"] * 8
+
+
 def test_a_fate_does_not_depend_on_what_the_create_call_meets(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
@@ -151,12 +163,14 @@ def test_file_ids_come_late_by_the_clock(gpt: openai.OpenAI, control: ControlCli
 
 def test_file_ids_come_late_by_reads(gpt: openai.OpenAI, control: ControlClient) -> None:
     """The first so many reads of the ended batch do not name its files, whatever the clock says."""
+    control.freeze()
     control.faults(kind="late_files", reads=2)
-    batch_id = chats(gpt, *TEXTS).id
-    assert [gpt.batches.retrieve(batch_id).output_file_id for _ in range(2)] == [None, None]
-    control.advance(3_600)
-    assert gpt.batches.list().data[0].output_file_id is None
-    assert gpt.batches.retrieve(batch_id).output_file_id
+    for seconds in (0, 3_600):
+        batch_id = chats(gpt, *TEXTS).id
+        control.advance(seconds)
+        assert [gpt.batches.retrieve(batch_id).output_file_id for _ in range(2)] == [None, None]
+        assert gpt.batches.list().data[0].output_file_id is None
+        assert gpt.batches.retrieve(batch_id).output_file_id
 
 
 def test_results_are_archived_at_once(claude: anthropic.Anthropic, control: ControlClient) -> None:

@@ -30,6 +30,7 @@ def test_a_thousand_batches_of_another_program_fill_the_lists(
     assert [batch.id for batch in listed] == [*newer[::-1], mine, *older[::-1]]
     assert {batch.request_counts.succeeded for batch in listed} == {3}
     assert listed[-1].created_at.timestamp() == pytest.approx(control.now() - 600)
+    assert (listed[501].created_at - listed[-1].created_at).total_seconds() == pytest.approx(499)
     ids = control.foreign("openai", batches=1_000, requests=3, offset=-5)
     found = list(gpt.batches.list(limit=100))
     assert (len(found), found[0].id, {batch.id for batch in found[1:]}) == (1_001, other, {*ids})
@@ -103,7 +104,7 @@ def test_other_programs_batches_take_up_the_queue(
     control.foreign("anthropic", requests=100, ends="never", account="other")
     claude.messages.batches.create(requests=entries("a"))
     assert len(claude.messages.batches.list().data) == 1
-    (blocking,) = control.foreign("openai", requests=35, ends="never")
+    (blocking,) = control.foreign("openai", requests=50, ends="never")
     assert gpt.batches.retrieve(blocking).status == "in_progress"
     assert gpt.batches.retrieve(chats(gpt, *"abcdefghij").id).status == "failed"
     control.vanish(blocking)

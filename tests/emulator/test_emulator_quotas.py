@@ -36,7 +36,7 @@ def failures(gpt: openai.OpenAI, batch_id: str) -> list[BatchError]:
 def test_the_queue_of_unfinished_requests(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """A create that would exceed it is a plain 429, until earlier requests have run."""
+    """A create that would exceed it is a plain 429, until earlier requests have run or are gone."""
     control.limits(anthropic_queued_requests=10)
     control.progress("reads", 2)
     first = create(claude, 6)
@@ -49,10 +49,14 @@ def test_the_queue_of_unfinished_requests(
     claude.messages.batches.retrieve(first)
     with pytest.raises(anthropic.RateLimitError):
         create(claude, 3)
+    second = create(claude, 2)
+    with pytest.raises(anthropic.RateLimitError):
+        create(claude, 2)
+    control.vanish(second)
     create(claude, 2)
     book = control.ledger()
-    assert book["anthropic"]["requests_accepted"] == 12
-    assert [seen["status"] for seen in book["creates"]] == [200, 200, 429, 429, 200]
+    assert book["anthropic"]["requests_accepted"] == 14
+    assert [seen["status"] for seen in book["creates"]] == [200, 200, 429, 429, 200, 429, 200]
 
 
 def test_the_queue_is_an_account_s_own_and_off_unless_asked_for(
@@ -128,7 +132,8 @@ def test_enqueued_tokens_are_counted_at_the_moment_of_validation(
     first = chats(gpt, *"aaaa").id
     control.advance(50)
     second = chats(gpt, *"aa").id
-    other_model = submit(gpt, line("r0", {**body("a"), "model": "gpt-5-nano"})).id
+    nano = {**body("a"), "model": "gpt-5-nano"}
+    other_model = submit(gpt, *[line(name, nano) for name in ("r0", "r1", "r2")]).id
     with openai.OpenAI(
         api_key="acct:other:k", base_url=emulator.openai_url, max_retries=0
     ) as other:

@@ -115,10 +115,11 @@ def test_a_reset_leaves_nothing_of_calls_that_are_under_way(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
     """A slow call that outlives its test creates nothing in the next one, and is in no books."""
-    for kind in ("slow", "slow_after"):
+    for kind in ("slow_after", "slow"):
         control.faults(kind=kind, route="create", seconds=2)
         with pytest.raises(anthropic.APITimeoutError):
-            claude.messages.batches.create(requests=entries("a"), timeout=1)
+            # So large a body still waits to be read when the client has gone.
+            claude.messages.batches.create(requests=entries("a" * 500_000), timeout=1)
         control.reset()
     time.sleep(2)
     assert claude.messages.batches.list().data == control.ledger()["creates"] == []
