@@ -6,12 +6,17 @@ it has its own environment, runs the same `main`, and can be killed or stopped a
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -142,17 +147,47 @@ def _become(order: dict[str, Any]) -> list[str]:
 
 def _main() -> None:
     # all that a run imports on its way; none of it starts a thread
+    import httpx2
+
     import batchata_tasks.pipeline
     import batchata_tasks.preview
     import batchata_tasks.providers.anthropic
     import batchata_tasks.providers.openai
     from batchata_tasks.cli import main
+    from batchata_tasks.pricing import batch_rates
+    from tests.recovery.boundaries import armed
 
     del batchata_tasks
+    batch_rates("openai", "gpt-6-luna")
+    httpx2.Client().close()
+    gc.collect()
+    gc.freeze()  # a child that collected these objects would copy them all
     arguments = _serve()
     if arguments is not None:
         sys.argv = ["batchata", *arguments]
+        with ExitStack() as patches:
+            armed(patches)
+            os._exit(_ended(main))
+
+
+def _ended(main: Callable[[], None]) -> int:
+    """Run the command line as the interpreter does, up to its exit code, without taking the interpreter apart.
+
+    That would take as long as the run.
+    """
+    try:
         main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - as the interpreter says it
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue] - waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":

@@ -29,13 +29,13 @@ _TRACES: dict[str, tuple[Trace, Path]] = {}
 
 
 @pytest.fixture
-def traced(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[Trace, Path]]:
+def traced(emulator: Emulator, tmp_path: Path) -> Callable[[str], tuple[Trace, Path]]:
     """Return a maker of traces, kept once made: a table enriched, then again under another prompt, with its folder."""
 
     def make(provider: str) -> tuple[Trace, Path]:
         if provider not in _TRACES:
             table = Table(tmp_path, emulator, provider, 14)
-            with recorded(monkeypatch) as trace:
+            with recorded() as trace:
                 table.run(items_per_batch=5)
                 table.run(items_per_batch=4, prompt="again: {{ text }}")
             table.check_answers()

@@ -6,21 +6,20 @@ import os
 import re
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unittest.mock import patch
 
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.engine.default import DefaultDialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
-    import pytest
-
-Kind = Literal["fsync", "folder", "rename", "unlink", "mkdir", "begins", "committed", "send", "answer"]
+Kind = Literal["fsync", "folder", "rename", "unlink", "mkdir", "begins", "committed", "send", "half", "sent", "answer"]
 _CREATE = re.compile(rb"^POST \S*/batches ")
 _TOKEN = re.compile(rb'(?:"custom_id": ?"|"batchata_token": ?")([a-z0-9]{20})')
 _PRAGMAS = ("synchronous", "journal_mode")
@@ -56,20 +55,17 @@ class Trace:
 
 
 @contextmanager
-def recorded(patch: pytest.MonkeyPatch) -> Generator[Trace, None, None]:
+def recorded(trace: Trace | None = None) -> Generator[Trace, None, None]:
     """Record what this process does, in all its threads, until the block ends."""
-    trace = Trace()
-    with patch.context() as patched:
-        _record_files(trace, patched)
-        _record_creates(trace, patched)
-        listener = _record_commits(trace, patched)
-        try:
-            yield trace
-        finally:
-            event.remove(Engine, "after_cursor_execute", listener)
+    trace = trace or Trace()
+    with ExitStack() as patches:
+        _record_files(trace, patches)
+        _record_creates(trace, patches)
+        _record_commits(trace, patches)
+        yield trace
 
 
-def _record_files(trace: Trace, patched: pytest.MonkeyPatch) -> None:
+def _record_files(trace: Trace, patches: ExitStack) -> None:
     fsync, replace, unlink, mkdir = os.fsync, os.replace, os.unlink, os.mkdir
 
     def fsynced(descriptor: int) -> None:
@@ -92,12 +88,12 @@ def _record_files(trace: Trace, patched: pytest.MonkeyPatch) -> None:
         mkdir(path, *more, **named)
         trace.add("mkdir", path)
 
-    for name, patch in (("fsync", fsynced), ("replace", replaced), ("unlink", unlinked), ("mkdir", made)):
-        patched.setattr(os, name, patch)
+    for name, ours in (("fsync", fsynced), ("replace", replaced), ("unlink", unlinked), ("mkdir", made)):
+        patches.enter_context(patch.object(os, name, ours))
 
 
-def _record_creates(trace: Trace, patched: pytest.MonkeyPatch) -> None:
-    """Record the first byte of each create when it goes to the socket, and of each answer to one."""
+def _record_creates(trace: Trace, patches: ExitStack) -> None:
+    """Record, of each create, before its first byte and its second block, after its last, and its answer's arrival."""
     send, receive = socket.socket.send, socket.socket.recv
     open_creates: dict[int, Event] = {}  # by thread, which has one call at a time
 
@@ -105,6 +101,8 @@ def _record_creates(trace: Trace, patched: pytest.MonkeyPatch) -> None:
         thread, block = threading.get_ident(), bytes(data)
         if _CREATE.match(block):
             open_creates[thread] = trace.add("send", "")
+        elif thread in open_creates:
+            trace.add("half", "")
         count = send(self, data, *more)
         made = open_creates.get(thread)
         if made is not None and not made.what and (token := _TOKEN.search(block)):
@@ -112,16 +110,19 @@ def _record_creates(trace: Trace, patched: pytest.MonkeyPatch) -> None:
         return count
 
     def received(self: socket.socket, *more: int) -> bytes:
+        made = open_creates.pop(threading.get_ident(), None)
+        if made is not None:
+            trace.add("sent", made.what)
         block = receive(self, *more)
-        if block.startswith(b"HTTP/1.1 ") and (made := open_creates.pop(threading.get_ident(), None)):
+        if made is not None:
             trace.add("answer", made.what)
         return block
 
-    patched.setattr(socket.socket, "send", sent)
-    patched.setattr(socket.socket, "recv", received)
+    patches.enter_context(patch.object(socket.socket, "send", sent))
+    patches.enter_context(patch.object(socket.socket, "recv", received))
 
 
-def _record_commits(trace: Trace, patched: pytest.MonkeyPatch) -> Callable[..., None]:
+def _record_commits(trace: Trace, patches: ExitStack) -> None:
     """Record before and after each commit which facts it makes true."""
     commit, own = DefaultDialect.do_commit, threading.local()
 
@@ -140,19 +141,23 @@ def _record_commits(trace: Trace, patched: pytest.MonkeyPatch) -> Callable[..., 
         for fact in facts:
             trace.add("committed", fact)
 
-    patched.setattr(DefaultDialect, "do_commit", committed)
+    patches.enter_context(patch.object(DefaultDialect, "do_commit", committed))
     event.listen(Engine, "after_cursor_execute", wrote)
-    return wrote
+    patches.callback(event.remove, Engine, "after_cursor_execute", wrote)
 
 
 def _fact(table: str, values: dict[str, Any]) -> str | None:
     """Name what a written row says, as far as the order of things depends on it."""
     match table, values.get("state"):
-        case ("intents" | "batches"), _:
-            return f"{table} {values['chunk_id']}" if "chunk_id" in values else None
+        case ("intents" | "batches" | "reservations"), _ if "chunk_id" in values:
+            return f"{table} {values['chunk_id']}"
+        case "batches", _:
+            return f"looked {values['batch_id_1']}"
         case "chunks", ("collected" | "landed") as state:
             return f"{state} {values['id_1']}"
-        case "runs", ("open" | "closed") as state:
-            return f"{state} {values['id_1']}"
+        case "runs", ("planning" | "open" | "closed") as state:
+            return f"{state} {values.get('id_1') or values['id']}"
+        case "datasets", _ if "holder" in values:
+            return "held" if values["holder"] else "released"
         case _:
             return None

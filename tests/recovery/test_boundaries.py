@@ -1,0 +1,39 @@
+"""Runs that die at each boundary between two steps, and what the next run makes of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.recovery.boundaries import BOUNDARIES, KILL_AT
+from tests.recovery.harness import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.recovery.harness import Place, Provider
+
+ROWS, PER_BATCH = 12, 7  # two batches that a list of batches tells apart
+FIRST_ONLY = ("owner.json is written aside",)
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("provider", MODELS)
+def test_a_run_that_dies_at_a_boundary_is_carried_on(make: Callable[..., Place], provider: Provider, boundary: str) -> None:
+    """Killed there when the dataset is new, and again when older rows are superseded: one start later, all is well.
+
+    Each row once, with its own answer, accepted once, exact money.
+    """
+    place, what = make(provider, rows=ROWS, per_batch=PER_BATCH, seconds=0.0), BOUNDARIES[boundary]
+    # a create that arrived is soon found; a longer grace then only guards against a slow machine
+    quick = {"BATCHATA_POLL_INTERVAL": "0.02", "BATCHATA_UNCLEAR_GRACE": "0.3" if what.absent else "3"}
+    for number, version in enumerate(("v1", "v2"), 1):
+        place.ask(version)
+        if version == "v2" if what.second_round else version == "v1" or boundary not in FIRST_ONLY:
+            run = place.start(**quick, **{KILL_AT: f"{boundary}:{number if what.per_chunk else 1}"})
+            assert run.wait() == -9, f"never reached: {run.text()}"
+        place.finish(**quick)
+        found = place.check()
+        assert not found.problems()
+        assert found.accepted == number * ROWS
