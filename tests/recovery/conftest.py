@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchata_tasks.emulator import EmulatorProcess
-from tests.recovery.harness import Place, Provider
 from tests.recovery.launcher import Launcher
+from tests.recovery.place import Place, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.recovery.boundaries import BOUNDARIES, KILL_AT
-from tests.recovery.harness import MODELS
+from tests.recovery.place import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.recovery.harness import Place, Provider
+    from tests.recovery.place import Place, Provider
 
 ROWS, PER_BATCH = 12, 7  # two batches that a list of batches tells apart
 FIRST_ONLY = ("owner.json is written aside",)
@@ -27,7 +27,7 @@ def test_a_run_that_dies_at_a_boundary_is_carried_on(make: Callable[..., Place],
     """
     place, what = make(provider, rows=ROWS, per_batch=PER_BATCH, seconds=0.0), BOUNDARIES[boundary]
     # a create that arrived is soon found; a longer grace then only guards against a slow machine
-    quick = {"BATCHATA_POLL_INTERVAL": "0.02", "BATCHATA_UNCLEAR_GRACE": "0.3" if what.absent else "3"}
+    quick = {"BATCHATA_POLL_INTERVAL": "0.02", "BATCHATA_UNCLEAR_GRACE": "0.3" if what.absent else "1.5"}
     for number, version in enumerate(("v1", "v2"), 1):
         place.ask(version)
         if version == "v2" if what.second_round else version == "v1" or boundary not in FIRST_ONLY:

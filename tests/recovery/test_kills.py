@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.recovery.harness import MODELS, Place, Provider, Tally, scenario
+from tests.recovery.kills import Tally, scenario
+from tests.recovery.place import MODELS, Place, Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.recovery.gate import Gate
-from tests.recovery.harness import GRACE, LEASE
+from tests.recovery.place import GRACE, LEASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.recovery.harness import Place, Provider
+    from tests.recovery.place import Place, Provider
 
     Make = Callable[..., Place]
 
