@@ -32,9 +32,9 @@ def provider_process() -> Iterator[EmulatorProcess]:
 
 @pytest.fixture
 def make(launcher: Launcher, provider_process: EmulatorProcess, tmp_path: Path) -> Callable[..., Place]:
-    """Return a maker of tables: `make("openai", rows=60)`."""
+    """Return a maker of tables: `make("openai", rows=60)`; each is `under` a folder of its own."""
 
-    def make(provider: Provider, **knobs: Any) -> Place:
-        return Place(tmp_path / provider, provider, provider_process, launcher, **knobs)
+    def make(provider: Provider, under: str = "", **knobs: Any) -> Place:
+        return Place(tmp_path / under / provider, provider, provider_process, launcher, **knobs)
 
     return make

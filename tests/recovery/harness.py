@@ -12,39 +12,65 @@ import random
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import EmulatorProcess
 from tests.recovery.kills import Tally, measure, scenario
 from tests.recovery.launcher import Launcher
+from tests.recovery.overlap import Overlaps, overlap
 from tests.recovery.place import MODELS, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 
-def main(arguments: Iterable[str] | None = None) -> int:
-    """Kill runs of many scenarios until there were enough kills; print what came of it."""
-    parser = argparse.ArgumentParser(prog="python -m tests.recovery.harness", description=main.__doc__)
+def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(prog="python -m tests.recovery.harness", description=__doc__)
     parser.add_argument("--provider", choices=list(MODELS), default="anthropic")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--stops", type=float, default=0.0, help="share of runs that are stopped, not killed")
-    given = parser.parse_args(None if arguments is None else list(arguments))
-    tally, number = Tally(given.stops), 0
+    parser.add_argument("--overlap", type=int, default=0, help="instead: so many pairs of runs started at the same instant")
+    parser.add_argument("--ledger-url", help="a ledger for all tables, instead of a SQLite file for each")
+    return parser.parse_args(None if arguments is None else list(arguments))
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Do what the options say; print what came of it."""
+    given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-kills-"))
     with EmulatorProcess() as emulator, Launcher() as launcher:
-        duration = measure(Place(folder / "clean", given.provider, emulator, launcher, rows=given.rows))
-        while tally.kills + tally.stops < given.kills:
-            rng = random.Random(f"{given.seed} {number}")
-            schema, midway = number % 2 == 1, number % 3 == 2
-            place = Place(folder / str(number), given.provider, emulator, launcher, rows=given.rows, schema=schema)
-            scenario(place, rng, rng.randint(3, 6), duration, tally, midway=midway)
-            sys.stderr.write(f"scenario {number}: {tally.kills} kills, {tally.stops} stops, {len(tally.problems)} problems\n")
-            number += 1
-    sys.stdout.write(f"a clean run works {duration:.1f} s; folders: {folder}\n{tally}\n")
+
+        def make(name: str, **knobs: Any) -> Place:
+            return Place(folder / name, given.provider, emulator, launcher, **{"ledger_url": given.ledger_url, **knobs})
+
+        tally = overlaps(given, make) if given.overlap else kills(given, make)
+    sys.stdout.write(f"folders: {folder}\n{tally}\n")
     return 1 if tally.problems else 0
+
+
+def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
+    """Kill runs of many scenarios until there were enough kills."""
+    tally, number = Tally(given.stops), 0
+    duration = measure(make("clean", rows=given.rows))
+    sys.stdout.write(f"a clean run works {duration:.1f} s\n")
+    while tally.kills + tally.stops < given.kills:
+        rng = random.Random(f"{given.seed} {number}")
+        schema, midway = number % 2 == 1, number % 3 == 2
+        scenario(make(str(number), rows=given.rows, schema=schema), rng, rng.randint(3, 6), duration, tally, midway=midway)
+        sys.stderr.write(f"scenario {number}: {tally.kills} kills, {tally.stops} stops, {len(tally.problems)} problems\n")
+        number += 1
+    return tally
+
+
+def overlaps(given: argparse.Namespace, make: Callable[..., Place]) -> Overlaps:
+    """Start pairs of runs, each pair on a new table."""
+    tally, rng = Overlaps(), random.Random(given.seed)
+    for number in range(given.overlap):
+        overlap(make(str(number), rows=20, per_batch=9, seconds=0.1), rng, tally)
+    return tally
 
 
 if __name__ == "__main__":

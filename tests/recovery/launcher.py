@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+START_AT = "TEST_START_AT"  # a child that finds this in its environment waits until that time
 ROOT = Path(__file__).resolve().parents[2]
 _TICK = 0.005
 
@@ -142,6 +143,7 @@ def _become(order: dict[str, Any]) -> list[str]:
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
+    time.sleep(max(0.0, float(os.environ.pop(START_AT, "0")) - time.time()))
     return order["start"]
 
 
