@@ -1,0 +1,49 @@
+"""The ledger: runs, chunks, intents, batches, money and leases, in SQLite or another database.
+
+It decides. A file, a Prefect cache or a process's memory may save time, but what was sent, what it
+may cost and who may send next is read here. Every write is one transaction, durable on return.
+"""
+
+from __future__ import annotations
+
+from batchata_tasks.ledger.money import Money
+from batchata_tasks.ledger.runs import Runs
+from batchata_tasks.ledger.sending import Sending
+from batchata_tasks.ledger.values import (
+    COLLECTED,
+    DROPPED,
+    HELD,
+    LANDED,
+    PLANNED,
+    SUBMITTED,
+    UNCLEAR,
+    UNFINISHED,
+    Chunk,
+    Intent,
+    Lease,
+    Tally,
+    new_id,
+    now_us,
+)
+
+__all__ = [
+    "COLLECTED",
+    "DROPPED",
+    "HELD",
+    "LANDED",
+    "PLANNED",
+    "SUBMITTED",
+    "UNCLEAR",
+    "UNFINISHED",
+    "Chunk",
+    "Intent",
+    "Lease",
+    "Ledger",
+    "Tally",
+    "new_id",
+    "now_us",
+]
+
+
+class Ledger(Runs, Sending, Money):
+    """One ledger; safe to use from several threads and processes."""

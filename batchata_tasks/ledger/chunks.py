@@ -1,0 +1,92 @@
+"""Chunks: found by run, state or dataset, cut in two, moved along their life."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from batchata_tasks.errors import LedgerError
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.leases import Leases
+from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.values import HELD, PLANNED, UNFINISHED, Chunk, Lease, now_us
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection, Row
+
+
+class Chunks(Leases):
+    """What the ledger knows of chunks."""
+
+    @reads
+    def chunk(self, connection: Connection, chunk_id: str) -> Chunk:
+        """Return one chunk."""
+        return chunk_of(connection.execute(select(t.chunks).where(t.chunks.c.id == chunk_id)).one())
+
+    @reads
+    def chunks(self, connection: Connection, run_id: str, states: Iterable[str] | None = None) -> list[Chunk]:
+        """Return the chunks of a run in the order of their rows."""
+        query = select(t.chunks).where(t.chunks.c.run_id == run_id).order_by(t.chunks.c.round, t.chunks.c.start)
+        if states is not None:
+            query = query.where(t.chunks.c.state.in_(list(states)))
+        return [chunk_of(row) for row in connection.execute(query)]
+
+    @reads
+    def place_of(self, connection: Connection, chunk: Chunk) -> int:
+        """Return a chunk's place among the run's, from 1; rows that are not sent come last."""
+        earlier = (t.chunks.c.kind == "batch") & (
+            (t.chunks.c.round < chunk.round) | ((t.chunks.c.round == chunk.round) & (t.chunks.c.start < chunk.start))
+        )
+        before = earlier if chunk.kind == "batch" else t.chunks.c.id != chunk.id
+        query = select(func.count()).select_from(t.chunks).where(t.chunks.c.run_id == chunk.run_id, before)
+        return 1 + int(connection.execute(query).scalar_one())
+
+    @reads
+    def chunks_in(self, connection: Connection, states: Iterable[str]) -> list[Chunk]:
+        """Return the chunks of all datasets that are in one of the states, oldest first."""
+        query = select(t.chunks).where(t.chunks.c.state.in_(list(states))).order_by(t.chunks.c.updated_at)
+        return [chunk_of(row) for row in connection.execute(query)]
+
+    @reads
+    def unfinished_chunks(self, connection: Connection, dataset_id: str, but_run: str) -> list[Chunk]:
+        """Return chunks of other runs whose rows are in flight, unlanded or held."""
+        query = select(t.chunks).where(
+            t.chunks.c.dataset_id == dataset_id, t.chunks.c.run_id != but_run, t.chunks.c.state.in_((*UNFINISHED, HELD))
+        )
+        return [chunk_of(row) for row in connection.execute(query)]
+
+    @writes
+    def split_chunk(self, connection: Connection, lease: Lease, chunk: Chunk, head: Chunk, tail: Chunk) -> None:
+        """Replace an unsent chunk by its first rows and the rest; money that it holds is split, too."""
+        self._check(connection, lease)
+        connection.execute(delete(t.chunks).where(t.chunks.c.id == chunk.id, t.chunks.c.state == PLANNED))
+        connection.execute(insert(t.chunks).values(chunk_row(head)))
+        connection.execute(insert(t.chunks).values(chunk_row(tail)))
+        if connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk.id)).rowcount:
+            for part in (head, tail):
+                connection.execute(insert(t.reservations).values(reservation_row(part)))
+
+    def _move(self, connection: Connection, chunk_id: str, before: Iterable[str], after: str, **values: Any) -> None:
+        here = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(list(before))
+        moved = connection.execute(update(t.chunks).where(here).values(state=after, updated_at=now_us(), **values))
+        if moved.rowcount != 1:
+            message = f"chunk {chunk_id} is not in one of the states {', '.join(before)}, so it cannot become {after}."
+            raise LedgerError(message)
+
+
+def chunk_of(row: Row[Any]) -> Chunk:
+    """Return the chunk that a row of the table holds."""
+    return Chunk(**{name: getattr(row, name) for name in Chunk.__slots__})
+
+
+def chunk_row(chunk: Chunk) -> dict[str, Any]:
+    """Return the row of a chunk as it is written now."""
+    return {name: getattr(chunk, name) for name in Chunk.__slots__} | {"updated_at": now_us()}
+
+
+def reservation_row(chunk: Chunk) -> dict[str, Any]:
+    """Return the row that sets a chunk's bound aside for its run."""
+    return {"chunk_id": chunk.id, "run_id": chunk.run_id, "reserved": chunk.bound or 0, "reserved_at": now_us()}

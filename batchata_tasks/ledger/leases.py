@@ -1,0 +1,111 @@
+"""Datasets and the lease on each: the right to plan, send and commit, with a number that tells holders apart."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+
+from batchata_tasks.errors import LeaseError
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.store import Store, reads, writes
+from batchata_tasks.ledger.values import Lease, new_id, now_us
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+
+class Leases(Store):
+    """What the ledger knows of datasets, and who holds them."""
+
+    @writes
+    def dataset_id(self, connection: Connection, url: str, known_id: str | None) -> str:
+        """Return the id of the dataset at `url`; `known_id` is what its folder says of itself."""
+        found = connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
+        if found is not None and known_id in (None, found):
+            return str(found)
+        dataset_id = known_id or new_id()
+        # a dataset that was moved keeps its id, and with it what was paid for
+        connection.execute(delete(t.datasets).where(t.datasets.c.url == url))
+        moved = connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(url=url))
+        if moved.rowcount == 0:
+            row = {"id": dataset_id, "url": url, "created_at": now_us(), "fence": 0}
+            connection.execute(insert(t.datasets).values(row))
+        return dataset_id
+
+    @reads
+    def dataset_url(self, connection: Connection, dataset_id: str) -> str:
+        """Return where a dataset lies, or lay when it was used last."""
+        return str(connection.execute(select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)).scalar_one())
+
+    @writes
+    def acquire_lease(self, connection: Connection, dataset_id: str, seconds: float) -> Lease:
+        """Take the lease on a dataset; raises LeaseError while another run holds it."""
+        holder = f"process {os.getpid()} on {_machine()}"
+        row = self._locked_dataset(connection, dataset_id)
+        if row.holder is not None and row.lease_until > now_us() and not _is_dead(row.holder):
+            wait = (row.lease_until - now_us()) / 1e6
+            message = (
+                f"another run holds this dataset: {row.holder}; wait for it, "
+                f"or, if it is dead, start again in {wait:.0f} s."
+            )
+            raise LeaseError(message)
+        values = {"fence": row.fence + 1, "holder": holder, "lease_until": now_us() + int(seconds * 1e6)}
+        connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(values))
+        return Lease(dataset_id, row.fence + 1, holder)
+
+    @writes
+    def renew_lease(self, connection: Connection, lease: Lease, seconds: float) -> None:
+        """Prolong the lease; raises LeaseError when it has gone to another run."""
+        self._check(connection, lease, expired_too=False)
+        until = now_us() + int(seconds * 1e6)
+        connection.execute(update(t.datasets).where(t.datasets.c.id == lease.dataset_id).values(lease_until=until))
+
+    @writes
+    def release_lease(self, connection: Connection, lease: Lease) -> None:
+        """Give the lease back, if it is still ours."""
+        mine = (t.datasets.c.id == lease.dataset_id) & (t.datasets.c.fence == lease.fence)
+        connection.execute(update(t.datasets).where(mine).values(holder=None, lease_until=None))
+
+    @writes
+    def check_lease(self, connection: Connection, lease: Lease) -> None:
+        """Raise LeaseError unless the lease is still ours; called right before files change."""
+        self._check(connection, lease)
+
+    def _locked_dataset(self, connection: Connection, dataset_id: str) -> Row[Any]:
+        query = select(t.datasets).where(t.datasets.c.id == dataset_id).with_for_update()
+        return connection.execute(query).one()
+
+    def _check(self, connection: Connection, lease: Lease, *, expired_too: bool = True) -> None:
+        """Refuse a holder whose lease went to another run, or ended: it may not write or send."""
+        row = self._locked_dataset(connection, lease.dataset_id)
+        if row.fence != lease.fence or (expired_too and (row.lease_until or 0) < now_us()):
+            message = "this run lost its hold on the dataset, since it showed no life for too long; start it again."
+            raise LeaseError(message)
+
+
+def _machine() -> str:
+    """Name this machine, boot and process namespace: within it, a process id tells dead from alive."""
+    facts = [socket.gethostname()]
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8])
+        facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return "/".join(facts)
+
+
+def _is_dead(holder: str) -> bool:
+    """Whether the holder of a lease was a process of this machine that is gone."""
+    process, _, machine = holder.removeprefix("process ").partition(" on ")
+    if machine != _machine() or not process.isdigit():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,98 @@
+"""Money and landing: reserved before a create, settled from usage, closed when the rows are in the dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, insert, select, update
+
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.chunks import Chunks, reservation_row
+from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.values import COLLECTED, LANDED, PLANNED, SUBMITTED, Chunk, Lease, Tally, now_us
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection
+
+
+class Money(Chunks):
+    """What a run may still spend, what it spent, and on what."""
+
+    @writes
+    def reserve(self, connection: Connection, lease: Lease, chunk: Chunk, limit: int | None) -> int | None:
+        """Reserve a chunk's bound; None on success, else what is left of the limit.
+
+        One transaction reads what is spent or in flight and adds to it, so that chunks that are
+        guarded at the same time cannot both take the last dollar.
+        """
+        self._check(connection, lease)
+        done = connection.execute(select(t.reservations.c.chunk_id).where(t.reservations.c.chunk_id == chunk.id)).first()
+        if done is not None:
+            return None
+        spent = _committed(connection, chunk.run_id)
+        if limit is not None and spent + (chunk.bound or 0) > limit:
+            return max(limit - spent, 0)
+        connection.execute(insert(t.reservations).values(reservation_row(chunk)))
+        return None
+
+    @writes
+    def release(self, connection: Connection, chunk_id: str) -> None:
+        """Give back a reservation of a chunk that was not sent."""
+        connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id, t.reservations.c.settled.is_(None)))
+
+    @writes
+    def collect(
+        self, connection: Connection, lease: Lease, chunk: Chunk, tallies: Mapping[str, Tally], overhead: int,
+        retried: Mapping[str, int] | None = None,
+    ) -> None:
+        """Settle a chunk from its usage: the results are on disk, and its outcomes are known.
+
+        `retried` counts its rows by the outcome that they had in an earlier round of the run.
+        """
+        cost = sum(tally.cost or 0 for tally in tallies.values()) + overhead
+        self._check(connection, lease)
+        self._move(connection, chunk.id, (PLANNED, SUBMITTED, COLLECTED), COLLECTED)
+        connection.execute(delete(t.outcomes).where(t.outcomes.c.chunk_id == chunk.id))
+        before = retried or {}
+        for outcome in tallies.keys() | before.keys():
+            tally = tallies.get(outcome, Tally())
+            row = {"chunk_id": chunk.id, "run_id": chunk.run_id, "outcome": outcome, "retried": before.get(outcome, 0)}
+            row |= {name: getattr(tally, name) for name in Tally.__slots__}
+            connection.execute(insert(t.outcomes).values(row))
+        settled = {"settled": cost, "overhead": overhead, "settled_at": now_us()}
+        connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk.id).values(settled))
+
+    @writes
+    def land(self, connection: Connection, lease: Lease, chunk_id: str, superseded: int) -> None:
+        """Close the commit of a chunk: its rows are in the dataset, older ones are gone."""
+        self._check(connection, lease)
+        self._move(connection, chunk_id, (COLLECTED,), LANDED)
+        connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(superseded=superseded))
+
+    @reads
+    def money(self, connection: Connection, run_id: str) -> tuple[int, int]:
+        """Return (settled, reserved and still in flight) of a run."""
+        query = select(t.reservations.c.settled, t.reservations.c.reserved).where(t.reservations.c.run_id == run_id)
+        rows = connection.execute(query).all()
+        return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
+
+    @reads
+    def outcomes(self, connection: Connection, run_id: str) -> dict[str, Tally]:
+        """Return rows, tokens and money per outcome of a run.
+
+        A row counts once, by the outcome of its last round; tokens and money are those of all rounds.
+        """
+        query = select(t.outcomes).where(t.outcomes.c.run_id == run_id)
+        found: dict[str, Tally] = {}
+        for row in connection.execute(query):
+            tally = Tally(row.rows - row.retried, row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cost)
+            found[row.outcome] = found.get(row.outcome, Tally()) + tally
+        return found
+
+
+def _committed(connection: Connection, run_id: str) -> int:
+    query = select(t.reservations.c.settled, t.reservations.c.reserved).where(t.reservations.c.run_id == run_id)
+    # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
+    return sum(row.reserved if row.settled is None else row.settled for row in connection.execute(query))

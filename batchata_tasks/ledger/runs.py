@@ -1,0 +1,89 @@
+"""Runs: begun, planned once, resumed until they are closed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import delete, insert, select, update
+
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.chunks import chunk_row
+from batchata_tasks.ledger.leases import Leases
+from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.values import DROPPED, PLANNED, Chunk, Lease, new_id, now_us
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection, Row
+
+
+class Runs(Leases):
+    """What the ledger knows of runs, and each run's chunk list."""
+
+    @reads
+    def open_run(self, connection: Connection, dataset_id: str) -> Row[Any] | None:
+        """Return the run of this dataset that has not finished, if there is one."""
+        query = select(t.runs).where(t.runs.c.dataset_id == dataset_id, t.runs.c.state != "closed")
+        return connection.execute(query.order_by(t.runs.c.started_at.desc())).first()
+
+    @writes
+    def begin_run(self, connection: Connection, lease: Lease, values: Mapping[str, Any]) -> str:
+        """Record a new run, in state planning."""
+        run_id = new_id()
+        row = {"id": run_id, "dataset_id": lease.dataset_id, "state": "planning", "started_at": now_us(), **values}
+        self._check(connection, lease)
+        connection.execute(insert(t.runs).values(row))
+        return run_id
+
+    @reads
+    def run(self, connection: Connection, run_id: str) -> Row[Any]:
+        """Return one run's row."""
+        return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).one()
+
+    @reads
+    def runs_of(self, connection: Connection, dataset_id: str | None, limit: int) -> list[Row[Any]]:
+        """Return the newest runs, of one dataset or of all."""
+        query = select(t.runs).order_by(t.runs.c.started_at.desc()).limit(limit)
+        if dataset_id is not None:
+            query = query.where(t.runs.c.dataset_id == dataset_id)
+        return list(connection.execute(query).all())
+
+    @writes
+    def fix_plan(self, connection: Connection, lease: Lease, run_id: str, plan: Mapping[str, Any], chunks: Iterable[Chunk]) -> None:
+        """Write the run's chunk list; from here on the run is resumed, never planned again."""
+        self._check(connection, lease)
+        connection.execute(delete(t.chunks).where(t.chunks.c.run_id == run_id))
+        for chunk in chunks:
+            connection.execute(insert(t.chunks).values(chunk_row(chunk)))
+        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan)))
+
+    @writes
+    def add_round(self, connection: Connection, lease: Lease, chunks: Iterable[Chunk]) -> None:
+        """Write the chunks of a run's next round; from here on the round is not planned again."""
+        self._check(connection, lease)
+        for chunk in chunks:
+            connection.execute(insert(t.chunks).values(chunk_row(chunk)))
+
+    @writes
+    def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
+        """Ask a run to send nothing more and to cancel its batches; the first reason stays."""
+        unasked = (t.runs.c.id == run_id) & t.runs.c.stop.is_(None)
+        connection.execute(update(t.runs).where(unasked).values(stop=reason))
+
+    @reads
+    def stop_reason(self, connection: Connection, run_id: str) -> str | None:
+        """Return why a run is to stop before its end, or None."""
+        return connection.execute(select(t.runs.c.stop).where(t.runs.c.id == run_id)).scalar_one()
+
+    @writes
+    def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str, error: str | None = None) -> None:
+        """End a run; chunks that were never sent are dropped, and hold no money any more."""
+        self._check(connection, lease)
+        unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == PLANNED)
+        held = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
+        connection.execute(delete(t.reservations).where(held))
+        connection.execute(update(t.chunks).where(unsent).values(state=DROPPED, updated_at=now_us()))
+        values = {"state": "closed", "result": result, "error": error, "finished_at": now_us()}
+        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))

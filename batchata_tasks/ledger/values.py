@@ -1,0 +1,89 @@
+"""What the ledger hands out: chunks, intents, leases and tallies, and the states of a chunk's life."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+
+# a chunk's life, in order; `dropped` is a planned chunk that will never be sent, `held` one of
+# which nobody can tell whether it was accepted: a person decides
+PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED, HELD = (
+    "planned", "unclear", "submitted", "collected", "landed", "dropped", "held",
+)
+UNFINISHED = (UNCLEAR, SUBMITTED, COLLECTED)
+
+
+def now_us() -> int:
+    """Return the time as microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def new_id() -> str:
+    """Return 160 random bits as hexadecimal digits."""
+    return secrets.token_hex(20)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Jobs that travel as one provider batch: rows `start` to `stop` of the run's plan."""
+
+    id: str
+    run_id: str
+    dataset_id: str
+    round: int
+    kind: str
+    provider: str
+    model: str
+    endpoint: str
+    start: int
+    stop: int
+    bytes: int
+    bound: int | None
+    state: str
+    batch_id: str | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many Jobs it holds."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What was about to be sent, under which account, when."""
+
+    chunk_id: str
+    account: str
+    requests: int
+    fence: int
+    sent_at: int
+    input_file_id: str | None = None
+    mark: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Rows, tokens and money of one outcome."""
+
+    rows: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cost: int | None = None
+
+    def __add__(self, other: Tally) -> Tally:
+        cost = self.cost if other.cost is None else other.cost + (self.cost or 0)
+        return Tally(
+            self.rows + other.rows, self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens,
+            self.cache_read_tokens + other.cache_read_tokens, cost,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to plan, send and commit for one dataset; `fence` tells old holders from new."""
+
+    dataset_id: str
+    fence: int
+    holder: str
