@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchata_tasks.emulator import Emulator
+from tests.ledgers import Databases, PostgresDatabases, SqliteFiles
+from tests.postgres import LazyServer, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,3 +58,27 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[LazyServer]:
+    lazy = LazyServer()
+    yield lazy
+    lazy.close()
+
+
+@pytest.fixture
+def postgres(_postgres: LazyServer) -> Server:
+    """Return the session's Postgres; skips where none can be had."""
+    return _postgres.server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databases]:
+    """Return where a test's ledgers are made: the test runs once for each kind of database."""
+    if request.param == "sqlite":
+        yield SqliteFiles(tmp_path)
+        return
+    made = PostgresDatabases(request.getfixturevalue("postgres"))
+    yield made
+    made.close()

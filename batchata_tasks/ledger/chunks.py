@@ -60,9 +60,16 @@ class Chunks(Leases):
 
     @writes
     def split_chunk(self, connection: Connection, lease: Lease, chunk: Chunk, head: Chunk, tail: Chunk) -> None:
-        """Replace an unsent chunk by its first rows and the rest; money that it holds is split, too."""
+        """Replace an unsent chunk by its first rows and the rest; money that it holds is split, too.
+
+        Raises:
+            LedgerError: it was sent, so it stays whole.
+        """
         self._check(connection, lease)
-        connection.execute(delete(t.chunks).where(t.chunks.c.id == chunk.id, t.chunks.c.state == PLANNED))
+        unsent = (t.chunks.c.id == chunk.id) & (t.chunks.c.state == PLANNED)
+        if connection.execute(delete(t.chunks).where(unsent)).rowcount != 1:
+            message = f"chunk {chunk.id} is not {PLANNED}, so it cannot be split."
+            raise LedgerError(message)
         connection.execute(insert(t.chunks).values(chunk_row(head)))
         connection.execute(insert(t.chunks).values(chunk_row(tail)))
         if connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk.id)).rowcount:
@@ -70,6 +77,7 @@ class Chunks(Leases):
                 connection.execute(insert(t.reservations).values(reservation_row(part)))
 
     def _move(self, connection: Connection, chunk_id: str, before: Iterable[str], after: str, **values: Any) -> None:
+        """Bring a chunk into its next state; raises LedgerError, and writes nothing, from any other state than those `before`."""
         here = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(list(before))
         moved = connection.execute(update(t.chunks).where(here).values(state=after, updated_at=now_us(), **values))
         if moved.rowcount != 1:

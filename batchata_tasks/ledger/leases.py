@@ -25,6 +25,7 @@ class Leases(Store):
     @writes
     def dataset_id(self, connection: Connection, url: str, known_id: str | None) -> str:
         """Return the id of the dataset at `url`; `known_id` is what its folder says of itself."""
+        self.lock(connection, "names of datasets")  # else two first runs at one place would give it two ids
         found = connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
         if found is not None and known_id in (None, found):
             return str(found)
@@ -47,14 +48,15 @@ class Leases(Store):
         """Take the lease on a dataset; raises LeaseError while another run holds it."""
         holder = f"process {os.getpid()} on {_machine()}"
         row = self._locked_dataset(connection, dataset_id)
-        if row.holder is not None and row.lease_until > now_us() and not _is_dead(row.holder):
-            wait = (row.lease_until - now_us()) / 1e6
+        now = self.clock(connection)
+        if row.holder is not None and row.lease_until > now and not _is_dead(row.holder):
+            wait = (row.lease_until - now) / 1e6
             message = (
                 f"another run holds this dataset: {row.holder}; wait for it, "
                 f"or, if it is dead, start again in {wait:.0f} s."
             )
             raise LeaseError(message)
-        values = {"fence": row.fence + 1, "holder": holder, "lease_until": now_us() + int(seconds * 1e6)}
+        values = {"fence": row.fence + 1, "holder": holder, "lease_until": now + int(seconds * 1e6)}
         connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(values))
         return Lease(dataset_id, row.fence + 1, holder)
 
@@ -62,7 +64,7 @@ class Leases(Store):
     def renew_lease(self, connection: Connection, lease: Lease, seconds: float) -> None:
         """Prolong the lease; raises LeaseError when it has gone to another run."""
         self._check(connection, lease, expired_too=False)
-        until = now_us() + int(seconds * 1e6)
+        until = self.clock(connection) + int(seconds * 1e6)
         connection.execute(update(t.datasets).where(t.datasets.c.id == lease.dataset_id).values(lease_until=until))
 
     @writes
@@ -77,13 +79,18 @@ class Leases(Store):
         self._check(connection, lease)
 
     def _locked_dataset(self, connection: Connection, dataset_id: str) -> Row[Any]:
+        """Return a dataset's row; whoever asks for it next waits until this transaction ends."""
         query = select(t.datasets).where(t.datasets.c.id == dataset_id).with_for_update()
         return connection.execute(query).one()
 
     def _check(self, connection: Connection, lease: Lease, *, expired_too: bool = True) -> None:
-        """Refuse a holder whose lease went to another run, or ended: it may not write or send."""
+        """Refuse a holder whose lease went to another run, or ended: it may not write or send.
+
+        What a dataset's runs write is one transaction after the other: each begins by locking its row.
+        """
         row = self._locked_dataset(connection, lease.dataset_id)
-        if row.fence != lease.fence or (expired_too and (row.lease_until or 0) < now_us()):
+        # asked for after the row was had: waiting for it takes time, too
+        if row.fence != lease.fence or (expired_too and (row.lease_until or 0) < self.clock(connection)):
             message = "this run lost its hold on the dataset, since it showed no life for too long; start it again."
             raise LeaseError(message)
 

@@ -55,16 +55,14 @@ class Runs(Leases):
         """Write the run's chunk list; from here on the run is resumed, never planned again."""
         self._check(connection, lease)
         connection.execute(delete(t.chunks).where(t.chunks.c.run_id == run_id))
-        for chunk in chunks:
-            connection.execute(insert(t.chunks).values(chunk_row(chunk)))
+        _add(connection, chunks)
         connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan)))
 
     @writes
     def add_round(self, connection: Connection, lease: Lease, chunks: Iterable[Chunk]) -> None:
         """Write the chunks of a run's next round; from here on the round is not planned again."""
         self._check(connection, lease)
-        for chunk in chunks:
-            connection.execute(insert(t.chunks).values(chunk_row(chunk)))
+        _add(connection, chunks)
 
     @writes
     def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
@@ -87,3 +85,8 @@ class Runs(Leases):
         connection.execute(update(t.chunks).where(unsent).values(state=DROPPED, updated_at=now_us()))
         values = {"state": "closed", "result": result, "error": error, "finished_at": now_us()}
         connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))
+
+
+def _add(connection: Connection, chunks: Iterable[Chunk]) -> None:
+    if rows := [chunk_row(chunk) for chunk in chunks]:
+        connection.execute(insert(t.chunks), rows)

@@ -35,6 +35,7 @@ class Sending(Chunks):
             )
         )
         self._check(connection, lease)
+        self.lock(connection, f"sends of account {intent.account}")  # rivals may lie in other datasets
         if connection.execute(rival).scalar_one():
             return False
         self._move(connection, intent.chunk_id, (PLANNED, UNCLEAR), UNCLEAR)

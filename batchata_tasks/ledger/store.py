@@ -1,23 +1,23 @@
-"""The database under the ledger: opening it, and the transactions in which everything else happens."""
+"""The database under the ledger, and the transactions in which everything else happens."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import hashlib
+import time
+from collections.abc import Iterator
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
-from sqlalchemy import create_engine, event, insert, select
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
-from batchata_tasks.errors import LedgerError, SpecError
-from batchata_tasks.ledger import tables as t
-from batchata_tasks.ledger.values import new_id, now_us
+from batchata_tasks.errors import LedgerError
+from batchata_tasks.ledger.engine import is_lost, make_engine, parse_url, sentence
+from batchata_tasks.ledger.opening import open_ledger
+from batchata_tasks.ledger.values import now_us
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from sqlalchemy import Connection
 
@@ -27,94 +27,89 @@ T = TypeVar("T")
 
 
 class Store:
-    """An open ledger database: its engine, its id, and the one way to a transaction."""
+    """A ledger's database, and the one way to a transaction in it.
 
-    def __init__(self, url: str) -> None:
-        try:
-            parsed = make_url(url)
-            self.is_sqlite = parsed.get_backend_name() == "sqlite"
-            if self.is_sqlite and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            arguments = {"timeout": 60, "check_same_thread": False} if self.is_sqlite else {}
-            self._engine = create_engine(parsed, connect_args=arguments, poolclass=QueuePool)
-        except (ArgumentError, ImportError) as error:
-            what = f"there is no module {error.name}" if isinstance(error, ImportError) else "it is no URL of a known database"
-            message = f"BATCHATA_LEDGER_URL: {what}; write it as sqlite:////folder/ledger.db or postgresql+psycopg://user@host/name."
-            raise SpecError(message) from None
-        except OSError as error:
-            message = f"BATCHATA_LEDGER_URL: the ledger cannot be opened: {error.strerror}."
-            raise LedgerError(message) from error
-        if self.is_sqlite:
-            event.listen(self._engine, "connect", _prepare_sqlite)
-            event.listen(self._engine, "begin", _begin_sqlite)
-        self.id = self._open()
+    `patience` is for how many seconds a Postgres that is away (restarted, say) is waited for, once
+    it has been there.
+    """
+
+    def __init__(self, url: str, *, patience: float = 30) -> None:
+        self.url = parse_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = make_engine(self.url)
+        self._patience = patience
+        self.id = open_ledger(self)
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
+        self.engine.dispose()
 
-    @contextmanager
-    def _begin(self, *, reading: bool = False) -> Generator[Connection, None, None]:
-        try:
-            with self._engine.connect().execution_options(batchata_reading=reading) as connection, connection.begin():
-                yield connection
-        except SQLAlchemyError as error:
-            # the driver's own text names the table and the reason, never the URL's password
-            reason = getattr(error, "orig", None) or type(error).__name__
-            message = f"the ledger refused a read or write: {reason}."
-            raise LedgerError(message) from error
-
-    def transact(self, body: Callable[[Connection], T], *, reading: bool) -> T:
+    def transact(self, body: Callable[[Connection], T], *, reading: bool, patience: float | None = None) -> T:
         """Run `body` in one transaction and return what it returns.
 
-        Raises:
-            LedgerError: the database refused; nothing of `body` was written.
-        """
-        with self._begin(reading=reading) as connection:
-            return body(connection)
+        Where the connection is lost before the commit is sent, the database has undone everything, so
+        `body` runs again, on a new connection. While a commit is under way nobody can tell whether it
+        stands; that is an error, and like a death at that moment: the next run reads what stands.
 
-    def _open(self) -> str:
-        with self._begin() as connection:
-            t.metadata.create_all(connection)
-            found = connection.execute(select(t.meta)).first()
-            if found is None:
-                ledger_id = new_id()
-                row = {"ledger_id": ledger_id, "schema_version": t.SCHEMA_VERSION, "created_at": now_us()}
-                connection.execute(insert(t.meta).values(row))
-                return ledger_id
-        if found.schema_version != t.SCHEMA_VERSION:
-            message = f"the ledger has schema version {found.schema_version}, this program writes version {t.SCHEMA_VERSION}; update it."
-            raise LedgerError(message)
-        return str(found.ledger_id)
+        Raises:
+            LedgerError: the database refused; unless the message says otherwise, nothing was written.
+        """
+        deadline = time.monotonic() + (self._patience if patience is None else patience)
+        pause, committing = 0.05, False
+        while True:
+            try:
+                with self.engine.connect().execution_options(batchata_reading=reading) as connection, connection.begin():
+                    result = body(connection)
+                    committing = not reading
+            except OverflowError as error:
+                message = "the ledger cannot hold a number of more than 63 bits."
+                raise LedgerError(message) from error
+            except SQLAlchemyError as error:
+                lost = is_lost(error)
+                if lost and committing:
+                    message = "the ledger's database was lost while it confirmed a write, which may stand or not; start the run again."
+                    raise LedgerError(message) from error
+                if not lost or time.monotonic() + pause > deadline:
+                    raise sentence(error, self.url) from error
+            else:
+                return result
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def lock(self, connection: Connection, what: str) -> None:
+        """Keep every other transaction out that asks for the same name, until this one ends.
+
+        A transaction that writes to SQLite has the whole database anyway.
+        """
+        if not self.is_sqlite:
+            number = int.from_bytes(hashlib.sha256(f"batchata {what}".encode()).digest()[:8], signed=True)
+            connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+    def clock(self, connection: Connection) -> int:
+        """Return the time in microseconds, by a clock that all who share the ledger share.
+
+        Machines' clocks differ, so where several can use the ledger it is the database's.
+        """
+        if self.is_sqlite:
+            return now_us()
+        return int(connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one())
 
 
 def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Run a method as one transaction that only reads; its callers leave `connection` out."""
-
-    @wraps(method)
-    def call(store: S, *args: P.args, **kwargs: P.kwargs) -> T:
-        return store.transact(lambda connection: method(store, connection, *args, **kwargs), reading=True)
-
-    return call
+    return _as_transaction(method, reading=True)
 
 
 def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
     """Run a method as one transaction, durable on return or without effect; its callers leave `connection` out."""
+    return _as_transaction(method, reading=False)
 
+
+def _as_transaction(method: Callable[Concatenate[S, Connection, P], T], *, reading: bool) -> Callable[Concatenate[S, P], T]:
     @wraps(method)
     def call(store: S, *args: P.args, **kwargs: P.kwargs) -> T:
-        return store.transact(lambda connection: method(store, connection, *args, **kwargs), reading=False)
+        # it may run more than once, and an iterator would be used up by then
+        kept: Any = [list(cast("Iterator[Any]", arg)) if isinstance(arg, Iterator) else arg for arg in args]
+        return store.transact(lambda connection: method(store, connection, *kept, **kwargs), reading=reading)
 
     return call
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=60000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # read-then-write must be one step among processes, so a transaction that writes takes the lock first
-    reading = connection.get_execution_options().get("batchata_reading")
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,1 @@
+"""The revisions; what stands in one is never changed after its release."""

@@ -1,0 +1,16 @@
+"""Rounds within a run, runs that are asked to stop, creates with a mark by the provider's clock."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import BigInteger, Column, String
+
+revision = "2"
+down_revision = "1"
+
+
+def upgrade() -> None:
+    """Add the columns; what was there before had no rounds, stops or marks."""
+    op.add_column("runs", Column("stop", String(16)))
+    op.add_column("intents", Column("mark", BigInteger))
+    op.add_column("outcomes", Column("retried", BigInteger, nullable=False, server_default="0"))

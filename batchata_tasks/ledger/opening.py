@@ -1,0 +1,78 @@
+"""Opening a ledger: a new one is made, an older one migrated, anything else left as it is and refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, inspect, select, update
+
+from batchata_tasks.errors import LedgerError
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.engine import foreign, is_missing, use_wal
+from batchata_tasks.ledger.values import new_id, now_us
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+    from batchata_tasks.ledger.store import Store
+
+
+def open_ledger(store: Store) -> str:
+    """Return the ledger's id; at today's version that is one read.
+
+    Raises:
+        LedgerError: it is of a later version, damaged, somebody else's database, or cannot be reached.
+    """
+    try:
+        found = store.transact(_read, reading=True, patience=0)
+    except LedgerError as error:
+        if not is_missing(error.__cause__):
+            raise
+        found = None
+        # before anything is written: what is not ours stays as it is, down to its journal mode
+        store.transact(lambda connection: _is_free(store, connection), reading=True)
+    if store.is_sqlite:
+        use_wal(store.engine)
+    if found is None or found.schema_version < t.SCHEMA_VERSION:
+        found = store.transact(lambda connection: _make_or_migrate(store, connection), reading=False)
+    if found.schema_version > t.SCHEMA_VERSION:
+        message = (
+            f"the ledger has schema version {found.schema_version}, this program writes version {t.SCHEMA_VERSION}; update it: "
+            "a later version of batchata-flows has used this ledger."
+        )
+        raise LedgerError(message)
+    return str(found.ledger_id)
+
+
+def _read(connection: Connection) -> Row[Any] | None:
+    return connection.execute(select(t.meta)).first()
+
+
+def _is_free(store: Store, connection: Connection) -> bool:
+    """Whether a ledger is to be made there, or is there; raises LedgerError where something else is."""
+    inspector = inspect(connection)
+    names = set(inspector.get_table_names())
+    if t.meta.name in names and set(t.meta.columns.keys()) <= {column["name"] for column in inspector.get_columns(t.meta.name)}:
+        return False
+    # a server's database may hold other things, too; a file of SQLite is one program's
+    if names if store.is_sqlite else names & set(t.metadata.tables):
+        raise foreign(store.url)
+    return True
+
+
+def _make_or_migrate(store: Store, connection: Connection) -> Row[Any]:
+    """Make or migrate the ledger, in one transaction beside which no other does: all of it, or nothing."""
+    store.lock(connection, "opening")
+    if _is_free(store, connection):
+        t.metadata.create_all(connection)
+        row = {"ledger_id": new_id(), "schema_version": t.SCHEMA_VERSION, "created_at": now_us()}
+        connection.execute(insert(t.meta).values(row))
+    found = _read(connection)
+    if found is None:
+        raise foreign(store.url)
+    if found.schema_version < t.SCHEMA_VERSION:
+        from batchata_tasks.ledger.migrations import migrate  # noqa: PLC0415 - Alembic is wanted once in years
+
+        migrate(connection, found.schema_version, t.SCHEMA_VERSION)
+        connection.execute(update(t.meta).values(schema_version=t.SCHEMA_VERSION))
+    return connection.execute(select(t.meta)).one()
