@@ -111,12 +111,6 @@ def test_a_ledger_keeps_its_id(desk: Desk) -> None:
     assert len(desk.ledger.id) == 40
 
 
-def test_the_folder_of_a_ledger_is_made(tmp_path: Path) -> None:
-    """The user's data folder need not be there."""
-    Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'l.db'}").close()
-    assert (tmp_path / "a" / "b" / "l.db").exists()
-
-
 def test_writes_are_durable_on_return(desk: Desk) -> None:
     """Each commit is on disk before it is reported; SQLite lets readers through meanwhile (WAL)."""
     asked = ["PRAGMA synchronous", "PRAGMA journal_mode"] if desk.ledger.is_sqlite else ["SHOW synchronous_commit", "SHOW transaction_isolation"]
