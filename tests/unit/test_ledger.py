@@ -20,6 +20,7 @@ from batchata_tasks.errors import LeaseError, LedgerError
 from batchata_tasks.ledger import (
     COLLECTED,
     DROPPED,
+    HELD,
     LANDED,
     PLANNED,
     SUBMITTED,
@@ -84,6 +85,9 @@ class Desk:
         }
         if state == DROPPED:
             self.ledger.close_run(self.lease, self.run, "done")
+        elif state == HELD:
+            self.bring(one, UNCLEAR)
+            self.ledger.hold(self.lease, one.id)
         elif state != PLANNED:
             for name, step in steps.items():
                 step()
@@ -190,18 +194,27 @@ FENCED: dict[str, Callable[[Ledger, Lease, Chunk], object]] = {
     "split": lambda ledger, lease, one: ledger.split_chunk(lease, one, replace(one, stop=5), replace(one, id="t", start=5)),
     "reserve": lambda ledger, lease, one: ledger.reserve(lease, one, None),
     "intent": lambda ledger, lease, one: ledger.record_intent(lease, Intent(one.id, "a", 1, lease.fence, 1)),
+    "round": lambda ledger, lease, one: ledger.add_round(lease, [replace(one, id="r", round=2)]),
+    "withdraw": lambda ledger, lease, one: ledger.withdraw_intent(lease, one.id),
+    "batch": lambda ledger, lease, one: ledger.record_batch(lease, one, "b-new", "account", "in_progress"),
+    "return": lambda ledger, lease, one: ledger.return_chunk(lease, one.id),
+    "hold": lambda ledger, lease, one: ledger.hold(lease, one.id),
+    "adopt": lambda ledger, lease, one: ledger.adopt_held(lease, one, "b-new", "account", "ended"),
+    "drop": lambda ledger, lease, one: ledger.drop_held(lease, one.id),
     "collect": lambda ledger, lease, one: ledger.collect(lease, one, {}, 0),
     "land": lambda ledger, lease, one: ledger.land(lease, one.id, 0),
 }
 
 
+# the states from which those calls would go through
+BEFORE = {"land": COLLECTED, "withdraw": UNCLEAR, "batch": UNCLEAR, "hold": UNCLEAR, "return": SUBMITTED, "adopt": HELD, "drop": HELD}
 HOWS = [(call, how) for call in FENCED for how in ("taken over", "released", "expired") if call != "renew" or how == "taken over"]
 
 
 @pytest.mark.parametrize(("call", "how"), HOWS)
 def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
     """A holder that wakes up after its lease went can neither plan nor reserve nor send nor commit, and changes nothing."""
-    one = desk.bring(desk.chunks[0], COLLECTED) if call == "land" else desk.chunks[0]
+    one = desk.bring(desk.chunks[0], BEFORE.get(call, PLANNED))
     if how == "released":
         desk.ledger.release_lease(desk.lease)
     else:
@@ -276,13 +289,17 @@ def test_a_plan_is_written_whole_or_not_at_all(desk: Desk) -> None:
     assert desk.other.chunks(desk.run) == desk.chunks
 
 
-STATES = [PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED]
+STATES = [PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, HELD, DROPPED]
 EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
     "intent": (lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)), {PLANNED: UNCLEAR, UNCLEAR: UNCLEAR}),
     "withdraw": (lambda d, c: d.ledger.withdraw_intent(d.lease, c.id), {UNCLEAR: PLANNED}),
     "batch": (lambda d, c: d.ledger.record_batch(d.lease, c, "b-new", "account", "in_progress"), {UNCLEAR: SUBMITTED}),
     "collect": (lambda d, c: d.ledger.collect(d.lease, c, {}, 0), {PLANNED: COLLECTED, SUBMITTED: COLLECTED, COLLECTED: COLLECTED}),
     "land": (lambda d, c: d.ledger.land(d.lease, c.id, 0), {COLLECTED: LANDED}),
+    "return": (lambda d, c: d.ledger.return_chunk(d.lease, c.id), {SUBMITTED: PLANNED}),
+    "hold": (lambda d, c: d.ledger.hold(d.lease, c.id), {UNCLEAR: HELD}),
+    "adopt": (lambda d, c: d.ledger.adopt_held(d.lease, c, "b-new", "account", "ended"), {HELD: SUBMITTED}),
+    "drop": (lambda d, c: d.ledger.drop_held(d.lease, c.id), {HELD: DROPPED}),
     "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {PLANNED: PLANNED}),
 }
 
@@ -304,7 +321,7 @@ def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -
     assert desk.other.chunks(desk.run) == before
 
 
-@pytest.mark.parametrize("state", STATES[:-1])
+@pytest.mark.parametrize("state", [state for state in STATES if state != DROPPED])
 def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None:
     """Planned chunks are dropped; what is at the provider or landed stays what it is."""
     one = desk.bring(desk.chunks[0], state)
@@ -319,6 +336,43 @@ def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
     head, tail = replace(whole, stop=13, bytes=30, bound=15), replace(whole, id="tail", start=13, bytes=70, bound=35)
     desk.ledger.split_chunk(desk.lease, whole, head, tail)
     assert desk.other.chunks(desk.run) == [desk.chunks[0], head, tail, *desk.chunks[2:]]
+
+
+@pytest.mark.parametrize("reserved", [True, False])
+def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
+    """What the whole had reserved its parts have, each its own share; nothing is reserved for parts of what had nothing."""
+    whole, other = desk.chunks[1:3]
+    desk.ledger.reserve(desk.lease, other, None)
+    if reserved:
+        desk.ledger.reserve(desk.lease, whole, None)
+    head, tail = replace(whole, stop=13, bytes=30, bound=15), replace(whole, id="tail", start=13, bytes=70, bound=35)
+    desk.ledger.split_chunk(desk.lease, whole, head, tail)
+    assert desk.other.money(desk.run) == (0, 100 if reserved else 50)
+    desk.ledger.collect(desk.lease, tail, {"succeeded": Tally(7, cost=5)}, 0)
+    assert desk.other.money(desk.run) == ((5, 65) if reserved else (0, 50))
+
+
+def test_the_next_round_is_added_to_the_run(desk: Desk) -> None:
+    """Its chunks stand after the first round's, which stay; its chunks written twice are an error, and once only."""
+    again = [replace(chunk(desk.run, desk.dataset, number), id=f"second-{number}", round=2) for number in range(2)]
+    desk.ledger.add_round(desk.lease, iter(again))
+    assert desk.other.chunks(desk.run) == [*desk.chunks, *again]
+    assert [desk.other.place_of(one) for one in (desk.chunks[0], again[1])] == [1, 6]
+    with pytest.raises(LedgerError):
+        desk.ledger.add_round(desk.lease, [replace(again[0], id="third"), again[1]])
+    assert desk.other.chunks(desk.run) == [*desk.chunks, *again]
+    desk.ledger.add_round(desk.lease, [])
+    assert desk.other.run(desk.run).state == "open"
+
+
+def test_the_first_reason_to_stop_stays(desk: Desk) -> None:
+    """Anybody may ask a run to stop, without its lease; a second reason changes nothing; other runs go on."""
+    other = desk.ledger.begin_run(desk.lease, RUN)
+    assert desk.other.stop_reason(desk.run) is None
+    desk.other.request_stop(desk.run, "time_limit")
+    desk.ledger.request_stop(desk.run, "cancel")
+    assert desk.ledger.stop_reason(desk.run) == desk.other.stop_reason(desk.run) == "time_limit"
+    assert desk.other.stop_reason(other) is None
 
 
 def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
@@ -379,6 +433,82 @@ def test_batches_are_known(desk: Desk) -> None:
     (row,) = desk.other.batches_of(desk.run)
     assert (row.batch_id, row.status, row.requests_done, row.start, row.stop, row.state) == (one.batch_id, "ended", 10, 0, 10, SUBMITTED)
     assert row.ended_at >= row.looked_at >= row.submitted_at
+
+
+def test_a_returned_chunk_is_sent_again(desk: Desk) -> None:
+    """What the provider took and let none of run keeps its money, loses its batch id and goes again; the batch stays known."""
+    one = desk.chunks[0]
+    desk.ledger.reserve(desk.lease, one, 50)
+    batch_id = desk.bring(one, SUBMITTED).batch_id
+    desk.ledger.return_chunk(desk.lease, one.id)
+    assert desk.other.chunk(one.id) == one
+    assert desk.other.money(desk.run) == (0, 50)
+    assert desk.other.known_batches([batch_id or ""]) == {batch_id}
+    assert desk.ledger.record_intent(desk.lease, desk.intent(one))
+    desk.ledger.record_batch(desk.lease, one, "again", "account", "in_progress")
+    assert desk.other.chunk(one.id).batch_id == "again"
+    assert len(desk.other.batches_of(desk.run)) == 2
+
+
+def test_a_held_chunk_keeps_its_rows_and_money(desk: Desk) -> None:
+    """Nobody sends it, its rows are in flight for planners, its bound stays reserved, also after its run is closed."""
+    one = desk.chunks[0]
+    desk.ledger.reserve(desk.lease, one, 50)
+    desk.bring(one, HELD)
+    desk.ledger.close_run(desk.lease, desk.run, "completed")
+    assert [held.id for held in desk.other.unfinished_chunks(desk.dataset, "another")] == [one.id]
+    assert [held.id for held in desk.other.chunks_in((HELD,))] == [one.id]
+    assert desk.other.money(desk.run) == (0, 50)
+    with pytest.raises(LedgerError):
+        desk.ledger.record_intent(desk.lease, desk.intent(one))
+
+
+def test_a_held_chunk_is_no_rival(desk: Desk) -> None:
+    """It was given up on as undecidable, so creates of its size go on."""
+    one, other = desk.chunks[:2]
+    assert desk.ledger.record_intent(desk.lease, desk.intent(one))
+    desk.ledger.hold(desk.lease, one.id)
+    assert desk.ledger.record_intent(desk.lease, desk.intent(other))
+
+
+def test_a_held_chunk_is_adopted(desk: Desk) -> None:
+    """A person says which batch it is: it is at the provider, its money stays reserved, and its run is open again."""
+    one = desk.chunks[0]
+    desk.ledger.reserve(desk.lease, one, 50)
+    desk.bring(one, HELD)
+    desk.ledger.close_run(desk.lease, desk.run, "completed")
+    desk.ledger.adopt_held(desk.lease, one, "found", "account", "ended")
+    adopted, run = desk.other.chunk(one.id), desk.other.open_run(desk.dataset)
+    assert (adopted.state, adopted.batch_id) == (SUBMITTED, "found")
+    assert run is not None
+    assert run.id == desk.run
+    assert desk.other.money(desk.run) == (0, 50)
+    desk.ledger.collect(desk.lease, one, {"succeeded": Tally(10, cost=7)}, 0)
+    assert desk.other.money(desk.run) == (7, 0)
+
+
+def test_a_batch_that_is_anothers_is_not_adopted(desk: Desk) -> None:
+    """The chunk stays held, its run closed: all of it, or nothing."""
+    one, other = desk.chunks[:2]
+    batch_id = desk.bring(other, SUBMITTED).batch_id or ""
+    desk.bring(one, HELD)
+    desk.ledger.close_run(desk.lease, desk.run, "completed")
+    with pytest.raises(LedgerError):
+        desk.ledger.adopt_held(desk.lease, one, batch_id, "account", "ended")
+    assert desk.other.chunk(one.id).state == HELD
+    assert desk.other.open_run(desk.dataset) is None
+
+
+def test_a_held_chunk_is_dropped(desk: Desk) -> None:
+    """A person says that it never was accepted: its rows may be planned again, its money is free, others' is not."""
+    one, other = desk.chunks[:2]
+    for each in (one, other):
+        desk.ledger.reserve(desk.lease, each, None)
+    desk.bring(one, HELD)
+    desk.ledger.drop_held(desk.lease, one.id)
+    assert desk.other.chunk(one.id).state == DROPPED
+    assert desk.other.unfinished_chunks(desk.dataset, "another") == []
+    assert desk.other.money(desk.run) == (0, 50)
 
 
 def test_no_batch_is_adopted_twice(desk: Desk) -> None:
