@@ -86,7 +86,9 @@ class Server:
         self._stack.close()
 
     def start(self) -> None:
-        """Start the process, and wait until it lets connections in."""
+        """Start the process, unless it runs, and wait until it lets connections in."""
+        if self._process is not None and self._process.poll() is None:
+            return
         options = [part for name, value in {**_SETTINGS, "port": str(self.port)}.items() for part in ("-c", f"{name}={value}")]
         # it ends with the tests, however they end
         tie = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
