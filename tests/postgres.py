@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -52,6 +52,16 @@ def _as_user() -> dict[str, Any]:
     pytest.skip("Postgres does not run as root, and there is no user postgres or nobody")
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class EndedError(Exception):
+    """The server process ended by itself."""
+
+
 class Server:
     """One server process in a temporary folder; `with` starts and stops it."""
 
@@ -62,9 +72,7 @@ class Server:
         self.password = secrets.token_hex(8)
         self.prepared: dict[Any, tuple[str, Any]] = {}  # databases that tests begin with, by the function that filled them
         self._connections: dict[str, psycopg.Connection[Any]] = {}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = 0
 
     def __enter__(self) -> Self:
         home = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-postgres-")))
@@ -78,8 +86,13 @@ class Server:
         if made.returncode:
             self._stack.close()
             pytest.skip(f"initdb failed: {made.stderr.decode(errors='replace').strip()}")
-        self.start()
-        return self
+        for _ in range(5):
+            self.port = _free_port()
+            with suppress(EndedError):  # somebody else was quicker to take the port
+                self.start()
+                return self
+        self._stack.close()
+        pytest.fail("postgres does not start")
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -100,7 +113,8 @@ class Server:
             try:
                 self.connect().close()
             except psycopg.OperationalError:
-                assert self._process.poll() is None, "postgres ended by itself"
+                if self._process.poll() is not None:
+                    raise EndedError from None
                 time.sleep(0.05)
             else:
                 return
