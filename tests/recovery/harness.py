@@ -11,6 +11,7 @@ import argparse
 import random
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from tests.recovery.overlap import Overlaps, overlap
 from tests.recovery.place import MODELS, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
 
 def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
@@ -32,6 +33,8 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--stops", type=float, default=0.0, help="share of runs that are stopped, not killed")
+    parser.add_argument("--boundaries", type=float, default=0.0, help="share of kills that happen at a boundary between two steps")
+    parser.add_argument("--flow-share", type=float, default=0.0, help="share of starts that are flows on a Prefect server of our own")
     parser.add_argument("--overlap", type=int, default=0, help="instead: so many pairs of runs started at the same instant")
     parser.add_argument("--ledger-url", help="a ledger for all tables, instead of a SQLite file for each")
     return parser.parse_args(None if arguments is None else list(arguments))
@@ -41,20 +44,40 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Do what the options say; print what came of it."""
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-kills-"))
-    with EmulatorProcess() as emulator, Launcher() as launcher:
+    with EmulatorProcess() as emulator, Launcher() as launcher, prefect(folder, wanted=given.flow_share > 0) as flows:
 
         def make(name: str, **knobs: Any) -> Place:
-            return Place(folder / name, given.provider, emulator, launcher, **{"ledger_url": given.ledger_url, **knobs})
+            knobs = {"ledger_url": given.ledger_url, "prefect": flows, **knobs}
+            return Place(folder / name, given.provider, emulator, launcher, **knobs)
 
         tally = overlaps(given, make) if given.overlap else kills(given, make)
     sys.stdout.write(f"folders: {folder}\n{tally}\n")
     return 1 if tally.problems else 0
 
 
+@contextmanager
+def prefect(folder: Path, *, wanted: bool) -> Generator[dict[str, str], None, None]:
+    """Run a Prefect server with a home of its own, if it is wanted; yield the environment to reach it."""
+    if not wanted:
+        yield {}
+        return
+    from tests.test_flow import Server
+
+    home = folder / "prefect"
+    home.mkdir()
+    server = Server(home)
+    try:
+        server.wait()
+        yield {name: value for name, value in server.env.items() if name.startswith(("PREFECT_", "PYTHONWARNINGS"))}
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
+
+
 def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     """Kill runs of many scenarios until there were enough kills."""
-    tally, number = Tally(given.stops), 0
-    duration = measure(make("clean", rows=given.rows))
+    tally, number = Tally(given.stops, given.boundaries, given.flow_share), 0
+    duration = measure(make("clean", rows=given.rows), flow=given.flow_share > 0.5)
     sys.stdout.write(f"a clean run works {duration:.1f} s\n")
     while tally.kills + tally.stops < given.kills:
         rng = random.Random(f"{given.seed} {number}")

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.recovery.boundaries import BOUNDARIES, KILL_AT
 from tests.recovery.place import GRACE, LEASE, Place
 from tests.recovery.reader import Reader
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from tests.recovery.launcher import Run
 
+LONGEST = 240.0  # seconds to wait for a run that is left alone
 AIMS = ("moment", "moment", "early", "planning", "writing", "sending", "polling", "downloading", "landing", "landing")
 
 
@@ -24,6 +26,10 @@ class Tally:
     """What a number of scenarios came to."""
 
     stop_share: float = 0.0  # this share of runs is stopped past its lease instead of killed
+    boundary_share: float = 0.0  # this share of kills happens at a boundary between two steps
+    flow_share: float = 0.0  # this share of starts is a flow on a Prefect server
+    flows: int = 0
+    boundaries: Counter[str] = field(default_factory=Counter[str])
     kills: int = 0
     stops: int = 0
     woken: Counter[str] = field(default_factory=Counter[str])  # how stopped runs ended
@@ -54,19 +60,29 @@ def add_faults(place: Place, rng: random.Random) -> None:
         place.emulator.control.faults(kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs)
 
 
-def measure(place: Place) -> float:
+def measure(place: Place, *, flow: bool = False) -> float:
     """Return how long an undisturbed run works, its start left out."""
-    run = place.start()
+    run = place.start(flow=flow)
     place.until(lambda: place.held_by(run), run)
     began = time.monotonic()
-    assert run.wait() == 0, run.text()
+    assert run.wait(LONGEST) == 0, run.text()
     return time.monotonic() - began
+
+
+def begun(place: Place, rng: random.Random, tally: Tally) -> Run:
+    """Start a run: as a flow, for a share of starts."""
+    flow = tally.flow_share > 0 and rng.random() < tally.flow_share
+    tally.starts += 1
+    tally.flows += flow
+    return place.start(flow=flow)
 
 
 def disturb(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
     """Start a run and kill (or stop) it at a drawn moment; True when the table was finished by then."""
     if rng.random() < tally.stop_share:
         return stop_one(place, rng, duration, tally)
+    if tally.boundary_share > 0 and rng.random() < tally.boundary_share:
+        return kill_at_boundary(place, rng, tally)
     return kill_one(place, rng, duration, tally)
 
 
@@ -116,13 +132,28 @@ def stop_one(place: Place, rng: random.Random, duration: float, tally: Tally) ->
 
 def kill_one(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
     """Start a run and kill it at a drawn moment; True when it had ended well before that."""
-    run = place.start()
-    tally.starts += 1
+    run = begun(place, rng, tally)
     aim_at(place, run, rng, duration)
-    code = run.kill()
+    if run.kill() == -9:
+        tally.stages.update(place.stages().keys())
+    return was_finished(run, tally)
+
+
+def kill_at_boundary(place: Place, rng: random.Random, tally: Tally) -> bool:
+    """Let a run kill itself at a drawn boundary; True when it never reached that and ended well."""
+    name = rng.choice(list(BOUNDARIES))
+    run = place.start(**{KILL_AT: f"{name}:{rng.choice((1, 1, 2, 3, 5))}"})
+    tally.starts += 1
+    if run.wait(LONGEST) == -9:
+        tally.boundaries[name] += 1
+    return was_finished(run, tally)
+
+
+def was_finished(run: Run, tally: Tally) -> bool:
+    """Count a kill; True when the run had ended well before it."""
+    code = run.wait()
     if code == -9:
         tally.kills += 1
-        tally.stages.update(place.stages().keys())
         return False
     tally.late += 1
     if code != 0:
@@ -145,9 +176,8 @@ def scenario(place: Place, rng: random.Random, kills: int, duration: float, tall
                     break
             if version == "v1" and midway:
                 continue
-            run = place.start()
-            tally.starts += 1
-            if (code := run.wait(120)) != 0:
+            run = begun(place, rng, tally)
+            if (code := run.wait(LONGEST)) != 0:
                 tally.problems.append(f"a run that was left alone ended with exit code {code}:\n{run.text()}")
     for rule in place.emulator.control.list_faults():
         tally.strikes[rule["kind"]] += rule["strikes"]

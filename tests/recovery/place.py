@@ -22,7 +22,7 @@ from batchata_tasks.emulator import EmulatorProcess, answer_text
 from tests.recovery.launcher import ROOT, Launcher, Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sqlalchemy import Engine
@@ -73,6 +73,7 @@ class Place:
     def __init__(
         self, folder: Path, provider: Provider, emulator: EmulatorProcess, launcher: Launcher,
         *, rows: int = 240, per_batch: int = 40, seconds: float = 0.3, schema: bool = False, ledger_url: str | None = None,
+        prefect: Mapping[str, str] | None = None,
     ) -> None:
         self.folder, self.provider, self.emulator, self._launcher = folder, provider, emulator, launcher
         self.keys = [f"row-{number:05}" for number in range(rows)]
@@ -80,6 +81,7 @@ class Place:
         self.ledger_url = ledger_url or f"sqlite:///{self.database}"  # another ledger may hold other places too
         self._per_batch, self._schema, self._starts = per_batch, schema, 0
         self._engine: Engine | None = None
+        self._prefect = prefect or {}  # the environment of runs that are flows
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"{key},fact {number * 7919 % 10007}" for number, key in enumerate(self.keys)]
         (folder / "table.csv").write_text("\n".join(["id,text", *lines, ""]), encoding="utf-8")
@@ -100,17 +102,17 @@ class Place:
             spec["response_schema"] = SCHEMA
         self.spec.write_text(json.dumps({**spec, **changes}), encoding="utf-8")
 
-    def start(self, *, command: bool = False, **env: str) -> Run:
-        """Start the command line."""
+    def start(self, *, command: bool = False, flow: bool = False, **env: str) -> Run:
+        """Start the command line; a `flow` runs on the Prefect server, always as the real command."""
         self._starts += 1
         environment = {
             "PATH": "/usr/bin:/bin", "HOME": str(self.folder), "PYTHONPATH": str(ROOT), "BATCHATA_POLL_INTERVAL": "0.1",
             "BATCHATA_LEDGER_URL": self.ledger_url, "BATCHATA_UNCLEAR_GRACE": str(GRACE),
-            **self.emulator.env(), **env,
+            **self.emulator.env(), **(self._prefect if flow else {}), **env,
         }
-        arguments = ["run", str(self.spec), "--direct", "--json"]
+        arguments = ["run", str(self.spec), "--json", *(() if flow else ("--direct",))]
         log = self.folder / f"run-{self._starts}.log"
-        return self._launcher.start(arguments, environment, self.folder, log, command=command)
+        return self._launcher.start(arguments, environment, self.folder, log, command=command or flow)
 
     def finish(self, **env: str) -> Run:
         """Start the command line and let it end; it must end well."""
