@@ -133,7 +133,7 @@ def _record_commits(trace: Trace, patches: ExitStack) -> None:
 
     def committed(self: DefaultDialect, connection: Any) -> None:
         facts, own.facts = [fact for fact in getattr(own, "facts", ()) if fact], []
-        if facts:
+        if facts and self.name == "sqlite":
             trace.pragmas.add(tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS))
         for fact in facts:
             trace.add("begins", fact)
