@@ -65,7 +65,6 @@ def test_a_commit_of_the_ledger_is_on_disk_when_it_returns(traced: Callable[[str
     assert trace.pragmas == {(2, "wal")}
 
 
-@pytest.mark.xfail(reason="new folders are made without an fsync of the folders that name them")
 def test_new_folders_are_durable_before_anything_is_sent(traced: Callable[[str], tuple[Trace, Path]]) -> None:
     """A file is found again only if every folder above it is: their names are fsynced before the first intent."""
     trace, root = traced("anthropic")
