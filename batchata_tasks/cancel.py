@@ -16,7 +16,7 @@ from batchata_tasks.ledger import UNFINISHED, Ledger
 from batchata_tasks.pipeline import Steps
 from batchata_tasks.pricing import usd
 from batchata_tasks.progress import silent
-from batchata_tasks.receipt import finish
+from batchata_tasks.receipt import finish, rows_by_outcome
 from batchata_tasks.session import CANCEL, active, open_site, owned_dataset, restored
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
@@ -70,7 +70,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
             return Cancelled(spec.name)
         ledger.request_stop(run.id, CANCEL)
         _see_to_it(spec.output, run.id, ledger, settings, progress)
-        outcomes = {name: tally.rows for name, tally in sorted(ledger.outcomes(run.id).items())}
+        outcomes = rows_by_outcome(ledger.outcomes(run.id))
         return Cancelled(run.name, run.id, ledger.run(run.id).result, outcomes, f"{usd(ledger.money(run.id)[0]):f}")
     finally:
         ledger.close()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.chunk import custom_id
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe, error_code, outcome_of
 from batchata_tasks.ledger import Tally
 from batchata_tasks.manifest import SYSTEM_FIELDS
 
@@ -52,7 +52,9 @@ class Collector:
         self._chunk, self._manifest, self._columns = chunk, manifest, columns
         self._response, self._rates, self._enriched_at = response, rates, enriched_at
         row_ids = manifest["_row_id"].to_pylist()
-        self._position = {custom_id(chunk.id, row_id): i for i, row_id in enumerate(row_ids)}
+        self._names = [custom_id(chunk.id, row_id) for row_id in row_ids]
+        self._position = {name: i for i, name in enumerate(self._names)}
+        self._changed, self._prior_errors = manifest["_changed"].to_pylist(), manifest["_prior_error"].to_pylist()
         self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
         self._bounds = manifest["_bound"].to_pylist()
         system = set(SYSTEM_FIELDS.names)
@@ -100,7 +102,7 @@ class Collector:
         return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
 
     def _row(self, position: int, answer: Answer) -> dict[str, Any]:
-        outcome, error, fields = self._judged(answer)
+        outcome, error, fields = self._judged(position, answer)
         usage = answer.usage
         cost = self._rates.cost(usage) if self._rates is not None else None
         attempt = 0 if outcome.never_ran else 1
@@ -123,7 +125,7 @@ class Collector:
             "_provider": self._chunk.provider,
             "_model": answer.model or self._chunk.model,
             "_batch_id": self._chunk.batch_id,
-            "_custom_id": answer.custom_id if sent and answer.custom_id else None,
+            "_custom_id": self._names[position] if sent else None,
             "_fingerprint": prior["_fingerprint"],
             "_input_tokens": usage.input_tokens + prior["_prior_input_tokens"],
             "_output_tokens": usage.output_tokens + prior["_prior_output_tokens"],
@@ -134,8 +136,15 @@ class Collector:
             "_enriched_at": self._enriched_at,
         }
 
-    def _judged(self, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
-        """Check a finished answer against the response model."""
+    def _judged(self, position: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
+        """Check a finished answer against the response model.
+
+        Where the provider refuses what a retry changed (a cap beyond the model's own, say), the row
+        stays what it was: its own request was not wrong.
+        """
+        if self._changed[position] and error_code(answer.error) is ErrorCode.REQUEST:
+            before = self._prior_errors[position]
+            return outcome_of(before), before, {}
         if answer.outcome is not Outcome.SUCCEEDED:
             return answer.outcome, answer.error, {}
         if answer.text is None:

@@ -185,6 +185,7 @@ class Dataset:
     def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
         """Replace a part by its next version; one that has no rows left is deleted."""
         part, version = _versioned(path.name)
+        older = [other for other in self.data.glob("*.parquet") if _versioned(other.name)[0] == part]
         following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
         with _part_errors(part), storage_errors(f"rewriting {part}"):
             with pq.ParquetFile(path) as file:
@@ -195,7 +196,8 @@ class Dataset:
                         writer.write_batch(first)
                         for batch in left:
                             writer.write_batch(batch)
-            path.unlink()
+            for other in older:  # a run that died may have left more than the last
+                other.unlink()
             sync_folder(path.parent)
 
     @contextmanager

@@ -139,7 +139,18 @@ def describe(code: ErrorCode, message: str, limit: int = 2000) -> str:
     return f"{code}: {message}"[:limit]
 
 
+def error_code(error: str | None) -> ErrorCode | None:
+    """Return the code that a stored `_error` begins with."""
+    word = (error or "").partition(":")[0]
+    return ErrorCode(word) if word in set(ErrorCode) else None
+
+
 def is_final(error: str | None) -> bool:
     """Whether a stored `_error` says that sending the same request again cannot help."""
-    word = (error or "").partition(":")[0]
-    return word in set(ErrorCode) and ErrorCode(word).final
+    code = error_code(error)
+    return code is not None and code.final
+
+
+def outcome_of(error: str | None) -> Outcome:
+    """Return the outcome of a request that was changed since it ended with this `_error`."""
+    return Outcome.TRUNCATED if error_code(error) is ErrorCode.TRUNCATED else Outcome.INVALID

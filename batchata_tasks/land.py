@@ -144,6 +144,8 @@ def _land(
     collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, session.spec.key)
+    before = zip(manifest["_prior_status"].to_pylist(), manifest["_prior_error"].to_pylist(), strict=True)
+    errors_before = Counter(error[:200] for status, error in before if status is not None and error is not None)
     retried = Counter(status for status in manifest["_prior_status"].to_pylist() if status is not None)
     superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
     with dataset.part_file(dataset.data / f"part-{chunk.id}.parquet") as writer:
@@ -152,7 +154,8 @@ def _land(
             errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
         report = collector.report
         session.ledger.collect(session.lease, chunk, report.tallies, report.overhead, retried)
-        record = _commit_record(session, chunk, enriched_at, collector, errors, superseded)
+        record = _commit_record(session, chunk, enriched_at, collector, superseded)
+        record |= {"errors": dict(errors.most_common(_ERRORS_KEPT)), "errors_before": dict(errors_before)}
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
         session.ledger.check_lease(session.lease)  # right before the part appears
     dataset.supersede(replaced)
@@ -162,7 +165,7 @@ def _land(
 
 
 def _commit_record(
-    session: Session, chunk: Chunk, enriched_at: int, collector: Collector, errors: Counter[str], superseded: int
+    session: Session, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int
 ) -> dict[str, Any]:
     report = collector.report
     return {
@@ -173,7 +176,7 @@ def _commit_record(
         "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
         "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
         "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
-        "over_bound": report.over_bound, "errors": dict(errors.most_common(_ERRORS_KEPT)),
+        "over_bound": report.over_bound,
     }
 
 

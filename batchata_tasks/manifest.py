@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
 
 # beside the key and the carried columns; `prior` is what earlier attempts of the same key and
-# fingerprint used (`prior_status` how the last one of this run ended), `replaced_cost` what the older
-# answer cost that this row will supersede; `base_offset` is where the first round's body stands
+# fingerprint used (`prior_status` how the last one of this run ended, `prior_error` what it said),
+# `replaced_cost` what the older answer cost that this row will supersede; `changed` tells that the
+# request is not the base one
 SYSTEM_FIELDS = pa.schema(
     [
         pa.field("_row_id", pa.string()),
@@ -33,10 +34,11 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_bound", pa.int64()),
         pa.field("_bytes", pa.int64()),
         pa.field("_offset", pa.int64()),
-        pa.field("_base_offset", pa.int64()),
         pa.field("_error", pa.string()),
         pa.field("_replaces", pa.string()),
+        pa.field("_changed", pa.bool_()),
         pa.field("_prior_status", pa.string()),
+        pa.field("_prior_error", pa.string()),
         pa.field("_prior_attempts", pa.int32()),
         pa.field("_prior_input_tokens", pa.int64()),
         pa.field("_prior_output_tokens", pa.int64()),
@@ -75,7 +77,6 @@ class PlanWriter:
         """Append rows: their source columns, their system columns and their bodies, in one order."""
         for fields, body in zip(system, bodies, strict=True):
             fields["_offset"] = self._offset
-            fields.setdefault("_base_offset", self._offset)
             self._offset += len(body) + 1
         arrays = [source_rows.column(name) for name in source_rows.schema.names]
         arrays += [pa.array([row.get(f.name) for row in system], type=f.type) for f in SYSTEM_FIELDS]
@@ -142,9 +143,9 @@ def plan_bodies(folder: Path, chunk: Chunk) -> Iterator[tuple[str, bytes]]:
                 yield row_id, body.rstrip(b"\n")
 
 
-def bodies_at(folder: Path, offsets: list[int]) -> list[bytes]:
-    """Return the first round's request bodies that begin at these bytes of their file."""
-    path = folder / "plan.bodies.jsonl"
+def bodies_at(folder: Path, chunk: Chunk, offsets: list[int]) -> list[bytes]:
+    """Return the request bodies of a chunk's plan that begin at these bytes of their file."""
+    path = folder / f"{plan_name(chunk)}.bodies.jsonl"
     found: list[bytes] = []
     with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
         for offset in offsets:

@@ -17,6 +17,7 @@ from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.pricing import dollars, usd
+from batchata_tasks.receipt import rows_by_outcome
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 
@@ -44,7 +45,7 @@ def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
 
 def _run(ledger: Ledger, row: Any) -> dict[str, Any]:
     settled, in_flight = ledger.money(row.id)
-    outcomes = {name: tally.rows for name, tally in sorted(ledger.outcomes(row.id).items())}
+    outcomes = rows_by_outcome(ledger.outcomes(row.id))
     batches = [
         {
             "batch_id": batch.batch_id, "status": batch.status, "rows": batch.stop - batch.start, "state": batch.state,

@@ -219,11 +219,13 @@ class Planner:
             return None
         self._reasons[reason] += 1
         body = builder.body(row, where)
-        bound = builder.bound(body)
-        if landed is not None and landed.fingerprint == found and reason == "failed":
-            body, bound = builder.again(body, landed.status, landed.error, landed.attempts)
+        again: tuple[bytes, int] | None = None
+        if landed is not None and reason == "failed":
+            again = builder.again(body, landed.status, landed.error, landed.attempts)
+        body, bound = again or (body, builder.bound(body))
         size = self._provider.framing.size(CUSTOM_ID_CHARS, body)
         system = _system_fields(row_id(self._dataset_id, key, found), found, landed)
+        system |= {"_changed": again is not None, "_prior_error": landed.error if landed is not None else None}
         system |= {"_bytes": size, "_bound": bound, "_error": None}
         if self.packer.fits_alone(size):
             self.packer.add(size, system["_bound"])

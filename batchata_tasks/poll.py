@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from batchata_tasks.errors import TerminalError
+from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
+from batchata_tasks.providers import BatchLook
 from batchata_tasks.submit import riding_out
 
 if TYPE_CHECKING:
-    from batchata_tasks.providers import BatchLook
     from batchata_tasks.submit import Desk
 
 
@@ -17,9 +18,22 @@ def look_once(desk: Desk, batch_id: str) -> BatchLook:
     """Look at a batch.
 
     Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
-    ten times as patient as sending.
+    ten times as patient as sending. A batch that is not there for that long was deleted: it has
+    ended, and its results are gone.
+
+    Raises:
+        CredentialsError: it is not there, but was sent under another key, whose account may have it.
     """
-    return riding_out(desk, lambda: desk.provider.look(batch_id), times=10)
+    try:
+        return riding_out(desk, lambda: desk.provider.look(batch_id), times=10)
+    except TransientError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        if desk.ledger.account_of(batch_id) != desk.provider.account(desk.ledger.id):
+            message = f"{error} It was sent under another API key: set one of that account."
+            raise CredentialsError(message) from error
+        desk.say(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
+        return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
 
 
 def cancel(desk: Desk, batch_id: str) -> None:

@@ -15,6 +15,9 @@ from batchata_tasks.pricing import dollars, usd
 from batchata_tasks.session import CANCEL, TIME_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchata_tasks.ledger import Tally
     from batchata_tasks.session import Session
 
 SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
@@ -124,7 +127,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     run, plan = session.ledger.run(session.run_id), session.plan()
     chunks = session.ledger.chunks(session.run_id)
     tallies = session.ledger.outcomes(session.run_id)
-    outcomes = {name: tallies[name].rows for name in sorted(tallies)}
+    outcomes = rows_by_outcome(tallies)
     failed = sum(rows for name, rows in outcomes.items() if name != Outcome.SUCCEEDED)
     share = failed / max(sum(outcomes.values()), 1)
     held = sum(chunk.rows for chunk in chunks if chunk.state == HELD)
@@ -137,6 +140,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     errors: Counter[str] = Counter()
     for commit in commits:
         errors.update(commit.get("errors", {}))
+        errors.subtract(commit.get("errors_before", {}))
     return Receipt(
         name=session.spec.name, run_id=session.run_id, result=result, exit_code=EXIT_CODES[result],
         dataset=str(session.folder.data), provider=session.provider.name, model=session.spec.model,
@@ -152,8 +156,13 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         cost_limit_usd=_plain(session.limit), price_source=run.price_source,
         unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
-        errors=dict(errors.most_common(5)), warnings=_warnings(commits, held),
+        errors={text: count for text, count in errors.most_common(5) if count > 0}, warnings=_warnings(commits, held),
     )
+
+
+def rows_by_outcome(tallies: Mapping[str, Tally]) -> dict[str, int]:
+    """Return how many rows ended how; outcomes that no row has any more are left out."""
+    return {name: tallies[name].rows for name in sorted(tallies) if tallies[name].rows}
 
 
 def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:

@@ -14,7 +14,7 @@ from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import fingerprint, part
 from batchata_tasks.jobs import Job, Message
 from batchata_tasks.pricing import batch_rates
-from batchata_tasks.retry import cap_of, changed_body
+from batchata_tasks.retry import changed_body
 from batchata_tasks.templates import RowCondition, RowTemplate, variables
 from batchata_tasks.tokens import input_bound
 
@@ -38,6 +38,8 @@ class RequestBuilder:
         if spec.messages is not None:
             labels = [f"messages.{i}" for i in range(len(turns))]
         self._turns = [(t, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
+        sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
+        self._own_turns = len(provider.body(sample)["messages"])  # a system prompt is no message everywhere
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
@@ -88,15 +90,21 @@ class RequestBuilder:
         job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema)
         return orjson.dumps(self._provider.body(job))
 
-    def again(self, body: bytes, status: str, error: str | None, attempts: int) -> tuple[bytes, int]:
-        """Return the body of another attempt at a request that ended badly, and its bound."""
-        changed = changed_body(self._provider, body, status, error, attempts)
-        if changed == body:
-            return body, self.bound(body)
-        return changed, self._bound(changed, len(self._turns) + 1, cap_of(self._provider, changed))
+    def again(self, body: bytes, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:
+        """Return the body of another attempt at a request and its bound; None where it is sent again as it was.
+
+        `body` is what was sent last, or the base request where that is not known any more.
+        """
+        changed = changed_body(
+            body, status, error, attempts, cap_param=self._provider.cap_param, cap=self._spec.max_tokens, turns=self._own_turns
+        )
+        if changed is None:
+            return None
+        text, cap, turns = changed
+        return text, self._bound(text, len(self._turns) - self._own_turns + turns, cap)
 
     def bound(self, body: bytes) -> int:
-        """Return the most that a request can cost, in picodollars; 0 where no price is known."""
+        """Return the most that a base request can cost, in picodollars; 0 where no price is known."""
         return self._bound(body, len(self._turns), self._spec.max_tokens)
 
     def _bound(self, body: bytes, turns: int, cap: int) -> int:

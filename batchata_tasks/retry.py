@@ -6,16 +6,13 @@ request: what a retry changes (a larger cap, a remark about the answer before) i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from batchata_tasks.jobs import Outcome, is_final
 
-if TYPE_CHECKING:
-    from batchata_tasks.providers import Provider
-
-_MOST_DOUBLINGS = 2  # a truncated answer gets at most four times the spec's cap
+_MOST = 4  # a truncated answer gets at most four times the spec's cap
 _REMARK_CHARS = 1000
 
 
@@ -27,25 +24,31 @@ def worth_another(status: str, error: str | None, attempts: int, max_attempts: i
     return status != Outcome.SUCCEEDED and not is_final(error) and attempts < max_attempts
 
 
-def changed_body(provider: Provider, body: bytes, status: str, error: str | None, attempts: int) -> bytes:
-    """Return the request body of another attempt, from the base request's.
+def changed_body(
+    body: bytes, status: str, error: str | None, attempts: int, *, cap_param: str, cap: int, turns: int
+) -> tuple[bytes, int, int] | None:
+    """Return the body of another attempt with its cap and its number of turns, or None where the last one's will do.
 
-    A truncated answer gets a cap of twice the size for each attempt, an invalid one is told what was
-    wrong; whatever else happened had nothing to do with the request, which goes out as it is.
+    A truncated answer gets a cap of twice the size with each attempt, an invalid one is told what
+    was wrong; whatever else happened had nothing to do with the request, which goes out as it is.
+
+    Args:
+        body: the request that was sent last, or the base request where that is not known any more.
+        status: how it ended, with `error`, after so many `attempts`.
+        error: see there.
+        attempts: see there.
+        cap_param: how the body calls the cap.
+        cap: the spec's cap.
+        turns: how many of the body's messages are the spec's own.
     """
     if status not in (Outcome.TRUNCATED, Outcome.INVALID):
-        return body
+        return None
     changed: dict[str, Any] = orjson.loads(body)
     if status == Outcome.TRUNCATED:
-        changed[provider.cap_param] *= 2 ** min(max(attempts, 1), _MOST_DOUBLINGS)
+        changed[cap_param] = min(max(2 * changed[cap_param], cap * 2 ** min(attempts, 2)), _MOST * cap)
     else:
-        changed["messages"] = [*changed["messages"], {"role": "user", "content": _remark(error)}]
-    return orjson.dumps(changed)
-
-
-def cap_of(provider: Provider, body: bytes) -> int:
-    """Return the cap on the answer's tokens that a body carries."""
-    return int(orjson.loads(body)[provider.cap_param])
+        changed["messages"] = [*changed["messages"][:turns], {"role": "user", "content": _remark(error)}]
+    return orjson.dumps(changed), changed[cap_param], len(changed["messages"])
 
 
 def _remark(error: str | None) -> str:

@@ -82,8 +82,8 @@ class _Round:
         rows = manifest.take(pa.array(at, pa.int64())).combine_chunks()
         bodies, systems = list[bytes](), list[dict[str, Any]]()
         known = rows.select(SYSTEM_FIELDS.names).to_pylist()
-        for i, system, base in zip(at, known, bodies_at(self._folder, rows["_base_offset"].to_pylist()), strict=True):
-            body, fresh = self._row(system, states[keys[i]], base, part)
+        for i, system, last in zip(at, known, bodies_at(self._folder, chunk, rows["_offset"].to_pylist()), strict=True):
+            body, fresh = self._row(system, states[keys[i]], last, part)
             bodies.append(body)
             systems.append(fresh)
         source = rows.select(fields.names).cast(fields).to_batches()[0]
@@ -92,13 +92,15 @@ class _Round:
     def _worth_another(self, state: dict[str, Any]) -> bool:
         return worth_another(state["_status"], state["_error"], state["_attempts"], self._session.spec.max_attempts)
 
-    def _row(self, system: dict[str, Any], state: dict[str, Any], base: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
-        body, bound = self._table.builder.again(base, state["_status"], state["_error"], state["_attempts"])
+    def _row(self, system: dict[str, Any], state: dict[str, Any], last: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
+        again = self._table.builder.again(last, state["_status"], state["_error"], state["_attempts"])
+        body, bound = again or (last, system["_bound"])
         size = self._session.provider.framing.size(CUSTOM_ID_CHARS, body)
         self._packer.add(size, bound)
         cost = state["_cost_usd"]
         return body, system | {
             "_bound": bound, "_bytes": size, "_replaces": part, "_replaced_cost": 0, "_prior_status": state["_status"],
+            "_prior_error": state["_error"], "_changed": bool(system["_changed"]) or again is not None,
             "_prior_attempts": state["_attempts"], "_prior_input_tokens": state["_input_tokens"],
             "_prior_output_tokens": state["_output_tokens"], "_prior_cache_read_tokens": state["_cache_read_tokens"],
             "_prior_cost": None if cost is None else int(cost * PICO),

@@ -107,6 +107,11 @@ class Sending(Chunks):
         query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(list(batch_ids)))
         return set(connection.execute(query).scalars())
 
+    @reads
+    def account_of(self, connection: Connection, batch_id: str) -> str | None:
+        """Return the account under which a batch was sent."""
+        return connection.execute(select(t.batches.c.account).where(t.batches.c.batch_id == batch_id)).scalar()
+
     @writes
     def record_look(self, connection: Connection, batch_id: str, status: str, done: int | None, *, ended: bool) -> None:
         """Write what a look at a batch found that was not known yet."""

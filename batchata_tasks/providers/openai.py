@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 
 from batchata_tasks.chunk import Limits
-from batchata_tasks.errors import CredentialsError, SpecError
+from batchata_tasks.errors import CredentialsError, SpecError, TerminalError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of, read_line
@@ -149,7 +149,11 @@ class OpenAIProvider(Provider):
 
     def cancel(self, batch_id: str) -> None:
         with _sdk.translated(_ERRORS, self.name):
-            self._client.with_options(max_retries=0).batches.cancel(batch_id)
+            try:
+                self._client.with_options(max_retries=0).batches.cancel(batch_id)
+            except openai.ConflictError as error:  # elsewhere a conflict passes; here the batch has ended
+                message = f"batch {batch_id} cannot be cancelled any more."
+                raise TerminalError(message) from error
 
     def uploads(self, since: float) -> Iterator[tuple[str, str]]:
         with _sdk.translated(_ERRORS, self.name):
