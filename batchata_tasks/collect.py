@@ -66,7 +66,7 @@ class Collector:
 
         A request without an answer takes `absent` of its position, or `otherwise`.
         """
-        seen = bytearray(self._chunk.rows)
+        seen = bytearray(len(self._names))
         block: list[tuple[int, Answer]] = []
         for answer in answers:
             position = self._position.get(answer.custom_id)

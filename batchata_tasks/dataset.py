@@ -208,6 +208,16 @@ class Dataset:
             yield writer
 
 
+def part_of_chunk(chunk_id: str) -> str:
+    """Return the name of the part that a chunk lands as."""
+    return f"part-{chunk_id}.parquet"
+
+
+def chunk_of_part(part: str) -> str:
+    """Return the chunk that landed as a part."""
+    return part.removeprefix("part-").removesuffix(".parquet")
+
+
 def _versioned(name: str) -> tuple[str, int]:
     """Return (the name of a part's first version, the version) of a file."""
     found = _VERSION.fullmatch(name)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from batchata_tasks.cleanup import discard
 from batchata_tasks.collect import Collector, not_sent
-from batchata_tasks.dataset import Dataset, dataset_schema, replaced_keys
+from batchata_tasks.dataset import Dataset, chunk_of_part, dataset_schema, part_of_chunk, replaced_keys
 from batchata_tasks.errors import TransientError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
@@ -42,7 +42,7 @@ def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
     if chunk.state == LANDED:
         return dict(commit_of(session, chunk.id).get("outcomes", {}))
     look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
-    paths = _downloaded(session, chunk, look) if look is not None else []
+    paths = downloaded(session, chunk, look) if look is not None else []
     outcomes = _land_answers(session, chunk, look, paths)
     if look is not None:
         discard(session, chunk, look)
@@ -58,7 +58,7 @@ def _land_answers(session: Session, chunk: Chunk, look: BatchLook | None, paths:
         return _land(session, chunk, manifest, answers, absent, otherwise)
 
 
-def _downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
+def downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
     """Return the response files, fetching them unless an earlier try has them all."""
     record = session.folder.responses / f"{chunk.id}.json"
     known = read_json(record)
@@ -148,7 +148,7 @@ def _land(
     errors_before = Counter(error[:200] for status, error in before if status is not None and error is not None)
     retried = Counter(status for status in manifest["_prior_status"].to_pylist() if status is not None)
     superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
-    with dataset.part_file(dataset.data / f"part-{chunk.id}.parquet") as writer:
+    with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
         for batch in collector.rows(answers, absent, otherwise):
             writer.write_batch(batch)
             errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
@@ -159,7 +159,8 @@ def _land(
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
         session.ledger.check_lease(session.lease)  # right before the part appears
     dataset.supersede(replaced)
-    session.ledger.land(session.lease, chunk.id, superseded)
+    emptied = [chunk_of_part(part) for part in replaced.keys() - dataset.parts().keys()]
+    session.ledger.land(session.lease, chunk.id, superseded, emptied)
     write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
     return dict(record["outcomes"])
 
@@ -171,7 +172,7 @@ def _commit_record(
     return {
         "format": 1, "chunk": chunk.id, "run_id": chunk.run_id, "batch_id": chunk.batch_id,
         "ledger_id": session.ledger.id, "fence": session.lease.fence,
-        "part": f"part-{chunk.id}.parquet", "rows": chunk.rows, "enriched_at_us": enriched_at,
+        "part": part_of_chunk(chunk.id), "rows": sum(t.rows for t in report.tallies.values()), "enriched_at_us": enriched_at,
         "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
         "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
         "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,

@@ -165,6 +165,20 @@ def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
             writer.write_batch(batch)
 
 
+def write_manifest(path: Path, rows: pa.Table) -> None:
+    """Write a chunk's manifest from its rows."""
+    with durable(path) as stream, pa.ipc.new_file(stream, rows.schema) as writer:
+        for batch in rows.to_batches():
+            writer.write_batch(batch)
+
+
+def read_plan(folder: Path, name: str) -> pa.Table:
+    """Return all rows of a plan."""
+    path = folder / f"{name}.arrow"
+    with _damage_of(path), path.open("rb") as stream:
+        return pa.ipc.open_file(stream).read_all()
+
+
 def read_chunk_manifest(path: Path) -> pa.Table:
     """Return all rows of a chunk's manifest; a column that older ones lack is null."""
     with _damage_of(path), path.open("rb") as stream:

@@ -18,6 +18,7 @@ from batchata_tasks.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.poll import poll
 from batchata_tasks.receipt import Receipt, finish
+from batchata_tasks.recover import Recovery, land_recovered, recover
 from batchata_tasks.rounds import plan_round
 from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, open_site, session_of
 from batchata_tasks.settings import Settings
@@ -40,8 +41,9 @@ def plan_step(run_id: str) -> dict[str, Any]:
         return PlanSummary().to_json() if run.plan is None else {"resumed": True}
     options = Options(run.refresh_before, bool(run.retry_failed))
     folder = session.folder.run_folder(run_id)
-    planner = Planner(session.table, session.provider, folder, session.lease.dataset_id, options, session.site.progress.planning)
-    held = in_flight_keys(session.folder, session.ledger, session.lease.dataset_id, run_id, session.spec.key)
+    recovery, dataset_id = session.site.recovery or Recovery({}), session.lease.dataset_id
+    planner = Planner(session.table, session.provider, folder, dataset_id, options, session.site.progress.planning, recovery.row_ids)
+    held = in_flight_keys(session.folder, session.ledger, dataset_id, run_id, session.spec.key, recovery.claims)
     spans = planner.run(held)
     new = Chunk(
         "", run_id, session.lease.dataset_id, ROUND, "batch", session.provider.name, session.spec.model,
@@ -62,6 +64,8 @@ def plan_step(run_id: str) -> dict[str, Any]:
     session.table.dataset.tidy()
     session.table.dataset.conform()
     session.table.dataset.carry(planner.carried)
+    if recovery.claims:
+        land_recovered(session, recovery)
     session.ledger.fix_plan(session.lease, run_id, planner.summary.to_json(), chunks)
     return planner.summary.to_json()
 
@@ -135,6 +139,7 @@ def enrich(
     steps, settings = steps or Steps(), settings or Settings()
     ready = make_ready(spec, settings)
     with open_site(spec.output, settings, progress) as site:
+        site.recovery = recover(site)
         while (old := dead_run(site, ready)) is not None:
             with active(old):
                 _land_dead_run(old, steps)
@@ -159,7 +164,8 @@ def _work(session: Session, steps: Steps) -> bool:
 def _land_dead_run(old: Session, steps: Steps) -> None:
     """Bring home what a run of another spec left at the provider; what it never sent is dropped."""
     old.say("an earlier run with another spec left batches open: landing them first.")
-    bring_home(old, steps, old.ledger.chunks(old.run_id, UNFINISHED))
+    lost = old.site.recovery.claims if old.site.recovery is not None else {}
+    bring_home(old, steps, [chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost])
     discard_uploads(old)
     old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
     old.folder.drop_run_folder(old.run_id)

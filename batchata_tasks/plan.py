@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from batchata_tasks.storage import storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from batchata_tasks.providers import Provider
@@ -48,6 +50,7 @@ class PlanSummary:
     not_asked: int = 0  # changed, but for a reason that `rerun_on` leaves out
     over_limit: int = 0  # need work, but `limit` was reached
     too_large: int = 0  # cannot be sent at all; land as errors
+    recovered: int = 0  # answered by batches whose rows the dataset had lost
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
     reasons: dict[str, int] = field(default_factory=dict[str, int])
     requests: int = 0
@@ -103,10 +106,11 @@ class Planner:
 
     def __init__(
         self, table: Table, provider: Provider, folder: Path, dataset_id: str, options: Options,
-        progress: Callable[[int], None] = lambda _rows: None,
+        progress: Callable[[int], None] = lambda _rows: None, claimed: AbstractSet[str] = frozenset(),
     ) -> None:
         self._table, self._provider, self._folder = table, provider, folder
         self._dataset_id, self._options, self._progress = dataset_id, options, progress
+        self._claimed = claimed  # rows for which an answer is at hand already
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
@@ -127,9 +131,11 @@ class Planner:
             self._index.add_landed(table.dataset.landed())
             self._index.add_in_flight(in_flight)
             columns = self._builder.columns_needed(table.source.schema.names)
-            with PlanWriter(self._folder, "plan", fields) as plan, PlanWriter(self._folder, "local", fields) as local:
+            with ExitStack() as files:
+                names = ["plan", "local", *(["claimed"] if self._claimed else [])]
+                writers = {name: files.enter_context(PlanWriter(self._folder, name, fields)) for name in names}
                 for batch in table.source.batches(columns):
-                    self._batch(batch, plan, local)
+                    self._batch(batch, writers)
                     self._progress(self.summary.source_rows)
         return self._finish()
 
@@ -143,7 +149,7 @@ class Planner:
         summary.carried = sum(len(rows) for rows in self.carried.values())
         return spans
 
-    def _batch(self, batch: pa.RecordBatch, plan: PlanWriter, local: PlanWriter) -> None:
+    def _batch(self, batch: pa.RecordBatch, writers: Mapping[str, PlanWriter]) -> None:
         first = self.summary.source_rows + 1
         self.summary.source_rows += batch.num_rows
         values = {name: _values(batch, name, first) for name in batch.schema.names}
@@ -155,22 +161,20 @@ class Planner:
         numbers = [first + i for i in kept]
         keys = [canonical([row[name] for name in self._spec.key]) for row in rows]
         digests = self._checked(rows, numbers, keys)
-        picked: dict[PlanWriter, tuple[list[int], list[dict[str, Any]], list[bytes]]] = {
-            writer: ([], [], []) for writer in (plan, local)
-        }
+        picked: dict[str, tuple[list[int], list[dict[str, Any]], list[bytes]]] = {name: ([], [], []) for name in writers}
         carried = carried_digests(batch, self._table.dataset.carried) if self._index.landed_rows else [b""] * len(rows)
         for i, row in enumerate(rows):
             planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
             if planned is not None:
-                system, body = planned
-                at, systems, bodies = picked[plan if system["_error"] is None else local]
+                name, system, body = planned
+                at, systems, bodies = picked[name]
                 at.append(i)
                 systems.append(system)
                 bodies.append(body)
         source_rows = batch.select(self._spec.carried)
-        for writer, (at, systems, bodies) in picked.items():
+        for name, (at, systems, bodies) in picked.items():
             if at:
-                writer.write(source_rows.take(pa.array(at, pa.int64())), systems, bodies)
+                writers[name].write(source_rows.take(pa.array(at, pa.int64())), systems, bodies)
 
     def _namer(self, row: Mapping[str, Any], number: int) -> Callable[[], str]:
         """Return what names a row in an error: its number and its key."""
@@ -195,8 +199,8 @@ class Planner:
 
     def _row(
         self, row: Mapping[str, Any], key: bytes, digest: bytes, carried: bytes, where: Callable[[], str]
-    ) -> tuple[dict[str, Any], bytes] | None:
-        """Decide on one row: what is to be written to the plan, or None."""
+    ) -> tuple[str, dict[str, Any], bytes] | None:
+        """Decide on one row: what is to be written to which plan, or None."""
         summary, builder = self.summary, self._builder
         if (null := builder.null_column(row)) is not None and self._spec.on_null != "empty":
             if self._spec.on_null == "skip":
@@ -209,7 +213,7 @@ class Planner:
         if self._index.in_flight(digest):
             summary.in_flight += 1
             return None
-        reason = self._reason(found, landed)
+        reason, name = self._reason(found, landed), row_id(self._dataset_id, key, found)
         if reason is None:
             if landed is not None and landed.carried != carried:
                 self.carried[landed.part][digest] = tuple(row[name] for name in self._table.dataset.carried)
@@ -217,23 +221,33 @@ class Planner:
         if self._spec.limit is not None and sum(self._reasons.values()) >= self._spec.limit:
             summary.over_limit += 1
             return None
-        self._reasons[reason] += 1
-        body = builder.body(row, where)
-        again: tuple[bytes, int] | None = None
-        if landed is not None and reason == "failed":
-            again = builder.again(body, landed.status, landed.error, landed.attempts)
+        if name in self._claimed:
+            summary.recovered += 1
+        else:
+            self._reasons[reason] += 1
+        return self._request(builder.body(row, where), name, found, landed if reason == "failed" else None, landed)
+
+    def _request(
+        self, body: bytes, name: str, found: str, failed: LandedRow | None, landed: LandedRow | None
+    ) -> tuple[str, dict[str, Any], bytes]:
+        """Return (plan, system fields, body) of a row that is to be sent; `failed` is what is tried again."""
+        builder, summary, again = self._builder, self.summary, None
+        if failed is not None:
+            again = builder.again(body, failed.status, failed.error, failed.attempts)
         body, bound = again or (body, builder.bound(body))
         size = self._provider.framing.size(CUSTOM_ID_CHARS, body)
-        system = _system_fields(row_id(self._dataset_id, key, found), found, landed)
+        system = _system_fields(name, found, landed)
         system |= {"_changed": again is not None, "_prior_error": landed.error if landed is not None else None}
         system |= {"_bytes": size, "_bound": bound, "_error": None}
+        if name in self._claimed:
+            return "claimed", system, body
         if self.packer.fits_alone(size):
             self.packer.add(size, system["_bound"])
-            return system, body
+            return "plan", system, body
         summary.too_large += 1
         text = f"the request has {size:,} bytes; one batch holds {self._provider.limits.bytes:,}"
         system |= {"_error": describe(ErrorCode.TOO_LARGE, text), "_bound": 0}
-        return system, b"{}"
+        return "local", system, b"{}"
 
     def _reason(self, found: str, landed: LandedRow | None) -> str | None:
         """Why a row is to be sent; None where it is not, and the summary says why not."""

@@ -87,6 +87,7 @@ class Receipt:
             "beyond `limit`": plan["over_limit"], "failed for good or out of attempts": plan["exhausted"],
             "changed, but not in `rerun_on`": plan["not_asked"], "still in flight": plan["in_flight"],
             "too large to send": plan["too_large"], "carried columns rewritten": plan["carried"],
+            "recovered from earlier batches": plan["recovered"],
         }
         if noted := ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count):
             rows.insert(2, ("Also", noted))
@@ -130,7 +131,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     outcomes = rows_by_outcome(tallies)
     failed = sum(rows for name, rows in outcomes.items() if name != Outcome.SUCCEEDED)
     share = failed / max(sum(outcomes.values()), 1)
-    held = sum(chunk.rows for chunk in chunks if chunk.state == HELD)
+    held = sum(chunk.rows for chunk in session.ledger.chunks_in((HELD,)) if chunk.dataset_id == session.lease.dataset_id)
     result = SOME_ROWS_FAILED if failed or plan.exhausted or held else SUCCEEDED
     result = _STOPPED.get(session.stop_reason() or "", result)
     result = COST_LIMIT_REACHED if stopped_by_limit else result

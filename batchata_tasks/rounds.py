@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, chunk_token
-from batchata_tasks.dataset import keys_of
+from batchata_tasks.dataset import keys_of, part_of_chunk
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
 from batchata_tasks.pricing import PICO
@@ -69,7 +69,7 @@ class _Round:
         return self._packer.finish()
 
     def _add(self, chunk: Chunk, writer: PlanWriter, fields: pa.Schema) -> None:
-        key, part = self._session.spec.key, f"part-{chunk.id}.parquet"
+        key, part = self._session.spec.key, part_of_chunk(chunk.id)
         states: dict[bytes, dict[str, Any]] = {}
         for batch in self._table.dataset.part_rows(part, [*key, *_STATE]):
             rows = zip(keys_of(batch, key), batch.select(list(_STATE)).to_pylist(), strict=True)

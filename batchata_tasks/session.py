@@ -30,7 +30,7 @@ from batchata_tasks.spec import parse_spec
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Container, Generator, Iterator
     from pathlib import Path
 
     from sqlalchemy import Row
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing import Rates
     from batchata_tasks.progress import Progress
     from batchata_tasks.providers import Provider
+    from batchata_tasks.recover import Recovery
     from batchata_tasks.settings import Settings
     from batchata_tasks.spec import EnrichmentSpec
 
@@ -63,6 +64,7 @@ class Site:
     held_until: float  # by the clock of `awake_clock`: until then nobody else can hold the dataset
     stop: threading.Event = field(default_factory=threading.Event)
     lost: LeaseError | None = None
+    recovery: Recovery | None = None
 
 
 @dataclass
@@ -320,7 +322,7 @@ def dead_run(site: Site, ready: Ready) -> Session | None:
 
 def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
     """Whether a dead run is carried on: the same spec, and its plan is still there."""
-    same = dead.state == "open" and dead.spec_digest == ready.record["spec_digest"]
+    same = dead.state == "open" and site.recovery is None and dead.spec_digest == ready.record["spec_digest"]
     return same and has_plan(site.folder.run_folder(dead.id))
 
 
@@ -343,9 +345,13 @@ def _record(spec: EnrichmentSpec, table: Table) -> dict[str, Any]:
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 
 
-def in_flight_keys(folder: DatasetFolder, ledger: Ledger, dataset_id: str, but_run: str, key: list[str]) -> Iterator[bytes]:
+def in_flight_keys(
+    folder: DatasetFolder, ledger: Ledger, dataset_id: str, but_run: str, key: list[str], but_chunks: Container[str] = ()
+) -> Iterator[bytes]:
     """Yield the keys (digests) of rows that other runs sent and nobody landed yet."""
     for chunk in ledger.unfinished_chunks(dataset_id, but_run):
+        if chunk.id in but_chunks:
+            continue
         manifest = read_chunk_manifest(folder.intents / f"{chunk.id}.arrow")
         yield from map(key_digest, keys_of(manifest, key))
 

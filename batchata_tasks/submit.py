@@ -93,7 +93,7 @@ def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str | None:
         HeldError: nobody can tell any more whether it was accepted.
         LeaseError: the dataset went to another run; nothing was sent.
     """
-    unclear, file_id = chunk.state == UNCLEAR, None
+    unclear, file_id, pushed = chunk.state == UNCLEAR, None, False
     if unclear:
         file_id = desk.ledger.intent(chunk.id).input_file_id  # an upload of a create that never came to be
     while True:
@@ -111,19 +111,33 @@ def submit(desk: Desk, chunk: Chunk, request_file: Path) -> str | None:
             desk.say(f"{error} Looking it up before anything is sent again.")
             unclear = True
         except TransientError as error:
-            if error.status != HTTPStatus.TOO_MANY_REQUESTS or not (others := riding_out(desk, desk.provider.open_batches)):
-                raise
-            desk.say(f"{error} Waiting for one of the account's {len(others)} open batches to end.")
-            wait_for_one(desk, others, longest=_LONGEST_WAIT)  # it may be a limit of calls, too
+            pushed = _waited(desk, error, again=not pushed)
         else:
             return record(desk, chunk, look)
+
+
+def _waited(desk: Desk, error: TransientError, *, again: bool) -> bool:
+    """Wait until a queue that is full may have room; whether nothing was in it by now.
+
+    Raises:
+        TransientError: the error given; it speaks of no queue, or of one that is empty (unless
+            `again`: the last batch of it may have ended just now).
+    """
+    if error.status != HTTPStatus.TOO_MANY_REQUESTS:
+        raise error
+    others = riding_out(desk, desk.provider.open_batches)
+    if not others and not again:
+        raise error
+    desk.say(f"{error} Waiting for one of the account's {len(others)} open batches to end.")
+    wait_for_one(desk, others, longest=_LONGEST_WAIT)  # it may be a limit of calls, too
+    return not others
 
 
 def wait_for_one(desk: Desk, batch_ids: set[str], model: str | None = None, longest: float = math.inf) -> None:
     """Wait until one of these batches has ended, `longest` seconds have passed, or the run is to stop."""
     until = time.monotonic() + longest
     wait, most = desk.provider.poll_seconds
-    while desk.stop_reason() is None and time.monotonic() < until:
+    while batch_ids and desk.stop_reason() is None and time.monotonic() < until:
         if not batch_ids <= riding_out(desk, lambda: desk.provider.open_batches(model), times=10):
             return
         desk.sleep(desk.settings.poll_interval or wait)

@@ -10,7 +10,7 @@ from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import HELD, PLANNED, UNFINISHED, Chunk, Lease, now_us
+from batchata_tasks.ledger.values import HELD, LANDED, PLANNED, UNFINISHED, Chunk, Lease, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,6 +49,13 @@ class Chunks(Leases):
         """Return the chunks of all datasets that are in one of the states, oldest first."""
         query = select(t.chunks).where(t.chunks.c.state.in_(list(states))).order_by(t.chunks.c.updated_at)
         return [chunk_of(row) for row in connection.execute(query)]
+
+    @reads
+    def landed_chunks(self, connection: Connection, dataset_id: str) -> list[Chunk]:
+        """Return the chunks that should have rows in a dataset, in the order in which they were sent."""
+        mine = (t.chunks.c.dataset_id == dataset_id) & (t.chunks.c.state == LANDED) & (t.chunks.c.emptied == 0)
+        query = select(t.chunks).join(t.runs, t.runs.c.id == t.chunks.c.run_id).where(mine)
+        return [chunk_of(row) for row in connection.execute(query.order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start))]
 
     @reads
     def unfinished_chunks(self, connection: Connection, dataset_id: str, but_run: str) -> list[Chunk]:

@@ -71,6 +71,7 @@ chunks = Table(
     Column("state", String(16), nullable=False),
     Column("batch_id", Text),
     Column("updated_at", BigInteger, nullable=False),
+    Column("emptied", Integer, nullable=False, default=0, server_default="0"),  # all its rows were superseded since
     Index("chunks_run", "run_id", "state"),
     Index("chunks_dataset", "dataset_id", "state"),
 )
