@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
-import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError, ProgrammingError
@@ -217,8 +216,9 @@ class Place:
     def check(self) -> Findings:
         """Compare dataset, ledger, request files and the provider's books."""
         book = self.book()
-        table = pa.concat_tables([pq.ParquetFile(path).read() for path in sorted((self.output / "data").glob("*.parquet"))])
-        rows = table.select(["id", "_status", "_response", "_cost_usd"]).to_pylist()
+        columns = ["id", "_status", "_response", "_cost_usd"]
+        parts = sorted((self.output / "data").glob("*.parquet"))
+        rows = [row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()]
         times = Counter(row["id"] for row in rows)
         found = Findings(
             rows=len(rows), accepted=len(book["contents"]), accepted_twice=book["accepted_twice"]["number"],
