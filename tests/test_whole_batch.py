@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from batchata_tasks.emulator.tokens import input_tokens
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
-from batchata_tasks.ledger import LANDED
+from batchata_tasks.ledger import DROPPED, LANDED
+from batchata_tasks.pipeline import enrich
+from batchata_tasks.plan import prepare
 from batchata_tasks.preview import preview
-from tests.books import all_chunks, check_money, money, run_with, stopping_at
+from batchata_tasks.progress import Lines
+from batchata_tasks.providers import provider_of
+from tests.books import all_chunks, check_money, run_with, stopping_at
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
@@ -71,14 +77,11 @@ def batches(table: Table) -> list[dict[str, Any]]:
 
 
 def per_row(table: Table) -> int:
-    """Return the prompt tokens of a row, by a run of it alone that leaves nothing behind."""
-    table.run(where="id == 'k0'")
-    (body,) = table.bodies().values()
-    table.emulator.control.reset()
-    for folder in ("data", "_batchata/requests"):
-        for path in (table.output / folder).iterdir():
-            path.unlink()
-    return input_tokens(body)
+    """Return the prompt tokens of a row."""
+    spec, provider = table.spec(), provider_of(MODELS[table.provider])()
+    ready = prepare(spec, provider, table.folder / "none", [])
+    body = ready.builder.body({"id": "k0", "text": "text of row 0", "note": "n0"}, lambda: "row 1")
+    return input_tokens(orjson.loads(body))
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -129,7 +132,9 @@ def test_only_the_bad_lines_of_a_failed_batch_fail(openai: Table) -> None:
     assert {row["_attempts"] for key, row in rows.items() if key not in ("k2", "k5")} == {1}
     book = openai.ledger()
     assert (book["batches_refused"], book["requests_accepted"], book["requests_billed"]) == (1, ROWS - 2, ROWS - 2)
-    openai.check_answers()
+    bodies = openai.bodies()
+    for key, row in rows.items():
+        assert row["_status"] == "errored" or f"text of row {key[1:]}" in str(bodies[row["_custom_id"]])
     check_money(openai)
     assert openai.run().plan["exhausted"] == 2
 
@@ -147,15 +152,15 @@ def test_a_batch_that_fails_for_no_line_is_tried_again(openai: Table) -> None:
 
 def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table) -> None:
     """With another batch open: the chunk waits for its end and goes again whole, under its own name."""
-    tokens = per_row(openai)
-    openai.emulator.control.limits(openai_enqueued_tokens=tokens * (ROWS + 2) + 400)
+    openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
-    run = Aside(openai.run)
-    until(lambda: len(batches(openai)) == 1 and batches(openai)[0]["status"] == "failed")
+    notes: list[str] = []
+    run = Aside(lambda: enrich(openai.spec(), progress=Lines(notes.append)))
+    until(lambda: any("queue is full" in text for text in notes))
     openai.emulator.control.vanish(blocking)
     receipt = run.end()
     assert (receipt.result, ended(receipt), receipt.batches, receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 1, 1)
-    assert [batch["requests"] for batch in batches(openai)] == [ROWS, ROWS]
+    assert [(batch["requests"], batch["accepted"]) for batch in batches(openai)] == [(ROWS, False), (ROWS, True)]
     assert {row["_attempts"] for row in openai.rows()} == {1}
     openai.check_answers()
     check_money(openai)
@@ -230,11 +235,12 @@ def test_a_run_that_dies_for_want_of_room_is_carried_on(openai: Table, monkeypat
 
 def test_the_time_limit_ends_the_wait_for_room(openai: Table) -> None:
     """The queue stays full: the run ends by its time limit, its rows unsent and unpaid, and the next one sends them."""
-    openai.emulator.control.limits(openai_enqueued_tokens=2000)
+    openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
     receipt = openai.run(time_limit="1s")
     assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, ROWS)
-    assert money(openai).reserved == 0 if list((openai.output / "data").iterdir()) else openai.ledger()["requests_billed"] == 0
+    assert openai.ledger()["requests_billed"] == 0
+    assert [chunk.state for chunk in all_chunks()] == [DROPPED]
     openai.emulator.control.vanish(blocking)
     openai.emulator.control.limits(openai_enqueued_tokens=0)
     assert ended(openai.run()) == {"succeeded": ROWS}
@@ -253,7 +259,7 @@ def test_a_limit_of_cost_holds_while_batches_come_back(openai: Table) -> None:
 def test_a_full_queue_of_requests_is_waited_for(anthropic: Table) -> None:
     """Anthropic answers 429 while our own batches fill the queue: the others wait, none fails, nothing goes twice."""
     anthropic.emulator.control.limits(anthropic_queued_requests=4)
-    anthropic.emulator.control.progress("reads", 2)
+    anthropic.emulator.control.progress("reads", 30)
     receipt = anthropic.run(items_per_batch=2, max_parallel_batches=4)
     assert (receipt.result, ended(receipt)) == ("succeeded", {"succeeded": ROWS})
     assert 429 in creates(anthropic)
@@ -268,8 +274,8 @@ def test_a_queue_that_others_fill_is_waited_for(anthropic: Table) -> None:
     anthropic.emulator.control.limits(anthropic_queued_requests=10)
     (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=5, ends="never")
     run = Aside(anthropic.run)
-    until(lambda: len(creates(anthropic)) >= 2)
-    time.sleep(1)
+    until(lambda: len(creates(anthropic)) >= 1)
+    time.sleep(0.5)
     anthropic.emulator.control.vanish(blocking)
     assert ended(run.end()) == {"succeeded": ROWS}
     check_money(anthropic)
@@ -317,22 +323,22 @@ def test_results_that_are_gone_cost_their_bound_and_an_attempt(table: Table) -> 
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
     lose(table, batches(table)[0]["id"])
-    receipt = table.run(rerun_on=["new", "failed"])
-    assert (receipt.continued, ended(receipt)) == (False, {"succeeded": ROWS}) or ended(receipt) == {"succeeded": ROWS}
+    receipt = table.run()
+    assert (receipt.continued, receipt.rounds, ended(receipt)) == (True, 2, {"succeeded": ROWS})
     assert {row["_attempts"] for row in table.rows()} == {2}
     found = check_money(table, lost=True)
     assert found.overhead == bound_of(table)
-    assert any("without a readable result line" in text for text in receipt.warnings) or not receipt.continued
+    assert any("without a readable result line" in text for text in receipt.warnings)
 
 
+@pytest.mark.xfail(strict=True, reason="F8: every run ends in an error, for ever")
 def test_a_batch_that_somebody_deleted_does_not_stop_runs_for_ever(table: Table) -> None:
-    """Its rows end as missing at their bound, as if its results were gone; a further attempt answers them."""
+    """Its money stays counted, and the run ends: its rows are missing and tried again, or held for a person."""
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
     table.emulator.control.vanish(batches(table)[0]["id"])
     receipt = table.run()
-    assert ended(receipt) == {"succeeded": ROWS}
-    assert check_money(table, lost=True).overhead == bound_of(table)
+    assert receipt.held_rows == ROWS or ended(receipt) == {"succeeded": ROWS}
 
 
 @pytest.mark.parametrize("late", [{"reads": 2}, {"seconds": 0.5}])
@@ -375,9 +381,10 @@ def test_the_time_limit_sends_nothing_more(table: Table) -> None:
     check_money(table)
 
 
+@pytest.mark.xfail(strict=True, reason="F7: what never ran ends as missing, at its bound")
 def test_a_batch_cancelled_before_it_was_validated_cost_nothing(openai: Table) -> None:
     """Such a batch has no files and no counts: its rows never ran, which is no attempt and no money."""
-    openai.emulator.control.progress("seconds", 3600)
+    openai.emulator.control.progress("reads", 2000)
     receipt = openai.run(time_limit="1s")
     assert (receipt.exit_code, openai.ledger()["requests_billed"]) == (5, 0)
     assert ended(receipt) == {"canceled": ROWS}
@@ -385,8 +392,10 @@ def test_a_batch_cancelled_before_it_was_validated_cost_nothing(openai: Table) -
     assert check_money(openai).settled == 0
 
 
-def test_a_time_limit_that_passed_while_the_run_was_dead(table: Table) -> None:
+@pytest.mark.parametrize("name", ["anthropic", pytest.param("openai", marks=pytest.mark.xfail(strict=True, reason="F6: a 409 to a cancel stops the run"))])
+def test_a_time_limit_that_passed_while_the_run_was_dead(emulator: Emulator, tmp_path: Path, name: str) -> None:
     """The limit counts from the run's start: carried on too late, it lands what ran and sends nothing."""
+    table = Table(tmp_path, emulator, name, ROWS)
     with pytest.raises(KeyboardInterrupt):
         run_with(
             table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True),
@@ -400,13 +409,29 @@ def test_a_time_limit_that_passed_while_the_run_was_dead(table: Table) -> None:
     check_money(table)
 
 
+@contextmanager
+def ended_by_others(table: Table) -> Iterator[None]:
+    """Let somebody end the first batch once the create after it was answered."""
+
+    def end() -> None:
+        until(lambda: len(creates(table)) >= 2)
+        table.emulator.control.cancel(batches(table)[0]["id"], share=1.0)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(90)
+
+
 @pytest.mark.parametrize("kind", ["spend_cap", "hard_limit"])
 def test_a_spend_cap_is_asked_once_and_what_is_under_way_is_landed(table: Table, kind: str) -> None:
     """No storm of creates that waiting does not cure; the batch that was accepted before is landed; the next run goes on."""
     table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
     table.emulator.control.faults(kind=kind, nth=2)
     table.emulator.control.faults(kind=kind, nth=3)
-    with monkeypatched_end(table), pytest.raises(TerminalError):
+    with ended_by_others(table), pytest.raises(TerminalError):
         table.run(items_per_batch=2, max_parallel_batches=2)
     answers = creates(table)
     assert answers[0] == 200
@@ -418,24 +443,6 @@ def test_a_spend_cap_is_asked_once_and_what_is_under_way_is_landed(table: Table,
     assert ended(receipt) == {"succeeded": ROWS}
     assert table.ledger()["billed_twice"]["number"] == 0
     check_money(table)
-
-
-class monkeypatched_end:  # noqa: N801 - reads as a block
-    """Let somebody end the batch that never ends once the create after it was refused."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __enter__(self) -> None:
-        self._thread = threading.Thread(target=self._end)
-        self._thread.start()
-
-    def _end(self) -> None:
-        until(lambda: len(creates(self._table)) >= 2)
-        self._table.emulator.control.cancel(batches(self._table)[0]["id"], share=1.0)
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join(90)
 
 
 def test_a_key_that_is_revoked_half_way(table: Table) -> None:
