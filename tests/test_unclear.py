@@ -91,12 +91,17 @@ class Told:
 # --- others' batches --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ends", ["at_once", "never", "pace"])
-@pytest.mark.parametrize("fault", [*LOST, *NEVER_CAME])
-def test_batches_of_others_of_equal_size_are_not_ours(table: Table, fault: str, ends: str) -> None:
+# one without a name that never ends is awaited where ours never came: see the test below
+CROWDS = [
+    (provider, fault, ends) for provider in MODELS for fault in (*LOST, *NEVER_CAME) for ends in ("at_once", "never", "pace")
+    if not (provider == "anthropic" and fault in NEVER_CAME and ends == "never")
+]
+
+
+@pytest.mark.parametrize(("provider", "fault", "ends"), CROWDS)
+def test_batches_of_others_of_equal_size_are_not_ours(emulator: Emulator, tmp_path: Path, provider: str, fault: str, ends: str) -> None:
     """Made just before ours, ended or running: ours is adopted, or sent once proven absent; theirs are left alone."""
-    if ends == "never" and fault in NEVER_CAME and table.provider == "anthropic":
-        pytest.skip("a batch without a name that never ends is awaited: it could be ours")
+    table = Table(tmp_path, emulator, provider, ROWS)
     foreign = table.emulator.control.foreign(table.provider, batches=7, requests=ROWS, ends=ends, offset=-2)
     table.emulator.control.faults(kind=fault, nth=1)
     receipt = table.run()
@@ -249,6 +254,7 @@ def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
     assert money(anthropic).reserved == reserved
 
 
+@pytest.mark.xfail(strict=True, reason="F10: held rows of earlier runs are not counted")
 def test_a_run_says_that_rows_are_held_by_an_earlier_one(anthropic: Table) -> None:
     """As long as rows are held a run over them is no success: it exits with 3 and says how many."""
     test_a_candidate_that_went_away_unjudged_is_held(anthropic)
@@ -282,12 +288,11 @@ def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(emulator: Em
     check_once(table)
 
 
-def test_a_stop_resolves_doubt_and_cancels_what_it_finds(table: Table) -> None:
+def test_a_stop_resolves_doubt_and_cancels_what_it_finds(emulator: Emulator, tmp_path: Path) -> None:
     """The time limit passes while a create is in doubt: the batch is found, cancelled and landed, not left behind."""
+    table = Table(tmp_path, emulator, "openai", ROWS)
     table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
-    if table.provider == "anthropic":
-        pytest.skip("a batch that has not ended proves nothing: it is awaited, and cannot be cancelled on suspicion")
     receipt = table.run(time_limit="1s")
     assert (receipt.result, receipt.outcomes) == ("time_limit_reached", {"canceled": 3, "succeeded": 2})
     check_money(table)
