@@ -192,18 +192,38 @@ def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson
 @app.command(epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`")
 def status(
     spec: Annotated[str | None, typer.Argument(help="Path of a spec; without it, all runs of the ledger.", metavar="[SPEC]")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make this ledger know a dataset whose own ledger is lost.")] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the newest runs, their batches and what they cost."""
+    """Tell the newest runs, their batches and what they cost.
+
+    `--rebuild` restores what a lost ledger knew of the spec's dataset, from the dataset's own folder;
+    no run may be at work on it. The next run looks at the provider for what was sent and not landed.
+    """
     from batchata_tasks.overview import runs_overview, runs_table
 
     with _boundary():
+        if rebuild:
+            _rebuild(spec, overrides)
         found = runs_overview(_load(spec, overrides, None) if spec is not None else None)
         if as_json:
             sys.stdout.write(json.dumps(found) + "\n")
         else:
             _out.print(runs_table(found))
+
+
+def _rebuild(spec: str | None, overrides: list[str] | None) -> None:
+    from batchata_tasks.errors import SpecError
+    from batchata_tasks.rebuild import rebuild
+    from batchata_tasks.session import make_ready
+    from batchata_tasks.settings import Settings
+
+    if spec is None:
+        message = "--rebuild: name the SPEC whose dataset the ledger is to know again."
+        raise SpecError(message)
+    for what, value in rebuild(make_ready(_load(spec, overrides, None), Settings()), Settings()).lines():
+        _err.print(f"{what}: {value}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: `batchata show deployments/specs/package-topics.yaml --rows 5`")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,7 @@ def _land(
             errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
         report = collector.report
         session.ledger.collect(session.lease, chunk, report.tallies, report.overhead, retried)
-        record = _commit_record(session, chunk, enriched_at, collector, superseded)
+        record = _commit_record(session, chunk, enriched_at, collector, superseded, retried)
         record |= {"errors": dict(errors.most_common(_ERRORS_KEPT)), "errors_before": dict(errors_before)}
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
         session.ledger.check_lease(session.lease)  # right before the part appears
@@ -166,7 +167,7 @@ def _land(
 
 
 def _commit_record(
-    session: Session, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int
+    session: Session, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int, retried: Counter[str]
 ) -> dict[str, Any]:
     report = collector.report
     return {
@@ -174,6 +175,7 @@ def _commit_record(
         "ledger_id": session.ledger.id, "fence": session.lease.fence,
         "part": part_of_chunk(chunk.id), "rows": sum(t.rows for t in report.tallies.values()), "enriched_at_us": enriched_at,
         "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
+        "tallies": {outcome: asdict(tally) for outcome, tally in sorted(report.tallies.items())}, "retried": dict(retried),
         "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
         "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
         "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,

@@ -14,7 +14,7 @@ from batchata_tasks.guards import Verdict, guard
 from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Chunk
 from batchata_tasks.room import make_room
 from batchata_tasks.session import InterruptedRunError
-from batchata_tasks.submit import adopt
+from batchata_tasks.submit import adopt, hold
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
@@ -134,7 +134,7 @@ class _Lanes:
             try:
                 ahead += reversed(self._once(now))
             except HeldError as error:
-                self._session.ledger.hold(self._session.lease, now.id)
+                hold(self._session.ledger, self._session.lease, self._session.folder, now.id)
                 self._session.say(str(error))
 
     def _once(self, chunk: Chunk) -> list[Chunk]:

@@ -22,6 +22,7 @@ from batchata_tasks.recover import Recovery, land_recovered, recover
 from batchata_tasks.rounds import plan_round
 from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, open_site, session_of
 from batchata_tasks.settings import Settings
+from batchata_tasks.storage import write_json
 from batchata_tasks.submit import submit
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def plan_step(run_id: str) -> dict[str, Any]:
     if planner.summary.too_large:
         token = chunk_token(run_id, ROUND, 0, "local")
         chunks.append(replace(new, id=token, kind="local", stop=planner.summary.too_large, bound=0 if priced else None))
-    session.ledger.check_lease(session.lease)  # right before parts change
+    session.ledger.check_lease(session.lease)  # right before files change
+    if chunks:
+        write_json(session.folder.specs / f"{run_id}.json", {"format": 1, "name": run.name, "spec": run.spec})
     session.table.dataset.tidy()
     session.table.dataset.conform()
     session.table.dataset.carry(planner.carried)

@@ -96,7 +96,8 @@ def _in_flight(ready: Ready, settings: Settings) -> Iterator[bytes]:
     ledger = Ledger(settings.ledger_url)
     try:
         if owner["ledger_id"] != ledger.id:
-            message = f"output: the dataset in {folder.root} belongs to another ledger; set BATCHATA_LEDGER_URL to that one."
+            what = f"output: the dataset in {folder.root} belongs to another ledger"
+            message = f"{what}; set BATCHATA_LEDGER_URL to that one, or, if it is lost, run `batchata status SPEC --rebuild`."
             raise LedgerError(message)
         yield from in_flight_keys(folder, ledger, owner["dataset_id"], "", ready.spec.key)
     finally:

@@ -18,7 +18,8 @@ from batchata_tasks.progress import silent
 from batchata_tasks.providers import PROVIDERS, provider_type
 from batchata_tasks.reconcile_report import Doubt, Report, Request, Stray
 from batchata_tasks.settings import Settings
-from batchata_tasks.submit import look_for, record
+from batchata_tasks.storage import DatasetFolder
+from batchata_tasks.submit import hold, look_for, record
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -93,16 +94,19 @@ class _Work:
                 raise SpecError(message)
             with self._desk(chunk) as desk:
                 if chunk.state == UNCLEAR:
-                    self.ledger.hold(desk.lease, chunk.id)
+                    self._hold(desk, chunk.id)
                 self._adopt(desk, chunk, look)
         for chunk_id in request.hold:
             with self._desk(self._in_doubt(chunk_id, UNCLEAR)) as desk:
-                self.ledger.hold(desk.lease, chunk_id)
+                self._hold(desk, chunk_id)
             self._report.held.append(chunk_id)
         for chunk_id in request.resend:
             with self._desk(self._in_doubt(chunk_id, HELD)) as desk:
                 self.ledger.drop_held(desk.lease, chunk_id)
             self._report.freed.append(chunk_id)
+
+    def _hold(self, desk: _Desk, chunk_id: str) -> None:
+        hold(self.ledger, desk.lease, DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id)), chunk_id)
 
     def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
         for chunk in self.ledger.chunks_in(states or (UNCLEAR, HELD)):

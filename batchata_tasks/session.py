@@ -246,7 +246,7 @@ def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
     if owner is not None and owner.get("ledger_id") != ledger.id:
         message = (
             f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for; "
-            "set BATCHATA_LEDGER_URL to that ledger, or name another `output`."
+            "set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, run `batchata status SPEC --rebuild`."
         )
         raise LedgerError(message)
     return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)

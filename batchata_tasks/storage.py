@@ -4,6 +4,7 @@
 <output>/_batchata/owner.json         which dataset this is and which ledger owns it
 <output>/_batchata/intents/           per chunk: what was about to be sent, and its rows
 <output>/_batchata/commits/           per chunk: what was landed
+<output>/_batchata/specs/             per run that sent something: its spec
 <output>/_batchata/requests/          per chunk: byte for byte what went over the wire
 <output>/_batchata/responses/         per chunk: byte for byte what came back
 <output>/_batchata/runs/<run>/        the run's plan, until the run ends
@@ -88,6 +89,7 @@ class DatasetFolder:
         self.own = self.root / "_batchata"
         self.intents = self.own / "intents"
         self.commits = self.own / "commits"
+        self.specs = self.own / "specs"
         self.requests = self.own / "requests"
         self.responses = self.own / "responses"
         self.runs = self.own / "runs"
@@ -113,7 +115,7 @@ class DatasetFolder:
         """Make the folders."""
         self.check()
         with storage_errors("output"):
-            for folder in (self.data, self.intents, self.commits, self.requests, self.responses, self.runs):
+            for folder in (self.data, self.intents, self.commits, self.specs, self.requests, self.responses, self.runs):
                 make_folder(folder)
 
     def run_folder(self, run_id: str) -> Path:

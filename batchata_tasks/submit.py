@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from batchata_tasks.errors import CredentialsError, HeldError, TerminalError, TransientError, UnclearError
 from batchata_tasks.ledger import UNCLEAR, Chunk, Intent, now_us
-from batchata_tasks.storage import write_json
+from batchata_tasks.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -185,9 +185,16 @@ def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
         "provider": chunk.provider, "endpoint": chunk.endpoint, "model": chunk.model, "account": intent.account,
         "requests": intent.requests, "bound_picodollars": chunk.bound, "budget": None,
         "input_file_id": intent.input_file_id, "fence": intent.fence, "sent_at_us": intent.sent_at, "mark_us": intent.mark,
-        "rows": f"{chunk.id}.arrow",
+        "rows": f"{chunk.id}.arrow", "start": chunk.start, "bytes": chunk.bytes,
     }
     write_json(desk.folder.intents / f"{chunk.id}.json", facts)
+
+
+def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> None:
+    """Keep a chunk's rows and its money until a person decides; also where the ledger should be lost."""
+    path = folder.intents / f"{chunk_id}.json"
+    write_json(path, {**(read_json(path) or {}), "held": True})
+    ledger.hold(lease, chunk_id)
 
 
 def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from batchata_tasks import tables as t
 from batchata_tasks.jobs import Usage
 from batchata_tasks.ledger import Chunk, Ledger
+from batchata_tasks.ledger import tables as t
 from batchata_tasks.pipeline import Steps, enrich
 from batchata_tasks.pricing import PICO, batch_rates
 from batchata_tasks.session import session_of

@@ -10,12 +10,17 @@ import orjson
 import pytest
 
 from batchata_tasks.emulator import answer_text
+from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.poll import look_once
 from batchata_tasks.pricing import usd
+from batchata_tasks.rebuild import rebuild
+from batchata_tasks.reconcile import reconcile
+from batchata_tasks.reconcile_report import Request
 from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from tests.table import MODELS, Table
+from tests.test_reconcile import leave_in_doubt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,8 +42,12 @@ def die_with_batches_open(table: Table, monkeypatch: pytest.MonkeyPatch, looks: 
     """Run until some batches landed and others are open at the provider; then die."""
     table.emulator.control.progress("reads", 1)
     left = iter([look_once] * looks)
+
+    def look(*asked: Any) -> Any:
+        return next(left, interrupt)(*asked)
+
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.poll.look_once", lambda *asked: next(left, interrupt)(*asked))
+        dying.setattr("batchata_tasks.poll.look_once", look)
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=3, max_parallel_batches=1, **changes)
     assert table.ledger()["requests_accepted"] == 6
@@ -69,3 +78,52 @@ def test_a_deleted_dataset_comes_back_from_the_provider(table: Table, monkeypatc
     receipt = table.run(items_per_batch=3)
     assert (receipt.plan["recovered"], receipt.exit_code) == (6 if what == "the dataset's folder" else 3, 0)
     check(table)
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Lost with batches landed and open: a new ledger is refused, then rebuilt, and nothing is sent twice."""
+    die_with_batches_open(table, monkeypatch)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    with pytest.raises(LedgerError, match="status SPEC --rebuild"):
+        table.run(items_per_batch=3)
+    table.emulator.control.progress("immediate")
+    found = rebuild(make_ready(table.spec(), Settings()), Settings())
+    assert (found.runs, found.chunks, found.open_chunks) == (1, 2, 1)
+    receipt = table.run(items_per_batch=3)
+    assert (receipt.plan["up_to_date"], receipt.outcomes) == (6, {"succeeded": 6})
+    check(table)
+    with pytest.raises(LedgerError, match="already"):
+        rebuild(make_ready(table.spec(), Settings()), Settings())
+
+
+def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: Path) -> None:
+    """Runs, outcomes, tokens and money, with failures, rounds and superseded rows, are the same to the last digit."""
+    table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
+    table.emulator.control.faults(kind="request_refusal", contains="row 7")
+    table.run(items_per_batch=5)
+    table.run(items_per_batch=5, prompt="Again: {{ text }}")
+    before = books()
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(make_ready(table.spec(), Settings()), Settings())
+    assert books() == before
+    assert table.run(prompt="Again: {{ text }}").outcomes == {}
+
+
+def books() -> list[Any]:
+    """Return what the ledger knows of each run."""
+    ledger = Ledger(Settings().ledger_url)
+    runs = [(run.id, run.name, ledger.money(run.id), ledger.outcomes(run.id)) for run in ledger.runs_of(None, 100)]
+    ledger.close()
+    return sorted((*run[:3], sorted((name, tally) for name, tally in run[3].items() if tally.rows)) for run in runs)
+
+
+def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A create that nobody can judge is not sent again because the ledger was lost."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    with monkeypatch.context() as rotated:
+        rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key")
+        reconcile(Request(hold=(chunk,)))
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    assert rebuild(make_ready(table.spec(), Settings()), Settings()).held_chunks == 1
+    assert table.run().plan["in_flight"] == 12
+    assert table.ledger()["requests_accepted"] == 12

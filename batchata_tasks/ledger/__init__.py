@@ -7,6 +7,7 @@ may cost and who may send next is read here. Every write is one transaction, dur
 from __future__ import annotations
 
 from batchata_tasks.ledger.money import Money
+from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
 from batchata_tasks.ledger.values import (
@@ -39,11 +40,12 @@ __all__ = [
     "Intent",
     "Lease",
     "Ledger",
+    "Restored",
     "Tally",
     "new_id",
     "now_us",
 ]
 
 
-class Ledger(Runs, Sending, Money):
+class Ledger(Runs, Sending, Money, Restoring):
     """One ledger; safe to use from several threads and processes."""

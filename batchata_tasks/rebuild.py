@@ -1,0 +1,164 @@
+"""Rebuilding a ledger that was lost, from what the dataset's own folder knows.
+
+Beside the rows lie the intents (what was about to be sent), the manifests, the specs and the commits
+(what was landed, and what it cost). What has an intent and no commit is of unknown fate: the next run
+looks for it at the provider before anything is sent, as after any crash.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.errors import CredentialsError, LedgerError, SpecError
+from batchata_tasks.jobs import as_dict
+from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger, Restored
+from batchata_tasks.providers import provider_type
+from batchata_tasks.storage import DatasetFolder, read_json
+
+if TYPE_CHECKING:
+    from batchata_tasks.session import Ready
+    from batchata_tasks.settings import Settings
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What a rebuilt ledger knows again."""
+
+    dataset: str
+    runs: int
+    chunks: int
+    open_chunks: int  # sent, and not landed as far as the folder knows
+    held_chunks: int
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return it for people, as (what, value)."""
+        rows = [("Rebuilt", f"{self.dataset}: {self.runs:,} runs, {self.chunks:,} batches")]
+        if self.open_chunks:
+            rows.append(("Open", f"{self.open_chunks:,} batches: the next run looks for them at the provider and lands them"))
+        if self.held_chunks:
+            rows.append(("Held", f"{self.held_chunks:,} batches: decide with `batchata reconcile`"))
+        return rows
+
+
+def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
+    """Make the ledger in use know a dataset whose own ledger is lost; the dataset is this ledger's from then on.
+
+    No run may be at work on the dataset under the old ledger, if that exists after all.
+
+    Raises:
+        SpecError: there is no dataset.
+        LedgerError: this ledger owns the dataset already.
+    """
+    folder = DatasetFolder(ready.spec.output)
+    owner = folder.owner()
+    if owner is None:
+        message = f"output: there is no dataset in {folder.root}, so there is nothing to rebuild a ledger from."
+        raise SpecError(message)
+    ledger = Ledger(settings.ledger_url)
+    try:
+        if owner["ledger_id"] == ledger.id:
+            message = f"output: the ledger in use owns the dataset in {folder.root} already: there is nothing to rebuild."
+            raise LedgerError(message)
+        dataset_id = ledger.dataset_id(folder.url, owner["dataset_id"])
+        lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
+        try:
+            found = _Reader(folder, ledger, dataset_id, ready).read()
+            ledger.restore(lease, found)
+            folder.write_owner(dataset_id, ledger.id)  # last: until then the next try begins anew
+        finally:
+            ledger.release_lease(lease)
+    finally:
+        ledger.close()
+    states = [chunk["state"] for chunk in found.chunks]
+    return Rebuilt(str(folder.root), len(found.runs), len(states), sum(s in (UNCLEAR, SUBMITTED) for s in states), states.count(HELD))
+
+
+@dataclass
+class _Reader:
+    """Reads intents and commits into rows of the ledger."""
+
+    folder: DatasetFolder
+    ledger: Ledger
+    dataset_id: str
+    ready: Ready
+    found: Restored = field(default_factory=Restored)
+    accounts: dict[tuple[str, str], tuple[str, str] | None] = field(default_factory=dict[tuple[str, str], "tuple[str, str] | None"])
+
+    def read(self) -> Restored:
+        tokens = {path.stem for folder in (self.folder.intents, self.folder.commits) for path in folder.glob("*.json")}
+        parts = {path.name.split(".")[0] for path in self.folder.data.glob("*.parquet")}
+        for token in sorted(tokens):
+            intent = read_json(self.folder.intents / f"{token}.json")
+            commit = read_json(self.folder.commits / f"{token}.json")
+            self._chunk(token, intent or {}, commit or {}, emptied=f"part-{token}" not in parts)
+        open_runs = {chunk["run_id"] for chunk in self.found.chunks if chunk["state"] in (UNCLEAR, SUBMITTED)}
+        for run in self.found.runs.values():
+            run["state"] = "open" if run["id"] in open_runs else "closed"
+        return self.found
+
+    def _chunk(self, token: str, intent: dict[str, Any], commit: dict[str, Any], *, emptied: bool) -> None:
+        run_id = str(intent.get("run_id") or commit["run_id"])
+        at = intent.get("sent_at_us") or commit.get("enriched_at_us") or 0
+        self._run(run_id, at)
+        closed, batch_id = commit.get("state") == "closed", commit.get("batch_id")
+        state = LANDED if closed else HELD if intent.get("held") else SUBMITTED if batch_id else UNCLEAR
+        spec, bound = self.ready.spec, intent.get("bound_picodollars")
+        start, rows = intent.get("start", 0), intent.get("requests") or commit.get("rows", 0)
+        self.found.chunks.append({
+            "id": token, "run_id": run_id, "dataset_id": self.dataset_id, "round": intent.get("round", 1),
+            "kind": "batch" if intent else "local", "provider": intent.get("provider", self.ready.provider.name),
+            "model": intent.get("model", spec.model), "endpoint": intent.get("endpoint", spec.endpoint), "start": start,
+            "stop": start + rows, "bytes": intent.get("bytes", 0), "bound": bound, "state": state, "batch_id": batch_id,
+            "updated_at": at, "emptied": int(closed and emptied),
+        })
+        reserved = {"chunk_id": token, "run_id": run_id, "reserved": bound or 0, "reserved_at": at}
+        if closed:
+            settled = {name: commit.get(f"{name}_picodollars", 0) for name in ("settled", "superseded", "overhead")}
+            self._outcomes(token, run_id, commit)
+        else:
+            settled = dict.fromkeys(("settled", "superseded", "overhead"))
+        self.found.reservations.append(reserved | settled | {"settled_at": at if closed else None})
+        if intent:
+            self._intent(token, intent, batch_id, at)
+
+    def _run(self, run_id: str, at: int) -> None:
+        record = read_json(self.folder.specs / f"{run_id}.json") or self.ready.record  # older runs kept no copy
+        run = self.found.runs.setdefault(run_id, {
+            "id": run_id, "dataset_id": self.dataset_id, "name": record["name"], "spec": record["spec"],
+            "spec_digest": "rebuilt", "result": "rebuilt", "error": None, "started_at": at, "finished_at": at,
+        })
+        run["started_at"], run["finished_at"] = min(run["started_at"], at), max(run["finished_at"], at)
+
+    def _outcomes(self, token: str, run_id: str, commit: dict[str, Any]) -> None:
+        outcomes, retried, tallies = (as_dict(commit.get(name)) for name in ("outcomes", "retried", "tallies"))
+        for outcome in outcomes.keys() | retried.keys():
+            tally = as_dict(tallies.get(outcome))  # older commits have none
+            counts = {name: tally.get(name, 0) for name in ("input_tokens", "output_tokens", "cache_read_tokens")}
+            row = {"chunk_id": token, "outcome": outcome, "run_id": run_id, "cost": tally.get("cost")}
+            self.found.outcomes.append(row | counts | {"rows": outcomes.get(outcome, 0), "retried": retried.get(outcome, 0)})
+
+    def _intent(self, token: str, intent: dict[str, Any], batch_id: str | None, at: int) -> None:
+        account = self._account(intent)
+        self.found.intents.append({
+            "chunk_id": token, "account": account, "requests": intent["requests"], "fence": intent["fence"], "sent_at": at,
+            "input_file_id": intent.get("input_file_id"), "mark": intent.get("mark_us"),
+        })
+        if batch_id is not None:
+            batch = {"batch_id": batch_id, "chunk_id": token, "provider": intent["provider"], "account": account}
+            self.found.batches.append(batch | {"status": "rebuilt", "submitted_at": at})
+
+    def _account(self, intent: dict[str, Any]) -> str:
+        """Return the account's name under this ledger; the old one where its key is not at hand."""
+        names = self._names(intent["provider"], intent["ledger_id"])
+        return names[1] if names is not None and names[0] == intent["account"] else intent["account"]
+
+    def _names(self, provider: str, ledger_id: str) -> tuple[str, str] | None:
+        """Return what the account of the key at hand is called under the old ledger and under this one."""
+        if (provider, ledger_id) not in self.accounts:
+            try:
+                adapter = provider_type(provider)()
+                self.accounts[provider, ledger_id] = adapter.account(ledger_id), adapter.account(self.ledger.id)
+            except CredentialsError:
+                self.accounts[provider, ledger_id] = None
+        return self.accounts[provider, ledger_id]
