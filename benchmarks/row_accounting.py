@@ -1,0 +1,251 @@
+"""Row accounting: what becomes of rows, of money and of a run under every fault that the emulator knows.
+
+Each fault meets one run of the real pipeline over a table of eight rows, for each provider; then the fault is taken
+away and the same spec is run again. The figures are counts and sums, no times: the same on every machine.
+
+    python benchmarks/row_accounting.py            # writes row_accounting.md beside this file
+    python benchmarks/row_accounting.py KIND ...   # prints the lines of these faults alone
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from batchata_tasks.emulator import Emulator
+from batchata_tasks.emulator.fault_kinds import KINDS
+from batchata_tasks.errors import BatchataError, InputError
+from batchata_tasks.jobs import Usage
+from batchata_tasks.ledger import Ledger
+from batchata_tasks.pipeline import enrich
+from batchata_tasks.pricing import batch_rates, usd
+from batchata_tasks.settings import Settings
+from batchata_tasks.spec import parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+TABLE = Path(__file__).with_name("row_accounting.md")
+MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+ROWS = 8
+STRUCK = "k4"
+# every answer is of one length, so that sums do not depend on which rows ran
+SCHEMA = {"type": "object", "properties": {"label": {"enum": ["x", "y", "z"]}}, "required": ["label"]}
+COLUMNS = (
+    "fault", "provider", "how", "row k4", "all rows", "sent / rows", "tokens billed in / out",
+    "billed $", "settled $", "of it overhead $", "in flight $", "batches", "rounds", "result", "exit", "next run",
+)
+_LEFT = 7  # columns of text; the others are figures
+
+
+@dataclass(frozen=True)
+class Case:
+    """How one fault is met: its knobs, what the spec adds, and for how long things are ridden out."""
+
+    knobs: dict[str, Any] = field(default_factory=dict[str, Any])
+    spec: dict[str, Any] = field(default_factory=dict[str, Any])
+    patience: float = 4.0
+    grace: float = 0.5
+
+
+_ONCE = Case({"count": 1})
+_FOR_GOOD = Case(patience=0.1)
+_ROW = Case({"contains": "row 4"})
+CASES: dict[str, Case] = {
+    "http_429": Case({"route": "create"}, patience=0.1),
+    "spend_cap": _FOR_GOOD,
+    "hard_limit": _FOR_GOOD,
+    "http_error": Case({"route": "get", "status": 503, "count": 1}),
+    "html_413": _FOR_GOOD,
+    "http_500_before": _ONCE,
+    "http_500_after": _ONCE,
+    "drop_before": _ONCE,
+    "drop_after": _ONCE,
+    "accept_delay": Case({"count": 1, "seconds": 0.3}, grace=2.0),
+    "list_lag": Case({"count": 1, "seconds": 0.3}, grace=2.0),
+    "token_limit": _ONCE,
+    "slow": Case({"route": "create", "count": 1, "seconds": 0.3}),
+    "slow_after": Case({"route": "create", "count": 1, "seconds": 0.3}),
+    "not_found": Case({"count": 2}),
+    "cut_download": Case({"count": 1, "after_bytes": 900}),
+    "batch_expires": Case({"count": 1, "share": 0.5}),
+    "batch_cancelled": Case({"count": 1, "share": 0.5}),
+    "never_ends": Case({"count": 1, "share": 0.5}, {"time_limit": "1s"}),
+    "late_files": Case({"count": 1, "reads": 2}),
+    "request_missing": Case({"contains": "row 4"}, patience=0.1),
+}
+
+
+ELSEWHERE = {"token_limit": "anthropic", "late_files": "anthropic", "request_invalid_line": "anthropic"}
+"""Faults that a provider does not have."""
+
+
+def case_of(kind: str) -> Case:
+    """Return how a fault is met; one that is new here strikes a row for good, or one call."""
+    return CASES.get(kind) or (_ROW if KINDS[kind].scope in ("request", "line") else _ONCE)
+
+
+def main() -> None:
+    """Write the table, or print some lines of it."""
+    with tempfile.TemporaryDirectory() as folder, Emulator() as emulator:
+        if kinds := sys.argv[1:]:
+            print("\n".join(lines(kinds, emulator, Path(folder))))
+        else:
+            TABLE.write_text(page(lines(KINDS, emulator, Path(folder))), encoding="utf-8")
+
+
+def page(found: Iterable[str]) -> str:
+    """Return the whole page."""
+    head = "| " + " | ".join(COLUMNS) + " |"
+    rule = "| " + " | ".join(["---"] * _LEFT + ["---:"] * (len(COLUMNS) - _LEFT - 3) + ["---", "---:", "---"]) + " |"
+    return f"""# Row accounting
+
+What becomes of {ROWS} rows, of the money and of the run under every fault that the emulator knows. Written by
+`python benchmarks/row_accounting.py`, which runs the real pipeline; all figures are counts, none is a time.
+
+Kinds: {", ".join(KINDS)}
+
+- *how*: the knobs of the fault, and what the spec had beside them; faults of single requests strike the row k4 each time.
+- *row k4*, *all rows*: how they ended, and after how many attempts that may have run; of batches it is chance which rows ran.
+- *sent / rows*: requests that the provider accepted in all, for how many rows.
+- *billed*: what the provider billed. *settled*: what the ledger says was spent; *overhead*: the part of it that belongs to no
+  row (lines that nobody sent, and the most that a request can have cost whose line is lost). *in flight*: reserved, not settled yet.
+- *next run*: the same spec once more, with the fault gone: exit code, rows that succeeded by then, requests accepted in all.
+
+{head}
+{rule}
+""" + "".join(f"{line}\n" for line in found)
+
+
+def lines(kinds: Iterable[str], emulator: Emulator, folder: Path) -> Iterator[str]:
+    """Yield a line of the table for each fault and provider."""
+    for kind in kinds:
+        for provider in MODELS:
+            place = folder / f"{kind}-{provider}"
+            place.mkdir()
+            yield "| " + " | ".join(_accounted(kind, provider, emulator, place)) + " |"
+
+
+def _accounted(kind: str, provider: str, emulator: Emulator, place: Path) -> list[str]:
+    case = case_of(kind)
+    source = place / "table.csv"
+    source.write_text("id,text\n" + "".join(f"k{i},text of row {i}\n" for i in range(ROWS)), encoding="utf-8")
+    spec: dict[str, Any] = {
+        "name": "accounting", "source": str(source), "key": "id", "model": MODELS[provider], "prompt": "{{ text }}",
+        "response_schema": SCHEMA, "max_tokens": 64, "output": str(place / "out"),
+    }
+    emulator.control.reset()
+    emulator.control.faults(kind=kind, **case.knobs)
+    with _environment(emulator, place, case):
+        result, code, rounds, batches = _run({**spec, **case.spec})
+        struck = all(rule["strikes"] for rule in emulator.control.list_faults())
+        first = _books(provider, emulator, place)
+        emulator.control.clear_faults()
+        _, again, _, _ = _run(spec)
+        later = _books(provider, emulator, place)
+    how = ", ".join(f"{name} {value}" for name, value in {**case.knobs, **case.spec}.items()) or "each time"
+    if ELSEWHERE.get(kind) == provider:
+        how = "does not exist there"
+    elif not struck:
+        message = f"the fault {kind} never struck {provider}"
+        raise RuntimeError(message)
+    row = first.row if KINDS[kind].scope in ("request", "line") else "-"
+    return [
+        kind, provider, how, row, first.rows, first.sent, first.tokens, *first.money, str(batches or "-"), str(rounds or "-"),
+        result, str(code), f"{again}: {later.succeeded} of {ROWS}, {later.accepted} sent",
+    ]
+
+
+@contextmanager
+def _environment(emulator: Emulator, place: Path, case: Case) -> Iterator[None]:
+    values = emulator.env() | {
+        "BATCHATA_LEDGER_URL": f"sqlite:///{place / 'ledger.db'}", "BATCHATA_POLL_INTERVAL": "0.05",
+        "BATCHATA_UNCLEAR_GRACE": str(case.grace), "BATCHATA_PATIENCE": str(case.patience),
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _run(spec: dict[str, Any]) -> tuple[str, int, int, int]:
+    """Run a spec; return (result, exit code, rounds, batches)."""
+    try:
+        receipt = enrich(parse_spec(spec))
+    except BatchataError as error:
+        return type(error).__name__, 2 if isinstance(error, InputError) else 1, 0, 0
+    return receipt.result.replace("_", " "), receipt.exit_code, receipt.rounds, receipt.batches
+
+
+@dataclass(frozen=True)
+class Books:
+    """What stands where, after a run."""
+
+    row: str
+    rows: str
+    sent: str
+    tokens: str
+    money: list[str]
+    succeeded: int
+    accepted: int
+
+
+def _books(provider: str, emulator: Emulator, place: Path) -> Books:
+    found = {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()} if any(place.glob("out/data/*")) else {}
+    ended: dict[str, int] = {}
+    for row in found.values():
+        name = _ended(row)
+        ended[name] = ended.get(name, 0) + 1
+    book, rates = emulator.control.ledger(detail=True)[provider], batch_rates(provider, MODELS[provider])
+    if rates is None:
+        message = f"no price is known for {MODELS[provider]}"
+        raise RuntimeError(message)
+    ids = {name.partition("-")[2] for content in book["contents"].values() for name in content["custom_ids"]}
+    billed = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
+    settled, overhead, in_flight = _ledger()
+    return Books(
+        _ended(found[STRUCK]) if STRUCK in found else "-",
+        ", ".join(f"{count} {name}" for name, count in sorted(ended.items())) or "none landed",
+        f"{book['requests_accepted']} / {len(ids)}", f"{book['input_tokens_billed']} / {book['output_tokens_billed']}",
+        [_plain(amount) for amount in (billed, settled, overhead, in_flight)],
+        sum(row["_status"] == "succeeded" for row in found.values()), book["requests_accepted"],
+    )
+
+
+def _ended(row: dict[str, Any]) -> str:
+    return f"{row['_status']} ({row['_attempts']})"
+
+
+def _ledger() -> tuple[int, int, int]:
+    """Return what all runs settled, how much of it is overhead, and what is in flight, in picodollars."""
+    ledger = Ledger(Settings().ledger_url)
+    try:
+        settled = in_flight = overhead = 0
+        for run in ledger.runs_of(None, 10):
+            spent, flying = ledger.money(run.id)
+            settled, in_flight = settled + spent, in_flight + flying
+            overhead += spent - sum(tally.cost or 0 for tally in ledger.outcomes(run.id).values())
+    finally:
+        ledger.close()
+    return settled, overhead, in_flight
+
+
+def _plain(pico: int) -> str:
+    return f"{usd(pico).normalize():f}" if pico else str(Decimal(0))
+
+
+if __name__ == "__main__":
+    main()
