@@ -6,9 +6,10 @@ files by themselves after a month.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from batchata_tasks.errors import BatchataError
+from batchata_tasks.errors import BatchataError, TransientError
 from batchata_tasks.ledger import DROPPED, LANDED, Chunk
 
 if TYPE_CHECKING:
@@ -28,6 +29,15 @@ def discard(session: Session, chunk: Chunk, look: BatchLook) -> None:
             provider.discard_results(look)
     except BatchataError as error:
         session.say(f"{error} Files of batch {look.batch_id} stay at the provider until it deletes them.")
+
+
+def discard_left_results(session: Session) -> None:
+    """Delete the results of chunks that landed before the run died, and so perhaps before this was done."""
+    if session.continued and session.spec.delete_results:
+        for chunk in session.ledger.chunks(session.run_id, (LANDED,)):
+            if chunk.batch_id is not None:
+                with suppress(TransientError):  # it is gone already
+                    discard(session, chunk, session.provider.look(chunk.batch_id))
 
 
 def discard_uploads(session: Session) -> None:

@@ -1,8 +1,8 @@
 """Collecting: every request of a chunk gets exactly one outcome, whatever the provider returned.
 
 Results are read once, as a stream, in the provider's order, and joined to the chunk's rows by
-custom_id. Lines that are doubled count once, lines that nobody sent are reported, requests without
-a line end as missing (or as what a failed validation says of them).
+custom_id. Lines that are doubled count once (an answer before an error, since it is paid), lines
+that nobody sent are reported, requests without a line end as missing (or as what a failed validation says of them).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.chunk import custom_id
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe, error_code, outcome_of
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe, error_code, outcome_of
 from batchata_tasks.ledger import Tally
 from batchata_tasks.manifest import SYSTEM_FIELDS
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from batchata_tasks.schema import ResponseSchema
 
 _BLOCK = 4096
+_NOTHING = Usage()
+_WITHOUT_ANSWER = (Outcome.ERRORED, Outcome.EXPIRED, Outcome.CANCELED)
 _PRIORS = ("_prior_attempts", "_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens", "_prior_cost", "_fingerprint")
 
 
@@ -67,6 +69,7 @@ class Collector:
         A request without an answer takes `absent` of its position, or `otherwise`.
         """
         seen = bytearray(len(self._names))
+        unpaid: dict[int, Answer] = {}  # lines without an answer wait: one with an answer may follow
         block: list[tuple[int, Answer]] = []
         for answer in answers:
             position = self._position.get(answer.custom_id)
@@ -75,14 +78,18 @@ class Collector:
                 self.report.overhead += self._rates.cost(answer.usage) if self._rates else 0
             elif seen[position]:
                 self.report.doubled_lines += 1
+            elif answer.usage == _NOTHING and answer.outcome in _WITHOUT_ANSWER:
+                self.report.doubled_lines += position in unpaid
+                unpaid.setdefault(position, answer)
             else:
+                self.report.doubled_lines += position in unpaid
                 seen[position] = 1
                 block.append((position, answer))
             if len(block) == _BLOCK:
                 yield self._record_batch(block)
                 block = []
         for position in (i for i, done in enumerate(seen) if not done):
-            block.append((position, absent.get(position, otherwise)))
+            block.append((position, unpaid.get(position) or absent.get(position, otherwise)))
             if len(block) == _BLOCK:
                 yield self._record_batch(block)
                 block = []

@@ -169,8 +169,8 @@ def _land_dead_run(old: Session, steps: Steps) -> None:
     old.say("an earlier run with another spec left batches open: landing them first.")
     lost = old.site.recovery.claims if old.site.recovery is not None else {}
     bring_home(old, steps, [chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost])
-    discard_uploads(old)
     old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
+    discard_uploads(old)
     old.folder.drop_run_folder(old.run_id)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.cleanup import discard_uploads
+from batchata_tasks.cleanup import discard_left_results, discard_uploads
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
 from batchata_tasks.ledger import DROPPED, HELD, LANDED, PLANNED, now_us
@@ -118,6 +118,7 @@ def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
     receipt = _receipt(session, stopped_by_limit=stopped_by_limit)
     session.ledger.close_run(session.lease, session.run_id, receipt.result)
     discard_uploads(session)
+    discard_left_results(session)
     session.folder.drop_run_folder(session.run_id)
     if not session.spec.raw_files:
         _drop_raw_files(session)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.plan import Table
     from batchata_tasks.session import Session
 
+_ROUNDS = 3  # of one run, also where fewer attempts are allowed: what never ran was no attempt
 _STATE = ("_status", "_error", "_attempts", "_input_tokens", "_output_tokens", "_cache_read_tokens", "_cost_usd")
 
 
@@ -33,7 +34,9 @@ def plan_round(session: Session) -> list[Chunk]:
     """Plan the run's next round and write it to the ledger; return its chunks, none where there is nothing to do."""
     chunks, table = session.ledger.chunks(session.run_id), session.table
     last = max((chunk.round for chunk in chunks), default=0)
-    if table is None or not session.sends or "failed" not in session.spec.rerun_on or not 0 < last < session.spec.max_attempts:
+    if table is None or not session.sends or "failed" not in session.spec.rerun_on:
+        return []
+    if not 0 < last < max(session.spec.max_attempts, _ROUNDS):
         return []
     landed = [chunk for chunk in chunks if chunk.round == last and chunk.kind == "batch" and chunk.state == LANDED]
     spans = _Round(session, table, last + 1).write(landed)

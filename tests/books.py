@@ -39,8 +39,7 @@ def all_chunks() -> list[Chunk]:
     """Return the chunks of all runs, in the order in which their rows were sent."""
     order = select(t.runs.c.id).order_by(t.runs.c.started_at)
     with opened() as ledger:
-        with ledger._begin(reading=True) as connection:
-            runs = list(connection.execute(order).scalars())
+        runs = ledger.transact(lambda connection: list(connection.execute(order).scalars()), reading=True)
         return [chunk for run_id in runs for chunk in ledger.chunks(run_id)]
 
 
@@ -57,8 +56,8 @@ class Money:
 
 def money(table: Table) -> Money:
     """Add the books up."""
-    with opened() as ledger, ledger._begin(reading=True) as connection:
-        rows = connection.execute(select(t.reservations)).all()
+    with opened() as ledger:
+        rows = ledger.transact(lambda connection: connection.execute(select(t.reservations)).all(), reading=True)
     return Money(
         sum(row.reserved for row in rows if row.settled is None), sum(row.settled or 0 for row in rows),
         sum(row.superseded or 0 for row in rows), sum(row.overhead or 0 for row in rows),

@@ -121,7 +121,6 @@ def test_an_upload_whose_create_never_came_to_be_is_found_by_its_name(openai: Ta
     assert openai.ledger()["requests_accepted"] == ROWS
 
 
-@pytest.mark.xfail(strict=True, reason="F13: the uploads are looked for before the chunks are dropped")
 def test_an_upload_of_a_run_that_is_given_up_is_deleted(openai: Table) -> None:
     """The spec changed after the death: what the old run had uploaded and will never send is deleted, too."""
     with dying_after_upload():
@@ -171,7 +170,6 @@ def test_results_are_not_deleted_before_they_are_landed(table: Table) -> None:
     assert results_left(table) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="F14: a landed chunk is not looked at again")
 def test_results_of_a_run_that_died_right_after_landing_are_deleted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Landed, and dead before the deletion: the run that carries on does it."""
     from batchata_tasks import land

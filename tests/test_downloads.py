@@ -129,7 +129,7 @@ def test_a_line_that_comes_twice_counts_once(table: Table) -> None:
     check_money(table)
 
 
-@pytest.mark.parametrize("order", [pytest.param("first", marks=pytest.mark.xfail(strict=True, reason="F12: the first line counts")), "last"])
+@pytest.mark.parametrize("order", ["first", "last"])
 def test_of_an_error_and_an_answer_the_paid_answer_counts(table: Table, order: str) -> None:
     """In whichever order the two lines of one request come: the answer is kept, paid once, and nothing is sent again."""
     table.emulator.control.faults(kind=f"request_error_{order}", contains="row 4")

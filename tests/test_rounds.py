@@ -77,14 +77,12 @@ def test_the_receipt_counts_a_row_once_and_its_tokens_each_time(table: Table) ->
     assert Decimal(receipt.cost_usd) == usd(check_money(table).settled)
 
 
-@pytest.mark.xfail(strict=True, reason="F2: an outcome stays with 0 rows once all of its rows were retried")
 def test_an_outcome_that_no_row_has_is_not_named(table: Table) -> None:
     """What no row ended as is not in the receipt, not even as zero."""
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     assert table.run().outcomes == {"succeeded": ROWS}
 
 
-@pytest.mark.xfail(strict=True, reason="F4: errors of earlier rounds are counted")
 def test_a_receipt_of_success_tells_of_no_error(table: Table) -> None:
     """What was mended by another attempt is no error of the run."""
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
@@ -148,7 +146,6 @@ def test_a_cap_of_our_own_making_ends_the_truncation(table: Table) -> None:
     check_money(table)
 
 
-@pytest.mark.xfail(strict=True, reason="F1: what a later run sends first becomes the base of its rounds")
 def test_caps_do_not_pile_up_over_runs(table: Table) -> None:
     """An attempt in a later run is made from the base request too: four times the cap is the most."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
@@ -158,7 +155,6 @@ def test_caps_do_not_pile_up_over_runs(table: Table) -> None:
     check_money(table)
 
 
-@pytest.mark.xfail(strict=True, reason="F1: what a later run sends first becomes the base of its rounds")
 def test_remarks_do_not_pile_up_over_runs(table: Table) -> None:
     """An attempt in a later run is made from the base request too: it hears of the last answer alone."""
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 4")
@@ -170,7 +166,6 @@ def test_remarks_do_not_pile_up_over_runs(table: Table) -> None:
     check_money(table)
 
 
-@pytest.mark.xfail(strict=True, reason="F1: the bound is that of the spec's cap, not of what is sent")
 def test_a_retry_of_a_retry_has_its_whole_bound_reserved(table: Table) -> None:
     """A raised cap that fails for another reason goes out with the bound of what is sent, so that a limit holds."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
@@ -186,7 +181,6 @@ def test_a_retry_of_a_retry_has_its_whole_bound_reserved(table: Table) -> None:
     check_money(table)
 
 
-@pytest.mark.xfail(strict=True, reason="F5: the last status alone decides")
 def test_a_raised_cap_survives_an_error_in_between(table: Table) -> None:
     """A cap that was too small once is not tried again because an attempt failed for another reason."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
@@ -195,7 +189,6 @@ def test_a_raised_cap_survives_an_error_in_between(table: Table) -> None:
     assert min(cap_of(table, body) for body in sent(table, "text of row 4")[1:]) >= 400
 
 
-@pytest.mark.xfail(strict=True, reason="F3: the provider's refusal of a raised cap is taken for a wrong request")
 def test_a_raised_cap_that_the_model_refuses_is_no_wrong_request(emulator: Emulator, tmp_path: Path) -> None:
     """Where twice the cap is more than the model takes, the row stays truncated: its own request was right."""
     table, most = Table(tmp_path, emulator, "anthropic", ROWS), 64_000

@@ -254,7 +254,6 @@ def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
     assert money(anthropic).reserved == reserved
 
 
-@pytest.mark.xfail(strict=True, reason="F10: held rows of earlier runs are not counted")
 def test_a_run_says_that_rows_are_held_by_an_earlier_one(anthropic: Table) -> None:
     """As long as rows are held a run over them is no success: it exits with 3 and says how many."""
     test_a_candidate_that_went_away_unjudged_is_held(anthropic)

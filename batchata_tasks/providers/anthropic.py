@@ -186,7 +186,8 @@ def _answer(line: dict[str, Any]) -> Answer:
         case "canceled":
             return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, "the batch was cancelled first"))
         case other:
-            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, f"unknown result type {other!r}"))
+            # nobody knows what it cost
+            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, f"unknown result type {other!r}"), readable=False)
 
 
 def _message(custom_id: str, message: dict[str, Any]) -> Answer:

@@ -215,6 +215,9 @@ def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
             return Answer(custom_id, Outcome.EXPIRED, error=describe(ErrorCode.NEVER_RAN, text))
         case "batch_cancelled":
             return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, text))
+        case None:  # nobody knows what it cost
+            text = "a result line with neither response nor error"
+            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text), readable=False)
         case _:
             return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text))
 
