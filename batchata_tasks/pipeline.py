@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
+from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import collect_and_land
 from batchata_tasks.lanes import ChunkSteps, Step, bring_home
 from batchata_tasks.ledger import PLANNED, UNFINISHED, Chunk
@@ -160,7 +161,7 @@ def _work(session: Session, steps: Steps) -> bool:
         chunks = session.ledger.chunks(session.run_id, (*UNFINISHED, PLANNED))
         if bring_home(session, steps, sorted(chunks, key=lambda chunk: chunk.state == PLANNED)):
             return True
-        if session.stop_reason() is not None or not steps.next_round(session.run_id)["chunks"]:
+        if session.stop_reason() is not None or not _some_failed(session) or not steps.next_round(session.run_id)["chunks"]:
             return False
 
 
@@ -172,6 +173,11 @@ def _land_dead_run(old: Session, steps: Steps) -> None:
     old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
     discard_uploads(old)
     old.folder.drop_run_folder(old.run_id)
+
+
+def _some_failed(session: Session) -> bool:
+    tallies = session.ledger.outcomes(session.run_id)
+    return any(tally.rows for outcome, tally in tallies.items() if outcome not in (Outcome.SUCCEEDED, Outcome.REFUSED))
 
 
 def _tell_plan(session: Session) -> None:

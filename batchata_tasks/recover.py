@@ -20,6 +20,7 @@ from batchata_tasks.manifest import SYSTEM_FIELDS, read_plan, write_manifest
 from batchata_tasks.poll import poll
 from batchata_tasks.pricing import PICO
 from batchata_tasks.session import restored
+from batchata_tasks.storage import read_json
 from batchata_tasks.submit import adopt
 
 if TYPE_CHECKING:
@@ -65,8 +66,10 @@ def recover(site: Site) -> Recovery | None:
 def _lost(site: Site) -> tuple[list[Chunk], list[Chunk]]:
     ledger, folder = site.ledger, site.folder
     parts = Dataset(folder.data, pa.schema([]), [], []).parts()
+    sent = [chunk for chunk in ledger.unfinished_chunks(site.lease.dataset_id, "") if chunk.state in UNFINISHED]
+    for chunk in sent:  # one that died while it landed may have emptied parts, and not told yet
+        parts |= dict.fromkeys((read_json(folder.commits / f"{chunk.id}.json") or {}).get("replaces", ()), folder.data)
     landed = [chunk for chunk in ledger.landed_chunks(site.lease.dataset_id) if part_of_chunk(chunk.id) not in parts]
-    sent = (chunk for chunk in ledger.unfinished_chunks(site.lease.dataset_id, "") if chunk.state in UNFINISHED)
     return landed, [chunk for chunk in sent if not (folder.intents / f"{chunk.id}.arrow").exists()]
 
 

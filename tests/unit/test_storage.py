@@ -154,7 +154,7 @@ def test_folders_are_made_and_data_holds_nothing_else(tmp_path: Path) -> None:
     folder = DatasetFolder(str(tmp_path / "a" / "b"))
     folder.create()
     folder.create()
-    assert sorted(p.name for p in folder.own.iterdir()) == ["commits", "intents", "requests", "responses", "runs"]
+    assert sorted(p.name for p in folder.own.iterdir()) == ["commits", "intents", "requests", "responses", "runs", "specs"]
     assert not list(folder.data.iterdir())
     assert folder.owner() is None
 
