@@ -167,6 +167,14 @@ def test_a_line_of_an_unknown_kind_is_an_error_that_names_it(table: Table) -> No
     assert row_of(table, "k4")["_response"] is None
 
 
+@pytest.mark.xfail(strict=True, reason="F15: what cannot be understood counts as free")
+def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
+    """Nobody can say what it cost, so the most that it can have cost counts, as for a broken line."""
+    table.emulator.control.faults(kind="request_unknown_type", contains="row 4")
+    table.run(max_attempts=1)
+    assert money(table).overhead == bound_of(table, where="id == 'k4'")
+
+
 def test_every_line_missing_is_every_row_missing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty file, or none, for a batch that says it succeeded: all rows end, at their bound, and the next run answers them."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")

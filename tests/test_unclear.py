@@ -201,14 +201,16 @@ def test_a_clock_that_is_hours_off_sends_nothing_twice(table: Table, fault: str,
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
-def test_a_clock_that_is_hours_off_waits_for_room(emulator: Emulator, tmp_path: Path, hours: int) -> None:
-    """Open batches are seen by whatever clock: with a full queue the run waits, and ends."""
-    table = Table(tmp_path, emulator, "anthropic", ROWS)
-    emulator.control.advance(3600 * hours)
-    emulator.control.limits(anthropic_queued_requests=2)
-    emulator.control.progress("reads", 3)
-    assert table.run(items_per_batch=2, max_parallel_batches=3).outcomes == {"succeeded": ROWS}
-    check_once(table, batches=3)
+def test_a_clock_that_is_hours_off_waits_for_room(anthropic: Table, hours: int) -> None:
+    """Open batches are seen by whatever clock: with a full queue the run waits for one of them, and ends."""
+    anthropic.emulator.control.advance(3600 * hours)
+    anthropic.emulator.control.limits(anthropic_queued_requests=ROWS)
+    (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=1, ends="never")
+    run = Told(anthropic)
+    run.tells("Waiting for one of the account's 1 open batches")
+    anthropic.emulator.control.vanish(blocking)
+    assert run.end().outcomes == {"succeeded": ROWS}
+    check_once(anthropic)
 
 
 # --- batches that change meanwhile ------------------------------------------------------------------
