@@ -157,17 +157,18 @@ def test_rows_that_never_ran_have_their_one_attempt(openai: Table) -> None:
 # --- room ---------------------------------------------------------------------------------------
 
 
-def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table) -> None:
-    """With another batch open: the chunk waits for its end and goes again whole, under its own name."""
+@pytest.mark.parametrize("rows", [ROWS, 1])
+def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table, rows: int) -> None:
+    """With another batch open: the chunk, one of a single row too, waits for its end and goes again whole, in the same round."""
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
     notes: list[str] = []
-    run = Aside(lambda: enrich(openai.spec(), progress=Lines(notes.append)))
+    run = Aside(lambda: enrich(openai.spec(limit=rows), progress=Lines(notes.append)))
     until(lambda: any("queue is full" in text for text in notes))
     openai.emulator.control.vanish(blocking)
     receipt = run.end()
-    assert (receipt.result, ended(receipt), receipt.batches, receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 1, 1)
-    assert [(batch["requests"], batch["accepted"]) for batch in batches(openai)] == [(ROWS, False), (ROWS, True)]
+    assert (receipt.result, ended(receipt), receipt.batches, receipt.rounds) == ("succeeded", {"succeeded": rows}, 1, 1)
+    assert [(batch["requests"], batch["accepted"]) for batch in batches(openai)] == [(rows, False), (rows, True)]
     assert {row["_attempts"] for row in openai.rows()} == {1}
     openai.check_answers()
     check_money(openai)
