@@ -167,7 +167,6 @@ def test_a_line_of_an_unknown_kind_is_an_error_that_names_it(table: Table) -> No
     assert row_of(table, "k4")["_response"] is None
 
 
-@pytest.mark.xfail(strict=True, reason="F15: what cannot be understood counts as free")
 def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
     """Nobody can say what it cost, so the most that it can have cost counts, as for a broken line."""
     table.emulator.control.faults(kind="request_unknown_type", contains="row 4")

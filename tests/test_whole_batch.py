@@ -147,7 +147,6 @@ def test_a_batch_that_fails_for_no_line_is_tried_again(openai: Table) -> None:
     check_money(openai)
 
 
-@pytest.mark.xfail(strict=True, reason="F16: rounds are counted where attempts are meant")
 def test_rows_that_never_ran_have_their_one_attempt(openai: Table) -> None:
     """With `max_attempts: 1` too, the rows beside a bad line are sent again: they had no attempt yet."""
     openai.emulator.control.faults(kind="request_invalid_line", contains="row 2")
@@ -290,7 +289,6 @@ def test_a_queue_that_others_fill_is_waited_for(anthropic: Table) -> None:
     check_money(anthropic)
 
 
-@pytest.mark.xfail(strict=True, reason="F11: it raises where nothing is open any more")
 def test_a_queue_that_empties_right_after_the_429_stops_nothing(anthropic: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """The batch that filled the queue ends between the refusal and the look at what is open: there is room now."""
     anthropic.emulator.control.limits(anthropic_queued_requests=10)

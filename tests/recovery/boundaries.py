@@ -11,7 +11,6 @@ import re
 import signal
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.recovery.trace import Event, Kind, Trace, recorded
@@ -86,18 +85,11 @@ class Killer(Trace):
     def add(self, kind: Kind, what: object, **more: Any) -> Event:
         event = super().add(kind, what, **more)
         with self._lock:
-            if self._reached(event):
+            if self._boundary.is_reached(event):
                 self._left -= 1
                 if not self._left:
                     os.kill(os.getpid(), signal.SIGKILL)
         return event
-
-    def _reached(self, event: Event) -> bool:
-        if not self._boundary.is_reached(event):
-            return False
-        if not self._boundary.second_round or event.kind != "rename":
-            return True
-        return Path(event.what).exists()  # a rename to a name that is taken: a part is rewritten
 
 
 def armed(patches: ExitStack) -> None:
