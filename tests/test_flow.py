@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -152,8 +153,9 @@ def test_how_a_run_ended_is_told_twice(
     assert (run["state_type"], run["state_name"]) == state
 
 
-def test_a_killed_flow_run_is_carried_on_by_the_next(server: Server, table: Table) -> None:
-    """Kill -9 while batches are out; the next flow run lands them and sends nothing twice."""
+@pytest.mark.parametrize("lost", [False, True], ids=["", "Prefect's results are lost"])
+def test_a_killed_flow_run_is_carried_on_by_the_next(server: Server, table: Table, lost: bool) -> None:
+    """Kill -9 while batches are out; the next flow run lands them and sends nothing twice, also without Prefect's results."""
     table.emulator.control.progress("seconds", 3600)
     path = write_spec(table, {"items_per_batch": 4})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
@@ -164,6 +166,10 @@ def test_a_killed_flow_run_is_carried_on_by_the_next(server: Server, table: Tabl
             time.sleep(0.1)
         first.kill()
     table.emulator.control.advance(7200)
+    storage = Path(server.env["PREFECT_HOME"]) / "storage"
+    assert any(storage.rglob("*"))
+    if lost:
+        shutil.rmtree(storage)
     done = batchata(server, table, "--json", spec={"items_per_batch": 4})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["continued"] is True
@@ -201,3 +207,42 @@ sys.exit(0 if len(sent) == 2 else 1)
     assert done.returncode == 0, done.stderr
     assert table.ledger()["requests_accepted"] == 12
     table.check_answers()
+
+
+def in_python(server: Server, table: Table, code: str) -> Any:
+    """Run code that calls a flow, in a process of its own; return the JSON value that it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=command_env(server, table), cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None:
+    """The flow `cancel` finds the spec of a flow run that died, cancels its batches, lands what ran, and leaves an artifact."""
+    table.emulator.control.progress("reads", 10**6)
+    path = write_spec(table, {"items_per_batch": 6})
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
+    with subprocess.Popen(command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL) as run:
+        deadline = time.monotonic() + 60
+        while table.ledger()["batches_accepted"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        run.kill()
+    died = server.last_flow_run()["id"]
+    code = f"import json; from flows.cancel import cancel; print(json.dumps(cancel(flow_run_id={died!r})))"
+    found = in_python(server, table, code)
+    assert (found["result"], found["outcomes"]) == ("cancelled", {"canceled": 12})
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["cancel"]}}})[0]
+    assert "12 canceled" in artifact["data"]
+
+
+def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
+    """Its result and its artifact tell what is known and what nobody owns."""
+    table.run()
+    (stray,) = table.emulator.control.foreign("anthropic", requests=7)
+    code = "import json; from flows.reconcile import reconcile; print(json.dumps(reconcile()))"
+    found = in_python(server, table, code)
+    assert found["known"] == {"anthropic": 1, "openai": 0}
+    assert [line["batch_id"] for line in found["strays"]] == [stray]
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["reconcile"]}}})[0]
+    assert stray in artifact["data"]
