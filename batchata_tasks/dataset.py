@@ -188,6 +188,9 @@ class Dataset:
         older = [other for other in self.data.glob("*.parquet") if _versioned(other.name)[0] == part]
         following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
         with _part_errors(part), storage_errors(f"rewriting {part}"):
+            for other in older:  # a run that died may have left it beside its next version
+                if other != path:
+                    other.unlink()
             with pq.ParquetFile(path) as file:
                 batches = (_conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS))
                 left = (batch for batch in batches if batch.num_rows)
@@ -196,8 +199,7 @@ class Dataset:
                         writer.write_batch(first)
                         for batch in left:
                             writer.write_batch(batch)
-            for other in older:  # a run that died may have left more than the last
-                other.unlink()
+            path.unlink()
             sync_folder(path.parent)
 
     @contextmanager

@@ -85,7 +85,7 @@ def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     while tally.kills + tally.stops < given.kills:
         rng = random.Random(f"{given.seed} {number}")
         schema, midway = number % 2 == 1, number % 3 == 2
-        scenario(make(str(number), rows=given.rows, schema=schema), rng, rng.randint(3, 6), duration, tally, midway=midway)
+        scenario(make(str(number), rows=given.rows, schema=schema), rng, rng.randint(3, 6), duration, tally, midway=midway, rounds=number % 4 == 0)
         sys.stderr.write(f"scenario {number}: {tally.kills} kills, {tally.stops} stops, {len(tally.problems)} problems\n")
         number += 1
     return tally

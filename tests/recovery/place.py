@@ -35,6 +35,7 @@ SCHEMA = {
     "properties": {"label": {"enum": ["x", "y", "z"]}, "score": {"type": "number"}},
     "required": ["label", "score"],
 }
+UNPAID = ("request_error", "request_expired")  # faults of single requests that cost nothing
 PICO = Decimal(10) ** -12
 _TICK = 0.004
 
@@ -220,13 +221,15 @@ class Place:
         parts = sorted((self.output / "data").glob("*.parquet"))
         rows = [row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()]
         times = Counter(row["id"] for row in rows)
+        # a request that ended in an error, or never ran, is to be sent again, once each time that this befell it
+        again = sum(rule["strikes"] for rule in self.emulator.control.list_faults() if rule["kind"] in UNPAID)
         found = Findings(
-            rows=len(rows), accepted=len(book["contents"]), accepted_twice=book["accepted_twice"]["number"],
+            rows=len(rows), accepted=len(book["contents"]),
             doubled=[key for key, number in times.items() if number > 1],
             lost=[key for key in self.keys if key not in times],
         )
-        repeats = [content for content in book["contents"].values() if content["accepted"] > 1]
-        found.accepted_twice = max(found.accepted_twice, len(repeats))
+        repeats = sum(content["accepted"] - 1 for content in book["contents"].values())
+        found.accepted_twice = max(repeats - again, book["billed_twice"]["number"])
         bodies = self.bodies()
         for row in rows:
             right = answer_text(self.provider, bodies[row["id"]]) if row["id"] in bodies else None
@@ -247,7 +250,9 @@ class Place:
         settled, superseded, overhead, found.unsettled = (value or 0 for value in sums)
         if settled * PICO != dataset + (superseded + overhead) * PICO:
             found.money.append(f"settled {settled}, dataset {dataset}, superseded {superseded}, overhead {overhead}")
-        (tokens,) = self.ask_ledger("SELECT SUM(input_tokens), SUM(output_tokens), SUM(rows) FROM outcomes WHERE run_id IN {runs}")
+        (tokens,) = self.ask_ledger(
+            "SELECT SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN cost > 0 THEN rows ELSE 0 END) FROM outcomes WHERE run_id IN {runs}"
+        )
         billed = (book["input_tokens_billed"], book["output_tokens_billed"], book["requests_billed"])
         if tokens != billed:
             found.money.append(f"ledger has {tokens} tokens and rows, the provider billed {billed}")

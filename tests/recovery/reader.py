@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 class Reader(threading.Thread):
     """Reads the whole dataset over and over: a key that was there once must not vanish.
 
-    A reader lists the parts, then opens them. When parts changed in between, it has read two
-    states mixed (`torn`), which no folder of files can prevent; such a read is counted apart.
+    A reader lists the parts, then opens them. One that is gone by then was replaced: it lists again.
     """
 
     def __init__(self, data: Path) -> None:
         super().__init__(name="reader", daemon=True)
         self._data, self._done, self._known = data, threading.Event(), set[str]()
-        self.reads = self.repeats = self.torn = self.torn_vanished = 0
+        self.reads = self.repeats = self.mixed = 0
         self.vanished: list[str] = []
         self.error: BaseException | None = None
 
@@ -56,15 +55,12 @@ class Reader(threading.Thread):
                     keys += part.read(columns=["id"])["id"].to_pylist()
             after = self._listing()
         except FileNotFoundError:
-            self.repeats += 1  # a part was superseded as a whole: readers start over
+            self.repeats += 1
             return
         self.reads += 1
         gone = self._known - set(keys)
-        if before != after:
-            self.torn += 1
-            self.torn_vanished += bool(gone)
-        elif gone:
-            self.vanished += sorted(gone)
+        self.mixed += before != after  # parts came or went while it read
+        self.vanished += sorted(gone)
         if any(number > 2 for number in Counter(keys).values()):
             self.vanished.append("a key has more than two rows")
         self._known |= set(keys)

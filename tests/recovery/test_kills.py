@@ -26,7 +26,7 @@ def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(make: Callable[...
     A reader that looks all the time, also while a second run supersedes every row, never misses a key.
     """
     tally = Tally()
-    scenario(make(provider, rows=160, schema=provider == "openai"), random.Random(11), 2, WORK_SECONDS, tally)
+    scenario(make(provider, rows=160, schema=provider == "openai"), random.Random(11), 2, WORK_SECONDS, tally, rounds=True)
     assert not tally.problems, tally
     assert tally.kills >= 3, tally
     assert tally.reads > 10
