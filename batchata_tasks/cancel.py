@@ -17,13 +17,14 @@ from batchata_tasks.pipeline import Steps
 from batchata_tasks.pricing import usd
 from batchata_tasks.progress import silent
 from batchata_tasks.receipt import finish, rows_by_outcome
-from batchata_tasks.session import CANCEL, active, open_site, owned_dataset, restored
+from batchata_tasks.session import CANCEL, active, restored
 from batchata_tasks.settings import Settings
+from batchata_tasks.site import open_site, owned_dataset
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
     from batchata_tasks.progress import Progress
-    from batchata_tasks.session import Site
+    from batchata_tasks.site import Site
     from batchata_tasks.spec import EnrichmentSpec
 
 _LOOK = 1.0  # seconds between two looks at a run that works elsewhere

@@ -18,6 +18,7 @@ import pyarrow as pa
 from batchata_tasks.cleanup import discard
 from batchata_tasks.collect import Collector, not_sent
 from batchata_tasks.dataset import Dataset, chunk_of_part, dataset_schema, part_of_chunk, replaced_keys
+from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import TransientError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
@@ -25,7 +26,6 @@ from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.poll import look_once
 from batchata_tasks.providers import is_results, lines_with
 from batchata_tasks.storage import read_json, write_json
-from batchata_tasks.submit import riding_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.chunk import chunk_token
+from batchata_tasks.doubt import adopt, hold
 from batchata_tasks.errors import BatchataError, CredentialsError, HeldError, LeaseError, TerminalError
 from batchata_tasks.guards import Verdict, guard
 from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Chunk
 from batchata_tasks.room import make_room
 from batchata_tasks.session import InterruptedRunError
-from batchata_tasks.submit import adopt, hold
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session

@@ -21,8 +21,9 @@ from batchata_tasks.poll import poll
 from batchata_tasks.receipt import Receipt, finish
 from batchata_tasks.recover import Recovery, land_recovered, recover
 from batchata_tasks.rounds import plan_round
-from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, open_site, session_of
+from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, session_of
 from batchata_tasks.settings import Settings
+from batchata_tasks.site import open_site
 from batchata_tasks.storage import write_json
 from batchata_tasks.submit import submit
 

@@ -6,12 +6,12 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.providers import BatchLook
-from batchata_tasks.submit import riding_out
 
 if TYPE_CHECKING:
-    from batchata_tasks.submit import Desk
+    from batchata_tasks.desk import Desk
 
 
 def look_once(desk: Desk, batch_id: str) -> BatchLook:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchata_tasks.doubt import hold, look_for, record
 from batchata_tasks.errors import CredentialsError, HeldError, LeaseError, SpecError, TerminalError
 from batchata_tasks.ledger import HELD, UNCLEAR, Ledger
 from batchata_tasks.progress import silent
@@ -19,7 +20,6 @@ from batchata_tasks.providers import PROVIDERS, provider_type
 from batchata_tasks.reconcile_report import Doubt, Report, Request, Stray
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
-from batchata_tasks.submit import hold, look_for, record
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable

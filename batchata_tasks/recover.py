@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.dataset import Dataset, part_of_chunk
+from batchata_tasks.doubt import adopt
 from batchata_tasks.land import collect_and_land, downloaded
 from batchata_tasks.ledger import UNCLEAR, UNFINISHED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_plan, write_manifest
@@ -21,10 +22,10 @@ from batchata_tasks.poll import poll
 from batchata_tasks.pricing import PICO
 from batchata_tasks.session import restored
 from batchata_tasks.storage import read_json
-from batchata_tasks.submit import adopt
 
 if TYPE_CHECKING:
-    from batchata_tasks.session import Session, Site
+    from batchata_tasks.session import Session
+    from batchata_tasks.site import Site
 
 CLAIMED = "claimed"  # the name of the plan of rows that lost chunks have answers for
 _PRIORS = {

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchata_tasks.chunk import chunk_token
+from batchata_tasks.desk import riding_out
 from batchata_tasks.guards import cut
 from batchata_tasks.ledger import SUBMITTED
-from batchata_tasks.submit import riding_out, wait_for_one
+from batchata_tasks.submit import wait_for_one
 
 if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk

@@ -10,22 +10,21 @@ import hashlib
 import json
 import math
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.dataset import keys_of
-from batchata_tasks.errors import BatchataError, LeaseError, LedgerError
+from batchata_tasks.errors import BatchataError, LeaseError
 from batchata_tasks.fingerprint import key_digest
 from batchata_tasks.ledger import Ledger, now_us
 from batchata_tasks.manifest import has_plan, plan_columns, read_chunk_manifest
 from batchata_tasks.plan import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates, pico_from_usd
-from batchata_tasks.progress import silent
 from batchata_tasks.providers import provider_of
 from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.site import awake_clock
 from batchata_tasks.spec import parse_spec
 from batchata_tasks.storage import DatasetFolder
 
@@ -37,10 +36,9 @@ if TYPE_CHECKING:
 
     from batchata_tasks.ledger import Chunk, Lease
     from batchata_tasks.pricing import Rates
-    from batchata_tasks.progress import Progress
     from batchata_tasks.providers import Provider
-    from batchata_tasks.recover import Recovery
     from batchata_tasks.settings import Settings
+    from batchata_tasks.site import Site
     from batchata_tasks.spec import EnrichmentSpec
 
 
@@ -50,21 +48,6 @@ CANCEL, TIME_LIMIT = "cancel", "time_limit"  # why a run stops before its end
 
 class InterruptedRunError(BatchataError):
     """The run was asked to stop; what is at the provider goes on there, and the next run lands it."""
-
-
-@dataclass
-class Site:
-    """One dataset, held by this process: its folder, its ledger and the lease on it."""
-
-    folder: DatasetFolder
-    ledger: Ledger
-    lease: Lease
-    settings: Settings
-    progress: Progress
-    held_until: float  # by the clock of `awake_clock`: until then nobody else can hold the dataset
-    stop: threading.Event = field(default_factory=threading.Event)
-    lost: LeaseError | None = None
-    recovery: Recovery | None = None
 
 
 @dataclass
@@ -175,11 +158,6 @@ class Session:
         self.site.progress.note(text)
 
 
-def awake_clock() -> float:
-    """Return seconds of a clock that goes on while the process or the machine sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
 _SESSIONS: dict[str, Session] = {}
 
 
@@ -196,75 +174,6 @@ def active(session: Session) -> Generator[Session, None, None]:
         yield session
     finally:
         del _SESSIONS[session.run_id]
-
-
-@contextmanager
-def open_site(output: str, settings: Settings, progress: Progress | None = None) -> Generator[Site, None, None]:
-    """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
-
-    Raises:
-        LedgerError: another ledger owns the dataset.
-        LeaseError: another run holds it.
-    """
-    folder = DatasetFolder(output)
-    folder.create()
-    ledger = Ledger(settings.ledger_url)
-    try:
-        dataset_id = owned_dataset(folder, ledger)
-        held_until = awake_clock() + settings.lease_seconds
-        lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
-        if folder.owner() is None:
-            folder.write_owner(dataset_id, ledger.id)
-        site = Site(folder, ledger, lease, settings, progress or silent(), held_until)
-        keeper = threading.Thread(target=_keep_lease, args=(site,), name="lease", daemon=True)
-        keeper.start()
-        try:
-            yield site
-        except Exception as error:
-            _blame_lost_lease(site, error)
-            raise
-        finally:
-            site.stop.set()
-            keeper.join()
-            if site.lost is None:
-                ledger.release_lease(lease)
-    finally:
-        ledger.close()
-
-
-def _blame_lost_lease(site: Site, error: Exception) -> None:
-    """Raise LeaseError where the lease is gone: then that is why files and states are not as expected."""
-    try:
-        site.ledger.check_lease(site.lease)
-    except LeaseError as lost:
-        raise lost from error
-
-
-def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
-    """Return the dataset's id; refuse a dataset that another ledger owns."""
-    owner = folder.owner()
-    if owner is not None and owner.get("ledger_id") != ledger.id:
-        message = (
-            f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for; "
-            "set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, run `batchata status SPEC --rebuild`."
-        )
-        raise LedgerError(message)
-    return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
-
-
-def _keep_lease(site: Site) -> None:
-    """Renew the lease until the run ends; stop the run when it is lost."""
-    seconds = site.settings.lease_seconds
-    while not site.stop.wait(seconds / 4):
-        try:
-            held_until = awake_clock() + seconds  # before the ledger's own, so never later than it
-            site.ledger.renew_lease(site.lease, seconds)
-            site.held_until = held_until
-        except LeaseError as error:
-            site.lost = error
-            site.stop.set()
-        except LedgerError:
-            continue  # a busy database; the lease has three quarters of its time left
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,11 @@ class Tally:
     seconds: float = 0.0
 
 
-def add_faults(place: Place, rng: random.Random) -> None:
-    """Let each kind of fault of a provider strike now and then."""
+def add_faults(place: Place, rng: random.Random, *, rounds: bool = False) -> None:
+    """Let each kind of fault of a provider strike now and then.
+
+    `rounds`: some requests end in an error, or never run, the first time that they are sent.
+    """
     shares: dict[str, tuple[float, dict[str, Any]]] = {
         "http_500_after": (0.12, {}), "drop_after": (0.12, {}), "drop_before": (0.07, {}), "http_500_before": (0.07, {}),
         "http_429": (0.10, {"route": "create", "retry_after": 0.2}), "cut_download": (0.2, {"after_bytes": 1500}),
@@ -57,11 +60,7 @@ def add_faults(place: Place, rng: random.Random) -> None:
     }
     for kind, (probability, knobs) in shares.items():
         place.emulator.control.faults(kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs)
-
-
-def add_row_faults(place: Place, rng: random.Random) -> None:
-    """Let some requests end in an error, or never run, the first time that they are sent: a further round mends them."""
-    for kind in UNPAID:
+    for kind in UNPAID if rounds else ():
         place.emulator.control.faults(kind=kind, share=0.06, times=1, seed=rng.randrange(1 << 30))
 
 
@@ -172,9 +171,7 @@ def scenario(place: Place, rng: random.Random, kills: int, duration: float, tall
     `midway`: the spec changes while the first run is still open. `rounds`: some rows need another attempt.
     """
     began = time.monotonic()
-    add_faults(place, rng)
-    if rounds:
-        add_row_faults(place, rng)
+    add_faults(place, rng, rounds=rounds)
     with Reader(place.output / "data") as reader:
         for version, per_batch in (("v1", 40), ("v2", 55)):
             place.ask(version, items_per_batch=per_batch)
