@@ -90,9 +90,16 @@ def dataset_schema(carried: pa.Schema, response: ResponseSchema | None) -> pa.Sc
 
 
 class Dataset:
-    """The parts of one dataset. Only one process at a time may change them (the lease)."""
+    """The parts of one dataset. Only one process at a time may change them (the lease).
 
-    def __init__(self, data: Path, schema: pa.Schema, key: list[str], carried: list[str]) -> None:
+    `gate` raises where this process may not, any more: one that was stopped wakes up in the middle
+    of a change, which a successor has long made.
+    """
+
+    def __init__(
+        self, data: Path, schema: pa.Schema, key: list[str], carried: list[str], gate: Callable[[], None] = lambda: None
+    ) -> None:
+        self.gate = gate
         self.data = data
         self.schema = schema
         self.key = key
@@ -199,6 +206,7 @@ class Dataset:
                         writer.write_batch(first)
                         for batch in left:
                             writer.write_batch(batch)
+            self.gate()
             path.unlink()
             sync_folder(path.parent)
 
@@ -206,7 +214,7 @@ class Dataset:
     def part_file(self, path: Path) -> Generator[pq.ParquetWriter, None, None]:
         """Write a part aside, outside of `data/`; it is renamed to `path` when the block ends well."""
         aside_in = self.data.parent / "_batchata"
-        with durable(path, aside_in) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
+        with durable(path, aside_in, self.gate) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
             yield writer
 
 

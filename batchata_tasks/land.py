@@ -141,7 +141,7 @@ def _land(
     enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
     columns = dataset_schema(source, session.schema)
-    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried)
+    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold)
     collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, session.spec.key)

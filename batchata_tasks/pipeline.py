@@ -66,7 +66,9 @@ def plan_step(run_id: str) -> dict[str, Any]:
     session.ledger.check_lease(session.lease)  # right before files change
     if chunks:
         write_json(session.folder.specs / f"{run_id}.json", {"format": 1, "name": run.name, "spec": run.spec})
+    session.table.dataset.gate = session.must_hold
     session.table.dataset.tidy()
+    session.table.dataset.supersede(planner.doubled)
     session.table.dataset.conform()
     session.table.dataset.carry(planner.carried)
     if recovery.claims:

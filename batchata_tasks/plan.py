@@ -115,6 +115,7 @@ class Planner:
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
+        self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be taken out, by part
         self.packer = Packer(provider.limits, table.spec.items_per_batch)
 
     def run(self, in_flight: Iterable[bytes] = ()) -> list[Span]:
@@ -129,6 +130,8 @@ class Planner:
         table, fields = self._table, pa.schema([self._table.source.schema.field(n) for n in self._spec.carried])
         with scratch_index(self._folder / "index.db") as self._index:
             self._index.add_landed(table.dataset.landed())
+            if self._index.landed_twice:
+                self._find_doubled()
             self._index.add_in_flight(in_flight)
             columns = self._builder.columns_needed(table.source.schema.names)
             with ExitStack() as files:
@@ -138,6 +141,12 @@ class Planner:
                     self._batch(batch, writers)
                     self._progress(self.summary.source_rows)
         return self._finish()
+
+    def _find_doubled(self) -> None:
+        """Note the rows whose key has a newer row: a process that lost the dataset may have brought them back."""
+        for digest, row in self._table.dataset.landed():
+            if (newest := self._index.landed(digest)) is not None and newest.part != row.part:
+                self.doubled[row.part].add(digest)
 
     def _finish(self) -> list[Span]:
         spans = self.packer.finish()

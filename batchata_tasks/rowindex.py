@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from batchata_tasks.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
 
 
@@ -63,6 +63,7 @@ class RowIndex:
         self._connection.execute("CREATE TABLE in_flight (key BLOB PRIMARY KEY) WITHOUT ROWID")
         self._connection.execute("BEGIN")
         self.landed_rows = 0
+        self.landed_twice = False
         self.rows_in_flight = 0
 
     def close(self) -> None:
@@ -73,13 +74,21 @@ class RowIndex:
         """Add the dataset's rows; of two with one key, the one enriched later counts."""
         marks = ",".join("?" * (len(LandedRow._fields) + 1))
         update = ", ".join(f"{name}=excluded.{name}" for name in LandedRow._fields)
-        before = self._connection.total_changes
+        given, before = [0], self._connection.total_changes
+
+        def counted() -> Iterator[tuple[object, ...]]:
+            for key, row in rows:
+                given[0] += 1
+                yield (key, *row)
+
         self._connection.executemany(
             f"INSERT INTO landed VALUES ({marks}) ON CONFLICT(key) DO UPDATE SET {update}"  # noqa: S608 - fixed names
             " WHERE excluded.enriched_at >= landed.enriched_at",
-            ((key, *row) for key, row in rows),
+            counted(),
         )
         self.landed_rows += self._connection.total_changes - before
+        (keys,) = self._connection.execute("SELECT COUNT(*) FROM landed").fetchone()
+        self.landed_twice = keys < given[0]
 
     def add_in_flight(self, keys: Iterable[bytes]) -> None:
         """Add keys whose requests are at a provider, or collected and not landed yet."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from batchata_tasks.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 
 @contextmanager
@@ -56,11 +56,12 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def durable(path: Path, aside_in: Path | None = None) -> Generator[BinaryIO, None, None]:
+def durable(path: Path, aside_in: Path | None = None, gate: Callable[[], None] | None = None) -> Generator[BinaryIO, None, None]:
     """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
 
     Whoever finds `path` finds all of it; after a crash it is there whole or not at all. `aside_in`
-    is the folder of the half-written file, where `path`'s own folder must hold nothing else.
+    is the folder of the half-written file, where `path`'s own folder must hold nothing else. `gate`
+    is asked right before the rename, and raises to stop it.
     """
     # a name of its own: a run that was stopped and wakes up must not write into its successor's file
     aside = (aside_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
@@ -70,6 +71,8 @@ def durable(path: Path, aside_in: Path | None = None) -> Generator[BinaryIO, Non
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
+            if gate is not None:
+                gate()
             aside.replace(path)
         except BaseException:
             aside.unlink(missing_ok=True)

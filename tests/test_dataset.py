@@ -150,3 +150,16 @@ def test_superseding_an_emptied_part_deletes_it(tmp_path: Path) -> None:
     assert list(dataset.parts()) == ["b.parquet"]
     assert [path.name for path in dataset.data.iterdir()] == ["b.v2.parquet"]
     assert pq.read_table(dataset.data)["id"].to_pylist() == [4]
+
+
+def test_a_row_that_came_back_is_taken_out_again(table: Table) -> None:
+    """A process that lost the dataset may, in its last moment, bring an older part back: the next run takes it out."""
+    table.run(items_per_batch=3)
+    parts = {path.name: path.read_bytes() for path in (table.output / "data").iterdir()}
+    table.run(items_per_batch=3, prompt="Now: {{ text }}")
+    before = table.rows()
+    name, content = sorted(parts.items())[0]
+    (table.output / "data" / name.replace(".parquet", ".v2.parquet")).write_bytes(content)
+    assert len(pq.read_table(table.output / "data")) == len(before) + 3
+    assert table.run(items_per_batch=3, prompt="Now: {{ text }}").outcomes == {}
+    assert table.rows() == before
