@@ -158,7 +158,7 @@ def test_a_row_that_came_back_is_taken_out_again(table: Table) -> None:
     parts = {path.name: path.read_bytes() for path in (table.output / "data").iterdir()}
     table.run(items_per_batch=3, prompt="Now: {{ text }}")
     before = table.rows()
-    name, content = sorted(parts.items())[0]
+    name, content = min(parts.items())
     (table.output / "data" / name.replace(".parquet", ".v2.parquet")).write_bytes(content)
     assert len(pq.read_table(table.output / "data")) == len(before) + 3
     assert table.run(items_per_batch=3, prompt="Now: {{ text }}").outcomes == {}
