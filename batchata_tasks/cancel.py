@@ -14,6 +14,7 @@ from batchata_tasks.errors import LeaseError, SpecError
 from batchata_tasks.lanes import bring_home
 from batchata_tasks.ledger import UNFINISHED, Ledger
 from batchata_tasks.pipeline import Steps
+from batchata_tasks.poll import cancel as cancel_batch
 from batchata_tasks.pricing import usd
 from batchata_tasks.progress import silent
 from batchata_tasks.receipt import finish, rows_by_outcome
@@ -96,6 +97,11 @@ def _end(site: Site, run_id: str) -> None:
     if run.state == "closed":
         return
     session = restored(site, run)
+    chunks = site.ledger.chunks(run_id, UNFINISHED)
+    lost = [chunk for chunk in chunks if not (site.folder.intents / f"{chunk.id}.arrow").exists()]
     with active(session):
-        bring_home(session, Steps(), site.ledger.chunks(run_id, UNFINISHED))
+        for chunk in lost:  # whose rows these are is lost; the next run finds out
+            if chunk.batch_id is not None:
+                cancel_batch(session, chunk.batch_id)
+        bring_home(session, Steps(), [chunk for chunk in chunks if chunk not in lost])
         finish(session, stopped_by_limit=False)

@@ -93,13 +93,15 @@ class Dataset:
     """The parts of one dataset. Only one process at a time may change them (the lease).
 
     `gate` raises where this process may not, any more: one that was stopped wakes up in the middle
-    of a change, which a successor has long made.
+    of a change, which a successor has long made. `emptied` is told of a part of which no row is left,
+    before it is deleted.
     """
 
     def __init__(
-        self, data: Path, schema: pa.Schema, key: list[str], carried: list[str], gate: Callable[[], None] = lambda: None
+        self, data: Path, schema: pa.Schema, key: list[str], carried: list[str],
+        gate: Callable[[], None] = lambda: None, emptied: Callable[[str], None] = lambda _part: None,
     ) -> None:
-        self.gate = gate
+        self.gate, self.emptied = gate, emptied
         self.data = data
         self.schema = schema
         self.key = key
@@ -207,6 +209,8 @@ class Dataset:
                         for batch in left:
                             writer.write_batch(batch)
             self.gate()
+            if first is None:
+                self.emptied(part)
             path.unlink()
             sync_folder(path.parent)
 

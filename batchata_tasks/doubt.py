@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import CredentialsError, HeldError
-from batchata_tasks.storage import read_json, write_json
+from batchata_tasks.storage import make_folder, read_json, write_json
 
 if TYPE_CHECKING:
     from batchata_tasks.desk import Desk, Lookout
@@ -41,6 +41,7 @@ def record(desk: Lookout, chunk: Chunk, look: BatchLook) -> str:
 def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> None:
     """Keep a chunk's rows and its money until a person decides; also where the ledger should be lost."""
     path = folder.intents / f"{chunk_id}.json"
+    make_folder(folder.intents)
     write_json(path, {**(read_json(path) or {}), "held": True})
     ledger.hold(lease, chunk_id)
 
@@ -111,7 +112,8 @@ def _refuse_vanished(desk: Lookout, unjudged: dict[str, float], now: float) -> N
 
 def _found(desk: Lookout, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
     sized = (look for look in desk.provider.recent(since) if look.requests in (None, intent.requests))
-    looks = [look for look in sized if look.batch_id not in strangers]
+    # one that was not let in ran nothing, and carries the name of the one that was sent after it
+    looks = [look for look in sized if look.batch_id not in strangers and not look.no_room]
     known = desk.ledger.known_batches(look.batch_id for look in looks)
     candidates = [look for look in looks if look.batch_id not in known]
     seen |= {look.batch_id: time.time() for look in candidates}  # first: one may vanish while it is judged

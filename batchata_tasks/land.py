@@ -28,7 +28,7 @@ from batchata_tasks.providers import is_results, lines_with
 from batchata_tasks.storage import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from batchata_tasks.providers import BatchLook
@@ -104,7 +104,7 @@ def _download(session: Session, look: BatchLook, folder: Path, stem: str) -> lis
     or answer it for as long as a batch would be looked for.
     """
     try:
-        return riding_out(session, lambda: session.provider.download(look, folder, stem), times=1 if look.gone else _NO_LINES)
+        return riding_out(session, lambda: session.provider.download(look, folder, stem), times=0 if look.gone else _NO_LINES)
     except TransientError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
@@ -141,7 +141,7 @@ def _land(
     enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
     columns = dataset_schema(source, session.schema)
-    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold)
+    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold, emptying(session))
     collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, session.spec.key)
@@ -160,9 +160,8 @@ def _land(
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
         session.ledger.check_lease(session.lease)  # right before the part appears
     dataset.supersede(replaced)
-    emptied = [chunk_of_part(part) for part in replaced.keys() - dataset.parts().keys()]
-    session.ledger.land(session.lease, chunk.id, superseded, emptied)
     write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
+    session.ledger.land(session.lease, chunk.id, superseded)
     return dict(record["outcomes"])
 
 
@@ -178,9 +177,43 @@ def _commit_record(
         "tallies": {outcome: asdict(tally) for outcome, tally in sorted(report.tallies.items())}, "retried": dict(retried),
         "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
         "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
-        "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
+        "emptied": False, "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
         "over_bound": report.over_bound,
     }
+
+
+def emptying(session: Session) -> Callable[[str], None]:
+    """Return what notes, in the ledger and beside the rows, that no row of a part is left."""
+
+    def emptied(part: str) -> None:
+        chunk_id = chunk_of_part(part)
+        session.ledger.note_emptied(session.lease, chunk_id)
+        path = session.folder.commits / f"{chunk_id}.json"
+        if (commit := read_json(path)) is not None:
+            write_json(path, {**commit, "emptied": True})
+
+    return emptied
+
+
+def land_again(session: Session, chunk: Chunk) -> bool:
+    """Write a landed chunk's part anew, just as it was; False where its results are not to be had any more."""
+    look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
+    paths = downloaded(session, chunk, look) if look is not None else []
+    if look is not None and not paths:
+        return False
+    manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
+    source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
+    columns = dataset_schema(source, session.schema)
+    enriched_at = commit_of(session, chunk.id).get("enriched_at_us", 0)
+    collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
+    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold)
+    answers = chain.from_iterable(session.provider.answers(path) for path in paths)
+    lines = sum(lines_with(path, chunk.id) for path in paths)
+    absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+    with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
+        for batch in collector.rows(answers, absent, otherwise):
+            writer.write_batch(batch)
+    return True
 
 
 def commit_of(session: Session, chunk_id: str) -> dict[str, Any]:

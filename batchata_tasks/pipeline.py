@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
 from batchata_tasks.jobs import Outcome
-from batchata_tasks.land import collect_and_land
+from batchata_tasks.land import collect_and_land, emptying
 from batchata_tasks.lanes import ChunkSteps, Step, bring_home
 from batchata_tasks.ledger import PLANNED, UNFINISHED, Chunk
 from batchata_tasks.manifest import plan_bodies, write_chunk_manifest
@@ -66,7 +66,7 @@ def plan_step(run_id: str) -> dict[str, Any]:
     session.ledger.check_lease(session.lease)  # right before files change
     if chunks:
         write_json(session.folder.specs / f"{run_id}.json", {"format": 1, "name": run.name, "spec": run.spec})
-    session.table.dataset.gate = session.must_hold
+    session.table.dataset.gate, session.table.dataset.emptied = session.must_hold, emptying(session)
     session.table.dataset.tidy()
     session.table.dataset.supersede(planner.doubled)
     session.table.dataset.conform()

@@ -222,7 +222,11 @@ class Planner:
         if self._index.in_flight(digest):
             summary.in_flight += 1
             return None
-        reason, name = self._reason(found, landed), row_id(self._dataset_id, key, found)
+        name = row_id(self._dataset_id, key, found)
+        if name in self._claimed and (landed is None or landed.fingerprint != found):
+            summary.recovered += 1
+            return self._request(builder.body(row, where), name, found, None, landed)
+        reason = self._reason(found, landed)
         if reason is None:
             if landed is not None and landed.carried != carried:
                 self.carried[landed.part][digest] = tuple(row[name] for name in self._table.dataset.carried)
@@ -230,10 +234,7 @@ class Planner:
         if self._spec.limit is not None and sum(self._reasons.values()) >= self._spec.limit:
             summary.over_limit += 1
             return None
-        if name in self._claimed:
-            summary.recovered += 1
-        else:
-            self._reasons[reason] += 1
+        self._reasons[reason] += 1
         return self._request(builder.body(row, where), name, found, landed if reason == "failed" else None, landed)
 
     def _request(

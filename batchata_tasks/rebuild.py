@@ -91,7 +91,9 @@ class _Reader:
         for token in sorted(tokens):
             intent = read_json(self.folder.intents / f"{token}.json")
             commit = read_json(self.folder.commits / f"{token}.json")
-            self._chunk(token, intent or {}, commit or {}, emptied=f"part-{token}" not in parts)
+            gone = f"part-{token}" not in parts
+            # older commits do not tell a part that was emptied from one that was lost
+            self._chunk(token, intent or {}, commit or {}, emptied=bool((commit or {}).get("emptied", gone)))
         open_runs = {chunk["run_id"] for chunk in self.found.chunks if chunk["state"] in (UNCLEAR, SUBMITTED)}
         for run in self.found.runs.values():
             run["state"] = "open" if run["id"] in open_runs else "closed"

@@ -103,6 +103,8 @@ class _Work:
         for chunk_id in request.resend:
             with self._desk(self._in_doubt(chunk_id, HELD)) as desk:
                 self.ledger.drop_held(desk.lease, chunk_id)
+                folder = DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id))
+                (folder.intents / f"{chunk_id}.json").unlink(missing_ok=True)
             self._report.freed.append(chunk_id)
 
     def _hold(self, desk: _Desk, chunk_id: str) -> None:

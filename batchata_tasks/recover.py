@@ -15,13 +15,12 @@ import pyarrow as pa
 
 from batchata_tasks.dataset import Dataset, part_of_chunk
 from batchata_tasks.doubt import adopt
-from batchata_tasks.land import collect_and_land, downloaded
+from batchata_tasks.land import collect_and_land, downloaded, land_again
 from batchata_tasks.ledger import UNCLEAR, UNFINISHED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_plan, write_manifest
 from batchata_tasks.poll import poll
 from batchata_tasks.pricing import PICO
 from batchata_tasks.session import restored
-from batchata_tasks.storage import read_json
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
@@ -54,24 +53,42 @@ def recover(site: Site) -> Recovery | None:
     Raises:
         BatchataError: something stopped it; nothing was sent, and the next run goes on with it.
     """
-    landed, unfinished = _lost(site)
+    parts_alone, landed, unfinished = _lost(site)
+    if number := len(parts_alone) + len(landed) + len(unfinished):
+        text = f"files of the dataset are gone: the results of {number} batches are looked up again, nothing is sent for them."
+        site.progress.note(text)
+    for chunk in parts_alone:
+        if not land_again(restored(site, site.ledger.run(chunk.run_id)), chunk):
+            site.ledger.give_up(site.lease, chunk.id)
     if not landed and not unfinished:
         return None
-    number = len(landed) + len(unfinished)
-    site.progress.note(f"files of the dataset are gone: the results of {number} batches are fetched again, nothing is sent for them.")
     site.ledger.begin_again(site.lease, [chunk.id for chunk in landed])
-    claims = {chunk.id: _answered(site, chunk) for chunk in (*landed, *unfinished)}
+    order = {chunk_id: place for place, chunk_id in enumerate(site.ledger.order_of(site.lease.dataset_id))}
+    chunks = sorted((*landed, *unfinished), key=lambda chunk: order[chunk.id])
+    claims = {chunk.id: _answered(site, chunk) for chunk in chunks}
     return Recovery({chunk_id: row_ids for chunk_id, row_ids in claims.items() if row_ids is not None})
 
 
-def _lost(site: Site) -> tuple[list[Chunk], list[Chunk]]:
-    ledger, folder = site.ledger, site.folder
+def _lost(site: Site) -> tuple[list[Chunk], list[Chunk], list[Chunk]]:
+    """Return the chunks of which (the part alone; part and manifest; what is to be landed) is lost.
+
+    Where manifests are lost, the chunks that were superseded since count too: they tell what earlier
+    attempts at a row used. And so do chunks that an earlier recovery began with, and died: their runs
+    are closed, so nobody else would land them.
+    """
+    ledger, folder, dataset_id = site.ledger, site.folder, site.lease.dataset_id
     parts = Dataset(folder.data, pa.schema([]), [], []).parts()
-    sent = [chunk for chunk in ledger.unfinished_chunks(site.lease.dataset_id, "") if chunk.state in UNFINISHED]
-    for chunk in sent:  # one that died while it landed may have emptied parts, and not told yet
-        parts |= dict.fromkeys((read_json(folder.commits / f"{chunk.id}.json") or {}).get("replaces", ()), folder.data)
-    landed = [chunk for chunk in ledger.landed_chunks(site.lease.dataset_id) if part_of_chunk(chunk.id) not in parts]
-    return landed, [chunk for chunk in sent if not (folder.intents / f"{chunk.id}.arrow").exists()]
+
+    def has_manifest(chunk: Chunk) -> bool:
+        return (folder.intents / f"{chunk.id}.arrow").exists()
+
+    gone = [chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts]
+    landed = [chunk for chunk in gone if not has_manifest(chunk)]
+    sent = [chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED]
+    unfinished = [chunk for chunk in sent if not has_manifest(chunk) or ledger.run(chunk.run_id).state == "closed"]
+    if landed or unfinished:
+        landed += [chunk for chunk in ledger.emptied_chunks(dataset_id) if not has_manifest(chunk)]
+    return [chunk for chunk in gone if has_manifest(chunk)], landed, unfinished
 
 
 def _answered(site: Site, chunk: Chunk) -> set[str] | None:
@@ -91,6 +108,10 @@ def _answered(site: Site, chunk: Chunk) -> set[str] | None:
 
 def land_recovered(session: Session, recovery: Recovery) -> int:
     """Land the recovered chunks with the rows of today's plan that they have answers for; return how many rows."""
+    if not recovery.row_ids:
+        for chunk_id in recovery.claims:
+            session.ledger.give_up(session.lease, chunk_id)
+        return 0
     rows = read_plan(session.folder.run_folder(session.run_id), CLAIMED)
     row_ids: list[str] = rows["_row_id"].to_pylist()
     states, landed = dict[str, dict[str, Any]](), set[str]()

@@ -16,9 +16,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.dataset import keys_of
-from batchata_tasks.errors import BatchataError, LeaseError
+from batchata_tasks.errors import BatchataError, HeldError, LeaseError
 from batchata_tasks.fingerprint import key_digest
-from batchata_tasks.ledger import Ledger, now_us
+from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, plan_columns, read_chunk_manifest
 from batchata_tasks.plan import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates, pico_from_usd
@@ -261,6 +261,9 @@ def in_flight_keys(
     for chunk in ledger.unfinished_chunks(dataset_id, but_run):
         if chunk.id in but_chunks:
             continue
+        if chunk.state == HELD and not (folder.intents / f"{chunk.id}.arrow").exists():
+            message = f"the rows of chunk {chunk.id} are held, and which ones they are is lost: decide with `batchata reconcile` first."
+            raise HeldError(message)
         manifest = read_chunk_manifest(folder.intents / f"{chunk.id}.arrow")
         yield from map(key_digest, keys_of(manifest, key))
 

@@ -52,10 +52,23 @@ class Chunks(Leases):
 
     @reads
     def landed_chunks(self, connection: Connection, dataset_id: str) -> list[Chunk]:
-        """Return the chunks that should have rows in a dataset, in the order in which they were sent."""
-        mine = (t.chunks.c.dataset_id == dataset_id) & (t.chunks.c.state == LANDED) & (t.chunks.c.emptied == 0)
-        query = select(t.chunks).join(t.runs, t.runs.c.id == t.chunks.c.run_id).where(mine)
-        return [chunk_of(row) for row in connection.execute(query.order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start))]
+        """Return the landed chunks of a dataset that should have rows in it; see `emptied_chunks` for the others."""
+        return self._landed(connection, dataset_id, 0)
+
+    @reads
+    def emptied_chunks(self, connection: Connection, dataset_id: str) -> list[Chunk]:
+        """Return the landed chunks of which no row is left: all were superseded since."""
+        return self._landed(connection, dataset_id, 1)
+
+    def _landed(self, connection: Connection, dataset_id: str, emptied: int) -> list[Chunk]:
+        mine = (t.chunks.c.dataset_id == dataset_id) & (t.chunks.c.state == LANDED) & (t.chunks.c.emptied == emptied)
+        return [chunk_of(row) for row in connection.execute(select(t.chunks).where(mine))]
+
+    @reads
+    def order_of(self, connection: Connection, dataset_id: str) -> list[str]:
+        """Return a dataset's chunks in the order in which they were planned."""
+        query = select(t.chunks.c.id).join(t.runs, t.runs.c.id == t.chunks.c.run_id).where(t.chunks.c.dataset_id == dataset_id)
+        return list(connection.execute(query.order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start)).scalars())
 
     @reads
     def unfinished_chunks(self, connection: Connection, dataset_id: str, but_run: str) -> list[Chunk]:

@@ -65,35 +65,30 @@ class Money(Chunks):
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk.id).values(settled))
 
     @writes
-    def land(self, connection: Connection, lease: Lease, chunk_id: str, superseded: int, emptied: Iterable[str] = ()) -> None:
-        """Close the commit of a chunk: its rows are in the dataset, older ones are gone.
-
-        `emptied` names the chunks of which no row is left in the dataset.
-        """
+    def land(self, connection: Connection, lease: Lease, chunk_id: str, superseded: int) -> None:
+        """Close the commit of a chunk: its rows are in the dataset, older ones are gone."""
         self._check(connection, lease)
         self._move(connection, chunk_id, (COLLECTED,), LANDED)
-        connection.execute(update(t.chunks).where(t.chunks.c.id.in_(list(emptied))).values(emptied=1))
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(superseded=superseded))
 
     @writes
-    def begin_again(self, connection: Connection, lease: Lease, chunk_ids: Iterable[str]) -> None:
-        """Note that a dataset was lost: these chunks are collected and landed anew, from the provider's results.
-
-        What every other landed chunk of it cost belongs to no row any more.
-        """
+    def note_emptied(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
+        """Note that no row of a landed chunk is left in the dataset; called before its part is deleted."""
         self._check(connection, lease)
-        lost = list(chunk_ids)
-        mine = (t.chunks.c.dataset_id == lease.dataset_id) & (t.chunks.c.state == LANDED)
-        others = select(t.chunks.c.id).where(mine, t.chunks.c.id.not_in(lost))
-        spent = update(t.reservations).where(t.reservations.c.chunk_id.in_(others))
-        connection.execute(spent.values(superseded=0, overhead=t.reservations.c.settled))
-        connection.execute(update(t.chunks).where(mine, t.chunks.c.id.in_(lost)).values(state=COLLECTED, updated_at=now_us()))
+        connection.execute(update(t.chunks).where(t.chunks.c.id == chunk_id).values(emptied=1))
+
+    @writes
+    def begin_again(self, connection: Connection, lease: Lease, chunk_ids: Iterable[str]) -> None:
+        """Note that a dataset was lost: these landed chunks are collected and landed anew, from the provider's results."""
+        self._check(connection, lease)
+        lost = t.chunks.c.id.in_(list(chunk_ids)) & (t.chunks.c.state == LANDED)
+        connection.execute(update(t.chunks).where(lost).values(state=COLLECTED, emptied=0, updated_at=now_us()))
 
     @writes
     def give_up(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
         """Note that nothing of a chunk can be landed (any more): what it cost, or may have cost, belongs to no row."""
         self._check(connection, lease)
-        self._move(connection, chunk_id, (SUBMITTED, COLLECTED), LANDED, emptied=1)
+        self._move(connection, chunk_id, (SUBMITTED, COLLECTED, LANDED), LANDED, emptied=1)
         cost = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved)
         values = {"overhead": cost, "settled": cost, "superseded": 0, "settled_at": now_us()}
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(values))

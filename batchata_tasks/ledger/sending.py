@@ -73,8 +73,12 @@ class Sending(Chunks):
 
     @writes
     def drop_held(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Settle a held chunk: it never was accepted. Its rows may be planned again, its money is free."""
+        """Settle a held chunk: it never was accepted. Its rows are sent by its run, if that is open, or planned again."""
         self._check(connection, lease)
+        run_id = connection.execute(select(t.chunks.c.run_id).where(t.chunks.c.id == chunk_id)).scalar_one()
+        if connection.execute(select(t.runs.c.state).where(t.runs.c.id == run_id)).scalar_one() == "open":
+            self._move(connection, chunk_id, (HELD,), PLANNED)
+            return
         self._move(connection, chunk_id, (HELD,), DROPPED)
         connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id))
 

@@ -299,7 +299,7 @@ EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
     "return": (lambda d, c: d.ledger.return_chunk(d.lease, c.id), {SUBMITTED: PLANNED}),
     "hold": (lambda d, c: d.ledger.hold(d.lease, c.id), {UNCLEAR: HELD}),
     "adopt": (lambda d, c: d.ledger.adopt_held(d.lease, c, "b-new", "account", "ended"), {HELD: SUBMITTED}),
-    "drop": (lambda d, c: d.ledger.drop_held(d.lease, c.id), {HELD: DROPPED}),
+    "drop": (lambda d, c: d.ledger.drop_held(d.lease, c.id), {HELD: PLANNED}),
     "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {PLANNED: PLANNED}),
 }
 
@@ -499,16 +499,27 @@ def test_a_batch_that_is_anothers_is_not_adopted(desk: Desk) -> None:
     assert desk.other.open_run(desk.dataset) is None
 
 
+def test_a_held_chunk_of_an_open_run_is_sent_by_it(desk: Desk) -> None:
+    """A person says that it never was accepted: its run, which is carried on, sends it under the money that it holds."""
+    desk.ledger.reserve(desk.lease, desk.chunks[0], None)
+    desk.bring(desk.chunks[0], HELD)
+    desk.ledger.drop_held(desk.lease, desk.chunks[0].id)
+    assert desk.other.chunk(desk.chunks[0].id).state == PLANNED
+    assert desk.other.money(desk.run) == (0, desk.chunks[0].bound)
+
+
 def test_a_held_chunk_is_dropped(desk: Desk) -> None:
-    """A person says that it never was accepted: its rows may be planned again, its money is free, others' is not."""
+    """A person says that it never was accepted, and its run has ended: its rows may be planned again, its money is free, others' is not."""
     one, other = desk.chunks[:2]
     for each in (one, other):
         desk.ledger.reserve(desk.lease, each, None)
     desk.bring(one, HELD)
+    desk.bring(other, LANDED)
+    desk.ledger.close_run(desk.lease, desk.run, "some_rows_failed")
     desk.ledger.drop_held(desk.lease, one.id)
     assert desk.other.chunk(one.id).state == DROPPED
     assert desk.other.unfinished_chunks(desk.dataset, "another") == []
-    assert desk.other.money(desk.run) == (0, 50)
+    assert desk.other.money(desk.run)[1] == 0
 
 
 def test_no_batch_is_adopted_twice(desk: Desk) -> None:
