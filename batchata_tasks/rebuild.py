@@ -104,7 +104,9 @@ class _Reader:
         at = intent.get("sent_at_us") or commit.get("enriched_at_us") or 0
         self._run(run_id, at)
         closed, batch_id = commit.get("state") == "closed", commit.get("batch_id")
-        state = LANDED if closed else HELD if intent.get("held") else SUBMITTED if batch_id else UNCLEAR
+        # an account whose key is not at hand can be asked by nobody: a person decides
+        unknown = bool(intent) and not batch_id and self._account(intent) is None
+        state = LANDED if closed else HELD if intent.get("held") or unknown else SUBMITTED if batch_id else UNCLEAR
         spec, bound = self.ready.spec, intent.get("bound_picodollars")
         start, rows = intent.get("start", 0), intent.get("requests") or commit.get("rows", 0)
         self.found.chunks.append({
@@ -141,7 +143,7 @@ class _Reader:
             self.found.outcomes.append(row | counts | {"rows": outcomes.get(outcome, 0), "retried": retried.get(outcome, 0)})
 
     def _intent(self, token: str, intent: dict[str, Any], batch_id: str | None, at: int) -> None:
-        account = self._account(intent)
+        account = self._account(intent) or intent["account"]
         self.found.intents.append({
             "chunk_id": token, "account": account, "requests": intent["requests"], "fence": intent["fence"], "sent_at": at,
             "input_file_id": intent.get("input_file_id"), "mark": intent.get("mark_us"),
@@ -150,10 +152,10 @@ class _Reader:
             batch = {"batch_id": batch_id, "chunk_id": token, "provider": intent["provider"], "account": account}
             self.found.batches.append(batch | {"status": "rebuilt", "submitted_at": at})
 
-    def _account(self, intent: dict[str, Any]) -> str:
-        """Return the account's name under this ledger; the old one where its key is not at hand."""
+    def _account(self, intent: dict[str, Any]) -> str | None:
+        """Return the account's name under this ledger; None where its key is not at hand."""
         names = self._names(intent["provider"], intent["ledger_id"])
-        return names[1] if names is not None and names[0] == intent["account"] else intent["account"]
+        return names[1] if names is not None and names[0] == intent["account"] else None
 
     def _names(self, provider: str, ledger_id: str) -> tuple[str, str] | None:
         """Return what the account of the key at hand is called under the old ledger and under this one."""

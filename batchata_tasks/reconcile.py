@@ -88,10 +88,8 @@ class _Work:
         for chunk_id, batch_id in request.adopt.items():
             chunk = self._in_doubt(chunk_id)
             provider = self._provider(chunk)
+            self._refuse_wrong(chunk, provider, provider.look(batch_id))
             look = provider.look(batch_id)
-            if provider.owns(look, chunk_id) is False:
-                message = f"--adopt {chunk_id}={batch_id}: that batch holds other requests; see the provider's console."
-                raise SpecError(message)
             with self._desk(chunk) as desk:
                 if chunk.state == UNCLEAR:
                     self._hold(desk, chunk.id)
@@ -106,6 +104,19 @@ class _Work:
                 folder = DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id))
                 (folder.intents / f"{chunk_id}.json").unlink(missing_ok=True)
             self._report.freed.append(chunk_id)
+
+    def _refuse_wrong(self, chunk: Chunk, provider: Provider, look: BatchLook) -> None:
+        """Refuse a batch that a chunk cannot be, or of which nobody can tell yet."""
+        reason = None
+        if self.ledger.known_batches([look.batch_id]):
+            reason = "that batch is another chunk's"
+        elif look.requests not in (None, chunk.rows) or (owns := provider.owns(look, chunk.id)) is False:
+            reason = "that batch holds other requests; see the provider's console"
+        elif owns is None:
+            reason = "only its results can tell whose that batch is: try again when it has ended"
+        if reason is not None:
+            message = f"--adopt {chunk.id}={look.batch_id}: {reason}."
+            raise SpecError(message)
 
     def _hold(self, desk: _Desk, chunk_id: str) -> None:
         hold(self.ledger, desk.lease, DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id)), chunk_id)
@@ -169,7 +180,12 @@ class _Work:
     def cancel(self, batch_ids: Iterable[str]) -> None:
         """Cancel batches that nobody owns."""
         owners = {stray.batch_id: stray.provider for stray in self._report.strays}
+        sizes = {stray.batch_id: stray.requests for stray in self._report.strays}
+        doubted = {(chunk.provider, chunk.rows): chunk.id for chunk in self.ledger.chunks_in((UNCLEAR,))}
         for batch_id in batch_ids:
+            if (chunk_id := doubted.get((owners.get(batch_id, ""), sizes.get(batch_id) or 0))) is not None:
+                message = f"--cancel {batch_id}: it may be chunk {chunk_id}, which is in doubt; let a run or `--hold` settle that first."
+                raise SpecError(message)
             if batch_id not in owners:
                 message = f"--cancel {batch_id}: no such batch that nobody owns; `batchata cancel SPEC` cancels those of a spec."
                 raise SpecError(message)

@@ -127,3 +127,77 @@ def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(table: Table, monkeypa
     assert rebuild(make_ready(table.spec(), Settings()), Settings()).held_chunks == 1
     assert table.run().plan["in_flight"] == 12
     assert table.ledger()["requests_accepted"] == 12
+
+
+def test_ledger_and_rows_are_lost_together(table: Table, tmp_path: Path) -> None:
+    """Manifests and commits are enough: the parts come back, nothing is sent."""
+    table.run(items_per_batch=3)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    shutil.rmtree(table.output / "data")
+    rebuild(make_ready(table.spec(), Settings()), Settings())
+    assert table.run(items_per_batch=3).outcomes == {}
+    check(table)
+
+
+@pytest.mark.parametrize("lost", ["out", "out/data"])
+def test_a_recovery_that_dies_is_taken_up_by_the_next_run(table: Table, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    """Whatever it had begun with: every row is there in the end, and was paid for once."""
+    table.run(items_per_batch=3)
+    shutil.rmtree(table.folder / lost)
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.recover.collect_and_land", interrupt)
+        dying.setattr("batchata_tasks.recover.land_again", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=3)
+    assert table.run(items_per_batch=3).exit_code == 0
+    check(table)
+
+
+def test_what_was_paid_for_comes_back_whatever_is_asked(table: Table) -> None:
+    """`limit` and `rerun_on` say what is sent, not what is landed."""
+    table.run(items_per_batch=3)
+    shutil.rmtree(table.output)
+    receipt = table.run(items_per_batch=3, limit=1, rerun_on=["failed"])
+    assert receipt.plan["recovered"] == 12
+    check(table)
+
+
+@pytest.mark.parametrize("lost", ["out", "out/data"])
+def test_attempts_are_remembered_when_a_dataset_is_lost(table: Table, lost: str) -> None:
+    """Rows whose attempts were used up are not sent again, and cost what all their attempts cost."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4")
+    table.run(items_per_batch=6)
+    before = table.rows()
+    shutil.rmtree(table.folder / lost)
+    receipt = table.run(items_per_batch=6)
+    assert receipt.outcomes == {}
+    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
+    assert table.run(items_per_batch=6).plan["exhausted"] == 1
+
+
+def test_one_part_is_lost(table: Table) -> None:
+    """It is written anew just as it was; every other row and all money stay what they were."""
+    table.run(items_per_batch=3)
+    before = table.rows()
+    next((table.output / "data").iterdir()).unlink()
+    assert table.run(items_per_batch=3).outcomes == {}
+    assert table.rows() == before
+    check(table)
+
+
+def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is sent for it; with the right key at hand again it is found and adopted."""
+    leave_in_doubt(table, monkeypatch)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    with monkeypatch.context() as rotated:
+        rotated.setenv(f"{table.provider.upper()}_API_KEY", "acct:other:key")
+        assert rebuild(make_ready(table.spec(), Settings()), Settings()).held_chunks == 1
+        assert table.run().plan["in_flight"] == 12
+    (line,) = table.ledger()["batches"]
+    ledger = Ledger(Settings().ledger_url)
+    (chunk,) = ledger.chunks_in(("held",))
+    ledger.close()
+    assert reconcile(Request(adopt={chunk.id: line["id"]})).adopted
+    table.run()
+    check(table)

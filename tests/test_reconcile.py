@@ -174,3 +174,28 @@ def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPa
     assert table.ledger()["billed_twice"]["number"] == 0
     table.check_answers()
     assert json.loads(json.dumps(found.to_json()))["result"] == "cancelled"
+
+
+def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another chunk's, one of another size, one that has not ended where only its results could tell: refused, nothing changes."""
+    table.run(limit=2)
+    (other,) = [line["id"] for line in table.ledger()["batches"]]
+    table.run(limit=2, prompt="x {{ text }}", rerun_on=["new"])  # a third and a fourth row
+    table.values[0]["text"] = "changed"
+    table.write()
+    control = table.emulator.control
+    control.faults(kind="drop_before", count=1)
+    for call in range(2, 12):
+        control.faults(kind="http_error", route="list", status=500, nth=call)
+    with monkeypatch.context() as hasty:
+        hasty.setenv("BATCHATA_PATIENCE", "0")
+        with pytest.raises(TransientError):
+            table.run()
+    control.clear_faults()
+    (chunk,) = in_state(UNCLEAR)
+    control.progress("seconds", 3600)
+    (smaller,) = control.foreign(table.provider, requests=1)
+    for batch, reason in ((other, "another chunk's"), (smaller, "other requests|when it has ended")):
+        with pytest.raises(SpecError, match=reason):
+            reconcile(Request(adopt={chunk: batch}))
+    assert in_state(UNCLEAR) == [chunk]
