@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -241,7 +242,7 @@ def show(
         loaded = _load(spec, overrides, None)
         found = dataset_rows(loaded, rows, only_failed=failed)
         if as_json:
-            sys.stdout.write(json.dumps(found, default=str) + "\n")
+            sys.stdout.write(json.dumps(found, default=_plain) + "\n")
         else:
             _out.print(rows_table(loaded, found) if found or not failed else "No row failed.")
             _out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
@@ -283,6 +284,11 @@ def _print(found: Any, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(found.to_json()) + "\n")
     else:
         print_pairs(found.lines())
+
+
+def _plain(value: object) -> str:
+    """Write money as digits, all else that JSON lacks as text."""
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 @app.command(epilog="Example: `batchata emulator --port 8089`, then set the variables that it prints.")
