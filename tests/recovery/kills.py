@@ -110,13 +110,7 @@ def stop_one(place: Place, rng: random.Random, duration: float, tally: Tally) ->
     run = place.start(**short)
     place.until(lambda: place.held_by(run), run)
     aim_at(place, run, rng, duration)
-    run.halt()
-    time.sleep(0.02)  # until every thread of it stands
-    while place.is_locked():  # a stopped run that holds the database makes everyone else wait for it
-        run.go_on()
-        time.sleep(0.005)
-        run.halt()
-        time.sleep(0.02)
+    place.halt(run)
     if run.poll() is not None:
         tally.late += 1
         return run.poll() == 0

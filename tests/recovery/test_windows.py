@@ -123,7 +123,7 @@ def test_a_stopped_run_that_wakes_up_cannot_send_or_commit(make: Make) -> None:
     place = make("openai", rows=120, seconds=LONG)
     run = place.start(**SHORT_LEASE)
     assert place.until(lambda: place.stages()["polling"] == 3, run)
-    run.halt()
+    place.halt(run)
     place.emulator.control.progress("seconds", 0.2)
     assert place.take_over(**SHORT_LEASE).wait() == 0
     before = place.book()
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_while_it_connected_cannot_send(make: Make) -> No
         run = place.start(**through)
         assert place.until(lambda: place.stages()["sending"], run)
         time.sleep(0.7)  # its SDK has begun to connect
-        run.halt()
+        place.halt(run)
         gate.open()
         other = place.take_over(**through)
         assert other.wait() == 0, other.text()
@@ -163,7 +163,7 @@ def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(mak
     run = place.start(**quick)
     assert place.until(lambda: place.stages()["sending"], run)
     time.sleep(0.2)
-    run.halt()
+    place.halt(run)
     control.limits(anthropic_requests=39)  # looked at when the create has been held back: it will be refused
     control.faults(kind="slow", route="create", nth=1, seconds=LEASE + 0.5)
     successor = place.take_over(**quick)
