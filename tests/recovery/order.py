@@ -122,7 +122,6 @@ class Order:
             self._before(done, landed, "an older part's change is not durable before the ledger says landed")
 
     def _is_new(self, index: int) -> bool:
-        """Whether an event is a part's first appearance: later renames to its name are rewrites."""
+        """Whether an event is a new part's appearance; an older one that is rewritten has a version in its name."""
         event = self._events[index]
-        is_part = event.kind == "rename" and Path(event.what).parent == self._data
-        return is_part and self._at("rename", event.what) == index
+        return event.kind == "rename" and Path(event.what).parent == self._data and ".v" not in Path(event.what).name
