@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.errors import LeaseError, SpecError
 from batchata_tasks.lanes import bring_home
 from batchata_tasks.ledger import UNFINISHED, Ledger
+from batchata_tasks.money import usd
 from batchata_tasks.pipeline import Steps
 from batchata_tasks.poll import cancel as cancel_batch
-from batchata_tasks.pricing import usd
 from batchata_tasks.progress import silent
 from batchata_tasks.receipt import finish, rows_by_outcome
 from batchata_tasks.session import CANCEL, active, restored

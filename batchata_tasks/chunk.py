@@ -38,9 +38,10 @@ class Span:
 
 
 class Packer:
-    """Packs requests, in order, into as few spans as the limits allow."""
+    """Packs requests, in order, into as few spans as the limits allow; with a `pilot`, its rows apart from the others."""
 
-    def __init__(self, limits: Limits, items_per_batch: int | None = None) -> None:
+    def __init__(self, limits: Limits, items_per_batch: int | None = None, pilot: int | None = None) -> None:
+        self._pilot = pilot
         self._requests = min(limits.requests, items_per_batch or limits.requests)
         self._bytes = limits.bytes
         self.spans: list[Span] = []
@@ -52,7 +53,7 @@ class Packer:
 
     def add(self, size: int, bound: int) -> None:
         """Add the next request."""
-        if self._stop - self._start == self._requests or self._size + size > self._bytes:
+        if self._stop - self._start == self._requests or self._size + size > self._bytes or self._stop == self._pilot:
             self.finish()
         self._stop += 1
         self._size += size

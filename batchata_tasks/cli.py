@@ -17,7 +17,7 @@ from rich.text import Text
 
 from batchata_tasks.errors import BatchataError, InputError
 from batchata_tasks.jobs import as_dict
-from batchata_tasks.spec import EnrichmentSpec, load_spec
+from batchata_tasks.spec_file import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.plan import Options
     from batchata_tasks.progress import Progress
     from batchata_tasks.receipt import Receipt
+    from batchata_tasks.spec import EnrichmentSpec
 
 app = typer.Typer(
     help="New columns for your tables from a language model, through the providers' batch APIs at half price.",

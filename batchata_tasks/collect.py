@@ -42,6 +42,7 @@ class Report:
     unknown_lines: int = 0
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
+    excess: int = 0  # the largest cost of one of them, in millionths of its bound
 
 
 class Collector:
@@ -117,6 +118,7 @@ class Collector:
         tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost)
         if cost is not None and cost > self._bounds[position]:
             self.report.over_bound += 1
+            self.report.excess = max(self.report.excess, -(-cost * 10**6 // max(self._bounds[position], 1)))
         if not answer.readable:
             # it may have been billed: with a limit to keep, the most that it can have cost counts
             self.report.unreadable += 1

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from batchata_tasks.errors import SpecError, StorageError
 from batchata_tasks.fingerprint import canonical, digest, key_digest
 from batchata_tasks.manifest import SYSTEM_FIELDS
-from batchata_tasks.pricing import PICO
+from batchata_tasks.money import PICO
 from batchata_tasks.rowindex import LandedRow
 from batchata_tasks.storage import durable, storage_errors, sync_folder
 

@@ -16,7 +16,7 @@ from batchata_tasks.emulator.server import serve
 from batchata_tasks.errors import StorageError
 from batchata_tasks.overview import dataset_rows, how_to_open, rows_table
 from batchata_tasks.receipt import Receipt
-from batchata_tasks.spec import load_spec
+from batchata_tasks.spec_file import load_spec
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID  # noqa: TC003 - Prefect reads a flow's annotations
 
 from prefect import flow, get_run_logger
@@ -16,7 +16,10 @@ from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.progress import Lines
 from batchata_tasks.reconcile_report import Request, pairs_of
-from batchata_tasks.spec import EnrichmentSpec, load_spec, parse_spec
+from batchata_tasks.spec_file import load_spec, parse_spec
+
+if TYPE_CHECKING:
+    from batchata_tasks.spec import EnrichmentSpec
 
 
 @flow(name="cancel", validate_parameters=True)

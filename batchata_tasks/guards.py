@@ -7,7 +7,7 @@ to what fits; when too little is left, the run waits for money in flight to come
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -16,22 +16,33 @@ from batchata_tasks.chunk import chunk_token, prefix_within
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchata_tasks.ledger import Chunk, Lease, Ledger
+    from batchata_tasks.ledger import BudgetTerms, Chunk, Lease, Ledger
+    from batchata_tasks.session import Session
 
+OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
 SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What binds a run's spending: its own limit in picodollars, and the budget that it shares."""
+
+    run: int | None = None
+    budget: BudgetTerms | None = None
 
 
 class Verdict(Enum):
     """What the guard says of the next chunk."""
 
     SEND = "send"
-    WAIT = "wait"  # for money in flight
+    WAIT = "wait"  # for this run's money in flight
+    WAIT_FOR_OTHERS = "wait for others"  # for money that runs with the same budget have in flight
     ASIDE = "aside"  # these rows cannot be paid for, others may
     STOP = "stop"  # the limit is reached
 
 
 def guard(
-    ledger: Ledger, lease: Lease, chunk: Chunk, limit: int | None, planned_rows: int,
+    ledger: Ledger, lease: Lease, chunk: Chunk, limits: Limits, planned_rows: int,
     columns: Callable[[Chunk], tuple[list[int], list[int]]],
 ) -> tuple[Verdict, Chunk]:
     """Reserve a chunk's bound, or the bound of its first rows; return the chunk that is next.
@@ -40,25 +51,43 @@ def guard(
 
     `columns` gives the bounds (picodollars) and sizes (bytes) of a chunk's rows.
     """
-    left = ledger.reserve(lease, chunk, limit)
+    left = ledger.reserve(lease, chunk, limits.run, limits.budget)
     if left is None:
         return Verdict.SEND, chunk
     bounds, sizes = columns(chunk)
-    rows = prefix_within(bounds, left)
+    rows = prefix_within(bounds, left.least)
     smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
     if rows >= smallest:
         # what stands in the ledger from here on, whether or not its money can be had
         chunk = cut(ledger, lease, chunk, rows, bounds, sizes)
         bounds, sizes = bounds[:rows], sizes[:rows]
-        if ledger.reserve(lease, chunk, limit) is None:
+        if ledger.reserve(lease, chunk, limits.run, limits.budget) is None:
             return Verdict.SEND, chunk
     _, in_flight = ledger.money(chunk.run_id)
     if in_flight:
         return Verdict.WAIT, chunk
-    dear = next((i for i, bound in enumerate(bounds) if bound <= left), len(bounds))
+    enough = left.run is None or prefix_within(bounds, left.run) >= smallest
+    if enough and limits.budget is not None and ledger.others_in_flight(limits.budget, chunk.run_id):
+        return Verdict.WAIT_FOR_OTHERS, chunk
+    dear = next((i for i, bound in enumerate(bounds) if bound <= left.least), len(bounds))
     if not dear:
         return Verdict.STOP, chunk
     return Verdict.ASIDE, cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
+
+
+def stop_over_bound(session: Session, chunk: Chunk, answers: int, excess: int) -> None:
+    """Take notice of answers that cost more than their bound: bounds of the model grow, and under a limit nothing more is sent.
+
+    `excess` is the largest cost of one, in millionths of its bound. What is under way lands; the
+    next run plans with the corrected bounds.
+    """
+    factor = session.ledger.correct_bounds(session.provider.name, session.spec.model, excess, chunk.id)
+    grown = f"bounds of {session.spec.model} are multiplied by {factor / 10**6:.2f} from now on"
+    text = f"{answers:,} answers cost more than their upper bound; {grown}."
+    if session.spec.limited:
+        session.ledger.request_stop(session.run_id, OVER_BOUND)
+        text += " Nothing more is sent in this run, so that the limit holds."
+    session.say(text)
 
 
 def cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:

@@ -20,6 +20,7 @@ from batchata_tasks.collect import Collector, not_sent
 from batchata_tasks.dataset import Dataset, chunk_of_part, dataset_schema, part_of_chunk, replaced_keys
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import TransientError
+from batchata_tasks.guards import stop_over_bound
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
@@ -155,6 +156,8 @@ def _land(
             errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
         report = collector.report
         session.ledger.collect(session.lease, chunk, report.tallies, report.overhead, retried)
+        if report.over_bound:
+            stop_over_bound(session, chunk, report.over_bound, report.excess)
         record = _commit_record(session, chunk, enriched_at, collector, superseded, retried)
         record |= {"errors": dict(errors.most_common(_ERRORS_KEPT)), "errors_before": dict(errors_before)}
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 Step = Callable[[str, str], dict[str, Any]]
+_LOOK = 5.0  # seconds between looks at what other runs have in flight
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,11 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
                 elif verdict is Verdict.ASIDE:
                     stopped = True
                 elif verdict is Verdict.WAIT and lanes.busy:
+                    session.waiting("money in flight to settle: its limit leaves too little for the next batch")
                     lanes.wait_for_one()
+                elif verdict is Verdict.WAIT_FOR_OTHERS:
+                    session.waiting("what other runs of the same budget have in flight")
+                    session.sleep(min(session.settings.poll_interval or _LOOK, session.seconds_left()))
                 else:
                     stopped = True
                     break
@@ -72,7 +77,7 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
 def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
     """Ask the guard; return (verdict, the chunk that is next, what goes back to the queue)."""
     planned = session.plan().requests
-    verdict, head = guard(session.ledger, session.lease, chunk, session.limit, planned, session.columns_of)
+    verdict, head = guard(session.ledger, session.lease, chunk, session.limits, planned, session.columns_of)
     rest: list[Chunk] = []
     if head.stop != chunk.stop:
         rest.append(session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)))

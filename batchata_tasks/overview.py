@@ -16,7 +16,7 @@ from batchata_tasks.dataset import META_FIELDS
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger
-from batchata_tasks.pricing import dollars, usd
+from batchata_tasks.money import dollars, usd
 from batchata_tasks.receipt import rows_by_outcome
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder

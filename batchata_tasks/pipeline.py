@@ -16,6 +16,7 @@ from batchata_tasks.land import collect_and_land, emptying
 from batchata_tasks.lanes import ChunkSteps, Step, bring_home
 from batchata_tasks.ledger import PLANNED, UNFINISHED, Chunk
 from batchata_tasks.manifest import plan_bodies, write_chunk_manifest
+from batchata_tasks.pilot import send_pilot
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.poll import poll
 from batchata_tasks.receipt import Receipt, finish
@@ -160,6 +161,8 @@ def enrich(
 
 def _work(session: Session, steps: Steps) -> bool:
     """Bring the run's chunks home, round after round; True when the cost limit stopped it."""
+    if session.plan().pilot and send_pilot(session, steps):
+        return True
     while True:
         chunks = session.ledger.chunks(session.run_id, (*UNFINISHED, PLANNED))
         if bring_home(session, steps, sorted(chunks, key=lambda chunk: chunk.state == PLANNED)):

@@ -56,6 +56,7 @@ class PlanSummary:
     requests: int = 0
     batches: int = 0
     bound: int | None = 0  # the most that it can cost; null without a known price
+    pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -116,7 +117,7 @@ class Planner:
         self._reasons: Counter[str] = Counter()
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be taken out, by part
-        self.packer = Packer(provider.limits, table.spec.items_per_batch)
+        self.packer = Packer(provider.limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None)
 
     def run(self, in_flight: Iterable[bytes] = ()) -> list[Span]:
         """Make the pass; return the spans of the plan, in order.
@@ -155,6 +156,8 @@ class Planner:
         summary.requests = sum(span.stop - span.start for span in spans)
         summary.batches = len(spans)
         summary.bound = sum(span.bound for span in spans) if self._builder.rates is not None else None
+        pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
+        summary.pilot = pilot if summary.requests > pilot else 0
         summary.carried = sum(len(rows) for rows in self.carried.values())
         return spans
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
+from batchata_tasks.guards import OVER_BOUND
 from batchata_tasks.providers import BatchLook
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def poll(desk: Desk, batch_id: str) -> BatchLook:
     known: tuple[str, int | None] | None = None
     cancelled = False
     while True:
-        if not cancelled and (reason := desk.stop_reason()) is not None:
-            desk.say(f"cancelling batch {batch_id} ({reason.replace('_', ' ')}); what ran is landed.")
+        if not cancelled and (reason := desk.stop_reason()) not in (None, OVER_BOUND):
+            desk.say(f"cancelling batch {batch_id} ({str(reason).replace('_', ' ')}); what ran is landed.")
             cancel(desk, batch_id)
             cancelled, wait = True, desk.provider.poll_seconds[0]
         look = look_once(desk, batch_id)

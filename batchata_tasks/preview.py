@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import Ledger
+from batchata_tasks.money import dollars, pico_from_usd, usd
 from batchata_tasks.plan import Options, Planner, PlanSummary
-from batchata_tasks.pricing import dollars, pico_from_usd, usd
 from batchata_tasks.progress import counted
 from batchata_tasks.receipt import REASONS
 from batchata_tasks.session import in_flight_keys, make_ready

@@ -1,7 +1,5 @@
 """Prices of batches: rates resolved once per model, then exact integer arithmetic per request.
 
-Money is counted in picodollars (10^-12 US dollars) as integers: every published rate per million
-tokens is a whole number of them per token, so sums are exact and the order of adding is nothing.
 The rates come from genai-prices, dated and sourced there, in its batch context; whether a batch
 rate exists is checked, since the library returns the list price where it knows none.
 """
@@ -17,34 +15,13 @@ from typing import TYPE_CHECKING, Any
 from genai_prices import Usage as _PricedUsage
 from genai_prices import calc_price
 
+from batchata_tasks.money import PICO
+
 if TYPE_CHECKING:
     from batchata_tasks.jobs import Usage
 
-PICO = 10**12
 _CONTEXT = {"processing": "batch"}
 _PER = 10**6
-
-
-def usd(pico: int) -> Decimal:
-    """Return an amount as US dollars, exactly."""
-    return Decimal(pico).scaleb(-12)
-
-
-def pico_from_usd(amount: float | str | Decimal) -> int:
-    """Return a limit in picodollars, as it is written: 0.1 is a tenth, not its binary neighbour."""
-    return int(Decimal(str(amount)) * PICO)
-
-
-def dollars(pico: int | None) -> str:
-    """Return an amount for people: cents, or as many digits as a small amount needs."""
-    if pico is None:
-        return "unknown"
-    amount = usd(pico)
-    if amount == 0 or abs(amount) >= Decimal("0.9999"):
-        return f"${amount:,.2f}"
-    if abs(amount) < Decimal("0.000001"):
-        return f"${amount.normalize():f}"
-    return f"${amount:.4f}" if abs(amount) >= Decimal("0.01") else f"${amount:.6f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,8 @@ class _Reader:
             "updated_at": at, "emptied": int(closed and emptied),
         })
         reserved = {"chunk_id": token, "run_id": run_id, "reserved": bound or 0, "reserved_at": at}
+        budget = as_dict(intent.get("budget"))
+        reserved |= {"budget": budget.get("name"), "period": budget.get("period_us")}
         if closed:
             settled = {name: commit.get(f"{name}_picodollars", 0) for name in ("settled", "superseded", "overhead")}
             self._outcomes(token, run_id, commit)
@@ -138,8 +140,8 @@ class _Reader:
         outcomes, retried, tallies = (as_dict(commit.get(name)) for name in ("outcomes", "retried", "tallies"))
         for outcome in outcomes.keys() | retried.keys():
             tally = as_dict(tallies.get(outcome))  # older commits have none
-            counts = {name: tally.get(name, 0) for name in ("input_tokens", "output_tokens", "cache_read_tokens")}
-            row = {"chunk_id": token, "outcome": outcome, "run_id": run_id, "cost": tally.get("cost")}
+            counts = {name: tally.get(name, 0) for name in ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")}
+            row = {"chunk_id": token, "outcome": outcome, "run_id": run_id, "cost": tally.get("cost"), "list_cost": tally.get("list_cost")}
             self.found.outcomes.append(row | counts | {"rows": outcomes.get(outcome, 0), "retried": retried.get(outcome, 0)})
 
     def _intent(self, token: str, intent: dict[str, Any], batch_id: str | None, at: int) -> None:

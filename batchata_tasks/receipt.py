@@ -8,10 +8,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.cleanup import discard_left_results, discard_uploads
+from batchata_tasks.guards import OVER_BOUND
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
 from batchata_tasks.ledger import DROPPED, HELD, LANDED, PLANNED, now_us
-from batchata_tasks.pricing import dollars, usd
+from batchata_tasks.money import dollars, usd
 from batchata_tasks.session import CANCEL, TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
 TIME_LIMIT_REACHED, CANCELLED = "time_limit_reached", "cancelled"
 EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3}
-_STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED}
+_STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, OVER_BOUND: COST_LIMIT_REACHED}
 
 
 REASONS = {
@@ -172,7 +173,7 @@ def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:
         "unreadable": "requests without a readable result line; the most that they can have cost counts as spent",
         "unknown_lines": "result lines that nobody sent (their cost counts as overhead)",
         "doubled_lines": "result lines that came twice (counted once)",
-        "over_bound": "answers that cost more than their upper bound; please report this with the receipt",
+        "over_bound": "answers above their upper bound: the model's bounds are larger now; under a limit nothing more was sent",
     }
     sums = {key: sum(commit.get(key, 0) for commit in commits) for key in told}
     warnings = [f"{sums[key]:,} {text}" for key, text in told.items() if sums[key]]

@@ -18,8 +18,8 @@ from batchata_tasks.doubt import adopt
 from batchata_tasks.land import collect_and_land, downloaded, land_again
 from batchata_tasks.ledger import UNCLEAR, UNFINISHED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_plan, write_manifest
+from batchata_tasks.money import PICO
 from batchata_tasks.poll import poll
-from batchata_tasks.pricing import PICO
 from batchata_tasks.session import restored
 
 if TYPE_CHECKING:

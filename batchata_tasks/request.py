@@ -44,13 +44,15 @@ class RequestBuilder:
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
         self.rates = batch_rates(provider.name, spec.model)
-        provider.check_params(spec.model, spec.params, limited=spec.cost_limit_usd is not None)
-        if self.rates is None and spec.cost_limit_usd is not None:
+        provider.check_params(spec.model, spec.params, limited=spec.limited)
+        if self.rates is None and spec.limited:
+            field = "cost_limit_usd" if spec.cost_limit_usd is not None else "budget"
             message = (
-                f"cost_limit_usd: no batch price is known for {spec.model!r}, so the limit could not hold; "
+                f"{field}: no batch price is known for {spec.model!r}, so the limit could not hold; "
                 "remove the limit (costs will read as unknown), or choose a priced model."
             )
             raise SpecError(message)
+        self.bounds_factor = 10**6  # in millionths: more once an answer of the model cost more than its bound
         self.constant = (
             part("prompt", [[t.role, t.content] for t in turns]),
             part("model", self._model_facts()),
@@ -110,4 +112,5 @@ class RequestBuilder:
     def _bound(self, body: bytes, turns: int, cap: int) -> int:
         if self.rates is None:
             return 0
-        return self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap)
+        bound = self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap)
+        return -(-bound * self.bounds_factor // 10**6)

@@ -16,7 +16,7 @@ from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, chunk_token
 from batchata_tasks.dataset import keys_of, part_of_chunk
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
-from batchata_tasks.pricing import PICO
+from batchata_tasks.money import PICO
 from batchata_tasks.retry import worth_another
 
 if TYPE_CHECKING:

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.dataset import keys_of
 from batchata_tasks.errors import BatchataError, HeldError, LeaseError
 from batchata_tasks.fingerprint import key_digest
+from batchata_tasks.guards import OVER_BOUND, Limits
 from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, plan_columns, read_chunk_manifest
+from batchata_tasks.money import pico_from_usd
 from batchata_tasks.plan import Options, PlanSummary, Table, prepare
-from batchata_tasks.pricing import batch_rates, pico_from_usd
+from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers import provider_of
 from batchata_tasks.schema import ResponseSchema
 from batchata_tasks.site import awake_clock
-from batchata_tasks.spec import parse_spec
+from batchata_tasks.spec_file import parse_spec
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Session:
     sends: bool = True  # a dead run of another spec only brings home what was sent
     table: Table | None = None  # only where the run is (to be) planned by this process
     stopping: str | None = None
+    waits: int = 0  # times that the guard waited for money in flight
 
     @property
     def folder(self) -> DatasetFolder:
@@ -95,6 +98,11 @@ class Session:
         """The run's cost limit in picodollars."""
         return pico_from_usd(self.spec.cost_limit_usd) if self.spec.cost_limit_usd is not None else None
 
+    @property
+    def limits(self) -> Limits:
+        """What binds the run's spending."""
+        return Limits(self.limit, self.spec.budget.terms() if self.spec.budget is not None else None)
+
     def plan(self) -> PlanSummary:
         """Return what the run's plan found."""
         return PlanSummary(**json.loads(self.ledger.run(self.run_id).plan or "{}"))
@@ -117,7 +125,7 @@ class Session:
 
     def stop_reason(self) -> str | None:
         """Why nothing more is to be sent and open batches are to be cancelled; None while the run goes on."""
-        if self.stopping is None:
+        if self.stopping in (None, OVER_BOUND):
             if self.deadline is not None and now_us() >= self.deadline:
                 self.ledger.request_stop(self.run_id, TIME_LIMIT)
             self.stopping = self.ledger.stop_reason(self.run_id)
@@ -125,7 +133,7 @@ class Session:
 
     def seconds_left(self) -> float:
         """Return the time until the spec's time limit; at least a moment, infinite without one or after it."""
-        if self.deadline is None or self.stopping is not None:
+        if self.deadline is None or self.stopping not in (None, OVER_BOUND):
             return math.inf
         return max((self.deadline - now_us()) / 1e6, _MOMENT)
 
@@ -152,6 +160,11 @@ class Session:
                 raise self.site.lost
             message = "the run was stopped; batches that were sent go on at the provider, and the next run lands them."
             raise InterruptedRunError(message)
+
+    def waiting(self, what: str) -> None:
+        """Count a wait of the guard, and tell people of it."""
+        self.waits += 1
+        self.say(f"waiting for {what}.")
 
     def say(self, text: str) -> None:
         """Tell people what goes on."""
@@ -202,12 +215,15 @@ def make_ready(spec: EnrichmentSpec, settings: Settings) -> Ready:
 def begin(site: Site, ready: Ready, options: Options) -> Session:
     """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
     spec, table, ledger = ready.spec, ready.table, site.ledger
+    table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
     dead = ledger.open_run(site.lease.dataset_id)
     if dead is not None and _may_go_on(site, dead, ready):
         return Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
     if dead is not None:  # it died while planning: nothing was sent
         site.folder.drop_run_folder(dead.id)
         ledger.close_run(site.lease, dead.id, "abandoned")
+    if spec.budget is not None:
+        ledger.agree_budget(spec.budget.terms(), spec.name)
     values = {
         **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
         "cost_limit": pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None,

@@ -1,23 +1,18 @@
-"""EnrichmentSpec: the description of one enrichment, its loading and its response model."""
+"""EnrichmentSpec: the description of one enrichment."""
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import json
 import re
-import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import orjson
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from batchata_tasks.errors import SpecError
-from batchata_tasks.jobs import as_dict
+from batchata_tasks.references import load_model, read_text
 from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.spec_parts import Budget, FailIf, Pilot, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,31 +23,13 @@ ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal
 
 # keys of the published spec whose work is still to come: refused by name, never silently ignored
 _NOT_BUILT: dict[str, Any] = {
-    "file": None, "document_root": None, "enable_citations": False, "budget": None, "pilot": None,
-    "retention": None, "credentials": None,
+    "file": None, "document_root": None, "enable_citations": False, "retention": None, "credentials": None,
 }
 _NOT_BUILT_VALUES = {"endpoint": ("responses",), "on_missing": ("mark", "delete")}
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
-
-
-class Turn(BaseModel):
-    """One turn of `messages`; its content is a template."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class FailIf(BaseModel):
-    """When a run that finished with failed rows counts as Failed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    failed_share: float | None = Field(None, ge=0, le=1, description="Share of the run's rows, 0 to 1.")
 
 
 class EnrichmentSpec(BaseModel):
@@ -87,6 +64,8 @@ class EnrichmentSpec(BaseModel):
     cost_limit_usd: float | None = Field(
         None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit on what this run may spend, in US dollars."
     )
+    budget: Budget | None = Field(None, description="Hard limit shared by all runs that name it.")
+    pilot: Pilot | None = Field(None, description="A first small batch that has to hold before the rest is sent.")
     time_limit: str | None = Field(
         None, description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
     )
@@ -143,6 +122,11 @@ class EnrichmentSpec(BaseModel):
         return self
 
     @property
+    def limited(self) -> bool:
+        """Whether a limit binds what its runs spend."""
+        return self.cost_limit_usd is not None or self.budget is not None
+
+    @property
     def time_limit_seconds(self) -> float | None:
         """The time limit in seconds."""
         if self.time_limit is None:
@@ -164,7 +148,7 @@ class EnrichmentSpec(BaseModel):
             return self.messages
         prompt = self.prompt
         if self.prompt_file is not None:
-            prompt = _read_text("prompt_file", Path(self.prompt_file))
+            prompt = read_text("prompt_file", Path(self.prompt_file))
         turns = [Turn(role="user", content=prompt or "")]
         return [Turn(role="system", content=self.system), *turns] if self.system else turns
 
@@ -177,7 +161,7 @@ class EnrichmentSpec(BaseModel):
         if self.response_model is not None:
             return ResponseSchema.from_model(load_model(self.response_model, roots), "response_model")
         if isinstance(self.response_schema, str):
-            text = _read_text("response_schema", Path(self.response_schema))
+            text = read_text("response_schema", Path(self.response_schema))
             try:
                 schema = json.loads(text)
             except ValueError as error:
@@ -187,151 +171,3 @@ class EnrichmentSpec(BaseModel):
         if self.response_schema is not None:
             return ResponseSchema.from_json_schema(self.response_schema, "response_schema")
         return None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that refuses a key given twice, of which the last would count in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        keys = [key.value for key, _ in node.value]
-        if doubled := next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None):
-            message = f"the key {doubled} is given twice; remove one."
-            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec:
-    """Read a spec from YAML or JSON and apply `key=value` overrides (values are YAML).
-
-    Raises:
-        SpecError: the file cannot be read, or a key is unknown, missing or wrong.
-    """
-    text = _read_text("SPEC", Path(path))
-    try:
-        # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
-        data = json.loads(text) if Path(path).suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
-    except json.JSONDecodeError as error:
-        message = f"{path}: not valid JSON: {error}"
-        raise SpecError(message) from error
-    except yaml.YAMLError as error:
-        message = f"{path}: not valid YAML: {' '.join(str(error).split())}"
-        raise SpecError(message) from error
-    if not isinstance(data, dict):
-        message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
-        raise SpecError(message)
-    return parse_spec({**data, **_overrides(overrides)}, str(path))  # pyright: ignore[reportUnknownArgumentType]
-
-
-def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
-    """Validate a spec; raises SpecError with one sentence for the first thing that is wrong."""
-    for name, value in as_dict(data).items():
-        try:
-            orjson.dumps(value)
-        except TypeError as error:
-            message = f"{label}: `{name}`: no request can carry this: {error}."
-            raise SpecError(message) from None
-    try:
-        return EnrichmentSpec.model_validate(data)
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
-        key = ".".join(str(step) for step in first["loc"])
-        message = f"{label}: {_sentence(key, first['type'], first['msg'])}"
-        raise SpecError(message) from None
-
-
-def _sentence(key: str, kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        close = get_close_matches(key, EnrichmentSpec.model_fields, n=1)
-        remedy = f"did you mean `{close[0]}`?" if close else "remove it, or see the README for the keys there are."
-        return f"unknown key `{key}`; {remedy}"
-    if kind == "missing":
-        return f"the key `{key}` is missing; add it."
-    text = message.removeprefix("Value error, ")
-    return f"`{key}`: {text}" if key else text
-
-
-def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, sign, text = pair.partition("=")
-        if not sign:
-            message = f"--set {pair}: write it as key=value, for example --set limit=20."
-            raise SpecError(message)
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            message = f"--set {key}: the value is not valid YAML: {' '.join(str(error).split())}"
-            raise SpecError(message) from error
-    return values
-
-
-def _read_text(field: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        message = f"{field}: there is no file {path} (paths are relative to the folder you run in)."
-        raise SpecError(message) from None
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{field}: {path} cannot be read: {error}"
-        raise SpecError(message) from error
-
-
-def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
-    """Load `file.py:Class` or `module:Class`, from the code roots alone.
-
-    The real path (links followed) of the file must lie in one of `roots`, and the class must be a
-    Pydantic BaseModel. It is looked up by file, so nothing outside of the roots is ever imported.
-
-    Raises:
-        SpecError: any of this does not hold.
-    """
-    place, sign, name = reference.rpartition(":")
-    if not sign or not place or not name.isidentifier():
-        message = f"response_model: {reference!r} is not of the form file.py:Class or module:Class."
-        raise SpecError(message)
-    if not (allowed := [root.resolve() for root in roots]):
-        message = "response_model: BATCHATA_CODE_ROOTS names no folder; name the one that holds the model."
-        raise SpecError(message)
-    path = _module_file(place, allowed)
-    resolved = path.resolve()
-    if not any(resolved.is_relative_to(root) for root in allowed):
-        listed = ", ".join(str(root) for root in allowed)
-        message = f"response_model: {place} lies outside of the code roots ({listed}); move it there or set BATCHATA_CODE_ROOTS."
-        raise SpecError(message)
-    if not resolved.is_file():
-        message = f"response_model: there is no file {place}."
-        raise SpecError(message)
-    found = getattr(_import_file(resolved, reference), name, None)
-    if not (inspect.isclass(found) and issubclass(found, BaseModel)):
-        message = f"response_model: {place} has no Pydantic model {name}."
-        raise SpecError(message)
-    return found
-
-
-def _module_file(place: str, roots: list[Path]) -> Path:
-    if place.endswith(".py"):
-        return Path(place)
-    if not all(step.isidentifier() for step in place.split(".")):
-        message = f"response_model: {place!r} is neither a .py file nor a module name."
-        raise SpecError(message)
-    relative = Path(*place.split("."))
-    candidates = [c for root in roots for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")]
-    return next((c for c in candidates if c.is_file()), candidates[0])
-
-
-def _import_file(path: Path, reference: str) -> object:
-    name = f"_batchata_model_{abs(hash(str(path)))}"
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        message = f"response_model: {path} cannot be loaded as Python."
-        raise SpecError(message)
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[name] = module  # Pydantic resolves forward references through sys.modules
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())[:500]
-        message = f"response_model: {reference} fails at import: {type(error).__name__}: {said}"
-        raise SpecError(message) from error
-    return module

@@ -112,7 +112,7 @@ def _write_intent(desk: Desk, chunk: Chunk, intent: Intent) -> None:
     facts: dict[str, Any] = {
         "format": 1, "token": chunk.id, "ledger_id": desk.ledger.id, "run_id": chunk.run_id, "round": chunk.round,
         "provider": chunk.provider, "endpoint": chunk.endpoint, "model": chunk.model, "account": intent.account,
-        "requests": intent.requests, "bound_picodollars": chunk.bound, "budget": None,
+        "requests": intent.requests, "bound_picodollars": chunk.bound, "budget": desk.ledger.budget_of(chunk.id),
         "input_file_id": intent.input_file_id, "fence": intent.fence, "sent_at_us": intent.sent_at, "mark_us": intent.mark,
         "rows": f"{chunk.id}.arrow", "start": chunk.start, "bytes": chunk.bytes,
     }

@@ -25,10 +25,11 @@ from batchata_tasks.emulator.fault_kinds import KINDS
 from batchata_tasks.errors import BatchataError, InputError
 from batchata_tasks.jobs import Usage
 from batchata_tasks.ledger import Ledger
+from batchata_tasks.money import usd
 from batchata_tasks.pipeline import enrich
-from batchata_tasks.pricing import batch_rates, usd
+from batchata_tasks.pricing import batch_rates
 from batchata_tasks.settings import Settings
-from batchata_tasks.spec import parse_spec
+from batchata_tasks.spec_file import parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -11,8 +11,9 @@ from sqlalchemy import select
 from batchata_tasks.jobs import Usage
 from batchata_tasks.ledger import Chunk, Ledger
 from batchata_tasks.ledger import tables as t
+from batchata_tasks.money import PICO
 from batchata_tasks.pipeline import Steps, enrich
-from batchata_tasks.pricing import PICO, batch_rates
+from batchata_tasks.pricing import batch_rates
 from batchata_tasks.session import session_of
 from batchata_tasks.settings import Settings
 from tests.table import MODELS

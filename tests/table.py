@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import Emulator, answer_text
 from batchata_tasks.pipeline import enrich
-from batchata_tasks.spec import EnrichmentSpec, parse_spec
+from batchata_tasks.spec_file import parse_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.plan import Options
     from batchata_tasks.receipt import Receipt
+    from batchata_tasks.spec import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 SCHEMA = {

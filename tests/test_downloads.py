@@ -12,8 +12,8 @@ import pytest
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.emulator.anthropic_batch import AnthropicBatch
 from batchata_tasks.errors import TransientError
+from batchata_tasks.money import PICO
 from batchata_tasks.preview import preview
-from batchata_tasks.pricing import PICO
 from tests.books import billed, check_money, money, run_with, stopping_at
 from tests.table import MODELS, Table
 

@@ -184,7 +184,7 @@ def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: T
 import sys
 from batchata_tasks import pipeline, tasks
 from batchata_tasks.flow import enrich
-from batchata_tasks.spec import load_spec
+from batchata_tasks.spec_file import load_spec
 
 sent = []
 def submit_step(run_id, chunk_id):

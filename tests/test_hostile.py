@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchata_tasks.errors import CredentialsError, SourceError, SpecError, TransientError
+from batchata_tasks.money import usd
 from batchata_tasks.preview import preview
-from batchata_tasks.pricing import usd
 from batchata_tasks.providers import Provider, provider_type
 from tests.table import MODELS, Table
 

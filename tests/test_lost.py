@@ -12,8 +12,8 @@ import pytest
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import Ledger
+from batchata_tasks.money import usd
 from batchata_tasks.poll import look_once
-from batchata_tasks.pricing import usd
 from batchata_tasks.rebuild import rebuild
 from batchata_tasks.reconcile import reconcile
 from batchata_tasks.reconcile_report import Request

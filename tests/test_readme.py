@@ -20,7 +20,8 @@ import yaml
 from batchata_tasks.cli import app
 from batchata_tasks.receipt import EXIT_CODES
 from batchata_tasks.settings import Settings
-from batchata_tasks.spec import EnrichmentSpec, load_spec, parse_spec
+from batchata_tasks.spec import EnrichmentSpec
+from batchata_tasks.spec_file import load_spec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

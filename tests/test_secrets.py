@@ -34,7 +34,7 @@ from batchata_tasks.errors import BatchataError
 from batchata_tasks.providers import provider_of
 from batchata_tasks.session import make_ready, session_of
 from batchata_tasks.settings import Settings
-from batchata_tasks.spec import load_spec
+from batchata_tasks.spec_file import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

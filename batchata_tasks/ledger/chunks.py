@@ -92,9 +92,11 @@ class Chunks(Leases):
             raise LedgerError(message)
         connection.execute(insert(t.chunks).values(chunk_row(head)))
         connection.execute(insert(t.chunks).values(chunk_row(tail)))
-        if connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk.id)).rowcount:
+        mine = t.reservations.c.chunk_id == chunk.id
+        if (held := connection.execute(select(t.reservations).where(mine)).mappings().first()) is not None:
+            connection.execute(delete(t.reservations).where(mine))
             for part in (head, tail):
-                connection.execute(insert(t.reservations).values(reservation_row(part)))
+                connection.execute(insert(t.reservations).values({**held, "chunk_id": part.id, "reserved": part.bound or 0}))
 
     def _move(self, connection: Connection, chunk_id: str, before: Iterable[str], after: str, **values: Any) -> None:
         """Bring a chunk into its next state; raises LedgerError, and writes nothing, from any other state than those `before`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 
 from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.budgets import Budgets, budget_sums
 from batchata_tasks.ledger.chunks import Chunks, reservation_row
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import COLLECTED, LANDED, PLANNED, SUBMITTED, Chunk, Lease, Tally, now_us
+from batchata_tasks.ledger.values import COLLECTED, LANDED, PLANNED, SUBMITTED, BudgetTerms, Chunk, Lease, Left, Tally, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -17,25 +19,38 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
-class Money(Chunks):
+class Money(Chunks, Budgets):
     """What a run may still spend, what it spent, and on what."""
 
     @writes
-    def reserve(self, connection: Connection, lease: Lease, chunk: Chunk, limit: int | None) -> int | None:
-        """Reserve a chunk's bound; None on success, else what is left of the limit.
+    def reserve(
+        self, connection: Connection, lease: Lease, chunk: Chunk, limit: int | None, budget: BudgetTerms | None = None
+    ) -> Left | None:
+        """Reserve a chunk's bound; None on success, else what is left of the run's limit and of its budget.
 
         One transaction reads what is spent or in flight and adds to it, so that chunks that are
-        guarded at the same time cannot both take the last dollar.
+        guarded at the same time, by whichever run, cannot both take the last dollar.
         """
         self._check(connection, lease)
         done = connection.execute(select(t.reservations.c.chunk_id).where(t.reservations.c.chunk_id == chunk.id)).first()
         if done is not None:
             return None
-        spent = _committed(connection, chunk.run_id)
-        if limit is not None and spent + (chunk.bound or 0) > limit:
-            return max(limit - spent, 0)
-        connection.execute(insert(t.reservations).values(reservation_row(chunk)))
+        left = Left(None if limit is None else max(limit - _committed(connection, chunk.run_id), 0), None)
+        counts: dict[str, Any] = {"budget": None, "period": None}
+        if budget is not None:
+            self.lock(connection, f"budget {budget.name}")
+            counts = {"budget": budget.name, "period": budget.start(now_us())}
+            left = Left(left.run, max(budget.limit - sum(budget_sums(connection, budget, counts["period"])), 0))
+        if (limit is not None or budget is not None) and (chunk.bound or 0) > left.least:
+            return left
+        connection.execute(insert(t.reservations).values(reservation_row(chunk) | counts))
         return None
+
+    @reads
+    def budget_of(self, connection: Connection, chunk_id: str) -> dict[str, Any] | None:
+        """Return the budget's name and the period (its begin, in microseconds) that a chunk's money counts against."""
+        row = connection.execute(select(t.reservations).where(t.reservations.c.chunk_id == chunk_id)).first()
+        return None if row is None or row.budget is None else {"name": row.budget, "period_us": row.period}
 
     @writes
     def release(self, connection: Connection, chunk_id: str) -> None:
@@ -101,16 +116,18 @@ class Money(Chunks):
         return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
 
     @reads
-    def outcomes(self, connection: Connection, run_id: str) -> dict[str, Tally]:
-        """Return rows, tokens and money per outcome of a run.
+    def outcomes(self, connection: Connection, run_id: str, chunk_ids: Iterable[str] | None = None) -> dict[str, Tally]:
+        """Return rows, tokens and money per outcome of a run, or of some of its chunks.
 
         A row counts once, by the outcome of its last round; tokens and money are those of all rounds.
         """
         query = select(t.outcomes).where(t.outcomes.c.run_id == run_id)
+        if chunk_ids is not None:
+            query = query.where(t.outcomes.c.chunk_id.in_(list(chunk_ids)))
         found: dict[str, Tally] = {}
         for row in connection.execute(query):
-            tally = Tally(row.rows - row.retried, row.input_tokens, row.output_tokens, row.cache_read_tokens, row.cost)
-            found[row.outcome] = found.get(row.outcome, Tally()) + tally
+            tally = Tally(**{name: getattr(row, name) for name in Tally.__slots__})
+            found[row.outcome] = found.get(row.outcome, Tally()) + replace(tally, rows=row.rows - row.retried)
         return found
 
 

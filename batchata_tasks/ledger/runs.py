@@ -66,8 +66,8 @@ class Runs(Leases):
 
     @writes
     def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
-        """Ask a run to send nothing more and to cancel its batches; the first reason stays."""
-        unasked = (t.runs.c.id == run_id) & t.runs.c.stop.is_(None)
+        """Ask a run to send nothing more; the first reason stays, unless a later one cancels open batches, too."""
+        unasked = (t.runs.c.id == run_id) & (t.runs.c.stop.is_(None) | (t.runs.c.stop == "over_bound"))
         connection.execute(update(t.runs).where(unasked).values(stop=reason))
 
     @reads

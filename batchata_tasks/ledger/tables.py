@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -72,6 +72,7 @@ chunks = Table(
     Column("batch_id", Text),
     Column("updated_at", BigInteger, nullable=False),
     Column("emptied", Integer, nullable=False, default=0, server_default="0"),  # all its rows were superseded since
+    Column("expected", BigInteger),  # what it is likely to cost; null where nobody can tell
     Index("chunks_run", "run_id", "state"),
     Index("chunks_dataset", "dataset_id", "state"),
 )
@@ -117,6 +118,8 @@ outcomes = Table(
     Column("cache_read_tokens", BigInteger, nullable=False),
     Column("cost", BigInteger),
     Column("retried", BigInteger, nullable=False, default=0, server_default="0"),  # rows of this chunk that had it before
+    Column("cache_write_tokens", BigInteger, nullable=False, default=0, server_default="0"),
+    Column("list_cost", BigInteger),  # what the same requests cost outside of batches
     Index("outcomes_run", "run_id"),
 )
 
@@ -132,5 +135,31 @@ reservations = Table(
     Column("overhead", BigInteger),  # paid, but for no row (unknown lines)
     Column("reserved_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
+    Column("budget", String(200)),  # the shared budget that it counts against,
+    Column("period", BigInteger),  # in the period that began then
     Index("reservations_run", "run_id"),
+    Index("reservations_budget", "budget", "period"),
+)
+
+# limits that several specs share; all who share one ledger share them
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("limit_amount", BigInteger, nullable=False),
+    Column("period", String(8), nullable=False),  # day, week, month, total
+    Column("timezone", Text, nullable=False),
+    Column("set_by", Text, nullable=False),  # the spec that said so first
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+# by how much the bounds of a model were found too low, in millionths
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("provider", String(32), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("factor", BigInteger, nullable=False),
+    Column("chunk_id", String(40), nullable=False),  # whose answer showed it
+    Column("noted_at", BigInteger, nullable=False),
 )

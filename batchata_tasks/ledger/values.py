@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 # a chunk's life, in order; `dropped` is a planned chunk that will never be sent, `held` one of
 # which nobody can tell whether it was accepted: a person decides
@@ -42,6 +44,7 @@ class Chunk:
     bound: int | None
     state: str
     batch_id: str | None = None
+    expected: int | None = None
 
     @property
     def rows(self) -> int:
@@ -71,13 +74,52 @@ class Tally:
     output_tokens: int = 0
     cache_read_tokens: int = 0
     cost: int | None = None
+    cache_write_tokens: int = 0
+    list_cost: int | None = None
 
     def __add__(self, other: Tally) -> Tally:
-        cost = self.cost if other.cost is None else other.cost + (self.cost or 0)
         return Tally(
             self.rows + other.rows, self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens,
-            self.cache_read_tokens + other.cache_read_tokens, cost,
+            self.cache_read_tokens + other.cache_read_tokens, _both(self.cost, other.cost),
+            self.cache_write_tokens + other.cache_write_tokens, _both(self.list_cost, other.list_cost),
         )
+
+
+def _both(one: int | None, other: int | None) -> int | None:
+    """Add two amounts of which either may be unknown."""
+    return one if other is None else other + (one or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetTerms:
+    """A shared budget: so many picodollars in each period, which begins by the clocks of `timezone`."""
+
+    name: str
+    limit: int
+    period: str  # day, week, month or total
+    timezone: str
+
+    def start(self, moment: int) -> int:
+        """Return when the period began that a moment lies in (microseconds since 1970); 0 where there is but one."""
+        if self.period == "total":
+            return 0
+        local = datetime.fromtimestamp(moment // 10**6, ZoneInfo(self.timezone))
+        day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+        first = {"day": day, "week": day - timedelta(days=day.weekday()), "month": day.replace(day=1)}[self.period]
+        return int(first.timestamp()) * 10**6
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a run's own limit and of its shared budget, in picodollars; None where there is no such limit."""
+
+    run: int | None
+    budget: int | None
+
+    @property
+    def least(self) -> int:
+        """What both leave."""
+        return min(amount for amount in (self.run, self.budget) if amount is not None)
 
 
 @dataclass(frozen=True, slots=True)

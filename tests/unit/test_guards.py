@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.chunk import chunk_token
-from batchata_tasks.guards import Verdict, guard
+from batchata_tasks.guards import Limits, Verdict, guard
 from batchata_tasks.ledger import PLANNED, Chunk, Ledger, Tally
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Run:
         return self.bounds[chunk.start : chunk.stop], self.sizes[chunk.start : chunk.stop]
 
     def ask(self, chunk: Chunk, limit: int | None, planned: int | None = None) -> tuple[Verdict, Chunk]:
-        return guard(self.ledger, self.lease, chunk, limit, planned or len(self.bounds), self.columns)
+        return guard(self.ledger, self.lease, chunk, Limits(limit), planned or len(self.bounds), self.columns)
 
     def listed(self) -> list[Chunk]:
         return [chunk for chunk in self.ledger.chunks(self.id) if chunk.round == 1]

@@ -29,6 +29,7 @@ from batchata_tasks.ledger import (
     Intent,
     Lease,
     Ledger,
+    Left,
     Tally,
     new_id,
     now_us,
@@ -540,10 +541,10 @@ def test_reserving_at_the_edge_of_the_limit(desk: Desk) -> None:
     first, second = desk.chunks[:2]
     assert desk.ledger.reserve(desk.lease, first, 100) is None
     assert desk.other.reserve(desk.lease, first, 100) is None
-    assert desk.other.reserve(desk.lease, second, 99) == 49
+    assert desk.other.reserve(desk.lease, second, 99) == Left(49, None)
     assert desk.other.money(desk.run) == (0, 50)
     assert desk.other.reserve(desk.lease, second, 100) is None
-    assert desk.ledger.reserve(desk.lease, desk.chunks[2], 100) == 0
+    assert desk.ledger.reserve(desk.lease, desk.chunks[2], 100) == Left(0, None)
     assert desk.ledger.reserve(desk.lease, desk.chunks[2], None) is None
     assert desk.ledger.money(desk.run) == (0, 150)
 
@@ -567,7 +568,7 @@ def test_settling_frees_what_was_not_spent(desk: Desk) -> None:
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 60)
     desk.bring(one, SUBMITTED)
-    assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) == 10
+    assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) == Left(10, None)
     tallies = {"succeeded": Tally(8, 80, 8, 3, 7), "expired": Tally(2)}
     for _ in range(2):
         desk.ledger.collect(desk.lease, one, tallies, overhead=1)
@@ -605,14 +606,14 @@ def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
     many = [chunk(desk.run, desk.dataset, number, bound=10) for number in range(12)]
     gate = threading.Barrier(len(many))
 
-    def ask(one: Chunk) -> int | None:
+    def ask(one: Chunk) -> Left | None:
         gate.wait()
         return (desk.ledger if one.start % 20 else desk.other).reserve(desk.lease, one, 35)
 
     with ThreadPoolExecutor(len(many)) as pool:
         left = list(pool.map(ask, many))
     assert left.count(None) == 3
-    assert set(left) == {None, 5}
+    assert set(left) == {None, Left(5, None)}
     assert desk.other.money(desk.run) == (0, 30)
 
 
@@ -656,7 +657,7 @@ class Money(RuleBasedStateMachine):
         if number in self.reserved or number in self.settled:
             assert left is None
         elif self.committed() + bound > self.limit:
-            assert left == max(self.limit - self.committed(), 0)
+            assert left == Left(max(self.limit - self.committed(), 0), None)
         else:
             assert left is None
             self.reserved[number] = bound

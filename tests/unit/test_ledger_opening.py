@@ -198,7 +198,7 @@ def test_damage_that_is_met_later_is_told(tmp_path: Path) -> None:
     """A ledger whose first pages are well opens; the query that meets the damage names the file and the remedy."""
     path = tmp_path / "ledger.db"
     content = made(path)
-    path.write_bytes(content[: len(content) // 3] + b"\xff" * (len(content) - len(content) // 3))
+    path.write_bytes(content[: len(content) // 2] + b"\xff" * (len(content) - len(content) // 2))
     ledger = Ledger(f"sqlite:///{path}")
     with pytest.raises(LedgerError, match="damaged") as caught:
         ledger.runs_of(None, 1000)

@@ -16,8 +16,8 @@ from sqlalchemy import text
 
 from batchata_tasks.chunk import chunk_token
 from batchata_tasks.errors import LeaseError, LedgerError
-from batchata_tasks.guards import Verdict, guard
-from batchata_tasks.ledger import PLANNED, Chunk, Intent, Lease, Ledger, Tally, now_us, runs
+from batchata_tasks.guards import Limits, Verdict, guard
+from batchata_tasks.ledger import PLANNED, Chunk, Intent, Lease, Ledger, Left, Tally, now_us, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -129,7 +129,7 @@ def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
     """Eight at once over two connections: as many as fit get money, the others are told what is left."""
     chunks = place.chunks(0, MANY)
     found = at_once([lambda one=one, n=n: place.ledgers[n % 2].reserve(place.leases[0], one, 170) for n, one in enumerate(chunks)])
-    assert sorted(map(str, found)) == sorted(["None"] * 3 + ["20"] * 5)
+    assert sorted(map(str, found)) == sorted(["None"] * 3 + [str(Left(20, None))] * 5)
     assert place.ledger.money(place.runs[0]) == (0, 150)
 
 
@@ -164,7 +164,7 @@ def test_guards_at_once_share_one_limit(place: Place) -> None:
     def columns(one: Chunk) -> tuple[list[int], list[int]]:
         return [5] * one.rows, [10] * one.rows
 
-    found = at_once([lambda one=one: guard(place.ledger, place.leases[0], one, 123, 80, columns) for one in chunks])
+    found = at_once([lambda one=one: guard(place.ledger, place.leases[0], one, Limits(123), 80, columns) for one in chunks])
     verdicts = [one[0] if isinstance(one, tuple) else one for one in found]
     assert {Verdict.SEND, Verdict.WAIT} >= set(verdicts)
     sent, in_flight = place.ledger.money(place.runs[0])
@@ -179,7 +179,7 @@ def test_who_reserves_second_sees_the_first(place: Place) -> None:
     left = while_open(
         place.ledger, inside(Ledger.reserve, place.ledger, place.leases[0], one, 60), lambda: place.ledgers[1].reserve(place.leases[0], other, 60)
     )
-    assert left == 10
+    assert left == Left(10, None)
 
 
 def test_settling_while_others_reserve(place: Place) -> None:

@@ -23,11 +23,13 @@ from batchata_tasks.plan import Options, Planner, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers.anthropic import AnthropicProvider
 from batchata_tasks.sources import BATCH_ROWS
-from batchata_tasks.spec import EnrichmentSpec, parse_spec
+from batchata_tasks.spec_file import parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from batchata_tasks.spec import EnrichmentSpec
 
 DATASET = "d" * 40
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.jobs import Usage
-from batchata_tasks.pricing import PICO, Rates, batch_rates, dollars, pico_from_usd, usd
+from batchata_tasks.money import PICO, dollars, pico_from_usd, usd
+from batchata_tasks.pricing import Rates, batch_rates
 
 BATCH = {"processing": "batch"}
 MODELS = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers if p.id in ("anthropic", "openai") for m in p.models]

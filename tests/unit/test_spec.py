@@ -10,7 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from batchata_tasks.errors import SpecError
-from batchata_tasks.spec import EnrichmentSpec, load_model, load_spec, parse_spec
+from batchata_tasks.references import load_model
+from batchata_tasks.spec import EnrichmentSpec
+from batchata_tasks.spec_file import load_spec, parse_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +39,7 @@ DEFAULTS = {
     "prompt_file": None, "messages": None, "response_model": None, "response_schema": None, "max_tokens": 1024, "params": {}, "columns": None,
     "on_missing": "keep", "items_per_batch": None, "max_parallel_batches": 10, "cost_limit_usd": None,
     "rerun_on": ["new", "input", "prompt", "model", "schema", "failed"], "max_attempts": 3, "raw_files": True,
-    "time_limit": None, "delete_results": False,
+    "time_limit": None, "delete_results": False, "budget": None, "pilot": None,
 }
 
 
@@ -109,7 +111,7 @@ def test_an_unknown_key_is_never_ignored(key: str, remedy: str) -> None:
 
 
 NOT_BUILT = {
-    "file": "{{ path }}", "document_root": "docs", "enable_citations": True, "budget": {"name": "b", "limit_usd": 1}, "pilot": {"rows": 5},
+    "file": "{{ path }}", "document_root": "docs", "enable_citations": True,
     "retention": "30d", "credentials": "block",
 }
 

@@ -1,0 +1,136 @@
+"""Shared budgets: what all runs that name one may spend together in a period.
+
+A reservation counts against the period in which it was made, whenever it is settled. Every one of a
+budget is made under the budget's lock, in the transaction that reads what is spent or in flight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert, select, update
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.store import Store, reads, writes
+from batchata_tasks.ledger.values import BudgetTerms, now_us
+from batchata_tasks.money import dollars
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+_ONE = 10**6
+
+
+class Budgets(Store):
+    """What the ledger knows of shared budgets."""
+
+    @writes
+    def agree_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> None:
+        """Note what a spec says of a budget; the spec that said it first may change its mind.
+
+        Raises:
+            SpecError: another spec says otherwise.
+        """
+        self.lock(connection, f"budget {terms.name}")
+        known = self._known(connection, terms.name)
+        if known is None:
+            values = _values(terms) | {"name": terms.name, "set_by": spec}
+            connection.execute(insert(t.budgets).values(values))
+            return
+        known_terms, set_by = known
+        if known_terms == terms:
+            return
+        if set_by != spec:
+            raise _disagreed(terms, known_terms, set_by)
+        connection.execute(update(t.budgets).where(t.budgets.c.name == terms.name).values(_values(terms)))
+
+    @reads
+    def check_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> None:
+        """Raise SpecError where `agree_budget` would; write nothing."""
+        known = self._known(connection, terms.name)
+        if known is not None and known[0] != terms and known[1] != spec:
+            raise _disagreed(terms, *known)
+
+    @writes
+    def set_budget(self, connection: Connection, name: str, limit: int) -> None:
+        """Change the limit of a budget for all specs; raises SpecError where there is none of that name."""
+        self.lock(connection, f"budget {name}")
+        known = self._known(connection, name)
+        if known is None:
+            message = f"--set-budget {name}: the ledger knows no budget of that name; a run of a spec that names it makes it."
+            raise SpecError(message)
+        values = _values(replace(known[0], limit=limit))
+        connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(values))
+
+    @reads
+    def budgets(self, connection: Connection) -> list[BudgetTerms]:
+        """Return all budgets, by name."""
+        rows = connection.execute(select(t.budgets).order_by(t.budgets.c.name))
+        return [BudgetTerms(row.name, row.limit_amount, row.period, row.timezone) for row in rows]
+
+    @reads
+    def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:
+        """Return (settled, reserved and still in flight) of a budget's present period."""
+        return budget_sums(connection, terms, terms.start(now_us()))
+
+    @reads
+    def others_in_flight(self, connection: Connection, terms: BudgetTerms, run_id: str) -> int:
+        """Return what live runs other than this one have in flight in the budget's present period.
+
+        Money of a run that is dead comes back only when its dataset is run again: nobody waits for it.
+        """
+        r, d = t.reservations.c, t.datasets.c
+        query = select(r.reserved).join(t.runs, t.runs.c.id == r.run_id).join(t.datasets, d.id == t.runs.c.dataset_id)
+        theirs = (r.run_id != run_id) & r.settled.is_(None) & (r.budget == terms.name) & (r.period == terms.start(now_us()))
+        return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
+
+    @writes
+    def correct_bounds(self, connection: Connection, provider: str, model: str, excess: int, chunk_id: str) -> int:
+        """Note that a cost was `excess` millionths of its bound; return the factor (in millionths) for bounds from now on.
+
+        A tenth is added: the next answer may be a little dearer still.
+        """
+        self.lock(connection, f"bounds {provider} {model}")
+        here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
+        known = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
+        factor = -(-(known or _ONE) * excess * 11 // (10 * _ONE))
+        row = {"factor": factor, "chunk_id": chunk_id, "noted_at": now_us()}
+        if known is None:
+            connection.execute(insert(t.corrections).values(row | {"provider": provider, "model": model}))
+        else:
+            connection.execute(update(t.corrections).where(here).values(row))
+        return factor
+
+    @reads
+    def bounds_factor(self, connection: Connection, provider: str, model: str) -> int:
+        """Return what bounds of a model are to be multiplied with, in millionths."""
+        here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
+        return connection.execute(select(t.corrections.c.factor).where(here)).scalar() or _ONE
+
+    def _known(self, connection: Connection, name: str) -> tuple[BudgetTerms, str] | None:
+        row = connection.execute(select(t.budgets).where(t.budgets.c.name == name)).first()
+        return None if row is None else (BudgetTerms(row.name, row.limit_amount, row.period, row.timezone), row.set_by)
+
+
+def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:
+    """Return (settled, reserved and still in flight) of the period that began at `start`."""
+    r = t.reservations.c
+    rows = connection.execute(select(r.settled, r.reserved).where(r.budget == terms.name, r.period == start)).all()
+    # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
+    return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
+
+
+def _values(terms: BudgetTerms) -> dict[str, object]:
+    return {"limit_amount": terms.limit, "period": terms.period, "timezone": terms.timezone, "changed_at": now_us()}
+
+
+def _disagreed(terms: BudgetTerms, known: BudgetTerms, set_by: str) -> SpecError:
+    asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, known))
+    message = (
+        f"budget: {terms.name!r} is {held} in the ledger, as the spec {set_by} says, and {asked} here; specs that share a budget "
+        f"give it the same limit: change one of them, or all and the ledger (`batchata costs --set-budget {terms.name}=USD`)."
+    )
+    return SpecError(message)

@@ -1,0 +1,56 @@
+"""The pilot: a run's first rows go alone, and the rest only if they turn out well.
+
+Its rows are ordinary rows: they land, they are not sent again, and a run that is carried on after a
+crash judges them as they landed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchata_tasks.errors import TerminalError
+from batchata_tasks.jobs import Outcome
+from batchata_tasks.lanes import ChunkSteps, bring_home
+from batchata_tasks.ledger import PLANNED, UNFINISHED, Tally
+from batchata_tasks.money import dollars, pico_from_usd
+
+if TYPE_CHECKING:
+    from batchata_tasks.session import Session
+
+
+def send_pilot(session: Session, steps: ChunkSteps) -> bool:
+    """Bring the pilot's rows home and judge them; True when a cost limit stopped it.
+
+    Raises:
+        TerminalError: it did not hold; nothing more is sent.
+    """
+    rows = session.plan().pilot
+    chunks = [chunk for chunk in session.ledger.chunks(session.run_id) if chunk.round == 1 and chunk.kind == "batch" and chunk.stop <= rows]
+    if bring_home(session, steps, [chunk for chunk in chunks if chunk.state in (*UNFINISHED, PLANNED)]):
+        return True
+    if session.stop_reason() is None:
+        # chunks that were cut on the way have other names by now
+        ids = [chunk.id for chunk in session.ledger.chunks(session.run_id) if chunk.round == 1 and chunk.stop <= rows]
+        _judge(session, session.ledger.outcomes(session.run_id, ids))
+    return False
+
+
+def _judge(session: Session, tallies: dict[str, Tally]) -> None:
+    pilot, plan = session.spec.pilot, session.plan()
+    rows = sum(tally.rows for tally in tallies.values())
+    if pilot is None or not rows:
+        return
+    bad = {name: tally.rows for name, tally in sorted(tallies.items()) if name != Outcome.SUCCEEDED}
+    share, cost = sum(bad.values()) / rows, sum((tally for tally in tallies.values()), Tally()).cost
+    per_row = None if cost is None else -(-cost // rows)
+    found, wrong = ", ".join(f"{count:,} {name}" for name, count in bad.items()), None
+    dearest = None if pilot.max_cost_per_row_usd is None else pico_from_usd(pilot.max_cost_per_row_usd)
+    if pilot.max_invalid_share is not None and share > pilot.max_invalid_share:
+        allowed = f"`max_invalid_share` allows {pilot.max_invalid_share:.1%}"
+        wrong = f"{share:.1%} of its {rows:,} rows have no usable answer ({found}; {allowed})"
+    elif dearest is not None and (per_row is None or per_row > dearest):
+        wrong = f"a row costs {dollars(per_row)} (`max_cost_per_row_usd` allows {dollars(dearest)})"
+    if wrong is not None:
+        message = f"pilot: {wrong}; {plan.requests - plan.pilot:,} rows were not sent. Mend the spec, or the pilot's limits."
+        raise TerminalError(message)
+    session.say(f"the pilot held: {rows:,} rows, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row.")

@@ -1,0 +1,184 @@
+"""Shared budgets in the ledger: periods, agreement, and a limit that holds for all runs together."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.guards import Limits, Verdict, guard
+from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Lease, Ledger, Left, Tally, now_us, values
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.ledgers import Databases
+
+RUN: dict[str, Any] = {"name": "n", "spec": "{}", "spec_digest": "s" * 64}
+TERMS = BudgetTerms("night", 100, "month", "UTC")
+
+
+class Runs:
+    """Some runs, each of a dataset of its own, in one ledger; each has four chunks of ten rows at four picodollars."""
+
+    def __init__(self, url: str, number: int = 3) -> None:
+        self.ledger, self.other = Ledger(url), Ledger(url)
+        datasets = [self.ledger.dataset_id(f"file:///{n}", None) for n in range(number)]
+        self.leases = [self.ledger.acquire_lease(dataset, 3600) for dataset in datasets]
+        self.ids = [self.ledger.begin_run(lease, RUN) for lease in self.leases]
+        self.chunks = [[self._chunk(lease, run, n) for n in range(4)] for lease, run in zip(self.leases, self.ids, strict=True)]
+        for lease, run, chunks in zip(self.leases, self.ids, self.chunks, strict=True):
+            self.ledger.fix_plan(lease, run, {}, chunks)
+
+    def _chunk(self, lease: Lease, run: str, number: int) -> Chunk:
+        start = number * 10
+        return Chunk(f"{run[:8]}-{number}", run, lease.dataset_id, 1, "batch", "openai", "m", "chat", start, start + 10, 100, 40, PLANNED)
+
+    def reserve(self, run: int, number: int, terms: BudgetTerms | None = TERMS, limit: int | None = None) -> Left | None:
+        return self.ledger.reserve(self.leases[run], self.chunks[run][number], limit, terms)
+
+    def settle(self, run: int, number: int, cost: int) -> None:
+        self.ledger.collect(self.leases[run], self.chunks[run][number], {"succeeded": Tally(10, cost=cost)}, 0)
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.other.close()
+
+
+@pytest.fixture
+def runs(databases: Databases) -> Iterator[Runs]:
+    made = Runs(databases.new())
+    yield made
+    made.close()
+
+
+def test_runs_share_what_is_left(runs: Runs) -> None:
+    """What one run has reserved or spent, another cannot; what is settled for less comes back to all."""
+    assert runs.reserve(0, 0) is None
+    assert runs.reserve(1, 0) is None
+    assert runs.reserve(2, 0) == Left(None, 20)
+    assert runs.ledger.budget_money(TERMS) == (0, 80)
+    runs.settle(0, 0, 5)
+    assert runs.ledger.budget_money(TERMS) == (5, 40)
+    assert runs.reserve(2, 0) is None
+    assert runs.reserve(2, 1, limit=60) == Left(20, 15)
+
+
+def test_another_budget_and_none_do_not_count(runs: Runs) -> None:
+    """Runs that name another budget, or none, take nothing from it."""
+    assert runs.reserve(0, 0, None) is None
+    assert runs.reserve(0, 1, replace(TERMS, name="day")) is None
+    assert runs.ledger.budget_money(TERMS) == (0, 0)
+    assert runs.ledger.budget_of(runs.chunks[0][0].id) is None
+
+
+def test_money_belongs_to_the_period_in_which_it_was_reserved(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was reserved before midnight and is settled after it counts against the day before; the new day is whole."""
+    before, after = (int(datetime(2026, 3, day, 12, tzinfo=UTC).timestamp() * 1e6) for day in (1, 2))
+    daily = replace(TERMS, period="day")
+    for module in ("ledger.money", "ledger.budgets"):
+        monkeypatch.setattr(f"batchata_tasks.{module}.now_us", lambda: before)
+    assert runs.reserve(0, 0, daily) is None
+    assert runs.reserve(0, 1, daily) is None
+    for module in ("ledger.money", "ledger.budgets"):
+        monkeypatch.setattr(f"batchata_tasks.{module}.now_us", lambda: after)
+    runs.settle(0, 0, 30)
+    assert runs.ledger.budget_money(daily) == (0, 0)
+    assert runs.reserve(1, 0, daily) is None
+    assert runs.ledger.budget_money(daily) == (0, 40)
+    assert runs.ledger.budget_of(runs.chunks[0][0].id) == {"name": "night", "period_us": daily.start(before)}
+
+
+def test_parts_of_a_cut_chunk_keep_their_budget(runs: Runs) -> None:
+    """A chunk that is cut after its money was set aside counts against the same period in both halves."""
+    whole = runs.chunks[0][0]
+    assert runs.reserve(0, 0) is None
+    head, tail = replace(whole, stop=4, bound=16), replace(whole, id="tail", start=4, bound=24)
+    runs.ledger.split_chunk(runs.leases[0], whole, head, tail)
+    assert runs.ledger.budget_money(TERMS) == (0, 40)
+    assert runs.ledger.budget_of("tail") == runs.ledger.budget_of(whole.id) != None  # noqa: E711
+
+
+def test_threads_of_many_runs_cannot_overshoot(runs: Runs) -> None:
+    """Twelve chunks of three runs ask at once over two connections: as many get money as the budget holds."""
+    asked = [(run, one) for run in range(3) for one in runs.chunks[run]]
+    gate = threading.Barrier(len(asked))
+
+    def ask(one: tuple[int, Chunk]) -> Left | None:
+        gate.wait()
+        ledger = runs.ledger if one[1].start % 20 else runs.other
+        return ledger.reserve(runs.leases[one[0]], one[1], None, replace(TERMS, limit=205))
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        left = list(pool.map(ask, asked))
+    assert left.count(None) == 5
+    assert set(left) - {None} == {Left(None, 5)}
+
+
+def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
+    """Money that another run has in flight is waited for while that run lives; then the limit is reached."""
+    assert runs.reserve(0, 0) is None
+    assert runs.reserve(0, 1) is None
+
+    def ask(limits: Limits) -> Verdict:
+        return guard(runs.ledger, runs.leases[1], runs.chunks[1][0], limits, 10_000, lambda chunk: ([4] * chunk.rows, [10] * chunk.rows))[0]
+
+    assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.WAIT_FOR_OTHERS
+    assert ask(Limits(3, replace(TERMS, limit=83))) is Verdict.ASIDE  # whatever comes back, its own limit leaves nothing
+    runs.ledger.release_lease(runs.leases[0])
+    assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.ASIDE
+    assert ask(Limits(None, replace(TERMS, limit=120))) is Verdict.SEND
+
+
+def test_specs_agree_on_a_budget(runs: Runs) -> None:
+    """The first spec's word stands, and may be changed by it alone; another limit is refused, naming both and the remedy."""
+    runs.ledger.agree_budget(TERMS, "topics")
+    runs.ledger.agree_budget(TERMS, "titles")
+    for call in (runs.ledger.agree_budget, runs.other.check_budget):
+        with pytest.raises(SpecError, match=r"^budget: 'night' is \$0.+ a month .* as the spec topics says, .* --set-budget night=USD"):
+            call(replace(TERMS, limit=7), "titles")
+    for other in (replace(TERMS, period="day"), replace(TERMS, timezone="Europe/Berlin")):
+        with pytest.raises(SpecError):
+            runs.ledger.agree_budget(other, "titles")
+    runs.ledger.check_budget(replace(TERMS, limit=9), "topics")
+    runs.ledger.agree_budget(replace(TERMS, limit=9), "topics")
+    assert runs.ledger.budgets() == [replace(TERMS, limit=9)]
+    runs.ledger.set_budget("night", 11)
+    runs.ledger.agree_budget(replace(TERMS, limit=11), "titles")
+    with pytest.raises(SpecError, match="no budget of that name"):
+        runs.ledger.set_budget("day", 1)
+
+
+@given(
+    moment=st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)), period=st.sampled_from(["day", "week", "month"]),  # noqa: DTZ001 - the time zone is drawn
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "Pacific/Apia", "Africa/Casablanca"]),
+)
+def test_periods_begin_by_local_clocks(moment: datetime, period: str, zone: str) -> None:
+    """Two moments share a period exactly when their local dates do; it began before both, on the first such date."""
+    terms = BudgetTerms("b", 1, period, zone)
+    first = moment.replace(tzinfo=UTC)
+    later = datetime.fromtimestamp(first.timestamp() + 86_400 * 3, UTC)
+
+    def number(at: datetime) -> tuple[int, ...]:
+        local = at.astimezone(ZoneInfo(zone))
+        return {"day": (local.toordinal(),), "week": local.isocalendar()[:2], "month": (local.year, local.month)}[period]
+
+    starts = [terms.start(int(at.timestamp()) * 10**6) for at in (first, later)]
+    assert (starts[0] == starts[1]) == (number(first) == number(later))
+    assert starts[0] <= first.timestamp() * 1e6
+    assert number(datetime.fromtimestamp(starts[0] / 1e6, UTC)) == number(first)
+    assert number(datetime.fromtimestamp(starts[0] / 1e6 - 1, UTC)) != number(first)
+
+
+def test_a_total_has_one_period() -> None:
+    """A budget in total never begins anew."""
+    assert {replace(TERMS, period="total").start(moment) for moment in (1, now_us())} == {0}
+    assert values.BudgetTerms is BudgetTerms
