@@ -208,10 +208,13 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """Anthropic's input_tokens leave cached tokens out: add them."""
-    read = count_of(usage.get("cache_read_input_tokens"))
-    written = count_of(usage.get("cache_creation_input_tokens"))
-    hour = min(count_of(as_dict(usage.get("cache_creation")).get("ephemeral_1h_input_tokens")), written)
+    """Anthropic's input_tokens leave cached tokens out: add them.
+
+    Of what was written to caches both the sum and its parts are optional.
+    """
+    read, parts = count_of(usage.get("cache_read_input_tokens")), as_dict(usage.get("cache_creation"))
+    hour, minutes = count_of(parts.get("ephemeral_1h_input_tokens")), count_of(parts.get("ephemeral_5m_input_tokens"))
+    written = max(count_of(usage.get("cache_creation_input_tokens")), hour + minutes)
     return Usage(
         input_tokens=count_of(usage.get("input_tokens")) + read + written,
         output_tokens=count_of(usage.get("output_tokens")),
