@@ -49,7 +49,7 @@ class RequestBuilder:
             field = "cost_limit_usd" if spec.cost_limit_usd is not None else "budget"
             message = (
                 f"{field}: no batch price is known for {spec.model!r}, so the limit could not hold; "
-                "remove the limit (costs will read as unknown), or choose a priced model."
+                "remove the limit (costs will read as unknown), choose a priced model, or state its batch rates in prices.toml."
             )
             raise SpecError(message)
         self.bounds_factor = 10**6  # in millionths: more once an answer of the model cost more than its bound
@@ -112,5 +112,7 @@ class RequestBuilder:
     def _bound(self, body: bytes, turns: int, cap: int) -> int:
         if self.rates is None:
             return 0
-        bound = self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap)
+        # within a text of the body the quotes would be escaped
+        writes = self._provider.caches_unasked or b'"cache_control"' in body
+        bound = self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap, cache_writes=writes)
         return -(-bound * self.bounds_factor // 10**6)

@@ -88,10 +88,10 @@ class Session:
         """The settings."""
         return self.site.settings
 
-    @property
+    @cached_property
     def rates(self) -> Rates | None:
-        """The batch rates of the run's model."""
-        return batch_rates(self.provider.name, self.spec.model)
+        """The batch rates of the run's model, the same ones as long as this process works on it."""
+        return batch_rates(self.provider.name, self.spec.model) if self.table is None else self.table.builder.rates
 
     @property
     def limit(self) -> int | None:

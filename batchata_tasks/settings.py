@@ -51,6 +51,10 @@ class Settings(BaseSettings):
         default=None, description="Folders (separated like PATH) from which response models may be loaded; default: the working folder."
     )
 
+    prices: str | None = Field(
+        default=None, description="File with the user's own batch rates; default: prices.toml of the working folder, where there is one."
+    )
+
     def roots(self) -> list[Path]:
         """Return the folders from which code may be loaded, links resolved."""
         texts = self.code_roots.split(os.pathsep) if self.code_roots else [str(Path.cwd())]

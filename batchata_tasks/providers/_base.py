@@ -91,6 +91,7 @@ class Provider(ABC):
     reserved_params: ClassVar[frozenset[str]]  # set by the pipeline: a spec may not
     priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
     cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
+    caches_unasked: ClassVar[bool]  # whether input may be billed as written to a cache where no request asks for it
 
     @property
     @abstractmethod

@@ -42,6 +42,7 @@ class AnthropicProvider(Provider):
     reserved_params = frozenset({"model", "max_tokens", "messages", "system", "output_config", "stream"})
     priced_params = frozenset({"metadata", "stop_sequences"})
     cap_param = "max_tokens"
+    caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 
     def __init__(self) -> None:
         if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):

@@ -56,6 +56,7 @@ class OpenAIProvider(Provider):
         {"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "stream_options", "n"}
     )
     cap_param = "max_completion_tokens"
+    caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
     priced_params = frozenset(
         {
             "frequency_penalty", "logit_bias", "metadata", "presence_penalty", "reasoning_effort", "seed",
@@ -239,7 +240,7 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    """OpenAI's prompt_tokens hold cached tokens already."""
+    """OpenAI's prompt_tokens hold cached tokens already, completion_tokens what was reasoned."""
     details = as_dict(usage.get("prompt_tokens_details"))
     return Usage(
         input_tokens=count_of(usage.get("prompt_tokens")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.jobs import Usage
 from batchata_tasks.money import PICO, dollars, pico_from_usd, usd
-from batchata_tasks.pricing import Rates, batch_rates
+from batchata_tasks.pricing import Rate, Rates, Tariff, batch_rates
 
 BATCH = {"processing": "batch"}
 MODELS = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers if p.id in ("anthropic", "openai") for m in p.models]
@@ -115,27 +116,105 @@ def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
     assert batch_rates(provider, model) is None
 
 
+@given(CASES)
+@settings(deadline=None, max_examples=300, derandomize=True)
+def test_a_list_price_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -> None:
+    """What a receipt says was saved is against the published price of the very same answer."""
+    model, usage = case
+    assert usd(rates(model).list_cost(usage)) == listed(usage, model, None)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-mini-search-preview", "gpt-4o-search-preview"])
+def test_a_model_that_searches_unasked_has_no_price(model: str) -> None:
+    """The library takes it for its plain sibling; the fee for each search would be left out."""
+    assert batch_rates("openai", model) is None
+
+
+@pytest.mark.parametrize(
+    ("context", "is_batch"),
+    [(BATCH, True), ({"service_tier": "batch"}, False), ({"processing": "Batch"}, False), ({"processing": "batches"}, False), (None, False)],
+)
+def test_the_context_is_the_one_that_means_batch(context: dict[str, str] | None, *, is_batch: bool) -> None:
+    """The library answers any other spelling with the list price and without a word."""
+    usage, model = Usage(1000, 1000), ("anthropic", "claude-opus-5-5")
+    assert (listed(usage, model, context) == usd(rates(model).cost(usage))) is is_batch
+    assert (listed(usage, model, context) == usd(rates(model).list_cost(usage))) is not is_batch
+
+
+def test_cached_input_is_halved_for_some_models_alone() -> None:
+    """In batches cached input costs half with gpt-6-luna and claude-opus-5-5, and the whole list price with gpt-4.1 and o4-mini."""
+    cached = Usage(1000, 0, 1000)
+    for model, share in (("gpt-6-luna", 2), ("gpt-4.1", 1), ("gpt-4o-mini", 1), ("o3", 1), ("o4-mini", 1)):
+        found = rates(("openai", model))
+        assert found.cost(cached) * share == found.list_cost(cached)
+    found = rates(("anthropic", "claude-opus-5-5"))
+    assert found.cost(cached) * 2 == found.list_cost(cached)
+
+
+@pytest.mark.parametrize("model", [pair for pair in PRICED if rates(pair).search], ids="/".join)
+def test_searches_are_never_halved(model: tuple[str, str]) -> None:
+    """A web search costs ten dollars per thousand, in a batch or not."""
+    search = Usage(web_searches=1)
+    assert rates(model).cost(search) == rates(model).list_cost(search) == PICO // 100
+
+
+def test_every_model_whose_searches_are_counted_has_a_price_for_them() -> None:
+    """Anthropic's usage counts searches, so none of its models may take them for free."""
+    assert all(rates(pair).search for pair in PRICED if pair[0] == "anthropic")
+
+
+ANY_RATE = st.builds(
+    Rate, st.integers(0, 10**8), st.dictionaries(st.integers(1, 400_000), st.integers(0, 10**8), max_size=3).map(lambda d: tuple(sorted(d.items())))
+)
+ANY_RATES = st.builds(Tariff, *[ANY_RATE] * 5, search=st.just(0)).map(
+    lambda t: Rates(t.input, t.output, t.cache_read, t.cache_write, t.cache_write_1h, t.search, t, "made up")
+)
+
+
 @st.composite
-def bounded(draw: st.DrawFn) -> tuple[tuple[str, str], Usage, int, int]:
-    model = draw(st.sampled_from(PRICED))
-    usage = draw(usages(model[0], 400_000))
-    return model, usage, usage.input_tokens + draw(st.integers(0, 400_000)), usage.output_tokens + draw(st.integers(0, 9))
+def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
+    """Draw rates (published ones, or any: higher tiers may be cheaper), a usage, and a bound that holds it."""
+    found = draw(st.sampled_from(PRICED).map(rates) | ANY_RATES)
+    writes = draw(st.booleans())
+    usage = draw(usages("anthropic", 400_000))
+    if not writes:
+        usage = Usage(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens)
+    usage = replace(usage, web_searches=0)
+    return found, usage, usage.input_tokens + draw(st.integers(0, 400_000)), usage.output_tokens + draw(st.integers(0, 9)), writes
 
 
 @given(bounded())
-@settings(deadline=None, max_examples=400, derandomize=True)
-def test_no_usage_within_the_bound_costs_more(case: tuple[tuple[str, str], Usage, int, int]) -> None:
-    """However the input is cached and wherever the tiers lie: what is reserved covers what is billed."""
-    model, usage, most_input, most_output = case
-    tokens = Usage(*(getattr(usage, n) for n in Usage.__slots__[:5]))
-    assert rates(model).cost(tokens) <= rates(model).bound(most_input, most_output)
+@settings(deadline=None, max_examples=1000, derandomize=True)
+def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int, bool]) -> None:
+    """However the input is cached and wherever the tiers lie, even where a higher one is cheaper: what is reserved covers what is billed."""
+    found, usage, most_input, most_output, writes = case
+    assert found.cost(usage) <= found.bound(most_input, most_output, cache_writes=writes)
 
 
-@given(st.sampled_from(PRICED), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**5))
-@settings(deadline=None, max_examples=100, derandomize=True)
-def test_a_larger_bound_is_never_cheaper(model: tuple[str, str], low: int, more: int, output: int) -> None:
-    """Bounds grow with what they bound, tiers or not."""
-    assert rates(model).bound(low, output) <= rates(model).bound(low + more, output)
+@given(st.sampled_from(PRICED).map(rates) | ANY_RATES, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**5), st.booleans())
+@settings(deadline=None, max_examples=300, derandomize=True)
+def test_a_larger_bound_is_never_cheaper(found: Rates, low: int, more: int, output: int, writes: bool) -> None:
+    """Bounds grow with what they bound, tiers or not, and with what may be billed."""
+    bound = found.bound(low, output, cache_writes=writes)
+    assert bound <= found.bound(low + more, output, cache_writes=writes)
+    assert bound <= found.bound(low, output, cache_writes=True)
+
+
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize("model", PRICED, ids="/".join)
+def test_a_bound_is_no_higher_than_it_must_be(model: tuple[str, str], *, writes: bool) -> None:
+    """Some request of just these tokens costs the whole bound: all of its input at the dearest kind that there is."""
+    found = rates(model)
+    for whole in (1000, 100_000, 100_001, 272_001, 900_000):
+        kinds = [Usage(whole, 5), Usage(whole, 5, whole), *([Usage(whole, 5, 0, whole), Usage(whole, 5, 0, 0, whole)] if writes else [])]
+        assert found.bound(whole, 5, cache_writes=writes) == max(found.cost(usage) for usage in kinds)
+
+
+def test_a_cheaper_higher_tier_lowers_no_bound() -> None:
+    """A request of fewer tokens than its bound falls into a lower tier, which may be dearer."""
+    rate = Rate(5, ((100, 9), (200, 1)))
+    assert [rate.at(tokens) for tokens in (100, 101, 200, 201)] == [5, 9, 9, 1]
+    assert [rate.most(tokens) for tokens in (100, 101, 200, 201)] == [5, 9, 9, 9]
 
 
 def test_the_source_of_a_price_is_named() -> None:

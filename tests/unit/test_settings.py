@@ -36,6 +36,7 @@ def test_the_documented_defaults() -> None:
         ("BATCHATA_PATIENCE", "5", "patience", 5),
         ("BATCHATA_LEASE_SECONDS", "2", "lease_seconds", 2),
         ("BATCHATA_CODE_ROOTS", "a", "code_roots", "a"),
+        ("BATCHATA_PRICES", "a.toml", "prices", "a.toml"),
     ],
 )
 def test_each_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str, text: str, field: str, value: object) -> None:
