@@ -17,7 +17,7 @@ from batchata_tasks.money import usd
 from batchata_tasks.pipeline import Steps
 from batchata_tasks.poll import cancel as cancel_batch
 from batchata_tasks.progress import silent
-from batchata_tasks.receipt import finish, rows_by_outcome
+from batchata_tasks.receipt import cost_is_known, finish, rows_by_outcome
 from batchata_tasks.session import CANCEL, active, restored
 from batchata_tasks.settings import Settings
 from batchata_tasks.site import open_site, owned_dataset
@@ -50,7 +50,8 @@ class Cancelled:
         if self.run_id is None:
             return [(self.name, "no run is open: nothing to cancel")]
         landed = ", ".join(f"{count:,} {name}" for name, count in (self.outcomes or {}).items()) or "nothing was sent"
-        return [("Run", f"{self.name} {self.run_id}"), ("Result", self.result or ""), ("Landed", landed), ("Cost", f"${self.settled_usd}")]
+        cost = "unknown" if self.settled_usd is None else f"${self.settled_usd}"
+        return [("Run", f"{self.name} {self.run_id}"), ("Result", self.result or ""), ("Landed", landed), ("Cost", cost)]
 
 
 def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Progress | None = None) -> Cancelled:
@@ -72,8 +73,9 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
             return Cancelled(spec.name)
         ledger.request_stop(run.id, CANCEL)
         _see_to_it(spec.output, run.id, ledger, settings, progress)
-        outcomes = rows_by_outcome(ledger.outcomes(run.id))
-        return Cancelled(run.name, run.id, ledger.run(run.id).result, outcomes, f"{usd(ledger.money(run.id)[0]):f}")
+        tallies, settled = ledger.outcomes(run.id), f"{usd(ledger.money(run.id)[0]):f}"
+        known = cost_is_known(ledger.chunks(run.id), tallies)
+        return Cancelled(run.name, run.id, ledger.run(run.id).result, rows_by_outcome(tallies), settled if known else None)
     finally:
         ledger.close()
 

@@ -116,12 +116,13 @@ class Collector:
         attempt = 0 if outcome.never_ran else 1
         tallies = self.report.tallies
         tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost)
-        if cost is not None and cost > self._bounds[position]:
+        if cost is not None and self._chunk.bound is not None and cost > self._bounds[position]:
             self.report.over_bound += 1
             self.report.excess = max(self.report.excess, -(-cost * 10**6 // max(self._bounds[position], 1)))
         if not answer.readable:
-            # it may have been billed: with a limit to keep, the most that it can have cost counts
             self.report.unreadable += 1
+        if not answer.readable or (cost is None and usage != _NOTHING):
+            # it was billed, or may have been: with a limit to keep, the most that it can have cost counts
             self.report.overhead += self._bounds[position]
         prior = {name: values[position] for name, values in self._priors.items()}
         total = None if cost is None or prior["_prior_cost"] is None else cost + prior["_prior_cost"]

@@ -16,8 +16,8 @@ from batchata_tasks.dataset import META_FIELDS
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger
-from batchata_tasks.money import dollars, usd
-from batchata_tasks.receipt import rows_by_outcome
+from batchata_tasks.money import dollars, pico_from_usd, usd
+from batchata_tasks.receipt import cost_is_known, rows_by_outcome
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 
@@ -45,7 +45,8 @@ def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
 
 def _run(ledger: Ledger, row: Any) -> dict[str, Any]:
     settled, in_flight = ledger.money(row.id)
-    outcomes = rows_by_outcome(ledger.outcomes(row.id))
+    tallies = ledger.outcomes(row.id)
+    known = cost_is_known(ledger.chunks(row.id), tallies)
     batches = [
         {
             "batch_id": batch.batch_id, "status": batch.status, "rows": batch.stop - batch.start, "state": batch.state,
@@ -55,8 +56,9 @@ def _run(ledger: Ledger, row: Any) -> dict[str, Any]:
     ]
     return {
         "name": row.name, "run_id": row.id, "state": row.state, "result": row.result, "started_at": _moment(row.started_at),
-        "finished_at": _moment(row.finished_at), "outcomes": outcomes, "settled_usd": f"{usd(settled):f}",
-        "in_flight_usd": f"{usd(in_flight):f}", "batches": batches,
+        "finished_at": _moment(row.finished_at), "outcomes": rows_by_outcome(tallies),
+        "settled_usd": f"{usd(settled):f}" if known else None, "in_flight_usd": f"{usd(in_flight):f}" if known else None,
+        "batches": batches,
     }
 
 
@@ -74,8 +76,7 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
         batches = f"{len(run['batches'])}" + (f" ({len(opened)} open)" if opened else "")
         rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
         state = run["result"] or ("stopped or running" if run["state"] == "open" else run["state"])
-        flying = int(float(run["in_flight_usd"]) * 10**12)
-        spent = int(float(run["settled_usd"]) * 10**12)
+        spent, flying = (None if run[name] is None else pico_from_usd(run[name]) for name in ("settled_usd", "in_flight_usd"))
         started = str(run["started_at"])[5:16].replace("T", " ")
         table.add_row(started, run["name"], state.replace("_", " "), batches, rows, dollars(spent), dollars(flying))
     return table

@@ -16,9 +16,10 @@ from batchata_tasks.money import dollars, usd
 from batchata_tasks.session import CANCEL, TIME_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from batchata_tasks.ledger import Tally
+    from batchata_tasks.ledger import Chunk, Tally
+    from batchata_tasks.pricing import Rates
     from batchata_tasks.session import Session
 
 SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
@@ -138,7 +139,8 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     result = _STOPPED.get(session.stop_reason() or "", result)
     result = COST_LIMIT_REACHED if stopped_by_limit else result
     settled, _ = session.ledger.money(session.run_id)
-    priced, limit = session.rates is not None, session.spec.fail_if.failed_share
+    limit = session.spec.fail_if.failed_share
+    priced = session.rates is not None and cost_is_known(chunks, tallies)
     commits = [commit_of(session, chunk.id) for chunk in chunks if chunk.state == LANDED]
     errors: Counter[str] = Counter()
     for commit in commits:
@@ -156,7 +158,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         cache_read_tokens=sum(t.cache_read_tokens for t in tallies.values()),
         cost_usd=f"{usd(settled):f}" if priced else None,
         upper_bound_usd=_plain(plan.bound) if priced else None,
-        cost_limit_usd=_plain(session.limit), price_source=run.price_source,
+        cost_limit_usd=_plain(session.limit), price_source=_sources(run.price_source, session.rates),
         unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
         errors={text: count for text, count in errors.most_common(5) if count > 0}, warnings=_warnings(commits, held),
@@ -166,6 +168,18 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
 def rows_by_outcome(tallies: Mapping[str, Tally]) -> dict[str, int]:
     """Return how many rows ended how; outcomes that no row has any more are left out."""
     return {name: tallies[name].rows for name in sorted(tallies) if tallies[name].rows}
+
+
+def cost_is_known(chunks: Iterable[Chunk], tallies: Mapping[str, Tally]) -> bool:
+    """Whether all that a run planned and landed had a price; its sums leave out what had none."""
+    unpriced = any(chunk.bound is None for chunk in chunks if chunk.kind == "batch")
+    return not unpriced and all(tally.cost is not None for tally in tallies.values() if tally.rows)
+
+
+def _sources(planned: str | None, rates: Rates | None) -> str | None:
+    """Return what a run's prices were from; one that was carried on may have had others then."""
+    now = rates.source if rates is not None else None
+    return f"{planned}, then {now}" if planned and now and planned != now else planned or now
 
 
 def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:
