@@ -192,7 +192,7 @@ def _answer(line: dict[str, Any]) -> Answer:
 
 
 def _message(custom_id: str, message: dict[str, Any]) -> Answer:
-    usage = _usage(as_dict(message.get("usage")))
+    usage = usage_of(as_dict(message.get("usage")))
     text = joined(text_of(block["text"]) or "" for block in message.get("content") or () if block.get("type") == "text")
     outcome, error = Outcome.SUCCEEDED, None
     match message.get("stop_reason"):
@@ -208,7 +208,7 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
     return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")))
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
+def usage_of(usage: dict[str, Any]) -> Usage:
     """Anthropic's input_tokens leave cached tokens out: add them.
 
     Of what was written to caches both the sum and its parts are optional.

@@ -224,7 +224,7 @@ def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
 
 
 def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
-    usage = _usage(as_dict(body.get("usage")))
+    usage = usage_of(as_dict(body.get("usage")))
     choice = as_dict(next(iter(body.get("choices") or ()), None))
     message = as_dict(choice.get("message"))
     text, refusal = text_of(message.get("content")), message.get("refusal")
@@ -239,7 +239,7 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
     return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")))
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
+def usage_of(usage: dict[str, Any]) -> Usage:
     """OpenAI's prompt_tokens hold cached tokens already, completion_tokens what was reasoned."""
     details = as_dict(usage.get("prompt_tokens_details"))
     return Usage(

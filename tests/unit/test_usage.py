@@ -158,7 +158,7 @@ def test_all_of_anthropics_input_is_counted_once(read: int | None, written: int 
 
     minutes, hour = parts or (None, None)
     created = None if parts is None else {"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour}
-    usage = anthropic._usage(
+    usage = anthropic.usage_of(
         {"input_tokens": plain, "cache_read_input_tokens": read, "cache_creation_input_tokens": written, "cache_creation": created}
     )
     kinds = usage.cache_read_tokens + usage.cache_write_tokens + usage.cache_write_1h_tokens
