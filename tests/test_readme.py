@@ -94,7 +94,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator) -> 
 
 def test_every_block_is_covered() -> None:
     """No block of a language that nobody runs; the test command is the one that runs this."""
-    assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
+    assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml", "toml"}
     assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
     assert len(blocks("bash")) == 7
 

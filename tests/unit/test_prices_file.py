@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from decimal import Decimal
 from pathlib import Path
@@ -246,3 +247,17 @@ def test_a_named_file_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatc
         batch_rates(*NEW)
     monkeypatch.setenv("BATCHATA_PRICES", "")
     assert batch_rates(*NEW) is None
+
+
+def test_the_readmes_example_is_a_price_file(folder: Path) -> None:
+    """What the README shows is taken as it stands, and its defaults are those it names."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rates = written(example, folder)
+    assert f"`{rates.source}`" in text
+    said = dict(re.findall(r"^(\w+) = .*# default: (.*)$", example, re.MULTILINE))
+    bare = written(re.sub(r"^(cache_|searches_).*\n", "", example, flags=re.MULTILINE), folder)
+    base = bare.input.base
+    assert said == {"cache_read": "as input", "cache_write": "1.25 times input", "cache_write_1h": "2 times input", "searches_per_thousand": "10"}
+    assert (bare.cache_read.base, bare.cache_write.base * 4, bare.cache_write_1h.base) == (base, base * 5, base * 2)
+    assert bare.search == PICO // 100
