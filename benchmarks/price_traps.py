@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from genai_prices import Usage as ListedUsage
 from genai_prices import calc_price
 
-from batchata_tasks.pricing import batch_rates, usd
+from batchata_tasks.money import usd
+from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers import anthropic, openai
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from rich.console import Console
 from batchata_tasks.cancel import cancel
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Usage
+from batchata_tasks.money import PICO, usd
 from batchata_tasks.overview import dataset_rows, rows_table, runs_overview, runs_table
 from batchata_tasks.pipeline import Steps
 from batchata_tasks.preview import preview
-from batchata_tasks.pricing import PICO, batch_rates, usd
+from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers import provider_of
 from batchata_tasks.request import RequestBuilder
 from tests.books import all_chunks, billed, money, opened, run_with, stopping_at

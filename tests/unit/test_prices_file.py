@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Usage
-from batchata_tasks.pricing import PICO, Rates, Tariff, batch_rates, usd
+from batchata_tasks.money import usd
+from batchata_tasks.pricing import PICO, Rates, Tariff, batch_rates
 
 NEW = ("openai", "gpt-6.2-sol")
 KNOWN = ("anthropic", "claude-haiku-5-5")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.jobs import Answer, Usage
-from batchata_tasks.pricing import batch_rates, usd
+from batchata_tasks.money import usd
+from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers.anthropic import AnthropicProvider
 from batchata_tasks.providers.openai import OpenAIProvider
 
