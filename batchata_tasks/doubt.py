@@ -68,7 +68,8 @@ def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
         if not seen.keys() <= set(known):  # one that vanishes must not be forgotten by a death
             known = sorted(seen)
             write_json(path, {**(read_json(path) or {}), "candidates": known})
-        unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in strangers}
+        judged = strangers | desk.ledger.known_batches(seen)  # other chunks in doubt find theirs, too
+        unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in judged}
         _refuse_vanished(desk, unjudged, listed_at)
         if not unjudged and listed_at >= proof_from:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ from batchata_tasks.reconcile import reconcile
 from batchata_tasks.reconcile_report import Request
 from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
+from batchata_tasks.storage import read_json, write_json
+from tests.books import all_chunks
 from tests.table import MODELS, Table
 from tests.test_reconcile import leave_in_doubt
+from tests.test_unclear import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -200,4 +204,35 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(table:
     ledger.close()
     assert reconcile(Request(adopt={chunk.id: line["id"]})).adopted
     table.run()
+    check(table)
+
+
+# --- a part of a loss, a part of a recovery ---------------------------------------------------------
+
+
+def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lost ledger with batches of equal size in flight: each chunk waits for its own, whenever the others found theirs."""
+    table.emulator.control.faults(kind="never_ends", nth=2)
+
+    def die(*_: object) -> None:
+        until(lambda: table.ledger()["batches_accepted"] == 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.pipeline.poll", die)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=6)
+    first, second = (line["id"] for line in table.ledger()["batches"])
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(make_ready(table.spec(), Settings()), Settings())
+    assert list(reconcile().adopted.values()) in ([first], [first, second])
+    for chunk in all_chunks():  # as a run leaves them that saw both, and died
+        path = table.output / f"_batchata/intents/{chunk.id}.json"
+        write_json(path, {**(read_json(path) or {}), "candidates": [first, second]})
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
+    ends = threading.Timer(2.5, table.emulator.control.cancel, (second,), {"share": 1.0})
+    ends.start()
+    receipt = table.run(items_per_batch=6)
+    ends.join()
+    assert (receipt.held_rows, len(table.rows()), receipt.exit_code) == (0, 12, 0)
     check(table)
