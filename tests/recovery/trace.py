@@ -154,7 +154,7 @@ def _fact(table: str, values: dict[str, Any]) -> str | None:
         case "batches", _:
             return f"looked {values['batch_id_1']}"
         case "chunks", ("collected" | "landed") as state:
-            return f"{state} {values['id_1']}"
+            return f"{state} {values.get('id_1', 'several')}"  # of those that a recovery begins again
         case "runs", ("planning" | "open" | "closed") as state:
             return f"{state} {values.get('id_1') or values['id']}"
         case "datasets", _ if "holder" in values:
