@@ -154,7 +154,7 @@ class Dataset:
         """Take the given keys (digests) out of older parts; a part left empty is deleted."""
         for part, keys in replaced.items():
             if (path := self.parts().get(part)) is not None:
-                self._rewrite(path, lambda batch, gone=keys: _without(batch, self.key, gone))
+                self._rewrite(path, lambda batch, gone=keys: without(batch, self.key, gone))
 
     def carry(self, changes: Mapping[str, Mapping[bytes, tuple[Any, ...]]]) -> None:
         """Write changed carried columns into the rows of the given keys; nothing else changes."""
@@ -262,7 +262,8 @@ def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
     return found
 
 
-def _without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.RecordBatch:
+def without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.RecordBatch:
+    """Return the rows whose keys (digests) are not among those that are gone."""
     keep = [key_digest(row_key) not in gone for row_key in keys_of(batch, key)]
     return batch.filter(pa.array(keep, type=pa.bool_()))
 

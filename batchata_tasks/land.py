@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from batchata_tasks.cleanup import discard
 from batchata_tasks.collect import Collector, not_sent
-from batchata_tasks.dataset import Dataset, chunk_of_part, dataset_schema, part_of_chunk, replaced_keys
+from batchata_tasks.dataset import Dataset, chunk_of_part, dataset_schema, part_of_chunk, replaced_keys, without
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import TransientError
 from batchata_tasks.guards import stop_over_bound
@@ -198,8 +198,11 @@ def emptying(session: Session) -> Callable[[str], None]:
     return emptied
 
 
-def land_again(session: Session, chunk: Chunk) -> bool:
-    """Write a landed chunk's part anew, just as it was; False where its results are not to be had any more."""
+def land_again(session: Session, chunk: Chunk, replaced: set[bytes]) -> bool:
+    """Write a landed chunk's part anew, just as it was; False where its results are not to be had any more.
+
+    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
+    """
     look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
     paths = downloaded(session, chunk, look) if look is not None else []
     if look is not None and not paths:
@@ -215,7 +218,7 @@ def land_again(session: Session, chunk: Chunk) -> bool:
     absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
     with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
         for batch in collector.rows(answers, absent, otherwise):
-            writer.write_batch(batch)
+            writer.write_batch(without(batch, session.spec.key, replaced))
     return True
 
 

@@ -226,7 +226,7 @@ class Planner:
             summary.in_flight += 1
             return None
         name = row_id(self._dataset_id, key, found)
-        if name in self._claimed and (landed is None or landed.fingerprint != found):
+        if name in self._claimed:
             summary.recovered += 1
             return self._request(builder.body(row, where), name, found, None, landed)
         reason = self._reason(found, landed)

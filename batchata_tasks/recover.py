@@ -7,20 +7,23 @@ of the answers tell, row by row, which request of today's plan was theirs.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from batchata_tasks.dataset import Dataset, part_of_chunk
-from batchata_tasks.doubt import adopt
+from batchata_tasks.dataset import Dataset, part_of_chunk, replaced_keys
+from batchata_tasks.doubt import adopt, hold
+from batchata_tasks.errors import HeldError
 from batchata_tasks.land import collect_and_land, downloaded, land_again
-from batchata_tasks.ledger import UNCLEAR, UNFINISHED, Chunk
-from batchata_tasks.manifest import SYSTEM_FIELDS, read_plan, write_manifest
+from batchata_tasks.ledger import COLLECTED, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Chunk
+from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest, read_plan, write_manifest
 from batchata_tasks.money import PICO
 from batchata_tasks.poll import poll
 from batchata_tasks.session import restored
+from batchata_tasks.storage import read_json
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
@@ -46,27 +49,68 @@ class Recovery:
 
 
 def recover(site: Site) -> Recovery | None:
-    """Fetch what the providers still have of chunks whose files are gone; None where no file is.
+    """Fetch what the providers still have of chunks whose files are gone; None where no chunk is to be planned anew.
 
     Batches that have not ended are awaited first.
 
     Raises:
         BatchataError: something stopped it; nothing was sent, and the next run goes on with it.
     """
+    for chunk in _begun(site):
+        _take_up(site, chunk)
     parts_alone, landed, unfinished = _lost(site)
     if number := len(parts_alone) + len(landed) + len(unfinished):
         text = f"files of the dataset are gone: the results of {number} batches are looked up again, nothing is sent for them."
         site.progress.note(text)
-    for chunk in parts_alone:
-        if not land_again(restored(site, site.ledger.run(chunk.run_id)), chunk):
-            site.ledger.give_up(site.lease, chunk.id)
-    if not landed and not unfinished:
+    gone = _landed_again(site, parts_alone)
+    if not gone and not landed and not unfinished:
         return None
-    site.ledger.begin_again(site.lease, [chunk.id for chunk in landed])
-    order = {chunk_id: place for place, chunk_id in enumerate(site.ledger.order_of(site.lease.dataset_id))}
-    chunks = sorted((*landed, *unfinished), key=lambda chunk: order[chunk.id])
-    claims = {chunk.id: _answered(site, chunk) for chunk in chunks}
-    return Recovery({chunk_id: row_ids for chunk_id, row_ids in claims.items() if row_ids is not None})
+    site.ledger.begin_again(site.lease, [chunk.id for chunk in (*gone, *landed)])
+    places = {chunk_id: place for place, chunk_id in enumerate(site.ledger.order_of(site.lease.dataset_id))}
+    claims = dict[str, set[str]]()
+    for chunk in sorted((*gone, *landed, *unfinished), key=lambda chunk: places[chunk.id]):
+        answered = set[str]() if chunk in gone else _answered(site, chunk)
+        if answered is not None:
+            claims[chunk.id] = answered
+    newest = _newest(site, places)
+    return Recovery({chunk_id: {name for name in names if newest.get(name, -1) < places[chunk_id]} for chunk_id, names in claims.items()})
+
+
+def _has_manifest(site: Site, chunk: Chunk) -> bool:
+    return (site.folder.intents / f"{chunk.id}.arrow").exists()
+
+
+def _sent(site: Site) -> list[Chunk]:
+    return [chunk for chunk in site.ledger.unfinished_chunks(site.lease.dataset_id, "") if chunk.state in UNFINISHED]
+
+
+def _begun(site: Site) -> list[Chunk]:
+    """Return the chunks that an earlier recovery began with, and died, whose files are there.
+
+    It had written their manifests anew, or could not get their results, or the folder that it missed is back.
+    """
+    begun = [chunk for chunk in _sent(site) if chunk.state in (SUBMITTED, COLLECTED) and _has_manifest(site, chunk)]
+    return [chunk for chunk in begun if site.ledger.run(chunk.run_id).state == "closed" or _commit(site, chunk).get("state") == "closed"]
+
+
+def _commit(site: Site, chunk: Chunk) -> dict[str, Any]:
+    return read_json(site.folder.commits / f"{chunk.id}.json") or {}
+
+
+def _take_up(site: Site, chunk: Chunk) -> None:
+    commit = _commit(site, chunk)
+    if chunk.state == COLLECTED and commit.get("state") == "closed":
+        emptied = commit.get("emptied", part_of_chunk(chunk.id) not in _parts(site))
+        site.ledger.land(site.lease, chunk.id, commit.get("superseded_picodollars", 0), emptied=bool(emptied))
+        return
+    session = restored(site, site.ledger.run(chunk.run_id))
+    if chunk.batch_id is not None:
+        poll(session, chunk.batch_id)
+    collect_and_land(session, chunk)
+
+
+def _parts(site: Site) -> set[str]:
+    return set(Dataset(site.folder.data, pa.schema([]), [], []).parts())
 
 
 def _lost(site: Site) -> tuple[list[Chunk], list[Chunk], list[Chunk]]:
@@ -76,27 +120,60 @@ def _lost(site: Site) -> tuple[list[Chunk], list[Chunk], list[Chunk]]:
     attempts at a row used. And so do chunks that an earlier recovery began with, and died: their runs
     are closed, so nobody else would land them.
     """
-    ledger, folder, dataset_id = site.ledger, site.folder, site.lease.dataset_id
-    parts = Dataset(folder.data, pa.schema([]), [], []).parts()
-
-    def has_manifest(chunk: Chunk) -> bool:
-        return (folder.intents / f"{chunk.id}.arrow").exists()
-
+    ledger, dataset_id, parts = site.ledger, site.lease.dataset_id, _parts(site)
     gone = [chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts]
-    landed = [chunk for chunk in gone if not has_manifest(chunk)]
-    sent = [chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED]
-    unfinished = [chunk for chunk in sent if not has_manifest(chunk) or ledger.run(chunk.run_id).state == "closed"]
+    landed = [chunk for chunk in gone if not _has_manifest(site, chunk)]
+    unfinished = [chunk for chunk in _sent(site) if not _has_manifest(site, chunk) or ledger.run(chunk.run_id).state == "closed"]
     if landed or unfinished:
-        landed += [chunk for chunk in ledger.emptied_chunks(dataset_id) if not has_manifest(chunk)]
-    return [chunk for chunk in gone if has_manifest(chunk)], landed, unfinished
+        landed += [chunk for chunk in ledger.emptied_chunks(dataset_id) if not _has_manifest(site, chunk)]
+    return [chunk for chunk in gone if _has_manifest(site, chunk)], landed, unfinished
+
+
+def _landed_again(site: Site, chunks: list[Chunk]) -> list[Chunk]:
+    """Write the parts of landed chunks anew, without rows that were superseded since; return those that cannot be."""
+    gone, replaced = list[Chunk](), _replaced(site) if chunks else {}
+    for chunk in chunks:
+        session = restored(site, site.ledger.run(chunk.run_id))
+        if not land_again(session, chunk, replaced.get(part_of_chunk(chunk.id), set())):
+            gone.append(chunk)
+    return gone
+
+
+def _replaced(site: Site) -> dict[str, set[bytes]]:
+    """Return the keys (digests) that landed chunks took out of older parts, by part."""
+    found, dataset_id = defaultdict[str, set[bytes]](set), site.lease.dataset_id
+    for chunk in (*site.ledger.landed_chunks(dataset_id), *site.ledger.emptied_chunks(dataset_id)):
+        if _has_manifest(site, chunk):
+            key = restored(site, site.ledger.run(chunk.run_id)).spec.key
+            manifest = read_chunk_manifest(site.folder.intents / f"{chunk.id}.arrow")
+            for part, keys in replaced_keys(manifest, key).items():
+                found[part] |= keys
+    return found
+
+
+def _newest(site: Site, places: dict[str, int]) -> dict[str, int]:
+    """Return, of the requests whose rows are in the dataset, the place of the chunk that sent each last."""
+    newest = dict[str, int]()
+    for _, batch in Dataset(site.folder.data, pa.schema([]), [], []).rows(["_custom_id"]):
+        for name in batch.column("_custom_id").drop_null().to_pylist():
+            chunk_id, _, row_id = name.partition("-")
+            newest[row_id] = max(places.get(chunk_id, -1), newest.get(row_id, -1))
+    return newest
 
 
 def _answered(site: Site, chunk: Chunk) -> set[str] | None:
-    """Return the rows that a chunk's results have answers for; None for a chunk that was never accepted."""
+    """Return the rows that a chunk's results have answers for; None for a chunk that was never accepted, or is held."""
     session = restored(site, site.ledger.run(chunk.run_id))
-    if chunk.state == UNCLEAR and adopt(session, chunk) is None:
-        site.ledger.withdraw_intent(site.lease, chunk.id)
-        return None
+    if chunk.state == UNCLEAR:
+        try:
+            found = adopt(session, chunk)
+        except HeldError as error:
+            hold(site.ledger, site.lease, site.folder, chunk.id)
+            session.say(str(error))
+            return None
+        if found is None:
+            site.ledger.withdraw_intent(site.lease, chunk.id)
+            return None
     chunk = site.ledger.chunk(chunk.id)
     if chunk.batch_id is None:  # rows that cannot be sent at all
         return set()
@@ -108,25 +185,35 @@ def _answered(site: Site, chunk: Chunk) -> set[str] | None:
 
 def land_recovered(session: Session, recovery: Recovery) -> int:
     """Land the recovered chunks with the rows of today's plan that they have answers for; return how many rows."""
-    if not recovery.row_ids:
-        for chunk_id in recovery.claims:
+    landed = set[str]()
+    if recovery.row_ids:
+        rows = read_plan(session.folder.run_folder(session.run_id), CLAIMED)
+        row_ids: list[str] = rows["_row_id"].to_pylist()
+        states = dict[str, dict[str, Any]]()
+        for chunk_id, claimed in recovery.claims.items():
+            if at := [i for i, row_id in enumerate(row_ids) if row_id in claimed]:
+                picked = rows.take(pa.array(at, pa.int64())).combine_chunks()
+                write_manifest(session.folder.intents / f"{chunk_id}.arrow", _with_priors(picked, states))
+                collect_and_land(session, session.ledger.chunk(chunk_id))
+                landed |= {row_ids[i] for i in at}
+                states |= _states(session, chunk_id)
+    for chunk_id in recovery.claims:
+        if session.ledger.chunk(chunk_id).state != LANDED:
             session.ledger.give_up(session.lease, chunk_id)
-        return 0
-    rows = read_plan(session.folder.run_folder(session.run_id), CLAIMED)
-    row_ids: list[str] = rows["_row_id"].to_pylist()
-    states, landed = dict[str, dict[str, Any]](), set[str]()
-    for chunk_id, claimed in recovery.claims.items():
-        at = [i for i, row_id in enumerate(row_ids) if row_id in claimed]
-        chunk = session.ledger.chunk(chunk_id)
-        if not at:
-            session.ledger.give_up(session.lease, chunk_id)
-            continue
-        picked = rows.take(pa.array(at, pa.int64())).combine_chunks()
-        write_manifest(session.folder.intents / f"{chunk_id}.arrow", _with_priors(picked, states))
-        collect_and_land(session, chunk)
-        landed |= {row_ids[i] for i in at}
-        states |= _states(session, chunk_id)
+    _balance(session, list(recovery.claims))
     return len(landed)
+
+
+def _balance(session: Session, chunk_ids: list[str]) -> None:
+    """Let the money add up again: what the rows do not hold, and nothing superseded, was paid for no row.
+
+    Where only some files were lost, the rows that are left hold some of what the recovered chunks cost.
+    """
+    assert session.table is not None  # noqa: S101 - a run that plans has one
+    costs = (batch.column("_cost_usd").drop_null() for _, batch in session.table.dataset.rows(["_cost_usd"]))
+    rows = sum(int(cost * PICO) for column in costs for cost in column.to_pylist())
+    if chunk_ids:
+        session.ledger.balance(session.lease, chunk_ids[-1], rows)
 
 
 def _states(session: Session, chunk_id: str) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ import pytest
 
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.errors import LedgerError
+from batchata_tasks.land import collect_and_land
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import usd
 from batchata_tasks.poll import look_once
@@ -21,12 +22,13 @@ from batchata_tasks.reconcile_report import Request
 from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json, write_json
-from tests.books import all_chunks
+from tests.books import all_chunks, check_money, money
 from tests.table import MODELS, Table
 from tests.test_reconcile import leave_in_doubt
 from tests.test_unclear import until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
@@ -208,6 +210,98 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(table:
 
 
 # --- a part of a loss, a part of a recovery ---------------------------------------------------------
+
+
+def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step that dies once it was taken so many times."""
+    left = iter([real] * calls)
+
+    def step(*asked: Any) -> Any:
+        return next(left, interrupt)(*asked)
+
+    return step
+
+
+def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that has replaced some rows of an older part dies, and data/ is lost: each key is there once in the end."""
+    table.run()
+    table.emulator.control.progress("reads", 1)
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.poll.look_once", dying_after(3, look_once))
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}")
+    shutil.rmtree(table.output / "data")
+    assert table.run(items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}").continued
+    assert len(table.rows()) == 12
+    assert table.ledger()["accepted_twice"]["number"] == 0
+    check_money(table)
+
+
+@pytest.mark.parametrize("landed", [0, 1, 2])
+def test_a_folder_that_was_away_is_back(table: Table, monkeypatch: pytest.MonkeyPatch, landed: int) -> None:
+    """A run that missed it began to recover, and died: the rows are there as before, and their money counts once."""
+    table.run(items_per_batch=4)
+    before = table.rows()
+    table.output.rename(table.folder / "aside")
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.recover.collect_and_land", dying_after(landed, collect_and_land))
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=4)
+    shutil.rmtree(table.output)
+    (table.folder / "aside").rename(table.output)
+    assert table.run(items_per_batch=4).outcomes == {}
+    assert table.rows() == before
+    check(table)
+    check_money(table)
+
+
+@pytest.mark.parametrize("landed", [0, 1, 2])
+def test_a_recovery_that_dies_between_rounds_sends_nothing(table: Table, monkeypatch: pytest.MonkeyPatch, landed: int) -> None:
+    """Whatever is asked for then: the answer of a later attempt is landed, not sent for again."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    assert table.run(items_per_batch=6).rounds == 2
+    before, sent = table.rows(), table.ledger()["requests_accepted"]
+    shutil.rmtree(table.output)
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.recover.collect_and_land", dying_after(landed, collect_and_land))
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=6)
+    table.run(items_per_batch=6, rerun_on=["new"])
+    table.run(items_per_batch=6)
+    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
+    assert table.ledger()["requests_accepted"] == sent
+    check_money(table)
+
+
+def test_a_part_that_cannot_be_had_again_is_paid_for_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its results are gone, too: its rows are sent again, and what it cost counts once, though a later attempt carries some of it."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    table.run()
+    next((table.output / "data").glob("*.v2.parquet")).unlink()
+    shutil.rmtree(table.output / "_batchata/responses")
+    (first, _) = [chunk.batch_id for chunk in all_chunks()]
+    control = table.emulator.control
+    (control.archive if table.provider == "anthropic" else control.delete_outputs)(str(first))
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
+    assert table.run().outcomes == {"succeeded": 11}
+    found = money(table)
+    assert found.settled == found.dataset + found.superseded + found.overhead
+    assert len(table.rows()) == 12
+
+
+def test_manifests_and_a_part_are_lost(table: Table) -> None:
+    """What rows that are left hold of earlier attempts is not counted a second time; nothing is sent."""
+    table.emulator.control.faults(kind="request_truncated", contains="row", times=1)
+    table.run(items_per_batch=3)
+    before, sent = table.rows(), table.ledger()["requests_accepted"]
+    min((table.output / "data").iterdir()).unlink()
+    shutil.rmtree(table.output / "_batchata/intents")
+    table.run(items_per_batch=3)
+    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
+    assert table.ledger()["requests_accepted"] == sent
+    check_money(table)
 
 
 def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -80,10 +80,10 @@ class Money(Chunks, Budgets):
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk.id).values(settled))
 
     @writes
-    def land(self, connection: Connection, lease: Lease, chunk_id: str, superseded: int) -> None:
-        """Close the commit of a chunk: its rows are in the dataset, older ones are gone."""
+    def land(self, connection: Connection, lease: Lease, chunk_id: str, superseded: int, *, emptied: bool = False) -> None:
+        """Close the commit of a chunk: its rows are in the dataset, older ones are gone (its own, too, where it is `emptied`)."""
         self._check(connection, lease)
-        self._move(connection, chunk_id, (COLLECTED,), LANDED)
+        self._move(connection, chunk_id, (COLLECTED,), LANDED, emptied=int(emptied))
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(superseded=superseded))
 
     @writes
@@ -107,6 +107,16 @@ class Money(Chunks, Budgets):
         cost = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved)
         values = {"overhead": cost, "settled": cost, "superseded": 0, "settled_at": now_us()}
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(values))
+
+    @writes
+    def balance(self, connection: Connection, lease: Lease, chunk_id: str, rows_cost: int) -> None:
+        """Set a landed chunk's overhead so that all landed chunks together cost what the dataset's rows do, and what belongs to none."""
+        self._check(connection, lease)
+        mine = (t.chunks.c.dataset_id == lease.dataset_id) & (t.chunks.c.state == LANDED)
+        query = select(t.reservations).join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id).where(mine)
+        held = sum((row.settled or 0) - (row.superseded or 0) - (row.overhead or 0) for row in connection.execute(query))
+        more = func.coalesce(t.reservations.c.overhead, 0) + (held - rows_cost)
+        connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(overhead=more))
 
     @reads
     def money(self, connection: Connection, run_id: str) -> tuple[int, int]:
