@@ -17,7 +17,7 @@ from batchata_tasks.errors import StorageError
 from batchata_tasks.storage import durable, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -120,9 +120,10 @@ def plan_name(chunk: Chunk) -> str:
     return "plan" if chunk.round == 1 else f"plan-{chunk.round}"
 
 
-def has_plan(folder: Path) -> bool:
-    """Whether all files of a plan are there."""
-    return all((folder / f"{name}.{ending}").is_file() for name in ("plan", "local") for ending in ("arrow", "bodies.jsonl"))
+def has_plan(folder: Path, chunks: Iterable[Chunk]) -> bool:
+    """Whether all files of a run's plan, and of the later rounds that its chunks are of, are there."""
+    names = {"plan", "local", *map(plan_name, chunks)}
+    return all((folder / f"{name}.{ending}").is_file() for name in names for ending in ("arrow", "bodies.jsonl"))
 
 
 def plan_columns(folder: Path, chunk: Chunk, columns: list[str]) -> Iterator[dict[str, list[Any]]]:

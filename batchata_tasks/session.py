@@ -248,7 +248,7 @@ def dead_run(site: Site, ready: Ready) -> Session | None:
 def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
     """Whether a dead run is carried on: the same spec, and its plan is still there."""
     same = dead.state == "open" and site.recovery is None and dead.spec_digest == ready.record["spec_digest"]
-    return same and has_plan(site.folder.run_folder(dead.id))
+    return same and has_plan(site.folder.run_folder(dead.id), site.ledger.chunks(dead.id))
 
 
 def restored(site: Site, run: Row[Any]) -> Session:

@@ -22,7 +22,7 @@ from batchata_tasks.reconcile_report import Request
 from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json, write_json
-from tests.books import all_chunks, check_money, money
+from tests.books import all_chunks, check_money, money, run_with, stopping_at
 from tests.table import MODELS, Table
 from tests.test_reconcile import leave_in_doubt
 from tests.test_unclear import until
@@ -301,6 +301,18 @@ def test_manifests_and_a_part_are_lost(table: Table) -> None:
     kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
     assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
     assert table.ledger()["requests_accepted"] == sent
+    check_money(table)
+
+
+def test_the_plan_of_a_later_round_is_lost(table: Table) -> None:
+    """The rows are planned anew: no run depends on a file that can be made again."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("submit", lambda chunk: chunk.round > 1, KeyboardInterrupt()))
+    for path in (table.output / "_batchata/runs").rglob("plan-2.*"):
+        path.unlink()
+    assert table.run().exit_code == 0
+    assert len(table.rows()) == 12
     check_money(table)
 
 
