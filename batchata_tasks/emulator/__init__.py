@@ -6,6 +6,7 @@ clock are knobs on control routes of its own. It answers at no cost and from no 
 
 from batchata_tasks.emulator.answers import answer_text
 from batchata_tasks.emulator.client import ControlClient, ControlError
+from batchata_tasks.emulator.lengths import Lengths
 from batchata_tasks.emulator.local import Emulator, EmulatorError, EmulatorProcess
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "Emulator",
     "EmulatorError",
     "EmulatorProcess",
+    "Lengths",
     "answer_text",
 ]

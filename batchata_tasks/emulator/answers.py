@@ -1,7 +1,7 @@
 """What the emulated models answer: a pure function of the request, so that a test can recompute it.
 
-The answer echoes a hash of what the request says, never of its custom_id: rows that were joined to
-the wrong answer show.
+Its length and language are a setting of the emulator (`lengths.py`), the other argument. It echoes a
+hash of what the request says, never of its custom_id: rows that were joined to the wrong answer show.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 
+from batchata_tasks.emulator.lengths import Lengths
 from batchata_tasks.emulator.schemas import JSON, Draw, as_object, asked_for, compiled
-from batchata_tasks.emulator.tokens import blocks_of, input_tokens
+from batchata_tasks.emulator.tokens import blocks_of, cut, input_tokens, text_tokens
 
 Provider: TypeAlias = Literal["anthropic", "openai"]
 """The two imitated providers."""
 
 _WORDS = 8
 _NO_CAP = 1 << 30
+USUAL = Lengths()
+"""Short answers that echo the first words of their prompt."""
 
 
 class Answer(NamedTuple):
@@ -30,31 +33,37 @@ class Answer(NamedTuple):
     truncated: bool
 
 
-def answer_text(provider: Provider, body: JSON) -> str:
-    """Return the full answer to a request body, before its output cap cuts it."""
+def answer_text(provider: Provider, body: JSON, lengths: Lengths = USUAL) -> str:
+    """Return the full answer to a request body, before its output cap cuts it.
+
+    Drawn lengths are those of plain answers; of a structured one, the first string that its schema
+    leaves free grows to the drawn length.
+    """
     messages = _messages(body)
     digest = blake2b(
         orjson.dumps([body.get("system"), body.get("instructions"), messages]), digest_size=16
     ).digest()
-    schema = asked_for(body)
+    schema, drawn = asked_for(body), lengths.lengths != "default"
     if schema is not None:
-        return orjson.dumps(compiled(orjson.dumps(schema))(Draw(digest), 0)).decode()
-    text = f"Echo {digest.hex()[:12]}: {_first_words(messages)}"
+        filler = lengths.text("", digest) if drawn else ""
+        return orjson.dumps(compiled(orjson.dumps(schema))(Draw(digest, filler), 0)).decode()
+    head = f"Echo {digest.hex()[:12]}:"
+    text = lengths.text(head, digest) if drawn else f"{head} {_first_words(messages)}"
     if provider == "openai" and wants_json(body):
         return orjson.dumps({"echo": text}).decode()
     return text
 
 
-def answer(provider: Provider, body: JSON, *, text: str | None = None) -> Answer:
+def answer(
+    provider: Provider, body: JSON, *, text: str | None = None, lengths: Lengths = USUAL
+) -> Answer:
     """Answer a request under its output cap; `text` replaces the answer's usual words."""
-    full = answer_text(provider, body) if text is None else text
-    encoded = full.encode()
-    used = max(1, -(-len(encoded) // 4))
+    full = answer_text(provider, body, lengths) if text is None else text
+    used = max(1, text_tokens(full))
     cap = output_cap(body)
     if used <= cap:
         return Answer(full, input_tokens(body), used, truncated=False)
-    cut = encoded[: cap * 4].decode(errors="ignore")
-    return Answer(cut, input_tokens(body), cap, truncated=True)
+    return Answer(cut(full, cap), input_tokens(body), cap, truncated=True)
 
 
 def output_cap(body: JSON) -> int:

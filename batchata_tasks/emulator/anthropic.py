@@ -202,7 +202,7 @@ class AnthropicApi:
             raise ApiError(status, problem.message, problem.kind)
         if params.get("stream"):
             raise ApiError(400, "stream: the emulator does not stream")
-        content, given = whole_message(new_id("msg_01"), params)
+        content, given = whole_message(new_id("msg_01"), params, self.shared.lengths)
         self.shared.bill_direct("anthropic", (given.input_tokens, given.output_tokens))
         return Json(content)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.batches import Requests
     from batchata_tasks.emulator.fate import Ending
     from batchata_tasks.emulator.faults import Faults, Rule
+    from batchata_tasks.emulator.lengths import Lengths
     from batchata_tasks.emulator.schemas import JSON
 
 ARCHIVED_AFTER = 29 * DAY
@@ -85,7 +86,7 @@ class AnthropicBatch(Batch):
         if problem is not None:
             self._write(index, errored(problem.kind, problem.message))
             return
-        given = answer_to("anthropic", params, kind)
+        given = answer_to("anthropic", params, kind, self.lengths)
         self.bill(index, given)
         message = message_object(
             self._message_id(index), params, given, refused=kind == "request_refusal"
@@ -189,7 +190,7 @@ def message_object(
     }
 
 
-def whole_message(message_id: str, params: JSON) -> tuple[JSON, Answer]:
+def whole_message(message_id: str, params: JSON, lengths: Lengths) -> tuple[JSON, Answer]:
     """Answer a single, direct request."""
-    given = answer("anthropic", params)
+    given = answer("anthropic", params, lengths=lengths)
     return message_object(message_id, params, given, tier="standard"), given

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from batchata_tasks.emulator.answers import USUAL
 from batchata_tasks.emulator.clock import DAY, Pace
 from batchata_tasks.emulator.fate import Fate
 
@@ -69,6 +70,7 @@ class Batch(ABC):
         self.listed_at = -inf
         self.requests = requests
         self.fate = Fate()
+        self.lengths = USUAL
         self.foreign = False
         self.deleted = False
         self.reads = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import orjson
 
 from batchata_tasks.emulator.answers import (
+    USUAL,
     Answer,
     Provider,
     answer,
@@ -13,6 +16,9 @@ from batchata_tasks.emulator.answers import (
     wants_json,
 )
 from batchata_tasks.emulator.schemas import JSON, as_object, asked_for
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.lengths import Lengths
 
 _NOT_JSON = 'Sure! Here is the JSON you asked for: {"unfinished": '
 _SEPARATORS = " one\u2028two\u2029three\u0085four"
@@ -23,38 +29,40 @@ _FREE = frozenset({"type", "description", "title"})
 _OTHER_JSON = '["not what the schema asks for"]'
 
 
-def answer_to(provider: Provider, body: JSON, kind: str | None) -> Answer:
+def answer_to(
+    provider: Provider, body: JSON, kind: str | None, lengths: Lengths = USUAL
+) -> Answer:
     """Answer a request under the fault it met, if any."""
     if kind == "request_refusal":
         return answer(provider, body, text="")
     if kind == "request_truncated":
-        return _truncated(provider, body)
+        return _truncated(provider, body, lengths)
     if kind == "request_invalid_answer":
-        return _invalid(provider, body)
+        return _invalid(provider, body, lengths)
     if kind == "request_separators":
-        return answer(provider, body, text=_separated(provider, body))
-    return answer(provider, body)
+        return answer(provider, body, text=_separated(provider, body, lengths))
+    return answer(provider, body, lengths=lengths)
 
 
-def _truncated(provider: Provider, body: JSON) -> Answer:
+def _truncated(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
     """Cut the answer in half; it used its whole cap, as thinking counts against the cap too."""
-    full = answer(provider, body)
+    full = answer(provider, body, lengths=lengths)
     half = full.text[: len(full.text) // 2]
     used = min(output_cap(body), max(full.output_tokens, 1 << 7))
     return Answer(half, full.input_tokens, used, truncated=True)
 
 
-def _invalid(provider: Provider, body: JSON) -> Answer:
+def _invalid(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
     if asked_for(body) is None and not wants_json(body):
-        return answer(provider, body)
+        return answer(provider, body, lengths=lengths)
     usual = answer_text(provider, body)
     wrong = _NOT_JSON if len(usual) % 2 else _OTHER_JSON
     return answer(provider, body, text=wrong)
 
 
-def _separated(provider: Provider, body: JSON) -> str:
+def _separated(provider: Provider, body: JSON, lengths: Lengths) -> str:
     """Put the separators into an answer: into the strings that its schema leaves free, if any."""
-    text, schema = answer_text(provider, body), asked_for(body)
+    text, schema = answer_text(provider, body, lengths), asked_for(body)
     if schema is None and provider == "openai" and wants_json(body):
         schema = _ECHO
     if schema is None:

@@ -95,6 +95,7 @@ class Call:
         if self.list_lag:
             batch.listed_at = batch.created_at + self.list_lag
         batch.fate = fate_of(self.shared.faults.for_batch(batch.provider))
+        batch.lengths = self.shared.lengths
         self.batch_id, self.size = batch.id, batch.size
 
     def _seconds(self, kind: str) -> float:

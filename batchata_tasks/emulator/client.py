@@ -12,6 +12,7 @@ import orjson
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers import Provider
     from batchata_tasks.emulator.clock import Mode
+    from batchata_tasks.emulator.lengths import Distribution
 
 _TIMEOUT = 60.0
 
@@ -68,6 +69,16 @@ class ControlClient:
         an account may have in batches that have not ended.
         """
         self._call("POST", "limits", changed)
+
+    def answers(self, lengths: Distribution = "default", **settings: float | str) -> None:
+        """Draw the lengths of answers, for example `answers("lognormal", mean=150, sigma=1.2)`.
+
+        The settings are those of `lengths.Lengths`: `mean` in tokens, `sigma` of a `lognormal` and
+        `alpha` of a `pareto` distribution, `seed`, and `language`, which decides on bytes a token.
+        The cap of a request cuts its answer as ever. Batches keep what held at their creation;
+        `answer_text(provider, body, Lengths(...))` recomputes an answer.
+        """
+        self._call("POST", "answers", {"lengths": lengths, **settings})
 
     def cancel(self, batch_id: str, *, share: float | None = None) -> None:
         """Cancel a batch as somebody else would; with `share`, after that part of it has run."""

@@ -12,6 +12,7 @@ from batchata_tasks.emulator.clock import Clock, Pace
 from batchata_tasks.emulator.control_batches import BatchControl, given_of
 from batchata_tasks.emulator.faults import Faults, Rule
 from batchata_tasks.emulator.ledger import ledger
+from batchata_tasks.emulator.lengths import Lengths
 from batchata_tasks.emulator.state import Limits
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def control_routes(shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -
         ("progress", "POST", control.progress),
         ("clock", "POST", control.clock),
         ("limits", "POST", control.limits),
+        ("answers", "POST", control.answers),
         ("ledger", "GET", control.ledger),
         ("keys", "POST", others.keys),
         ("foreign", "POST", others.foreign),
@@ -88,7 +90,7 @@ class Control:
         """Forget everything, and go back to the pace that the emulator started with."""
         shared = self._shared
         shared.clock, shared.faults, shared.limits = Clock(), Faults(), Limits()
-        shared.pace = self._initial
+        shared.pace, shared.lengths = self._initial, Lengths()
         shared.creates = []
         shared.direct.clear()
         shared.revoked.clear()
@@ -132,6 +134,11 @@ class Control:
     async def limits(self, request: Request) -> JSON:
         """Change how much a provider takes in."""
         self._shared.limits = self._shared.limits.changed(await given_of(request))
+        return await self.health(request)
+
+    async def answers(self, request: Request) -> JSON:
+        """Set how long the answers are, and in which language, of what is created from now on."""
+        self._shared.lengths = Lengths.parse(await given_of(request))
         return await self.health(request)
 
     async def ledger(self, request: Request) -> JSON:

@@ -209,7 +209,7 @@ class OpenAIApi:
             raise ApiError(400, problem.message, param=problem.param, code=problem.code)
         if body.get("stream"):
             raise ApiError(400, "The emulator does not stream.", param="stream")
-        given = answer("openai", body)
+        given = answer("openai", body, lengths=self.shared.lengths)
         self.shared.bill_direct("openai", (given.input_tokens, given.output_tokens))
         created = int(call.now)
         return Json(answer_body(endpoint, new_id("", 29), created, model, given, refused=False))

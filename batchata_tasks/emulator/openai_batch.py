@@ -127,7 +127,7 @@ class OpenAIBatch(Batch):
         if problem is not None:
             self._lines.refused(index, problem)
             return
-        given = answer_to("openai", body, kind)
+        given = answer_to("openai", body, kind, self.lengths)
         self.bill(index, given)
         refused = kind == "request_refusal"
         unique, created = self._lines.unique(index)[:29], int(self.created_at) + 1

@@ -15,11 +15,17 @@ _PRINTABLE = "abcdefghijklmnopqrstuvwxyz"
 class Draw:
     """A stream of numbers and texts that is fully determined by a digest."""
 
-    __slots__ = ("_state", "echo")
+    __slots__ = ("_filler", "_state", "echo")
 
-    def __init__(self, digest: bytes) -> None:
+    def __init__(self, digest: bytes, filler: str = "") -> None:
         self._state = int.from_bytes(digest[:8], "big")
+        self._filler = filler
         self.echo = digest.hex()[:12]
+
+    def filler(self) -> str:
+        """Return the text that makes the answer as long as it is to be, once."""
+        filler, self._filler = self._filler, ""
+        return filler
 
     def below(self, bound: int) -> int:
         """Return the next number in `[0, bound)`."""
@@ -66,6 +72,8 @@ def string(schema: dict[str, Any], name: str) -> Generator:
     def draw_string(draw: Draw, _: int) -> str:
         # The echo of the digest comes first: it must survive a short maximum length.
         text = f"{draw.echo} {name} {draw.below(1000)}"
+        if most is None:
+            text += draw.filler()
         if len(text) < least:
             text += _PRINTABLE[draw.below(26)] * (least - len(text))
         return text if most is None else text[:most]

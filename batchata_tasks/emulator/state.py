@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from batchata_tasks.emulator.batches import Batch
 from batchata_tasks.emulator.clock import Clock, Pace
 from batchata_tasks.emulator.faults import Faults
+from batchata_tasks.emulator.lengths import Lengths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -149,6 +150,7 @@ class Shared:
     pace: Pace = field(default_factory=Pace)
     faults: Faults = field(default_factory=Faults)
     limits: Limits = field(default_factory=Limits)
+    lengths: Lengths = field(default_factory=Lengths)
     creates: list[Created] = field(default_factory=list[Created])
     direct: dict[str, Direct] = field(default_factory=dict[str, Direct])
     revoked: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])

@@ -1,11 +1,13 @@
 """Token counts of the emulated models: derived from bytes, and never more than the bytes sent.
 
-Four bytes of text are one token, each message adds four tokens. A PDF page and an image have a flat
-count, as no one could bound those by their bytes.
+Four bytes of text are one token, and so is a character of three bytes, as Japanese and Chinese have
+them; each message adds four tokens. A PDF page and an image have a flat count, as no one could bound
+those by their bytes.
 """
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -22,6 +24,32 @@ PER_MESSAGE = 4
 PER_PDF_PAGE = 1_800
 PER_IMAGE = 1_200
 PER_REMOTE_FILE = 1_800
+_PER_TOKEN = 4
+_THREE_BYTES = bytes(range(0xE0, 0xF0))
+"""The first bytes of characters that have three of them in UTF-8."""
+
+
+def text_tokens(text: str) -> int:
+    """Count the tokens of a text."""
+    return -(-_quarters(text) // _PER_TOKEN)
+
+
+def cut(text: str, tokens: int) -> str:
+    """Return the longest beginning of a text that has at most so many tokens."""
+    most = _PER_TOKEN * tokens
+    if _quarters(text) <= most:
+        return text
+    if text.isascii():
+        return text[:most]
+    return text[: sum(weight <= most for weight in accumulate(map(_quarters, text)))]
+
+
+def _quarters(text: str) -> int:
+    """Return the quarters of tokens that a text makes: one a byte, four a three-byte character."""
+    encoded = text.encode()
+    if len(encoded) == len(text):
+        return len(encoded)
+    return 2 * len(encoded) - len(encoded.translate(None, delete=_THREE_BYTES))
 
 
 def input_tokens(body: JSON) -> int:
@@ -36,7 +64,7 @@ def input_tokens(body: JSON) -> int:
     for part in (asked_for(body), body.get("tools"), body.get("functions")):
         if part:
             texts += len(orjson.dumps(part))
-    return PER_MESSAGE * count + -(-texts // 4) + flat
+    return PER_MESSAGE * count + -(-texts // _PER_TOKEN) + flat
 
 
 def blocks_of(messages: Any) -> Iterator[JSON]:
@@ -55,15 +83,15 @@ def blocks_of(messages: Any) -> Iterator[JSON]:
 
 
 def _weight(content: Any) -> tuple[int, int]:
-    """Return the text bytes and the flat tokens of a message list or content."""
+    """Return the quarters of tokens of the texts and the flat tokens of a message list or content."""
     if isinstance(content, str):
-        return len(content.encode()), 0
+        return _quarters(content), 0
     texts = flat = 0
     for item in cast("list[Any]", content) if isinstance(content, list) else [content]:
         # Plain text messages are nearly all there is, and there are 100,000 of them.
         said: Any = cast("JSON", item).get("content") if isinstance(item, dict) else item
         if isinstance(said, str):
-            texts += len(said.encode())
+            texts += _quarters(said)
             continue
         for block in blocks_of(item):
             more, extra = _block_weight(block)
@@ -74,7 +102,7 @@ def _weight(content: Any) -> tuple[int, int]:
 def _block_weight(block: JSON) -> tuple[int, int]:
     text = block.get("text")
     if isinstance(text, str):
-        return len(text.encode()), 0
+        return _quarters(text), 0
     kind = block.get("type")
     if kind == "document":
         return _document_weight(block)
@@ -89,10 +117,10 @@ def _block_weight(block: JSON) -> tuple[int, int]:
 
 
 def _document_weight(block: JSON) -> tuple[int, int]:
-    titles = sum(len(str(block.get(field) or "").encode()) for field in ("title", "context"))
+    titles = sum(_quarters(str(block.get(field) or "")) for field in ("title", "context"))
     source = as_object(block.get("source"))
     if source.get("type") == "text":
-        return titles + len(str(source.get("data", "")).encode()), 0
+        return titles + _quarters(str(source.get("data", ""))), 0
     if source.get("type") == "base64":
         return titles, PER_PDF_PAGE * page_count(str(source.get("data", "")))
     if source.get("type") == "content":
