@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from batchata_tasks.chunk import chunk_token, prefix_within
@@ -38,7 +39,6 @@ class Verdict(Enum):
     WAIT = "wait"  # for this run's money in flight
     WAIT_FOR_OTHERS = "wait for others"  # for money that runs with the same budget have in flight
     ASIDE = "aside"  # these rows cannot be paid for, others may
-    STOP = "stop"  # the limit is reached
 
 
 def guard(
@@ -51,28 +51,36 @@ def guard(
 
     `columns` gives the bounds (picodollars) and sizes (bytes) of a chunk's rows.
     """
-    left = ledger.reserve(lease, chunk, limits.run, limits.budget)
-    if left is None:
-        return Verdict.SEND, chunk
-    bounds, sizes = columns(chunk)
-    rows = prefix_within(bounds, left.least)
-    smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
-    if rows >= smallest:
-        # what stands in the ledger from here on, whether or not its money can be had
-        chunk = cut(ledger, lease, chunk, rows, bounds, sizes)
-        bounds, sizes = bounds[:rows], sizes[:rows]
-        if ledger.reserve(lease, chunk, limits.run, limits.budget) is None:
+    while True:
+        left = ledger.reserve(lease, chunk, limits.run, limits.budget)
+        if left is None:
             return Verdict.SEND, chunk
-    _, in_flight = ledger.money(chunk.run_id)
-    if in_flight:
-        return Verdict.WAIT, chunk
-    enough = left.run is None or prefix_within(bounds, left.run) >= smallest
-    if enough and limits.budget is not None and ledger.others_in_flight(limits.budget, chunk.run_id):
-        return Verdict.WAIT_FOR_OTHERS, chunk
-    dear = next((i for i, bound in enumerate(bounds) if bound <= left.least), len(bounds))
-    if not dear:
-        return Verdict.STOP, chunk
+        bounds, sizes = columns(chunk)
+        rows = prefix_within(bounds, left.least)
+        smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
+        if rows >= smallest:
+            # what stands in the ledger from here on, whether or not its money can be had
+            chunk = cut(ledger, lease, chunk, rows, bounds, sizes)
+            bounds, sizes = bounds[:rows], sizes[:rows]
+            if ledger.reserve(lease, chunk, limits.run, limits.budget) is None:
+                return Verdict.SEND, chunk
+        _, in_flight = ledger.money(chunk.run_id)
+        if in_flight:
+            return Verdict.WAIT, chunk
+        enough = left.run is None or prefix_within(bounds, left.run) >= smallest
+        if enough and limits.budget is not None and ledger.others_in_flight(limits.budget, chunk.run_id):
+            return Verdict.WAIT_FOR_OTHERS, chunk
+        if ledger.reserve(lease, chunk, limits.run, limits.budget) == left:
+            break
+        # money came back between the looks at what is left and at what is in flight
+    dear = _payable_from(bounds, smallest, left.least)
     return Verdict.ASIDE, cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
+
+
+def _payable_from(bounds: list[int], smallest: int, money: int) -> int:
+    """Return after how many rows, of which no piece can be paid for, the first piece of `smallest` rows can; else all."""
+    sums = [0, *accumulate(bounds)]
+    return next((i for i in range(1, len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money), len(bounds))
 
 
 def stop_over_bound(session: Session, chunk: Chunk, answers: int, excess: int) -> None:

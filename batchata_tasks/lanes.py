@@ -42,7 +42,7 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
     lanes, stopped = _Lanes(session, steps), False
     with ThreadPoolExecutor(session.spec.max_parallel_batches, "chunk") as pool:
         try:
-            queue = list(reversed(chunks))
+            queue = _in_order(session, chunks)
             while queue:
                 lanes.make_room()
                 chunk = queue.pop()
@@ -54,17 +54,14 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
                     queue += rest
                 if verdict is Verdict.SEND:
                     lanes.start(pool, chunk)
-                elif verdict is Verdict.ASIDE:
-                    stopped = True
                 elif verdict is Verdict.WAIT and lanes.busy:
                     session.waiting("money in flight to settle: its limit leaves too little for the next batch")
                     lanes.wait_for_one()
                 elif verdict is Verdict.WAIT_FOR_OTHERS:
                     session.waiting("what other runs of the same budget have in flight")
                     session.sleep(min(session.settings.poll_interval or _LOOK, session.seconds_left()))
-                else:
+                else:  # set aside, also where the money that it waits for is held
                     stopped = True
-                    break
             lanes.wait_for_all()
         except BaseException:
             session.site.stop.set()
@@ -72,6 +69,15 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
     if lanes.error is not None:
         raise lanes.error
     return stopped
+
+
+def _in_order(session: Session, chunks: list[Chunk]) -> list[Chunk]:
+    """Return the chunks, the next one last: in the order of their rows, but first those that hold money.
+
+    A run that died may have set money aside for a chunk behind one that it could not pay for.
+    """
+    holding = session.ledger.in_flight(session.run_id)
+    return sorted(chunks, key=lambda chunk: chunk.state == PLANNED and chunk.id not in holding)[::-1]
 
 
 def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:

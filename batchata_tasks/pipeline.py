@@ -165,7 +165,7 @@ def _work(session: Session, steps: Steps) -> bool:
         return True
     while True:
         chunks = session.ledger.chunks(session.run_id, (*UNFINISHED, PLANNED))
-        if bring_home(session, steps, sorted(chunks, key=lambda chunk: chunk.state == PLANNED)):
+        if bring_home(session, steps, chunks):
             return True
         if session.stop_reason() is not None or not _some_failed(session) or not steps.next_round(session.run_id)["chunks"]:
             return False

@@ -126,6 +126,12 @@ class Money(Chunks, Budgets):
         return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
 
     @reads
+    def in_flight(self, connection: Connection, run_id: str) -> set[str]:
+        """Return the chunks of a run for which money is set aside and not settled."""
+        query = select(t.reservations.c.chunk_id).where(t.reservations.c.run_id == run_id, t.reservations.c.settled.is_(None))
+        return set(connection.execute(query).scalars())
+
+    @reads
     def outcomes(self, connection: Connection, run_id: str, chunk_ids: Iterable[str] | None = None) -> dict[str, Tally]:
         """Return rows, tokens and money per outcome of a run, or of some of its chunks.
 

@@ -61,7 +61,7 @@ class Run:
 
 
 TEN = [10] * 10
-STOP, WAIT, SEND, ASIDE = Verdict.STOP, Verdict.WAIT, Verdict.SEND, Verdict.ASIDE
+WAIT, SEND, ASIDE = Verdict.WAIT, Verdict.SEND, Verdict.ASIDE
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ STOP, WAIT, SEND, ASIDE = Verdict.STOP, Verdict.WAIT, Verdict.SEND, Verdict.ASID
         (TEN, 100, 0, 91, 10, ASIDE, 10),
         (TEN, 100, 1, 91, 10, WAIT, 0),
         (TEN, 100, 0, 200, 10, ASIDE, 10),
-        (TEN, 49, 0, 0, 500, STOP, 0),
+        (TEN, 49, 0, 0, 500, ASIDE, 10),
         (TEN, 50, 0, 0, 500, SEND, 5),
         (TEN, 59, 0, 0, 599, SEND, 5),
-        (TEN, 59, 0, 0, 600, STOP, 0),
+        (TEN, 59, 0, 0, 600, ASIDE, 10),
         (TEN, 50, 1, 0, 500, WAIT, 0),
-        (TEN, 99, 0, 0, 1000, STOP, 0),
+        (TEN, 99, 0, 0, 1000, ASIDE, 10),
         (TEN, 100, 0, 0, 1000, SEND, 10),
-        (TEN, 99, 0, 0, 10**6, STOP, 0),
+        (TEN, 99, 0, 0, 10**6, ASIDE, 10),
         (TEN, 99, 1, 0, 10**6, WAIT, 0),
         ([50, 1, 1], 49, 0, 0, 3, ASIDE, 1),
         ([50, 60, 1], 49, 0, 0, 3, ASIDE, 2),
@@ -98,22 +98,25 @@ STOP, WAIT, SEND, ASIDE = Verdict.STOP, Verdict.WAIT, Verdict.SEND, Verdict.ASID
         ([0, 0, 10], 0, 0, 0, 3, SEND, 2),
         ([0, 0, 0], 0, 0, 0, 3, SEND, 3),
         ([10], 9, 0, 0, 1, ASIDE, 1),
+        ([1, 50, 1, 1], 2, 0, 0, 200, ASIDE, 2),
+        ([2, 2, 2, 1, 1], 3, 0, 0, 200, ASIDE, 2),
+        ([2, 2, 1], 2, 0, 0, 200, ASIDE, 3),
         ([10], 9, 1, 0, 1, WAIT, 0),
     ],
 )
 def test_verdicts(
     databases: Databases, bounds: list[int], limit: int | None, in_flight: int, settled: int, planned: int, verdict: Verdict, rows: int
 ) -> None:
-    """Send what fits, not below 1 % of the planned rows or what remains; else wait for money in flight, else stop.
+    """Send what fits, not below 1 % of the planned rows or what remains; else wait for money in flight.
 
-    Rows of which each alone is dearer than what is left are set aside, so that cheaper ones go on.
+    Else rows of which no piece can be paid for are set aside, so that cheaper ones go on.
     """
     run = Run(databases, bounds, in_flight, settled)
     found, head = run.ask(run.chunk, limit, planned)
     assert found is verdict
     chunks, (spent, flying) = run.listed(), run.ledger.money(run.id)
     assert spent == settled
-    if verdict in (STOP, WAIT):
+    if verdict is WAIT:
         assert (head, chunks, flying) == (run.chunk, [run.chunk], in_flight)
     else:
         assert flying == in_flight + (sum(bounds[:rows]) if verdict is SEND else 0)
@@ -147,6 +150,19 @@ def test_the_rest_is_sent_when_money_comes_back(ten: Run) -> None:
     assert ten.ask(tail, 60) == (WAIT, tail)
     ten.ledger.collect(ten.lease, head, {"succeeded": Tally(6, cost=15)}, 0)
     assert ten.ask(tail, 60) == (SEND, tail)
+    assert ten.ledger.money(ten.id) == (15, 40)
+
+
+def test_money_that_comes_back_while_the_guard_looks_is_used(ten: Run) -> None:
+    """A chunk that settles after the guard saw what is left, and before it sees what is in flight, sets no rows aside."""
+    _, head = ten.ask(ten.chunk, 60)
+    tail = ten.listed()[1]
+
+    def columns(chunk: Chunk) -> tuple[list[int], list[int]]:
+        ten.ledger.collect(ten.lease, head, {"succeeded": Tally(6, cost=15)}, 0)
+        return ten.columns(chunk)
+
+    assert guard(ten.ledger, ten.lease, tail, Limits(60), 10, columns) == (SEND, tail)
     assert ten.ledger.money(ten.id) == (15, 40)
 
 
