@@ -140,6 +140,7 @@ class ControlClient:
     def ledger(self, *, detail: bool = False) -> dict[str, Any]:
         """Return what was accepted and billed; `detail` adds every request content.
 
+        A content's `usage` has (input, output) tokens for each of its `custom_ids`, in order.
         `accepted_twice` and `billed_twice` count contents, `openai.files` lists what is stored,
         and `foreign` holds the batches of other programs, which nothing else here counts.
         """

@@ -112,6 +112,7 @@ def _contents(batches: Iterable[Batch]) -> JSON:
                     "billed": 0,
                     "input_tokens": 0,
                     "output_tokens": 0,
+                    "usage": [],
                 },
             )
             entry["custom_ids"].append(batch.requests.custom_ids[index])
@@ -120,4 +121,5 @@ def _contents(batches: Iterable[Batch]) -> JSON:
             entry["billed"] += batch.billed_output[index] > 0
             entry["input_tokens"] += batch.billed_input[index]
             entry["output_tokens"] += batch.billed_output[index]
+            entry["usage"].append((batch.billed_input[index], batch.billed_output[index]))
     return found

@@ -76,6 +76,7 @@ class Launcher:
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[str] | None = None
+        self._one_at_a_time = threading.Lock()  # several threads may start and watch runs
 
     def __enter__(self) -> Self:
         # numpy's thread pool and Arrow's allocator would start threads, which a fork does not take along
@@ -110,9 +111,10 @@ class Launcher:
         assert server is not None
         assert server.stdin is not None
         assert server.stdout is not None
-        server.stdin.write(json.dumps(order) + "\n")
-        server.stdin.flush()
-        return json.loads(server.stdout.readline())
+        with self._one_at_a_time:
+            server.stdin.write(json.dumps(order) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
 
 
 def _serve() -> list[str] | None:
@@ -157,6 +159,7 @@ def _main() -> None:
     import batchata_tasks.providers.openai
     from batchata_tasks.cli import main
     from batchata_tasks.pricing import batch_rates
+    from tests.money.verdicts import told
     from tests.recovery.boundaries import armed
 
     del batchata_tasks
@@ -169,6 +172,7 @@ def _main() -> None:
         sys.argv = ["batchata", *arguments]
         with ExitStack() as patches:
             armed(patches)
+            told(patches)
             os._exit(_ended(main))
 
 
