@@ -206,7 +206,7 @@ def _tell(outcome: Outcome, *, verbose: bool) -> None:
 
 def table(outcomes: list[Outcome]) -> str:
     """Return the summary, as Markdown."""
-    head = ["", "scenarios", "rows", "kills", "batches", "ended 0 / 3 / 4", "utilisation: median, 10th percentile, least", "waits: median, 90th percentile, most", "cuts", "seconds: mean, most", "problems"]
+    head = ["", "scenarios", "rows", "kills", "batches", "ended 0 / 3 / 4", "used, where anything was spent: median, 10th percentile, least", "waits: median, 90th percentile, most", "cuts", "seconds: mean, most", "problems"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     kinds = sorted({outcome.scenario.kind for outcome in outcomes})
     lines += [_line(kind, [outcome for outcome in outcomes if outcome.scenario.kind == kind]) for kind in kinds]
@@ -220,7 +220,7 @@ def table(outcomes: list[Outcome]) -> str:
 def _line(name: str, outcomes: list[Outcome]) -> str:
     if not outcomes:
         return f"| {name} | 0 |" + " |" * 9
-    used = sorted(outcome.found.utilisation for outcome in outcomes if outcome.found.utilisation is not None)
+    used = sorted(outcome.found.utilisation for outcome in outcomes if outcome.found.utilisation)
     waits, seconds = [outcome.said("wait", "wait cut") for outcome in outcomes], [outcome.seconds for outcome in outcomes]
     cells = [
         name, len(outcomes), sum(len(t.texts) for o in outcomes for t in o.scenario.tables), sum(outcome.kills for outcome in outcomes),
