@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.chunk import custom_id
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe, error_code, outcome_of
+from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, describe, outcome_of
 from batchata_tasks.ledger import Tally
 from batchata_tasks.manifest import SYSTEM_FIELDS
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 4096
 _NOTHING = Usage()
-_WITHOUT_ANSWER = (Outcome.ERRORED, Outcome.EXPIRED, Outcome.CANCELED)
+_WITHOUT_ANSWER = (Outcome.ERRORED, Outcome.EXPIRED, Outcome.CANCELED, Outcome.MISSING)
 _PRIORS = ("_prior_attempts", "_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens", "_prior_cost", "_fingerprint")
 
 
@@ -113,7 +113,7 @@ class Collector:
         outcome, error, fields = self._judged(position, answer)
         usage = answer.usage
         cost = self._rates.cost(usage) if self._rates is not None else None
-        attempt = 0 if outcome.never_ran else 1
+        attempt = 0 if answer.outcome.never_ran else 1
         tallies = self.report.tallies
         tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost)
         if cost is not None and self._chunk.bound is not None and cost > self._bounds[position]:
@@ -150,9 +150,10 @@ class Collector:
         """Check a finished answer against the response model.
 
         Where the provider refuses what a retry changed (a cap beyond the model's own, say), the row
-        stays what it was: its own request was not wrong.
+        stays what it was: its own request was not wrong. So it does where a changed request brought no
+        answer: the base request had one, and would be paid for again.
         """
-        if self._changed[position] and error_code(answer.error) is ErrorCode.REQUEST:
+        if self._changed[position] and answer.outcome in _WITHOUT_ANSWER:
             before = self._prior_errors[position]
             return outcome_of(before), before, {}
         if answer.outcome is not Outcome.SUCCEEDED:

@@ -60,8 +60,10 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
                 elif verdict is Verdict.WAIT_FOR_OTHERS:
                     session.waiting("what other runs of the same budget have in flight")
                     session.sleep(min(session.settings.poll_interval or _LOOK, session.seconds_left()))
-                else:  # set aside, also where the money that it waits for is held
+                else:
                     stopped = True
+                    if verdict is Verdict.WAIT:  # for money of a batch that is held: it will not come back in this run
+                        queue.pop()
             lanes.wait_for_all()
         except BaseException:
             session.site.stop.set()

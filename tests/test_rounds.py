@@ -51,6 +51,22 @@ def ended(receipt: Receipt) -> dict[str, int]:
 # --- what each failure asks for -------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("unrun", ["request_expired", "request_error"])
+def test_a_larger_cap_that_brought_no_answer_leaves_the_row_truncated(table: Table, unrun: str) -> None:
+    """What was truncated, and had no answer under a larger cap, is not sent under the first cap again: that was paid for."""
+    control = table.emulator.control
+    control.faults(kind="request_truncated", contains="row 4", times=1)
+    table.run(rerun_on=["new"])
+    control.faults(kind=unrun, contains="row 4", times=2)
+    receipt = table.run(max_attempts=9)
+    assert (row_of(table, "k4")["_status"], receipt.exit_code) == ("succeeded", 0)
+    caps = [cap_of(table, body) for body in sent(table, "text of row 4")]
+    assert len(caps) == 4
+    assert caps[0] not in caps[1:]
+    assert table.ledger()["billed_twice"]["number"] == 0
+    check_money(table)
+
+
 @pytest.mark.parametrize("schema", [SCHEMA, None])
 def test_an_error_of_the_provider_is_tried_again_as_it_is(table: Table, schema: Any) -> None:
     """The row alone goes again, byte for byte, and succeeds in the same run; its dead attempt counts as one."""

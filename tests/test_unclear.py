@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.ledger import HELD, LANDED
+from batchata_tasks.money import usd
 from batchata_tasks.pipeline import enrich
+from batchata_tasks.preview import preview
 from batchata_tasks.progress import Lines
 from tests.books import all_chunks, check_money, money, opened
 from tests.table import MODELS, Table
@@ -275,6 +277,22 @@ def test_held_rows_do_not_hold_up_others(anthropic: Table) -> None:
     assert (receipt.exit_code, receipt.held_rows, receipt.outcomes) == (3, 2, {"succeeded": 3})
     assert sorted(chunk.state for chunk in all_chunks()) == [HELD, LANDED, LANDED]
     assert anthropic.ledger()["requests_accepted"] == ROWS
+
+
+def test_money_of_held_rows_is_not_waited_for(anthropic: Table) -> None:
+    """With what is left of the limit held by a batch that nobody can judge, the run ends, and says that the limit stopped it."""
+    anthropic.emulator.control.faults(kind="never_ends", nth=1)
+    anthropic.emulator.control.faults(kind="drop_after", nth=1)
+    plan = preview(anthropic.spec()).summary
+    assert plan.bound is not None
+    limit = float(usd(plan.bound * 3 // ROWS))  # three of the five rows
+    run = Told(anthropic, items_per_batch=2, max_parallel_batches=1, cost_limit_usd=limit)
+    run.tells("Looking it up")
+    time.sleep(0.6)
+    anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
+    receipt = run.end()
+    assert (receipt.exit_code, receipt.held_rows, receipt.unsent_rows) == (4, 2, 2)
+    assert anthropic.ledger()["requests_billed"] <= 3
 
 
 def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(emulator: Emulator, tmp_path: Path) -> None:

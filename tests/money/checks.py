@@ -83,8 +83,7 @@ def check_rows(data: Data, books: Books) -> list[str]:
     accepted: dict[str, set[str]] = defaultdict(set)
     for name in sent.keys() & books.bill.accepted.keys():
         accepted[key_of(sent[name])].add(books.bill.accepted[name])
-    # after an attempt of another form that never ran, the first form may go again
-    found += [f"{key} was billed twice for the same request" for key, contents in accepted.items() if len(contents) == 1 and contents & books.bill.again]
+    found += [f"{key} was billed twice for the same request" for key, contents in accepted.items() if contents & books.bill.again]
     found += [f"{key} has {number} rows" for key, number in times.items() if number > 1]
     found += [f"{key} was accepted and has no row" for key in sorted(accepted.keys() - times.keys())[:3]]
     found += [f"{key} has a row and was never accepted" for key in sorted(times.keys() - accepted.keys())[:3]]
