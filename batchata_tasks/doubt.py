@@ -93,11 +93,16 @@ def look_for(desk: Lookout, intent: Intent, seen: dict[str, float] | None = None
             "(where it is revoked: `batchata reconcile --hold`, then `--adopt` or `--resend`)."
         )
         raise CredentialsError(message)
-    # the first version marked nothing, and went by a clock that may have been wrong
-    since = intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else intent.sent_at / 1e6 - _DAY
+    since = oldest(intent)
     seen = {} if seen is None else seen
     strangers = set() if strangers is None else strangers
     return riding_out(desk, lambda: _found(desk, intent, since, seen, strangers))
+
+
+def oldest(intent: Intent) -> float:
+    """Return the time before which the batch of a create cannot have been made."""
+    # the first version marked nothing, and went by a clock that may have been wrong
+    return intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else intent.sent_at / 1e6 - _DAY
 
 
 def _refuse_vanished(desk: Lookout, unjudged: dict[str, float], now: float) -> None:

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchata_tasks.doubt import hold, look_for, record
-from batchata_tasks.errors import CredentialsError, HeldError, LeaseError, SpecError, TerminalError
+from batchata_tasks.doubt import hold, look_for, oldest, record
+from batchata_tasks.errors import CredentialsError, HeldError, LeaseError, SpecError, TerminalError, TransientError
 from batchata_tasks.ledger import HELD, UNCLEAR, Ledger
 from batchata_tasks.progress import silent
 from batchata_tasks.providers import PROVIDERS, provider_type
@@ -24,7 +24,7 @@ from batchata_tasks.storage import DatasetFolder
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from batchata_tasks.ledger import Chunk, Lease
+    from batchata_tasks.ledger import Chunk, Intent, Lease
     from batchata_tasks.progress import Progress
     from batchata_tasks.providers import BatchLook, Provider
 
@@ -86,24 +86,28 @@ class _Work:
     def settle(self, request: Request) -> None:
         """Do to chunks in doubt what a person decided."""
         for chunk_id, batch_id in request.adopt.items():
-            chunk = self._in_doubt(chunk_id)
-            provider = self._provider(chunk)
-            self._refuse_wrong(chunk, provider, provider.look(batch_id))
-            look = provider.look(batch_id)
-            with self._desk(chunk) as desk:
+            with self._settling(chunk_id) as (desk, chunk):
+                look = desk.provider.look(batch_id)
+                self._refuse_wrong(chunk, desk.provider, look)
                 if chunk.state == UNCLEAR:
                     self._hold(desk, chunk.id)
                 self._adopt(desk, chunk, look)
         for chunk_id in request.hold:
-            with self._desk(self._in_doubt(chunk_id, UNCLEAR)) as desk:
+            with self._settling(chunk_id, UNCLEAR) as (desk, _):
                 self._hold(desk, chunk_id)
             self._report.held.append(chunk_id)
         for chunk_id in request.resend:
-            with self._desk(self._in_doubt(chunk_id, HELD)) as desk:
+            with self._settling(chunk_id, HELD) as (desk, _):
                 self.ledger.drop_held(desk.lease, chunk_id)
                 folder = DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id))
                 (folder.intents / f"{chunk_id}.json").unlink(missing_ok=True)
             self._report.freed.append(chunk_id)
+
+    @contextmanager
+    def _settling(self, chunk_id: str, *states: str) -> Generator[tuple[_Desk, Chunk], None, None]:
+        """Hold the dataset of a chunk in doubt; a run, or another person, may have settled it by then."""
+        with self._desk(self._in_doubt(chunk_id, *states)) as desk:
+            yield desk, self._in_doubt(chunk_id, *states)
 
     def _refuse_wrong(self, chunk: Chunk, provider: Provider, look: BatchLook) -> None:
         """Refuse a batch that a chunk cannot be, or of which nobody can tell yet."""
@@ -150,7 +154,8 @@ class _Work:
                 continue
             try:
                 with self._desk(chunk) as desk:
-                    found = look_for(desk, self.ledger.intent(chunk.id))
+                    in_doubt = self.ledger.chunk(chunk.id).state in (UNCLEAR, HELD)  # still
+                    found = look_for(desk, self.ledger.intent(chunk.id)) if in_doubt else None
                     if found is not None:
                         self._adopt(desk, chunk, found)
             except (LeaseError, HeldError, CredentialsError) as error:
@@ -165,40 +170,50 @@ class _Work:
         self._report.adopted[chunk.id] = look.batch_id
 
     def report_strays(self, days: float) -> None:
-        """Report the batches that no chunk owns."""
+        """Report the batches that no chunk owns, as far as anybody can tell."""
         now = time.time()
         for name, provider in self._providers.items():
             looks = list(provider.recent(now - days * _DAY))
+            doubts = self.ledger.doubts()  # in this order: a run may be at work, and record what it sent
             known = self.ledger.known_batches(look.batch_id for look in looks)
             self._report.known[name] = len(known)
             for look in looks:
                 if look.batch_id not in known:
                     age = max(now - look.created_at, 0.0)
-                    stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=look.token is not None)
+                    may_be = next((chunk.id for chunk, intent in doubts if _may_be(provider, look, chunk, intent)), None)
+                    stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=look.token is not None, may_be=may_be)
                     self._report.strays.append(stray)
 
     def cancel(self, batch_ids: Iterable[str]) -> None:
         """Cancel batches that nobody owns."""
-        owners = {stray.batch_id: stray.provider for stray in self._report.strays}
-        sizes = {stray.batch_id: stray.requests for stray in self._report.strays}
-        doubted = {(chunk.provider, chunk.rows): chunk.id for chunk in self.ledger.chunks_in((UNCLEAR,))}
+        strays = {stray.batch_id: stray for stray in self._report.strays}
+        unclear = {chunk.id for chunk in self.ledger.chunks_in((UNCLEAR,))}
         for batch_id in batch_ids:
-            if (chunk_id := doubted.get((owners.get(batch_id, ""), sizes.get(batch_id) or 0))) is not None:
-                message = f"--cancel {batch_id}: it may be chunk {chunk_id}, which is in doubt; let a run or `--hold` settle that first."
-                raise SpecError(message)
-            if batch_id not in owners:
+            if (stray := strays.get(batch_id)) is None:
                 message = f"--cancel {batch_id}: no such batch that nobody owns; `batchata cancel SPEC` cancels those of a spec."
                 raise SpecError(message)
+            if (chunk_id := stray.may_be) in unclear:
+                message = f"--cancel {batch_id}: it may be chunk {chunk_id}, which is in doubt; let a run or `--hold` settle that first."
+                raise SpecError(message)
             with suppress(TerminalError):  # it has ended meanwhile
-                self._providers[owners[batch_id]].cancel(batch_id)
+                self._providers[stray.provider].cancel(batch_id)
             self._report.cancelled.append(batch_id)
 
     def report_doubts(self) -> None:
         """Report what is still in doubt."""
         now = time.time()
-        for chunk in self.ledger.chunks_in((UNCLEAR, HELD)):
-            sent = self.ledger.intent(chunk.id).sent_at / 1e6
+        for chunk, intent in self.ledger.doubts():
             url = self.ledger.dataset_url(chunk.dataset_id)
             state = "held: decide with --adopt or --resend" if chunk.state == HELD else "the next run looks for it"
-            note = self._notes.get(chunk.id, "")
-            self._report.doubts.append(Doubt(chunk.id, state, url, chunk.provider, chunk.rows, max(now - sent, 0.0), note))
+            note, age = self._notes.get(chunk.id, ""), max(now - intent.sent_at / 1e6, 0.0)
+            self._report.doubts.append(Doubt(chunk.id, state, url, chunk.provider, chunk.rows, age, note))
+
+
+def _may_be(provider: Provider, look: BatchLook, chunk: Chunk, intent: Intent) -> bool:
+    """Whether a batch may be a chunk of which nobody knows whether it was accepted."""
+    if chunk.provider != provider.name or look.requests not in (None, chunk.rows) or look.created_at < oldest(intent) or look.no_room:
+        return False
+    try:
+        return provider.owns(look, chunk.id) is not False
+    except TransientError:  # its results cannot be had at this moment
+        return True

@@ -40,7 +40,10 @@ def pairs_of(texts: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stray:
-    """A batch at a provider that no chunk of the ledger owns. `age` is in seconds; `ours` tells that this program sent it."""
+    """A batch at a provider that no chunk of the ledger owns. `age` is in seconds; `ours` tells that this program sent it.
+
+    `may_be` is a chunk in doubt that it may be.
+    """
 
     provider: str
     batch_id: str
@@ -48,6 +51,7 @@ class Stray:
     requests: int | None
     age: float
     ours: bool
+    may_be: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Report:
         rows += [("Held", f"chunk {chunk}") for chunk in self.held]
         rows += [("Cancelled", f"batch {batch}") for batch in self.cancelled]
         rows += [("In doubt", f"{_doubt(doubt)}") for doubt in self.doubts]
-        rows += [("Nobody's", _stray(stray)) for stray in self.strays]
+        rows += [("Nobody's" if stray.may_be is None else "Perhaps ours", _stray(stray)) for stray in self.strays]
         return rows + [("Note", note) for note in self.notes]
 
 
@@ -101,6 +105,8 @@ def _doubt(doubt: Doubt) -> str:
 def _stray(stray: Stray) -> str:
     size = "of unknown size" if stray.requests is None else counted(stray.requests, "request")
     whose = "sent by this program under another ledger" if stray.ours else "of another program"
+    if stray.may_be is not None:
+        whose = f"may be chunk {stray.may_be}, which is in doubt"
     return f"batch {stray.batch_id} ({stray.provider}, {stray.status}, {size}, {_ago(stray.age)}), {whose}"
 
 

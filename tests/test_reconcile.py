@@ -11,9 +11,9 @@ import pytest
 
 from batchata_tasks.cancel import cancel
 from batchata_tasks.errors import SpecError, TransientError
-from batchata_tasks.ledger import HELD, SUBMITTED, UNCLEAR, Ledger
+from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger
 from batchata_tasks.poll import look_once
-from batchata_tasks.reconcile import reconcile
+from batchata_tasks.reconcile import _Work, reconcile
 from batchata_tasks.reconcile_report import Request, pairs_of
 from batchata_tasks.settings import Settings
 from tests.table import MODELS, Table
@@ -199,3 +199,58 @@ def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(table: Table, monkeypatch
         with pytest.raises(SpecError, match=reason):
             reconcile(Request(adopt={chunk: batch}))
     assert in_state(UNCLEAR) == [chunk]
+
+
+def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as a run, or somebody, has not settled the doubt: its cancellation could be that of paid rows."""
+    table.emulator.control.progress("seconds", 3600)
+    chunk = leave_in_doubt(table, monkeypatch)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    table.emulator.control.foreign(table.provider, requests=7)
+    held = Ledger(Settings().ledger_url)
+    lease = held.acquire_lease(held.chunk(chunk).dataset_id, 60)  # a run is at work, so it is left to that
+    report = reconcile()
+    assert {stray.batch_id: stray.may_be for stray in report.strays if stray.may_be} == {batch: chunk}
+    (told,) = [text for what, text in report.lines() if what == "Perhaps ours"]
+    assert f"may be chunk {chunk}" in told
+    with pytest.raises(SpecError, match=f"it may be chunk {chunk}"):
+        reconcile(Request(cancel=(batch,)))
+    held.release_lease(lease)
+    held.close()
+    assert table.ledger()["batches"][0]["ending"] is None
+
+
+@pytest.mark.parametrize("asked", ["adopt", "hold"])
+def test_what_was_settled_meanwhile_stays_as_it_is(table: Table, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    """A person decides on an old listing, while a run finds the batch: refused, and nothing of the chunk changes."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    request = Request(adopt={chunk: batch}) if asked == "adopt" else Request(hold=(chunk,))
+    real = Ledger.acquire_lease
+
+    def late(ledger: Ledger, *asked: Any) -> Any:
+        monkeypatch.setattr(Ledger, "acquire_lease", real)
+        table.run()
+        return real(ledger, *asked)
+
+    monkeypatch.setattr(_Work, "adopt_ours", lambda _work: None)
+    monkeypatch.setattr(Ledger, "acquire_lease", late)
+    with pytest.raises(SpecError, match="any more"):
+        reconcile(request)
+    assert in_state(LANDED) == [chunk]
+    assert "held" not in (table.output / f"_batchata/intents/{chunk}.json").read_text()
+
+
+def test_a_chunk_that_a_run_settles_while_we_look_is_left_to_it(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was in doubt when it was listed, and is landed when its dataset is had: no error, nothing to report."""
+    leave_in_doubt(table, monkeypatch, "drop_before")
+    real = Ledger.acquire_lease
+
+    def late(ledger: Ledger, *asked: Any) -> Any:
+        monkeypatch.setattr(Ledger, "acquire_lease", real)
+        table.run()
+        return real(ledger, *asked)
+
+    monkeypatch.setattr(Ledger, "acquire_lease", late)
+    report = reconcile()
+    assert (report.adopted, report.doubts, report.strays) == ({}, [], [])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 
 from batchata_tasks.ledger import tables as t
-from batchata_tasks.ledger.chunks import Chunks
+from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import reads, writes
 from batchata_tasks.ledger.values import DROPPED, HELD, PLANNED, SUBMITTED, UNCLEAR, Chunk, Intent, Lease, now_us
 
@@ -85,8 +85,14 @@ class Sending(Chunks):
     @reads
     def intent(self, connection: Connection, chunk_id: str) -> Intent:
         """Return the intent of a chunk that was sent or is of unknown fate."""
-        row = connection.execute(select(t.intents).where(t.intents.c.chunk_id == chunk_id)).one()
-        return Intent(**{name: getattr(row, name) for name in Intent.__slots__})
+        return _intent_of(connection.execute(select(t.intents).where(t.intents.c.chunk_id == chunk_id)).one())
+
+    @reads
+    def doubts(self, connection: Connection) -> list[tuple[Chunk, Intent]]:
+        """Return the chunks of all datasets of which nobody knows whether they were accepted, with their intents, oldest first."""
+        query = select(t.chunks.c.id, *t.intents.c).join(t.intents, t.intents.c.chunk_id == t.chunks.c.id)
+        rows = connection.execute(query.where(t.chunks.c.state.in_((UNCLEAR, HELD))).order_by(t.chunks.c.updated_at)).all()
+        return [(chunk_of(connection.execute(select(t.chunks).where(t.chunks.c.id == row.id)).one()), _intent_of(row)) for row in rows]
 
     @writes
     def record_batch(self, connection: Connection, lease: Lease, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
@@ -133,3 +139,7 @@ class Sending(Chunks):
             .where(t.chunks.c.run_id == run_id).order_by(t.batches.c.submitted_at)
         )
         return list(connection.execute(query).all())
+
+
+def _intent_of(row: Row[Any]) -> Intent:
+    return Intent(**{name: getattr(row, name) for name in Intent.__slots__})
