@@ -31,6 +31,8 @@ from batchata_tasks.submit import submit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchata_tasks.chunk import Span
+    from batchata_tasks.plan import Table
     from batchata_tasks.progress import Progress
     from batchata_tasks.spec import EnrichmentSpec
 
@@ -44,11 +46,13 @@ def plan_step(run_id: str) -> dict[str, Any]:
     if run.state == "open" or session.table is None:
         return PlanSummary().to_json() if run.plan is None else {"resumed": True}
     options = Options(run.refresh_before, bool(run.retry_failed))
-    folder = session.folder.run_folder(run_id)
-    recovery, dataset_id = session.site.recovery or Recovery({}), session.lease.dataset_id
-    planner = Planner(session.table, session.provider, folder, dataset_id, options, session.site.progress.planning, recovery.row_ids)
-    held = in_flight_keys(session.folder, session.ledger, dataset_id, run_id, session.spec.key, recovery.claims)
-    spans = planner.run(held)
+    session.table.dataset.gate, session.table.dataset.emptied = session.must_hold, emptying(session)
+    recovery, recovered = session.site.recovery, 0
+    if recovery is not None:  # first, so that what comes back is planned like anything else
+        recovered = _planned(session, session.table, options, recovery)[0].summary.recovered
+        land_recovered(session, recovery)
+    planner, spans = _planned(session, session.table, options)
+    planner.summary.recovered = recovered
     new = Chunk(
         "", run_id, session.lease.dataset_id, ROUND, "batch", session.provider.name, session.spec.model,
         session.spec.endpoint, 0, 0, 0, None, PLANNED,
@@ -67,15 +71,22 @@ def plan_step(run_id: str) -> dict[str, Any]:
     session.ledger.check_lease(session.lease)  # right before files change
     if chunks:
         write_json(session.folder.specs / f"{run_id}.json", {"format": 1, "name": run.name, "spec": run.spec})
-    session.table.dataset.gate, session.table.dataset.emptied = session.must_hold, emptying(session)
-    session.table.dataset.tidy()
-    session.table.dataset.supersede(planner.doubled)
-    session.table.dataset.conform()
-    session.table.dataset.carry(planner.carried)
-    if recovery.claims:
-        land_recovered(session, recovery)
     session.ledger.fix_plan(session.lease, run_id, planner.summary.to_json(), chunks)
     return planner.summary.to_json()
+
+
+def _planned(session: Session, table: Table, options: Options, recovery: Recovery | None = None) -> tuple[Planner, list[Span]]:
+    """Make a planning pass, with the rows that `recovery` has answers for apart; bring the dataset up to date with it."""
+    claims, dataset_id = recovery or Recovery({}), session.lease.dataset_id
+    folder, progress = session.folder.run_folder(session.run_id), session.site.progress.planning
+    planner = Planner(table, session.provider, folder, dataset_id, options, progress, claims.row_ids)
+    spans = planner.run(in_flight_keys(session.folder, session.ledger, dataset_id, session.run_id, session.spec.key, claims.claims))
+    session.ledger.check_lease(session.lease)  # right before files change
+    table.dataset.tidy()
+    table.dataset.supersede(planner.doubled)
+    table.dataset.conform()
+    table.dataset.carry(planner.carried)
+    return planner, spans
 
 
 def round_step(run_id: str) -> dict[str, Any]:

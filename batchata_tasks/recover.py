@@ -21,7 +21,7 @@ from batchata_tasks.land import collect_and_land, downloaded, land_again
 from batchata_tasks.ledger import COLLECTED, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest, read_plan, write_manifest
 from batchata_tasks.money import PICO
-from batchata_tasks.poll import poll
+from batchata_tasks.poll import look_once, poll
 from batchata_tasks.session import restored
 from batchata_tasks.storage import read_json
 
@@ -198,10 +198,25 @@ def land_recovered(session: Session, recovery: Recovery) -> int:
                 landed |= {row_ids[i] for i in at}
                 states |= _states(session, chunk_id)
     for chunk_id in recovery.claims:
-        if session.ledger.chunk(chunk_id).state != LANDED:
-            session.ledger.give_up(session.lease, chunk_id)
+        if (chunk := session.ledger.chunk(chunk_id)).state != LANDED:
+            session.ledger.give_up(session.lease, chunk_id, _spent(session, chunk))
     _balance(session, list(recovery.claims))
     return len(landed)
+
+
+def _spent(session: Session, chunk: Chunk) -> int | None:
+    """Return what the answers of a chunk cost that was never settled; None where nobody can tell, or it was."""
+    rates = restored(session.site, session.ledger.run(chunk.run_id)).rates
+    if chunk.state != SUBMITTED or chunk.batch_id is None or rates is None:
+        return None
+    paths = downloaded(session, chunk, look_once(session, chunk.batch_id))
+    answers = list(chain.from_iterable(session.provider.answers(path) for path in paths))
+    if not paths or not all(answer.readable for answer in answers):
+        return None
+    costs = dict[str, int]()
+    for answer in answers:  # a line may come twice
+        costs[answer.custom_id] = max(rates.cost(answer.usage), costs.get(answer.custom_id, 0))
+    return sum(costs.values())
 
 
 def _balance(session: Session, chunk_ids: list[str]) -> None:

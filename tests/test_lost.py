@@ -22,7 +22,7 @@ from batchata_tasks.reconcile_report import Request
 from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json, write_json
-from tests.books import all_chunks, check_money, money, run_with, stopping_at
+from tests.books import all_chunks, billed, check_money, money, run_with, stopping_at
 from tests.table import MODELS, Table
 from tests.test_reconcile import leave_in_doubt
 from tests.test_unclear import until
@@ -342,3 +342,24 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypa
     ends.join()
     assert (receipt.held_rows, len(table.rows()), receipt.exit_code) == (0, 12, 0)
     check(table)
+
+
+def test_what_failed_and_comes_back_is_tried_again_at_once(table: Table) -> None:
+    """A run that recovers a row which is worth another attempt makes it, and says how the row ended."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    assert table.run(max_attempts=1, rerun_on=["new"]).exit_code == 3
+    shutil.rmtree(table.output)
+    receipt = table.run()
+    assert (receipt.plan["recovered"], receipt.plan["reasons"], receipt.exit_code) == (12, {"failed": 1}, 0)
+    assert {row["_status"] for row in table.rows()} == {"succeeded"}
+    check_money(table)
+
+
+def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In flight when the folder was lost, for a prompt that has changed since: settled from their usage, not from their bound."""
+    die_with_batches_open(table, monkeypatch)
+    shutil.rmtree(table.output)
+    table.emulator.control.progress("immediate")
+    assert table.run(items_per_batch=3, prompt="Again: {{ text }}").outcomes == {"succeeded": 12}
+    found = money(table)
+    assert found.settled == found.dataset + found.overhead == billed(table)

@@ -100,12 +100,12 @@ class Money(Chunks, Budgets):
         connection.execute(update(t.chunks).where(lost).values(state=COLLECTED, emptied=0, updated_at=now_us()))
 
     @writes
-    def give_up(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Note that nothing of a chunk can be landed (any more): what it cost, or may have cost, belongs to no row."""
+    def give_up(self, connection: Connection, lease: Lease, chunk_id: str, cost: int | None = None) -> None:
+        """Note that nothing of a chunk can be landed (any more): what it cost, or else may have cost, belongs to no row."""
         self._check(connection, lease)
         self._move(connection, chunk_id, (SUBMITTED, COLLECTED, LANDED), LANDED, emptied=1)
-        cost = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved)
-        values = {"overhead": cost, "settled": cost, "superseded": 0, "settled_at": now_us()}
+        spent = func.coalesce(t.reservations.c.settled, t.reservations.c.reserved) if cost is None else cost
+        values = {"overhead": spent, "settled": spent, "superseded": 0, "settled_at": now_us()}
         connection.execute(update(t.reservations).where(t.reservations.c.chunk_id == chunk_id).values(values))
 
     @writes
