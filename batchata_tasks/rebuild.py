@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import CredentialsError, LedgerError, SpecError
 from batchata_tasks.jobs import as_dict
-from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger, Restored
+from batchata_tasks.ledger import COLLECTED, HELD, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Ledger, Restored
 from batchata_tasks.providers import provider_type
 from batchata_tasks.storage import DatasetFolder, read_json
 
@@ -71,7 +71,7 @@ def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
     finally:
         ledger.close()
     states = [chunk["state"] for chunk in found.chunks]
-    return Rebuilt(str(folder.root), len(found.runs), len(states), sum(s in (UNCLEAR, SUBMITTED) for s in states), states.count(HELD))
+    return Rebuilt(str(folder.root), len(found.runs), len(states), sum(s in UNFINISHED for s in states), states.count(HELD))
 
 
 @dataclass
@@ -93,11 +93,18 @@ class _Reader:
             commit = read_json(self.folder.commits / f"{token}.json")
             gone = f"part-{token}" not in parts
             # older commits do not tell a part that was emptied from one that was lost
-            self._chunk(token, intent or {}, commit or {}, emptied=bool((commit or {}).get("emptied", gone)))
-        open_runs = {chunk["run_id"] for chunk in self.found.chunks if chunk["state"] in (UNCLEAR, SUBMITTED)}
+            self._chunk(token, intent or self._told_by(commit or {}), commit or {}, emptied=bool((commit or {}).get("emptied", gone)))
+        open_runs = {chunk["run_id"] for chunk in self.found.chunks if chunk["state"] in UNFINISHED}
         for run in self.found.runs.values():
             run["state"] = "open" if run["id"] in open_runs else "closed"
         return self.found
+
+    def _told_by(self, commit: dict[str, Any]) -> dict[str, Any]:
+        """Return what a commit tells of an intent that is lost; nothing where its rows were never sent."""
+        if not commit.get("batch_id"):
+            return {}
+        told = {"run_id": commit["run_id"], "requests": commit["rows"], "fence": commit["fence"], "ledger_id": self.ledger.id}
+        return told | {"provider": self.ready.provider.name, "account": self.ready.provider.account(self.ledger.id)}
 
     def _chunk(self, token: str, intent: dict[str, Any], commit: dict[str, Any], *, emptied: bool) -> None:
         run_id = str(intent.get("run_id") or commit["run_id"])
@@ -106,7 +113,7 @@ class _Reader:
         closed, batch_id = commit.get("state") == "closed", commit.get("batch_id")
         # an account whose key is not at hand can be asked by nobody: a person decides
         unknown = bool(intent) and not batch_id and self._account(intent) is None
-        state = LANDED if closed else HELD if intent.get("held") or unknown else SUBMITTED if batch_id else UNCLEAR
+        state = LANDED if closed else HELD if intent.get("held") or unknown else SUBMITTED if batch_id else UNCLEAR if intent else COLLECTED
         spec, bound = self.ready.spec, intent.get("bound_picodollars")
         start, rows = intent.get("start", 0), intent.get("requests") or commit.get("rows", 0)
         self.found.chunks.append({

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from batchata_tasks.chunk import Limits
+from batchata_tasks.dataset import Dataset
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.land import collect_and_land
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import usd
 from batchata_tasks.poll import look_once
+from batchata_tasks.providers.anthropic import AnthropicProvider
+from batchata_tasks.providers.openai import OpenAIProvider
 from batchata_tasks.rebuild import rebuild
 from batchata_tasks.reconcile import reconcile
 from batchata_tasks.reconcile_report import Request
@@ -363,3 +367,33 @@ def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(table: Tab
     assert table.run(items_per_batch=3, prompt="Again: {{ text }}").outcomes == {"succeeded": 12}
     found = money(table)
     assert found.settled == found.dataset + found.overhead == billed(table)
+
+
+def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They were landing when the run died: they land under the rebuilt ledger, and nothing is looked for."""
+    for provider in (AnthropicProvider, OpenAIProvider):
+        monkeypatch.setattr(provider, "limits", Limits(1000, 10))
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.dataset.Dataset.supersede", dying_after(1, Dataset.supersede))
+        with pytest.raises(KeyboardInterrupt):
+            table.run()
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    assert rebuild(make_ready(table.spec(), Settings()), Settings()).open_chunks == 1
+    assert table.run().exit_code == 3
+    assert {row["_status"] for row in table.rows()} == {"errored"}
+    check_money(table)
+
+
+def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Path) -> None:
+    """Recovered, then the ledger lost and rebuilt, then lost once more: the batches are known, and nothing is sent."""
+    table.run(items_per_batch=3)
+    shutil.rmtree(table.output)
+    table.run(items_per_batch=3)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(make_ready(table.spec(), Settings()), Settings())
+    assert reconcile().strays == []
+    shutil.rmtree(table.output / "data")
+    shutil.rmtree(table.output / "_batchata/intents")
+    assert table.run(items_per_batch=3).plan["recovered"] == 12
+    check(table)
+    check_money(table)
