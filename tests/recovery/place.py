@@ -37,6 +37,10 @@ SCHEMA = {
 }
 UNPAID = ("request_error", "request_expired")  # faults of single requests that cost nothing
 PICO = Decimal(10) ** -12
+_OPEN = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'batchata'"
+    " AND state LIKE 'idle in transaction%%'"
+)
 _TICK = 0.004
 _HALTED = 0.02  # until every thread of a stopped process stands
 
@@ -175,7 +179,7 @@ class Place:
         return Counter(names[chunk[1:]] for chunk in chunks if chunk[1:] in names) or Counter({"between": 1})
 
     def halt(self, run: Run) -> None:
-        """Stop a run where it stands, but not within a transaction: on SQLite that would make everyone else wait for it."""
+        """Stop a run where it stands, but not within a transaction: everyone else would wait for it, on Postgres for a minute."""
         run.halt()
         time.sleep(_HALTED)
         while self.is_locked():
@@ -185,9 +189,9 @@ class Place:
             time.sleep(_HALTED)
 
     def is_locked(self) -> bool:
-        """Whether a process is in the middle of a transaction that nobody can end for it, as Postgres can."""
+        """Whether a process is in the middle of a transaction."""
         if not self.ledger_url.startswith("sqlite"):
-            return False
+            return self.ask_ledger(_OPEN)[0][0] > 0
         with closing(sqlite3.connect(self.database, timeout=0, isolation_level=None)) as connection:
             try:
                 connection.execute("PRAGMA journal_mode=WAL")  # what every run begins with
