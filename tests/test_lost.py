@@ -13,7 +13,7 @@ import pytest
 from batchata_tasks.chunk import Limits
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import LedgerError
+from batchata_tasks.errors import HeldError, LedgerError
 from batchata_tasks.land import collect_and_land
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import usd
@@ -397,3 +397,19 @@ def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Pa
     assert table.run(items_per_batch=3).plan["recovered"] == 12
     check(table)
     check_money(table)
+
+
+def test_doubt_that_outlives_the_folder_is_held(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody can tell whether a create was accepted, nor whose rows it had: a person frees it, as the runs say, and they are sent."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    (other,) = emulator.control.foreign("anthropic", requests=12, ends="at_once")
+    emulator.control.archive(other)
+    shutil.rmtree(table.output)
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
+    for _ in range(2):
+        with pytest.raises(HeldError, match="batchata reconcile"):
+            table.run()
+    assert reconcile(Request(resend=(chunk,))).freed == [chunk]
+    assert table.run().outcomes == {"succeeded": 12}
+    check(table)

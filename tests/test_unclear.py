@@ -315,3 +315,13 @@ def test_a_stop_resolves_doubt_and_cancels_what_it_finds(emulator: Emulator, tmp
     receipt = table.run(time_limit="1s")
     assert (receipt.result, receipt.outcomes) == ("time_limit_reached", {"canceled": 3, "succeeded": 2})
     check_money(table)
+
+
+def test_a_candidate_whose_results_are_archived_is_held(anthropic: Table) -> None:
+    """Nobody can read whose it was: its rows are held, and no run fails over it for ever."""
+    (foreign,) = anthropic.emulator.control.foreign("anthropic", requests=ROWS, ends="at_once")
+    anthropic.emulator.control.archive(foreign)
+    anthropic.emulator.control.faults(kind="drop_before", nth=1)
+    receipt = anthropic.run()
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert anthropic.run().plan["in_flight"] == ROWS

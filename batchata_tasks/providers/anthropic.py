@@ -109,7 +109,7 @@ class AnthropicProvider(Provider):
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Batches carry no name of ours, but every custom_id in the results does."""
-        if not look.ended:
+        if not look.ended or look.gone:
             return None
         with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
             found = first_custom_id(_lines(response.iter_bytes(1 << 16)))
