@@ -63,11 +63,11 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
     """
     settings, progress = settings or Settings(), progress or silent()
     folder = DatasetFolder(spec.output)
-    if folder.owner() is None:
-        message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel."
-        raise SpecError(message)
     ledger = Ledger(settings.ledger_url)
     try:
+        if folder.owner() is None and not ledger.knows(folder.url):  # the folder may be lost, and its batches go on
+            message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel."
+            raise SpecError(message)
         run = ledger.open_run(owned_dataset(folder, ledger))
         if run is None:
             return Cancelled(spec.name)

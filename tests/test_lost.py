@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from batchata_tasks.cancel import cancel
 from batchata_tasks.chunk import Limits
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.emulator import answer_text
@@ -413,3 +414,16 @@ def test_doubt_that_outlives_the_folder_is_held(emulator: Emulator, tmp_path: Pa
     assert reconcile(Request(resend=(chunk,))).freed == [chunk]
     assert table.run().outcomes == {"succeeded": 12}
     check(table)
+
+
+def test_batches_of_a_lost_folder_can_be_cancelled(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go on at the provider; what ran by then is landed by the next run, the rest is sent, nothing is paid for twice."""
+    die_with_batches_open(table, monkeypatch)
+    shutil.rmtree(table.output)
+    assert cancel(table.spec(items_per_batch=3)).result == "cancelled"
+    table.emulator.control.progress("immediate")
+    receipt = table.run(items_per_batch=3)
+    assert (receipt.exit_code, len(table.rows())) == (0, 12)
+    assert "cancelled" in {line["ending"] for line in table.ledger()["batches"]}
+    assert table.ledger()["billed_twice"]["number"] == 0
+    check_money(table)

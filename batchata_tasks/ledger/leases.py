@@ -39,6 +39,11 @@ class Leases(Store):
         return dataset_id
 
     @reads
+    def knows(self, connection: Connection, url: str) -> bool:
+        """Whether there is, or was, a dataset of this ledger at `url`."""
+        return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).first() is not None
+
+    @reads
     def dataset_url(self, connection: Connection, dataset_id: str) -> str:
         """Return where a dataset lies, or lay when it was used last."""
         return str(connection.execute(select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)).scalar_one())
