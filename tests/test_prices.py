@@ -155,6 +155,16 @@ def test_the_users_prices_hold_a_limit(table: Table) -> None:
     assert sum(row["_cost_usd"] for row in table.rows()) == usd(due)
 
 
+def test_a_wrong_price_file_stops_a_run_before_it_begins(table: Table) -> None:
+    """Plan and run refuse it in the same words, also where the model's own price is known; nothing is sent or written."""
+    state_prices(table, "another-model", "-2")
+    for attempt in (lambda: preview(table.spec()), table.run):
+        with pytest.raises(SpecError, match=r"^prices\.toml: \w+, model 'another-model': `input`: -2 is no amount; write US dollars"):
+            attempt()
+    assert table.ledger()["requests_accepted"] == 0
+    assert not table.output.exists()
+
+
 def test_a_run_keeps_the_prices_that_it_began_with(table: Table) -> None:
     """Prices that change while batches are at the provider change nothing of that run: its books stay those of its bounds."""
     state_prices(table, MODELS[table.provider])
