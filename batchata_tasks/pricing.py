@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _CONTEXT = {"processing": "batch"}
 _PER = 10**6
+_US_ONLY = 11  # tenths: https://platform.claude.com/docs/en/about-claude/pricing (data residency), not in genai-prices
 # chat models that search the web with each request: the fee is billed per search, and no usage counts it
 _SEARCHES_UNCOUNTED = "-search-"
 # what is taken where a price file leaves a rate out: the most that any model of genai-prices costs there
@@ -66,14 +67,16 @@ class Tariff:
         """Return what one answer costs, in picodollars."""
         whole = usage.input_tokens
         plain = whole - usage.cache_read_tokens - usage.cache_write_tokens - usage.cache_write_1h_tokens
-        return (
+        tokens = (
             max(plain, 0) * self.input.at(whole)
             + usage.cache_read_tokens * self.cache_read.at(whole)
             + usage.cache_write_tokens * self.cache_write.at(whole)
             + usage.cache_write_1h_tokens * self.cache_write_1h.at(whole)
             + usage.output_tokens * self.output.at(whole)
-            + usage.web_searches * self.search
         )
+        if usage.us_only:
+            tokens = -(-tokens * _US_ONLY // 10)
+        return tokens + usage.web_searches * self.search
 
 
 @dataclass(frozen=True, slots=True)

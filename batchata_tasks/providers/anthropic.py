@@ -223,6 +223,7 @@ def usage_of(usage: dict[str, Any]) -> Usage:
         cache_write_tokens=written - hour,
         cache_write_1h_tokens=hour,
         web_searches=count_of(as_dict(usage.get("server_tool_use")).get("web_search_requests")),
+        us_only=usage.get("inference_geo") == "us",
     )
 
 

@@ -258,3 +258,14 @@ def test_a_limit_is_taken_as_written(amount: float | str | Decimal, pico: int) -
 def test_amounts_are_exact_both_ways(pico: int) -> None:
     """Dollars as decimals lose no picodollar."""
     assert pico_from_usd(usd(pico)) == pico
+
+
+def test_inference_bound_to_the_us_costs_a_tenth_more() -> None:
+    """Anthropic's surcharge is on every token, in the batch and at the list price, and not on searches."""
+    rates = batch_rates("anthropic", "claude-opus-5-5")
+    assert rates is not None
+    plain, bound = (Usage(1000, 100, 300, 50, 20, us_only=us_only) for us_only in (False, True))
+    assert rates.cost(bound) * 10 == rates.cost(plain) * 11
+    assert rates.list_cost(bound) * 10 == rates.list_cost(plain) * 11
+    searched = Usage(1000, 100, 300, 50, 20, web_searches=2, us_only=True)
+    assert rates.cost(searched) - rates.cost(bound) == 2 * rates.search

@@ -90,6 +90,8 @@ BLOCKS: list[tuple[str, str, Any, Usage]] = [
         "searches", "anthropic",
         {**ANTHROPIC_NULLS, "server_tool_use": {"web_search_requests": 3, "web_fetch_requests": 2}}, Usage(11, 36, web_searches=3),
     ),
+    ("bound-to-the-us", "anthropic", {**ANTHROPIC_NULLS, "inference_geo": "us"}, Usage(11, 36, us_only=True)),
+    ("anywhere", "anthropic", {**ANTHROPIC_NULLS, "inference_geo": "global"}, Usage(11, 36)),
     ("thought", "anthropic", {**ANTHROPIC_NULLS, "output_tokens_details": {"thinking_tokens": 30}}, Usage(11, 36)),
     ("all-from-cache", "anthropic", {**ANTHROPIC_NULLS, "input_tokens": 0, "cache_read_input_tokens": 9}, Usage(9, 36, 9)),
     (
@@ -131,8 +133,8 @@ def test_a_usage_block_is_read(provider: str, block: dict[str, Any], usage: Usag
     assert (answer.usage, answer.readable) == (usage, True)
 
 
-# the library reads the sum of cache writes alone
-THEIRS = [block[:3] for block in BLOCKS if block[0] != "only-the-parts-of-writes"]
+# the library reads the sum of cache writes alone, and no surcharge
+THEIRS = [block[:3] for block in BLOCKS if block[0] not in ("only-the-parts-of-writes", "bound-to-the-us")]
 
 
 @pytest.mark.parametrize(
