@@ -65,7 +65,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
     folder = DatasetFolder(spec.output)
     ledger = Ledger(settings.ledger_url)
     try:
-        if folder.owner() is None and not ledger.knows(folder.url):  # the folder may be lost, and its batches go on
+        if folder.owner() is None and ledger.known_dataset(folder.url) is None:  # the folder may be lost, and its batches go on
             message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel."
             raise SpecError(message)
         run = ledger.open_run(owned_dataset(folder, ledger))

@@ -16,7 +16,7 @@ from batchata_tasks.plan import Options
 from batchata_tasks.progress import Lines, listener
 from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
 from batchata_tasks.session import refresh_mark
-from batchata_tasks.spec_file import load_spec, parse_spec
+from batchata_tasks.spec_file import overridden
 from batchata_tasks.tasks import STEPS
 
 if TYPE_CHECKING:
@@ -52,18 +52,13 @@ def enrich(
         refresh: count rows that landed before this run as not landed.
         retry_failed: send rows again that failed for good or used up their attempts.
     """
-    wanted = _wanted(spec, overrides or {})
+    wanted = overridden(spec, overrides or {})
     logger = get_run_logger()
     progress = listener() or Lines(logger.info)
     receipt = pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress)
     what = "What the run did and cost."
     create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
     return _state(receipt)
-
-
-def _wanted(spec: EnrichmentSpec | str, overrides: dict[str, Any]) -> EnrichmentSpec:
-    loaded = load_spec(spec) if isinstance(spec, str) else spec
-    return parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded
 
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:

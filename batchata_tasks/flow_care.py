@@ -1,4 +1,4 @@
-"""The flows that look after what runs left: `cancel` and `reconcile`."""
+"""The flows that look at what a run would do, and after what runs left: `plan`, `cancel` and `reconcile`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,30 @@ from prefect.client.orchestration import get_client
 
 from batchata_tasks import cancel as cancelling
 from batchata_tasks import reconcile as reconciling
-from batchata_tasks.artifacts import markdown
+from batchata_tasks.artifacts import markdown, slug
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
+from batchata_tasks.preview import preview
 from batchata_tasks.progress import Lines
 from batchata_tasks.reconcile_report import Request, pairs_of
-from batchata_tasks.spec_file import load_spec, parse_spec
+from batchata_tasks.spec_file import overridden, parse_spec
 
 if TYPE_CHECKING:
     from batchata_tasks.spec import EnrichmentSpec
+
+
+@flow(name="plan", validate_parameters=True)
+def plan(spec: EnrichmentSpec | str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Tell what a run would send, why, and what it would cost. Sends nothing, spends nothing.
+
+    Args:
+        spec: the enrichment, or the path of its YAML or JSON file.
+        overrides: keys of the spec to set otherwise, such as {"limit": 20}.
+    """
+    found = preview(overridden(spec, overrides or {}))
+    name, what = found.spec.name, "What a run would do and cost."
+    create_markdown_artifact(markdown=markdown(f"plan {name}", found.lines()), key=slug(f"plan-{name}"), description=what)
+    return found.to_json()
 
 
 @flow(name="cancel", validate_parameters=True)
@@ -31,13 +46,13 @@ def cancel(spec: EnrichmentSpec | str | None = None, flow_run_id: UUID | None = 
         flow_run_id: instead, the run of the flow `enrich` whose spec is meant; for automations on cancelled runs.
     """
     wanted = _spec_of(flow_run_id) if spec is None else spec
-    loaded = load_spec(wanted) if isinstance(wanted, str) else wanted
+    loaded = overridden(wanted, {})
     found = cancelling.cancel(loaded, progress=Lines(get_run_logger().info))
     create_markdown_artifact(markdown=markdown(f"cancel {loaded.name}", found.lines()), key="cancel", description="What was cancelled.")
     return found.to_json()
 
 
-def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec | str:
+def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec:
     """Return the spec that a run of `enrich` was given."""
     if flow_run_id is None:
         message = "give `spec` or `flow_run_id`."
@@ -45,8 +60,7 @@ def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec | str:
     with get_client(sync_client=True) as client:
         parameters = client.read_flow_run(flow_run_id).parameters
     given, overrides = parameters.get("spec"), as_dict(parameters.get("overrides"))
-    loaded = load_spec(given) if isinstance(given, str) else parse_spec(given or {})
-    return parse_spec({**loaded.model_dump(exclude_unset=True), **overrides})
+    return overridden(given if isinstance(given, str) else parse_spec(given or {}), overrides)
 
 
 @flow(name="reconcile", validate_parameters=True)

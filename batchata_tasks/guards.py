@@ -13,12 +13,14 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from batchata_tasks.chunk import chunk_token, prefix_within
+from batchata_tasks.money import pico_from_usd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.ledger import BudgetTerms, Chunk, Lease, Ledger
     from batchata_tasks.session import Session
+    from batchata_tasks.spec import EnrichmentSpec
 
 OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
 SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
@@ -30,6 +32,12 @@ class Limits:
 
     run: int | None = None
     budget: BudgetTerms | None = None
+
+
+def limits_of(spec: EnrichmentSpec) -> Limits:
+    """Return what binds the spending of a spec's runs."""
+    run = pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None
+    return Limits(run, spec.budget.terms() if spec.budget is not None else None)
 
 
 class Verdict(Enum):
@@ -101,10 +109,12 @@ def stop_over_bound(session: Session, chunk: Chunk, answers: int, excess: int) -
 def cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:
     """Make the first rows of a chunk a chunk of their own and return it; the rest is another."""
     middle, size, bound = chunk.start + rows, sum(sizes[:rows]), sum(bounds[:rows])
-    head = replace(chunk, stop=middle, bytes=size, bound=bound)
+    expected = None if chunk.expected is None else chunk.expected * rows // chunk.rows
+    head = replace(chunk, stop=middle, bytes=size, bound=bound, expected=expected)
     tail = replace(
         chunk, id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind), start=middle,
         bytes=chunk.bytes - size, bound=(chunk.bound or 0) - bound,
+        expected=None if expected is None else (chunk.expected or 0) - expected,
     )
     ledger.split_chunk(lease, chunk, head, tail)
     return head

@@ -155,6 +155,23 @@ def bodies_at(folder: Path, chunk: Chunk, offsets: list[int]) -> list[bytes]:
     return found
 
 
+def sampled_bodies(folder: Path, rows: int, most: int) -> list[tuple[int, bytes]]:
+    """Return (bytes of the request, its body) of at most so many requests, spread over the first `rows` of a plan."""
+    step, first, picked = -(-rows // most), 0, list[tuple[int, int]]()
+    for batch in _batches(folder / "plan.arrow", 0, rows):
+        at = pa.array(range(-first % step, batch.num_rows, step), pa.int64())
+        sizes, offsets = (batch.column(name).take(at).to_pylist() for name in ("_bytes", "_offset"))
+        picked += zip(sizes, offsets, strict=True)
+        first += batch.num_rows
+    path = folder / "plan.bodies.jsonl"
+    found = list[tuple[int, bytes]]()
+    with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
+        for size, offset in picked:
+            stream.seek(offset)
+            found.append((size, stream.readline().rstrip(b"\n")))
+    return found
+
+
 def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
     """Copy a chunk's rows from the plan to the file that outlives it."""
     options = pa.ipc.IpcWriteOptions(compression="zstd")

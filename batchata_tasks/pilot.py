@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import TerminalError
+from batchata_tasks.estimate import estimate, usual_use
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.lanes import ChunkSteps, bring_home
 from batchata_tasks.ledger import PLANNED, UNFINISHED, Tally
@@ -53,4 +54,17 @@ def _judge(session: Session, tallies: dict[str, Tally]) -> None:
     if wrong is not None:
         message = f"pilot: {wrong}; {plan.requests - plan.pilot:,} rows were not sent. Mend the spec, or the pilot's limits."
         raise TerminalError(message)
-    session.say(f"the pilot held: {rows:,} rows, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row.")
+    held = f"the pilot held: {rows:,} rows, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row"
+    rest = _rest(session)
+    if rest is not None:
+        held += f"; the other {plan.requests - plan.pilot:,} are expected to cost about {dollars(rest)}"
+    session.say(f"{held}.")
+
+
+def _rest(session: Session) -> int | None:
+    """Return what the rows after the pilot are likely to cost, now that it is known what its rows used."""
+    spec = session.spec
+    chunks = [chunk for chunk in session.ledger.chunks(session.run_id, (PLANNED,)) if chunk.kind == "batch"]
+    usual = usual_use(session.ledger, session.provider.name, spec)
+    rows, size = sum(chunk.rows for chunk in chunks), sum(chunk.bytes for chunk in chunks)
+    return estimate(usual, rows, size, spec.max_tokens, session.rates, further_rounds=True).cost

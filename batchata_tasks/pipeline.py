@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
+from batchata_tasks.estimate import foresee, usual_use
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import collect_and_land, emptying
 from batchata_tasks.lanes import ChunkSteps, Step, bring_home
@@ -53,6 +54,7 @@ def plan_step(run_id: str) -> dict[str, Any]:
         land_recovered(session, recovery)
     planner, spans = _planned(session, session.table, options)
     planner.summary.recovered = recovered
+    expected = _expected(session, planner.summary, spans)
     new = Chunk(
         "", run_id, session.lease.dataset_id, ROUND, "batch", session.provider.name, session.spec.model,
         session.spec.endpoint, 0, 0, 0, None, PLANNED,
@@ -61,9 +63,9 @@ def plan_step(run_id: str) -> dict[str, Any]:
     chunks = [
         replace(
             new, id=chunk_token(run_id, ROUND, span.start, "batch"), start=span.start, stop=span.stop,
-            bytes=span.bytes, bound=span.bound if priced else None,
+            bytes=span.bytes, bound=span.bound if priced else None, expected=cost,
         )
-        for span in spans
+        for span, cost in zip(spans, expected, strict=True)
     ]
     if planner.summary.too_large:
         token = chunk_token(run_id, ROUND, 0, "local")
@@ -87,6 +89,13 @@ def _planned(session: Session, table: Table, options: Options, recovery: Recover
     table.dataset.conform()
     table.dataset.carry(planner.carried)
     return planner, spans
+
+
+def _expected(session: Session, summary: PlanSummary, spans: list[Span]) -> list[int | None]:
+    """Note what a plan is likely to cost, and return the same of each span."""
+    spec, plan = session.spec, session.folder.run_folder(session.run_id)
+    usual = usual_use(session.ledger, session.provider.name, spec, plan, summary.requests)
+    return foresee(summary, spans, usual, spec.max_tokens, session.rates)
 
 
 def round_step(run_id: str) -> dict[str, Any]:

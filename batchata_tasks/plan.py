@@ -56,6 +56,11 @@ class PlanSummary:
     requests: int = 0
     batches: int = 0
     bound: int | None = 0  # the most that it can cost; null without a known price
+    expected: int | None = None  # what it is likely to cost, further rounds included
+    expected_list: int | None = None  # the same outside of a batch
+    input_tokens: int = 0  # likely
+    output_tokens: int = 0
+    calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
     pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
 
     def to_json(self) -> dict[str, Any]:

@@ -1,25 +1,31 @@
-"""What a run would do: counts per reason and the most that it can cost. Sends and spends nothing."""
+"""What a run would do: rows per reason, what they cost, what the limits do. Sends and spends nothing."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import LedgerError
-from batchata_tasks.ledger import Ledger
-from batchata_tasks.money import dollars, pico_from_usd, usd
+from batchata_tasks.estimate import based_on, foresee, usual_use
+from batchata_tasks.ledger import Ledger, is_made
+from batchata_tasks.money import dollars, usd
+from batchata_tasks.outlook import Outlook, outlook
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.progress import counted
+from batchata_tasks.prospect import look_ahead
 from batchata_tasks.receipt import REASONS
 from batchata_tasks.session import in_flight_keys, make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterable
 
+    from batchata_tasks.chunk import Span
+    from batchata_tasks.prospect import LimitsAhead
     from batchata_tasks.session import Ready
     from batchata_tasks.spec import EnrichmentSpec
 
@@ -32,15 +38,18 @@ class Preview:
     provider: str
     summary: PlanSummary
     price_source: str | None
+    limits: LimitsAhead | None = None
+    recoverable: int = 0  # rows that lost files held; how many of the plan's requests they answer, the provider knows
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         facts = self.summary.to_json()
-        bound = facts.pop("bound")
+        bound, expected, listed = (facts.pop(name) for name in ("bound", "expected", "expected_list"))
         return {
             "name": self.spec.name, "provider": self.provider, "model": self.spec.model, **facts,
-            "upper_bound_usd": f"{usd(bound):f}" if bound is not None else None,
+            "upper_bound_usd": _plain(bound), "expected_usd": _plain(expected), "expected_list_price_usd": _plain(listed),
             "cost_limit_usd": self.spec.cost_limit_usd, "price_source": self.price_source,
+            "limits": self.limits.to_json() if self.limits is not None else None, "recoverable_rows": self.recoverable,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -53,23 +62,36 @@ class Preview:
             "  failed for good": summary.exhausted, "  not in rerun_on": summary.not_asked,
             "  left out by where": summary.filtered, "  left out for a null": summary.null_skipped,
             "  beyond limit": summary.over_limit, "  too large to send": summary.too_large,
-            "  carried only": summary.carried,
+            "  carried only": summary.carried, "  answered before": summary.recovered,
         }
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
         amount = f"{counted(summary.requests, 'request')} in {counted(summary.batches, 'batch')}"
         rows.append(("To send", f"{amount} to {self.provider}, {self.spec.model}"))
-        return [*rows, ("Cost", self._cost())]
+        return [*rows, *self._recovery(), *self._cost()]
 
-    def _cost(self) -> str:
-        bound = self.summary.bound
-        if bound is None:
-            return f"unknown: no batch price is known for {self.spec.model}"
-        text = f"at most {dollars(bound)} (upper bound; prices: {self.price_source})"
-        if self.spec.cost_limit_usd is None:
-            return text
-        limit = pico_from_usd(self.spec.cost_limit_usd)
-        verdict = "all of it fits" if bound <= limit else "batches are cut, and wait, so that it holds"
-        return f"{text}; limit {dollars(limit)}: {verdict}"
+    def _recovery(self) -> list[tuple[str, str]]:
+        again = "they are fetched again, nothing is sent for them"
+        found = list[tuple[str, str]]()
+        if self.summary.recovered:
+            text = f"{counted(self.summary.recovered, 'row')} answered by earlier batches, whose files are gone: {again}"
+            found.append(("Recovered", text))
+        if self.recoverable:
+            rows = f"up to {min(self.recoverable, self.summary.requests):,} of these requests are answered by earlier batches"
+            found.append(("Recovered", f"{rows}, whose files are gone: as far as the provider still has them, {again}"))
+        return found
+
+    def _cost(self) -> list[tuple[str, str]]:
+        summary = self.summary
+        basis = based_on(summary.calibrated_by)
+        rows = [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out ({basis})")] if summary.requests else []
+        if summary.bound is None:
+            return [*rows, ("Cost", f"unknown: no batch price is known for {self.spec.model}")]
+        bound = f"at most {dollars(summary.bound)} (upper bound; prices: {self.price_source})"
+        if not summary.requests:
+            return [("Cost", bound)]
+        listed = f"{dollars(summary.expected_list)} at list price, outside of a batch"
+        rows += [("Expected", f"about {dollars(summary.expected)} ({basis}); {listed}"), ("Cost", bound)]
+        return rows if self.limits is None else [*rows, ("Limits", self.limits.text())]
 
 
 def preview(spec: EnrichmentSpec, settings: Settings | None = None) -> Preview:
@@ -80,25 +102,61 @@ def preview(spec: EnrichmentSpec, settings: Settings | None = None) -> Preview:
     """
     settings = settings or Settings()
     ready = make_ready(spec, settings)
-    with tempfile.TemporaryDirectory(prefix="batchata-plan-") as scratch:
-        planner = Planner(ready.table, ready.provider, Path(scratch) / "plan", "preview", Options())
-        planner.run(_in_flight(ready, settings))
     rates = ready.table.builder.rates
-    return Preview(spec, ready.provider.name, planner.summary, rates.source if rates is not None else None)
+    with _ledger_of(settings) as ledger, tempfile.TemporaryDirectory(prefix="batchata-plan-") as scratch:
+        if ledger is not None:
+            ready.table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
+        dataset_id, ahead, flying = _known(ready, ledger)
+        folder = Path(scratch) / "plan"
+        planner = Planner(ready.table, ready.provider, folder, dataset_id, Options(), claimed=ahead.row_ids)
+        spans, summary = planner.run(flying), planner.summary
+        usual = usual_use(ledger, ready.provider.name, spec, folder, summary.requests)
+        spans = _after(spans, ahead.uncertain_rows)
+        costs = foresee(summary, spans, usual, spec.max_tokens, rates)
+        limits = look_ahead(spec, ledger, spans, costs, summary.pilot)
+    return Preview(spec, ready.provider.name, summary, rates.source if rates is not None else None, limits, ahead.uncertain_rows)
 
 
-def _in_flight(ready: Ready, settings: Settings) -> Iterator[bytes]:
-    """Yield the keys of rows that earlier runs have at the provider."""
-    folder = DatasetFolder(ready.spec.output)
-    owner = folder.owner() if folder.own.exists() else None
-    if owner is None:
+@contextmanager
+def _ledger_of(settings: Settings) -> Generator[Ledger | None, None, None]:
+    """Open the ledger; None where no run has made it yet."""
+    if not is_made(settings.ledger_url):
+        yield None
         return
     ledger = Ledger(settings.ledger_url)
     try:
-        if owner["ledger_id"] != ledger.id:
-            what = f"output: the dataset in {folder.root} belongs to another ledger"
-            message = f"{what}; set BATCHATA_LEDGER_URL to that one, or, if it is lost, run `batchata status SPEC --rebuild`."
-            raise LedgerError(message)
-        yield from in_flight_keys(folder, ledger, owner["dataset_id"], "", ready.spec.key)
+        yield ledger
     finally:
         ledger.close()
+
+
+def _known(ready: Ready, ledger: Ledger | None) -> tuple[str, Outlook, Iterable[bytes]]:
+    """Return what is known of the dataset: its id, what a run would recover, the keys of rows at the provider."""
+    folder = DatasetFolder(ready.spec.output)
+    owner = folder.owner() if folder.own.exists() else None
+    if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
+        what = f"output: the dataset in {folder.root} belongs to another ledger"
+        message = f"{what}; set BATCHATA_LEDGER_URL to that one, or, if it is lost, run `batchata status SPEC --rebuild`."
+        raise LedgerError(message)
+    dataset_id = owner["dataset_id"] if owner is not None else ledger.known_dataset(folder.url) if ledger is not None else None
+    if dataset_id is None or ledger is None:
+        return "preview", Outlook(), ()
+    ahead = outlook(ledger, folder, dataset_id)
+    return dataset_id, ahead, in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks)
+
+
+def _after(spans: list[Span], rows: int) -> list[Span]:
+    """Return spans without so many of their rows, each row counted as the mean of its span."""
+    left: list[Span] = []
+    for span in spans:
+        count = span.stop - span.start
+        gone = min(rows, count)
+        rows -= gone
+        if gone < count:
+            share = span.bytes * (count - gone) // count, span.bound * (count - gone) // count
+            left.append(replace(span, start=span.start + gone, bytes=share[0], bound=share[1]) if gone else span)
+    return left
+
+
+def _plain(pico: int | None) -> str | None:
+    return None if pico is None else f"{usd(pico):f}"

@@ -54,7 +54,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """What one model costs; tiers apply to each request by its own whole input, never to sums."""
+    """What one model costs; tiers apply to each request by its own whole input."""
 
     input: Rate
     output: Rate
@@ -63,10 +63,10 @@ class Tariff:
     cache_write_1h: Rate
     search: int  # picodollars per web search
 
-    def cost(self, usage: Usage) -> int:
-        """Return what one answer costs, in picodollars."""
-        whole = usage.input_tokens
-        plain = whole - usage.cache_read_tokens - usage.cache_write_tokens - usage.cache_write_1h_tokens
+    def cost(self, usage: Usage, requests: int = 1) -> int:
+        """Return what one answer costs, in picodollars; or that many, all alike, which used `usage` together."""
+        whole = usage.input_tokens // requests
+        plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens - usage.cache_write_1h_tokens
         tokens = (
             max(plain, 0) * self.input.at(whole)
             + usage.cache_read_tokens * self.cache_read.at(whole)
@@ -86,12 +86,12 @@ class Rates(Tariff):
     listed: Tariff
     source: str  # what the rates are from, with its version or date
 
-    def list_cost(self, usage: Usage) -> int:
-        """Return what the same answer would cost outside of a batch, in picodollars.
+    def list_cost(self, usage: Usage, requests: int = 1) -> int:
+        """Return what the same answers would cost outside of a batch, in picodollars.
 
         What a price file does not tell of the list price counts at the batch rate: no saving is claimed on it.
         """
-        return self.listed.cost(usage)
+        return self.listed.cost(usage, requests)
 
     def bound(self, input_tokens: int, output_tokens: int, *, cache_writes: bool) -> int:
         """Return the most that a request with at most so many tokens can cost, in picodollars.

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, chunk_token
 from batchata_tasks.dataset import keys_of, part_of_chunk
+from batchata_tasks.estimate import costs_of, usual_use
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
 from batchata_tasks.money import PICO
@@ -42,16 +43,20 @@ def plan_round(session: Session) -> list[Chunk]:
     spans = _Round(session, table, last + 1).write(landed)
     if not spans:
         return []
-    following = [_chunk_of(landed[0], span, priced=session.rates is not None) for span in spans]
+    spec, priced = session.spec, session.rates is not None
+    usual = usual_use(session.ledger, session.provider.name, spec)
+    expected = costs_of(spans, usual, spec.max_tokens, session.rates)
+    following = [_chunk_of(landed[0], span, cost, priced=priced) for span, cost in zip(spans, expected, strict=True)]
     session.ledger.add_round(session.lease, following)
     return following
 
 
-def _chunk_of(before: Chunk, span: Span, *, priced: bool) -> Chunk:
+def _chunk_of(before: Chunk, span: Span, expected: int | None, *, priced: bool) -> Chunk:
     number = before.round + 1
     return replace(
         before, id=chunk_token(before.run_id, number, span.start, "batch"), round=number, start=span.start, stop=span.stop,
-        bytes=span.bytes, bound=span.bound if priced else None, state=PLANNED, batch_id=None,
+        bytes=span.bytes, bound=span.bound if priced else None, expected=expected, state=PLANNED,
+        batch_id=None,
     )
 
 

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.dataset import keys_of
 from batchata_tasks.errors import BatchataError, HeldError, LeaseError
 from batchata_tasks.fingerprint import key_digest
-from batchata_tasks.guards import OVER_BOUND, Limits
+from batchata_tasks.guards import OVER_BOUND, limits_of
 from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, plan_columns, read_chunk_manifest
-from batchata_tasks.money import pico_from_usd
 from batchata_tasks.plan import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers import provider_of
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
+    from batchata_tasks.guards import Limits
     from batchata_tasks.ledger import Chunk, Lease
     from batchata_tasks.pricing import Rates
     from batchata_tasks.providers import Provider
@@ -96,12 +96,12 @@ class Session:
     @property
     def limit(self) -> int | None:
         """The run's cost limit in picodollars."""
-        return pico_from_usd(self.spec.cost_limit_usd) if self.spec.cost_limit_usd is not None else None
+        return self.limits.run
 
     @property
     def limits(self) -> Limits:
         """What binds the run's spending."""
-        return Limits(self.limit, self.spec.budget.terms() if self.spec.budget is not None else None)
+        return limits_of(self.spec)
 
     def plan(self) -> PlanSummary:
         """Return what the run's plan found."""
@@ -226,7 +226,7 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
         ledger.agree_budget(spec.budget.terms(), spec.name)
     values = {
         **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
-        "cost_limit": pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None,
+        "cost_limit": limits_of(spec).run,
         "price_source": table.builder.rates.source if table.builder.rates is not None else None,
     }
     run_id = ledger.begin_run(site.lease, values)

@@ -17,7 +17,7 @@ from batchata_tasks.references import read_text
 from batchata_tasks.spec import EnrichmentSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,3 +95,9 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
             message = f"--set {key}: the value is not valid YAML: {' '.join(str(error).split())}"
             raise SpecError(message) from error
     return values
+
+
+def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> EnrichmentSpec:
+    """Return a spec, or the one in the file of that path, with some of its keys set otherwise."""
+    loaded = load_spec(spec) if isinstance(spec, str) else spec
+    return parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded

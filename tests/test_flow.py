@@ -236,6 +236,20 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     assert "12 canceled" in artifact["data"]
 
 
+def test_planning_is_a_flow(server: Server, table: Table) -> None:
+    """Its result and its artifact tell what a run would send and cost; nothing is sent, and no dataset made."""
+    path = write_spec(table, {"cost_limit_usd": 1})
+    code = f"import json; from flows.plan import plan; print(json.dumps(plan({str(path)!r}, {{'limit': 7}})))"
+    found = in_python(server, table, code)
+    assert (found["reasons"], found["requests"], found["over_limit"]) == ({"new": 7}, 7, 5)
+    assert 0 < float(found["expected_usd"]) < float(found["upper_bound_usd"])
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["plan-table"]}}})[0]
+    assert "7 requests in 1 batch" in artifact["data"]
+    assert "all of it fits" in artifact["data"]
+    assert table.ledger()["requests_accepted"] == 0
+    assert not table.output.exists()
+
+
 def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
     """Its result and its artifact tell what is known and what nobody owns."""
     table.run()

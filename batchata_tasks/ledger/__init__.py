@@ -6,7 +6,9 @@ may cost and who may send next is read here. Every write is one transaction, dur
 
 from __future__ import annotations
 
+from batchata_tasks.ledger.calibration import Calibration, Usual
 from batchata_tasks.ledger.money import Money
+from batchata_tasks.ledger.opening import is_made
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
@@ -46,10 +48,12 @@ __all__ = [
     "Left",
     "Restored",
     "Tally",
+    "Usual",
+    "is_made",
     "new_id",
     "now_us",
 ]
 
 
-class Ledger(Runs, Sending, Money, Restoring):
+class Ledger(Runs, Sending, Money, Calibration, Restoring):
     """One ledger; safe to use from several threads and processes."""

@@ -39,9 +39,9 @@ class Leases(Store):
         return dataset_id
 
     @reads
-    def knows(self, connection: Connection, url: str) -> bool:
-        """Whether there is, or was, a dataset of this ledger at `url`."""
-        return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).first() is not None
+    def known_dataset(self, connection: Connection, url: str) -> str | None:
+        """Return the id of the dataset at `url`; None where no run has been there."""
+        return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
 
     @reads
     def dataset_url(self, connection: Connection, dataset_id: str) -> str:

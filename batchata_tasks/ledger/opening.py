@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, inspect, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import tables as t
-from batchata_tasks.ledger.engine import foreign, is_missing, use_wal
+from batchata_tasks.ledger.engine import foreign, is_missing, make_engine, parse_url, sentence, use_wal
 from batchata_tasks.ledger.values import new_id, now_us
 
 if TYPE_CHECKING:
@@ -42,6 +44,25 @@ def open_ledger(store: Store) -> str:
         )
         raise LedgerError(message)
     return str(found.ledger_id)
+
+
+def is_made(url_text: str) -> bool:
+    """Whether there is a ledger; nothing is made or written to find out.
+
+    Raises:
+        LedgerError: the database cannot be reached.
+    """
+    url = parse_url(url_text)
+    if url.get_backend_name() == "sqlite":
+        return "uri" in url.query or Path(str(url.database)).exists()
+    engine = make_engine(url)
+    try:
+        with engine.connect() as connection:
+            return inspect(connection).has_table(t.meta.name)
+    except SQLAlchemyError as error:
+        raise sentence(error, url) from error
+    finally:
+        engine.dispose()
 
 
 def _read(connection: Connection) -> Row[Any] | None:

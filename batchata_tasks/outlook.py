@@ -1,0 +1,54 @@
+"""The outlook on a recovery: what a run would fetch again first, as far as it is known without the provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from batchata_tasks.dataset import Dataset, part_of_chunk
+from batchata_tasks.jobs import Outcome
+from batchata_tasks.ledger import LANDED, UNFINISHED
+from batchata_tasks.manifest import read_chunk_manifest
+
+if TYPE_CHECKING:
+    from batchata_tasks.ledger import Chunk, Ledger
+    from batchata_tasks.storage import DatasetFolder
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Rows whose manifests are there are known one by one (`row_ids`), the others are but counted."""
+
+    chunks: frozenset[str] = frozenset()
+    row_ids: frozenset[str] = frozenset()
+    uncertain_rows: int = 0
+
+
+def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:
+    """Look ahead at what `recover` would do. Nothing is written."""
+    row_ids, uncertain = set[str](), 0
+    lost = _lost(ledger, folder, dataset_id)
+    for chunk in lost:
+        path = folder.intents / f"{chunk.id}.arrow"
+        if path.exists():
+            row_ids.update(read_chunk_manifest(path)["_row_id"].to_pylist())
+        elif chunk.state == LANDED:
+            tallies = ledger.outcomes(chunk.run_id, [chunk.id])
+            uncertain += sum(tally.rows for outcome, tally in tallies.items() if not Outcome(outcome).never_ran)
+        else:
+            uncertain += chunk.rows
+    return Outlook(frozenset(chunk.id for chunk in lost), frozenset(row_ids), uncertain)
+
+
+def _lost(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> list[Chunk]:
+    """Return the chunks whose rows are neither in the dataset nor to be landed from its folder by the run that sent them."""
+    parts = set(Dataset(folder.data, pa.schema([]), [], []).parts())
+    gone = [chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts]
+    sent = [chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED]
+    left = [
+        chunk for chunk in sent
+        if not (folder.intents / f"{chunk.id}.arrow").exists() or ledger.run(chunk.run_id).state == "closed"
+    ]
+    return [chunk for chunk in (*gone, *left) if chunk.kind == "batch"]

@@ -1,0 +1,5 @@
+"""Deployment entrypoint `flows/plan.py:plan`: what a run would send, why, and what it would cost. Sends nothing."""
+
+from batchata_tasks.flow_care import plan
+
+__all__ = ["plan"]
