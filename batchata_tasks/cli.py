@@ -184,7 +184,7 @@ def print_pairs(lines: list[tuple[str, str]]) -> None:
 
 @app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml`")
 def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson = False) -> None:
-    """Tell what a run would send, why, and what it could cost at most. Sends nothing, spends nothing."""
+    """Tell what a run would send, why, what it is expected to cost and can cost at most. Sends nothing, spends nothing."""
     from batchata_tasks.preview import preview
 
     with _boundary():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID  # noqa: TC003 - Prefect reads a flow's annotations
 
 from prefect import flow, get_run_logger
@@ -17,10 +17,8 @@ from batchata_tasks.jobs import as_dict
 from batchata_tasks.preview import preview
 from batchata_tasks.progress import Lines
 from batchata_tasks.reconcile_report import Request, pairs_of
+from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden, parse_spec
-
-if TYPE_CHECKING:
-    from batchata_tasks.spec import EnrichmentSpec
 
 
 @flow(name="plan", validate_parameters=True)

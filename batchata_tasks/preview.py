@@ -82,15 +82,14 @@ class Preview:
 
     def _cost(self) -> list[tuple[str, str]]:
         summary = self.summary
-        basis = based_on(summary.calibrated_by)
-        rows = [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out ({basis})")] if summary.requests else []
+        rows = [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out")] if summary.requests else []
         if summary.bound is None:
             return [*rows, ("Cost", f"unknown: no batch price is known for {self.spec.model}")]
         bound = f"at most {dollars(summary.bound)} (upper bound; prices: {self.price_source})"
         if not summary.requests:
             return [("Cost", bound)]
         listed = f"{dollars(summary.expected_list)} at list price, outside of a batch"
-        rows += [("Expected", f"about {dollars(summary.expected)} ({basis}); {listed}"), ("Cost", bound)]
+        rows += [("Expected", f"about {dollars(summary.expected)} ({based_on(summary.calibrated_by)}); {listed}"), ("Cost", bound)]
         return rows if self.limits is None else [*rows, ("Limits", self.limits.text())]
 
 

@@ -43,8 +43,8 @@ class _Play:
         self._reserved: int = 0
         self.found = Prospect()
 
-    def send(self, span: Span, cost: int) -> bool:
-        """Send a span, in parts where need be; False once the limit stops it."""
+    def send(self, span: Span, cost: int) -> None:
+        """Send a span, in parts where need be; what cannot be paid for is set aside."""
         rows, bound = span.stop - span.start, span.bound
         while rows:
             if len(self._flying) == self._parallel:
@@ -61,8 +61,7 @@ class _Play:
                 self.found.waits += 1
                 self.settle()
             else:
-                return False
-        return True
+                return
 
     def _fitting(self, rows: int, bound: int) -> int:
         fits = ((self._left or 0) - self._reserved) * rows // bound
@@ -91,8 +90,7 @@ def play(spans: Sequence[Span], costs: Iterable[int | None], left: int | None, p
     for span, cost in zip(spans, costs, strict=True):
         if span.start == pilot:
             game.settle_all()
-        if not game.send(span, cost or 0):
-            break
+        game.send(span, cost or 0)
     game.found.unsent = planned - game.found.rows
     return game.found
 
