@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -16,11 +16,9 @@ from batchata_tasks.plan import Options
 from batchata_tasks.progress import Lines, listener
 from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
 from batchata_tasks.session import refresh_mark
+from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden
 from batchata_tasks.tasks import STEPS
-
-if TYPE_CHECKING:
-    from batchata_tasks.spec import EnrichmentSpec
 
 _STATE_NAMES = {
     SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached", TIME_LIMIT_REACHED: "TimeLimitReached",
