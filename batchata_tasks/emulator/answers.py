@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import orjson
 
 from batchata_tasks.emulator.lengths import Lengths
+from batchata_tasks.emulator.prompt_cache import Cached
 from batchata_tasks.emulator.schemas import JSON, Draw, as_object, asked_for, compiled
 from batchata_tasks.emulator.tokens import blocks_of, cut, input_tokens, text_tokens
 
@@ -31,6 +32,8 @@ class Answer(NamedTuple):
     input_tokens: int
     output_tokens: int
     truncated: bool
+    cached: Cached = Cached()
+    """What part of the input a cache had."""
 
 
 def answer_text(provider: Provider, body: JSON, lengths: Lengths = USUAL) -> str:

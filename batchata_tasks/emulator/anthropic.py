@@ -114,6 +114,7 @@ class AnthropicApi:
             requests,
             version=call.request.headers["anthropic-version"],
             faults=self.shared.faults,
+            cache=self.shared.cache,
         )
         await self._check_queue(call, batch.size)
         call.start(batch)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.fate import Ending
     from batchata_tasks.emulator.faults import Faults, Rule
     from batchata_tasks.emulator.lengths import Lengths
+    from batchata_tasks.emulator.prompt_cache import PromptCache
     from batchata_tasks.emulator.schemas import JSON
 
 ARCHIVED_AFTER = 29 * DAY
@@ -40,12 +41,14 @@ class AnthropicBatch(Batch):
         *,
         version: str,
         faults: Faults,
+        cache: PromptCache,
     ) -> None:
         super().__init__(batch_id, account, created_at, requests)
         self.results: Sealed = b""
         self.archived_at: float | None = None
         self._version = version
         self._faults = faults
+        self._cache = cache
         self._spool = Spool()
         self._counts = {"succeeded": 0, "errored": 0, "canceled": 0, "expired": 0}
 
@@ -86,7 +89,8 @@ class AnthropicBatch(Batch):
         if problem is not None:
             self._write(index, errored(problem.kind, problem.message))
             return
-        given = answer_to("anthropic", params, kind, self.lengths)
+        cached = self._cache.use(self.account, params, self.requests.hashes[index])
+        given = answer_to("anthropic", params, kind, self.lengths)._replace(cached=cached)
         self.bill(index, given)
         message = message_object(
             self._message_id(index), params, given, refused=kind == "request_refusal"
@@ -165,6 +169,7 @@ def message_object(
 ) -> JSON:
     """Return a Message."""
     stop_reason = "refusal" if refused else "max_tokens" if given.truncated else "end_turn"
+    cached = given.cached
     explanation = "This request was refused by the emulator."
     return {
         "model": params["model"],
@@ -178,10 +183,13 @@ def message_object(
             {"type": "refusal", "category": None, "explanation": explanation} if refused else None
         ),
         "usage": {
-            "input_tokens": given.input_tokens,
-            "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0,
-            "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
+            "input_tokens": given.input_tokens - sum(cached),
+            "cache_creation_input_tokens": cached.written_5m + cached.written_1h,
+            "cache_read_input_tokens": cached.read,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": cached.written_5m,
+                "ephemeral_1h_input_tokens": cached.written_1h,
+            },
             "output_tokens": given.output_tokens,
             "output_tokens_details": {"thinking_tokens": 0},
             "service_tier": tier,

@@ -25,6 +25,7 @@ from batchata_tasks.emulator.fate import Fate
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers import Answer
     from batchata_tasks.emulator.fate import Ending
+    from batchata_tasks.emulator.prompt_cache import Cached
     from batchata_tasks.emulator.schemas import JSON
     from batchata_tasks.emulator.spool import Sealed, Spool
 
@@ -81,6 +82,7 @@ class Batch(ABC):
         self.ending: Ending | None = None
         self.billed_input = array("I", bytes(4 * self.size))
         self.billed_output = array("I", bytes(4 * self.size))
+        self.billed_cache: dict[int, Cached] = {}
         self._reads_at_cancel = 0
         self._order: array[int] | None = None
         self._lock = asyncio.Lock()
@@ -145,9 +147,11 @@ class Batch(ABC):
         return self.appears_at <= now
 
     def bill(self, index: int, answer: Answer) -> None:
-        """Note what a request cost."""
+        """Note what a request cost; its input tokens are all of them, those of a cache too."""
         self.billed_input[index] = answer.input_tokens
         self.billed_output[index] = answer.output_tokens
+        if any(answer.cached):
+            self.billed_cache[index] = answer.cached
 
     def age(self, now: float) -> float:
         """Return the batch's age, which stops at its expiry."""

@@ -80,6 +80,10 @@ class ControlClient:
         """
         self._call("POST", "answers", {"lengths": lengths, **settings})
 
+    def cache(self, hit_share: float) -> None:
+        """Set which share of the requests finds a prefix that Anthropic's cache has by then."""
+        self._call("POST", "cache", {"hit_share": hit_share})
+
     def cancel(self, batch_id: str, *, share: float | None = None) -> None:
         """Cancel a batch as somebody else would; with `share`, after that part of it has run."""
         self._act(batch_id, "cancel", {"share": share})

@@ -13,6 +13,7 @@ from batchata_tasks.emulator.control_batches import BatchControl, given_of
 from batchata_tasks.emulator.faults import Faults, Rule
 from batchata_tasks.emulator.ledger import ledger
 from batchata_tasks.emulator.lengths import Lengths
+from batchata_tasks.emulator.prompt_cache import PromptCache
 from batchata_tasks.emulator.state import Limits
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def control_routes(shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -
         ("clock", "POST", control.clock),
         ("limits", "POST", control.limits),
         ("answers", "POST", control.answers),
+        ("cache", "POST", control.cache),
         ("ledger", "GET", control.ledger),
         ("keys", "POST", others.keys),
         ("foreign", "POST", others.foreign),
@@ -91,6 +93,7 @@ class Control:
         shared = self._shared
         shared.clock, shared.faults, shared.limits = Clock(), Faults(), Limits()
         shared.pace, shared.lengths = self._initial, Lengths()
+        shared.cache = PromptCache(shared.clock)
         shared.creates = []
         shared.direct.clear()
         shared.revoked.clear()
@@ -140,6 +143,15 @@ class Control:
         """Set how long the answers are, and in which language, of what is created from now on."""
         self._shared.lengths = Lengths.parse(await given_of(request))
         return await self.health(request)
+
+    async def cache(self, request: Request) -> JSON:
+        """Set which share of the requests finds a prefix that Anthropic's cache has."""
+        share = (await given_of(request)).get("hit_share")
+        if not isinstance(share, int | float) or not 0 <= share <= 1:
+            message = "hit_share must be a number from 0 to 1"
+            raise ValueError(message)
+        self._shared.cache.hit_share = share
+        return {"hit_share": share}
 
     async def ledger(self, request: Request) -> JSON:
         """Return the books, with every batch as far as it has come by now.

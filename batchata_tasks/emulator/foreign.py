@@ -11,10 +11,11 @@ import orjson
 from batchata_tasks.emulator.anthropic_batch import AnthropicBatch
 from batchata_tasks.emulator.anthropic_rules import WITHOUT_SAMPLING
 from batchata_tasks.emulator.batches import Requests
-from batchata_tasks.emulator.clock import Pace
+from batchata_tasks.emulator.clock import Clock, Pace
 from batchata_tasks.emulator.fate import NEVER
 from batchata_tasks.emulator.faults import Faults
 from batchata_tasks.emulator.openai_rules import CHAT
+from batchata_tasks.emulator.prompt_cache import PromptCache
 from batchata_tasks.emulator.spool import Spool
 from batchata_tasks.emulator.state import StoredFile, new_id
 
@@ -84,6 +85,7 @@ def _message_batch(requests: Requests, wanted: Wanted, created_at: float) -> Ant
         requests,
         version=WITHOUT_SAMPLING,
         faults=Faults(),
+        cache=PromptCache(Clock()),
     )
     batch.foreign = True
     return batch

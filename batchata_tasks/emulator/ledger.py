@@ -42,6 +42,7 @@ def _book(found: list[Batch], *, detail: bool) -> JSON:
         "requests_billed": sum(batch.billed for batch in accepted),
         "input_tokens_billed": sum(sum(batch.billed_input) for batch in accepted),
         "output_tokens_billed": sum(sum(batch.billed_output) for batch in accepted),
+        **_cached(accepted),
         "accepted_twice": _more_than_once(_times_accepted(accepted)),
         "billed_twice": _more_than_once(_times_billed(accepted)),
         "batches": [_batch_line(batch) for batch in batches],
@@ -50,6 +51,16 @@ def _book(found: list[Batch], *, detail: bool) -> JSON:
     if detail:
         book["contents"] = _contents(accepted)
     return book
+
+
+def _cached(batches: Iterable[Batch]) -> JSON:
+    """Add up the billed input that a cache had a part in; `input_tokens_billed` holds it too."""
+    used = [cached for batch in batches for cached in batch.billed_cache.values()]
+    return {
+        "cache_read_tokens_billed": sum(cached.read for cached in used),
+        "cache_write_5m_tokens_billed": sum(cached.written_5m for cached in used),
+        "cache_write_1h_tokens_billed": sum(cached.written_1h for cached in used),
+    }
 
 
 def _more_than_once(times: Counter[bytes]) -> JSON:

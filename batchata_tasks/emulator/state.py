@@ -11,6 +11,7 @@ from batchata_tasks.emulator.batches import Batch
 from batchata_tasks.emulator.clock import Clock, Pace
 from batchata_tasks.emulator.faults import Faults
 from batchata_tasks.emulator.lengths import Lengths
+from batchata_tasks.emulator.prompt_cache import PromptCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,6 +156,10 @@ class Shared:
     direct: dict[str, Direct] = field(default_factory=dict[str, Direct])
     revoked: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """The provider and the account of each key that is not valid any more."""
+    cache: PromptCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cache = PromptCache(self.clock)
 
     def bill_direct(self, provider: str, used: tuple[int, int]) -> None:
         """Note what a call outside of batches cost."""
