@@ -8,7 +8,7 @@ that nobody sent are reported, requests without a line end as missing (or as wha
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ class Report:
     unknown_lines: int = 0
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
+    cache_saved: int = 0  # picodollars less than the same answers cost without a cache
     excess: int = 0  # the largest cost of one of them, in millionths of its bound
 
 
@@ -113,9 +114,13 @@ class Collector:
         outcome, error, fields = self._judged(position, answer)
         usage = answer.usage
         cost = self._rates.cost(usage) if self._rates is not None else None
+        written = usage.cache_write_tokens + usage.cache_write_1h_tokens
         attempt = 0 if answer.outcome.never_ran else 1
         tallies = self.report.tallies
-        tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost)
+        tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost, written)
+        if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):
+            plain = replace(usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
+            self.report.cache_saved += self._rates.cost(plain) - cost
         if cost is not None and self._chunk.bound is not None and cost > self._bounds[position]:
             self.report.over_bound += 1
             self.report.excess = max(self.report.excess, -(-cost * 10**6 // max(self._bounds[position], 1)))

@@ -64,6 +64,7 @@ class Job:
     max_tokens: int
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     schema: ResponseSchema | None = None
+    cache: bool = False  # mark the system prompt, so that other requests find it in the provider's cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ def _commit_record(
         "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
         "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
         "emptied": False, "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
-        "over_bound": report.over_bound,
+        "over_bound": report.over_bound, "cache_saved_picodollars": report.cache_saved,
     }
 
 

@@ -16,7 +16,7 @@ from batchata_tasks.outlook import Outlook, outlook
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.progress import counted
 from batchata_tasks.prospect import look_ahead
-from batchata_tasks.receipt import REASONS
+from batchata_tasks.receipt import CACHE_MINIMUM, REASONS
 from batchata_tasks.session import in_flight_keys, make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
@@ -67,6 +67,9 @@ class Preview:
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
         amount = f"{counted(summary.requests, 'request')} in {counted(summary.batches, 'batch')}"
         rows.append(("To send", f"{amount} to {self.provider}, {self.spec.model}"))
+        if self.spec.cache:
+            text = "the system prompt is marked for an hour; input is reserved at the price of writing it"
+            rows.append(("Cache", f"{text}; {CACHE_MINIMUM}"))
         return [*rows, *self._recovery(), *self._cost()]
 
     def _recovery(self) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from batchata_tasks.guards import OVER_BOUND
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
 from batchata_tasks.ledger import DROPPED, HELD, LANDED, PLANNED, now_us
-from batchata_tasks.money import dollars, usd
+from batchata_tasks.money import dollars, pico_from_usd, usd
 from batchata_tasks.session import CANCEL, TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ TIME_LIMIT_REACHED, CANCELLED = "time_limit_reached", "cancelled"
 EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3}
 _STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, OVER_BOUND: COST_LIMIT_REACHED}
 
+# by Anthropic's pages on prompt caching; which model has which is not stated for all of them
+CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
 
 REASONS = {
     "new": "new", "input": "with a changed input", "prompt": "with a changed prompt",
@@ -56,6 +58,9 @@ class Receipt:
     input_tokens: int
     output_tokens: int
     cache_read_tokens: int
+    cache_write_tokens: int
+    cache_read_share: float | None  # of the input tokens; None where a cache had no part in them
+    cache_saved_usd: str | None  # against no caching; negative where it cost more
     cost_usd: str | None
     upper_bound_usd: str | None
     cost_limit_usd: str | None
@@ -80,6 +85,7 @@ class Receipt:
             ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
             ("Batches", f"{self.batches} of {self.provider}, {self.model}" + (f", in {self.rounds} rounds" if self.rounds > 1 else "")),
             ("Tokens", f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out"),
+            *self._cache(),
             ("Cost", self._cost()),
             ("Time", f"{self.seconds:.1f} s"),
             ("Dataset", self.dataset),
@@ -103,6 +109,16 @@ class Receipt:
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
         return text + (" (an earlier run that died was carried on)" if self.continued else "")
+
+    def _cache(self) -> list[tuple[str, str]]:
+        if self.cache_read_share is None:
+            return []
+        written = self.cache_write_tokens / self.input_tokens
+        text = f"{self.cache_read_share:.0%} of the input was read from the cache, {written:.0%} written"
+        if self.cache_saved_usd is not None:
+            saved = pico_from_usd(self.cache_saved_usd)
+            text += f"; saved {dollars(saved)} against no caching" if saved >= 0 else f"; cost {dollars(-saved)} more than no caching"
+        return [("Cache", text)]
 
     def _cost(self) -> str:
         if self.cost_usd is None:
@@ -155,14 +171,32 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         batches=sum(1 for chunk in chunks if chunk.batch_id),
         input_tokens=sum(t.input_tokens for t in tallies.values()),
         output_tokens=sum(t.output_tokens for t in tallies.values()),
-        cache_read_tokens=sum(t.cache_read_tokens for t in tallies.values()),
+        **_cache_facts(tallies, commits, priced=priced),
         cost_usd=f"{usd(settled):f}" if priced else None,
         upper_bound_usd=_plain(plan.bound) if priced else None,
         cost_limit_usd=_plain(session.limit), price_source=_sources(run.price_source, session.rates),
         unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
-        errors={text: count for text, count in errors.most_common(5) if count > 0}, warnings=_warnings(commits, held),
+        errors={text: count for text, count in errors.most_common(5) if count > 0},
+        warnings=_warnings(commits, held) + _cache_warnings(session, tallies),
     )
+
+
+def _cache_facts(tallies: Mapping[str, Tally], commits: list[dict[str, Any]], *, priced: bool) -> dict[str, Any]:
+    read, written = (sum(getattr(tally, f"cache_{what}_tokens") for tally in tallies.values()) for what in ("read", "write"))
+    saved = sum(commit.get("cache_saved_picodollars", 0) for commit in commits)
+    return {
+        "cache_read_tokens": read, "cache_write_tokens": written,
+        "cache_read_share": read / sum(tally.input_tokens for tally in tallies.values()) if read or written else None,
+        "cache_saved_usd": f"{usd(saved):f}" if priced and (read or written) else None,
+    }
+
+
+def _cache_warnings(session: Session, tallies: Mapping[str, Tally]) -> list[str]:
+    used = any(tally.cache_read_tokens or tally.cache_write_tokens for tally in tallies.values())
+    if used or not session.spec.cache or not any(tally.input_tokens for tally in tallies.values()):
+        return []
+    return [f"`cache` is set, but nothing was read from a cache or written to one: {CACHE_MINIMUM}"]
 
 
 def rows_by_outcome(tallies: Mapping[str, Tally]) -> dict[str, int]:

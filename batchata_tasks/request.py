@@ -44,6 +44,9 @@ class RequestBuilder:
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
         self.rates = batch_rates(provider.name, spec.model)
+        if spec.cache and provider.caches_unasked:
+            message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
+            raise SpecError(message)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
         if self.rates is None and spec.limited:
             field = "cost_limit_usd" if spec.cost_limit_usd is not None else "budget"
@@ -89,7 +92,7 @@ class RequestBuilder:
         if not any(message.content.strip() for message in messages if message.role == "user"):
             message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
             raise SourceError(message)
-        job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema)
+        job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema, self._spec.cache)
         return orjson.dumps(self._provider.body(job))
 
     def again(self, body: bytes, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:

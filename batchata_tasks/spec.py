@@ -56,6 +56,7 @@ class EnrichmentSpec(BaseModel):
     response_schema: dict[str, Any] | str | None = Field(None, description="JSON Schema, inline or a .json file.")
     max_tokens: int = Field(1024, ge=1, description="Cap on the tokens of one answer; always sent.")
     params: dict[str, Any] = Field(default_factory=dict, description="Further parameters, passed on to the provider.")
+    cache: bool = Field(default=False, description="Mark the system prompt for the provider's prompt cache, for one hour.")
     output: str = Field(min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet.")
     columns: list[str] | None = Field(None, description="Source columns carried along; default: only the key.")
     on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
@@ -110,6 +111,9 @@ class EnrichmentSpec(BaseModel):
             raise ValueError(message)
         if self.messages is not None and (not self.messages or self.messages[-1].role != "user"):
             message = "`messages` must end with a turn of role user."
+            raise ValueError(message)
+        if self.cache and not (self.system or any(turn.role == "system" for turn in self.messages or ())):
+            message = "`cache` marks the system prompt, and there is none; write what all rows share as `system`, or remove `cache`."
             raise ValueError(message)
         if self.response_model is not None and self.response_schema is not None:
             message = "give `response_model` or `response_schema`, not both."

@@ -70,7 +70,7 @@ def billed(table: Table) -> int:
     """Return what the provider billed for all that it ever ran, in picodollars."""
     book, rates = table.ledger(), batch_rates(table.provider, MODELS[table.provider])
     assert rates is not None
-    return rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
+    return rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"], *(book[f"cache_{kind}_tokens_billed"] for kind in ("read", "write_5m", "write_1h"))))
 
 
 def check_money(table: Table, *, lost: bool = False) -> Money:

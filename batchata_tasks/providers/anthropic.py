@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
 _PATH = "/v1/messages/batches"
 _PAGE = 100
+# an hour: a batch takes longer than the five minutes of the usual mark
+_MARK = {"type": "ephemeral", "ttl": "1h"}
 
 
 class AnthropicProvider(Provider):
@@ -71,7 +73,8 @@ class AnthropicProvider(Provider):
         system = "\n\n".join(turn.content for turn in job.messages if turn.role == "system")
         body: dict[str, Any] = {"model": job.model, "max_tokens": job.max_tokens}
         if system:
-            body["system"] = system
+            # a block without text cannot be marked
+            body["system"] = [{"type": "text", "text": system, "cache_control": _MARK}] if job.cache and system.strip() else system
         body["messages"] = [{"role": turn.role, "content": turn.content} for turn in job.messages if turn.role != "system"]
         if job.schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}

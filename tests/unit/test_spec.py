@@ -39,7 +39,7 @@ DEFAULTS = {
     "prompt_file": None, "messages": None, "response_model": None, "response_schema": None, "max_tokens": 1024, "params": {}, "columns": None,
     "on_missing": "keep", "items_per_batch": None, "max_parallel_batches": 10, "cost_limit_usd": None,
     "rerun_on": ["new", "input", "prompt", "model", "schema", "failed"], "max_attempts": 3, "raw_files": True,
-    "time_limit": None, "delete_results": False, "budget": None, "pilot": None,
+    "time_limit": None, "delete_results": False, "budget": None, "pilot": None, "cache": False,
 }
 
 
