@@ -48,8 +48,7 @@ class RequestBuilder:
             message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
             raise SpecError(message)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
-        if self.rates is None and spec.limited:
-            field = "cost_limit_usd" if spec.cost_limit_usd is not None else "budget"
+        if self.rates is None and (field := _limit_of(spec)) is not None:
             message = (
                 f"{field}: no batch price is known for {spec.model!r}, so the limit could not hold; "
                 "remove the limit (costs will read as unknown), choose a priced model, or state its batch rates in prices.toml."
@@ -119,3 +118,12 @@ class RequestBuilder:
         writes = self._provider.caches_unasked or b'"cache_control"' in body
         bound = self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap, cache_writes=writes)
         return -(-bound * self.bounds_factor // 10**6)
+
+
+def _limit_of(spec: EnrichmentSpec) -> str | None:
+    """Name the first key of a spec that limits costs."""
+    if spec.cost_limit_usd is not None:
+        return "cost_limit_usd"
+    if spec.budget is not None:
+        return "budget"
+    return "pilot.max_cost_per_row_usd" if spec.pilot is not None and spec.pilot.max_cost_per_row_usd is not None else None
