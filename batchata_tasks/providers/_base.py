@@ -89,6 +89,7 @@ class Provider(ABC):
     framing: ClassVar[Framing]
     poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
     reserved_params: ClassVar[frozenset[str]]  # set by the pipeline: a spec may not
+    repriced_params: ClassVar[frozenset[str]]  # change what a token costs, and no usage says so: refused
     priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
     cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
     caches_unasked: ClassVar[bool]  # whether input may be billed as written to a cache where no request asks for it
@@ -189,6 +190,9 @@ class Provider(ABC):
         for name in params:
             if name in self.reserved_params:
                 message = f"params.{name}: this is set by the spec's own keys (model, max_tokens, prompt, response_model …); remove it."
+                raise SpecError(message)
+            if name in self.repriced_params:
+                message = f"params.{name}: it changes what is billed in a way that no usage tells, so costs would be wrong; remove it."
                 raise SpecError(message)
             if limited and name not in self.priced_params:
                 allowed = ", ".join(sorted(self.priced_params))

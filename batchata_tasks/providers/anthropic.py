@@ -42,6 +42,7 @@ class AnthropicProvider(Provider):
     framing = Framing(b'{"custom_id":"', b'","params":', b"}", head=b'{"requests":[\n', joint=b",\n", tail=b"\n]}\n")
     poll_seconds = (1.0, 60.0)
     reserved_params = frozenset({"model", "max_tokens", "messages", "system", "output_config", "stream"})
+    repriced_params = frozenset({"inference_geo", "service_tier", "speed"})
     priced_params = frozenset({"metadata", "stop_sequences"})
     cap_param = "max_tokens"
     caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching

@@ -55,6 +55,8 @@ class OpenAIProvider(Provider):
     reserved_params = frozenset(
         {"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "stream_options", "n"}
     )
+    # sounds are billed by tokens of another price, searches by the piece
+    repriced_params = frozenset({"audio", "modalities", "service_tier", "web_search_options"})
     cap_param = "max_completion_tokens"
     caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
     priced_params = frozenset(
