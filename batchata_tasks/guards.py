@@ -97,7 +97,7 @@ def stop_over_bound(session: Session, chunk: Chunk, answers: int, excess: int) -
     `excess` is the largest cost of one, in millionths of its bound. What is under way lands; the
     next run plans with the corrected bounds.
     """
-    factor = session.ledger.correct_bounds(session.provider.name, session.spec.model, excess, chunk.id)
+    factor = session.ledger.correct_bounds(session.provider.name, session.spec.model, session.plan().bounds_factor, excess, chunk.id)
     grown = f"bounds of {session.spec.model} are multiplied by {factor / 10**6:.2f} from now on"
     text = f"{answers:,} answers cost more than their upper bound; {grown}."
     if session.spec.limited:

@@ -61,6 +61,7 @@ class PlanSummary:
     input_tokens: int = 0  # likely
     output_tokens: int = 0
     calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
+    bounds_factor: int = 10**6  # what bounds were multiplied with, in millionths
     pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
 
     def to_json(self) -> dict[str, Any]:
@@ -160,6 +161,7 @@ class Planner:
         summary.reasons = dict(sorted(self._reasons.items()))
         summary.requests = sum(span.stop - span.start for span in spans)
         summary.batches = len(spans)
+        summary.bounds_factor = self._builder.bounds_factor
         summary.bound = sum(span.bound for span in spans) if self._builder.rates is not None else None
         pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
         summary.pilot = pilot if summary.requests > pilot else 0

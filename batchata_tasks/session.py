@@ -215,10 +215,12 @@ def make_ready(spec: EnrichmentSpec, settings: Settings) -> Ready:
 def begin(site: Site, ready: Ready, options: Options) -> Session:
     """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
     spec, table, ledger = ready.spec, ready.table, site.ledger
-    table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
     dead = ledger.open_run(site.lease.dataset_id)
     if dead is not None and _may_go_on(site, dead, ready):
-        return Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
+        session = Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
+        table.builder.bounds_factor = session.plan().bounds_factor
+        return session
+    table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
     if dead is not None:  # it died while planning: nothing was sent
         site.folder.drop_run_folder(dead.id)
         ledger.close_run(site.lease, dead.id, "abandoned")

@@ -39,6 +39,8 @@ def answer_to(
         return _truncated(provider, body, lengths)
     if kind == "request_invalid_answer":
         return _invalid(provider, body, lengths)
+    if kind == "request_dear":
+        return _dear(provider, body, lengths)
     if kind == "request_separators":
         return answer(provider, body, text=_separated(provider, body, lengths))
     return answer(provider, body, lengths=lengths)
@@ -50,6 +52,13 @@ def _truncated(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
     half = full.text[: len(full.text) // 2]
     used = min(output_cap(body), max(full.output_tokens, 1 << 7))
     return Answer(half, full.input_tokens, used, truncated=True)
+
+
+def _dear(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
+    """Bill what no bound from the request's bytes and its cap foresees: four times both."""
+    usual = answer(provider, body, lengths=lengths)
+    billed = 4 * len(orjson.dumps(body)), 4 * min(output_cap(body), 1 << 20)
+    return usual._replace(input_tokens=billed[0], output_tokens=billed[1])
 
 
 def _invalid(provider: Provider, body: JSON, lengths: Lengths) -> Answer:

@@ -88,15 +88,18 @@ class Budgets(Store):
         return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
 
     @writes
-    def correct_bounds(self, connection: Connection, provider: str, model: str, excess: int, chunk_id: str) -> int:
+    def correct_bounds(
+        self, connection: Connection, provider: str, model: str, base: int, excess: int, chunk_id: str
+    ) -> int:
         """Note that a cost was `excess` millionths of its bound; return the factor (in millionths) for bounds from now on.
 
-        A tenth is added: the next answer may be a little dearer still.
+        `base` is the factor that the bound itself was made with. The same note twice, or those of chunks
+        that were planned together, multiply nothing twice. A tenth is added: the next answer may be a little dearer still.
         """
         self.lock(connection, f"bounds {provider} {model}")
         here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
         known = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
-        factor = -(-(known or _ONE) * excess * 11 // (10 * _ONE))
+        factor = max(known or _ONE, -(-base * excess * 11 // (10 * _ONE)))
         row = {"factor": factor, "chunk_id": chunk_id, "noted_at": now_us()}
         if known is None:
             connection.execute(insert(t.corrections).values(row | {"provider": provider, "model": model}))
