@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
+from prefect.events import emit_event
 from prefect.states import Completed, Failed
 
 from batchata_tasks import pipeline
@@ -20,6 +21,7 @@ from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden
 from batchata_tasks.tasks import STEPS
 
+LIMIT_EVENT = "batchata.cost-limit-reached"
 _STATE_NAMES = {
     SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached", TIME_LIMIT_REACHED: "TimeLimitReached",
     CANCELLED: "BatchesCancelled",
@@ -56,7 +58,16 @@ def enrich(
     receipt = pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress)
     what = "What the run did and cost."
     create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
+    if receipt.result == COST_LIMIT_REACHED:
+        _emit_limit_reached(receipt)
     return _state(receipt)
+
+
+def _emit_limit_reached(receipt: Receipt) -> None:
+    """Tell the server, so that an automation can act; the dataset is the resource, by the spec's name."""
+    names = {"prefect.resource.id": f"batchata.dataset.{receipt.name}", "prefect.resource.name": receipt.name}
+    facts = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
+    emit_event(LIMIT_EVENT, {**names, "batchata.dataset": receipt.dataset}, payload={name: receipt.to_json()[name] for name in facts})
 
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:

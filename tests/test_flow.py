@@ -137,8 +137,9 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
         ({"fail_if": {"failed_share": 0.05}}, "request_refusal", 3, ("FAILED", "Failed")),
         ({"cost_limit_usd": 0.000001}, None, 4, ("COMPLETED", "CostLimitReached")),
         ({"prompt": "{{ text }} {{ 1 / 0 }}"}, None, 2, ("FAILED", "Failed")),
+        ({"pilot": {"rows": 6, "max_invalid_share": 0}}, "request_refusal", 1, ("FAILED", "Failed")),
     ],
-    ids=["some rows failed", "failed above fail_if", "cost limit", "spec wrong"],
+    ids=["some rows failed", "failed above fail_if", "cost limit", "spec wrong", "pilot that does not hold"],
 )
 def test_how_a_run_ended_is_told_twice(
     server: Server, table: Table, spec: dict[str, Any], fault: str | None, code: int, state: tuple[str, str]
@@ -260,3 +261,21 @@ def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
     assert [line["batch_id"] for line in found["strays"]] == [stray]
     artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["reconcile"]}}})[0]
     assert stray in artifact["data"]
+
+
+def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
+    """The server has the event, with the dataset as its resource; the automation of `deployments` waits for it."""
+    done = batchata(server, table, spec={"name": "limited", "cost_limit_usd": 0.000001})
+    assert done.returncode == 4, done.stderr
+    wanted = {"filter": {"event": {"name": ["batchata.cost-limit-reached"]}, "resource": {"id": ["batchata.dataset.limited"]}}}
+    deadline = time.monotonic() + 30
+    while not (found := server.ask("events/filter", wanted)["events"]) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    (event,) = found
+    assert event["resource"]["batchata.dataset"] == str(table.output / "data")
+    assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (12, "0.000001")
+    assert server.last_flow_run()["id"] in str(event["related"])
+    (automation,) = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
+    trigger = server.ask("automations/", automation)["trigger"]
+    assert trigger["expect"] == [event["event"]]
+    assert event["resource"]["prefect.resource.id"].startswith(trigger["match"]["prefect.resource.id"].removesuffix("*"))
