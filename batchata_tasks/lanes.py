@@ -58,8 +58,7 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
                     session.waiting("money in flight to settle: its limit leaves too little for the next batch")
                     lanes.wait_for_one()
                 elif verdict is Verdict.WAIT_FOR_OTHERS:
-                    session.waiting("what other runs of the same budget have in flight")
-                    session.sleep(min(session.settings.poll_interval or _LOOK, session.seconds_left()))
+                    lanes.wait_for_others()
                 else:
                     stopped = True
                     if verdict is Verdict.WAIT:  # for money of a batch that is held: it will not come back in this run
@@ -98,6 +97,7 @@ class _Lanes:
     def __init__(self, session: Session, steps: ChunkSteps) -> None:
         self._session, self._steps = session, steps
         self._running: set[Future[None]] = set()
+        self._told = False  # that other runs are waited for
         self.error: BatchataError | None = None
 
     @property
@@ -107,6 +107,7 @@ class _Lanes:
 
     def start(self, pool: ThreadPoolExecutor, chunk: Chunk) -> None:
         """Send a chunk on its way in a thread that sees this one's context (Prefect's flow run)."""
+        self._told = False
         self._running.add(pool.submit(copy_context().run, self._travel, chunk))
 
     def make_room(self) -> None:
@@ -127,6 +128,13 @@ class _Lanes:
                     self.error = self._midway(error)
                     if self._running:
                         self._session.say(f"{error} Nothing more is sent; {len(self._running)} batches under way are landed first.")
+
+    def wait_for_others(self) -> None:
+        """Wait a while for what other runs of the same budget have in flight; people are told once."""
+        if not self._told:
+            self._session.waiting("what other runs of the same budget have in flight")
+        self._told = True
+        self._session.sleep(min(self._session.settings.poll_interval or _LOOK, self._session.seconds_left()))
 
     def _midway(self, error: BatchataError) -> BatchataError:
         """Tell a key that is refused half-way from wrong input: something was sent under it."""

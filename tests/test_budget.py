@@ -1,0 +1,206 @@
+"""Shared budgets, through the real pipeline: two specs on two datasets, one limit."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.ledger import BudgetTerms
+from batchata_tasks.money import pico_from_usd, usd
+from batchata_tasks.pipeline import enrich
+from batchata_tasks.preview import preview
+from batchata_tasks.progress import Lines
+from batchata_tasks.rebuild import rebuild
+from batchata_tasks.session import make_ready
+from batchata_tasks.settings import Settings
+from batchata_tasks.storage import read_json
+from tests.books import billed, opened, run_with, stopping_at
+from tests.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.receipt import Receipt
+
+_DAY_US = 86_400 * 10**6
+
+
+class Pair:
+    """Two tables with a spec each, which share a budget of so many rows' upper bounds."""
+
+    def __init__(self, folder: Path, emulator: Emulator, provider: str, rows: int = 12) -> None:
+        for name in ("one", "two"):
+            (folder / name).mkdir()
+        self.one, self.two = (Table(folder / name, emulator, provider, rows) for name in ("one", "two"))
+        self.row = float(usd(preview(self.one.spec()).summary.bound or 0)) / rows
+
+    def budget(self, rows: float, **more: Any) -> dict[str, Any]:
+        # to a millionth of a dollar, as people write it
+        return {"name": "shared", "limit_usd": round(rows * self.row, 6), "period": "total", **more}
+
+    def run(self, table: Table, budget: dict[str, Any], notes: list[str] | None = None, **changes: Any) -> Receipt:
+        name = "one" if table is self.one else "two"
+        heard = notes if notes is not None else list[str]()
+        return enrich(table.spec(name=name, budget=budget, **changes), progress=Lines(heard.append, 0))
+
+    def accepted(self) -> int:
+        return self.one.ledger()["requests_accepted"]
+
+    def spent(self, budget: dict[str, Any]) -> tuple[int, int]:
+        terms = BudgetTerms(budget["name"], pico_from_usd(budget["limit_usd"]), budget["period"], budget.get("timezone", "UTC"))
+        with opened() as ledger:
+            return ledger.budget_money(terms)
+
+
+@pytest.fixture(params=MODELS)
+def pair(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Pair:
+    return Pair(tmp_path, emulator, request.param)
+
+
+@pytest.fixture
+def claude(emulator: Emulator, tmp_path: Path) -> Pair:
+    return Pair(tmp_path, emulator, "anthropic")
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert what()
+
+
+def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
+    """Both spend from the same money, never more than it; what could not be paid for is sent when the limit is raised."""
+    budget = pair.budget(1.7)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(pair.run, table, budget, None, items_per_batch=3) for table in (pair.one, pair.two)]
+        receipts = [run.result(90) for run in runs]
+    settled, flying = pair.spent(budget)
+    assert (settled, flying) == (billed(pair.one), 0)
+    assert settled <= pico_from_usd(budget["limit_usd"])
+    assert max(receipt.exit_code for receipt in receipts) == 4
+    assert {receipt.exit_code for receipt in receipts} <= {0, 4}
+    sent = pair.accepted()
+    assert 0 < sent < 24
+    assert sum(receipt.unsent_rows for receipt in receipts) == 24 - sent
+    with opened() as ledger:
+        ledger.set_budget("shared", pico_from_usd(1))
+    raised = {**budget, "limit_usd": 1}
+    assert [pair.run(table, raised).exit_code for table in (pair.one, pair.two)] == [0, 0]
+    assert pair.accepted() == 24
+    assert pair.spent(raised) == (billed(pair.one), 0)
+    for table in (pair.one, pair.two):
+        table.check_answers()
+
+
+def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
+    """While another run has the budget in flight this one waits, and says so once; it goes on when that is settled."""
+    control, budget, notes = pair.one.emulator.control, pair.budget(12.2), list[str]()
+    control.progress("reads", 10**6)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(pair.run, pair.one, budget)
+        until(lambda: pair.accepted() == 12)
+        second = pool.submit(pair.run, pair.two, budget, notes)
+        until(lambda: any("other runs of the same budget" in note for note in notes))
+        time.sleep(0.3)  # several looks
+        assert pair.accepted() == 12
+        assert not second.done()
+        control.progress("immediate")
+        assert [run.result(60).exit_code for run in (first, second)] == [0, 0]
+    assert pair.accepted() == 24
+    assert sum("other runs of the same budget" in note for note in notes) == 1
+    assert pair.spent(budget) == (billed(pair.one), 0)
+
+
+def test_a_waiting_run_heeds_its_time_limit(claude: Pair) -> None:
+    """A run that waits for another's money ends at its own time limit, with nothing sent."""
+    control, budget = claude.one.emulator.control, claude.budget(12.2)
+    control.progress("reads", 10**6)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(claude.run, claude.one, budget)
+        until(lambda: claude.accepted() == 12)
+        receipt = claude.run(claude.two, budget, time_limit="0.5s")
+        assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, 12)
+        control.progress("immediate")
+        assert first.result(60).exit_code == 0
+    assert claude.accepted() == 12
+
+
+def test_money_of_a_dead_run_is_not_waited_for(claude: Pair) -> None:
+    """What a run that died has in flight counts, but nobody waits for it; its own next run settles it."""
+    budget = claude.budget(12.2)
+    claude.one.emulator.control.progress("reads", 10**6)
+    steps = stopping_at("submit", lambda _: True, KeyboardInterrupt(), after=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(claude.one, steps, name="one", budget=budget)
+    claude.one.emulator.control.progress("immediate")
+    receipt = claude.run(claude.two, budget)
+    assert (receipt.exit_code, receipt.unsent_rows) == (4, 12)
+    assert claude.run(claude.one, budget).continued
+    assert claude.run(claude.two, budget).exit_code == 0
+    assert claude.accepted() == 24
+
+
+@pytest.mark.parametrize("change", [{"limit_usd": 2}, {"period": "day"}, {"timezone": "Europe/Berlin"}])
+def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
+    """The second spec is refused before anything is sent, by one sentence that names both limits and the remedy."""
+    budget = claude.budget(100)
+    assert claude.run(claude.one, budget).exit_code == 0
+    with pytest.raises(SpecError, match=r"^budget: 'shared' is \$.* in the ledger, as the spec one says, and \$.* here; .*--set-budget"):
+        claude.run(claude.two, {**budget, **change})
+    assert claude.accepted() == 12
+    assert claude.run(claude.two, budget).exit_code == 0
+
+
+def test_a_model_without_a_price_has_no_budget(claude: Pair) -> None:
+    """A limit that could not hold is refused before anything is sent."""
+    with pytest.raises(SpecError, match=r"^budget: no batch price is known for 'claude-omega-99'"):
+        claude.run(claude.one, claude.budget(100), model="claude-omega-99")
+    assert claude.accepted() == 0
+
+
+def test_a_day_later_there_is_money_again(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daily budget that is used up begins anew with the next day; what was spent before stays where it was."""
+    budget = claude.budget(1.5, period="day")
+    first = claude.run(claude.one, budget)
+    assert first.exit_code == 4
+    sent, (spent, _) = claude.accepted(), claude.spent(budget)
+    assert 0 < sent < 12
+    assert claude.run(claude.one, budget).batches == 0
+    for module in ("money", "budgets"):
+        monkeypatch.setattr(f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US)
+    assert claude.spent(budget) == (0, 0)
+    claude.run(claude.one, budget)
+    assert claude.accepted() > sent
+    assert claude.spent(budget) == (billed(claude.one) - spent, 0)
+
+
+def test_a_run_keeps_its_own_limit_within_a_budget(claude: Pair) -> None:
+    """Where both are given the smaller remainder binds."""
+    budget = claude.budget(100)
+    receipt = claude.run(claude.one, budget, cost_limit_usd=round(1.5 * claude.row, 6))
+    assert receipt.exit_code == 4
+    assert claude.spent(budget)[0] <= 1.5 * claude.row * 1e12
+    assert claude.run(claude.two, budget).exit_code == 0
+
+
+def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path) -> None:
+    """Intents name budget and period, so a ledger that was lost counts the spending again once it is rebuilt."""
+    budget = claude.budget(1.5)
+    assert claude.run(claude.one, budget).exit_code == 4
+    spent, sent = claude.spent(budget), claude.accepted()
+    for path in (claude.one.output / "_batchata/intents").glob("*.json"):
+        assert (read_json(path) or {})["budget"] == {"name": "shared", "period_us": 0}
+    (tmp_path / "ledger.db").unlink()
+    rebuild(make_ready(claude.one.spec(name="one", budget=budget), Settings()), Settings())
+    assert claude.spent(budget) == spent
+    assert spent[0] > 0
+    assert claude.run(claude.one, budget).batches == 0
+    assert claude.run(claude.two, budget).batches == 0
+    assert claude.accepted() == sent
