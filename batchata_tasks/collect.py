@@ -113,11 +113,12 @@ class Collector:
     def _row(self, position: int, answer: Answer) -> dict[str, Any]:
         outcome, error, fields = self._judged(position, answer)
         usage = answer.usage
-        cost = self._rates.cost(usage) if self._rates is not None else None
+        cost, listed = (None, None) if self._rates is None else (self._rates.cost(usage), self._rates.list_cost(usage))
         written = usage.cache_write_tokens + usage.cache_write_1h_tokens
         attempt = 0 if answer.outcome.never_ran else 1
-        tallies = self.report.tallies
-        tallies[outcome] = tallies[outcome] + Tally(1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost, written)
+        self.report.tallies[outcome] += Tally(
+            1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost, cache_write_tokens=written, list_cost=listed
+        )
         if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):
             plain = replace(usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
             self.report.cache_saved += self._rates.cost(plain) - cost

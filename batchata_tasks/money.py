@@ -21,6 +21,16 @@ def pico_from_usd(amount: float | str | Decimal) -> int:
     return int(Decimal(str(amount)) * PICO)
 
 
+def exact(pico: int | None) -> str | None:
+    """Return an amount as JSON holds it: US dollars in digits, to the last one; null where it is not known."""
+    return None if pico is None else f"{usd(pico):f}"
+
+
+def per_row(pico: int, rows: int) -> int | None:
+    """Return the average of an amount, to the nearest picodollar; None where there are no rows."""
+    return (2 * pico + rows) // (2 * rows) if rows else None
+
+
 def dollars(pico: int | None) -> str:
     """Return an amount for people: cents, or as many digits as a small amount needs."""
     if pico is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
 from batchata_tasks.ledger import DROPPED, HELD, LANDED, PLANNED, now_us
 from batchata_tasks.money import dollars, pico_from_usd, usd
+from batchata_tasks.receipt_money import budget_facts, money_facts
 from batchata_tasks.session import CANCEL, TIME_LIMIT
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, OVER_BOUND: COST_
 
 # by Anthropic's pages on prompt caching; which model has which is not stated for all of them
 CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
+THIS_PERIOD = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}
 
 REASONS = {
     "new": "new", "input": "with a changed input", "prompt": "with a changed prompt",
@@ -68,6 +70,17 @@ class Receipt:
     unsent_rows: int
     rounds: int
     held_rows: int
+    expected_usd: str | None  # of the batches that were sent; null where nobody can tell
+    reserved_usd: str | None  # still set aside: of held batches
+    superseded_usd: str | None  # what the rows had cost that these replaced
+    overhead_usd: str | None  # paid for no row
+    list_price_usd: str | None  # of the same answers outside of batches
+    saved_usd: str | None
+    cost_per_row_usd: str | None  # of the rows that ended, to the picodollar
+    cost_by_outcome: dict[str, str | None]  # of all attempts that ended so
+    cached_share: float | None  # of the input tokens
+    waits: int  # times that the guard waited for money in flight
+    budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -87,6 +100,7 @@ class Receipt:
             ("Tokens", f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out"),
             *self._cache(),
             ("Cost", self._cost()),
+            *self._money(),
             ("Time", f"{self.seconds:.1f} s"),
             ("Dataset", self.dataset),
         ]
@@ -131,10 +145,24 @@ class Receipt:
         return f"{spent} (upper bound of all planned rows ${self.upper_bound_usd}; prices: {self.price_source})"
 
 
+    def _money(self) -> list[tuple[str, str]]:
+        rows = list[tuple[str, str]]()
+        if self.saved_usd is not None and Decimal(self.saved_usd) > 0:
+            rows.append(("Saved", f"{_read(self.saved_usd)} against the list price of {_read(self.list_price_usd)}"))
+        if self.reserved_usd is not None and Decimal(self.reserved_usd):
+            rows.append(("Reserved", f"{_read(self.reserved_usd)} for batches that may have been accepted"))
+        if (budget := self.budget) is not None:
+            spent = f"{_read(budget['spent_usd'])} of {_read(budget['limit_usd'])} spent {THIS_PERIOD[budget['period']]}"
+            flying = f", {_read(budget['in_flight_usd'])} in flight" if Decimal(budget["in_flight_usd"]) else ""
+            rows.append(("Budget", f"{budget['name']}: {spent}{flying}"))
+        return rows
+
+
 def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
     """Close the run in the ledger, drop its plan, return its receipt."""
     receipt = _receipt(session, stopped_by_limit=stopped_by_limit)
     session.ledger.close_run(session.lease, session.run_id, receipt.result)
+    receipt = replace(receipt, budget=budget_facts(session))  # now that what was not sent is given back
     discard_uploads(session)
     discard_left_results(session)
     session.folder.drop_run_folder(session.run_id)
@@ -154,7 +182,6 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     result = SOME_ROWS_FAILED if failed or plan.exhausted or held else SUCCEEDED
     result = _STOPPED.get(session.stop_reason() or "", result)
     result = COST_LIMIT_REACHED if stopped_by_limit else result
-    settled, _ = session.ledger.money(session.run_id)
     limit = session.spec.fail_if.failed_share
     priced = session.rates is not None and cost_is_known(chunks, tallies)
     commits = [commit_of(session, chunk.id) for chunk in chunks if chunk.state == LANDED]
@@ -172,11 +199,11 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         input_tokens=sum(t.input_tokens for t in tallies.values()),
         output_tokens=sum(t.output_tokens for t in tallies.values()),
         **_cache_facts(tallies, commits, priced=priced),
-        cost_usd=f"{usd(settled):f}" if priced else None,
         upper_bound_usd=_plain(plan.bound) if priced else None,
         cost_limit_usd=_plain(session.limit), price_source=_sources(run.price_source, session.rates),
         unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
+        **money_facts(session, chunks, tallies, priced=priced), waits=session.waits,
         errors={text: count for text, count in errors.most_common(5) if count > 0},
         warnings=_warnings(commits, held) + _cache_warnings(session, tallies),
     )
@@ -197,6 +224,10 @@ def _cache_warnings(session: Session, tallies: Mapping[str, Tally]) -> list[str]
     if used or not session.spec.cache or not any(tally.input_tokens for tally in tallies.values()):
         return []
     return [f"`cache` is set, but nothing was read from a cache or written to one: {CACHE_MINIMUM}"]
+
+
+def _read(amount: str | None) -> str:
+    return dollars(None if amount is None else pico_from_usd(amount))
 
 
 def rows_by_outcome(tallies: Mapping[str, Tally]) -> dict[str, int]:

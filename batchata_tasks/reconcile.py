@@ -179,7 +179,7 @@ class _Work:
             self._report.known[name] = len(known)
             for look in looks:
                 if look.batch_id not in known:
-                    age = max(now - look.created_at, 0.0)
+                    age = max(round(now - look.created_at), 0)
                     may_be = next((chunk.id for chunk, intent in doubts if _may_be(provider, look, chunk, intent)), None)
                     stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=look.token is not None, may_be=may_be)
                     self._report.strays.append(stray)
@@ -205,7 +205,7 @@ class _Work:
         for chunk, intent in self.ledger.doubts():
             url = self.ledger.dataset_url(chunk.dataset_id)
             state = "held: decide with --adopt or --resend" if chunk.state == HELD else "the next run looks for it"
-            note, age = self._notes.get(chunk.id, ""), max(now - intent.sent_at / 1e6, 0.0)
+            note, age = self._notes.get(chunk.id, ""), max(round(now - intent.sent_at / 1e6), 0)
             self._report.doubts.append(Doubt(chunk.id, state, url, chunk.provider, chunk.rows, age, note))
 
 

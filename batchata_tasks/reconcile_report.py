@@ -40,7 +40,7 @@ def pairs_of(texts: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stray:
-    """A batch at a provider that no chunk of the ledger owns. `age` is in seconds; `ours` tells that this program sent it.
+    """A batch at a provider that no chunk of the ledger owns. `age` is in whole seconds; `ours` tells that this program sent it.
 
     `may_be` is a chunk in doubt that it may be.
     """
@@ -49,21 +49,21 @@ class Stray:
     batch_id: str
     status: str
     requests: int | None
-    age: float
+    age: int
     ours: bool
     may_be: str | None = None
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """A chunk of which the ledger does not know whether it was accepted; `age` since it was sent, in seconds."""
+    """A chunk of which the ledger does not know whether it was accepted; `age` since it was sent, in whole seconds."""
 
     chunk: str
     state: str
     dataset: str
     provider: str
     requests: int
-    age: float
+    age: int
     note: str = ""
 
 
@@ -110,5 +110,5 @@ def _stray(stray: Stray) -> str:
     return f"batch {stray.batch_id} ({stray.provider}, {stray.status}, {size}, {_ago(stray.age)}), {whose}"
 
 
-def _ago(seconds: float) -> str:
+def _ago(seconds: int) -> str:
     return f"{seconds / 3600:.1f} h ago" if seconds > 3600 else f"{seconds / 60:.0f} min ago"  # noqa: PLR2004 - an hour

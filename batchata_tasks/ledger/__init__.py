@@ -9,6 +9,7 @@ from __future__ import annotations
 from batchata_tasks.ledger.calibration import Calibration, Usual
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import is_made
+from batchata_tasks.ledger.reporting import Books, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
@@ -40,6 +41,7 @@ __all__ = [
     "SUBMITTED",
     "UNCLEAR",
     "UNFINISHED",
+    "Books",
     "BudgetTerms",
     "Chunk",
     "Intent",
@@ -47,6 +49,7 @@ __all__ = [
     "Ledger",
     "Left",
     "Restored",
+    "Spending",
     "Tally",
     "Usual",
     "is_made",
@@ -55,5 +58,5 @@ __all__ = [
 ]
 
 
-class Ledger(Runs, Sending, Money, Calibration, Restoring):
+class Ledger(Runs, Sending, Money, Calibration, Reporting, Restoring):
     """One ledger; safe to use from several threads and processes."""

@@ -75,14 +75,25 @@ class Tally:
     cache_read_tokens: int = 0
     cost: int | None = None
     cache_write_tokens: int = 0
-    list_cost: int | None = None
+    list_cost: int | None = None  # what the same answers cost outside of batches
 
     def __add__(self, other: Tally) -> Tally:
+        unlisted = any(one.cost is not None and one.list_cost is None for one in (self, other))  # of an older ledger
         return Tally(
             self.rows + other.rows, self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens,
             self.cache_read_tokens + other.cache_read_tokens, _both(self.cost, other.cost),
-            self.cache_write_tokens + other.cache_write_tokens, _both(self.list_cost, other.list_cost),
+            self.cache_write_tokens + other.cache_write_tokens, None if unlisted else _both(self.list_cost, other.list_cost),
         )
+
+    @property
+    def saved(self) -> int | None:
+        """What batches made cheaper; None where a list price is not known."""
+        return None if self.cost is None or self.list_cost is None else self.list_cost - self.cost
+
+    @property
+    def cached_share(self) -> float | None:
+        """The share of the input tokens that was read from a cache; None where there was no input."""
+        return round(self.cache_read_tokens / self.input_tokens, 4) if self.input_tokens else None
 
 
 def _both(one: int | None, other: int | None) -> int | None:
