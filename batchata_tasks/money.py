@@ -6,9 +6,12 @@ the order of adding is nothing.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+
+from batchata_tasks.errors import SpecError
 
 PICO = 10**12
+MOST_USD = 1_000_000  # that a limit or a single entry may be
 
 
 def usd(pico: int) -> Decimal:
@@ -19,6 +22,22 @@ def usd(pico: int) -> Decimal:
 def pico_from_usd(amount: float | str | Decimal) -> int:
     """Return a limit in picodollars, as it is written: 0.1 is a tenth, not its binary neighbour."""
     return int(Decimal(str(amount)) * PICO)
+
+
+def stated(amount: float | str | Decimal, what: str, *, up: bool = False) -> int:
+    """Return an amount that a person or a program states, in picodollars; finer parts are rounded down, or `up`.
+
+    Raises:
+        SpecError: it is no amount from 0 to a million dollars; the message begins with `what`.
+    """
+    try:
+        found = Decimal(str(amount).strip())
+    except InvalidOperation:
+        found = Decimal("nan")
+    if not (found.is_finite() and 0 <= found <= MOST_USD):
+        message = f"{what}: {amount} is no amount; write US dollars, from 0 to {MOST_USD:,}."
+        raise SpecError(message)
+    return int((found * PICO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
 
 
 def exact(pico: int | None) -> str | None:

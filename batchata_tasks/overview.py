@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.spec import EnrichmentSpec
 
 _RUNS = 10
+_STOPPED = "stopped"
 _NARROW, _WIDEST = 10, 40  # characters that a column keeps on a narrow terminal, and has at most
 
 
@@ -32,13 +33,13 @@ def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
     """Return the newest runs of a spec's dataset, or of the whole ledger, as plain values."""
     ledger = Ledger(Settings().ledger_url)
     try:
-        dataset_id = None
-        if spec is not None:
-            owner = DatasetFolder(spec.output).owner()
-            if owner is None:
-                return []
-            dataset_id = owner["dataset_id"]
-        return [_run(ledger, row) for row in ledger.runs_of(dataset_id, _RUNS)]
+        if spec is None:
+            return [_run(ledger, row) for row in ledger.runs_of(None, _RUNS)]
+        folder = DatasetFolder(spec.output)
+        owner = folder.owner()
+        # the ledger knows a dataset by its place, too: the folder may have been deleted
+        dataset_id = owner["dataset_id"] if owner is not None else ledger.find_dataset(folder.url)
+        return [] if dataset_id is None else [_run(ledger, row) for row in ledger.runs_of(dataset_id, _RUNS)]
     finally:
         ledger.close()
 
@@ -55,7 +56,8 @@ def _run(ledger: Ledger, row: Any) -> dict[str, Any]:
         for batch in ledger.batches_of(row.id)
     ]
     return {
-        "name": row.name, "run_id": row.id, "state": row.state, "result": row.result, "started_at": _moment(row.started_at),
+        "name": row.name, "run_id": row.id, "state": row.state, "running": row.state != "closed" and ledger.is_held(row.dataset_id),
+        "result": row.result, "started_at": _moment(row.started_at),
         "finished_at": _moment(row.finished_at), "outcomes": rows_by_outcome(tallies),
         "settled_usd": f"{usd(settled):f}" if known else None, "in_flight_usd": f"{usd(in_flight):f}" if known else None,
         "batches": batches,
@@ -75,11 +77,26 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
         opened = [batch for batch in run["batches"] if batch["state"] not in ("landed", "collected")]
         batches = f"{len(run['batches'])}" + (f" ({len(opened)} open)" if opened else "")
         rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
-        state = run["result"] or ("stopped or running" if run["state"] == "open" else run["state"])
+        state = run["result"] or _state(run)
         spent, flying = (None if run[name] is None else pico_from_usd(run[name]) for name in ("settled_usd", "in_flight_usd"))
         started = str(run["started_at"])[5:16].replace("T", " ")
         table.add_row(started, run["name"], state.replace("_", " "), batches, rows, dollars(spent), dollars(flying))
     return table
+
+
+def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
+    """Return what is to be done about runs that stopped before their end; None where there are none."""
+    if not any(_state(run) == _STOPPED for run in runs):
+        return None
+    return "Stopped: start the same command again; it carries on, and lands what was sent."
+
+
+def _state(run: dict[str, Any]) -> str:
+    if run["state"] == "closed":
+        return "closed"
+    if not run["running"]:
+        return _STOPPED
+    return "running" if run["state"] == "open" else str(run["state"])
 
 
 def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from batchata_tasks.ledger.values import BudgetTerms
 from batchata_tasks.money import pico_from_usd
 
+BUDGET_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
 
 class Turn(BaseModel):
     """One turn of `messages`; its content is a template."""
@@ -33,7 +35,7 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Names the budget in the ledger.")
+    name: str = Field(pattern=f"^{BUDGET_NAME}$", description="Names the budget in the ledger.")
     limit_usd: float = Field(ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit for one period, in US dollars.")
     period: Literal["day", "week", "month", "total"] = Field("month", description="How often it begins anew; weeks begin on Monday.")
     timezone: str = Field("UTC", description="Where days begin, such as Europe/Berlin.")

@@ -28,6 +28,7 @@ from batchata_tasks.ledger.values import (
     Lease,
     Left,
     Tally,
+    Tracked,
     new_id,
     now_us,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Restored",
     "Spending",
     "Tally",
+    "Tracked",
     "Usual",
     "is_made",
     "new_id",

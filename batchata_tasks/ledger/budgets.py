@@ -14,14 +14,14 @@ from sqlalchemy import insert, select, update
 from batchata_tasks.errors import SpecError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import BudgetTerms, now_us
+from batchata_tasks.ledger.values import BudgetTerms, Tracked, new_id, now_us
 from batchata_tasks.money import dollars
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-
 _ONE = 10**6
+_TRACKER = "(CostTracker)"  # who set a budget, where no spec did
 
 
 class Budgets(Store):
@@ -64,6 +64,60 @@ class Budgets(Store):
             raise SpecError(message)
         values = _values(replace(known[0], limit=limit))
         connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(values))
+
+    @writes
+    def open_budget(self, connection: Connection, name: str, limit: int | None) -> BudgetTerms:
+        """Return the budget of that name; one that is not there yet is made, for all time, where a limit is given.
+
+        Raises:
+            SpecError: there is none and no limit is given, or a spec gave it another limit.
+        """
+        self.lock(connection, f"budget {name}")
+        known = self._known(connection, name)
+        if known is None:
+            if limit is None:
+                message = f"the ledger knows no budget of the name {name!r}; give its `limit_usd`."
+                raise SpecError(message)
+            terms = BudgetTerms(name, limit, "total", "UTC")
+            connection.execute(insert(t.budgets).values(_values(terms) | {"name": name, "set_by": _TRACKER}))
+            return terms
+        terms = known[0] if limit is None else replace(known[0], limit=limit)
+        if terms != known[0]:
+            if known[1] != _TRACKER:
+                raise _disagreed(terms, *known)
+            connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(_values(terms)))
+        return terms
+
+    @writes
+    def spend(self, connection: Connection, scope: str, amount: int, name: str | None) -> None:
+        """Record money that was spent outside of runs; it counts at once, also beyond a limit.
+
+        It stands among the reservations, under a chunk and a run that do not exist (`scope` is the
+        run), as money for no row.
+        """
+        counts: dict[str, object] = {"budget": None, "period": None}
+        if name is not None:
+            self.lock(connection, f"budget {name}")
+            known = self._known(connection, name)
+            counts = {"budget": name, "period": known[0].start(now_us()) if known else 0}
+        row = {"chunk_id": new_id(), "run_id": scope, "reserved": amount, "reserved_at": now_us(), "settled_at": now_us()}
+        money = {"settled": amount, "superseded": 0, "overhead": amount}
+        connection.execute(insert(t.reservations).values(row | money | counts))
+
+    @reads
+    def tracked(self, connection: Connection, scope: str, name: str | None) -> Tracked:
+        """Return how the present period of a budget stands; without a name, what was spent under `scope`."""
+        r, terms = t.reservations.c, None
+        mine = r.run_id == scope
+        if name is not None:
+            known = self._known(connection, name)
+            terms = known[0] if known else None
+            mine = (r.budget == name) & (r.period == (terms.start(now_us()) if terms else 0))
+        query = select(r.settled, r.reserved, t.chunks.c.id).outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
+        rows = connection.execute(query.where(mine)).all()
+        in_flight = sum(row.reserved for row in rows if row.settled is None)
+        spent, entries = sum(row.settled or 0 for row in rows), sum(row.id is None for row in rows)
+        return Tracked(terms.limit if terms else None, spent, in_flight, entries)
 
     @reads
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
@@ -131,9 +185,10 @@ def _values(terms: BudgetTerms) -> dict[str, object]:
 
 
 def _disagreed(terms: BudgetTerms, known: BudgetTerms, set_by: str) -> SpecError:
+    who = "a CostTracker" if set_by == _TRACKER else f"the spec {set_by}"
     asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, known))
     message = (
-        f"budget: {terms.name!r} is {held} in the ledger, as the spec {set_by} says, and {asked} here; specs that share a budget "
+        f"budget: {terms.name!r} is {held} in the ledger, as {who} says, and {asked} here; specs that share a budget "
         f"give it the same limit: change one of them, or all and the ledger (`batchata costs --set-budget {terms.name}=USD`)."
     )
     return SpecError(message)

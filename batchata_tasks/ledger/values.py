@@ -121,6 +121,16 @@ class BudgetTerms:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracked:
+    """How a budget stands in its present period, in picodollars; `entries` counts what was recorded outside of runs."""
+
+    limit: int | None
+    spent: int
+    in_flight: int
+    entries: int
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """What is left of a run's own limit and of its shared budget, in picodollars; None where there is no such limit."""
 
