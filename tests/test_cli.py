@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
     assert table.ledger()["requests_accepted"] == 12
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "show", "emulator", "demo"])
+@pytest.mark.parametrize("command", ["run", "plan", "status", "show", "costs", "emulator", "demo"])
 def test_help_has_an_example(command: str) -> None:
     """Every command says what it does, with an example to copy."""
     done = batchata(command, "--help")
