@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import LeaseError, SpecError
+from batchata_tasks.finish import finish
 from batchata_tasks.lanes import bring_home
 from batchata_tasks.ledger import UNFINISHED, Ledger
 from batchata_tasks.money import usd
 from batchata_tasks.pipeline import Steps
 from batchata_tasks.poll import cancel as cancel_batch
 from batchata_tasks.progress import silent
-from batchata_tasks.receipt import cost_is_known, finish, rows_by_outcome
+from batchata_tasks.receipt import rows_by_outcome
+from batchata_tasks.receipt_money import cost_is_known
 from batchata_tasks.session import CANCEL, active, restored
 from batchata_tasks.settings import Settings
 from batchata_tasks.site import open_site, owned_dataset

@@ -17,7 +17,8 @@ from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import dollars, pico_from_usd, usd
-from batchata_tasks.receipt import cost_is_known, rows_by_outcome
+from batchata_tasks.receipt import rows_by_outcome
+from batchata_tasks.receipt_money import cost_is_known
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
 from batchata_tasks.estimate import foresee, usual_use
+from batchata_tasks.finish import finish
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import collect_and_land, emptying
 from batchata_tasks.lanes import ChunkSteps, Step, bring_home
@@ -20,7 +21,6 @@ from batchata_tasks.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.pilot import send_pilot
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.poll import poll
-from batchata_tasks.receipt import Receipt, finish
 from batchata_tasks.recover import Recovery, land_recovered, recover
 from batchata_tasks.rounds import plan_round
 from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, session_of
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchata_tasks.chunk import Span
     from batchata_tasks.plan import Table
     from batchata_tasks.progress import Progress
+    from batchata_tasks.receipt import Receipt
     from batchata_tasks.spec import EnrichmentSpec
 
 ROUND = 1

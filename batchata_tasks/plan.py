@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from batchata_tasks.spec import EnrichmentSpec
 
 
+_MONEY = frozenset({"bound", "expected", "expected_list", "bounds_factor", "least"})
+
+
 @dataclass
 class PlanSummary:
     """What a plan found; money in picodollars."""
@@ -62,11 +65,16 @@ class PlanSummary:
     output_tokens: int = 0
     calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
     bounds_factor: int = 10**6  # what bounds were multiplied with, in millionths
+    least: int = 0  # the bound of the cheapest request
     pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that is not about money, as plain JSON values."""
+        return {name: value for name, value in asdict(self).items() if name not in _MONEY}
 
 
 @dataclass(frozen=True)
@@ -263,6 +271,7 @@ class Planner:
             return "claimed", system, body
         if self.packer.fits_alone(size):
             self.packer.add(size, system["_bound"])
+            summary.least = min(summary.least or system["_bound"], system["_bound"])
             return "plan", system, body
         summary.too_large += 1
         text = f"the request has {size:,} bytes; one batch holds {self._provider.limits.bytes:,}"

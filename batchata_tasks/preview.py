@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.estimate import based_on, foresee, usual_use
-from batchata_tasks.ledger import Ledger, is_made
-from batchata_tasks.money import dollars, usd
+from batchata_tasks.guards import limits_of
+from batchata_tasks.ledger import HELD, Ledger, is_made
+from batchata_tasks.money import dollars, exact
 from batchata_tasks.outlook import Outlook, outlook
 from batchata_tasks.plan import Options, Planner, PlanSummary
 from batchata_tasks.progress import counted
@@ -39,17 +40,19 @@ class Preview:
     summary: PlanSummary
     price_source: str | None
     limits: LimitsAhead | None = None
+    open_batches: int = 0  # of an earlier run, which a run brings home first
     recoverable: int = 0  # rows that lost files held; how many of the plan's requests they answer, the provider knows
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
-        facts = self.summary.to_json()
-        bound, expected, listed = (facts.pop(name) for name in ("bound", "expected", "expected_list"))
+        found = self.summary
         return {
-            "name": self.spec.name, "provider": self.provider, "model": self.spec.model, **facts,
-            "upper_bound_usd": _plain(bound), "expected_usd": _plain(expected), "expected_list_price_usd": _plain(listed),
-            "cost_limit_usd": self.spec.cost_limit_usd, "price_source": self.price_source,
+            "name": self.spec.name, "provider": self.provider, "model": self.spec.model, **found.facts(),
+            "upper_bound_usd": exact(found.bound), "expected_usd": exact(found.expected),
+            "expected_list_price_usd": exact(found.expected_list),
+            "cost_limit_usd": exact(limits_of(self.spec).run), "price_source": self.price_source,
             "limits": self.limits.to_json() if self.limits is not None else None, "recoverable_rows": self.recoverable,
+            "open_batches": self.open_batches,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -70,6 +73,9 @@ class Preview:
         if self.spec.cache:
             text = "the system prompt is marked for an hour; input is reserved at the price of writing it"
             rows.append(("Cache", f"{text}; {CACHE_MINIMUM}"))
+        if self.open_batches:
+            text = f"an earlier run left {counted(self.open_batches, 'batch')} under way; `run` goes on with it first"
+            rows.append(("First", text))
         return [*rows, *self._recovery(), *self._cost()]
 
     def _recovery(self) -> list[tuple[str, str]]:
@@ -115,8 +121,11 @@ def preview(spec: EnrichmentSpec, settings: Settings | None = None) -> Preview:
         usual = usual_use(ledger, ready.provider.name, spec, folder, summary.requests)
         spans = _after(spans, ahead.uncertain_rows)
         costs = foresee(summary, spans, usual, spec.max_tokens, rates)
-        limits = look_ahead(spec, ledger, spans, costs, summary.pilot)
-    return Preview(spec, ready.provider.name, summary, rates.source if rates is not None else None, limits, ahead.uncertain_rows)
+        limits = look_ahead(spec, ledger, spans, costs, summary)
+        begun = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
+        left = sum(chunk.state != HELD and chunk.id not in ahead.chunks for chunk in begun)
+    source = rates.source if rates is not None else None
+    return Preview(spec, ready.provider.name, summary, source, limits, left, ahead.uncertain_rows)
 
 
 @contextmanager
@@ -158,7 +167,3 @@ def _after(spans: list[Span], rows: int) -> list[Span]:
             share = span.bytes * (count - gone) // count, span.bound * (count - gone) // count
             left.append(replace(span, start=span.start + gone, bytes=share[0], bound=share[1]) if gone else span)
     return left
-
-
-def _plain(pico: int | None) -> str | None:
-    return None if pico is None else f"{usd(pico):f}"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from batchata_tasks.chunk import Span
     from batchata_tasks.guards import Limits
     from batchata_tasks.ledger import Ledger
+    from batchata_tasks.plan import PlanSummary
     from batchata_tasks.spec import EnrichmentSpec
 
 
@@ -103,6 +104,7 @@ class LimitsAhead:
     budget_left: int | None  # in the budget's present period
     bound: int  # of all that would be sent
     prospect: Prospect
+    least: int = 0  # the bound of the cheapest row
 
     @property
     def left(self) -> int:
@@ -128,6 +130,8 @@ class LimitsAhead:
         waits = f" and {counted(found.waits, 'wait')} for money in flight" if found.waits else ""
         if self.bound <= self.left:
             verdict = "all of it fits"
+        elif found.stops and not found.rows:
+            verdict = f"too little for any row, of which the cheapest may cost {dollars(self.least)}: raise it, or lower `max_tokens`"
         elif found.stops:
             verdict = f"expected to stop after about {found.rows:,} of {found.rows + found.unsent:,} rows"
         else:
@@ -136,7 +140,7 @@ class LimitsAhead:
 
 
 def look_ahead(
-    spec: EnrichmentSpec, ledger: Ledger | None, spans: Sequence[Span], costs: Iterable[int | None], pilot: int
+    spec: EnrichmentSpec, ledger: Ledger | None, spans: Sequence[Span], costs: Iterable[int | None], summary: PlanSummary
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan at this moment; None where it has none.
 
@@ -151,5 +155,5 @@ def look_ahead(
         ledger.check_budget(limits.budget, spec.name)
         left = max(left - sum(ledger.budget_money(limits.budget)), 0)
     amounts = [amount for amount in (limits.run, left) if amount is not None]
-    found = play(spans, costs, min(amounts), spec.max_parallel_batches, pilot)
-    return LimitsAhead(limits, left, sum(span.bound for span in spans), found)
+    found = play(spans, costs, min(amounts), spec.max_parallel_batches, summary.pilot)
+    return LimitsAhead(limits, left, sum(span.bound for span in spans), found, summary.least)

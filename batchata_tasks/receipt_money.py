@@ -38,3 +38,19 @@ def budget_facts(session: Session) -> dict[str, Any] | None:
     spent, in_flight = session.ledger.budget_money(terms)
     amounts = {"limit_usd": exact(terms.limit), "spent_usd": exact(spent), "in_flight_usd": exact(in_flight)}
     return {"name": terms.name, "period": terms.period, **amounts}
+
+
+def cache_facts(tallies: Mapping[str, Tally], commits: list[dict[str, Any]], *, priced: bool) -> dict[str, Any]:
+    """Return what prompt caches had to do with a run's input, and what that saved; negative where it cost more."""
+    read, written = (sum(getattr(tally, f"cache_{what}_tokens") for tally in tallies.values()) for what in ("read", "write"))
+    saved = sum(commit.get("cache_saved_picodollars", 0) for commit in commits)
+    return {
+        "cache_read_tokens": read, "cache_write_tokens": written,
+        "cache_saved_usd": exact(saved) if priced and (read or written) else None,
+    }
+
+
+def cost_is_known(chunks: Iterable[Chunk], tallies: Mapping[str, Tally]) -> bool:
+    """Whether all that a run planned and landed had a price; its sums leave out what had none."""
+    unpriced = any(chunk.bound is None for chunk in chunks if chunk.kind == "batch")
+    return not unpriced and all(tally.cost is not None for tally in tallies.values() if tally.rows)

@@ -70,10 +70,10 @@ def test_what_the_cache_did_is_told_to_the_last_digit(table: Table) -> None:
     assert Decimal(receipt.cache_saved_usd or "") == plain - cost > 0
     assert receipt.cache_read_tokens == book["cache_read_tokens_billed"] == sum(row["_cache_read_tokens"] for row in table.rows()) > 0
     assert receipt.cache_write_tokens == book["cache_write_1h_tokens_billed"] > 0
-    assert receipt.cache_read_share == book["cache_read_tokens_billed"] / book["input_tokens_billed"]
+    assert receipt.cached_share == book["cache_read_tokens_billed"] / book["input_tokens_billed"]
     assert receipt.to_json()["cache_saved_usd"] == receipt.cache_saved_usd
     text = told(receipt.lines(), "Cache")
-    assert text.startswith(f"{receipt.cache_read_share:.0%} of the input was read from the cache, ")
+    assert text.startswith(f"{receipt.cached_share:.0%} of the input was read from the cache, ")
     assert "; saved $" in text
     block = next(iter(table.bodies().values()))["system"]
     assert block == [{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
@@ -86,7 +86,7 @@ def test_a_cache_that_is_never_hit_costs_more_and_says_so(table: Table) -> None:
     receipt = table.run(cache=True, system=SYSTEM)
     cost, plain = (sum(line[i] for line in bill_of(table)) for i in (0, 1))
     assert Decimal(receipt.cache_saved_usd or "") == plain - cost < 0
-    assert receipt.cache_read_share == 0
+    assert receipt.cached_share == 0
     assert "0% of the input was read from the cache, " in told(receipt.lines(), "Cache")
     assert told(receipt.lines(), "Cache").endswith(" more than no caching")
     check_money(table)
@@ -139,7 +139,7 @@ def test_off_by_default(table: Table) -> None:
     """Without the key nothing is marked, no cache is billed and the receipt has no line of it."""
     receipt = table.run(system=SYSTEM)
     assert (receipt.cache_read_tokens, receipt.cache_write_tokens) == (0, 0)
-    assert (receipt.cache_read_share, receipt.cache_saved_usd) == (None, None)
+    assert (receipt.cached_share, receipt.cache_saved_usd) == (0, None)
     assert not [value for name, value in receipt.lines() if name == "Cache"]
     assert money(table).settled == check_money(table).settled
 
@@ -147,7 +147,7 @@ def test_off_by_default(table: Table) -> None:
 def test_a_prompt_that_is_too_short_is_told_of(table: Table) -> None:
     """A prefix under the provider's minimum is not cached and not billed for it: plan and receipt say why."""
     receipt = table.run(cache=True)
-    assert receipt.cache_read_share is None
+    assert receipt.cached_share == 0
     assert "nothing was read from a cache or written to one: a system prompt under 1,024 tokens" in "".join(receipt.warnings)
     assert "under 1,024 tokens" in told(preview(table.spec(cache=True)).lines(), "Cache")
     check_money(table)

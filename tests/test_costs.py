@@ -93,6 +93,8 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
     }
     assert (receipt.reserved_usd, receipt.cached_share, receipt.waits) == ("0.000000000000", 0.0, 0)
     lines = dict(receipt.lines())
+    assert lines["Expected"].startswith("$0.00")
+    assert Decimal(str(receipt.expected_usd)) > 0
     assert " against the list price of $" in lines["Saved"]
     assert lines["Budget"].startswith("night: $0.00")
     again = table.run(budget=BUDGET)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _ONE = 10**6
-_TRACKER = "(CostTracker)"  # who set a budget, where no spec did
+_TRACKER, _BY_HAND = "(CostTracker)", "(by hand)"  # who set a budget, where no spec did; no spec can have such a name
 
 
 class Budgets(Store):
@@ -62,7 +62,7 @@ class Budgets(Store):
         if known is None:
             message = f"--set-budget {name}: the ledger knows no budget of that name; a run of a spec that names it makes it."
             raise SpecError(message)
-        values = _values(replace(known[0], limit=limit))
+        values = _values(replace(known[0], limit=limit)) | {"set_by": _BY_HAND}
         connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(values))
 
     @writes
@@ -185,10 +185,10 @@ def _values(terms: BudgetTerms) -> dict[str, object]:
 
 
 def _disagreed(terms: BudgetTerms, known: BudgetTerms, set_by: str) -> SpecError:
-    who = "a CostTracker" if set_by == _TRACKER else f"the spec {set_by}"
+    who = {_TRACKER: "a CostTracker says", _BY_HAND: "it was set by hand"}.get(set_by, f"the spec {set_by} says")
     asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, known))
     message = (
-        f"budget: {terms.name!r} is {held} in the ledger, as {who} says, and {asked} here; specs that share a budget "
+        f"budget: {terms.name!r} is {held} in the ledger, as {who}, and {asked} here; specs that share a budget "
         f"give it the same limit: change one of them, or all and the ledger (`batchata costs --set-budget {terms.name}=USD`)."
     )
     return SpecError(message)

@@ -153,6 +153,8 @@ def test_specs_agree_on_a_budget(runs: Runs) -> None:
     assert runs.ledger.budgets() == [replace(TERMS, limit=9)]
     runs.ledger.set_budget("night", 11)
     runs.ledger.agree_budget(replace(TERMS, limit=11), "titles")
+    with pytest.raises(SpecError, match="as it was set by hand"):
+        runs.ledger.agree_budget(replace(TERMS, limit=9), "topics")  # a spec that was forgotten does not undo it
     with pytest.raises(SpecError, match="no budget of that name"):
         runs.ledger.set_budget("day", 1)
 
