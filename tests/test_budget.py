@@ -19,7 +19,7 @@ from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json
 from tests.books import billed, opened, run_with, stopping_at
-from tests.table import MODELS, Table
+from tests.table import MODELS, Table, open_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,17 +101,16 @@ def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
 
 def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
     """While another run has the budget in flight this one waits, and says so once; it goes on when that is settled."""
-    control, budget, notes = pair.one.emulator.control, pair.budget(12.2), list[str]()
-    control.progress("reads", 10**6)
+    budget, notes = pair.budget(12.2), list[str]()
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(pair.run, pair.one, budget)
-        until(lambda: pair.accepted() == 12)
-        second = pool.submit(pair.run, pair.two, budget, notes)
-        until(lambda: any("other runs of the same budget" in note for note in notes))
-        time.sleep(0.3)  # several looks
-        assert pair.accepted() == 12
-        assert not second.done()
-        control.progress("immediate")
+        with open_batches(pair.one.emulator):
+            first = pool.submit(pair.run, pair.one, budget)
+            until(lambda: pair.accepted() == 12)
+            second = pool.submit(pair.run, pair.two, budget, notes)
+            until(lambda: any("other runs of the same budget" in note for note in notes))
+            time.sleep(0.3)  # several looks
+            assert pair.accepted() == 12
+            assert not second.done()
         assert [run.result(60).exit_code for run in (first, second)] == [0, 0]
     assert pair.accepted() == 24
     assert sum("other runs of the same budget" in note for note in notes) == 1
@@ -120,14 +119,13 @@ def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
 
 def test_a_waiting_run_heeds_its_time_limit(claude: Pair) -> None:
     """A run that waits for another's money ends at its own time limit, with nothing sent."""
-    control, budget = claude.one.emulator.control, claude.budget(12.2)
-    control.progress("reads", 10**6)
+    budget = claude.budget(12.2)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(claude.run, claude.one, budget)
-        until(lambda: claude.accepted() == 12)
-        receipt = claude.run(claude.two, budget, time_limit="0.5s")
-        assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, 12)
-        control.progress("immediate")
+        with open_batches(claude.one.emulator):
+            first = pool.submit(claude.run, claude.one, budget)
+            until(lambda: claude.accepted() == 12)
+            receipt = claude.run(claude.two, budget, time_limit="0.5s")
+            assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, 12)
         assert first.result(60).exit_code == 0
     assert claude.accepted() == 12
 

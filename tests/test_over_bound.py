@@ -12,7 +12,7 @@ import pytest
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import usd
 from tests.books import all_chunks, check_money, opened, run_with, stopping_at
-from tests.table import MODELS, Table
+from tests.table import MODELS, Table, open_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,14 +60,12 @@ def test_under_a_limit_nothing_more_is_sent(table: Table, limit: dict[str, Any])
 
 def test_what_is_under_way_lands(table: Table) -> None:
     """Batches at the provider when the answer comes are landed and paid; chunks that wait are not sent."""
-    control = table.emulator.control
-    control.progress("reads", 10**6)
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(table.run, items_per_batch=4, max_parallel_batches=2, cost_limit_usd=1)
-        deadline = time.monotonic() + 60
-        while table.ledger()["requests_accepted"] < 8 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        control.progress("immediate")
+        with open_batches(table.emulator):
+            run = pool.submit(table.run, items_per_batch=4, max_parallel_batches=2, cost_limit_usd=1)
+            deadline = time.monotonic() + 60
+            while table.ledger()["requests_accepted"] < 8 and time.monotonic() < deadline:
+                time.sleep(0.02)
         receipt = run.result(60)
     assert receipt.exit_code == 4
     assert table.ledger()["requests_accepted"] == len(table.rows()) == 8 + 4 * (receipt.batches - 2)
