@@ -70,7 +70,7 @@ def test_what_the_cache_did_is_told_to_the_last_digit(table: Table) -> None:
     assert Decimal(receipt.cache_saved_usd or "") == plain - cost > 0
     assert receipt.cache_read_tokens == book["cache_read_tokens_billed"] == sum(row["_cache_read_tokens"] for row in table.rows()) > 0
     assert receipt.cache_write_tokens == book["cache_write_1h_tokens_billed"] > 0
-    assert receipt.cached_share == book["cache_read_tokens_billed"] / book["input_tokens_billed"]
+    assert receipt.cached_share == round(book["cache_read_tokens_billed"] / book["input_tokens_billed"], 4)
     assert receipt.to_json()["cache_saved_usd"] == receipt.cache_saved_usd
     text = told(receipt.lines(), "Cache")
     assert text.startswith(f"{receipt.cached_share:.0%} of the input was read from the cache, ")

@@ -94,7 +94,7 @@ def test_bounds_that_were_found_too_low_count_in_a_plan(table: Table) -> None:
     table.run(limit=1)
     before = preview(table.spec()).summary.bound
     with opened() as ledger:
-        factor = ledger.correct_bounds(table.provider, MODELS[table.provider], 2 * 10**6, "c")
+        factor = ledger.correct_bounds(table.provider, MODELS[table.provider], 10**6, 2 * 10**6, "c")
     after = preview(table.spec()).summary.bound
     assert before is not None
     assert after is not None
