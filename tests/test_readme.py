@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -94,7 +95,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator) -> 
 
 def test_every_block_is_covered() -> None:
     """No block of a language that nobody runs; the test command is the one that runs this."""
-    assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml", "toml"}
+    assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
+    assert {language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)} == {"toml"}
     assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
     assert len(blocks("bash")) == 7
 
@@ -144,6 +146,14 @@ def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
     assert parse_spec(shown) == shipped
     alternatives = {"provider", "endpoint", "prompt_file", "messages", "response_schema", "on_missing"}
     assert set(shown) == set(EnrichmentSpec.model_fields) - alternatives
+
+
+def test_no_link_leads_nowhere() -> None:
+    """Every file that the README or a page beside it links to or names in backquotes is there."""
+    for text in (TEXT, *DOCS):
+        linked = [name for name in re.findall(r"\]\(([^)]+)\)", text) if "://" not in name]
+        named = re.findall(r"`((?:benchmarks|deployments|docs|tests|flows|batchata_tasks)/[\w./-]+)`", text)
+        assert [name for name in (*linked, *named) if not (ROOT / name).exists()] == []
 
 
 def test_the_tables_are_true() -> None:

@@ -252,7 +252,7 @@ def test_a_named_file_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_readmes_example_is_a_price_file(folder: Path) -> None:
     """What the README shows is taken as it stands, and its defaults are those it names."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/money.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     rates = written(example, folder)
     assert f"`{rates.source}`" in text
