@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, inspect, text
 
 from batchata_tasks.errors import LedgerError
-from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Intent, Ledger, Tally, migrations
+from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Intent, Ledger, Left, Tally, migrations
 from batchata_tasks.ledger.engine import make_engine, parse_url
 from batchata_tasks.ledger.tables import SCHEMA_VERSION, metadata
 
@@ -116,7 +116,7 @@ def test_an_old_ledger_works(old: str) -> None:
     assert ledger.money("r2") == (0, 100)
     assert ledger.outcomes("r1") == {"succeeded": Tally(9, 90, 9, 3, 40), "expired": Tally(1)}
     assert ledger.intent("c4") == Intent("c4", "account", 10, 3, 1790000000000033, "file-4", None)
-    assert ledger.reserve(lease, planned, 150) == 50
+    assert ledger.reserve(lease, planned, 150) == Left(50, None)
     ledger.collect(lease, sent, {"succeeded": Tally(10, cost=20)}, 0, {"invalid": 1})
     ledger.land(lease, sent.id, 0)
     ledger.hold(lease, doubtful.id)
