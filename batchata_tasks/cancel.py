@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.begin import restored
 from batchata_tasks.errors import LeaseError, SpecError
 from batchata_tasks.finish import finish
 from batchata_tasks.lanes import bring_home
@@ -20,7 +21,7 @@ from batchata_tasks.poll import cancel as cancel_batch
 from batchata_tasks.progress import silent
 from batchata_tasks.receipt import rows_by_outcome
 from batchata_tasks.receipt_money import cost_is_known
-from batchata_tasks.session import CANCEL, active, restored
+from batchata_tasks.session import CANCEL, active
 from batchata_tasks.settings import Settings
 from batchata_tasks.site import open_site, owned_dataset
 from batchata_tasks.storage import DatasetFolder

@@ -15,7 +15,7 @@ from batchata_tasks.cli_parts import INTERRUPTED, AsJson, ReadWith, Spec, bounda
 from batchata_tasks.jobs import as_dict
 
 if TYPE_CHECKING:
-    from batchata_tasks.plan import Options
+    from batchata_tasks.prepared import Options
     from batchata_tasks.progress import Progress
     from batchata_tasks.receipt import Receipt
     from batchata_tasks.spec import EnrichmentSpec
@@ -69,9 +69,9 @@ def run(
 
 def run_spec(spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry_failed: bool = False) -> dict[str, Any]:
     """Run a spec with progress on the terminal; return the receipt."""
-    from batchata_tasks.plan import Options
+    from batchata_tasks.begin import refresh_mark
+    from batchata_tasks.prepared import Options
     from batchata_tasks.progress import for_console
-    from batchata_tasks.session import refresh_mark
 
     with for_console(err) as progress:
         if not direct:
@@ -86,8 +86,8 @@ def _run_direct(spec: EnrichmentSpec, options: Options, progress: Progress) -> R
 
 
 def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progress: Progress) -> dict[str, Any]:
+    from batchata_tasks.begin import make_ready
     from batchata_tasks.progress import told_to
-    from batchata_tasks.session import make_ready
     from batchata_tasks.settings import Settings
 
     make_ready(spec, Settings())  # bad input is told at once, before Prefect takes its seconds

@@ -45,9 +45,9 @@ def status(
 
 
 def _rebuild(spec: str | None, overrides: list[str] | None) -> None:
+    from batchata_tasks.begin import make_ready
     from batchata_tasks.errors import SpecError
     from batchata_tasks.rebuild import rebuild
-    from batchata_tasks.session import make_ready
     from batchata_tasks.settings import Settings
 
     if spec is None:

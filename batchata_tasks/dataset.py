@@ -8,18 +8,15 @@ row, never neither; one that listed the folder before finds a file gone, and lis
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from batchata_tasks.columns import as_stored, carried_digests, conformed, family, keys_of, versioned, without
 from batchata_tasks.errors import SpecError, StorageError
-from batchata_tasks.fingerprint import canonical, digest, key_digest
-from batchata_tasks.manifest import SYSTEM_FIELDS
+from batchata_tasks.fingerprint import key_digest
 from batchata_tasks.money import PICO
 from batchata_tasks.rowindex import LandedRow
 from batchata_tasks.storage import durable, storage_errors, sync_folder
@@ -28,65 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-    from batchata_tasks.schema import ResponseSchema
 
-CITATION = pa.struct(
-    [
-        pa.field("field", pa.string()),
-        pa.field("cited_text", pa.string()),
-        pa.field("document", pa.string()),
-        pa.field("page_start", pa.int32()),
-        pa.field("page_end", pa.int32()),
-        pa.field("char_start", pa.int64()),
-        pa.field("char_end", pa.int64()),
-    ]
-)
-COST = pa.decimal128(20, 12)  # US dollars, exact to the picodollar
-META_FIELDS = pa.schema(
-    [
-        pa.field("_status", pa.string()),
-        pa.field("_error", pa.string()),
-        pa.field("_attempts", pa.int32()),
-        pa.field("_provider", pa.string()),
-        pa.field("_model", pa.string()),
-        pa.field("_batch_id", pa.string()),
-        pa.field("_custom_id", pa.string()),
-        pa.field("_fingerprint", pa.string()),
-        pa.field("_input_tokens", pa.int64()),
-        pa.field("_output_tokens", pa.int64()),
-        pa.field("_cache_read_tokens", pa.int64()),
-        pa.field("_cost_usd", COST),
-        pa.field("_citations", pa.list_(CITATION)),
-        pa.field("_response", pa.string()),
-        pa.field("_run_id", pa.string()),
-        pa.field("_enriched_at", pa.timestamp("us", tz="UTC")),
-    ]
-)
-_TEXT_ANSWER = pa.schema([pa.field("response", pa.string())])
 _STATE_COLUMNS = (
     "_fingerprint", "_status", "_error", "_attempts", "_input_tokens", "_output_tokens",
     "_cache_read_tokens", "_cost_usd", "_enriched_at",
 )
 READ_ROWS = 8192
-_VERSION = re.compile(r"(.+)\.v([0-9]+)\.parquet")
-
-
-def dataset_schema(carried: pa.Schema, response: ResponseSchema | None) -> pa.Schema:
-    """Return the columns: key and carried columns, the answer's fields, then the metadata.
-
-    Raises:
-        SpecError: two of them have one name.
-    """
-    answers = response.arrow if response is not None else _TEXT_ANSWER
-    taken = dict.fromkeys([*META_FIELDS.names, *SYSTEM_FIELDS.names], "a metadata column")
-    for fields, what in ((carried, "a source column"), (answers, "a field of the response model")):
-        for name in fields.names:
-            if name in taken:
-                message = f"the column {name!r} is {what} and {taken[name]} as well; rename one of them, or leave it out of `columns`."
-                raise SpecError(message)
-            taken[name] = what
-    plain = [pa.field(field.name, field.type) for field in (*carried, *answers, *META_FIELDS)]
-    return pa.schema(plain)
 
 
 class Dataset:
@@ -110,7 +54,7 @@ class Dataset:
     def parts(self) -> dict[str, Path]:
         """Return the files of the parts by the name of their first version, sorted."""
         with storage_errors("reading the dataset"):
-            found = sorted((_versioned(path.name), path) for path in self.data.glob("*.parquet"))
+            found = sorted((versioned(path.name), path) for path in self.data.glob("*.parquet"))
         return {part: path for (part, _), path in found}  # of a part's versions the last counts
 
     def rows(self, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
@@ -135,7 +79,7 @@ class Dataset:
                     message = f"key: the dataset in {self.data} has no column {name!r}; a dataset keeps its key: name another `output`."
                     raise SpecError(message)
                 was, now = batch.schema.field(name).type, self.schema.field(name).type
-                if _family(was) != _family(now):
+                if family(was) != family(now):
                     found = f"key: {name!r} is {now} in the source and {was} in the dataset"
                     message = f"{found}; a dataset keeps its key: name another `output`."
                     raise SpecError(message)
@@ -170,7 +114,7 @@ class Dataset:
         for part, path in self.parts().items():
             with _part_errors(part):
                 found = pq.read_schema(path)
-            if not found.remove_metadata().equals(_as_stored(self.schema)):
+            if not found.remove_metadata().equals(as_stored(self.schema)):
                 self._rewrite(path, lambda batch: batch)
 
     def tidy(self) -> None:
@@ -183,25 +127,25 @@ class Dataset:
 
     def _carried(self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]) -> pa.RecordBatch:
         news = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
-        conformed = _conformed(batch, self.schema)
+        known = conformed(batch, self.schema)
         for i, name in enumerate(self.carried):
-            old = conformed.column(name).to_pylist()
+            old = known.column(name).to_pylist()
             values = [was if new is None else new[i] for was, new in zip(old, news, strict=True)]
             at = self.schema.get_field_index(name)
-            conformed = conformed.set_column(at, self.schema.field(at), pa.array(values, type=self.schema.field(at).type))
-        return conformed
+            known = known.set_column(at, self.schema.field(at), pa.array(values, type=self.schema.field(at).type))
+        return known
 
     def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
         """Replace a part by its next version; one that has no rows left is deleted."""
-        part, version = _versioned(path.name)
-        older = [other for other in self.data.glob("*.parquet") if _versioned(other.name)[0] == part]
+        part, version = versioned(path.name)
+        older = [other for other in self.data.glob("*.parquet") if versioned(other.name)[0] == part]
         following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
         with _part_errors(part), storage_errors(f"rewriting {part}"):
             for other in older:  # a run that died may have left it beside its next version
                 if other != path:
                     other.unlink()
             with pq.ParquetFile(path) as file:
-                batches = (_conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS))
+                batches = (conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS))
                 left = (batch for batch in batches if batch.num_rows)
                 if (first := next(left, None)) is not None:
                     with self.part_file(following) as writer:
@@ -220,85 +164,6 @@ class Dataset:
         aside_in = self.data.parent / "_batchata"
         with durable(path, aside_in, self.gate) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
             yield writer
-
-
-def part_of_chunk(chunk_id: str) -> str:
-    """Return the name of the part that a chunk lands as."""
-    return f"part-{chunk_id}.parquet"
-
-
-def chunk_of_part(part: str) -> str:
-    """Return the chunk that landed as a part."""
-    return part.removeprefix("part-").removesuffix(".parquet")
-
-
-def _versioned(name: str) -> tuple[str, int]:
-    """Return (the name of a part's first version, the version) of a file."""
-    found = _VERSION.fullmatch(name)
-    return (name, 1) if found is None else (f"{found[1]}.parquet", int(found[2]))
-
-
-def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
-    """Return the canonical key of every row."""
-    columns = [batch.column(name).to_pylist() for name in key]
-    return [canonical(list(values)) for values in zip(*columns, strict=True)]
-
-
-def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
-    """Return a digest of every row's carried columns; an absent column reads as null."""
-    present = set(batch.schema.names)
-    columns = [batch.column(n).to_pylist() if n in present else [None] * batch.num_rows for n in carried]
-    if not columns:
-        return [b""] * batch.num_rows
-    return [digest("carried", canonical(list(values)))[:16] for values in zip(*columns, strict=True)]
-
-
-def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
-    """Return the keys (digests) that a chunk supersedes, by the part that holds them."""
-    older = manifest.filter(pc.is_valid(manifest["_replaces"]))
-    found: dict[str, set[bytes]] = defaultdict(set)
-    for part, row_key in zip(older["_replaces"].to_pylist(), keys_of(older, key), strict=True):
-        found[part].add(key_digest(row_key))
-    return found
-
-
-def without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.RecordBatch:
-    """Return the rows whose keys (digests) are not among those that are gone."""
-    keep = [key_digest(row_key) not in gone for row_key in keys_of(batch, key)]
-    return batch.filter(pa.array(keep, type=pa.bool_()))
-
-
-def _conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    present = set(batch.schema.names)
-    arrays: list[pa.Array] = []
-    for field in schema:
-        if field.name not in present:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-            continue
-        column = batch.column(field.name)
-        try:
-            arrays.append(column if column.type.equals(field.type) else column.cast(field.type))
-        except pa.ArrowException:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _family(kind: pa.DataType) -> str:
-    """Return what identity knows of a type: integers of all widths are one, and so are floats."""
-    return "integer" if pa.types.is_integer(kind) else "float" if pa.types.is_floating(kind) else str(kind)
-
-
-def _as_stored(schema: pa.Schema) -> pa.Schema:
-    """Return the schema as Parquet gives it back: list items are named `element` there."""
-    return pa.schema([pa.field(field.name, _stored_type(field.type)) for field in schema])
-
-
-def _stored_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind):
-        return pa.list_(pa.field("element", _stored_type(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(f.name, _stored_type(f.type)) for f in kind])
-    return kind
 
 
 @contextmanager

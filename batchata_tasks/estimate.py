@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.chunk import Span
     from batchata_tasks.ledger import Ledger
-    from batchata_tasks.plan import PlanSummary
+    from batchata_tasks.prepared import PlanSummary
     from batchata_tasks.pricing import Rates
     from batchata_tasks.spec import EnrichmentSpec
 

@@ -12,11 +12,11 @@ from prefect.states import Completed, Failed
 
 from batchata_tasks import pipeline
 from batchata_tasks.artifacts import markdown, slug
+from batchata_tasks.begin import refresh_mark
 from batchata_tasks.jobs import as_dict
-from batchata_tasks.plan import Options
+from batchata_tasks.prepared import Options
 from batchata_tasks.progress import Lines, listener
 from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
-from batchata_tasks.session import refresh_mark
 from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden
 from batchata_tasks.tasks import STEPS

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from batchata_tasks.cleanup import discard
 from batchata_tasks.collect import Collector, not_sent
-from batchata_tasks.dataset import Dataset, chunk_of_part, dataset_schema, part_of_chunk, replaced_keys, without
+from batchata_tasks.columns import chunk_of_part, dataset_schema, part_of_chunk, replaced_keys, without
+from batchata_tasks.dataset import Dataset
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import TransientError
 from batchata_tasks.guards import stop_over_bound

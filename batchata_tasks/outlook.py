@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from batchata_tasks.dataset import Dataset, part_of_chunk
+from batchata_tasks.columns import part_of_chunk
+from batchata_tasks.dataset import Dataset
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import LANDED, UNFINISHED
 from batchata_tasks.manifest import read_chunk_manifest

@@ -12,7 +12,7 @@ import pyarrow.dataset as pads
 from rich.table import Column, Table
 from rich.text import Text
 
-from batchata_tasks.dataset import META_FIELDS
+from batchata_tasks.columns import META_FIELDS
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.begin import begin, dead_run, in_flight_keys, make_ready
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
 from batchata_tasks.estimate import foresee, usual_use
@@ -19,11 +20,12 @@ from batchata_tasks.lanes import ChunkSteps, Step, bring_home
 from batchata_tasks.ledger import PLANNED, UNFINISHED, Chunk
 from batchata_tasks.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.pilot import send_pilot
-from batchata_tasks.plan import Options, Planner, PlanSummary
+from batchata_tasks.plan import Planner
 from batchata_tasks.poll import poll
+from batchata_tasks.prepared import Options, PlanSummary
 from batchata_tasks.recover import Recovery, land_recovered, recover
 from batchata_tasks.rounds import plan_round
-from batchata_tasks.session import Session, active, begin, dead_run, in_flight_keys, make_ready, session_of
+from batchata_tasks.session import Session, active, session_of
 from batchata_tasks.settings import Settings
 from batchata_tasks.site import open_site
 from batchata_tasks.storage import write_json
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.chunk import Span
-    from batchata_tasks.plan import Table
+    from batchata_tasks.prepared import Table
     from batchata_tasks.progress import Progress
     from batchata_tasks.receipt import Receipt
     from batchata_tasks.spec import EnrichmentSpec

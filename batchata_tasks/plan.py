@@ -10,21 +10,19 @@ from __future__ import annotations
 import shutil
 from collections import Counter, defaultdict
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, Span
-from batchata_tasks.dataset import Dataset, carried_digests, dataset_schema
-from batchata_tasks.errors import SourceError, SpecError
+from batchata_tasks.columns import carried_digests
+from batchata_tasks.errors import SourceError
 from batchata_tasks.fingerprint import canonical, changed, key_digest, row_id
 from batchata_tasks.jobs import ErrorCode, Outcome, describe
 from batchata_tasks.manifest import PlanWriter
-from batchata_tasks.request import RequestBuilder
+from batchata_tasks.prepared import Options, PlanSummary, Table
 from batchata_tasks.retry import worth_another
 from batchata_tasks.rowindex import LandedRow, scratch_index
-from batchata_tasks.sources import Source, open_source
 from batchata_tasks.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -33,87 +31,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.providers import Provider
-    from batchata_tasks.schema import ResponseSchema
-    from batchata_tasks.spec import EnrichmentSpec
-
-
-_MONEY = frozenset({"bound", "expected", "expected_list", "bounds_factor", "least"})
-
-
-@dataclass
-class PlanSummary:
-    """What a plan found; money in picodollars."""
-
-    source_rows: int = 0
-    filtered: int = 0  # left out by `where`
-    null_skipped: int = 0  # left out by `on_null: skip`
-    up_to_date: int = 0
-    in_flight: int = 0
-    exhausted: int = 0  # failed for good, or attempts used up
-    not_asked: int = 0  # changed, but for a reason that `rerun_on` leaves out
-    over_limit: int = 0  # need work, but `limit` was reached
-    too_large: int = 0  # cannot be sent at all; land as errors
-    recovered: int = 0  # answered by batches whose rows the dataset had lost
-    carried: int = 0  # only carried columns changed: rewritten, nothing sent
-    reasons: dict[str, int] = field(default_factory=dict[str, int])
-    requests: int = 0
-    batches: int = 0
-    bound: int | None = 0  # the most that it can cost; null without a known price
-    expected: int | None = None  # what it is likely to cost, further rounds included
-    expected_list: int | None = None  # the same outside of a batch
-    input_tokens: int = 0  # likely
-    output_tokens: int = 0
-    calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
-    bounds_factor: int = 10**6  # what bounds were multiplied with, in millionths
-    least: int = 0  # the bound of the cheapest request
-    pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
-    def facts(self) -> dict[str, Any]:
-        """Return all that is not about money, as plain JSON values."""
-        return {name: value for name, value in asdict(self).items() if name not in _MONEY}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A spec made ready: its source, its request builder, its dataset."""
-
-    spec: EnrichmentSpec
-    source: Source
-    builder: RequestBuilder
-    schema: ResponseSchema | None
-    dataset: Dataset
-
-
-def prepare(spec: EnrichmentSpec, provider: Provider, data: Path, roots: Iterable[Path]) -> Table:
-    """Check everything of a spec that can be checked without reading the rows.
-
-    Raises:
-        InputError: with the field and the remedy.
-    """
-    schema = spec.schema_of_answers(roots)
-    source = open_source(spec.source, spec.types)
-    if not (columns := source.schema.names):
-        message = f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
-        raise SourceError(message)
-    for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
-        if missing := [name for name in names if name not in columns]:
-            message = f"{field_name}: the source has no column {missing[0]!r}; it has: {', '.join(columns)}."
-            raise SpecError(message)
-    carried = pa.schema([source.schema.field(name) for name in spec.carried])
-    dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
-    return Table(spec, source, RequestBuilder(spec, schema, provider, columns), schema, dataset)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a person asks of one run beside the spec."""
-
-    refresh_before: int | None = None
-    retry_failed: bool = False
 
 
 class Planner:

@@ -8,26 +8,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.begin import in_flight_keys, make_ready
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.estimate import based_on, foresee, usual_use
 from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
 from batchata_tasks.money import dollars, exact
 from batchata_tasks.outlook import Outlook, outlook
-from batchata_tasks.plan import Options, Planner, PlanSummary
+from batchata_tasks.plan import Planner
+from batchata_tasks.prepared import Options, PlanSummary
 from batchata_tasks.progress import counted
 from batchata_tasks.prospect import look_ahead
 from batchata_tasks.receipt import CACHE_MINIMUM, REASONS
-from batchata_tasks.session import in_flight_keys, make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
+    from batchata_tasks.begin import Ready
     from batchata_tasks.chunk import Span
     from batchata_tasks.prospect import LimitsAhead
-    from batchata_tasks.session import Ready
     from batchata_tasks.spec import EnrichmentSpec
 
 

@@ -17,7 +17,7 @@ from batchata_tasks.providers import provider_type
 from batchata_tasks.storage import DatasetFolder, read_json
 
 if TYPE_CHECKING:
-    from batchata_tasks.session import Ready
+    from batchata_tasks.begin import Ready
     from batchata_tasks.settings import Settings
 
 

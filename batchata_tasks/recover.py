@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from batchata_tasks.dataset import Dataset, part_of_chunk, replaced_keys
+from batchata_tasks.begin import restored
+from batchata_tasks.columns import part_of_chunk, replaced_keys
+from batchata_tasks.dataset import Dataset
 from batchata_tasks.doubt import adopt, hold
 from batchata_tasks.errors import HeldError
 from batchata_tasks.land import collect_and_land, downloaded, land_again
@@ -22,7 +24,6 @@ from batchata_tasks.ledger import COLLECTED, LANDED, SUBMITTED, UNCLEAR, UNFINIS
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest, read_plan, write_manifest
 from batchata_tasks.money import PICO
 from batchata_tasks.poll import look_once, poll
-from batchata_tasks.session import restored
 from batchata_tasks.storage import read_json
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, chunk_token
-from batchata_tasks.dataset import keys_of, part_of_chunk
+from batchata_tasks.columns import keys_of, part_of_chunk
 from batchata_tasks.estimate import costs_of, usual_use
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchata_tasks.chunk import Span
-    from batchata_tasks.plan import Table
+    from batchata_tasks.prepared import Table
     from batchata_tasks.session import Session
 
 _ROUNDS = 3  # of one run, also where fewer attempts are allowed: what never ran was no attempt

@@ -6,42 +6,35 @@ gives them the live run that the ids mean.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from batchata_tasks.dataset import keys_of
-from batchata_tasks.errors import BatchataError, HeldError, LeaseError
-from batchata_tasks.fingerprint import key_digest
+from batchata_tasks.errors import BatchataError, LeaseError
 from batchata_tasks.guards import OVER_BOUND, limits_of
-from batchata_tasks.ledger import HELD, Ledger, now_us
-from batchata_tasks.manifest import has_plan, plan_columns, read_chunk_manifest
-from batchata_tasks.plan import Options, PlanSummary, Table, prepare
+from batchata_tasks.ledger import Ledger, now_us
+from batchata_tasks.manifest import plan_columns
+from batchata_tasks.prepared import PlanSummary, Table
 from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers import provider_of
-from batchata_tasks.schema import ResponseSchema
 from batchata_tasks.site import awake_clock
-from batchata_tasks.spec_file import parse_spec
-from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Generator, Iterator
+    from collections.abc import Generator
     from pathlib import Path
-
-    from sqlalchemy import Row
 
     from batchata_tasks.guards import Limits
     from batchata_tasks.ledger import Chunk, Lease
     from batchata_tasks.pricing import Rates
     from batchata_tasks.providers import Provider
+    from batchata_tasks.schema import ResponseSchema
     from batchata_tasks.settings import Settings
     from batchata_tasks.site import Site
     from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.storage import DatasetFolder
 
 
 _MOMENT = 0.05
@@ -187,105 +180,3 @@ def active(session: Session) -> Generator[Session, None, None]:
         yield session
     finally:
         del _SESSIONS[session.run_id]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A spec that passed every check that needs no rows, with what the ledger keeps of it."""
-
-    spec: EnrichmentSpec
-    provider: Provider
-    table: Table
-    record: dict[str, Any]
-
-
-def make_ready(spec: EnrichmentSpec, settings: Settings) -> Ready:
-    """Check a spec, before anything is written or sent.
-
-    Raises:
-        InputError: with the field and the remedy.
-    """
-    provider = provider_of(spec.model, spec.provider)()
-    folder = DatasetFolder(spec.output)
-    folder.check()
-    table = prepare(spec, provider, folder.data, settings.roots())
-    return Ready(spec, provider, table, _record(spec, table))
-
-
-def begin(site: Site, ready: Ready, options: Options) -> Session:
-    """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
-    spec, table, ledger = ready.spec, ready.table, site.ledger
-    dead = ledger.open_run(site.lease.dataset_id)
-    if dead is not None and _may_go_on(site, dead, ready):
-        session = Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
-        table.builder.bounds_factor = session.plan().bounds_factor
-        return session
-    table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
-    if dead is not None:  # it died while planning: nothing was sent
-        site.folder.drop_run_folder(dead.id)
-        ledger.close_run(site.lease, dead.id, "abandoned")
-    if spec.budget is not None:
-        ledger.agree_budget(spec.budget.terms(), spec.name)
-    values = {
-        **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
-        "cost_limit": limits_of(spec).run,
-        "price_source": table.builder.rates.source if table.builder.rates is not None else None,
-    }
-    run_id = ledger.begin_run(site.lease, values)
-    site.folder.sweep()
-    return Session(site, run_id, spec, table.schema, ready.provider, table=table)
-
-
-def dead_run(site: Site, ready: Ready) -> Session | None:
-    """Return a dead run of another spec, or of an older text of this one, if there is one.
-
-    Its rows land under its own spec and response model, as the ledger keeps them.
-    """
-    dead = site.ledger.open_run(site.lease.dataset_id)
-    if dead is None or dead.state != "open" or _may_go_on(site, dead, ready):
-        return None
-    return restored(site, dead)
-
-
-def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
-    """Whether a dead run is carried on: the same spec, and its plan is still there."""
-    same = dead.state == "open" and site.recovery is None and dead.spec_digest == ready.record["spec_digest"]
-    return same and has_plan(site.folder.run_folder(dead.id), site.ledger.chunks(dead.id))
-
-
-def restored(site: Site, run: Row[Any]) -> Session:
-    """Return a session that brings home what a run sent, under its own spec and response model; it sends nothing."""
-    stored = json.loads(run.spec)
-    spec = parse_spec(stored["spec"], "the ledger's copy of the spec")
-    schema = ResponseSchema.from_json_schema(stored["schema"], "response_model") if stored["schema"] else None
-    return Session(site, run.id, spec, schema, provider_of(spec.model, spec.provider)(), continued=True, sends=False)
-
-
-def _record(spec: EnrichmentSpec, table: Table) -> dict[str, Any]:
-    """Return what the ledger keeps of a spec; its digest tells whether a dead run may go on.
-
-    The digest holds the texts that the spec only refers to (prompt file, response model) too.
-    """
-    schema = table.schema.wire if table.schema is not None else None
-    text = json.dumps({"spec": spec.model_dump(mode="json"), "schema": schema}, sort_keys=True)
-    digest = hashlib.sha256(f"{text} {table.builder.constant}".encode()).hexdigest()
-    return {"name": spec.name, "spec": text, "spec_digest": digest}
-
-
-def in_flight_keys(
-    folder: DatasetFolder, ledger: Ledger, dataset_id: str, but_run: str, key: list[str], but_chunks: Container[str] = ()
-) -> Iterator[bytes]:
-    """Yield the keys (digests) of rows that other runs sent and nobody landed yet."""
-    for chunk in ledger.unfinished_chunks(dataset_id, but_run):
-        if chunk.id in but_chunks:
-            continue
-        if chunk.state == HELD and not (folder.intents / f"{chunk.id}.arrow").exists():
-            message = f"the rows of chunk {chunk.id} are held, and which ones they are is lost: decide with `batchata reconcile` first."
-            raise HeldError(message)
-        manifest = read_chunk_manifest(folder.intents / f"{chunk.id}.arrow")
-        yield from map(key_digest, keys_of(manifest, key))
-
-
-def refresh_mark(refresh: bool) -> int | None:  # noqa: FBT001 - a yes or no of the command line
-    """Return the moment before which landed rows count as not landed."""
-    return now_us() if refresh else None

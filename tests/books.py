@@ -21,7 +21,7 @@ from tests.table import MODELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchata_tasks.plan import Options
+    from batchata_tasks.prepared import Options
     from batchata_tasks.receipt import Receipt
     from tests.table import Table
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchata_tasks.plan import Options
+    from batchata_tasks.prepared import Options
     from batchata_tasks.receipt import Receipt
     from batchata_tasks.spec import EnrichmentSpec
 

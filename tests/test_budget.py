@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.begin import make_ready
 from batchata_tasks.errors import SpecError
 from batchata_tasks.ledger import BudgetTerms
 from batchata_tasks.money import pico_from_usd, usd
@@ -15,7 +16,6 @@ from batchata_tasks.pipeline import enrich
 from batchata_tasks.preview import preview
 from batchata_tasks.progress import Lines
 from batchata_tasks.rebuild import rebuild
-from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json
 from tests.books import billed, opened, run_with, stopping_at

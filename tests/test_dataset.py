@@ -13,7 +13,8 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from batchata_tasks.dataset import META_FIELDS, Dataset, dataset_schema
+from batchata_tasks.columns import META_FIELDS, dataset_schema
+from batchata_tasks.dataset import Dataset
 from batchata_tasks.errors import SpecError, StorageError
 from batchata_tasks.fingerprint import canonical, key_digest
 from batchata_tasks.schema import ResponseSchema

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from batchata_tasks.begin import make_ready
 from batchata_tasks.cancel import cancel
 from batchata_tasks.chunk import Limits
 from batchata_tasks.dataset import Dataset
@@ -24,7 +25,6 @@ from batchata_tasks.providers.openai import OpenAIProvider
 from batchata_tasks.rebuild import rebuild
 from batchata_tasks.reconcile import reconcile
 from batchata_tasks.reconcile_report import Request
-from batchata_tasks.session import make_ready
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json, write_json
 from tests.books import all_chunks, billed, check_money, money, run_with, stopping_at

@@ -12,7 +12,7 @@ import pytest
 from batchata_tasks.errors import BatchataError, CredentialsError, LeaseError, LedgerError, TransientError
 from batchata_tasks.ledger import Ledger, now_us
 from batchata_tasks.money import usd
-from batchata_tasks.plan import Options
+from batchata_tasks.prepared import Options
 from batchata_tasks.preview import preview
 from batchata_tasks.settings import Settings
 from tests.table import MODELS, Table

@@ -13,7 +13,7 @@ import pytest
 
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
 from batchata_tasks.money import usd
-from batchata_tasks.plan import Options
+from batchata_tasks.prepared import Options
 from batchata_tasks.preview import preview
 from batchata_tasks.pricing import batch_rates
 from tests.books import all_chunks, check_money, money, run_with, sent, stopping_at

@@ -29,10 +29,11 @@ import yaml
 from typer.testing import CliRunner
 
 from batchata_tasks import pipeline
+from batchata_tasks.begin import make_ready
 from batchata_tasks.cli import app
 from batchata_tasks.errors import BatchataError
 from batchata_tasks.providers import provider_of
-from batchata_tasks.session import make_ready, session_of
+from batchata_tasks.session import session_of
 from batchata_tasks.settings import Settings
 from batchata_tasks.spec_file import load_spec
 

@@ -14,7 +14,7 @@ from batchata_tasks.emulator.tokens import input_tokens
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.ledger import DROPPED, LANDED
 from batchata_tasks.pipeline import enrich
-from batchata_tasks.plan import prepare
+from batchata_tasks.prepared import prepare
 from batchata_tasks.preview import preview
 from batchata_tasks.progress import Lines
 from batchata_tasks.providers import provider_of, provider_type

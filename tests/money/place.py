@@ -13,7 +13,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess
-from batchata_tasks.plan import prepare
+from batchata_tasks.prepared import prepare
 from batchata_tasks.providers import provider_of
 from batchata_tasks.spec_file import parse_spec
 from tests.money.draw import SCHEMA, Scenario, Table

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Limits, Span
-from batchata_tasks.dataset import keys_of
+from batchata_tasks.columns import keys_of
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import canonical, key_digest, row_id
 from batchata_tasks.ledger import Chunk
 from batchata_tasks.manifest import _batches, plan_bodies
-from batchata_tasks.plan import Options, Planner, PlanSummary, Table, prepare
+from batchata_tasks.plan import Planner
+from batchata_tasks.prepared import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers.anthropic import AnthropicProvider
 from batchata_tasks.sources import BATCH_ROWS
