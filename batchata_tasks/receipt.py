@@ -148,10 +148,14 @@ class Receipt:
     def _unsent(self) -> list[tuple[str, str]]:
         if not self.unsent_rows:
             return []
-        if self.least_bound_usd is not None and self.result == COST_LIMIT_REACHED and not self.batches:
-            what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}. Raise the limit"
-            return [("Not sent", f"{self.unsent_rows:,} rows: {what}, or lower `max_tokens`")]
-        return [("Not sent", f"{self.unsent_rows:,} rows; the next run takes them")]
+        rows = f"{self.unsent_rows:,} rows"
+        if self.result != COST_LIMIT_REACHED:
+            return [("Not sent", f"{rows}; the next run takes them")]
+        if self.least_bound_usd is not None and not self.batches:
+            what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}"
+            return [("Not sent", f"{rows}: {what}. Raise the limit, or lower `max_tokens`")]
+        what = "the limit leaves too little for what the smallest batch of them (1 % of the rows) may cost"
+        return [("Not sent", f"{rows}: {what}; the next run takes them")]
 
 
 def _read(amount: str | None) -> str:
