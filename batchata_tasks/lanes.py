@@ -55,7 +55,7 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
                 if verdict is Verdict.SEND:
                     lanes.start(pool, chunk)
                 elif verdict is Verdict.WAIT and lanes.busy:
-                    session.waiting("money in flight to settle: its limit leaves too little for the next batch")
+                    session.waiting("a batch under way to end: until then the limit leaves too little for the next one")
                     lanes.wait_for_one()
                 elif verdict is Verdict.WAIT_FOR_OTHERS:
                     lanes.wait_for_others()

@@ -236,6 +236,10 @@ def test_a_reached_cost_limit_is_an_outcome(table: Table) -> None:
     receipt = table.run(cost_limit_usd=0.000001)
     assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("cost_limit_reached", 4, 20)
     assert table.ledger()["requests_accepted"] == 0
+    told = dict(receipt.lines())["Not sent"]
+    assert told.startswith("20 rows: the limit leaves too little for any of them: the cheapest may cost $0.000")
+    ahead = dict(preview(table.spec(cost_limit_usd=0.000001)).lines())["Limits"]
+    assert "too little for any row, of which the cheapest may cost $0.000" in ahead
     assert table.run(cost_limit_usd=1).outcomes == {"succeeded": 20}
 
 
