@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.guards import SMALLEST_SHARE, limits_of
+from batchata_tasks.guards import SMALLEST_SHARE, Limits, limits_of
 from batchata_tasks.money import dollars, usd
 from batchata_tasks.progress import counted
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from batchata_tasks.chunk import Span
-    from batchata_tasks.guards import Limits
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.prepared import PlanSummary
     from batchata_tasks.spec import EnrichmentSpec
@@ -133,7 +132,8 @@ class LimitsAhead:
         elif found.stops and not found.rows:
             verdict = f"too little for any row, of which the cheapest may cost {dollars(self.least)}: raise it, or lower `max_tokens`"
         elif found.stops:
-            verdict = f"expected to stop after about {found.rows:,} of {found.rows + found.unsent:,} rows"
+            rows = f"{found.rows:,} of {found.rows + found.unsent:,} rows"
+            verdict = f"expected to stop after about {rows}, with {counted(found.batches, 'batch')}{waits}"
         else:
             verdict = f"expected to be enough, with {counted(found.batches, 'batch')}{waits}"
         return f"{'; '.join(named)}: {verdict}"
@@ -150,9 +150,10 @@ def look_ahead(
     limits = limits_of(spec)
     if not spec.limited:
         return None
+    if limits.budget is not None and ledger is not None:
+        limits = Limits(limits.run, ledger.check_budget(limits.budget, spec.name))
     left = None if limits.budget is None else limits.budget.limit
     if limits.budget is not None and left is not None and ledger is not None:
-        ledger.check_budget(limits.budget, spec.name)
         left = max(left - sum(ledger.budget_money(limits.budget)), 0)
     amounts = [amount for amount in (limits.run, left) if amount is not None]
     found = play(spans, costs, min(amounts), spec.max_parallel_batches, summary.pilot)

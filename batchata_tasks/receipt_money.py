@@ -34,7 +34,7 @@ def budget_facts(session: Session) -> dict[str, Any] | None:
     """Return how a run's shared budget stands in the present period; None where it has none."""
     if session.spec.budget is None:
         return None
-    terms = session.spec.budget.terms()
+    terms = session.ledger.binding(session.spec.budget.terms())
     spent, in_flight = session.ledger.budget_money(terms)
     amounts = {"limit_usd": exact(terms.limit), "spent_usd": exact(spent), "in_flight_usd": exact(in_flight)}
     return {"name": terms.name, "period": terms.period, **amounts}

@@ -150,7 +150,7 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
     """The second spec is refused before anything is sent, by one sentence that names both limits and the remedy."""
     budget = claude.budget(100)
     assert claude.run(claude.one, budget).exit_code == 0
-    with pytest.raises(SpecError, match=r"^budget: 'shared' is \$.* in the ledger, as the spec one says, and \$.* here; .*--set-budget"):
+    with pytest.raises(SpecError, match=r"^budget: the spec one says \$.* of 'shared', and this says \$.*--set-budget"):
         claude.run(claude.two, {**budget, **change})
     assert claude.accepted() == 12
     assert claude.run(claude.two, budget).exit_code == 0

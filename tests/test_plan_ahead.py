@@ -74,7 +74,7 @@ def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -
     """The same words, and nothing is written."""
     table.run(limit=1, budget={"name": "team", "limit_usd": 1, "period": "total"})
     other = table.spec(name="other", budget={"name": "team", "limit_usd": 2, "period": "total"})
-    with pytest.raises(SpecError, match="'team' is"):
+    with pytest.raises(SpecError, match="of 'team', and this says"):
         preview(other)
     with opened() as ledger:
         assert [terms.limit for terms in ledger.budgets()] == [10**12]

@@ -6,8 +6,9 @@ budget is made under the budget's lock, in the transaction that reads what is sp
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
@@ -18,52 +19,67 @@ from batchata_tasks.ledger.values import BudgetTerms, Tracked, new_id, now_us
 from batchata_tasks.money import dollars
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnElement, Connection, Row
 
 _ONE = 10**6
-_TRACKER, _BY_HAND = "(CostTracker)", "(by hand)"  # who set a budget, where no spec did; no spec can have such a name
+_TRACKER = "(CostTracker)"  # who made a budget, where no spec did; no spec can have such a name
 
 
 class Budgets(Store):
     """What the ledger knows of shared budgets."""
 
-    @writes
-    def agree_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> None:
-        """Note what a spec says of a budget; the spec that said it first may change its mind.
+    def agree_budget(self, terms: BudgetTerms, spec: str) -> None:
+        """Note what a spec says of a budget; where all specs say the same now, and did not before, that holds.
 
         Raises:
-            SpecError: another spec says otherwise.
+            SpecError: another spec says otherwise. What this one says is noted all the same, so that
+                specs can be changed one after the other.
         """
+        if (other := self._say(terms, spec)) is not None:
+            raise _disagreed(terms, *other)
+
+    @writes
+    def _say(self, connection: Connection, terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
         self.lock(connection, f"budget {terms.name}")
-        known = self._known(connection, terms.name)
+        known, statement = _row(connection, terms.name), json.dumps(_statement(terms))
         if known is None:
-            values = _values(terms) | {"name": terms.name, "set_by": spec}
-            connection.execute(insert(t.budgets).values(values))
-            return
-        known_terms, set_by = known
-        if known_terms == terms:
-            return
-        if set_by != spec:
-            raise _disagreed(terms, known_terms, set_by)
-        connection.execute(update(t.budgets).where(t.budgets.c.name == terms.name).values(_values(terms)))
+            said = {"said": json.dumps({spec: _statement(terms)}), "agreed": statement}
+            connection.execute(insert(t.budgets).values(_values(terms) | said | {"name": terms.name}))
+            return None
+        here = update(t.budgets).where(t.budgets.c.name == terms.name)
+        connection.execute(here.values(said=json.dumps({**json.loads(known.said), spec: _statement(terms)})))
+        other = _other(known, terms, spec)
+        if other is None and known.agreed != statement:
+            connection.execute(here.values(_values(terms) | {"agreed": statement}))
+        return other
 
     @reads
-    def check_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> None:
-        """Raise SpecError where `agree_budget` would; write nothing."""
-        known = self._known(connection, terms.name)
-        if known is not None and known[0] != terms and known[1] != spec:
-            raise _disagreed(terms, *known)
+    def check_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> BudgetTerms:
+        """Return the terms that would hold after `agree_budget`, and raise SpecError where it would; write nothing."""
+        known = _row(connection, terms.name)
+        if known is None:
+            return terms
+        if (other := _other(known, terms, spec)) is not None:
+            raise _disagreed(terms, *other)
+        return _terms(known) if known.agreed == json.dumps(_statement(terms)) else terms
+
+    @reads
+    def binding(self, connection: Connection, terms: BudgetTerms) -> BudgetTerms:
+        """Return the terms that hold: the ledger's, or these where it has none yet."""
+        return binding_terms(connection, terms)
 
     @writes
     def set_budget(self, connection: Connection, name: str, limit: int) -> None:
-        """Change the limit of a budget for all specs; raises SpecError where there is none of that name."""
+        """Change the limit of a budget for all specs, whatever they say of it; raises SpecError where there is none of that name.
+
+        It holds until the specs agree on something new. What they said is forgotten: a spec that is gone
+        cannot object any more.
+        """
         self.lock(connection, f"budget {name}")
-        known = self._known(connection, name)
-        if known is None:
+        changed = {"limit_amount": limit, "said": "{}", "changed_at": now_us()}
+        if not connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(changed)).rowcount:
             message = f"--set-budget {name}: the ledger knows no budget of that name; a run of a spec that names it makes it."
             raise SpecError(message)
-        values = _values(replace(known[0], limit=limit)) | {"set_by": _BY_HAND}
-        connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(values))
 
     @writes
     def open_budget(self, connection: Connection, name: str, limit: int | None) -> BudgetTerms:
@@ -73,20 +89,24 @@ class Budgets(Store):
             SpecError: there is none and no limit is given, or a spec gave it another limit.
         """
         self.lock(connection, f"budget {name}")
-        known = self._known(connection, name)
+        known = _row(connection, name)
         if known is None:
             if limit is None:
                 message = f"the ledger knows no budget of the name {name!r}; give its `limit_usd`."
                 raise SpecError(message)
             terms = BudgetTerms(name, limit, "total", "UTC")
-            connection.execute(insert(t.budgets).values(_values(terms) | {"name": name, "set_by": _TRACKER}))
+            said = {"said": json.dumps({_TRACKER: _statement(terms)}), "agreed": json.dumps(_statement(terms))}
+            connection.execute(insert(t.budgets).values(_values(terms) | said | {"name": name}))
             return terms
-        terms = known[0] if limit is None else replace(known[0], limit=limit)
-        if terms != known[0]:
-            if known[1] != _TRACKER:
-                raise _disagreed(terms, *known)
-            connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(_values(terms)))
-        return terms
+        terms = _terms(known)
+        if limit is None or limit == terms.limit:
+            return terms
+        wanted = replace(terms, limit=limit)
+        if (other := _other(known, wanted, _TRACKER)) is not None or _TRACKER not in json.loads(known.said):
+            raise _disagreed(wanted, *(other or ("", terms)))
+        said = {"said": json.dumps({_TRACKER: _statement(wanted)}), "agreed": json.dumps(_statement(wanted))}
+        connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(_values(wanted) | said))
+        return wanted
 
     @writes
     def spend(self, connection: Connection, scope: str, amount: int, name: str | None) -> None:
@@ -98,8 +118,8 @@ class Budgets(Store):
         counts: dict[str, object] = {"budget": None, "period": None}
         if name is not None:
             self.lock(connection, f"budget {name}")
-            known = self._known(connection, name)
-            counts = {"budget": name, "period": known[0].start(now_us()) if known else 0}
+            known = _row(connection, name)
+            counts = {"budget": name, "period": _terms(known).start(now_us()) if known else 0}
         row = {"chunk_id": new_id(), "run_id": scope, "reserved": amount, "reserved_at": now_us(), "settled_at": now_us()}
         money = {"settled": amount, "superseded": 0, "overhead": amount}
         connection.execute(insert(t.reservations).values(row | money | counts))
@@ -110,9 +130,9 @@ class Budgets(Store):
         r, terms = t.reservations.c, None
         mine = r.run_id == scope
         if name is not None:
-            known = self._known(connection, name)
-            terms = known[0] if known else None
-            mine = (r.budget == name) & (r.period == (terms.start(now_us()) if terms else 0))
+            known = _row(connection, name)
+            terms = _terms(known) if known else None
+            mine = (r.budget == name) & _since(terms.start(now_us()) if terms else 0)
         query = select(r.settled, r.reserved, t.chunks.c.id).outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
         rows = connection.execute(query.where(mine)).all()
         in_flight = sum(row.reserved for row in rows if row.settled is None)
@@ -122,13 +142,12 @@ class Budgets(Store):
     @reads
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
         """Return all budgets, by name."""
-        rows = connection.execute(select(t.budgets).order_by(t.budgets.c.name))
-        return [BudgetTerms(row.name, row.limit_amount, row.period, row.timezone) for row in rows]
+        return [_terms(row) for row in connection.execute(select(t.budgets).order_by(t.budgets.c.name))]
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:
         """Return (settled, reserved and still in flight) of a budget's present period."""
-        return budget_sums(connection, terms, terms.start(now_us()))
+        return budget_sums(connection, terms, binding_terms(connection, terms).start(now_us()))
 
     @reads
     def others_in_flight(self, connection: Connection, terms: BudgetTerms, run_id: str) -> int:
@@ -138,7 +157,8 @@ class Budgets(Store):
         """
         r, d = t.reservations.c, t.datasets.c
         query = select(r.reserved).join(t.runs, t.runs.c.id == r.run_id).join(t.datasets, d.id == t.runs.c.dataset_id)
-        theirs = (r.run_id != run_id) & r.settled.is_(None) & (r.budget == terms.name) & (r.period == terms.start(now_us()))
+        since = _since(binding_terms(connection, terms).start(now_us()))
+        theirs = (r.run_id != run_id) & r.settled.is_(None) & (r.budget == terms.name) & since
         return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
 
     @writes
@@ -167,28 +187,53 @@ class Budgets(Store):
         here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
         return connection.execute(select(t.corrections.c.factor).where(here)).scalar() or _ONE
 
-    def _known(self, connection: Connection, name: str) -> tuple[BudgetTerms, str] | None:
-        row = connection.execute(select(t.budgets).where(t.budgets.c.name == name)).first()
-        return None if row is None else (BudgetTerms(row.name, row.limit_amount, row.period, row.timezone), row.set_by)
-
 
 def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:
     """Return (settled, reserved and still in flight) of the period that began at `start`."""
     r = t.reservations.c
-    rows = connection.execute(select(r.settled, r.reserved).where(r.budget == terms.name, r.period == start)).all()
+    rows = connection.execute(select(r.settled, r.reserved).where(r.budget == terms.name, _since(start))).all()
     # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
     return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
+
+
+def _since(start: int) -> ColumnElement[bool]:
+    """Whether a reservation counts from `start` on; its period may have been noted when the budget had others."""
+    return (t.reservations.c.reserved_at >= start) | (t.reservations.c.period >= start)
+
+
+def _row(connection: Connection, name: str) -> Row[Any] | None:
+    return connection.execute(select(t.budgets).where(t.budgets.c.name == name)).first()
+
+
+def _terms(row: Row[Any]) -> BudgetTerms:
+    return BudgetTerms(row.name, row.limit_amount, row.period, row.timezone)
+
+
+def binding_terms(connection: Connection, terms: BudgetTerms) -> BudgetTerms:
+    """Return the terms that hold: the ledger's, or these where it has none yet."""
+    known = _row(connection, terms.name)
+    return terms if known is None else _terms(known)
+
+
+def _statement(terms: BudgetTerms) -> list[int | str]:
+    return [terms.limit, terms.period, terms.timezone]
+
+
+def _other(known: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
+    """Return a spec that says something else of a budget, and what; None where none does."""
+    said = json.loads(known.said).items()
+    return next(((name, BudgetTerms(terms.name, *words)) for name, words in said if name != spec and words != _statement(terms)), None)
 
 
 def _values(terms: BudgetTerms) -> dict[str, object]:
     return {"limit_amount": terms.limit, "period": terms.period, "timezone": terms.timezone, "changed_at": now_us()}
 
 
-def _disagreed(terms: BudgetTerms, known: BudgetTerms, set_by: str) -> SpecError:
-    who = {_TRACKER: "a CostTracker says", _BY_HAND: "it was set by hand"}.get(set_by, f"the spec {set_by} says")
-    asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, known))
+def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
+    who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
+    asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, theirs))
     message = (
-        f"budget: {terms.name!r} is {held} in the ledger, as {who}, and {asked} here; specs that share a budget "
-        f"give it the same limit: change one of them, or all and the ledger (`batchata costs --set-budget {terms.name}=USD`)."
+        f"budget: {who} says {held} of {terms.name!r}, and this says {asked}; all that share a budget say the same of it: change one, "
+        f"run {who} again if it was changed, or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."
     )
     return SpecError(message)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 
 from batchata_tasks.ledger import tables as t
-from batchata_tasks.ledger.budgets import Budgets, budget_sums
+from batchata_tasks.ledger.budgets import Budgets, binding_terms, budget_sums
 from batchata_tasks.ledger.chunks import Chunks, reservation_row
 from batchata_tasks.ledger.store import reads, writes
 from batchata_tasks.ledger.values import COLLECTED, LANDED, PLANNED, SUBMITTED, BudgetTerms, Chunk, Lease, Left, Tally, now_us
@@ -36,10 +36,11 @@ class Money(Chunks, Budgets):
         if done is not None:
             return None
         left = Left(None if limit is None else max(limit - _committed(connection, chunk.run_id), 0), None)
-        counts: dict[str, Any] = {"budget": None, "period": None}
+        counts: dict[str, Any] = {"budget": None, "period": None, "reserved_at": now_us()}
         if budget is not None:
             self.lock(connection, f"budget {budget.name}")
-            counts = {"budget": budget.name, "period": budget.start(now_us())}
+            budget = binding_terms(connection, budget)
+            counts |= {"budget": budget.name, "period": budget.start(counts["reserved_at"])}
             left = Left(left.run, max(budget.limit - sum(budget_sums(connection, budget, counts["period"])), 0))
         if (limit is not None or budget is not None) and (chunk.bound or 0) > left.least:
             return left

@@ -71,12 +71,12 @@ class Reporting(Store):
 
     @reads
     def periods(self, connection: Connection, terms: BudgetTerms) -> dict[int, Books]:
-        """Return the sums of each period of a budget, by its begin (microseconds since 1970)."""
+        """Return the sums of each period of a budget, by its begin (microseconds since 1970), as its terms are now."""
         r = t.reservations.c
         query = select(t.reservations, t.chunks.c.state).outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
         found: dict[int, Books] = defaultdict(Books)
         for row in connection.execute(query.where(r.budget == terms.name).order_by(r.period)):
-            found[row.period] += _books(row)
+            found[terms.start(max(row.reserved_at, row.period or 0))] += _books(row)
         return dict(found)
 
     @reads

@@ -149,7 +149,8 @@ budgets = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("period", String(8), nullable=False),  # day, week, month, total
     Column("timezone", Text, nullable=False),
-    Column("set_by", Text, nullable=False),  # the spec that said so first
+    Column("said", Text, nullable=False),  # JSON: what each spec said of it last
+    Column("agreed", Text),  # JSON: what they agreed on last; a limit that was set by hand stands until that changes
     Column("changed_at", BigInteger, nullable=False),
 )
 

@@ -139,24 +139,64 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
 
 
 def test_specs_agree_on_a_budget(runs: Runs) -> None:
-    """The first spec's word stands, and may be changed by it alone; another limit is refused, naming both and the remedy."""
+    """Another limit, period or time zone than another spec's is refused, naming both and the remedy; nothing changes."""
     runs.ledger.agree_budget(TERMS, "topics")
     runs.ledger.agree_budget(TERMS, "titles")
-    for call in (runs.ledger.agree_budget, runs.other.check_budget):
-        with pytest.raises(SpecError, match=r"^budget: 'night' is \$0.+ a month .* as the spec topics says, .* --set-budget night=USD"):
-            call(replace(TERMS, limit=7), "titles")
-    for other in (replace(TERMS, period="day"), replace(TERMS, timezone="Europe/Berlin")):
-        with pytest.raises(SpecError):
+    said = r"^budget: the spec topics says \$0.+ a month .* of 'night', and this says .* --set-budget night=USD"
+    for other in (replace(TERMS, limit=7), replace(TERMS, period="day"), replace(TERMS, timezone="Europe/Berlin")):
+        with pytest.raises(SpecError, match=said):
+            runs.other.check_budget(other, "titles")
+        with pytest.raises(SpecError, match=said):
             runs.ledger.agree_budget(other, "titles")
-    runs.ledger.check_budget(replace(TERMS, limit=9), "topics")
-    runs.ledger.agree_budget(replace(TERMS, limit=9), "topics")
-    assert runs.ledger.budgets() == [replace(TERMS, limit=9)]
-    runs.ledger.set_budget("night", 11)
-    runs.ledger.agree_budget(replace(TERMS, limit=11), "titles")
-    with pytest.raises(SpecError, match="as it was set by hand"):
-        runs.ledger.agree_budget(replace(TERMS, limit=9), "topics")  # a spec that was forgotten does not undo it
+    assert runs.ledger.budgets() == [TERMS]
+
+
+def test_specs_are_changed_one_after_the_other(runs: Runs) -> None:
+    """Once each spec has said the new terms they hold, whatever the order; a spec alone changes its budget at once."""
+    new = replace(TERMS, limit=200, period="week")
+    runs.ledger.agree_budget(TERMS, "topics")
+    runs.ledger.agree_budget(TERMS, "titles")
+    with pytest.raises(SpecError):
+        runs.ledger.agree_budget(new, "topics")
+    assert runs.ledger.binding(new) == TERMS
+    assert runs.ledger.check_budget(new, "titles") == new
+    runs.ledger.agree_budget(new, "titles")
+    runs.ledger.agree_budget(new, "topics")
+    assert runs.ledger.binding(TERMS) == new
+    runs.ledger.agree_budget(replace(TERMS, name="own"), "topics")
+    runs.ledger.agree_budget(replace(TERMS, name="own", limit=9), "topics")
+    assert runs.ledger.binding(replace(TERMS, name="own")).limit == 9
+
+
+def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
+    """It binds at once, though specs say what they said; it ends when they agree on something new, also without one that is gone."""
+    for spec in ("topics", "titles", "gone"):
+        runs.ledger.agree_budget(TERMS, spec)
+    runs.ledger.set_budget("night", 45)
+    runs.ledger.agree_budget(TERMS, "topics")
+    assert runs.ledger.check_budget(TERMS, "titles").limit == 45
+    assert runs.reserve(0, 0) is None
+    assert runs.reserve(0, 1) == Left(None, 5)
+    runs.ledger.set_budget("night", 500)
+    assert runs.reserve(0, 1) is None
+    new = replace(TERMS, limit=90)
+    runs.ledger.agree_budget(new, "topics")
+    assert runs.ledger.binding(TERMS) == new
     with pytest.raises(SpecError, match="no budget of that name"):
         runs.ledger.set_budget("day", 1)
+
+
+def test_another_period_forgets_nothing_that_was_spent_in_it(runs: Runs) -> None:
+    """What was reserved today counts today, whatever the period was called when it was reserved."""
+    runs.ledger.agree_budget(TERMS, "topics")
+    assert runs.reserve(0, 0) is None
+    daily = replace(TERMS, period="day")
+    runs.ledger.agree_budget(daily, "topics")
+    assert runs.ledger.budget_money(daily) == (0, 40)
+    assert runs.reserve(0, 1, daily) is None
+    for period in ("total", "week"):
+        runs.ledger.agree_budget(replace(TERMS, period=period), "topics")
+        assert runs.ledger.budget_money(TERMS) == (0, 80)
 
 
 @given(

@@ -23,7 +23,8 @@ def upgrade() -> None:
         Column("limit_amount", BigInteger, nullable=False),
         Column("period", String(8), nullable=False),
         Column("timezone", Text, nullable=False),
-        Column("set_by", Text, nullable=False),
+        Column("said", Text, nullable=False),
+        Column("agreed", Text),
         Column("changed_at", BigInteger, nullable=False),
     )
     op.create_table(
