@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _NAMELESS = {"spec": "(outside of runs)", "model": "(outside of runs)", "budget": "(no budget)"}
 # what a narrow terminal goes without, in this order; `--json` has it all
-_SPARE = ("Overhead", "List price", "Batches", "Cached", "In flight", "Runs", "Estimate", "Per row")
+_SPARE = ("Overhead", "List price", "Batches", "Cached", "In flight", "Runs", "Expected", "Per row")
 _NOTHING = ("-", "$0.00")
 _NARROWEST, _GAP = 16, 2  # characters that the first column takes at least, and that lie between two
 
@@ -48,7 +48,7 @@ def _cells(group: Group) -> dict[str, str]:
     unknown = " + ?" if group.unpriced and group.priced else ""
     return {
         "Runs": f"{len(group.runs):,}", "Batches": f"{group.batches:,}", "Rows": f"{group.whole.rows:,}",
-        "Estimate": _amount(money["expected"]), "Settled": dollars(money["settled"]) + unknown, "In flight": _amount(money["in_flight"]),
+        "Expected": _amount(money["expected"]), "Settled": dollars(money["settled"]) + unknown, "In flight": _amount(money["in_flight"]),
         "List price": _amount(money["list_price"]), "Saved": _amount(money["saved"]), "Per row": _amount(money["cost_per_row"]),
         "Cached": f"{share:.0%}" if share else "-", "Overhead": _amount(money["overhead"]),
     }

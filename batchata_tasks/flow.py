@@ -72,7 +72,8 @@ def _emit_limit_reached(receipt: Receipt) -> None:
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
-    message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or "nothing to send"
+    nothing = f"{receipt.unsent_rows:,} rows not sent" if receipt.unsent_rows else "nothing to send"
+    message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
     data = receipt.to_json()
     if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:
         return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)

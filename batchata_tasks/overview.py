@@ -87,7 +87,7 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
 
 def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
     """Return what is to be done about runs that stopped before their end; None where there are none."""
-    if not any(_state(run) == _STOPPED for run in runs):
+    if not any(run["result"] is None and _state(run) == _STOPPED for run in runs):
         return None
     return "Stopped: start the same command again; it carries on, and lands what was sent."
 

@@ -18,6 +18,8 @@ from batchata_tasks.money import dollars, pico_from_usd
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
+PILOT_FAILED = "pilot_failed"  # of a run that stays open: started again as it is, it sends nothing
+
 
 def send_pilot(session: Session, steps: ChunkSteps) -> bool:
     """Bring the pilot's rows home and judge them; True when a cost limit stopped it.
@@ -52,7 +54,9 @@ def _judge(session: Session, tallies: dict[str, Tally]) -> None:
     elif dearest is not None and (per_row is None or per_row > dearest):
         wrong = f"a row costs {dollars(per_row)} (`max_cost_per_row_usd` allows {dollars(dearest)})"
     if wrong is not None:
-        message = f"pilot: {wrong}; {plan.requests - plan.pilot:,} rows were not sent. Mend the spec, or the pilot's limits."
+        session.ledger.note_result(session.lease, session.run_id, PILOT_FAILED)
+        told = f"It cost {dollars(cost)}, and its rows have landed. Mend the spec, or the pilot's limits."
+        message = f"pilot: {wrong}; {plan.requests - plan.pilot:,} rows were not sent. {told}"
         raise TerminalError(message)
     held = f"the pilot held: {rows:,} rows, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row"
     rest = _rest(session)

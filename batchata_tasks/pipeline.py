@@ -196,9 +196,10 @@ def _work(session: Session, steps: Steps) -> bool:
 
 def _land_dead_run(old: Session, steps: Steps) -> None:
     """Bring home what a run of another spec left at the provider; what it never sent is dropped."""
-    old.say("an earlier run left batches open: landing them first.")
     lost = old.site.recovery.claims if old.site.recovery is not None else {}
-    bring_home(old, steps, [chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost])
+    if chunks := [chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost]:
+        old.say("an earlier run left batches open: landing them first.")
+        bring_home(old, steps, chunks)
     old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
     discard_uploads(old)
     old.folder.drop_run_folder(old.run_id)

@@ -15,6 +15,7 @@ from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
 from batchata_tasks.money import dollars, exact
 from batchata_tasks.outlook import Outlook, outlook
+from batchata_tasks.pilot import PILOT_FAILED
 from batchata_tasks.plan import Planner
 from batchata_tasks.prepared import Options, PlanSummary
 from batchata_tasks.progress import counted
@@ -41,6 +42,7 @@ class Preview:
     summary: PlanSummary
     price_source: str | None
     limits: LimitsAhead | None = None
+    pilot_failed: bool = False  # of an earlier run of this very spec: a run would end at once
     open_batches: int = 0  # of an earlier run, which a run brings home first
     recoverable: int = 0  # rows that lost files held; how many of the plan's requests they answer, the provider knows
 
@@ -53,7 +55,7 @@ class Preview:
             "expected_list_price_usd": exact(found.expected_list),
             "cost_limit_usd": exact(limits_of(self.spec).run), "price_source": self.price_source,
             "limits": self.limits.to_json() if self.limits is not None else None, "recoverable_rows": self.recoverable,
-            "open_batches": self.open_batches,
+            "open_batches": self.open_batches, "pilot_failed": self.pilot_failed,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -74,8 +76,12 @@ class Preview:
         if self.spec.cache:
             text = "the system prompt is marked for an hour; input is reserved at the price of writing it"
             rows.append(("Cache", f"{text}; {CACHE_MINIMUM}"))
+        if summary.pilot:
+            rows.append(("Pilot", f"{counted(summary.pilot, 'row')} first; the others only if it holds"))
+        if self.pilot_failed:
+            rows.append(("First", "an earlier run's pilot did not hold: `run` sends nothing until the spec or its pilot is changed"))
         if self.open_batches:
-            text = f"an earlier run left {counted(self.open_batches, 'batch')} under way; `run` goes on with it first"
+            text = f"under way: {counted(self.open_batches, 'batch')} of a run that is at work, or that stopped and is carried on first"
             rows.append(("First", text))
         return [*rows, *self._recovery(), *self._cost()]
 
@@ -124,9 +130,11 @@ def preview(spec: EnrichmentSpec, settings: Settings | None = None) -> Preview:
         costs = foresee(summary, spans, usual, spec.max_tokens, rates)
         limits = look_ahead(spec, ledger, spans, costs, summary)
         begun = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
+        dead = None if ledger is None else ledger.open_run(dataset_id)
+        failed = dead is not None and dead.result == PILOT_FAILED and dead.spec_digest == ready.record["spec_digest"]
         left = sum(chunk.state != HELD and chunk.id not in ahead.chunks for chunk in begun)
     source = rates.source if rates is not None else None
-    return Preview(spec, ready.provider.name, summary, source, limits, left, ahead.uncertain_rows)
+    return Preview(spec, ready.provider.name, summary, source, limits, failed, left, ahead.uncertain_rows)
 
 
 @contextmanager

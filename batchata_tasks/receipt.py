@@ -154,8 +154,10 @@ class Receipt:
         if self.least_bound_usd is not None and not self.batches:
             what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}"
             return [("Not sent", f"{rows}: {what}. Raise the limit, or lower `max_tokens`")]
-        what = "the limit leaves too little for what the smallest batch of them (1 % of the rows) may cost"
-        return [("Not sent", f"{rows}: {what}; the next run takes them")]
+        what = "leaves too little for what the smallest batch of them (1 % of the rows) may cost"
+        if self.budget is not None and (self.cost_limit_usd is None or pico_from_usd(self.budget["left_usd"]) == 0):
+            return [("Not sent", f"{rows}: the budget {self.budget['name']} {what}; a run takes them when it leaves more")]
+        return [("Not sent", f"{rows}: the limit {what}; the next run takes them")]
 
 
 def _read(amount: str | None) -> str:

@@ -37,6 +37,7 @@ def budget_facts(session: Session) -> dict[str, Any] | None:
     terms = session.ledger.binding(session.spec.budget.terms())
     spent, in_flight = session.ledger.budget_money(terms)
     amounts = {"limit_usd": exact(terms.limit), "spent_usd": exact(spent), "in_flight_usd": exact(in_flight)}
+    amounts["left_usd"] = exact(max(terms.limit - spent - in_flight, 0))
     return {"name": terms.name, "period": terms.period, **amounts}
 
 

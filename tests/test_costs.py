@@ -90,6 +90,7 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
     assert abs(Decimal(str(receipt.cost_per_row_usd)) * ROWS - Decimal(str(receipt.cost_usd))) < Decimal("1e-11")
     assert receipt.budget == {
         "name": "night", "period": "month", "limit_usd": "2.000000000000", "spent_usd": receipt.cost_usd, "in_flight_usd": "0.000000000000",
+        "left_usd": f"{2 - Decimal(str(receipt.cost_usd)):f}",
     }
     assert (receipt.reserved_usd, receipt.cached_share, receipt.waits) == ("0.000000000000", 0.0, 0)
     lines = dict(receipt.lines())

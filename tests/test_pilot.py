@@ -8,6 +8,7 @@ import pytest
 
 from batchata_tasks.errors import SpecError, TerminalError
 from batchata_tasks.money import pico_from_usd, usd
+from batchata_tasks.overview import runs_overview, runs_remedy
 from batchata_tasks.preview import preview
 from tests.books import all_chunks, check_money, run_with, stopping_at
 from tests.table import MODELS, Table
@@ -72,6 +73,12 @@ def test_too_many_rows_without_an_answer(table: Table) -> None:
     check_money(table)
     assert refused(table, pilot=STRICT) == text
     assert accepted(table) == 4
+    ahead = preview(table.spec(pilot=STRICT))
+    assert ahead.pilot_failed
+    assert "until the spec or its pilot is changed" in dict(ahead.lines())["First"]
+    (run,) = runs_overview(table.spec(pilot=STRICT))
+    assert (run["result"], runs_remedy([run])) == ("pilot_failed", None)
+    assert not preview(table.spec(pilot={**STRICT, "max_invalid_share": 0.5})).pilot_failed
     table.emulator.control.clear_faults()
     receipt = table.run(pilot={**STRICT, "max_invalid_share": 0.5})
     assert (receipt.exit_code, receipt.plan["requests"], receipt.plan["pilot"]) == (0, 9, 4)

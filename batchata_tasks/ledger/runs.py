@@ -76,6 +76,12 @@ class Runs(Leases):
         return connection.execute(select(t.runs.c.stop).where(t.runs.c.id == run_id)).scalar_one()
 
     @writes
+    def note_result(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:
+        """Note why a run that stays open does not go on."""
+        self._check(connection, lease)
+        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(result=result))
+
+    @writes
     def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str, error: str | None = None) -> None:
         """End a run; chunks that were never sent are dropped, and hold no money any more."""
         self._check(connection, lease)
