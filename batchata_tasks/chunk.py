@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 TOKEN_CHARS = 20  # 100 bits
 ROW_ID_CHARS = 24  # 120 bits
 CUSTOM_ID_CHARS = TOKEN_CHARS + 1 + ROW_ID_CHARS  # both providers take up to 64
+_CUSTOM_ID = re.compile(f"[a-z2-7]{{{TOKEN_CHARS}}}-[a-z2-7]{{{ROW_ID_CHARS}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ def chunk_token(run_id: str, round_number: int, start: int, kind: str) -> str:
 def custom_id(token: str, row_id: str) -> str:
     """Return the provider-side name of a row's request: `<chunk token>-<row id>`."""
     return f"{token}-{row_id}"
+
+
+def is_custom_id(name: str) -> bool:
+    """Whether a request's name is of the form that this program gives, under whatever ledger."""
+    return _CUSTOM_ID.fullmatch(name) is not None
 
 
 def write_request_file(path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]) -> None:

@@ -8,7 +8,7 @@ settled by a person: adopted as a batch that the person names, or freed to be se
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import BatchLook, Provider
 
 _DAY = 86400.0
+_READ = 50  # ended batches of which the results are looked into, for whose they are; each is a call
 
 
 @dataclass
@@ -56,12 +57,14 @@ def reconcile(
     Only providers whose key is in the environment are asked. Datasets that a run holds are left to it.
 
     Raises:
+        CredentialsError: no provider has a key that can be used, so there is nothing to compare.
         SpecError: the request names a chunk or batch that it cannot be done to.
         BatchataError: the provider or the ledger cannot be used.
     """
     settings, report = settings or Settings(), Report()
     work = _Work(Ledger(settings.ledger_url), settings, progress or silent(), report)
     try:
+        work.refuse_keyless()
         work.adopt_ours()
         work.settle(request or Request())
         work.report_strays(days)
@@ -82,6 +85,12 @@ class _Work:
             except CredentialsError as error:
                 report.notes.append(f"{name} was not asked: {error}")
         self._notes: dict[str, str] = {}
+
+    def refuse_keyless(self) -> None:
+        """Raise CredentialsError where no provider can be asked."""
+        if not self._providers:
+            message = f"nothing was compared with the ledger: {' '.join(self._report.notes)}"
+            raise CredentialsError(message)
 
     def settle(self, request: Request) -> None:
         """Do to chunks in doubt what a person decided."""
@@ -171,7 +180,7 @@ class _Work:
 
     def report_strays(self, days: float) -> None:
         """Report the batches that no chunk owns, as far as anybody can tell."""
-        now = time.time()
+        now, left = time.time(), _READ
         for name, provider in self._providers.items():
             looks = list(provider.recent(now - days * _DAY))
             doubts = self.ledger.doubts()  # in this order: a run may be at work, and record what it sent
@@ -181,7 +190,9 @@ class _Work:
                 if look.batch_id not in known:
                     age = max(round(now - look.created_at), 0)
                     may_be = next((chunk.id for chunk, intent in doubts if _may_be(provider, look, chunk, intent)), None)
-                    stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=look.token is not None, may_be=may_be)
+                    ours = _ours(provider, look) if left else None
+                    left -= look.ended and left > 0
+                    stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=ours, may_be=may_be, ended=look.ended)
                     self._report.strays.append(stray)
 
     def cancel(self, batch_ids: Iterable[str]) -> None:
@@ -195,9 +206,22 @@ class _Work:
             if (chunk_id := stray.may_be) in unclear:
                 message = f"--cancel {batch_id}: it may be chunk {chunk_id}, which is in doubt; let a run or `--hold` settle that first."
                 raise SpecError(message)
-            with suppress(TerminalError):  # it has ended meanwhile
-                self._providers[stray.provider].cancel(batch_id)
-            self._report.cancelled.append(batch_id)
+            cancelled = not stray.ended and self._cancel(self._providers[stray.provider], batch_id)
+            (self._report.cancelled if cancelled else self._report.had_ended).append(batch_id)
+            if cancelled and stray.ours is not False:
+                whose = f"{'was' if stray.ours else 'may have been'} sent by this program under another ledger"
+                self._report.notes.append(f"batch {batch_id} {whose}: there, the next run lands what ran, and sends the rest again.")
+
+    @staticmethod
+    def _cancel(provider: Provider, batch_id: str) -> bool:
+        """Cancel a batch; False where it had ended meanwhile."""
+        try:
+            provider.cancel(batch_id)
+        except TerminalError:
+            if provider.look(batch_id).ended:
+                return False
+            raise
+        return True
 
     def report_doubts(self) -> None:
         """Report what is still in doubt."""
@@ -207,6 +231,13 @@ class _Work:
             state = "held: decide with --adopt or --resend" if chunk.state == HELD else "the next run looks for it"
             note, age = self._notes.get(chunk.id, ""), max(round(now - intent.sent_at / 1e6), 0)
             self._report.doubts.append(Doubt(chunk.id, state, url, chunk.provider, chunk.rows, age, note))
+
+
+def _ours(provider: Provider, look: BatchLook) -> bool | None:
+    try:
+        return provider.ours(look)
+    except (TransientError, TerminalError):  # its results cannot be had at this moment
+        return None
 
 
 def _may_be(provider: Provider, look: BatchLook, chunk: Chunk, intent: Intent) -> bool:

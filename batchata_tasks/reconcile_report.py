@@ -40,9 +40,10 @@ def pairs_of(texts: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Stray:
-    """A batch at a provider that no chunk of the ledger owns. `age` is in whole seconds; `ours` tells that this program sent it.
+    """A batch at a provider that no chunk of the ledger owns. `age` is in whole seconds.
 
-    `may_be` is a chunk in doubt that it may be.
+    `ours` tells whether this program sent it, under another ledger; None where the provider does not
+    tell. `may_be` is a chunk in doubt that it may be.
     """
 
     provider: str
@@ -50,8 +51,9 @@ class Stray:
     status: str
     requests: int | None
     age: int
-    ours: bool
+    ours: bool | None
     may_be: str | None = None
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Report:
     freed: list[str] = field(default_factory=list[str])
     held: list[str] = field(default_factory=list[str])
     cancelled: list[str] = field(default_factory=list[str])
+    had_ended: list[str] = field(default_factory=list[str])  # batches that were to be cancelled
     strays: list[Stray] = field(default_factory=list[Stray])
     doubts: list[Doubt] = field(default_factory=list[Doubt])
     notes: list[str] = field(default_factory=list[str])
@@ -91,9 +94,12 @@ class Report:
         rows += [("Freed", f"chunk {chunk}: its rows are planned again") for chunk in self.freed]
         rows += [("Held", f"chunk {chunk}") for chunk in self.held]
         rows += [("Cancelled", f"batch {batch}") for batch in self.cancelled]
+        rows += [("Not cancelled", f"batch {batch} had already ended; nothing to cancel") for batch in self.had_ended]
         rows += [("In doubt", f"{_doubt(doubt)}") for doubt in self.doubts]
-        rows += [("Nobody's" if stray.may_be is None else "Perhaps ours", _stray(stray)) for stray in self.strays]
-        return rows + [("Note", note) for note in self.notes]
+        rows += [(_label(stray), _stray(stray)) for stray in self.strays]
+        rows += [("Note", note) for note in self.notes]
+        lost = any(stray.ours is not False and stray.may_be is None for stray in self.strays)
+        return [*rows, ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")] if lost else rows
 
 
 def _doubt(doubt: Doubt) -> str:
@@ -102,9 +108,22 @@ def _doubt(doubt: Doubt) -> str:
     return f"{text}; {doubt.note}" if doubt.note else text
 
 
+_WHOSE = {
+    True: "sent by this program under another ledger",
+    False: "of another program",
+    None: "of another program, or of another ledger of this one (the provider does not tell)",
+}
+
+
+def _label(stray: Stray) -> str:
+    if stray.may_be is not None:
+        return "Perhaps ours"
+    return "Unknown" if stray.ours is None else "Another ledger's" if stray.ours else "Nobody's"
+
+
 def _stray(stray: Stray) -> str:
     size = "of unknown size" if stray.requests is None else counted(stray.requests, "request")
-    whose = "sent by this program under another ledger" if stray.ours else "of another program"
+    whose = _WHOSE[stray.ours]
     if stray.may_be is not None:
         whose = f"may be chunk {stray.may_be}, which is in doubt"
     return f"batch {stray.batch_id} ({stray.provider}, {stray.status}, {size}, {_ago(stray.age)}), {whose}"

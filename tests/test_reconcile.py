@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.cancel import cancel
-from batchata_tasks.errors import SpecError, TransientError
+from batchata_tasks.errors import CredentialsError, SpecError, TransientError
 from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger
 from batchata_tasks.poll import look_once
 from batchata_tasks.reconcile import _Work, reconcile
@@ -74,11 +74,63 @@ def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> 
     assert report.known[table.provider] == 1
     assert [stray.requests for stray in report.strays if stray.requests] in ([7, 7], [])
     assert len(report.strays) == 2
-    assert not any(stray.ours for stray in report.strays)
+    assert {stray.ours for stray in report.strays} == {None if table.provider == "anthropic" else False}
     named = report.strays[0].batch_id
     assert reconcile(Request(cancel=(named,))).cancelled == [named]
     with pytest.raises(SpecError, match="no such batch that nobody owns"):
         reconcile(Request(cancel=(table.rows()[0]["_batch_id"],)))
+
+
+def test_batches_of_another_ledger_are_not_called_another_programs(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended ones are known by their requests' names, open ones as far as the provider tells; the remedy stands below."""
+    table.emulator.control.progress("seconds", 3600)
+    (foreign,) = table.emulator.control.foreign(table.provider, ends="at_once")
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.poll.look_once", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            table.run()
+    (own,) = [line["id"] for line in table.ledger()["batches"]]
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'another.db'}")
+    remedy = ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")
+    unknown = table.provider == "anthropic"
+    report = reconcile()
+    assert {stray.batch_id: stray.ours for stray in report.strays} == {own: None if unknown else True, foreign: False}
+    (told,) = [text for what, text in report.lines() if what == ("Unknown" if unknown else "Another ledger's")]
+    assert ("or of another ledger of this one (the provider does not tell)" in told) == unknown
+    assert remedy in report.lines()
+    table.emulator.control.advance(7200)
+    report = reconcile()
+    assert {stray.batch_id: stray.ours for stray in report.strays} == {own: True, foreign: False}
+    assert remedy in report.lines()
+
+
+def test_batches_of_other_programs_alone_need_no_remedy(table: Table) -> None:
+    """Where nothing may be of a lost ledger, nothing is said of one."""
+    table.emulator.control.foreign(table.provider, ends="at_once")
+    report = reconcile()
+    assert [what for what, _ in report.lines()] == ["Known", "Nobody's"]
+
+
+def test_cancelling_tells_what_had_ended_and_what_may_be_of_another_ledger(table: Table) -> None:
+    """An ended batch is not called cancelled; one that this program may have sent comes with a warning."""
+    control = table.emulator.control
+    (ended,) = control.foreign(table.provider, ends="at_once")
+    report = reconcile(Request(cancel=(ended,)))
+    assert (report.cancelled, report.had_ended) == ([], [ended])
+    assert ("Not cancelled", f"batch {ended} had already ended; nothing to cancel") in report.lines()
+    (open_,) = control.foreign(table.provider, ends="never")
+    report = reconcile(Request(cancel=(open_,)))
+    assert (report.cancelled, report.had_ended) == ([open_], [])
+    assert any("may have been sent by this program" in note for note in report.notes) == (table.provider == "anthropic")
+
+
+def test_without_any_key_nothing_is_compared_and_that_is_said(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no report that all is well, but an error that names the variables."""
+    table.run()
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(CredentialsError, match=r"nothing was compared.*ANTHROPIC_API_KEY.*OPENAI_API_KEY"):
+        reconcile()
 
 
 def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,10 @@ class Provider(ABC):
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Whether a batch carries the token; None while that cannot be known."""
 
+    def ours(self, look: BatchLook) -> bool | None:
+        """Whether this program sent a batch, under whatever ledger; None while that cannot be known."""
+        return look.token is not None
+
     @abstractmethod
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         """Stream the results of an ended batch into files of `folder`; none where there are none."""

@@ -14,7 +14,7 @@ import anthropic
 from anthropic._response import StreamedBinaryAPIResponse
 from anthropic.types.messages import MessageBatch
 
-from batchata_tasks.chunk import Limits
+from batchata_tasks.chunk import Limits, is_custom_id
 from batchata_tasks.errors import CredentialsError, SpecError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
 from batchata_tasks.providers import _sdk
@@ -113,11 +113,19 @@ class AnthropicProvider(Provider):
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Batches carry no name of ours, but every custom_id in the results does."""
+        found = self._first_custom_id(look)
+        return None if found is None else found.startswith(f"{token}-")
+
+    def ours(self, look: BatchLook) -> bool | None:
+        found = self._first_custom_id(look)
+        return None if found is None else is_custom_id(found)
+
+    def _first_custom_id(self, look: BatchLook) -> str | None:
+        """Return the first custom_id of an ended batch's results, from their first bytes."""
         if not look.ended or look.gone:
             return None
         with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
-            found = first_custom_id(_lines(response.iter_bytes(1 << 16)))
-        return None if found is None else found.startswith(f"{token}-")
+            return first_custom_id(_lines(response.iter_bytes(1 << 16)))
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         path = folder / f"{stem}.jsonl"
