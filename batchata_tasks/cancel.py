@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchata_tasks.site import Site
     from batchata_tasks.spec import EnrichmentSpec
 
+_NOT_YET = "a run that is just starting is not seen yet"
 _LOOK = 1.0  # seconds between two looks at a run that works elsewhere
 
 
@@ -51,7 +52,7 @@ class Cancelled:
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (what, value)."""
         if self.run_id is None:
-            return [(self.name, "no run is open: nothing to cancel")]
+            return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}")]
         landed = ", ".join(f"{count:,} {name}" for name, count in (self.outcomes or {}).items()) or "nothing was sent"
         cost = "unknown" if self.settled_usd is None else f"${self.settled_usd}"
         return [("Run", f"{self.name} {self.run_id}"), ("Result", self.result or ""), ("Landed", landed), ("Cost", cost)]
@@ -69,7 +70,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
     ledger = Ledger(settings.ledger_url)
     try:
         if folder.owner() is None and ledger.known_dataset(folder.url) is None:  # the folder may be lost, and its batches go on
-            message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel."
+            message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel; {_NOT_YET}."
             raise SpecError(message)
         run = ledger.open_run(owned_dataset(folder, ledger))
         if run is None:
@@ -92,7 +93,8 @@ def _see_to_it(output: str, run_id: str, ledger: Ledger, settings: Settings, pro
                 _end(site, run_id)
         except LeaseError as error:
             if not told:
-                progress.note(f"{error} It is asked to cancel its batches and to land what ran.")
+                who = f"{error.holder or 'another process'} is at work on this dataset"
+                progress.note(f"{who}; it is asked to cancel its batches and to land what ran: its own receipt tells the outcome.")
                 told = True
             time.sleep(_LOOK)
 

@@ -69,11 +69,21 @@ class HeldError(BatchataError):
 
 
 class LeaseError(BatchataError):
-    """Another run holds the dataset, or took it over because this one's lease had ended."""
+    """Another run holds the dataset, or took it over because this one's lease had ended.
+
+    `holder` names the process that holds it, where that is known.
+    """
+
+    def __init__(self, message: str, holder: str | None = None) -> None:
+        super().__init__(message, holder)
+        self.holder = holder
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class LedgerError(BatchataError):
-    """The ledger cannot be used for this dataset."""
+    """The ledger cannot be used."""
 
 
 class StorageError(BatchataError):

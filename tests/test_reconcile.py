@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from batchata_tasks.cancel import cancel
 from batchata_tasks.errors import CredentialsError, SpecError, TransientError
 from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger
 from batchata_tasks.poll import look_once
+from batchata_tasks.progress import Lines
 from batchata_tasks.reconcile import _Work, reconcile
 from batchata_tasks.reconcile_report import Request, pairs_of
 from batchata_tasks.settings import Settings
@@ -191,13 +193,24 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
     thread, receipts = start(table, items_per_batch=2, max_parallel_batches=2)
     while len(in_state(SUBMITTED)) < 2:
         time.sleep(0.02)
-    found = cancel(table.spec())
+    told: list[str] = []
+    found = cancel(table.spec(), progress=Lines(told.append))
     thread.join()
     (receipt,) = receipts
+    asked = "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome."
+    assert told == [f"process {os.getpid()} on this machine is at work on this dataset; {asked}"]
     assert (found.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
     assert found.outcomes == receipt.outcomes == {"canceled": 4}
     assert receipt.unsent_rows == 2
-    assert cancel(table.spec()).run_id is None
+    again = cancel(table.spec())
+    assert again.run_id is None
+    assert "just starting is not seen yet" in again.lines()[0][1]
+
+
+def test_cancelling_where_no_run_began_says_what_it_cannot_see(table: Table) -> None:
+    """A run that is just starting has no dataset yet: nobody is told that there is nothing at all."""
+    with pytest.raises(SpecError, match=r"no dataset in .*a run that is just starting is not seen yet\."):
+        cancel(table.spec())
 
 
 def interrupt(*_: object) -> None:

@@ -70,10 +70,10 @@ class Leases(Store):
         if row.holder is not None and row.lease_until > now and not _is_dead(row.holder):
             wait = (row.lease_until - now) / 1e6
             message = (
-                f"another run holds this dataset: {row.holder}; wait for it, "
+                f"another run holds this dataset: {_for_people(row.holder)}; wait for it, "
                 f"or, if it is dead, start again in {wait:.0f} s."
             )
-            raise LeaseError(message)
+            raise LeaseError(message, _for_people(row.holder))
         values = {"fence": row.fence + 1, "holder": holder, "lease_until": now + int(seconds * 1e6)}
         connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(values))
         return Lease(dataset_id, row.fence + 1, holder)
@@ -120,6 +120,12 @@ def _machine() -> str:
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8])
         facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return "/".join(facts)
+
+
+def _for_people(holder: str) -> str:
+    """Name the holder of a lease by its process and its machine's host name."""
+    process, _, machine = holder.partition(" on ")
+    return f"{process} on {'this machine' if machine == _machine() else machine.partition('/')[0]}"
 
 
 def _is_dead(holder: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import subprocess
 import sys
 import threading
@@ -147,11 +149,15 @@ def test_a_dataset_that_replaces_another_takes_its_place(desk: Desk) -> None:
     assert desk.other.dataset_id("file:///data", None) == other
 
 
-def test_a_held_dataset_is_refused(desk: Desk) -> None:
-    """One run at a time: the second is told who holds it and how long to wait."""
-    with pytest.raises(LeaseError, match=r"^another run holds this dataset: process \d+ on .*start again in 3\d\d\d s\.$"):
+def test_a_held_dataset_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run at a time: the second is told who holds it, in words for people, and how long to wait."""
+    with pytest.raises(LeaseError, match=r"^another run holds this dataset: process \d+ on this machine; .*start again in 3\d\d\d s\.$"):
         desk.other.acquire_lease(desk.dataset, LONG)
     desk.ledger.acquire_lease(desk.ledger.dataset_id("file:///else", None), LONG)
+    here = socket.gethostname()
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    with pytest.raises(LeaseError, match=rf": process \d+ on {re.escape(here)}; "):
+        desk.other.acquire_lease(desk.dataset, LONG)
 
 
 def test_a_released_dataset_is_free(desk: Desk) -> None:
