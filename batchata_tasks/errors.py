@@ -4,13 +4,14 @@ BatchataError
 ├── InputError            the spec, the source or the command is wrong; nothing was sent (exit 2)
 │   ├── SpecError         a key of the spec: unknown, missing, contradictory, not built yet
 │   ├── SourceError       the table cannot be read, or a row of it cannot be used
-│   └── CredentialsError  no API key for the provider that the model needs
+│   ├── CredentialsError  no API key for the provider that the model needs
+│   └── WrongLedgerError  the ledger in use is not the one that the command needs, or no ledger
 ├── TransientError        may go through later: rate limit, overload, lost connection
 ├── TerminalError         will fail the same way again: the provider refused the request, the key …
 ├── UnclearError          a create was sent and nobody knows whether it was accepted
 ├── HeldError             nobody can tell any more whether a create was accepted: a person decides
 ├── LeaseError            another run holds the dataset, or took it over
-├── LedgerError           the ledger does not belong to this dataset, or cannot be used
+├── LedgerError           the ledger cannot be used
 └── StorageError          the disk or object store refused a write
 
 Every error carries one sentence that names the field and the remedy. All of them can be pickled,
@@ -38,6 +39,10 @@ class SourceError(InputError):
 
 class CredentialsError(InputError):
     """The provider that the model needs has no API key in the environment."""
+
+
+class WrongLedgerError(InputError):
+    """The ledger in use is not the one that the command needs, or what is in its place is none."""
 
 
 class TransientError(BatchataError):

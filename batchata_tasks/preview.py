@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.begin import in_flight_keys, make_ready
-from batchata_tasks.errors import LedgerError
+from batchata_tasks.errors import WrongLedgerError
 from batchata_tasks.estimate import based_on, foresee, usual_use
 from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
@@ -157,7 +157,7 @@ def _known(ready: Ready, ledger: Ledger | None) -> tuple[str, Outlook, Iterable[
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
         what = f"output: the dataset in {folder.root} belongs to another ledger"
         message = f"{what}; set BATCHATA_LEDGER_URL to that one, or, if it is lost, run `batchata status SPEC --rebuild`."
-        raise LedgerError(message)
+        raise WrongLedgerError(message)
     dataset_id = owner["dataset_id"] if owner is not None else ledger.known_dataset(folder.url) if ledger is not None else None
     if dataset_id is None or ledger is None:
         return "preview", Outlook(), ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.errors import CredentialsError, LedgerError, SpecError
+from batchata_tasks.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.ledger import COLLECTED, HELD, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Ledger, Restored
 from batchata_tasks.providers import provider_type
@@ -48,7 +48,7 @@ def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
 
     Raises:
         SpecError: there is no dataset.
-        LedgerError: this ledger owns the dataset already.
+        WrongLedgerError: this ledger owns the dataset already.
     """
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner()
@@ -59,7 +59,7 @@ def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
     try:
         if owner["ledger_id"] == ledger.id:
             message = f"output: the ledger in use owns the dataset in {folder.root} already: there is nothing to rebuild."
-            raise LedgerError(message)
+            raise WrongLedgerError(message)
         dataset_id = ledger.dataset_id(folder.url, owner["dataset_id"])
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
         try:

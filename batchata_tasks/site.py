@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from batchata_tasks.errors import LeaseError, LedgerError
+from batchata_tasks.errors import LeaseError, LedgerError, WrongLedgerError
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.progress import silent
 from batchata_tasks.storage import DatasetFolder
@@ -47,7 +47,7 @@ def open_site(output: str, settings: Settings, progress: Progress | None = None)
     """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
 
     Raises:
-        LedgerError: another ledger owns the dataset.
+        WrongLedgerError: another ledger owns the dataset.
         LeaseError: another run holds it.
     """
     folder = DatasetFolder(output)
@@ -92,7 +92,7 @@ def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
             f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for; "
             "set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, run `batchata status SPEC --rebuild`."
         )
-        raise LedgerError(message)
+        raise WrongLedgerError(message)
     return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
 
 

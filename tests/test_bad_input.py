@@ -777,7 +777,8 @@ def test_the_dataset_of_another_ledger_is_refused(
     with monkeypatch.context() as patch:
         patch.setenv("BATCHATA_LEDGER_URL", "sqlite:///another.db")
         for command in (("run", "spec.yaml", "--direct"), ("plan", "spec.yaml")):
-            check(in_process(*command), 1, ("output", "another ledger", "BATCHATA_LEDGER_URL"))
+            check(in_process(*command), 2, ("output", "another ledger", "BATCHATA_LEDGER_URL"))
+    check(in_process("status", "spec.yaml", "--rebuild"), 2, ("output", "owns the dataset", "nothing to rebuild"))
     assert nothing_was_sent(emulator)
     runs_when_mended(project, emulator, before)
 

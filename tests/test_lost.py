@@ -15,7 +15,7 @@ from batchata_tasks.cancel import cancel
 from batchata_tasks.chunk import Limits
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import HeldError, LedgerError
+from batchata_tasks.errors import HeldError, WrongLedgerError
 from batchata_tasks.land import collect_and_land
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import usd
@@ -95,7 +95,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(table: Table
     """Lost with batches landed and open: a new ledger is refused, then rebuilt, and nothing is sent twice."""
     die_with_batches_open(table, monkeypatch)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    with pytest.raises(LedgerError, match="status SPEC --rebuild"):
+    with pytest.raises(WrongLedgerError, match="status SPEC --rebuild"):
         table.run(items_per_batch=3)
     table.emulator.control.progress("immediate")
     found = rebuild(make_ready(table.spec(), Settings()), Settings())
@@ -103,7 +103,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(table: Table
     receipt = table.run(items_per_batch=3)
     assert (receipt.plan["up_to_date"], receipt.outcomes) == (6, {"succeeded": 6})
     check(table)
-    with pytest.raises(LedgerError, match="already"):
+    with pytest.raises(WrongLedgerError, match="already"):
         rebuild(make_ready(table.spec(), Settings()), Settings())
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import BatchataError, CredentialsError, LeaseError, LedgerError, TransientError
+from batchata_tasks.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
 from batchata_tasks.ledger import Ledger, now_us
 from batchata_tasks.money import usd
 from batchata_tasks.prepared import Options
@@ -325,7 +325,7 @@ def test_another_ledger_is_refused(table: Table, monkeypatch: pytest.MonkeyPatch
     """A dataset names the ledger that knows what was paid for; with another one nothing is sent."""
     table.run()
     monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'other.db'}")
-    with pytest.raises(LedgerError, match="belongs to another ledger"):
+    with pytest.raises(WrongLedgerError, match="belongs to another ledger"):
         table.run()
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from batchata_tasks.errors import LedgerError, SpecError
+from batchata_tasks.errors import LedgerError, SpecError, WrongLedgerError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -157,13 +157,13 @@ def is_missing(error: BaseException | None) -> bool:
     return getattr(error.orig, "sqlstate", None) in _MISSING or text.startswith(("no such table", "no such column"))
 
 
-def foreign(url: URL) -> LedgerError:
+def foreign(url: URL) -> WrongLedgerError:
     """Return the refusal of a database that is in use, but not as a ledger."""
     if url.get_backend_name() == "sqlite":
         what = f"{_place(url)} is a database, but no ledger: its tables are somebody else's"
-        return LedgerError(f"BATCHATA_LEDGER_URL: {what}; name another file, or {_REBUILD}.")
+        return WrongLedgerError(f"BATCHATA_LEDGER_URL: {what}; name another file, or {_REBUILD}.")
     what = f"the database at {_place(url)} has tables of the names that a ledger needs, but they are somebody else's"
-    return LedgerError(f"BATCHATA_LEDGER_URL: {what}; name another database.")
+    return WrongLedgerError(f"BATCHATA_LEDGER_URL: {what}; name another database.")
 
 
 def sentence(error: Exception, url: URL) -> LedgerError | SpecError:

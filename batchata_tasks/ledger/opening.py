@@ -23,7 +23,8 @@ def open_ledger(store: Store) -> str:
     """Return the ledger's id; at today's version that is one read.
 
     Raises:
-        LedgerError: it is of a later version, damaged, somebody else's database, or cannot be reached.
+        WrongLedgerError: it is somebody else's database.
+        LedgerError: it is of a later version, damaged, or cannot be reached.
     """
     try:
         found = store.transact(_read, reading=True, patience=0)
@@ -70,7 +71,7 @@ def _read(connection: Connection) -> Row[Any] | None:
 
 
 def _is_free(store: Store, connection: Connection) -> bool:
-    """Whether a ledger is to be made there, or is there; raises LedgerError where something else is."""
+    """Whether a ledger is to be made there, or is there; raises WrongLedgerError where something else is."""
     inspector = inspect(connection)
     names = set(inspector.get_table_names())
     if t.meta.name in names and set(t.meta.columns.keys()) <= {column["name"] for column in inspector.get_columns(t.meta.name)}:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from batchata_tasks.errors import BatchataError, LedgerError, SpecError
+from batchata_tasks.errors import BatchataError, LedgerError, SpecError, WrongLedgerError
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.ledger.tables import SCHEMA_VERSION
 
@@ -97,7 +97,7 @@ def test_an_emptied_meta_table_is_no_ledger(databases: Databases) -> None:
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM meta"))
     engine.dispose()
-    refusal(url)
+    refusal(url, WrongLedgerError)
 
 
 def test_a_number_that_no_database_holds_is_told(databases: Databases) -> None:
@@ -217,7 +217,7 @@ def test_a_database_of_something_else_is_refused_and_kept(tmp_path: Path, tables
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(tables)
     content = path.read_bytes()
-    said = refusal(f"sqlite:///{path}")
+    said = refusal(f"sqlite:///{path}", WrongLedgerError)
     assert str(path) in said
     assert REMEDY in said
     assert path.read_bytes() == content
@@ -290,7 +290,7 @@ def test_a_ledger_lives_beside_other_tables_of_a_server(postgres: Server) -> Non
     Ledger(postgres.url(name)).close()
     other = postgres.create()
     postgres.run("CREATE TABLE runs (id int)", database=other)
-    assert "somebody else's" in refusal(postgres.url(other))
+    assert "somebody else's" in refusal(postgres.url(other), WrongLedgerError)
     assert postgres.run("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=other) == [("runs",)]
     for one in (name, other):
         postgres.drop(one)
