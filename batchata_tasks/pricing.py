@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from genai_prices import Usage as _PricedUsage
 from genai_prices import calc_price
+from genai_prices.data_snapshot import get_snapshot
 
 from batchata_tasks.money import PICO
 from batchata_tasks.prices_file import own_price
@@ -120,6 +122,13 @@ def batch_rates(provider: str, model: str) -> Rates | None:
     if batch is None or listed is None:
         return None
     return _rates(batch, listed, f"genai-prices {version('genai-prices')}")
+
+
+def similar_models(provider: str, model: str) -> list[str]:
+    """Return the names most like `model` of the provider's models that have a published batch rate."""
+    known = (entry for entry in get_snapshot().providers if entry.id == provider)
+    names = [priced.id for entry in known for priced in entry.models if priced.id != model]
+    return [name for name in get_close_matches(model, names, n=6) if _published(provider, name)[0] is not None][:3]
 
 
 def _rates(batch: Tariff, listed: Tariff, source: str) -> Rates:

@@ -13,7 +13,7 @@ import orjson
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import fingerprint, part
 from batchata_tasks.jobs import Job, Message
-from batchata_tasks.pricing import batch_rates
+from batchata_tasks.pricing import batch_rates, similar_models
 from batchata_tasks.retry import changed_body
 from batchata_tasks.templates import RowCondition, RowTemplate, variables
 from batchata_tasks.tokens import input_bound
@@ -49,9 +49,11 @@ class RequestBuilder:
             raise SpecError(message)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
         if self.rates is None and (field := _limit_of(spec)) is not None:
+            close = similar_models(provider.name, spec.model)
+            meant = f" (did you mean {' or '.join(close)}?)" if close else ""
             message = (
-                f"{field}: no batch price is known for {spec.model!r}, so the limit could not hold; "
-                "remove the limit (costs will read as unknown), choose a priced model, or state its batch rates in prices.toml."
+                f"model: no batch price is known for {spec.model!r}, so {field} could not hold; check its name{meant}, "
+                "state its batch rates in prices.toml, or remove the limit (costs will read as unknown)."
             )
             raise SpecError(message)
         self.bounds_factor = 10**6  # in millionths: more once an answer of the model cost more than its bound

@@ -524,7 +524,7 @@ def test_the_index_is_gone_afterwards(bench: Bench) -> None:
         ({"system": "{{ txt }}"}, "system: the template uses 'txt'"),
         ({"prompt": None, "messages": [{"role": "user", "content": "{{ txt }}"}]}, "messages.0: the template uses 'txt'"),
         ({"where": "txt"}, "where: the template uses 'txt'"),
-        ({"model": "claude-unheard-of-9", "cost_limit_usd": 1}, "cost_limit_usd: no batch price is known for 'claude-unheard-of-9'"),
+        ({"model": "claude-unheard-of-9", "cost_limit_usd": 1}, "model: no batch price is known for 'claude-unheard-of-9', so cost_limit_usd could not hold; check its name"),
         ({"params": {"max_tokens": 5}}, "params.max_tokens: this is set by the spec's own keys"),
         ({"params": {"tools": []}, "cost_limit_usd": 1}, "params.tools: its effect on the price has no bound"),
         ({"response_schema": {"type": "object", "properties": {"note": {"type": "string"}}}}, "the column 'note' is a field of the response model and a source column"),
