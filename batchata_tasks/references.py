@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,9 @@ def read_text(field: str, path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         message = f"{field}: there is no file {path} (paths are relative to the folder you run in)."
+        raise SpecError(message) from None
+    except IsADirectoryError:
+        message = f"{field}: {path} is a folder; name the {'spec ' if field == 'SPEC' else ''}file."
         raise SpecError(message) from None
     except (OSError, UnicodeDecodeError) as error:
         message = f"{field}: {path} cannot be read: {error}"
@@ -53,11 +57,20 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
     if not resolved.is_file():
         message = f"response_model: there is no file {place}."
         raise SpecError(message)
-    found = getattr(_import_file(resolved, reference), name, None)
+    module = _import_file(resolved, reference)
+    found = getattr(module, name, None)
     if not (inspect.isclass(found) and issubclass(found, BaseModel)):
-        message = f"response_model: {place} has no Pydantic model {name}."
+        message = f"response_model: {place} has no Pydantic model {name}; {_models_of(module, name)}."
         raise SpecError(message)
     return found
+
+
+def _models_of(module: object, name: str) -> str:
+    """Say which models a module has, those of similar names first."""
+    classes = {key: value for key, value in vars(module).items() if inspect.isclass(value)}
+    models = [key for key, value in classes.items() if issubclass(value, BaseModel) and value is not BaseModel]
+    close = get_close_matches(name, models)
+    return f"it has {', '.join([*close, *(model for model in models if model not in close)])}" if models else "it has none"
 
 
 def _module_file(place: str, roots: list[Path]) -> Path:
@@ -83,6 +96,7 @@ def _import_file(path: Path, reference: str) -> object:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         said = " ".join(str(error).split())[:500]
-        message = f"response_model: {reference} fails at import: {type(error).__name__}: {said}"
+        where = f"`python {path.name}`, run beside it, shows where"
+        message = f"response_model: {reference} fails at import: {type(error).__name__}: {said}; mend it ({where})."
         raise SpecError(message) from error
     return module

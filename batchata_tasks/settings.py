@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchata_tasks.errors import SpecError
+from batchata_tasks.plain import plain
 
 
 def default_ledger_url() -> str:
@@ -28,7 +29,7 @@ class Settings(BaseSettings):
             super().__init__(**values)  # pyright: ignore[reportArgumentType]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {first['msg']}; mend or unset the variable."
+            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {plain(first)}; mend or unset the variable."
             raise SpecError(message) from None
 
     ledger_url: str = Field(

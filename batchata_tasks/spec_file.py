@@ -13,11 +13,14 @@ from pydantic import ValidationError
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
+from batchata_tasks.plain import plain
 from batchata_tasks.references import read_text
 from batchata_tasks.spec import EnrichmentSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from pydantic_core import ErrorDetails
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,7 +48,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
         message = f"{path}: not valid JSON: {error}"
         raise SpecError(message) from error
     except yaml.YAMLError as error:
-        message = f"{path}: not valid YAML: {' '.join(str(error).split())}"
+        message = f"{path}: not valid YAML {_of_yaml(error)}"
         raise SpecError(message) from error
     if not isinstance(data, dict):
         message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
@@ -67,19 +70,28 @@ def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
         errors = error.errors(include_url=False)
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
         key = ".".join(str(step) for step in first["loc"])
-        message = f"{label}: {_sentence(key, first['type'], first['msg'])}"
+        message = f"{label}: {_sentence(key, first)}"
         raise SpecError(message) from None
 
 
-def _sentence(key: str, kind: str, message: str) -> str:
+def _sentence(key: str, error: ErrorDetails) -> str:
+    kind = error["type"]
     if kind == "extra_forbidden":
         close = get_close_matches(key, EnrichmentSpec.model_fields, n=1)
         remedy = f"did you mean `{close[0]}`?" if close else "remove it, or see the README for the keys there are."
         return f"unknown key `{key}`; {remedy}"
     if kind == "missing":
         return f"the key `{key}` is missing; add it."
-    text = message.removeprefix("Value error, ")
+    text = plain(error)
+    text = text if text.endswith(".") else f"{text}."
     return f"`{key}`: {text}" if key else text
+
+
+def _of_yaml(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a text and in which line, without the parser's name for the text."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"in line {error.problem_mark.line + 1}: {error.problem}"
+    return f"at all: {' '.join(str(error).split())}"
 
 
 def _overrides(pairs: Iterable[str]) -> dict[str, Any]:

@@ -134,7 +134,10 @@ class RowCondition:
             tree = _ANALYSIS.parse("{{ " + text + " }}")
             self._expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
         except (TemplateError, RecursionError) as error:
-            message = f"where: not a valid Jinja2 expression: {error}"
+            message = (
+                f"where: not a valid Jinja2 expression: {error}; write a condition over the columns, without braces, "
+                "such as month >= '2026-01' and name != ''."
+            )
             raise SpecError(message) from error
         self.columns = _columns_read("where", tree, list(columns))
 

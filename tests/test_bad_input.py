@@ -282,17 +282,17 @@ CASES = [
     Case("unknown-inner-key", ("`fail_if.failedshare`", "remove it"), {"fail_if": {"failedshare": 1}}),
     Case("key-that-is-a-number", ("key", "7"), files={"spec.yaml": yaml.safe_dump(SPEC) + "7: red\n"}),
     Case("missing-key", ("`model`", "missing", "add it"), {"model": ABSENT}),
-    Case("wrong-type", ("`max_tokens`", "integer"), {"max_tokens": "many"}),
-    Case("wrong-type-source", ("`source`", "string"), {"source": 5}),
+    Case("wrong-type", ("`max_tokens`", "must be a whole number, such as 20 (it is 'many')"), {"max_tokens": "many"}),
+    Case("wrong-type-source", ("`source`", "must be a text: put it in quotes (it is 5)"), {"source": 5}),
     Case("wrong-choice", ("`on_null`", "'error', 'empty' or 'skip'"), {"on_null": "ignore"}),
-    Case("wrong-name", ("`name`", "pattern"), {"name": "../topics"}),
-    Case("empty-output", ("`output`", "at least 1 character"), {"output": ""}),
-    Case("zero-rows-per-batch", ("`items_per_batch`", "greater than or equal to 1"), {"items_per_batch": 0}),
-    Case("limit-zero", ("`limit`", "greater than or equal to 1"), {"limit": 0}),
-    Case("negative-cost-limit", ("`cost_limit_usd`", "greater than or equal to 0"), {"cost_limit_usd": -1}),
+    Case("wrong-name", ("`name`", "letters, digits"), {"name": "../topics"}),
+    Case("empty-output", ("`output`", "must not be empty"), {"output": ""}),
+    Case("zero-rows-per-batch", ("`items_per_batch`", "must be at least 1"), {"items_per_batch": 0}),
+    Case("limit-zero", ("`limit`", "must be at least 1"), {"limit": 0}),
+    Case("negative-cost-limit", ("`cost_limit_usd`", "must be at least 0"), {"cost_limit_usd": -1}),
     Case("endless-cost-limit", ("`cost_limit_usd`", "finite"), {"cost_limit_usd": float("inf")}),
     Case("cost-limit-not-a-number", ("`cost_limit_usd`",), {"cost_limit_usd": float("nan")}),
-    Case("other-spec-version", ("`spec_version`", "1"), {"spec_version": 2}),
+    Case("other-spec-version", ("`spec_version`", "must be 1 (it is 2)"), {"spec_version": 2}),
     Case("budget-without-limit", ("`budget.limit_usd`", "missing"), {"budget": {"name": "b"}}),
     Case("budget-misspelt", ("budget.limit",), {"budget": {"name": "b", "limit": 1}}),
     Case("budget-period", ("`budget.period`",), {"budget": {"name": "b", "limit_usd": 1, "period": "year"}}),
@@ -335,7 +335,10 @@ CASES = [
     ),
     Case("same-key-column-twice", ("`key`", "'name'", "twice"), {"key": ["name", "name"]}),
     # the spec's file and the command
-    Case("broken-yaml", ("spec.yaml", "not valid YAML"), files={"spec.yaml": "name: [topics\nmodel: x\n"}),
+    Case("not-a-number", ("`cost_limit_usd`", "must be a number"), {"cost_limit_usd": "five"}),
+    Case("neither-true-nor-false", ("`raw_files`", "must be true or false"), {"raw_files": "perhaps"}),
+    Case("no-list", ("`columns`", "must be a list"), {"columns": "stars"}),
+    Case("broken-yaml", ("spec.yaml", "not valid YAML in line 2: expected"), files={"spec.yaml": "name: [topics\nmodel: x\n"}),
     Case(
         "key-given-twice",
         ("spec.yaml", "cost_limit_usd", "twice"),
@@ -353,7 +356,7 @@ CASES = [
     Case("set-without-sign", ("--set limit", "key=value"), options=("--set", "limit")),
     Case("set-bad-value", ("--set limit", "not valid YAML"), options=("--set", "limit=[1")),
     Case("set-unknown-key", ("`limits`", "did you mean `limit`"), options=("--set", "limits=1")),
-    Case("set-wrong-value", ("`limit`", "integer"), options=("--set", "limit=few")),
+    Case("set-wrong-value", ("`limit`", "whole number"), options=("--set", "limit=few")),
     # sources
     Case("source-missing", ("source", "no file gone.csv"), {"source": "gone.csv"}),
     Case(
@@ -502,7 +505,7 @@ CASES = [
         {"prompt": "{% macro again(x) %}{{ again(x) }}{% endmacro %}{{ again(name) }}"},
     ),
     Case("template-nested-too-deep", ("prompt", "Jinja2"), {"prompt": f"{{{{ {'(' * 3000}name{')' * 3000} }}}}"}),
-    Case("where-nested-too-deep", ("where", "Jinja2"), {"where": "(" * 3000 + "1" + ")" * 3000}),
+    Case("where-nested-too-deep", ("where", "Jinja2", "such as month >="), {"where": "(" * 3000 + "1" + ")" * 3000}),
     Case(
         "prompt-renders-empty",
         ("prompt", "row 1", "'boto3'", "empty", "`where`"),
@@ -527,7 +530,7 @@ CASES = [
     Case("model-without-class", ("response_model", "file.py:Class"), {"response_model": "models.py"}),
     Case(
         "model-class-missing",
-        ("response_model", "models.py", "no Pydantic model Theme"),
+        ("response_model", "models.py", "no Pydantic model Theme", "it has Topic"),
         {"response_model": "models.py:Theme"},
     ),
     Case(
@@ -542,7 +545,7 @@ CASES = [
     ),
     Case(
         "model-with-wrong-syntax",
-        ("response_model", "fails at import", "SyntaxError"),
+        ("response_model", "fails at import", "SyntaxError", "mend it", "python models.py"),
         files={"models.py": "class Topic(\n"},
     ),
     Case(
@@ -653,8 +656,13 @@ CASES = [
     Case("model-of-the-other-provider", ("provider", "anthropic", "remove `provider`"), {"provider": "openai"}),
     Case(
         "unpriced-model-with-a-limit",
-        ("cost_limit_usd", "claude-omega-99", "remove the limit"),
+        ("cost_limit_usd", "claude-omega-99", "check its name", "remove the limit"),
         {"model": "claude-omega-99"},
+    ),
+    Case(
+        "misspelt-model-with-a-limit",
+        ("model:", "check its name (did you mean claude-haiku-4-5", "prices.toml", "remove the limit"),
+        {"model": "claude-haiku-4-6"},
     ),
     Case("reserved-parameter", ("params.max_tokens", "remove it"), {"params": {"max_tokens": 5}}),
     Case("reserved-parameter-openai", ("params.n", "remove it"), {"params": {"n": 5}, **GPT}),
@@ -664,7 +672,7 @@ CASES = [
     Case("temperature-reasoning-model", ("params.temperature", "remove it"), {"params": {"temperature": 0}, **GPT}),
     Case("parameter-beyond-json", ("params", "64-bit"), {"params": {"seed": 10**30}, **GPT}),
     Case("setting-of-wrong-type", ("BATCHATA_POLL_INTERVAL", "number"), env={"BATCHATA_POLL_INTERVAL": "often"}),
-    Case("setting-out-of-range", ("BATCHATA_LEASE_SECONDS", "greater than 1"), env={"BATCHATA_LEASE_SECONDS": "0"}),
+    Case("setting-out-of-range", ("BATCHATA_LEASE_SECONDS", "more than 1"), env={"BATCHATA_LEASE_SECONDS": "0"}),
     Case("ledger-url-malformed", ("BATCHATA_LEDGER_URL", "sqlite:///"), env={"BATCHATA_LEDGER_URL": "ledger.db"}),
     Case(
         "ledger-of-unknown-kind",

@@ -344,3 +344,29 @@ def test_a_schema_file_that_is_none_is_told(roots: list[Path], content: str | No
         (roots[0] / "s.json").write_text(content, encoding="utf-8")
     with pytest.raises(SpecError, match=r"^response_schema: "):
         spec(response_schema="s.json").schema_of_answers(roots)
+
+
+def test_a_folder_is_no_spec(tmp_path: Path) -> None:
+    """The folder is named, with what is wanted instead."""
+    with pytest.raises(SpecError, match=r"^SPEC: .* is a folder; name the spec file\.$"):
+        load_spec(tmp_path)
+
+
+def test_yaml_that_cannot_be_read_is_told_by_file_and_line(tmp_path: Path) -> None:
+    """The parser's own name for the text appears nowhere."""
+    path = tmp_path / "s.yaml"
+    path.write_text("name: a\nprompt: b: c\n")
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+    assert str(caught.value) == f"{path}: not valid YAML in line 2: mapping values are not allowed here"
+
+
+def test_the_models_that_a_file_has_are_named_the_closest_first(tmp_path: Path) -> None:
+    """Who misspelt a name finds the right one in the sentence."""
+    path = tmp_path / "m.py"
+    path.write_text("from pydantic import BaseModel\nclass Author(BaseModel): ...\nclass Ticket(BaseModel): ...\n")
+    with pytest.raises(SpecError, match=r"no Pydantic model Tickt; it has Ticket, Author\.$"):
+        load_model(f"{path}:Tickt", [tmp_path])
+    path.write_text("")
+    with pytest.raises(SpecError, match=r"no Pydantic model Tickt; it has none\.$"):
+        load_model(f"{path}:Tickt", [tmp_path])
