@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.errors import TerminalError
+from batchata_tasks.errors import HeldError, TerminalError
 from batchata_tasks.estimate import estimate, usual_use
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.lanes import ChunkSteps, bring_home
-from batchata_tasks.ledger import PLANNED, UNFINISHED, Tally
+from batchata_tasks.ledger import HELD, PLANNED, UNFINISHED, Tally
 from batchata_tasks.money import dollars, pico_from_usd
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def send_pilot(session: Session, steps: ChunkSteps) -> bool:
 
     Raises:
         TerminalError: it did not hold; nothing more is sent.
+        HeldError: whether its rows were sent is not known, so it cannot be judged.
     """
     rows = session.plan().pilot
     chunks = [chunk for chunk in session.ledger.chunks(session.run_id) if chunk.round == 1 and chunk.kind == "batch" and chunk.stop <= rows]
@@ -33,8 +34,11 @@ def send_pilot(session: Session, steps: ChunkSteps) -> bool:
         return True
     if session.stop_reason() is None:
         # chunks that were cut on the way have other names by now
-        ids = [chunk.id for chunk in session.ledger.chunks(session.run_id) if chunk.round == 1 and chunk.stop <= rows]
-        _judge(session, session.ledger.outcomes(session.run_id, ids))
+        chunks = [chunk for chunk in session.ledger.chunks(session.run_id) if chunk.round == 1 and chunk.stop <= rows]
+        if any(chunk.state == HELD for chunk in chunks):
+            message = "pilot: rows of it are held, since nobody can tell whether their batch was accepted: decide with `batchata reconcile`."
+            raise HeldError(message)
+        _judge(session, session.ledger.outcomes(session.run_id, [chunk.id for chunk in chunks]))
     return False
 
 

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import SpecError, TerminalError
+from batchata_tasks.errors import HeldError, SpecError, TerminalError, TransientError
+from batchata_tasks.ledger import UNCLEAR
 from batchata_tasks.money import pico_from_usd, usd
 from batchata_tasks.overview import runs_overview, runs_remedy
 from batchata_tasks.preview import preview
+from batchata_tasks.reconcile import reconcile
+from batchata_tasks.reconcile_report import Request
 from tests.books import all_chunks, check_money, run_with, stopping_at
 from tests.table import MODELS, Table
 
@@ -160,6 +163,27 @@ def test_a_pilot_in_several_batches(claude: Table) -> None:
     assert "20.0% of its 5 rows" in text
     assert [chunk.rows for chunk in all_chunks() if chunk.batch_id] == [2, 2, 1]
     assert accepted(claude) == 5
+
+
+def test_a_pilot_that_is_held_sends_nothing_more(claude: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that nobody can judge are no pilot that held: the rest waits, run after run, until a person has decided."""
+    claude.emulator.control.faults(kind="drop_before", count=1)
+    for call in range(2, 12):  # the first list goes before the create
+        claude.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
+    with monkeypatch.context() as hasty, pytest.raises(TransientError):
+        hasty.setenv("BATCHATA_PATIENCE", "0")
+        claude.run(pilot=STRICT)
+    claude.emulator.control.clear_faults()
+    (chunk,) = (chunk.id for chunk in all_chunks() if chunk.state == UNCLEAR)
+    reconcile(Request(hold=(chunk,)))
+    for _ in range(2):
+        with pytest.raises(HeldError, match=r"^pilot: rows of it are held"):
+            claude.run(pilot=STRICT)
+    assert accepted(claude) == 0
+    reconcile(Request(resend=(chunk,)))
+    receipt = claude.run(pilot=STRICT)
+    assert (receipt.continued, receipt.exit_code, receipt.batches, accepted(claude)) == (True, 0, 2, 12)
+    check(claude)
 
 
 def test_a_price_that_nobody_knows_cannot_be_held(claude: Table) -> None:
