@@ -36,7 +36,7 @@ def send_pilot(session: Session, steps: ChunkSteps) -> bool:
         # chunks that were cut on the way have other names by now
         chunks = [chunk for chunk in session.ledger.chunks(session.run_id) if chunk.round == 1 and chunk.stop <= rows]
         if any(chunk.state == HELD for chunk in chunks):
-            message = "pilot: rows of it are held, since nobody can tell whether their batch was accepted: decide with `batchata reconcile`."
+            message = "pilot: rows of it are held, and may have been sent or not; decide with `batchata reconcile`, the rest waits for it."
             raise HeldError(message)
         _judge(session, session.ledger.outcomes(session.run_id, [chunk.id for chunk in chunks]))
     return False

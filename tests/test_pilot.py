@@ -170,9 +170,10 @@ def test_a_pilot_that_is_held_sends_nothing_more(claude: Table, monkeypatch: pyt
     claude.emulator.control.faults(kind="drop_before", count=1)
     for call in range(2, 12):  # the first list goes before the create
         claude.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
-    with monkeypatch.context() as hasty, pytest.raises(TransientError):
+    with monkeypatch.context() as hasty:
         hasty.setenv("BATCHATA_PATIENCE", "0")
-        claude.run(pilot=STRICT)
+        with pytest.raises(TransientError):
+            claude.run(pilot=STRICT)
     claude.emulator.control.clear_faults()
     (chunk,) = (chunk.id for chunk in all_chunks() if chunk.state == UNCLEAR)
     reconcile(Request(hold=(chunk,)))
