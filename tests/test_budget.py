@@ -158,7 +158,7 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
 
 def test_a_model_without_a_price_has_no_budget(claude: Pair) -> None:
     """A limit that could not hold is refused before anything is sent."""
-    with pytest.raises(SpecError, match=r"^budget: no batch price is known for 'claude-omega-99'"):
+    with pytest.raises(SpecError, match=r"^model: no batch price is known for 'claude-omega-99', so budget could"):
         claude.run(claude.one, claude.budget(100), model="claude-omega-99")
     assert claude.accepted() == 0
 
