@@ -14,6 +14,7 @@ from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.prepared import Options, Table, prepare
+from batchata_tasks.pricing import rates_json
 from batchata_tasks.providers import provider_of
 from batchata_tasks.schema import ResponseSchema
 from batchata_tasks.session import Session
@@ -60,7 +61,7 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
     dead = ledger.open_run(site.lease.dataset_id)
     if dead is not None and _may_go_on(site, dead, ready):
         session = Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
-        table.builder.bounds_factor = session.plan().bounds_factor
+        table.builder.bounds_factor, table.builder.rates = session.plan().bounds_factor, session.rates
         return session
     table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
     if dead is not None:  # it died while planning: nothing was sent
@@ -104,13 +105,13 @@ def restored(site: Site, run: Row[Any]) -> Session:
 
 
 def _record(spec: EnrichmentSpec, table: Table) -> dict[str, Any]:
-    """Return what the ledger keeps of a spec; its digest tells whether a dead run may go on.
+    """Return what the ledger keeps of a spec and its prices; the spec's digest tells whether a dead run may go on.
 
     The digest holds the texts that the spec only refers to (prompt file, response model) too.
     """
-    schema = table.schema.wire if table.schema is not None else None
-    text = json.dumps({"spec": spec.model_dump(mode="json"), "schema": schema}, sort_keys=True)
-    digest = hashlib.sha256(f"{text} {table.builder.constant}".encode()).hexdigest()
+    facts = {"spec": spec.model_dump(mode="json"), "schema": table.schema.wire if table.schema is not None else None}
+    digest = hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()).hexdigest()
+    text = json.dumps({**facts, "rates": rates_json(table.builder.rates)}, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchata_tasks.ledger import Tally
-    from batchata_tasks.pricing import Rates
     from batchata_tasks.session import Session
 
 _STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, OVER_BOUND: COST_LIMIT_REACHED}
@@ -79,7 +78,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         **cache_facts(tallies, commits, priced=priced),
         upper_bound_usd=exact(plan.bound) if priced else None,
         least_bound_usd=exact(plan.least) if priced and plan.requests else None,
-        cost_limit_usd=exact(session.limit), price_source=_sources(run.price_source, session.rates),
+        cost_limit_usd=exact(session.limit), price_source=run.price_source,
         unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
         **money_facts(session, chunks, tallies, priced=priced), waits=session.waits,
@@ -93,12 +92,6 @@ def _cache_warnings(session: Session, tallies: Mapping[str, Tally]) -> list[str]
     if used or not session.spec.cache or not any(tally.input_tokens for tally in tallies.values()):
         return []
     return [f"`cache` is set, but nothing was read from a cache or written to one: {CACHE_MINIMUM}"]
-
-
-def _sources(planned: str | None, rates: Rates | None) -> str | None:
-    """Return what a run's prices were from; one that was carried on may have had others then."""
-    now = rates.source if rates is not None else None
-    return f"{planned}, then {now}" if planned and now and planned != now else planned or now
 
 
 def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from genai_prices import Usage as _PricedUsage
 from genai_prices import calc_price
 from genai_prices.data_snapshot import get_snapshot
+from pydantic import TypeAdapter
 
 from batchata_tasks.money import PICO
 from batchata_tasks.prices_file import own_price
@@ -106,6 +107,20 @@ class Rates(Tariff):
         if cache_writes:
             kinds += [self.cache_write, self.cache_write_1h]
         return input_tokens * max(kind.most(input_tokens) for kind in kinds) + output_tokens * self.output.most(input_tokens)
+
+
+_KEPT: TypeAdapter[Rates | None] = TypeAdapter(Rates | None)
+
+
+def rates_json(rates: Rates | None) -> dict[str, Any] | None:
+    """Return rates as plain JSON values, for a run to keep."""
+    kept: dict[str, Any] | None = _KEPT.dump_python(rates, mode="json")
+    return kept
+
+
+def kept_rates(data: dict[str, Any] | None) -> Rates | None:
+    """Return the rates that `rates_json` was given."""
+    return _KEPT.validate_python(data)
 
 
 def batch_rates(provider: str, model: str) -> Rates | None:

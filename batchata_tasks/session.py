@@ -19,7 +19,7 @@ from batchata_tasks.guards import OVER_BOUND, limits_of
 from batchata_tasks.ledger import Ledger, now_us
 from batchata_tasks.manifest import plan_columns
 from batchata_tasks.prepared import PlanSummary, Table
-from batchata_tasks.pricing import batch_rates
+from batchata_tasks.pricing import batch_rates, kept_rates
 from batchata_tasks.site import awake_clock
 
 if TYPE_CHECKING:
@@ -83,8 +83,10 @@ class Session:
 
     @cached_property
     def rates(self) -> Rates | None:
-        """The batch rates of the run's model, the same ones as long as this process works on it."""
-        return batch_rates(self.provider.name, self.spec.model) if self.table is None else self.table.builder.rates
+        """The batch rates of the run's model: those that it began with, whichever process works on it."""
+        stored = json.loads(self.ledger.run(self.run_id).spec)
+        # runs of older ledgers kept none
+        return kept_rates(stored["rates"]) if "rates" in stored else batch_rates(self.provider.name, self.spec.model)
 
     @property
     def limit(self) -> int | None:

@@ -185,40 +185,48 @@ def died_at_the_provider(table: Table, model: str) -> None:
         run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()), model=model)
 
 
-def test_a_run_that_is_carried_on_names_both_of_its_prices(table: Table) -> None:
-    """It settles by the prices of the process that lands it."""
+@pytest.mark.parametrize("now", ["900", None], ids=["dearer", "gone"])
+def test_a_run_that_is_carried_on_keeps_its_prices(table: Table, now: str | None) -> None:
+    """Whatever the price file says by then: its books stay those of its bounds, and no bounds grow for it."""
     model = UNKNOWN[table.provider]
     state_prices(table, model)
     died_at_the_provider(table, model)
-    path = table.folder / "prices.toml"
-    path.write_text(path.read_text().replace("2026-11-01", "2026-11-20"))
+    if now is None:
+        (table.folder / "prices.toml").unlink()
+    else:
+        state_prices(table, model, now)
     receipt = table.run(model=model)
-    assert receipt.continued
-    assert receipt.price_source == "prices.toml (as of 2026-11-01, source: a test), then prices.toml (as of 2026-11-20, source: a test)"
+    book = table.ledger()
+    due = book["input_tokens_billed"] * 2 * PICO // 10**6 + book["output_tokens_billed"] * 8 * PICO // 10**6
+    assert (receipt.continued, receipt.cost_usd, receipt.warnings) == (True, f"{usd(due):f}", [])
+    assert receipt.price_source == "prices.toml (as of 2026-11-01, source: a test)"
+    with opened() as ledger:
+        assert ledger.bounds_factor(table.provider, model) == 10**6
 
 
-def test_prices_that_come_later_make_no_unknown_sum_known(table: Table) -> None:
-    """A run that was planned without a price and landed with one: rows have their cost, the run as a whole is unknown."""
+def test_a_dead_run_of_another_spec_lands_at_its_own_prices(table: Table) -> None:
+    """What it sent costs what was reserved for it at most; what is sent from then on is bounded by the prices of today."""
+    model = UNKNOWN[table.provider]
+    state_prices(table, model)
+    died_at_the_provider(table, model)
+    (chunk,) = all_chunks()
+    state_prices(table, model, "900")
+    receipt = table.run(model=model, prompt="Again: {{ text }}", max_tokens=20)
+    assert not receipt.continued
+    books = money(table)
+    with opened() as ledger:
+        assert ledger.money(chunk.run_id)[0] <= (chunk.bound or 0)
+    assert books.settled == books.dataset + books.superseded + books.overhead
+
+
+def test_prices_that_come_later_make_no_unknown_cost_known(table: Table) -> None:
+    """A run that was planned without a price has none, also where it is landed when there is one."""
     model = UNKNOWN[table.provider]
     died_at_the_provider(table, model)
     state_prices(table, model)
     receipt = table.run(model=model)
     assert (receipt.continued, receipt.cost_usd, receipt.warnings) == (True, None, [])
-    assert all(row["_cost_usd"] > 0 for row in table.rows())
-
-
-def test_prices_that_are_lost_free_no_reserved_money(table: Table) -> None:
-    """A run that was planned with a price and landed without one: what was reserved counts as spent, since nobody knows better."""
-    model = UNKNOWN[table.provider]
-    state_prices(table, model)
-    died_at_the_provider(table, model)
-    (chunk,) = all_chunks()
-    (table.folder / "prices.toml").unlink()
-    receipt = table.run(model=model)
-    assert receipt.cost_usd is None
     assert {row["_cost_usd"] for row in table.rows()} == {None}
-    with opened() as ledger:
-        assert ledger.money(receipt.run_id) == (chunk.bound, 0)
 
 
 def test_each_row_is_priced_alone(table: Table) -> None:
