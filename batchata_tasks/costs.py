@@ -151,7 +151,7 @@ def moment_of(days: int | None, since: str | None) -> datetime:
     if days is not None:
         raise SpecError("--since, --days: give one of them.")
     try:
-        return datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC)
+        return max(datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC), datetime.fromtimestamp(0, UTC))
     except ValueError:
         message = f"--since {since}: write a day as YYYY-MM-DD."
         raise SpecError(message) from None

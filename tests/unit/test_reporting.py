@@ -151,7 +151,7 @@ def test_since_when() -> None:
     """Days include today and begin at midnight (UTC); a date and a number of days exclude each other."""
     assert moment_of(1, None) == datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     assert moment_of(None, "2026-11-02") == datetime(2026, 11, 2, tzinfo=UTC)
-    assert moment_of(36_500, None) == datetime.fromtimestamp(0, UTC)
+    assert moment_of(36_500, None) == moment_of(None, "0001-01-01") == datetime.fromtimestamp(0, UTC)
     for days, since in ((1, "2026-11-02"), (None, "yesterday"), (None, "2026-11-31")):
         with pytest.raises(SpecError, match=r"^--since"):
             moment_of(days, since)
