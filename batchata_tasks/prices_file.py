@@ -127,7 +127,7 @@ def _parsed(path: str, content: bytes) -> dict[tuple[str, str], OwnPrice]:
     try:
         # floats as they are written, never as binary ones
         data = tomllib.loads(content.decode(), parse_float=Decimal)
-    except (ValueError, ArithmeticError) as error:
+    except (ValueError, ArithmeticError, RecursionError) as error:
         message = f"{path}: not valid TOML: {error}; mend the file."
         raise SpecError(message) from error
     found: dict[tuple[str, str], OwnPrice] = {}

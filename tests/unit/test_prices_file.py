@@ -175,6 +175,7 @@ def test_a_source_is_one_short_line(folder: Path) -> None:
 HEAD = '[openai."gpt-6.2-sol"]\n'
 WRONG = {
     "not-toml": ("input = ", "not valid TOML"),
+    "nested-without-end": ("a = " + "[" * 100_000, "not valid TOML"),
     "doubled-key": (LEAST + "input = 2\n", "not valid TOML"),
     "no-such-day": (LEAST.replace("2026-11-01", "2026-11-31"), "not valid TOML"),
     "unknown-provider": (f'[google."gemini"]\ninput = 1\noutput = 1\n{STAMP}', "`google` is no table of a provider"),
