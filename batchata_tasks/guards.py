@@ -108,12 +108,12 @@ def stop_over_bound(session: Session, chunk: Chunk, answers: int, excess: int) -
 
 def cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:
     """Make the first rows of a chunk a chunk of their own and return it; the rest is another."""
-    middle, size, bound = chunk.start + rows, sum(sizes[:rows]), sum(bounds[:rows])
+    middle, size, bound = chunk.start + rows, sum(sizes[:rows]), None if chunk.bound is None else sum(bounds[:rows])
     expected = None if chunk.expected is None else chunk.expected * rows // chunk.rows
     head = replace(chunk, stop=middle, bytes=size, bound=bound, expected=expected)
     tail = replace(
         chunk, id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind), start=middle,
-        bytes=chunk.bytes - size, bound=(chunk.bound or 0) - bound,
+        bytes=chunk.bytes - size, bound=None if bound is None else (chunk.bound or 0) - bound,
         expected=None if expected is None else (chunk.expected or 0) - expected,
     )
     ledger.split_chunk(lease, chunk, head, tail)

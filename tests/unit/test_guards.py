@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.chunk import chunk_token
-from batchata_tasks.guards import Limits, Verdict, guard
+from batchata_tasks.guards import Limits, Verdict, cut, guard
 from batchata_tasks.ledger import PLANNED, Chunk, Ledger, Tally
 
 if TYPE_CHECKING:
@@ -198,3 +198,11 @@ def test_spend_stays_within_the_limit_and_the_limit_is_used(databases: Databases
         run.ledger.close()
 
     check()
+
+
+def test_a_bound_that_is_unknown_stays_unknown(databases: Databases) -> None:
+    """Of a chunk without a price both halves have none: nothing of it counts as free."""
+    run = Run(databases, [0] * 4)
+    chunk = replace(run.chunk, bound=None)
+    head = cut(run.ledger, run.lease, chunk, 2, *run.columns(chunk))
+    assert [one.bound for one in (head, *run.listed())] == [None, None, None]
