@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from batchata_tasks.errors import SpecError
 from batchata_tasks.references import load_model, read_text
 from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.spec_parts import Budget, FailIf, Pilot, Turn
+from batchata_tasks.spec_parts import Budget, FailIf, Number, Pilot, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,8 +62,8 @@ class EnrichmentSpec(BaseModel):
     on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
     items_per_batch: int | None = Field(None, ge=1, description="Rows per batch; default: the provider's limit.")
     max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches of this run that are open at once.")
-    cost_limit_usd: float | None = Field(
-        None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit on what this run may spend, in US dollars."
+    cost_limit_usd: Number | None = Field(
+        None, ge=0, le=1_000_000, description="Hard limit on what this run may spend, in US dollars."
     )
     budget: Budget | None = Field(None, description="Hard limit shared by all runs that name it.")
     pilot: Pilot | None = Field(None, description="A first small batch that has to hold before the rest is sent.")

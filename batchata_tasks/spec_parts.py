@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from batchata_tasks.ledger.values import BudgetTerms
 from batchata_tasks.money import pico_from_usd
 
 BUDGET_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        message = f"{str(value).lower()} is no number"
+        raise ValueError(message)  # noqa: TRY004 - pydantic tells of values
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)]  # YAML's yes would be a dollar
 
 
 class Turn(BaseModel):
@@ -27,7 +37,7 @@ class FailIf(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    failed_share: float | None = Field(None, ge=0, le=1, description="Share of the run's rows, 0 to 1.")
+    failed_share: Number | None = Field(None, ge=0, le=1, description="Share of the run's rows, 0 to 1.")
 
 
 class Budget(BaseModel):
@@ -36,7 +46,7 @@ class Budget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=f"^{BUDGET_NAME}$", description="Names the budget in the ledger.")
-    limit_usd: float = Field(ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit for one period, in US dollars.")
+    limit_usd: Number = Field(ge=0, le=1_000_000, description="Hard limit for one period, in US dollars.")
     period: Literal["day", "week", "month", "total"] = Field("month", description="How often it begins anew; weeks begin on Monday.")
     timezone: str = Field("UTC", description="Where days begin, such as Europe/Berlin.")
 
@@ -61,5 +71,5 @@ class Pilot(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int = Field(ge=1, description="How many rows are sent first.")
-    max_invalid_share: float | None = Field(None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1.")
-    max_cost_per_row_usd: float | None = Field(None, ge=0, allow_inf_nan=False, description="Most that one of them may cost on average.")
+    max_invalid_share: Number | None = Field(None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1.")
+    max_cost_per_row_usd: Number | None = Field(None, ge=0, description="Most that one of them may cost on average.")
