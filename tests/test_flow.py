@@ -273,7 +273,7 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
         time.sleep(0.3)
     (event,) = found
     assert event["resource"]["batchata.dataset"] == str(table.output / "data")
-    assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (12, "0.000001")
+    assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (12, "0.000001000000")
     assert server.last_flow_run()["id"] in str(event["related"])
     (automation,) = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
     trigger = server.ask("automations/", automation)["trigger"]
