@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.cleanup import discard_left_results, discard_uploads
-from batchata_tasks.guards import OVER_BOUND
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
-from batchata_tasks.ledger import DROPPED, HELD, LANDED, PLANNED, now_us
+from batchata_tasks.ledger import DROPPED, HELD, LANDED, OVER_BOUND, PLANNED, now_us
 from batchata_tasks.money import exact
 from batchata_tasks.receipt import (
     CACHE_MINIMUM,

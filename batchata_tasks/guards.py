@@ -13,6 +13,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from batchata_tasks.chunk import chunk_token, prefix_within
+from batchata_tasks.ledger import OVER_BOUND
 from batchata_tasks.money import pico_from_usd
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from batchata_tasks.session import Session
     from batchata_tasks.spec import EnrichmentSpec
 
-OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
 SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
-from batchata_tasks.guards import OVER_BOUND
+from batchata_tasks.ledger import OVER_BOUND
 from batchata_tasks.providers import BatchLook
 
 if TYPE_CHECKING:

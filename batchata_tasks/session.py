@@ -15,8 +15,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import BatchataError, LeaseError
-from batchata_tasks.guards import OVER_BOUND, limits_of
-from batchata_tasks.ledger import Ledger, now_us
+from batchata_tasks.guards import limits_of
+from batchata_tasks.ledger import OVER_BOUND, Ledger, now_us
 from batchata_tasks.manifest import plan_columns
 from batchata_tasks.prepared import PlanSummary, Table
 from batchata_tasks.pricing import batch_rates, kept_rates

@@ -248,16 +248,7 @@ def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(table: Table, monkeypatch
     table.run(limit=2, prompt="x {{ text }}", rerun_on=["new"])  # a third and a fourth row
     table.values[0]["text"] = "changed"
     table.write()
-    control = table.emulator.control
-    control.faults(kind="drop_before", count=1)
-    for call in range(2, 12):
-        control.faults(kind="http_error", route="list", status=500, nth=call)
-    with monkeypatch.context() as hasty:
-        hasty.setenv("BATCHATA_PATIENCE", "0")
-        with pytest.raises(TransientError):
-            table.run()
-    control.clear_faults()
-    (chunk,) = in_state(UNCLEAR)
+    chunk, control = leave_in_doubt(table, monkeypatch, "drop_before"), table.emulator.control
     control.progress("seconds", 3600)
     (smaller,) = control.foreign(table.provider, requests=1)
     for batch, reason in ((other, "another chunk's"), (smaller, "other requests|when it has ended")):

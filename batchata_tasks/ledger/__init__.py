@@ -7,6 +7,7 @@ may cost and who may send next is read here. Every write is one transaction, dur
 from __future__ import annotations
 
 from batchata_tasks.ledger.calibration import Calibration, Usual
+from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import is_made
 from batchata_tasks.ledger.reporting import Books, Reporting, Spending
@@ -18,6 +19,7 @@ from batchata_tasks.ledger.values import (
     DROPPED,
     HELD,
     LANDED,
+    OVER_BOUND,
     PLANNED,
     SUBMITTED,
     UNCLEAR,
@@ -38,6 +40,7 @@ __all__ = [
     "DROPPED",
     "HELD",
     "LANDED",
+    "OVER_BOUND",
     "PLANNED",
     "SUBMITTED",
     "UNCLEAR",
@@ -60,5 +63,5 @@ __all__ = [
 ]
 
 
-class Ledger(Runs, Sending, Money, Calibration, Reporting, Restoring):
+class Ledger(Runs, Sending, Money, Corrections, Calibration, Reporting, Restoring):
     """One ledger; safe to use from several threads and processes."""

@@ -21,7 +21,6 @@ from batchata_tasks.money import dollars
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
-_ONE = 10**6
 _TRACKER = "(CostTracker)"  # who made a budget, where no spec did; no spec can have such a name
 
 
@@ -160,32 +159,6 @@ class Budgets(Store):
         since = _since(binding_terms(connection, terms).start(now_us()))
         theirs = (r.run_id != run_id) & r.settled.is_(None) & (r.budget == terms.name) & since
         return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
-
-    @writes
-    def correct_bounds(
-        self, connection: Connection, provider: str, model: str, base: int, excess: int, chunk_id: str
-    ) -> int:
-        """Note that a cost was `excess` millionths of its bound; return the factor (in millionths) for bounds from now on.
-
-        `base` is the factor that the bound itself was made with. The same note twice, or those of chunks
-        that were planned together, multiply nothing twice. A tenth is added: the next answer may be a little dearer still.
-        """
-        self.lock(connection, f"bounds {provider} {model}")
-        here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
-        known = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
-        factor = max(known or _ONE, -(-base * excess * 11 // (10 * _ONE)))
-        row = {"factor": factor, "chunk_id": chunk_id, "noted_at": now_us()}
-        if known is None:
-            connection.execute(insert(t.corrections).values(row | {"provider": provider, "model": model}))
-        else:
-            connection.execute(update(t.corrections).where(here).values(row))
-        return factor
-
-    @reads
-    def bounds_factor(self, connection: Connection, provider: str, model: str) -> int:
-        """Return what bounds of a model are to be multiplied with, in millionths."""
-        here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
-        return connection.execute(select(t.corrections.c.factor).where(here)).scalar() or _ONE
 
 
 def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:

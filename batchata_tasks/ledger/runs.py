@@ -11,7 +11,7 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_row
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import DROPPED, PLANNED, Chunk, Lease, new_id, now_us
+from batchata_tasks.ledger.values import DROPPED, OVER_BOUND, PLANNED, Chunk, Lease, new_id, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,7 +67,7 @@ class Runs(Leases):
     @writes
     def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
         """Ask a run to send nothing more; the first reason stays, unless a later one cancels open batches, too."""
-        unasked = (t.runs.c.id == run_id) & (t.runs.c.stop.is_(None) | (t.runs.c.stop == "over_bound"))
+        unasked = (t.runs.c.id == run_id) & (t.runs.c.stop.is_(None) | (t.runs.c.stop == OVER_BOUND))
         connection.execute(update(t.runs).where(unasked).values(stop=reason))
 
     @reads

@@ -14,6 +14,7 @@ PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED, HELD = (
     "planned", "unclear", "submitted", "collected", "landed", "dropped", "held",
 )
 UNFINISHED = (UNCLEAR, SUBMITTED, COLLECTED)
+OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
 
 
 def now_us() -> int:
