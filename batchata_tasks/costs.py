@@ -146,7 +146,8 @@ def moment_of(days: int | None, since: str | None) -> datetime:
         SpecError: `since` is no day, or both are given.
     """
     if since is None:
-        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        now = datetime.fromtimestamp(now_us() // 10**6, UTC)
+        midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
         return max(midnight - timedelta(days=(days or _DAYS) - 1), datetime.fromtimestamp(0, UTC))
     if days is not None:
         raise SpecError("--since, --days: give one of them.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RUN: dict[str, Any] = {"name": "topics", "spec": "{}", "spec_digest": "s" * 64}
 DAILY = BudgetTerms("night", 100, "day", "UTC")
 HUGE = 2**62
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 2, 23, 59, tzinfo=UTC)
 
 
 class Run:
@@ -92,7 +92,7 @@ def test_periods_of_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The present period with what is left of it, and those before it that began since the day asked for."""
     for days, number in ((3, 0), (1, 1), (0, 2)):
         at = int((NOW - timedelta(days=days)).timestamp()) * 10**6
-        for module in ("ledger.money", "ledger.chunks"):
+        for module in ("ledger.money", "ledger.chunks", "ledger.budgets", "costs"):
             monkeypatch.setattr(f"batchata_tasks.{module}.now_us", lambda at=at: at)
         run.spend(number, Tally(10, cost=10 + number), budget=DAILY)
     run.ledger.agree_budget(DAILY, "topics")
@@ -147,9 +147,10 @@ def test_the_table_fits_the_terminal(width: int) -> None:
     assert "Overhead" in piped.getvalue()
 
 
-def test_since_when() -> None:
+def test_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
     """Days include today and begin at midnight (UTC); a date and a number of days exclude each other."""
-    assert moment_of(1, None) == datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    monkeypatch.setattr("batchata_tasks.costs.now_us", lambda: int(NOW.timestamp()) * 10**6)
+    assert (moment_of(1, None), moment_of(2, None)) == (datetime(2026, 11, 2, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
     assert moment_of(None, "2026-11-02") == datetime(2026, 11, 2, tzinfo=UTC)
     assert moment_of(36_500, None) == moment_of(None, "0001-01-01") == datetime.fromtimestamp(0, UTC)
     for days, since in ((1, "2026-11-02"), (None, "yesterday"), (None, "2026-11-31")):
