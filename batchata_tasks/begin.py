@@ -7,52 +7,62 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.answer_schemas import AnswerSchemas
 from batchata_tasks.columns import keys_of
 from batchata_tasks.errors import HeldError
 from batchata_tasks.fingerprint import key_digest
 from batchata_tasks.guards import limits_of
+from batchata_tasks.job_builder import prepare_jobs
+from batchata_tasks.jobs_spec import JobsSpec
 from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.prepared import Options, Table, prepare
 from batchata_tasks.pricing import rates_json
-from batchata_tasks.providers import provider_of
-from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.session import Session
+from batchata_tasks.providers import provider_type
+from batchata_tasks.session import RunState, Session
+from batchata_tasks.spec import EnrichmentSpec
 from batchata_tasks.spec_file import parse_spec
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container, Iterator, Mapping
+    from pathlib import Path
 
     from sqlalchemy import Row
 
     from batchata_tasks.providers import Provider
+    from batchata_tasks.run_spec import RunSpec
     from batchata_tasks.settings import Settings
     from batchata_tasks.site import Site
-    from batchata_tasks.spec import EnrichmentSpec
 
 
 @dataclass(frozen=True)
 class Ready:
     """A spec that passed every check that needs no rows, with what the ledger keeps of it."""
 
-    spec: EnrichmentSpec
-    provider: Provider
+    spec: RunSpec
     table: Table
     record: dict[str, Any]
 
 
-def make_ready(spec: EnrichmentSpec, settings: Settings) -> Ready:
+def make_ready(spec: RunSpec, settings: Settings) -> Ready:
     """Check a spec, before anything is written or sent.
 
     Raises:
         InputError: with the field and the remedy.
     """
-    provider = provider_of(spec.model, spec.provider)()
+    providers = {name: provider_type(name)() for name in {to.provider for to in spec.destinations()}}
     folder = DatasetFolder(spec.output)
     folder.check()
-    table = prepare(spec, provider, folder.data, settings.roots())
-    return Ready(spec, provider, table, _record(spec, table))
+    table = _prepared(spec, providers, folder.data, settings)
+    return Ready(spec, table, _record(spec, table))
+
+
+def _prepared(spec: RunSpec, providers: Mapping[str, Provider], data: Path, settings: Settings) -> Table:
+    if isinstance(spec, JobsSpec):
+        return prepare_jobs(spec, providers, data)
+    assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
+    return prepare(spec, providers, data, settings.roots())
 
 
 def begin(site: Site, ready: Ready, options: Options) -> Session:
@@ -60,10 +70,12 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
     spec, table, ledger = ready.spec, ready.table, site.ledger
     dead = ledger.open_run(site.lease.dataset_id)
     if dead is not None and _may_go_on(site, dead, ready):
-        session = Session(site, dead.id, spec, table.schema, ready.provider, continued=True, table=table)
-        table.builder.bounds_factor, table.builder.rates = session.plan().bounds_factor, session.rates
+        session = _session(site, dead.id, table, continued=True)
+        factors = session.plan().factors
+        for route in table.builder.routes:
+            route.factor, route.rates = factors.get(f"{route.provider.name}/{route.model}", 10**6), session.rates(route.destination)
         return session
-    table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
+    correct_bounds(ledger, table)
     if dead is not None:  # it died while planning: nothing was sent
         site.folder.drop_run_folder(dead.id)
         ledger.close_run(site.lease, dead.id, "abandoned")
@@ -72,11 +84,28 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
     values = {
         **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
         "cost_limit": limits_of(spec).run,
-        "price_source": table.builder.rates.source if table.builder.rates is not None else None,
+        "price_source": price_source(table),
     }
     run_id = ledger.begin_run(site.lease, values)
     site.folder.sweep()
-    return Session(site, run_id, spec, table.schema, ready.provider, table=table)
+    return _session(site, run_id, table, continued=False)
+
+
+def correct_bounds(ledger: Ledger, table: Table) -> None:
+    """Multiply bounds of models with what answers above them taught."""
+    for route in table.builder.routes:
+        route.factor = ledger.bounds_factor(route.provider.name, route.model)
+
+
+def price_source(table: Table) -> str | None:
+    """Say where the prices of a plan are from; None where none is known."""
+    sources = dict.fromkeys(route.rates.source for route in table.builder.routes if route.rates is not None)
+    return "; ".join(sources) or None
+
+
+def _session(site: Site, run_id: str, table: Table, *, continued: bool) -> Session:
+    state = RunState(routes={route.destination: route for route in table.builder.routes})
+    return Session(site, run_id, table.spec, table.answers, continued=continued, table=table, state=state)
 
 
 def dead_run(site: Site, ready: Ready) -> Session | None:
@@ -99,19 +128,20 @@ def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
 def restored(site: Site, run: Row[Any]) -> Session:
     """Return a session that brings home what a run sent, under its own spec and response model; it sends nothing."""
     stored = json.loads(run.spec)
-    spec = parse_spec(stored["spec"], "the ledger's copy of the spec")
-    schema = ResponseSchema.from_json_schema(stored["schema"], "response_model") if stored["schema"] else None
-    return Session(site, run.id, spec, schema, provider_of(spec.model, spec.provider)(), continued=True, sends=False)
+    kept = stored["spec"]
+    spec = JobsSpec.model_validate(kept) if kept.get("kind") == "jobs" else parse_spec(kept, "the ledger's copy of the spec")
+    return Session(site, run.id, spec, AnswerSchemas.from_json(stored), continued=True, sends=False)
 
 
-def _record(spec: EnrichmentSpec, table: Table) -> dict[str, Any]:
+def _record(spec: RunSpec, table: Table) -> dict[str, Any]:
     """Return what the ledger keeps of a spec and its prices; the spec's digest tells whether a dead run may go on.
 
     The digest holds the texts that the spec only refers to (prompt file, response model) too.
     """
-    facts = {"spec": spec.model_dump(mode="json"), "schema": table.schema.wire if table.schema is not None else None}
+    facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
     digest = hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()).hexdigest()
-    text = json.dumps({**facts, "rates": rates_json(table.builder.rates)}, sort_keys=True)
+    prices = {f"{route.provider.name}/{route.model}": rates_json(route.rates) for route in table.builder.routes}
+    text = json.dumps({**facts, "prices": prices}, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 
 

@@ -109,6 +109,6 @@ def _end(site: Site, run_id: str) -> None:
     with active(session):
         for chunk in lost:  # whose rows these are is lost; the next run finds out
             if chunk.batch_id is not None:
-                cancel_batch(session, chunk.batch_id)
+                cancel_batch(session.at(chunk), chunk.batch_id)
         bring_home(session, Steps(), [chunk for chunk in chunks if chunk not in lost])
         finish(session, stopped_by_limit=False)

@@ -10,7 +10,7 @@ from batchata_tasks.fingerprint import base32, digest
 from batchata_tasks.storage import durable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from batchata_tasks.providers import Framing
@@ -31,32 +31,39 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Rows `start` to `stop` of a plan, the bytes of their requests, their upper price bound."""
+    """Rows `start` to `stop` of a plan, the bytes of their requests, their upper price bound, their route."""
 
     start: int
     stop: int
     bytes: int
     bound: int
+    route: int = 0
 
 
 class Packer:
-    """Packs requests, in order, into as few spans as the limits allow; with a `pilot`, its rows apart from the others."""
+    """Packs requests, in order, into as few spans as the limits allow.
 
-    def __init__(self, limits: Limits, items_per_batch: int | None = None, pilot: int | None = None) -> None:
-        self._pilot = pilot
-        self._requests = min(limits.requests, items_per_batch or limits.requests)
-        self._bytes = limits.bytes
+    Requests of different routes never share a span, nor do those of a `pilot` and the others.
+    `limits` are those of each route.
+    """
+
+    def __init__(self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int | None = None) -> None:
+        self._limits, self._items, self._pilot = limits, items_per_batch, pilot
         self.spans: list[Span] = []
-        self._start = self._stop = self._size = self._bound = 0
+        self._start = self._stop = self._size = self._bound = self._route = 0
 
-    def fits_alone(self, size: int) -> bool:
+    def fits_alone(self, size: int, route: int = 0) -> bool:
         """Whether a request of `size` bytes can be sent at all."""
-        return size <= self._bytes
+        return size <= self._limits[route].bytes
 
-    def add(self, size: int, bound: int) -> None:
+    def add(self, size: int, bound: int, route: int = 0) -> None:
         """Add the next request."""
-        if self._stop - self._start == self._requests or self._size + size > self._bytes or self._stop == self._pilot:
+        limits = self._limits[route]
+        most = min(limits.requests, self._items or limits.requests)
+        full = self._stop - self._start == most or self._size + size > limits.bytes
+        if full or self._stop == self._pilot or route != self._route:
             self.finish()
+        self._route = route
         self._stop += 1
         self._size += size
         self._bound += bound
@@ -64,7 +71,7 @@ class Packer:
     def finish(self) -> list[Span]:
         """Return all spans."""
         if self._stop > self._start:
-            self.spans.append(Span(self._start, self._stop, self._size, self._bound))
+            self.spans.append(Span(self._start, self._stop, self._size, self._bound, self._route))
             self._start, self._size, self._bound = self._stop, 0, 0
         return self.spans
 

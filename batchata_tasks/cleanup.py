@@ -14,12 +14,12 @@ from batchata_tasks.ledger import DROPPED, LANDED, Chunk
 
 if TYPE_CHECKING:
     from batchata_tasks.providers import BatchLook
-    from batchata_tasks.session import Session
+    from batchata_tasks.session import ChunkSession, Session
 
 _CLOCKS_DIFFER = 86400.0  # seconds; only names that are ours are deleted, so a wide window costs nothing
 
 
-def discard(session: Session, chunk: Chunk, look: BatchLook) -> None:
+def discard(session: ChunkSession, chunk: Chunk, look: BatchLook) -> None:
     """Delete what the provider keeps of a landed chunk."""
     provider, file_id = session.provider, session.ledger.intent(chunk.id).input_file_id
     try:
@@ -37,7 +37,7 @@ def discard_left_results(session: Session) -> None:
         for chunk in session.ledger.chunks(session.run_id, (LANDED,)):
             if chunk.batch_id is not None:
                 with suppress(TransientError):  # it is gone already
-                    discard(session, chunk, session.provider.look(chunk.batch_id))
+                    discard(session.at(chunk), chunk, session.at(chunk).provider.look(chunk.batch_id))
 
 
 def discard_uploads(session: Session) -> None:
@@ -46,10 +46,13 @@ def discard_uploads(session: Session) -> None:
     An upload whose create never came to be is known to nobody but by its name, which is the chunk's.
     """
     run = session.ledger.run(session.run_id)
-    done = {f"{chunk.id}.jsonl" for chunk in session.ledger.chunks(session.run_id, (LANDED, DROPPED))}
-    try:
-        for file_id, name in session.provider.uploads(run.started_at / 1e6 - _CLOCKS_DIFFER):
-            if name in done:
-                session.provider.discard_upload(file_id)
-    except BatchataError as error:
-        session.say(f"{error} Uploaded request files may stay at the provider until it deletes them.")
+    chunks = session.ledger.chunks(session.run_id, (LANDED, DROPPED))
+    done = {f"{chunk.id}.jsonl" for chunk in chunks}
+    for chunk in {chunk.provider: chunk for chunk in chunks}.values():
+        try:
+            provider = session.at(chunk).provider
+            for file_id, name in provider.uploads(run.started_at / 1e6 - _CLOCKS_DIFFER):
+                if name in done:
+                    provider.discard_upload(file_id)
+        except BatchataError as error:
+            session.say(f"{error} Uploaded request files may stay at the provider until it deletes them.")

@@ -22,9 +22,9 @@ from batchata_tasks.manifest import SYSTEM_FIELDS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from batchata_tasks.answer_schemas import AnswerSchemas
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing import Rates
-    from batchata_tasks.schema import ResponseSchema
 
 _BLOCK = 4096
 _NOTHING = Usage()
@@ -50,17 +50,17 @@ class Collector:
     """Turns one chunk's answers into rows of the dataset."""
 
     def __init__(
-        self, chunk: Chunk, manifest: pa.Table, columns: pa.Schema, response: ResponseSchema | None,
+        self, chunk: Chunk, manifest: pa.Table, columns: pa.Schema, answers: AnswerSchemas,
         rates: Rates | None, enriched_at: int,
     ) -> None:
         self._chunk, self._manifest, self._columns = chunk, manifest, columns
-        self._response, self._rates, self._enriched_at = response, rates, enriched_at
+        self._answers, self._rates, self._enriched_at = answers, rates, enriched_at
         row_ids = manifest["_row_id"].to_pylist()
         self._names = [custom_id(chunk.id, row_id) for row_id in row_ids]
         self._position = {name: i for i, name in enumerate(self._names)}
         self._changed, self._prior_errors = manifest["_changed"].to_pylist(), manifest["_prior_error"].to_pylist()
         self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
-        self._bounds = manifest["_bound"].to_pylist()
+        self._bounds, self._schemas = manifest["_bound"].to_pylist(), manifest["_schema"].to_pylist()
         system = set(SYSTEM_FIELDS.names)
         self._source = [name for name in manifest.schema.names if name not in system]
         self.report = Report()
@@ -166,12 +166,13 @@ class Collector:
             return answer.outcome, answer.error, {}
         if answer.text is None:
             return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer has no text"), {}
-        if self._response is None:
+        response = self._answers.of(self._schemas[position])
+        if response is None:
             return Outcome.SUCCEEDED, None, {"response": answer.text}
-        fields, wrong = self._response.parse(answer.text)
+        fields, wrong = response.parse(answer.text)
         if fields is None:
             return Outcome.INVALID, describe(ErrorCode.RESPONSE, wrong), {}
-        return Outcome.SUCCEEDED, None, fields
+        return Outcome.SUCCEEDED, None, fields if self._answers.common is not None else {"response": answer.text}
 
 
 def not_sent(error: str) -> Answer:

@@ -57,6 +57,11 @@ class Dataset:
             found = sorted((versioned(path.name), path) for path in self.data.glob("*.parquet"))
         return {part: path for (part, _), path in found}  # of a part's versions the last counts
 
+    def column_names(self) -> list[str]:
+        """Return the columns of the newest part; a dataset at rest has the same in all."""
+        newest = max(self.parts().values(), key=lambda path: path.stat().st_mtime_ns, default=None)
+        return [] if newest is None else list(pq.read_schema(newest).names)
+
     def rows(self, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Yield (part, rows); a column that an old part lacks reads as null."""
         for part, path in self.parts().items():

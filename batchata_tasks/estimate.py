@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from batchata_tasks.chunk import Span
     from batchata_tasks.ledger import Ledger
-    from batchata_tasks.prepared import PlanSummary
+    from batchata_tasks.prepared import PlanSummary, Table
     from batchata_tasks.pricing import Rates
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.route import Route
 
 # bytes in so many tokens, by the rules of thumb that the providers' documentation has for English text
 _BYTES_IN_TOKENS = {"anthropic": (7, 2), "openai": (4, 1)}
+_CAUTIOUS = (7, 2)
 _SHARE_OF_CAP, _SHORT = 4, 200
 _SAMPLE = 200  # requests; counting the tokens of all of them would take longer than planning
 _MESSAGE_TOKENS, _REQUEST_TOKENS = 4, 3  # that OpenAI adds around each message, and around all of them
@@ -63,37 +64,67 @@ def estimate(usual: Usual, requests: int, size: int, cap: int, rates: Rates | No
     return Estimate(tokens_in, tokens_out, rates.cost(usage, requests), rates.list_cost(usage, requests))
 
 
-def usual_use(ledger: Ledger | None, provider: str, spec: EnrichmentSpec, plan: Path | None = None, rows: int = 0) -> Usual:
-    """Return what requests of a spec use: as its finished batches did, or a guess where none has finished.
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What requests of one route use, the cap on their answers and what tokens cost there."""
 
-    The guess: input by the providers' rules of thumb, or counted on a sample of the first `rows` requests
-    of a plan where a tokenizer is installed (`batchata-flows[tokens]`, OpenAI); output a quarter of
-    the cap, at most 200 tokens.
+    usual: Usual
+    cap: int
+    rates: Rates | None
+
+
+def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: Path | None = None) -> list[Measure]:
+    """Return what requests of each route of a run use: as its finished batches did, or a guess where none has finished.
+
+    The guess: input by the providers' rules of thumb, or counted on a sample of a `plan` where a
+    tokenizer is installed (`batchata-flows[tokens]`, OpenAI); output a quarter of the cap, at most
+    200 tokens.
     """
-    found = ledger.usual(provider, spec.model, spec.name) if ledger is not None else None
-    if found is not None:
-        return found
-    size, tokens = _BYTES_IN_TOKENS[provider]
-    count = _tokenizer() if provider == "openai" and plan is not None and rows else None
-    if count is not None and plan is not None:
-        sample = sampled_bodies(plan, rows, _SAMPLE)
-        size, tokens = sum(bytes_ for bytes_, _ in sample), sum(_tokens_of(body, count) for _, body in sample)
-    return Usual(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(spec.max_tokens // _SHARE_OF_CAP, _SHORT), 1))
+    found = list[Measure]()
+    for place, route in enumerate(table.builder.routes):
+        mine = [span for span in spans if span.route == place]
+        usual = ledger.usual(route.provider.name, route.model, table.spec.name) if ledger is not None else None
+        sample = (plan, mine[0].start, mine[-1].stop) if plan is not None and mine else None
+        found.append(Measure(usual or _guess(route, sample), route.cap, route.rates))
+    return found
 
 
-def foresee(summary: PlanSummary, spans: Sequence[Span], usual: Usual, cap: int, rates: Rates | None) -> list[int | None]:
+def _guess(route: Route, sample: tuple[Path, int, int] | None) -> Usual:
+    size, tokens = _BYTES_IN_TOKENS.get(route.provider.name, _CAUTIOUS)
+    count = _tokenizer() if route.provider.name == "openai" and sample is not None else None
+    if count is not None and sample is not None:
+        bodies = sampled_bodies(*sample, _SAMPLE)
+        size, tokens = sum(bytes_ for bytes_, _ in bodies), sum(_tokens_of(body, count) for _, body in bodies)
+    return Usual(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1))
+
+
+def foresee(summary: PlanSummary, spans: Sequence[Span], measured: Sequence[Measure]) -> list[int | None]:
     """Write into a plan's summary what it is likely to use and cost, and return the cost of each span's first round."""
-    requests, size = sum(span.stop - span.start for span in spans), sum(span.bytes for span in spans)
-    found = estimate(usual, requests, size, cap, rates, further_rounds=True)
-    summary.expected, summary.expected_list = found.cost, found.list_cost
-    summary.input_tokens, summary.output_tokens = found.input_tokens, found.output_tokens
-    summary.calibrated_by = usual.batches
-    return costs_of(spans, usual, cap, rates)
+    found = list[Estimate]()
+    for place, one in enumerate(measured):
+        mine = [span for span in spans if span.route == place]
+        requests, size = sum(span.stop - span.start for span in mine), sum(span.bytes for span in mine)
+        if requests or len(measured) == 1:
+            found.append(estimate(one.usual, requests, size, one.cap, one.rates, further_rounds=True))
+    summary.expected, summary.expected_list = _sum(one.cost for one in found), _sum(one.list_cost for one in found)
+    summary.input_tokens = sum(one.input_tokens for one in found)
+    summary.output_tokens = sum(one.output_tokens for one in found)
+    summary.calibrated_by = min(one.usual.batches for one in measured)
+    return costs_of(spans, measured)
 
 
-def costs_of(spans: Iterable[Span], usual: Usual, cap: int, rates: Rates | None) -> list[int | None]:
+def _sum(amounts: Iterable[int | None]) -> int | None:
+    known = list(amounts)
+    return None if None in known else sum(amount or 0 for amount in known)
+
+
+def costs_of(spans: Iterable[Span], measured: Sequence[Measure]) -> list[int | None]:
     """Return what each span is likely to cost, in picodollars; None without a known price."""
-    return [estimate(usual, span.stop - span.start, span.bytes, cap, rates).cost for span in spans]
+    costs = list[int | None]()
+    for span in spans:
+        one = measured[span.route]
+        costs.append(estimate(one.usual, span.stop - span.start, span.bytes, one.cap, one.rates).cost)
+    return costs
 
 
 def based_on(batches: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.cleanup import discard_left_results, discard_uploads
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
-from batchata_tasks.ledger import DROPPED, HELD, LANDED, OVER_BOUND, PLANNED, now_us
+from batchata_tasks.ledger import DROPPED, HELD, LANDED, OVER_BOUND, PLANNED, SHUTDOWN, now_us
 from batchata_tasks.money import exact
 from batchata_tasks.receipt import (
     CACHE_MINIMUM,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Tally
     from batchata_tasks.session import Session
 
-_STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, OVER_BOUND: COST_LIMIT_REACHED}
+_STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, SHUTDOWN: CANCELLED, OVER_BOUND: COST_LIMIT_REACHED}
 
 
 def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
@@ -59,7 +59,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     result = _STOPPED.get(session.stop_reason() or "", result)
     result = COST_LIMIT_REACHED if stopped_by_limit else result
     limit = session.spec.fail_if.failed_share
-    priced = session.rates is not None and cost_is_known(chunks, tallies)
+    priced = session.priced and cost_is_known(chunks, tallies)
     commits = [commit_of(session, chunk.id) for chunk in chunks if chunk.state == LANDED]
     errors: Counter[str] = Counter()
     for commit in commits:
@@ -67,7 +67,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         errors.subtract(commit.get("errors_before", {}))
     return Receipt(
         name=session.spec.name, run_id=session.run_id, result=result, exit_code=EXIT_CODES[result],
-        dataset=str(session.folder.data), provider=session.provider.name, model=session.spec.model,
+        dataset=str(session.folder.data), provider=session.spec.providers, model=session.spec.models,
         continued=session.continued, seconds=round((now_us() - run.started_at) / 1e6, 1),
         plan=plan.facts(), outcomes=outcomes, failed_share=share,
         failed_above_limit=limit is not None and share > limit,
@@ -80,7 +80,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         cost_limit_usd=exact(session.limit), price_source=run.price_source,
         unsent_rows=sum(chunk.rows for chunk in chunks if chunk.state in (PLANNED, DROPPED) and chunk.round == 1),
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
-        **money_facts(session, chunks, tallies, priced=priced), waits=session.waits,
+        **money_facts(session, chunks, tallies, priced=priced), waits=session.state.waits,
         errors={text: count for text, count in errors.most_common(5) if count > 0},
         warnings=_warnings(commits, held) + _cache_warnings(session, tallies),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
@@ -20,6 +20,12 @@ from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, SOME_ROWS_FAIL
 from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden
 from batchata_tasks.tasks import STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchata_tasks.jobs_spec import JobsSpec
+    from batchata_tasks.pipeline import Steps
 
 LIMIT_EVENT = "batchata.cost-limit-reached"
 _STATE_NAMES = {
@@ -55,7 +61,27 @@ def enrich(
     wanted = overridden(spec, overrides or {})
     logger = get_run_logger()
     progress = listener() or Lines(logger.info)
-    receipt = pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress)
+    return told(pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress))
+
+
+def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
+    """Run a batch of jobs as a flow run, with its steps as tasks; return the receipt."""
+    receipts = list[Receipt]()
+
+    @flow(name="batch", flow_run_name=f"batch {spec.name}")
+    def batch(results_dir: str, jobs: int) -> State[dict[str, Any]]:
+        del results_dir, jobs  # shown with the flow run
+        receipts.append(work(STEPS))
+        return told(receipts[0])
+
+    state: Any = batch(spec.output, spec.count, return_state=True)
+    if not receipts:
+        state.result()  # raises what stopped the run
+    return receipts[0]
+
+
+def told(receipt: Receipt) -> State[dict[str, Any]]:
+    """Leave a run's receipt on the server; return the flow run's final state."""
     what = "What the run did and cost."
     create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
     if receipt.result == COST_LIMIT_REACHED:

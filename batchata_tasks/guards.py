@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.ledger import BudgetTerms, Chunk, Lease, Ledger
-    from batchata_tasks.session import Session
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.run_spec import RunSpec
+    from batchata_tasks.session import ChunkSession
 
 SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
 
@@ -34,7 +34,7 @@ class Limits:
     budget: BudgetTerms | None = None
 
 
-def limits_of(spec: EnrichmentSpec) -> Limits:
+def limits_of(spec: RunSpec) -> Limits:
     """Return what binds the spending of a spec's runs."""
     run = pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None
     return Limits(run, spec.budget.terms() if spec.budget is not None else None)
@@ -91,14 +91,14 @@ def _payable_from(bounds: list[int], smallest: int, money: int) -> int:
     return next((i for i in range(1, len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money), len(bounds))
 
 
-def stop_over_bound(session: Session, chunk: Chunk, answers: int, excess: int) -> None:
+def stop_over_bound(session: ChunkSession, chunk: Chunk, answers: int, excess: int) -> None:
     """Take notice of answers that cost more than their bound: bounds of the model grow, and under a limit nothing more is sent.
 
     `excess` is the largest cost of one, in millionths of its bound. What is under way lands; the
     next run plans with the corrected bounds.
     """
-    factor = session.ledger.correct_bounds(session.provider.name, session.spec.model, session.plan().bounds_factor, excess, chunk.id)
-    grown = f"bounds of {session.spec.model} are multiplied by {factor / 10**6:.2f} from now on"
+    factor = session.ledger.correct_bounds(chunk.provider, chunk.model, session.taken.factor, excess, chunk.id)
+    grown = f"bounds of {chunk.model} are multiplied by {factor / 10**6:.2f} from now on"
     text = f"{answers:,} answers cost more than their upper bound; {grown}."
     if session.spec.limited:
         session.ledger.request_stop(session.run_id, OVER_BOUND)

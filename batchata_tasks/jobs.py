@@ -49,10 +49,19 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of the conversation that is sent."""
+    """One turn of the conversation that is sent: a text, or parts of text that stay apart."""
 
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: str | tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The whole text of the turn."""
+        return self.content if isinstance(self.content, str) else "\n\n".join(self.content)
+
+    def wire(self, kind: str = "text") -> str | list[dict[str, str]]:
+        """Return the content as requests hold it; `kind` is what the endpoint calls a part of text."""
+        return self.content if isinstance(self.content, str) else [{"type": kind, "text": text} for text in self.content]
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.providers import BatchLook
-    from batchata_tasks.session import Session
+    from batchata_tasks.session import ChunkSession, Session
 
 _ERRORS_KEPT = 5
 _NO_LINES = 10  # times the set patience
 
 
-def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
+def collect_and_land(session: ChunkSession, chunk: Chunk) -> dict[str, int]:
     """Bring an ended batch (or rows that were never sent) home; return rows per outcome."""
     if chunk.state == LANDED:
         return dict(commit_of(session, chunk.id).get("outcomes", {}))
@@ -52,8 +52,8 @@ def collect_and_land(session: Session, chunk: Chunk) -> dict[str, int]:
     return outcomes
 
 
-def _land_answers(session: Session, chunk: Chunk, look: BatchLook | None, paths: list[Path]) -> dict[str, int]:
-    with session.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
+def _land_answers(session: ChunkSession, chunk: Chunk, look: BatchLook | None, paths: list[Path]) -> dict[str, int]:
+    with session.state.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
         manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
         answers = chain.from_iterable(session.provider.answers(path) for path in paths)
         lines = sum(lines_with(path, chunk.id) for path in paths)
@@ -61,7 +61,7 @@ def _land_answers(session: Session, chunk: Chunk, look: BatchLook | None, paths:
         return _land(session, chunk, manifest, answers, absent, otherwise)
 
 
-def downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
+def downloaded(session: ChunkSession, chunk: Chunk, look: BatchLook) -> list[Path]:
     """Return the response files, fetching them unless an earlier try has them all."""
     record = session.folder.responses / f"{chunk.id}.json"
     known = read_json(record)
@@ -72,7 +72,7 @@ def downloaded(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
     return paths
 
 
-def _fetched(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
+def _fetched(session: ChunkSession, chunk: Chunk, look: BatchLook) -> list[Path]:
     """Download the results; again, for a while, where they hold fewer lines than the batch says.
 
     Raises:
@@ -99,7 +99,7 @@ def _fetched(session: Session, chunk: Chunk, look: BatchLook) -> list[Path]:
         look = look_once(session, look.batch_id)
 
 
-def _download(session: Session, look: BatchLook, folder: Path, stem: str) -> list[Path] | None:
+def _download(session: ChunkSession, look: BatchLook, folder: Path, stem: str) -> list[Path] | None:
     """Download what there is; None where the provider has nothing any more.
 
     Results that exist were seen to answer 404 for a while, so they are gone only when they are old,
@@ -136,15 +136,15 @@ def _unanswered(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]
 
 
 def _land(
-    session: Session, chunk: Chunk, manifest: pa.Table, answers: Iterator[Answer],
+    session: ChunkSession, chunk: Chunk, manifest: pa.Table, answers: Iterator[Answer],
     absent: dict[int, Answer], otherwise: Answer,
 ) -> dict[str, int]:
     commit_path = session.folder.commits / f"{chunk.id}.json"
     enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
-    columns = dataset_schema(source, session.schema)
+    columns = dataset_schema(source, session.answers.common)
     dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold, emptying(session))
-    collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
+    collector = Collector(chunk, manifest, columns, session.answers, session.taken.rates, enriched_at)
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, session.spec.key)
     before = zip(manifest["_prior_status"].to_pylist(), manifest["_prior_error"].to_pylist(), strict=True)
@@ -170,7 +170,7 @@ def _land(
 
 
 def _commit_record(
-    session: Session, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int, retried: Counter[str]
+    session: ChunkSession, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int, retried: Counter[str]
 ) -> dict[str, Any]:
     report = collector.report
     return {
@@ -199,7 +199,7 @@ def emptying(session: Session) -> Callable[[str], None]:
     return emptied
 
 
-def land_again(session: Session, chunk: Chunk, replaced: set[bytes]) -> bool:
+def land_again(session: ChunkSession, chunk: Chunk, replaced: set[bytes]) -> bool:
     """Write a landed chunk's part anew, just as it was; False where its results are not to be had any more.
 
     Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
@@ -210,9 +210,9 @@ def land_again(session: Session, chunk: Chunk, replaced: set[bytes]) -> bool:
         return False
     manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
-    columns = dataset_schema(source, session.schema)
+    columns = dataset_schema(source, session.answers.common)
     enriched_at = commit_of(session, chunk.id).get("enriched_at_us", 0)
-    collector = Collector(chunk, manifest, columns, session.schema, session.rates, enriched_at)
+    collector = Collector(chunk, manifest, columns, session.answers, session.taken.rates, enriched_at)
     dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold)
     answers = chain.from_iterable(session.provider.answers(path) for path in paths)
     lines = sum(lines_with(path, chunk.id) for path in paths)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.chunk import chunk_token
@@ -40,33 +41,33 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
     will be paid; then the error is raised.
     """
     lanes, stopped = _Lanes(session, steps), False
-    with ThreadPoolExecutor(session.spec.max_parallel_batches, "chunk") as pool:
-        try:
-            queue = _in_order(session, chunks)
-            while queue:
-                lanes.make_room()
-                chunk = queue.pop()
-                if chunk.state == PLANNED and (lanes.error is not None or session.stop_reason() is not None):
-                    continue
-                verdict = Verdict.SEND
-                if chunk.state == PLANNED:
-                    verdict, chunk, rest = _guarded(session, chunk)
-                    queue += rest
-                if verdict is Verdict.SEND:
-                    lanes.start(pool, chunk)
-                elif verdict is Verdict.WAIT and lanes.busy:
-                    session.waiting("a batch under way to end: until then the limit leaves too little for the next one")
-                    lanes.wait_for_one()
-                elif verdict is Verdict.WAIT_FOR_OTHERS:
-                    lanes.wait_for_others()
-                else:
-                    stopped = True
-                    if verdict is Verdict.WAIT:  # for money of a batch that is held: it will not come back in this run
-                        queue.pop()
-            lanes.wait_for_all()
-        except BaseException:
-            session.site.stop.set()
-            raise
+    try:
+        queue = _in_order(session, chunks)
+        while queue:
+            lanes.make_room()
+            chunk = queue.pop()
+            if chunk.state == PLANNED and (lanes.error is not None or session.stop_reason() is not None):
+                continue
+            verdict = Verdict.SEND
+            if chunk.state == PLANNED:
+                verdict, chunk, rest = _guarded(session, chunk)
+                queue += rest
+            if verdict is Verdict.SEND:
+                lanes.start(chunk)
+            elif verdict is Verdict.WAIT and lanes.busy:
+                session.waiting("a batch under way to end: until then the limit leaves too little for the next one")
+                lanes.wait_for_one()
+            elif verdict is Verdict.WAIT_FOR_OTHERS:
+                lanes.wait_for_others()
+            else:
+                stopped = True
+                if verdict is Verdict.WAIT:  # for money of a batch that is held: it will not come back in this run
+                    queue.pop()
+        lanes.wait_for_all()
+    except BaseException:
+        session.site.stop.set()
+        lanes.join()
+        raise
     if lanes.error is not None:
         raise lanes.error
     return stopped
@@ -92,11 +93,16 @@ def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk
 
 
 class _Lanes:
-    """Chunks on their way, at most `max_parallel_batches` at a time."""
+    """Chunks on their way, at most `max_parallel_batches` at a time, each in a thread.
+
+    Plain threads: a pool takes nothing more once the interpreter ends, which waits for a run that
+    goes on in a thread of its own.
+    """
 
     def __init__(self, session: Session, steps: ChunkSteps) -> None:
         self._session, self._steps = session, steps
-        self._running: set[Future[None]] = set()
+        self._running: set[threading.Thread] = set()
+        self._arrived: SimpleQueue[tuple[threading.Thread, BaseException | None]] = SimpleQueue()
         self._told = False  # that other runs are waited for
         self.error: BatchataError | None = None
 
@@ -105,10 +111,25 @@ class _Lanes:
         """Whether a chunk is on its way."""
         return bool(self._running)
 
-    def start(self, pool: ThreadPoolExecutor, chunk: Chunk) -> None:
+    def start(self, chunk: Chunk) -> None:
         """Send a chunk on its way in a thread that sees this one's context (Prefect's flow run)."""
         self._told = False
-        self._running.add(pool.submit(copy_context().run, self._travel, chunk))
+        thread = threading.Thread(target=copy_context().run, args=(self._run, chunk), name="chunk")
+        self._running.add(thread)
+        thread.start()
+
+    def _run(self, chunk: Chunk) -> None:
+        error: BaseException | None = None
+        try:
+            self._travel(chunk)
+        except BaseException as raised:  # noqa: BLE001 - handed to the thread that waits
+            error = raised
+        self._arrived.put((threading.current_thread(), error))
+
+    def join(self) -> None:
+        """Wait for the threads, whatever becomes of their chunks."""
+        for thread in self._running:
+            thread.join()
 
     def make_room(self) -> None:
         """Wait until another chunk may start."""
@@ -117,17 +138,16 @@ class _Lanes:
 
     def wait_for_one(self) -> None:
         """Wait for a chunk to arrive; the first error is kept, one that leaves no time is raised."""
-        done, self._running = wait(self._running, return_when=FIRST_COMPLETED)
-        for future in done:
-            try:
-                future.result()
-            except (LeaseError, InterruptedRunError):
-                raise
-            except BatchataError as error:
-                if self.error is None:
-                    self.error = self._midway(error)
-                    if self._running:
-                        self._session.say(f"{error} Nothing more is sent; {len(self._running)} batches under way are landed first.")
+        thread, error = self._arrived.get()
+        self._running.discard(thread)
+        if error is None:
+            return
+        if not isinstance(error, BatchataError) or isinstance(error, (LeaseError, InterruptedRunError)):
+            raise error
+        if self.error is None:
+            self.error = self._midway(error)
+            if self._running:
+                self._session.say(f"{error} Nothing more is sent; {len(self._running)} batches under way are landed first.")
 
     def wait_for_others(self) -> None:
         """Wait a while for what other runs of the same budget have in flight; people are told once."""
@@ -167,7 +187,7 @@ class _Lanes:
         lost = chunk.state == UNCLEAR and sends and not session.request_file(chunk).exists()
         if chunk.state == PLANNED or lost:
             steps.chunk(run_id, chunk.id)
-        if chunk.state == UNCLEAR and not sends and adopt(session, chunk) is None:
+        if chunk.state == UNCLEAR and not sends and adopt(session.at(chunk), chunk) is None:
             session.ledger.withdraw_intent(session.lease, chunk.id)
             return []  # it never was accepted, and nobody wants it any more
         if chunk.kind == "batch" and chunk.state in (PLANNED, UNCLEAR, SUBMITTED):
@@ -175,7 +195,8 @@ class _Lanes:
             if steps.submit(run_id, chunk.id)["batch_id"] is None:
                 return []
             self._tell(chunk, "at the provider")
-            if steps.poll(run_id, chunk.id)["no_room"] and sends and (again := make_room(session, session.ledger.chunk(chunk.id))):
+            no_room = steps.poll(run_id, chunk.id)["no_room"]
+            if no_room and sends and (again := make_room(session.at(chunk), session.ledger.chunk(chunk.id))):
                 return again
         if chunk.state != LANDED:
             self._tell(chunk, "landing")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # beside the key and the carried columns; `prior` is what earlier attempts of the same key and
 # fingerprint used (`prior_status` how the last one of this run ended, `prior_error` what it said),
 # `replaced_cost` what the older answer cost that this row will supersede; `changed` tells that the
-# request is not the base one
+# request is not the base one; `cap`, `turns` and `schema` are the base request's shape
 SYSTEM_FIELDS = pa.schema(
     [
         pa.field("_row_id", pa.string()),
@@ -34,6 +34,9 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_bound", pa.int64()),
         pa.field("_bytes", pa.int64()),
         pa.field("_offset", pa.int64()),
+        pa.field("_cap", pa.int64()),
+        pa.field("_turns", pa.int32()),
+        pa.field("_schema", pa.string()),
         pa.field("_error", pa.string()),
         pa.field("_replaces", pa.string()),
         pa.field("_changed", pa.bool_()),
@@ -155,10 +158,10 @@ def bodies_at(folder: Path, chunk: Chunk, offsets: list[int]) -> list[bytes]:
     return found
 
 
-def sampled_bodies(folder: Path, rows: int, most: int) -> list[tuple[int, bytes]]:
-    """Return (bytes of the request, its body) of at most so many requests, spread over the first `rows` of a plan."""
-    step, first, picked = -(-rows // most), 0, list[tuple[int, int]]()
-    for batch in _batches(folder / "plan.arrow", 0, rows):
+def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple[int, bytes]]:
+    """Return (bytes of the request, its body) of at most so many requests, spread over the rows `start` to `stop` of a plan."""
+    step, first, picked = -(-(stop - start) // most), 0, list[tuple[int, int]]()
+    for batch in _batches(folder / "plan.arrow", start, stop):
         at = pa.array(range(-first % step, batch.num_rows, step), pa.int64())
         sizes, offsets = (batch.column(name).take(at).to_pylist() for name in ("_bytes", "_offset"))
         picked += zip(sizes, offsets, strict=True)

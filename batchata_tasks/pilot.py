@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import HeldError, TerminalError
-from batchata_tasks.estimate import estimate, usual_use
+from batchata_tasks.estimate import estimate, measures
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.lanes import ChunkSteps, bring_home
 from batchata_tasks.ledger import HELD, PLANNED, UNFINISHED, Tally
@@ -71,8 +71,8 @@ def _judge(session: Session, tallies: dict[str, Tally]) -> None:
 
 def _rest(session: Session) -> int | None:
     """Return what the rows after the pilot are likely to cost, now that it is known what its rows used."""
-    spec = session.spec
+    assert session.table is not None  # noqa: S101 - a run that sends a pilot has planned
     chunks = [chunk for chunk in session.ledger.chunks(session.run_id, (PLANNED,)) if chunk.kind == "batch"]
-    usual = usual_use(session.ledger, session.provider.name, spec)
+    (one,) = measures(session.ledger, session.table, ())
     rows, size = sum(chunk.rows for chunk in chunks), sum(chunk.bytes for chunk in chunks)
-    return estimate(usual, rows, size, spec.max_tokens, session.rates, further_rounds=True).cost
+    return estimate(one.usual, rows, size, one.cap, one.rates, further_rounds=True).cost

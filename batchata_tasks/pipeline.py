@@ -6,13 +6,14 @@ without it the very same function runs without Prefect being imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.begin import begin, dead_run, in_flight_keys, make_ready
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
-from batchata_tasks.estimate import foresee, usual_use
+from batchata_tasks.estimate import foresee, measures
 from batchata_tasks.finish import finish
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import collect_and_land, emptying
@@ -32,13 +33,13 @@ from batchata_tasks.storage import write_json
 from batchata_tasks.submit import submit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from batchata_tasks.chunk import Span
     from batchata_tasks.prepared import Table
     from batchata_tasks.progress import Progress
     from batchata_tasks.receipt import Receipt
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.run_spec import RunSpec
 
 ROUND = 1
 
@@ -58,21 +59,9 @@ def plan_step(run_id: str) -> dict[str, Any]:
     planner, spans = _planned(session, session.table, options)
     planner.summary.recovered = recovered
     expected = _expected(session, planner.summary, spans)
-    new = Chunk(
-        "", run_id, session.lease.dataset_id, ROUND, "batch", session.provider.name, session.spec.model,
-        session.spec.endpoint, 0, 0, 0, None, PLANNED,
-    )
-    priced = session.rates is not None
-    chunks = [
-        replace(
-            new, id=chunk_token(run_id, ROUND, span.start, "batch"), start=span.start, stop=span.stop,
-            bytes=span.bytes, bound=span.bound if priced else None, expected=cost,
-        )
-        for span, cost in zip(spans, expected, strict=True)
-    ]
+    chunks = [_chunk_of(session, span, cost) for span, cost in zip(spans, expected, strict=True)]
     if planner.summary.too_large:
-        token = chunk_token(run_id, ROUND, 0, "local")
-        chunks.append(replace(new, id=token, kind="local", stop=planner.summary.too_large, bound=0 if priced else None))
+        chunks.append(_local_chunk(session, planner.summary.too_large))
     session.ledger.check_lease(session.lease)  # right before files change
     if chunks:
         write_json(session.folder.specs / f"{run_id}.json", {"format": 1, "name": run.name, "spec": run.spec})
@@ -80,11 +69,28 @@ def plan_step(run_id: str) -> dict[str, Any]:
     return planner.summary.to_json()
 
 
+def _chunk_of(session: Session, span: Span, expected: int | None) -> Chunk:
+    assert session.table is not None  # noqa: S101 - a run that plans has one
+    route = session.table.builder.routes[span.route]
+    return Chunk(
+        chunk_token(session.run_id, ROUND, span.start, "batch"), session.run_id, session.lease.dataset_id, ROUND, "batch",
+        *route.destination, span.start, span.stop, span.bytes, span.bound if route.rates is not None else None, PLANNED,
+        expected=expected,
+    )
+
+
+def _local_chunk(session: Session, rows: int) -> Chunk:
+    """Return the chunk of the rows that cannot be sent at all."""
+    token, to = chunk_token(session.run_id, ROUND, 0, "local"), session.spec.destinations()[0]
+    bound = 0 if session.rates(to) is not None else None
+    return Chunk(token, session.run_id, session.lease.dataset_id, ROUND, "local", *to, 0, rows, 0, bound, PLANNED)
+
+
 def _planned(session: Session, table: Table, options: Options, recovery: Recovery | None = None) -> tuple[Planner, list[Span]]:
     """Make a planning pass, with the rows that `recovery` has answers for apart; bring the dataset up to date with it."""
     claims, dataset_id = recovery or Recovery({}), session.lease.dataset_id
     folder, progress = session.folder.run_folder(session.run_id), session.site.progress.planning
-    planner = Planner(table, session.provider, folder, dataset_id, options, progress, claims.row_ids)
+    planner = Planner(table, folder, dataset_id, options, progress, claims.row_ids)
     spans = planner.run(in_flight_keys(session.folder, session.ledger, dataset_id, session.run_id, session.spec.key, claims.claims))
     session.ledger.check_lease(session.lease)  # right before files change
     table.dataset.tidy()
@@ -96,9 +102,9 @@ def _planned(session: Session, table: Table, options: Options, recovery: Recover
 
 def _expected(session: Session, summary: PlanSummary, spans: list[Span]) -> list[int | None]:
     """Note what a plan is likely to cost, and return the same of each span."""
-    spec, plan = session.spec, session.folder.run_folder(session.run_id)
-    usual = usual_use(session.ledger, session.provider.name, spec, plan, summary.requests)
-    return foresee(summary, spans, usual, spec.max_tokens, session.rates)
+    assert session.table is not None  # noqa: S101 - a run that plans has one
+    plan = session.folder.run_folder(session.run_id)
+    return foresee(summary, spans, measures(session.ledger, session.table, spans, plan))
 
 
 def round_step(run_id: str) -> dict[str, Any]:
@@ -117,7 +123,8 @@ def chunk_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     plan_folder = session.folder.run_folder(run_id)
     write_chunk_manifest(plan_folder, chunk, session.folder.intents / f"{chunk.id}.arrow")
     if chunk.kind == "batch":
-        write_request_file(session.request_file(chunk), session.provider.framing, chunk.id, plan_bodies(plan_folder, chunk))
+        framing = session.at(chunk).provider.framing
+        write_request_file(session.request_file(chunk), framing, chunk.id, plan_bodies(plan_folder, chunk))
     return {"chunk": chunk.id, "rows": chunk.rows, "bytes": chunk.bytes}
 
 
@@ -125,21 +132,23 @@ def submit_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     """Send a chunk, once; its batch id, none where the run is to stop before that."""
     session = session_of(run_id)
     chunk = session.ledger.chunk(chunk_id)
-    batch_id = chunk.batch_id or submit(session, chunk, session.request_file(chunk))
+    batch_id = chunk.batch_id or submit(session.at(chunk), chunk, session.request_file(chunk))
     return {"chunk": chunk.id, "batch_id": batch_id}
 
 
 def poll_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     """Wait for a chunk's batch to end."""
     session = session_of(run_id)
-    look = poll(session, session.ledger.chunk(chunk_id).batch_id or "")
+    chunk = session.ledger.chunk(chunk_id)
+    look = poll(session.at(chunk), chunk.batch_id or "")
     return {"batch_id": look.batch_id, "status": look.status, "no_room": look.no_room}
 
 
 def collect_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     """Stream a chunk's results home, settle its money, land its rows."""
     session = session_of(run_id)
-    outcomes = collect_and_land(session, session.ledger.chunk(chunk_id))
+    chunk = session.ledger.chunk(chunk_id)
+    outcomes = collect_and_land(session.at(chunk), chunk)
     return {"chunk": chunk_id, "outcomes": outcomes}
 
 
@@ -156,7 +165,7 @@ class Steps(ChunkSteps):
 
 
 def enrich(
-    spec: EnrichmentSpec, options: Options | None = None, steps: Steps | None = None,
+    spec: RunSpec, options: Options | None = None, steps: Steps | None = None,
     progress: Progress | None = None, settings: Settings | None = None,
 ) -> Receipt:
     """Run one enrichment to its end and return the receipt.
@@ -174,12 +183,22 @@ def enrich(
         while (old := dead_run(site, ready)) is not None:
             with active(old):
                 _land_dead_run(old, steps)
-        with active(begin(site, ready, options or Options())) as session:
+        with active(begin(site, ready, options or Options())) as session, _followed(session):
             steps.plan(session.run_id)
             _tell_plan(session)
             receipt = finish(session, stopped_by_limit=_work(session, steps))
             site.progress.receipt = receipt.to_json()
             return receipt
+
+
+@contextmanager
+def _followed(session: Session) -> Generator[None, None, None]:
+    """Let people look at the run while it works."""
+    session.site.progress.follow(session)
+    try:
+        yield
+    finally:
+        session.site.progress.follow(None)
 
 
 def _work(session: Session, steps: Steps) -> bool:

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from batchata_tasks.providers import Provider
+    from batchata_tasks.request import Made
 
 
 class Planner:
     """One planning pass; `folder` receives the plan's files."""
 
     def __init__(
-        self, table: Table, provider: Provider, folder: Path, dataset_id: str, options: Options,
+        self, table: Table, folder: Path, dataset_id: str, options: Options,
         progress: Callable[[int], None] = lambda _rows: None, claimed: AbstractSet[str] = frozenset(),
     ) -> None:
-        self._table, self._provider, self._folder = table, provider, folder
+        self._table, self._folder = table, folder
         self._dataset_id, self._options, self._progress = dataset_id, options, progress
         self._claimed = claimed  # rows for which an answer is at hand already
         self._spec, self._builder = table.spec, table.builder
@@ -48,7 +48,8 @@ class Planner:
         self._reasons: Counter[str] = Counter()
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be taken out, by part
-        self.packer = Packer(provider.limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None)
+        limits = [route.provider.limits for route in table.builder.routes]
+        self.packer = Packer(limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None)
 
     def run(self, in_flight: Iterable[bytes] = ()) -> list[Span]:
         """Make the pass; return the spans of the plan, in order.
@@ -86,8 +87,10 @@ class Planner:
         summary.reasons = dict(sorted(self._reasons.items()))
         summary.requests = sum(span.stop - span.start for span in spans)
         summary.batches = len(spans)
-        summary.bounds_factor = self._builder.bounds_factor
-        summary.bound = sum(span.bound for span in spans) if self._builder.rates is not None else None
+        routes = self._builder.routes
+        summary.factors = {f"{route.provider.name}/{route.model}": route.factor for route in routes}
+        priced = all(routes[span.route].rates is not None for span in spans) if spans else any(route.rates for route in routes)
+        summary.bound = sum(span.bound for span in spans) if priced else None
         pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
         summary.pilot = pilot if summary.requests > pilot else 0
         summary.carried = sum(len(rows) for rows in self.carried.values())
@@ -160,7 +163,7 @@ class Planner:
         name = row_id(self._dataset_id, key, found)
         if name in self._claimed:
             summary.recovered += 1
-            return self._request(builder.body(row, where), name, found, None, landed)
+            return self._request(builder.made(row, where), name, found, None, landed)
         reason = self._reason(found, landed)
         if reason is None:
             if landed is not None and landed.carried != carried:
@@ -170,28 +173,29 @@ class Planner:
             summary.over_limit += 1
             return None
         self._reasons[reason] += 1
-        return self._request(builder.body(row, where), name, found, landed if reason == "failed" else None, landed)
+        return self._request(builder.made(row, where), name, found, landed if reason == "failed" else None, landed)
 
     def _request(
-        self, body: bytes, name: str, found: str, failed: LandedRow | None, landed: LandedRow | None
+        self, made: Made, name: str, found: str, failed: LandedRow | None, landed: LandedRow | None
     ) -> tuple[str, dict[str, Any], bytes]:
         """Return (plan, system fields, body) of a row that is to be sent; `failed` is what is tried again."""
-        builder, summary, again = self._builder, self.summary, None
+        summary, again, shape, route = self.summary, None, made.shape, self._builder.routes[made.route]
         if failed is not None:
-            again = builder.again(body, failed.status, failed.error, failed.attempts)
-        body, bound = again or (body, builder.bound(body))
-        size = self._provider.framing.size(CUSTOM_ID_CHARS, body)
+            again = route.again(made.body, shape, failed.status, failed.error, failed.attempts)
+        body, bound = again or (made.body, route.bound(made.body, shape))
+        size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
         system = _system_fields(name, found, landed)
         system |= {"_changed": again is not None, "_prior_error": landed.error if landed is not None else None}
         system |= {"_bytes": size, "_bound": bound, "_error": None}
+        system |= {"_cap": shape.cap, "_turns": shape.turns, "_schema": shape.schema}
         if name in self._claimed:
             return "claimed", system, body
-        if self.packer.fits_alone(size):
-            self.packer.add(size, system["_bound"])
+        if self.packer.fits_alone(size, made.route):
+            self.packer.add(size, system["_bound"], made.route)
             summary.least = min(summary.least or system["_bound"], system["_bound"])
             return "plan", system, body
         summary.too_large += 1
-        text = f"the request has {size:,} bytes; one batch holds {self._provider.limits.bytes:,}"
+        text = f"the request has {size:,} bytes; one batch holds {route.provider.limits.bytes:,}"
         system |= {"_error": describe(ErrorCode.TOO_LARGE, text), "_bound": 0}
         return "local", system, b"{}"
 

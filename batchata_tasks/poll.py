@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.desk import riding_out
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
-from batchata_tasks.ledger import OVER_BOUND
+from batchata_tasks.ledger import SENDING_ENDS
 from batchata_tasks.providers import BatchLook
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def poll(desk: Desk, batch_id: str) -> BatchLook:
     known: tuple[str, int | None] | None = None
     cancelled = False
     while True:
-        if not cancelled and (reason := desk.stop_reason()) not in (None, OVER_BOUND):
+        if not cancelled and (reason := desk.stop_reason()) not in (None, *SENDING_ENDS):
             desk.say(f"cancelling batch {batch_id} ({str(reason).replace('_', ' ')}); what ran is landed.")
             cancel(desk, batch_id)
             cancelled, wait = True, desk.provider.poll_seconds[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from batchata_tasks.answer_schemas import AnswerSchemas
 from batchata_tasks.columns import dataset_schema
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.errors import SourceError, SpecError
@@ -14,14 +15,15 @@ from batchata_tasks.request import RequestBuilder
 from batchata_tasks.sources import Source, open_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from batchata_tasks.providers import Provider
-    from batchata_tasks.schema import ResponseSchema
+    from batchata_tasks.request import Builder
+    from batchata_tasks.run_spec import RunSpec
     from batchata_tasks.spec import EnrichmentSpec
 
-_MONEY = frozenset({"bound", "expected", "expected_list", "bounds_factor", "least"})
+_MONEY = frozenset({"bound", "expected", "expected_list", "factors", "least"})
 
 
 @dataclass
@@ -48,13 +50,19 @@ class PlanSummary:
     input_tokens: int = 0  # likely
     output_tokens: int = 0
     calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
-    bounds_factor: int = 10**6  # what bounds were multiplied with, in millionths
+    factors: dict[str, int] = field(default_factory=dict[str, int])  # what bounds of each model were multiplied with, in millionths
     least: int = 0  # the bound of the cheapest request
     pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> PlanSummary:
+        """Return what `to_json` gave; of an older version, what is still known of it."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in kept.items() if name in known})
 
     def facts(self) -> dict[str, Any]:
         """Return all that is not about money, as plain JSON values."""
@@ -65,14 +73,14 @@ class PlanSummary:
 class Table:
     """A spec made ready: its source, its request builder, its dataset."""
 
-    spec: EnrichmentSpec
+    spec: RunSpec
     source: Source
-    builder: RequestBuilder
-    schema: ResponseSchema | None
+    builder: Builder
+    answers: AnswerSchemas
     dataset: Dataset
 
 
-def prepare(spec: EnrichmentSpec, provider: Provider, data: Path, roots: Iterable[Path]) -> Table:
+def prepare(spec: EnrichmentSpec, providers: Mapping[str, Provider], data: Path, roots: Iterable[Path]) -> Table:
     """Check everything of a spec that can be checked without reading the rows.
 
     Raises:
@@ -89,7 +97,8 @@ def prepare(spec: EnrichmentSpec, provider: Provider, data: Path, roots: Iterabl
             raise SpecError(message)
     carried = pa.schema([source.schema.field(name) for name in spec.carried])
     dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
-    return Table(spec, source, RequestBuilder(spec, schema, provider, columns), schema, dataset)
+    provider = providers[spec.destinations()[0].provider]
+    return Table(spec, source, RequestBuilder(spec, schema, provider, columns), AnswerSchemas(schema), dataset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.begin import in_flight_keys, make_ready
+from batchata_tasks.begin import correct_bounds, in_flight_keys, make_ready, price_source
 from batchata_tasks.errors import WrongLedgerError
-from batchata_tasks.estimate import based_on, foresee, usual_use
+from batchata_tasks.estimate import based_on, foresee, measures
 from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
 from batchata_tasks.money import dollars, exact
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from batchata_tasks.begin import Ready
     from batchata_tasks.chunk import Span
     from batchata_tasks.prospect import LimitsAhead
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.run_spec import RunSpec
 
 
 @dataclass(frozen=True)
 class Preview:
     """A plan that nobody will carry out."""
 
-    spec: EnrichmentSpec
-    provider: str
+    spec: RunSpec
     summary: PlanSummary
     price_source: str | None
     limits: LimitsAhead | None = None
@@ -50,7 +49,7 @@ class Preview:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         found = self.summary
         return {
-            "name": self.spec.name, "provider": self.provider, "model": self.spec.model, **found.facts(),
+            "name": self.spec.name, "provider": self.spec.providers, "model": self.spec.models, **found.facts(),
             "upper_bound_usd": exact(found.bound), "expected_usd": exact(found.expected),
             "expected_list_price_usd": exact(found.expected_list),
             "cost_limit_usd": exact(limits_of(self.spec).run), "price_source": self.price_source,
@@ -61,7 +60,7 @@ class Preview:
     def lines(self) -> list[tuple[str, str]]:
         """Return the plan for people, as (what, value)."""
         summary = self.summary
-        rows = [("Spec", f"{self.spec.name}: {self.spec.source} → {self.spec.output}"), ("Source rows", f"{summary.source_rows:,}")]
+        rows = [("Spec", f"{self.spec.name}: {self.spec.origin} → {self.spec.output}"), ("Source rows", f"{summary.source_rows:,}")]
         rows += [(f"  {REASONS[reason]}", f"{count:,}") for reason, count in summary.reasons.items()]
         told = {
             "  up to date": summary.up_to_date, "  in flight": summary.in_flight,
@@ -72,7 +71,7 @@ class Preview:
         }
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
         amount = f"{counted(summary.requests, 'request')} in {counted(summary.batches, 'batch')}"
-        rows.append(("To send", f"{amount} to {self.provider}, {self.spec.model}"))
+        rows.append(("To send", f"{amount} to {self.spec.providers}, {self.spec.models}"))
         if self.spec.cache:
             text = "the system prompt is marked for an hour; input is reserved at the price of writing it"
             rows.append(("Cache", f"{text}; {CACHE_MINIMUM}"))
@@ -100,7 +99,7 @@ class Preview:
         summary = self.summary
         rows = [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out")] if summary.requests else []
         if summary.bound is None:
-            return [*rows, ("Cost", f"unknown: no batch price is known for {self.spec.model}")]
+            return [*rows, ("Cost", f"unknown: no batch price is known for {self.spec.models}")]
         bound = f"at most {dollars(summary.bound)} (upper bound; prices: {self.price_source})"
         if not summary.requests:
             return [("Cost", bound)]
@@ -109,7 +108,7 @@ class Preview:
         return rows if self.limits is None else [*rows, ("Limits", self.limits.text())]
 
 
-def preview(spec: EnrichmentSpec, settings: Settings | None = None) -> Preview:
+def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
     """Plan without running: the same pass as a run makes, its files thrown away.
 
     Raises:
@@ -117,24 +116,22 @@ def preview(spec: EnrichmentSpec, settings: Settings | None = None) -> Preview:
     """
     settings = settings or Settings()
     ready = make_ready(spec, settings)
-    rates = ready.table.builder.rates
     with _ledger_of(settings) as ledger, tempfile.TemporaryDirectory(prefix="batchata-plan-") as scratch:
         if ledger is not None:
-            ready.table.builder.bounds_factor = ledger.bounds_factor(ready.provider.name, spec.model)
+            correct_bounds(ledger, ready.table)
         dataset_id, ahead, flying = _known(ready, ledger)
         folder = Path(scratch) / "plan"
-        planner = Planner(ready.table, ready.provider, folder, dataset_id, Options(), claimed=ahead.row_ids)
+        planner = Planner(ready.table, folder, dataset_id, Options(), claimed=ahead.row_ids)
         spans, summary = planner.run(flying), planner.summary
-        usual = usual_use(ledger, ready.provider.name, spec, folder, summary.requests)
+        measured = measures(ledger, ready.table, spans, folder)
         spans = _after(spans, ahead.uncertain_rows)
-        costs = foresee(summary, spans, usual, spec.max_tokens, rates)
+        costs = foresee(summary, spans, measured)
         limits = look_ahead(spec, ledger, spans, costs, summary)
         begun = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
         dead = None if ledger is None else ledger.open_run(dataset_id)
         failed = dead is not None and dead.result == PILOT_FAILED and dead.spec_digest == ready.record["spec_digest"]
         left = sum(chunk.state != HELD and chunk.id not in ahead.chunks for chunk in begun)
-    source = rates.source if rates is not None else None
-    return Preview(spec, ready.provider.name, summary, source, limits, failed, left, ahead.uncertain_rows)
+    return Preview(spec, summary, price_source(ready.table), limits, failed, left, ahead.uncertain_rows)
 
 
 @contextmanager

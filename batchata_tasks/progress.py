@@ -14,10 +14,14 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from batchata_tasks.snapshot import Snapshot, snapshot
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from rich.console import RenderableType
+
+    from batchata_tasks.session import Session
 
 
 class Progress(Protocol):
@@ -27,6 +31,14 @@ class Progress(Protocol):
     """
 
     receipt: dict[str, Any] | None
+
+    def follow(self, session: Session | None) -> None:
+        """Look at a run from here on; None: it is about to end."""
+        ...
+
+    def look(self) -> Snapshot:
+        """Return where the run stands; after its end, where it stood then."""
+        ...
 
     def planning(self, rows: int) -> None:
         """So many source rows were read."""
@@ -49,12 +61,36 @@ class Progress(Protocol):
         ...
 
 
-class Lines:
+class Follower:
+    """Looks at a run while it works, from whatever thread."""
+
+    def __init__(self) -> None:
+        self.receipt: dict[str, Any] | None = None
+        self.session: Session | None = None
+        self._last = Snapshot()
+        self._looking = threading.Lock()
+
+    def follow(self, session: Session | None) -> None:
+        """See Progress."""
+        if session is None:
+            self.look()
+        with self._looking:
+            self.session = session
+
+    def look(self) -> Snapshot:
+        """See Progress."""
+        with self._looking:
+            if self.session is not None:
+                self._last = snapshot(self.session)
+            return self._last
+
+
+class Lines(Follower):
     """Progress as plain lines, for logs and for output that is not a terminal."""
 
     def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
+        super().__init__()
         self._write, self._every, self._told_at = write, every, time.monotonic()
-        self.receipt: dict[str, Any] | None = None
 
     def planning(self, rows: int) -> None:
         """Tell at most every few seconds."""
@@ -78,16 +114,16 @@ class Lines:
         """See Progress."""
 
 
-def silent() -> Progress:
+def silent() -> Lines:
     """Return progress that tells nothing."""
     return Lines(lambda _text: None)
 
 
-class Terminal:
+class Terminal(Follower):
     """Progress as a live display: one line for the plan, one per batch that is open."""
 
     def __init__(self, console: Console) -> None:
-        self.receipt: dict[str, Any] | None = None
+        super().__init__()
         self._lock = threading.Lock()
         self._head = "planning"
         self._chunks: dict[int, tuple[int, str, float]] = {}
@@ -172,7 +208,7 @@ def told_to(progress: Progress) -> Generator[None, None, None]:
 
 
 @contextmanager
-def for_console(console: Console) -> Generator[Progress, None, None]:
+def for_console(console: Console) -> Generator[Lines | Terminal, None, None]:
     """Yield a live display on a terminal, plain lines elsewhere."""
     if console.is_terminal:
         with Terminal(console) as display:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchata_tasks.chunk import Span
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.prepared import PlanSummary
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.run_spec import RunSpec
 
 
 @dataclass
@@ -140,7 +140,7 @@ class LimitsAhead:
 
 
 def look_ahead(
-    spec: EnrichmentSpec, ledger: Ledger | None, spans: Sequence[Span], costs: Iterable[int | None], summary: PlanSummary
+    spec: RunSpec, ledger: Ledger | None, spans: Sequence[Span], costs: Iterable[int | None], summary: PlanSummary
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan at this moment; None where it has none.
 

@@ -104,7 +104,8 @@ class _Reader:
         if not commit.get("batch_id"):
             return {}
         told = {"run_id": commit["run_id"], "requests": commit["rows"], "fence": commit["fence"], "ledger_id": self.ledger.id}
-        return told | {"provider": self.ready.provider.name, "account": self.ready.provider.account(self.ledger.id)}
+        provider = self.ready.table.builder.routes[0].provider
+        return told | {"provider": provider.name, "account": provider.account(self.ledger.id)}
 
     def _chunk(self, token: str, intent: dict[str, Any], commit: dict[str, Any], *, emptied: bool) -> None:
         run_id = str(intent.get("run_id") or commit["run_id"])
@@ -114,12 +115,12 @@ class _Reader:
         # an account whose key is not at hand can be asked by nobody: a person decides
         unknown = bool(intent) and not batch_id and self._account(intent) is None
         state = LANDED if closed else HELD if intent.get("held") or unknown else SUBMITTED if batch_id else UNCLEAR if intent else COLLECTED
-        spec, bound = self.ready.spec, intent.get("bound_picodollars")
+        to, bound = self.ready.spec.destinations()[0], intent.get("bound_picodollars")
         start, rows = intent.get("start", 0), intent.get("requests") or commit.get("rows", 0)
         self.found.chunks.append({
             "id": token, "run_id": run_id, "dataset_id": self.dataset_id, "round": intent.get("round", 1),
-            "kind": "batch" if intent else "local", "provider": intent.get("provider", self.ready.provider.name),
-            "model": intent.get("model", spec.model), "endpoint": intent.get("endpoint", spec.endpoint), "start": start,
+            "kind": "batch" if intent else "local", "provider": intent.get("provider", to.provider),
+            "model": intent.get("model", to.model), "endpoint": intent.get("endpoint", to.endpoint), "start": start,
             "stop": start + rows, "bytes": intent.get("bytes", 0), "bound": bound, "state": state, "batch_id": batch_id,
             "updated_at": at, "emptied": int(closed and emptied),
         })

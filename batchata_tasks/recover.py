@@ -27,7 +27,7 @@ from batchata_tasks.poll import look_once, poll
 from batchata_tasks.storage import read_json
 
 if TYPE_CHECKING:
-    from batchata_tasks.session import Session
+    from batchata_tasks.session import ChunkSession, Session
     from batchata_tasks.site import Site
 
 CLAIMED = "claimed"  # the name of the plan of rows that lost chunks have answers for
@@ -104,10 +104,14 @@ def _take_up(site: Site, chunk: Chunk) -> None:
         emptied = commit.get("emptied", part_of_chunk(chunk.id) not in _parts(site))
         site.ledger.land(site.lease, chunk.id, commit.get("superseded_picodollars", 0), emptied=bool(emptied))
         return
-    session = restored(site, site.ledger.run(chunk.run_id))
+    session = _restored(site, chunk)
     if chunk.batch_id is not None:
         poll(session, chunk.batch_id)
     collect_and_land(session, chunk)
+
+
+def _restored(site: Site, chunk: Chunk) -> ChunkSession:
+    return restored(site, site.ledger.run(chunk.run_id)).at(chunk)
 
 
 def _parts(site: Site) -> set[str]:
@@ -134,7 +138,7 @@ def _landed_again(site: Site, chunks: list[Chunk]) -> list[Chunk]:
     """Write the parts of landed chunks anew, without rows that were superseded since; return those that cannot be."""
     gone, replaced = list[Chunk](), _replaced(site) if chunks else {}
     for chunk in chunks:
-        session = restored(site, site.ledger.run(chunk.run_id))
+        session = _restored(site, chunk)
         if not land_again(session, chunk, replaced.get(part_of_chunk(chunk.id), set())):
             gone.append(chunk)
     return gone
@@ -164,7 +168,7 @@ def _newest(site: Site, places: dict[str, int]) -> dict[str, int]:
 
 def _answered(site: Site, chunk: Chunk) -> set[str] | None:
     """Return the rows that a chunk's results have answers for; None for a chunk that was never accepted, or is held."""
-    session = restored(site, site.ledger.run(chunk.run_id))
+    session = _restored(site, chunk)
     if chunk.state == UNCLEAR:
         try:
             found = adopt(session, chunk)
@@ -195,7 +199,7 @@ def land_recovered(session: Session, recovery: Recovery) -> int:
             if at := [i for i, row_id in enumerate(row_ids) if row_id in claimed]:
                 picked = rows.take(pa.array(at, pa.int64())).combine_chunks()
                 write_manifest(session.folder.intents / f"{chunk_id}.arrow", _with_priors(picked, states))
-                collect_and_land(session, session.ledger.chunk(chunk_id))
+                collect_and_land(session.at(chunk := session.ledger.chunk(chunk_id)), chunk)
                 landed |= {row_ids[i] for i in at}
                 states |= _states(session, chunk_id)
     for chunk_id in recovery.claims:
@@ -207,11 +211,12 @@ def land_recovered(session: Session, recovery: Recovery) -> int:
 
 def _spent(session: Session, chunk: Chunk) -> int | None:
     """Return what the answers of a chunk cost that was never settled; None where nobody can tell, or it was."""
-    rates = restored(session.site, session.ledger.run(chunk.run_id)).rates
+    rates = _restored(session.site, chunk).taken.rates
     if chunk.state != SUBMITTED or chunk.batch_id is None or rates is None:
         return None
-    paths = downloaded(session, chunk, look_once(session, chunk.batch_id))
-    answers = list(chain.from_iterable(session.provider.answers(path) for path in paths))
+    here = session.at(chunk)
+    paths = downloaded(here, chunk, look_once(here, chunk.batch_id))
+    answers = list(chain.from_iterable(here.provider.answers(path) for path in paths))
     if not paths or not all(answer.readable for answer in answers):
         return None
     costs = dict[str, int]()

@@ -1,12 +1,13 @@
 """From a row to the request that is sent for it, and to the fingerprint that decides whether.
 
 A `RequestBuilder` is everything of a spec that is the same for all rows, prepared once: compiled
-templates, the three constant parts of the fingerprint, the adapter, the rates.
+templates, the three constant parts of the fingerprint, the route.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -14,16 +15,52 @@ from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.fingerprint import fingerprint, part
 from batchata_tasks.jobs import Job, Message
 from batchata_tasks.pricing import batch_rates, similar_models
-from batchata_tasks.retry import changed_body
+from batchata_tasks.route import Route, Shape
 from batchata_tasks.templates import RowCondition, RowTemplate, variables
-from batchata_tasks.tokens import input_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchata_tasks.providers import Provider
+    from batchata_tasks.run_spec import RunSpec
     from batchata_tasks.schema import ResponseSchema
     from batchata_tasks.spec import EnrichmentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A row's request: its body as JSON, its shape, and which of the builder's routes it takes."""
+
+    body: bytes
+    shape: Shape
+    route: int = 0
+
+
+class Builder(Protocol):
+    """What planning asks of a row: whether it counts, what it is asked, and whether that is something new."""
+
+    routes: list[Route]
+    constant: tuple[str, ...]  # what of the requests the spec's text does not tell
+
+    def columns_needed(self, all_columns: list[str]) -> list[str]:
+        """Return the columns that must be read."""
+        ...
+
+    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+        """Whether the row counts."""
+        ...
+
+    def fingerprint(self, row: Mapping[str, Any]) -> str:
+        """Return the fingerprint of the row's base request."""
+        ...
+
+    def null_column(self, row: Mapping[str, Any]) -> str | None:
+        """Return the first column that the request uses and the row leaves null."""
+        ...
+
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+        """Return the row's request; `where` names the row in an error."""
+        ...
 
 
 class RequestBuilder:
@@ -39,24 +76,19 @@ class RequestBuilder:
             labels = [f"messages.{i}" for i in range(len(turns))]
         self._turns = [(t, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
         sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
-        self._own_turns = len(provider.body(sample)["messages"])  # a system prompt is no message everywhere
+        turns_sent = len(provider.body(sample)["messages"])  # a system prompt is no message everywhere
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
-        self.rates = batch_rates(provider.name, spec.model)
+        rates = batch_rates(provider.name, spec.model)
+        self.routes = [Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens)]
+        self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
         if spec.cache and provider.caches_unasked:
             message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
             raise SpecError(message)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
-        if self.rates is None and (field := _limit_of(spec)) is not None:
-            close = similar_models(provider.name, spec.model)
-            meant = f" (did you mean {' or '.join(close)}?)" if close else ""
-            message = (
-                f"model: no batch price is known for {spec.model!r}, so {field} could not hold; check its name{meant}, "
-                "state its batch rates in prices.toml, or remove the limit (costs will read as unknown)."
-            )
-            raise SpecError(message)
-        self.bounds_factor = 10**6  # in millionths: more once an answer of the model cost more than its bound
+        if rates is None and (field := limit_of(spec)) is not None:
+            raise SpecError(unpriced("model", provider.name, spec.model, field))
         self.constant = (
             part("prompt", [[t.role, t.content] for t in turns]),
             part("model", self._model_facts()),
@@ -90,39 +122,32 @@ class RequestBuilder:
         values = {name: "" if row[name] is None else row[name] for name in self.used}
         seen = variables(values)
         messages = tuple(Message(turn.role, template.render(seen, where)) for turn, template in self._turns)
-        if not any(message.content.strip() for message in messages if message.role == "user"):
+        if not any(message.text.strip() for message in messages if message.role == "user"):
             message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
             raise SourceError(message)
         job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema, self._spec.cache)
         return orjson.dumps(self._provider.body(job))
 
-    def again(self, body: bytes, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:
-        """Return the body of another attempt at a request and its bound; None where it is sent again as it was.
-
-        `body` is what was sent last, or the base request where that is not known any more.
-        """
-        changed = changed_body(
-            body, status, error, attempts, cap_param=self._provider.cap_param, cap=self._spec.max_tokens, turns=self._own_turns
-        )
-        if changed is None:
-            return None
-        text, cap, turns = changed
-        return text, self._bound(text, len(self._turns) - self._own_turns + turns, cap)
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+        """Return the row's request; nulls render as nothing."""
+        return Made(self.body(row, where), self._shape)
 
     def bound(self, body: bytes) -> int:
         """Return the most that a base request can cost, in picodollars; 0 where no price is known."""
-        return self._bound(body, len(self._turns), self._spec.max_tokens)
-
-    def _bound(self, body: bytes, turns: int, cap: int) -> int:
-        if self.rates is None:
-            return 0
-        # within a text of the body the quotes would be escaped
-        writes = self._provider.caches_unasked or b'"cache_control"' in body
-        bound = self.rates.bound(input_bound(body, turns, schema=self._schema is not None), cap, cache_writes=writes)
-        return -(-bound * self.bounds_factor // 10**6)
+        return self.routes[0].bound(body, self._shape)
 
 
-def _limit_of(spec: EnrichmentSpec) -> str | None:
+def unpriced(label: str, provider: str, model: str, limit: str) -> str:
+    """Return the sentence that refuses a model without a known batch price under a limit."""
+    close = similar_models(provider, model)
+    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return (
+        f"{label}: no batch price is known for {model!r}, so {limit} could not hold; check its name{meant}, "
+        "state its batch rates in prices.toml, or remove the limit (costs will read as unknown)."
+    )
+
+
+def limit_of(spec: RunSpec) -> str | None:
     """Name the first key of a spec that limits costs."""
     if spec.cost_limit_usd is not None:
         return "cost_limit_usd"

@@ -17,10 +17,10 @@ from batchata_tasks.submit import wait_for_one
 
 if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
-    from batchata_tasks.session import Session
+    from batchata_tasks.session import ChunkSession
 
 
-def make_room(session: Session, chunk: Chunk) -> list[Chunk]:
+def make_room(session: ChunkSession, chunk: Chunk) -> list[Chunk]:
     """Return the chunk as it is to be sent again, in halves perhaps, once there may be room for it.
 
     The first keeps its place and its name. None are returned for a single request that no empty

@@ -14,11 +14,13 @@ import pyarrow as pa
 
 from batchata_tasks.chunk import CUSTOM_ID_CHARS, Packer, chunk_token
 from batchata_tasks.columns import keys_of, part_of_chunk
-from batchata_tasks.estimate import costs_of, usual_use
+from batchata_tasks.estimate import costs_of, measures
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
 from batchata_tasks.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
 from batchata_tasks.money import PICO
 from batchata_tasks.retry import worth_another
+from batchata_tasks.route import Shape
+from batchata_tasks.run_spec import Destination
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 _ROUNDS = 3  # of one run, also where fewer attempts are allowed: what never ran was no attempt
+_ALL = 10**6  # turns; manifests of older versions do not tell how many are the request's own
 _STATE = ("_status", "_error", "_attempts", "_input_tokens", "_output_tokens", "_cache_read_tokens", "_cost_usd")
 
 
@@ -43,20 +46,19 @@ def plan_round(session: Session) -> list[Chunk]:
     spans = _Round(session, table, last + 1).write(landed)
     if not spans:
         return []
-    spec, priced = session.spec, session.rates is not None
-    usual = usual_use(session.ledger, session.provider.name, spec)
-    expected = costs_of(spans, usual, spec.max_tokens, session.rates)
-    following = [_chunk_of(landed[0], span, cost, priced=priced) for span, cost in zip(spans, expected, strict=True)]
+    expected = costs_of(spans, measures(session.ledger, table, spans))
+    following = [_chunk_of(landed[0], table, span, cost) for span, cost in zip(spans, expected, strict=True)]
     session.ledger.add_round(session.lease, following)
     return following
 
 
-def _chunk_of(before: Chunk, span: Span, expected: int | None, *, priced: bool) -> Chunk:
-    number = before.round + 1
+def _chunk_of(before: Chunk, table: Table, span: Span, expected: int | None) -> Chunk:
+    number, route = before.round + 1, table.builder.routes[span.route]
+    provider, model, endpoint = route.destination
     return replace(
         before, id=chunk_token(before.run_id, number, span.start, "batch"), round=number, start=span.start, stop=span.stop,
-        bytes=span.bytes, bound=span.bound if priced else None, expected=expected, state=PLANNED,
-        batch_id=None,
+        bytes=span.bytes, bound=span.bound if route.rates is not None else None, expected=expected, state=PLANNED,
+        batch_id=None, provider=provider, model=model, endpoint=endpoint,
     )
 
 
@@ -66,15 +68,19 @@ class _Round:
     def __init__(self, session: Session, table: Table, number: int) -> None:
         self._session, self._table, self._number = session, table, number
         self._folder = session.folder.run_folder(session.run_id)
-        self._packer = Packer(session.provider.limits, session.spec.items_per_batch)
+        self._places = {route.destination: i for i, route in enumerate(table.builder.routes)}
+        self._packer = Packer([route.provider.limits for route in table.builder.routes], session.spec.items_per_batch)
 
     def write(self, landed: Iterable[Chunk]) -> list[Span]:
         """Write the rows of these chunks that are worth another attempt; return the round's spans."""
         fields = pa.schema([self._table.dataset.schema.field(name) for name in self._session.spec.carried])
         with PlanWriter(self._folder, f"plan-{self._number}", fields) as writer:
-            for chunk in landed:
+            for chunk in sorted(landed, key=self._route_of):  # stable: what may share a batch comes together
                 self._add(chunk, writer, fields)
         return self._packer.finish()
+
+    def _route_of(self, chunk: Chunk) -> int:
+        return self._places[Destination(chunk.provider, chunk.model, chunk.endpoint)]
 
     def _add(self, chunk: Chunk, writer: PlanWriter, fields: pa.Schema) -> None:
         key, part = self._session.spec.key, part_of_chunk(chunk.id)
@@ -91,7 +97,7 @@ class _Round:
         bodies, systems = list[bytes](), list[dict[str, Any]]()
         known = rows.select(SYSTEM_FIELDS.names).to_pylist()
         for i, system, last in zip(at, known, bodies_at(self._folder, chunk, rows["_offset"].to_pylist()), strict=True):
-            body, fresh = self._row(system, states[keys[i]], last, part)
+            body, fresh = self._row(self._route_of(chunk), system, states[keys[i]], last, part)
             bodies.append(body)
             systems.append(fresh)
         source = rows.select(fields.names).cast(fields).to_batches()[0]
@@ -100,11 +106,14 @@ class _Round:
     def _worth_another(self, state: dict[str, Any]) -> bool:
         return worth_another(state["_status"], state["_error"], state["_attempts"], self._session.spec.max_attempts)
 
-    def _row(self, system: dict[str, Any], state: dict[str, Any], last: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
-        again = self._table.builder.again(last, state["_status"], state["_error"], state["_attempts"])
+    def _row(self, place: int, system: dict[str, Any], state: dict[str, Any], last: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
+        route = self._table.builder.routes[place]
+        structured = self._table.answers.of(system["_schema"]) is not None
+        shape = Shape(system["_cap"] or route.cap, system["_turns"] or _ALL, structured, system["_schema"])
+        again = route.again(last, shape, state["_status"], state["_error"], state["_attempts"])
         body, bound = again or (last, system["_bound"])
-        size = self._session.provider.framing.size(CUSTOM_ID_CHARS, body)
-        self._packer.add(size, bound)
+        size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
+        self._packer.add(size, bound, place)
         cost = state["_cost_usd"]
         return body, system | {
             "_bound": bound, "_bytes": size, "_replaces": part, "_replaced_cost": 0, "_prior_status": state["_status"],

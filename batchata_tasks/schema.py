@@ -7,6 +7,7 @@ wire, the canonical form for the fingerprint, the Arrow types of the columns and
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, time
 from enum import Enum
 from functools import partial
@@ -74,6 +75,16 @@ class ResponseSchema:
             return None, f"{place or 'answer'}: {first['msg']}"
         except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
             return None, f"answer: {type(error).__name__}: {error}"
+
+    def answer(self, text: str) -> BaseModel | dict[str, Any]:
+        """Return an answer that `parse` accepts: an object of the class, or a dict where JSON Schema was given.
+
+        Raises:
+            ValidationError: it does not satisfy the response model.
+        """
+        if self._built:
+            return as_dict(json.loads(text))
+        return self._model.model_validate_json(text, by_alias=False, by_name=True)
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
         """Return an object's fields; read from its attributes, so that no serializer changes them."""

@@ -10,30 +10,33 @@ import json
 import math
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import BatchataError, LeaseError
 from batchata_tasks.guards import limits_of
-from batchata_tasks.ledger import OVER_BOUND, Ledger, now_us
+from batchata_tasks.ledger import SENDING_ENDS, Ledger, now_us
 from batchata_tasks.manifest import plan_columns
 from batchata_tasks.prepared import PlanSummary, Table
 from batchata_tasks.pricing import batch_rates, kept_rates
+from batchata_tasks.providers import provider_type
+from batchata_tasks.route import Route
+from batchata_tasks.run_spec import Destination
 from batchata_tasks.site import awake_clock
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from batchata_tasks.answer_schemas import AnswerSchemas
     from batchata_tasks.guards import Limits
     from batchata_tasks.ledger import Chunk, Lease
     from batchata_tasks.pricing import Rates
     from batchata_tasks.providers import Provider
-    from batchata_tasks.schema import ResponseSchema
+    from batchata_tasks.run_spec import RunSpec
     from batchata_tasks.settings import Settings
     from batchata_tasks.site import Site
-    from batchata_tasks.spec import EnrichmentSpec
     from batchata_tasks.storage import DatasetFolder
 
 
@@ -46,20 +49,27 @@ class InterruptedRunError(BatchataError):
 
 
 @dataclass
+class RunState:
+    """What changes while a run goes on, whoever looks at it."""
+
+    landing: threading.Lock = field(default_factory=threading.Lock)
+    stopping: str | None = None
+    waits: int = 0  # times that the guard waited for money in flight
+    routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
+
+
+@dataclass
 class Session:
     """One run at a site."""
 
     site: Site
     run_id: str
-    spec: EnrichmentSpec
-    schema: ResponseSchema | None
-    provider: Provider
+    spec: RunSpec
+    answers: AnswerSchemas
     continued: bool = False
-    landing: threading.Lock = field(default_factory=threading.Lock)
     sends: bool = True  # a dead run of another spec only brings home what was sent
     table: Table | None = None  # only where the run is (to be) planned by this process
-    stopping: str | None = None
-    waits: int = 0  # times that the guard waited for money in flight
+    state: RunState = field(default_factory=RunState)
 
     @property
     def folder(self) -> DatasetFolder:
@@ -81,12 +91,30 @@ class Session:
         """The settings."""
         return self.site.settings
 
-    @cached_property
-    def rates(self) -> Rates | None:
-        """The batch rates of the run's model: those that it began with, whichever process works on it."""
+    def at(self, chunk: Chunk) -> ChunkSession:
+        """Return the run as one of its chunks sees it."""
+        known = {one.name: getattr(self, one.name) for one in fields(Session)}
+        return ChunkSession(**known, taken=self.route(Destination(chunk.provider, chunk.model, chunk.endpoint)))
+
+    def route(self, to: Destination) -> Route:
+        """Return a route of the run, with the prices and bounds that it began with, whichever process works on it."""
+        if to not in self.state.routes:
+            factor = self.plan().factors.get(f"{to.provider}/{to.model}", 10**6)
+            self.state.routes[to] = Route(provider_type(to.provider)(), to.model, to.endpoint, self.rates(to), factor=factor)
+        return self.state.routes[to]
+
+    def rates(self, to: Destination) -> Rates | None:
+        """Return the batch rates that the run began with."""
         stored = json.loads(self.ledger.run(self.run_id).spec)
-        # runs of older ledgers kept none
-        return kept_rates(stored["rates"]) if "rates" in stored else batch_rates(self.provider.name, self.spec.model)
+        if "prices" in stored:
+            return kept_rates(stored["prices"].get(f"{to.provider}/{to.model}"))
+        # runs of older ledgers kept those of one model, or none
+        return kept_rates(stored["rates"]) if "rates" in stored else batch_rates(to.provider, to.model)
+
+    @property
+    def priced(self) -> bool:
+        """Whether a batch price is known for all that the run sends."""
+        return all(self.rates(to) is not None for to in self.spec.destinations())
 
     @property
     def limit(self) -> int | None:
@@ -100,7 +128,7 @@ class Session:
 
     def plan(self) -> PlanSummary:
         """Return what the run's plan found."""
-        return PlanSummary(**json.loads(self.ledger.run(self.run_id).plan or "{}"))
+        return PlanSummary.from_json(json.loads(self.ledger.run(self.run_id).plan or "{}"))
 
     def number_of(self, chunk: Chunk) -> int:
         """Return a chunk's place among the run's, from 1."""
@@ -120,15 +148,15 @@ class Session:
 
     def stop_reason(self) -> str | None:
         """Why nothing more is to be sent and open batches are to be cancelled; None while the run goes on."""
-        if self.stopping in (None, OVER_BOUND):
+        if self.state.stopping in (None, *SENDING_ENDS):
             if self.deadline is not None and now_us() >= self.deadline:
                 self.ledger.request_stop(self.run_id, TIME_LIMIT)
-            self.stopping = self.ledger.stop_reason(self.run_id)
-        return self.stopping
+            self.state.stopping = self.ledger.stop_reason(self.run_id)
+        return self.state.stopping
 
     def seconds_left(self) -> float:
         """Return the time until the spec's time limit; at least a moment, infinite without one or after it."""
-        if self.deadline is None or self.stopping not in (None, OVER_BOUND):
+        if self.deadline is None or self.state.stopping not in (None, *SENDING_ENDS):
             return math.inf
         return max((self.deadline - now_us()) / 1e6, _MOMENT)
 
@@ -158,12 +186,24 @@ class Session:
 
     def waiting(self, what: str) -> None:
         """Count a wait of the guard, and tell people of it."""
-        self.waits += 1
+        self.state.waits += 1
         self.say(f"waiting for {what}.")
 
     def say(self, text: str) -> None:
         """Tell people what goes on."""
         self.site.progress.note(text)
+
+
+@dataclass
+class ChunkSession(Session):
+    """A run as one of its chunks sees it: with the provider, the model and the prices that are the chunk's."""
+
+    taken: Route = field(kw_only=True)
+
+    @property
+    def provider(self) -> Provider:
+        """The adapter to the chunk's provider."""
+        return self.taken.provider
 
 
 _SESSIONS: dict[str, Session] = {}

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from batchata_tasks.errors import SpecError
+from batchata_tasks.providers import provider_name
 from batchata_tasks.references import load_model, read_text
+from batchata_tasks.run_spec import Destination, RunSpec
 from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.spec_parts import Budget, FailIf, Number, Pilot, Turn
+from batchata_tasks.spec_parts import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-REASONS = ("new", "input", "prompt", "model", "schema", "failed")
-Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
 
 # keys of the published spec whose work is still to come: refused by name, never silently ignored
@@ -28,23 +27,13 @@ _NOT_BUILT: dict[str, Any] = {
 _NOT_BUILT_VALUES = {"endpoint": ("responses",), "on_missing": ("mark", "delete")}
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-class EnrichmentSpec(BaseModel):
+class EnrichmentSpec(RunSpec):
     """One enrichment: which rows, which question, which model, where the answers go."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     spec_version: Literal[1] = Field(1, description="Version of this format.")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Names the run, its ledger lines and artifacts.")
     source: str = Field(min_length=1, description="Parquet file or folder, CSV or JSONL (also .gz); a path or fsspec URL.")
     where: str | None = Field(None, description="Jinja2 expression over the row; rows for which it is false are left out.")
-    limit: int | None = Field(None, ge=1, description="Only the first N rows that need work.")
     types: dict[str, ColumnType] = Field(default_factory=dict, description="Types of CSV columns; unnamed ones are strings.")
-    on_null: Literal["error", "empty", "skip"] = Field("error", description="What a null in a column that the templates use does.")
-    key: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1, description="Column or columns that identify a row.")
     model: str = Field(min_length=1, description="The provider's model id.")
     provider: Literal["anthropic", "openai"] | None = Field(None, description="Default: follows from the model.")
     endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint.")
@@ -56,25 +45,7 @@ class EnrichmentSpec(BaseModel):
     response_schema: dict[str, Any] | str | None = Field(None, description="JSON Schema, inline or a .json file.")
     max_tokens: int = Field(1024, ge=1, description="Cap on the tokens of one answer; always sent.")
     params: dict[str, Any] = Field(default_factory=dict, description="Further parameters, passed on to the provider.")
-    cache: bool = Field(default=False, description="Mark the system prompt for the provider's prompt cache, for one hour.")
-    output: str = Field(min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet.")
-    columns: list[str] | None = Field(None, description="Source columns carried along; default: only the key.")
     on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
-    items_per_batch: int | None = Field(None, ge=1, description="Rows per batch; default: the provider's limit.")
-    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches of this run that are open at once.")
-    cost_limit_usd: Number | None = Field(
-        None, ge=0, le=1_000_000, description="Hard limit on what this run may spend, in US dollars."
-    )
-    budget: Budget | None = Field(None, description="Hard limit shared by all runs that name it.")
-    pilot: Pilot | None = Field(None, description="A first small batch that has to hold before the rest is sent.")
-    time_limit: str | None = Field(
-        None, description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
-    )
-    rerun_on: list[Reason] = Field(default_factory=lambda: list(REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
-    max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
-    fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")
-    raw_files: bool = Field(default=True, description="Keep request and response files.")
-    delete_results: bool = Field(default=False, description="Delete results at the provider once they are landed.")
 
     @model_validator(mode="before")
     @classmethod
@@ -90,14 +61,6 @@ class EnrichmentSpec(BaseModel):
                     raise ValueError(message)
             return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
         return data  # pyright: ignore[reportUnknownVariableType]
-
-    @field_validator("time_limit")
-    @classmethod
-    def _a_duration(cls, value: str | None) -> str | None:
-        if value is not None and not (re.fullmatch(r"[0-9]+(\.[0-9]+)?[smhd]", value) and float(value[:-1])):
-            message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
-            raise ValueError(message)
-        return value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -125,22 +88,14 @@ class EnrichmentSpec(BaseModel):
                 raise ValueError(message)
         return self
 
-    @property
-    def limited(self) -> bool:
-        """Whether a limit binds what its runs spend."""
-        return self.cost_limit_usd is not None or self.budget is not None
+    def destinations(self) -> list[Destination]:
+        """See RunSpec."""
+        return [Destination(provider_name(self.model, self.provider), self.model, self.endpoint)]
 
     @property
-    def time_limit_seconds(self) -> float | None:
-        """The time limit in seconds."""
-        if self.time_limit is None:
-            return None
-        return float(self.time_limit[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.time_limit[-1]]
-
-    @property
-    def carried(self) -> list[str]:
-        """The source columns of the dataset: the key, then `columns`."""
-        return [*self.key, *(name for name in self.columns or [] if name not in self.key)]
+    def origin(self) -> str:
+        """See RunSpec."""
+        return self.source
 
     def turns(self) -> list[Turn]:
         """Return the turns to send, templates unrendered.

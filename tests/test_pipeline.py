@@ -197,7 +197,7 @@ def test_an_oversized_row_fails_only_itself(table: Table, monkeypatch: pytest.Mo
 
     table.values[4]["text"] = "long " * 2000
     table.write()
-    monkeypatch.setattr(plan.Packer, "fits_alone", lambda _self, size: size < 5000)
+    monkeypatch.setattr(plan.Packer, "fits_alone", lambda _self, size, _route=0: size < 5000)
     receipt = table.run()
     rows = {row["id"]: row for row in table.rows()}
     assert rows["k4"]["_status"] == "errored"

@@ -429,7 +429,7 @@ def test_an_oversized_row_is_in_no_round(table: Table, monkeypatch: pytest.Monke
 
     table.values[4]["text"] = "long " * 2000
     table.write()
-    monkeypatch.setattr(plan.Packer, "fits_alone", lambda _self, size: size < 5000)
+    monkeypatch.setattr(plan.Packer, "fits_alone", lambda _self, size, _route=0: size < 5000)
     table.emulator.control.faults(kind="request_error", contains="row 3", times=1)
     receipt = table.run()
     assert (ended(receipt), receipt.rounds) == ({"errored": 1, "succeeded": ROWS - 1}, 2)

@@ -262,13 +262,15 @@ def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emula
     def watched(step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         def look(run_id: str, *more: str) -> dict[str, Any]:
             session = session_of(run_id)
-            client = vars(session.provider)
+            (route,) = session.state.routes.values()
+            client = vars(route.provider)
             for thing in (
                 session,
                 session.site,
                 session.settings,
                 session.ledger,
-                session.provider,
+                route,
+                route.provider,
                 session.table,
                 client,
                 vars(session),

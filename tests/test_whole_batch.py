@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -79,7 +80,7 @@ def batches(table: Table) -> list[dict[str, Any]]:
 def per_row(table: Table) -> int:
     """Return the prompt tokens of a row."""
     spec, provider = table.spec(), provider_of(MODELS[table.provider])()
-    ready = prepare(spec, provider, table.folder / "none", [])
+    ready = prepare(spec, {provider.name: provider}, table.folder / "none", [])
     body = ready.builder.body({"id": "k0", "text": "text of row 0", "note": "n0"}, lambda: "row 1")
     return input_tokens(orjson.loads(body))
 
@@ -420,10 +421,11 @@ def test_a_time_limit_that_passed_while_the_run_was_dead(emulator: Emulator, tmp
     with pytest.raises(KeyboardInterrupt):
         run_with(
             table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True),
-            time_limit="1s", items_per_batch=4, max_parallel_batches=1,
+            time_limit="1h", items_per_batch=4, max_parallel_batches=1,
         )
-    time.sleep(1)
-    receipt = table.run(time_limit="1s", items_per_batch=4, max_parallel_batches=1)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger, ledger:
+        ledger.execute("update runs set started_at = started_at - 3600000000")
+    receipt = table.run(time_limit="1h", items_per_batch=4, max_parallel_batches=1)
     assert (receipt.continued, receipt.exit_code, receipt.unsent_rows) == (True, 5, 4)
     assert ended(receipt) == {"succeeded": 4}
     assert table.ledger()["requests_accepted"] == 4

@@ -63,6 +63,14 @@ class Reporting(Store):
     """What the ledger tells of money. Sums are made here: a database's own end at 2^63 picodollars, 9 million dollars."""
 
     @reads
+    def stands(self, connection: Connection, run_id: str) -> list[Row[Any]]:
+        """Return the chunks of a run in the order of their rows, with what the last look at their batches told."""
+        b = t.batches.c
+        query = select(t.chunks, b.status, b.requests_done, b.submitted_at).outerjoin(t.batches, b.batch_id == t.chunks.c.batch_id)
+        mine = (t.chunks.c.run_id == run_id) & (t.chunks.c.kind == "batch")
+        return list(connection.execute(query.where(mine).order_by(t.chunks.c.round, t.chunks.c.start)).all())
+
+    @reads
     def books(self, connection: Connection, run_id: str) -> Books:
         """Return the sums of a run, over what it sent: what it only set aside comes back when it ends."""
         query = select(t.reservations, t.chunks.c.state).join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)

@@ -11,7 +11,7 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_row
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import DROPPED, OVER_BOUND, PLANNED, Chunk, Lease, new_id, now_us
+from batchata_tasks.ledger.values import DROPPED, PLANNED, SENDING_ENDS, Chunk, Lease, new_id, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,6 +43,17 @@ class Runs(Leases):
         return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).one()
 
     @reads
+    def find_run(self, connection: Connection, run_id: str) -> Row[Any] | None:
+        """Return one run's row; None where the ledger knows no such run."""
+        return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).first()
+
+    @reads
+    def run_of_batch(self, connection: Connection, batch_id: str) -> Row[Any] | None:
+        """Return the run that sent a batch; None where the ledger knows no such batch."""
+        sent = select(t.chunks.c.run_id).where(t.chunks.c.batch_id == batch_id)
+        return connection.execute(select(t.runs).where(t.runs.c.id.in_(sent))).first()
+
+    @reads
     def runs_of(self, connection: Connection, dataset_id: str | None, limit: int) -> list[Row[Any]]:
         """Return the newest runs, of one dataset or of all."""
         query = select(t.runs).order_by(t.runs.c.started_at.desc()).limit(limit)
@@ -67,7 +78,7 @@ class Runs(Leases):
     @writes
     def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
         """Ask a run to send nothing more; the first reason stays, unless a later one cancels open batches, too."""
-        unasked = (t.runs.c.id == run_id) & (t.runs.c.stop.is_(None) | (t.runs.c.stop == OVER_BOUND))
+        unasked = (t.runs.c.id == run_id) & (t.runs.c.stop.is_(None) | (t.runs.c.stop.in_(SENDING_ENDS)))
         connection.execute(update(t.runs).where(unasked).values(stop=reason))
 
     @reads

@@ -14,7 +14,9 @@ PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED, HELD = (
     "planned", "unclear", "submitted", "collected", "landed", "dropped", "held",
 )
 UNFINISHED = (UNCLEAR, SUBMITTED, COLLECTED)
+SHUTDOWN = "shutdown"  # why a run sends nothing more: its program asked it to
 OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
+SENDING_ENDS = (OVER_BOUND, SHUTDOWN)  # of these, what is at the provider goes on there
 
 
 def now_us() -> int:

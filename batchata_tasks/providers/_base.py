@@ -17,11 +17,13 @@ from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.providers._keys import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchata_tasks.chunk import Limits
-    from batchata_tasks.jobs import Job
+    from batchata_tasks.job import Job
+    from batchata_tasks.jobs import Job as Request
+    from batchata_tasks.jobs import Message
 
 
 # batches end within 24 hours; with room for clocks that differ
@@ -105,7 +107,7 @@ class Provider(ABC):
         """Where requests go."""
 
     @abstractmethod
-    def body(self, job: Job) -> dict[str, Any]:
+    def body(self, job: Request) -> dict[str, Any]:
         """Return the request body of a job, built anew each time."""
 
     @abstractmethod
@@ -184,7 +186,28 @@ class Provider(ABC):
         seed = f"{self.name} {self.base_url} {self.secret}".encode()
         return hmac.new(ledger_id.encode(), seed, hashlib.sha256).hexdigest()[:32]
 
-    def check_params(self, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+    @classmethod
+    def validate_job(cls, job: Job, *, limited: bool = False) -> None:
+        """Check a job against the provider's rules; `limited` says whether a cost limit is to hold.
+
+        Raises:
+            SpecError: naming the job, the field and the remedy.
+        """
+        job.check()
+        try:
+            cls.check_params(job.model, job.request(None).params, limited=limited)
+            cls.check_turns(job.turns())
+        except SpecError as error:
+            message = f"job {job.id!r:.80}: {error}"
+            raise SpecError(message) from None
+
+    @classmethod
+    def check_turns(cls, turns: Sequence[Message]) -> None:
+        """Refuse turns that the provider would refuse, or read otherwise than they stand."""
+        del turns
+
+    @classmethod
+    def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         """Refuse parameters that the spec may not set, that `model` refuses, or of unbounded price.
 
         Raises:
@@ -192,14 +215,14 @@ class Provider(ABC):
         """
         del model  # adapters know which models refuse what
         for name in params:
-            if name in self.reserved_params:
+            if name in cls.reserved_params:
                 message = f"params.{name}: this is set by the spec's own keys (model, max_tokens, prompt, response_model …); remove it."
                 raise SpecError(message)
-            if name in self.repriced_params:
+            if name in cls.repriced_params:
                 message = f"params.{name}: it changes what is billed in a way that no usage tells, so costs would be wrong; remove it."
                 raise SpecError(message)
-            if limited and name not in self.priced_params:
-                allowed = ", ".join(sorted(self.priced_params))
+            if limited and name not in cls.priced_params:
+                allowed = ", ".join(sorted(cls.priced_params))
                 message = f"params.{name}: its effect on the price has no bound, so a cost limit forbids it (allowed: {allowed})."
                 raise SpecError(message)
 

@@ -22,10 +22,10 @@ from batchata_tasks.providers._base import BatchLook, Framing, Provider, first_c
 from batchata_tasks.providers._keys import check_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from batchata_tasks.jobs import Job
+    from batchata_tasks.jobs import Job, Message
 
 _ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
 _PATH = "/v1/messages/batches"
@@ -63,20 +63,29 @@ class AnthropicProvider(Provider):
     def base_url(self) -> str:
         return str(self._client.base_url)
 
-    def check_params(self, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+    @classmethod
+    def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         if sampling := sorted({"temperature", "top_k", "top_p"} & params.keys()):
             # gone since API version 2026-10-21, which the SDK sends: each line would end in error
             message = f"params.{sampling[0]}: Anthropic's API takes no sampling parameters any more; remove it."
             raise SpecError(message)
         super().check_params(model, params, limited=limited)
 
+    @classmethod
+    def check_turns(cls, turns: Sequence[Message]) -> None:
+        first = next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+        for place, turn in enumerate(turns):
+            if turn.role == "system" and place > first:
+                message = f"messages.{place}: Anthropic takes system turns only before all others; move it to the front."
+                raise SpecError(message)
+
     def body(self, job: Job) -> dict[str, Any]:
-        system = "\n\n".join(turn.content for turn in job.messages if turn.role == "system")
+        system = "\n\n".join(turn.text for turn in job.messages if turn.role == "system")
         body: dict[str, Any] = {"model": job.model, "max_tokens": job.max_tokens}
         if system:
             # a block without text cannot be marked
             body["system"] = [{"type": "text", "text": system, "cache_control": _MARK}] if job.cache and system.strip() else system
-        body["messages"] = [{"role": turn.role, "content": turn.content} for turn in job.messages if turn.role != "system"]
+        body["messages"] = [{"role": turn.role, "content": turn.wire()} for turn in job.messages if turn.role != "system"]
         if job.schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
         return body | dict(job.params)

@@ -82,7 +82,8 @@ class OpenAIProvider(Provider):
     def base_url(self) -> str:
         return str(self._client.base_url)
 
-    def check_params(self, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+    @classmethod
+    def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         super().check_params(model, params, limited=limited)
         if _REASONING.match(model) and params.get("temperature", 1) != 1:
             message = f"params.temperature: {model} takes only the default (1) and would refuse every line; remove it."
@@ -91,7 +92,7 @@ class OpenAIProvider(Provider):
     def body(self, job: Job) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": job.model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in job.messages],
+            "messages": [{"role": turn.role, "content": turn.wire()} for turn in job.messages],
             "max_completion_tokens": job.max_tokens,
         }
         if job.schema is not None:

@@ -28,8 +28,8 @@ def provider_type(name: str) -> type[Provider]:
     return OpenAIProvider
 
 
-def provider_of(model: str, named: str | None = None) -> type[Provider]:
-    """Return the adapter for a model, by the spec's `provider` or by the model's name.
+def provider_name(model: str, named: str | None = None) -> str:
+    """Return the name of the provider that serves a model, by the spec's `provider` or by the model's name.
 
     Raises:
         SpecError: the name tells nothing, or contradicts the spec's `provider`.
@@ -41,4 +41,9 @@ def provider_of(model: str, named: str | None = None) -> type[Provider]:
     if named is not None and by_name not in (None, named):
         message = f"provider: {model!r} is a model of {by_name}, not of {named}; remove `provider`, or change the model."
         raise SpecError(message)
-    return provider_type(named or by_name or "")
+    return named or by_name or ""
+
+
+def provider_of(model: str, named: str | None = None) -> type[Provider]:
+    """Return the adapter for a model; see `provider_name`."""
+    return provider_type(provider_name(model, named))

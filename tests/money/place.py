@@ -86,7 +86,7 @@ class Data:
     def _priced(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
         """Return the request body of each key, and its bound in picodollars as the spec's limit counts it."""
         spec = parse_spec(self.spec, "a scenario")
-        builder = prepare(spec, provider_of(spec.model, spec.provider)(), self.output, []).builder
+        builder = prepare(spec, {self.scenario.provider: provider_of(spec.model, spec.provider)()}, self.output, []).builder
         rows = zip(self.keys, self.table.texts, strict=True)
         raw = {key: builder.body({"id": key, "text": text}, lambda: "a row") for key, text in rows}
         return {key: orjson.loads(body) for key, body in raw.items()}, {key: builder.bound(body) for key, body in raw.items()}

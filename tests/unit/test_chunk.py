@@ -28,7 +28,7 @@ LIMITS = {name: kind.limits for name, kind in ADAPTERS.items()}
 
 
 def packed(limits: Limits, sizes: list[int], items: int | None = None) -> list[Span]:
-    packer = Packer(limits, items)
+    packer = Packer([limits], items)
     for number, size in enumerate(sizes):
         assert packer.fits_alone(size)
         packer.add(size, bound=number)
@@ -79,7 +79,7 @@ def test_the_byte_limit_at_its_edge(sizes: list[int], expected: list[int]) -> No
 
 def test_a_request_over_the_limit_never_fits() -> None:
     """A request larger than a batch is told apart before it is packed."""
-    packer = Packer(Limits(10, 100))
+    packer = Packer([Limits(10, 100)])
     assert packer.fits_alone(100)
     assert not packer.fits_alone(101)
 

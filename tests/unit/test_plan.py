@@ -101,12 +101,12 @@ class Bench:
         return parse_spec({**base, **self.spec, **values})
 
     def table(self, **values: Any) -> Table:
-        return prepare(self.parsed(**values), adapter(self.provider), self.folder / "data", [self.folder])
+        return prepare(self.parsed(**values), {"anthropic": adapter(self.provider)}, self.folder / "data", [self.folder])
 
     def plan(self, options: Options | None = None, in_flight: Iterable[bytes] = (), **values: Any) -> Planned:
         table = self.table(**values)
         plan = self.folder / "run"
-        planner = Planner(table, adapter(self.provider), plan, DATASET, options or Options())
+        planner = Planner(table, plan, DATASET, options or Options())
         spans = planner.run(in_flight)
         count = spans[-1].stop if spans else 0
         rows = plan_rows(plan, "plan", 0, count).to_pylist() if count else []
@@ -198,7 +198,7 @@ def test_progress_is_told_by_source_rows(bench: Bench) -> None:
     """Who waits for a plan sees how far it is."""
     told: list[int] = []
     bench.write({"id": str(n), "text": "t", "note": "n"} for n in range(BATCH_ROWS + 1))
-    Planner(bench.table(), adapter(AnthropicProvider), bench.folder / "run", DATASET, Options(), told.append).run()
+    Planner(bench.table(), bench.folder / "run", DATASET, Options(), told.append).run()
     assert told[-1] == BATCH_ROWS + 1
     assert told == sorted(told)
 

@@ -13,16 +13,16 @@ from batchata_tasks.tokens import BASE_OVERHEAD, MESSAGE_OVERHEAD, SCHEMA_OVERHE
 @pytest.mark.parametrize(
     ("body", "messages", "schema", "bound"),
     [
-        (b"", 0, False, 64),
-        (b"x", 1, False, 1 + 64 + 16),
-        (b"x" * 1000, 2, False, 1000 + 64 + 32),
-        (b"x" * 1000, 2, True, 1000 + 64 + 32 + 512),
-        ("ü🦊".encode(), 1, False, 6 + 64 + 16),
+        (b"", 0, False, 80),
+        (b"x", 1, False, 1 + 80 + 16),
+        (b"x" * 1000, 2, False, 1000 + 80 + 32),
+        (b"x" * 1000, 2, True, 1000 + 80 + 32 + 512),
+        ("ü🦊".encode(), 1, False, 6 + 80 + 16),
     ],
 )
 def test_the_stated_overheads_are_the_ones_added(body: bytes, messages: int, schema: bool, bound: int) -> None:
-    """Bytes of the body, 64 for the request, 16 for each message, 512 for a schema."""
-    assert (BASE_OVERHEAD, MESSAGE_OVERHEAD, SCHEMA_OVERHEAD) == (64, 16, 512)
+    """Bytes of the body, 80 for the request with a system prompt, 16 for each message, 512 for a schema."""
+    assert (BASE_OVERHEAD, MESSAGE_OVERHEAD, SCHEMA_OVERHEAD) == (80, 16, 512)
     assert input_bound(body, messages, schema=schema) == bound
 
 

@@ -1,0 +1,189 @@
+"""Batch: many requests, described job by job, and sent as provider batches at half price."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.fingerprint import base32, canonical, digest
+from batchata_tasks.job import MAX_TOKENS, Job
+from batchata_tasks.plain import plain
+from batchata_tasks.providers import provider_type
+from batchata_tasks.spool import Schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from batchata_tasks.run import BatchRun
+
+_DEFAULTS = ("model", "temperature", "max_tokens", "response_model", "enable_citations", "provider", "endpoint", "params")
+_ID_BYTES = 15
+Verbosity = Literal["debug", "info", "warning", "error"]
+
+
+class BatchParams(BaseModel):
+    """How a Batch runs."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    state_file: str | None = Field(None, description="File that names the run, so that it can be found again.")
+    results_dir: str = Field("batch_results", min_length=1, description="Folder of the results: a dataset, see `to_arrow`.")
+    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches that are open at once.")
+    items_per_batch: int | None = Field(None, ge=1, description="Jobs per batch; default: the provider's limit.")
+    cost_limit_usd: float | None = Field(None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit of a run, in US dollars.")
+    time_limit_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="Wall time of a run.")
+    default_params: dict[str, Any] = Field(default_factory=dict, description="What jobs take that do not say otherwise.")
+    reuse_state: bool = Field(default=True, description="Keep answers that landed before; False asks again for all of them.")
+    raw_files: bool = Field(default=True, description="Keep requests and responses under <results_dir>/raw_files.")
+    verbosity_level: Verbosity = Field("info", description="What is printed while a run works: debug, info, warning or error.")
+
+
+class Batch:
+    """Requests that go to the providers as batches; each builder method returns the batch.
+
+    Nothing is sent before `run`. Jobs whose answers lie in `results_dir` already are not sent again.
+
+    Args:
+        results_dir: folder of the results.
+        params: see BatchParams.
+
+    Raises:
+        SpecError: a value is wrong; so do all builder methods.
+    """
+
+    def __init__(self, results_dir: str | Path = "batch_results", **params: Any) -> None:
+        self.config = _params({"results_dir": str(results_dir), **params})
+        self.jobs: list[Job] = []
+        self._ids: dict[str, int] = {}
+        self._schemas = Schemas()
+
+    def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
+        """Let a file name the run, so that a later process finds it; see StateManager.
+
+        Without `reuse_state`, jobs that landed before are sent again. Open batches are never forgotten.
+        """
+        return self._set(state_file=str(file), reuse_state=reuse_state)
+
+    def set_default_params(self, **kwargs: Any) -> Self:
+        """Set what jobs take that are added later and do not say otherwise: model, temperature, and others."""
+        for name in kwargs:
+            if name not in _DEFAULTS:
+                raise SpecError(_unknown("set_default_params", name, _DEFAULTS))
+        return self._set(default_params={**self.config.default_params, **kwargs})
+
+    def add_cost_limit(self, usd: float) -> Self:
+        """Set a hard limit on what a run may spend, in US dollars."""
+        return self._set(cost_limit_usd=usd)
+
+    def add_time_limit(self, seconds: float = 0, minutes: float = 0, hours: float = 0) -> Self:
+        """Set how long a run may take; then open batches are cancelled, and what ran is landed."""
+        return self._set(time_limit_seconds=seconds + 60 * minutes + 3600 * hours)
+
+    def set_verbosity(self, level: Verbosity) -> Self:
+        """Set what is printed while a run works."""
+        return self._set(verbosity_level=level)
+
+    def raw_files(self, enabled: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
+        """Keep what was sent and what came back, as files for people."""
+        return self._set(raw_files=enabled)
+
+    def add_job(
+        self, *, messages: list[dict[str, Any]] | None = None, prompt: str | None = None, model: str | None = None,
+        file: str | Path | None = None, temperature: float | None = None, max_tokens: int | None = None,
+        response_model: type[BaseModel] | dict[str, Any] | None = None, enable_citations: bool | None = None,
+        id: str | None = None, provider: str | None = None,  # noqa: A002 - the name is fixed
+        endpoint: Literal["chat", "responses"] | None = None, params: dict[str, Any] | None = None,
+    ) -> Self:
+        """Add a request; see Job. Without an `id`, it is named by its content.
+
+        Raises:
+            SpecError: something is wrong with it; the field is named, with the remedy.
+        """
+        given = {
+            "model": model, "temperature": temperature, "max_tokens": max_tokens, "response_model": response_model,
+            "enable_citations": enable_citations, "provider": provider, "endpoint": endpoint, "params": params,
+        }
+        known: dict[str, Any] = {**self.config.default_params, **{name: value for name, value in given.items() if value is not None}}
+        if "model" not in known:
+            message = "model: name one in add_job, or for all jobs with set_default_params(model=…)."
+            raise SpecError(message)
+        known.setdefault("max_tokens", MAX_TOKENS)
+        job = Job(id or "new", messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
+        job.check()
+        name, _ = self._schemas.of(job)
+        to = job.destination()
+        provider_type(to.provider).validate_job(job, limited=self.config.cost_limit_usd is not None)
+        self.jobs.append(self._named(job, name) if id is None else self._once(job))
+        return self
+
+    def _named(self, job: Job, schema: str | None) -> Job:
+        """Name a job by its content; of jobs that are all alike, each has a number."""
+        facts = [*job.destination(), job.messages, job.prompt, job.temperature, job.max_tokens, job.params, schema]
+        name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
+        number = self._ids[name] = self._ids.get(name, 0) + 1
+        return self._once(replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1)
+
+    def _once(self, job: Job, *, counted: bool = False) -> Job:
+        if job.id in self._ids and not counted:
+            message = f"job {job.id!r:.80}: there is a job of this id already; ids must be unique."
+            raise SpecError(message)
+        self._ids.setdefault(job.id, 1)
+        return job
+
+    def run(
+        self, wait: bool = True, on_progress: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None,  # noqa: FBT001, FBT002
+        print_status: bool = False, dry_run: bool = False, progress_interval: float = 1.0,  # noqa: FBT001, FBT002 - the names are fixed
+    ) -> BatchRun:
+        """Run the batch.
+
+        Args:
+            wait: return when it has ended; else it goes on in a thread, see BatchRun.
+            on_progress: called with (stats, elapsed seconds, batches by number).
+            print_status: show how far it is.
+            dry_run: only tell what would be sent and what it would cost; nothing is.
+            progress_interval: seconds between two calls of `on_progress`.
+
+        Raises:
+            SpecError: the batch cannot be run; nothing was sent.
+            BatchataError: something stopped it half-way; the next run carries on.
+        """
+        from batchata_tasks.run import BatchRun  # noqa: PLC0415 - it brings the whole pipeline, which building needs not
+
+        run = BatchRun(self.config, self.jobs, schemas=self._schemas)
+        if on_progress is not None:
+            run.set_on_progress(on_progress, progress_interval)
+        run.show(print_status)
+        if dry_run:
+            run.dry()
+            return run
+        run.start()
+        if wait:
+            run.wait()
+        return run
+
+    def _set(self, **values: Any) -> Self:
+        self.config = _params({**self.config.model_dump(), **values})
+        return self
+
+
+def _params(values: dict[str, Any]) -> BatchParams:
+    try:
+        return BatchParams.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(step) for step in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise SpecError(_unknown("Batch", name, BatchParams.model_fields)) from None
+        message = f"{name}: {plain(first)}."
+        raise SpecError(message.replace("..", ".")) from None
+
+
+def _unknown(where: str, name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, list(known), n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}."
+    return f"{where}: there is no parameter {name!r}; {remedy}"

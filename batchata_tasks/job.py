@@ -1,0 +1,210 @@
+"""Job: one request to a model, as Python code describes it; JobResult: what became of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from pydantic import BaseModel
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.jobs import Job as Request
+from batchata_tasks.jobs import Message, as_dict
+from batchata_tasks.providers import provider_name
+from batchata_tasks.run_spec import Destination
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchata_tasks.schema import ResponseSchema
+
+MAX_TOKENS = 1024  # the cap on an answer where a Job names none; always sent
+_ROLES = ("system", "user", "assistant")
+_LONGEST_ID = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request to a model. It is given as a `prompt`, or as `messages`.
+
+    Args:
+        id: names the job among the others of its batch.
+        model: the provider's model id.
+        messages: turns such as `{"role": "user", "content": "…"}`; roles are system, user and
+            assistant, content is a text or a list of parts `{"type": "text", "text": "…"}`.
+        file: a document to attach; not supported yet.
+        prompt: a single user turn.
+        temperature: sampling temperature, where the model takes one.
+        max_tokens: cap on the tokens of the answer.
+        response_model: Pydantic class, or JSON Schema, that the answer has to satisfy.
+        enable_citations: not supported yet.
+        provider: "anthropic" or "openai"; by default it follows from the model.
+        endpoint: "chat", or "responses" at OpenAI.
+        params: further parameters, passed on to the provider.
+    """
+
+    id: str
+    model: str
+    messages: list[dict[str, Any]] | None = None
+    file: Path | None = None
+    prompt: str | None = None
+    temperature: float | None = None
+    max_tokens: int = MAX_TOKENS
+    response_model: type[BaseModel] | dict[str, Any] | None = None
+    enable_citations: bool = False
+    provider: str | None = None
+    endpoint: Literal["chat", "responses"] = "chat"
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; a response model travels as its JSON Schema."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        model = self.response_model
+        if isinstance(model, type):
+            found["response_model"] = model.model_json_schema(by_alias=False)
+        return found | {"file": None if self.file is None else str(self.file)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Job:
+        """Return the job that `to_dict` gave; nothing is imported, so its response model is JSON Schema.
+
+        Raises:
+            SpecError: a field is missing or unknown.
+        """
+        known = [one.name for one in fields(cls)]
+        for name in data:
+            if name not in known:
+                message = f"job: there is no field {name!r}; it has: {', '.join(known)}."
+                raise SpecError(message)
+        for name in ("id", "model"):
+            if not isinstance(data.get(name), str):
+                message = f"job: {name} is missing; it is a text."
+                raise SpecError(message)
+        job = cls(**data)
+        return replace(job, file=Path(job.file)) if job.file is not None else job
+
+    def destination(self) -> Destination:
+        """Return where it goes.
+
+        Raises:
+            SpecError: the model belongs to no known provider.
+        """
+        return Destination(provider_name(self.model, self.provider), self.model, self.endpoint)
+
+    def request(self, schema: ResponseSchema | None) -> Request:
+        """Return what is sent."""
+        params = self.params if self.temperature is None else {**self.params, "temperature": self.temperature}
+        return Request(self.model, self.turns(), self.max_tokens, params, schema)
+
+    def turns(self) -> tuple[Message, ...]:
+        """Return the turns to send.
+
+        Raises:
+            SpecError: one of them is wrong; it is named by its place, from 0.
+        """
+        if self.messages is None:
+            return (Message("user", self.prompt or ""),)
+        return tuple(_turn(self, place, message) for place, message in enumerate(self.messages))
+
+    def check(self) -> None:
+        """Check all that can be told without the provider's rules.
+
+        Raises:
+            SpecError: naming the job, the field and the remedy.
+        """
+        if wrong := self._wrong():
+            message = f"job {self.id!r:.80}: {wrong}"
+            raise SpecError(message)
+        turns = self.turns()
+        if not turns or turns[-1].role != "user":
+            message = f"job {self.id!r:.80}: messages must end with a turn of role user."
+            raise SpecError(message)
+
+    def _wrong(self) -> str | None:  # noqa: PLR0911 - one line per field reads best as a table
+        if not isinstance(self.id, str) or not self.id or len(self.id) > _LONGEST_ID:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return f"id: write a text of 1 to {_LONGEST_ID} characters."
+        if self.file is not None:
+            return "file: this version cannot attach documents yet; put the text into the prompt."
+        if self.enable_citations:
+            return "enable_citations: this version does not support citations yet; leave it out."
+        if (self.prompt is None) == (self.messages is None):
+            return "give exactly one of prompt and messages."
+        if self.prompt is not None and not _is_text(self.prompt):
+            return "prompt: write a text that is not empty."
+        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return f"max_tokens: {self.max_tokens!r} is no number of tokens; write one from 1."
+        if self.temperature is not None and (isinstance(self.temperature, bool) or not 0 <= float(self.temperature) <= 2):  # noqa: PLR2004 - both providers' range ends there
+            return f"temperature: {self.temperature!r} is out of range; write a number from 0 to 2."
+        return None
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _turn(job: Job, place: int, message: object) -> Message:
+    turn = as_dict(message)
+    role, content = turn.get("role"), turn.get("content")
+    wrong = None
+    if turn.keys() != {"role", "content"}:
+        wrong = "a turn is a mapping with role and content, and nothing else"
+    elif role not in _ROLES:
+        wrong = f"role {role!r:.40} is none of system, user and assistant"
+    elif not _is_text(content) and not (isinstance(content, list) and content):
+        wrong = "its content is empty; write a text, or parts"
+    parts = cast("list[object]", content) if isinstance(content, list) else []
+    for at, part in enumerate(parts):
+        found = as_dict(part)
+        if found.keys() != {"type", "text"} or found["type"] != "text" or not _is_text(found["text"]):
+            wrong = wrong or f"content.{at} is no part of text such as {{'type': 'text', 'text': '…'}}, the kind that this version can send"
+    if wrong is not None:
+        text = f"job {job.id!r:.80}: messages.{place}: {wrong}."
+        raise SpecError(text)
+    texts = tuple(str(as_dict(part)["text"]) for part in parts)
+    return Message(cast("Any", role), texts or cast("str", content))
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What became of a job.
+
+    `response` is the raw text of the answer, empty where there is none; `parsed_response` the answer
+    in the job's response model (a dict where that is JSON Schema). Tokens and `cost_usd` (US
+    dollars) count all attempts; `cost_usd` is nan where no price is known. `error` is None where the
+    job succeeded.
+    """
+
+    job_id: str
+    response: str = ""
+    parsed_response: BaseModel | dict[str, Any] | None = None
+    citations: list[dict[str, Any]] | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    error: str | None = None
+
+    def is_success(self) -> bool:
+        """Whether there is an answer that can be used."""
+        return self.error is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        parsed = self.parsed_response
+        plain = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return found | {"parsed_response": plain, "cost_usd": None if self.cost_usd != self.cost_usd else self.cost_usd}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> JobResult:
+        """Return the result that `to_dict` gave; its parsed answer is a dict."""
+        cost = data.get("cost_usd")
+        known: dict[str, Any] = {**data, "cost_usd": float("nan") if cost is None else cost}
+        return cls(**known)
+
+    def save_to_json(self, path: str | Path, indent: int = 2) -> None:
+        """Write the result to a JSON file; its folder is made where it is missing."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(self.to_dict(), indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")

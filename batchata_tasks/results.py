@@ -1,0 +1,82 @@
+"""Results of jobs, read from the dataset that their runs landed in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchata_tasks.dataset import Dataset
+from batchata_tasks.job import Job, JobResult
+from batchata_tasks.job_builder import JOB, StoredJobs
+from batchata_tasks.jobs import Outcome
+from batchata_tasks.jobs_spec import JOB_ID
+from batchata_tasks.sources import open_source
+from batchata_tasks.storage import DatasetFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.jobs_spec import JobsSpec
+    from batchata_tasks.schema import ResponseSchema
+
+_READ = (JOB_ID, "_fingerprint", "_status", "_error", "_response", "_input_tokens", "_output_tokens", "_cost_usd", "_enriched_at")
+
+
+def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
+    """Return the result of each job of a batch that has landed, by its id, in the order of the jobs' destinations.
+
+    A row that answers an older text of a job is none of its results.
+    """
+    wanted = {job_id: (fingerprint, schema) for job_id, fingerprint, schema in _prints(spec)}
+    rows = dict[str, dict[str, Any]]()
+    for batch in _rows(spec):
+        for row in batch.to_pylist():
+            job_id, at = row[JOB_ID], row["_enriched_at"]
+            if job_id in wanted and wanted[job_id][0] == row["_fingerprint"] and (job_id not in rows or rows[job_id]["_enriched_at"] < at):
+                rows[job_id] = row
+    return {job_id: _result(rows[job_id], schema) for job_id, (_, schema) in wanted.items() if job_id in rows}
+
+
+def _prints(spec: JobsSpec) -> Iterator[tuple[str, str, ResponseSchema | None]]:
+    stored = StoredJobs(spec.response_schemas())
+    for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
+        for row in batch.to_pylist():
+            yield row[JOB_ID], stored.fingerprint(row), stored.read(row)[2]
+
+
+def stored_jobs(spec: JobsSpec) -> list[Job]:
+    """Return the jobs of a batch; response models are JSON Schema, since nothing is imported."""
+    stored, schemas = StoredJobs(spec.response_schemas()), spec.schemas
+    found = list[Job]()
+    for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
+        for row in batch.to_pylist():
+            job, digest, _ = stored.read(row)
+            found.append(job if digest is None else replace(job, response_model=schemas[digest]))
+    return found
+
+
+def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
+    dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
+    for _, batch in dataset.rows(list(_READ)):
+        yield batch
+
+
+def _result(row: dict[str, Any], schema: ResponseSchema | None) -> JobResult:
+    text, cost = row["_response"] or "", row["_cost_usd"]
+    parsed = schema.answer(text) if schema is not None and row["_status"] == Outcome.SUCCEEDED else None
+    return JobResult(
+        row[JOB_ID], text, parsed, None, row["_input_tokens"], row["_output_tokens"],
+        float("nan") if cost is None else float(cost), None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"],
+    )
+
+
+def landed_table(spec: JobsSpec) -> pa.Table:
+    """Return the rows of a batch's jobs as they lie in the dataset."""
+    dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
+    ids = pa.concat_arrays([batch.column(JOB_ID) for batch in open_source(spec.jobs, {}).batches([JOB_ID])])
+    parts = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for _, batch in dataset.rows(dataset.column_names())]
+    empty = pa.RecordBatch.from_arrays([pa.nulls(0, pa.string())], schema=pa.schema([pa.field(JOB_ID, pa.string())]))
+    return pa.Table.from_batches(parts or [empty])

@@ -1,0 +1,73 @@
+"""Routes: where requests go that may share a batch, and what they can cost there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from batchata_tasks.retry import changed_body
+from batchata_tasks.run_spec import Destination
+from batchata_tasks.tokens import input_bound
+
+if TYPE_CHECKING:
+    from batchata_tasks.pricing import Rates
+    from batchata_tasks.providers import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What bounds a request, and what another attempt at it has to know: its cap, its turns, its response model.
+
+    `turns` counts the messages of the body, in which a system prompt is none everywhere;
+    `structured` tells whether an answer in JSON is asked for; `schema` is the digest of a response
+    model that is the request's own.
+    """
+
+    cap: int
+    turns: int
+    structured: bool
+    schema: str | None = None
+
+
+@dataclass
+class Route:
+    """One provider's model at one endpoint.
+
+    `cap` is the most output tokens that one of its requests asks for. `rates` is None where no price
+    is known. `factor` is what bounds are multiplied with, in millionths: more than one once an
+    answer of the model cost more than its bound.
+    """
+
+    provider: Provider
+    model: str
+    endpoint: str
+    rates: Rates | None
+    cap: int = 1
+    factor: int = 10**6
+
+    @property
+    def destination(self) -> Destination:
+        """The names of provider, model and endpoint."""
+        return Destination(self.provider.name, self.model, self.endpoint)
+
+    def bound(self, body: bytes, shape: Shape) -> int:
+        """Return the most that a request can cost, in picodollars; 0 where no price is known."""
+        if self.rates is None:
+            return 0
+        # within a text of the body the quotes would be escaped
+        writes = self.provider.caches_unasked or b'"cache_control"' in body
+        bound = self.rates.bound(input_bound(body, shape.turns, schema=shape.structured), shape.cap, cache_writes=writes)
+        return -(-bound * self.factor // 10**6)
+
+    def again(self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:
+        """Return the body of another attempt at a request and its bound; None where it is sent again as it was.
+
+        `body` is what was sent last, or the base request where that is not known any more.
+        """
+        changed = changed_body(
+            body, status, error, attempts, cap_param=self.provider.cap_param, cap=shape.cap, turns=shape.turns
+        )
+        if changed is None:
+            return None
+        text, cap, turns = changed
+        return text, self.bound(text, replace(shape, turns=turns, cap=cap))

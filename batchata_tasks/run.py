@@ -1,0 +1,237 @@
+"""BatchRun: a Batch under way. It works in a thread of its own, over the same pipeline as every other run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from batchata_tasks.begin import make_ready, refresh_mark
+from batchata_tasks.errors import SpecError
+from batchata_tasks.job import JobResult
+from batchata_tasks.ledger import SHUTDOWN
+from batchata_tasks.pipeline import Steps, enrich
+from batchata_tasks.prepared import Options
+from batchata_tasks.preview import preview
+from batchata_tasks.raw_files import with_raw_files
+from batchata_tasks.results import landed_results, landed_table
+from batchata_tasks.run_watch import Watch
+from batchata_tasks.session import CANCEL
+from batchata_tasks.settings import Settings
+from batchata_tasks.spool import Schemas, dataset_name, spooled
+from batchata_tasks.state import StateManager, naming
+from batchata_tasks.storage import DatasetFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+    import pyarrow as pa
+
+    from batchata_tasks.batch import BatchParams
+    from batchata_tasks.job import Job
+    from batchata_tasks.jobs_spec import JobsSpec
+    from batchata_tasks.preview import Preview
+    from batchata_tasks.progress import Progress
+    from batchata_tasks.receipt import Receipt
+
+    ProgressCallback = Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None]
+
+_TICK = 0.2  # seconds; a main thread that only waits would not see Ctrl-C
+
+
+class BatchRun:
+    """A run of jobs: started once, watched, waited for.
+
+    Attributes:
+        config: how it runs.
+        jobs: what it sends.
+        receipt: what it did and cost, once it has ended; None before.
+        plan: what a dry run found; None otherwise.
+    """
+
+    def __init__(self, config: BatchParams, jobs: list[Job], *, schemas: Schemas | None = None) -> None:
+        self.config, self.jobs = config.model_copy(deep=True), list(jobs)
+        self.receipt: Receipt | None = None
+        self._schemas = schemas or Schemas()
+        self._spec: JobsSpec | None = None
+        self.plan: Preview | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._watch = Watch(self.config)
+        self._began = self._ended = 0.0
+
+    def set_on_progress(self, callback: ProgressCallback, interval: float = 1.0) -> Self:
+        """Have `callback(stats, elapsed, batches)` called each `interval` seconds, and once at the end.
+
+        It is called in a thread of the run; what it raises ends the calls, and the run goes on.
+        """
+        self._watch.call(callback, interval)
+        return self
+
+    def show(self, enabled: bool) -> Self:  # noqa: FBT001 - as in run(print_status=)
+        """Show how far the run is, on a terminal; plain lines elsewhere."""
+        self._watch.shown = enabled
+        return self
+
+    def start(self) -> None:
+        """Begin in a thread. It is no daemon: a program that ends waits for it, unless `shutdown` is called.
+
+        Raises:
+            SpecError: the batch cannot be run; nothing was sent.
+        """
+        if self._thread is not None:
+            message = "start: this run was started already; make another one with Batch.run."
+            raise SpecError(message)
+        spec = self._written()
+        make_ready(spec, Settings())  # what is wrong is raised here, and not in the thread
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=copy_context().run, args=(self._work, spec), name="batch")
+        self._thread.start()
+
+    def dry(self) -> None:
+        """Print what a run would send and cost; nothing is sent.
+
+        Raises:
+            SpecError: what a run would refuse, in the same words.
+        """
+        self.plan = preview(self._written())
+        self._watch.print_pairs(self.plan.lines())
+
+    def _written(self) -> JobsSpec:
+        """Write the jobs where runs find them; return the spec of a run of them."""
+        if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
+            self.jobs = StateManager(self.config.state_file).jobs()
+        if not self.jobs:
+            message = "jobs: there are none; add some with add_job."
+            raise SpecError(message)
+        if self._spec is None:
+            folder, config = DatasetFolder(self.config.results_dir), self.config
+            seconds = config.time_limit_seconds
+            self._spec = spooled(
+                folder, self.jobs, self._schemas, name=dataset_name(folder), max_parallel_batches=config.max_parallel_batches,
+                items_per_batch=config.items_per_batch, cost_limit_usd=config.cost_limit_usd,
+                time_limit=None if seconds is None else f"{seconds:.3f}s", raw_files=config.raw_files,
+            )
+        return self._spec
+
+    def _work(self, spec: JobsSpec) -> None:
+        try:
+            with self._watch as progress:
+                self.receipt = _brought_home(spec, partial(self._enrich, spec, progress))
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            self._error = error
+        finally:
+            self._ended = time.monotonic()
+
+    def _enrich(self, spec: JobsSpec, progress: Progress, steps: Steps) -> Receipt:
+        if self.config.state_file is not None:
+            steps = replace(steps, plan=naming(steps.plan, self.config.state_file))
+        if self.config.raw_files:
+            steps = replace(steps, collect=with_raw_files(steps.collect))
+        return enrich(spec, Options(refresh_mark(not self.config.reuse_state)), steps, progress)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it has ended.
+
+        In the main thread, Ctrl-C asks whether to cancel the provider's batches and land what ran; a
+        second one leaves at once, and the next run carries on.
+
+        Raises:
+            TimeoutError: it has not ended after `timeout` seconds; it goes on.
+            BatchataError: something stopped it; the next run carries on.
+        """
+        if self._thread is None:
+            self.start()
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._joined(until):
+            message = f"the run has not ended after {timeout} seconds; it goes on."
+            raise TimeoutError(message)
+        if self._error is not None:
+            raise self._error
+
+    def _joined(self, until: float | None) -> bool:
+        """Wait for the thread; whether it ended in time."""
+        assert self._thread is not None  # noqa: S101 - only called once it is there
+        asked = False
+        while self._thread.is_alive() and (until is None or time.monotonic() < until):
+            try:
+                self._thread.join(_TICK if until is None else min(_TICK, max(until - time.monotonic(), 0)))
+            except KeyboardInterrupt:
+                if asked or not self._watch.asks_to_cancel():
+                    self._watch.leave(self._thread.is_alive)
+                    self._thread.join()
+                    raise
+                asked = True
+                self._watch.stop(CANCEL, self._thread.is_alive)
+        return not self._thread.is_alive()
+
+    def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the name is fixed
+        """Return where the run stands: its state and the numbers that progress callbacks get."""
+        state = "planned" if self._thread is None else "running" if not self.done else "failed" if self._error is not None else "ended"
+        found: dict[str, Any] = {"state": state, "total_jobs": len(self.jobs), **self._watch.last.stats(), "elapsed": self.elapsed}
+        if self.receipt is not None:
+            found |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
+        if self._error is not None:
+            found["error"] = str(self._error)
+        if print_status:
+            self._watch.print_status(found)
+        return found
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since its start, until its end."""
+        return 0.0 if not self._began else (self._ended or time.monotonic()) - self._began
+
+    def results(self) -> dict[str, JobResult]:
+        """Return what became of each job, by its id; while the run goes on, of those that have landed.
+
+        Once it has ended there is a result for each job: one that was not sent says so in its error.
+        """
+        found = landed_results(self._written())
+        if not self.done:
+            return found
+        why = self.receipt.result.replace("_", " ") if self.receipt is not None else f"the run stopped: {self._error}"
+        return {job.id: found.get(job.id) or JobResult(job.id, error=f"not sent: {why}") for job in self.jobs}
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows of its jobs as they lie in the dataset, as an Arrow table."""
+        return landed_table(self._written())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows of its jobs as a pandas frame."""
+        return self.to_arrow().to_pandas()
+
+    def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002 - the name is fixed
+        """Send nothing more. Batches that are open are waited for and landed, or left to the next run."""
+        if self._thread is None or self.done:
+            return
+        if wait_for_active:
+            self._watch.stop(SHUTDOWN, self._thread.is_alive)
+        else:
+            self._watch.leave(self._thread.is_alive)
+        self._thread.join()
+
+
+def _brought_home(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
+    """Run with the steps as child tasks inside of somebody's flow, as a flow where Prefect is configured, plain elsewhere."""
+    context: Any = sys.modules.get("prefect.context")
+    if context is not None and context.FlowRunContext.get() is not None:
+        from batchata_tasks.tasks import STEPS  # noqa: PLC0415 - only where Prefect is at work already
+
+        return work(STEPS)
+    if os.environ.get("PREFECT_API_URL"):
+        from batchata_tasks.flow import as_flow  # noqa: PLC0415 - Prefect takes seconds to import
+
+        return as_flow(spec, work)
+    return work(Steps())

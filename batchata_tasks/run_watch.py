@@ -1,0 +1,120 @@
+"""Watching a run of jobs from outside of its thread: callbacks, displays, and asking it to stop."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from batchata_tasks.progress import Lines, Terminal, counted, for_console, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from batchata_tasks.batch import BatchParams
+    from batchata_tasks.progress import Progress
+    from batchata_tasks.session import Session
+    from batchata_tasks.snapshot import Snapshot
+
+_MOMENT = 0.05
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Watch:
+    """What looks at one run while it works."""
+
+    def __init__(self, config: BatchParams) -> None:
+        self.shown = False
+        self._progress: Lines | Terminal = silent()
+        self._level = _LEVELS.index(config.verbosity_level)
+        self._callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None
+        self._interval = 1.0
+        self._over = threading.Event()
+        self._began = time.monotonic()
+        self._stack = ExitStack()
+        self._caller: threading.Thread | None = None
+
+    def call(self, callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None], interval: float) -> None:
+        """Call back each `interval` seconds."""
+        self._callback, self._interval = callback, interval
+
+    def __enter__(self) -> Progress:
+        self._began = time.monotonic()
+        console = Console(stderr=True)
+        if self.shown:
+            self._progress = self._stack.enter_context(for_console(console))
+        elif self._level == 0:
+            self._progress = Lines(lambda text: console.print(text, highlight=False, markup=False))
+        if self._callback is not None:
+            self._caller = threading.Thread(target=self._calls, name="progress", daemon=True)
+            self._caller.start()
+        return self._progress
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        if self._caller is not None:
+            self._caller.join()
+        self._stack.close()
+
+    @property
+    def last(self) -> Snapshot:
+        """Where the run stands."""
+        return self._progress.look()
+
+    def _calls(self) -> None:
+        while not self._over.wait(self._interval):
+            self._call()
+        self._call()
+
+    def _call(self) -> None:
+        if self._callback is not None:
+            found = self.last
+            self._callback(found.stats(), time.monotonic() - self._began, found.batch_data())
+
+    def stop(self, reason: str, alive: Callable[[], bool]) -> None:
+        """Ask the run to send nothing more, as soon as there is one."""
+        if (session := self._awaited(alive)) is not None:
+            session.ledger.request_stop(session.run_id, reason)
+
+    def leave(self, alive: Callable[[], bool]) -> None:
+        """Let the run end at once; what is at the provider goes on there."""
+        if (session := self._awaited(alive)) is not None:
+            session.site.stop.set()
+
+    def _awaited(self, alive: Callable[[], bool]) -> Session | None:
+        while self._progress.session is None and alive() and not self._over.is_set():
+            time.sleep(_MOMENT)
+        return self._progress.session
+
+    def asks_to_cancel(self) -> bool:
+        """Ask a person whether to cancel what is open; without one to ask, yes."""
+        if not sys.stdin.isatty():
+            return True
+        open_batches = sum(batch.state == "submitted" for batch in self.last.batches)
+        sys.stderr.write(
+            f"\nCancel the {counted(open_batches, 'open batch')} and land what ran? "
+            "[Enter] cancels; Ctrl-C leaves at once, and the next run lands them. "
+        )
+        sys.stderr.flush()
+        try:
+            sys.stdin.readline()
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def print_pairs(self, lines: list[tuple[str, str]]) -> None:
+        """Print a plan for people: what, value."""
+        width = max(len(what) for what, _ in lines)
+        sys.stdout.write("".join(f"{what.ljust(width)}  {value}\n" for what, value in lines))
+
+    def print_status(self, status: dict[str, Any]) -> None:
+        """Print a run's status for people."""
+        cost = "unknown" if status["cost_usd"] is None else f"${status['cost_usd']:.4f}"
+        limit = "" if status["cost_limit_usd"] is None else f" of ${status['cost_limit_usd']:.2f}"
+        jobs = f"{status['completed']:,} succeeded, {status['failed']:,} failed, {status['pending']:,} pending"
+        sys.stdout.write(f"{status['state']}: {jobs}; {cost}{limit}; {status['elapsed']:.0f} s\n")

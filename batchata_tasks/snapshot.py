@@ -1,0 +1,92 @@
+"""A snapshot: where a run stands at one moment, as the ledger tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.jobs import Outcome
+from batchata_tasks.money import usd
+
+if TYPE_CHECKING:
+    from batchata_tasks.session import Session
+
+_WINDOW = 24 * 3600.0  # seconds; both providers end a batch by then
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStand:
+    """Where one batch stands. Times are seconds since 1970; `done` counts requests, where the provider tells."""
+
+    number: int
+    batch_id: str | None
+    provider: str
+    model: str
+    jobs: int
+    state: str  # planned, unclear, submitted, collected, landed, dropped, held
+    status: str | None = None  # as the provider spells it
+    done: int | None = None
+    sent_at: float | None = None
+    ends_by: float | None = None
+    round: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a run stands. Money is in US dollars; `cost_usd` is None where no price is known."""
+
+    run_id: str = ""
+    total: int = 0  # requests of the plan
+    up_to_date: int = 0
+    landed: int = 0
+    completed: int = 0  # of those landed, with a usable answer
+    failed: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict[str, int])
+    batches: tuple[BatchStand, ...] = ()
+    cost_usd: float | None = 0.0
+    reserved_usd: float = 0.0
+    cost_limit_usd: float | None = None
+    stopping: str | None = None
+
+    @property
+    def pending(self) -> int:
+        """Requests of which nothing has landed yet."""
+        return max(self.total - self.landed, 0)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the run's numbers, as progress callbacks get them."""
+        states = [batch.state for batch in self.batches]
+        found = asdict(self)
+        del found["batches"]
+        return found | {"pending": self.pending, "batches": {state: states.count(state) for state in dict.fromkeys(states)}}
+
+    def batch_data(self) -> dict[str, dict[str, Any]]:
+        """Return the batches by number, as progress callbacks get them."""
+        return {str(batch.number): asdict(batch) for batch in self.batches}
+
+
+def snapshot(session: Session) -> Snapshot:
+    """Return where a run stands now; a few reads of the ledger."""
+    ledger, run_id = session.ledger, session.run_id
+    plan, stands = session.plan(), ledger.stands(run_id)
+    outcomes = {name: tally.rows for name, tally in ledger.outcomes(run_id).items() if tally.rows}
+    spent, in_flight = ledger.money(run_id)
+    limit = session.limit
+    completed = outcomes.get(Outcome.SUCCEEDED, 0)
+    return Snapshot(
+        run_id, plan.requests + plan.too_large, plan.up_to_date, sum(outcomes.values()), completed,
+        sum(outcomes.values()) - completed, outcomes,
+        tuple(
+            BatchStand(
+                number, row.batch_id, row.provider, row.model, row.stop - row.start, row.state, row.status, row.requests_done,
+                _seconds(row.submitted_at), None if row.submitted_at is None else row.submitted_at / 1e6 + _WINDOW, row.round,
+            )
+            for number, row in enumerate(stands, 1)
+        ),
+        float(usd(spent)) if session.priced else None, float(usd(in_flight)), None if limit is None else float(usd(limit)),
+        session.state.stopping,
+    )
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6

@@ -1,0 +1,131 @@
+"""Spooling: the jobs of a batch written to a file, from which a run reads them as often as it has to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+from batchata_tasks.errors import SpecError
+from batchata_tasks.fingerprint import base32, canonical, digest
+from batchata_tasks.job_builder import JOB
+from batchata_tasks.jobs_spec import JOB_ID, JobsSpec
+from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.sources import BATCH_ROWS
+from batchata_tasks.storage import DatasetFolder, durable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from batchata_tasks.job import Job
+    from batchata_tasks.run_spec import Destination
+
+_COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
+_DIGEST_BYTES = 10
+
+
+class Schemas:
+    """The response models of jobs, each read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[object, str, ResponseSchema]] = {}
+
+    def of(self, job: Job) -> tuple[str | None, ResponseSchema | None]:
+        """Return the digest and the schema of a job's response model.
+
+        Raises:
+            SpecError: a batch cannot ask for it; the field is named.
+        """
+        model = job.response_model
+        if model is None:
+            return None, None
+        if id(model) not in self._known:
+            schema = _read(job, model)
+            name = _name(schema, "")
+            if isinstance(model, type) and name in (known for _, known, _ in self._known.values()):
+                # two classes that ask for the same may still check it otherwise
+                name = _name(schema, f"{model.__module__}.{model.__qualname__}")
+            self._known[id(model)] = model, name, schema  # the model is kept, so that its id stays its own
+        _, name, schema = self._known[id(model)]
+        return name, schema
+
+    def by_digest(self) -> dict[str, ResponseSchema]:
+        """Return all that were read."""
+        return {name: schema for _, name, schema in self._known.values()}
+
+
+def _name(schema: ResponseSchema, model: str) -> str:
+    return base32(digest("response model", canonical(schema.wire), model.encode())[:_DIGEST_BYTES])
+
+
+def _read(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:
+    label = f"job {job.id!r:.80}: response_model"
+    if isinstance(model, type):
+        if not issubclass(model, BaseModel):  # pyright: ignore[reportUnnecessaryIsInstance]
+            message = f"{label}: {model.__name__} is no Pydantic model; derive it from pydantic.BaseModel."
+            raise SpecError(message)
+        return ResponseSchema.from_model(model, label)
+    return ResponseSchema.from_json_schema(model, label)
+
+
+def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **values: Any) -> JobsSpec:
+    """Write jobs where a dataset's runs find them; return the spec of a run of them, with these other values.
+
+    The file is named by its content, so that the same jobs are the same run.
+    """
+    by_place, places = sorted_by_destination(jobs)
+    used = {name for job in jobs if (name := schemas.of(job)[0]) is not None}
+    kinds = {schemas.of(job)[0] for job in jobs}
+    content = hashlib.sha256()
+    folder.create()
+    (folder.own / "jobs").mkdir(exist_ok=True)
+    scratch = folder.own / "jobs" / ".new.parquet"
+    with durable(scratch) as stream, pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer:
+        for block in _blocks(by_place):
+            rows = [(job.id, _stored(job, schemas.of(job)[0])) for job in block]
+            for row in rows:
+                content.update(canonical(list(row)))
+            columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
+    path = folder.own / "jobs" / f"{content.hexdigest()[:32]}.parquet"
+    scratch.replace(path)
+    models = {name: schema for name, schema in schemas.by_digest().items() if name in used}
+    spec = JobsSpec(
+        jobs=str(path), count=len(jobs), to=list(places), uniform=len(kinds) == 1,
+        schemas={name: schema.wire for name, schema in models.items()}, output=str(folder.root), **values,
+    )
+    return spec.with_models(models)
+
+
+def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
+    """Return jobs with those together that may share a batch, and the destinations in that order."""
+    groups: dict[Destination, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.destination(), []).append(job)
+    return [job for group in groups.values() for job in group], list(groups)
+
+
+def _blocks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    for _, block in groupby(enumerate(jobs), key=lambda pair: pair[0] // BATCH_ROWS):
+        yield [job for _, job in block]
+
+
+def _stored(job: Job, schema: str | None) -> str:
+    fields = {
+        "model": job.model, "messages": job.messages, "prompt": job.prompt, "temperature": job.temperature, "max_tokens": job.max_tokens,
+        "provider": job.provider, "params": job.params,
+    }
+    kept = {name: value for name, value in fields.items() if value not in (None, {})}
+    return orjson.dumps({**kept, "endpoint": job.endpoint, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def dataset_name(folder: DatasetFolder) -> str:
+    """Return a name for the runs of a folder."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.root.name).strip("-.")[:100]
+    return name if name[:1].isalnum() else f"batch-{name}"[:100].rstrip("-")

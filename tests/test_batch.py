@@ -1,0 +1,323 @@
+"""The fluent API: jobs of several models in one batch, over the same pipeline, ledger and dataset as tables."""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel, field_validator
+
+from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
+from batchata_tasks.emulator import answer_text
+from batchata_tasks.errors import TerminalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+CLAUDE, GPT = "claude-haiku-5-5", "gpt-6-luna"
+
+
+class Label(BaseModel):
+    """A response model with a field that other tables use as their key."""
+
+    id: str
+    score: int
+
+
+class Shout(BaseModel):
+    """A response model with a validator of its own."""
+
+    word: str
+
+    @field_validator("word")
+    @classmethod
+    def _loud(cls, value: str) -> str:
+        return value.upper()
+
+
+@pytest.fixture
+def batch(emulator: Emulator, tmp_path: Path) -> Batch:
+    del emulator
+    return Batch(tmp_path / "out").set_default_params(model=CLAUDE, max_tokens=100)
+
+
+def sent(emulator: Emulator) -> int:
+    """Return how many requests the providers accepted."""
+    books = emulator.control.ledger()
+    return sum(batch["requests"] for provider in ("anthropic", "openai") for batch in books[provider]["batches"] if batch["accepted"])
+
+
+def bodies(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what was sent, by custom_id, as the raw files tell."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in (folder / "raw_files/requests").iterdir():
+        if path.name.startswith("anthropic"):
+            found |= {one["custom_id"]: one["params"] for one in json.loads(path.read_text())["requests"]}
+        else:
+            found |= {one["custom_id"]: one["body"] for one in map(json.loads, path.read_text().splitlines())}
+    return found
+
+
+def test_models_of_both_providers_in_one_batch(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+    """Each job gets the answer to its own request, under its own id, in its own response model."""
+    for number in range(4):
+        batch.add_job(prompt=f"text {number}", id=f"a{number}")
+        batch.add_job(prompt=f"text {number}", id=f"b{number}", model=GPT, response_model=Label)
+    run = batch.run()
+    results = run.results()
+    assert set(results) == {f"{kind}{number}" for kind in "ab" for number in range(4)}
+    rows = {row["job_id"]: row for row in pq.read_table(tmp_path / "out/data").to_pylist()}
+    asked = bodies(tmp_path / "out")
+    for name, result in results.items():
+        provider, body = rows[name]["_provider"], asked[rows[name]["_custom_id"]]
+        assert body["messages"] == [{"role": "user", "content": f"text {name[1]}"}]
+        assert result.response == answer_text(provider, body)
+        assert isinstance(result.parsed_response, Label) is (name[0] == "b")
+        assert result.is_success()
+        assert result.cost_usd > 0
+    assert run.receipt is not None
+    assert run.receipt.provider == "anthropic, openai"
+    assert float(run.receipt.cost_usd or 0) == pytest.approx(sum(result.cost_usd for result in results.values()))
+    assert sent(emulator) == 8
+
+
+def test_what_landed_is_not_sent_again(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+    """A second run of the same jobs sends nothing; a changed and a new one are sent, and answered as they are now."""
+    batch.add_job(prompt="one", id="1").add_job(prompt="two", id="2")
+    batch.run()
+    assert batch.run().results()["2"].response.endswith("two")
+    assert sent(emulator) == 2
+    other = Batch(tmp_path / "out").set_default_params(model=CLAUDE, max_tokens=100)
+    other.add_job(prompt="one", id="1").add_job(prompt="too", id="2").add_job(prompt="three", id="3")
+    run = other.run()
+    assert {name: result.response.split()[-1] for name, result in run.results().items()} == {"1": "one", "2": "too", "3": "three"}
+    assert sent(emulator) == 4
+    assert run.receipt is not None
+    assert run.receipt.plan["reasons"] == {"input": 1, "new": 1}
+
+
+def test_without_reuse_all_is_asked_again(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+    """`set_state(file, reuse_state=False)` sends jobs again that landed before."""
+    batch.add_job(prompt="one", id="1")
+    batch.run()
+    batch.set_state(tmp_path / "state.json", reuse_state=False).run()
+    assert sent(emulator) == 2
+
+
+def test_jobs_that_are_alike_are_all_sent(batch: Batch, emulator: Emulator) -> None:
+    """Without an id a job is named by its content, the second of two alike by a number; names are the same in each process."""
+    for _ in range(3):
+        batch.add_job(prompt="same")
+    names = [job.id for job in batch.jobs]
+    assert len(set(names)) == 3
+    assert [name.removeprefix(names[0]) for name in names] == ["", "-2", "-3"]
+    assert len(batch.run().results()) == sent(emulator) == 3
+
+
+def test_one_response_model_for_all_makes_columns(batch: Batch, tmp_path: Path) -> None:
+    """Where all jobs have the same response model its fields are columns; the class's own validators see the answers."""
+    for number in range(3):
+        batch.add_job(prompt=f"text {number}", id=str(number), response_model=Shout)
+    run = batch.run()
+    words = {row["job_id"]: row["word"] for row in run.to_arrow().to_pylist()}
+    assert words == {name: result.parsed_response.word for name, result in run.results().items() if isinstance(result.parsed_response, Shout)}
+    assert len(words) == 3
+    assert all(word.isupper() for word in words.values())
+    assert list(run.to_pandas()["job_id"]) == list(words)
+    assert (tmp_path / "out/raw_files/responses/1_raw.json").exists()
+
+
+def test_turns_and_parts_reach_the_model(batch: Batch, tmp_path: Path) -> None:
+    """System, user and assistant turns, and parts of text, arrive as each provider takes them."""
+    turns = [
+        {"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c"}, {"role": "user", "content": "d"},
+    ]
+    batch.add_job(messages=turns, id="1").add_job(messages=turns, id="2", model=GPT).run()
+    anthropic, openai = sorted(bodies(tmp_path / "out").values(), key=lambda body: len(body["messages"]))
+    assert (anthropic["system"], anthropic["messages"], openai["messages"]) == ("Be brief.", turns[1:], turns)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({}, "give exactly one of prompt and messages"),
+    ({"prompt": "x", "messages": []}, "give exactly one of prompt and messages"),
+    ({"prompt": " "}, "prompt: write a text that is not empty"),
+    ({"messages": []}, "messages must end with a turn of role user"),
+    ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages must end with a turn of role user"),
+    ({"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}, "messages.1: role 'tool' is none of"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages.0: its content is empty"),
+    ({"messages": [{"role": "user"}]}, "messages.0: a turn is a mapping"),
+    ({"messages": ["x"]}, "messages.0: a turn is a mapping"),
+    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages.0: content.0 is no part of text"),
+    ({"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "y"}, {"role": "user", "content": "x"}]}, "messages.1: Anthropic"),
+    ({"prompt": "x", "max_tokens": 0}, "max_tokens: 0 is no number of tokens"),
+    ({"prompt": "x", "temperature": 0.5}, "params.temperature: Anthropic's API takes no sampling parameters"),
+    ({"prompt": "x", "temperature": 9}, "temperature: 9 is out of range"),
+    ({"prompt": "x", "model": "llama-9"}, "model: 'llama-9' belongs to no provider"),
+    ({"prompt": "x", "file": "a.pdf"}, "file: this version cannot attach documents"),
+    ({"prompt": "x", "enable_citations": True}, "enable_citations: this version"),
+    ({"prompt": "x", "response_model": dict}, "response_model: dict is no Pydantic model"),
+    ({"prompt": "x", "params": {"max_tokens": 3}}, "params.max_tokens: this is set by"),
+    ({"prompt": "x", "id": "x" * 501}, "id: write a text of 1 to 500 characters"),
+]
+
+
+@pytest.mark.parametrize(("job", "sentence"), WRONG, ids=[sentence[:40] for _, sentence in WRONG])
+def test_a_wrong_job_is_refused_as_it_is_added(batch: Batch, job: dict[str, Any], sentence: str) -> None:
+    """One sentence names the job, the field and the remedy; the batch stays as it was."""
+    with pytest.raises(SpecError) as caught:
+        batch.add_job(**job)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert batch.jobs == []
+
+
+def test_wrong_values_of_a_batch_are_refused_at_once(batch: Batch, tmp_path: Path) -> None:
+    """Limits, defaults and parameters are checked where they are given."""
+    for wrong, sentence in (
+        (lambda: batch.add_cost_limit(-1), "cost_limit_usd: "), (batch.add_time_limit, "time_limit_seconds: "),
+        (lambda: batch.set_default_params(modle="x"), "did you mean model"), (lambda: batch.set_verbosity("loud"), "verbosity_level: "),  # pyright: ignore[reportArgumentType]
+        (lambda: Batch(tmp_path, items_per_bach=3), "did you mean items_per_batch"), (lambda: Batch(tmp_path).run(), "jobs: there are none"),
+        (lambda: Batch(tmp_path).add_job(prompt="x"), "model: name one"),
+    ):
+        with pytest.raises(SpecError, match=sentence):
+            wrong()
+    batch.add_job(prompt="x", id="1")
+    with pytest.raises(SpecError, match="there is a job of this id already"):
+        batch.add_job(prompt="y", id="1")
+
+
+def test_a_cost_limit_binds_all_models(batch: Batch, emulator: Emulator) -> None:
+    """Under a limit for a part of the jobs the run stops in time, says so for each job, and the next one sends the rest."""
+    batch.config.items_per_batch = 2
+    for number in range(10):
+        batch.add_job(prompt=f"text {number}", id=str(number), model=(CLAUDE, GPT)[number % 2])
+    plan = batch.run(dry_run=True).plan
+    assert plan is not None
+    limit = plan.summary.least * 1.05 / 1e12  # for the dearest of the cheapest, and little more
+    run = batch.add_cost_limit(limit).run()
+    results = run.results()
+    assert run.receipt is not None
+    assert (run.receipt.result, run.receipt.exit_code) == ("cost_limit_reached", 4)
+    unsent = [result for result in results.values() if not result.is_success()]
+    assert 0 < len(unsent) < 10
+    assert all(result.error == "not sent: cost limit reached" for result in unsent)
+    assert float(run.receipt.cost_usd or 1) <= limit
+    assert all(result.is_success() for result in batch.add_cost_limit(1).run().results().values())
+    assert sent(emulator) == 10
+
+
+def test_a_dry_run_sends_nothing(batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells how many requests there are and what they cost at most."""
+    batch.add_job(prompt="x").add_job(prompt="y", model=GPT)
+    run = batch.run(dry_run=True)
+    told = capsys.readouterr().out
+    assert "2 requests in 2 batches to anthropic, openai" in told
+    assert run.plan is not None
+    assert (run.plan.summary.bound or 0) > 0
+    assert run.status()["state"] == "planned"
+    assert sent(emulator) == 0
+
+
+def test_a_run_that_is_not_waited_for(batch: Batch, emulator: Emulator) -> None:
+    """`run(wait=False)` returns at once; status, results and wait tell how far it is; callbacks come until the end."""
+    emulator.control.progress("reads", 10**6)
+    told: list[tuple[dict[str, Any], float, dict[str, Any]]] = []
+    ended = threading.Event()
+    batch.add_job(prompt="x", id="1")
+    run = batch.run(wait=False, on_progress=lambda *found: (told.append(found), found[0]["completed"] and ended.set()), progress_interval=0.05)
+    with pytest.raises(TimeoutError, match=r"has not ended after 0\.3 seconds"):
+        run.wait(timeout=0.3)
+    assert (run.status()["state"], run.results()) == ("running", {})
+    emulator.control.progress("immediate")
+    run.wait(timeout=60)
+    assert ended.is_set()
+    assert run.results()["1"].is_success()
+    assert run.status()["completed"] == 1
+    stats, elapsed, batches = told[-1]
+    assert (stats["total"], stats["completed"], stats["pending"], stats["batches"]) == (1, 1, 0, {"landed": 1})
+    assert elapsed > 0
+    assert [(one["provider"], one["jobs"], one["state"]) for one in batches.values()] == [("anthropic", 1, "landed")]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_shutdown_leaves_nothing_behind(batch: Batch, emulator: Emulator, wait: bool) -> None:
+    """Batches that are open are landed, or left to the next run; what was not sent is sent then; nothing twice."""
+    batch.config.items_per_batch, batch.config.max_parallel_batches = 1, 1
+    emulator.control.progress("reads", 10**6)
+    for number in range(3):
+        batch.add_job(prompt=f"text {number}", id=str(number))
+    run = batch.run(wait=False)
+    while not run.status()["batches"].get("submitted"):
+        assert not run.done
+    if wait:
+        threading.Timer(0.3, lambda: emulator.control.progress("immediate")).start()
+    run.shutdown(wait_for_active=wait)
+    emulator.control.progress("immediate")
+    assert run.done
+    assert len([result for result in run.results().values() if result.is_success()]) == int(wait)
+    assert all(result.is_success() for result in batch.run().results().values())
+    assert sent(emulator) == 3
+
+
+def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+    """StateManager reads from the ledger what a file names; it is cleared only once nothing is open; its jobs can be run again."""
+    file = tmp_path / "state/run.json"
+    emulator.control.progress("reads", 10**6)
+    run = batch.add_job(prompt="x", id="1", response_model=Label).set_state(file).run(wait=False)
+    while not run.status()["batches"].get("submitted"):
+        assert not run.done
+    manager = StateManager(file)
+    state = manager.load()
+    assert state is not None
+    assert ([job.id for job in state.pending_jobs], state.completed_results) == (["1"], {})
+    with pytest.raises(TerminalError, match="1 open batches"):
+        manager.clear()
+    run.shutdown(wait_for_active=False)
+    emulator.control.progress("immediate")
+    again = Batch(tmp_path / "out").set_state(file).run()  # the jobs are those that the file names
+    assert sent(emulator) == 1
+    assert again.results()["1"].is_success()
+    state = manager.load()
+    assert state is not None
+    assert (state.pending_jobs, state.failed_jobs, list(state.completed_results)) == ([], {}, ["1"])
+    assert state.total_cost_usd > 0
+    assert state.batch_id.startswith("msgbatch_")
+    assert BatchState.from_dict(json.loads(json.dumps(state.to_dict()))).to_dict() == state.to_dict()
+    other = StateManager(tmp_path / "other.json")
+    assert other.load() is None
+    other.save(state)
+    assert (other.load() or BatchState()).batch_id == state.batch_id
+    manager.clear()
+    assert manager.load() is None
+
+
+def test_jobs_and_results_travel_as_json() -> None:
+    """`to_dict` and `from_dict` are a round trip; a response model travels as JSON Schema."""
+    job = Job("1", CLAUDE, prompt="x", response_model=Label, params={"stop_sequences": ["."]})
+    plain = json.loads(json.dumps(job.to_dict()))
+    assert Job.from_dict(plain).to_dict() == plain
+    assert Job.from_dict(plain).response_model == Label.model_json_schema()
+    result = JobResult("1", '{"id":"a","score":1}', Label(id="a", score=1), None, 3, 4, 0.1)
+    assert JobResult.from_dict(json.loads(json.dumps(result.to_dict()))).to_dict() == result.to_dict()
+    with pytest.raises(SpecError, match="no field 'modle'"):
+        Job.from_dict({"modle": "x"})
+
+
+def test_a_run_is_made_from_its_parts(emulator: Emulator, tmp_path: Path) -> None:
+    """BatchRun takes a configuration and jobs as they are; it is started once."""
+    config = Batch(tmp_path / "out").config
+    run = BatchRun(config, [Job("1", GPT, prompt="x")])
+    run.start()
+    run.wait()
+    assert run.results()["1"].is_success()
+    with pytest.raises(SpecError, match="started already"):
+        run.start()
+    run.results()["1"].save_to_json(tmp_path / "deep/1.json")
+    assert json.loads((tmp_path / "deep/1.json").read_text())["job_id"] == "1"
+    assert sent(emulator) == 1
