@@ -64,31 +64,27 @@ def guard(
         if left is None:
             return Verdict.SEND, chunk
         bounds, sizes = columns(chunk)
-        rows = prefix_within(bounds, left.least)
         smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
-        if rows >= smallest:
+        if (rows := prefix_within(bounds, left.least)) >= smallest:
             # what stands in the ledger from here on, whether or not its money can be had
             chunk = cut(ledger, lease, chunk, rows, bounds, sizes)
-            bounds, sizes = bounds[:rows], sizes[:rows]
-            if ledger.reserve(lease, chunk, limits.run, limits.budget) is None:
-                return Verdict.SEND, chunk
-        _, in_flight = ledger.money(chunk.run_id)
-        if in_flight:
+            continue
+        if ledger.returning(chunk.run_id):
             return Verdict.WAIT, chunk
-        enough = left.run is None or prefix_within(bounds, left.run) >= smallest
-        if enough and limits.budget is not None and ledger.others_in_flight(limits.budget, chunk.run_id):
+        others = ledger.others_in_flight(limits.budget, chunk.dataset_id) if limits.budget is not None else 0
+        dear = _payable_from(bounds, smallest, left.least_with(others))
+        if dear == 0:
             return Verdict.WAIT_FOR_OTHERS, chunk
         if ledger.reserve(lease, chunk, limits.run, limits.budget) == left:
             break
         # money came back between the looks at what is left and at what is in flight
-    dear = _payable_from(bounds, smallest, left.least)
     return Verdict.ASIDE, cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
 
 
 def _payable_from(bounds: list[int], smallest: int, money: int) -> int:
     """Return after how many rows, of which no piece can be paid for, the first piece of `smallest` rows can; else all."""
     sums = [0, *accumulate(bounds)]
-    return next((i for i in range(1, len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money), len(bounds))
+    return next((i for i in range(len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money), len(bounds))
 
 
 def stop_over_bound(session: ChunkSession, chunk: Chunk, answers: int, excess: int) -> None:

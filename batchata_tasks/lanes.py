@@ -61,7 +61,7 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
                 lanes.wait_for_others()
             else:
                 stopped = True
-                if verdict is Verdict.WAIT:  # for money of a batch that is held: it will not come back in this run
+                if verdict is Verdict.WAIT:  # for money that nothing under way brings back: rather stop than wait without end
                     queue.pop()
         lanes.wait_for_all()
     except BaseException:

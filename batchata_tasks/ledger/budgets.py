@@ -15,7 +15,7 @@ from sqlalchemy import insert, select, update
 from batchata_tasks.errors import SpecError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import BudgetTerms, Tracked, new_id, now_us
+from batchata_tasks.ledger.values import HELD, BudgetTerms, Tracked, new_id, now_us
 from batchata_tasks.money import dollars
 
 if TYPE_CHECKING:
@@ -149,15 +149,16 @@ class Budgets(Store):
         return budget_sums(connection, terms, binding_terms(connection, terms).start(now_us()))
 
     @reads
-    def others_in_flight(self, connection: Connection, terms: BudgetTerms, run_id: str) -> int:
-        """Return what live runs other than this one have in flight in the budget's present period.
+    def others_in_flight(self, connection: Connection, terms: BudgetTerms, dataset_id: str) -> int:
+        """Return what live runs of other datasets have in flight in the budget's present period, and will settle.
 
-        Money of a run that is dead comes back only when its dataset is run again: nobody waits for it.
+        Money of a run that is dead comes back only when its dataset is run again, and that of a chunk that is
+        held when a person decides: nobody waits for it.
         """
-        r, d = t.reservations.c, t.datasets.c
-        query = select(r.reserved).join(t.runs, t.runs.c.id == r.run_id).join(t.datasets, d.id == t.runs.c.dataset_id)
+        r, c, d = t.reservations.c, t.chunks.c, t.datasets.c
+        query = select(r.reserved).join(t.chunks, c.id == r.chunk_id).join(t.datasets, d.id == c.dataset_id)
         since = _since(binding_terms(connection, terms).start(now_us()))
-        theirs = (r.run_id != run_id) & r.settled.is_(None) & (r.budget == terms.name) & since
+        theirs = (c.dataset_id != dataset_id) & (c.state != HELD) & r.settled.is_(None) & (r.budget == terms.name) & since
         return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
 
 

@@ -11,7 +11,7 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.budgets import Budgets, binding_terms, budget_sums
 from batchata_tasks.ledger.chunks import Chunks, reservation_row
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import COLLECTED, LANDED, PLANNED, SUBMITTED, BudgetTerms, Chunk, Lease, Left, Tally, now_us
+from batchata_tasks.ledger.values import COLLECTED, HELD, LANDED, PLANNED, SUBMITTED, BudgetTerms, Chunk, Lease, Left, Tally, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -125,6 +125,13 @@ class Money(Chunks, Budgets):
         query = select(t.reservations.c.settled, t.reservations.c.reserved).where(t.reservations.c.run_id == run_id)
         rows = connection.execute(query).all()
         return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
+
+    @reads
+    def returning(self, connection: Connection, run_id: str) -> int:
+        """Return what a run has in flight and will settle; money of chunks that are held waits for a person."""
+        query = select(t.reservations.c.reserved).join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
+        mine = (t.reservations.c.run_id == run_id) & t.reservations.c.settled.is_(None) & (t.chunks.c.state != HELD)
+        return sum(connection.execute(query.where(mine)).scalars())
 
     @reads
     def in_flight(self, connection: Connection, run_id: str) -> set[str]:

@@ -143,7 +143,12 @@ class Left:
     @property
     def least(self) -> int:
         """What both leave."""
-        return min(amount for amount in (self.run, self.budget) if amount is not None)
+        return self.least_with(0)
+
+    def least_with(self, others: int) -> int:
+        """Return what both leave once `others` came back to the budget."""
+        budget = None if self.budget is None else self.budget + others
+        return min(amount for amount in (self.run, budget) if amount is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.guards import Limits, Verdict, guard
-from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Lease, Ledger, Left, Tally, now_us, values
+from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Intent, Lease, Ledger, Left, Tally, now_us, values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +136,56 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
     runs.ledger.release_lease(runs.leases[0])
     assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.ASIDE
     assert ask(Limits(None, replace(TERMS, limit=120))) is Verdict.SEND
+
+
+def held(runs: Runs, run: int) -> None:
+    """Let the first chunk of a run be held, its money with it, and the run end."""
+    ledger, lease, chunk = runs.ledger, runs.leases[run], runs.chunks[run][0]
+    assert runs.reserve(run, 0) is None
+    assert ledger.record_intent(lease, Intent(chunk.id, "account", chunk.rows, lease.fence, now_us()))
+    ledger.hold(lease, chunk.id)
+    ledger.close_run(lease, run_id=chunk.run_id, result="some_rows_failed")
+
+
+def test_nobody_waits_for_money_that_is_held(runs: Runs) -> None:
+    """Money of a held chunk comes back when a person decides: neither the next run of its dataset waits for it nor any other."""
+    held(runs, 0)
+    again = replace(runs.chunks[0][0], id="again", run_id=runs.ledger.begin_run(runs.leases[0], RUN))
+    runs.ledger.fix_plan(runs.leases[0], again.run_id, {}, [again])
+    limits = Limits(None, replace(TERMS, limit=43))
+    for lease, chunk in ((runs.leases[0], again), (runs.leases[1], runs.chunks[1][0])):
+        verdict, head = guard(runs.ledger, lease, chunk, limits, 10, lambda chunk: ([4] * chunk.rows, [10] * chunk.rows))
+        assert (verdict, head) == (Verdict.ASIDE, chunk)
+
+
+def test_held_money_of_a_run_does_not_keep_it_from_waiting_for_others(runs: Runs) -> None:
+    """With a chunk of its own held, a run still waits for what another has in flight."""
+    held(runs, 0)
+    assert runs.reserve(1, 0) is None
+    limits = Limits(None, replace(TERMS, limit=83))
+    verdict, _ = guard(runs.ledger, runs.leases[0], runs.chunks[0][1], limits, 10, lambda chunk: ([4] * chunk.rows, [10] * chunk.rows))
+    assert verdict is Verdict.WAIT_FOR_OTHERS
+
+
+@pytest.mark.parametrize(
+    ("bounds", "own", "verdict", "rows"),
+    [
+        ([1000, *[4] * 9], None, Verdict.ASIDE, 1),  # not even with what comes back; the nine behind it are
+        ([1000, *[4] * 9], 60, Verdict.ASIDE, 1),
+        ([1000, *[4] * 9], 3, Verdict.ASIDE, 10),
+        ([100] * 10, None, Verdict.ASIDE, 10),
+        ([41] * 10, None, Verdict.WAIT_FOR_OTHERS, 10),
+        ([42] * 10, None, Verdict.ASIDE, 10),
+    ],
+)
+def test_what_comes_back_decides_what_is_waited_for(runs: Runs, bounds: list[int], own: int | None, verdict: Verdict, rows: int) -> None:
+    """Rows are set aside where they cannot be paid for even with all that others have in flight; whatever can be waits for it."""
+    assert runs.reserve(0, 0) is None
+    chunk = replace(runs.chunks[1][0], id="dear", start=100, stop=110, bound=sum(bounds))
+    runs.ledger.add_round(runs.leases[1], [chunk])
+    limits = Limits(own, replace(TERMS, limit=41))
+    found = guard(runs.ledger, runs.leases[1], chunk, limits, 10, lambda chunk: (bounds[chunk.start - 100 : chunk.stop - 100], [10] * chunk.rows))
+    assert (found[0], found[1].rows) == (verdict, rows)
 
 
 def test_specs_agree_on_a_budget(runs: Runs) -> None:
