@@ -11,7 +11,7 @@ from batchata_tasks.answer_schemas import AnswerSchemas
 from batchata_tasks.columns import keys_of
 from batchata_tasks.errors import HeldError
 from batchata_tasks.fingerprint import key_digest
-from batchata_tasks.guards import limits_of
+from batchata_tasks.guards import limits_of, speaker
 from batchata_tasks.job_builder import prepare_jobs
 from batchata_tasks.jobs_spec import JobsSpec
 from batchata_tasks.ledger import HELD, Ledger, now_us
@@ -80,7 +80,7 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
         site.folder.drop_run_folder(dead.id)
         ledger.close_run(site.lease, dead.id, "abandoned")
     if spec.budget is not None:
-        ledger.agree_budget(spec.budget.terms(), spec.name)
+        ledger.agree_budget(spec.budget.terms(), speaker(spec))
     values = {
         **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
         "cost_limit": limits_of(spec).run,

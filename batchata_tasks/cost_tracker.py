@@ -22,14 +22,15 @@ class CostTracker:
 
     With a `name` it is the shared budget of that name: every tracker and every run whose spec names
     it spends from the same limit, in the budget's own period. Where there is no such budget yet,
-    `limit_usd` makes one for all time. Without a name it counts for itself alone.
+    `limit_usd` makes one for all time; no tracker changes it (`batchata costs --set-budget` does).
+    Without a name it counts for itself alone.
 
     What binds runs is their guard, which reserves the most that a batch can cost before it is sent.
     A tracker only asks and records: between `can_afford` and `track_spend` another process may spend.
 
     Raises:
         SpecError: the name or the limit is none, the ledger knows no such budget and no limit is
-            given, or a spec gave the budget another limit.
+            given, or the budget has another limit.
         LedgerError: the ledger cannot be used; so do all methods.
     """
 

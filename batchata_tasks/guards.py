@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.chunk import chunk_token, prefix_within
 from batchata_tasks.ledger import OVER_BOUND
 from batchata_tasks.money import pico_from_usd
+from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,11 @@ def limits_of(spec: RunSpec) -> Limits:
     """Return what binds the spending of a spec's runs."""
     run = pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None
     return Limits(run, spec.budget.terms() if spec.budget is not None else None)
+
+
+def speaker(spec: EnrichmentSpec) -> str:
+    """Return who a spec is where it speaks of a budget: two may have one name, but not one dataset."""
+    return f"{spec.name} for {DatasetFolder(spec.output).url}"
 
 
 class Verdict(Enum):

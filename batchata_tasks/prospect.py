@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.guards import SMALLEST_SHARE, Limits, limits_of
+from batchata_tasks.guards import SMALLEST_SHARE, Limits, limits_of, speaker
 from batchata_tasks.money import dollars, usd
 from batchata_tasks.progress import counted
 
@@ -151,7 +151,7 @@ def look_ahead(
     if not spec.limited:
         return None
     if limits.budget is not None and ledger is not None:
-        limits = Limits(limits.run, ledger.check_budget(limits.budget, spec.name))
+        limits = Limits(limits.run, ledger.check_budget(limits.budget, speaker(spec)))
     left = None if limits.budget is None else limits.budget.limit
     if limits.budget is not None and left is not None and ledger is not None:
         left = max(left - sum(ledger.budget_money(limits.budget)), 0)

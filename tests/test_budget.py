@@ -150,10 +150,21 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
     """The second spec is refused before anything is sent, by one sentence that names both limits and the remedy."""
     budget = claude.budget(100)
     assert claude.run(claude.one, budget).exit_code == 0
-    with pytest.raises(SpecError, match=r"^budget: the spec one says \$.* of 'shared', and this says \$.*--set-budget"):
+    with pytest.raises(SpecError, match=r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', and this says \$.*--set-budget"):
         claude.run(claude.two, {**budget, **change})
     assert claude.accepted() == 12
     assert claude.run(claude.two, budget).exit_code == 0
+
+
+def test_specs_of_one_name_are_two(claude: Pair) -> None:
+    """A spec of the same name for another dataset does not change the first one's budget."""
+    budget = claude.budget(1.5)
+    assert enrich(claude.one.spec(name="same", budget=budget)).exit_code == 4
+    sent = claude.accepted()
+    for ask in (preview, enrich):
+        with pytest.raises(SpecError, match=r"^budget: the spec same for file://.*/one/out says"):
+            ask(claude.two.spec(name="same", budget={**budget, "limit_usd": 1}))
+    assert claude.accepted() == sent
 
 
 def test_a_model_without_a_price_has_no_budget(claude: Pair) -> None:

@@ -40,16 +40,15 @@ class Budgets(Store):
     @writes
     def _say(self, connection: Connection, terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
         self.lock(connection, f"budget {terms.name}")
-        known, statement = _row(connection, terms.name), json.dumps(_statement(terms))
+        known, statement = _row(connection, terms.name), _statement(terms)
         if known is None:
-            said = {"said": json.dumps({spec: _statement(terms)}), "agreed": statement}
-            connection.execute(insert(t.budgets).values(_values(terms) | said | {"name": terms.name}))
+            _make(connection, terms, spec)
             return None
-        here = update(t.budgets).where(t.budgets.c.name == terms.name)
-        connection.execute(here.values(said=json.dumps({**json.loads(known.said), spec: _statement(terms)})))
-        other = _other(known, terms, spec)
-        if other is None and known.agreed != statement:
-            connection.execute(here.values(_values(terms) | {"agreed": statement}))
+        here, other = update(t.budgets).where(t.budgets.c.name == terms.name), _other(known, terms, spec)
+        if other is None or other[0]:  # a stranger is not made known by asking twice
+            connection.execute(here.values(said=json.dumps({**json.loads(known.said), spec: statement})))
+        if other is None and statement not in json.loads(known.agreed):
+            connection.execute(here.values(_values(terms) | {"agreed": json.dumps([statement])}))
         return other
 
     @reads
@@ -60,7 +59,7 @@ class Budgets(Store):
             return terms
         if (other := _other(known, terms, spec)) is not None:
             raise _disagreed(terms, *other)
-        return _terms(known) if known.agreed == json.dumps(_statement(terms)) else terms
+        return _terms(known) if _statement(terms) in json.loads(known.agreed) else terms
 
     @reads
     def binding(self, connection: Connection, terms: BudgetTerms) -> BudgetTerms:
@@ -71,21 +70,24 @@ class Budgets(Store):
     def set_budget(self, connection: Connection, name: str, limit: int) -> None:
         """Change the limit of a budget for all specs, whatever they say of it; raises SpecError where there is none of that name.
 
-        It holds until the specs agree on something new. What they said is forgotten: a spec that is gone
-        cannot object any more.
+        It holds until the specs agree on something new. What they said until now is none: it is refused to
+        nobody any more, and objects to nothing, so that a spec that is gone cannot either.
         """
         self.lock(connection, f"budget {name}")
-        changed = {"limit_amount": limit, "said": "{}", "changed_at": now_us()}
-        if not connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(changed)).rowcount:
+        if (known := _row(connection, name)) is None:
             message = f"--set-budget {name}: the ledger knows no budget of that name; a run of a spec that names it makes it."
             raise SpecError(message)
+        said, terms = json.loads(known.said), replace(_terms(known), limit=limit)
+        overruled = [*json.loads(known.agreed), *(words for words in said.values() if words is not None), _statement(terms)]
+        changed = _values(terms) | {"said": json.dumps(dict.fromkeys(said)), "agreed": json.dumps(overruled)}
+        connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(changed))
 
     @writes
-    def open_budget(self, connection: Connection, name: str, limit: int | None) -> BudgetTerms:
-        """Return the budget of that name; one that is not there yet is made, for all time, where a limit is given.
+    def open_budget(self, connection: Connection, name: str, limit: int | None) -> None:
+        """Join the budget of that name; one that is not there yet is made, for all time, where a limit is given.
 
         Raises:
-            SpecError: there is none and no limit is given, or a spec gave it another limit.
+            SpecError: there is none and no limit is given, or it has another limit.
         """
         self.lock(connection, f"budget {name}")
         known = _row(connection, name)
@@ -93,19 +95,11 @@ class Budgets(Store):
             if limit is None:
                 message = f"the ledger knows no budget of the name {name!r}; give its `limit_usd`."
                 raise SpecError(message)
-            terms = BudgetTerms(name, limit, "total", "UTC")
-            said = {"said": json.dumps({_TRACKER: _statement(terms)}), "agreed": json.dumps(_statement(terms))}
-            connection.execute(insert(t.budgets).values(_values(terms) | said | {"name": name}))
-            return terms
-        terms = _terms(known)
-        if limit is None or limit == terms.limit:
-            return terms
-        wanted = replace(terms, limit=limit)
-        if (other := _other(known, wanted, _TRACKER)) is not None or _TRACKER not in json.loads(known.said):
-            raise _disagreed(wanted, *(other or ("", terms)))
-        said = {"said": json.dumps({_TRACKER: _statement(wanted)}), "agreed": json.dumps(_statement(wanted))}
-        connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(_values(wanted) | said))
-        return wanted
+            _make(connection, BudgetTerms(name, limit, "total", "UTC"), _TRACKER)
+        elif limit is not None and all(words[0] != limit for words in json.loads(known.agreed)):
+            terms = _terms(known)
+            wanted = replace(terms, limit=limit)
+            raise _disagreed(wanted, *(_other(known, wanted, "") or ("", terms)))
 
     @writes
     def spend(self, connection: Connection, scope: str, amount: int, name: str | None) -> None:
@@ -189,14 +183,27 @@ def binding_terms(connection: Connection, terms: BudgetTerms) -> BudgetTerms:
     return terms if known is None else _terms(known)
 
 
+def _make(connection: Connection, terms: BudgetTerms, spec: str) -> None:
+    statement = _statement(terms)
+    said = {"name": terms.name, "said": json.dumps({spec: statement}), "agreed": json.dumps([statement])}
+    connection.execute(insert(t.budgets).values(_values(terms) | said))
+
+
 def _statement(terms: BudgetTerms) -> list[int | str]:
     return [terms.limit, terms.period, terms.timezone]
 
 
 def _other(known: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
-    """Return a spec that says something else of a budget, and what; None where none does."""
-    said = json.loads(known.said).items()
-    return next(((name, BudgetTerms(terms.name, *words)) for name, words in said if name != spec and words != _statement(terms)), None)
+    """Return who says something else of a budget (a spec, or nobody by name: the ledger), and what; None where none does.
+
+    What was agreed on, or overruled by hand, is said by all without harm: it changes nothing.
+    """
+    said, settled, statement = json.loads(known.said), json.loads(known.agreed), _statement(terms)
+    for name, words in said.items():
+        if name != spec and words not in (None, statement) and not (words in settled and statement in settled):
+            return name, BudgetTerms(terms.name, *words)
+    # a limit that was set by hand is changed by specs that were there, not by the first stranger
+    return ("", _terms(known)) if statement not in settled and spec not in said else None
 
 
 def _values(terms: BudgetTerms) -> dict[str, object]:
@@ -205,9 +212,10 @@ def _values(terms: BudgetTerms) -> dict[str, object]:
 
 def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
     who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
+    again = "" if who == "the ledger" else f"run {who} again if it was changed, "
     asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, theirs))
     message = (
         f"budget: {who} says {held} of {terms.name!r}, and this says {asked}; all that share a budget say the same of it: change one, "
-        f"run {who} again if it was changed, or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."
+        f"{again}or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."
     )
     return SpecError(message)

@@ -149,8 +149,8 @@ budgets = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("period", String(8), nullable=False),  # day, week, month, total
     Column("timezone", Text, nullable=False),
-    Column("said", Text, nullable=False),  # JSON: what each spec said of it last
-    Column("agreed", Text),  # JSON: what they agreed on last; a limit that was set by hand stands until that changes
+    Column("said", Text, nullable=False),  # JSON: what each spec said of it last; null where that was overruled by hand since
+    Column("agreed", Text),  # JSON: what they agreed on last, or what was overruled by hand: saying so again changes nothing
     Column("changed_at", BigInteger, nullable=False),
 )
 

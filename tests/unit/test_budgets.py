@@ -236,6 +236,34 @@ def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
         runs.ledger.set_budget("day", 1)
 
 
+def test_a_limit_set_by_hand_ends_a_disagreement(runs: Runs) -> None:
+    """Specs that said different things run on under it, in whatever order; saying the same again changes nothing, nor does saying what was set."""
+    dearer, by_hand = replace(TERMS, limit=900, period="day"), replace(TERMS, limit=50)
+    runs.ledger.agree_budget(TERMS, "topics")
+    with pytest.raises(SpecError):
+        runs.ledger.agree_budget(dearer, "titles")
+    runs.ledger.set_budget("night", 50)
+    for spec, terms in (("titles", dearer), ("topics", TERMS), ("another", TERMS), ("titles", by_hand), ("topics", by_hand)):
+        assert runs.ledger.check_budget(terms, spec) == by_hand
+        runs.ledger.agree_budget(terms, spec)
+        assert runs.ledger.binding(TERMS) == by_hand
+
+
+def test_a_stranger_does_not_change_what_was_set_by_hand(runs: Runs) -> None:
+    """A spec that the budget has not seen, with terms that nobody said, is refused; those that were there may agree on something new."""
+    runs.ledger.agree_budget(TERMS, "topics")
+    runs.ledger.set_budget("night", 50)
+    new = replace(TERMS, limit=900)
+    for ask in (runs.ledger.check_budget, runs.ledger.agree_budget, runs.ledger.agree_budget):
+        with pytest.raises(SpecError, match=r"^budget: the ledger says \$0.+ and this says .*: change one, or set the limit for all"):
+            ask(new, "stranger")
+    runs.ledger.agree_budget(TERMS, "topics")
+    assert runs.ledger.binding(TERMS).limit == 50
+    runs.ledger.agree_budget(new, "topics")
+    runs.ledger.agree_budget(new, "stranger")
+    assert runs.ledger.binding(TERMS) == new
+
+
 def test_another_period_forgets_nothing_that_was_spent_in_it(runs: Runs) -> None:
     """What was reserved today counts today, whatever the period was called when it was reserved."""
     runs.ledger.agree_budget(TERMS, "topics")

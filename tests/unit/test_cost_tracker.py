@@ -48,7 +48,7 @@ def test_without_a_name_each_tracker_counts_for_itself(databases: Databases) -> 
 
 
 def test_a_name_is_a_shared_budget(databases: Databases) -> None:
-    """Trackers of one name share limit and spend; the limit may be left out, or changed by a tracker that made it."""
+    """Trackers of one name share limit and spend; the limit may be left out."""
     url = databases.new()
     with pytest.raises(SpecError, match="no budget of the name 'night'; give its `limit_usd`"):
         CostTracker(name="night", ledger_url=url)
@@ -58,8 +58,20 @@ def test_a_name_is_a_shared_budget(databases: Databases) -> None:
     second.track_spend(0.25)
     assert first.get_stats() == second.get_stats()
     assert (second.limit_usd, second.remaining(), second.get_stats()["entries"]) == (2.0, 1.25, 2)
-    CostTracker(3, name="night", ledger_url=url)
-    assert first.remaining() == 2.25
+
+
+def test_a_tracker_changes_no_limit(databases: Databases) -> None:
+    """Another limit than the budget's is refused, whoever made it; set by hand it changes, and older programs go on under it."""
+    url = databases.new()
+    first, ledger = CostTracker(2, name="night", ledger_url=url), Ledger(url)
+    with pytest.raises(SpecError, match=r"^budget: a CostTracker says \$2.00 in total .* and this says \$3.00 .* `batchata costs --set-budget night=USD`\.$"):
+        CostTracker(3, name="night", ledger_url=url)
+    assert first.limit_usd == 2
+    ledger.set_budget("night", 3 * PICO)
+    assert [CostTracker(limit, name="night", ledger_url=url).limit_usd for limit in (2, 3, None)] == [3, 3, 3]
+    with pytest.raises(SpecError, match=r"^budget: the ledger says \$3.00 .* and this says \$4.00"):
+        CostTracker(4, name="night", ledger_url=url)
+    ledger.close()
 
 
 def test_a_budget_of_a_spec_keeps_its_terms(databases: Databases) -> None:
