@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.cleanup import discard_left_results, discard_uploads
+from batchata_tasks.guards import OUTGROWN
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
 from batchata_tasks.ledger import DROPPED, HELD, LANDED, OVER_BOUND, PLANNED, SHUTDOWN, now_us
@@ -82,8 +83,13 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
         rounds=max((chunk.round for chunk in chunks), default=0), held_rows=held,
         **money_facts(session, chunks, tallies, priced=priced), waits=session.state.waits,
         errors={text: count for text, count in errors.most_common(5) if count > 0},
-        warnings=_warnings(commits, held) + _cache_warnings(session, tallies),
+        warnings=_warnings(commits, held) + _outgrown(session, commits) + _cache_warnings(session, tallies),
     )
+
+
+def _outgrown(session: Session, commits: list[dict[str, Any]]) -> list[str]:
+    own = any(commit.get("over_bound", 0) for commit in commits)
+    return [f"{OUTGROWN}; the next run plans with larger ones"] if session.stop_reason() == OVER_BOUND and not own else []
 
 
 def _cache_warnings(session: Session, tallies: Mapping[str, Tally]) -> list[str]:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from batchata_tasks.ledger import BudgetTerms, Chunk, Lease, Ledger
     from batchata_tasks.run_spec import RunSpec
-    from batchata_tasks.session import ChunkSession
+    from batchata_tasks.session import ChunkSession, Session
 
+OUTGROWN = "another run had answers above the upper bounds that this one planned with"
 SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
 
 
@@ -41,7 +42,7 @@ def limits_of(spec: RunSpec) -> Limits:
     return Limits(run, spec.budget.terms() if spec.budget is not None else None)
 
 
-def speaker(spec: EnrichmentSpec) -> str:
+def speaker(spec: RunSpec) -> str:
     """Return who a spec is where it speaks of a budget: two may have one name, but not one dataset."""
     return f"{spec.name} for {DatasetFolder(spec.output).url}"
 
@@ -106,6 +107,22 @@ def stop_over_bound(session: ChunkSession, chunk: Chunk, answers: int, excess: i
         session.ledger.request_stop(session.run_id, OVER_BOUND)
         text += " Nothing more is sent in this run, so that the limit holds."
     session.say(text)
+
+
+def heed_corrections(session: Session) -> None:
+    """Let a run under a limit send nothing more where another run found since that the bounds it planned with are too low."""
+    if session.spec.limited and session.stop_reason() is None and outgrown(session):
+        session.ledger.request_stop(session.run_id, OVER_BOUND)
+        session.say(f"{OUTGROWN}: nothing more is sent in this run, so that the limit holds.")
+
+
+def outgrown(session: Session) -> bool:
+    """Whether bounds of a model of the run are larger by now than those that it planned with."""
+    planned = session.plan().factors
+    return any(
+        session.ledger.bounds_factor(to.provider, to.model) > planned.get(f"{to.provider}/{to.model}", 10**6)
+        for to in session.spec.destinations()
+    )
 
 
 def cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:

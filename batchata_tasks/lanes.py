@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.chunk import chunk_token
 from batchata_tasks.doubt import adopt, hold
 from batchata_tasks.errors import BatchataError, CredentialsError, HeldError, LeaseError, TerminalError
-from batchata_tasks.guards import Verdict, guard
+from batchata_tasks.guards import Verdict, guard, heed_corrections
 from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Chunk
 from batchata_tasks.room import make_room
 from batchata_tasks.session import InterruptedRunError
@@ -46,10 +46,11 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
         while queue:
             lanes.make_room()
             chunk = queue.pop()
-            if chunk.state == PLANNED and (lanes.error is not None or session.stop_reason() is not None):
-                continue
             verdict = Verdict.SEND
             if chunk.state == PLANNED:
+                heed_corrections(session)
+                if lanes.error is not None or session.stop_reason() is not None:
+                    continue
                 verdict, chunk, rest = _guarded(session, chunk)
                 queue += rest
             if verdict is Verdict.SEND:
