@@ -70,6 +70,7 @@ def bring_home(session: Session, steps: ChunkSteps, chunks: list[Chunk]) -> bool
         lanes.join()
         raise
     if lanes.error is not None:
+        session.ledger.release_unsent(session.lease, session.run_id)  # others of the budget need not do without it meanwhile
         raise lanes.error
     return stopped
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.begin import make_ready
-from batchata_tasks.errors import SpecError
+from batchata_tasks.errors import CredentialsError, SpecError
 from batchata_tasks.ledger import BudgetTerms
 from batchata_tasks.money import pico_from_usd, usd
 from batchata_tasks.pipeline import enrich
@@ -143,6 +143,20 @@ def test_money_of_a_dead_run_is_not_waited_for(claude: Pair) -> None:
     assert claude.run(claude.one, budget).continued
     assert claude.run(claude.two, budget).exit_code == 0
     assert claude.accepted() == 24
+
+
+def test_a_run_that_ends_with_an_error_gives_back_what_it_did_not_send(claude: Pair) -> None:
+    """A refused key, say, does not keep other runs from the budget's money; carried on, the run sets its own aside anew."""
+    budget = claude.budget(12.5)
+    claude.one.emulator.control.faults(kind="http_error", status=401, route="create", nth=1)
+    with pytest.raises(CredentialsError):
+        claude.run(claude.one, budget)
+    assert claude.spent(budget) == (0, 0)
+    assert claude.run(claude.two, budget).exit_code == 0
+    receipt = claude.run(claude.one, budget)
+    assert receipt.continued
+    assert claude.spent(budget) == (billed(claude.one), 0)
+    assert billed(claude.one) <= pico_from_usd(budget["limit_usd"])
 
 
 @pytest.mark.parametrize("change", [{"limit_usd": 2}, {"period": "day"}, {"timezone": "Europe/Berlin"}])

@@ -54,9 +54,11 @@ class Money(Chunks, Budgets):
         return None if row is None or row.budget is None else {"name": row.budget, "period_us": row.period}
 
     @writes
-    def release(self, connection: Connection, chunk_id: str) -> None:
-        """Give back a reservation of a chunk that was not sent."""
-        connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id, t.reservations.c.settled.is_(None)))
+    def release_unsent(self, connection: Connection, lease: Lease, run_id: str) -> None:
+        """Give back what a run has set aside for chunks that were not sent; it sets money aside for them anew when it is carried on."""
+        self._check(connection, lease)
+        unsent = select(t.chunks.c.id).where(t.chunks.c.run_id == run_id, t.chunks.c.state == PLANNED)
+        connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id.in_(unsent)))
 
     @writes
     def collect(

@@ -583,14 +583,14 @@ def test_settling_frees_what_was_not_spent(desk: Desk) -> None:
     assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) is None
 
 
-def test_a_settled_reservation_is_not_released(desk: Desk) -> None:
-    """Money that was spent stays spent; a reservation in flight can be given back."""
-    for one in desk.chunks[:2]:
+def test_what_was_sent_is_not_released(desk: Desk) -> None:
+    """Money that was spent stays spent, and that of a batch under way stays set aside; what a chunk holds that was not sent is given back."""
+    for one in desk.chunks[:3]:
         desk.ledger.reserve(desk.lease, one, None)
     desk.bring(desk.chunks[0], COLLECTED)
-    for one in desk.chunks[:2]:
-        desk.ledger.release(one.id)
-    assert desk.other.money(desk.run) == (5, 0)
+    desk.bring(desk.chunks[1], SUBMITTED)
+    desk.ledger.release_unsent(desk.lease, desk.run)
+    assert desk.other.money(desk.run) == (5, desk.chunks[1].bound)
 
 
 def test_outcomes_add_up_over_chunks(desk: Desk) -> None:
@@ -670,9 +670,8 @@ class Money(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 3))
     def release(self, number: int) -> None:
-        if self.states[number] == PLANNED:
-            self.ledger(number + 1).release(self.chunks[number].id)
-            self.reserved.pop(number, None)
+        self.ledger(number).release_unsent(self.desk.lease, self.desk.run)
+        self.reserved = {number: bound for number, bound in self.reserved.items() if self.states[number] != PLANNED}
 
     @rule(number=st.integers(0, 3), share=st.integers(0, 100))
     def send_and_collect(self, number: int, share: int) -> None:
