@@ -136,11 +136,11 @@ def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
 
 @contextmanager
 def _ledger_of(settings: Settings) -> Generator[Ledger | None, None, None]:
-    """Open the ledger; None where no run has made it yet."""
+    """Open the ledger to look at it; None where no run has made it yet."""
     if not is_made(settings.ledger_url):
         yield None
         return
-    ledger = Ledger(settings.ledger_url)
+    ledger = Ledger(settings.ledger_url, as_it_is=True)
     try:
         yield ledger
     finally:

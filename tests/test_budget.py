@@ -170,6 +170,22 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
     assert claude.run(claude.two, budget).exit_code == 0
 
 
+def test_a_plan_says_nothing_of_a_budget(claude: Pair) -> None:
+    """Planning with other terms, which a run would make hold or refuse, changes nothing in the ledger."""
+    budget = claude.budget(100)
+    other = {**budget, "limit_usd": 1}
+    assert claude.run(claude.one, budget).exit_code == 0
+    ahead = preview(claude.one.spec(name="one", budget=other)).limits
+    assert ahead is not None
+    assert ahead.limits.budget == BudgetTerms("shared", pico_from_usd(1), "total", "UTC")
+    with pytest.raises(SpecError):
+        preview(claude.two.spec(name="two", budget=other))
+    preview(claude.two.spec(name="two", budget={**other, "name": "new"}))
+    with opened() as ledger:
+        assert [terms.limit for terms in ledger.budgets()] == [pico_from_usd(budget["limit_usd"])]
+    assert claude.run(claude.two, budget).exit_code == 0
+
+
 def test_specs_of_one_name_are_two(claude: Pair) -> None:
     """A spec of the same name for another dataset does not change the first one's budget."""
     budget = claude.budget(1.5)

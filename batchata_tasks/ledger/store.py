@@ -30,15 +30,15 @@ class Store:
     """A ledger's database, and the one way to a transaction in it.
 
     `patience` is for how many seconds a Postgres that is away (restarted, say) is waited for, once
-    it has been there.
+    it has been there. `as_it_is` is for looking: the ledger is neither made nor migrated.
     """
 
-    def __init__(self, url: str, *, patience: float = 30) -> None:
+    def __init__(self, url: str, *, patience: float = 30, as_it_is: bool = False) -> None:
         self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = make_engine(self.url)
         self._patience = patience
-        self.id = open_ledger(self)
+        self.id = open_ledger(self, as_it_is=as_it_is)
 
     def close(self) -> None:
         """Close all connections."""

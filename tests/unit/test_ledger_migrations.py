@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, inspect, text
 
 from batchata_tasks.errors import LedgerError
-from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Intent, Ledger, Left, Tally, migrations
+from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Intent, Ledger, Left, Tally, is_made, migrations
 from batchata_tasks.ledger.engine import make_engine, parse_url
 from batchata_tasks.ledger.tables import SCHEMA_VERSION, metadata
 
@@ -214,3 +214,23 @@ def test_the_first_ledgers_do_not_know_alembic(old: str) -> None:
     engine = create_engine(old)
     assert not inspect(engine).has_table("alembic_version")
     engine.dispose()
+
+
+def test_looking_migrates_nothing(old: str) -> None:
+    """Whoever only looks leaves an older ledger as it is and says in one sentence what migrates it: an older run may be at work on it."""
+    before = content(old)
+    assert is_made(old)
+    with pytest.raises(LedgerError, match=r"^the ledger is of an older version than this program, .*`batchata status` migrates it, [^.]*\.$"):
+        Ledger(old, as_it_is=True)
+    assert content(old) == before
+    Ledger(old).close()
+    Ledger(old, as_it_is=True).close()
+
+
+def test_looking_makes_nothing(databases: Databases) -> None:
+    """An empty database, or an empty file, is no ledger yet, and none after it was looked at."""
+    url = databases.new()
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).touch()
+    assert not is_made(url)
+    assert content(url) == {}
