@@ -16,6 +16,7 @@ from batchata_tasks.job_builder import prepare_jobs
 from batchata_tasks.jobs_spec import JobsSpec
 from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, read_chunk_manifest
+from batchata_tasks.pilot import PILOT_FAILED
 from batchata_tasks.prepared import Options, Table, prepare
 from batchata_tasks.pricing import rates_json
 from batchata_tasks.providers import provider_type
@@ -69,7 +70,7 @@ def begin(site: Site, ready: Ready, options: Options) -> Session:
     """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
     spec, table, ledger = ready.spec, ready.table, site.ledger
     dead = ledger.open_run(site.lease.dataset_id)
-    if dead is not None and _may_go_on(site, dead, ready):
+    if dead is not None and _may_go_on(site, dead, ready, options):
         session = _session(site, dead.id, table, continued=True)
         factors = session.plan().factors
         for route in table.builder.routes:
@@ -108,21 +109,26 @@ def _session(site: Site, run_id: str, table: Table, *, continued: bool) -> Sessi
     return Session(site, run_id, table.spec, table.answers, continued=continued, table=table, state=state)
 
 
-def dead_run(site: Site, ready: Ready) -> Session | None:
-    """Return a dead run of another spec, or of an older text of this one, if there is one.
+def dead_run(site: Site, ready: Ready, options: Options) -> Session | None:
+    """Return a dead run of another spec, of an older text of this one, or one that was to send less, if there is one.
 
     Its rows land under its own spec and response model, as the ledger keeps them.
     """
     dead = site.ledger.open_run(site.lease.dataset_id)
-    if dead is None or dead.state != "open" or _may_go_on(site, dead, ready):
+    if dead is None or dead.state != "open" or _may_go_on(site, dead, ready, options):
         return None
     return restored(site, dead)
 
 
-def _may_go_on(site: Site, dead: Row[Any], ready: Ready) -> bool:
-    """Whether a dead run is carried on: the same spec, and its plan is still there."""
+def _may_go_on(site: Site, dead: Row[Any], ready: Ready, options: Options) -> bool:
+    """Whether a dead run is carried on: the same spec, what is to be sent again was to be by then, and its plan is still there.
+
+    One whose pilot did not hold is, so that it sends nothing, whatever is to be sent again.
+    """
     same = dead.state == "open" and site.recovery is None and dead.spec_digest == ready.record["spec_digest"]
-    return same and has_plan(site.folder.run_folder(dead.id), site.ledger.chunks(dead.id))
+    refreshes = options.refresh_before is None or dead.refresh_before is not None
+    again = (refreshes and dead.retry_failed >= options.retry_failed) or dead.result == PILOT_FAILED
+    return same and again and has_plan(site.folder.run_folder(dead.id), site.ledger.chunks(dead.id))
 
 
 def restored(site: Site, run: Row[Any]) -> Session:

@@ -176,14 +176,14 @@ def enrich(
         InputError: the spec or the source is wrong; nothing was sent.
         BatchataError: something else stopped the run; the next one carries on.
     """
-    steps, settings = steps or Steps(), settings or Settings()
+    steps, settings, options = steps or Steps(), settings or Settings(), options or Options()
     ready = make_ready(spec, settings)
     with open_site(spec.output, settings, progress) as site:
         site.recovery = recover(site)
-        while (old := dead_run(site, ready)) is not None:
+        while (old := dead_run(site, ready, options)) is not None:
             with active(old):
                 _land_dead_run(old, steps)
-        with active(begin(site, ready, options or Options())) as session, _followed(session):
+        with active(begin(site, ready, options)) as session, _followed(session):
             steps.plan(session.run_id)
             _tell_plan(session)
             receipt = finish(session, stopped_by_limit=_work(session, steps))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
-from batchata_tasks.ledger import Ledger, now_us
+from batchata_tasks.ledger import PLANNED, Ledger, now_us
 from batchata_tasks.money import usd
 from batchata_tasks.prepared import Options
 from batchata_tasks.preview import preview
 from batchata_tasks.settings import Settings
+from tests.books import run_with, stopping_at
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -189,6 +190,37 @@ def test_refresh_sends_landed_rows_again(table: Table) -> None:
     table.run()
     assert table.run(Options(refresh_before=now_us())).outcomes == {"succeeded": 20}
     assert len(table.rows()) == 20
+
+
+@pytest.mark.parametrize("limit", [{}, {"cost_limit_usd": 0.5}], ids=["no limit", "limit"])
+def test_a_refresh_is_not_lost_to_a_run_that_died(table: Table, limit: dict[str, Any]) -> None:
+    """`--refresh` after a run that died without it lands what that one sent, and sends all other rows again; itself carried on, it sends none twice."""
+    table.run(**limit)
+    table.values.append({"id": "k-new", "text": "text of a new row", "note": "n"})
+    table.write()
+    for options, sent in ((None, 21), (Options(refresh_before=now_us()), 41)):
+        steps = stopping_at("submit", lambda chunk: chunk.state == PLANNED, KeyboardInterrupt(), after=True)
+        with pytest.raises(KeyboardInterrupt):
+            run_with(table, steps, options, **limit)
+        assert table.ledger()["requests_accepted"] == sent
+    receipt = table.run(Options(refresh_before=now_us()), **limit)
+    assert (receipt.continued, receipt.exit_code) == (True, 0)
+    assert table.ledger()["requests_accepted"] == 41
+    assert len(table.rows()) == 21
+
+
+def test_failed_rows_are_not_lost_to_a_run_that_died(table: Table) -> None:
+    """`--retry-failed` after a run that died without it sends those that failed for good."""
+    table.emulator.control.faults(kind="request_refusal", contains="row 3")
+    assert table.run().outcomes == {"refused": 1, "succeeded": 19}
+    table.values.append({"id": "k-new", "text": "text of a new one", "note": "n"})
+    table.write()
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("submit", lambda _: True, KeyboardInterrupt(), after=True))
+    table.emulator.control.clear_faults()
+    assert table.run(Options(retry_failed=True)).outcomes == {"succeeded": 1}
+    assert {row["_status"] for row in table.rows()} == {"succeeded"}
+
 
 
 def test_an_oversized_row_fails_only_itself(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
