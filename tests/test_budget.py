@@ -220,6 +220,20 @@ def test_a_day_later_there_is_money_again(claude: Pair, monkeypatch: pytest.Monk
     assert claude.spent(budget) == (billed(claude.one) - spent, 0)
 
 
+def test_a_plan_counts_by_the_period_that_it_says(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a spec has another period by now, its plan tells what that one leaves, as its run will have it."""
+    budget = claude.budget(1.5, period="day")
+    assert claude.run(claude.one, budget).exit_code == 4
+    for module in ("money", "budgets"):
+        monkeypatch.setattr(f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US)
+    for period, spent in (("day", 0), ("total", billed(claude.one))):
+        changed = {**budget, "period": period}
+        ahead = preview(claude.one.spec(name="one", budget=changed)).limits
+        assert ahead is not None
+        assert ahead.left == pico_from_usd(budget["limit_usd"]) - spent
+    assert claude.run(claude.one, {**budget, "period": "total"}).batches == 0
+
+
 def test_a_run_keeps_its_own_limit_within_a_budget(claude: Pair) -> None:
     """Where both are given the smaller remainder binds."""
     budget = claude.budget(100)

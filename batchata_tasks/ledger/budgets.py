@@ -139,8 +139,8 @@ class Budgets(Store):
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:
-        """Return (settled, reserved and still in flight) of a budget's present period."""
-        return budget_sums(connection, terms, binding_terms(connection, terms).start(now_us()))
+        """Return (settled, reserved and still in flight) of a budget's present period, as these terms have it."""
+        return budget_sums(connection, terms, terms.start(now_us()))
 
     @reads
     def others_in_flight(self, connection: Connection, terms: BudgetTerms, dataset_id: str) -> int:
