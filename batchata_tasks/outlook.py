@@ -1,4 +1,7 @@
-"""The outlook on a recovery: what a run would fetch again first, as far as it is known without the provider."""
+"""The outlook on what was sent before: what is under way, and what a run would fetch again first.
+
+It is as far as that is known without the provider.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ import pyarrow as pa
 from batchata_tasks.columns import part_of_chunk
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.jobs import Outcome
-from batchata_tasks.ledger import LANDED, UNFINISHED
+from batchata_tasks.ledger import COLLECTED, LANDED, UNFINISHED
 from batchata_tasks.manifest import read_chunk_manifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchata_tasks.ledger import Chunk, Ledger
     from batchata_tasks.storage import DatasetFolder
 
@@ -25,6 +30,31 @@ class Outlook:
     chunks: frozenset[str] = frozenset()
     row_ids: frozenset[str] = frozenset()
     uncertain_rows: int = 0
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """Batches that were sent, or may have been, and whose cost is not known yet.
+
+    `bound` is what is reserved for them, `expected` what they are likely to cost, in picodollars;
+    None without a known price.
+    """
+
+    batches: int = 0
+    bound: int | None = 0
+    expected: int | None = 0
+
+
+def in_flight(chunks: Iterable[Chunk]) -> InFlight:
+    """Return what is in flight of the unfinished chunks of a dataset: all but those whose results were settled."""
+    sent = [chunk for chunk in chunks if chunk.state != COLLECTED]
+    bounds, expected = [chunk.bound for chunk in sent], [chunk.expected for chunk in sent]
+    return InFlight(len(sent), _sum(bounds), _sum(expected))
+
+
+def _sum(amounts: list[int | None]) -> int | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
 
 
 def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from batchata_tasks.estimate import based_on, foresee, measures
 from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
 from batchata_tasks.money import dollars, exact
-from batchata_tasks.outlook import Outlook, outlook
+from batchata_tasks.outlook import InFlight, Outlook, in_flight, outlook
 from batchata_tasks.pilot import PILOT_FAILED
 from batchata_tasks.plan import Planner
 from batchata_tasks.prepared import Options, PlanSummary
@@ -44,6 +44,7 @@ class Preview:
     pilot_failed: bool = False  # of an earlier run of this very spec: a run would end at once
     open_batches: int = 0  # of an earlier run, which a run brings home first
     recoverable: int = 0  # rows that lost files held; how many of the plan's requests they answer, the provider knows
+    in_flight: InFlight = field(default_factory=InFlight)  # of earlier runs; not in the cost of what is to be sent
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
@@ -54,7 +55,8 @@ class Preview:
             "expected_list_price_usd": exact(found.expected_list),
             "cost_limit_usd": exact(limits_of(self.spec).run), "price_source": self.price_source,
             "limits": self.limits.to_json() if self.limits is not None else None, "recoverable_rows": self.recoverable,
-            "open_batches": self.open_batches, "pilot_failed": self.pilot_failed,
+            "open_batches": self.open_batches, "in_flight_usd": exact(self.in_flight.bound),
+            "in_flight_expected_usd": exact(self.in_flight.expected), "pilot_failed": self.pilot_failed,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -82,7 +84,7 @@ class Preview:
         if self.open_batches:
             text = f"under way: {counted(self.open_batches, 'batch')} of a run that is at work, or that stopped and is carried on first"
             rows.append(("First", text))
-        return [*rows, *self._recovery(), *self._cost()]
+        return [*rows, *self._recovery(), *self._in_flight(), *self._cost()]
 
     def _recovery(self) -> list[tuple[str, str]]:
         again = "they are fetched again, nothing is sent for them"
@@ -95,12 +97,23 @@ class Preview:
             found.append(("Recovered", f"{rows}, whose files are gone: as far as the provider still has them, {again}"))
         return found
 
+    def _in_flight(self) -> list[tuple[str, str]]:
+        sent = self.in_flight
+        if not sent.batches:
+            return []
+        batches = f"{counted(sent.batches, 'batch')} sent before"
+        if sent.bound is None:
+            return [("In flight", f"{batches}, of unknown cost")]
+        expected = "" if sent.expected is None else f"about {dollars(sent.expected)} expected, "
+        return [("In flight", f"{batches}: {expected}at most {dollars(sent.bound)}, which is reserved")]
+
     def _cost(self) -> list[tuple[str, str]]:
         summary = self.summary
         rows = [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out")] if summary.requests else []
         if summary.bound is None:
             return [*rows, ("Cost", f"unknown: no batch price is known for {self.spec.models}")]
-        bound = f"at most {dollars(summary.bound)} (upper bound; prices: {self.price_source})"
+        more = " more than what is in flight" if self.in_flight.batches else ""
+        bound = f"at most {dollars(summary.bound)}{more} (upper bound; prices: {self.price_source})"
         if not summary.requests:
             return [("Cost", bound)]
         listed = f"{dollars(summary.expected_list)} at list price, outside of a batch"
@@ -131,7 +144,7 @@ def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
         dead = None if ledger is None else ledger.open_run(dataset_id)
         failed = dead is not None and dead.result == PILOT_FAILED and dead.spec_digest == ready.record["spec_digest"]
         left = sum(chunk.state != HELD and chunk.id not in ahead.chunks for chunk in begun)
-    return Preview(spec, summary, price_source(ready.table), limits, failed, left, ahead.uncertain_rows)
+    return Preview(spec, summary, price_source(ready.table), limits, failed, left, ahead.uncertain_rows, in_flight(begun))
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from batchata_tasks.chunk import Span
 from batchata_tasks.errors import SpecError
-from batchata_tasks.money import usd
+from batchata_tasks.money import dollars, exact, usd
+from batchata_tasks.overview import runs_overview
 from batchata_tasks.preview import preview
 from batchata_tasks.prospect import play
-from tests.books import opened
+from tests.books import opened, run_with, stopping_at
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -78,6 +79,25 @@ def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -
         preview(other)
     with opened() as ledger:
         assert [terms.limit for terms in ledger.budgets()] == [10**12]
+
+
+def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
+    """Its reserved and expected cost stand beside the cost of what would be sent; once it has landed, nothing is in flight."""
+    table.run(limit=5)
+    ahead = preview(table.spec(limit=20)).summary
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()), limit=20)
+    found = preview(table.spec())
+    plan, told = found.to_json(), dict(found.lines())
+    (run, _) = runs_overview(table.spec())
+    assert plan["in_flight_usd"] == run["in_flight_usd"] == exact(ahead.bound)
+    assert plan["in_flight_expected_usd"] == exact(ahead.expected)
+    assert told["In flight"] == f"1 batch sent before: about {dollars(ahead.expected)} expected, at most {dollars(ahead.bound)}, which is reserved"
+    assert (plan["requests"], plan["open_batches"]) == (15, 1)
+    assert told["Cost"].startswith(f"at most {dollars(found.summary.bound)} more than what is in flight (upper bound")
+    table.run()
+    plan = preview(table.spec()).to_json()
+    assert Decimal(plan["in_flight_usd"]) == Decimal(plan["in_flight_expected_usd"]) == 0
 
 
 def test_a_plan_makes_no_ledger(table: Table) -> None:
