@@ -58,8 +58,8 @@ def run(
 ) -> None:
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
-    Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
-    limit, 5 stopped by the time limit, 1 an error stopped it, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
+    Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost limit, 5 stopped by
+    the time limit, 1 an error stopped it or its pilot did not hold, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
     """
     with boundary():
         receipt = run_spec(load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed)

@@ -17,6 +17,7 @@ from batchata_tasks.receipt import (
     CANCELLED,
     COST_LIMIT_REACHED,
     EXIT_CODES,
+    PILOT_FAILED,
     SOME_ROWS_FAILED,
     SUCCEEDED,
     TIME_LIMIT_REACHED,
@@ -37,7 +38,7 @@ _STOPPED = {TIME_LIMIT: TIME_LIMIT_REACHED, CANCEL: CANCELLED, SHUTDOWN: CANCELL
 
 def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
     """Close the run in the ledger, drop its plan, return its receipt."""
-    receipt = _receipt(session, stopped_by_limit=stopped_by_limit)
+    receipt = _receipt(session, COST_LIMIT_REACHED if stopped_by_limit else None)
     session.ledger.close_run(session.lease, session.run_id, receipt.result)
     receipt = replace(receipt, budget=budget_facts(session))  # now that what was not sent is given back
     discard_uploads(session)
@@ -48,7 +49,13 @@ def finish(session: Session, *, stopped_by_limit: bool) -> Receipt:
     return receipt
 
 
-def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
+def leave_open(session: Session, reason: str) -> Receipt:
+    """Return the receipt of a run whose pilot did not hold: it stays open, so that it sends nothing when it is started again."""
+    session.ledger.note_result(session.lease, session.run_id, PILOT_FAILED)
+    return replace(_receipt(session, PILOT_FAILED), reason=reason, budget=budget_facts(session))
+
+
+def _receipt(session: Session, stopped: str | None) -> Receipt:
     run, plan = session.ledger.run(session.run_id), session.plan()
     chunks = session.ledger.chunks(session.run_id)
     tallies = session.ledger.outcomes(session.run_id)
@@ -58,7 +65,7 @@ def _receipt(session: Session, *, stopped_by_limit: bool) -> Receipt:
     held = sum(chunk.rows for chunk in session.ledger.chunks_in((HELD,)) if chunk.dataset_id == session.lease.dataset_id)
     result = SOME_ROWS_FAILED if failed or plan.exhausted or held else SUCCEEDED
     result = _STOPPED.get(session.stop_reason() or "", result)
-    result = COST_LIMIT_REACHED if stopped_by_limit else result
+    result = stopped or result
     limit = session.spec.fail_if.failed_share
     priced = session.priced and cost_is_known(chunks, tallies)
     commits = [commit_of(session, chunk.id) for chunk in chunks if chunk.state == LANDED]

@@ -16,7 +16,7 @@ from batchata_tasks.begin import refresh_mark
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.prepared import Options
 from batchata_tasks.progress import Lines, listener
-from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
+from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, PILOT_FAILED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
 from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden
 from batchata_tasks.tasks import STEPS
@@ -103,5 +103,7 @@ def _state(receipt: Receipt) -> State[dict[str, Any]]:
     data = receipt.to_json()
     if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:
         return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)
+    if receipt.result == PILOT_FAILED:
+        return Failed(message=receipt.reason, data=data)
     name = _STATE_NAMES.get(receipt.result)
     return Completed(name=name, message=message, data=data) if name else Completed(message=message, data=data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.errors import HeldError, TerminalError
+from batchata_tasks.errors import BatchataError, HeldError
 from batchata_tasks.estimate import estimate, measures
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.lanes import ChunkSteps, bring_home
@@ -18,14 +18,16 @@ from batchata_tasks.money import dollars, pico_from_usd
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
-PILOT_FAILED = "pilot_failed"  # of a run that stays open: started again as it is, it sends nothing
+
+class PilotFailedError(BatchataError):
+    """The pilot did not hold: nothing more is sent, and the run's receipt says why."""
 
 
 def send_pilot(session: Session, steps: ChunkSteps) -> bool:
     """Bring the pilot's rows home and judge them; True when a cost limit stopped it.
 
     Raises:
-        TerminalError: it did not hold; nothing more is sent.
+        PilotFailedError: it did not hold; nothing more is sent.
         HeldError: whether its rows were sent is not known, so it cannot be judged.
     """
     rows = session.plan().pilot
@@ -58,10 +60,9 @@ def _judge(session: Session, tallies: dict[str, Tally]) -> None:
     elif dearest is not None and (per_row is None or per_row > dearest):
         wrong = f"a row costs {dollars(per_row)} (`max_cost_per_row_usd` allows {dollars(dearest)})"
     if wrong is not None:
-        session.ledger.note_result(session.lease, session.run_id, PILOT_FAILED)
         told = f"It cost {dollars(cost)}, and its rows have landed. Mend the spec, or the pilot's limits."
         message = f"pilot: {wrong}; {plan.requests - plan.pilot:,} rows were not sent. {told}"
-        raise TerminalError(message)
+        raise PilotFailedError(message)
     held = f"the pilot held: {rows:,} rows, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row"
     rest = _rest(session)
     if rest is not None:

@@ -14,13 +14,13 @@ from batchata_tasks.begin import begin, dead_run, in_flight_keys, make_ready
 from batchata_tasks.chunk import chunk_token, write_request_file
 from batchata_tasks.cleanup import discard_uploads
 from batchata_tasks.estimate import foresee, measures
-from batchata_tasks.finish import finish
+from batchata_tasks.finish import finish, leave_open
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import collect_and_land, emptying
 from batchata_tasks.lanes import ChunkSteps, Step, bring_home
 from batchata_tasks.ledger import PLANNED, UNFINISHED, Chunk
 from batchata_tasks.manifest import plan_bodies, write_chunk_manifest
-from batchata_tasks.pilot import send_pilot
+from batchata_tasks.pilot import PilotFailedError, send_pilot
 from batchata_tasks.plan import Planner
 from batchata_tasks.poll import poll
 from batchata_tasks.prepared import Options, PlanSummary
@@ -186,7 +186,10 @@ def enrich(
         with active(begin(site, ready, options)) as session, _followed(session):
             steps.plan(session.run_id)
             _tell_plan(session)
-            receipt = finish(session, stopped_by_limit=_work(session, steps))
+            try:
+                receipt = finish(session, stopped_by_limit=_work(session, steps))
+            except PilotFailedError as error:
+                receipt = leave_open(session, str(error))
             site.progress.receipt = receipt.to_json()
             return receipt
 

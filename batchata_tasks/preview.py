@@ -15,12 +15,11 @@ from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
 from batchata_tasks.money import dollars, exact
 from batchata_tasks.outlook import InFlight, Outlook, in_flight, outlook
-from batchata_tasks.pilot import PILOT_FAILED
 from batchata_tasks.plan import Planner
 from batchata_tasks.prepared import Options, PlanSummary
 from batchata_tasks.progress import counted
 from batchata_tasks.prospect import look_ahead
-from batchata_tasks.receipt import CACHE_MINIMUM, REASONS
+from batchata_tasks.receipt import CACHE_MINIMUM, PILOT_FAILED, REASONS
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
 TIME_LIMIT_REACHED, CANCELLED = "time_limit_reached", "cancelled"
-EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3}
+PILOT_FAILED = "pilot_failed"  # of a run that stays open: started again as it is, it sends nothing
+EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3, PILOT_FAILED: 1}
 
 # by Anthropic's pages on prompt caching; which model has which is not stated for all of them
 CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
@@ -68,6 +69,7 @@ class Receipt:
     cost_by_outcome: dict[str, str | None]  # of all attempts that ended so
     cached_share: float | None  # of the input tokens
     waits: int  # times that the guard waited for money in flight
+    reason: str | None = None  # why its pilot did not hold, as a sentence
     budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
@@ -82,6 +84,7 @@ class Receipt:
         work = ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in plan["reasons"].items()) or "none"
         rows = [
             ("Result", self._result()),
+            *([("Reason", self.reason)] if self.reason is not None else []),
             ("Source rows", f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}"),
             ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
             ("Batches", f"{self.batches} of {self.provider}, {self.model}" + (f", in {self.rounds} rounds" if self.rounds > 1 else "")),
@@ -100,7 +103,7 @@ class Receipt:
             "recovered from earlier batches": plan["recovered"],
         }
         if noted := ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count):
-            rows.insert(2, ("Also", noted))
+            rows.insert([what for what, _ in rows].index("Source rows") + 1, ("Also", noted))
         rows += self._unsent()
         rows += [("Error", f"{count:,} x {text}") for text, count in self.errors.items()]
         return rows + [("Warning", text) for text in self.warnings]
@@ -109,7 +112,7 @@ class Receipt:
         text = self.result.replace("_", " ")
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
-        return text + (" (an earlier run that died was carried on)" if self.continued else "")
+        return text + (" (an earlier run that died was carried on)" if self.continued and self.result != PILOT_FAILED else "")
 
     def _cache(self) -> list[tuple[str, str]]:
         if not (self.cache_read_tokens or self.cache_write_tokens):
@@ -149,6 +152,8 @@ class Receipt:
         if not self.unsent_rows:
             return []
         rows = f"{self.unsent_rows:,} rows"
+        if self.result == PILOT_FAILED:
+            return [("Not sent", f"{rows}, until the spec or its pilot is changed")]
         if self.result != COST_LIMIT_REACHED:
             return [("Not sent", f"{rows}; the next run takes them")]
         if self.least_bound_usd is not None and not self.batches:

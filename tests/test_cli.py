@@ -101,6 +101,19 @@ def test_overrides(table: Table) -> None:
     assert (receipt["outcomes"], receipt["batches"], receipt["unsent_rows"]) == ({"succeeded": 5}, 3, 0)
 
 
+def test_a_pilot_that_does_not_hold_has_its_receipt(table: Table) -> None:
+    """It is one JSON object as at any other end, or lines for people; the exit code stays that of a run that was stopped."""
+    words = ["run", spec_of(table), "--direct", "--set", "pilot={rows: 5, max_cost_per_row_usd: 0.00000001}"]
+    done = batchata(*words, "--json")
+    receipt = json.loads(done.stdout)
+    assert (done.returncode, receipt["exit_code"], receipt["outcomes"]) == (1, 1, {"succeeded": 5})
+    assert receipt["reason"].startswith("pilot: a row costs $")
+    done = batchata(*words)
+    assert done.returncode == 1
+    assert "pilot failed" in done.stdout
+    assert receipt["reason"] in done.stdout
+
+
 def test_failed_rows_are_shown_with_their_reason(table: Table) -> None:
     """The receipt groups the errors; `show --failed` prints the rows."""
     table.emulator.control.faults(kind="request_refusal", contains="row 4")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import HeldError, SpecError, TerminalError, TransientError
+from batchata_tasks.errors import HeldError, SpecError, TransientError
 from batchata_tasks.ledger import UNCLEAR
 from batchata_tasks.money import pico_from_usd, usd
 from batchata_tasks.overview import runs_overview, runs_remedy
@@ -37,9 +37,9 @@ def claude(emulator: Emulator, tmp_path: Path) -> Table:
 
 
 def refused(table: Table, **changes: Any) -> str:
-    with pytest.raises(TerminalError) as found:
-        table.run(**changes)
-    text = str(found.value)
+    receipt = table.run(**changes)
+    assert (receipt.result, receipt.exit_code) == ("pilot_failed", 1)
+    text = receipt.reason or ""
     assert text.startswith("pilot: ")
     assert "\n" not in text
     return text
@@ -192,3 +192,18 @@ def test_a_price_that_nobody_knows_cannot_be_held(claude: Table) -> None:
     with pytest.raises(SpecError, match=r"^model: no batch price .* 'claude-omega-99', so pilot\.max_cost_per_row_usd could"):
         claude.run(model="claude-omega-99", pilot={"rows": 4, "max_cost_per_row_usd": 1})
     assert accepted(claude) == 0
+
+
+def test_the_receipt_of_a_pilot_that_did_not_hold(claude: Table) -> None:
+    """It comes as at any other end: what was sent, what it cost, and why nothing more is; the run stays open, so that it stays so."""
+    claude.emulator.control.faults(kind="request_refusal", contains="row 2")
+    for continued in (False, True):
+        receipt = claude.run(pilot=STRICT)
+        assert receipt.to_json()["result"] == "pilot_failed"
+        assert (receipt.continued, receipt.batches, receipt.outcomes) == (continued, 1, {"refused": 1, "succeeded": 3})
+        assert pico_from_usd(receipt.cost_usd or "") == check_money(claude).settled > 0
+        told = dict(receipt.lines())
+        assert (told["Result"], told["Reason"]) == ("pilot failed", receipt.reason)
+        assert told["Not sent"] == "8 rows, until the spec or its pilot is changed"
+        (run,) = runs_overview(claude.spec())
+        assert (run["state"], run["running"]) == ("open", False)
