@@ -56,6 +56,13 @@ def _day(value: object) -> date:
         raise ValueError(message) from None
 
 
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    message = f"{value!r:.50} is neither true nor false; write `free = true` where the model costs nothing"
+    raise ValueError(message)
+
+
 def _text(value: object) -> str:
     text = " ".join(value.split()) if isinstance(value, str) else ""
     if not text:
@@ -80,6 +87,7 @@ class OwnPrice(BaseModel):
     searches_per_thousand: Amount | None = None
     list_input: Amount | None = None
     list_output: Amount | None = None
+    free: Annotated[bool, BeforeValidator(_flag)] = False  # rates of 0 are meant, so that no limit binds
     as_of: Annotated[date, BeforeValidator(_day)]
     source: Annotated[str, BeforeValidator(_text)]
     _file: str = _DEFAULT
@@ -89,6 +97,17 @@ class OwnPrice(BaseModel):
         if (self.list_input is None) != (self.list_output is None):
             message = "`list_input` and `list_output` belong together; add the other one"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _free_if_meant(self) -> Self:
+        for name, rate in (("input", self.input), ("output", self.output)):
+            if not rate and not self.free:
+                message = f"`{name}` is 0, so that no limit would bind; write its rate, or add `free = true` where the model costs nothing"
+                raise ValueError(message)
+            if rate and self.free:
+                message = f"`{name}` is {rate}, and `free = true` says that the model costs nothing; write 0, or leave `free` out"
+                raise ValueError(message)
         return self
 
     def described(self) -> str:

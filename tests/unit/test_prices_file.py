@@ -69,12 +69,12 @@ searches_per_thousand = 25
     assert rates.cost(Usage(web_searches=1)) == PICO // 40
 
 
-@given(st.decimals(0, 1_000_000, places=6), st.integers(0, 10**7))
+@given(st.decimals("0.000001", 1_000_000, places=6), st.integers(0, 10**7))
 @settings(deadline=None, max_examples=60, derandomize=True)
 def test_a_rate_is_taken_as_written(rate: Decimal, tokens: int) -> None:
     """As a number or in quotes, a rate is the decimal that stands there and never its binary neighbour."""
     for text in (f"{rate:f}", f'"{rate:f}"'):
-        found = written(f'[openai."gpt-6.2-sol"]\ninput = {text}\noutput = 0\n{STAMP}', Path.cwd())
+        found = written(f'[openai."gpt-6.2-sol"]\ninput = {text}\noutput = 1\n{STAMP}', Path.cwd())
         assert usd(found.cost(Usage(tokens))) == rate * tokens / 10**6
 
 
@@ -100,6 +100,12 @@ def test_a_given_short_write_rate_lifts_the_long_one(folder: Path) -> None:
     rates = written(LEAST + "cache_write = 9\n", folder)
     assert rates.cache_write_1h == rates.cache_write
     assert rates.cache_write.base == 9 * 10**6
+
+
+def test_a_model_may_be_free_where_that_is_said(folder: Path) -> None:
+    """With `free = true` rates of 0 are taken: answers cost nothing, at most as well."""
+    rates = written(f'[openai."gpt-6.2-sol"]\nfree = true\ninput = 0\noutput = 0\n{STAMP}', folder)
+    assert rates.cost(Usage(10**6, 10**6)) == rates.bound(10**6, 10**6, cache_writes=True) == 0
 
 
 def test_the_users_entry_wins(folder: Path) -> None:
@@ -202,6 +208,11 @@ WRONG = {
     "huge-number": (LEAST.replace("1.5", "1e999999999"), "is no amount"),
     "endless-digits": (LEAST.replace("1.5", "9" * 5000), "prices.toml: "),
     "too-fine": (LEAST.replace("1.5", "0.0000001"), "`input`: 1E-7 has more than six decimal places; round it up"),
+    "zero-input": (LEAST.replace("1.5", "0"), "`input` is 0, so that no limit would bind; write its rate, or add `free = true`"),
+    "zero-output": (LEAST.replace("7.50", "0.00"), "`output` is 0, so that no limit would bind"),
+    "paid-and-free": (LEAST + "free = true\n", "`input` is 1.5, and `free = true` says that the model costs nothing"),
+    "half-free": (LEAST.replace("1.5", "0") + "free = true\n", "`output` is 7.50, and `free = true` says"),
+    "free-in-words": (LEAST + 'free = "yes"\n', "`free`: 'yes' is neither true nor false"),
     "time-for-a-day": (LEAST.replace("2026-11-01", "2026-11-01T10:00:00"), "`as_of`: 2026-11-01 10:00:00 is no day"),
     "number-for-a-day": (LEAST.replace("2026-11-01", "20261101"), "`as_of`: 20261101 is no day"),
     "words-for-a-day": (LEAST.replace("2026-11-01", '"today"'), "`as_of`: today is no day"),
