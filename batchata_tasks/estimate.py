@@ -6,7 +6,7 @@ finished batches. Before one has finished it is a guess, and said to be one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -76,6 +76,8 @@ class Measure:
 def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: Path | None = None) -> list[Measure]:
     """Return what requests of each route of a run use: as its finished batches did, or a guess where none has finished.
 
+    What those read from a cache or wrote to one counts only where the route's requests still do.
+
     The guess: input by the providers' rules of thumb, or counted on a sample of a `plan` where a
     tokenizer is installed (`batchata-flows[tokens]`, OpenAI); output a quarter of the cap, at most
     200 tokens.
@@ -84,6 +86,8 @@ def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: P
     for place, route in enumerate(table.builder.routes):
         mine = [span for span in spans if span.route == place]
         usual = ledger.usual(route.provider.name, route.model, table.spec.name) if ledger is not None else None
+        if usual is not None and not route.caches:
+            usual = replace(usual, cache_read_tokens=0, cache_write_tokens=0)
         sample = (plan, mine[0].start, mine[-1].stop) if plan is not None and mine else None
         found.append(Measure(usual or _guess(route, sample), route.cap, route.rates))
     return found

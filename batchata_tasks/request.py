@@ -81,7 +81,8 @@ class RequestBuilder:
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
         rates = batch_rates(provider.name, spec.model)
-        self.routes = [Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens)]
+        caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
+        self.routes = [Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)]
         self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
         if spec.cache and provider.caches_unasked:
             message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."

@@ -35,7 +35,8 @@ class Route:
 
     `cap` is the most output tokens that one of its requests asks for. `rates` is None where no price
     is known. `factor` is what bounds are multiplied with, in millionths: more than one once an
-    answer of the model cost more than its bound.
+    answer of the model cost more than its bound. `caches` tells whether its requests may be read
+    from a cache or written to one.
     """
 
     provider: Provider
@@ -44,6 +45,7 @@ class Route:
     rates: Rates | None
     cap: int = 1
     factor: int = 10**6
+    caches: bool = True
 
     @property
     def destination(self) -> Destination:

@@ -135,6 +135,18 @@ def test_switching_the_cache_sends_nothing_again(table: Table) -> None:
     assert table.ledger()["requests_accepted"] == 13
 
 
+def test_an_estimate_does_not_count_on_a_cache_that_is_off(table: Table) -> None:
+    """Calibrated by cached batches, the next ones are expected to cost what they do without a cache, once it is switched off."""
+    table.run(cache=True, system=SYSTEM, limit=2)  # the first of an hour write
+    table.run(cache=True, system=SYSTEM, limit=5)
+    cached, off = (preview(table.spec(cache=cache, system=SYSTEM)).summary.expected for cache in (True, False))
+    before = money(table).settled
+    assert table.run(system=SYSTEM).cache_read_tokens == 0
+    assert cached is not None
+    assert off == pytest.approx(money(table).settled - before, rel=0.05)
+    assert cached != pytest.approx(off, rel=0.2)
+
+
 def test_off_by_default(table: Table) -> None:
     """Without the key nothing is marked, no cache is billed and the receipt has no line of it."""
     receipt = table.run(system=SYSTEM)
