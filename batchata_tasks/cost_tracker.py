@@ -22,8 +22,10 @@ class CostTracker:
 
     With a `name` it is the shared budget of that name: every tracker and every run whose spec names
     it spends from the same limit, in the budget's own period. Where there is no such budget yet,
-    `limit_usd` makes one for all time; no tracker changes it (`batchata costs --set-budget` does).
-    Without a name it counts for itself alone.
+    `limit_usd` makes one for all time: its period is `total`, and not `month`, which is what a spec
+    means that names none. Such a spec is refused then; it says `period: total`, or makes the budget first,
+    and the tracker takes its period. No tracker changes a limit (`batchata costs --set-budget` does).
+    Without a name a tracker counts for itself alone, for all time.
 
     What binds runs is their guard, which reserves the most that a batch can cost before it is sent.
     A tracker only asks and records: between `can_afford` and `track_spend` another process may spend.

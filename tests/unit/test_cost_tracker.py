@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from batchata_tasks.cost_tracker import CostTracker
 from batchata_tasks.errors import SpecError
 from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Ledger, Left, Tally
 from batchata_tasks.money import PICO
+from batchata_tasks.spec_parts import Budget
 
 if TYPE_CHECKING:
     from tests.ledgers import Databases
@@ -143,3 +146,18 @@ def test_what_names_no_budget_is_refused(name: str) -> None:
     """A tracker's name is one that a spec could give, too."""
     with pytest.raises(SpecError, match=r"^name: "):
         CostTracker(1, name=name)
+
+
+def test_the_period_of_a_budget_is_its_makers(databases: Databases) -> None:
+    """One that a tracker makes is for all time, so a spec that names no period (a month) is refused; one of a spec stays a month's."""
+    spec = Budget.model_validate({"name": "night", "limit_usd": 20}).terms()
+    url, other = databases.new(), databases.new()
+    CostTracker(20, name="night", ledger_url=url)
+    with closing(Ledger(url)) as ledger:
+        with pytest.raises(SpecError, match=r"a CostTracker says \$20\.00 in total \(UTC\) of 'night', and this says \$20\.00 a month"):
+            ledger.agree_budget(spec, "table")
+        ledger.agree_budget(replace(spec, period="total"), "table")
+    with closing(Ledger(other)) as ledger:
+        ledger.agree_budget(spec, "table")
+        CostTracker(20, name="night", ledger_url=other)
+        assert [terms.period for terms in ledger.budgets()] == ["month"]
