@@ -16,10 +16,10 @@ from batchata_tasks.job_builder import prepare_jobs
 from batchata_tasks.jobs_spec import JobsSpec
 from batchata_tasks.ledger import HELD, Ledger, now_us
 from batchata_tasks.manifest import has_plan, read_chunk_manifest
-from batchata_tasks.pilot import PILOT_FAILED
 from batchata_tasks.prepared import Options, Table, prepare
 from batchata_tasks.pricing import rates_json
 from batchata_tasks.providers import provider_type
+from batchata_tasks.receipt import PILOT_FAILED
 from batchata_tasks.session import RunState, Session
 from batchata_tasks.spec import EnrichmentSpec
 from batchata_tasks.spec_file import parse_spec

@@ -11,8 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchata_tasks.cli_look import costs, show, status
-from batchata_tasks.cli_parts import INTERRUPTED, AsJson, ReadWith, Spec, boundary, err, load, out, print_pairs, say_stopped, show_found
+from batchata_tasks.cli_parts import (
+    INTERRUPTED,
+    AsJson,
+    ReadWith,
+    Spec,
+    boundary,
+    err,
+    load,
+    out,
+    print_pairs,
+    say_stopped,
+    show_found,
+    watched,
+)
 from batchata_tasks.jobs import as_dict
+from batchata_tasks.progress import for_console
 
 if TYPE_CHECKING:
     from batchata_tasks.prepared import Options
@@ -28,6 +42,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set a key of the spec for this run: `key=value`; may be repeated.", metavar="KEY=VALUE"),
 ]
+_CARRIES_ON = "Stopped half-way; the same command carries on."
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
 
 
@@ -40,7 +55,7 @@ def _leave_at_ctrl_c(progress: Progress) -> None:
 
     def leave(_number: int, _frame: object) -> None:
         progress.close()
-        say_stopped()
+        say_stopped(sent=progress.sent)
         os._exit(INTERRUPTED)
 
     signal.signal(signal.SIGINT, leave)
@@ -71,9 +86,8 @@ def run_spec(spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry
     """Run a spec with progress on the terminal; return the receipt."""
     from batchata_tasks.begin import refresh_mark
     from batchata_tasks.prepared import Options
-    from batchata_tasks.progress import for_console
 
-    with for_console(err) as progress:
+    with watched() as progress:
         if not direct:
             return _run_flow(spec, refresh=refresh, retry_failed=retry_failed, progress=progress)
         return _run_direct(spec, Options(refresh_mark(refresh), retry_failed), progress).to_json()
@@ -152,9 +166,8 @@ app.command(epilog="Example: `batchata costs --by model --days 7` or `batchata c
 def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
     """Cancel the open batches of a spec and land what ran; what ran is paid for."""
     from batchata_tasks.cancel import cancel as cancel_spec
-    from batchata_tasks.progress import for_console
 
-    with boundary(), for_console(err) as progress:
+    with boundary(_CARRIES_ON), for_console(err) as progress:
         found = cancel_spec(load(spec, overrides, None), progress=progress)
     show_found(found, as_json=as_json)
 
@@ -169,11 +182,10 @@ def reconcile(
     as_json: AsJson = False,
 ) -> None:
     """Compare the providers' batches with the ledger: adopt ours, report what nobody owns, settle doubt."""
-    from batchata_tasks.progress import for_console
     from batchata_tasks.reconcile import reconcile as reconcile_all
     from batchata_tasks.reconcile_report import Request, pairs_of
 
-    with boundary(), for_console(err) as progress:
+    with boundary(_CARRIES_ON), for_console(err) as progress:
         request = Request(pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ()))
         found = reconcile_all(request, days, progress=progress)
     show_found(found, as_json=as_json)

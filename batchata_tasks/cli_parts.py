@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from batchata_tasks.errors import BatchataError, InputError
+from batchata_tasks.progress import for_console
 from batchata_tasks.spec_file import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from batchata_tasks.progress import Progress
     from batchata_tasks.spec import EnrichmentSpec
 
 out, err = Console(), Console(stderr=True)
@@ -29,21 +31,34 @@ ReadWith = Annotated[list[str] | None, typer.Option("--set", help="Read the spec
 
 
 @contextmanager
-def boundary() -> Generator[None, None, None]:
-    """Turn errors into a sentence and an exit code; the one place that does."""
+def boundary(stopped: str = "Stopped.") -> Generator[None, None, None]:
+    """Turn errors into a sentence and an exit code; the one place that does. Ctrl-C is answered with `stopped`."""
     try:
         yield
     except BatchataError as error:
         err.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
-        say_stopped()
+        err.print(stopped, style="yellow", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
-def say_stopped() -> None:
+@contextmanager
+def watched() -> Generator[Progress, None, None]:
+    """Show the progress of what may send batches; Ctrl-C tells what it leaves."""
+    with for_console(err) as progress:
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            progress.close()
+            say_stopped(sent=progress.sent)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def say_stopped(*, sent: bool) -> None:
     """Tell people what Ctrl-C leaves, and the remedy."""
-    err.print("Stopped. Batches that were sent go on at the provider; the same command lands them.", style="yellow", soft_wrap=True)
+    left = "Batches that were sent go on at the provider; the same command lands them." if sent else "Nothing was sent."
+    err.print(f"Stopped. {left}", style="yellow", soft_wrap=True)
 
 
 def load(spec: str, overrides: list[str] | None, limit: int | None) -> EnrichmentSpec:

@@ -12,6 +12,7 @@ from batchata_tasks.jobs import Outcome
 from batchata_tasks.land import commit_of
 from batchata_tasks.ledger import DROPPED, HELD, LANDED, OVER_BOUND, PLANNED, SHUTDOWN, now_us
 from batchata_tasks.money import exact
+from batchata_tasks.progress import counted
 from batchata_tasks.receipt import (
     CACHE_MINIMUM,
     CANCELLED,
@@ -108,15 +109,16 @@ def _cache_warnings(session: Session, tallies: Mapping[str, Tally]) -> list[str]
 
 def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:
     told = {
-        "unreadable": "requests without a readable result line; the most that they can have cost counts as spent",
-        "unknown_lines": "result lines that nobody sent (their cost counts as overhead)",
-        "doubled_lines": "result lines that came twice (counted once)",
-        "over_bound": "answers above their upper bound: the model's bounds are larger now; under a limit nothing more was sent",
+        "unreadable": ("request", "without a readable result line; the most that can have been billed counts as spent"),
+        "unknown_lines": ("result line", "that nobody sent (what was billed counts as overhead)"),
+        "doubled_lines": ("result line", "that came twice (counted once)"),
+        "over_bound": ("answer", "above the upper bound: the model's bounds are larger now; under a limit nothing more was sent"),
     }
     sums = {key: sum(commit.get(key, 0) for commit in commits) for key in told}
-    warnings = [f"{sums[key]:,} {text}" for key, text in told.items() if sums[key]]
+    warnings = [f"{counted(sums[key], noun)} {text}" for key, (noun, text) in told.items() if sums[key]]
     if held:
-        warnings.append(f"{held:,} rows are held, since nobody can tell whether their batch was accepted: decide with `batchata reconcile`")
+        rows = counted(held, "row is held", "rows are held")
+        warnings.append(f"{rows}, since nobody can tell whether their batch was accepted: decide with `batchata reconcile`")
     return warnings
 
 

@@ -15,7 +15,7 @@ from batchata_tasks.artifacts import markdown, slug
 from batchata_tasks.begin import refresh_mark
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.prepared import Options
-from batchata_tasks.progress import Lines, listener
+from batchata_tasks.progress import Lines, counted, listener
 from batchata_tasks.receipt import CANCELLED, COST_LIMIT_REACHED, PILOT_FAILED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
 from batchata_tasks.spec import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec_file import overridden
@@ -98,7 +98,7 @@ def _emit_limit_reached(receipt: Receipt) -> None:
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
-    nothing = f"{receipt.unsent_rows:,} rows not sent" if receipt.unsent_rows else "nothing to send"
+    nothing = f"{counted(receipt.unsent_rows, 'row')} not sent" if receipt.unsent_rows else "nothing to send"
     message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
     data = receipt.to_json()
     if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:

@@ -26,6 +26,7 @@ from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
 from batchata_tasks.ledger import LANDED, Chunk, now_us
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.poll import look_once
+from batchata_tasks.progress import counted
 from batchata_tasks.providers import is_results, lines_with
 from batchata_tasks.storage import read_json, write_json
 
@@ -87,7 +88,7 @@ def _fetched(session: ChunkSession, chunk: Chunk, look: BatchLook) -> list[Path]
         lines, expected = sum(lines_with(path, chunk.id) for path in paths), 0 if look.error is not None else look.done or 0
         if lines >= expected:
             return paths
-        text = f"batch {look.batch_id}: the results hold {lines:,} lines for {expected:,} requests."
+        text = f"batch {look.batch_id}: the results hold {counted(lines, 'line')} for {counted(expected, 'request')}."
         # a file that is named late has none; a page of a proxy has none either
         if time.monotonic() + wait > began + patience * (1 if lines else _NO_LINES):
             if not all(is_results(path) for path in paths):

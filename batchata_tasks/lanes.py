@@ -14,6 +14,7 @@ from batchata_tasks.doubt import adopt, hold
 from batchata_tasks.errors import BatchataError, CredentialsError, HeldError, LeaseError, TerminalError
 from batchata_tasks.guards import Verdict, guard, heed_corrections
 from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Chunk
+from batchata_tasks.progress import counted
 from batchata_tasks.room import make_room
 from batchata_tasks.session import InterruptedRunError
 
@@ -149,7 +150,8 @@ class _Lanes:
         if self.error is None:
             self.error = self._midway(error)
             if self._running:
-                self._session.say(f"{error} Nothing more is sent; {len(self._running)} batches under way are landed first.")
+                left = counted(len(self._running), "batch under way is", "batches under way are")
+                self._session.say(f"{error} Nothing more is sent; {left} landed first.")
 
     def wait_for_others(self) -> None:
         """Wait a while for what other runs of the same budget have in flight; people are told once."""
@@ -193,7 +195,8 @@ class _Lanes:
             session.ledger.withdraw_intent(session.lease, chunk.id)
             return []  # it never was accepted, and nobody wants it any more
         if chunk.kind == "batch" and chunk.state in (PLANNED, UNCLEAR, SUBMITTED):
-            self._tell(chunk, "sending" if chunk.state == PLANNED else "looking")
+            if chunk.state != SUBMITTED:
+                self._tell(chunk, "sending" if chunk.state == PLANNED else "looked for at the provider")
             if steps.submit(run_id, chunk.id)["batch_id"] is None:
                 return []
             self._tell(chunk, "at the provider")

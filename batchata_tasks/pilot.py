@@ -14,6 +14,7 @@ from batchata_tasks.jobs import Outcome
 from batchata_tasks.lanes import ChunkSteps, bring_home
 from batchata_tasks.ledger import HELD, PLANNED, UNFINISHED, Tally
 from batchata_tasks.money import dollars, pico_from_usd
+from batchata_tasks.progress import counted
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
@@ -56,17 +57,17 @@ def _judge(session: Session, tallies: dict[str, Tally]) -> None:
     dearest = None if pilot.max_cost_per_row_usd is None else pico_from_usd(pilot.max_cost_per_row_usd)
     if pilot.max_invalid_share is not None and share > pilot.max_invalid_share:
         allowed = f"`max_invalid_share` allows {pilot.max_invalid_share:.1%}"
-        wrong = f"{share:.1%} of its {rows:,} rows have no usable answer ({found}; {allowed})"
+        wrong = f"{share:.1%} of its {counted(rows, 'row has', 'rows have')} no usable answer ({found}; {allowed})"
     elif dearest is not None and (per_row is None or per_row > dearest):
         wrong = f"a row costs {dollars(per_row)} (`max_cost_per_row_usd` allows {dollars(dearest)})"
     if wrong is not None:
         told = f"It cost {dollars(cost)}, and its rows have landed. Mend the spec, or the pilot's limits."
-        message = f"pilot: {wrong}; {plan.requests - plan.pilot:,} rows were not sent. {told}"
+        message = f"pilot: {wrong}; {counted(plan.requests - plan.pilot, 'row was', 'rows were')} not sent. {told}"
         raise PilotFailedError(message)
-    held = f"the pilot held: {rows:,} rows, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row"
+    held = f"the pilot held: {counted(rows, 'row')}, {sum(bad.values()):,} without a usable answer, {dollars(per_row)} a row"
     rest = _rest(session)
     if rest is not None:
-        held += f"; the other {plan.requests - plan.pilot:,} are expected to cost about {dollars(rest)}"
+        held += f"; the other {counted(plan.requests - plan.pilot, 'is', 'are')} expected to cost about {dollars(rest)}"
     session.say(f"{held}.")
 
 

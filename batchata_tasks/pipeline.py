@@ -24,6 +24,7 @@ from batchata_tasks.pilot import PilotFailedError, send_pilot
 from batchata_tasks.plan import Planner
 from batchata_tasks.poll import poll
 from batchata_tasks.prepared import Options, PlanSummary
+from batchata_tasks.progress import counted
 from batchata_tasks.recover import Recovery, land_recovered, recover
 from batchata_tasks.rounds import plan_round
 from batchata_tasks.session import Session, active, session_of
@@ -112,7 +113,8 @@ def round_step(run_id: str) -> dict[str, Any]:
     session = session_of(run_id)
     chunks = plan_round(session)
     if chunks:
-        session.say(f"round {chunks[0].round}: {sum(chunk.rows for chunk in chunks):,} rows are worth another attempt.")
+        rows = counted(sum(chunk.rows for chunk in chunks), "row is", "rows are")
+        session.say(f"round {chunks[0].round}: {rows} worth another attempt.")
     return {"chunks": len(chunks), "rows": sum(chunk.rows for chunk in chunks)}
 
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 class Progress(Protocol):
     """What a run tells while it works; called from several threads.
 
-    `receipt` is None until the run has ended by itself.
+    `receipt` is None until the run has ended by itself; `sent` says whether a batch of it went out, or may have.
     """
 
     receipt: dict[str, Any] | None
+    sent: bool
 
     def follow(self, session: Session | None) -> None:
         """Look at a run from here on; None: it is about to end."""
@@ -49,7 +50,7 @@ class Progress(Protocol):
         ...
 
     def chunk(self, number: int, rows: int, state: str) -> None:
-        """Tell that a chunk entered a state: sending, at the provider, landing, landed."""
+        """Tell that a chunk entered a state: sending, looked for, at the provider, landing, landed."""
         ...
 
     def note(self, text: str) -> None:
@@ -66,6 +67,7 @@ class Follower:
 
     def __init__(self) -> None:
         self.receipt: dict[str, Any] | None = None
+        self.sent = False
         self.session: Session | None = None
         self._last = Snapshot()
         self._looking = threading.Lock()
@@ -96,14 +98,15 @@ class Lines(Follower):
         """Tell at most every few seconds."""
         if time.monotonic() - self._told_at >= self._every:
             self._told_at = time.monotonic()
-            self._write(f"planning: {rows:,} rows read")
+            self._write(f"planning: {counted(rows, 'row')} read")
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
-        self._write(f"planned: {counted(requests, 'request')} in {counted(batches, 'batch')}, {up_to_date:,} rows up to date")
+        self._write(f"planned: {_planned(requests, batches, up_to_date)}")
 
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
+        self.sent = True
         self._write(f"batch {number} ({counted(rows, 'row')}): {state}")
 
     def note(self, text: str) -> None:
@@ -145,14 +148,15 @@ class Terminal(Follower):
 
     def planning(self, rows: int) -> None:
         """See Progress."""
-        self._head = f"planning: {rows:,} rows read"
+        self._head = f"planning: {counted(rows, 'row')} read"
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
-        self._head = f"{counted(requests, 'request')} in {counted(batches, 'batch')}, {up_to_date:,} rows up to date"
+        self._head = _planned(requests, batches, up_to_date)
 
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
+        self.sent = True
         with self._lock:
             if state == "landed":
                 self._chunks.pop(number, None)
@@ -176,10 +180,13 @@ class Terminal(Follower):
         return Group(self._spinner, table)
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 batch, 2 batches."""
-    ending = "" if number == 1 else "es" if noun.endswith("h") else "s"
-    return f"{number:,} {noun}{ending}"
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, or with what else depends on it: 1 batch, 2 batches; 1 row is held, 2 rows are held."""
+    return f"{number:,} {one if number == 1 else many or one + ('es' if one.endswith('h') else 's')}"
+
+
+def _planned(requests: int, batches: int, up_to_date: int) -> str:
+    return f"{counted(requests, 'request')} in {counted(batches, 'batch')}, {counted(up_to_date, 'row')} up to date"
 
 
 def _clock(seconds: float) -> str:

@@ -132,7 +132,7 @@ class LimitsAhead:
         elif found.stops and not found.rows:
             verdict = f"too little for any row, of which the cheapest may cost {dollars(self.least)}: raise it, or lower `max_tokens`"
         elif found.stops:
-            rows = f"{found.rows:,} of {found.rows + found.unsent:,} rows"
+            rows = f"{found.rows:,} of {counted(found.rows + found.unsent, 'row')}"
             verdict = f"expected to stop after about {rows}, with {counted(found.batches, 'batch')}{waits}"
         else:
             verdict = f"expected to be enough, with {counted(found.batches, 'batch')}{waits}"

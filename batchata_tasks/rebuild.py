@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.ledger import COLLECTED, HELD, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Ledger, Restored
+from batchata_tasks.progress import counted
 from batchata_tasks.providers import provider_type
 from batchata_tasks.storage import DatasetFolder, read_json
 
@@ -33,11 +34,11 @@ class Rebuilt:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (what, value)."""
-        rows = [("Rebuilt", f"{self.dataset}: {self.runs:,} runs, {self.chunks:,} batches")]
+        rows = [("Rebuilt", f"{self.dataset}: {counted(self.runs, 'run')}, {counted(self.chunks, 'batch')}")]
         if self.open_chunks:
-            rows.append(("Open", f"{self.open_chunks:,} batches: the next run looks for them at the provider and lands them"))
+            rows.append(("Open", f"{counted(self.open_chunks, 'batch')}, which the next run looks for at the provider and lands"))
         if self.held_chunks:
-            rows.append(("Held", f"{self.held_chunks:,} batches: decide with `batchata reconcile`"))
+            rows.append(("Held", f"{counted(self.held_chunks, 'batch')}: decide with `batchata reconcile`"))
         return rows
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.money import dollars, pico_from_usd
+from batchata_tasks.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,7 +152,7 @@ class Receipt:
     def _unsent(self) -> list[tuple[str, str]]:
         if not self.unsent_rows:
             return []
-        rows = f"{self.unsent_rows:,} rows"
+        rows = counted(self.unsent_rows, "row")
         if self.result == PILOT_FAILED:
             return [("Not sent", f"{rows}, until the spec or its pilot is changed")]
         if self.result != COST_LIMIT_REACHED:

@@ -24,6 +24,7 @@ from batchata_tasks.ledger import COLLECTED, LANDED, SUBMITTED, UNCLEAR, UNFINIS
 from batchata_tasks.manifest import SYSTEM_FIELDS, read_chunk_manifest, read_plan, write_manifest
 from batchata_tasks.money import PICO
 from batchata_tasks.poll import look_once, poll
+from batchata_tasks.progress import counted
 from batchata_tasks.storage import read_json
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def recover(site: Site) -> Recovery | None:
         _take_up(site, chunk)
     parts_alone, landed, unfinished = _lost(site)
     if number := len(parts_alone) + len(landed) + len(unfinished):
-        text = f"files of the dataset are gone: the results of {number} batches are looked up again, nothing is sent for them."
+        text = f"files of the dataset are gone: the results of {counted(number, 'batch')} are looked up again, nothing is sent for them."
         site.progress.note(text)
     gone = _landed_again(site, parts_alone)
     if not gone and not landed and not unfinished:

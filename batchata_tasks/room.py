@@ -13,6 +13,7 @@ from batchata_tasks.chunk import chunk_token
 from batchata_tasks.desk import riding_out
 from batchata_tasks.guards import cut
 from batchata_tasks.ledger import SUBMITTED
+from batchata_tasks.progress import counted
 from batchata_tasks.submit import wait_for_one
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def make_room(session: ChunkSession, chunk: Chunk) -> list[Chunk]:
         session.ledger.return_chunk(session.lease, chunk.id)
     chunk = session.ledger.chunk(chunk.id)
     if others:
-        session.say(f"the provider's queue is full: waiting for one of {len(others)} open batches to end.")
+        session.say(f"the provider's queue is full: waiting for one of {counted(len(others), 'open batch')} to end.")
         wait_for_one(session, others, chunk.model)
         return [chunk]
-    session.say(f"the provider's queue has no room for {chunk.rows:,} requests at once: sending them in halves.")
+    session.say(f"the provider's queue has no room for {counted(chunk.rows, 'request')} at once: sending them in halves.")
     head = cut(session.ledger, session.lease, chunk, chunk.rows // 2, *session.columns_of(chunk))
     return [head, session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind))]

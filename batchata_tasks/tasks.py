@@ -16,6 +16,7 @@ from prefect.runtime import task_run
 from batchata_tasks import pipeline
 from batchata_tasks.errors import TransientError
 from batchata_tasks.ledger import LANDED
+from batchata_tasks.progress import counted
 from batchata_tasks.session import session_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def _name() -> str:
     if "chunk_id" not in parameters:
         return f"{step} {session.spec.name}"
     chunk = session.ledger.chunk(parameters["chunk_id"])
-    return f"{step} batch {session.number_of(chunk)} ({chunk.rows:,} rows)"
+    return f"{step} batch {session.number_of(chunk)} ({counted(chunk.rows, 'row')})"
 
 
 def _key(step: str) -> Callable[[Any, dict[str, Any]], str]:

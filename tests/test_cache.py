@@ -116,7 +116,7 @@ def test_a_limit_holds_when_everything_is_written(table: Table, rows: int) -> No
     limit = usd(bound) * rows / 12
     receipt = table.run(cache=True, system=SYSTEM, cost_limit_usd=float(limit))
     assert receipt.exit_code == 4
-    assert not any("above their upper bound" in text for text in receipt.warnings)
+    assert not any("above the upper bound" in text for text in receipt.warnings)
     settled = check_money(table).settled
     assert rows <= len(table.rows()) < 12
     assert settled <= int(limit * PICO)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 import yaml
 
+from batchata_tasks.cli_parts import boundary, err, watched
+from batchata_tasks.progress import counted, for_console
 from tests.table import Table
 
 if TYPE_CHECKING:
@@ -126,7 +130,6 @@ def test_failed_rows_are_shown_with_their_reason(table: Table) -> None:
 
 def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
     """SIGINT ends at once with 130 and says what goes on; the same command lands it."""
-    import signal
     import time
 
     table.emulator.control.progress("seconds", 3600)
@@ -145,6 +148,42 @@ def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
     assert table.ledger()["requests_accepted"] == 12
 
 
+@pytest.mark.parametrize("sent", [False, True])
+def test_ctrl_c_says_whether_anything_was_sent(capsys: pytest.CaptureFixture[str], sent: bool) -> None:
+    """Stopped while it plans, a run says that nothing was sent; once a batch may have gone out, that batches go on."""
+
+    def stopped() -> None:
+        with boundary(), watched() as progress:
+            progress.planned(12, 1, 0)
+            if sent:
+                progress.chunk(1, 12, "sending")
+            raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as ended:
+        stopped()
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.exit_code == 130
+    assert told == f"Stopped. {'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
+
+
+def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan, which never sends, does not speak of batches."""
+    with pytest.raises(typer.Exit) as ended, boundary():
+        raise KeyboardInterrupt
+    assert (ended.value.exit_code, capsys.readouterr().err) == (130, "Stopped.\n")
+
+
+def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of a thing is told of in the singular, in progress as in receipts."""
+    assert [counted(n, "batch") for n in (0, 1, 2, 1200)] == ["0 batches", "1 batch", "2 batches", "1,200 batches"]
+    assert [counted(n, "row is held", "rows are held") for n in (1, 2)] == ["1 row is held", "2 rows are held"]
+    with for_console(err) as progress:
+        progress.planned(1, 1, 1)
+        progress.planned(2, 2, 0)
+    told = capsys.readouterr().err.splitlines()
+    assert told == ["planned: 1 request in 1 batch, 1 row up to date", "planned: 2 requests in 2 batches, 0 rows up to date"]
+
+
 @pytest.mark.parametrize("command", ["run", "plan", "status", "show", "costs", "emulator", "demo"])
 def test_help_has_an_example(command: str) -> None:
     """Every command says what it does, with an example to copy."""
@@ -156,7 +195,6 @@ def test_help_has_an_example(command: str) -> None:
 def test_the_emulator_says_how_to_be_used() -> None:
     """`batchata emulator` prints the variables to set, serves, and ends with Ctrl-C."""
     import re
-    import signal
     import urllib.request
 
     command = [sys.executable, "-m", "batchata_tasks.cli", "emulator", "--port", "0"]

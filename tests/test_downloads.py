@@ -14,6 +14,7 @@ from batchata_tasks.emulator.anthropic_batch import AnthropicBatch
 from batchata_tasks.errors import TransientError
 from batchata_tasks.money import PICO
 from batchata_tasks.preview import preview
+from batchata_tasks.progress import counted
 from tests.books import billed, check_money, money, run_with, stopping_at
 from tests.table import MODELS, Table
 
@@ -98,7 +99,7 @@ def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(table: Table
     lost = [row["id"] for row in table.rows() if row["_status"] != "succeeded"]
     assert 0 < len(lost) < ROWS
     assert sum(receipt.outcomes.values()) == ROWS
-    assert any(text.startswith(f"{len(lost)} requests without a readable result line") for text in receipt.warnings)
+    assert any(text.startswith(f"{counted(len(lost), 'request')} without a readable result line") for text in receipt.warnings)
     found = check_money(table, lost=True)
     assert found.overhead == sum(bound_of(table, where=f"id == '{key}'") for key in lost)
     table.emulator.control.clear_faults()
@@ -124,7 +125,7 @@ def test_a_line_that_comes_twice_counts_once(table: Table) -> None:
     table.emulator.control.faults(kind="request_duplicated", contains="row 4")
     receipt = table.run()
     assert (receipt.outcomes, receipt.rounds) == ({"succeeded": ROWS}, 1)
-    assert receipt.warnings == ["1 result lines that came twice (counted once)"]
+    assert receipt.warnings == ["1 result line that came twice (counted once)"]
     table.check_answers()
     check_money(table)
 
@@ -147,7 +148,7 @@ def test_a_line_that_nobody_sent_is_overhead(table: Table) -> None:
     table.emulator.control.faults(kind="request_unknown_id", contains="row 4")
     receipt = table.run()
     assert (receipt.outcomes, receipt.rounds) == ({"succeeded": ROWS}, 1)
-    assert receipt.warnings == ["1 result lines that nobody sent (their cost counts as overhead)"]
+    assert receipt.warnings == ["1 result line that nobody sent (what was billed counts as overhead)"]
     found = money(table)
     assert found.settled == found.dataset + found.overhead
     assert found.overhead == int(row_of(table, "k4")["_cost_usd"] * PICO)

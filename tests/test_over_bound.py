@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
-WARNING = "1 answers above their upper bound"
+WARNING = "1 answer above the upper bound"
 LIMITS: list[dict[str, Any]] = [{"cost_limit_usd": 1}, {"budget": {"name": "b", "limit_usd": 1}}]
 
 
