@@ -143,7 +143,7 @@ class Batch:
 
         Args:
             wait: return when it has ended; else it goes on in a thread, see BatchRun.
-            on_progress: called with (stats, elapsed seconds, batches by number).
+            on_progress: called with (stats, elapsed seconds, batches by id).
             print_status: show how far it is.
             dry_run: only tell what would be sent and what it would cost; nothing is.
             progress_interval: seconds between two calls of `on_progress`.

@@ -117,6 +117,8 @@ class _Lanes:
     def start(self, chunk: Chunk) -> None:
         """Send a chunk on its way in a thread that sees this one's context (Prefect's flow run)."""
         self._told = False
+        if chunk.kind == "batch":
+            self._session.number_of(chunk)  # here, since threads come in any order
         thread = threading.Thread(target=copy_context().run, args=(self._run, chunk), name="chunk")
         self._running.add(thread)
         thread.start()
@@ -210,4 +212,6 @@ class _Lanes:
         return []
 
     def _tell(self, chunk: Chunk, state: str) -> None:
+        if chunk.kind != "batch":  # rows that are not sent
+            return
         self._session.site.progress.chunk(self._session.number_of(chunk), chunk.rows, state)

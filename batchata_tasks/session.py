@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import BatchataError, LeaseError
 from batchata_tasks.guards import limits_of
-from batchata_tasks.ledger import SENDING_ENDS, Ledger, now_us
+from batchata_tasks.ledger import LANDED, SENDING_ENDS, Ledger, now_us
 from batchata_tasks.manifest import plan_columns
 from batchata_tasks.prepared import PlanSummary, Table
 from batchata_tasks.pricing import batch_rates, kept_rates
@@ -56,6 +56,9 @@ class RunState:
     stopping: str | None = None
     waits: int = 0  # times that the guard waited for money in flight
     routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
+    numbers: dict[str, int] = field(default_factory=dict[str, int])  # of the batches that were sent, by chunk
+    counting: threading.Lock = field(default_factory=threading.Lock)
+    landed_before: int | None = None  # batches, where a run is carried on
 
 
 @dataclass
@@ -131,8 +134,15 @@ class Session:
         return PlanSummary.from_json(json.loads(self.ledger.run(self.run_id).plan or "{}"))
 
     def number_of(self, chunk: Chunk) -> int:
-        """Return a chunk's place among the run's, from 1."""
-        return self.ledger.place_of(chunk)
+        """Return a batch's place in the order in which they are first asked for, from 1: that in which they are sent.
+
+        A run that is carried on counts on from what had landed.
+        """
+        state = self.state
+        with state.counting:
+            if state.landed_before is None:
+                state.landed_before = sum(chunk.kind == "batch" for chunk in self.ledger.chunks(self.run_id, (LANDED,)))
+            return state.numbers.setdefault(chunk.id, state.landed_before + len(state.numbers) + 1)
 
     def request_file(self, chunk: Chunk) -> Path:
         """Return where a chunk's request file lies."""

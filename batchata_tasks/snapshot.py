@@ -18,7 +18,8 @@ _WINDOW = 24 * 3600.0  # seconds; both providers end a batch by then
 class BatchStand:
     """Where one batch stands. Times are seconds since 1970; `done` counts requests, where the provider tells."""
 
-    number: int
+    chunk_id: str
+    number: int | None  # in the order in which batches are sent
     batch_id: str | None
     provider: str
     model: str
@@ -61,8 +62,8 @@ class Snapshot:
         return found | {"pending": self.pending, "batches": {state: states.count(state) for state in dict.fromkeys(states)}}
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
-        """Return the batches by number, as progress callbacks get them."""
-        return {str(batch.number): asdict(batch) for batch in self.batches}
+        """Return the batches by their ids (before they have one, by that of their chunk), as progress callbacks get them."""
+        return {batch.batch_id or batch.chunk_id: asdict(batch) for batch in self.batches}
 
 
 def snapshot(session: Session) -> Snapshot:
@@ -78,10 +79,10 @@ def snapshot(session: Session) -> Snapshot:
         sum(outcomes.values()) - completed, outcomes,
         tuple(
             BatchStand(
-                number, row.batch_id, row.provider, row.model, row.stop - row.start, row.state, row.status, row.requests_done,
+                row.id, session.state.numbers.get(row.id), row.batch_id, row.provider, row.model, row.stop - row.start, row.state, row.status, row.requests_done,
                 _seconds(row.submitted_at), None if row.submitted_at is None else row.submitted_at / 1e6 + _WINDOW, row.round,
             )
-            for number, row in enumerate(stands, 1)
+            for row in stands
         ),
         float(usd(spent)) if session.priced else None, float(usd(in_flight)), None if limit is None else float(usd(limit)),
         session.state.stopping,

@@ -34,7 +34,8 @@ def _name() -> str:
     if "chunk_id" not in parameters:
         return f"{step} {session.spec.name}"
     chunk = session.ledger.chunk(parameters["chunk_id"])
-    return f"{step} batch {session.number_of(chunk)} ({counted(chunk.rows, 'row')})"
+    what = f"batch {session.number_of(chunk)}" if chunk.kind == "batch" else "what is not sent"
+    return f"{step} {what} ({counted(chunk.rows, 'row')})"
 
 
 def _key(step: str) -> Callable[[Any, dict[str, Any]], str]:

@@ -12,8 +12,10 @@ import pytest
 from batchata_tasks.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
 from batchata_tasks.ledger import PLANNED, Ledger, now_us
 from batchata_tasks.money import usd
+from batchata_tasks.pipeline import enrich
 from batchata_tasks.prepared import Options
 from batchata_tasks.preview import preview
+from batchata_tasks.progress import Lines
 from batchata_tasks.settings import Settings
 from tests.books import run_with, stopping_at
 from tests.table import MODELS, Table
@@ -392,3 +394,25 @@ def test_direct_runs_load_no_prefect(table: Table) -> None:
     """The pipeline works without importing Prefect."""
     code = "import sys, batchata_tasks.pipeline, batchata_tasks.cli; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def sent_as(notes: list[str]) -> list[int]:
+    """Return the numbers under which batches were at the provider, in the order in which that was told."""
+    return [int(text.split()[1]) for text in notes if text.endswith(": at the provider")]
+
+
+def test_batches_are_numbered_as_they_are_sent(table: Table) -> None:
+    """From 1 without a gap, also where a limit cuts batches and leaves rows out; carried on, a run counts on."""
+    notes = list[str]()
+    table.values[4]["text"] = "dear " * 20_000
+    table.write()
+    limit = float(usd(preview(table.spec(where="id != 'k4'")).summary.bound or 0))
+    changes: dict[str, Any] = {"items_per_batch": 3, "cost_limit_usd": limit, "max_parallel_batches": 1}
+    second = stopping_at("poll", lambda chunk: chunk.start >= 3, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        enrich(table.spec(**changes), steps=second, progress=Lines(notes.append))
+    assert sent_as(notes) == [1, 2]
+    notes.clear()
+    receipt = enrich(table.spec(**changes), progress=Lines(notes.append))
+    assert (receipt.continued, receipt.unsent_rows) == (True, 1)
+    assert sent_as(notes) == list(range(2, receipt.batches + 1))

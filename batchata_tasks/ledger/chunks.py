@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, insert, select, update
 
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.ledger import tables as t
@@ -33,16 +33,6 @@ class Chunks(Leases):
         if states is not None:
             query = query.where(t.chunks.c.state.in_(list(states)))
         return [chunk_of(row) for row in connection.execute(query)]
-
-    @reads
-    def place_of(self, connection: Connection, chunk: Chunk) -> int:
-        """Return a chunk's place among the run's, from 1; rows that are not sent come last."""
-        earlier = (t.chunks.c.kind == "batch") & (
-            (t.chunks.c.round < chunk.round) | ((t.chunks.c.round == chunk.round) & (t.chunks.c.start < chunk.start))
-        )
-        before = earlier if chunk.kind == "batch" else t.chunks.c.id != chunk.id
-        query = select(func.count()).select_from(t.chunks).where(t.chunks.c.run_id == chunk.run_id, before)
-        return 1 + int(connection.execute(query).scalar_one())
 
     @reads
     def chunks_in(self, connection: Connection, states: Iterable[str]) -> list[Chunk]:
