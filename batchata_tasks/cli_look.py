@@ -73,7 +73,7 @@ def show(
         if as_json:
             sys.stdout.write(json.dumps(found, default=_plain) + "\n")
         else:
-            out.print(rows_table(loaded, found) if found or not failed else "No row failed.")
+            out.print(rows_table(loaded, found, out.width) if found or not failed else "No row failed.")
             out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
 
 

@@ -49,7 +49,7 @@ def run_demo(out: Console, *, direct: bool) -> int:
         out.print(f"{again['plan']['up_to_date']} rows are up to date: nothing was sent, nothing spent.\n", highlight=False)
         codes.append(int(again["exit_code"]))
     out.print("The answers are made up by the emulator; a real model reads the summaries.", style="dim", highlight=False)
-    out.print(rows_table(specs[0], dataset_rows(specs[0], 5, only_failed=False)))
+    out.print(rows_table(specs[0], dataset_rows(specs[0], 5, only_failed=False), out.width))
     out.print(how_to_open(specs[0]), markup=False, highlight=False, soft_wrap=True)
     out.print("\nNext: README.md, 'With a real key'.", highlight=False)
     return max(codes)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from rich.cells import cell_len
+from rich.console import Group
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -17,17 +19,20 @@ from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import dollars, pico_from_usd, usd
+from batchata_tasks.progress import counted
 from batchata_tasks.receipt import rows_by_outcome
 from batchata_tasks.receipt_money import cost_is_known
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from batchata_tasks.spec import EnrichmentSpec
 
 _RUNS = 10
 _STOPPED = "stopped"
-_NARROW, _WIDEST = 10, 40  # characters that a column keeps on a narrow terminal, and has at most
+_NARROW, _WIDEST, _GAP = 10, 40, 2  # characters that a column keeps on a narrow terminal, has at most, and that lie between two
 
 
 def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
@@ -115,21 +120,33 @@ def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[
     return found.to_pylist()
 
 
-def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]]) -> Table | str:
-    """Return rows for a terminal: key, answers, how it ended; all else is left to other tools."""
+def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> RenderableType:
+    """Return rows for a terminal: key, answers, how it ended; all else is left to other tools.
+
+    Long texts are cut. Where there is no room for all columns, those that are left out are named.
+    """
     if not rows:
         return "No such rows."
     known = {*spec.carried, *META_FIELDS.names}
-    shown = [*spec.key, "_status", *(name for name in rows[0] if name not in known), "_error", "_cost_usd"]
-    shown = [name for name in shown if any(row.get(name) is not None for row in rows)]
-    table = Table(box=None, pad_edge=False)
-    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
-    for name, column in zip(shown, zip(*cells, strict=True), strict=True):
-        least = min(max(map(len, column)), _NARROW)
-        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=least, max_width=_WIDEST)
-    for row in cells:
+    kept = [*spec.key, "_status", "_error"]
+    names = [*spec.key, "_status", *(name for name in rows[0] if name not in known), "_error", "_cost_usd"]
+    cells = {name: [_cell(row.get(name)) for row in rows] for name in names if any(row.get(name) is not None for row in rows)}
+    whole = {name: min(max(map(cell_len, [name, *texts])), _WIDEST) for name, texts in cells.items()}
+    gone = list[str]()
+    while (room := width - sum(min(size, _NARROW) + _GAP for size in whole.values()) + _GAP) < 0:
+        spare = [name for name in whole if name not in kept]
+        if not spare:
+            break
+        gone.insert(0, spare[-1])
+        del whole[spare[-1]]
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for name, size in whole.items():
+        more = max(min(size - _NARROW, room), 0)
+        room -= more
+        table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=min(size, _NARROW) + more)
+    for row in zip(*(cells[name] for name in whole), strict=True):
         table.add_row(*map(Text, row))
-    return table
+    return Group(table, Text(f"… and {counted(len(gone), 'more column')}: {', '.join(gone)}")) if gone else table
 
 
 def _cell(value: Any) -> str:

@@ -8,14 +8,19 @@ import pty
 import signal
 import subprocess
 import sys
+from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
 import yaml
+from rich.cells import cell_len
+from rich.console import Console
 
 from batchata_tasks.cli_parts import boundary, err, watched
+from batchata_tasks.overview import rows_table
 from batchata_tasks.progress import counted, for_console
 from tests.table import Table
 
@@ -146,6 +151,22 @@ def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
     table.emulator.control.advance(7200)
     assert ask("run", spec_of(table), "--direct")["continued"] is True
     assert table.ledger()["requests_accepted"] == 12
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 130, 400])
+def test_rows_fit_the_terminal(table: Table, width: int) -> None:
+    """Long texts are cut, in any script; columns for which there is no room are named, never left out in silence."""
+    answers = {f"column_{i}": "日本語 [b] " * i for i in range(1, 12)}
+    rows = [{"id": "k1", "note": "n", "_status": "succeeded", **answers, "_error": None, "_cost_usd": Decimal("0.5")}]
+    console = Console(file=(screen := StringIO()), width=width)
+    console.print(rows_table(table.spec(), rows, width))
+    head, row, *rest = screen.getvalue().splitlines()
+    told = " ".join(line.strip() for line in rest)
+    assert max(map(cell_len, screen.getvalue().splitlines())) <= width
+    assert row.split()[:2] == ["k1", "succeeded"]
+    shown, named = head.split(), told.partition(": ")[2].split(", ") if told else []
+    assert [*shown, *named] == ["id", "_status", *answers, "_cost_usd"]
+    assert told.startswith(f"… and {len(named)} more column" if named else "")
 
 
 @pytest.mark.parametrize("sent", [False, True])
