@@ -71,7 +71,8 @@ class Preview:
             "  carried only": summary.carried, "  answered before": summary.recovered,
         }
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
-        amount = f"{counted(summary.requests, 'request')} in {counted(summary.batches, 'batch')}"
+        least = "" if self.limits is None or self.limits.fits else "at least "  # a limit cuts batches
+        amount = f"{counted(summary.requests, 'request')} in {least}{counted(summary.batches, 'batch')}"
         rows.append(("To send", f"{amount} to {self.spec.providers}, {self.spec.models}"))
         if self.spec.cache:
             text = "the system prompt is marked for an hour; input is reserved at the price of writing it"

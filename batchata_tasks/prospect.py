@@ -110,6 +110,11 @@ class LimitsAhead:
         """What all limits leave, in picodollars."""
         return min(amount for amount in (self.limits.run, self.budget_left) if amount is not None)
 
+    @property
+    def fits(self) -> bool:
+        """Whether all of it may be sent at once; else batches are cut."""
+        return self.bound <= self.left
+
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         terms = self.limits.budget
@@ -127,15 +132,15 @@ class LimitsAhead:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             named.append(f"budget {terms.name}: {dollars(self.budget_left)} left of {dollars(terms.limit)} {period}")
         waits = f" and {counted(found.waits, 'wait')} for money in flight" if found.waits else ""
-        if self.bound <= self.left:
+        if self.fits:
             verdict = "all of it fits"
         elif found.stops and not found.rows:
             verdict = f"too little for any row, of which the cheapest may cost {dollars(self.least)}: raise it, or lower `max_tokens`"
         elif found.stops:
             rows = f"{found.rows:,} of {counted(found.rows + found.unsent, 'row')}"
-            verdict = f"expected to stop after about {rows}, with {counted(found.batches, 'batch')}{waits}"
+            verdict = f"expected to stop after about {rows}, with about {counted(found.batches, 'batch')}{waits}"
         else:
-            verdict = f"expected to be enough, with {counted(found.batches, 'batch')}{waits}"
+            verdict = f"expected to be enough, with about {counted(found.batches, 'batch')}{waits}"
         return f"{'; '.join(named)}: {verdict}"
 
 

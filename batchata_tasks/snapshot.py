@@ -79,7 +79,8 @@ def snapshot(session: Session) -> Snapshot:
         sum(outcomes.values()) - completed, outcomes,
         tuple(
             BatchStand(
-                row.id, session.state.numbers.get(row.id), row.batch_id, row.provider, row.model, row.stop - row.start, row.state, row.status, row.requests_done,
+                row.id, session.state.numbers.get(row.id), row.batch_id, row.provider, row.model, row.stop - row.start, row.state,
+                row.status, row.requests_done,
                 _seconds(row.submitted_at), None if row.submitted_at is None else row.submitted_at / 1e6 + _WINDOW, row.round,
             )
             for row in stands

@@ -54,6 +54,17 @@ def test_what_a_limit_does_is_told_before(table: Table, share: str) -> None:
     assert abs(told["batches"] - receipt.batches) <= 2
 
 
+def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> None:
+    """One batch is the least that the rows take, and how many they become under a limit is told as about so many."""
+    bound = preview(table.spec()).summary.bound or 0
+    limit = {"cost_limit_usd": float(usd(bound * 2 // 5))}
+    told = dict(preview(table.spec(**limit)).lines())
+    assert told["To send"].startswith("40 requests in at least 1 batch to ")
+    assert " expected to be enough, with about " in told["Limits"]
+    assert table.run(**limit).batches > 1
+    assert dict(preview(table.spec(output=str(table.folder / "other"), cost_limit_usd=10)).lines())["To send"].startswith("40 requests in 1 batch to ")
+
+
 def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
     """And where all of it fits, that is what is said."""
     assert preview(table.spec()).to_json()["limits"] is None
