@@ -34,7 +34,7 @@ def make_room(session: ChunkSession, chunk: Chunk) -> list[Chunk]:
         session.ledger.return_chunk(session.lease, chunk.id)
     chunk = session.ledger.chunk(chunk.id)
     if others:
-        session.say(f"the provider's queue is full: waiting for one of {counted(len(others), 'open batch')} to end.")
+        session.say(f"the provider's queue is full: waiting until one of the account's batches ends ({len(others):,} open).")
         wait_for_one(session, others, chunk.model)
         return [chunk]
     session.say(f"the provider's queue has no room for {counted(chunk.rows, 'request')} at once: sending them in halves.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,7 +150,7 @@ def _state_of(ledger: Ledger, run: Row[Any]) -> BatchState:
         batches[-1] if batches else "", datetime.fromtimestamp(run.started_at / 1e6, UTC).isoformat(),
         [job for job in stored_jobs(spec) if job.id not in results],
         {name: result for name, result in results.items() if result.is_success()}, failed,
-        sum(result.cost_usd for result in results.values()),
+        math.fsum(result.cost_usd for result in results.values()),
     )
 
 

@@ -18,7 +18,6 @@ from batchata_tasks.desk import riding_out
 from batchata_tasks.doubt import adopt, record
 from batchata_tasks.errors import CredentialsError, TerminalError, TransientError, UnclearError
 from batchata_tasks.ledger import UNCLEAR, Chunk, Intent, now_us
-from batchata_tasks.progress import counted
 from batchata_tasks.storage import write_json
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _waited(desk: Desk, error: TransientError, *, again: bool) -> bool:
     others = riding_out(desk, desk.provider.open_batches)
     if not others and not again:
         raise error
-    desk.say(f"{error} Waiting for one of the account's {counted(len(others), 'open batch')} to end.")
+    desk.say(f"{error} Waiting until one of the account's batches ends ({len(others):,} open).")
     wait_for_one(desk, others, longest=_LONGEST_WAIT)  # it may be a limit of calls, too
     return not others
 

@@ -219,6 +219,48 @@ def in_python(server: Server, table: Table, code: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+BATCH = """
+import json
+from batchata_tasks import Batch
+
+def labelled():
+    batch = Batch({folder!r}, items_per_batch=2).set_default_params(model="claude-haiku-5-5", max_tokens=50)
+    for number in range(4):
+        batch.add_job(prompt=f"text {{number}}", id=str(number))
+    return batch.run().results()
+"""
+
+
+def test_a_batch_inside_a_flow_is_its_child_tasks(server: Server, table: Table) -> None:
+    """Inside somebody's flow a Batch's steps are task runs of that flow run, one of each kind per batch; it is never suspended."""
+    code = BATCH.format(folder=str(table.folder / "batch")) + """
+from prefect import flow
+
+@flow
+def mine():
+    return len(labelled())
+
+print(json.dumps(mine()))
+"""
+    assert in_python(server, table, code) == 4
+    flow_run = server.last_flow_run()
+    assert (flow_run["state"]["name"], flow_run["name"].startswith("batch ")) == ("Completed", False)
+    names = sorted(run["name"].split(" (")[0] for run in server.task_runs(flow_run["id"]))
+    steps = ("chunk", "collect", "poll", "submit")
+    assert names == sorted(["plan batch", *(f"{step} batch {number}" for step in steps for number in (1, 2))])
+    assert table.ledger()["requests_accepted"] == 4
+
+
+def test_a_batch_is_a_flow_run_where_prefect_is_configured(server: Server, table: Table) -> None:
+    """With PREFECT_API_URL set, a plain script's Batch shows as a flow run of its own, with its receipt as an artifact."""
+    code = BATCH.format(folder=str(table.folder / "batch")) + "print(json.dumps([result.is_success() for result in labelled().values()]))"
+    assert in_python(server, table, code) == [True] * 4
+    flow_run = server.last_flow_run()
+    assert (flow_run["name"], flow_run["state"]["name"], flow_run["parameters"]["jobs"]) == ("batch batch", "Completed", 4)
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-batch"]}}})[0]
+    assert "4 succeeded" in artifact["data"]
+
+
 def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None:
     """The flow `cancel` finds the spec of a flow run that died, cancels its batches, lands what ran, and leaves an artifact."""
     table.emulator.control.progress("reads", 10**6)

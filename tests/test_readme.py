@@ -14,8 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nbformat
 import pytest
 import yaml
+from nbclient import NotebookClient
 
 from batchata_tasks.cli import app
 from batchata_tasks.receipt import EXIT_CODES
@@ -113,8 +115,28 @@ def test_the_first_real_run_and_its_result(shell: Shell) -> None:
     """Plan, 20 rows, a look, and the dataset in pandas and DuckDB."""
     output = shell.run(blocks("bash")[2])
     assert "20 succeeded" in output
-    (code,) = blocks("python")
-    shell.run(f"python - <<'CODE'\n{code}\nCODE")
+    shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE")
+
+
+def test_jobs_from_python(shell: Shell) -> None:
+    """A first Batch; then structured output of both providers with limits, a dry run, a run that is not waited for, and its state."""
+    _, first, second = blocks("python")
+    output = shell.run(f"python - <<'CODE'\n{first}\nCODE")
+    assert [name for name in ("Lisbon", "Oslo", "Quito") if f"\n{name} Echo" not in f"\n{output}"] == []
+    output = shell.run(f"python - <<'CODE'\n{second}\nCODE")
+    assert "2 requests in 2 batches to anthropic, openai" in output
+    assert re.search(r"^2 \d", output, re.MULTILINE), output
+
+
+def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell of the example runs in a kernel, where an event loop runs already."""
+    for name, value in shell.env.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(ROOT / "docs/jobs.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=100, resources={"metadata": {"path": str(shell.project)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert "3 requests in 1 batch to anthropic" in "".join(output.get("text", "") for output in outputs)
+    assert "review-2" in outputs[-1]["data"]["text/plain"]
 
 
 def test_the_schedule(shell: Shell, free_port: int) -> None:

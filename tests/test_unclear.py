@@ -209,7 +209,7 @@ def test_a_clock_that_is_hours_off_waits_for_room(anthropic: Table, hours: int) 
     anthropic.emulator.control.limits(anthropic_queued_requests=ROWS)
     (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=1, ends="never")
     run = Told(anthropic)
-    run.tells("Waiting for one of the account's 1 open batches")
+    run.tells("Waiting until one of the account's batches ends (1 open).")
     anthropic.emulator.control.vanish(blocking)
     assert run.end().outcomes == {"succeeded": ROWS}
     check_once(anthropic)

@@ -1,0 +1,103 @@
+"""Jobs: the same work through `Batch` and through `batchata run --direct`, as it grows.
+
+    python benchmarks/jobs.py [--jobs 1000 10000 100000] [--raw]
+
+For each provider and size, in processes of their own against the emulator: a script that adds a job for each row of the
+table, runs them and looks at all results; a second time, when nothing is to be sent; and the table's own first run. Each is
+measured as in `throughput.py`. The script tells, too, how long adding the jobs, the run and the results took. `--raw` keeps
+raw files (one file a job), which the others do without. Prints the table and writes `benchmarks/jobs.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import workload
+from measure import ROOT, cpu_of, measured
+from throughput import HEAD, Line, bench_case, in_temporary_folder, load_average, markdown, shown
+
+from batchata_tasks.emulator import EmulatorProcess
+
+if TYPE_CHECKING:
+    from workload import Case
+
+JOBS = Path(__file__).with_name("jobs.md")
+_NOTES = """
+Columns as in `results.md`. `Batch` counts the imports, adding the jobs, the run, and `results()` with every answer parsed.
+"""
+
+
+def script(source: str, model: str, *, raw: bool) -> None:
+    """Add a job for each row, run them, look at every result; print what took how long."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - the parent measures, and needs neither
+
+    from batchata_tasks import Batch  # noqa: PLC0415
+
+    began = time.perf_counter()
+    batch = Batch("out", raw_files=raw).set_default_params(model=model, max_tokens=workload.MAX_TOKENS, response_model=workload.SCHEMA)
+    for part in pq.ParquetFile(source).iter_batches(8192, columns=["ticket_id", "customer", "text"]):
+        for row in part.to_pylist():
+            asked = workload.PROMPT.format(customer=row["customer"], text=row["text"])
+            turns = [{"role": "system", "content": workload.SYSTEM}, {"role": "user", "content": asked}]
+            batch.add_job(id=row["ticket_id"], messages=turns)
+    added = time.perf_counter()
+    run = batch.run()
+    ran = time.perf_counter()
+    results = run.results()
+    if len(results) != len(batch.jobs) or not all(result.is_success() for result in results.values()):
+        raise SystemExit(1)
+    took = {"add": added - began, "run": ran - added, "results": time.perf_counter() - ran}
+    Path("took.json").write_text(json.dumps(took), encoding="utf-8")
+
+
+def bench_jobs(case: Case, source: Path, number: int, folder: Path, *, raw: bool) -> tuple[list[Line], list[str]]:
+    """Measure one provider and size; return the lines, and what the script told."""
+    lines, told = list[Line](), list[str]()
+    env = {"HOME": str(folder), "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}", "BATCHATA_POLL_INTERVAL": "0.05"}
+    with EmulatorProcess() as emulator:
+        for what in ("Batch", "Batch, nothing to send"):
+            command = [str(ROOT / "benchmarks/jobs.py"), "--script", str(source), case.model, *(["--raw"] if raw else [])]
+            before = cpu_of(emulator.pid)
+            usage = measured(command, env | emulator.env(), folder)
+            sent = 0 if lines else -(-number // case.rows_per_batch)
+            lines.append(Line(case.provider, what, number, sent, usage, cpu_of(emulator.pid) - before))
+            took = json.loads((folder / "took.json").read_text(encoding="utf-8"))
+            parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items())
+            told.append(f"- {case.provider}, {number:,} jobs, {what}: {parts}")
+    return lines, told
+
+
+def main() -> None:
+    """Measure each size for both providers; print and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1000, 10_000, 100_000], help="how many")
+    parser.add_argument("--raw", action="store_true", help="keep raw files")
+    parser.add_argument("--script", nargs=2, metavar=("TABLE", "MODEL"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.script:
+        script(*given.script, raw=given.raw)
+        return
+    before, told = load_average(), list[str]()
+    print(shown(HEAD))
+
+    def work(case: Case, source: Path, folder: Path) -> list[Line]:
+        (folder / "jobs").mkdir()
+        lines, said = bench_jobs(case, source, number, folder / "jobs", raw=given.raw)
+        told.extend(said)
+        return lines + bench_case(case, source, number, folder, floor=False)[:1]
+
+    lines = list[Line]()
+    for number in given.jobs:
+        lines += in_temporary_folder(number, workload.CASES, work)
+    print("\n".join(told), file=sys.stdout)
+    notes = "\n".join([*told, _NOTES])
+    JOBS.write_text(markdown("Jobs", lines, notes, f"{before} before, {load_average()} after"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
