@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from batchata_tasks.emulator.schemas import JSON, refusal
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MOST_UNIONS, _MOST_OPTIONAL = 16, 24
 _REFERENCE = re.compile(rb'"\$ref":"#/(?:\$defs|definitions)/([^"/]+)"')
 _UNSUPPORTED_KEYWORDS = frozenset(
     [
@@ -49,7 +53,38 @@ def _root_problem(root: Any) -> str | None:
             if following not in reached:
                 reached.add(following)
                 ahead.extend(refers.get(following, ()))
-    return _node_problem(root)
+    return _node_problem(root) or _count_problem(root)
+
+
+def _count_problem(root: Any) -> str | None:
+    """Return what is too much of a schema: https://platform.claude.com/docs/en/build-with-claude/structured-outputs."""
+    nodes = list(_below(root))
+    unions = sum("anyOf" in node or isinstance(node.get("type"), list) for node in nodes)
+    if unions > _MOST_UNIONS:
+        return (
+            f"Schemas contains too many parameters with union types ({unions} parameters with type arrays or anyOf). "
+            "This causes exponential compilation cost. Reduce the number of nullable or union-typed parameters "
+            f"(limit: {_MOST_UNIONS} parameters with unions)."
+        )
+    optional = sum(len(set(node.get("properties") or ()) - set(node.get("required") or ())) for node in nodes)
+    if optional > _MOST_OPTIONAL:
+        return (
+            f"Schemas contains too many optional parameters ({optional}), which would make grammar compilation inefficient. "
+            f"Reduce the number of optional parameters in your tool schemas (limit: {_MOST_OPTIONAL})."
+        )
+    return None
+
+
+def _below(node: Any) -> Iterator[JSON]:
+    """Yield a schema and all schemas within it."""
+    if isinstance(node, dict):
+        schema = cast("JSON", node)
+        yield schema
+        for key in ("properties", "$defs", "definitions"):
+            for child in cast("JSON", schema.get(key) or {}).values():
+                yield from _below(child)
+        for child in (schema.get("items"), *(schema.get("anyOf") or ())):
+            yield from _below(child)
 
 
 def _node_problem(node: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
@@ -41,9 +41,9 @@ def answer_to(
         return _invalid(provider, body, lengths)
     if kind == "request_dear":
         return _dear(provider, body, lengths)
-    if kind == "request_separators":
-        return answer(provider, body, text=_separated(provider, body, lengths))
-    return answer(provider, body, lengths=lengths)
+    reworded = {"request_separators": _separated, "request_other_case": _in_capitals}.get(kind or "")
+    text = None if reworded is None else reworded(provider, body, lengths)
+    return answer(provider, body, text=text, lengths=lengths)
 
 
 def _truncated(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
@@ -67,6 +67,20 @@ def _invalid(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
     usual = answer_text(provider, body)
     wrong = _NOT_JSON if len(usual) % 2 else _OTHER_JSON
     return answer(provider, body, text=wrong)
+
+
+def _in_capitals(provider: Provider, body: JSON, lengths: Lengths) -> str:
+    """Answer with the values of enums in capitals."""
+    return answer_text(provider, _capital(body), lengths)
+
+
+def _capital(value: Any, *, enum: bool = False) -> Any:
+    """Return JSON with the strings of all enums in capitals."""
+    if isinstance(value, dict):
+        return {key: _capital(item, enum=key == "enum") for key, item in cast("JSON", value).items()}
+    if isinstance(value, list):
+        return [_capital(item, enum=enum) for item in cast("list[Any]", value)]
+    return value.upper() if enum and isinstance(value, str) else value
 
 
 def _separated(provider: Provider, body: JSON, lengths: Lengths) -> str:

@@ -69,6 +69,7 @@ KINDS: dict[str, Kind] = {
     "request_refusal": Kind("request", "The model refuses; that is billed."),
     "request_truncated": Kind("request", "The answer stops at its cap."),
     "request_invalid_answer": Kind("request", "The answer is not what its schema asks for."),
+    "request_other_case": Kind("request", "Values of enums come in capitals, as no provider rules out."),
     "request_dear": Kind("request", "Far more tokens are billed than it has bytes and its cap allows."),
     "request_separators": Kind("request", "The answer holds raw U+2028, U+2029 and U+0085."),
     "request_missing": Kind("request", "No line, though the counts say that it succeeded."),

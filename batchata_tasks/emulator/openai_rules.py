@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 import orjson
 
-from batchata_tasks.emulator.schemas import JSON, as_object, refusal
+from batchata_tasks.emulator.openai_schemas import schema_problem
+from batchata_tasks.emulator.schemas import JSON, as_object
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -207,38 +207,3 @@ def _check_format(body: JSON) -> BodyError | None:
         return None
     message = f"Invalid schema for response_format '{schema['name']}': {problem}"
     return BodyError(message, where, "invalid_json_schema")
-
-
-@lru_cache(maxsize=256)
-def schema_problem(schema: bytes, *, strict: bool) -> str | None:
-    """Return what makes a JSON schema unusable, or breaks the rules of strict mode."""
-    return refusal(schema, lambda root: _node_problem(root, ()) if strict else None)
-
-
-def _node_problem(node: Any, context: tuple[str, ...]) -> str | None:
-    if not isinstance(node, dict):
-        return None
-    schema = cast("JSON", node)
-    properties: JSON = schema.get("properties") or {}
-    if schema.get("type") == "object" or "properties" in schema:
-        if schema.get("additionalProperties") is not False:
-            need = "'additionalProperties' is required to be supplied and to be false."
-            return f"In context={context}, {need}"
-        missing = [name for name in properties if name not in (schema.get("required") or [])]
-        if missing:
-            need = (
-                "'required' is required to be supplied and to be an array including every key "
-                f"in properties. Missing '{missing[0]}'."
-            )
-            return f"In context={context}, {need}"
-    below: list[tuple[tuple[str, ...], Any]] = [
-        ((*context, "properties", name), item) for name, item in properties.items()
-    ]
-    below.append(((*context, "items"), schema.get("items")))
-    for key in ("$defs", "definitions"):
-        named: JSON = schema.get(key) or {}
-        below.extend(((*context, key, name), item) for name, item in named.items())
-    options = enumerate(cast("list[Any]", schema.get("anyOf") or []))
-    below.extend(((*context, "anyOf", str(position)), item) for position, item in options)
-    problems = (_node_problem(item, where) for where, item in below)
-    return next((problem for problem in problems if problem), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -63,6 +64,8 @@ def number(schema: dict[str, Any], *, whole: bool) -> Generator:
 
 def string(schema: dict[str, Any], name: str) -> Generator:
     """Return a generator of texts of the schema's format and length."""
+    if schema.get("format") == "decimal":
+        return _decimal(schema)
     form = _FORMATS.get(schema.get("format", ""))
     if form is not None:
         return form
@@ -79,6 +82,19 @@ def string(schema: dict[str, Any], name: str) -> Generator:
         return text if most is None else text[:most]
 
     return draw_string
+
+
+def _decimal(schema: dict[str, Any]) -> Generator:
+    """Return a generator of exact numbers, as texts, within the schema's bounds."""
+    places: int = schema.get("decimalPlaces", 2)
+    most: int = 10 ** schema.get("maxDigits", 38) - 1
+    low = int(schema.get("minimum", 0) * 10**places)
+    high = min(most, int(schema.get("maximum", 10**6) * 10**places))
+
+    def draw_decimal(draw: Draw, _: int) -> str:
+        return f"{Decimal(low + draw.below(max(1, high - low + 1))).scaleb(-places):f}"
+
+    return draw_decimal
 
 
 def _moment(draw: Draw) -> datetime:

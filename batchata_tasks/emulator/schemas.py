@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 JSON: TypeAlias = dict[str, Any]
 
-_TOLD = re.compile(r"\b(minimum|maximum|minItems|maxItems|minLength|maxLength): (-?\d+(?:\.\d+)?)\b")
+_TOLD = re.compile(
+    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minItems|maxItems|minLength|maxLength|maxDigits|decimalPlaces)"
+    r": (-?\d+(?:\.\d+)?)\b"
+)
+_TOLD_FORMAT = re.compile(r"\(format: ([a-z-]+)")
 _DEEP = 5  # recursion stops growing below this depth
 _FORMAT_HOLDERS = ("output_config", "text")
 _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -171,12 +175,13 @@ class _Compiler:
 
 
 def _told(schema: JSON) -> JSON:
-    """Read bounds that stand in the description, as a model would: `(minimum: 0, maximum: 1)`.
+    """Read what stands in the description, as a model would: `(format: uri)`, `(minimum: 0, maximum: 1)`.
 
     Strict modes take no such keywords, so clients write them there.
     """
-    pairs = _TOLD.findall(str(schema.get("description", "")))
-    return {key: float(value) if "." in value else int(value) for key, value in pairs}
+    text = str(schema.get("description", ""))
+    form, pairs = _TOLD_FORMAT.search(text), _TOLD.findall(text)
+    return ({"format": form[1]} if form else {}) | {key: float(value) if "." in value else int(value) for key, value in pairs}
 
 
 def _merged(left: JSON, right: JSON) -> JSON:
