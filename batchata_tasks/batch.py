@@ -14,6 +14,7 @@ from batchata_tasks.fingerprint import base32, canonical, digest
 from batchata_tasks.job import MAX_TOKENS, Job
 from batchata_tasks.plain import plain
 from batchata_tasks.providers import provider_type
+from batchata_tasks.schema_limits import check_limits
 from batchata_tasks.spool import Schemas
 
 if TYPE_CHECKING:
@@ -115,8 +116,10 @@ class Batch:
         known.setdefault("max_tokens", MAX_TOKENS)
         job = Job(id or "new", messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
         job.check()
-        name, _ = self._schemas.of(job)
+        name, schema = self._schemas.of(job)
         to = job.destination()
+        if schema is not None:
+            check_limits(to.provider, schema)
         provider_type(to.provider).validate_job(job, limited=self.config.cost_limit_usd is not None)
         self.jobs.append(self._named(job, name) if id is None else self._once(job))
         return self

@@ -16,6 +16,7 @@ from batchata_tasks.fingerprint import fingerprint, part
 from batchata_tasks.jobs import Job, Message
 from batchata_tasks.pricing import batch_rates, similar_models
 from batchata_tasks.route import Route, Shape
+from batchata_tasks.schema_limits import check_limits
 from batchata_tasks.templates import RowCondition, RowTemplate, variables
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class RequestBuilder:
             message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
             raise SpecError(message)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
+        if schema is not None:
+            check_limits(provider.name, schema)
         if rates is None and (field := limit_of(spec)) is not None:
             raise SpecError(unpriced("model", provider.name, spec.model, field))
         self.constant = (

@@ -1,14 +1,16 @@
 """The response model: what is asked of the model, what its answer becomes.
 
 A response model comes as a Pydantic class or as JSON Schema. Both are read into one small tree of
-nodes (`schema_nodes.py`), and everything else follows from the tree: the strict schema for the
+nodes (`schema_reader.py`), and everything else follows from the tree: the strict schema for the
 wire, the canonical form for the fingerprint, the Arrow types of the columns and the validator.
+docs/structured-output.md shows it type by type.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -16,14 +18,19 @@ from uuid import UUID
 
 import pyarrow as pa
 from pydantic import BaseModel, PydanticUserError, RootModel, ValidationError
-from pydantic_core import SchemaError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaError, from_json, to_json
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
-from batchata_tasks.schema_nodes import Node, model_of, read_root
+from batchata_tasks.schema_nodes import CONSTRAINTS, DECIMAL, Node, model_of
+from batchata_tasks.schema_reader import NO_SCHEMA, read_root
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core.core_schema import DecimalSchema
 
 _INT64 = 2**63
 
@@ -34,11 +41,13 @@ class ResponseSchema:
     A class is asked for and read by its fields' own names: aliases are its business elsewhere.
     """
 
-    def __init__(self, name: str, root: Node, model: type[BaseModel], *, built: bool) -> None:
+    def __init__(self, name: str, label: str, root: Node, model: type[BaseModel], *, built: bool) -> None:
         self.name = name
+        self.label = label  # the spec's key that it came by, for errors
         self._built = built  # from JSON Schema, with made-up field names and the real ones as aliases
         self.root = root
-        self.wire = root.wire()
+        self.wire = root.wire()  # what is sent
+        self.kept = root.kept()  # what a ledger keeps: as JSON Schema it makes the same columns, canonical form and checks
         self.canonical = root.canonical()
         self.arrow = pa.schema([pa.field(field, node.arrow()) for field, node in root.fields])
         self._model = model
@@ -47,28 +56,31 @@ class ResponseSchema:
     def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
         """Read a Pydantic class; raises SpecError for what a batch cannot ask for."""
         try:
-            schema = model.model_json_schema(by_alias=False)
+            schema = model.model_json_schema(by_alias=False, schema_generator=_Generator)
         except PydanticUserError as error:
             message = f"{label}: {model.__name__} has no JSON Schema: {error.message}"
             raise SpecError(message) from error
-        return cls(model.__name__, read_root(schema, label), model, built=False)
+        return cls(model.__name__, label, read_root(schema, label, of_class=True), model, built=False)
 
     @classmethod
     def from_json_schema(cls, schema: Mapping[str, Any], label: str) -> ResponseSchema:
         """Read JSON Schema; raises SpecError for what a batch cannot ask for."""
-        root = read_root(schema, label)
+        root = read_root(schema, label, of_class=False)
         try:
             model = model_of(root)
         except (PydanticUserError, SchemaError, TypeError) as error:
             message = f"{label}: the schema cannot be checked against: {' '.join(str(error).split())[:300]}"
             raise SpecError(message) from error
-        return cls(str(schema.get("title") or "Response"), root, model, built=True)
+        return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
 
     def parse(self, text: str) -> tuple[dict[str, Any] | None, str]:
-        """Return the answer's columns, or None and the sentence of the first thing wrong."""
+        """Return the answer's columns, or None and the sentence of the first thing wrong.
+
+        An enum's value counts in any case, where that leaves no doubt, and lands as the enum spells it:
+        no provider promises the case (https://platform.claude.com/docs/en/build-with-claude/structured-outputs).
+        """
         try:
-            answer = self._model.model_validate_json(text, by_alias=self._built, by_name=not self._built)
-            return self._fields(answer, self.root), ""
+            return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             place = ".".join(str(step) for step in first["loc"])
@@ -82,9 +94,18 @@ class ResponseSchema:
         Raises:
             ValidationError: it does not satisfy the response model.
         """
-        if self._built:
-            return as_dict(json.loads(text))
-        return self._model.model_validate_json(text, by_alias=False, by_name=True)
+        answer, accepted = self._checked(text)
+        return as_dict(json.loads(accepted)) if self._built else answer
+
+    def _checked(self, text: str) -> tuple[BaseModel, str]:
+        """Return the answer, and the text that was accepted: enums may be spelt anew in it."""
+        check = partial(self._model.model_validate_json, by_alias=self._built, by_name=not self._built)
+        try:
+            return check(text), text
+        except ValidationError:
+            if (respelt := _respelt(text, self.root)) is None:
+                raise
+            return check(respelt), respelt
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
         """Return an object's fields; read from its attributes, so that no serializer changes them."""
@@ -104,13 +125,57 @@ class ResponseSchema:
         if not isinstance(plain, wanted):
             message = f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
             raise TypeError(message)
-        return plain
+        # Arrow says of a decimal whether the column holds all its digits
+        return pa.array([plain], type=node.arrow()).to_pylist()[0] if node.format == DECIMAL else plain
 
 
 _PYTHON: dict[str, tuple[type, ...]] = {
     "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
-    "date": (date,), "date-time": (datetime,), "time": (time,),
+    "date": (date,), "date-time": (datetime,), "time": (time,), DECIMAL: (Decimal,),
 }
+_TO_JSON_SCHEMA = {value: key for key, value in CONSTRAINTS.items() if not key.endswith(("Length", "Items"))}
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's JSON Schema, with decimals as exact texts, and each type that has none named where it stands."""
+
+    def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
+        """Return a decimal's schema; numbers of JSON would lose digits."""
+        said = {_TO_JSON_SCHEMA[key]: _number(value) for key, value in schema.items() if key in _TO_JSON_SCHEMA}
+        return {"type": "string", "format": DECIMAL, **said}
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002 - Pydantic's signature
+        """Return what the reader refuses, naming the field; Pydantic's own error does not."""
+        return {NO_SCHEMA: error_info}
+
+
+def _number(value: Any) -> int | float:
+    """Return a bound as a number of JSON."""
+    return int(value) if value == int(value) else float(value)
+
+
+def _respelt(text: str, root: Node) -> bytes | None:
+    """Return an answer with its enum values as the enums spell them; None where that changes nothing."""
+    try:
+        answer = from_json(text)
+    except ValueError:
+        return None
+    respelt = _spelt(answer, root)
+    return to_json(respelt) if respelt != answer else None
+
+
+def _spelt(value: Any, node: Node) -> Any:
+    match value:
+        case dict():
+            known = dict(node.fields)
+            return {name: _spelt(item, known[name]) if name in known else item for name, item in as_dict(cast("object", value)).items()}
+        case list() if node.items is not None:
+            return [_spelt(item, node.items) for item in cast("list[Any]", value)]
+        case str() if node.enum is not None and value not in node.enum:
+            alike = [option for option in node.enum if isinstance(option, str) and option.casefold() == value.casefold()]
+            return alike[0] if len(alike) == 1 else value
+        case _:
+            return value
 
 
 def _unwrapped(value: Any) -> Any:
@@ -123,7 +188,7 @@ def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best a
     match value:
         case Enum():
             return _plain(value.value)
-        case bool() | str() | float() | None:
+        case bool() | str() | float() | Decimal() | None:
             return value
         case int():
             if not -_INT64 <= value < _INT64:

@@ -569,10 +569,10 @@ CASES = [
         files=model("    topic: Any\n", "from typing import Any\nfrom pydantic import BaseModel\n"),
     ),
     Case("model-with-bare-list", ("response_model", "the field topics"), files=model("    topics: list\n")),
-    Case("model-without-fields", ("response_model", "name its keys"), files=model("    pass\n")),
+    Case("model-without-fields", ("response_model", "no fields"), files=model("    pass\n")),
     Case(
         "model-with-a-callable",
-        ("response_model", "Topic"),
+        ("response_model", "the field act", "Callable"),
         files=model(
             "    act: Callable[[], int]\n", "from collections.abc import Callable\nfrom pydantic import BaseModel\n"
         ),
@@ -616,7 +616,7 @@ CASES = [
         {"response_model": ABSENT, "response_schema": {"type": "array", "items": {"type": "string"}}},
     ),
     Case("schema-field-is-no-schema", ("response_schema", "the field topic"), schema({"topic": "string"})),
-    Case("schema-properties-are-a-list", ("response_schema", "field"), schema(["topic"])),
+    Case("schema-properties-are-a-list", ("response_schema", "name its keys"), schema(["topic"])),
     Case(
         "schema-pattern-is-no-regex",
         ("response_schema", "topic", "pattern"),

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.schema_nodes import MAX_DEPTH
+from batchata_tasks.schema_reader import MAX_DEPTH
 
 
 class Colour(Enum):  # noqa: D101 - a docstring would be told to the model
@@ -217,8 +217,8 @@ def test_constraints_are_no_part_of_the_canonical_form() -> None:
 REFUSED: dict[str, tuple[Any, str]] = {
     "dict": (dict[str, int], "the field value is a map with free keys"),
     "union": (int | str, "the field value is a union of several types"),
-    "any": (Any, "the field value has the type None"),
-    "decimal": (Decimal, "the field value is a union of several types"),
+    "any": (Any, "the field value has no type"),
+    "decimal": (Decimal, "the field value is a Decimal without its size"),
     "tuple": (tuple[int, str], "the field value uses the JSON Schema keyword 'prefixItems'"),
     "named-tuple": (Pair, "the field value"),
     "set": (set[str], "the field value uses the JSON Schema keyword 'uniqueItems'"),
@@ -373,6 +373,91 @@ def test_no_serializer_changes_a_column() -> None:
     schema = ResponseSchema.from_model(Model, "response_model")
     values, _ = schema.parse('{"day": "2026-11-22"}')
     assert landed(schema, values or {}) == {"day": date(2026, 11, 22)}
+
+
+class Labels(BaseModel):  # noqa: D101 - a docstring would be told to the model
+    one: Literal["a", "A", "b"]
+    many: list[Colour]
+    level: Level
+
+
+@pytest.mark.parametrize("form", ["class", "schema"])
+@pytest.mark.parametrize(
+    ("answer", "lands"),
+    [
+        ({"one": "a", "many": ["red"], "level": 1}, {"one": "a", "many": ["red"], "level": 1}),
+        ({"one": "A", "many": ["RED", "Blue"], "level": 2}, {"one": "A", "many": ["red", "blue"], "level": 2}),
+        ({"one": "B", "many": [], "level": 2, "more": "x"}, {"one": "b", "many": [], "level": 2}),
+        ({"one": "a", "many": ["rot"], "level": 1}, "many.0"),
+        ({"one": "ä", "many": ["RED"], "level": 1}, "one"),
+        ({"one": "a", "many": ["RED"], "level": 3}, "level"),
+        ({"one": "B", "many": "RED", "level": 1}, "many"),
+        ({"one": ["B"], "many": ["RED"], "level": 1}, "one"),
+        (["RED"], "answer"),
+    ],
+    ids=json.dumps,
+)
+def test_the_case_of_an_enum_is_mended_and_nothing_else(form: str, answer: Any, lands: Any) -> None:
+    """A value that differs in case alone lands as spelt in the class; an exact one goes before; all else is refused as ever."""
+    schema = ResponseSchema.from_model(Labels, "response_model")
+    if form == "schema":
+        schema = ResponseSchema.from_json_schema(schema.kept, "response_schema")
+    values, error = schema.parse(json.dumps(answer))
+    assert (values, error.split(":")[0]) == ((lands, "") if isinstance(lands, dict) else (None, lands if form == "class" else error.split(":")[0]))
+
+
+def test_a_case_that_leaves_a_doubt_is_not_mended() -> None:
+    """Where two values differ in case alone, a third spelling is neither."""
+    schema = from_schema({"enum": ["ab", "AB"]})
+    assert schema.parse('{"value": "AB"}') == ({"value": "AB"}, "")
+    assert schema.parse('{"value": "Ab"}')[0] is None
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"value": ' * 100_000, '{"value": "\ud800"}'])
+def test_a_hostile_answer_to_an_enum_is_invalid(text: str) -> None:
+    """Mending looks at answers that failed, whatever they are."""
+    values, error = from_type(Colour).parse(text)
+    assert values is None
+    assert error
+
+
+def test_a_default_factory_is_asked_for_and_never_null() -> None:
+    """The class refuses a null, so none is asked for; the canonical form is what it always was, and nothing is sent again."""
+    schema = ResponseSchema.from_model(create_model("Answer", value=(list[str], Field(default_factory=list))), "response_model")
+    assert schema.wire["properties"]["value"] == {"type": "array", "items": {"type": "string"}}
+    assert schema.wire["required"] == ["value"]
+    assert schema.canonical == {"object": {"value": {"array?": "string"}}}
+    assert schema.parse("{}") == ({"value": []}, "")
+
+
+EXACT = {"type": "string", "format": "decimal", "maxDigits": 6, "decimalPlaces": 2, "minimum": 0}
+
+
+@pytest.mark.parametrize("form", ["class", "schema"])
+@pytest.mark.parametrize(
+    ("answer", "lands"),
+    [('"12.5"', "12.50"), ('"1234.56"', "1234.56"), ("3", "3.00"), ('"0.10"', "0.10"), ('"12345"', None), ('"1.234"', None), ('"-1"', None), ('"NaN"', None), ('"much"', None)],
+)
+def test_an_exact_number_stays_exact(form: str, answer: str, lands: str | None) -> None:
+    """A Decimal of a stated size lands digit by digit; one that the column cannot hold makes its own row invalid."""
+    kind = Annotated[Decimal, Field(max_digits=6, decimal_places=2, ge=0)]
+    schema = from_type(kind) if form == "class" else from_schema(EXACT)
+    values, error = schema.parse(f'{{"value": {answer}}}')
+    if lands is None:
+        assert values is None
+        assert error.startswith("value")
+        return
+    assert str(landed(schema, values or {})["value"]) == lands
+    assert schema.arrow == pa.schema([pa.field("value", pa.decimal128(6, 2))])
+    assert schema.canonical == {"object": {"value": "decimal128(6, 2)"}}
+
+
+def test_a_number_of_too_many_digits_costs_its_row_alone() -> None:
+    """Without max_digits the column holds 38 digits; an answer with more is invalid, and no run dies of it."""
+    schema = from_type(Annotated[Decimal, Field(decimal_places=2)])
+    values, error = schema.parse(json.dumps({"value": "9" * 37}))
+    assert values is None
+    assert "Decimal" in error
 
 
 class Typed(TypedDict):
