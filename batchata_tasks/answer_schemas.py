@@ -27,8 +27,8 @@ class AnswerSchemas:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values, for the ledger to keep."""
-        common = self.common.wire if self.common is not None else None
-        return {"schema": common} | ({"schemas": {name: one.wire for name, one in self.own.items()}} if self.own else {})
+        common = self.common.kept if self.common is not None else None
+        return {"schema": common} | ({"schemas": {name: one.kept for name, one in self.own.items()}} if self.own else {})
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> AnswerSchemas:

@@ -97,7 +97,7 @@ class ResponseSchema:
         answer, accepted = self._checked(text)
         return as_dict(json.loads(accepted)) if self._built else answer
 
-    def _checked(self, text: str) -> tuple[BaseModel, str]:
+    def _checked(self, text: str) -> tuple[BaseModel, str | bytes]:
         """Return the answer, and the text that was accepted: enums may be spelt anew in it."""
         check = partial(self._model.model_validate_json, by_alias=self._built, by_name=not self._built)
         try:

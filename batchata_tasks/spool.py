@@ -61,7 +61,7 @@ class Schemas:
 
 
 def _name(schema: ResponseSchema, model: str) -> str:
-    return base32(digest("response model", canonical(schema.wire), model.encode())[:_DIGEST_BYTES])
+    return base32(digest("response model", canonical(schema.kept), model.encode())[:_DIGEST_BYTES])
 
 
 def _read(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:
@@ -98,7 +98,7 @@ def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **valu
     models = {name: schema for name, schema in schemas.by_digest().items() if name in used}
     spec = JobsSpec(
         jobs=str(path), count=len(jobs), to=list(places), uniform=len(kinds) == 1,
-        schemas={name: schema.wire for name, schema in models.items()}, output=str(folder.root), **values,
+        schemas={name: schema.kept for name, schema in models.items()}, output=str(folder.root), **values,
     )
     return spec.with_models(models)
 
