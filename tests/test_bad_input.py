@@ -403,7 +403,7 @@ CASES = [
     ),
     Case(
         "same-column-twice-in-parquet",
-        ("source", "rows.parquet", "duplicate"),
+        ("source", "rows.parquet", "two columns", "rename"),
         PARQUET,
         prepare=lambda root: pq.write_table(
             pa.Table.from_arrays([pa.array(["a"])] * 3, ["name", "summary", "summary"]), root / "rows.parquet"
