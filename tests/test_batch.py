@@ -312,7 +312,8 @@ def test_jobs_and_results_travel_as_json() -> None:
 def test_a_run_is_made_from_its_parts(emulator: Emulator, tmp_path: Path) -> None:
     """BatchRun takes a configuration and jobs as they are; it is started once."""
     config = Batch(tmp_path / "out").config
-    run = BatchRun(config, [Job("1", GPT, prompt="x")])
+    run, told = BatchRun(config, [Job("1", GPT, prompt="x")]), list[dict[str, Any]]()
+    run.set_on_progress(lambda stats, _elapsed, _batches: told.append(stats), interval=0.1)
     run.start()
     run.wait()
     assert run.results()["1"].is_success()
@@ -320,4 +321,41 @@ def test_a_run_is_made_from_its_parts(emulator: Emulator, tmp_path: Path) -> Non
         run.start()
     run.results()["1"].save_to_json(tmp_path / "deep/1.json")
     assert json.loads((tmp_path / "deep/1.json").read_text())["job_id"] == "1"
+    assert told[-1]["completed"] == 1
     assert sent(emulator) == 1
+
+
+def test_a_time_limit_cancels_and_lands(batch: Batch, emulator: Emulator) -> None:
+    """A batch that does not end is cancelled once the time is over; its jobs say that they never ran, and the next run sends them."""
+    emulator.control.progress("reads", 10**6)
+    run = batch.add_job(prompt="x", id="1").add_time_limit(seconds=2).run()
+    assert run.receipt is not None
+    assert run.receipt.result == "time_limit_reached"
+    assert "never_ran" in (run.results()["1"].error or "")
+    emulator.control.progress("immediate")
+    batch.add_time_limit(hours=1)
+    assert batch.run().results()["1"].is_success()
+
+
+def test_verbosity_and_raw_files(batch: Batch, emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`debug` prints each step; without raw files there are none, and results are as good."""
+    run = batch.set_verbosity("debug").raw_files(False).add_job(prompt="x", id="1").run()
+    assert "batch 1 (1 row): landed" in capsys.readouterr().err
+    assert not (tmp_path / "out/raw_files").exists()
+    assert run.results()["1"].is_success()
+    assert sent(emulator) == 1
+
+
+def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
+    """One file of requests and of responses a batch, JSON for Anthropic and JSONL for OpenAI, and one file a job, whatever its id."""
+    batch.add_job(prompt="x", id="../a b").add_job(prompt="y", id="2", model=GPT).run()
+    found = sorted(str(path.relative_to(tmp_path / "out/raw_files")) for path in (tmp_path / "out/raw_files").rglob("*.json*"))
+    rows = {row["job_id"]: row["_batch_id"] for row in pq.read_table(tmp_path / "out/data").to_pylist()}
+    batches = [f"anthropic_batch_{rows['../a b']}.json", f"openai_batch_{rows['2']}.jsonl"]
+    assert found == sorted(
+        [f"{folder}/{name}" for folder in ("requests", "responses") for name in batches]
+        + ["responses/..%2Fa b_raw.json", "responses/2_raw.json"]
+    )
+    lines = json.loads((tmp_path / "out/raw_files/responses" / batches[0]).read_text())
+    assert [line["result"]["type"] for line in lines] == ["succeeded"]
+    assert json.loads((tmp_path / "out/raw_files/responses/2_raw.json").read_text())["response"]["status_code"] == 200
