@@ -114,7 +114,7 @@ class Batch:
             message = "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             raise SpecError(message)
         known.setdefault("max_tokens", MAX_TOKENS)
-        job = Job(id or "new", messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
+        job = Job(id or f"#{len(self.jobs) + 1}", messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
         job.check()
         name, schema = self._schemas.of(job)
         to = job.destination()
@@ -164,9 +164,10 @@ class Batch:
         if dry_run:
             run.dry()
             return run
-        run.start()
         if wait:
             run.wait()
+        else:
+            run.start()
         return run
 
     def _set(self, **values: Any) -> Self:

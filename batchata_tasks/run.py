@@ -18,6 +18,7 @@ from batchata_tasks.ledger import SHUTDOWN
 from batchata_tasks.pipeline import Steps, enrich
 from batchata_tasks.prepared import Options
 from batchata_tasks.preview import preview
+from batchata_tasks.providers import provider_type
 from batchata_tasks.raw_files import with_raw_files
 from batchata_tasks.results import landed_results, landed_table
 from batchata_tasks.run_watch import Watch
@@ -65,6 +66,7 @@ class BatchRun:
         self._error: BaseException | None = None
         self._watch = Watch(self.config)
         self._began = self._ended = 0.0
+        self._awaited = False  # else what stops it is told, since nobody may ask
 
     def set_on_progress(self, callback: ProgressCallback, interval: float = 1.0) -> Self:
         """Have `callback(stats, elapsed, batches)` called each `interval` seconds, and once at the end.
@@ -111,6 +113,7 @@ class BatchRun:
             message = "jobs: there are none; add some with add_job."
             raise SpecError(message)
         if self._spec is None:
+            self._check_jobs()
             folder, config = DatasetFolder(self.config.results_dir), self.config
             seconds = config.time_limit_seconds
             self._spec = spooled(
@@ -120,12 +123,24 @@ class BatchRun:
             )
         return self._spec
 
+    def _check_jobs(self) -> None:
+        """Check every job: some may not have come by way of `add_job`, and a limit may have come after them."""
+        limited, ids = self.config.cost_limit_usd is not None, set[str]()
+        for job in self.jobs:
+            provider_type(job.destination().provider).validate_job(job, limited=limited)
+            if job.id in ids:
+                message = f"job {job.id!r:.80}: there are two of this id; ids must be unique."
+                raise SpecError(message)
+            ids.add(job.id)
+
     def _work(self, spec: JobsSpec) -> None:
         try:
             with self._watch as progress:
                 self.receipt = _brought_home(spec, partial(self._enrich, spec, progress))
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
             self._error = error
+            if not self._awaited:
+                self._watch.tell(f"The batch stopped: {error}")
         finally:
             self._ended = time.monotonic()
 
@@ -151,6 +166,7 @@ class BatchRun:
             TimeoutError: it has not ended after `timeout` seconds; it goes on.
             BatchataError: something stopped it; the next run carries on.
         """
+        self._awaited = True
         if self._thread is None:
             self.start()
         until = None if timeout is None else time.monotonic() + timeout

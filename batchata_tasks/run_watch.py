@@ -107,6 +107,10 @@ class Watch:
             return False
         return True
 
+    def tell(self, text: str) -> None:
+        """Tell people that something happened, outside of any display."""
+        sys.stderr.write(f"{text}\n")
+
     def print_pairs(self, lines: list[tuple[str, str]]) -> None:
         """Print a plan for people: what, value."""
         width = max(len(what) for what, _ in lines)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -80,22 +79,22 @@ def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **valu
     The file is named by its content, so that the same jobs are the same run.
     """
     by_place, places = sorted_by_destination(jobs)
-    used = {name for job in jobs if (name := schemas.of(job)[0]) is not None}
     kinds = {schemas.of(job)[0] for job in jobs}
     content = hashlib.sha256()
+    for rows in _blocks(by_place, schemas):
+        content.update(orjson.dumps(rows))
     folder.create()
-    (folder.own / "jobs").mkdir(exist_ok=True)
-    scratch = folder.own / "jobs" / ".new.parquet"
-    with durable(scratch) as stream, pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer:
-        for block in _blocks(by_place):
-            rows = [(job.id, _stored(job, schemas.of(job)[0])) for job in block]
-            for row in rows:
-                content.update(canonical(list(row)))
-            columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
-    path = folder.own / "jobs" / f"{content.hexdigest()[:32]}.parquet"
-    scratch.replace(path)
-    models = {name: schema for name, schema in schemas.by_digest().items() if name in used}
+    folder.jobs.mkdir(exist_ok=True)
+    path = folder.jobs / f"{content.hexdigest()[:32]}.parquet"
+    if path.exists():
+        path.touch()  # the oldest are deleted
+    else:
+        # aside in the folder above: a run of another process sweeps half-written files out of this one
+        with durable(path, folder.root) as stream, pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer:
+            for rows in _blocks(by_place, schemas):
+                columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
+    models = {name: schema for name, schema in schemas.by_digest().items() if name in kinds}
     spec = JobsSpec(
         jobs=str(path), count=len(jobs), to=list(places), uniform=len(kinds) == 1,
         schemas={name: schema.kept for name, schema in models.items()}, output=str(folder.root), **values,
@@ -111,9 +110,9 @@ def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destinat
     return [job for group in groups.values() for job in group], list(groups)
 
 
-def _blocks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    for _, block in groupby(enumerate(jobs), key=lambda pair: pair[0] // BATCH_ROWS):
-        yield [job for _, job in block]
+def _blocks(jobs: Sequence[Job], schemas: Schemas) -> Iterator[list[tuple[str, str]]]:
+    for start in range(0, len(jobs), BATCH_ROWS):
+        yield [(job.id, _stored(job, schemas.of(job)[0])) for job in jobs[start : start + BATCH_ROWS]]
 
 
 def _stored(job: Job, schema: str | None) -> str:

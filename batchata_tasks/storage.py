@@ -25,6 +25,8 @@ from batchata_tasks.errors import SpecError, StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+_JOBS_KEPT = 10  # files; each holds the jobs of one batch
+
 
 @contextmanager
 def storage_errors(what: str) -> Generator[None, None, None]:
@@ -96,6 +98,7 @@ class DatasetFolder:
         self.requests = self.own / "requests"
         self.responses = self.own / "responses"
         self.runs = self.own / "runs"
+        self.jobs = self.own / "jobs"  # those of the newest batches of a Batch
 
     @property
     def url(self) -> str:
@@ -131,6 +134,9 @@ class DatasetFolder:
         with storage_errors("output"):
             self.runs.mkdir(exist_ok=True)
             for path in self.own.rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
+            stored = sorted(self.jobs.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+            for path in stored[:-_JOBS_KEPT]:
                 path.unlink(missing_ok=True)
 
     def drop_run_folder(self, run_id: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, field_validator
 
 from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import TerminalError
+from batchata_tasks.errors import BatchataError, TerminalError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -359,3 +359,39 @@ def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
     lines = json.loads((tmp_path / "out/raw_files/responses" / batches[0]).read_text())
     assert [line["result"]["type"] for line in lines] == ["succeeded"]
     assert json.loads((tmp_path / "out/raw_files/responses/2_raw.json").read_text())["response"]["status_code"] == 200
+
+
+def test_old_jobs_are_not_kept_for_ever(batch: Batch, tmp_path: Path) -> None:
+    """A folder that is used each night keeps the jobs of the newest runs alone."""
+    for number in range(12):
+        batch.add_job(prompt=f"text {number}", id=str(number)).run()
+    assert len(list((tmp_path / "out/_batchata/jobs").iterdir())) <= 11
+    assert len(batch.run().results()) == 12
+
+
+def test_what_stops_a_run_is_told(batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+    """An error is raised to who waits; where nobody does, it is printed in one sentence."""
+    emulator.control.faults(kind="http_error", route="create", status=401, probability=1)
+    batch.add_job(prompt="x", id="1")
+    with pytest.raises(BatchataError, match=r"(401|key)") as caught:
+        batch.run()
+    run = batch.run(wait=False)
+    while not run.done:
+        assert run.elapsed < 60
+    assert capsys.readouterr().err == f"The batch stopped: {caught.value}\n"
+    assert (run.status()["state"], run.status()["error"]) == ("failed", str(caught.value))
+    assert run.results()["1"].error == f"not sent: the run stopped: {caught.value}"
+
+
+def test_jobs_made_by_hand_are_checked(batch: Batch, emulator: Emulator) -> None:
+    """Jobs that did not come by way of `add_job` are checked before anything is sent, and so is a limit that came late."""
+    for jobs, sentence in (
+        ([Job("1", CLAUDE, prompt="x"), Job("1", CLAUDE, prompt="y")], "two of this id"), ([Job("1", CLAUDE)], "exactly one of prompt"),
+        ([Job("1", CLAUDE, prompt="x", temperature=1)], "no sampling parameters"),
+    ):
+        with pytest.raises(SpecError, match=sentence):
+            BatchRun(batch.config, jobs).start()
+    batch.add_job(prompt="x", model=GPT, params={"made_up": 1}).add_cost_limit(1)
+    with pytest.raises(SpecError, match=r"params\.made_up"):
+        batch.run()
+    assert sent(emulator) == 0
