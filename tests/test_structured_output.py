@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import date, datetime, time
 from decimal import Decimal
 from hashlib import blake2b
@@ -307,3 +309,14 @@ def test_a_kept_response_model_reads_back_whole(case: Case) -> None:
     again = ResponseSchema.from_json_schema(kept, "response_model")
     assert (again.canonical, again.arrow) == (schema.canonical, schema.arrow)
     assert read_root(kept, "response_model", of_class=True) == schema.root
+
+
+def test_the_ledger_keeps_the_response_model_whole(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead run of another spec is landed by has the run's own columns and checks, not only what was sent."""
+    exact = next(case for case in ACCEPTED if case.what == "exact number")
+    run(Table(tmp_path, emulator, "openai", rows=2), exact.text(), monkeypatch)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:
+        (kept,) = ledger.execute("select spec from runs").fetchone()
+    again = ResponseSchema.from_json_schema(json.loads(kept)["schema"], "response_model")
+    assert again.arrow == pa.schema([pa.field("price", pa.decimal128(12, 2))])
+    assert again.parse('{"price": "-1"}')[0] is None
