@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.chunk import chunk_token
 from batchata_tasks.doubt import adopt, hold
 from batchata_tasks.errors import BatchataError, CredentialsError, HeldError, LeaseError, TerminalError
 from batchata_tasks.guards import Verdict, guard, heed_corrections
@@ -90,8 +89,10 @@ def _guarded(session: Session, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk
     planned = session.plan().requests
     verdict, head = guard(session.ledger, session.lease, chunk, session.limits, planned, session.columns_of)
     rest: list[Chunk] = []
-    if head.stop != chunk.stop:
-        rest.append(session.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)))
+    if head.stop != chunk.stop:  # it was cut, perhaps more than once
+        planned_ones = session.ledger.chunks(chunk.run_id, (PLANNED,))
+        rest = [one for one in planned_ones if (one.round, one.kind) == (chunk.round, chunk.kind) and head.stop <= one.start < chunk.stop]
+    rest.reverse()
     return verdict, head, rest if verdict in (Verdict.SEND, Verdict.ASIDE) else [*rest, head]
 
 

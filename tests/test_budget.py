@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks import CostTracker, guards
 from batchata_tasks.begin import make_ready
 from batchata_tasks.errors import CredentialsError, SpecError
-from batchata_tasks.ledger import BudgetTerms
+from batchata_tasks.ledger import BudgetTerms, Chunk
 from batchata_tasks.money import pico_from_usd, usd
 from batchata_tasks.pipeline import enrich
 from batchata_tasks.preview import preview
@@ -257,3 +258,19 @@ def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path
     assert claude.run(claude.one, budget).batches == 0
     assert claude.run(claude.two, budget).batches == 0
     assert claude.accepted() == sent
+
+
+def test_a_chunk_that_is_cut_twice_loses_no_row(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another spends of the budget between two looks of the guard, the chunk is cut again; every piece is sent in its turn."""
+    budget, real, cuts = claude.budget(9.5), guards.cut, list[int]()
+
+    def cut(*given: Any) -> Chunk:
+        cuts.append(given[3])
+        if len(cuts) == 1:
+            CostTracker(name="shared").track_spend(round(4 * claude.row, 6))
+        return real(*given)
+
+    monkeypatch.setattr(guards, "cut", cut)
+    receipt = claude.run(claude.one, budget)
+    assert cuts[:2] == [9, 5]
+    assert (receipt.outcomes, receipt.unsent_rows, receipt.exit_code) == ({"succeeded": 12}, 0, 0)
