@@ -12,7 +12,8 @@ from batchata_tasks.columns import dataset_schema
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.request import RequestBuilder
-from batchata_tasks.sources import Source, open_source
+from batchata_tasks.source import Source
+from batchata_tasks.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -119,7 +119,7 @@ class BatchRun:
             self._spec = spooled(
                 folder, self.jobs, self._schemas, name=dataset_name(folder), max_parallel_batches=config.max_parallel_batches,
                 items_per_batch=config.items_per_batch, cost_limit_usd=config.cost_limit_usd,
-                time_limit=None if seconds is None else f"{seconds:.3f}s", raw_files=config.raw_files,
+                time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s", raw_files=config.raw_files,
             )
         return self._spec
 

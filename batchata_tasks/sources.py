@@ -6,10 +6,9 @@ Rows are numbered from 1 in the order of the source, the header of a CSV file no
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,12 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from batchata_tasks.errors import SourceError
+from batchata_tasks.source import BATCH_ROWS, Source, bytes_of, errors_of, plain_type
+from batchata_tasks.sources_jsonl import open_jsonl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
-BATCH_ROWS = 8192
 _BLOCK_BYTES = 1 << 24  # a CSV row may not be longer; 16 MB is above what a model takes
 _DATETIME = pa.timestamp("us", tz="UTC")
 _CSV_TYPES: dict[str, pa.DataType] = {
@@ -38,27 +38,6 @@ _CSV_TYPES: dict[str, pa.DataType] = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
-    """A table that can be read as often as needed; `schema` lists all its columns."""
-
-    url: str
-    schema: pa.Schema
-    _read: Callable[[list[str]], Iterator[pa.RecordBatch]]
-
-    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as record batches of at most 8,192 rows with just `columns`, in order.
-
-        Raises:
-            SourceError: the table is broken somewhere.
-        """
-        with _errors_of(self.url):
-            for read in self._read(columns):
-                batch = _plain(read)
-                for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(start, BATCH_ROWS)
-
-
 def open_source(url: str, types: Mapping[str, str]) -> Source:
     """Open a table by its ending: .parquet or a folder, .csv, .jsonl or .ndjson (also .gz).
 
@@ -69,38 +48,20 @@ def open_source(url: str, types: Mapping[str, str]) -> Source:
     if types and kind != "csv":
         message = f"types: only CSV columns can be given types, and {url} is not a CSV file; remove `types`."
         raise SourceError(message)
-    with _errors_of(url):
+    with errors_of(url):
         match kind:
             case "csv":
                 source = _open_csv(url, types)
             case "jsonl":
-                source = _open_jsonl(url)
+                source = open_jsonl(url)
             case _:
                 source = _open_parquet(url)
     names = source.schema.names
-    source = replace(source, schema=pa.schema([pa.field(f.name, _plain_type(f.type)) for f in source.schema]))
+    source = replace(source, schema=pa.schema([pa.field(f.name, plain_type(f.type)) for f in source.schema]))
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         message = f"source: {url} has two columns named {doubled[0]!r}; rename one."
         raise SourceError(message)
     return source
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the same values without a writer's encoding, which may change per file."""
-    if pa.types.is_dictionary(kind):
-        return _plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    return kind
-
-
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    for i, field in enumerate(batch.schema):
-        if not (wanted := _plain_type(field.type)).equals(field.type):
-            batch = batch.set_column(i, pa.field(field.name, wanted), batch.column(i).cast(wanted))
-    return batch
 
 
 def _kind(url: str) -> str:
@@ -122,31 +83,10 @@ def _kind(url: str) -> str:
             raise SourceError(message)
 
 
-@contextmanager
-def _errors_of(url: str) -> Generator[None, None, None]:
-    """Turn what the readers raise into one sentence that names the source."""
-    try:
-        yield
-    except FileNotFoundError:
-        message = f"source: there is no file {url} (paths are relative to the folder you run in)."
-        raise SourceError(message) from None
-    except SourceError:
-        raise
-    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
-        message = f"source: {url} cannot be read: {' '.join(str(error).split())[:500]}"
-        raise SourceError(message) from error
-
-
-@contextmanager
-def _bytes_of(url: str) -> Generator[Any, None, None]:
-    with fsspec.open(url, "rb", compression="infer") as stream:  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        yield stream
-
-
 def _open_csv(url: str, types: Mapping[str, str]) -> Source:
     block = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
     multiline = pacsv.ParseOptions(newlines_in_values=True)
-    with _bytes_of(url) as stream, pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader:
+    with bytes_of(url) as stream, pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader:
         names = reader.schema.names
     if missing := sorted(set(types) - set(names)):
         message = f"types: the source has no column {missing[0]!r}; it has: {', '.join(names)}."
@@ -161,7 +101,7 @@ def _open_csv(url: str, types: Mapping[str, str]) -> Source:
             strings_can_be_null=False,
             null_values=[""],  # "NA" in a typed column is an error to be told, not a guess
         )
-        with _misfits_of(url, names, types), _bytes_of(url) as stream, pacsv.open_csv(
+        with _misfits_of(url, names, types), bytes_of(url) as stream, pacsv.open_csv(
             stream, read_options=block, parse_options=multiline, convert_options=convert
         ) as reader:
             for batch in reader:
@@ -194,61 +134,6 @@ def _with_datetimes(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
             zoned = [m.replace(tzinfo=UTC) if m and m.tzinfo is None else m for m in moments]
             batch = batch.set_column(i, field, pa.array(zoned, type=_DATETIME))
     return batch
-
-
-def _open_jsonl(url: str) -> Source:
-    """Read once to learn the columns and their types, since a later line may widen them."""
-    names: dict[str, pa.DataType] = {}
-    for start, rows in _json_blocks(url):
-        for name in dict.fromkeys(key for row in rows for key in row):
-            try:
-                found = pa.infer_type([row.get(name) for row in rows])
-                pair = [pa.schema([(name, names.get(name, pa.null()))]), pa.schema([(name, found)])]
-                names[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
-            except (pa.ArrowException, OverflowError) as error:
-                message = f"source: {url}: the column {name!r} has values of several types, or too large ones, from row {start} on: {error}"
-                raise SourceError(message) from error
-    schema = pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in names.items()])
-
-    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-        wanted = pa.schema([schema.field(name) for name in columns])
-        for start, rows in _json_blocks(url):
-            arrays = [_json_column(url, field, rows, start) for field in wanted]
-            yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
-
-    return Source(url, schema, read)
-
-
-def _json_column(url: str, field: pa.Field, rows: list[dict[str, Any]], start: int) -> pa.Array:
-    try:
-        return pa.array([row.get(field.name) for row in rows], type=field.type)
-    except pa.ArrowException as error:
-        message = f"source: {url}: the column {field.name!r} has values of several types, from row {start} on: {error}"
-        raise SourceError(message) from error
-
-
-def _json_blocks(url: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield (number of the first row, rows); lines end at newline bytes alone."""
-    block: list[dict[str, Any]] = []
-    number = 0
-    with _bytes_of(url) as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)  # not orjson, which rounds integers of more than 64 bits
-            except (ValueError, RecursionError) as error:
-                message = f"source: {url} line {number} is not valid JSON: {error}"
-                raise SourceError(message) from None
-            if not isinstance(row, dict):
-                message = f"source: {url} line {number} is not a JSON object."
-                raise SourceError(message)
-            block.append(row)  # pyright: ignore[reportUnknownArgumentType]
-            if len(block) == BATCH_ROWS:
-                yield number - BATCH_ROWS + 1, block
-                block = []
-    if block:
-        yield number - len(block) + 1, block
 
 
 def _parquet_batches(filesystem: Any, path: str, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,7 @@ from batchata_tasks.fingerprint import base32, canonical, digest
 from batchata_tasks.job_builder import JOB
 from batchata_tasks.jobs_spec import JOB_ID, JobsSpec
 from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.sources import BATCH_ROWS
+from batchata_tasks.source import BATCH_ROWS
 from batchata_tasks.storage import DatasetFolder, durable
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from batchata_tasks.plan import Planner
 from batchata_tasks.prepared import Options, PlanSummary, Table, prepare
 from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers.anthropic import AnthropicProvider
-from batchata_tasks.sources import BATCH_ROWS
+from batchata_tasks.source import BATCH_ROWS
 from batchata_tasks.spec_file import parse_spec
 
 if TYPE_CHECKING:

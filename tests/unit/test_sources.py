@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.errors import SourceError
-from batchata_tasks.sources import BATCH_ROWS, open_source
+from batchata_tasks.source import BATCH_ROWS
+from batchata_tasks.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
