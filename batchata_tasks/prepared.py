@@ -12,7 +12,6 @@ from batchata_tasks.columns import dataset_schema
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.errors import SourceError, SpecError
 from batchata_tasks.request import RequestBuilder
-from batchata_tasks.source import Source
 from batchata_tasks.sources import open_source
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Provider
     from batchata_tasks.request import Builder
     from batchata_tasks.run_spec import RunSpec
+    from batchata_tasks.source import Source
     from batchata_tasks.spec import EnrichmentSpec
 
 _MONEY = frozenset({"bound", "expected", "expected_list", "factors", "least"})
