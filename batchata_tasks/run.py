@@ -63,6 +63,8 @@ class BatchRun:
         self._spec: JobsSpec | None = None
         self.plan: Preview | None = None
         self._thread: threading.Thread | None = None
+        # waited for in place of the thread: before Python 3.13, Ctrl-C within Thread.join takes a thread that works for one that has ended
+        self._over = threading.Event()
         self._error: BaseException | None = None
         self._watch = Watch(self.config)
         self._began = self._ended = 0.0
@@ -143,6 +145,7 @@ class BatchRun:
                 self._watch.tell(f"The batch stopped: {error}")
         finally:
             self._ended = time.monotonic()
+            self._over.set()
 
     def _enrich(self, spec: JobsSpec, progress: Progress, steps: Steps) -> Receipt:
         if self.config.state_file is not None:
@@ -154,7 +157,7 @@ class BatchRun:
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._thread is not None and not self._thread.is_alive()
+        return self._over.is_set()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended.
@@ -177,20 +180,22 @@ class BatchRun:
             raise self._error
 
     def _joined(self, until: float | None) -> bool:
-        """Wait for the thread; whether it ended in time."""
-        assert self._thread is not None  # noqa: S101 - only called once it is there
+        """Wait for the run's end; whether it came in time."""
         asked = False
-        while self._thread.is_alive() and (until is None or time.monotonic() < until):
+        while not self._over.is_set() and (until is None or time.monotonic() < until):
             try:
-                self._thread.join(_TICK if until is None else min(_TICK, max(until - time.monotonic(), 0)))
+                self._over.wait(_TICK if until is None else min(_TICK, max(until - time.monotonic(), 0)))
             except KeyboardInterrupt:
                 if asked or not self._watch.asks_to_cancel():
-                    self._watch.leave(self._thread.is_alive)
-                    self._thread.join()
+                    self._watch.leave(self._goes_on)
+                    self._over.wait()
                     raise
                 asked = True
-                self._watch.stop(CANCEL, self._thread.is_alive)
-        return not self._thread.is_alive()
+                self._watch.stop(CANCEL, self._goes_on)
+        return self._over.is_set()
+
+    def _goes_on(self) -> bool:
+        return not self._over.is_set()
 
     def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the name is fixed
         """Return where the run stands: its state and the numbers that progress callbacks get."""
@@ -233,10 +238,10 @@ class BatchRun:
         if self._thread is None or self.done:
             return
         if wait_for_active:
-            self._watch.stop(SHUTDOWN, self._thread.is_alive)
+            self._watch.stop(SHUTDOWN, self._goes_on)
         else:
-            self._watch.leave(self._thread.is_alive)
-        self._thread.join()
+            self._watch.leave(self._goes_on)
+        self._over.wait()
 
 
 def _brought_home(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:

@@ -34,6 +34,7 @@ for number in range(4):
 run = batch.run(wait=WAIT)
 print(json.dumps({name: result.response for name, result in run.results().items()}))
 print("prefect" in sys.modules)
+print(run.receipt and run.receipt.result)
 """
 
 
@@ -63,7 +64,7 @@ def wait_for_batches(emulator: Emulator, number: int) -> None:
 def test_a_plain_script_needs_no_prefect(emulator: Emulator, tmp_path: Path) -> None:
     """It prints its results and ends; Prefect is never imported."""
     out, err = script(tmp_path).communicate(timeout=120)
-    results, prefect = out.splitlines()
+    results, prefect, _ = out.splitlines()
     assert set(json.loads(results)) == {"0", "1", "2", "3"}, err
     assert prefect == "False"
     assert accepted(emulator) == 4
@@ -118,6 +119,7 @@ def test_one_ctrl_c_cancels_and_lands(emulator: Emulator, tmp_path: Path) -> Non
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert json.loads(out.splitlines()[0]) == dict.fromkeys("0123", "")
+    assert out.splitlines()[2] == "cancelled"
     assert {batch["status"] for batch in emulator.control.ledger()["anthropic"]["batches"]} == {"ended"}
 
 
