@@ -40,7 +40,7 @@ class Job:
         max_tokens: cap on the tokens of the answer.
         response_model: Pydantic class, or JSON Schema, that the answer has to satisfy.
         enable_citations: not supported yet.
-        provider: "anthropic" or "openai"; by default it follows from the model.
+        provider: "anthropic", "openai" or one that was registered; by default it follows from the model.
         endpoint: "chat", or "responses" at OpenAI.
         params: further parameters, passed on to the provider.
     """

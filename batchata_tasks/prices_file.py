@@ -16,7 +16,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from batchata_tasks.errors import SpecError
-from batchata_tasks.providers.registry import PROVIDERS
+from batchata_tasks.providers.registry import known_providers
 from batchata_tasks.settings import Settings
 
 _DEFAULT = "prices.toml"
@@ -151,8 +151,8 @@ def _parsed(path: str, content: bytes) -> dict[tuple[str, str], OwnPrice]:
         raise SpecError(message) from error
     found: dict[tuple[str, str], OwnPrice] = {}
     for provider, models in data.items():
-        if provider not in PROVIDERS or not isinstance(models, dict):
-            tables = " and ".join(f'[{name}."MODEL"]' for name in PROVIDERS)
+        if provider not in known_providers() or not isinstance(models, dict):
+            tables = " and ".join(f'[{name}."MODEL"]' for name in known_providers())
             message = f"{path}: `{provider}` is no table of a provider's models; the tables are {tables}."
             raise SpecError(message)
         for model, entry in cast("dict[str, Any]", models).items():

@@ -40,14 +40,14 @@ def with_raw_files(collect: Callable[[str, str], dict[str, Any]]) -> Callable[[s
 def write_raw_files(session: Session, chunk: Chunk) -> None:
     """Write the raw files of a landed batch under `<results_dir>/raw_files`.
 
-    Anthropic's are one JSON document each (its results are a list of the lines it sent), OpenAI's one
-    JSON document a line.
+    Where requests go out as one JSON document (Anthropic), results are one, too: a list of the lines that
+    came. Else each line is a JSON document.
     """
     if chunk.batch_id is None:
         return
     folder = session.folder.root / "raw_files"
     requests, responses = folder / "requests", folder / "responses"
-    as_lines = chunk.provider == "openai"
+    as_lines = not session.at(chunk).provider.framing.head
     name = f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{'jsonl' if as_lines else 'json'}"
     with storage_errors("writing raw files"):
         for place in (requests, responses):

@@ -16,7 +16,7 @@ from batchata_tasks.doubt import hold, look_for, oldest, record
 from batchata_tasks.errors import CredentialsError, HeldError, LeaseError, SpecError, TerminalError, TransientError
 from batchata_tasks.ledger import HELD, UNCLEAR, Ledger
 from batchata_tasks.progress import silent
-from batchata_tasks.providers import PROVIDERS, provider_type
+from batchata_tasks.providers import known_providers, provider_type
 from batchata_tasks.reconcile_report import Doubt, Report, Request, Stray
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import DatasetFolder
@@ -79,7 +79,7 @@ class _Work:
     def __init__(self, ledger: Ledger, settings: Settings, progress: Progress, report: Report) -> None:
         self.ledger, self._settings, self._progress, self._report = ledger, settings, progress, report
         self._providers: dict[str, Provider] = {}
-        for name in PROVIDERS:
+        for name in known_providers():
             try:
                 self._providers[name] = provider_type(name)()
             except CredentialsError as error:
@@ -144,7 +144,7 @@ class _Work:
 
     def _provider(self, chunk: Chunk) -> Provider:
         if chunk.provider not in self._providers:
-            message = f"{chunk.id} was sent to {chunk.provider}, whose API key is not set; set it."
+            message = f"{chunk.id} was sent to {provider_type(chunk.provider).name}, whose API key is not set; set it."
             raise CredentialsError(message)
         return self._providers[chunk.provider]
 

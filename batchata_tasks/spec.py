@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from batchata_tasks.errors import SpecError
-from batchata_tasks.providers import provider_name
+from batchata_tasks.providers import check_name, provider_name
 from batchata_tasks.references import load_model, read_text
 from batchata_tasks.run_spec import Destination, RunSpec
 from batchata_tasks.schema import ResponseSchema
@@ -35,7 +35,7 @@ class EnrichmentSpec(RunSpec):
     where: str | None = Field(None, description="Jinja2 expression over the row; rows for which it is false are left out.")
     types: dict[str, ColumnType] = Field(default_factory=dict, description="Types of CSV columns; unnamed ones are strings.")
     model: str = Field(min_length=1, description="The provider's model id.")
-    provider: Literal["anthropic", "openai"] | None = Field(None, description="Default: follows from the model.")
+    provider: str | None = Field(None, description="Default: follows from the model.")
     endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint.")
     system: str | None = Field(None, description="System prompt; a template.")
     prompt: str | None = Field(None, description="User prompt; a template.")
@@ -61,6 +61,16 @@ class EnrichmentSpec(RunSpec):
                     raise ValueError(message)
             return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
         return data  # pyright: ignore[reportUnknownVariableType]
+
+    @field_validator("provider")
+    @classmethod
+    def _a_provider(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                check_name(value)
+            except SpecError as error:
+                raise ValueError(str(error).removeprefix("provider: ")) from None
+        return value
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchata_tasks.emulator import Emulator
+from batchata_tasks.providers import registry
 from tests.ledgers import Databases, PostgresDatabases, SqliteFiles
 from tests.postgres import LazyServer, Server
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_OURS = ("ANTHROPIC_", "OPENAI_", "BATCHATA_", "PREFECT_")
+_OURS = ("ANTHROPIC_", "OPENAI_", "HOUSE_", "BATCHATA_", "PREFECT_")
 # nothing listens there: a test that forgets the emulator meets a refused connection, never a bill
 _NOWHERE = "http://127.0.0.1:9"
 
@@ -50,6 +51,21 @@ def emulator(_one_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulat
     for name, value in _one_emulator.env().items():
         monkeypatch.setenv(name, value)
     return _one_emulator
+
+
+@pytest.fixture
+def house(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Make a third provider known for one test, with its prices; return the name of its model."""
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    from tests.house import HouseProvider  # registers, when it is first imported
+
+    registry.register(HouseProvider, models="^house-")
+    monkeypatch.setenv("HOUSE_BASE_URL", emulator.openai_url)
+    monkeypatch.setenv("HOUSE_API_KEY", "acct:house:key")
+    prices = tmp_path / "house-prices.toml"
+    prices.write_text('[house."house-luna"]\ninput = 1.5\noutput = 3\nas_of = 2026-11-01\nsource = "the house"\n')
+    monkeypatch.setenv("BATCHATA_PRICES", str(prices))
+    return "house-luna"
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from batchata_tasks.schema import ResponseSchema
 if TYPE_CHECKING:
     from pathlib import Path
 
-MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna", "house": "house-luna"}
+SIDE = {"anthropic": "anthropic", "openai": "openai", "house": "openai"}  # of the emulator
 TOKEN = "t" * 20
 SCHEMA = ResponseSchema.from_json_schema(
     {"type": "object", "properties": {"label": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["label", "n"]}, "x"
@@ -25,8 +26,8 @@ SCHEMA = ResponseSchema.from_json_schema(
 
 
 @pytest.fixture(params=MODELS)
-def provider(request: pytest.FixtureRequest, emulator: Emulator) -> Provider:
-    """Return each adapter in turn; a new one is tested by adding its name and a model."""
+def provider(request: pytest.FixtureRequest, emulator: Emulator, house: str) -> Provider:
+    """Return each adapter in turn; a new one is tested by adding its name, a model and what it talks to."""
     return provider_of(MODELS[request.param])()
 
 
@@ -58,11 +59,11 @@ def test_a_batch_travels_out_and_home(provider: Provider, emulator: Emulator, tm
     for row, body in made.items():
         answer = answers[f"{TOKEN}-{row}"]
         assert answer.outcome is Outcome.SUCCEEDED
-        assert answer.text == answer_text(provider.name, orjson.loads(body))
+        assert answer.text == answer_text(SIDE[provider.name], orjson.loads(body))
         assert answer.usage.input_tokens > 0
         assert answer.usage.output_tokens > 0
         assert SCHEMA.parse(answer.text or "")[0] is not None
-    billed = emulator.control.ledger()[provider.name]
+    billed = emulator.control.ledger()[SIDE[provider.name]]
     assert billed["input_tokens_billed"] == sum(a.usage.input_tokens for a in answers.values())
     assert billed["output_tokens_billed"] == sum(a.usage.output_tokens for a in answers.values())
 
@@ -124,7 +125,7 @@ def test_a_create_goes_out_once_and_its_errors_are_split(
     with pytest.raises(error):
         create(provider, tmp_path, bodies(provider, 2))
     assert emulator.control.list_faults()[0]["strikes"] == 1
-    accepted = emulator.control.ledger()[provider.name]["batches_accepted"]
+    accepted = emulator.control.ledger()[SIDE[provider.name]]["batches_accepted"]
     assert accepted == (1 if fault["kind"] in ("http_500_after", "drop_after") else 0)
 
 
@@ -132,7 +133,7 @@ def test_an_unreachable_server_is_certain_to_have_accepted_nothing(
     provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused connection may be tried again freely."""
-    for name in ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"):
+    for name in ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL", "HOUSE_BASE_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     lost = type(provider)()
     path = tmp_path / "requests.jsonl"

@@ -98,7 +98,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator) -> 
 def test_every_block_is_covered() -> None:
     """No block of a language that nobody runs; the test command is the one that runs this."""
     assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
-    assert {language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)} == {"toml"}
+    assert {language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)} == {"python", "toml"}
     assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
     assert len(blocks("bash")) == 7
 

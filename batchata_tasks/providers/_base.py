@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
+import os
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import orjson
-
 from batchata_tasks.errors import SpecError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, describe
-from batchata_tasks.providers._keys import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchata_tasks.chunk import Limits
     from batchata_tasks.job import Job
+    from batchata_tasks.jobs import Answer, Message, Outcome
     from batchata_tasks.jobs import Job as Request
-    from batchata_tasks.jobs import Message
-
 
 # batches end within 24 hours; with room for clocks that differ
 _LONGEST_LIFE = 26 * 3600.0
@@ -79,14 +74,16 @@ class BatchLook:
     stopped: Outcome | None = None
 
 
-class Provider(ABC):
-    """One provider's batch API, over its official SDK.
+class Primitives(ABC):
+    """What an adapter has to supply: one provider's batch API, call by call.
 
-    Reads go out with the SDK's retries; creates go out once. Every SDK error becomes one of
-    TransientError, TerminalError, UnclearError (creates alone) or CredentialsError.
+    It takes nothing to make one: the key is in the environment. Reads are retried; creates go out once.
+    Every error of the wire becomes one of TransientError, TerminalError, UnclearError (creates alone) or
+    CredentialsError.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # up to 32 characters: it stands in ledgers, in datasets and in names of files
+    key_variables: ClassVar[tuple[str, ...]]  # hold the API key, the first that is set: it is masked in every text
     limits: ClassVar[Limits]
     framing: ClassVar[Framing]
     poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
@@ -94,12 +91,13 @@ class Provider(ABC):
     repriced_params: ClassVar[frozenset[str]]  # change what a token costs, and no usage says so: refused
     priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
     cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
+    mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
     caches_unasked: ClassVar[bool]  # whether input may be billed as written to a cache where no request asks for it
 
     @property
-    @abstractmethod
     def secret(self) -> str:
         """The API key in use; only for deriving `account`."""
+        return next(filter(None, map(os.environ.get, self.key_variables)), "")
 
     @property
     @abstractmethod
@@ -225,70 +223,3 @@ class Provider(ABC):
                 allowed = ", ".join(sorted(cls.priced_params))
                 message = f"params.{name}: its effect on the price has no bound, so a cost limit forbids it (allowed: {allowed})."
                 raise SpecError(message)
-
-
-def lines_of(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a results file; they end at newline bytes alone, never at U+2028."""
-    with path.open("rb") as stream:
-        for line in stream:
-            if line.strip():
-                yield line
-
-
-def lines_with(path: Path, token: str) -> int:
-    """Count the lines of a results file that name a custom_id of a chunk; a last one cut off does not count.
-
-    A maintenance page that a proxy sent instead of results has none.
-    """
-    mark, count = f'"{token}-'.encode(), 0
-    for line in lines_of(path):
-        count += mark in line and (line.endswith(b"\n") or _is_json(line))
-    return count
-
-
-def is_results(path: Path) -> bool:
-    """Whether a file can be a provider's results: it is empty, or some line of it is JSON."""
-    lines = lines_of(path)
-    return (first := next(lines, None)) is None or _is_json(first) or any(map(_is_json, lines))
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        orjson.loads(line)
-    except ValueError:
-        return False
-    return True
-
-
-_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
-
-
-def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answer:
-    """Classify one line; a broken one keeps its custom_id where that can be read."""
-    try:
-        answer = classify(orjson.loads(line))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        found = _CUSTOM_ID.search(line)
-        text = f"a broken result line ({type(error).__name__}: {error})"
-        broken = describe(ErrorCode.PROVIDER, text)
-        answer = Answer(found[1].decode() if found else "", Outcome.ERRORED, error=broken, readable=False)
-    # a provider may quote a key in its error, and errors go into the dataset
-    return answer if answer.error is None else replace(answer, error=masked(answer.error))
-
-
-def first_custom_id(lines: Iterable[bytes]) -> str | None:
-    """Return the first custom_id that can be read, or None where no line has one."""
-    for line in lines:
-        try:
-            found = orjson.loads(line)
-            if isinstance(found["custom_id"], str):
-                return found["custom_id"]
-        except (ValueError, LookupError, TypeError):
-            continue
-    return None
-
-
-def joined(parts: Iterable[str]) -> str | None:
-    """Return texts as one, None where there are none."""
-    found = list(parts)
-    return "".join(found) if found else None

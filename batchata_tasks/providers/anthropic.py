@@ -6,7 +6,6 @@ own types (anthropic 2.12).
 
 from __future__ import annotations
 
-import os
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,13 @@ from anthropic._response import StreamedBinaryAPIResponse
 from anthropic.types.messages import MessageBatch
 
 from batchata_tasks.chunk import Limits, is_custom_id
-from batchata_tasks.errors import CredentialsError, SpecError
+from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
 from batchata_tasks.providers import _sdk
-from batchata_tasks.providers._base import BatchLook, Framing, Provider, first_custom_id, joined, lines_of, read_line
+from batchata_tasks.providers._base import BatchLook, Framing
 from batchata_tasks.providers._keys import check_environment
+from batchata_tasks.providers._lines import first_custom_id, joined, lines_of, read_line
+from batchata_tasks.providers._provider import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ class AnthropicProvider(Provider):
     """Message Batches: requests travel inline in the create, results come as one file."""
 
     name = "anthropic"
+    key_variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
     limits = Limits(requests=100_000, bytes=255_000_000)  # documented: 100,000 and 256 MB
     framing = Framing(b'{"custom_id":"', b'","params":', b"}", head=b'{"requests":[\n', joint=b",\n", tail=b"\n]}\n")
     poll_seconds = (1.0, 60.0)
@@ -45,19 +47,13 @@ class AnthropicProvider(Provider):
     repriced_params = frozenset({"inference_geo", "service_tier", "speed"})
     priced_params = frozenset({"metadata", "stop_sequences"})
     cap_param = "max_tokens"
+    mixes_models = True
     caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 
     def __init__(self) -> None:
-        if not (os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")):
-            message = "ANTHROPIC_API_KEY is not set; set it to the key of the account that is to pay."
-            raise CredentialsError(message)
-        check_environment(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), "ANTHROPIC_BASE_URL")
+        check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
         http = anthropic.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
         self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES, http_client=http)
-
-    @property
-    def secret(self) -> str:
-        return os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN") or ""
 
     @property
     def base_url(self) -> str:

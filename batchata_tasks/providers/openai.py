@@ -6,7 +6,6 @@ Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's o
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from contextlib import suppress
@@ -15,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import openai
 
 from batchata_tasks.chunk import Limits
-from batchata_tasks.errors import CredentialsError, SpecError, TerminalError
+from batchata_tasks.errors import SpecError, TerminalError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
 from batchata_tasks.providers import _sdk
-from batchata_tasks.providers._base import BatchLook, Framing, Provider, lines_of, read_line
+from batchata_tasks.providers._base import BatchLook, Framing
 from batchata_tasks.providers._keys import check_environment
+from batchata_tasks.providers._lines import lines_of, read_line
+from batchata_tasks.providers._provider import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +48,7 @@ class OpenAIProvider(Provider):
     """Batches by file: one upload, one create; results come as an output and an error file."""
 
     name = "openai"
+    key_variables = ("OPENAI_API_KEY",)
     limits = Limits(requests=50_000, bytes=199_000_000)  # documented: 50,000 and 200 MB
     framing = Framing(
         b'{"custom_id":"', b'","method":"POST","url":"' + _ENDPOINT.encode() + b'","body":', b"}\n"
@@ -67,16 +69,9 @@ class OpenAIProvider(Provider):
     )
 
     def __init__(self) -> None:
-        if not os.environ.get("OPENAI_API_KEY"):
-            message = "OPENAI_API_KEY is not set; set it to the key of the account that is to pay."
-            raise CredentialsError(message)
-        check_environment(("OPENAI_API_KEY",), "OPENAI_BASE_URL")
+        check_environment(self.key_variables, "OPENAI_BASE_URL")
         http = openai.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
         self._client = openai.OpenAI(max_retries=_sdk.READ_RETRIES, http_client=http)
-
-    @property
-    def secret(self) -> str:
-        return os.environ.get("OPENAI_API_KEY") or ""
 
     @property
     def base_url(self) -> str:

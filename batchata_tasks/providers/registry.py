@@ -1,31 +1,124 @@
-"""Which provider serves a model."""
+"""Which providers there are, and which of them serves a model."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import SpecError
+from batchata_tasks.providers._keys import mask_too
 
 if TYPE_CHECKING:
-    from batchata_tasks.providers._base import Provider
+    from batchata_tasks.providers._provider import Provider
 
-_MODELS = {
-    "anthropic": re.compile(r"^claude-"),
-    "openai": re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"),
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")  # ledgers keep up to 32 characters
+_NEEDED = (
+    "name", "key_variables", "limits", "framing", "poll_seconds", "reserved_params", "repriced_params", "priced_params", "cap_param",
+    "caches_unasked",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A provider: the names of its models, and its adapter, or where that is to be imported from."""
+
+    models: re.Pattern[str]
+    adapter: type[Provider] | tuple[str, str]
+
+
+_GROUP = "batchata.providers"
+_ENTRIES = {
+    "anthropic": _Entry(re.compile(r"^claude-"), ("anthropic", "AnthropicProvider")),
+    "openai": _Entry(re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"), ("openai", "OpenAIProvider")),
 }
-PROVIDERS = tuple(_MODELS)
+
+
+def register(adapter: type[Provider], *, models: str) -> None:
+    """Make a further provider known to this process, under its class's `name`.
+
+    Each process that works on its batches needs that. For commands and workers, an installed package
+    names the module that calls this as an entry point of the group `batchata.providers`. Prices stand in
+    prices.toml, in tables of the provider's name. A class of the same module and name takes the place of
+    an earlier one.
+
+    Args:
+        adapter: the class; it takes no arguments.
+        models: regular expression that the names of its models begin with, such as `^my-`.
+
+    Raises:
+        SpecError: the class is no whole adapter, its name is taken, or `models` is no regular expression.
+    """
+    if unbuilt := sorted({*getattr(adapter, "__abstractmethods__", ()), *(name for name in _NEEDED if not hasattr(adapter, name))}):
+        message = f"{adapter.__qualname__}: an adapter also needs {', '.join(unbuilt)}."
+        raise SpecError(message)
+    name = adapter.name
+    if not _NAME.fullmatch(name):
+        message = f"{adapter.__qualname__}.name: {name!r:.80} is no name; write 1 to 32 small letters, digits and `_`."
+        raise SpecError(message)
+    if name in _ENTRIES and _place(_ENTRIES[name].adapter) != _place(adapter):
+        message = f"{adapter.__qualname__}.name: there is a provider {name!r} already; choose another name."
+        raise SpecError(message)
+    try:
+        _ENTRIES[name] = _Entry(re.compile(models), adapter)
+    except re.error as error:
+        message = f"models: {models!r} is no regular expression ({error})."
+        raise SpecError(message) from error
+    mask_too(adapter.key_variables)
+
+
+def _place(adapter: type[Provider] | tuple[str, str]) -> tuple[str, str]:
+    return adapter if isinstance(adapter, tuple) else (adapter.__module__, adapter.__qualname__)
+
+
+@cache
+def _load_installed() -> None:
+    """Import the modules that installed packages name, so that they register."""
+    for point in entry_points(group=_GROUP):
+        try:
+            point.load()
+        except (ImportError, AttributeError) as error:
+            message = f"{point.value}, a provider that an installed package names, cannot be loaded ({error}); mend or remove the package."
+            raise SpecError(message) from error
+
+
+def known_providers() -> tuple[str, ...]:
+    """Return the names of all providers that this process knows.
+
+    Raises:
+        SpecError: one that is installed cannot be loaded.
+    """
+    _load_installed()
+    return tuple(_ENTRIES)
 
 
 def provider_type(name: str) -> type[Provider]:
-    """Return an adapter by its name; its SDK, a second's work, is imported here and not before."""
-    if name == "anthropic":
-        from batchata_tasks.providers.anthropic import AnthropicProvider  # noqa: PLC0415
+    """Return an adapter by its name; an SDK, a second's work, is imported here and not before.
 
-        return AnthropicProvider
-    from batchata_tasks.providers.openai import OpenAIProvider  # noqa: PLC0415
+    Raises:
+        SpecError: there is none of this name.
+    """
+    check_name(name)
+    adapter = _ENTRIES[name].adapter
+    if isinstance(adapter, tuple):
+        module, kind = adapter
+        found: type[Provider] = getattr(import_module(f"batchata_tasks.providers.{module}"), kind)
+        return found
+    return adapter
 
-    return OpenAIProvider
+
+def check_name(name: str) -> None:
+    """Refuse the name of a provider that is not known here.
+
+    Raises:
+        SpecError: saying which ones are.
+    """
+    if name not in known_providers():
+        message = f"provider: {name!r:.80} is none that is known here ({', '.join(_ENTRIES)}); check its spelling, or register it first."
+        raise SpecError(message)
 
 
 def provider_name(model: str, named: str | None = None) -> str:
@@ -34,14 +127,19 @@ def provider_name(model: str, named: str | None = None) -> str:
     Raises:
         SpecError: the name tells nothing, or contradicts the spec's `provider`.
     """
-    by_name = next((name for name, pattern in _MODELS.items() if pattern.match(model)), None)
-    if named is None and by_name is None:
-        message = f"model: {model!r} belongs to no provider known here; check its spelling, or name `provider:` (anthropic or openai)."
+    if named is not None:
+        check_name(named)
+    by_name = [name for name in known_providers() if _ENTRIES[name].models.match(model)]
+    if named is None and not by_name:
+        message = f"model: {model!r} belongs to no provider known here; check its spelling, or name `provider:` ({' or '.join(_ENTRIES)})."
         raise SpecError(message)
-    if named is not None and by_name not in (None, named):
-        message = f"provider: {model!r} is a model of {by_name}, not of {named}; remove `provider`, or change the model."
+    if named is None and len(by_name) > 1:
+        message = f"model: {model!r} may be a model of {' or of '.join(by_name)}; name `provider:`."
         raise SpecError(message)
-    return named or by_name or ""
+    if named is not None and by_name and named not in by_name:
+        message = f"provider: {model!r} is a model of {' or '.join(by_name)}, not of {named}; remove `provider`, or change the model."
+        raise SpecError(message)
+    return named or by_name[0]
 
 
 def provider_of(model: str, named: str | None = None) -> type[Provider]:
