@@ -104,13 +104,18 @@ def is_custom_id(name: str) -> bool:
 
 
 def write_request_file(path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]) -> None:
-    """Write what will go over the wire, byte for byte."""
+    """Write what will go over the wire for rows, byte for byte."""
+    write_requests(path, framing, ((custom_id(token, row_id), body) for row_id, body in bodies))
+
+
+def write_requests(path: Path, framing: Framing, requests: Iterable[tuple[str, bytes]]) -> None:
+    """Write requests as they go over the wire: (custom_id, body) each."""
     with durable(path) as stream:
         stream.write(framing.head)
         block: list[bytes] = []
         first = True
-        for row_id, body in bodies:
-            line = framing.line(custom_id(token, row_id), body)
+        for name, body in requests:
+            line = framing.line(name, body)
             block.append(line if first else framing.joint + line)
             first = False
             if len(block) == 1024:  # noqa: PLR2004 - about a megabyte a write

@@ -7,11 +7,13 @@ finished batches. Before one has finished it is a guess, and said to be one.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from batchata_tasks.chunk import CUSTOM_ID_CHARS
 from batchata_tasks.jobs import Usage, as_dict
 from batchata_tasks.ledger import Usual
 from batchata_tasks.manifest import sampled_bodies
@@ -88,16 +90,25 @@ def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: P
         usual = ledger.usual(route.provider.name, route.model, table.spec.name) if ledger is not None else None
         if usual is not None and not route.caches:
             usual = replace(usual, cache_read_tokens=0, cache_write_tokens=0)
-        sample = (plan, mine[0].start, mine[-1].stop) if plan is not None and mine else None
+        sample = partial(sampled_bodies, plan, mine[0].start, mine[-1].stop, _SAMPLE) if plan is not None and mine else None
         found.append(Measure(usual or _guess(route, sample), route.cap, route.rates))
     return found
 
 
-def _guess(route: Route, sample: tuple[Path, int, int] | None) -> Usual:
+def guessed(route: Route, bodies: Sequence[bytes]) -> Estimate:
+    """Return what requests of these bodies are likely to use, as a plan guesses it before a batch has finished."""
+    sizes = [route.provider.framing.size(CUSTOM_ID_CHARS, body) for body in bodies]
+    step = -(-len(bodies) // _SAMPLE)
+    usual = _guess(route, lambda: list(zip(sizes[::step], bodies[::step], strict=True)))
+    return estimate(usual, len(bodies), sum(sizes), route.cap, route.rates)
+
+
+def _guess(route: Route, sample: Callable[[], list[tuple[int, bytes]]] | None) -> Usual:
+    """Guess by the providers' rules of thumb, or by a sample: (bytes of the request, its body) each."""
     size, tokens = _BYTES_IN_TOKENS.get(route.provider.name, _CAUTIOUS)
     count = _tokenizer() if route.provider.name == "openai" and sample is not None else None
     if count is not None and sample is not None:
-        bodies = sampled_bodies(*sample, _SAMPLE)
+        bodies = sample()
         size, tokens = sum(bytes_ for bytes_, _ in bodies), sum(_tokens_of(body, count) for _, body in bodies)
     return Usual(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1))
 
