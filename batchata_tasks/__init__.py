@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchata_tasks.batch import Batch, BatchParams
     from batchata_tasks.cost_tracker import CostTracker
+    from batchata_tasks.display import RichBatchProgressDisplay
     from batchata_tasks.errors import BatchataError, InputError, SpecError
     from batchata_tasks.job import Job, JobResult
     from batchata_tasks.jobs import Outcome
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 _PLACES = {
     "AnthropicProvider": "providers.anthropic", "Batch": "batch", "BatchParams": "batch", "BatchRun": "run", "BatchState": "state",
     "BatchataError": "errors", "CostTracker": "cost_tracker", "EnrichmentSpec": "spec", "InputError": "errors", "Job": "job",
-    "JobResult": "job", "OpenAIProvider": "providers.openai", "Outcome": "jobs", "Provider": "providers", "SpecError": "errors",
-    "StateManager": "state",
+    "JobResult": "job", "OpenAIProvider": "providers.openai", "Outcome": "jobs", "Provider": "providers",
+    "RichBatchProgressDisplay": "display", "SpecError": "errors", "StateManager": "state",
 }
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "OpenAIProvider",
     "Outcome",
     "Provider",
+    "RichBatchProgressDisplay",
     "SpecError",
     "StateManager",
 ]

@@ -6,21 +6,16 @@ import threading
 import time
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, Self
-
-from rich.console import Console, Group
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.snapshot import Snapshot, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from rich.console import RenderableType
+    from rich.console import Console
 
+    from batchata_tasks.display import LiveProgress
     from batchata_tasks.session import Session
 
 
@@ -102,7 +97,7 @@ class Lines(Follower):
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
-        self._write(f"planned: {_planned(requests, batches, up_to_date)}")
+        self._write(f"planned: {planned_words(requests, batches, up_to_date)}")
 
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
@@ -122,74 +117,18 @@ def silent() -> Lines:
     return Lines(lambda _text: None)
 
 
-class Terminal(Follower):
-    """Progress as a live display: one line for the plan, one per batch that is open."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self._lock = threading.Lock()
-        self._head = "planning"
-        self._chunks: dict[int, tuple[int, str, float]] = {}
-        self._landed = self._landed_rows = 0
-        self._started = time.monotonic()
-        self._spinner = Spinner("dots")
-        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=8, transient=True)
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """See Progress."""
-        self._live.stop()
-
-    def planning(self, rows: int) -> None:
-        """See Progress."""
-        self._head = f"planning: {counted(rows, 'row')} read"
-
-    def planned(self, requests: int, batches: int, up_to_date: int) -> None:
-        """See Progress."""
-        self._head = _planned(requests, batches, up_to_date)
-
-    def chunk(self, number: int, rows: int, state: str) -> None:
-        """See Progress."""
-        self.sent = True
-        with self._lock:
-            if state == "landed":
-                self._chunks.pop(number, None)
-                self._landed += 1
-                self._landed_rows += rows
-            else:
-                self._chunks[number] = (rows, state, time.monotonic())
-
-    def note(self, text: str) -> None:
-        """See Progress."""
-        self._live.console.print(Text(text, style="yellow"))
-
-    def _picture(self) -> RenderableType:
-        now = time.monotonic()
-        table = Table.grid(padding=(0, 2))
-        with self._lock:
-            for number, (rows, state, since) in sorted(self._chunks.items()):
-                table.add_row("", f"batch {number}", counted(rows, "row"), state, _clock(now - since))
-            landed = f", {counted(self._landed, 'batch')} landed with {counted(self._landed_rows, 'row')}" if self._landed else ""
-        self._spinner.update(text=Text(f"{self._head}{landed}  {_clock(now - self._started)}"))
-        return Group(self._spinner, table)
-
-
 def counted(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun, or with what else depends on it: 1 batch, 2 batches; 1 row is held, 2 rows are held."""
     return f"{number:,} {one if number == 1 else many or one + ('es' if one.endswith('h') else 's')}"
 
 
-def _planned(requests: int, batches: int, up_to_date: int) -> str:
+def planned_words(requests: int, batches: int, up_to_date: int) -> str:
+    """Return what a plan found."""
     return f"{counted(requests, 'request')} in {counted(batches, 'batch')}, {counted(up_to_date, 'row')} up to date"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as a clock shows it: 0:07, 23:59:07."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -215,10 +154,13 @@ def told_to(progress: Progress) -> Generator[None, None, None]:
 
 
 @contextmanager
-def for_console(console: Console) -> Generator[Lines | Terminal, None, None]:
-    """Yield a live display on a terminal, plain lines elsewhere."""
-    if console.is_terminal:
-        with Terminal(console) as display:
+def for_console(console: Console, *, transient: bool = True) -> Generator[Lines | LiveProgress, None, None]:
+    """Yield a live display on a terminal, plain lines elsewhere; one that is not `transient` leaves the run's last state."""
+    from batchata_tasks.display import LiveProgress  # noqa: PLC0415 - it draws what is told here
+    from batchata_tasks.region import can_draw  # noqa: PLC0415
+
+    if can_draw(console):
+        with LiveProgress(console, transient=transient) as display:
             yield display
     else:
         yield Lines(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))

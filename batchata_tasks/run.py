@@ -22,7 +22,6 @@ from batchata_tasks.providers import provider_type
 from batchata_tasks.raw_files import with_raw_files
 from batchata_tasks.results import landed_results, landed_table
 from batchata_tasks.run_watch import Watch
-from batchata_tasks.session import CANCEL
 from batchata_tasks.settings import Settings
 from batchata_tasks.spool import Schemas, dataset_name, spooled
 from batchata_tasks.state import StateManager, naming
@@ -186,12 +185,11 @@ class BatchRun:
             try:
                 self._over.wait(_TICK if until is None else min(_TICK, max(until - time.monotonic(), 0)))
             except KeyboardInterrupt:
-                if asked or not self._watch.asks_to_cancel():
+                if asked or not self._watch.cancels(self._goes_on):
                     self._watch.leave(self._goes_on)
                     self._over.wait()
                     raise
                 asked = True
-                self._watch.stop(CANCEL, self._goes_on)
         return self._over.is_set()
 
     def _goes_on(self) -> bool:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from batchata_tasks.progress import Lines, Terminal, counted, for_console, silent
+from batchata_tasks.display import RichBatchProgressDisplay
+from batchata_tasks.progress import Lines, for_console, silent
+from batchata_tasks.session import CANCEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
     from batchata_tasks.batch import BatchParams
+    from batchata_tasks.display import LiveProgress
     from batchata_tasks.progress import Progress
     from batchata_tasks.session import Session
     from batchata_tasks.snapshot import Snapshot
@@ -30,7 +33,7 @@ class Watch:
 
     def __init__(self, config: BatchParams) -> None:
         self.shown = False
-        self._progress: Lines | Terminal = silent()
+        self._progress: Lines | LiveProgress = silent()
         self._level = _LEVELS.index(config.verbosity_level)
         self._callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None
         self._interval = 1.0
@@ -47,7 +50,7 @@ class Watch:
         self._began = time.monotonic()
         console = Console(stderr=True)
         if self.shown:
-            self._progress = self._stack.enter_context(for_console(console))
+            self._progress = self._stack.enter_context(for_console(console, transient=False))
         elif self._level == 0:
             self._progress = Lines(lambda text: console.print(text, highlight=False, markup=False))
         if self._callback is not None:
@@ -91,21 +94,22 @@ class Watch:
             time.sleep(_MOMENT)
         return self._progress.session
 
-    def asks_to_cancel(self) -> bool:
-        """Ask a person whether to cancel what is open; without one to ask, yes."""
-        if not sys.stdin.isatty():
-            return True
-        open_batches = sum(batch.state == "submitted" for batch in self.last.batches)
-        sys.stderr.write(
-            f"\nCancel the {counted(open_batches, 'open batch')} and land what ran? "
-            "[Enter] cancels; Ctrl-C leaves at once, and the next run lands them. "
-        )
-        sys.stderr.flush()
+    def cancels(self, alive: Callable[[], bool]) -> bool:
+        """Ask a person whether to cancel what is open, and see to it; without one to ask, yes. Ctrl-C means no."""
         try:
-            sys.stdin.readline()
+            if self._asks_to_cancel():
+                self.stop(CANCEL, alive)
+                return True
         except KeyboardInterrupt:
-            return False
-        return True
+            pass
+        return False
+
+    def _asks_to_cancel(self) -> bool:
+        if isinstance(self._progress, RichBatchProgressDisplay):
+            return self._progress.handle_cancellation()
+        found, display = self.last, RichBatchProgressDisplay()
+        display.update_progress(found.stats(), time.monotonic() - self._began, found.batch_data())
+        return display.handle_cancellation()
 
     def tell(self, text: str) -> None:
         """Tell people that something happened, outside of any display."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -59,6 +60,8 @@ class RunState:
     numbers: dict[str, int] = field(default_factory=dict[str, int])  # of the batches that were sent, by chunk
     counting: threading.Lock = field(default_factory=threading.Lock)
     landed_before: int | None = None  # batches, where a run is carried on
+    read: set[str] = field(default_factory=set[str])  # chunks whose errors are counted
+    errors: Counter[str] = field(default_factory=Counter[str])  # of what has landed
 
 
 @dataclass

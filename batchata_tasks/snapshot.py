@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.jobs import Outcome
+from batchata_tasks.ledger import LANDED
 from batchata_tasks.money import usd
+from batchata_tasks.storage import read_json
 
 if TYPE_CHECKING:
     from batchata_tasks.session import Session
 
 _WINDOW = 24 * 3600.0  # seconds; both providers end a batch by then
+_ERRORS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Snapshot:
     reserved_usd: float = 0.0
     cost_limit_usd: float | None = None
     stopping: str | None = None
+    budget: str | None = None  # that it shares with other runs
+    errors: dict[str, int] = field(default_factory=dict[str, int])  # of what landed, the most frequent first
 
     @property
     def pending(self) -> int:
@@ -57,13 +62,13 @@ class Snapshot:
     def stats(self) -> dict[str, Any]:
         """Return the run's numbers, as progress callbacks get them."""
         states = [batch.state for batch in self.batches]
-        found = asdict(self)
-        del found["batches"]
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
         return found | {"pending": self.pending, "batches": {state: states.count(state) for state in dict.fromkeys(states)}}
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
         """Return the batches by their ids (before they have one, by that of their chunk), as progress callbacks get them."""
-        return {batch.batch_id or batch.chunk_id: asdict(batch) for batch in self.batches}
+        names = [one.name for one in fields(BatchStand)]  # not `asdict`, which takes a moment too long for a thousand of them
+        return {batch.batch_id or batch.chunk_id: {name: getattr(batch, name) for name in names} for batch in self.batches}
 
 
 def snapshot(session: Session) -> Snapshot:
@@ -86,8 +91,21 @@ def snapshot(session: Session) -> Snapshot:
             for row in stands
         ),
         float(usd(spent)) if session.priced else None, float(usd(in_flight)), None if limit is None else float(usd(limit)),
-        session.state.stopping,
+        session.state.stopping, None if session.limits.budget is None else session.limits.budget.name,
+        _errors(session) if sum(outcomes.values()) > completed else {},
     )
+
+
+def _errors(session: Session) -> dict[str, int]:
+    """Return the errors of what has landed, most frequent first; each chunk's record is read once."""
+    state = session.state
+    for chunk in session.ledger.chunks(session.run_id, (LANDED,)):
+        if chunk.id not in state.read:
+            state.read.add(chunk.id)
+            commit = read_json(session.folder.commits / f"{chunk.id}.json") or {}
+            state.errors.update(commit.get("errors", {}))
+            state.errors.subtract(commit.get("errors_before", {}))
+    return {text: count for text, count in state.errors.most_common(_ERRORS) if count > 0}
 
 
 def _seconds(microseconds: int | None) -> float | None:

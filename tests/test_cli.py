@@ -83,7 +83,7 @@ def test_one_json_object_and_nothing_else_on_stdout(table: Table) -> None:
 
 
 def test_a_terminal_gets_a_live_display(table: Table) -> None:
-    """On a terminal progress is drawn and wiped; the receipt stays."""
+    """On a terminal the run is drawn and wiped; the receipt stays."""
     leader, follower = pty.openpty()
     table.emulator.control.progress("seconds", 1)
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
@@ -100,8 +100,11 @@ def test_a_terminal_gets_a_live_display(table: Table) -> None:
     os.close(leader)
     text = seen.decode()
     assert running.returncode == 0, text
-    assert "at the provider" in text
-    assert "12 succeeded" in text
+    assert "1 running" in text
+    assert "of 12 landed" in text
+    shown = text.rpartition("\x1b[?25h")[2]
+    assert "12 succeeded" in shown
+    assert "of 12 landed" not in shown
 
 
 def test_overrides(table: Table) -> None:
