@@ -120,7 +120,7 @@ class Batch:
         to = job.destination()
         if schema is not None:
             check_limits(to.provider, schema)
-        provider_type(to.provider).validate_job(job, limited=self.config.cost_limit_usd is not None)
+        provider_type(to.provider, to.endpoint).validate_job(job, limited=self.config.cost_limit_usd is not None)
         self.jobs.append(self._named(job, name) if id is None else self._once(job))
         return self
 

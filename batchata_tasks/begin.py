@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from batchata_tasks.providers import Provider
-    from batchata_tasks.run_spec import RunSpec
+    from batchata_tasks.run_spec import Destination, RunSpec
     from batchata_tasks.settings import Settings
     from batchata_tasks.site import Site
 
@@ -52,14 +52,14 @@ def make_ready(spec: RunSpec, settings: Settings) -> Ready:
     Raises:
         InputError: with the field and the remedy.
     """
-    providers = {name: provider_type(name)() for name in {to.provider for to in spec.destinations()}}
+    providers = {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()}
     folder = DatasetFolder(spec.output)
     folder.check()
     table = _prepared(spec, providers, folder.data, settings)
     return Ready(spec, table, _record(spec, table))
 
 
-def _prepared(spec: RunSpec, providers: Mapping[str, Provider], data: Path, settings: Settings) -> Table:
+def _prepared(spec: RunSpec, providers: Mapping[Destination, Provider], data: Path, settings: Settings) -> Table:
     if isinstance(spec, JobsSpec):
         return prepare_jobs(spec, providers, data)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others

@@ -161,7 +161,8 @@ def _tokenizer() -> Callable[[str], int] | None:
 
 def _tokens_of(body: bytes, count: Callable[[str], int]) -> int:
     request = as_dict(orjson.loads(body))
-    messages = [as_dict(message) for message in cast("list[Any]", request.get("messages") or [])]
-    schema = as_dict(as_dict(request.get("response_format")).get("json_schema")).get("schema")
+    messages = [as_dict(message) for message in cast("list[Any]", request.get("messages") or request.get("input") or [])]
+    form = as_dict(request.get("response_format")).get("json_schema") or as_dict(request.get("text")).get("format")
+    schema = as_dict(form).get("schema")
     texts = sum(count(str(message.get("content", ""))) + _MESSAGE_TOKENS for message in messages)
     return texts + _REQUEST_TOKENS + (count(orjson.dumps(schema).decode()) if schema is not None else 0)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.jobs_spec import JobsSpec
     from batchata_tasks.providers import Provider
+    from batchata_tasks.run_spec import Destination
     from batchata_tasks.schema import ResponseSchema
 
 JOB = "job"  # the column of the stored jobs: JSON, with the digest of the response model for the model
@@ -60,9 +61,11 @@ class StoredJobs:
 class JobBuilder:
     """Turns stored jobs into fingerprints and request bodies."""
 
-    def __init__(self, spec: JobsSpec, providers: Mapping[str, Provider], schemas: Mapping[str, ResponseSchema], *, common: bool) -> None:
+    def __init__(
+        self, spec: JobsSpec, providers: Mapping[Destination, Provider], schemas: Mapping[str, ResponseSchema], *, common: bool
+    ) -> None:
         self._spec, self._stored, self._common = spec, StoredJobs(schemas), common
-        self.routes = [Route(providers[to.provider], to.model, to.endpoint, batch_rates(to.provider, to.model)) for to in spec.to]
+        self.routes = [Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model)) for to in spec.to]
         self._places = {route.destination: place for place, route in enumerate(self.routes)}
         self.constant: tuple[str, ...] = ()
         limit = limit_of(spec)
@@ -93,14 +96,15 @@ class JobBuilder:
         job, digest, schema = self._stored.read(row)
         place = self._places[job.destination()]
         route = self.routes[place]
+        route.provider.check_model(job.model, job.max_tokens)
         route.provider.check_params(job.model, job.request(None).params, limited=self._spec.limited)
         body = route.provider.body(job.request(schema))
         route.cap = max(route.cap, job.max_tokens)
-        shape = Shape(job.max_tokens, len(body["messages"]), schema is not None, None if self._common else digest)
+        shape = Shape(job.max_tokens, len(body[route.provider.turns_param]), schema is not None, None if self._common else digest)
         return Made(orjson.dumps(body), shape, place)
 
 
-def prepare_jobs(spec: JobsSpec, providers: Mapping[str, Provider], data: Path) -> Table:
+def prepare_jobs(spec: JobsSpec, providers: Mapping[Destination, Provider], data: Path) -> Table:
     """Make a batch of jobs ready to be planned.
 
     Raises:

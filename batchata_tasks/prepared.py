@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.providers import Provider
     from batchata_tasks.request import Builder
-    from batchata_tasks.run_spec import RunSpec
+    from batchata_tasks.run_spec import Destination, RunSpec
     from batchata_tasks.source import Source
     from batchata_tasks.spec import EnrichmentSpec
 
@@ -81,7 +81,7 @@ class Table:
     dataset: Dataset
 
 
-def prepare(spec: EnrichmentSpec, providers: Mapping[str, Provider], data: Path, roots: Iterable[Path]) -> Table:
+def prepare(spec: EnrichmentSpec, providers: Mapping[Destination, Provider], data: Path, roots: Iterable[Path]) -> Table:
     """Check everything of a spec that can be checked without reading the rows.
 
     Raises:
@@ -98,7 +98,7 @@ def prepare(spec: EnrichmentSpec, providers: Mapping[str, Provider], data: Path,
             raise SpecError(message)
     carried = pa.schema([source.schema.field(name) for name in spec.carried])
     dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
-    provider = providers[spec.destinations()[0].provider]
+    provider = providers[spec.destinations()[0]]
     return Table(spec, source, RequestBuilder(spec, schema, provider, columns), AnswerSchemas(schema), dataset)
 
 

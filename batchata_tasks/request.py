@@ -77,7 +77,7 @@ class RequestBuilder:
             labels = [f"messages.{i}" for i in range(len(turns))]
         self._turns = [(t, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
         sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
-        turns_sent = len(provider.body(sample)["messages"])  # a system prompt is no message everywhere
+        turns_sent = len(provider.body(sample)[provider.turns_param])  # a system prompt is no message everywhere
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
@@ -88,6 +88,7 @@ class RequestBuilder:
         if spec.cache and provider.caches_unasked:
             message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
             raise SpecError(message)
+        provider.check_model(spec.model, spec.max_tokens)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
         if schema is not None:
             check_limits(provider.name, schema)

@@ -25,7 +25,7 @@ def worth_another(status: str, error: str | None, attempts: int, max_attempts: i
 
 
 def changed_body(
-    body: bytes, status: str, error: str | None, attempts: int, *, cap_param: str, cap: int, turns: int
+    body: bytes, status: str, error: str | None, attempts: int, *, cap_param: str, turns_param: str, cap: int, turns: int
 ) -> tuple[bytes, int, int] | None:
     """Return the body of another attempt with its cap and its number of turns, or None where the last one's will do.
 
@@ -38,8 +38,9 @@ def changed_body(
         error: see there.
         attempts: see there.
         cap_param: how the body calls the cap.
+        turns_param: how the body calls its turns.
         cap: the spec's cap.
-        turns: how many of the body's messages are the spec's own.
+        turns: how many of the body's turns are the spec's own.
     """
     if status not in (Outcome.TRUNCATED, Outcome.INVALID):
         return None
@@ -47,8 +48,8 @@ def changed_body(
     if status == Outcome.TRUNCATED:
         changed[cap_param] = min(max(2 * changed[cap_param], cap * 2 ** min(attempts, 2)), _MOST * cap)
     else:
-        changed["messages"] = [*changed["messages"][:turns], {"role": "user", "content": _remark(error)}]
-    return orjson.dumps(changed), changed[cap_param], len(changed["messages"])
+        changed[turns_param] = [*changed[turns_param][:turns], {"role": "user", "content": _remark(error)}]
+    return orjson.dumps(changed), changed[cap_param], len(changed[turns_param])
 
 
 def _remark(error: str | None) -> str:

@@ -66,9 +66,8 @@ class Route:
 
         `body` is what was sent last, or the base request where that is not known any more.
         """
-        changed = changed_body(
-            body, status, error, attempts, cap_param=self.provider.cap_param, cap=shape.cap, turns=shape.turns
-        )
+        names = {"cap_param": self.provider.cap_param, "turns_param": self.provider.turns_param}
+        changed = changed_body(body, status, error, attempts, **names, cap=shape.cap, turns=shape.turns)
         if changed is None:
             return None
         text, cap, turns = changed

@@ -106,7 +106,7 @@ class Session:
         """Return a route of the run, with the prices and bounds that it began with, whichever process works on it."""
         if to not in self.state.routes:
             factor = self.plan().factors.get(f"{to.provider}/{to.model}", 10**6)
-            self.state.routes[to] = Route(provider_type(to.provider)(), to.model, to.endpoint, self.rates(to), factor=factor)
+            self.state.routes[to] = Route(provider_type(to.provider, to.endpoint)(), to.model, to.endpoint, self.rates(to), factor=factor)
         return self.state.routes[to]
 
     def rates(self, to: Destination) -> Rates | None:

@@ -24,7 +24,7 @@ ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal
 _NOT_BUILT: dict[str, Any] = {
     "file": None, "document_root": None, "enable_citations": False, "retention": None, "credentials": None,
 }
-_NOT_BUILT_VALUES = {"endpoint": ("responses",), "on_missing": ("mark", "delete")}
+_NOT_BUILT_VALUES = {"on_missing": ("mark", "delete")}
 
 
 class EnrichmentSpec(RunSpec):
@@ -36,7 +36,7 @@ class EnrichmentSpec(RunSpec):
     types: dict[str, ColumnType] = Field(default_factory=dict, description="Types of CSV columns; unnamed ones are strings.")
     model: str = Field(min_length=1, description="The provider's model id.")
     provider: str | None = Field(None, description="Default: follows from the model.")
-    endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint.")
+    endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint; `responses` is OpenAI's.")
     system: str | None = Field(None, description="System prompt; a template.")
     prompt: str | None = Field(None, description="User prompt; a template.")
     prompt_file: str | None = Field(None, description="File that holds the prompt, instead of `prompt`.")

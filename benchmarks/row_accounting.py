@@ -1,6 +1,6 @@
 """Row accounting: what becomes of rows, of money and of a run under every fault that the emulator knows.
 
-Each fault meets one run of the real pipeline over a table of eight rows, for each provider; then the fault is taken
+Each fault meets one run of the real pipeline over a table of eight rows, for each provider's API; then the fault is taken
 away and the same spec is run again. The figures are counts and sums, no times: the same on every machine.
 
     python benchmarks/row_accounting.py            # writes row_accounting.md beside this file
@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("row_accounting.md")
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+APIS = {"anthropic": ("anthropic", "chat"), "openai": ("openai", "chat"), "responses": ("openai", "responses")}
 ROWS = 8
 STRUCK = "k4"
 # every answer is of one length, so that sums do not depend on which rows ran
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["x", "y", "z"]}}, "required": ["label"]}
 COLUMNS = (
-    "fault", "provider", "how", "row k4", "all rows", "sent / rows", "tokens billed in / out",
+    "fault", "API", "how", "row k4", "all rows", "sent / rows", "tokens billed in / out",
     "billed $", "settled $", "of it overhead $", "in flight $", "batches", "rounds", "result", "exit", "next run",
 )
 _LEFT = 7  # columns of text; the others are figures
@@ -85,8 +86,11 @@ CASES: dict[str, Case] = {
 }
 
 
-ELSEWHERE = {"token_limit": "anthropic", "late_files": "anthropic", "request_invalid_line": "anthropic"}
-"""Faults that a provider does not have."""
+ELSEWHERE = {
+    "token_limit": ("anthropic",), "late_files": ("anthropic",), "request_invalid_line": ("anthropic",), "request_filtered": ("anthropic",),
+    "request_failed": ("anthropic", "openai"),
+}
+"""Faults that an API does not have."""
 
 
 def case_of(kind: str) -> Case:
@@ -114,6 +118,7 @@ What becomes of {ROWS} rows, of the money and of the run under every fault that 
 
 Kinds: {", ".join(KINDS)}
 
+- *API*: Anthropic's, and OpenAI's chat completions and responses.
 - *how*: the knobs of the fault, and what the spec had beside them; faults of single requests strike the row k4 each time.
 - *row k4*, *all rows*: how they ended, and after how many attempts that may have run; of batches it is chance which rows ran.
 - *sent / rows*: requests that the provider accepted in all, for how many rows.
@@ -127,20 +132,20 @@ Kinds: {", ".join(KINDS)}
 
 
 def lines(kinds: Iterable[str], emulator: Emulator, folder: Path) -> Iterator[str]:
-    """Yield a line of the table for each fault and provider."""
+    """Yield a line of the table for each fault and API."""
     for kind in kinds:
-        for provider in MODELS:
-            place = folder / f"{kind}-{provider}"
+        for api in APIS:
+            place = folder / f"{kind}-{api}"
             place.mkdir()
-            yield "| " + " | ".join(_accounted(kind, provider, emulator, place)) + " |"
+            yield "| " + " | ".join(_accounted(kind, api, emulator, place)) + " |"
 
 
-def _accounted(kind: str, provider: str, emulator: Emulator, place: Path) -> list[str]:
-    case = case_of(kind)
+def _accounted(kind: str, api: str, emulator: Emulator, place: Path) -> list[str]:
+    case, (provider, endpoint) = case_of(kind), APIS[api]
     source = place / "table.csv"
     source.write_text("id,text\n" + "".join(f"k{i},text of row {i}\n" for i in range(ROWS)), encoding="utf-8")
     spec: dict[str, Any] = {
-        "name": "accounting", "source": str(source), "key": "id", "model": MODELS[provider], "prompt": "{{ text }}",
+        "name": "accounting", "source": str(source), "key": "id", "model": MODELS[provider], "endpoint": endpoint, "prompt": "{{ text }}",
         "response_schema": SCHEMA, "max_tokens": 64, "output": str(place / "out"),
     }
     emulator.control.reset()
@@ -153,14 +158,14 @@ def _accounted(kind: str, provider: str, emulator: Emulator, place: Path) -> lis
         _, again, _, _ = _run(spec)
         later = _books(provider, emulator, place)
     how = ", ".join(f"{name} {value}" for name, value in {**case.knobs, **case.spec}.items()) or "each time"
-    if ELSEWHERE.get(kind) == provider:
+    if api in ELSEWHERE.get(kind, ()):
         how = "does not exist there"
     elif not struck:
-        message = f"the fault {kind} never struck {provider}"
+        message = f"the fault {kind} never struck {api}"
         raise RuntimeError(message)
     row = first.row if KINDS[kind].scope in ("request", "line") else "-"
     return [
-        kind, provider, how, row, first.rows, first.sent, first.tokens, *first.money, str(batches or "-"), str(rounds or "-"),
+        kind, api, how, row, first.rows, first.sent, first.tokens, *first.money, str(batches or "-"), str(rounds or "-"),
         result, str(code), f"{again}: {later.succeeded} of {ROWS}, {later.accepted} sent",
     ]
 

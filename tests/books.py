@@ -92,12 +92,12 @@ def check_money(table: Table, *, lost: bool = False) -> Money:
 def sent(table: Table, text: str) -> list[dict[str, Any]]:
     """Return the request bodies that went out for the row of this text, oldest first."""
     order = {chunk.id: place for place, chunk in enumerate(all_chunks())}
-    found = [(order[name.partition("-")[0]], body) for name, body in table.bodies().items() if _asks(body, text)]
+    found = [(order[name.partition("-")[0]], body) for name, body in table.bodies().items() if _asks(table.turns(body), text)]
     return [body for _, body in sorted(found, key=lambda pair: pair[0])]
 
 
-def _asks(body: dict[str, Any], text: str) -> bool:
-    first = next(turn for turn in body["messages"] if turn["role"] == "user")
+def _asks(turns: list[dict[str, Any]], text: str) -> bool:
+    first = next(turn for turn in turns if turn["role"] == "user")
     return str(first["content"]) == text
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchata_tasks.spec import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+APIS = (*MODELS, "responses")  # what adapters there are to: each provider's usual endpoint, and the other one of OpenAI
 SCHEMA = {
     "type": "object",
     "properties": {"label": {"enum": ["x", "y", "z"]}, "words": {"type": "array", "items": {"type": "string"}}},
@@ -40,10 +41,11 @@ def open_batches(emulator: Emulator) -> Iterator[None]:
 
 
 class Table:
-    """A CSV file with the columns id, text and note, and runs of one spec over it."""
+    """A CSV file with the columns id, text and note, and runs of one spec over it, at one of the APIS."""
 
-    def __init__(self, folder: Path, emulator: Emulator, provider: str, rows: int = 20) -> None:
-        self.folder, self.emulator, self.provider = folder, emulator, provider
+    def __init__(self, folder: Path, emulator: Emulator, api: str, rows: int = 20) -> None:
+        self.folder, self.emulator = folder, emulator
+        self.provider, self.endpoint = ("openai", api) if api == "responses" else (api, "chat")
         self.source, self.output = folder / "table.csv", folder / "out"
         self.values = [{"id": f"k{i}", "text": f"text of row {i}", "note": f"n{i}"} for i in range(rows)]
         self.write()
@@ -56,7 +58,7 @@ class Table:
 
     def spec(self, **changes: Any) -> EnrichmentSpec:
         given: dict[str, Any] = {
-            "name": "table", "source": str(self.source), "key": "id", "model": MODELS[self.provider], "system": "Label it.",
+            "name": "table", "source": str(self.source), "key": "id", "model": MODELS[self.provider], "endpoint": self.endpoint, "system": "Label it.",
             "prompt": "{{ text }}", "response_schema": SCHEMA, "max_tokens": 200, "output": str(self.output), "columns": ["note"],
         }
         return parse_spec({**given, **changes})
@@ -73,6 +75,10 @@ class Table:
     def ledger(self) -> dict[str, Any]:
         """Return what the provider accepted and billed."""
         return self.emulator.control.ledger(detail=True)[self.provider]
+
+    def turns(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the turns of a request body."""
+        return body["input" if self.endpoint == "responses" else "messages"]
 
     def check_answers(self) -> None:
         """Check that each row holds the answer to its own request, as it went over the wire."""

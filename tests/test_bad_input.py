@@ -311,7 +311,10 @@ CASES = [
     Case("time-limit-of-nothing", ("`time_limit`", "90m"), {"time_limit": "0h"}),
     Case("retention", ("`retention`", IN_WORDS, "remove it"), {"retention": "30d"}),
     Case("credentials", ("`credentials`", IN_WORDS, "remove it"), {"credentials": "my-block"}),
-    Case("endpoint-responses", ("`endpoint: responses`", IN_WORDS), {"endpoint": "responses", **GPT}),
+    Case("endpoint-of-another-provider", ("endpoint: ", "anthropic", "'responses'", "remove it"), {"endpoint": "responses"}),
+    Case("endpoint-missing", ("model: gpt-5-pro", "/v1/responses alone", "`endpoint: responses`"), {"model": "gpt-5-pro"}),
+    Case("cap-below-the-endpoints", ("max_tokens: 15", "at least 16"), {"endpoint": "responses", "max_tokens": 15, **GPT}),
+    Case("endpoint-unknown", ("`endpoint`", "'chat' or 'responses'"), {"endpoint": "completions", **GPT}),
     Case("on-missing-delete", ("`on_missing: delete`", IN_WORDS), {"on_missing": "delete"}),
     Case("no-prompt", ("`prompt`", "`messages`", "exactly one"), {"prompt": ABSENT}),
     Case(

@@ -86,6 +86,22 @@ def test_models_of_both_providers_in_one_batch(batch: Batch, emulator: Emulator,
     assert sent(emulator) == 8
 
 
+def test_one_model_at_both_of_its_endpoints(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+    """Jobs of two endpoints go in two batches, as each endpoint has its requests; parts of text are parts there, too."""
+    turns = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
+    batch.add_job(messages=turns, id="c", model=GPT).add_job(messages=turns, id="r", model=GPT, endpoint="responses", response_model=Label)
+    run = batch.run()
+    assert run.receipt is not None
+    assert run.receipt.batches == 2
+    rows = {row["job_id"]: row for row in pq.read_table(tmp_path / "out/data").to_pylist()}
+    asked = {name: bodies(tmp_path / "out")[row["_custom_id"]] for name, row in rows.items()}
+    assert asked["c"]["messages"] == turns
+    assert [part["type"] for part in asked["r"]["input"][0]["content"]] == ["input_text", "input_text"]
+    assert {name: result.response for name, result in run.results().items()} == {name: answer_text("openai", body) for name, body in asked.items()}
+    assert isinstance(run.results()["r"].parsed_response, Label)
+    assert sent(emulator) == 2
+
+
 def test_what_landed_is_not_sent_again(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
     """A second run of the same jobs sends nothing; a changed and a new one are sent, and answered as they are now."""
     batch.add_job(prompt="one", id="1").add_job(prompt="two", id="2")
@@ -163,6 +179,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "enable_citations": True}, "enable_citations: this version"),
     ({"prompt": "x", "response_model": dict}, "response_model: dict is no Pydantic model"),
     ({"prompt": "x", "params": {"max_tokens": 3}}, "params.max_tokens: this is set by"),
+    ({"prompt": "x", "endpoint": "responses"}, "endpoint: anthropic has no endpoint 'responses'"),
+    ({"prompt": "x", "endpoint": "responses", "model": GPT, "max_tokens": 15}, "max_tokens: 15 is less than /v1/responses takes"),
+    ({"prompt": "x", "endpoint": "responses", "model": GPT, "params": {"tools": []}}, "params.tools: it changes what is billed"),
+    ({"prompt": "x", "model": "gpt-5-pro"}, "model: gpt-5-pro is served by the endpoint /v1/responses alone"),
     ({"prompt": "x", "id": "x" * 501}, "id: write a text of 1 to 500 characters"),
 ]
 

@@ -12,7 +12,7 @@ import pytest
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.money import usd
 from tests.books import all_chunks, check_money, opened, run_with, stopping_at
-from tests.table import MODELS, Table, open_batches
+from tests.table import APIS, MODELS, Table, open_batches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ WARNING = "1 answer above the upper bound"
 LIMITS: list[dict[str, Any]] = [{"cost_limit_usd": 1}, {"budget": {"name": "b", "limit_usd": 1}}]
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=APIS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table of twelve rows, for each provider, of which one row's first answer is dear."""
     emulator.control.faults(kind="request_dear", contains="row 2", times=1)

@@ -11,7 +11,7 @@ from batchata_tasks.chunk import write_request_file
 from batchata_tasks.emulator import Emulator, answer_text
 from batchata_tasks.errors import CredentialsError, SpecError, TerminalError, TransientError, UnclearError
 from batchata_tasks.jobs import Job, Message, Outcome
-from batchata_tasks.providers import BatchLook, Provider, provider_of
+from batchata_tasks.providers import BatchLook, Provider, provider_type
 from batchata_tasks.schema import ResponseSchema
 
 if TYPE_CHECKING:
@@ -19,16 +19,17 @@ if TYPE_CHECKING:
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna", "house": "house-luna"}
 SIDE = {"anthropic": "anthropic", "openai": "openai", "house": "openai"}  # of the emulator
+APIS = [("anthropic", "chat"), ("openai", "chat"), ("openai", "responses"), ("house", "chat")]
 TOKEN = "t" * 20
 SCHEMA = ResponseSchema.from_json_schema(
     {"type": "object", "properties": {"label": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["label", "n"]}, "x"
 )
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=APIS, ids="-".join)
 def provider(request: pytest.FixtureRequest, emulator: Emulator, house: str) -> Provider:
-    """Return each adapter in turn; a new one is tested by adding its name, a model and what it talks to."""
-    return provider_of(MODELS[request.param])()
+    """Return each adapter in turn; a new one is tested by adding its names, a model and what it talks to."""
+    return provider_type(*request.param)()
 
 
 def job(provider: Provider, text: str, schema: ResponseSchema | None = None) -> Job:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchata_tasks.emulator.fault_kinds import KINDS
-from tests.table import MODELS
+from tests.table import APIS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -43,14 +43,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_table_knows_every_fault() -> None:
-    """A fault that the emulator learns must be accounted for, with each provider."""
+    """A fault that the emulator learns must be accounted for, with each API."""
     (head,) = [line for line in PAGE.splitlines() if line.startswith("Kinds: ")]
     assert head.removeprefix("Kinds: ").split(", ") == list(KINDS)
-    assert [(line["fault"], line["provider"]) for line in TABLE] == [(kind, provider) for kind in KINDS for provider in MODELS]
+    assert [(line["fault"], line["API"]) for line in TABLE] == [(kind, api) for kind in KINDS for api in APIS]
 
 
 @pytest.mark.parametrize(
-    "line", [pytest.param(line, id=f"{line['fault']}-{line['provider']}") for line in TABLE],
+    "line", [pytest.param(line, id=f"{line['fault']}-{line['API']}") for line in TABLE],
 )
 def test_what_was_billed_is_in_the_books(line: dict[str, str]) -> None:
     """Settled is what was billed, or more by what is named as overhead; nothing flies on after a run that ended."""
@@ -60,7 +60,7 @@ def test_what_was_billed_is_in_the_books(line: dict[str, str]) -> None:
     assert line["next run"][0] in "03"
 
 
-@pytest.mark.parametrize("kind", ["drop_after", "batch_expires", "request_truncated", "request_unknown_id"])
+@pytest.mark.parametrize("kind", ["drop_after", "batch_expires", "request_truncated", "request_failed", "request_unknown_id"])
 def test_the_table_can_be_made_again(emulator: Emulator, tmp_path: Path, script: ModuleType, kind: str) -> None:
     """The committed lines are those that the pipeline of today produces."""
     assert list(script.lines([kind], emulator, tmp_path)) == [line for line in LINES[1:] if cells(line)[0] == kind]

@@ -20,6 +20,8 @@ Provider: TypeAlias = Literal["anthropic", "openai"]
 """The two imitated providers."""
 
 _WORDS = 8
+_REASONED = {"minimal": 8, "low": 16, "medium": 32, "high": 64, "xhigh": 128, "max": 256}
+"""The tokens that a model of OpenAI reasons at each effort; where none is asked for, it does not."""
 _NO_CAP = 1 << 30
 USUAL = Lengths()
 """Short answers that echo the first words of their prompt."""
@@ -34,6 +36,8 @@ class Answer(NamedTuple):
     truncated: bool
     cached: Cached = Cached()
     """What part of the input a cache had."""
+    reasoned: int = 0
+    """How many of the output tokens came before the text."""
 
 
 def answer_text(provider: Provider, body: JSON, lengths: Lengths = USUAL) -> str:
@@ -62,11 +66,19 @@ def answer(
 ) -> Answer:
     """Answer a request under its output cap; `text` replaces the answer's usual words."""
     full = answer_text(provider, body, lengths) if text is None else text
-    used = max(1, text_tokens(full))
     cap = output_cap(body)
+    reasoned = min(reasoning_tokens(body), cap) if provider == "openai" else 0
+    used = max(1, text_tokens(full)) + reasoned
     if used <= cap:
-        return Answer(full, input_tokens(body), used, truncated=False)
-    return Answer(cut(full, cap), input_tokens(body), cap, truncated=True)
+        return Answer(full, input_tokens(body), used, truncated=False, reasoned=reasoned)
+    text = cut(full, cap - reasoned)
+    return Answer(text, input_tokens(body), cap, truncated=True, reasoned=reasoned)
+
+
+def reasoning_tokens(body: JSON) -> int:
+    """Return how many tokens a request makes a model of OpenAI reason; they count against its cap."""
+    effort: Any = body.get("reasoning_effort", as_object(body.get("reasoning")).get("effort"))
+    return _REASONED.get(str(effort), 0)
 
 
 def output_cap(body: JSON) -> int:

@@ -67,6 +67,8 @@ KINDS: dict[str, Kind] = {
     "request_invalid": Kind("request", "An error of the request."),
     "request_expired": Kind("request", "It never ran: its time was over."),
     "request_refusal": Kind("request", "The model refuses; that is billed."),
+    "request_filtered": Kind("request", "OpenAI's content filter stops the answer; that is billed."),
+    "request_failed": Kind("request", "A response of OpenAI's that says itself that it failed."),
     "request_truncated": Kind("request", "The answer stops at its cap."),
     "request_invalid_answer": Kind("request", "The answer is not what its schema asks for."),
     "request_other_case": Kind("request", "Values of enums come in capitals, as no provider rules out."),

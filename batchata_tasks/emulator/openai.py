@@ -212,7 +212,7 @@ class OpenAIApi:
         given = answer("openai", body, lengths=self.shared.lengths)
         self.shared.bill_direct("openai", (given.input_tokens, given.output_tokens))
         created = int(call.now)
-        return Json(answer_body(endpoint, new_id("", 29), created, model, given, refused=False))
+        return Json(answer_body(endpoint, new_id("", 29), created, body, given))
 
     async def list_models(self, call: Call) -> Response:
         """List the models."""

@@ -12,7 +12,8 @@ from batchata_tasks.emulator.broken import answer_to
 from batchata_tasks.emulator.openai_bodies import answer_body
 from batchata_tasks.emulator.openai_lines import Lines
 from batchata_tasks.emulator.openai_quota import prompt_tokens
-from batchata_tasks.emulator.openai_rules import check_body
+from batchata_tasks.emulator.openai_response import failed_body
+from batchata_tasks.emulator.openai_rules import RESPONSES, check_body
 from batchata_tasks.emulator.state import new_id
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class OpenAIBatch(Batch):
         self._lines = Lines(self)
         self.files: dict[str, str] = {}
         self._share = 0.0
+        self._reasoned = 0
 
     @property
     def accepted(self) -> bool:
@@ -128,10 +130,13 @@ class OpenAIBatch(Batch):
             self._lines.refused(index, problem)
             return
         given = answer_to("openai", body, kind, self.lengths)
-        self.bill(index, given)
-        refused = kind == "request_refusal"
         unique, created = self._lines.unique(index)[:29], int(self.created_at) + 1
-        content = answer_body(endpoint, unique, created, body["model"], given, refused=refused)
+        if kind == "request_failed" and endpoint == RESPONSES:
+            self._lines.answered(index, failed_body(unique, created, body), kind)
+            return
+        self.bill(index, given)
+        self._reasoned += given.reasoned
+        content = answer_body(endpoint, unique, created, body, given, kind)
         self._lines.answered(index, content, kind)
 
     def abandon(self, index: int, ending: Ending) -> None:
@@ -201,6 +206,6 @@ class OpenAIBatch(Batch):
             "input_tokens": sent,
             "input_tokens_details": {"cached_tokens": 0},
             "output_tokens": received,
-            "output_tokens_details": {"reasoning_tokens": 0},
+            "output_tokens_details": {"reasoning_tokens": self._reasoned},
             "total_tokens": sent + received,
         }

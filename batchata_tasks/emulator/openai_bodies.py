@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchata_tasks.emulator.openai_response import REFUSAL, response_body
 from batchata_tasks.emulator.openai_rules import CHAT
 
 if TYPE_CHECKING:
@@ -11,35 +12,35 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.openai_rules import BodyError
     from batchata_tasks.emulator.schemas import JSON
 
-_REFUSAL = "I'm sorry, I can't help with that."
-
 
 def answer_body(
-    endpoint: str, unique: str, created: int, model: str, given: Answer, *, refused: bool
+    endpoint: str, unique: str, created: int, body: JSON, given: Answer, fault: str | None = None
 ) -> JSON:
-    """Return the answer of an endpoint."""
-    build = _chat if endpoint == CHAT else _response
-    return build(unique, created, model, given, refused=refused)
+    """Return the answer of an endpoint to a request's body, under the fault it met, if any."""
+    build = _chat if endpoint == CHAT else response_body
+    return build(unique, created, body, given, fault)
 
 
-def _chat(unique: str, created: int, model: str, given: Answer, *, refused: bool) -> JSON:
+def _chat(unique: str, created: int, body: JSON, given: Answer, fault: str | None) -> JSON:
+    refused, filtered = fault == "request_refusal", fault == "request_filtered"
     message: JSON = {
         "role": "assistant",
         "content": None if refused else given.text,
-        "refusal": _REFUSAL if refused else None,
+        "refusal": REFUSAL if refused else None,
         "annotations": [],
     }
+    ending = "length" if given.truncated else "stop"
     return {
         "id": f"chatcmpl-{unique}",
         "object": "chat.completion",
         "created": created,
-        "model": model,
+        "model": body["model"],
         "choices": [
             {
                 "index": 0,
                 "message": message,
                 "logprobs": None,
-                "finish_reason": "length" if given.truncated else "stop",
+                "finish_reason": "content_filter" if filtered else ending,
             }
         ],
         "usage": {
@@ -48,7 +49,7 @@ def _chat(unique: str, created: int, model: str, given: Answer, *, refused: bool
             "total_tokens": given.input_tokens + given.output_tokens,
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
             "completion_tokens_details": {
-                "reasoning_tokens": 0,
+                "reasoning_tokens": given.reasoned,
                 "audio_tokens": 0,
                 "accepted_prediction_tokens": 0,
                 "rejected_prediction_tokens": 0,
@@ -56,50 +57,6 @@ def _chat(unique: str, created: int, model: str, given: Answer, *, refused: bool
         },
         "service_tier": "default",
         "system_fingerprint": None,
-    }
-
-
-def _response(unique: str, created: int, model: str, given: Answer, *, refused: bool) -> JSON:
-    part: JSON = {"type": "output_text", "annotations": [], "logprobs": [], "text": given.text}
-    status = "incomplete" if given.truncated else "completed"
-    return {
-        "id": f"resp_{unique}",
-        "object": "response",
-        "created_at": created,
-        "status": status,
-        "background": False,
-        "completed_at": created + 1,
-        "error": None,
-        "incomplete_details": {"reason": "max_output_tokens"} if given.truncated else None,
-        "instructions": None,
-        "max_output_tokens": None,
-        "metadata": {},
-        "model": model,
-        "output": [
-            {
-                "id": f"msg_{unique}",
-                "type": "message",
-                "status": status,
-                "content": [{"type": "refusal", "refusal": _REFUSAL} if refused else part],
-                "role": "assistant",
-            }
-        ],
-        "parallel_tool_calls": True,
-        "previous_response_id": None,
-        "service_tier": "default",
-        "store": False,
-        "temperature": 1.0,
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "truncation": "disabled",
-        "usage": {
-            "input_tokens": given.input_tokens,
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": given.output_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": given.input_tokens + given.output_tokens,
-        },
     }
 
 

@@ -69,10 +69,20 @@ _FOREIGN = {
         {"input", "instructions", "max_output_tokens", "output_config", "system", "text"}
     ),
     RESPONSES: frozenset(
-        {"max_completion_tokens", "max_tokens", "messages", "output_config", "response_format"}
+        {
+            *("functions", "logit_bias", "max_completion_tokens", "max_tokens", "messages", "n"),
+            *("output_config", "reasoning_effort", "response_format", "seed", "stop", "verbosity"),
+        }
     ),
 }
 """Parameters that belong to another endpoint or provider: the usual mistakes."""
+
+
+_ROLES = ("user", "assistant", "system", "developer")
+_PARTS = ("input_text", "input_image", "input_file")
+_PARTS_OF_ANSWERS = ("output_text", "refusal")
+"""What the turns of a Responses request hold, those of the assistant and all others."""
+_LEAST_CAPS = {"max_output_tokens": 16}
 
 
 class BodyError(NamedTuple):
@@ -156,7 +166,32 @@ def check_body(body: JSON, endpoint: str) -> BodyError | None:
     accepted = list if endpoint == CHAT else (list, str)
     if not isinstance(messages, accepted):
         return BodyError(f"Invalid type for '{field}': expected an array.", field, "invalid_type")
-    return _check_reasoning(body) or _check_cap(body) or _check_format(body)
+    turns = None if endpoint == CHAT else _check_turns(messages)
+    return turns or _check_reasoning(body) or _check_cap(body) or _check_format(body)
+
+
+def _check_turns(items: Any) -> BodyError | None:
+    """Check roles and kinds of content of a Responses request; other items stand for themselves."""
+    turns = enumerate(cast("list[Any]", items) if isinstance(items, list) else [])
+    for place, turn in ((place, as_object(item)) for place, item in turns):
+        role: Any = turn.get("role")
+        if role is None and turn.get("type", "message") != "message":
+            continue
+        if role not in _ROLES:
+            return _unsupported(role, _ROLES, f"input[{place}].role")
+        content: Any = turn.get("content")
+        supported = _PARTS_OF_ANSWERS if role == "assistant" else _PARTS
+        for at, part in enumerate(cast("list[Any]", content) if isinstance(content, list) else []):
+            kind: Any = as_object(part).get("type")
+            if kind not in supported:
+                return _unsupported(kind, supported, f"input[{place}].content[{at}]")
+    return None
+
+
+def _unsupported(value: object, supported: tuple[str, ...], param: str) -> BodyError:
+    names = ", ".join(f"'{name}'" for name in supported)
+    message = f"Invalid value: '{value}'. Supported values are: {names}."
+    return BodyError(message, param, "invalid_value")
 
 
 def _check_reasoning(body: JSON) -> BodyError | None:
@@ -168,6 +203,8 @@ def _check_reasoning(body: JSON) -> BodyError | None:
             "Use 'max_completion_tokens' instead."
         )
         return BodyError(message, "max_tokens", "unsupported_parameter")
+    if as_object(body.get("reasoning")).get("effort") == "none":
+        return None
     for name in ("temperature", "top_p"):
         value = body.get(name)
         if value is not None and value != 1:
@@ -182,8 +219,12 @@ def _check_reasoning(body: JSON) -> BodyError | None:
 def _check_cap(body: JSON) -> BodyError | None:
     for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
         cap = body.get(name)
-        if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < 1):
-            message = f"Invalid '{name}': integer below minimum value. Expected a value >= 1."
+        least = _LEAST_CAPS.get(name, 1)
+        if cap is not None and (not isinstance(cap, int) or isinstance(cap, bool) or cap < least):
+            message = (
+                f"Invalid '{name}': integer below minimum value. "
+                f"Expected a value >= {least}, but got {cap} instead."
+            )
             return BodyError(message, name, "integer_below_min_value")
     return None
 

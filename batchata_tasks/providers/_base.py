@@ -92,6 +92,7 @@ class Primitives(ABC):
     priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
     cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
+    turns_param: ClassVar[str] = "messages"  # how bodies call the list of turns
     caches_unasked: ClassVar[bool]  # whether input may be billed as written to a cache where no request asks for it
 
     @property
@@ -193,11 +194,21 @@ class Primitives(ABC):
         """
         job.check()
         try:
+            cls.check_model(job.model, job.max_tokens)
             cls.check_params(job.model, job.request(None).params, limited=limited)
             cls.check_turns(job.turns())
         except SpecError as error:
             message = f"job {job.id!r:.80}: {error}"
             raise SpecError(message) from None
+
+    @classmethod
+    def check_model(cls, model: str, max_tokens: int) -> None:
+        """Refuse a model that the endpoint does not serve, and a cap on answers that it does not take.
+
+        Raises:
+            SpecError: naming the field.
+        """
+        del model, max_tokens
 
     @classmethod
     def check_turns(cls, turns: Sequence[Message]) -> None:

@@ -1,4 +1,4 @@
-"""OpenAI Batch over Files, for chat completions, over the official SDK.
+"""OpenAI Batch over Files, over the official SDK; here for chat completions, see `openai_responses` for the other endpoint.
 
 Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's own types
 (openai 3.54).
@@ -9,18 +9,20 @@ from __future__ import annotations
 import re
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import openai
+from openai.types.shared import ChatModel, ResponsesModel
 
 from batchata_tasks.chunk import Limits
 from batchata_tasks.errors import SpecError, TerminalError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
+from batchata_tasks.jobs import Outcome, as_dict
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing
 from batchata_tasks.providers._keys import check_environment
 from batchata_tasks.providers._lines import lines_of, read_line
 from batchata_tasks.providers._provider import Provider
+from batchata_tasks.providers.openai_lines import answer_of, completion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
 
     from openai.types import Batch
 
-    from batchata_tasks.jobs import Job
+    from batchata_tasks.jobs import Answer, Job
+    from batchata_tasks.schema import ResponseSchema
 
 _ERRORS = _sdk.Errors(openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError)
-_ENDPOINT = "/v1/chat/completions"
 _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _PAGE = 100
 _FILES_PAGE = 1000
@@ -40,8 +42,21 @@ _FAILED = "the provider gave no reason"
 _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _NO_ROOM = "token_limit_exceeded"
 _TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
-_BAD_REQUEST, _TOO_MANY = 400, 429
 _REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
+Endpoint = Literal["/v1/chat/completions", "/v1/responses"]
+
+
+def _names(kind: Any) -> set[str]:
+    return {name for part in get_args(kind) for name in ((part,) if isinstance(part, str) else _names(part))}
+
+
+# of these the SDK's types say that chat does not serve them; the API answers each line with a 404
+_NOT_CHAT = _names(ResponsesModel) - _names(ChatModel)
+
+
+def framing_of(endpoint: Endpoint) -> Framing:
+    """Return how requests to an endpoint stand in a request file."""
+    return Framing(b'{"custom_id":"', f'","method":"POST","url":"{endpoint}","body":'.encode(), b"}\n")
 
 
 class OpenAIProvider(Provider):
@@ -50,9 +65,8 @@ class OpenAIProvider(Provider):
     name = "openai"
     key_variables = ("OPENAI_API_KEY",)
     limits = Limits(requests=50_000, bytes=199_000_000)  # documented: 50,000 and 200 MB
-    framing = Framing(
-        b'{"custom_id":"', b'","method":"POST","url":"' + _ENDPOINT.encode() + b'","body":', b"}\n"
-    )
+    endpoint: ClassVar[Endpoint] = "/v1/chat/completions"
+    framing = framing_of(endpoint)
     poll_seconds = (5.0, 60.0)
     reserved_params = frozenset(
         {"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "stream_options", "n"}
@@ -78,9 +92,17 @@ class OpenAIProvider(Provider):
         return str(self._client.base_url)
 
     @classmethod
+    def check_model(cls, model: str, max_tokens: int) -> None:
+        del max_tokens
+        if model in _NOT_CHAT:
+            message = f"model: {model} is served by the endpoint /v1/responses alone; write `endpoint: responses`."
+            raise SpecError(message)
+
+    @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         super().check_params(model, params, limited=limited)
-        if _REASONING.match(model) and params.get("temperature", 1) != 1:
+        reasons = _REASONING.match(model) and as_dict(params.get("reasoning")).get("effort") != "none"
+        if reasons and params.get("temperature", 1) != 1:
             message = f"params.temperature: {model} takes only the default (1) and would refuse every line; remove it."
             raise SpecError(message)
 
@@ -91,9 +113,7 @@ class OpenAIProvider(Provider):
             "max_completion_tokens": job.max_tokens,
         }
         if job.schema is not None:
-            name = re.sub(r"[^A-Za-z0-9_-]", "_", job.schema.name)[:64]
-            form = {"name": name, "schema": job.schema.wire, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema_form(job.schema)}
         return body | dict(job.params)
 
     def upload(self, path: Path) -> str | None:
@@ -105,7 +125,7 @@ class OpenAIProvider(Provider):
         with _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
             batch = self._client.with_options(max_retries=0).batches.create(
                 input_file_id=file_id or "",
-                endpoint=_ENDPOINT,
+                endpoint=self.endpoint,
                 completion_window="24h",
                 metadata={_TOKEN: token},
             )
@@ -144,7 +164,11 @@ class OpenAIProvider(Provider):
 
     def answers(self, path: Path) -> Iterator[Answer]:
         for line in lines_of(path):
-            yield read_line(line, _answer)
+            yield read_line(line, self._answer)
+
+    @classmethod
+    def _answer(cls, line: dict[str, Any]) -> Answer:
+        return answer_of(line, completion)
 
     def cancel(self, batch_id: str) -> None:
         with _sdk.translated(_ERRORS, self.name):
@@ -170,6 +194,11 @@ class OpenAIProvider(Provider):
             self.discard_upload(file_id)
 
 
+def schema_form(schema: ResponseSchema) -> dict[str, Any]:
+    """Return the strict form of structured output, as both endpoints take it."""
+    return {"name": re.sub(r"[^A-Za-z0-9_-]", "_", schema.name)[:64], "schema": schema.wire, "strict": True}
+
+
 def _look(batch: Batch) -> BatchLook:
     counts = batch.request_counts
     errors = (batch.errors.data or []) if batch.errors is not None else []
@@ -189,60 +218,4 @@ def _look(batch: Batch) -> BatchLook:
         model=batch.model,
         stopped=_STOPPED.get(batch.status),
         bad_lines={e.line: f"{e.code}: {e.message}" for e in errors if e.line},
-    )
-
-
-def _answer(line: dict[str, Any]) -> Answer:
-    custom_id, response, error = str(line["custom_id"]), line.get("response"), line.get("error")
-    if response is None:
-        return _never_ran(custom_id, error or {})
-    body = as_dict(response.get("body"))
-    status = int(response.get("status_code") or 0)
-    if status >= _BAD_REQUEST:
-        # the code of the HTTP answer counts: the line's own `error` is null here
-        said = as_dict(body.get("error"))
-        wrong = _BAD_REQUEST <= status < 500 and status not in (408, 409, _TOO_MANY)  # noqa: PLR2004 - server errors
-        code = ErrorCode.REQUEST if wrong else ErrorCode.PROVIDER
-        return Answer(custom_id, Outcome.ERRORED, error=describe(code, f"HTTP {status}: {said.get('message') or said}"))
-    return _completion(custom_id, body)
-
-
-def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
-    text = f"{error.get('code')}: {error.get('message')}"
-    match error.get("code"):
-        case "batch_expired":
-            return Answer(custom_id, Outcome.EXPIRED, error=describe(ErrorCode.NEVER_RAN, text))
-        case "batch_cancelled":
-            return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, text))
-        case None:  # nobody knows what it cost
-            text = "a result line with neither response nor error"
-            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text), readable=False)
-        case _:
-            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text))
-
-
-def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
-    usage = usage_of(as_dict(body.get("usage")))
-    choice = as_dict(next(iter(body.get("choices") or ()), None))
-    message = as_dict(choice.get("message"))
-    text, refusal = text_of(message.get("content")), message.get("refusal")
-    outcome, error = Outcome.SUCCEEDED, None
-    if refusal or choice.get("finish_reason") == "content_filter":
-        outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(refusal or "stopped by the content filter"))
-    elif choice.get("finish_reason") == "length":
-        outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, "stopped by the token cap (length)")
-    elif choice.get("finish_reason") != "stop":
-        reason = f"stopped by {choice.get('finish_reason')!r}, which is no finished answer"
-        outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, reason)
-    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")))
-
-
-def usage_of(usage: dict[str, Any]) -> Usage:
-    """OpenAI's prompt_tokens hold cached tokens already, completion_tokens what was reasoned."""
-    details = as_dict(usage.get("prompt_tokens_details"))
-    return Usage(
-        input_tokens=count_of(usage.get("prompt_tokens")),
-        output_tokens=count_of(usage.get("completion_tokens")),
-        cache_read_tokens=count_of(details.get("cached_tokens")),
-        cache_write_tokens=count_of(details.get("cache_write_tokens")),
     )

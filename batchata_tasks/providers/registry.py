@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.providers._keys import mask_too
@@ -22,18 +22,26 @@ _NEEDED = (
 )
 
 
+_Adapter: TypeAlias = "type[Provider] | tuple[str, str]"
+"""A class, or the module here that it is to be imported from and its name: an SDK takes a second to import."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A provider: the names of its models, and its adapter, or where that is to be imported from."""
+    """A provider: the names of its models, and the adapter of each of its endpoints."""
 
     models: re.Pattern[str]
-    adapter: type[Provider] | tuple[str, str]
+    adapters: dict[str, _Adapter]
 
 
+_CHAT = "chat"  # where a provider has but one endpoint, that has this name
 _GROUP = "batchata.providers"
 _ENTRIES = {
-    "anthropic": _Entry(re.compile(r"^claude-"), ("anthropic", "AnthropicProvider")),
-    "openai": _Entry(re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"), ("openai", "OpenAIProvider")),
+    "anthropic": _Entry(re.compile(r"^claude-"), {_CHAT: ("anthropic", "AnthropicProvider")}),
+    "openai": _Entry(
+        re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"),
+        {_CHAT: ("openai", "OpenAIProvider"), "responses": ("openai_responses", "OpenAIResponses")},
+    ),
 }
 
 
@@ -59,18 +67,18 @@ def register(adapter: type[Provider], *, models: str) -> None:
     if not _NAME.fullmatch(name):
         message = f"{adapter.__qualname__}.name: {name!r:.80} is no name; write 1 to 32 small letters, digits and `_`."
         raise SpecError(message)
-    if name in _ENTRIES and _place(_ENTRIES[name].adapter) != _place(adapter):
+    if name in _ENTRIES and _place(_ENTRIES[name].adapters[_CHAT]) != _place(adapter):
         message = f"{adapter.__qualname__}.name: there is a provider {name!r} already; choose another name."
         raise SpecError(message)
     try:
-        _ENTRIES[name] = _Entry(re.compile(models), adapter)
+        _ENTRIES[name] = _Entry(re.compile(models), {_CHAT: adapter})
     except re.error as error:
         message = f"models: {models!r} is no regular expression ({error})."
         raise SpecError(message) from error
     mask_too(adapter.key_variables)
 
 
-def _place(adapter: type[Provider] | tuple[str, str]) -> tuple[str, str]:
+def _place(adapter: _Adapter) -> tuple[str, str]:
     return adapter if isinstance(adapter, tuple) else (adapter.__module__, adapter.__qualname__)
 
 
@@ -95,14 +103,20 @@ def known_providers() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
-def provider_type(name: str) -> type[Provider]:
-    """Return an adapter by its name; an SDK, a second's work, is imported here and not before.
+def provider_type(name: str, endpoint: str = _CHAT) -> type[Provider]:
+    """Return the adapter to an endpoint of a provider; an SDK, a second's work, is imported here and not before.
+
+    Endpoints differ in bodies and answers alone: files, batches and accounts are the provider's, whichever adapter is asked.
 
     Raises:
-        SpecError: there is none of this name.
+        SpecError: there is no provider of this name, or it has no such endpoint.
     """
     check_name(name)
-    adapter = _ENTRIES[name].adapter
+    adapters = _ENTRIES[name].adapters
+    if endpoint not in adapters:
+        message = f"endpoint: {name} has no endpoint {endpoint!r:.80}; remove it."
+        raise SpecError(message)
+    adapter = adapters[endpoint]
     if isinstance(adapter, tuple):
         module, kind = adapter
         found: type[Provider] = getattr(import_module(f"batchata_tasks.providers.{module}"), kind)
@@ -142,6 +156,6 @@ def provider_name(model: str, named: str | None = None) -> str:
     return named or by_name[0]
 
 
-def provider_of(model: str, named: str | None = None) -> type[Provider]:
+def provider_of(model: str, named: str | None = None, endpoint: str = "chat") -> type[Provider]:
     """Return the adapter for a model; see `provider_name`."""
-    return provider_type(provider_name(model, named))
+    return provider_type(provider_name(model, named), endpoint)

@@ -334,6 +334,82 @@ def test_the_responses_endpoint_works_in_batches_and_directly(gpt: openai.OpenAI
     assert direct.output_text == text
 
 
+def asks(**more: Any) -> Any:
+    """Return the body of a Responses request."""
+    return {"model": "gpt-6-luna", "input": [{"role": "user", "content": "hello"}], **more}
+
+
+@pytest.mark.parametrize(
+    ("given", "param", "code"),
+    [
+        ({"max_output_tokens": 15}, "max_output_tokens", "integer_below_min_value"),
+        ({"max_completion_tokens": 64}, "max_completion_tokens", "unknown_parameter"),
+        ({"reasoning_effort": "low"}, "reasoning_effort", "unknown_parameter"),
+        ({"temperature": 0}, "temperature", "unsupported_value"),
+        ({"input": []}, "input", "empty_array"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role", "invalid_value"),
+        ({"input": ["x"]}, "input[0].role", "invalid_value"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+            "input[0].content[0]",
+            "invalid_value",
+        ),
+        (
+            {"input": [{"role": "assistant", "content": [{"type": "input_text", "text": "x"}]}]},
+            "input[0].content[0]",
+            "invalid_value",
+        ),
+        (
+            {"text": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+            "text.format.name",
+            "invalid_value",
+        ),
+    ],
+)
+def test_responses_refuses_what_is_wrong(
+    gpt: openai.OpenAI, given: Any, param: str, code: str
+) -> None:
+    """A wrong body is a 400 that names its place, directly as in a line of a batch's error file."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        cast("Any", gpt).responses.create(**asks(), extra_body=given)
+    assert (caught.value.param, caught.value.code) == (param, code)
+    sent = line("a", asks(**given), url="/v1/responses")
+    batch = gpt.batches.retrieve(submit(gpt, sent, endpoint="/v1/responses").id)
+    (row,) = rows(gpt, batch.error_file_id).values()
+    assert row["response"]["status_code"] == 400
+    assert row["response"]["body"]["error"]["param"] == param
+
+
+def test_reasoning_comes_first_and_counts_against_the_cap(gpt: openai.OpenAI) -> None:
+    """An effort makes an item without text and tokens of output; a cap that it uses up leaves nothing else."""
+    effort: Any = {"reasoning": {"effort": "high"}}
+    full = cast("Any", gpt).responses.create(**asks(**effort))
+    assert [item.type for item in full.output] == ["reasoning", "message"]
+    assert full.usage.output_tokens_details.reasoning_tokens == 64
+    assert full.usage.output_tokens > 64
+    cut = cast("Any", gpt).responses.create(**asks(**effort, max_output_tokens=64))
+    assert (cut.status, cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert [item.type for item in cut.output] == ["reasoning"]
+    assert (cut.usage.output_tokens, cut.output_text) == (64, "")
+    plain = cast("Any", gpt).responses.create(**asks(temperature=0, reasoning={"effort": "none"}))
+    assert [item.type for item in plain.output] == ["message"]
+    batch = submit(gpt, line("a", asks(**effort), url="/v1/responses"), endpoint="/v1/responses")
+    usage = gpt.batches.retrieve(batch.id).usage
+    assert usage is not None
+    assert usage.output_tokens_details.reasoning_tokens == 64
+
+
+@pytest.mark.parametrize("store", [None, False, True])
+def test_responses_says_what_it_was_asked(gpt: openai.OpenAI, store: bool | None) -> None:
+    """What was asked comes back; an answer is stored unless the request says otherwise."""
+    given: Any = asks(max_output_tokens=64) | ({} if store is None else {"store": store})
+    _, _, content = http(
+        str(gpt.base_url).rstrip("/"), "POST", "/responses", headers=OPENAI_HEADERS, content=given
+    )
+    found = json.loads(content)
+    assert (found["max_output_tokens"], found["store"]) == (64, store is not False)
+
+
 def test_direct_chat_and_models(gpt: openai.OpenAI) -> None:
     """The calls around batches work too."""
     given: Any = body("hello", max_completion_tokens=2)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess
 from batchata_tasks.prepared import prepare
-from batchata_tasks.providers import provider_of
+from batchata_tasks.providers import provider_type
 from batchata_tasks.spec_file import parse_spec
 from tests.money.draw import SCHEMA, Scenario, Table
 from tests.money.verdicts import VERDICTS
@@ -86,7 +86,7 @@ class Data:
     def _priced(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
         """Return the request body of each key, and its bound in picodollars as the spec's limit counts it."""
         spec = parse_spec(self.spec, "a scenario")
-        builder = prepare(spec, {self.scenario.provider: provider_of(spec.model, spec.provider)()}, self.output, []).builder
+        builder = prepare(spec, {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()}, self.output, []).builder
         rows = zip(self.keys, self.table.texts, strict=True)
         raw = {key: builder.body({"id": key, "text": text}, lambda: "a row") for key, text in rows}
         return {key: orjson.loads(body) for key, body in raw.items()}, {key: builder.bound(body) for key, body in raw.items()}

@@ -24,8 +24,8 @@ What becomes of each type in a `response_model`. Written by `python -m tests.str
 tests/structured/cases.py states by hand what should be sent; tests/test_structured_output.py compares that with what the
 code makes of it, sends it to the emulated providers and looks at the columns that land.
 
-- Anthropic gets the schema as `output_config.format.schema`, OpenAI as `response_format.json_schema.schema` with
-  `strict: true`. It is the strict subset of both: each field is required, what is optional may be null, nothing may
+- Anthropic gets the schema as `output_config.format.schema`, OpenAI as `response_format.json_schema.schema`
+  (`text.format.schema` at `/v1/responses`) with `strict: true`. It is the strict subset of both: each field is required, what is optional may be null, nothing may
   stand beside the fields. The tables show the schema of the field, or of the whole class.
 - Constraints and formats that not both take are told in the description and checked when the answer comes: an answer that
   breaks them is `invalid`, with the field in `_error`. Descriptions and docstrings reach both.

@@ -16,13 +16,14 @@ from batchata_tasks.chunk import CUSTOM_ID_CHARS, Limits, Packer, Span, chunk_to
 from batchata_tasks.fingerprint import row_id
 from batchata_tasks.providers.anthropic import AnthropicProvider
 from batchata_tasks.providers.openai import OpenAIProvider
+from batchata_tasks.providers.openai_responses import OpenAIResponses
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.providers import Framing
 
-ADAPTERS = {"anthropic": AnthropicProvider, "openai": OpenAIProvider}
+ADAPTERS = {"anthropic": AnthropicProvider, "openai": OpenAIProvider, "responses": OpenAIResponses}
 FRAMINGS = {name: kind.framing for name, kind in ADAPTERS.items()}
 LIMITS = {name: kind.limits for name, kind in ADAPTERS.items()}
 
@@ -102,7 +103,7 @@ def test_spans_cover_every_row_once(sizes: list[int], requests: int, limit: int,
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_limits_leave_room_for_the_frame(name: str) -> None:
     """Both providers' documented limits hold with the head and tail of the file on top."""
-    documented = {"anthropic": (100_000, 256_000_000), "openai": (50_000, 200_000_000)}[name]
+    documented = (100_000, 256_000_000) if name == "anthropic" else (50_000, 200_000_000)
     limits, framing = LIMITS[name], FRAMINGS[name]
     assert limits.requests <= documented[0]
     assert limits.bytes + len(framing.head) + len(framing.tail) <= documented[1]
@@ -157,7 +158,8 @@ def parsed(name: str, content: bytes) -> list[tuple[str, object]]:
     if name == "anthropic":
         return [(r["custom_id"], r["params"]) for r in json.loads(content)["requests"]]
     lines = [json.loads(line) for line in content.split(b"\n")[:-1]]
-    assert all(line["method"] == "POST" and line["url"] == "/v1/chat/completions" for line in lines)
+    url = "/v1/responses" if name == "responses" else "/v1/chat/completions"
+    assert all(line["method"] == "POST" and line["url"] == url for line in lines)
     return [(line["custom_id"], line["body"]) for line in lines]
 
 

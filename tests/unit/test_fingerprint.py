@@ -82,6 +82,7 @@ CASES: dict[str, tuple[Any, Any, Any, Any]] = {name: (value, TURNS, MODEL, LABEL
 CASES |= {
     "other-turn": ({"a": "1"}, [["user", "{{ a }}"]], MODEL, LABEL),
     "other-model": ({"a": "1"}, TURNS, {**MODEL, "model": "gpt-6-luna"}, LABEL),
+    "other-endpoint": ({"a": "1"}, TURNS, {**MODEL, "endpoint": "responses"}, LABEL),
     "other-cap": ({"a": "1"}, TURNS, {**MODEL, "max_tokens": 257}, LABEL),
     "other-params": ({"a": "1"}, TURNS, {**MODEL, "params": {"temperature": 0}}, LABEL),
     "plain-text": ({"a": "1"}, TURNS, MODEL, None),

@@ -15,13 +15,16 @@ from batchata_tasks.money import usd
 from batchata_tasks.pricing import batch_rates
 from batchata_tasks.providers.anthropic import AnthropicProvider
 from batchata_tasks.providers.openai import OpenAIProvider
+from batchata_tasks.providers.openai_responses import OpenAIResponses
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.providers import Provider
 
-MODELS = {"anthropic": "claude-opus-5-5", "openai": "gpt-6-luna"}
+MODELS = {"anthropic": "claude-opus-5-5", "openai": "gpt-6-luna", "responses": "gpt-6-luna"}
+ADAPTERS: dict[str, type[Provider]] = {"anthropic": AnthropicProvider, "openai": OpenAIProvider, "responses": OpenAIResponses}
+SIDES = {"anthropic": "anthropic", "openai": "openai", "responses": "openai"}  # whose API it is
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +41,17 @@ def line_of(provider: str, usage: Any) -> dict[str, Any]:
             "stop_reason": "end_turn", "stop_sequence": None, "stop_details": None, "container": None, "usage": usage,
         }
         return {"custom_id": "r1", "result": {"type": "succeeded", "message": message}}
+    if provider == "responses":
+        output = [{"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}]
+        body = {"id": "resp_1", "object": "response", "status": "completed", "model": MODELS[provider], "output": output, "usage": usage}
+        return {"id": "batch_req_1", "custom_id": "r1", "response": {"status_code": 200, "request_id": "req_1", "body": body}, "error": None}
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hi", "refusal": None}, "logprobs": None, "finish_reason": "stop"}
     body = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODELS[provider], "choices": [choice], "usage": usage}
     return {"id": "batch_req_1", "custom_id": "r1", "response": {"status_code": 200, "request_id": "req_1", "body": body}, "error": None}
 
 
 def answer_of(provider: str, usage: Any, folder: Path) -> Answer:
-    adapter: Provider = AnthropicProvider() if provider == "anthropic" else OpenAIProvider()
+    adapter = ADAPTERS[provider]()
     path = folder / "results.jsonl"
     path.write_bytes(orjson.dumps(line_of(provider, usage)) + b"\n")
     (answer,) = adapter.answers(path)
@@ -121,6 +128,27 @@ BLOCKS: list[tuple[str, str, Any, Usage]] = [
         "reasoned", "openai",
         {"prompt_tokens": 22, "completion_tokens": 900, "completion_tokens_details": {"reasoning_tokens": 890}}, Usage(22, 900),
     ),
+    (
+        "plain", "responses",
+        {
+            "input_tokens": 18, "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0}, "output_tokens": 7,
+            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 25,
+        },
+        Usage(18, 7),
+    ),
+    ("three-numbers", "responses", {"input_tokens": 18, "output_tokens": 7, "total_tokens": 25}, Usage(18, 7)),
+    (
+        "all-null", "responses",
+        {"input_tokens": 18, "input_tokens_details": None, "output_tokens": 7, "output_tokens_details": None, "total_tokens": 25}, Usage(18, 7),
+    ),
+    (
+        "read-and-written", "responses",
+        {"input_tokens": 350, "input_tokens_details": {"cache_write_tokens": 50, "cached_tokens": 200}, "output_tokens": 30}, Usage(350, 30, 200, 50),
+    ),
+    (
+        "reasoned", "responses",
+        {"input_tokens": 18, "output_tokens": 109, "output_tokens_details": {"reasoning_tokens": 64}, "total_tokens": 127}, Usage(18, 109),
+    ),
 ]
 
 
@@ -142,10 +170,11 @@ THEIRS = [block[:3] for block in BLOCKS if block[0] not in ("only-the-parts-of-w
 )
 def test_a_usage_block_costs_what_genai_prices_makes_of_it(provider: str, block: dict[str, Any], tmp_path: Path) -> None:
     """From the provider's own JSON to dollars, two programs come to one figure."""
-    rates = batch_rates(provider, MODELS[provider])
+    rates = batch_rates(SIDES[provider], MODELS[provider])
     assert rates is not None
     body = {"model": MODELS[provider], "usage": block}
-    theirs = extract_usage(body, provider_id=provider, api_flavor="default" if provider == "anthropic" else "chat")
+    flavor = {"anthropic": "default", "openai": "chat"}.get(provider, provider)
+    theirs = extract_usage(body, provider_id=SIDES[provider], api_flavor=flavor)
     priced = theirs.calc_price(price_context={"processing": "batch"})
     assert usd(rates.cost(answer_of(provider, block, tmp_path).usage)) == priced.total_price
 
@@ -171,9 +200,9 @@ def test_all_of_anthropics_input_is_counted_once(read: int | None, written: int 
     assert usage.cache_write_tokens + usage.cache_write_1h_tokens == max(written or 0, (minutes or 0) + (hour or 0))
 
 
-@pytest.mark.parametrize("provider", ["anthropic", "openai"])
+@pytest.mark.parametrize("provider", MODELS)
 @pytest.mark.parametrize("count", ["7", 7.5, -1, True, [7]])
 def test_a_count_that_is_none_leaves_the_cost_open(provider: str, count: Any, tmp_path: Path) -> None:
     """A block that cannot be read is no answer that was free."""
-    name = "input_tokens" if provider == "anthropic" else "prompt_tokens"
+    name = "prompt_tokens" if provider == "openai" else "input_tokens"
     assert not answer_of(provider, {name: count}, tmp_path).readable
