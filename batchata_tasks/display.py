@@ -107,8 +107,8 @@ class RichBatchProgressDisplay:
         return cancels
 
     def _answer(self, question: str) -> bool:
-        self._console.print(question, end="", markup=False, highlight=False, soft_wrap=True)
         try:
+            self._console.print(question, end="", markup=False, highlight=False, soft_wrap=True)
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
             answer = ""

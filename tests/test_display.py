@@ -192,15 +192,15 @@ def test_every_terminal_is_fitted(emulator: Emulator, tmp_path: Path, open_termi
         assert any(re.search(r"deadline in 23:59", line) for line in lines)
 
 
-def test_hundreds_of_batches(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]) -> None:
-    """With 200 open batches the oldest have lines, as many as there is room for, and the others are counted."""
+def test_more_batches_than_lines(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]) -> None:
+    """With 50 open batches the oldest have lines, as many as there is room for, and the others are counted."""
     shown = open_terminal(100, 24)
-    shown.start(middle(emulator, tmp_path, 1, 200, 1))
+    shown.start(middle(emulator, tmp_path, 1, 50, 1))
     lines = shown.screen.shown
     numbers = [int(found.group(1)) for line in lines if (found := re.match(r" +(\d+)  ", line))]
     assert numbers == list(range(2, 2 + len(numbers)))
     assert 10 < len(numbers) < 23
-    assert lines[-1] == f"and {200 - len(numbers)} more open batches"
+    assert lines[-1] == f"and {50 - len(numbers)} more open batches"
     assert "no limit" in "".join(lines)
 
 
@@ -293,6 +293,7 @@ def test_a_second_display_prints_lines_above_the_first(open_terminal: Callable[.
         progress.note("of the second")
         assert first.look()[0] == "of the second"
     first.display.finish_progress()
+    first.look()
     assert first.screen.cursor
 
 

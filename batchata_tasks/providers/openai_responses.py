@@ -60,11 +60,11 @@ class OpenAIResponses(OpenAIProvider):
                 raise SpecError(message)
         super().check_params(model, params, limited=limited)
         if "text" in params and as_dict(params["text"]).keys() != {"verbosity"}:
-            message = "params.text: only `verbosity` can be set in it; what answers look like, response_model says. Remove the rest."
+            message = "params.text: only `verbosity` can be set, as response_model says what an answer is; write that, or remove it."
             raise SpecError(message)
         if limited and "reasoning" in params and as_dict(params["reasoning"]).keys() != {"effort"}:
             # nothing says that the cap holds summaries, and other modes of reasoning
-            message = "params.reasoning: beyond `effort` its effect on the price has no bound, which a cost limit forbids (allowed: effort)."
+            message = "params.reasoning: its effect on the price has no bound but for `effort`, so a limit forbids it (allowed: effort)."
             raise SpecError(message)
 
     def body(self, job: Job) -> dict[str, Any]:
