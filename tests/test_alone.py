@@ -84,6 +84,39 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     assert accepted(emulator, provider) == 1
 
 
+def test_a_job_is_checked_before_it_is_sent(provider: Provider, emulator: Emulator) -> None:
+    """`validate_job` passes what is right, and says in one sentence which job is wrong, in what, and what to do."""
+    provider.validate_job(job(provider, "fine", max_tokens=64))
+    with pytest.raises(SpecError, match=r"^job 'capped': params.max_tokens: this is set by") as caught:
+        provider.validate_job(job(provider, "capped", params={"max_tokens": 3}))
+    assert "\n" not in str(caught.value)
+    if provider.name != "openai":
+        with pytest.raises(SpecError, match=f"^job 'elsewhere': endpoint: {provider.name} has no endpoint 'responses'; remove it"):
+            provider.validate_job(job(provider, "elsewhere", endpoint="responses"))
+    provider.validate_job(job(provider, "limited", params={"metadata": {"k": "v"}}), limited=True)
+    with pytest.raises(SpecError, match=r"^job 'free': params.invented: its effect on the price has no bound"):
+        provider.validate_job(job(provider, "free", params={"invented": 1}), limited=True)
+    assert accepted(emulator, provider) == 0
+
+
+def test_openai_serves_both_of_its_endpoints(emulator: Emulator) -> None:
+    """Jobs to /v1/responses are checked by its rules, estimated, sent there, and read by whichever object asks."""
+    provider = OpenAIProvider()
+    asked = [Job(str(number), "gpt-6-luna", prompt=f"q {number}", max_tokens=64, endpoint="responses", response_model=Label) for number in range(3)]
+    with pytest.raises(SpecError, match=r"^job 'small': max_tokens: 9 is less than /v1/responses takes"):
+        provider.validate_job(Job("small", "gpt-6-luna", prompt="x", max_tokens=9, endpoint="responses"))
+    assert provider.estimate_cost(asked) > 0
+    batch_id = provider.create_batch(asked)
+    results = {result.job_id: result for result in provider.get_batch_results(batch_id)}
+    assert all(isinstance(results[one.id].parsed_response, Label) for one in asked)
+    other = {result.job_id: result for result in OpenAIProvider().get_batch_results(batch_id)}
+    assert {name: (one.response, one.cost_usd) for name, one in other.items()} == {name: (one.response, one.cost_usd) for name, one in results.items()}
+    book, rates = emulator.control.ledger()["openai"], batch_rates("openai", "gpt-6-luna")
+    assert rates is not None
+    bill = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
+    assert math.fsum(result.cost_usd for result in results.values()) == pytest.approx(float(usd(bill)), rel=1e-12)
+
+
 def test_results_of_a_batch_that_another_object_created(provider: Provider) -> None:
     """Its response models are not known then: the raw text is there, the price by the model that answered, and nothing is parsed."""
     batch_id = provider.create_batch([job(provider, "1", response_model=Label)])

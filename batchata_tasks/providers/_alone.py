@@ -49,6 +49,7 @@ def create(provider: Provider, jobs: Sequence[Job]) -> tuple[str, dict[str, Aske
     schemas = Schemas()
     _check(provider, jobs, schemas)
     _check_together(provider, jobs)
+    provider = _serving(provider, jobs[0].endpoint)
     token = secrets.token_hex(_TOKEN_BYTES)
     with TemporaryDirectory(prefix="batchata-") as folder:
         path = Path(folder) / f"{token}.jsonl"
@@ -62,6 +63,10 @@ def create(provider: Provider, jobs: Sequence[Job]) -> tuple[str, dict[str, Aske
                     provider.discard_upload(file_id)
             raise
     return look.batch_id, {job.id: Asked(job.model, schemas.of(job)[1]) for job in jobs}
+
+
+def _serving(provider: Provider, endpoint: str) -> Provider:
+    return provider if endpoint == provider.endpoint_name else provider.serving(endpoint)()
 
 
 def _check(provider: Provider, jobs: Sequence[Job], schemas: Schemas) -> None:
@@ -197,9 +202,9 @@ def expected(provider: Provider, jobs: Sequence[Job]) -> float:
         groups[job.model, job.endpoint].append(job)
     total = 0
     for (model, endpoint), group in groups.items():
-        cap = max(job.max_tokens for job in group)
-        route = Route(provider, model, endpoint, batch_rates(provider.name, model), cap)
-        cost = guessed(route, [body for _, body in _bodies(provider, group, schemas)]).cost
+        adapter, cap = _serving(provider, endpoint), max(job.max_tokens for job in group)
+        route = Route(adapter, model, endpoint, batch_rates(provider.name, model), cap)
+        cost = guessed(route, [body for _, body in _bodies(adapter, group, schemas)]).cost
         if cost is None:
             return float("nan")
         total += cost

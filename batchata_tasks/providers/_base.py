@@ -8,7 +8,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from batchata_tasks.errors import SpecError
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchata_tasks.job import Job
     from batchata_tasks.jobs import Answer, Message, Outcome
     from batchata_tasks.jobs import Job as Request
+    from batchata_tasks.providers._provider import Provider
 
 # batches end within 24 hours; with room for clocks that differ
 _LONGEST_LIFE = 26 * 3600.0
@@ -84,6 +85,7 @@ class Primitives(ABC):
 
     name: ClassVar[str]  # up to 32 characters: it stands in ledgers, in datasets and in names of files
     key_variables: ClassVar[tuple[str, ...]]  # hold the API key, the first that is set: it is masked in every text
+    endpoint_name: ClassVar[str] = "chat"  # as specs and Jobs call what the adapter sends to
     limits: ClassVar[Limits]
     framing: ClassVar[Framing]
     poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
@@ -186,6 +188,17 @@ class Primitives(ABC):
         return hmac.new(ledger_id.encode(), seed, hashlib.sha256).hexdigest()[:32]
 
     @classmethod
+    def serving(cls, endpoint: str) -> type[Provider]:
+        """Return the adapter to an endpoint of this provider: this one, or its sister.
+
+        Raises:
+            SpecError: it has no such endpoint.
+        """
+        from batchata_tasks.providers.registry import provider_type  # noqa: PLC0415 - that imports adapters
+
+        return cast("type[Provider]", cls) if endpoint == cls.endpoint_name else provider_type(cls.name, endpoint)
+
+    @classmethod
     def validate_job(cls, job: Job, *, limited: bool = False) -> None:
         """Check a job against the provider's rules; `limited` says whether a cost limit is to hold.
 
@@ -194,9 +207,10 @@ class Primitives(ABC):
         """
         job.check()
         try:
-            cls.check_model(job.model, job.max_tokens)
-            cls.check_params(job.model, job.request(None).params, limited=limited)
-            cls.check_turns(job.turns())
+            adapter = cls.serving(job.endpoint)
+            adapter.check_model(job.model, job.max_tokens)
+            adapter.check_params(job.model, job.request(None).params, limited=limited)
+            adapter.check_turns(job.turns())
         except SpecError as error:
             message = f"job {job.id!r:.80}: {error}"
             raise SpecError(message) from None

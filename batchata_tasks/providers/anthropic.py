@@ -222,7 +222,7 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
             outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
         case other:
             outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, f"stopped by {other!r}, which is no finished answer")
-    return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")))
+    return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")), readable=usage != Usage())
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:

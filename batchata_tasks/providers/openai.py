@@ -22,7 +22,7 @@ from batchata_tasks.providers._base import BatchLook, Framing
 from batchata_tasks.providers._keys import check_environment
 from batchata_tasks.providers._lines import lines_of, read_line
 from batchata_tasks.providers._provider import Provider
-from batchata_tasks.providers.openai_lines import answer_of, completion
+from batchata_tasks.providers.openai_lines import answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -101,7 +101,8 @@ class OpenAIProvider(Provider):
     @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         super().check_params(model, params, limited=limited)
-        reasons = _REASONING.match(model) and as_dict(params.get("reasoning")).get("effort") != "none"
+        effort = params.get("reasoning_effort", as_dict(params.get("reasoning")).get("effort"))
+        reasons = _REASONING.match(model) and effort != "none"
         if reasons and params.get("temperature", 1) != 1:
             message = f"params.temperature: {model} takes only the default (1) and would refuse every line; remove it."
             raise SpecError(message)
@@ -164,11 +165,7 @@ class OpenAIProvider(Provider):
 
     def answers(self, path: Path) -> Iterator[Answer]:
         for line in lines_of(path):
-            yield read_line(line, self._answer)
-
-    @classmethod
-    def _answer(cls, line: dict[str, Any]) -> Answer:
-        return answer_of(line, completion)
+            yield read_line(line, answer_of)
 
     def cancel(self, batch_id: str) -> None:
         with _sdk.translated(_ERRORS, self.name):

@@ -206,3 +206,10 @@ def test_a_count_that_is_none_leaves_the_cost_open(provider: str, count: Any, tm
     """A block that cannot be read is no answer that was free."""
     name = "prompt_tokens" if provider == "openai" else "input_tokens"
     assert not answer_of(provider, {name: count}, tmp_path).readable
+
+
+@pytest.mark.parametrize("provider", MODELS)
+@pytest.mark.parametrize("block", [None, {}, {"input_tokens": None, "prompt_tokens": None}, []])
+def test_an_answer_without_usage_was_not_free(provider: str, block: Any, tmp_path: Path) -> None:
+    """Where nothing says what an answer used, its cost is not known; it is not 0."""
+    assert not answer_of(provider, block, tmp_path).readable
