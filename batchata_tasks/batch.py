@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,13 +18,25 @@ from batchata_tasks.schema_limits import check_limits
 from batchata_tasks.spool import Schemas
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from batchata_tasks.run import BatchRun
 
-_DEFAULTS = ("model", "temperature", "max_tokens", "response_model", "enable_citations", "provider", "endpoint", "params")
 _ID_BYTES = 15
 Verbosity = Literal["debug", "info", "warning", "error"]
+
+
+class JobDefaults(TypedDict, total=False):
+    """What jobs can take from their batch; see Job."""
+
+    model: str
+    temperature: float
+    max_tokens: int
+    response_model: type[BaseModel] | dict[str, Any]
+    enable_citations: bool
+    provider: str
+    endpoint: Literal["chat", "responses"]
+    params: dict[str, Any]
 
 
 class BatchParams(BaseModel):
@@ -44,6 +56,20 @@ class BatchParams(BaseModel):
     verbosity_level: Verbosity = Field("info", description="What is printed while a run works: debug, info, warning or error.")
 
 
+class BatchOptions(TypedDict, total=False):
+    """The parameters of BatchParams but for `results_dir`, as `Batch` takes them."""
+
+    state_file: str | None
+    max_parallel_batches: int
+    items_per_batch: int | None
+    cost_limit_usd: float | None
+    time_limit_seconds: float | None
+    default_params: JobDefaults
+    reuse_state: bool
+    raw_files: bool
+    verbosity_level: Verbosity
+
+
 class Batch:
     """Requests that go to the providers as batches; each builder method returns the batch.
 
@@ -57,7 +83,7 @@ class Batch:
         SpecError: a value is wrong; so do all builder methods.
     """
 
-    def __init__(self, results_dir: str | Path = "batch_results", **params: Any) -> None:
+    def __init__(self, results_dir: str | Path = "batch_results", **params: Unpack[BatchOptions]) -> None:
         self.config = _params({"results_dir": str(results_dir), **params})
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
@@ -70,11 +96,11 @@ class Batch:
         """
         return self._set(state_file=str(file), reuse_state=reuse_state)
 
-    def set_default_params(self, **kwargs: Any) -> Self:
+    def set_default_params(self, **kwargs: Unpack[JobDefaults]) -> Self:
         """Set what jobs take that are added later and do not say otherwise: model, temperature, and others."""
         for name in kwargs:
-            if name not in _DEFAULTS:
-                raise SpecError(_unknown("set_default_params", name, _DEFAULTS))
+            if name not in JobDefaults.__annotations__:
+                raise SpecError(_unknown("set_default_params", name, JobDefaults.__annotations__))
         return self._set(default_params={**self.config.default_params, **kwargs})
 
     def add_cost_limit(self, usd: float) -> Self:
@@ -94,7 +120,7 @@ class Batch:
         return self._set(raw_files=enabled)
 
     def add_job(
-        self, *, messages: list[dict[str, Any]] | None = None, prompt: str | None = None, model: str | None = None,
+        self, *, messages: Sequence[Mapping[str, Any]] | None = None, prompt: str | None = None, model: str | None = None,
         file: str | Path | None = None, temperature: float | None = None, max_tokens: int | None = None,
         response_model: type[BaseModel] | dict[str, Any] | None = None, enable_citations: bool | None = None,
         id: str | None = None, provider: str | None = None,  # noqa: A002 - the name is fixed

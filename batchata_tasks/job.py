@@ -16,7 +16,7 @@ from batchata_tasks.providers import provider_name
 from batchata_tasks.run_spec import Destination
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from batchata_tasks.schema import ResponseSchema
 
@@ -47,7 +47,7 @@ class Job:
 
     id: str
     model: str
-    messages: list[dict[str, Any]] | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None
     file: Path | None = None
     prompt: str | None = None
     temperature: float | None = None
@@ -57,6 +57,10 @@ class Job:
     provider: str | None = None
     endpoint: Literal["chat", "responses"] = "chat"
     params: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        if isinstance(self.messages, tuple):  # as JSON has it
+            object.__setattr__(self, "messages", list(self.messages))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a response model travels as its JSON Schema."""

@@ -323,6 +323,8 @@ def test_jobs_and_results_travel_as_json() -> None:
     plain = json.loads(json.dumps(job.to_dict()))
     assert Job.from_dict(plain).to_dict() == plain
     assert Job.from_dict(plain).response_model == Label.model_json_schema()
+    turns = Job("2", CLAUDE, messages=({"role": "user", "content": "x"},))
+    assert Job.from_dict(json.loads(json.dumps(turns.to_dict()))) == turns
     result = JobResult("1", '{"id":"a","score":1}', Label(id="a", score=1), None, 3, 4, 0.1)
     assert JobResult.from_dict(json.loads(json.dumps(result.to_dict()))).to_dict() == result.to_dict()
     with pytest.raises(SpecError, match="no field 'modle'"):
