@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TABLE = Path(__file__).with_suffix(".md")
-USAGE_OF = {"anthropic": anthropic.usage_of, "openai": openai_lines.chat_usage}
+USAGE_OF = {"anthropic": anthropic.usage_of, "openai": openai_lines.usage_of}
 COLUMNS = ("trap", "model", "usage, as the provider reports it", "by hand, from published rates", "right $", "ours $", "in the trap $")
 UNKNOWN = "unknown"
 HEAD = """# Price traps

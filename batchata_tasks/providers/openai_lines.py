@@ -57,16 +57,16 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
     elif choice.get("finish_reason") != "stop":
         reason = f"stopped by {choice.get('finish_reason')!r}, which is no finished answer"
         outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, reason)
-    usage = chat_usage(as_dict(body.get("usage")))
+    usage = usage_of(as_dict(body.get("usage")))
     return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")), readable=usage != Usage())
 
 
-def chat_usage(usage: dict[str, Any]) -> Usage:
-    """Read a completion's usage: its prompt_tokens hold cached tokens already, completion_tokens what was reasoned."""
-    details = as_dict(usage.get("prompt_tokens_details"))
+def usage_of(usage: dict[str, Any], sent: str = "prompt_tokens", received: str = "completion_tokens") -> Usage:
+    """Read a usage block: what was sent holds cached tokens already, what was received those that were reasoned."""
+    details = as_dict(usage.get(f"{sent}_details"))
     return Usage(
-        input_tokens=count_of(usage.get("prompt_tokens")),
-        output_tokens=count_of(usage.get("completion_tokens")),
+        input_tokens=count_of(usage.get(sent)),
+        output_tokens=count_of(usage.get(received)),
         cache_read_tokens=count_of(details.get("cached_tokens")),
         cache_write_tokens=count_of(details.get("cache_write_tokens")),
     )
@@ -74,7 +74,7 @@ def chat_usage(usage: dict[str, Any]) -> Usage:
 
 def _response(custom_id: str, body: dict[str, Any]) -> Answer:
     """Read the body of an answer."""
-    usage, status = response_usage(as_dict(body.get("usage"))), body.get("status")
+    usage, status = usage_of(as_dict(body.get("usage")), "input_tokens", "output_tokens"), body.get("status")
     parts = list(_parts(body))
     texts = [text_of(part.get("text")) or "" for part in parts if part.get("type") == "output_text"]
     refusals = [str(part.get("refusal")) for part in parts if part.get("type") == "refusal"]
@@ -107,14 +107,3 @@ def _ending(body: dict[str, Any], refusals: list[str]) -> tuple[Outcome, str | N
         what = f"{status}, {reason}" if reason else str(status)
         return Outcome.INVALID, describe(ErrorCode.RESPONSE, f"ended as {what!r}, which is no finished answer")
     return Outcome.SUCCEEDED, None
-
-
-def response_usage(usage: dict[str, Any]) -> Usage:
-    """Read a response's usage: its input_tokens hold cached tokens already, output_tokens what was reasoned."""
-    details = as_dict(usage.get("input_tokens_details"))
-    return Usage(
-        input_tokens=count_of(usage.get("input_tokens")),
-        output_tokens=count_of(usage.get("output_tokens")),
-        cache_read_tokens=count_of(details.get("cached_tokens")),
-        cache_write_tokens=count_of(details.get("cache_write_tokens")),
-    )
