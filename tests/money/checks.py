@@ -116,8 +116,9 @@ def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
     elif limit is not None and not data.spec.get("budget"):
         left = int(limit - spent / PICO)
         found.problems += _left_over(data, books, run["id"], receipt["plan"]["requests"], unsent, left)
-    # rows that are in the dataset, and were planned for another attempt, are not counted here
-    same = receipt["unsent_rows"] == len(unsent) if receipt["plan"]["requests"] == len(data.keys) else receipt["unsent_rows"] >= len(unsent)
+    # rows that an earlier run left in the dataset, and that were planned for another attempt, are not counted here
+    first = receipt["plan"]["requests"] == len(data.keys) and all(row["_run_id"] == run["id"] for row in data.rows())
+    same = receipt["unsent_rows"] == len(unsent) if first else receipt["unsent_rows"] >= len(unsent)
     if Decimal(receipt["cost_usd"]) != spent or receipt["run_id"] != run["id"] or not same:
         told = {name: receipt[name] for name in ("cost_usd", "unsent_rows", "run_id")}
         found.problems.append(f"the receipt says {told}; not {spent}, {len(unsent)}, {run['id']}")

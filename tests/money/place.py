@@ -110,7 +110,7 @@ class Data:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the dataset's rows."""
-        columns = ["id", "_status", "_response", "_cost_usd", "_custom_id"]
+        columns = ["id", "_status", "_response", "_cost_usd", "_custom_id", "_run_id"]
         parts = sorted((self.output / "data").glob("*.parquet"))
         return [row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()]
 
