@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Job as Request
 from batchata_tasks.jobs import Message, as_dict
+from batchata_tasks.plain import is_unicode, not_json
 from batchata_tasks.providers import provider_name
 from batchata_tasks.run_spec import Destination
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 1024  # the cap on an answer where a Job names none; always sent
 _ROLES = ("system", "user", "assistant")
 _LONGEST_ID = 500
+_NO_HALVES = "that is not empty, and has no halves of surrogate pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ class Job:
             raise SpecError(message)
 
     def _wrong(self) -> str | None:  # noqa: PLR0911 - one line per field reads best as a table
-        if not isinstance(self.id, str) or not self.id or len(self.id) > _LONGEST_ID:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
         if self.file is not None:
             return "file: this version cannot attach documents yet; put the text into the prompt."
@@ -136,16 +138,25 @@ class Job:
         if (self.prompt is None) == (self.messages is None):
             return "give exactly one of prompt and messages."
         if self.prompt is not None and not _is_text(self.prompt):
-            return "prompt: write a text that is not empty."
+            return f"prompt: write a text {_NO_HALVES}."
         if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             return f"max_tokens: {self.max_tokens!r} is no number of tokens; write one from 1."
         if self.temperature is not None and (isinstance(self.temperature, bool) or not 0 <= float(self.temperature) <= 2):  # noqa: PLR2004 - both providers' range ends there
             return f"temperature: {self.temperature!r} is out of range; write a number from 0 to 2."
+        return self._not_plain()
+
+    def _not_plain(self) -> str | None:
+        if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return f"params: {self.params!r:.80} is none; write a dict."
+        schema = self.response_model if isinstance(self.response_model, dict) else None
+        for name, value in (("params", self.params), ("response_model", schema)):
+            if (wrong := not_json(value)) is not None:
+                return f"{name}: {wrong} is no JSON; write names with texts, numbers, lists."
         return None
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return is_unicode(value) and bool(str(value).strip())
 
 
 def _turn(job: Job, place: int, message: object) -> Message:
@@ -157,7 +168,7 @@ def _turn(job: Job, place: int, message: object) -> Message:
     elif role not in _ROLES:
         wrong = f"role {role!r:.40} is none of system, user and assistant"
     elif not _is_text(content) and not (isinstance(content, list) and content):
-        wrong = "its content is empty; write a text, or parts"
+        wrong = f"its content is none; write a text {_NO_HALVES}, or parts"
     parts = cast("list[object]", content) if isinstance(content, list) else []
     for at, part in enumerate(parts):
         found = as_dict(part)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import re
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+_HALF = re.compile("[\ud800-\udfff]")
 _LONGEST = 60  # characters of a value that are quoted
 _NUMBER = "must be a number, such as 1.5"
 _WHOLE = "must be a whole number, such as 20"
@@ -29,3 +32,24 @@ def plain(error: ErrorDetails) -> str:
     given = repr(error["input"]) if "input" in error else ""
     told = sentence.format(**error.get("ctx", {}))
     return f"{told} (it is {given})" if 0 < len(given) <= _LONGEST else told
+
+
+def is_unicode(value: object) -> bool:
+    """Whether this is a text that can be sent: halves of surrogate pairs, which Python's texts may hold, cannot."""
+    return isinstance(value, str) and not _HALF.search(value)
+
+
+def not_json(value: object) -> str | None:
+    """Return what of a value JSON cannot say, such as `nan`; None where it can say all of it."""
+    if value is None or isinstance(value, int) or is_unicode(value) or (isinstance(value, float) and math.isfinite(value)):
+        return None
+    if isinstance(value, list | tuple):
+        parts = cast("list[object]", value)
+    elif isinstance(value, dict):
+        named = cast("dict[object, object]", value)
+        if strange := [name for name in named if not is_unicode(name)]:
+            return f"the name {strange[0]!r:.60}"
+        parts = list(named.values())
+    else:
+        return f"{value!r:.60}"
+    return next((wrong for part in parts if (wrong := not_json(part)) is not None), None)

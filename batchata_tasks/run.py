@@ -24,7 +24,7 @@ from batchata_tasks.results import landed_results, landed_table
 from batchata_tasks.run_watch import Watch
 from batchata_tasks.settings import Settings
 from batchata_tasks.spool import Schemas, dataset_name, spooled
-from batchata_tasks.state import StateManager, naming
+from batchata_tasks.state import StateManager, kept_in, naming
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class BatchRun:
 
     def _written(self) -> JobsSpec:
         """Write the jobs where runs find them; return the spec of a run of them."""
+        if self.config.state_file is not None:
+            kept_in(self.config.state_file)
         if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
             self.jobs = StateManager(self.config.state_file).jobs()
         if not self.jobs:
@@ -168,6 +170,9 @@ class BatchRun:
             TimeoutError: it has not ended after `timeout` seconds; it goes on.
             BatchataError: something stopped it; the next run carries on.
         """
+        if self._watch.calls:
+            message = "wait: a progress callback cannot wait for its own run, which waits for the callback; return from it."
+            raise SpecError(message)
         self._awaited = True
         if self._thread is None:
             self.start()
@@ -232,14 +237,18 @@ class BatchRun:
         return self.to_arrow().to_pandas()
 
     def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002 - the name is fixed
-        """Send nothing more. Batches that are open are waited for and landed, or left to the next run."""
+        """Send nothing more. Batches that are open are waited for and landed, or left to the next run.
+
+        It returns once the run has ended; where a progress callback calls it, at once.
+        """
         if self._thread is None or self.done:
             return
         if wait_for_active:
             self._watch.stop(SHUTDOWN, self._goes_on)
         else:
             self._watch.leave(self._goes_on)
-        self._over.wait()
+        if not self._watch.calls:
+            self._over.wait()
 
 
 def _brought_home(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:

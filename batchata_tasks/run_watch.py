@@ -65,6 +65,11 @@ class Watch:
         self._stack.close()
 
     @property
+    def calls(self) -> bool:
+        """Whether this is called by a progress callback."""
+        return threading.current_thread() is self._caller
+
+    @property
     def last(self) -> Snapshot:
         """Where the run stands."""
         return self._progress.look()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from batchata_tasks.errors import SpecError
+from batchata_tasks.plain import not_json
 from batchata_tasks.providers import check_name, provider_name
 from batchata_tasks.references import load_model, read_text
 from batchata_tasks.run_spec import Destination, RunSpec
@@ -70,6 +71,14 @@ class EnrichmentSpec(RunSpec):
                 check_name(value)
             except SpecError as error:
                 raise ValueError(str(error).removeprefix("provider: ")) from None
+        return value
+
+    @field_validator("params", "response_schema")
+    @classmethod
+    def _plain_json(cls, value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
+        if (wrong := not_json(value)) is not None:
+            message = f"{wrong} is no JSON; write names with texts, numbers, lists."
+            raise ValueError(message)
         return value
 
     @model_validator(mode="after")

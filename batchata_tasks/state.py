@@ -10,18 +10,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.errors import SpecError, TerminalError
+from batchata_tasks.errors import SpecError, StorageError, TerminalError
 from batchata_tasks.job import Job, JobResult
+from batchata_tasks.jobs import as_dict
 from batchata_tasks.jobs_spec import JobsSpec
 from batchata_tasks.ledger import UNFINISHED, Ledger
+from batchata_tasks.progress import counted
 from batchata_tasks.results import landed_results, stored_jobs
 from batchata_tasks.settings import Settings
-from batchata_tasks.storage import make_folder, read_json, write_json
+from batchata_tasks.storage import make_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from sqlalchemy import Row
+
+_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,8 @@ class StateManager:
 
     def load(self) -> BatchState | None:
         """Return where the run stands; None where the file names none, or one that the ledger does not know."""
-        kept = read_json(self.file)
-        if kept is None:
+        kept = kept_in(self.file)
+        if not kept:
             return None
         if "state" in kept:
             return BatchState.from_dict(kept["state"])
@@ -97,7 +101,7 @@ class StateManager:
 
     def jobs(self) -> list[Job]:
         """Return all jobs of the run that the file names; none where it names none."""
-        kept = read_json(self.file) or {}
+        kept = kept_in(self.file)
         if "state" in kept:
             return BatchState.from_dict(kept["state"]).pending_jobs
         with _ledger() as ledger:
@@ -110,17 +114,38 @@ class StateManager:
         Raises:
             TerminalError: a batch of the run is open; it is paid for, and the file tells where it belongs.
         """
-        kept = read_json(self.file) or {}
+        kept = kept_in(self.file)
         with _ledger() as ledger:
             chunks = ledger.chunks(kept.get("run_id", ""), UNFINISHED)
         if chunks:
-            message = f"{self.file} names a run with {len(chunks)} open batches, which are paid for; run it to its end first."
+            message = f"{self.file} names a run with {counted(len(chunks), 'open batch')}, to be paid for; run it to its end first."
             raise TerminalError(message)
         self.file.unlink(missing_ok=True)
 
     def _write(self, facts: dict[str, Any]) -> None:
+        kept_in(self.file)
         make_folder(self.file.absolute().parent)
-        write_json(self.file.absolute(), {"format": 1, **facts})
+        write_json(self.file.absolute(), {"format": _FORMAT, **facts})
+
+
+def kept_in(file: str | Path) -> dict[str, Any]:
+    """Return what a state file says: nothing where it is empty, or not there.
+
+    Raises:
+        StorageError: it is some other file, which is not to be written over.
+    """
+    with storage_errors(f"reading {file}"):
+        data = Path(file).read_bytes() if Path(file).exists() else b""
+    if not data:
+        return {}
+    try:
+        kept: object = json.loads(data)
+    except ValueError:
+        kept = None
+    if as_dict(kept).get("format") != _FORMAT:
+        message = f"state_file: {file} is something else than a state file of this version; name another one, or remove it."
+        raise StorageError(message)
+    return as_dict(kept)
 
 
 def naming(plan: Callable[[str], dict[str, Any]], file: str) -> Callable[[str], dict[str, Any]]:

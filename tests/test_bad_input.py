@@ -16,6 +16,7 @@ import subprocess
 import sys
 import traceback
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -517,6 +518,9 @@ CASES = [
         ("prompt", "row 1", "'boto3'", "empty", "`where`"),
         {"prompt": "{% if stars == '' %}x{% endif %} "},
     ),
+    Case("param-no-number", ("params", "nan is no JSON"), {"params": {"metadata": {"k": float("nan")}}}),
+    Case("param-a-date", ("params", "is no JSON"), {"params": {"metadata": {"k": date(2026, 1, 2)}}}),
+    Case("schema-no-number", ("response_schema", "inf is no JSON"), {"response_schema": {"type": "number", "maximum": float("inf")}}),
     Case("prompt-with-half-a-character", ("prompt", "UTF-8"), {"prompt": "\ud83d {{ name }}"}),
     # response models
     Case(

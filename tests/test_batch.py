@@ -12,7 +12,7 @@ from pydantic import BaseModel, field_validator
 
 from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import BatchataError, TerminalError
+from batchata_tasks.errors import BatchataError, StorageError, TerminalError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,10 +163,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "give exactly one of prompt and messages"),
     ({"prompt": "x", "messages": []}, "give exactly one of prompt and messages"),
     ({"prompt": " "}, "prompt: write a text that is not empty"),
+    ({"prompt": "half \ud83d"}, "prompt: write a text that is not empty, and has no halves of surrogate pairs"),
+    ({"id": "", "prompt": "x"}, "id: write a text of 1 to 500 characters"),
+    ({"id": "half \ud83d", "prompt": "x"}, "id: write a text of 1 to 500 characters"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\udfff"}]}]}, "messages.0: content.0 is no part of text"),
+    ({"prompt": "x", "params": {"metadata": {"k": object()}}}, "params"),
+    ({"prompt": "x", "params": {"metadata": {"k": "\ud83d"}}}, "params"),
+    ({"prompt": "x", "params": {"metadata": {"k": float("nan")}}}, "params"),
     ({"messages": []}, "messages must end with a turn of role user"),
     ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages must end with a turn of role user"),
     ({"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}, "messages.1: role 'tool' is none of"),
-    ({"messages": [{"role": "user", "content": ""}]}, "messages.0: its content is empty"),
+    ({"messages": [{"role": "user", "content": ""}]}, "messages.0: its content is none; write a text that is not empty"),
     ({"messages": [{"role": "user"}]}, "messages.0: a turn is a mapping"),
     ({"messages": ["x"]}, "messages.0: a turn is a mapping"),
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages.0: content.0 is no part of text"),
@@ -296,7 +303,7 @@ def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path
     state = manager.load()
     assert state is not None
     assert ([job.id for job in state.pending_jobs], state.completed_results) == (["1"], {})
-    with pytest.raises(TerminalError, match="1 open batches"):
+    with pytest.raises(TerminalError, match="1 open batch, to be paid for"):
         manager.clear()
     run.shutdown(wait_for_active=False)
     emulator.control.progress("immediate")
@@ -315,6 +322,42 @@ def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path
     assert (other.load() or BatchState()).batch_id == state.batch_id
     manager.clear()
     assert manager.load() is None
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "{}", "[]", "null", '{"run_id": "1"}', '{"format": 2, "run_id": "1"}', "\x00\xff"])
+def test_a_file_of_another_kind_is_no_state_file(batch: Batch, emulator: Emulator, tmp_path: Path, text: str) -> None:
+    """It is neither read, nor written over, nor deleted, and nothing is sent; an empty one is taken."""
+    file = tmp_path / "cities.csv"
+    file.write_text(text)
+    batch.add_job(prompt="x", id="1").set_state(file)
+    manager = StateManager(file)
+    for use in (batch.run, lambda: batch.run(wait=False), manager.load, manager.jobs, manager.clear, lambda: manager.save(BatchState())):
+        with pytest.raises(StorageError, match="is something else than a state file"):
+            use()
+    assert (file.read_text(), sent(emulator)) == (text, 0)
+    file.write_text("")
+    assert batch.run().results()["1"].is_success()
+
+
+def test_a_callback_can_shut_its_run_down(batch: Batch, emulator: Emulator) -> None:
+    """It does not wait for the run that waits for it; to wait for it is refused, and told."""
+    emulator.control.progress("reads", 10**6)
+    told = list[str]()
+
+    def callback(stats: dict[str, Any], _elapsed: float, _batches: dict[str, Any]) -> None:
+        if stats["batches"].get("submitted") and not told:
+            with pytest.raises(SpecError, match="a progress callback cannot wait for its own run") as caught:
+                run.wait()
+            told.append(str(caught.value))
+            run.shutdown(wait_for_active=False)
+
+    run = batch.add_job(prompt="x", id="1").run(wait=False)
+    run.shutdown(wait_for_active=False)
+    run = BatchRun(batch.config, batch.jobs)
+    run.set_on_progress(callback, interval=0.05)
+    run.start()
+    run._over.wait(60)
+    assert (run.done, len(told)) == (True, 1)
 
 
 def test_jobs_and_results_travel_as_json() -> None:
