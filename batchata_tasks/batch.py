@@ -140,7 +140,8 @@ class Batch:
             message = "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             raise SpecError(message)
         known.setdefault("max_tokens", MAX_TOKENS)
-        job = Job(f"#{len(self.jobs) + 1}" if id is None else id, messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
+        asked = f"#{len(self.jobs) + 1}" if id is None else id
+        job = Job(asked, messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
         job.check()
         name, schema = self._schemas.of(job)
         to = job.destination()

@@ -80,7 +80,7 @@ def batches(table: Table) -> list[dict[str, Any]]:
 def per_row(table: Table) -> int:
     """Return the prompt tokens of a row."""
     spec, provider = table.spec(), provider_of(MODELS[table.provider])()
-    ready = prepare(spec, {provider.name: provider}, table.folder / "none", [])
+    ready = prepare(spec, dict.fromkeys(spec.destinations(), provider), table.folder / "none", [])
     body = ready.builder.body({"id": "k0", "text": "text of row 0", "note": "n0"}, lambda: "row 1")
     return input_tokens(orjson.loads(body))
 

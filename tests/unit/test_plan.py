@@ -101,7 +101,8 @@ class Bench:
         return parse_spec({**base, **self.spec, **values})
 
     def table(self, **values: Any) -> Table:
-        return prepare(self.parsed(**values), {"anthropic": adapter(self.provider)}, self.folder / "data", [self.folder])
+        spec = self.parsed(**values)
+        return prepare(spec, dict.fromkeys(spec.destinations(), adapter(self.provider)), self.folder / "data", [self.folder])
 
     def plan(self, options: Options | None = None, in_flight: Iterable[bytes] = (), **values: Any) -> Planned:
         table = self.table(**values)
