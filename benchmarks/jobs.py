@@ -4,14 +4,16 @@
 
 For each provider and size, in processes of their own against the emulator: a script that adds a job for each row of the
 table, runs them and looks at all results; a second time, when nothing is to be sent; and the table's own first run. Each is
-measured as in `throughput.py`. The script tells, too, how long adding the jobs, the run and the results took. `--raw` keeps
-raw files (one file a job), which the others do without. Prints the table and writes `benchmarks/jobs.md`.
+measured as in `throughput.py`. The script tells, too, how long adding the jobs, the run and the results took, and the
+most memory that it had by the end of each. `--raw` keeps raw files (one file a job), which the others do without.
+Prints the table and writes `benchmarks/jobs.md`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 JOBS = Path(__file__).with_name("jobs.md")
 _NOTES = """
 Columns as in `results.md`. `Batch` counts the imports, adding the jobs, the run, and `results()` with every answer parsed.
+The list tells what each step took, and the most memory that the process had had by its end: the jobs and their results are
+objects of the script's own, and grow with their number.
 """
 
 
@@ -45,14 +49,19 @@ def script(source: str, model: str, *, raw: bool) -> None:
             asked = workload.PROMPT.format(customer=row["customer"], text=row["text"])
             turns = [{"role": "system", "content": workload.SYSTEM}, {"role": "user", "content": asked}]
             batch.add_job(id=row["ticket_id"], messages=turns)
-    added = time.perf_counter()
+    added, peaks = time.perf_counter(), [_peak()]
     run = batch.run()
-    ran = time.perf_counter()
+    ran, peaks = time.perf_counter(), [*peaks, _peak()]
     results = run.results()
     if len(results) != len(batch.jobs) or not all(result.is_success() for result in results.values()):
         raise SystemExit(1)
-    took = {"add": added - began, "run": ran - added, "results": time.perf_counter() - ran}
-    Path("took.json").write_text(json.dumps(took), encoding="utf-8")
+    took = zip(("add", "run", "results"), (added - began, ran - added, time.perf_counter() - ran), (*peaks, _peak()), strict=True)
+    Path("took.json").write_text(json.dumps(list(took)), encoding="utf-8")
+
+
+def _peak() -> int:
+    """Return the most memory that this process has had so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def bench_jobs(case: Case, source: Path, number: int, folder: Path, *, raw: bool) -> tuple[list[Line], list[str]]:
@@ -67,7 +76,7 @@ def bench_jobs(case: Case, source: Path, number: int, folder: Path, *, raw: bool
             sent = 0 if lines else -(-number // case.rows_per_batch)
             lines.append(Line(case.provider, what, number, sent, usage, cpu_of(emulator.pid) - before))
             took = json.loads((folder / "took.json").read_text(encoding="utf-8"))
-            parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in took.items())
+            parts = ", ".join(f"{name} {seconds:.1f} s, {peak} MB" for name, seconds, peak in took)
             told.append(f"- {case.provider}, {number:,} jobs, {what}: {parts}")
     return lines, told
 
