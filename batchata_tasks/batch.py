@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -140,15 +141,20 @@ class Batch:
             message = "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             raise SpecError(message)
         known.setdefault("max_tokens", MAX_TOKENS)
+        # copies: who gave them may change them for the next job
+        if "params" in known:
+            known["params"] = deepcopy(known["params"])
+        if isinstance(known.get("response_model"), dict):
+            known["response_model"] = self._schemas.own(known["response_model"])
         asked = f"#{len(self.jobs) + 1}" if id is None else id
-        job = Job(asked, messages=messages, prompt=prompt, file=None if file is None else Path(file), **known)
+        job = Job(asked, messages=deepcopy(messages), prompt=prompt, file=None if file is None else Path(file), **known)
         job.check()
         name, schema = self._schemas.of(job)
         to = job.destination()
         if schema is not None:
             check_limits(to.provider, schema)
         provider_type(to.provider, to.endpoint).validate_job(job, limited=self.config.cost_limit_usd is not None)
-        self.jobs.append(self._named(job, name) if id is None else self._once(job))
+        self.jobs.append(self._named(job, self._schemas.content(name)) if id is None else self._once(job))
         return self
 
     def _named(self, job: Job, schema: str | None) -> Job:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.fingerprint import canonical, digest, key_digest
+from batchata_tasks.jobs import Outcome
 from batchata_tasks.manifest import SYSTEM_FIELDS
 
 if TYPE_CHECKING:
@@ -117,10 +118,17 @@ def without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.Recor
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows of an older part in the columns and types of a schema; what it lacked is null."""
+    """Return rows of an older part in the columns and types of a schema; what it lacked is null.
+
+    Where answers are texts now, older rows have them from their raw answers.
+    """
     present = set(batch.schema.names)
     arrays: list[pa.Array] = []
     for field in schema:
+        if field.name not in present and field.name in _TEXT_ANSWER.names and "_response" in present:
+            succeeded = pc.equal(batch.column("_status"), Outcome.SUCCEEDED)
+            arrays.append(pc.if_else(succeeded, batch.column("_response"), pa.nulls(batch.num_rows, pa.string())))
+            continue
         if field.name not in present:
             arrays.append(pa.nulls(batch.num_rows, field.type))
             continue

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from batchata_tasks.errors import LedgerError
 from batchata_tasks.picture import failed, picture, sentence, summary
+from batchata_tasks.plain import shown
 from batchata_tasks.progress import Follower, clock, counted, planned_words
 from batchata_tasks.region import Region, can_draw
 from batchata_tasks.snapshot import Snapshot
@@ -95,7 +96,7 @@ class RichBatchProgressDisplay:
             return True
         batches = counted(opened, "open batch")
         self._region.hold()
-        cancels = not (sys.stdin.isatty() and self._console.is_terminal) or self._answer(f"Cancel the {batches} and land what ran? [Y/n] ")
+        cancels = not (_from_a_person() and self._console.is_terminal) or self._answer(f"Cancel the {batches} and land what ran? [Y/n] ")
         if cancels:
             self._region.release()
             self._say(f"Cancelling {batches}; what ran is landed. Ctrl-C again leaves at once, and the next run lands the rest.")
@@ -108,7 +109,9 @@ class RichBatchProgressDisplay:
 
     def _answer(self, question: str) -> bool:
         try:
-            self._console.print(question, end="", markup=False, highlight=False, soft_wrap=True)
+            # past the console, which would print again what Ctrl-C cut off
+            self._console.file.write(question)
+            self._console.file.flush()
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
             answer = ""
@@ -118,7 +121,7 @@ class RichBatchProgressDisplay:
         return answer.strip().lower() in _YES
 
     def _say(self, text: str) -> None:
-        self._region.print(Text("".join(char if char.isprintable() else " " for char in text), style="yellow"))
+        self._region.print(Text(shown(text), style="yellow"))
 
     def _lines(self, width: int, height: int) -> list[Text]:
         elapsed = self._elapsed + time.monotonic() - self._at
@@ -130,6 +133,11 @@ class RichBatchProgressDisplay:
         if text not in ("", self._told):
             self._told, self._told_at = text, time.monotonic()
             self._region.print(Text(f"{clock(self._elapsed)}  {text}"))
+
+
+def _from_a_person() -> bool:
+    """Whether somebody can answer; services run with a standard input that is closed."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
 
 
 class LiveProgress(RichBatchProgressDisplay, Follower):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MAX_TOKENS = 1024  # the cap on an answer where a Job names none; always sent
 _ROLES = ("system", "user", "assistant")
 _LONGEST_ID = 500
+_MOST_TOKENS = 100_000_000  # no model answers with so many
 _NO_HALVES = "that is not empty, and has no halves of surrogate pairs"
 
 
@@ -129,6 +130,8 @@ class Job:
             raise SpecError(message)
 
     def _wrong(self) -> str | None:  # noqa: PLR0911 - one line per field reads best as a table
+        if not is_unicode(self.model) or not self.model:
+            return f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
         if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
         if self.file is not None:
@@ -139,10 +142,11 @@ class Job:
             return "give exactly one of prompt and messages."
         if self.prompt is not None and not _is_text(self.prompt):
             return f"prompt: write a text {_NO_HALVES}."
-        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or self.max_tokens < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            return f"max_tokens: {self.max_tokens!r} is no number of tokens; write one from 1."
-        if self.temperature is not None and (isinstance(self.temperature, bool) or not 0 <= float(self.temperature) <= 2):  # noqa: PLR2004 - both providers' range ends there
-            return f"temperature: {self.temperature!r} is out of range; write a number from 0 to 2."
+        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or not 1 <= self.max_tokens <= _MOST_TOKENS:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return f"max_tokens: {self.max_tokens!r:.80} is no number of tokens; write one from 1 to {_MOST_TOKENS:,}."
+        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        if self.temperature is not None and not (number and 0 <= self.temperature <= 2):  # noqa: PLR2004 - both providers' range ends there
+            return f"temperature: {self.temperature!r:.80} is out of range; write a number from 0 to 2."
         return self._not_plain()
 
     def _not_plain(self) -> str | None:

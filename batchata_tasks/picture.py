@@ -9,6 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from batchata_tasks.money import dollars, pico_from_usd
+from batchata_tasks.plain import shown
 from batchata_tasks.progress import clock, counted
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def picture(stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tu
 def summary(stats: Mapping[str, Any], elapsed: float, batches: Batches, width: int, now: float) -> list[Text]:
     """Return what is told of the run as a whole."""
     if not stats.get("total") and not batches and not stats.get("landed"):
-        return [_line("Time", [Text(clock(elapsed)), Text(_clean(stats.get("doing") or "planning"))], width)]
+        return [_line("Time", [Text(clock(elapsed)), Text(shown(stats.get("doing") or "planning"))], width)]
     spent, reserved, limit = stats["cost_usd"] or 0, stats["reserved_usd"], stats["cost_limit_usd"]
     work, money = _requests(stats, batches), _money(stats)
     bar = _bar_width([work, money] if limit is not None else [work], width)
@@ -93,7 +94,7 @@ def failed(stats: Mapping[str, Any], room: int) -> list[Text]:
     errors: dict[str, int] = stats.get("errors") or {}
     most = sorted(errors.items(), key=lambda item: -item[1])[: min(room, _FAILURES)]
     return [
-        Text.assemble(("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), _clean(text))
+        Text.assemble(("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), shown(text))
         for place, (text, count) in enumerate(most)
     ]
 
@@ -135,7 +136,7 @@ def _money(stats: Mapping[str, Any]) -> list[Text]:
     of = "" if limit is None else f" of {_usd(limit)}"
     parts = [f"{_usd(spent)}{of} spent", *([f"{_usd(reserved)} reserved"] if reserved else [])]
     if stats.get("budget"):
-        parts.append(f"budget {_clean(stats['budget'])}")
+        parts.append(f"budget {shown(stats['budget'])}")
     return [Text(text) for text in [*parts, *(["no limit"] if limit is None and not stats.get("budget") else [])]]
 
 
@@ -157,9 +158,9 @@ def _times(elapsed: float, batches: Batches, now: float, width: int) -> list[Tex
 def state_of(batch: Mapping[str, Any]) -> str:
     """Return a batch's state in plain words."""
     if batch["state"] != "submitted":
-        return _STATES.get(batch["state"], _clean(batch["state"]))
+        return _STATES.get(batch["state"], shown(batch["state"]))
     status = batch["status"] or "at the provider"
-    return _STATUSES.get(status) or _clean(status.replace("_", " "))
+    return _STATUSES.get(status) or shown(status.replace("_", " "))
 
 
 def _bar_width(lines: Sequence[Sequence[Text]], width: int) -> int:
@@ -223,8 +224,8 @@ def _row(batch: Mapping[str, Any] | None, now: float) -> tuple[str, ...]:
     sent = "" if batch["sent_at"] is None else f"{clock(max(now - batch['sent_at'], 0))} ago"
     done = "" if batch["done"] is None else f"{batch['done']:,}"
     number = "" if batch["number"] is None else f"{batch['number']:,}"
-    names = (_clean(batch["provider"]), _clean(batch["model"]), f"{batch['jobs']:,}", done, state_of(batch))
-    return (number, *names, sent, _clean(batch["batch_id"] or ""))
+    names = (shown(batch["provider"]), shown(batch["model"]), f"{batch['jobs']:,}", done, state_of(batch))
+    return (number, *names, sent, shown(batch["batch_id"] or ""))
 
 
 def _widths(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
@@ -245,8 +246,3 @@ def _cell(name: str, text: str, width: int) -> Text:
     else:
         cell.pad_right(width - cell.cell_len)
     return cell
-
-
-def _clean(text: str) -> str:
-    """Return a text of a provider without what would move the cursor."""
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -39,6 +39,11 @@ def is_unicode(value: object) -> bool:
     return isinstance(value, str) and not _HALF.search(value)
 
 
+def shown(text: str) -> str:
+    """Return a text of somebody else without what would move a terminal's cursor, or break the line."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
 def not_json(value: object) -> str | None:
     """Return what of a value JSON cannot say, such as `nan`; None where it can say all of it."""
     if value is None or isinstance(value, int) or is_unicode(value) or (isinstance(value, float) and math.isfinite(value)):

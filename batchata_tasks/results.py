@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from batchata_tasks.dataset import Dataset
 from batchata_tasks.job import Job, JobResult
 from batchata_tasks.job_builder import JOB, StoredJobs
-from batchata_tasks.jobs import Outcome
+from batchata_tasks.jobs import ErrorCode, Outcome, describe
 from batchata_tasks.jobs_spec import JOB_ID
 from batchata_tasks.sources import open_source
 from batchata_tasks.storage import DatasetFolder
@@ -66,11 +66,13 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
 
 def _result(row: dict[str, Any], schema: ResponseSchema | None) -> JobResult:
     text, cost = row["_response"] or "", row["_cost_usd"]
-    parsed = schema.answer(text) if schema is not None and row["_status"] == Outcome.SUCCEEDED else None
-    return JobResult(
-        row[JOB_ID], text, parsed, None, row["_input_tokens"], row["_output_tokens"],
-        float("nan") if cost is None else float(cost), None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"],
-    )
+    parsed, error = None, None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"]
+    if schema is not None and error is None:
+        parsed, wrong = schema.read(text)
+        if parsed is None:  # it passed when it landed; the class, or what it looks at, is another one now
+            error = describe(ErrorCode.RESPONSE, wrong)
+    cost_usd = float("nan") if cost is None else float(cost)
+    return JobResult(row[JOB_ID], text, parsed, None, row["_input_tokens"], row["_output_tokens"], cost_usd, error)
 
 
 def landed_table(spec: JobsSpec) -> pa.Table:

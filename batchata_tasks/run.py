@@ -24,7 +24,7 @@ from batchata_tasks.results import landed_results, landed_table
 from batchata_tasks.run_watch import Watch
 from batchata_tasks.settings import Settings
 from batchata_tasks.spool import Schemas, dataset_name, spooled
-from batchata_tasks.state import StateManager, kept_in, naming
+from batchata_tasks.state import StateManager, naming
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ class BatchRun:
     def set_on_progress(self, callback: ProgressCallback, interval: float = 1.0) -> Self:
         """Have `callback(stats, elapsed, batches)` called each `interval` seconds, and once at the end.
 
-        It is called in a thread of the run; what it raises ends the calls, and the run goes on.
+        It is called in a thread of the run; what it raises ends the calls, and the run goes on. At its end the run waits
+        for ten seconds for a callback to return.
         """
         self._watch.call(callback, interval)
         return self
@@ -109,9 +110,11 @@ class BatchRun:
     def _written(self) -> JobsSpec:
         """Write the jobs where runs find them; return the spec of a run of them."""
         if self.config.state_file is not None:
-            kept_in(self.config.state_file)
+            StateManager(self.config.state_file).check(self.jobs)
         if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
-            self.jobs = StateManager(self.config.state_file).jobs()
+            manager = StateManager(self.config.state_file)
+            self.jobs = manager.jobs()
+            self._schemas.adopt(manager.response_models())
         if not self.jobs:
             message = "jobs: there are none; add some with add_job."
             raise SpecError(message)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.snapshot import Snapshot
 
 _MOMENT = 0.05
+_PATIENCE = 10.0  # seconds
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -61,7 +62,7 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._over.set()
         if self._caller is not None:
-            self._caller.join()
+            self._caller.join(_PATIENCE)  # one that takes longer does not hold up what has ended
         self._stack.close()
 
     @property

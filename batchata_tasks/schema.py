@@ -23,6 +23,7 @@ from pydantic_core import SchemaError, from_json, to_json
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
+from batchata_tasks.plain import is_unicode
 from batchata_tasks.schema_nodes import CONSTRAINTS, DECIMAL, Node, model_of
 from batchata_tasks.schema_reader import NO_SCHEMA, read_root
 
@@ -81,12 +82,15 @@ class ResponseSchema:
         """
         try:
             return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            place = ".".join(str(step) for step in first["loc"])
-            return None, f"{place or 'answer'}: {first['msg']}"
         except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
-            return None, f"answer: {type(error).__name__}: {error}"
+            return None, _sentence(error)
+
+    def read(self, text: str) -> tuple[BaseModel | dict[str, Any] | None, str]:
+        """Return the answer as `answer` does, or None and the sentence of what is wrong."""
+        try:
+            return self.answer(text), ""
+        except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
+            return None, _sentence(error)
 
     def answer(self, text: str) -> BaseModel | dict[str, Any]:
         """Return an answer that `parse` accepts: an object of the class, or a dict where JSON Schema was given.
@@ -125,8 +129,20 @@ class ResponseSchema:
         if not isinstance(plain, wanted):
             message = f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
             raise TypeError(message)
+        if isinstance(plain, str) and not is_unicode(plain):
+            message = "a validator returned a text with half of a surrogate pair"
+            raise ValueError(message)
         # Arrow says of a decimal whether the column holds all its digits
         return pa.array([plain], type=node.arrow()).to_pylist()[0] if node.format == DECIMAL else plain
+
+
+def _sentence(error: Exception) -> str:
+    """Say what the first thing is that is wrong with an answer."""
+    if not isinstance(error, ValidationError):
+        return f"answer: {type(error).__name__}: {error}"
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return f"{place or 'answer'}: {first['msg']}"
 
 
 _PYTHON: dict[str, tuple[type, ...]] = {

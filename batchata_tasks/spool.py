@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,7 +21,7 @@ from batchata_tasks.source import BATCH_ROWS
 from batchata_tasks.storage import DatasetFolder, durable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from batchata_tasks.job import Job
     from batchata_tasks.run_spec import Destination
@@ -33,7 +34,9 @@ class Schemas:
     """The response models of jobs, each read once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[object, str, ResponseSchema]] = {}
+        self._known: dict[int | str, tuple[object, str, ResponseSchema]] = {}
+        self._contents: dict[str, str] = {}
+        self._copies: dict[str, dict[str, Any]] = {}
 
     def of(self, job: Job) -> tuple[str | None, ResponseSchema | None]:
         """Return the digest and the schema of a job's response model.
@@ -44,23 +47,46 @@ class Schemas:
         model = job.response_model
         if model is None:
             return None, None
-        if id(model) not in self._known:
+        place = id(model) if isinstance(model, type) else repr(model)
+        if place not in self._known:
             schema = _read(job, model)
-            name = _name(schema, "")
-            if isinstance(model, type) and name in (known for _, known, _ in self._known.values()):
-                # two classes that ask for the same may still check it otherwise
-                name = _name(schema, f"{model.__module__}.{model.__qualname__}")
-            self._known[id(model)] = model, name, schema  # the model is kept, so that its id stays its own
-        _, name, schema = self._known[id(model)]
+            name = self._name(schema, f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else "")
+            self._known[place] = model, name, schema  # the class is kept, so that its id stays its own
+        _, name, schema = self._known[place]
         return name, schema
+
+    def _name(self, schema: ResponseSchema, model: str) -> str:
+        """Name a response model by its schema and class, since classes that ask for the same may check it otherwise.
+
+        Those that have one name, too, as a function makes them, are numbered.
+        """
+        taken, number = {name for _, name, _ in self._known.values()}, 1
+        asked, kind = canonical(schema.kept), model.encode()
+        name = base32(digest("response model", asked, kind)[:_DIGEST_BYTES])
+        while kind and name in taken:
+            number += 1
+            name = base32(digest("response model", asked, kind, b"%d" % number)[:_DIGEST_BYTES])
+        self._contents[name] = base32(digest("response model", asked)[:_DIGEST_BYTES])
+        return name
+
+    def adopt(self, named: Mapping[str, dict[str, Any]]) -> None:
+        """Keep the names that an earlier run had for response models, so that its jobs are the same jobs still."""
+        for name, model in named.items():
+            self._known[repr(model)] = model, name, ResponseSchema.from_json_schema(model, "response_model")
+
+    def content(self, name: str | None) -> str | None:
+        """Return what two response models share that ask for the same, given a name of `of`."""
+        return None if name is None else self._contents[name]
+
+    def own(self, model: dict[str, Any]) -> dict[str, Any]:
+        """Return a copy of a JSON Schema that its giver cannot change, one for all that are alike."""
+        if (name := repr(model)) not in self._copies:
+            self._copies[name] = deepcopy(model)
+        return self._copies[name]
 
     def by_digest(self) -> dict[str, ResponseSchema]:
         """Return all that were read."""
         return {name: schema for _, name, schema in self._known.values()}
-
-
-def _name(schema: ResponseSchema, model: str) -> str:
-    return base32(digest("response model", canonical(schema.kept), model.encode())[:_DIGEST_BYTES])
 
 
 def _read(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:

@@ -21,7 +21,7 @@ from batchata_tasks.settings import Settings
 from batchata_tasks.storage import make_folder, storage_errors, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from sqlalchemy import Row
 
@@ -94,7 +94,7 @@ class StateManager:
         if not kept:
             return None
         if "state" in kept:
-            return BatchState.from_dict(kept["state"])
+            return self._state(kept)
         with _ledger() as ledger:
             run = ledger.find_run(kept.get("run_id", ""))
             return None if run is None else _state_of(ledger, run)
@@ -103,10 +103,16 @@ class StateManager:
         """Return all jobs of the run that the file names; none where it names none."""
         kept = kept_in(self.file)
         if "state" in kept:
-            return BatchState.from_dict(kept["state"]).pending_jobs
+            return self._state(kept).pending_jobs
         with _ledger() as ledger:
             run = ledger.find_run(kept.get("run_id", ""))
         return [] if run is None else stored_jobs(spec_of(run))
+
+    def response_models(self) -> dict[str, dict[str, Any]]:
+        """Return the response models of those jobs as JSON Schema, by the names that the run has for them."""
+        with _ledger() as ledger:
+            run = ledger.find_run(kept_in(self.file).get("run_id", ""))
+        return {} if run is None else spec_of(run).schemas
 
     def clear(self) -> None:
         """Delete the file.
@@ -121,6 +127,27 @@ class StateManager:
             message = f"{self.file} names a run with {counted(len(chunks), 'open batch')}, to be paid for; run it to its end first."
             raise TerminalError(message)
         self.file.unlink(missing_ok=True)
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Refuse a file that is no state file, and one that keeps other jobs than these, which are still to be sent.
+
+        Raises:
+            StorageError: it is no such file.
+            SpecError: it keeps other jobs.
+        """
+        kept = kept_in(self.file)
+        names = {job.id for job in jobs}
+        if jobs and "state" in kept and (others := [job for job in self._state(kept).pending_jobs if job.id not in names]):
+            kept_jobs = f"state_file: {self.file} keeps {counted(len(others), 'other job')} to be sent"
+            message = f"{kept_jobs}; run a Batch without jobs on it first, or name another file."
+            raise SpecError(message)
+
+    def _state(self, kept: Mapping[str, Any]) -> BatchState:
+        try:
+            return BatchState.from_dict(kept["state"])
+        except (SpecError, LookupError, TypeError, ValueError, AttributeError) as error:
+            message = f"state_file: {self.file} is damaged; restore it from a copy, or remove it."
+            raise StorageError(message) from error
 
     def _write(self, facts: dict[str, Any]) -> None:
         kept_in(self.file)
@@ -142,7 +169,7 @@ def kept_in(file: str | Path) -> dict[str, Any]:
         kept: object = json.loads(data)
     except ValueError:
         kept = None
-    if as_dict(kept).get("format") != _FORMAT:
+    if as_dict(kept).get("format") != _FORMAT or not isinstance(as_dict(kept).get("run_id", ""), str):
         message = f"state_file: {file} is something else than a state file of this version; name another one, or remove it."
         raise StorageError(message)
     return as_dict(kept)

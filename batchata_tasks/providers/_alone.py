@@ -171,9 +171,8 @@ class _Prices:
         if answer.outcome is Outcome.SUCCEEDED and answer.text is None:
             error = describe(ErrorCode.RESPONSE, "the answer has no text")
         elif answer.outcome is Outcome.SUCCEEDED and asked is not None and asked.schema is not None:
-            fields, wrong = asked.schema.parse(text)
-            parsed = None if fields is None else asked.schema.answer(text)
-            error = describe(ErrorCode.RESPONSE, wrong) if fields is None else None
+            parsed, wrong = asked.schema.read(text)
+            error = describe(ErrorCode.RESPONSE, wrong) if parsed is None else None
         elif answer.outcome is not Outcome.SUCCEEDED:
             error = error or answer.outcome.value
         cost = self._cost(answer, asked)

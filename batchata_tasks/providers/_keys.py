@@ -6,6 +6,7 @@ from os import environ
 from typing import TYPE_CHECKING
 
 from batchata_tasks.errors import CredentialsError, SpecError
+from batchata_tasks.plain import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ def check_environment(keys: tuple[str, ...], address: str) -> None:
 
 
 def masked(text: str) -> str:
-    """Return a text of the provider or of a library without the keys that it may quote."""
+    """Return a text of the provider or of a library as one line, without the keys that it may quote."""
     for key in filter(None, map(environ.get, _KEYS)):
         text = text.replace(key, "***")
-    return text
+    return shown(text)

@@ -60,11 +60,17 @@ def register(adapter: type[Provider], *, models: str) -> None:
     Raises:
         SpecError: the class is no whole adapter, its name is taken, or `models` is no regular expression.
     """
+    if not isinstance(adapter, type):  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"adapter: {adapter!r:.80} is no class; give the class, not an object of it."
+        raise SpecError(message)
+    if not isinstance(models, str) or not models:  # pyright: ignore[reportUnnecessaryIsInstance]
+        message = f"models: {models!r:.80} matches no name of a model, or all; write what they begin with, such as '^my-'."
+        raise SpecError(message)
     if unbuilt := sorted({*getattr(adapter, "__abstractmethods__", ()), *(name for name in _NEEDED if not hasattr(adapter, name))}):
         message = f"{adapter.__qualname__}: an adapter also needs {', '.join(unbuilt)}."
         raise SpecError(message)
     name = adapter.name
-    if not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
         message = f"{adapter.__qualname__}.name: {name!r:.80} is no name; write 1 to 32 small letters, digits and `_`."
         raise SpecError(message)
     if name in _ENTRIES and _place(_ENTRIES[name].adapters[_CHAT]) != _place(adapter):

@@ -201,7 +201,7 @@ class Place:
                 return True
         return False
 
-    def until(self, condition: Callable[[], object], run: Run | None = None, timeout: float = 30.0) -> bool:
+    def until(self, condition: Callable[[], object], run: Run | None = None, timeout: float = 120.0) -> bool:
         """Wait until a condition holds; False when the run ended first."""
         deadline = time.monotonic() + timeout
         while not condition():
