@@ -76,7 +76,7 @@ class Schemas:
 
     def content(self, name: str | None) -> str | None:
         """Return what two response models share that ask for the same, given a name of `of`."""
-        return None if name is None else self._contents[name]
+        return None if name is None else self._contents.get(name, name)
 
     def own(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return a copy of a JSON Schema that its giver cannot change, one for all that are alike."""
