@@ -96,6 +96,7 @@ class BatchRun:
         make_ready(spec, Settings())  # what is wrong is raised here, and not in the thread
         self._began = time.monotonic()
         self._thread = threading.Thread(target=copy_context().run, args=(self._work, spec), name="batch")
+        self._watch.heed_interrupts(self._goes_on, self._over)
         self._thread.start()
 
     def dry(self) -> None:

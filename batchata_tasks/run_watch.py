@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from batchata_tasks.session import CANCEL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
     from batchata_tasks.batch import BatchParams
     from batchata_tasks.display import LiveProgress
@@ -116,6 +117,25 @@ class Watch:
         found, display = self.last, RichBatchProgressDisplay()
         display.update_progress(found.stats(), time.monotonic() - self._began, found.batch_data())
         return display.handle_cancellation()
+
+    def heed_interrupts(self, alive: Callable[[], bool], over: threading.Event) -> None:
+        """Let Ctrl-C leave the run, and end the program as one that was interrupted, where only the run keeps it.
+
+        Once a program's own code has ended, Python takes nobody's KeyboardInterrupt: it would drop the
+        run where it stands, and the program would end as if all were well.
+        """
+        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return
+
+        def interrupted(number: int, frame: FrameType | None) -> None:
+            if threading.main_thread().is_alive() or not alive():
+                signal.default_int_handler(number, frame)
+            self.leave(alive)
+            over.wait(_PATIENCE)
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+        signal.signal(signal.SIGINT, interrupted)
 
     def tell(self, text: str) -> None:
         """Tell people that something happened, outside of any display."""

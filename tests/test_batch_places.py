@@ -135,3 +135,19 @@ def test_a_second_ctrl_c_leaves_at_once(emulator: Emulator, tmp_path: Path) -> N
     results = jobs(tmp_path / "out", 4).run().results()
     assert all(result.is_success() for result in results.values())
     assert accepted(emulator) in (4, 8)
+
+
+def test_ctrl_c_after_the_programs_own_end(emulator: Emulator, tmp_path: Path) -> None:
+    """Where only the run keeps a program, Ctrl-C leaves it, and the program ends as interrupted; the next run lands what is open."""
+    with open_batches(emulator):
+        process = script(tmp_path, wait=False)
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)][1:] == ["False\n", "None\n"]
+        wait_for_batches(emulator, 2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGINT, err
+    assert "the next run lands them" in err
+    assert "Traceback" not in err
+    assert all(result.is_success() for result in jobs(tmp_path / "out", 4).run().results().values())
+    assert accepted(emulator) == 4
