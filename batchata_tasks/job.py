@@ -152,11 +152,8 @@ class Job:
     def _not_plain(self) -> str | None:
         if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             return f"params: {self.params!r:.80} is none; write a dict."
-        schema = self.response_model if isinstance(self.response_model, dict) else None
-        for name, value in (("params", self.params), ("response_model", schema)):
-            if (wrong := not_json(value)) is not None:
-                return f"{name}: {wrong} is no JSON; write names with texts, numbers, lists."
-        return None
+        wrong = not_json(self.params)
+        return None if wrong is None else f"params: {wrong} is no JSON; write names with texts, numbers, lists."
 
 
 def _is_text(value: object) -> bool:

@@ -36,7 +36,7 @@ def plain(error: ErrorDetails) -> str:
 
 def is_unicode(value: object) -> bool:
     """Whether this is a text that can be sent: halves of surrogate pairs, which Python's texts may hold, cannot."""
-    return isinstance(value, str) and not _HALF.search(value)
+    return isinstance(value, str) and (value.isascii() or not _HALF.search(value))
 
 
 def shown(text: str) -> str:

@@ -16,6 +16,7 @@ from batchata_tasks.errors import SpecError
 from batchata_tasks.fingerprint import base32, canonical, digest
 from batchata_tasks.job_builder import JOB
 from batchata_tasks.jobs_spec import JOB_ID, JobsSpec
+from batchata_tasks.plain import not_json
 from batchata_tasks.schema import ResponseSchema
 from batchata_tasks.source import BATCH_ROWS
 from batchata_tasks.storage import DatasetFolder, durable
@@ -37,6 +38,7 @@ class Schemas:
         self._known: dict[int | str, tuple[object, str, ResponseSchema]] = {}
         self._contents: dict[str, str] = {}
         self._copies: dict[str, dict[str, Any]] = {}
+        self._own: set[int] = set()  # ids of the copies, which need no comparing
 
     def of(self, job: Job) -> tuple[str | None, ResponseSchema | None]:
         """Return the digest and the schema of a job's response model.
@@ -47,7 +49,7 @@ class Schemas:
         model = job.response_model
         if model is None:
             return None, None
-        place = id(model) if isinstance(model, type) else repr(model)
+        place = id(model) if isinstance(model, type) or id(model) in self._own else repr(model)
         if place not in self._known:
             schema = _read(job, model)
             name = self._name(schema, f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else "")
@@ -82,6 +84,7 @@ class Schemas:
         """Return a copy of a JSON Schema that its giver cannot change, one for all that are alike."""
         if (name := repr(model)) not in self._copies:
             self._copies[name] = deepcopy(model)
+            self._own.add(id(self._copies[name]))
         return self._copies[name]
 
     def by_digest(self) -> dict[str, ResponseSchema]:
@@ -96,6 +99,9 @@ def _read(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:
             message = f"{label}: {model.__name__} is no Pydantic model; derive it from pydantic.BaseModel."
             raise SpecError(message)
         return ResponseSchema.from_model(model, label)
+    if (wrong := not_json(model)) is not None:
+        message = f"{label}: {wrong} is no JSON; write names with texts, numbers, lists."
+        raise SpecError(message)
     return ResponseSchema.from_json_schema(model, label)
 
 

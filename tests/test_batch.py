@@ -167,6 +167,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "", "prompt": "x"}, "id: write a text of 1 to 500 characters"),
     ({"id": "half \ud83d", "prompt": "x"}, "id: write a text of 1 to 500 characters"),
     ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\udfff"}]}]}, "messages.0: content.0 is no part of text"),
+    ({"prompt": "x", "response_model": {"type": "object", "maximum": float("nan")}}, "response_model: nan is no JSON"),
     ({"prompt": "x", "params": {"metadata": {"k": object()}}}, "params"),
     ({"prompt": "x", "params": {"metadata": {"k": "\ud83d"}}}, "params"),
     ({"prompt": "x", "params": {"metadata": {"k": float("nan")}}}, "params"),
