@@ -159,7 +159,9 @@ class Batch:
 
     def _named(self, job: Job, schema: str | None) -> Job:
         """Name a job by its content; of jobs that are all alike, each has a number."""
-        facts = [*job.destination(), job.messages, job.prompt, job.temperature, job.max_tokens, job.params, schema]
+        facts: list[object] = [*job.destination(), job.messages, job.prompt, job.temperature, job.max_tokens, job.params, schema]
+        if job.file is not None:
+            facts += [str(job.file), job.enable_citations]
         name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
         number = self._ids[name] = self._ids.get(name, 0) + 1
         return self._once(replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1)

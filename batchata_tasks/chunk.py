@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOKEN_CHARS = 20  # 100 bits
 ROW_ID_CHARS = 24  # 120 bits
 CUSTOM_ID_CHARS = TOKEN_CHARS + 1 + ROW_ID_CHARS  # both providers take up to 64
+_BYTES_A_WRITE = 1 << 20
 _CUSTOM_ID = re.compile(f"[a-z2-7]{{{TOKEN_CHARS}}}-[a-z2-7]{{{ROW_ID_CHARS}}}")
 
 
@@ -113,12 +114,13 @@ def write_requests(path: Path, framing: Framing, requests: Iterable[tuple[str, b
     with durable(path) as stream:
         stream.write(framing.head)
         block: list[bytes] = []
-        first = True
+        size, first = 0, True
         for name, body in requests:
             line = framing.line(name, body)
             block.append(line if first else framing.joint + line)
-            first = False
-            if len(block) == 1024:  # noqa: PLR2004 - about a megabyte a write
+            size, first = size + len(line), False
+            if size > _BYTES_A_WRITE:
                 stream.write(b"".join(block))
                 block.clear()
+                size = 0
         stream.write(b"".join(block) + framing.tail)

@@ -147,6 +147,7 @@ class Collector:
             "_output_tokens": usage.output_tokens + prior["_prior_output_tokens"],
             "_cache_read_tokens": usage.cache_read_tokens + prior["_prior_cache_read_tokens"],
             "_cost_usd": None if total is None else Decimal(total).scaleb(-12),
+            "_citations": list(answer.citations) or None,
             "_response": answer.text,
             "_run_id": self._chunk.run_id,
             "_enriched_at": self._enriched_at,

@@ -91,7 +91,8 @@ def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: P
         if usual is not None and not route.caches:
             usual = replace(usual, cache_read_tokens=0, cache_write_tokens=0)
         sample = partial(sampled_bodies, plan, mine[0].start, mine[-1].stop, _SAMPLE) if plan is not None and mine else None
-        found.append(Measure(usual or _guess(route, sample), route.cap, route.rates))
+        guess = usual or _with_documents(_guess(route, sample), route, sum(span.bytes for span in mine))
+        found.append(Measure(guess, route.cap, route.rates))
     return found
 
 
@@ -99,18 +100,27 @@ def guessed(route: Route, bodies: Sequence[bytes]) -> Estimate:
     """Return what requests of these bodies are likely to use, as a plan guesses it before a batch has finished."""
     sizes = [route.provider.framing.size(CUSTOM_ID_CHARS, body) for body in bodies]
     step = -(-len(bodies) // _SAMPLE)
-    usual = _guess(route, lambda: list(zip(sizes[::step], bodies[::step], strict=True)))
+    usual = _with_documents(_guess(route, lambda: list(zip(sizes[::step], bodies[::step], strict=True))), route, sum(sizes))
     return estimate(usual, len(bodies), sum(sizes), route.cap, route.rates)
 
 
 def _guess(route: Route, sample: Callable[[], list[tuple[int, bytes]]] | None) -> Usual:
     """Guess by the providers' rules of thumb, or by a sample: (bytes of the request, its body) each."""
     size, tokens = _BYTES_IN_TOKENS.get(route.provider.name, _CAUTIOUS)
-    count = _tokenizer() if route.provider.name == "openai" and sample is not None else None
+    counted = route.provider.name == "openai" and not route.attached[0]  # documents are counted by rule
+    count = _tokenizer() if counted and sample is not None else None
     if count is not None and sample is not None:
         bodies = sample()
         size, tokens = sum(bytes_ for bytes_, _ in bodies), sum(_tokens_of(body, count) for _, body in bodies)
     return Usual(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1))
+
+
+def _with_documents(text: Usual, route: Route, size: int) -> Usual:
+    """Return a guess for requests of `size` bytes together, part of which are documents, given the one for text alone."""
+    attached, tokens = route.attached
+    if not attached or attached > size:
+        return text
+    return replace(text, bytes=size, input_tokens=(size - attached) * text.input_tokens // text.bytes + tokens)
 
 
 def foresee(summary: PlanSummary, spans: Sequence[Span], measured: Sequence[Measure]) -> list[int | None]:

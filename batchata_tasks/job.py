@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pydantic import BaseModel
 
+from batchata_tasks.documents import read
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Job as Request
 from batchata_tasks.jobs import Message, as_dict
@@ -19,6 +20,7 @@ from batchata_tasks.run_spec import Destination
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from batchata_tasks.documents import Document
     from batchata_tasks.schema import ResponseSchema
 
 MAX_TOKENS = 1024  # the cap on an answer where a Job names none; always sent
@@ -37,12 +39,12 @@ class Job:
         model: the provider's model id.
         messages: turns such as `{"role": "user", "content": "…"}`; roles are system, user and
             assistant, content is a text or a list of parts `{"type": "text", "text": "…"}`.
-        file: a document to attach; not supported yet.
+        file: a document to attach to the last user turn: a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8.
         prompt: a single user turn.
         temperature: sampling temperature, where the model takes one.
         max_tokens: cap on the tokens of the answer.
         response_model: Pydantic class, or JSON Schema, that the answer has to satisfy.
-        enable_citations: not supported yet.
+        enable_citations: have the answer say what of the document it rests on (Anthropic; without a response model).
         provider: "anthropic", "openai" or one that was registered; by default it follows from the model.
         endpoint: "chat", or "responses" at OpenAI.
         params: further parameters, passed on to the provider.
@@ -100,13 +102,25 @@ class Job:
         """
         return Destination(provider_name(self.model, self.provider), self.model, self.endpoint)
 
-    def request(self, schema: ResponseSchema | None) -> Request:
-        """Return what is sent."""
+    def request(self, schema: ResponseSchema | None, document: Document | None = None) -> Request:
+        """Return what is sent, with the document that the file holds."""
         params = self.params if self.temperature is None else {**self.params, "temperature": self.temperature}
-        return Request(self.model, self.turns(), self.max_tokens, params, schema)
+        turns = self.turns()
+        if document is not None:
+            last, parts = turns[-1], turns[-1].content
+            turns = (*turns[:-1], Message(last.role, (document, *((parts,) if isinstance(parts, str) else parts))))
+        return Request(self.model, turns, self.max_tokens, params, schema)
+
+    def document(self) -> Document | None:
+        """Read the file.
+
+        Raises:
+            SpecError: it is no document that can be sent.
+        """
+        return None if self.file is None else read(self.file, cited=self.enable_citations)
 
     def turns(self) -> tuple[Message, ...]:
-        """Return the turns to send.
+        """Return the turns to send, without the document.
 
         Raises:
             SpecError: one of them is wrong; it is named by its place, from 0.
@@ -134,10 +148,10 @@ class Job:
             return f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
         if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
-        if self.file is not None:
-            return "file: this version cannot attach documents yet; put the text into the prompt."
-        if self.enable_citations:
-            return "enable_citations: this version does not support citations yet; leave it out."
+        if self.file is not None and not isinstance(self.file, Path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return f"file: {self.file!r:.80} is no path; write a Path."
+        if self.enable_citations and self.file is None:
+            return "enable_citations: there is nothing to cite; give the job a file, or leave it out."
         if (self.prompt is None) == (self.messages is None):
             return "give exactly one of prompt and messages."
         if self.prompt is not None and not _is_text(self.prompt):
@@ -187,7 +201,8 @@ class JobResult:
     """What became of a job.
 
     `response` is the raw text of the answer, empty where there is none; `parsed_response` the answer
-    in the job's response model (a dict where that is JSON Schema). Tokens and `cost_usd` (US
+    in the job's response model (a dict where that is JSON Schema); `citations` what of its document it
+    rests on, None where that was not asked for: see the column `_citations`. Tokens and `cost_usd` (US
     dollars) count all attempts; `cost_usd` is nan where no price is known. `error` is None where the
     job succeeded.
     """

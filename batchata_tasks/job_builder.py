@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,8 +23,8 @@ from batchata_tasks.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
+    from batchata_tasks.documents import Document
     from batchata_tasks.jobs_spec import JobsSpec
     from batchata_tasks.providers import Provider
     from batchata_tasks.run_spec import Destination
@@ -37,15 +38,30 @@ class StoredJobs:
 
     def __init__(self, schemas: Mapping[str, ResponseSchema]) -> None:
         self._schemas = schemas
-        self._text, self._job, self._digest = "", Job("", ""), None
+        self._text, self._job, self._digest, self._sha256 = "", Job("", ""), None, None
 
     def read(self, row: Mapping[str, Any]) -> tuple[Job, str | None, ResponseSchema | None]:
         """Return a job, and its response model with the digest."""
         if (text := row[JOB]) is not self._text:
             stored: dict[str, Any] = orjson.loads(text)
-            self._digest = stored.pop("schema")
+            self._digest, self._sha256 = stored.pop("schema"), stored.pop("sha256", None)
+            if (file := stored.pop("file", None)) is not None:
+                stored["file"] = Path(file)
             self._text, self._job = text, Job(row[JOB_ID], **stored)
         return self._job, self._digest, None if self._digest is None else self._schemas[self._digest]
+
+    def document(self, row: Mapping[str, Any]) -> Document | None:
+        """Read the document of a job.
+
+        Raises:
+            SpecError: it is another one by now.
+        """
+        job, _, _ = self.read(row)
+        document = job.document()
+        if document is not None and document.sha256 != self._sha256:
+            message = f"job {job.id!r:.80}: file: {job.file} has changed since the run began; run again."
+            raise SpecError(message)
+        return document
 
     def fingerprint(self, row: Mapping[str, Any]) -> str:
         """Return the fingerprint of a job's base request."""
@@ -53,7 +69,11 @@ class StoredJobs:
         asked, to = job.request(schema), job.destination()
         facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
         facts |= {"max_tokens": asked.max_tokens, "params": dict(asked.params)}
-        turns = [[turn.role, turn.content] for turn in asked.messages]
+        turns: list[Any] = [[turn.role, turn.content] for turn in asked.messages]
+        if job.enable_citations:
+            facts["citations"] = True
+        if self._sha256 is not None:
+            turns.append(["document", self._sha256])
         canonical = schema.canonical if schema is not None else None
         return fingerprint(part("input", turns), part("prompt", "job"), part("model", facts), part("schema", canonical))
 
@@ -98,9 +118,11 @@ class JobBuilder:
         route = self.routes[place]
         route.provider.check_model(job.model, job.max_tokens)
         route.provider.check_params(job.model, job.request(None).params, limited=self._spec.limited)
-        body = route.provider.body(job.request(schema))
+        document = self._stored.document(row)
+        body = route.provider.body(job.request(schema, document))
         route.cap = max(route.cap, job.max_tokens)
-        shape = Shape(job.max_tokens, len(body[route.provider.turns_param]), schema is not None, None if self._common else digest)
+        attached, own = 0 if document is None else route.attach(document), None if self._common else digest
+        shape = Shape(job.max_tokens, len(body[route.provider.turns_param]), schema is not None, own, attached)
         return Made(orjson.dumps(body), shape, place)
 
 

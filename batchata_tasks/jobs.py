@@ -7,8 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from batchata_tasks.documents import Document
     from batchata_tasks.schema import ResponseSchema
 
 
@@ -49,19 +50,31 @@ class ErrorCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of the conversation that is sent: a text, or parts of text that stay apart."""
+    """One turn of the conversation that is sent: a text, or parts that stay apart, each a text or a document."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | tuple[str, ...]
+    content: str | tuple[str | Document, ...]
 
     @property
     def text(self) -> str:
         """The whole text of the turn."""
-        return self.content if isinstance(self.content, str) else "\n\n".join(self.content)
+        return self.content if isinstance(self.content, str) else "\n\n".join(part for part in self.content if isinstance(part, str))
 
-    def wire(self, kind: str = "text") -> str | list[dict[str, str]]:
-        """Return the content as requests hold it; `kind` is what the endpoint calls a part of text."""
-        return self.content if isinstance(self.content, str) else [{"type": kind, "text": text} for text in self.content]
+    def wire(self, kind: str = "text", attached: Callable[[Document], dict[str, Any]] | None = None) -> str | list[dict[str, Any]]:
+        """Return the content as requests hold it.
+
+        `kind` is what the endpoint calls a part of text; `attached` makes the part of a document, where a
+        provider takes some (`Provider.document_bytes`).
+        """
+        if isinstance(self.content, str):
+            return self.content
+        parts = list[dict[str, Any]]()
+        for part in self.content:
+            if isinstance(part, str):
+                parts.append({"type": kind, "text": part})
+            elif attached is not None:
+                parts.append(attached(part))
+        return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,8 @@ class Usage:
 class Answer:
     """One line of a provider's results, classified.
 
-    `text` is the raw answer where there is one. `error` starts with an `ErrorCode`.
+    `text` is the raw answer where there is one. `error` starts with an `ErrorCode`. `citations` are
+    rows of the column `_citations`.
     """
 
     custom_id: str
@@ -106,6 +120,7 @@ class Answer:
     usage: Usage = Usage()
     model: str | None = None
     readable: bool = True  # whether the line said what it used; else its cost is not known
+    citations: tuple[dict[str, Any], ...] = ()
 
 
 def as_dict(value: object) -> dict[str, Any]:

@@ -8,6 +8,7 @@ is a range of rows of it. Its own manifest, the same columns for that range, sta
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 # beside the key and the carried columns; `prior` is what earlier attempts of the same key and
 # fingerprint used (`prior_status` how the last one of this run ended, `prior_error` what it said),
 # `replaced_cost` what the older answer cost that this row will supersede; `changed` tells that the
-# request is not the base one; `cap`, `turns` and `schema` are the base request's shape
+# request is not the base one; `cap`, `turns`, `schema` and `attached` are the base request's shape
 SYSTEM_FIELDS = pa.schema(
     [
         pa.field("_row_id", pa.string()),
@@ -37,6 +38,7 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_cap", pa.int64()),
         pa.field("_turns", pa.int32()),
         pa.field("_schema", pa.string()),
+        pa.field("_attached", pa.int64()),
         pa.field("_error", pa.string()),
         pa.field("_replaces", pa.string()),
         pa.field("_changed", pa.bool_()),
@@ -50,6 +52,7 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_replaced_cost", pa.int64()),
     ]
 )
+_MOST_BYTES = 32_000_000  # of request bodies in memory; documents make large ones
 
 
 class PlanWriter:
@@ -84,8 +87,31 @@ class PlanWriter:
         arrays = [source_rows.column(name) for name in source_rows.schema.names]
         arrays += [pa.array([row.get(f.name) for row in system], type=f.type) for f in SYSTEM_FIELDS]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
-        self._bodies.write(b"".join(body + b"\n" for body in bodies))
+        self._bodies.writelines(body + b"\n" for body in bodies)
         self.rows += len(bodies)
+
+
+@dataclass
+class PlanRows:
+    """Rows of a batch of the source that go to one plan, until they are written there."""
+
+    at: list[int] = field(default_factory=list[int])
+    systems: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    bodies: list[bytes] = field(default_factory=list[bytes])
+    size: int = 0
+
+    def add(self, at: int, system: dict[str, Any], body: bytes) -> bool:
+        """Add a row; whether they should be written, as they take much memory."""
+        self.at.append(at)
+        self.systems.append(system)
+        self.bodies.append(body)
+        self.size += len(body)
+        return self.size > _MOST_BYTES
+
+    def write(self, writer: PlanWriter, source_rows: pa.RecordBatch) -> None:
+        """Write them."""
+        if self.at:
+            writer.write(source_rows.take(pa.array(self.at, pa.int64())), self.systems, self.bodies)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from batchata_tasks.columns import carried_digests
 from batchata_tasks.errors import SourceError
 from batchata_tasks.fingerprint import canonical, changed, key_digest, row_id
 from batchata_tasks.jobs import ErrorCode, Outcome, describe
-from batchata_tasks.manifest import PlanWriter
+from batchata_tasks.manifest import PlanRows, PlanWriter
 from batchata_tasks.prepared import Options, PlanSummary, Table
 from batchata_tasks.retry import worth_another
 from batchata_tasks.rowindex import LandedRow, scratch_index
@@ -108,20 +108,17 @@ class Planner:
         numbers = [first + i for i in kept]
         keys = [canonical([row[name] for name in self._spec.key]) for row in rows]
         digests = self._checked(rows, numbers, keys)
-        picked: dict[str, tuple[list[int], list[dict[str, Any]], list[bytes]]] = {name: ([], [], []) for name in writers}
+        picked, source_rows = {name: PlanRows() for name in writers}, batch.select(self._spec.carried)
         carried = carried_digests(batch, self._table.dataset.carried) if self._index.landed_rows else [b""] * len(rows)
         for i, row in enumerate(rows):
             planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
             if planned is not None:
                 name, system, body = planned
-                at, systems, bodies = picked[name]
-                at.append(i)
-                systems.append(system)
-                bodies.append(body)
-        source_rows = batch.select(self._spec.carried)
-        for name, (at, systems, bodies) in picked.items():
-            if at:
-                writers[name].write(source_rows.take(pa.array(at, pa.int64())), systems, bodies)
+                if picked[name].add(i, system, body):
+                    picked[name].write(writers[name], source_rows)
+                    picked[name] = PlanRows()
+        for name, rows_of_plan in picked.items():
+            rows_of_plan.write(writers[name], source_rows)
 
     def _namer(self, row: Mapping[str, Any], number: int) -> Callable[[], str]:
         """Return what names a row in an error: its number and its key."""
@@ -187,7 +184,7 @@ class Planner:
         system = _system_fields(name, found, landed)
         system |= {"_changed": again is not None, "_prior_error": landed.error if landed is not None else None}
         system |= {"_bytes": size, "_bound": bound, "_error": None}
-        system |= {"_cap": shape.cap, "_turns": shape.turns, "_schema": shape.schema}
+        system |= {"_cap": shape.cap, "_turns": shape.turns, "_schema": shape.schema, "_attached": shape.attached}
         if name in self._claimed:
             return "claimed", system, body
         if self.packer.fits_alone(size, made.route):

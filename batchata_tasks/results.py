@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from batchata_tasks.jobs_spec import JobsSpec
     from batchata_tasks.schema import ResponseSchema
 
-_READ = (JOB_ID, "_fingerprint", "_status", "_error", "_response", "_input_tokens", "_output_tokens", "_cost_usd", "_enriched_at")
+_READ = (
+    JOB_ID, "_fingerprint", "_status", "_error", "_response", "_citations", "_input_tokens", "_output_tokens", "_cost_usd", "_enriched_at",
+)
 
 
 def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
@@ -30,21 +32,23 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
     A row that answers an older text of a job is none of its results.
     """
-    wanted = {job_id: (fingerprint, schema) for job_id, fingerprint, schema in _prints(spec)}
+    wanted = {job_id: (fingerprint, cited, schema) for job_id, fingerprint, cited, schema in _prints(spec)}
     rows = dict[str, dict[str, Any]]()
     for batch in _rows(spec):
         for row in batch.to_pylist():
             job_id, at = row[JOB_ID], row["_enriched_at"]
             if job_id in wanted and wanted[job_id][0] == row["_fingerprint"] and (job_id not in rows or rows[job_id]["_enriched_at"] < at):
                 rows[job_id] = row
-    return {job_id: _result(rows[job_id], schema) for job_id, (_, schema) in wanted.items() if job_id in rows}
+    found = ((job_id, _result(rows[job_id], schema, cited=cited)) for job_id, (_, cited, schema) in wanted.items() if job_id in rows)
+    return dict(found)
 
 
-def _prints(spec: JobsSpec) -> Iterator[tuple[str, str, ResponseSchema | None]]:
+def _prints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:
     stored = StoredJobs(spec.response_schemas())
     for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
         for row in batch.to_pylist():
-            yield row[JOB_ID], stored.fingerprint(row), stored.read(row)[2]
+            job, _, schema = stored.read(row)
+            yield job.id, stored.fingerprint(row), job.enable_citations, schema
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:
@@ -64,7 +68,7 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def _result(row: dict[str, Any], schema: ResponseSchema | None) -> JobResult:
+def _result(row: dict[str, Any], schema: ResponseSchema | None, *, cited: bool) -> JobResult:
     text, cost = row["_response"] or "", row["_cost_usd"]
     parsed, error = None, None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"]
     if schema is not None and error is None:
@@ -72,7 +76,8 @@ def _result(row: dict[str, Any], schema: ResponseSchema | None) -> JobResult:
         if parsed is None:  # it passed when it landed; the class, or what it looks at, is another one now
             error = describe(ErrorCode.RESPONSE, wrong)
     cost_usd = float("nan") if cost is None else float(cost)
-    return JobResult(row[JOB_ID], text, parsed, None, row["_input_tokens"], row["_output_tokens"], cost_usd, error)
+    citations: list[dict[str, Any]] | None = (row["_citations"] or []) if cited else None
+    return JobResult(row[JOB_ID], text, parsed, citations, row["_input_tokens"], row["_output_tokens"], cost_usd, error)
 
 
 def landed_table(spec: JobsSpec) -> pa.Table:

@@ -109,7 +109,7 @@ class _Round:
     def _row(self, place: int, system: dict[str, Any], state: dict[str, Any], last: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
         route = self._table.builder.routes[place]
         structured = self._table.answers.of(system["_schema"]) is not None
-        shape = Shape(system["_cap"] or route.cap, system["_turns"] or _ALL, structured, system["_schema"])
+        shape = Shape(system["_cap"] or route.cap, system["_turns"] or _ALL, structured, system["_schema"], system["_attached"] or 0)
         again = route.again(last, shape, state["_status"], state["_error"], state["_attempts"])
         body, bound = again or (last, system["_bound"])
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)

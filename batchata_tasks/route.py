@@ -10,6 +10,7 @@ from batchata_tasks.run_spec import Destination
 from batchata_tasks.tokens import input_bound
 
 if TYPE_CHECKING:
+    from batchata_tasks.documents import Document
     from batchata_tasks.pricing import Rates
     from batchata_tasks.providers import Provider
 
@@ -20,13 +21,14 @@ class Shape:
 
     `turns` counts the messages of the body, in which a system prompt is none everywhere;
     `structured` tells whether an answer in JSON is asked for; `schema` is the digest of a response
-    model that is the request's own.
+    model that is the request's own; `attached` are the most tokens of its document, beyond the bytes that it has in the body.
     """
 
     cap: int
     turns: int
     structured: bool
     schema: str | None = None
+    attached: int = 0
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Route:
     `cap` is the most output tokens that one of its requests asks for. `rates` is None where no price
     is known. `factor` is what bounds are multiplied with, in millionths: more than one once an
     answer of the model cost more than its bound. `caches` tells whether its requests may be read
-    from a cache or written to one.
+    from a cache or written to one. `attached` are the bytes that documents have in the requests that
+    were made, and how many tokens they are likely to be.
     """
 
     provider: Provider
@@ -46,11 +49,18 @@ class Route:
     cap: int = 1
     factor: int = 10**6
     caches: bool = True
+    attached: tuple[int, int] = (0, 0)
 
     @property
     def destination(self) -> Destination:
         """The names of provider, model and endpoint."""
         return Destination(self.provider.name, self.model, self.endpoint)
+
+    def attach(self, document: Document) -> int:
+        """Count a document in; return its tokens as a Shape has them."""
+        size, tokens = document.usual()
+        self.attached = self.attached[0] + size, self.attached[1] + tokens
+        return document.token_bound(self.provider.image_tokens)
 
     def bound(self, body: bytes, shape: Shape) -> int:
         """Return the most that a request can cost, in picodollars; 0 where no price is known."""
@@ -58,7 +68,8 @@ class Route:
             return 0
         # within a text of the body the quotes would be escaped
         writes = self.provider.caches_unasked or b'"cache_control"' in body
-        bound = self.rates.bound(input_bound(body, shape.turns, schema=shape.structured), shape.cap, cache_writes=writes)
+        tokens = input_bound(body, shape.turns, schema=shape.structured) + shape.attached
+        bound = self.rates.bound(tokens, shape.cap, cache_writes=writes)
         return -(-bound * self.factor // 10**6)
 
     def again(self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from batchata_tasks.documents import digest_of
 from batchata_tasks.errors import SpecError
 from batchata_tasks.fingerprint import base32, canonical, digest
 from batchata_tasks.job_builder import JOB
@@ -23,6 +24,7 @@ from batchata_tasks.storage import DatasetFolder, durable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from batchata_tasks.job import Job
     from batchata_tasks.run_spec import Destination
@@ -112,8 +114,9 @@ def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **valu
     """
     by_place, places = sorted_by_destination(jobs)
     kinds = {schemas.of(job)[0] for job in jobs}
+    digests = {file: digest_of(file) for file in {job.file for job in jobs} if file is not None}
     content = hashlib.sha256()
-    for rows in _blocks(by_place, schemas):
+    for rows in _blocks(by_place, schemas, digests):
         content.update(orjson.dumps(rows))
     folder.create()
     folder.jobs.mkdir(exist_ok=True)
@@ -123,7 +126,7 @@ def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **valu
     else:
         # aside in the folder above: a run of another process sweeps half-written files out of this one
         with durable(path, folder.root) as stream, pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer:
-            for rows in _blocks(by_place, schemas):
+            for rows in _blocks(by_place, schemas, digests):
                 columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
     models = {name: schema for name, schema in schemas.by_digest().items() if name in kinds}
@@ -142,16 +145,18 @@ def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destinat
     return [job for group in groups.values() for job in group], list(groups)
 
 
-def _blocks(jobs: Sequence[Job], schemas: Schemas) -> Iterator[list[tuple[str, str]]]:
+def _blocks(jobs: Sequence[Job], schemas: Schemas, digests: Mapping[Path, str]) -> Iterator[list[tuple[str, str]]]:
     for start in range(0, len(jobs), BATCH_ROWS):
-        yield [(job.id, _stored(job, schemas.of(job)[0])) for job in jobs[start : start + BATCH_ROWS]]
+        yield [(job.id, _stored(job, schemas.of(job)[0], digests)) for job in jobs[start : start + BATCH_ROWS]]
 
 
-def _stored(job: Job, schema: str | None) -> str:
+def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
     fields = {
         "model": job.model, "messages": job.messages, "prompt": job.prompt, "temperature": job.temperature, "max_tokens": job.max_tokens,
         "provider": job.provider, "params": job.params,
     }
+    if job.file is not None:
+        fields |= {"file": str(job.file.absolute()), "sha256": digests[job.file], "enable_citations": job.enable_citations or None}
     kept = {name: value for name, value in fields.items() if value not in (None, {})}
     return orjson.dumps({**kept, "endpoint": job.endpoint, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import certifi
 import pytest
 
 from batchata_tasks.emulator import Emulator
@@ -15,10 +17,10 @@ from tests.postgres import LazyServer, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _OURS = ("ANTHROPIC_", "OPENAI_", "HOUSE_", "BATCHATA_", "PREFECT_")
 # nothing listens there: a test that forgets the emulator meets a refused connection, never a bill
+_END = "-----END CERTIFICATE-----"
 _NOWHERE = "http://127.0.0.1:9"
 
 
@@ -36,6 +38,20 @@ def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.F
     monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "0.05")
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "1")
     monkeypatch.setenv("BATCHATA_PATIENCE", "5")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have every client of a test read one certificate authority, and not all of them: nothing here speaks TLS.
+
+    Reading them takes longer than most tests.
+    """
+    first, mark, _ = Path(certifi.where()).read_text(encoding="utf-8").partition(_END)
+    one = tmp_path_factory.mktemp("authorities") / "one.pem"
+    one.write_text(first + mark + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(one))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -183,8 +183,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "temperature": 0.5}, "params.temperature: Anthropic's API takes no sampling parameters"),
     ({"prompt": "x", "temperature": 9}, "temperature: 9 is out of range"),
     ({"prompt": "x", "model": "llama-9"}, "model: 'llama-9' belongs to no provider"),
-    ({"prompt": "x", "file": "a.pdf"}, "file: this version cannot attach documents"),
-    ({"prompt": "x", "enable_citations": True}, "enable_citations: this version"),
     ({"prompt": "x", "response_model": dict}, "response_model: dict is no Pydantic model"),
     ({"prompt": "x", "params": {"max_tokens": 3}}, "params.max_tokens: this is set by"),
     ({"prompt": "x", "endpoint": "responses"}, "endpoint: anthropic has no endpoint 'responses'"),

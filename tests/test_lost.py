@@ -28,7 +28,7 @@ from batchata_tasks.reconcile_report import Request
 from batchata_tasks.settings import Settings
 from batchata_tasks.storage import read_json, write_json
 from tests.books import all_chunks, billed, check_money, money, run_with, stopping_at
-from tests.table import APIS, Table
+from tests.table import MODELS, Table
 from tests.test_reconcile import leave_in_doubt
 from tests.test_unclear import until
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
 
 
-@pytest.fixture(params=APIS)
+@pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table of twelve rows, for each provider."""
     return Table(tmp_path, emulator, request.param, rows=12)

@@ -18,7 +18,7 @@ from batchata_tasks.preview import preview
 from batchata_tasks.progress import Lines
 from batchata_tasks.settings import Settings
 from tests.books import run_with, stopping_at
-from tests.table import APIS, Table
+from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
 
 
-@pytest.fixture(params=APIS)
+@pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table of 20 rows, for each provider."""
     return Table(tmp_path, emulator, request.param)

@@ -119,13 +119,15 @@ def test_the_first_real_run_and_its_result(shell: Shell) -> None:
 
 
 def test_jobs_from_python(shell: Shell) -> None:
-    """A first Batch; then structured output of both providers with limits, a dry run, a run that is not waited for, and its state."""
-    _, first, second = blocks("python")
+    """A first Batch; then structured output of both providers with limits, a dry run, a run that is not waited for, and its state; a document."""
+    _, first, second, third = blocks("python")
     output = shell.run(f"python - <<'CODE'\n{first}\nCODE")
     assert [name for name in ("Lisbon", "Oslo", "Quito") if f"\n{name} Echo" not in f"\n{output}"] == []
     output = shell.run(f"python - <<'CODE'\n{second}\nCODE")
     assert "2 requests in 2 batches to anthropic, openai" in output
     assert re.search(r"^2 \d", output, re.MULTILINE), output
+    output = shell.run(f"python - <<'CODE'\n{third}\nCODE")
+    assert re.search(r"^annual-report\.pdf [12] ", output, re.MULTILINE), output
 
 
 def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from batchata_tasks.prepared import Options
 from batchata_tasks.preview import preview
 from batchata_tasks.pricing import batch_rates
 from tests.books import all_chunks, check_money, money, run_with, sent, stopping_at
-from tests.table import APIS, MODELS, SCHEMA, Table
+from tests.table import MODELS, SCHEMA, Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from batchata_tasks.receipt import Receipt
 
 ROWS = 6
-CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens", "responses": "max_output_tokens"}
+CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens"}
 
 
-@pytest.fixture(params=APIS)
+@pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
-    """Return a table of six rows, for each API."""
+    """Return a table of six rows, for each provider."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
     return Table(tmp_path, emulator, request.param, rows=ROWS)
 
@@ -42,7 +42,7 @@ def row_of(table: Table, key: str) -> dict[str, Any]:
 
 
 def cap_of(table: Table, body: dict[str, Any]) -> int:
-    return int(body[CAPS["responses" if table.endpoint == "responses" else table.provider]])
+    return int(body[CAPS[table.provider]])
 
 
 def ended(receipt: Receipt) -> dict[str, int]:
@@ -158,10 +158,7 @@ def test_a_truncated_answer_gets_twice_the_cap_and_then_four_times(table: Table,
 
 def test_a_cap_of_our_own_making_ends_the_truncation(table: Table) -> None:
     """An answer that needs twice the cap has it on the second attempt, whole; what is reasoned counts against the cap."""
-    needs: dict[str, Any] = {"max_tokens": 5}
-    if table.endpoint == "responses":  # whose caps begin at 16
-        needs = {"max_tokens": 16, "params": {"reasoning": {"effort": "low"}}}
-    receipt = table.run(response_schema=None, **needs)
+    receipt = table.run(response_schema=None, max_tokens=5)
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
     table.check_answers()
     check_money(table)

@@ -42,6 +42,7 @@ class Asked:
 
     model: str
     schema: ResponseSchema | None
+    cited: bool = False
 
 
 def create(provider: Provider, jobs: Sequence[Job]) -> tuple[str, dict[str, Asked]]:
@@ -62,7 +63,7 @@ def create(provider: Provider, jobs: Sequence[Job]) -> tuple[str, dict[str, Aske
                 if file_id is not None:
                     provider.discard_upload(file_id)
             raise
-    return look.batch_id, {job.id: Asked(job.model, schemas.of(job)[1]) for job in jobs}
+    return look.batch_id, {job.id: Asked(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs}
 
 
 def _serving(provider: Provider, endpoint: str) -> Provider:
@@ -106,7 +107,7 @@ def _check_together(provider: Provider, jobs: Sequence[Job]) -> None:
 
 def _bodies(provider: Provider, jobs: Sequence[Job], schemas: Schemas) -> Iterator[tuple[str, bytes]]:
     for job in jobs:
-        yield job.id, orjson.dumps(provider.body(job.request(schemas.of(job)[1])))
+        yield job.id, orjson.dumps(provider.body(job.request(schemas.of(job)[1], job.document())))
 
 
 def _within(provider: Provider, bodies: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
@@ -175,8 +176,9 @@ class _Prices:
             error = describe(ErrorCode.RESPONSE, wrong) if parsed is None else None
         elif answer.outcome is not Outcome.SUCCEEDED:
             error = error or answer.outcome.value
-        cost = self._cost(answer, asked)
-        return JobResult(answer.custom_id, text, parsed, None, usage.input_tokens, usage.output_tokens, cost, error)
+        cost, cited = self._cost(answer, asked), bool(answer.citations) or (asked is not None and asked.cited)
+        citations = [{"field": None, **citation} for citation in answer.citations] if cited else None
+        return JobResult(answer.custom_id, text, parsed, citations, usage.input_tokens, usage.output_tokens, cost, error)
 
     def _cost(self, answer: Answer, asked: Asked | None) -> float:
         if not answer.readable:
@@ -203,6 +205,8 @@ def expected(provider: Provider, jobs: Sequence[Job]) -> float:
     for (model, endpoint), group in groups.items():
         adapter, cap = _serving(provider, endpoint), max(job.max_tokens for job in group)
         route = Route(adapter, model, endpoint, batch_rates(provider.name, model), cap)
+        for document in filter(None, (job.document() for job in group)):
+            route.attach(document)
         cost = guessed(route, [body for _, body in _bodies(adapter, group, schemas)]).cost
         if cost is None:
             return float("nan")

@@ -95,6 +95,10 @@ class Primitives(ABC):
     cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
     turns_param: ClassVar[str] = "messages"  # how bodies call the list of turns
+    document_bytes: ClassVar[int] = 0  # the largest file that a request can carry; 0: requests carry none
+    document_pages: ClassVar[int] = 10**9  # of a PDF
+    image_tokens: ClassVar[int] = 0  # the most that a picture counts as, by rule
+    cites: ClassVar[bool] = False  # whether an answer can say what of a document it rests on
     caches_unasked: ClassVar[bool]  # whether input may be billed as written to a cache where no request asks for it
 
     @property
@@ -211,6 +215,7 @@ class Primitives(ABC):
             adapter.check_model(job.model, job.max_tokens)
             adapter.check_params(job.model, job.request(None).params, limited=limited)
             adapter.check_turns(job.turns())
+            adapter.check_document(job)
         except SpecError as error:
             message = f"job {job.id!r:.80}: {error}"
             raise SpecError(message) from None
@@ -228,6 +233,31 @@ class Primitives(ABC):
     def check_turns(cls, turns: Sequence[Message]) -> None:
         """Refuse turns that the provider would refuse, or read otherwise than they stand."""
         del turns
+
+    @classmethod
+    def check_document(cls, job: Job) -> None:
+        """Refuse a file that a request cannot carry, and citations that no answer would have.
+
+        Raises:
+            SpecError: naming the field.
+        """
+        if (document := job.document()) is None:
+            return
+        wrong = None
+        if not cls.document_bytes:
+            wrong = f"file: the {cls.name} API takes no documents; put the text into the prompt."
+        elif len(document.data) > cls.document_bytes:
+            wrong = f"file: {job.file} has {len(document.data):,} bytes, and a request can carry {cls.document_bytes:,}; split it."
+        elif document.pages > cls.document_pages:
+            wrong = f"file: {job.file} has {document.pages:,} pages, and a request can carry {cls.document_pages:,}; split it."
+        elif document.cited and not cls.cites:
+            wrong = f"enable_citations: the {cls.name} API cites no documents; leave it out, or use a model of Anthropic."
+        elif document.cited and document.kind == "image":
+            wrong = f"enable_citations: {job.file} is a picture, of which nothing can be cited; leave it out."
+        elif document.cited and job.response_model is not None:
+            wrong = "enable_citations: an answer that cites cannot have a response_model; leave one of them out."
+        if wrong is not None:
+            raise SpecError(wrong)
 
     @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:

@@ -16,6 +16,7 @@ from anthropic.types.messages import MessageBatch
 from batchata_tasks.chunk import Limits, is_custom_id
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
+from batchata_tasks.plain import is_unicode
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing
 from batchata_tasks.providers._keys import check_environment
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from batchata_tasks.documents import Document
     from batchata_tasks.jobs import Job, Message
 
 _ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
 _PATH = "/v1/messages/batches"
 _PAGE = 100
+_MOST_PLACES = 2**31
 # an hour: a batch takes longer than the five minutes of the usual mark
 _MARK = {"type": "ephemeral", "ttl": "1h"}
 
@@ -48,6 +51,10 @@ class AnthropicProvider(Provider):
     priced_params = frozenset({"metadata", "stop_sequences"})
     cap_param = "max_tokens"
     mixes_models = True
+    document_bytes = 23_000_000  # documented: 32 MB a request, and base64 takes a third more
+    document_pages = 600
+    image_tokens = 6_000  # documented: up to 4,784
+    cites = True
     caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 
     def __init__(self) -> None:
@@ -81,7 +88,7 @@ class AnthropicProvider(Provider):
         if system:
             # a block without text cannot be marked
             body["system"] = [{"type": "text", "text": system, "cache_control": _MARK}] if job.cache and system.strip() else system
-        body["messages"] = [{"role": turn.role, "content": turn.wire()} for turn in job.messages if turn.role != "system"]
+        body["messages"] = [{"role": turn.role, "content": turn.wire(attached=_attached)} for turn in job.messages if turn.role != "system"]
         if job.schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
         return body | dict(job.params)
@@ -166,6 +173,17 @@ class AnthropicProvider(Provider):
             self._client.messages.batches.delete(look.batch_id)
 
 
+def _attached(document: Document) -> dict[str, Any]:
+    """Return the content block of a document."""
+    if document.kind == "text":
+        source = {"type": "text", "media_type": document.media_type, "data": document.text}
+    else:
+        source = {"type": "base64", "media_type": document.media_type, "data": document.base64}
+    if document.kind == "image":
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source, "title": document.title, **({"citations": {"enabled": True}} if document.cited else {})}
+
+
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for block in blocks:
@@ -210,7 +228,9 @@ def _answer(line: dict[str, Any]) -> Answer:
 
 def _message(custom_id: str, message: dict[str, Any]) -> Answer:
     usage = usage_of(as_dict(message.get("usage")))
-    text = joined(text_of(block["text"]) or "" for block in message.get("content") or () if block.get("type") == "text")
+    blocks = [block for block in message.get("content") or () if block.get("type") == "text"]
+    text = joined(text_of(block["text"]) or "" for block in blocks)
+    cited = tuple(_citation(as_dict(found)) for block in blocks for found in block.get("citations") or ())
     outcome, error = Outcome.SUCCEEDED, None
     match message.get("stop_reason"):
         case "end_turn" | "stop_sequence":
@@ -222,7 +242,28 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
             outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
         case other:
             outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, f"stopped by {other!r}, which is no finished answer")
-    return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")), readable=usage != Usage())
+    return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")), usage != Usage(), cited)
+
+
+def _citation(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of `_citations`; what is wrong with a citation does not make its answer unreadable.
+
+    Pages count from 1, and characters from 0; the provider's ends are exclusive.
+    """
+    text, document, after = found.get("cited_text"), found.get("document_title"), _place(found, "end_page_number")
+    return {
+        "cited_text": text if is_unicode(text) else None,
+        "document": document if is_unicode(document) else None,
+        "page_start": _place(found, "start_page_number"),
+        "page_end": after - 1 if after else None,
+        "char_start": _place(found, "start_char_index"),
+        "char_end": _place(found, "end_char_index"),
+    }
+
+
+def _place(found: dict[str, Any], name: str) -> int | None:
+    value = found.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_PLACES else None
 
 
 def usage_of(usage: dict[str, Any]) -> Usage:

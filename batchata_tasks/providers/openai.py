@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from openai.types import Batch
 
+    from batchata_tasks.documents import Document
     from batchata_tasks.jobs import Answer, Job
     from batchata_tasks.schema import ResponseSchema
 
@@ -74,6 +75,9 @@ class OpenAIProvider(Provider):
     # sounds are billed by tokens of another price, searches by the piece
     repriced_params = frozenset({"audio", "modalities", "service_tier", "web_search_options"})
     cap_param = "max_completion_tokens"
+    document_bytes = 37_000_000  # a file may have 50 MB, and base64 takes a third more
+    # the most that a picture counts as in the price list of a chat model: 2,833 and 5,667 for each of eight tiles (gpt-4o-mini)
+    image_tokens = 50_000
     caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
     priced_params = frozenset(
         {
@@ -110,7 +114,7 @@ class OpenAIProvider(Provider):
     def body(self, job: Job) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": job.model,
-            "messages": [{"role": turn.role, "content": turn.wire()} for turn in job.messages],
+            "messages": [{"role": turn.role, "content": turn.wire(attached=_attached)} for turn in job.messages],
             "max_completion_tokens": job.max_tokens,
         }
         if job.schema is not None:
@@ -189,6 +193,20 @@ class OpenAIProvider(Provider):
     def discard_results(self, look: BatchLook) -> None:
         for file_id in look.files:
             self.discard_upload(file_id)
+
+
+def _attached(document: Document) -> dict[str, Any]:
+    """Return the content part of a document. A text has none of its own: it stands in the prompt, after its name."""
+    if document.kind == "text":
+        return {"type": "text", "text": titled(document)}
+    if document.kind == "image":
+        return {"type": "image_url", "image_url": {"url": document.url}}
+    return {"type": "file", "file": {"filename": document.title, "file_data": document.url}}
+
+
+def titled(document: Document) -> str:
+    """Return a text with the name of its file above it."""
+    return f"{document.title}:\n\n{document.text}"
 
 
 def schema_form(schema: ResponseSchema) -> dict[str, Any]:

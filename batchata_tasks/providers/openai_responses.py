@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import SpecError
 from batchata_tasks.jobs import as_dict
-from batchata_tasks.providers.openai import OpenAIProvider, framing_of, schema_form
+from batchata_tasks.providers.openai import OpenAIProvider, framing_of, schema_form, titled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batchata_tasks.documents import Document
     from batchata_tasks.jobs import Job
 
 _LEAST_CAP = 16  # the API answers each line with a smaller one with a 400
@@ -67,7 +68,7 @@ class OpenAIResponses(OpenAIProvider):
 
     def body(self, job: Job) -> dict[str, Any]:
         turns = [
-            {"role": turn.role, "content": turn.wire("output_text" if turn.role == "assistant" else "input_text")}
+            {"role": turn.role, "content": turn.wire("output_text" if turn.role == "assistant" else "input_text", _attached)}
             for turn in job.messages
         ]
         body: dict[str, Any] = {"model": job.model, "input": turns, "max_output_tokens": job.max_tokens, "store": False}
@@ -75,3 +76,12 @@ class OpenAIResponses(OpenAIProvider):
         if job.schema is not None:
             body["text"] = {"format": {"type": "json_schema", **schema_form(job.schema)}, **as_dict(job.params.get("text"))}
         return body
+
+
+def _attached(document: Document) -> dict[str, Any]:
+    """Return the content part of a document, as this endpoint has it."""
+    if document.kind == "text":
+        return {"type": "input_text", "text": titled(document)}
+    if document.kind == "image":
+        return {"type": "input_image", "image_url": document.url, "detail": "auto"}
+    return {"type": "input_file", "filename": document.title, "file_data": document.url}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +20,12 @@ PER_BATCH = {"v1": 7, "v2": 8}  # two batches that a list of batches tells apart
 FIRST_ONLY = ("owner.json is written aside",)
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES)
-@pytest.mark.parametrize("provider", MODELS)
+@pytest.mark.parametrize(("provider", "boundary"), list(zip(cycle(MODELS), BOUNDARIES, strict=False)))
 def test_a_run_that_dies_at_a_boundary_is_carried_on(make: Callable[..., Place], provider: Provider, boundary: str) -> None:
     """Killed there when the dataset is new, and again when older rows are superseded: one start later, all is well.
 
-    Each row once, with its own answer, accepted once, exact money.
+    Each row once, with its own answer, accepted once, exact money. The providers take turns; the harness dies at each
+    boundary with both (`kills.py`).
     """
     place, what = make(provider, rows=ROWS, seconds=0.0), BOUNDARIES[boundary]
     # a create that arrived is soon found; a longer grace then only guards against a slow machine
