@@ -7,6 +7,7 @@ rule, with a margin (docs/money.md), and a request that costs more stops what wo
 from __future__ import annotations
 
 import hashlib
+import stat
 from base64 import b64encode
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
 
 PDF = "application/pdf"
 TEXT = "text/plain"
-# documented: up to 3,000 tokens of text and 4,784 of picture for each page of a PDF
-# (https://platform.claude.com/docs/en/build-with-claude/pdf-support); with citations, the text is cut into numbered pieces
-_PAGE_TOKENS, _CITED_PAGE_TOKENS = 10_000, 15_000
 _USUAL_PAGE, _USUAL_IMAGE = 2_500, 1_500
 _BYTES_IN_USUAL_TOKEN = 4
+_MOST_BYTES = 100_000_000  # no provider takes as much
 _SUFFIXES = {".pdf": PDF, ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
 _MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+_PDF_MARK = b"%PDF-"
 _PDF_WITHIN = 1024  # bytes: readers of PDFs let something else stand before the first mark
 _KINDS = "give a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8"
 
@@ -68,15 +68,15 @@ class Document:
         """The content as a `data:` URL."""
         return f"data:{self.media_type};base64,{self.base64}"
 
-    def token_bound(self, image_tokens: int) -> int:
+    def token_bound(self, page: int, picture: int) -> int:
         """Return the most tokens that it counts as, beyond its bytes in a request body; negative where those are more.
 
-        `image_tokens` are the most that the provider's models make of one picture.
+        `page` and `picture` are the most that the model makes of one.
         """
         if self.kind == "text":
-            return len(self.data) if self.cited else 0
-        page = _CITED_PAGE_TOKENS if self.cited else _PAGE_TOKENS
-        return (self.pages * page if self.kind == "pdf" else image_tokens) - len(self.base64)
+            return len(self.data) if self.cited else 0  # to be cited, it is cut into numbered pieces
+        most = self.pages * page if self.kind == "pdf" else picture
+        return most + (most // 2 if self.cited else 0) - len(self.base64)
 
     def usual(self) -> tuple[int, int]:
         """Return its bytes in a request body, and how many tokens they are likely to be."""
@@ -92,8 +92,11 @@ def read(path: Path, *, cited: bool = False) -> Document:
         SpecError: it cannot be read, or no model can be given such a one.
     """
     with _readable(path):
+        if not stat.S_ISREG((known := path.stat()).st_mode) or known.st_size > _MOST_BYTES:  # which might have no end, or wait for one
+            message = f"file: {path} is no file of at most {_MOST_BYTES:,} bytes; check the path, or split it."
+            raise SpecError(message)
         data = path.read_bytes()
-    found = _media_type(data)
+    found = _media_type(data, path.suffix.lower())
     if not data or found is None:
         what = "is empty" if not data else "is no document that can be sent"
         message = f"file: {path} {what}; {_KINDS}."
@@ -123,8 +126,8 @@ def _readable(path: Path) -> Generator[None, None, None]:
         raise SpecError(message) from error
 
 
-def _media_type(data: bytes) -> str | None:
-    if b"%PDF-" in data[:_PDF_WITHIN]:
+def _media_type(data: bytes, suffix: str) -> str | None:
+    if data.lstrip().startswith(_PDF_MARK) or (suffix == ".pdf" and _PDF_MARK in data[:_PDF_WITHIN]):
         return PDF
     for mark, found in _MARKS.items():
         if data.startswith(mark):

@@ -72,7 +72,10 @@ class Message:
         for part in self.content:
             if isinstance(part, str):
                 parts.append({"type": kind, "text": part})
-            elif attached is not None:
+            elif attached is None:
+                message = "an adapter that takes documents tells how requests hold them: give `attached`."
+                raise TypeError(message)
+            else:
                 parts.append(attached(part))
         return parts
 

@@ -60,7 +60,7 @@ class Route:
         """Count a document in; return its tokens as a Shape has them."""
         size, tokens = document.usual()
         self.attached = self.attached[0] + size, self.attached[1] + tokens
-        return document.token_bound(self.provider.image_tokens)
+        return document.token_bound(*self.provider.document_tokens(self.model))
 
     def bound(self, body: bytes, shape: Shape) -> int:
         """Return the most that a request can cost, in picodollars; 0 where no price is known."""

@@ -20,13 +20,13 @@ from genai_prices import calc_price
 
 from batchata_tasks.money import usd
 from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers import anthropic, openai_lines
+from batchata_tasks.providers import anthropic_lines, openai_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TABLE = Path(__file__).with_suffix(".md")
-USAGE_OF = {"anthropic": anthropic.usage_of, "openai": openai_lines.usage_of}
+USAGE_OF = {"anthropic": anthropic_lines.usage_of, "openai": openai_lines.usage_of}
 COLUMNS = ("trap", "model", "usage, as the provider reports it", "by hand, from published rates", "right $", "ours $", "in the trap $")
 UNKNOWN = "unknown"
 HEAD = """# Price traps

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecError
+from batchata_tasks.documents import read
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.jobs import Usage
 from batchata_tasks.manifest import PlanWriter
@@ -208,6 +209,7 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "citations of OpenAI": ("a.txt", b"text", {"enable_citations": True, "model": GPT}, "the openai API cites no documents"),
     "citations of a picture": ("a.png", PIXEL, {"enable_citations": True}, "is a picture, of which nothing can be cited"),
     "citations and a form": ("a.txt", b"text", {"enable_citations": True, "response_model": Answer}, "cannot have a response_model"),
+    "a folder": ("", b"", {"file": "."}, "is no file of at most 100,000,000 bytes"),
     "too large": ("a.txt", b"a" * 23_000_001, {}, "has 23,000,001 bytes, and a request can carry 23,000,000; split it."),
     "too long": ("a.pdf", pdf(*["page"] * 601), {}, "has 601 pages, and a request can carry 600; split it."),
 }
@@ -221,9 +223,25 @@ def test_a_file_that_cannot_be_sent_is_refused_at_once(batch: Batch, folder: Pat
     if name and name != "-":
         path.write_bytes(content)
     with pytest.raises(SpecError) as told:
-        batch.add_job(id="a", prompt="p", file=None if name == "-" else path, **more)
+        batch.add_job(**{"id": "a", "prompt": "p", "file": None if name == "-" else path, **more})
     assert str(told.value).startswith("job 'a': ")
     assert wrong in str(told.value)
+
+
+def test_a_text_about_pdfs_is_a_text(folder: Path) -> None:
+    """What begins like a PDF is one, and a page that mentions the mark is not."""
+    (folder / "a.md").write_text("Files begin with %PDF-1.4.")
+    (folder / "b.pdf").write_bytes(b"junk before\n" + pdf("one"))
+    (folder / "c").write_bytes(pdf("one", "two"))
+    assert [(read(folder / name).kind, read(folder / name).pages) for name in ("a.md", "b.pdf", "c")] == [("text", 0), ("pdf", 1), ("pdf", 2)]
+
+
+def test_models_with_dear_pictures_are_held_dearer(folder: Path) -> None:
+    """The bound of a page and a picture is that of its model."""
+    page, picture = read(folder / "report.pdf"), read(folder / "dot.png")
+    bounds = [(adapter.document_tokens(model)) for adapter, model in ((AnthropicProvider, CLAUDE), (OpenAIProvider, GPT), (OpenAIProvider, "gpt-4o-mini"))]
+    assert [page.token_bound(*bound) + len(page.base64) for bound in bounds] == [20_000, 20_000, 120_000]
+    assert [picture.token_bound(*bound) + len(picture.base64) for bound in bounds] == [6_000, 12_000, 50_000]
 
 
 def test_a_third_provider_takes_none_unless_it_says_so(batch: Batch, folder: Path, house: str) -> None:

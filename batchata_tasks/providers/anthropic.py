@@ -15,25 +15,23 @@ from anthropic.types.messages import MessageBatch
 
 from batchata_tasks.chunk import Limits, is_custom_id
 from batchata_tasks.errors import SpecError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, as_dict, count_of, describe, text_of
-from batchata_tasks.plain import is_unicode
 from batchata_tasks.providers import _sdk
 from batchata_tasks.providers._base import BatchLook, Framing
 from batchata_tasks.providers._keys import check_environment
-from batchata_tasks.providers._lines import first_custom_id, joined, lines_of, read_line
+from batchata_tasks.providers._lines import first_custom_id, lines_of, read_line
 from batchata_tasks.providers._provider import Provider
+from batchata_tasks.providers.anthropic_lines import answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchata_tasks.documents import Document
-    from batchata_tasks.jobs import Job, Message
+    from batchata_tasks.jobs import Answer, Job, Message
 
 _ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
 _PATH = "/v1/messages/batches"
 _PAGE = 100
-_MOST_PLACES = 2**31
 # an hour: a batch takes longer than the five minutes of the usual mark
 _MARK = {"type": "ephemeral", "ttl": "1h"}
 
@@ -53,7 +51,6 @@ class AnthropicProvider(Provider):
     mixes_models = True
     document_bytes = 23_000_000  # documented: 32 MB a request, and base64 takes a third more
     document_pages = 600
-    image_tokens = 6_000  # documented: up to 4,784
     cites = True
     caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
 
@@ -81,6 +78,12 @@ class AnthropicProvider(Provider):
             if turn.role == "system" and place > first:
                 message = f"messages.{place}: Anthropic takes system turns only before all others; move it to the front."
                 raise SpecError(message)
+
+    @classmethod
+    def document_tokens(cls, model: str) -> tuple[int, int]:
+        # documented: up to 3,000 of text and 4,784 of picture a page (https://platform.claude.com/docs/en/build-with-claude/pdf-support)
+        del model
+        return 10_000, 6_000
 
     def body(self, job: Job) -> dict[str, Any]:
         system = "\n\n".join(turn.text for turn in job.messages if turn.role == "system")
@@ -155,7 +158,7 @@ class AnthropicProvider(Provider):
 
     def answers(self, path: Path) -> Iterator[Answer]:
         for line in lines_of(path):
-            yield read_line(line, _answer)
+            yield read_line(line, answer_of)
 
     def cancel(self, batch_id: str) -> None:
         with _sdk.translated(_ERRORS, self.name):
@@ -205,83 +208,3 @@ def _look(batch: MessageBatch) -> BatchLook:
         files=(batch.results_url,) if batch.results_url else (),
         gone=batch.archived_at is not None,
     )
-
-
-def _answer(line: dict[str, Any]) -> Answer:
-    custom_id, result = str(line["custom_id"]), line["result"]
-    match result["type"]:
-        case "succeeded":
-            return _message(custom_id, result["message"])
-        case "errored":
-            error = result["error"].get("error", result["error"])  # nested twice
-            wrong = error.get("type") in ("invalid_request_error", "not_found_error", "request_too_large")
-            code = ErrorCode.REQUEST if wrong else ErrorCode.PROVIDER
-            return Answer(custom_id, Outcome.ERRORED, error=describe(code, f"{error.get('type')}: {error.get('message')}"))
-        case "expired":
-            return Answer(custom_id, Outcome.EXPIRED, error=describe(ErrorCode.NEVER_RAN, "the batch expired first"))
-        case "canceled":
-            return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, "the batch was cancelled first"))
-        case other:
-            # nobody knows what it cost
-            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, f"unknown result type {other!r}"), readable=False)
-
-
-def _message(custom_id: str, message: dict[str, Any]) -> Answer:
-    usage = usage_of(as_dict(message.get("usage")))
-    blocks = [block for block in message.get("content") or () if block.get("type") == "text"]
-    text = joined(text_of(block["text"]) or "" for block in blocks)
-    cited = tuple(_citation(as_dict(found)) for block in blocks for found in block.get("citations") or ())
-    outcome, error = Outcome.SUCCEEDED, None
-    match message.get("stop_reason"):
-        case "end_turn" | "stop_sequence":
-            pass
-        case "max_tokens" | "model_context_window_exceeded" as reason:
-            outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, f"stopped by {reason}")
-        case "refusal":
-            why = as_dict(message.get("stop_details")).get("explanation") or "the model refused"
-            outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
-        case other:
-            outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, f"stopped by {other!r}, which is no finished answer")
-    return Answer(custom_id, outcome, text, error, usage, text_of(message.get("model")), usage != Usage(), cited)
-
-
-def _citation(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of `_citations`; what is wrong with a citation does not make its answer unreadable.
-
-    Pages count from 1, and characters from 0; the provider's ends are exclusive.
-    """
-    text, document, after = found.get("cited_text"), found.get("document_title"), _place(found, "end_page_number")
-    return {
-        "cited_text": text if is_unicode(text) else None,
-        "document": document if is_unicode(document) else None,
-        "page_start": _place(found, "start_page_number"),
-        "page_end": after - 1 if after else None,
-        "char_start": _place(found, "start_char_index"),
-        "char_end": _place(found, "end_char_index"),
-    }
-
-
-def _place(found: dict[str, Any], name: str) -> int | None:
-    value = found.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST_PLACES else None
-
-
-def usage_of(usage: dict[str, Any]) -> Usage:
-    """Anthropic's input_tokens leave cached tokens out: add them.
-
-    Of what was written to caches both the sum and its parts are optional.
-    """
-    read, parts = count_of(usage.get("cache_read_input_tokens")), as_dict(usage.get("cache_creation"))
-    hour, minutes = count_of(parts.get("ephemeral_1h_input_tokens")), count_of(parts.get("ephemeral_5m_input_tokens"))
-    written = max(count_of(usage.get("cache_creation_input_tokens")), hour + minutes)
-    return Usage(
-        input_tokens=count_of(usage.get("input_tokens")) + read + written,
-        output_tokens=count_of(usage.get("output_tokens")),
-        cache_read_tokens=read,
-        cache_write_tokens=written - hour,
-        cache_write_1h_tokens=hour,
-        web_searches=count_of(as_dict(usage.get("server_tool_use")).get("web_search_requests")),
-        us_only=usage.get("inference_geo") == "us",
-    )
-
-

@@ -42,6 +42,7 @@ _KEPT = 30 * 86400.0  # seconds for which output files are kept
 _FAILED = "the provider gave no reason"
 _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _NO_ROOM = "token_limit_exceeded"
+_DEAR_PICTURES = "gpt-4o-mini"  # documented: 2,833 tokens and 5,667 for each of up to eight tiles, where others take a few thousand
 _TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
 _REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
 Endpoint = Literal["/v1/chat/completions", "/v1/responses"]
@@ -76,8 +77,6 @@ class OpenAIProvider(Provider):
     repriced_params = frozenset({"audio", "modalities", "service_tier", "web_search_options"})
     cap_param = "max_completion_tokens"
     document_bytes = 37_000_000  # a file may have 50 MB, and base64 takes a third more
-    # the most that a picture counts as in the price list of a chat model: 2,833 and 5,667 for each of eight tiles (gpt-4o-mini)
-    image_tokens = 50_000
     caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
     priced_params = frozenset(
         {
@@ -110,6 +109,10 @@ class OpenAIProvider(Provider):
         if reasons and params.get("temperature", 1) != 1:
             message = f"params.temperature: {model} takes only the default (1) and would refuse every line; remove it."
             raise SpecError(message)
+
+    @classmethod
+    def document_tokens(cls, model: str) -> tuple[int, int]:
+        return (60_000, 50_000) if model.startswith(_DEAR_PICTURES) else super().document_tokens(model)
 
     def body(self, job: Job) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batchata_tasks.jobs import Answer, Usage
 from batchata_tasks.money import usd
 from batchata_tasks.pricing import batch_rates
+from batchata_tasks.providers import anthropic_lines
 from batchata_tasks.providers.anthropic import AnthropicProvider
 from batchata_tasks.providers.openai import OpenAIProvider
 from batchata_tasks.providers.openai_responses import OpenAIResponses
@@ -186,11 +187,9 @@ TOKENS = st.none() | st.integers(0, 300_000)
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_all_of_anthropics_input_is_counted_once(read: int | None, written: int | None, parts: tuple[int | None, int | None] | None, plain: int) -> None:
     """Whatever of the block is there: the whole input is the sum of its kinds, and no kind is lost."""
-    from batchata_tasks.providers import anthropic
-
     minutes, hour = parts or (None, None)
     created = None if parts is None else {"ephemeral_5m_input_tokens": minutes, "ephemeral_1h_input_tokens": hour}
-    usage = anthropic.usage_of(
+    usage = anthropic_lines.usage_of(
         {"input_tokens": plain, "cache_read_input_tokens": read, "cache_creation_input_tokens": written, "cache_creation": created}
     )
     kinds = usage.cache_read_tokens + usage.cache_write_tokens + usage.cache_write_1h_tokens
