@@ -40,7 +40,7 @@ print(run.receipt and run.receipt.result)
 
 def script(folder: Path, wait: bool = True) -> subprocess.Popen[str]:
     """Start a script that runs four jobs in two batches."""
-    command = [sys.executable, "-c", SCRIPT.replace("WAIT", str(wait))]
+    command = [sys.executable, "-u", "-c", SCRIPT.replace("WAIT", str(wait))]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=dict(os.environ))
 
