@@ -5,11 +5,13 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from batchata_tasks.documents import digest_of
 from batchata_tasks.errors import SpecError
 from batchata_tasks.fingerprint import base32, canonical, digest
 from batchata_tasks.job import MAX_TOKENS, Job
@@ -147,7 +149,7 @@ class Batch:
         if isinstance(known.get("response_model"), dict):
             known["response_model"] = self._schemas.own(known["response_model"])
         asked = f"#{len(self.jobs) + 1}" if id is None else id
-        job = Job(asked, messages=deepcopy(messages), prompt=prompt, file=None if file is None else Path(file), **known)
+        job = Job(asked, messages=deepcopy(messages), prompt=prompt, file=_absolute(file), **known)
         job.check()
         name, schema = self._schemas.of(job)
         to = job.destination()
@@ -161,7 +163,7 @@ class Batch:
         """Name a job by its content; of jobs that are all alike, each has a number."""
         facts: list[object] = [*job.destination(), job.messages, job.prompt, job.temperature, job.max_tokens, job.params, schema]
         if job.file is not None:
-            facts += [str(job.file), job.enable_citations]
+            facts += [digest_of(job.file), job.enable_citations]
         name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
         number = self._ids[name] = self._ids.get(name, 0) + 1
         return self._once(replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1)
@@ -208,6 +210,16 @@ class Batch:
     def _set(self, **values: Any) -> Self:
         self.config = _params({**self.config.model_dump(), **values})
         return self
+
+
+def _absolute(file: object) -> Path | None:
+    """Return the path of a file, which stays the same where the program goes to another folder."""
+    if file is None:
+        return None
+    if not isinstance(file, str | PathLike):
+        message = f"file: {file!r:.80} is no path; write a text or a Path."
+        raise SpecError(message)
+    return Path(cast("str", file)).absolute()
 
 
 def _params(values: dict[str, Any]) -> BatchParams:

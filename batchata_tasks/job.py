@@ -148,8 +148,9 @@ class Job:
             return f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
         if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
-        if self.file is not None and not isinstance(self.file, Path):  # pyright: ignore[reportUnnecessaryIsInstance]
-            return f"file: {self.file!r:.80} is no path; write a Path."
+        named = isinstance(self.file, Path) and is_unicode(str(self.file)) and "\0" not in str(self.file)
+        if self.file is not None and not named:
+            return f"file: {self.file!r:.80} is no path that can be told; write a Path of Unicode, or rename the file."
         if self.enable_citations and self.file is None:
             return "enable_citations: there is nothing to cite; give the job a file, or leave it out."
         if (self.prompt is None) == (self.messages is None):

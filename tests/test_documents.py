@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from base64 import b64decode
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, cast
 
+import orjson
 import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
+from pypdf import PdfWriter
 
 from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecError
 from batchata_tasks.documents import read
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.jobs import Usage
+from batchata_tasks.jobs import Outcome, Usage
 from batchata_tasks.manifest import PlanWriter
 from batchata_tasks.money import usd
 from batchata_tasks.pricing import batch_rates
@@ -46,6 +49,15 @@ def pdf(*pages: str) -> bytes:
     table = "".join(f"{place:010} 00000 n \n" for place in places)
     size = len(objects) + 1
     return f"{found}xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(found)}\n%%EOF\n".encode()
+
+
+def locked() -> bytes:
+    """Return a PDF that asks for a password."""
+    writer, found = PdfWriter(), BytesIO()
+    writer.add_blank_page(100, 100)
+    writer.encrypt("secret", algorithm="RC4-128")
+    writer.write(found)
+    return found.getvalue()
 
 
 @pytest.fixture
@@ -160,6 +172,68 @@ def test_only_another_content_is_another_question(batch: Batch, folder: Path, em
     assert before.response != now.response
 
 
+def test_a_program_may_go_elsewhere(batch: Batch, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path is that of the folder in which its job was added; jobs without an id are named by what their files hold."""
+    monkeypatch.chdir(folder)
+    (folder / "copy.txt").write_text(POEM)
+    batch.add_job(prompt="p", file="poem.txt").add_job(prompt="p", file="copy.txt").add_job(prompt="p", file="dot.png")
+    monkeypatch.chdir(folder.parent)
+    assert all(result.is_success() for result in batch.run().results().values())
+    first, second, third = (job.id for job in batch.jobs)
+    assert (second, third[:-5] == first[:-5]) == (f"{first}-2", False)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
+    """A run spends no more than its limit on documents, and uses it: what was not needed of one goes to the next."""
+    batch.set_default_params(**cast("Any", APIS[api]))
+    rates = batch_rates("anthropic" if api == "anthropic" else "openai", str(APIS[api]["model"]))
+    assert rates is not None
+    for number in range(12):
+        batch.add_job(id=str(number), prompt=f"What is {number}?", file=folder / "report.pdf")
+    limit = usd(rates.bound(60_000, 600, cache_writes=api != "anthropic"))  # of less than three documents, as they are bounded
+    run = batch.add_cost_limit(float(limit)).run()
+    rows = pq.read_table(folder / "out/data").to_pylist()
+    spent, landed = sum(row["_cost_usd"] for row in rows), [row for row in rows if row["_status"] == "succeeded"]
+    one = usd(rates.bound(20_500, 100, cache_writes=api != "anthropic"))
+    assert run.receipt is not None
+    assert spent <= limit
+    assert 3 < len(landed)
+    assert len(landed) == 12 or spent > limit - one
+
+
+@pytest.mark.parametrize("fault", ["request_truncated", "request_invalid_answer", "request_error"])
+@pytest.mark.parametrize("api", APIS)
+def test_another_attempt_has_the_document_too(batch: Batch, folder: Path, emulator: Emulator, api: str, fault: str) -> None:
+    """What is asked again in a later round of the run is asked with its document, bounded as before."""
+    emulator.control.faults(kind=fault, contains="What", times=1)
+    batch.set_default_params(**cast("Any", APIS[api]), response_model=Answer).add_cost_limit(1)
+    run = batch.add_job(id="a", prompt="What is it?", file=folder / "report.pdf").run()
+    assert run.receipt is not None
+    assert (run.receipt.rounds, run.results()["a"].is_success()) == (2, True)
+    assert [b"JVBERi" in orjson.dumps(body) for body in bodies(folder / "out").values()] == [True, True]
+    first, second = (chunk.bound or 0 for chunk in all_chunks())
+    assert first <= second <= 2 * first
+
+
+def test_a_citation_that_is_wrong_does_not_cost_the_answer(emulator: Emulator, tmp_path: Path) -> None:
+    """Whatever stands in a citation, its answer is read; what of it cannot be told is left out."""
+    del emulator
+    odd: list[Any] = [
+        {"type": "page_location", "cited_text": "x", "document_title": "d", "start_page_number": 2, "end_page_number": 4},
+        {"cited_text": 5, "document_title": ["d"], "start_page_number": "2", "end_page_number": 0, "start_char_index": -1, "end_char_index": 2**60},
+        None, "text", {},
+    ]
+    content = [{"type": "text", "text": "yes", "citations": odd}, {"type": "text", "text": "!", "citations": None}]
+    message = {"content": content, "stop_reason": "end_turn", "usage": {"input_tokens": 1, "output_tokens": 1}, "model": CLAUDE}
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(orjson.dumps({"custom_id": "a", "result": {"type": "succeeded", "message": message}}) + b"\n")
+    [answer] = AnthropicProvider().answers(path)
+    assert (answer.text, answer.outcome, answer.readable) == ("yes!", Outcome.SUCCEEDED, True)
+    nothing = dict.fromkeys(("cited_text", "document", "page_start", "page_end", "char_start", "char_end"))
+    assert answer.citations == ({**nothing, "cited_text": "x", "document": "d", "page_start": 2, "page_end": 3}, *[nothing] * 4)
+
+
 def test_results_need_no_files(batch: Batch, folder: Path) -> None:
     """What a run brought home can be read when its documents are gone."""
     run = batch.add_job(id="a", prompt="p", file=folder / "poem.txt").run()
@@ -209,6 +283,12 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
     "citations of OpenAI": ("a.txt", b"text", {"enable_citations": True, "model": GPT}, "the openai API cites no documents"),
     "citations of a picture": ("a.png", PIXEL, {"enable_citations": True}, "is a picture, of which nothing can be cited"),
     "citations and a form": ("a.txt", b"text", {"enable_citations": True, "response_model": Answer}, "cannot have a response_model"),
+    "no path": ("", b"", {"file": 5}, "file: 5 is no path; write a text or a Path."),
+    "a name that cannot be told": ("", b"", {"file": "caf\udce9.pdf"}, "is no path that can be told; write a Path of Unicode"),
+    "a name that cannot be": ("", b"", {"file": "a\0.pdf"}, "is no path that can be told"),
+    "a locked PDF": ("a.pdf", locked(), {}, "is protected by a password; save it without one."),
+    "a PDF without pages": ("a.pdf", pdf(), {}, "has no pages; check it."),
+    "a PDF that goes in circles": ("a.pdf", pdf("one").replace(b"/Kids [4 0 R]", b"/Kids [2 0 R]"), {}, "cannot be read as a PDF"),
     "a folder": ("", b"", {"file": "."}, "is no file of at most 100,000,000 bytes"),
     "too large": ("a.txt", b"a" * 23_000_001, {}, "has 23,000,001 bytes, and a request can carry 23,000,000; split it."),
     "too long": ("a.pdf", pdf(*["page"] * 601), {}, "has 601 pages, and a request can carry 600; split it."),
@@ -224,7 +304,7 @@ def test_a_file_that_cannot_be_sent_is_refused_at_once(batch: Batch, folder: Pat
         path.write_bytes(content)
     with pytest.raises(SpecError) as told:
         batch.add_job(**{"id": "a", "prompt": "p", "file": None if name == "-" else path, **more})
-    assert str(told.value).startswith("job 'a': ")
+    assert str(told.value).startswith("job 'a': " if more.get("file") != 5 else "file: 5")
     assert wrong in str(told.value)
 
 
