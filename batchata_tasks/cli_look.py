@@ -6,11 +6,15 @@ import json
 import sys
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batchata_tasks.cli_parts import AsJson, ReadWith, Spec, boundary, err, load, out
+
+if TYPE_CHECKING:
+    from batchata_tasks.run_spec import RunSpec
 
 
 class By(Enum):
@@ -20,7 +24,9 @@ class By(Enum):
 
 
 def status(
-    spec: Annotated[str | None, typer.Argument(help="Path of a spec; without it, all runs of the ledger.", metavar="[SPEC]")] = None,
+    spec: Annotated[
+        str | None, typer.Argument(help="Path of a spec, or a Batch's results_dir; without it, all runs of the ledger.", metavar="[SPEC]")
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make this ledger know a dataset whose own ledger is lost.")] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
@@ -35,7 +41,7 @@ def status(
     with boundary():
         if rebuild:
             _rebuild(spec, overrides)
-        found = runs_overview(load(spec, overrides, None) if spec is not None else None)
+        found = runs_overview(_named(spec, overrides) if spec is not None else None)
         if as_json:
             sys.stdout.write(json.dumps(found) + "\n")
         else:
@@ -53,8 +59,14 @@ def _rebuild(spec: str | None, overrides: list[str] | None) -> None:
     if spec is None:
         message = "--rebuild: name the SPEC whose dataset the ledger is to know again."
         raise SpecError(message)
-    for what, value in rebuild(make_ready(load(spec, overrides, None), Settings()), Settings()).lines():
+    for what, value in rebuild(make_ready(_named(spec, overrides), Settings()), Settings()).lines():
         err.print(f"{what}: {value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _named(spec: str, overrides: list[str] | None) -> RunSpec:
+    from batchata_tasks.rebuild import spec_of_jobs
+
+    return spec_of_jobs(Path(spec)) if Path(spec).is_dir() else load(spec, overrides, None)
 
 
 def show(

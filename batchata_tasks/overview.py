@@ -28,6 +28,7 @@ from batchata_tasks.storage import DatasetFolder
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from batchata_tasks.run_spec import RunSpec
     from batchata_tasks.spec import EnrichmentSpec
 
 _RUNS = 10
@@ -35,7 +36,7 @@ _STOPPED = "stopped"
 _NARROW, _WIDEST, _GAP = 10, 40, 2  # characters that a column keeps on a narrow terminal, has at most, and that lie between two
 
 
-def runs_overview(spec: EnrichmentSpec | None) -> list[dict[str, Any]]:
+def runs_overview(spec: RunSpec | None) -> list[dict[str, Any]]:
     """Return the newest runs of a spec's dataset, or of the whole ledger, as plain values."""
     ledger = Ledger(Settings().ledger_url)
     try:

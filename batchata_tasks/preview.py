@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.begin import correct_bounds, in_flight_keys, make_ready, price_source
-from batchata_tasks.errors import WrongLedgerError
 from batchata_tasks.estimate import based_on, foresee, measures
 from batchata_tasks.guards import limits_of
 from batchata_tasks.ledger import HELD, Ledger, is_made
@@ -21,6 +20,7 @@ from batchata_tasks.progress import counted
 from batchata_tasks.prospect import look_ahead
 from batchata_tasks.receipt import CACHE_MINIMUM, PILOT_FAILED, REASONS
 from batchata_tasks.settings import Settings
+from batchata_tasks.site import another_ledgers
 from batchata_tasks.storage import DatasetFolder
 
 if TYPE_CHECKING:
@@ -165,9 +165,7 @@ def _known(ready: Ready, ledger: Ledger | None) -> tuple[str, Outlook, Iterable[
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner() if folder.own.exists() else None
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
-        what = f"output: the dataset in {folder.root} belongs to another ledger"
-        message = f"{what}; set BATCHATA_LEDGER_URL to that one, or, if it is lost, run `batchata status SPEC --rebuild`."
-        raise WrongLedgerError(message)
+        raise another_ledgers(folder)
     dataset_id = owner["dataset_id"] if owner is not None else ledger.known_dataset(folder.url) if ledger is not None else None
     if dataset_id is None or ledger is None:
         return "preview", Outlook(), ()

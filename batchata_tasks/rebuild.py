@@ -7,11 +7,14 @@ looks for it at the provider before anything is sent, as after any crash.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.jobs import as_dict
+from batchata_tasks.jobs_spec import JobsSpec
 from batchata_tasks.ledger import COLLECTED, HELD, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Ledger, Restored
 from batchata_tasks.progress import counted
 from batchata_tasks.providers import provider_type
@@ -73,6 +76,21 @@ def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
         ledger.close()
     states = [chunk["state"] for chunk in found.chunks]
     return Rebuilt(str(folder.root), len(found.runs), len(states), sum(s in UNFINISHED for s in states), states.count(HELD))
+
+
+def spec_of_jobs(root: Path) -> JobsSpec:
+    """Return the spec of the newest run of a Batch, from the folder of its results alone.
+
+    Raises:
+        SpecError: no Batch ran there.
+    """
+    folder = DatasetFolder(str(root))
+    for path in sorted(folder.specs.glob("*.json"), key=lambda one: one.stat().st_mtime, reverse=True):
+        kept = json.loads(as_dict(read_json(path)).get("spec", "{}")).get("spec", {})
+        if kept.get("kind") == "jobs":
+            return JobsSpec.model_validate({**kept, "jobs": str(folder.jobs / Path(kept["jobs"]).name), "output": str(folder.root)})
+    message = f"{root}: no Batch ran with this folder as its results_dir; of a table's dataset name the spec."
+    raise SpecError(message)
 
 
 @dataclass

@@ -84,15 +84,18 @@ def _blame_lost_lease(site: Site, error: Exception) -> None:
         raise lost from error
 
 
+def another_ledgers(folder: DatasetFolder) -> WrongLedgerError:
+    """Return what refuses a dataset that another ledger owns."""
+    found = f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for"
+    remedy = "run `batchata status SPEC --rebuild` (for SPEC, a Batch names its results_dir)"
+    return WrongLedgerError(f"{found}; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, {remedy}.")
+
+
 def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
     """Return the dataset's id; refuse a dataset that another ledger owns."""
     owner = folder.owner()
     if owner is not None and owner.get("ledger_id") != ledger.id:
-        message = (
-            f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for; "
-            "set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, run `batchata status SPEC --rebuild`."
-        )
-        raise WrongLedgerError(message)
+        raise another_ledgers(folder)
     return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, field_validator
+from typer.testing import CliRunner
 
 from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
+from batchata_tasks.cli import app
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import BatchataError, StorageError, TerminalError
+from batchata_tasks.errors import BatchataError, StorageError, TerminalError, WrongLedgerError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -459,3 +461,34 @@ def test_jobs_made_by_hand_are_checked(batch: Batch, emulator: Emulator) -> None
     with pytest.raises(SpecError, match=r"params\.made_up"):
         batch.run()
     assert sent(emulator) == 0
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+    """With batches open, the ledger is deleted: a run says what to do, and after that lands them; nothing is sent twice."""
+    for number in range(6):
+        batch.add_job(prompt=f"text {number}", id=f"a{number}")
+        batch.add_job(prompt=f"text {number}", id=f"b{number}", model=GPT, response_model=Label)
+    batch.config.items_per_batch = 2
+    batch.config.max_parallel_batches = 3
+    emulator.control.progress("reads", 2)
+    calls = threading.Event()
+    run = BatchRun(batch.config, batch.jobs).set_on_progress(lambda stats, _elapsed, _batches: calls.set() if stats["completed"] else None, 0.02)
+    run.start()
+    assert calls.wait(60)
+    run.shutdown(wait_for_active=False)
+    assert sent(emulator) > 0
+    for path in tmp_path.glob("ledger.db*"):
+        path.unlink()
+    with pytest.raises(WrongLedgerError, match=r"run `batchata status SPEC --rebuild` \(for SPEC, a Batch names its results_dir\)"):
+        batch.run()
+    told = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--rebuild"])
+    assert told.exit_code == 0, told.output
+    assert all(result.is_success() for result in batch.run().results().values())
+    assert sent(emulator) == 12
+
+
+def test_only_a_batchs_folder_is_rebuilt_by_its_name(tmp_path: Path) -> None:
+    """Another folder is told from one in which a Batch ran."""
+    told = CliRunner().invoke(app, ["status", str(tmp_path), "--rebuild"])
+    assert told.exit_code == 2
+    assert "no Batch ran with this folder as its results_dir" in told.output

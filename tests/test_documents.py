@@ -198,7 +198,7 @@ def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
     one = usd(rates.bound(20_500, 100, cache_writes=api != "anthropic"))
     assert run.receipt is not None
     assert spent <= limit
-    assert 3 < len(landed)
+    assert len(landed) > 3
     assert len(landed) == 12 or spent > limit - one
 
 
