@@ -90,6 +90,7 @@ class Batch:
         self.config = _params({"results_dir": str(results_dir), **params})
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
+        self._priced: set[tuple[str, str]] = set()
         self._schemas = Schemas()
 
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
@@ -156,6 +157,9 @@ class Batch:
         if schema is not None:
             check_limits(to.provider, schema)
         provider_type(to.provider, to.endpoint).validate_job(job, limited=self.config.cost_limit_usd is not None)
+        if self.config.cost_limit_usd is not None and (to.provider, to.model) not in self._priced:
+            _check_priced(job.id, to.provider, to.model)
+            self._priced.add((to.provider, to.model))
         self.jobs.append(self._named(job, self._schemas.content(name)) if id is None else self._once(job))
         return self
 
@@ -210,6 +214,16 @@ class Batch:
     def _set(self, **values: Any) -> Self:
         self.config = _params({**self.config.model_dump(), **values})
         return self
+
+
+def _check_priced(job_id: str, provider: str, model: str) -> None:
+    """Refuse a model without a known price, since no limit could hold; a run does so, too."""
+    from batchata_tasks.pricing import batch_rates  # noqa: PLC0415 - only limits need prices here, and they take long to import
+    from batchata_tasks.request import unpriced  # noqa: PLC0415
+
+    if batch_rates(provider, model) is None:
+        message = f"job {job_id!r:.80}: {unpriced('model', provider, model, 'cost_limit_usd')}"
+        raise SpecError(message)
 
 
 def _absolute(file: object) -> Path | None:

@@ -151,4 +151,6 @@ class Watch:
         cost = "unknown" if status["cost_usd"] is None else f"${status['cost_usd']:.4f}"
         limit = "" if status["cost_limit_usd"] is None else f" of ${status['cost_limit_usd']:.2f}"
         jobs = f"{status['completed']:,} succeeded, {status['failed']:,} failed, {status['pending']:,} pending"
+        if before := status["up_to_date"]:
+            jobs += f", {before:,} answered before"
         sys.stdout.write(f"{status['state']}: {jobs}; {cost}{limit}; {status['elapsed']:.0f} s\n")

@@ -205,6 +205,24 @@ def test_a_wrong_job_is_refused_as_it_is_added(batch: Batch, job: dict[str, Any]
     assert batch.jobs == []
 
 
+@pytest.mark.parametrize("limit_first", [True, False])
+def test_a_model_without_a_price_is_refused_under_a_limit(batch: Batch, emulator: Emulator, limit_first: bool) -> None:
+    """As its job is added where the limit is known by then, else as the batch is run; nothing is sent."""
+    if limit_first:
+        batch.add_cost_limit(1)
+    with pytest.raises(SpecError, match=r"model: no batch price is known for 'claude-hiku-5-5'.*did you mean claude-haiku-5-5"):
+        batch.add_job(prompt="x", id="a", model="claude-hiku-5-5").add_cost_limit(1).run()
+    assert sent(emulator) == 0
+    assert len(batch.jobs) == (not limit_first)
+
+
+def test_what_was_answered_before_is_told(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The status of a run that had nothing to send says why."""
+    batch.add_job(prompt="x").run()
+    batch.run().status(print_status=True)
+    assert "0 succeeded, 0 failed, 0 pending, 1 answered before" in capsys.readouterr().out
+
+
 def test_wrong_values_of_a_batch_are_refused_at_once(batch: Batch, tmp_path: Path) -> None:
     """Limits, defaults and parameters are checked where they are given."""
     for wrong, sentence in (
