@@ -71,7 +71,7 @@ def house_batches(emulator: Emulator) -> list[dict[str, Any]]:
 
 def test_without_a_price_no_limit(emulator: Emulator, house: str, tmp_path: Path) -> None:
     """A model of a third provider that prices.toml does not name is refused under a limit."""
-    batch = Batch(tmp_path / "out").add_cost_limit(1).add_job(prompt="x", id="1", model="house-sol")
+    batch = Batch(tmp_path / "out").add_job(prompt="x", id="1", model="house-sol").add_cost_limit(1)
     with pytest.raises(SpecError, match="no batch price is known for 'house-sol'"):
         batch.run()
     assert requests(emulator) == 0
