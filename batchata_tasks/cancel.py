@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.begin import restored
-from batchata_tasks.errors import LeaseError, SpecError
+from batchata_tasks.errors import AlreadyRunningError, LeaseError, SpecError
 from batchata_tasks.finish import finish
 from batchata_tasks.lanes import bring_home
 from batchata_tasks.ledger import UNFINISHED, Ledger
@@ -93,8 +93,9 @@ def _see_to_it(output: str, run_id: str, ledger: Ledger, settings: Settings, pro
                 _end(site, run_id)
         except LeaseError as error:
             if not told:
-                who = f"{error.holder or 'another process'} is at work on this dataset"
-                progress.note(f"{who}; it is asked to cancel its batches and to land what ran: its own receipt tells the outcome.")
+                who = error.holder if isinstance(error, AlreadyRunningError) else "another process"
+                asked = "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome"
+                progress.note(f"{who} is at work on this dataset; {asked}.")
                 told = True
             time.sleep(_LOOK)
 

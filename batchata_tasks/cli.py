@@ -25,6 +25,7 @@ from batchata_tasks.cli_parts import (
     show_found,
     watched,
 )
+from batchata_tasks.errors import LeaseError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.progress import for_console
 
@@ -116,7 +117,8 @@ def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progre
     with told_to(progress):
         state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
-            state.result()  # raises what stopped the run
+            state.result()  # raises what stopped the run, unless another one holds the dataset
+            raise LeaseError(str(state.message))
         return as_dict(progress.receipt)
 
 

@@ -10,7 +10,8 @@ BatchataError
 ├── TerminalError         will fail the same way again: the provider refused the request, the key …
 ├── UnclearError          a create was sent and nobody knows whether it was accepted
 ├── HeldError             nobody can tell any more whether a create was accepted: a person decides
-├── LeaseError            another run holds the dataset, or took it over
+├── LeaseError            this run lost its hold on the dataset, since it showed no life for too long
+│   └── AlreadyRunningError  another run holds the dataset
 ├── LedgerError           the ledger cannot be used
 └── StorageError          the disk or object store refused a write
 
@@ -74,14 +75,20 @@ class HeldError(BatchataError):
 
 
 class LeaseError(BatchataError):
-    """Another run holds the dataset, or took it over because this one's lease had ended.
+    """This run does not hold the dataset, or holds it no longer because its lease had ended."""
 
-    `holder` names the process that holds it, where that is known.
+
+class AlreadyRunningError(LeaseError):
+    """Another run holds the dataset.
+
+    `holder` names its process for people. `until` is when its lease ends unless the run renews it, in microseconds
+    since 1970 by the ledger's clock: a later one shows that the run is alive.
     """
 
-    def __init__(self, message: str, holder: str | None = None) -> None:
-        super().__init__(message, holder)
+    def __init__(self, message: str, holder: str, until: int) -> None:
+        super().__init__(message, holder, until)
         self.holder = holder
+        self.until = until
 
     def __str__(self) -> str:
         return str(self.args[0])

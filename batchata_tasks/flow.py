@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
 from prefect.events import emit_event
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed, Failed
 
 from batchata_tasks import pipeline
 from batchata_tasks.artifacts import markdown, slug
 from batchata_tasks.begin import refresh_mark
+from batchata_tasks.errors import AlreadyRunningError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.prepared import Options
 from batchata_tasks.progress import Lines, counted, listener
@@ -26,8 +29,11 @@ if TYPE_CHECKING:
 
     from batchata_tasks.jobs_spec import JobsSpec
     from batchata_tasks.pipeline import Steps
+    from batchata_tasks.progress import Progress
 
 LIMIT_EVENT = "batchata.cost-limit-reached"
+CARRIED_ON_EVENT = "batchata.run-carried-on"
+_LOOK = 5.0  # seconds between two looks at a run that holds the dataset
 _STATE_NAMES = {
     SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached", TIME_LIMIT_REACHED: "TimeLimitReached",
     CANCELLED: "BatchesCancelled",
@@ -35,8 +41,6 @@ _STATE_NAMES = {
 
 
 def _flow_run_name() -> str:
-    from prefect.runtime import flow_run  # noqa: PLC0415 - it exists only inside a run
-
     parameters: dict[str, Any] = flow_run.parameters or {}
     spec = parameters.get("spec")
     named = as_dict(spec).get("name") or getattr(spec, "name", None)
@@ -58,10 +62,35 @@ def enrich(
         refresh: count rows that landed before this run as not landed.
         retry_failed: send rows again that failed for good or used up their attempts.
     """
-    wanted = overridden(spec, overrides or {})
-    logger = get_run_logger()
-    progress = listener() or Lines(logger.info)
-    return told(pipeline.enrich(wanted, Options(refresh_mark(refresh), retry_failed), STEPS, progress))
+    wanted, options = overridden(spec, overrides or {}), Options(refresh_mark(refresh), retry_failed)
+    progress, name = listener() or Lines(get_run_logger().info), f"flow run {flow_run.id}"
+    try:
+        receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), progress)
+    except AlreadyRunningError as error:
+        data = {"result": "already_running", "holder": error.holder}
+        return Completed(name="AlreadyRunning", message=f"nothing was sent: {error}", data=data)
+    return told(receipt)
+
+
+def _when_free(work: Callable[[], Receipt], progress: Progress) -> Receipt:
+    """Do the work once the dataset is free; raise AlreadyRunningError if the run that holds it is alive.
+
+    A live run renews its lease several times before it ends, so waiting for that shows it. Otherwise a schedule
+    that fires right after its worker was lost would leave the work to the next night. People who wait at a terminal
+    are told at once.
+    """
+    until: int | None = None
+    while True:
+        try:
+            return work()
+        except AlreadyRunningError as error:
+            renewed = until is not None and error.until > until
+            if renewed or not deployment.id:
+                raise
+            if until is None:
+                progress.note(f"{error.holder} holds this dataset; looking whether it shows a sign of life.")
+            until = error.until
+        time.sleep(_LOOK)
 
 
 def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
@@ -85,21 +114,25 @@ def told(receipt: Receipt) -> State[dict[str, Any]]:
     what = "What the run did and cost."
     create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
     if receipt.result == COST_LIMIT_REACHED:
-        _emit_limit_reached(receipt)
+        _emit(LIMIT_EVENT, receipt)
+    if receipt.continued:
+        _emit(CARRIED_ON_EVENT, receipt)
     return _state(receipt)
 
 
-def _emit_limit_reached(receipt: Receipt) -> None:
+def _emit(event: str, receipt: Receipt) -> None:
     """Tell the server, so that an automation can act; the dataset is the resource, by the spec's name."""
     names = {"prefect.resource.id": f"batchata.dataset.{receipt.name}", "prefect.resource.name": receipt.name}
     facts = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
-    emit_event(LIMIT_EVENT, {**names, "batchata.dataset": receipt.dataset}, payload={name: receipt.to_json()[name] for name in facts})
+    emit_event(event, {**names, "batchata.dataset": receipt.dataset}, payload={name: receipt.to_json()[name] for name in facts})
 
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
     nothing = f"{counted(receipt.unsent_rows, 'row')} not sent" if receipt.unsent_rows else "nothing to send"
     message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
+    if receipt.continued:
+        message += "; an earlier run that died was carried on"
     data = receipt.to_json()
     if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:
         return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)

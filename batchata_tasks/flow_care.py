@@ -41,10 +41,9 @@ def cancel(spec: EnrichmentSpec | str | None = None, flow_run_id: UUID | None = 
 
     Args:
         spec: the enrichment, or the path of its YAML or JSON file.
-        flow_run_id: instead, the run of the flow `enrich` whose spec is meant; for automations on cancelled runs.
+        flow_run_id: the run of the flow `enrich` whose spec is meant, whatever `spec` says; for automations on cancelled runs.
     """
-    wanted = _spec_of(flow_run_id) if spec is None else spec
-    loaded = overridden(wanted, {})
+    loaded = overridden(_spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {})
     found = cancelling.cancel(loaded, progress=Lines(get_run_logger().info))
     create_markdown_artifact(markdown=markdown(f"cancel {loaded.name}", found.lines()), key="cancel", description="What was cancelled.")
     return found.to_json()

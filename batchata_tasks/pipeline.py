@@ -168,19 +168,21 @@ class Steps(ChunkSteps):
 
 def enrich(
     spec: RunSpec, options: Options | None = None, steps: Steps | None = None,
-    progress: Progress | None = None, settings: Settings | None = None,
+    progress: Progress | None = None, settings: Settings | None = None, run: str | None = None,
 ) -> Receipt:
     """Run one enrichment to its end and return the receipt.
 
-    A run of the same spec that died is carried on, with what remains of its limits.
+    A run of the same spec that died is carried on, with what remains of its limits. `run` names what this
+    process works for (a flow run, say), so that others can tell who holds the dataset.
 
     Raises:
         InputError: the spec or the source is wrong; nothing was sent.
+        AlreadyRunningError: another run holds the dataset.
         BatchataError: something else stopped the run; the next one carries on.
     """
     steps, settings, options = steps or Steps(), settings or Settings(), options or Options()
     ready = make_ready(spec, settings)
-    with open_site(spec.output, settings, progress) as site:
+    with open_site(spec.output, settings, progress, run) as site:
         site.recovery = recover(site)
         while (old := dead_run(site, ready, options)) is not None:
             with active(old):

@@ -43,12 +43,16 @@ def awake_clock() -> float:
 
 
 @contextmanager
-def open_site(output: str, settings: Settings, progress: Progress | None = None) -> Generator[Site, None, None]:
+def open_site(
+    output: str, settings: Settings, progress: Progress | None = None, run: str | None = None
+) -> Generator[Site, None, None]:
     """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
+
+    `run` names what this process works for, so that others can tell who holds the dataset.
 
     Raises:
         WrongLedgerError: another ledger owns the dataset.
-        LeaseError: another run holds it.
+        AlreadyRunningError: another run holds it.
     """
     folder = DatasetFolder(output)
     folder.create()
@@ -56,10 +60,12 @@ def open_site(output: str, settings: Settings, progress: Progress | None = None)
     try:
         dataset_id = owned_dataset(folder, ledger)
         held_until = awake_clock() + settings.lease_seconds
-        lease = ledger.acquire_lease(dataset_id, settings.lease_seconds)
+        lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
         if folder.owner() is None:
             folder.write_owner(dataset_id, ledger.id)
         site = Site(folder, ledger, lease, settings, progress or silent(), held_until)
+        if lease.lost is not None:
+            site.progress.note(f"{lease.lost} held this dataset and was lost: what it left unfinished is carried on.")
         keeper = threading.Thread(target=_keep_lease, args=(site,), name="lease", daemon=True)
         keeper.start()
         try:

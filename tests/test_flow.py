@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
+from batchata_tasks.settings import Settings
+from batchata_tasks.site import open_site
+from tests.prefect_server import Server
 from tests.table import Table
+from tests.team import Team
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,68 +27,11 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
 
 ROOT = Path(__file__).parents[1]
-QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore",
-    "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_CLI_COLORS": "false",
-}
-
-
-class Server:
-    """A Prefect server of our own: its URL, the environment to reach it, and questions to its API."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/api"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))}
-        self.env = {**kept, **QUIET, "HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "PREFECT_API_URL": self.url}
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
-        log = (home / "server.log").open("w")
-        self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
-
-    def wait(self, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
-                    return
-            except OSError:
-                assert self.process.poll() is None, "the Prefect server did not start"
-                time.sleep(0.3)
-        raise TimeoutError
-
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        request = urllib.request.Request(
-            f"{self.url}/{path}", json.dumps(body or {}).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def last_flow_run(self) -> dict[str, Any]:
-        return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
-
-    def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """Return a flow run's task runs; the server takes them in a little later than they happen."""
-        wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-        for _ in range(40):
-            found = self.ask("task_runs/filter", wanted)
-            if any(run["name"].startswith("collect") and run["state_type"] == "COMPLETED" for run in found):
-                return found
-            time.sleep(0.5)
-        return self.ask("task_runs/filter", wanted)
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a Prefect server for the module."""
-    running = Server(tmp_path_factory.mktemp("prefect"))
-    try:
-        running.wait()
+    with Server(tmp_path_factory.mktemp("prefect")) as running:
         yield running
-    finally:
-        running.process.send_signal(signal.SIGTERM)
-        running.process.wait(30)
 
 
 @pytest.fixture
@@ -317,7 +262,61 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
     assert event["resource"]["batchata.dataset"] == str(table.output / "data")
     assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (12, "0.000001000000")
     assert server.last_flow_run()["id"] in str(event["related"])
-    (automation,) = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
+    *_, automation = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
     trigger = server.ask("automations/", automation)["trigger"]
     assert trigger["expect"] == [event["event"]]
     assert event["resource"]["prefect.resource.id"].startswith(trigger["match"]["prefect.resource.id"].removesuffix("*"))
+
+
+def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
+    """It ends as Completed `AlreadyRunning`, which names who holds the dataset; the command says so at once and exits with 1."""
+    with open_site(str(table.output), Settings(), run="flow run 0815"):
+        done = batchata(server, table)
+    holder = f"process {os.getpid()} (flow run 0815) on {socket.gethostname()} (this machine)"
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert f"another run holds this dataset: {holder}" in done.stderr
+    run = server.last_flow_run()
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "AlreadyRunning")
+    assert run["state"]["message"].startswith(f"nothing was sent: another run holds this dataset: {holder}")
+    assert table.ledger()["requests_accepted"] == 0
+
+
+DEPLOYED = """
+import json, os
+from batchata_tasks.flow import enrich
+state = enrich({path!r}, return_state=True)
+print(json.dumps([state.name, state.message]))
+"""
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead on another machine"])
+def test_a_scheduled_run_looks_whether_the_holder_lives(
+    server: Server, table: Table, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    """A holder that renews its lease is left alone; one that fell silent is waited for until its lease has ended, and carried on."""
+    monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
+    monkeypatch.setitem(server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run")  # what a worker's run finds set
+    path = write_spec(table, {})
+    with open_site(str(table.output), Settings()) as site:
+        if not alive:
+            site.stop.set()  # nobody renews the lease any more
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+                site.ledger.release_lease(site.lease)
+                site.ledger.acquire_lease(site.lease.dataset_id, 12)
+        name, message = in_python(server, table, DEPLOYED.format(path=str(path)))
+    assert name == ("AlreadyRunning" if alive else "Completed"), message
+    assert table.ledger()["requests_accepted"] == (0 if alive else 12)
+
+
+def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
+    """Two copies, each under its spec's own name, stand beside each other on one server: four deployments each, on their own folder."""
+    teams = [Team(tmp_path / name, server, table.emulator, name) for name in ("package-topics", "ticket-topics")]
+    server.command("work-pool", "create", "local", "--type", "process", cwd=ROOT)
+    for team in teams:
+        team.prefect("--no-prompt", "deploy", "--all")
+    for team in teams:
+        for flow in ("enrich", "plan", "cancel", "reconcile"):
+            (step,) = team.deployment(flow)["pull_steps"]
+            assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(team.folder)
+    assert len(server.ask("deployments/filter")) == 8

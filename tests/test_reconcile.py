@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,8 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
     thread.join()
     (receipt,) = receipts
     asked = "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome."
-    assert told == [f"process {os.getpid()} on this machine is at work on this dataset; {asked}"]
+    here = f"process {os.getpid()} on {socket.gethostname()} (this machine)"
+    assert told == [f"{here} is at work on this dataset; {asked}"]
     assert (found.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
     assert found.outcomes == receipt.outcomes == {"canceled": 4}
     assert receipt.unsent_rows == 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from batchata_tasks.errors import LeaseError
+from batchata_tasks.errors import AlreadyRunningError, LeaseError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import Lease, new_id, now_us
@@ -62,9 +62,13 @@ class Leases(Store):
         return bool(row.lease_until > self.clock(connection)) and not _is_dead(row.holder)
 
     @writes
-    def acquire_lease(self, connection: Connection, dataset_id: str, seconds: float) -> Lease:
-        """Take the lease on a dataset; raises LeaseError while another run holds it."""
-        holder = f"process {os.getpid()} on {_machine()}"
+    def acquire_lease(self, connection: Connection, dataset_id: str, seconds: float, run: str | None = None) -> Lease:
+        """Take the lease on a dataset; `run` names what this process works for, such as a flow run.
+
+        Raises:
+            AlreadyRunningError: another run holds it.
+        """
+        holder = f"process {os.getpid()}{f' ({run})' if run else ''} on {_machine()}"
         row = self._locked_dataset(connection, dataset_id)
         now = self.clock(connection)
         if row.holder is not None and row.lease_until > now and not _is_dead(row.holder):
@@ -73,10 +77,10 @@ class Leases(Store):
                 f"another run holds this dataset: {_for_people(row.holder)}; wait for it, "
                 f"or, if it is dead, start again in {wait:.0f} s."
             )
-            raise LeaseError(message, _for_people(row.holder))
+            raise AlreadyRunningError(message, _for_people(row.holder), row.lease_until)
         values = {"fence": row.fence + 1, "holder": holder, "lease_until": now + int(seconds * 1e6)}
         connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(values))
-        return Lease(dataset_id, row.fence + 1, holder)
+        return Lease(dataset_id, row.fence + 1, holder, lost=row.holder and _for_people(row.holder))
 
     @writes
     def renew_lease(self, connection: Connection, lease: Lease, seconds: float) -> None:
@@ -123,14 +127,15 @@ def _machine() -> str:
 
 
 def _for_people(holder: str) -> str:
-    """Name the holder of a lease by its process and its machine's host name."""
-    process, _, machine = holder.partition(" on ")
-    return f"{process} on {'this machine' if machine == _machine() else machine.partition('/')[0]}"
+    """Name the holder of a lease by its process, what that works for, and its machine's host name."""
+    process, _, machine = holder.rpartition(" on ")
+    return f"{process} on {machine.partition('/')[0]}{' (this machine)' if machine == _machine() else ''}"
 
 
 def _is_dead(holder: str) -> bool:
     """Whether the holder of a lease was a process of this machine that is gone."""
-    process, _, machine = holder.removeprefix("process ").partition(" on ")
+    words, _, machine = holder.removeprefix("process ").rpartition(" on ")
+    process = words.partition(" ")[0]
     if machine != _machine() or not process.isdigit():
         return False
     try:

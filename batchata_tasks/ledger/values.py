@@ -153,8 +153,12 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to plan, send and commit for one dataset; `fence` tells old holders from new."""
+    """The right to plan, send and commit for one dataset; `fence` tells old holders from new.
+
+    `lost` names the process that held it before and ended, or fell silent, without giving it back.
+    """
 
     dataset_id: str
     fence: int
     holder: str
+    lost: str | None = None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import EmulatorProcess
+from tests.prefect_server import Server
 from tests.recovery.kills import Tally, measure, scenario
 from tests.recovery.launcher import Launcher
 from tests.recovery.overlap import Overlaps, overlap
@@ -61,17 +62,10 @@ def prefect(folder: Path, *, wanted: bool) -> Generator[dict[str, str], None, No
     if not wanted:
         yield {}
         return
-    from tests.test_flow import Server
-
     home = folder / "prefect"
     home.mkdir()
-    server = Server(home)
-    try:
-        server.wait()
+    with Server(home) as server:
         yield {name: value for name, value in server.env.items() if name.startswith(("PREFECT_", "PYTHONWARNINGS"))}
-    finally:
-        server.process.terminate()
-        server.process.wait(30)
 
 
 def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:

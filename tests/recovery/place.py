@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 import pyarrow.parquet as pq
-from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError, ProgrammingError
-from sqlalchemy.pool import NullPool
 
 from batchata_tasks.emulator import EmulatorProcess, answer_text
+from tests.ledger_look import LedgerLook
 from tests.recovery.launcher import ROOT, Launcher, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from sqlalchemy import Engine
 
 Provider = Literal["anthropic", "openai"]
 MODELS: dict[Provider, str] = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
@@ -69,7 +65,7 @@ class Findings:
         return [f"{what}: {value if isinstance(value, int) else value[:5]}" for what, value in found.items() if value]
 
 
-class Place:
+class Place(LedgerLook):
     """One table with its spec, its dataset and its ledger, and the provider's books on it.
 
     The emulator is emptied, so one place at a time may use it.
@@ -82,10 +78,10 @@ class Place:
     ) -> None:
         self.folder, self.provider, self.emulator, self._launcher = folder, provider, emulator, launcher
         self.keys = [f"row-{number:05}" for number in range(rows)]
-        self.database, self.output, self.spec = folder / "ledger.db", folder / "out", folder / "spec.json"
-        self.ledger_url = ledger_url or f"sqlite:///{self.database}"  # another ledger may hold other places too
+        self.database, self.spec = folder / "ledger.db", folder / "spec.json"
+        # another ledger may hold other places too
+        super().__init__(ledger_url or f"sqlite:///{self.database}", folder / "out")
         self._per_batch, self._schema, self._starts = per_batch, schema, 0
-        self._engine: Engine | None = None
         self._prefect = prefect or {}  # the environment of runs that are flows
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"{key},fact {number * 7919 % 10007}" for number, key in enumerate(self.keys)]
@@ -140,43 +136,9 @@ class Place:
 
     # --- the ledger, as another process sees it ------------------------------------------------
 
-    def ask_ledger(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query, where {datasets} and {runs} are this place's; none before the ledger exists."""
-        if self.ledger_url.startswith("sqlite") and not self.database.exists():
-            return []
-        datasets = f"(SELECT id FROM datasets WHERE url = '{self.output.resolve().as_uri()}')"
-        runs = f"(SELECT id FROM runs WHERE dataset_id IN {datasets})"
-        try:
-            with self._looked_at().connect() as connection:
-                found = connection.exec_driver_sql(query.format(datasets=datasets, runs=runs))
-                return [tuple(row) for row in found]
-        except (OperationalError, ProgrammingError):  # no tables yet
-            return []
-
-    def _looked_at(self) -> Engine:
-        if self._engine is None:
-            looks = self.ledger_url if not self.ledger_url.startswith("sqlite") else f"sqlite:///file:{self.database}?mode=ro&uri=true"
-            self._engine = create_engine(looks, poolclass=NullPool)
-        return self._engine
-
     def held_by(self, run: Run) -> bool:
         holders = self.ask_ledger("SELECT holder FROM datasets WHERE id IN {datasets}")
         return any(str(holder).startswith(f"process {run.pid} ") for (holder,) in holders)
-
-    def stages(self) -> Counter[str]:
-        """Return what the newest run is doing: how many chunks are in which stage."""
-        chunks = self.ask_ledger(
-            "SELECT u.state, c.state, r.chunk_id IS NOT NULL, b.ended_at IS NOT NULL"
-            " FROM (SELECT id, state FROM runs WHERE id IN {runs} ORDER BY started_at DESC LIMIT 1) u LEFT JOIN chunks c ON c.run_id = u.id"
-            " LEFT JOIN reservations r ON r.chunk_id = c.id LEFT JOIN batches b ON b.chunk_id = c.id"
-        )
-        if not chunks or chunks[0][0] != "open":
-            return Counter({"starting" if not chunks else "planning" if chunks[0][0] == "planning" else "ended": 1})
-        names = {
-            ("planned", 1, 0): "writing", ("unclear", 1, 0): "sending", ("submitted", 1, 0): "polling",
-            ("submitted", 1, 1): "downloading", ("collected", 1, 1): "landing",
-        }
-        return Counter(names[chunk[1:]] for chunk in chunks if chunk[1:] in names) or Counter({"between": 1})
 
     def halt(self, run: Run) -> None:
         """Stop a run where it stands, but not within a transaction: everyone else would wait for it, on Postgres for a minute."""

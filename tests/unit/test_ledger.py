@@ -151,7 +151,7 @@ def test_a_dataset_that_replaces_another_takes_its_place(desk: Desk) -> None:
 
 def test_a_held_dataset_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run at a time: the second is told who holds it, in words for people, and how long to wait."""
-    with pytest.raises(LeaseError, match=r"^another run holds this dataset: process \d+ on this machine; .*start again in 3\d\d\d s\.$"):
+    with pytest.raises(LeaseError, match=r"^another run holds this dataset: process \d+ on \S+ \(this machine\); .*start again in 3\d\d\d s\.$"):
         desk.other.acquire_lease(desk.dataset, LONG)
     desk.ledger.acquire_lease(desk.ledger.dataset_id("file:///else", None), LONG)
     here = socket.gethostname()

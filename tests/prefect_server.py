@@ -1,0 +1,100 @@
+"""A Prefect server of the tests' own, on loopback, with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore",
+    "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_CLI_COLORS": "false",
+}
+
+
+class Server:
+    """A Prefect server of our own: its URL, the environment to reach it, and questions to its API."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))}
+        self.env = {**kept, **QUIET, "HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "PREFECT_API_URL": self.url}
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        log = (home / "server.log").open("w")
+        self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
+
+    def wait(self, seconds: float = 90) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
+                    return
+            except OSError:
+                assert self.process.poll() is None, "the Prefect server did not start"
+                time.sleep(0.3)
+        raise TimeoutError
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body or {}).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}/{path}", timeout=30) as answer:
+            return json.load(answer)
+
+    def command(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+        """Run the command `prefect` against this server; return what it printed."""
+        command = [sys.executable, "-m", "prefect", *words]
+        done = subprocess.run(command, cwd=cwd, env={**self.env, **(env or {})}, capture_output=True, text=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def log(self) -> str:
+        """Return what the server logged."""
+        return (self.home / "server.log").read_text(encoding="utf-8")
+
+    def last_flow_run(self) -> dict[str, Any]:
+        return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
+
+    def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
+        """Return a flow run's task runs; the server takes them in a little later than they happen."""
+        wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
+        for _ in range(40):
+            found = self.ask("task_runs/filter", wanted)
+            if any(run["name"].startswith("collect") and run["state_type"] == "COMPLETED" for run in found):
+                return found
+            time.sleep(0.5)
+        return self.ask("task_runs/filter", wanted)
+
+    def __enter__(self) -> Self:
+        try:
+            self.wait()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
