@@ -5,7 +5,10 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint check bench clean
+NEWEST := .venv-newest
+TESTS ?= tests/test_flow.py tests/test_providers_contract.py
+
+.PHONY: help demo test schedule nights newest lint check bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,8 +21,19 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## enrich 400 package summaries with two providers' models, for free
 	@$(BIN)/batchata demo
 
-test: $(READY) ## the whole test suite
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+test: $(READY) ## the test suite, but for what waits for a schedule
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not schedule"
+
+schedule: $(READY) ## wait until scheduled runs start by themselves (two minutes)
+	@$(BIN)/python -m pytest -q tests/schedule -k two_runs
+
+nights: $(READY) ## the same, and workers that are lost (ten minutes)
+	@$(BIN)/python -m pytest -q tests/schedule
+
+newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml admits
+	@sh scripts/install $(NEWEST) $(PYTHON) newest
+	@$(NEWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(TESTS) -m "not schedule"
+	@$(NEWEST)/bin/python -m pytest -q tests/schedule -k two_runs
 
 lint: $(READY) ## ruff and pyright
 	@$(BIN)/ruff check .
@@ -31,4 +45,4 @@ bench: $(READY) ## throughput and memory for 100,000 rows a provider, beside a f
 	@$(BIN)/python benchmarks/throughput.py
 
 clean: ## remove the environment and what runs left
-	@rm -rf $(VENV) data/out
+	@rm -rf $(VENV) $(NEWEST) data/out

@@ -117,8 +117,8 @@ def _run_flow(spec: EnrichmentSpec, *, refresh: bool, retry_failed: bool, progre
     with told_to(progress):
         state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
-            state.result()  # raises what stopped the run, unless another one holds the dataset
-            raise LeaseError(str(state.message))
+            found = state.result()  # raises what stopped the run, unless another one holds the dataset
+            raise LeaseError(str(found["error"]))
         return as_dict(progress.receipt)
 
 

@@ -67,8 +67,8 @@ def enrich(
     try:
         receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), progress)
     except AlreadyRunningError as error:
-        data = {"result": "already_running", "holder": error.holder}
-        return Completed(name="AlreadyRunning", message=f"nothing was sent: {error}", data=data)
+        data = {"result": "already_running", "holder": error.holder, "error": str(error)}
+        return Completed(name="AlreadyRunning", message=f"nothing was sent: {error.holder} is at work on this dataset", data=data)
     return told(receipt)
 
 
