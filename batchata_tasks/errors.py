@@ -85,7 +85,7 @@ class AlreadyRunningError(LeaseError):
     since 1970 by the ledger's clock: a later one shows that the run is alive.
     """
 
-    def __init__(self, message: str, holder: str, until: int) -> None:
+    def __init__(self, message: str, holder: str = "another process", until: int = 0) -> None:
         super().__init__(message, holder, until)
         self.holder = holder
         self.until = until

@@ -15,7 +15,7 @@ from prefect.states import Completed, Failed
 from batchata_tasks import pipeline
 from batchata_tasks.artifacts import markdown, slug
 from batchata_tasks.begin import refresh_mark
-from batchata_tasks.errors import AlreadyRunningError
+from batchata_tasks.errors import AlreadyRunningError, LeaseError
 from batchata_tasks.jobs import as_dict
 from batchata_tasks.prepared import Options
 from batchata_tasks.progress import Lines, counted, listener
@@ -65,19 +65,20 @@ def enrich(
     wanted, options = overridden(spec, overrides or {}), Options(refresh_mark(refresh), retry_failed)
     progress, name = listener() or Lines(get_run_logger().info), f"flow run {flow_run.id}"
     try:
-        receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), progress)
+        receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), name, progress)
     except AlreadyRunningError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
         return Completed(name="AlreadyRunning", message=f"nothing was sent: {error.holder} is at work on this dataset", data=data)
     return told(receipt)
 
 
-def _when_free(work: Callable[[], Receipt], progress: Progress) -> Receipt:
-    """Do the work once the dataset is free; raise AlreadyRunningError if the run that holds it is alive.
+def _when_free(work: Callable[[], Receipt], name: str, progress: Progress) -> Receipt:
+    """Do the work once the dataset is free; raise AlreadyRunningError if another run holds it and is alive.
 
     A live run renews its lease several times before it ends, so waiting for that shows it. Otherwise a schedule
-    that fires right after its worker was lost would leave the work to the next night. People who wait at a terminal
-    are told at once.
+    that fires right after its worker was lost would leave the work to the next night. The same flow run may be
+    started twice (the first process was only silent): then one process waits for the other, since whoever ends
+    first ends the run. People who wait at a terminal are told at once.
     """
     until: int | None = None
     while True:
@@ -85,11 +86,14 @@ def _when_free(work: Callable[[], Receipt], progress: Progress) -> Receipt:
             return work()
         except AlreadyRunningError as error:
             renewed = until is not None and error.until > until
-            if renewed or not deployment.id:
+            if not deployment.id or (renewed and name not in error.holder):
                 raise
             if until is None:
                 progress.note(f"{error.holder} holds this dataset; looking whether it shows a sign of life.")
             until = error.until
+        except LeaseError:  # this process was stopped for so long that another one took over
+            if not deployment.id:
+                raise
         time.sleep(_LOOK)
 
 

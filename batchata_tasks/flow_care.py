@@ -8,6 +8,7 @@ from uuid import UUID  # noqa: TC003 - Prefect reads a flow's annotations
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 
 from batchata_tasks import cancel as cancelling
 from batchata_tasks import reconcile as reconciling
@@ -54,8 +55,17 @@ def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec:
     if flow_run_id is None:
         message = "give `spec` or `flow_run_id`."
         raise SpecError(message)
-    with get_client(sync_client=True) as client:
-        parameters = client.read_flow_run(flow_run_id).parameters
+    try:
+        with get_client(sync_client=True) as client:
+            found = client.read_flow_run(flow_run_id)
+            flow_name = client.read_flow(found.flow_id).name
+    except ObjectNotFound as error:
+        message = f"flow_run_id: Prefect's server knows no flow run {flow_run_id}; check the id."
+        raise SpecError(message) from error
+    if flow_name != "enrich":
+        message = f"flow_run_id: {flow_run_id} is a run of the flow {flow_name!r}; give one of `enrich`."
+        raise SpecError(message)
+    parameters = found.parameters
     given, overrides = parameters.get("spec"), as_dict(parameters.get("overrides"))
     return overridden(given if isinstance(given, str) else parse_spec(given or {}), overrides)
 

@@ -224,6 +224,29 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     assert "12 canceled" in artifact["data"]
 
 
+def test_only_runs_of_enrich_are_cancelled_by_their_id(server: Server, table: Table) -> None:
+    """An id that the server does not know, or one of another flow's run, is refused in one sentence; the flow run's spec wins over `spec`."""
+    code = """
+import json
+from uuid import uuid4
+from batchata_tasks.errors import SpecError
+from flows.cancel import cancel
+from flows.plan import plan
+
+def refused(run_id):
+    try:
+        cancel.fn(spec="elsewhere.yaml", flow_run_id=run_id)
+    except SpecError as error:
+        return str(error)
+
+state = plan({path!r}, return_state=True)
+print(json.dumps([refused(uuid4()), refused(state.state_details.flow_run_id)]))
+""".replace("{path!r}", repr(str(write_spec(table, {}))))
+    unknown, other = in_python(server, table, code)
+    assert "knows no flow run" in unknown
+    assert "is a run of the flow 'plan'" in other
+
+
 def test_planning_is_a_flow(server: Server, table: Table) -> None:
     """Its result and its artifact tell what a run would send and cost; nothing is sent, and no dataset made."""
     path = write_spec(table, {"cost_limit_usd": 1})
