@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 NEWEST := .venv-newest
 TESTS ?= tests/test_flow.py tests/test_providers_contract.py
 
-.PHONY: help demo test schedule nights newest lint check bench clean
+.PHONY: help demo test schedule nights newest lint check docs wheel release bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,11 +35,21 @@ newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml a
 	@$(NEWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(TESTS) -m "not schedule"
 	@$(NEWEST)/bin/python -m pytest -q tests/schedule -k two_runs
 
-lint: $(READY) ## ruff and pyright
+lint: $(READY) ## ruff, the layers (import-linter) and pyright
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 check: lint test ## what CI runs
+
+docs: $(READY) ## the API documentation, in docs/api
+	@$(BIN)/pdoc --output-directory docs/api batchata_tasks batchata_tasks.providers
+
+wheel: $(READY) ## build the wheel and try it in an environment of its own
+	@sh scripts/try_wheel $(PYTHON)
+
+release: ## VERSION=x.y.z: set the version, date the changelog, commit and tag
+	@sh scripts/release "$(VERSION)"
 
 bench: $(READY) ## throughput and memory for 100,000 rows a provider, beside a floor
 	@$(BIN)/python benchmarks/throughput.py

@@ -9,24 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from batchata_tasks.batch import Batch, BatchParams
-    from batchata_tasks.cost_tracker import CostTracker
-    from batchata_tasks.display import RichBatchProgressDisplay
-    from batchata_tasks.errors import BatchataError, InputError, SpecError
-    from batchata_tasks.job import Job, JobResult
-    from batchata_tasks.jobs import Outcome
-    from batchata_tasks.providers import Provider
-    from batchata_tasks.providers.anthropic import AnthropicProvider
-    from batchata_tasks.providers.openai import OpenAIProvider
-    from batchata_tasks.run import BatchRun
-    from batchata_tasks.spec import EnrichmentSpec
-    from batchata_tasks.state import BatchState, StateManager
+    from batchata_tasks.api.anthropic import AnthropicProvider
+    from batchata_tasks.api.batch import Batch
+    from batchata_tasks.api.config import BatchParams
+    from batchata_tasks.api.cost_tracker import CostTracker
+    from batchata_tasks.api.job_result import JobResult
+    from batchata_tasks.api.openai import OpenAIProvider
+    from batchata_tasks.api.provider import Provider
+    from batchata_tasks.api.run import BatchRun
+    from batchata_tasks.api.state import BatchState, StateManager
+    from batchata_tasks.common.errors import BatchataError, InputError, SpecError
+    from batchata_tasks.progress.display import RichBatchProgressDisplay
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+    from batchata_tasks.spec.job import Job
+    from batchata_tasks.types.outcome import Outcome
 
 _PLACES = {
-    "AnthropicProvider": "providers.anthropic", "Batch": "batch", "BatchParams": "batch", "BatchRun": "run", "BatchState": "state",
-    "BatchataError": "errors", "CostTracker": "cost_tracker", "EnrichmentSpec": "spec", "InputError": "errors", "Job": "job",
-    "JobResult": "job", "OpenAIProvider": "providers.openai", "Outcome": "jobs", "Provider": "providers",
-    "RichBatchProgressDisplay": "display", "SpecError": "errors", "StateManager": "state",
+    "AnthropicProvider": "api.anthropic", "Batch": "api.batch", "BatchParams": "api.config", "BatchRun": "api.run",
+    "BatchState": "api.state", "BatchataError": "common.errors", "CostTracker": "api.cost_tracker",
+    "EnrichmentSpec": "spec.enrichment", "InputError": "common.errors", "Job": "spec.job", "JobResult": "api.job_result",
+    "OpenAIProvider": "api.openai", "Outcome": "types.outcome", "Provider": "api.provider",
+    "RichBatchProgressDisplay": "progress.display", "SpecError": "common.errors", "StateManager": "api.state",
 }
 
 __all__ = [

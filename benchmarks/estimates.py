@@ -20,9 +20,9 @@ from statistics import median
 from typing import Any
 
 from batchata_tasks.emulator import Emulator
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.preview import preview
-from batchata_tasks.spec_file import parse_spec
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.loading import parse_spec
 
 ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_name("estimates.md")

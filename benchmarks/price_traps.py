@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from genai_prices import Usage as ListedUsage
 from genai_prices import calc_price
 
-from batchata_tasks.money import usd
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers import anthropic_lines, openai_lines
+from batchata_tasks.common.money import usd
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers.anthropic import results as anthropic_lines
+from batchata_tasks.providers.openai import results as openai_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

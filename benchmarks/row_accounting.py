@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 
+from batchata_tasks.common.errors import BatchataError, InputError
+from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import Emulator
-from batchata_tasks.emulator.fault_kinds import KINDS
-from batchata_tasks.errors import BatchataError, InputError
-from batchata_tasks.jobs import Usage
+from batchata_tasks.emulator.core.fault_kinds import KINDS
 from batchata_tasks.ledger import Ledger
-from batchata_tasks.money import usd
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.settings import Settings
-from batchata_tasks.spec_file import parse_spec
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.spec.loading import parse_spec
+from batchata_tasks.types.answer import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

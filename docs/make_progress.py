@@ -15,7 +15,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 
 from batchata_tasks import Batch
 from batchata_tasks.emulator import Emulator
-from batchata_tasks.picture import picture
+from batchata_tasks.progress.layout import picture
 
 _WIDTH, _HEIGHT = 100, 24
 

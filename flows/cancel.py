@@ -1,5 +1,5 @@
 """Deployment entrypoint `flows/cancel.py:cancel`: cancels the open batches of a spec and lands what ran."""
 
-from batchata_tasks.flow_care import cancel
+from batchata_tasks.flows.cancel import cancel
 
 __all__ = ["cancel"]

@@ -4,10 +4,10 @@
      source ─┴─► plan ─► chunk ─► guard ─► submit ─► poll ─► collect ─► land ─► receipt
 
 The flow lives in the installed package, so that `batchata run` and deployments run the same one;
-`batchata_tasks/pipeline.py` is the way itself.
+`batchata_tasks/pipeline/enrich.py` is the way itself.
 """
 
-from batchata_tasks.flow import enrich
+from batchata_tasks.flows.enrich import enrich
 
 __all__ = ["enrich"]
 

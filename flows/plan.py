@@ -1,5 +1,5 @@
 """Deployment entrypoint `flows/plan.py:plan`: what a run would send, why, and what it would cost. Sends nothing."""
 
-from batchata_tasks.flow_care import plan
+from batchata_tasks.flows.plan import plan
 
 __all__ = ["plan"]

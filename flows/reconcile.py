@@ -1,5 +1,5 @@
 """Deployment entrypoint `flows/reconcile.py:reconcile`: the providers' batches against the ledger."""
 
-from batchata_tasks.flow_care import reconcile
+from batchata_tasks.flows.reconcile import reconcile
 
 __all__ = ["reconcile"]

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from batchata_tasks.jobs import Usage
+from batchata_tasks.common.money import PICO
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.run_context import session_of
 from batchata_tasks.ledger import Chunk, Ledger
 from batchata_tasks.ledger import tables as t
-from batchata_tasks.money import PICO
-from batchata_tasks.pipeline import Steps, enrich
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.session import session_of
-from batchata_tasks.settings import Settings
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.types.answer import Usage
 from tests.table import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from batchata_tasks.prepared import Options
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.planning.summary import Options
     from tests.table import Table
 
 

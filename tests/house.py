@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from batchata_tasks.chunk import Limits
-from batchata_tasks.errors import CredentialsError, TerminalError, TransientError, UnclearError
-from batchata_tasks.jobs import Answer, ErrorCode, Outcome, Usage, count_of, describe
+from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.common.files import durable
 from batchata_tasks.providers import BatchLook, Framing, Provider, check_environment, lines_of, masked, read_line, register
-from batchata_tasks.storage import durable
+from batchata_tasks.providers.base import Limits
+from batchata_tasks.providers.result_lines import count_of
+from batchata_tasks.types.answer import Answer, Usage
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchata_tasks.jobs import Job
+    from batchata_tasks.types.request import Job
 
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _TOKEN = "house_token"

@@ -10,16 +10,16 @@ import orjson
 import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import Emulator, answer_text
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.spec_file import parse_spec
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.spec.loading import parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from batchata_tasks.prepared import Options
-    from batchata_tasks.receipt import Receipt
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.planning.summary import Options
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 APIS = (*MODELS, "responses")  # what adapters there are to: each provider's usual endpoint, and the other one of OpenAI

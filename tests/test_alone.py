@@ -11,13 +11,13 @@ import pytest
 from pydantic import BaseModel
 
 from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecError
-from batchata_tasks.chunk import Limits
+from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.common.money import usd
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import CredentialsError, TerminalError, TransientError, UnclearError
-from batchata_tasks.jobs import Usage
-from batchata_tasks.money import usd
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers import Provider, provider_of
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers import Provider, provider_name, provider_type
+from batchata_tasks.providers.base import Limits
+from batchata_tasks.types.answer import Usage
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
@@ -34,9 +34,15 @@ class Label(BaseModel):
     score: int
 
 
+def client(name: str) -> Provider:
+    """Return what sends batches of a provider by itself."""
+    kind: Any = {"anthropic": AnthropicProvider, "openai": OpenAIProvider}.get(name) or provider_type(name)
+    return kind()
+
+
 @pytest.fixture(params=MODELS)
 def provider(request: pytest.FixtureRequest, emulator: Emulator, house: str) -> Provider:
-    return provider_of(MODELS[request.param])()
+    return client(request.param)
 
 
 def job(provider: Provider, name: str, **given: Any) -> Job:
@@ -262,7 +268,7 @@ def test_lines_that_are_broken_or_late(provider: Provider, emulator: Emulator) -
 @pytest.mark.parametrize("name", ["openai", "house"])
 def test_a_batch_that_was_refused_as_a_whole(name: str, emulator: Emulator, house: str) -> None:
     """A validation that failed is an error with the provider's reason, never an empty list."""
-    provider = provider_of(MODELS[name])()
+    provider = client(name)
     emulator.control.faults(kind="token_limit", count=1)
     batch_id = provider.create_batch(jobs(provider, 2))
     assert provider.get_batch_status(batch_id) == "failed"
@@ -296,7 +302,7 @@ def test_the_estimate_is_that_of_a_plan(provider: Provider, tmp_path: Path) -> N
 
 def test_unknown_prices_are_nan(emulator: Emulator, house: str) -> None:
     """Where no batch rate is known, neither an estimate nor a result is 0."""
-    provider = provider_of("house-sol")()
+    provider = provider_type(provider_name("house-sol"))()
     asked = [Job("1", "house-sol", prompt="x")]
     assert math.isnan(provider.estimate_cost([*asked, Job("2", house, prompt="x")]))
     result = provider.get_batch_results(provider.create_batch(asked))[0]
@@ -308,7 +314,7 @@ def test_the_first_wait(emulator: Emulator, house: str) -> None:
     """A second at Anthropic, five at OpenAI, what an adapter says at others."""
     assert AnthropicProvider().get_polling_interval() == 1
     assert OpenAIProvider().get_polling_interval() == 5
-    assert provider_of(house)().get_polling_interval() == 2
+    assert provider_type(provider_name(house))().get_polling_interval() == 2
 
 
 def test_the_example_of_the_docs(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from batchata_tasks.cli import app
+from batchata_tasks.cli.main import app
 from batchata_tasks.emulator import Emulator
 
 if TYPE_CHECKING:

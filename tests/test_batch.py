@@ -12,9 +12,9 @@ from pydantic import BaseModel, field_validator
 from typer.testing import CliRunner
 
 from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
-from batchata_tasks.cli import app
+from batchata_tasks.cli.main import app
+from batchata_tasks.common.errors import BatchataError, StorageError, TerminalError, WrongLedgerError
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import BatchataError, StorageError, TerminalError, WrongLedgerError
 
 if TYPE_CHECKING:
     from pathlib import Path

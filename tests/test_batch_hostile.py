@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel, field_validator
 
 from batchata_tasks import Batch, BatchState, Job, RichBatchProgressDisplay, SpecError, StateManager
-from batchata_tasks.errors import BatchataError, StorageError
+from batchata_tasks.common.errors import BatchataError, StorageError
 from tests.test_batch import CLAUDE, GPT, sent
 
 if TYPE_CHECKING:

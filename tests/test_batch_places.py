@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks import Batch
-from batchata_tasks.errors import LeaseError
+from batchata_tasks.common.errors import LeaseError
 from tests.table import open_batches
 
 if TYPE_CHECKING:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks import CostTracker, guards
-from batchata_tasks.begin import make_ready
-from batchata_tasks.errors import CredentialsError, SpecError
+from batchata_tasks import CostTracker
+from batchata_tasks.common.errors import CredentialsError, SpecError
+from batchata_tasks.common.files import read_json
+from batchata_tasks.common.money import pico_from_usd, usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution import guard as guards
 from batchata_tasks.ledger import BudgetTerms, Chunk
-from batchata_tasks.money import pico_from_usd, usd
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.preview import preview
-from batchata_tasks.progress import Lines
-from batchata_tasks.rebuild import rebuild
-from batchata_tasks.settings import Settings
-from batchata_tasks.storage import read_json
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.progress.listener import Lines
+from batchata_tasks.reports.plan import preview
 from tests.books import billed, opened, run_with, stopping_at
 from tests.table import MODELS, Table, open_batches
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
 
 _DAY_US = 86_400 * 10**6
 

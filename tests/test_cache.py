@@ -10,11 +10,11 @@ import pytest
 from genai_prices import Usage as Listed
 from genai_prices import calc_price
 
-from batchata_tasks.emulator.prompt_cache import MINIMUM
-from batchata_tasks.errors import SpecError
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import PICO, usd
+from batchata_tasks.emulator.core.prompt_cache import MINIMUM
 from batchata_tasks.ledger import Tally
-from batchata_tasks.money import PICO, usd
-from batchata_tasks.preview import preview
+from batchata_tasks.reports.plan import preview
 from tests.books import check_money, money, opened
 from tests.table import MODELS, Table
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import BatchataError
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.progress import Lines
+from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.progress.listener import Lines
 from batchata_tasks.providers import provider_type
 from tests.books import check_money, run_with, stopping_at
 from tests.table import MODELS, Table
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
 
 ROWS = 6
 
@@ -172,7 +172,7 @@ def test_results_are_not_deleted_before_they_are_landed(table: Table) -> None:
 
 def test_results_of_a_run_that_died_right_after_landing_are_deleted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Landed, and dead before the deletion: the run that carries on does it."""
-    from batchata_tasks import land
+    from batchata_tasks.execution import land
 
     def dying(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -19,9 +19,10 @@ import yaml
 from rich.cells import cell_len
 from rich.console import Console
 
-from batchata_tasks.cli_parts import boundary, err, watched
-from batchata_tasks.overview import rows_table
-from batchata_tasks.progress import counted, for_console
+from batchata_tasks.cli.console import boundary, err, watched
+from batchata_tasks.common.text import counted
+from batchata_tasks.progress.console import for_console
+from batchata_tasks.reports.rows import rows_table
 from tests.table import Table
 
 if TYPE_CHECKING:

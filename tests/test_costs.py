@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from batchata_tasks.begin import make_ready
-from batchata_tasks.cli import app
-from batchata_tasks.cost_tracker import CostTracker
-from batchata_tasks.jobs import Usage
-from batchata_tasks.overview import runs_overview, runs_remedy
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.rebuild import rebuild
-from batchata_tasks.reconcile import reconcile
-from batchata_tasks.settings import Settings
+from batchata_tasks.api.cost_tracker import CostTracker
+from batchata_tasks.cli.main import app
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.operations.reconcile import reconcile
+from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.reports.status import runs_overview, runs_remedy
+from batchata_tasks.types.answer import Usage
 from tests.books import run_with, stopping_at
 from tests.table import MODELS, Table
 

@@ -13,11 +13,11 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from batchata_tasks.columns import META_FIELDS, dataset_schema
-from batchata_tasks.dataset import Dataset
-from batchata_tasks.errors import SpecError, StorageError
-from batchata_tasks.fingerprint import canonical, key_digest
-from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.common.canonical import canonical, key_digest
+from batchata_tasks.common.errors import SpecError, StorageError
+from batchata_tasks.dataset.columns import META_FIELDS, dataset_schema
+from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.schema.response import ResponseSchema
 from tests.table import Table
 
 if TYPE_CHECKING:

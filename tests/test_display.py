@@ -17,7 +17,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from batchata_tasks import Batch, RichBatchProgressDisplay
-from batchata_tasks.progress import Lines, for_console
+from batchata_tasks.progress.console import for_console
+from batchata_tasks.progress.listener import Lines
 from tests.table import open_batches
 
 if TYPE_CHECKING:

@@ -13,12 +13,14 @@ from pydantic import BaseModel
 from pypdf import PdfWriter
 
 from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecError
-from batchata_tasks.documents import read
+from batchata_tasks.common.money import usd
+from batchata_tasks.dataset.manifest import PlanWriter
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.jobs import Outcome, Usage
-from batchata_tasks.manifest import PlanWriter
-from batchata_tasks.money import usd
-from batchata_tasks.pricing import batch_rates
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers import provider_type
+from batchata_tasks.sources.documents import read
+from batchata_tasks.types.answer import Usage
+from batchata_tasks.types.outcome import Outcome
 from tests.books import all_chunks
 from tests.test_batch import bodies, sent
 
@@ -106,7 +108,7 @@ def test_each_api_has_its_own_form(folder: Path) -> None:
     for name in ("report.pdf", "poem.txt", "dot.png"):
         for kind, api in APIS.items():
             job = Job("a", messages=turns, file=folder / name, **cast("Any", api))
-            adapter = (AnthropicProvider if kind == "anthropic" else OpenAIProvider).serving(job.endpoint)
+            adapter = provider_type(job.destination().provider, job.endpoint)
             body = adapter.body(cast("Any", None), job.request(None, job.document()))
             last = body[adapter.turns_param][-1]
             assert (last["role"], last["content"][1]["text"]) == ("user", "three")

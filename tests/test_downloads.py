@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.money import PICO
+from batchata_tasks.common.text import counted
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.emulator.anthropic_batch import AnthropicBatch
-from batchata_tasks.errors import TransientError
-from batchata_tasks.money import PICO
-from batchata_tasks.preview import preview
-from batchata_tasks.progress import counted
+from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
+from batchata_tasks.reports.plan import preview
 from tests.books import billed, check_money, money, run_with, stopping_at
 from tests.table import MODELS, Table
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
 
 ROWS = 6
 TOPIC = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.money import pico_from_usd
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.preview import preview
-from batchata_tasks.spec_file import load_spec
+from batchata_tasks.common.money import pico_from_usd
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.loading import load_spec
 from tests.books import all_chunks, money, opened
 from tests.table import MODELS, Table
 

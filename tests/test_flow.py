@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from batchata_tasks.settings import Settings
-from batchata_tasks.site import open_site
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import open_site
 from tests.prefect_server import Server
 from tests.table import Table
 from tests.team import Team
@@ -128,9 +128,10 @@ def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: T
     """Prefect's cache says "submitted", the ledger does not know the batch: the ledger decides."""
     code = """
 import sys
-from batchata_tasks import pipeline, tasks
-from batchata_tasks.flow import enrich
-from batchata_tasks.spec_file import load_spec
+from batchata_tasks.flows import tasks
+from batchata_tasks.pipeline import steps as pipeline
+from batchata_tasks.flows.enrich import enrich
+from batchata_tasks.spec.loading import load_spec
 
 sent = []
 def submit_step(run_id, chunk_id):
@@ -229,7 +230,7 @@ def test_only_runs_of_enrich_are_cancelled_by_their_id(server: Server, table: Ta
     code = """
 import json
 from uuid import uuid4
-from batchata_tasks.errors import SpecError
+from batchata_tasks.common.errors import SpecError
 from flows.cancel import cancel
 from flows.plan import plan
 
@@ -306,7 +307,7 @@ def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) ->
 
 DEPLOYED = """
 import json, os
-from batchata_tasks.flow import enrich
+from batchata_tasks.flows.enrich import enrich
 state = enrich({path!r}, return_state=True)
 print(json.dumps([state.name, state.message]))
 """

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchata_tasks.errors import CredentialsError, SourceError, SpecError, TransientError
-from batchata_tasks.money import usd
-from batchata_tasks.preview import preview
+from batchata_tasks.common.errors import CredentialsError, SourceError, SpecError, TransientError
+from batchata_tasks.common.money import usd
 from batchata_tasks.providers import Provider, provider_type
+from batchata_tasks.reports.plan import preview
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def test_a_key_that_an_answer_quotes_is_masked(table: Table, monkeypatch: pytest
 
 def test_moments_out_of_range_are_invalid(table: Table) -> None:
     """A date-time that no clock of ours can hold is an invalid answer, not a broken dataset."""
-    from batchata_tasks.schema import ResponseSchema
+    from batchata_tasks.schema.response import ResponseSchema
 
     when = {"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}}, "required": ["at"]}
     schema = ResponseSchema.from_json_schema(when, "x")

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from batchata_tasks.chunk import write_request_file
-from batchata_tasks.jobs import Job, Message, Outcome
 from batchata_tasks.providers import provider_type
-from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.providers.request_file import write_request_file
+from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.types.outcome import Outcome
+from batchata_tasks.types.request import Job, Message
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from batchata_tasks.begin import make_ready
-from batchata_tasks.cancel import cancel
-from batchata_tasks.chunk import Limits
-from batchata_tasks.dataset import Dataset
+from batchata_tasks.common.errors import HeldError, WrongLedgerError
+from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.errors import HeldError, WrongLedgerError
-from batchata_tasks.land import collect_and_land
+from batchata_tasks.execution.land import collect_and_land
+from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import Ledger
-from batchata_tasks.money import usd
-from batchata_tasks.poll import look_once
-from batchata_tasks.providers.anthropic import AnthropicProvider
-from batchata_tasks.providers.openai import OpenAIProvider
-from batchata_tasks.rebuild import rebuild
-from batchata_tasks.reconcile import reconcile
-from batchata_tasks.reconcile_report import Request
-from batchata_tasks.settings import Settings
-from batchata_tasks.storage import read_json, write_json
+from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.operations.reconcile import reconcile
+from batchata_tasks.operations.reconcile_report import Request
+from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
+from batchata_tasks.providers.base import Limits
+from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from tests.books import all_chunks, billed, check_money, money, run_with, stopping_at
 from tests.table import MODELS, Table
 from tests.test_reconcile import leave_in_doubt
@@ -58,7 +58,7 @@ def die_with_batches_open(table: Table, monkeypatch: pytest.MonkeyPatch, looks: 
         return next(left, interrupt)(*asked)
 
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.poll.look_once", look)
+        dying.setattr("batchata_tasks.execution.poll.look_once", look)
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=3, max_parallel_batches=1, **changes)
     assert table.ledger()["requests_accepted"] == 6
@@ -156,8 +156,8 @@ def test_a_recovery_that_dies_is_taken_up_by_the_next_run(table: Table, monkeypa
     table.run(items_per_batch=3)
     shutil.rmtree(table.folder / lost)
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.recover.collect_and_land", interrupt)
-        dying.setattr("batchata_tasks.recover.land_again", interrupt)
+        dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", interrupt)
+        dying.setattr("batchata_tasks.pipeline.recover.land_again", interrupt)
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=3)
     assert table.run(items_per_batch=3).exit_code == 0
@@ -232,7 +232,7 @@ def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(table: Tabl
     table.run()
     table.emulator.control.progress("reads", 1)
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.poll.look_once", dying_after(3, look_once))
+        dying.setattr("batchata_tasks.execution.poll.look_once", dying_after(3, look_once))
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}")
     shutil.rmtree(table.output / "data")
@@ -249,7 +249,7 @@ def test_a_folder_that_was_away_is_back(table: Table, monkeypatch: pytest.Monkey
     before = table.rows()
     table.output.rename(table.folder / "aside")
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.recover.collect_and_land", dying_after(landed, collect_and_land))
+        dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", dying_after(landed, collect_and_land))
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=4)
     shutil.rmtree(table.output)
@@ -268,7 +268,7 @@ def test_a_recovery_that_dies_between_rounds_sends_nothing(table: Table, monkeyp
     before, sent = table.rows(), table.ledger()["requests_accepted"]
     shutil.rmtree(table.output)
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.recover.collect_and_land", dying_after(landed, collect_and_land))
+        dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", dying_after(landed, collect_and_land))
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=6)
     table.run(items_per_batch=6, rerun_on=["new"])
@@ -330,7 +330,7 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.pipeline.poll", die)
+        dying.setattr("batchata_tasks.pipeline.steps.poll", die)
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=6)
     first, second = (line["id"] for line in table.ledger()["batches"])
@@ -372,10 +372,10 @@ def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(table: Tab
 
 def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """They were landing when the run died: they land under the rebuilt ledger, and nothing is looked for."""
-    for provider in (AnthropicProvider, OpenAIProvider):
+    for provider in (AnthropicAdapter, OpenAIAdapter):
         monkeypatch.setattr(provider, "limits", Limits(1000, 10))
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.dataset.Dataset.supersede", dying_after(1, Dataset.supersede))
+        dying.setattr("batchata_tasks.dataset.parts.Dataset.supersede", dying_after(1, Dataset.supersede))
         with pytest.raises(KeyboardInterrupt):
             table.run()
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import Ledger
-from batchata_tasks.money import usd
 from tests.books import all_chunks, check_money, opened, run_with, stopping_at
 from tests.table import APIS, MODELS, Table, open_batches
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.preview import preview
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.reports.plan import preview
 from tests.books import check_money
 from tests.table import Table
 

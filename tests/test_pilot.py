@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import HeldError, SpecError, TransientError
+from batchata_tasks.common.errors import HeldError, SpecError, TransientError
+from batchata_tasks.common.money import pico_from_usd, usd
 from batchata_tasks.ledger import UNCLEAR
-from batchata_tasks.money import pico_from_usd, usd
-from batchata_tasks.overview import runs_overview, runs_remedy
-from batchata_tasks.preview import preview
-from batchata_tasks.reconcile import reconcile
-from batchata_tasks.reconcile_report import Request
+from batchata_tasks.operations.reconcile import reconcile
+from batchata_tasks.operations.reconcile_report import Request
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.status import runs_overview, runs_remedy
 from tests.books import all_chunks, check_money, run_with, stopping_at
 from tests.table import MODELS, Table
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
+from batchata_tasks.common.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
+from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.ledger import PLANNED, Ledger, now_us
-from batchata_tasks.money import usd
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.prepared import Options
-from batchata_tasks.preview import preview
-from batchata_tasks.progress import Lines
-from batchata_tasks.settings import Settings
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.planning.summary import Options
+from batchata_tasks.progress.listener import Lines
+from batchata_tasks.reports.plan import preview
 from tests.books import run_with, stopping_at
 from tests.table import MODELS, Table
 
@@ -227,7 +227,7 @@ def test_failed_rows_are_not_lost_to_a_run_that_died(table: Table) -> None:
 
 def test_an_oversized_row_fails_only_itself(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request beyond the provider's limit lands as an error; it is not sent, the others are."""
-    from batchata_tasks import plan
+    from batchata_tasks.planning import planner as plan
 
     table.values[4]["text"] = "long " * 2000
     table.write()
@@ -392,7 +392,7 @@ def test_a_plan_writes_and_sends_nothing(table: Table) -> None:
 
 def test_direct_runs_load_no_prefect(table: Table) -> None:
     """The pipeline works without importing Prefect."""
-    code = "import sys, batchata_tasks.pipeline, batchata_tasks.cli; sys.exit('prefect' in sys.modules)"
+    code = "import sys, batchata_tasks.pipeline.runner, batchata_tasks.cli.main; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchata_tasks.chunk import Span
-from batchata_tasks.errors import SpecError
-from batchata_tasks.money import dollars, exact, usd
-from batchata_tasks.overview import runs_overview
-from batchata_tasks.preview import preview
-from batchata_tasks.prospect import play
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import dollars, exact, usd
+from batchata_tasks.planning.packing import Span
+from batchata_tasks.reports.forecast import play
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.status import runs_overview
 from tests.books import opened, run_with, stopping_at
 from tests.table import MODELS, Table
 

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from batchata_tasks.cancel import cancel
-from batchata_tasks.errors import SpecError
-from batchata_tasks.jobs import Usage
-from batchata_tasks.money import PICO, usd
-from batchata_tasks.overview import dataset_rows, rows_table, runs_overview, runs_table
-from batchata_tasks.pipeline import Steps
-from batchata_tasks.preview import preview
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers import provider_of
-from batchata_tasks.request import RequestBuilder
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import PICO, usd
+from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.planning.row_requests import RequestBuilder
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers import provider_type
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.rows import dataset_rows, rows_table
+from batchata_tasks.reports.status import runs_overview, runs_table
+from batchata_tasks.types.answer import Usage
 from tests.books import all_chunks, billed, money, opened, run_with, stopping_at
 from tests.table import MODELS, Table
 
@@ -278,7 +279,7 @@ def test_a_cache_mark_doubles_anthropics_bound(emulator: Emulator, tmp_path: Pat
 def request_sizes(table: Table, params: dict[str, Any]) -> list[int]:
     """Return the sizes in bytes of the request bodies that a run would send."""
     columns = ["id", "text", "note"]
-    provider = provider_of(MODELS[table.provider])()
+    provider = provider_type(table.provider)()
     spec = table.spec(params=params)
     builder = RequestBuilder(spec, spec.schema_of_answers([]), provider, columns)
     return [len(builder.body(value, str)) for value in table.values]

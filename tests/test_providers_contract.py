@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from batchata_tasks.chunk import write_request_file
+from batchata_tasks.common.errors import CredentialsError, SpecError, TerminalError, TransientError, UnclearError
 from batchata_tasks.emulator import Emulator, answer_text
-from batchata_tasks.errors import CredentialsError, SpecError, TerminalError, TransientError, UnclearError
-from batchata_tasks.jobs import Job, Message, Outcome
 from batchata_tasks.providers import BatchLook, Provider, provider_type
-from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.providers.request_file import write_request_file
+from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.types.outcome import Outcome
+from batchata_tasks.types.request import Job, Message
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,11 +19,11 @@ import pytest
 import yaml
 from nbclient import NotebookClient
 
-from batchata_tasks.cli import app
-from batchata_tasks.receipt import EXIT_CODES
-from batchata_tasks.settings import Settings
-from batchata_tasks.spec import EnrichmentSpec
-from batchata_tasks.spec_file import load_spec, parse_spec
+from batchata_tasks.cli.main import app
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.pipeline.receipt import EXIT_CODES
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.loading import load_spec, parse_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.cancel import cancel
-from batchata_tasks.errors import CredentialsError, SpecError, TransientError
+from batchata_tasks.common.errors import CredentialsError, SpecError, TransientError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger
-from batchata_tasks.poll import look_once
-from batchata_tasks.progress import Lines
-from batchata_tasks.reconcile import _Work, reconcile
-from batchata_tasks.reconcile_report import Request, pairs_of
-from batchata_tasks.settings import Settings
+from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.operations.reconcile import _Work, reconcile
+from batchata_tasks.operations.reconcile_report import Request, pairs_of
+from batchata_tasks.progress.listener import Lines
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def test_batches_of_another_ledger_are_not_called_another_programs(table: Table,
     table.emulator.control.progress("seconds", 3600)
     (foreign,) = table.emulator.control.foreign(table.provider, ends="at_once")
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.poll.look_once", interrupt)
+        dying.setattr("batchata_tasks.execution.poll.look_once", interrupt)
         with pytest.raises(KeyboardInterrupt):
             table.run()
     (own,) = [line["id"] for line in table.ledger()["batches"]]
@@ -228,7 +228,7 @@ def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPa
         def look(*asked: Any) -> Any:
             return next(looks, interrupt)(*asked)
 
-        dying.setattr("batchata_tasks.poll.look_once", look)
+        dying.setattr("batchata_tasks.execution.poll.look_once", look)
         with pytest.raises(KeyboardInterrupt):
             table.run()
     found = cancel(table.spec())

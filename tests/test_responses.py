@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from batchata_tasks.chunk import write_request_file
-from batchata_tasks.errors import SpecError
-from batchata_tasks.fingerprint import changed
-from batchata_tasks.jobs import Answer, Job, Message, Outcome, Usage
-from batchata_tasks.money import PICO
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers.openai import OpenAIProvider
-from batchata_tasks.providers.openai_responses import OpenAIResponses
-from batchata_tasks.schema import ResponseSchema
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import PICO
+from batchata_tasks.planning.fingerprint import changed
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers.openai.chat import OpenAIAdapter
+from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
+from batchata_tasks.providers.request_file import write_request_file
+from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.types.answer import Answer, Usage
+from batchata_tasks.types.outcome import Outcome
+from batchata_tasks.types.request import Job, Message
 from tests.books import check_money
 from tests.table import MODELS, SCHEMA, Table
 
@@ -29,9 +31,9 @@ ROWS = 6
 
 
 @pytest.fixture
-def adapter(monkeypatch: pytest.MonkeyPatch) -> OpenAIResponses:
+def adapter(monkeypatch: pytest.MonkeyPatch) -> OpenAIResponsesAdapter:
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    return OpenAIResponses()
+    return OpenAIResponsesAdapter()
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
 # --- what goes out --------------------------------------------------------------------------------
 
 
-def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(adapter: OpenAIResponses) -> None:
+def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(adapter: OpenAIResponsesAdapter) -> None:
     """Parts are input or output by their role, the form of the answer is strict, and nothing is kept unless it is asked for."""
     turns = (Message("system", "Be brief."), Message("user", ("one", "two")), Message("assistant", ("three",)), Message("user", "four"))
     schema = ResponseSchema.from_json_schema(SCHEMA, "x")
@@ -87,9 +89,9 @@ def test_models_that_chat_does_not_serve_are_sent_here(table: Table) -> None:
     assert {row["_model"] for row in table.rows()} == {"gpt-5-pro"}
 
 
-@pytest.mark.parametrize(("url", "endpoint"), [(OpenAIProvider, OpenAIResponses), (OpenAIResponses, OpenAIProvider)])
+@pytest.mark.parametrize(("url", "endpoint"), [(OpenAIAdapter, OpenAIResponsesAdapter), (OpenAIResponsesAdapter, OpenAIAdapter)])
 def test_requests_to_one_endpoint_are_no_batch_of_the_other(
-    emulator: Emulator, tmp_path: Path, url: type[OpenAIProvider], endpoint: type[OpenAIProvider]
+    emulator: Emulator, tmp_path: Path, url: type[OpenAIAdapter], endpoint: type[OpenAIAdapter]
 ) -> None:
     """The provider checks each line's URL against the batch's: all are named, nothing runs."""
     adapter, path = endpoint(), tmp_path / "requests.jsonl"
@@ -128,7 +130,7 @@ def said(text: Any) -> dict[str, Any]:
     return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
 
 
-def read(adapter: OpenAIResponses, folder: Path, **changes: Any) -> Answer:
+def read(adapter: OpenAIResponsesAdapter, folder: Path, **changes: Any) -> Answer:
     """Return what the adapter makes of a completed response, changed like this."""
     body = {
         "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "error": None, "incomplete_details": None,
@@ -177,7 +179,7 @@ READINGS: list[tuple[str, dict[str, Any], Outcome, str | None, str | None]] = [
 
 @pytest.mark.parametrize(("changes", "outcome", "text", "error"), [row[1:] for row in READINGS], ids=[row[0] for row in READINGS])
 def test_a_response_has_one_outcome(
-    adapter: OpenAIResponses, tmp_path: Path, changes: dict[str, Any], outcome: Outcome, text: str | None, error: str | None
+    adapter: OpenAIResponsesAdapter, tmp_path: Path, changes: dict[str, Any], outcome: Outcome, text: str | None, error: str | None
 ) -> None:
     """Whatever its status and output: what it said, how it ended and what it used are all there."""
     answer = read(adapter, tmp_path, **changes)
@@ -185,14 +187,14 @@ def test_a_response_has_one_outcome(
     assert (answer.usage, answer.readable, answer.model) == (Usage(350, 109, 200, 50), True, "gpt-6-luna-2026-09-01")
 
 
-def test_a_failure_without_usage_cost_nothing(adapter: OpenAIResponses, tmp_path: Path) -> None:
+def test_a_failure_without_usage_cost_nothing(adapter: OpenAIResponsesAdapter, tmp_path: Path) -> None:
     """As with an HTTP error, there is no answer that could be billed."""
     answer = read(adapter, tmp_path, status="failed", usage=None, output=[])
     assert (answer.usage, answer.readable) == (Usage(), True)
 
 
 @pytest.mark.parametrize("changes", [{"usage": None}, {**INCOMPLETE, "usage": None}, {"usage": {"input_tokens": "7"}}, {"output": ["x"]}, {"output": [message(said(7))]}])
-def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(adapter: OpenAIResponses, tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(adapter: OpenAIResponsesAdapter, tmp_path: Path, changes: dict[str, Any]) -> None:
     """It was billed, whatever the line lost; so it counts with its bound."""
     assert not read(adapter, tmp_path, **changes).readable
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import LANDED, PLANNED, Chunk
-from batchata_tasks.money import usd
-from batchata_tasks.prepared import Options
-from batchata_tasks.preview import preview
-from batchata_tasks.pricing import batch_rates
+from batchata_tasks.planning.summary import Options
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.reports.plan import preview
 from tests.books import all_chunks, check_money, money, run_with, sent, stopping_at
 from tests.table import MODELS, SCHEMA, Table
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.pipeline import Steps
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.pipeline.steps import Steps
 
 ROWS = 6
 CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens"}
@@ -426,7 +426,7 @@ def test_typed_keys_and_columns_survive(emulator: Emulator, tmp_path: Path, kind
 
 def test_an_oversized_row_is_in_no_round(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that cannot be sent at all stays what it is beside rows that go again."""
-    from batchata_tasks import plan
+    from batchata_tasks.planning import planner as plan
 
     table.values[4]["text"] = "long " * 2000
     table.write()
@@ -496,7 +496,7 @@ def test_a_run_that_dies_while_a_round_is_planned_is_carried_on(table: Table, af
     """Before the round stands in the ledger it is planned again, after that it is not; either way it runs once."""
     from dataclasses import replace
 
-    from batchata_tasks.pipeline import Steps
+    from batchata_tasks.pipeline.steps import Steps
 
     def dying(run_id: str) -> dict[str, Any]:
         if after:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchata_tasks.emulator.fault_kinds import KINDS
+from batchata_tasks.emulator.core.fault_kinds import KINDS
 from tests.table import APIS
 
 if TYPE_CHECKING:

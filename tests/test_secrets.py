@@ -28,14 +28,15 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from batchata_tasks import pipeline
-from batchata_tasks.begin import make_ready
-from batchata_tasks.cli import app
-from batchata_tasks.errors import BatchataError
-from batchata_tasks.providers import provider_of
-from batchata_tasks.session import session_of
-from batchata_tasks.settings import Settings
-from batchata_tasks.spec_file import load_spec
+from batchata_tasks.cli.main import app
+from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.run_context import session_of
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.providers import provider_type
+from batchata_tasks.spec.loading import load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +145,7 @@ def run(*words: str) -> tuple[int, str]:
 
 _RUNS = """
 import sys
-from batchata_tasks.cli import app
+from batchata_tasks.cli.main import app
 
 wanted = {wanted}
 codes = [app(["run", *words], standalone_mode=False) for words in wanted]
@@ -282,12 +283,12 @@ def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emula
 
         return look
 
-    steps = pipeline.Steps()
+    steps = Steps()
     steps = replace(
         steps, **{name: watched(getattr(steps, name)) for name in ("plan", "chunk", "submit", "poll", "collect")}
     )
     spec = load_spec(f"{provider}.yaml")
-    receipt = pipeline.enrich(spec, steps=steps)
+    receipt = enrich(spec, steps=steps)
     ready = make_ready(spec, Settings())
     seen += [
         repr(receipt),
@@ -307,7 +308,7 @@ def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emula
 def test_errors_carry_no_key(provider: str, status: int, project: Path, emulator: Emulator) -> None:
     """An error of any status, with all its causes, as text, repr, traceback and pickle, holds no key."""
     emulator.control.faults(kind="http_error", status=status)
-    adapter = provider_of(PROVIDERS[provider])()
+    adapter = provider_type(provider)()
     adapter._client = adapter._client.with_options(max_retries=0)  # type: ignore[attr-defined]
     with pytest.raises(BatchataError) as caught:
         adapter.look("batch_of_mine")

@@ -18,13 +18,13 @@ import pytest
 from openai.lib import _pydantic as openai_schemas
 from pydantic import create_model
 
+from batchata_tasks.common.errors import SpecError
 from batchata_tasks.emulator import Emulator, answer_text
-from batchata_tasks.emulator.anthropic_schemas import schema_problem as anthropic_problem
-from batchata_tasks.emulator.openai_schemas import schema_problem as openai_problem
-from batchata_tasks.errors import SpecError
-from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.schema_limits import check_limits
-from batchata_tasks.schema_reader import read_root
+from batchata_tasks.emulator.anthropic.schemas import schema_problem as anthropic_problem
+from batchata_tasks.emulator.openai.schemas import schema_problem as openai_problem
+from batchata_tasks.providers import provider_type
+from batchata_tasks.schema.reader import read_root
+from batchata_tasks.schema.response import ResponseSchema
 from tests.structured.cases import ACCEPTED, CASES, PREAMBLE, REFUSED, answer_class
 from tests.structured.page import PAGE, page
 from tests.table import MODELS, Table
@@ -241,10 +241,10 @@ def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
     assert "at most 1000 enum values" in (openai_problem(orjson.dumps(values.sent), strict=True) or "")
     assert anthropic_problem(orjson.dumps(values.sent)) is None
     fewer = ResponseSchema.from_model(create_model("Answer", **dict.fromkeys("abcdefghijklmnop", (str | None, ...))), "response_model")
-    check_limits("anthropic", fewer)
+    provider_type("anthropic").check_schema(fewer)
     assert anthropic_problem(orjson.dumps(fewer.wire)) is None
     smaller = ResponseSchema.from_model(create_model("Answer", n=(Literal[tuple(range(1000))], ...)), "response_model")
-    check_limits("openai", smaller)
+    provider_type("openai").check_schema(smaller)
     assert openai_problem(orjson.dumps(smaller.wire), strict=True) is None
 
 
@@ -259,9 +259,9 @@ def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
 def test_long_enums_are_refused_for_openai(fields: dict[str, Any], sentence: str) -> None:
     """OpenAI counts the characters of enums; Anthropic publishes no such count."""
     schema = ResponseSchema.from_model(create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()}), "response_model")
-    check_limits("anthropic", schema)
+    provider_type("anthropic").check_schema(schema)
     with pytest.raises(SpecError) as caught:
-        check_limits("openai", schema)
+        provider_type("openai").check_schema(schema)
     assert str(caught.value).startswith(f"response_model: {sentence}; ")
 
 

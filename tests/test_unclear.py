@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import HELD, LANDED
-from batchata_tasks.money import usd
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.preview import preview
-from batchata_tasks.progress import Lines
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.progress.listener import Lines
+from batchata_tasks.reports.plan import preview
 from tests.books import all_chunks, check_money, money, opened
 from tests.table import MODELS, Table
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
 
 ROWS = 5
 LOST = ["http_500_after", "drop_after"]

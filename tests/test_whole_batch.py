@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from batchata_tasks.emulator.tokens import input_tokens
-from batchata_tasks.errors import CredentialsError, TerminalError, TransientError
+from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
+from batchata_tasks.emulator.answers.tokens import input_tokens
 from batchata_tasks.ledger import DROPPED, LANDED
-from batchata_tasks.pipeline import enrich
-from batchata_tasks.prepared import prepare
-from batchata_tasks.preview import preview
-from batchata_tasks.progress import Lines
-from batchata_tasks.providers import provider_of, provider_type
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.planning.prepare import prepare
+from batchata_tasks.progress.listener import Lines
+from batchata_tasks.providers import provider_type
+from batchata_tasks.reports.plan import preview
 from tests.books import all_chunks, check_money, run_with, stopping_at
 from tests.table import MODELS, Table
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.receipt import Receipt
+    from batchata_tasks.pipeline.receipt import Receipt
 
 ROWS = 8
 
@@ -79,7 +79,7 @@ def batches(table: Table) -> list[dict[str, Any]]:
 
 def per_row(table: Table) -> int:
     """Return the prompt tokens of a row."""
-    spec, provider = table.spec(), provider_of(MODELS[table.provider])()
+    spec, provider = table.spec(), provider_type(table.provider)()
     ready = prepare(spec, dict.fromkeys(spec.destinations(), provider), table.folder / "none", [])
     body = ready.builder.body({"id": "k0", "text": "text of row 0", "note": "n0"}, lambda: "row 1")
     return input_tokens(orjson.loads(body))
@@ -221,7 +221,7 @@ def test_a_run_that_dies_for_want_of_room_is_carried_on(openai: Table, monkeypat
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * 3)
     with monkeypatch.context() as dying:
         if after == "return":
-            from batchata_tasks import room
+            from batchata_tasks.execution import queue_full as room
 
             def cut(*_: Any) -> None:
                 raise KeyboardInterrupt

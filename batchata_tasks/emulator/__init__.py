@@ -4,9 +4,9 @@ It speaks HTTP on loopback, so that the official SDKs run against it unchanged; 
 clock are knobs on control routes of its own. It answers at no cost and from no model.
 """
 
-from batchata_tasks.emulator.answers import answer_text
-from batchata_tasks.emulator.client import ControlClient, ControlError
-from batchata_tasks.emulator.lengths import Lengths
+from batchata_tasks.emulator.answers.lengths import Lengths
+from batchata_tasks.emulator.answers.text import answer_text
+from batchata_tasks.emulator.control.client import ControlClient, ControlError
 from batchata_tasks.emulator.local import Emulator, EmulatorError, EmulatorProcess
 
 __all__ = [

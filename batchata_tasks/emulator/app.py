@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 
-from batchata_tasks.emulator.anthropic import AnthropicApi
-from batchata_tasks.emulator.control import control_routes
-from batchata_tasks.emulator.openai import OpenAIApi
+from batchata_tasks.emulator.anthropic.api import AnthropicApi
+from batchata_tasks.emulator.control.routes import control_routes
+from batchata_tasks.emulator.openai.api import OpenAIApi
 
 if TYPE_CHECKING:
-    from batchata_tasks.emulator.state import Shared
+    from batchata_tasks.emulator.core.state import Shared
 
 
 def create_app(shared: Shared) -> Starlette:

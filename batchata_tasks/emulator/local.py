@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchata_tasks.emulator.client import ControlClient
-from batchata_tasks.emulator.clock import Pace
+from batchata_tasks.emulator.control.client import ControlClient
+from batchata_tasks.emulator.core.clock import Pace
 
 if TYPE_CHECKING:
     import socket
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from batchata_tasks.emulator.clock import Mode
+    from batchata_tasks.emulator.core.clock import Mode
 
 KEY = "emulator-key"
 _START_TIMEOUT = 30.0

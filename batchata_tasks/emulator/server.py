@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from batchata_tasks.emulator.app import create_app
-from batchata_tasks.emulator.clock import Pace
-from batchata_tasks.emulator.state import Shared
-from batchata_tasks.emulator.wire import Protocol
+from batchata_tasks.emulator.core.clock import Pace
+from batchata_tasks.emulator.core.state import Shared
+from batchata_tasks.emulator.core.wire import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from batchata_tasks.emulator.clock import Mode
+    from batchata_tasks.emulator.core.clock import Mode
 
 LOOPBACK = "127.0.0.1"
 _GRACE = 1

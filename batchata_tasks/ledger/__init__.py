@@ -6,10 +6,11 @@ may cost and who may send next is read here. Every write is one transaction, dur
 
 from __future__ import annotations
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger.calibration import Calibration, Usual
 from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
-from batchata_tasks.ledger.opening import is_made
+from batchata_tasks.ledger.opening import is_made, open_ledger
 from batchata_tasks.ledger.reporting import Books, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
@@ -26,16 +27,16 @@ from batchata_tasks.ledger.values import (
     SUBMITTED,
     UNCLEAR,
     UNFINISHED,
-    BudgetTerms,
     Chunk,
     Intent,
     Lease,
     Left,
+    RunRow,
     Tally,
     Tracked,
     new_id,
-    now_us,
 )
+from batchata_tasks.types.budget import BudgetTerms
 
 __all__ = [
     "COLLECTED",
@@ -57,6 +58,7 @@ __all__ = [
     "Ledger",
     "Left",
     "Restored",
+    "RunRow",
     "Spending",
     "Tally",
     "Tracked",
@@ -68,4 +70,16 @@ __all__ = [
 
 
 class Ledger(Runs, Sending, Money, Corrections, Calibration, Reporting, Restoring):
-    """One ledger; safe to use from several threads and processes."""
+    """One ledger; safe to use from several threads and processes.
+
+    `patience` is for how many seconds a Postgres that is away (restarted, say) is waited for, once
+    it has been there. `as_it_is` is for looking: the ledger is neither made nor migrated.
+
+    Raises:
+        WrongLedgerError: it is somebody else's database.
+        LedgerError: it cannot be used; see `open_ledger`.
+    """
+
+    def __init__(self, url: str, *, patience: float = 30, as_it_is: bool = False) -> None:
+        super().__init__(url, patience=patience)
+        self.id = open_ledger(self, as_it_is=as_it_is)

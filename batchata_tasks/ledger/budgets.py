@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select, update
 
-from batchata_tasks.errors import SpecError
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import dollars
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import HELD, BudgetTerms, Tracked, new_id, now_us
-from batchata_tasks.money import dollars
+from batchata_tasks.ledger.values import HELD, Tracked, new_id
+from batchata_tasks.types.budget import BudgetTerms
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row

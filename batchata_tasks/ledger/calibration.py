@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from batchata_tasks.jobs import Outcome
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
 from batchata_tasks.ledger.values import COLLECTED, LANDED
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

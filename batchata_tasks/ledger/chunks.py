@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from batchata_tasks.errors import LedgerError
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import HELD, LANDED, PLANNED, UNFINISHED, Chunk, Lease, now_us
+from batchata_tasks.ledger.values import HELD, LANDED, PLANNED, UNFINISHED, Chunk, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

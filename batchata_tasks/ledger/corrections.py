@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import insert, select, update
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import now_us
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from batchata_tasks.errors import LedgerError, SpecError, WrongLedgerError
+from batchata_tasks.common.errors import LedgerError, SpecError, WrongLedgerError
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
-from batchata_tasks.errors import AlreadyRunningError, LeaseError
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import Lease, new_id, now_us
+from batchata_tasks.ledger.values import Lease, new_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.budgets import Budgets, binding_terms, budget_sums
 from batchata_tasks.ledger.chunks import Chunks, reservation_row
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import COLLECTED, HELD, LANDED, PLANNED, SUBMITTED, BudgetTerms, Chunk, Lease, Left, Tally, now_us
+from batchata_tasks.ledger.values import COLLECTED, HELD, LANDED, PLANNED, SUBMITTED, Chunk, Lease, Left, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection
+
+    from batchata_tasks.types.budget import BudgetTerms
 
 
 class Money(Chunks, Budgets):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert, inspect, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from batchata_tasks.errors import LedgerError
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.engine import foreign, is_missing, make_engine, parse_url, sentence, use_wal
-from batchata_tasks.ledger.values import new_id, now_us
+from batchata_tasks.ledger.values import new_id
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Row

@@ -10,10 +10,12 @@ from sqlalchemy import select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
-from batchata_tasks.ledger.values import COLLECTED, PLANNED, BudgetTerms, Tally
+from batchata_tasks.ledger.values import COLLECTED, PLANNED, Tally
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
+
+    from batchata_tasks.types.budget import BudgetTerms
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, insert, select, update
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_row
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import DROPPED, PLANNED, SENDING_ENDS, Chunk, Lease, new_id, now_us
+from batchata_tasks.ledger.values import DROPPED, PLANNED, SENDING_ENDS, Chunk, Lease, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,6 +61,11 @@ class Runs(Leases):
         if dataset_id is not None:
             query = query.where(t.runs.c.dataset_id == dataset_id)
         return list(connection.execute(query).all())
+
+    @reads
+    def specs_of(self, connection: Connection, dataset_id: str) -> list[str]:
+        """Return the specs (JSON) of all runs of a dataset."""
+        return list(connection.execute(select(t.runs.c.spec).where(t.runs.c.dataset_id == dataset_id)).scalars())
 
     @writes
     def fix_plan(self, connection: Connection, lease: Lease, run_id: str, plan: Mapping[str, Any], chunks: Iterable[Chunk]) -> None:

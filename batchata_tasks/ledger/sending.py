@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import DROPPED, HELD, PLANNED, SUBMITTED, UNCLEAR, Chunk, Intent, Lease, now_us
+from batchata_tasks.ledger.values import DROPPED, HELD, PLANNED, SUBMITTED, UNCLEAR, Chunk, Intent, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

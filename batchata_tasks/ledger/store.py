@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from batchata_tasks.errors import LedgerError
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger.engine import is_lost, make_engine, parse_url, sentence
-from batchata_tasks.ledger.opening import open_ledger
-from batchata_tasks.ledger.values import now_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,15 +29,14 @@ class Store:
     """A ledger's database, and the one way to a transaction in it.
 
     `patience` is for how many seconds a Postgres that is away (restarted, say) is waited for, once
-    it has been there. `as_it_is` is for looking: the ledger is neither made nor migrated.
+    it has been there. The database is not touched before the first transaction.
     """
 
-    def __init__(self, url: str, *, patience: float = 30, as_it_is: bool = False) -> None:
+    def __init__(self, url: str, *, patience: float = 30) -> None:
         self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = make_engine(self.url)
         self._patience = patience
-        self.id = open_ledger(self, as_it_is=as_it_is)
 
     def close(self) -> None:
         """Close all connections."""

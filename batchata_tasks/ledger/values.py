@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+RunRow: TypeAlias = "Row[Any]"
+"""A run as the ledger has it: a row of the table `runs`."""
 
 # a chunk's life, in order; `dropped` is a planned chunk that will never be sent, `held` one of
 # which nobody can tell whether it was accepted: a person decides
@@ -17,11 +21,6 @@ UNFINISHED = (UNCLEAR, SUBMITTED, COLLECTED)
 SHUTDOWN = "shutdown"  # why a run sends nothing more: its program asked it to
 OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
 SENDING_ENDS = (OVER_BOUND, SHUTDOWN)  # of these, what is at the provider goes on there
-
-
-def now_us() -> int:
-    """Return the time as microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def new_id() -> str:
@@ -102,25 +101,6 @@ class Tally:
 def _both(one: int | None, other: int | None) -> int | None:
     """Add two amounts of which either may be unknown."""
     return one if other is None else other + (one or 0)
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetTerms:
-    """A shared budget: so many picodollars in each period, which begins by the clocks of `timezone`."""
-
-    name: str
-    limit: int
-    period: str  # day, week, month or total
-    timezone: str
-
-    def start(self, moment: int) -> int:
-        """Return when the period began that a moment lies in (microseconds since 1970); 0 where there is but one."""
-        if self.period == "total":
-            return 0
-        local = datetime.fromtimestamp(moment // 10**6, ZoneInfo(self.timezone))
-        day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-        first = {"day": day, "week": day - timedelta(days=day.weekday()), "month": day.replace(day=1)}[self.period]
-        return int(first.timestamp()) * 10**6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,30 @@
-"""Adapters to the providers, one file each; nothing else in the package knows an SDK.
+"""Adapters to the providers, a folder each; nothing else in the package knows an SDK.
 
-A further one derives from `Provider`, supplies its primitives and is made known by `register`.
+A further one derives from `Provider`, supplies what `Adapter` asks for and is made known by `register`.
 """
 
 from __future__ import annotations
 
-from batchata_tasks.providers._base import BatchLook, Framing
-from batchata_tasks.providers._keys import check_environment, masked
-from batchata_tasks.providers._lines import is_results, lines_of, lines_with, read_line
-from batchata_tasks.providers._provider import Provider
-from batchata_tasks.providers.registry import check_name, known_providers, provider_name, provider_of, provider_type, register
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.keys import check_environment, masked
+from batchata_tasks.providers.registry import check_name, known_providers, provider_name, provider_type, register
+from batchata_tasks.providers.result_lines import is_results, lines_of, lines_with, read_line
+
+if TYPE_CHECKING:  # the one name from above: what others derive from is an adapter that can also be used by itself
+    from batchata_tasks.api.provider import Provider
 
 __all__ = [
-    "BatchLook", "Framing", "Provider", "check_environment", "check_name", "is_results", "known_providers", "lines_of", "lines_with",
-    "masked", "provider_name", "provider_of", "provider_type", "read_line", "register",
+    "Adapter", "BatchLook", "Framing", "Limits", "Provider", "check_environment", "check_name", "is_results", "known_providers",
+    "lines_of", "lines_with", "masked", "provider_name", "provider_type", "read_line", "register",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Provider":
+        found = globals()[name] = import_module("batchata_tasks.api.provider").Provider
+        return found
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -9,11 +9,11 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, TypeAlias
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.providers._keys import mask_too
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.providers.keys import mask_too
 
 if TYPE_CHECKING:
-    from batchata_tasks.providers._provider import Provider
+    from batchata_tasks.providers.base import Adapter
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")  # ledgers keep up to 32 characters
 _NEEDED = (
@@ -22,7 +22,7 @@ _NEEDED = (
 )
 
 
-_Adapter: TypeAlias = "type[Provider] | tuple[str, str]"
+_Place: TypeAlias = "type[Adapter] | tuple[str, str]"
 """A class, or the module here that it is to be imported from and its name: an SDK takes a second to import."""
 
 
@@ -31,21 +31,21 @@ class _Entry:
     """A provider: the names of its models, and the adapter of each of its endpoints."""
 
     models: re.Pattern[str]
-    adapters: dict[str, _Adapter]
+    adapters: dict[str, _Place]
 
 
 _CHAT = "chat"  # where a provider has but one endpoint, that has this name
 _GROUP = "batchata.providers"
 _ENTRIES = {
-    "anthropic": _Entry(re.compile(r"^claude-"), {_CHAT: ("anthropic", "AnthropicProvider")}),
+    "anthropic": _Entry(re.compile(r"^claude-"), {_CHAT: ("anthropic.adapter", "AnthropicAdapter")}),
     "openai": _Entry(
         re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"),
-        {_CHAT: ("openai", "OpenAIProvider"), "responses": ("openai_responses", "OpenAIResponses")},
+        {_CHAT: ("openai.chat", "OpenAIAdapter"), "responses": ("openai.responses", "OpenAIResponsesAdapter")},
     ),
 }
 
 
-def register(adapter: type[Provider], *, models: str) -> None:
+def register(adapter: type[Adapter], *, models: str) -> None:
     """Make a further provider known to this process, under its class's `name`.
 
     Each process that works on its batches needs that. For commands and workers, an installed package
@@ -84,7 +84,7 @@ def register(adapter: type[Provider], *, models: str) -> None:
     mask_too(adapter.key_variables)
 
 
-def _place(adapter: _Adapter) -> tuple[str, str]:
+def _place(adapter: _Place) -> tuple[str, str]:
     return adapter if isinstance(adapter, tuple) else (adapter.__module__, adapter.__qualname__)
 
 
@@ -109,7 +109,7 @@ def known_providers() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
-def provider_type(name: str, endpoint: str = _CHAT) -> type[Provider]:
+def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
     """Return the adapter to an endpoint of a provider; an SDK, a second's work, is imported here and not before.
 
     Endpoints differ in bodies and answers alone: files, batches and accounts are the provider's, whichever adapter is asked.
@@ -125,7 +125,7 @@ def provider_type(name: str, endpoint: str = _CHAT) -> type[Provider]:
     adapter = adapters[endpoint]
     if isinstance(adapter, tuple):
         module, kind = adapter
-        found: type[Provider] = getattr(import_module(f"batchata_tasks.providers.{module}"), kind)
+        found: type[Adapter] = getattr(import_module(f"batchata_tasks.providers.{module}"), kind)
         return found
     return adapter
 
@@ -160,8 +160,3 @@ def provider_name(model: str, named: str | None = None) -> str:
         message = f"provider: {model!r} is a model of {' or '.join(by_name)}, not of {named}; remove `provider`, or change the model."
         raise SpecError(message)
     return named or by_name[0]
-
-
-def provider_of(model: str, named: str | None = None, endpoint: str = "chat") -> type[Provider]:
-    """Return the adapter for a model; see `provider_name`."""
-    return provider_type(provider_name(model, named), endpoint)

@@ -13,9 +13,9 @@ from emulator_requests import SCHEMA, body, params, satisfies
 from pypdf import PdfWriter
 
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.emulator.answers import answer
-from batchata_tasks.emulator.citations import content_blocks
-from batchata_tasks.emulator.tokens import input_tokens
+from batchata_tasks.emulator.answers.text import answer
+from batchata_tasks.emulator.answers.tokens import input_tokens
+from batchata_tasks.emulator.anthropic.citations import content_blocks
 
 PERSON: dict[str, Any] = {
     "type": "object",

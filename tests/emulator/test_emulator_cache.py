@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from batchata_tasks.emulator.clock import Clock
-from batchata_tasks.emulator.prompt_cache import Cached, PromptCache, minimum
+from batchata_tasks.emulator.core.clock import Clock
+from batchata_tasks.emulator.core.prompt_cache import Cached, PromptCache, minimum
 
 HIT, MISS = b"\x00" * 16, b"\xff" * 16  # hashes of contents that find what is there, and that do not
 TEXT = "x" * 8000

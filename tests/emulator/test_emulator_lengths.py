@@ -9,8 +9,8 @@ import pytest
 from emulator_requests import SCHEMA, body, entries, params, satisfies
 
 from batchata_tasks.emulator import ControlClient, ControlError, Lengths, answer_text
-from batchata_tasks.emulator.answers import answer
-from batchata_tasks.emulator.tokens import cut, input_tokens, text_tokens
+from batchata_tasks.emulator.answers.text import answer
+from batchata_tasks.emulator.answers.tokens import cut, input_tokens, text_tokens
 
 if TYPE_CHECKING:
     import anthropic

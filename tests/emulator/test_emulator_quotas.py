@@ -10,7 +10,7 @@ import pytest
 from emulator_requests import body, chats, entries, line, submit
 
 from batchata_tasks.emulator import ControlError
-from batchata_tasks.emulator.tokens import input_tokens
+from batchata_tasks.emulator.answers.tokens import input_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable

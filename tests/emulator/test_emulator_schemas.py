@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
-from batchata_tasks.emulator.anthropic_schemas import schema_problem as anthropic_problem
-from batchata_tasks.emulator.openai_schemas import schema_problem as openai_problem
-from batchata_tasks.emulator.schema_values import Draw
-from batchata_tasks.emulator.schemas import compiled
+from batchata_tasks.emulator.answers.schema_values import Draw
+from batchata_tasks.emulator.answers.schemas import compiled
+from batchata_tasks.emulator.anthropic.schemas import schema_problem as anthropic_problem
+from batchata_tasks.emulator.openai.schemas import schema_problem as openai_problem
 
 TEXT = {"type": "string"}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from genai_prices import Usage, calc_price
 
-from batchata_tasks.chunk import TOKEN_CHARS
+from batchata_tasks.types.ids import TOKEN_CHARS
 
 
 @cache

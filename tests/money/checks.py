@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.emulator.answers import answer
+from batchata_tasks.emulator.answers.text import answer
 from tests.money.bill import Bill, bill_of, price
 from tests.money.place import PICO, Data, ask
 

@@ -13,9 +13,9 @@ import orjson
 import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess
-from batchata_tasks.prepared import prepare
+from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.providers import provider_type
-from batchata_tasks.spec_file import parse_spec
+from batchata_tasks.spec.loading import parse_spec
 from tests.money.draw import SCHEMA, Scenario, Table
 from tests.money.verdicts import VERDICTS
 from tests.recovery.launcher import ROOT, Launcher, Run

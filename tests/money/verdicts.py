@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from batchata_tasks import lanes
+from batchata_tasks.pipeline import scheduler as lanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -153,12 +153,12 @@ def _main() -> None:
     # all that a run imports on its way; none of it starts a thread
     import httpx2
 
-    import batchata_tasks.pipeline
-    import batchata_tasks.preview
-    import batchata_tasks.providers.anthropic
-    import batchata_tasks.providers.openai
-    from batchata_tasks.cli import main
-    from batchata_tasks.pricing import batch_rates
+    import batchata_tasks.pipeline.runner
+    import batchata_tasks.providers.anthropic.adapter
+    import batchata_tasks.providers.openai.chat
+    import batchata_tasks.reports.plan
+    from batchata_tasks.cli.main import main
+    from batchata_tasks.pricing.lookup import batch_rates
     from tests.money.verdicts import told
     from tests.recovery.boundaries import armed
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.errors import BatchataError
+from batchata_tasks.common.errors import BatchataError
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.schema_limits import check_limits
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.providers import provider_type
+from batchata_tasks.schema.response import ResponseSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,7 +135,7 @@ class Case:
         """Return what the code sends and the column's type, or None and the sentence that refuses."""
         try:
             schema = ResponseSchema.from_model(self.model(), "response_model")
-            check_limits(provider, schema)
+            provider_type(provider).check_schema(schema)
         except SpecError as error:
             return None, str(error)
         if self.whole:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.guards import Limits, Verdict, guard
-from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Intent, Lease, Ledger, Left, Tally, now_us, values
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.execution.guard import Verdict, guard
+from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Intent, Lease, Ledger, Left, Tally, now_us
+from batchata_tasks.planning.limits import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -301,4 +302,3 @@ def test_periods_begin_by_local_clocks(moment: datetime, period: str, zone: str)
 def test_a_total_has_one_period() -> None:
     """A budget in total never begins anew."""
     assert {replace(TERMS, period="total").start(moment) for moment in (1, now_us())} == {0}
-    assert values.BudgetTerms is BudgetTerms

@@ -12,18 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.chunk import CUSTOM_ID_CHARS, Limits, Packer, Span, chunk_token, custom_id, prefix_within, write_request_file
-from batchata_tasks.fingerprint import row_id
-from batchata_tasks.providers.anthropic import AnthropicProvider
-from batchata_tasks.providers.openai import OpenAIProvider
-from batchata_tasks.providers.openai_responses import OpenAIResponses
+from batchata_tasks.planning.packing import Packer, Span, prefix_within
+from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
+from batchata_tasks.providers.base import Limits
+from batchata_tasks.providers.openai.chat import OpenAIAdapter
+from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
+from batchata_tasks.providers.request_file import write_request_file
+from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token, custom_id, row_id
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.providers import Framing
 
-ADAPTERS = {"anthropic": AnthropicProvider, "openai": OpenAIProvider, "responses": OpenAIResponses}
+ADAPTERS = {"anthropic": AnthropicAdapter, "openai": OpenAIAdapter, "responses": OpenAIResponsesAdapter}
 FRAMINGS = {name: kind.framing for name, kind in ADAPTERS.items()}
 LIMITS = {name: kind.limits for name, kind in ADAPTERS.items()}
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.cost_tracker import CostTracker
-from batchata_tasks.errors import SpecError
+from batchata_tasks.api.cost_tracker import CostTracker
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import PICO
 from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Ledger, Left, Tally
-from batchata_tasks.money import PICO
-from batchata_tasks.spec_parts import Budget
+from batchata_tasks.spec.parts import Budget
 
 if TYPE_CHECKING:
     from tests.ledgers import Databases
@@ -121,7 +121,7 @@ def test_threads_and_processes_lose_nothing(databases: Databases) -> None:
         for _ in range(3):
             tracker.track_spend("0.01")
 
-    code = "import sys; from batchata_tasks.cost_tracker import CostTracker\nfor _ in range(5): CostTracker(name='night', ledger_url=sys.argv[1]).track_spend('0.01')"
+    code = "import sys; from batchata_tasks.api.cost_tracker import CostTracker\nfor _ in range(5): CostTracker(name='night', ledger_url=sys.argv[1]).track_spend('0.01')"
     with subprocess.Popen([sys.executable, "-c", code, url]) as other, ThreadPoolExecutor(8) as pool:
         list(pool.map(spend, range(8)))
         assert other.wait(60) == 0

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from batchata_tasks import errors
-from batchata_tasks.errors import BatchataError, TransientError
+from batchata_tasks.common import errors
+from batchata_tasks.common.errors import BatchataError, TransientError
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BatchataError)]
 

@@ -18,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.fingerprint import base32, canonical, changed, digest, fingerprint, key_digest, part, row_id
+from batchata_tasks.common.canonical import base32, canonical, digest, key_digest
+from batchata_tasks.planning.fingerprint import changed, fingerprint, part
+from batchata_tasks.types.ids import row_id
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "fingerprints.json").read_text(encoding="utf-8"))
 BERLIN_WINTER = timezone(timedelta(hours=1))

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.chunk import chunk_token
-from batchata_tasks.guards import Limits, Verdict, cut, guard
+from batchata_tasks.execution.guard import Verdict, cut, guard
 from batchata_tasks.ledger import PLANNED, Chunk, Ledger, Tally
+from batchata_tasks.planning.limits import Limits
+from batchata_tasks.types.ids import chunk_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
-from batchata_tasks.jobs import Answer, ErrorCode, Job, Message, Outcome, Usage, as_dict, describe, is_final
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.types.answer import Answer, Usage
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, is_final
+from batchata_tasks.types.request import Job, Message
 
 
 def test_the_outcomes_are_the_documented_ones() -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from batchata_tasks.errors import LeaseError, LedgerError
+from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.ledger import (
     COLLECTED,
     DROPPED,

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, inspect, text
 
-from batchata_tasks.errors import LedgerError
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Intent, Ledger, Left, Tally, is_made, migrations
 from batchata_tasks.ledger.engine import make_engine, parse_url
 from batchata_tasks.ledger.tables import SCHEMA_VERSION, metadata

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine, text
 
-from batchata_tasks.errors import BatchataError, LedgerError, SpecError, WrongLedgerError
+from batchata_tasks.common.errors import BatchataError, LedgerError, SpecError, WrongLedgerError
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.ledger.tables import SCHEMA_VERSION
 

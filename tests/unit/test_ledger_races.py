@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from sqlalchemy import text
 
-from batchata_tasks.chunk import chunk_token
-from batchata_tasks.errors import LeaseError, LedgerError
-from batchata_tasks.guards import Limits, Verdict, guard
+from batchata_tasks.common.errors import LeaseError, LedgerError
+from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.ledger import PLANNED, Chunk, Intent, Lease, Ledger, Left, Tally, now_us, runs
+from batchata_tasks.planning.limits import Limits
+from batchata_tasks.types.ids import chunk_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

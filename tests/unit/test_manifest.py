@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.errors import StorageError
-from batchata_tasks.ledger import Chunk
-from batchata_tasks.manifest import (
+from batchata_tasks.common.errors import StorageError
+from batchata_tasks.dataset.manifest import (
     SYSTEM_FIELDS,
     PlanWriter,
     _batches,
@@ -20,6 +19,7 @@ from batchata_tasks.manifest import (
     read_chunk_manifest,
     write_chunk_manifest,
 )
+from batchata_tasks.ledger import Chunk
 
 if TYPE_CHECKING:
     from pathlib import Path

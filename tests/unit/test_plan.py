@@ -13,24 +13,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchata_tasks.chunk import CUSTOM_ID_CHARS, Limits, Span
-from batchata_tasks.columns import keys_of
-from batchata_tasks.errors import SourceError, SpecError
-from batchata_tasks.fingerprint import canonical, key_digest, row_id
+from batchata_tasks.common.canonical import canonical, key_digest
+from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.dataset.columns import keys_of
+from batchata_tasks.dataset.manifest import _batches, plan_bodies
 from batchata_tasks.ledger import Chunk
-from batchata_tasks.manifest import _batches, plan_bodies
-from batchata_tasks.plan import Planner
-from batchata_tasks.prepared import Options, PlanSummary, Table, prepare
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers.anthropic import AnthropicProvider
-from batchata_tasks.source import BATCH_ROWS
-from batchata_tasks.spec_file import parse_spec
+from batchata_tasks.planning.packing import Span
+from batchata_tasks.planning.planner import Planner
+from batchata_tasks.planning.prepare import prepare
+from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
+from batchata_tasks.providers.base import Limits
+from batchata_tasks.sources.table import BATCH_ROWS
+from batchata_tasks.spec.loading import parse_spec
+from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from batchata_tasks.spec import EnrichmentSpec
+    from batchata_tasks.planning.table import Table
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 DATASET = "d" * 40
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -43,12 +47,12 @@ def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
 
 
 @cache
-def adapter(kind: type[AnthropicProvider]) -> AnthropicProvider:
+def adapter(kind: type[AnthropicAdapter]) -> AnthropicAdapter:
     """Return one adapter of a kind for all tests: making its client takes longer than planning."""
     return kind()
 
 
-class Small(AnthropicProvider):
+class Small(AnthropicAdapter):
     """The Anthropic adapter with batches that a test can fill."""
 
     limits = Limits(requests=3, bytes=2_000)
@@ -79,7 +83,7 @@ class Bench:
     """A source, a spec over it and a dataset folder, in one temporary folder."""
 
     folder: Path
-    provider: type[AnthropicProvider] = AnthropicProvider
+    provider: type[AnthropicAdapter] = AnthropicAdapter
     spec: dict[str, Any] = field(default_factory=dict[str, Any])
     suffix: str = "csv"
 
@@ -170,7 +174,7 @@ def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
     (span,) = found.spans
     for row, body in zip(found.rows, found.bodies, strict=True):
         size = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
-        assert row["_bytes"] == AnthropicProvider.framing.size(CUSTOM_ID_CHARS, b"x" * size)
+        assert row["_bytes"] == AnthropicAdapter.framing.size(CUSTOM_ID_CHARS, b"x" * size)
         assert row["_bound"] >= rates.bound(size, 1024, cache_writes=False)
     assert span == Span(0, 3, sum(row["_bytes"] for row in found.rows), sum(row["_bound"] for row in found.rows))
     assert found.summary.bound == span.bound

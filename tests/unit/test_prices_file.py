@@ -12,10 +12,11 @@ from genai_prices import data_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.jobs import Usage
-from batchata_tasks.money import usd
-from batchata_tasks.pricing import PICO, Rates, Tariff, batch_rates
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import usd
+from batchata_tasks.pricing.lookup import PICO, batch_rates
+from batchata_tasks.pricing.rates import Rates, Tariff
+from batchata_tasks.types.answer import Usage
 
 NEW = ("openai", "gpt-6.2-sol")
 KNOWN = ("anthropic", "claude-haiku-5-5")

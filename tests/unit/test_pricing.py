@@ -12,9 +12,10 @@ from genai_prices import calc_price, data_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.jobs import Usage
-from batchata_tasks.money import PICO, dollars, pico_from_usd, usd
-from batchata_tasks.pricing import Rate, Rates, Tariff, batch_rates
+from batchata_tasks.common.money import PICO, dollars, pico_from_usd, usd
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.rates import Rate, Rates, Tariff
+from batchata_tasks.types.answer import Usage
 
 BATCH = {"processing": "batch"}
 MODELS = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers if p.id in ("anthropic", "openai") for m in p.models]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from batchata_tasks.costs import Costs, Group, gather, moment_of
-from batchata_tasks.costs_view import print_costs
-from batchata_tasks.errors import SpecError
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import per_row
 from batchata_tasks.ledger import PLANNED, Books, BudgetTerms, Chunk, Ledger, Spending, Tally
-from batchata_tasks.money import per_row
+from batchata_tasks.reports.costs import Costs, Group, gather, moment_of
+from batchata_tasks.reports.costs_table import print_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ def test_periods_of_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The present period with what is left of it, and those before it that began since the day asked for."""
     for days, number in ((3, 0), (1, 1), (0, 2)):
         at = int((NOW - timedelta(days=days)).timestamp()) * 10**6
-        for module in ("ledger.money", "ledger.chunks", "ledger.budgets", "costs"):
+        for module in ("ledger.money", "ledger.chunks", "ledger.budgets", "reports.costs"):
             monkeypatch.setattr(f"batchata_tasks.{module}.now_us", lambda at=at: at)
         run.spend(number, Tally(10, cost=10 + number), budget=DAILY)
     run.ledger.agree_budget(DAILY, "topics")
@@ -149,7 +149,7 @@ def test_the_table_fits_the_terminal(width: int) -> None:
 
 def test_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
     """Days include today and begin at midnight (UTC); a date and a number of days exclude each other."""
-    monkeypatch.setattr("batchata_tasks.costs.now_us", lambda: int(NOW.timestamp()) * 10**6)
+    monkeypatch.setattr("batchata_tasks.reports.costs.now_us", lambda: int(NOW.timestamp()) * 10**6)
     assert (moment_of(1, None), moment_of(2, None)) == (datetime(2026, 11, 2, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC))
     assert moment_of(None, "2026-11-02") == datetime(2026, 11, 2, tzinfo=UTC)
     assert moment_of(36_500, None) == moment_of(None, "0001-01-01") == datetime.fromtimestamp(0, UTC)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.fingerprint import key_digest
-from batchata_tasks.rowindex import LandedRow, RowIndex
+from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.dataset.parts import LandedRow
+from batchata_tasks.planning.row_index import RowIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, create_model, field_serializer
 from typing_extensions import TypedDict
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.schema_reader import MAX_DEPTH
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.schema.reader import MAX_DEPTH
+from batchata_tasks.schema.response import ResponseSchema
 
 
 class Colour(Enum):  # noqa: D101 - a docstring would be told to the model

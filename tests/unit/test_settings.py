@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.settings import Settings, default_ledger_url
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.settings import Settings, default_ledger_url
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.errors import SourceError
-from batchata_tasks.source import BATCH_ROWS
-from batchata_tasks.sources import open_source
+from batchata_tasks.common.errors import SourceError
+from batchata_tasks.sources.opening import open_source
+from batchata_tasks.sources.table import BATCH_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from batchata_tasks.errors import SpecError
-from batchata_tasks.references import load_model
-from batchata_tasks.spec import EnrichmentSpec
-from batchata_tasks.spec_file import load_spec, parse_spec
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.loading import load_spec, parse_spec
+from batchata_tasks.spec.references import load_model
 
 if TYPE_CHECKING:
     from pathlib import Path

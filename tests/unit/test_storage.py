@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from batchata_tasks.errors import SpecError, StorageError
-from batchata_tasks.storage import DatasetFolder, durable, read_json, storage_errors, sync_folder, write_json
+from batchata_tasks.common.errors import SpecError, StorageError
+from batchata_tasks.common.files import durable, read_json, storage_errors, sync_folder, write_json
+from batchata_tasks.dataset.folder import DatasetFolder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from batchata_tasks import templates
-from batchata_tasks.errors import SourceError, SpecError
-from batchata_tasks.templates import MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS, RowCondition, RowTemplate, variables
+from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.planning import templates
+from batchata_tasks.planning.templates import MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS, RowCondition, RowTemplate, variables
 
 COLUMNS = ["a", "b", "items", "x y", "rows"]
 ROW: dict[str, Any] = {"a": "A", "b": 2, "items": ["p", "q"], "x y": "gap", "rows": [{"a": "inner"}]}

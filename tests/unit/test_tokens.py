@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.jobs import Job, Message
+from batchata_tasks.pricing.token_bounds import BASE_OVERHEAD, MESSAGE_OVERHEAD, SCHEMA_OVERHEAD, input_bound
 from batchata_tasks.providers import provider_type
-from batchata_tasks.schema import ResponseSchema
-from batchata_tasks.tokens import BASE_OVERHEAD, MESSAGE_OVERHEAD, SCHEMA_OVERHEAD, input_bound
+from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.types.request import Job, Message
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from genai_prices import extract_usage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.jobs import Answer, Usage
-from batchata_tasks.money import usd
-from batchata_tasks.pricing import batch_rates
-from batchata_tasks.providers import anthropic_lines
-from batchata_tasks.providers.anthropic import AnthropicProvider
-from batchata_tasks.providers.openai import OpenAIProvider
-from batchata_tasks.providers.openai_responses import OpenAIResponses
+from batchata_tasks.common.money import usd
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers.anthropic import results as anthropic_lines
+from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
+from batchata_tasks.providers.openai.chat import OpenAIAdapter
+from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
+from batchata_tasks.types.answer import Answer, Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Provider
 
 MODELS = {"anthropic": "claude-opus-5-5", "openai": "gpt-6-luna", "responses": "gpt-6-luna"}
-ADAPTERS: dict[str, type[Provider]] = {"anthropic": AnthropicProvider, "openai": OpenAIProvider, "responses": OpenAIResponses}
+ADAPTERS: dict[str, type[Provider]] = {"anthropic": AnthropicAdapter, "openai": OpenAIAdapter, "responses": OpenAIResponsesAdapter}
 SIDES = {"anthropic": "anthropic", "openai": "openai", "responses": "openai"}  # whose API it is
 
 

@@ -1,0 +1,190 @@
+"""Batch: many requests, described job by job, and sent as provider batches at half price."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
+
+from batchata_tasks.api.config import BatchOptions, JobDefaults, Verbosity, checked_params, unknown_key
+from batchata_tasks.api.job_checks import check_as_sent
+from batchata_tasks.common.canonical import base32, canonical, digest
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.providers import provider_type
+from batchata_tasks.sources.documents import digest_of
+from batchata_tasks.spec.job import MAX_TOKENS, Job
+from batchata_tasks.spec.job_schemas import Schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import BaseModel
+
+    from batchata_tasks.api.run import BatchRun
+
+_ID_BYTES = 15
+
+
+class Batch:
+    """Requests that go to the providers as batches; each builder method returns the batch.
+
+    Nothing is sent before `run`. Jobs whose answers lie in `results_dir` already are not sent again.
+
+    Args:
+        results_dir: folder of the results.
+        params: see BatchParams.
+
+    Raises:
+        SpecError: a value is wrong; so do all builder methods.
+    """
+
+    def __init__(self, results_dir: str | Path = "batch_results", **params: Unpack[BatchOptions]) -> None:
+        self.config = checked_params({"results_dir": str(results_dir), **params})
+        self.jobs: list[Job] = []
+        self._ids: dict[str, int] = {}
+        self._priced: set[tuple[str, str]] = set()
+        self._schemas = Schemas()
+
+    def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
+        """Let a file name the run, so that a later process finds it; see StateManager.
+
+        Without `reuse_state`, jobs that landed before are sent again. Open batches are never forgotten.
+        """
+        return self._set(state_file=str(file), reuse_state=reuse_state)
+
+    def set_default_params(self, **kwargs: Unpack[JobDefaults]) -> Self:
+        """Set what jobs take that are added later and do not say otherwise: model, temperature, and others."""
+        for name in kwargs:
+            if name not in JobDefaults.__annotations__:
+                raise SpecError(unknown_key("set_default_params", name, JobDefaults.__annotations__))
+        return self._set(default_params={**self.config.default_params, **kwargs})
+
+    def add_cost_limit(self, usd: float) -> Self:
+        """Set a hard limit on what a run may spend, in US dollars."""
+        return self._set(cost_limit_usd=usd)
+
+    def add_time_limit(self, seconds: float = 0, minutes: float = 0, hours: float = 0) -> Self:
+        """Set how long a run may take; then open batches are cancelled, and what ran is landed."""
+        return self._set(time_limit_seconds=seconds + 60 * minutes + 3600 * hours)
+
+    def set_verbosity(self, level: Verbosity) -> Self:
+        """Set what is printed while a run works."""
+        return self._set(verbosity_level=level)
+
+    def raw_files(self, enabled: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
+        """Keep what was sent and what came back, as files for people."""
+        return self._set(raw_files=enabled)
+
+    def add_job(
+        self, *, messages: Sequence[Mapping[str, Any]] | None = None, prompt: str | None = None, model: str | None = None,
+        file: str | Path | None = None, temperature: float | None = None, max_tokens: int | None = None,
+        response_model: type[BaseModel] | dict[str, Any] | None = None, enable_citations: bool | None = None,
+        id: str | None = None, provider: str | None = None,  # noqa: A002 - the name is fixed
+        endpoint: Literal["chat", "responses"] | None = None, params: dict[str, Any] | None = None,
+    ) -> Self:
+        """Add a request; see Job. Without an `id`, it is named by its content.
+
+        Raises:
+            SpecError: something is wrong with it; the field is named, with the remedy.
+        """
+        given = {
+            "model": model, "temperature": temperature, "max_tokens": max_tokens, "response_model": response_model,
+            "enable_citations": enable_citations, "provider": provider, "endpoint": endpoint, "params": params,
+        }
+        known: dict[str, Any] = {**self.config.default_params, **{name: value for name, value in given.items() if value is not None}}
+        if "model" not in known:
+            message = "model: name one in add_job, or for all jobs with set_default_params(model=…)."
+            raise SpecError(message)
+        known.setdefault("max_tokens", MAX_TOKENS)
+        # copies: who gave them may change them for the next job
+        if "params" in known:
+            known["params"] = deepcopy(known["params"])
+        if isinstance(known.get("response_model"), dict):
+            known["response_model"] = self._schemas.own(known["response_model"])
+        asked = f"#{len(self.jobs) + 1}" if id is None else id
+        job = Job(asked, messages=deepcopy(messages), prompt=prompt, file=_absolute(file), **known)
+        job.check()
+        name, schema = self._schemas.of(job)
+        to = job.destination()
+        adapter = provider_type(to.provider, to.endpoint)
+        if schema is not None:
+            adapter.check_schema(schema)
+        check_as_sent(adapter, job, limited=self.config.cost_limit_usd is not None)
+        if self.config.cost_limit_usd is not None and (to.provider, to.model) not in self._priced:
+            _check_priced(job.id, to.provider, to.model)
+            self._priced.add((to.provider, to.model))
+        self.jobs.append(self._named(job, self._schemas.content(name)) if id is None else self._once(job))
+        return self
+
+    def _named(self, job: Job, schema: str | None) -> Job:
+        """Name a job by its content; of jobs that are all alike, each has a number."""
+        facts: list[object] = [*job.destination(), job.messages, job.prompt, job.temperature, job.max_tokens, job.params, schema]
+        if job.file is not None:
+            facts += [digest_of(job.file), job.enable_citations]
+        name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
+        number = self._ids[name] = self._ids.get(name, 0) + 1
+        return self._once(replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1)
+
+    def _once(self, job: Job, *, counted: bool = False) -> Job:
+        if job.id in self._ids and not counted:
+            message = f"job {job.id!r:.80}: there is a job of this id already; ids must be unique."
+            raise SpecError(message)
+        self._ids.setdefault(job.id, 1)
+        return job
+
+    def run(
+        self, wait: bool = True, on_progress: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None,  # noqa: FBT001, FBT002
+        print_status: bool = False, dry_run: bool = False, progress_interval: float = 1.0,  # noqa: FBT001, FBT002 - the names are fixed
+    ) -> BatchRun:
+        """Run the batch.
+
+        Args:
+            wait: return when it has ended; else it goes on in a thread, see BatchRun.
+            on_progress: called with (stats, elapsed seconds, batches by id).
+            print_status: show how far it is.
+            dry_run: only tell what would be sent and what it would cost; nothing is.
+            progress_interval: seconds between two calls of `on_progress`.
+
+        Raises:
+            SpecError: the batch cannot be run; nothing was sent.
+            BatchataError: something stopped it half-way; the next run carries on.
+        """
+        from batchata_tasks.api.run import BatchRun  # noqa: PLC0415 - it brings the whole pipeline, which building needs not
+
+        run = BatchRun(self.config, self.jobs, schemas=self._schemas)
+        if on_progress is not None:
+            run.set_on_progress(on_progress, progress_interval)
+        run.show(print_status)
+        if dry_run:
+            run.dry()
+            return run
+        if wait:
+            run.wait()
+        else:
+            run.start()
+        return run
+
+    def _set(self, **values: Any) -> Self:
+        self.config = checked_params({**self.config.model_dump(), **values})
+        return self
+
+
+def _check_priced(job_id: str, provider: str, model: str) -> None:
+    """Refuse a model without a known price, since no limit could hold; a run does so, too."""
+    from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415 - few batches have a limit
+
+    if batch_rates(provider, model) is None:
+        message = f"job {job_id!r:.80}: {unpriced('model', provider, model, 'cost_limit_usd')}"
+        raise SpecError(message)
+
+
+def _absolute(file: object) -> Path | None:
+    """Return the path of a file, which stays the same where the program goes to another folder."""
+    if file is None:
+        return None
+    if not isinstance(file, str | PathLike):
+        message = f"file: {file!r:.80} is no path; write a text or a Path."
+        raise SpecError(message)
+    return Path(cast("str", file)).absolute()

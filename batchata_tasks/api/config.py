@@ -1,0 +1,85 @@
+"""How a Batch runs: BatchParams, and what jobs can take from their batch."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.validation import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+Verbosity = Literal["debug", "info", "warning", "error"]
+
+
+class JobDefaults(TypedDict, total=False):
+    """What jobs can take from their batch; see Job."""
+
+    model: str
+    temperature: float
+    max_tokens: int
+    response_model: type[BaseModel] | dict[str, Any]
+    enable_citations: bool
+    provider: str
+    endpoint: Literal["chat", "responses"]
+    params: dict[str, Any]
+
+
+class BatchParams(BaseModel):
+    """How a Batch runs."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+    state_file: str | None = Field(None, description="File that names the run, so that it can be found again.")
+    results_dir: str = Field("batch_results", min_length=1, description="Folder of the results: a dataset, see `to_arrow`.")
+    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches that are open at once.")
+    items_per_batch: int | None = Field(None, ge=1, description="Jobs per batch; default: the provider's limit.")
+    cost_limit_usd: float | None = Field(None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit of a run, in US dollars.")
+    time_limit_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="Wall time of a run.")
+    default_params: dict[str, Any] = Field(default_factory=dict, description="What jobs take that do not say otherwise.")
+    reuse_state: bool = Field(default=True, description="Keep answers that landed before; False asks again for all of them.")
+    raw_files: bool = Field(default=True, description="Keep requests and responses under <results_dir>/raw_files.")
+    verbosity_level: Verbosity = Field("info", description="What is printed while a run works: debug, info, warning or error.")
+
+
+class BatchOptions(TypedDict, total=False):
+    """The parameters of BatchParams but for `results_dir`, as `Batch` takes them."""
+
+    state_file: str | None
+    max_parallel_batches: int
+    items_per_batch: int | None
+    cost_limit_usd: float | None
+    time_limit_seconds: float | None
+    default_params: JobDefaults
+    reuse_state: bool
+    raw_files: bool
+    verbosity_level: Verbosity
+
+
+def checked_params(values: dict[str, Any]) -> BatchParams:
+    """Return these values as BatchParams.
+
+    Raises:
+        SpecError: one of them is wrong, or there is no such parameter.
+    """
+    try:
+        return BatchParams.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(step) for step in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise SpecError(unknown_key("Batch", name, BatchParams.model_fields)) from None
+        message = f"{name}: {plain(first)}."
+        raise SpecError(message.replace("..", ".")) from None
+
+
+def unknown_key(where: str, name: str, known: Iterable[str]) -> str:
+    """Say that there is no such parameter, and which one may have been meant."""
+    close = get_close_matches(name, list(known), n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}."
+    return f"{where}: there is no parameter {name!r}; {remedy}"

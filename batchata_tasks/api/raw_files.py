@@ -1,0 +1,99 @@
+"""Raw files: what went to the provider and what came back, one file per batch, and one per job, for people who look for a fault."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import orjson
+
+from batchata_tasks.common.canonical import digest
+from batchata_tasks.common.files import read_json, storage_errors
+from batchata_tasks.dataset.manifest import read_chunk_manifest
+from batchata_tasks.execution.collect import custom_id
+from batchata_tasks.execution.run_context import session_of
+from batchata_tasks.spec.jobs import JOB_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from batchata_tasks.execution.run_context import Session
+    from batchata_tasks.ledger import Chunk
+
+_NAME_BYTES = 200  # of a file, with room for its ending
+
+
+def with_raw_files(collect: Callable[[str, str], dict[str, Any]]) -> Callable[[str, str], dict[str, Any]]:
+    """Return a collect step that leaves raw files behind, too."""
+
+    def collected(run_id: str, chunk_id: str) -> dict[str, Any]:
+        value = collect(run_id, chunk_id)
+        session = session_of(run_id)
+        write_raw_files(session, session.ledger.chunk(chunk_id))
+        return value
+
+    return collected
+
+
+def write_raw_files(session: Session, chunk: Chunk) -> None:
+    """Write the raw files of a landed batch under `<results_dir>/raw_files`.
+
+    Where requests go out as one JSON document (Anthropic), results are one, too: a list of the lines that
+    came. Else each line is a JSON document.
+    """
+    if chunk.batch_id is None:
+        return
+    folder = session.folder.root / "raw_files"
+    requests, responses = folder / "requests", folder / "responses"
+    as_lines = not session.at(chunk).provider.framing.head
+    name = f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{'jsonl' if as_lines else 'json'}"
+    with storage_errors("writing raw files"):
+        for place in (requests, responses):
+            place.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(session.request_file(chunk), requests / name)
+        lines = list(_paths(session, chunk))
+        _write_responses(lines, responses / name, as_lines=as_lines)
+        _write_jobs(session, chunk, lines, responses)
+
+
+def _paths(session: Session, chunk: Chunk) -> Iterator[Path]:
+    known = read_json(session.folder.responses / f"{chunk.id}.json") or {}
+    for name in known.get("files", []):
+        yield session.folder.responses / name
+
+
+def _lines(paths: list[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as stream:
+            yield from (line.rstrip(b"\r\n") for line in stream if line.strip())
+
+
+def _write_responses(paths: list[Path], target: Path, *, as_lines: bool) -> None:
+    head, joint, tail = (b"", b"\n", b"\n") if as_lines else (b"[\n", b",\n", b"\n]\n")
+    with target.open("wb") as stream:
+        stream.write(head)
+        for number, line in enumerate(_lines(paths)):
+            stream.write(joint * (number > 0) + line)
+        stream.write(tail)
+
+
+def _write_jobs(session: Session, chunk: Chunk, paths: list[Path], folder: Path) -> None:
+    manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
+    ids = zip(manifest["_row_id"].to_pylist(), manifest[JOB_ID].to_pylist(), strict=True)
+    names = {custom_id(chunk.id, row_id): file_name(job_id) for row_id, job_id in ids}
+    for line in _lines(paths):
+        try:
+            found = orjson.loads(line)
+            name = names.get(found["custom_id"])
+        except (ValueError, LookupError, TypeError):
+            continue  # a broken line belongs to no job
+        if name is not None:
+            (folder / f"{name}_raw.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+
+
+def file_name(job_id: str) -> str:
+    """Return a job's id as a file may be called; ids are anybody's text."""
+    name = quote(job_id, safe=" ")
+    return name if name.strip(". ") and len(name) <= _NAME_BYTES else f"job-{digest('file', job_id.encode()).hex()[:32]}"

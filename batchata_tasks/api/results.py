@@ -1,0 +1,90 @@
+"""Results of jobs, read from the dataset that their runs landed in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchata_tasks.api.job_result import JobResult
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.planning.job_store import JOB, StoredJobs
+from batchata_tasks.sources.opening import open_source
+from batchata_tasks.spec.job import Job
+from batchata_tasks.spec.jobs import JOB_ID
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.spec.jobs import JobsSpec
+
+_READ = (
+    JOB_ID, "_fingerprint", "_status", "_error", "_response", "_citations", "_input_tokens", "_output_tokens", "_cost_usd", "_enriched_at",
+)
+
+
+def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
+    """Return the result of each job of a batch that has landed, by its id, in the order of the jobs' destinations.
+
+    A row that answers an older text of a job is none of its results.
+    """
+    wanted = {job_id: (fingerprint, cited, schema) for job_id, fingerprint, cited, schema in _prints(spec)}
+    rows = dict[str, dict[str, Any]]()
+    for batch in _rows(spec):
+        for row in batch.to_pylist():
+            job_id, at = row[JOB_ID], row["_enriched_at"]
+            if job_id in wanted and wanted[job_id][0] == row["_fingerprint"] and (job_id not in rows or rows[job_id]["_enriched_at"] < at):
+                rows[job_id] = row
+    found = ((job_id, _result(rows[job_id], schema, cited=cited)) for job_id, (_, cited, schema) in wanted.items() if job_id in rows)
+    return dict(found)
+
+
+def _prints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:
+    stored = StoredJobs(spec.response_schemas())
+    for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
+        for row in batch.to_pylist():
+            job, _, schema = stored.read(row)
+            yield job.id, stored.fingerprint(row), job.enable_citations, schema
+
+
+def stored_jobs(spec: JobsSpec) -> list[Job]:
+    """Return the jobs of a batch; response models are JSON Schema, since nothing is imported."""
+    stored, schemas = StoredJobs(spec.response_schemas()), spec.schemas
+    found = list[Job]()
+    for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
+        for row in batch.to_pylist():
+            job, digest, _ = stored.read(row)
+            found.append(job if digest is None else replace(job, response_model=schemas[digest]))
+    return found
+
+
+def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
+    dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
+    for _, batch in dataset.rows(list(_READ)):
+        yield batch
+
+
+def _result(row: dict[str, Any], schema: ResponseSchema | None, *, cited: bool) -> JobResult:
+    text, cost = row["_response"] or "", row["_cost_usd"]
+    parsed, error = None, None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"]
+    if schema is not None and error is None:
+        parsed, wrong = schema.read(text)
+        if parsed is None:  # it passed when it landed; the class, or what it looks at, is another one now
+            error = describe(ErrorCode.RESPONSE, wrong)
+    cost_usd = float("nan") if cost is None else float(cost)
+    citations: list[dict[str, Any]] | None = (row["_citations"] or []) if cited else None
+    return JobResult(row[JOB_ID], text, parsed, citations, row["_input_tokens"], row["_output_tokens"], cost_usd, error)
+
+
+def landed_table(spec: JobsSpec) -> pa.Table:
+    """Return the rows of a batch's jobs as they lie in the dataset."""
+    dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
+    ids = pa.concat_arrays([batch.column(JOB_ID) for batch in open_source(spec.jobs, {}).batches([JOB_ID])])
+    parts = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for _, batch in dataset.rows(dataset.column_names())]
+    empty = pa.RecordBatch.from_arrays([pa.nulls(0, pa.string())], schema=pa.schema([pa.field(JOB_ID, pa.string())]))
+    return pa.Table.from_batches(parts or [empty])

@@ -1,0 +1,261 @@
+"""BatchRun: a Batch under way. It works in a thread of its own, over the same pipeline as every other run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+from batchata_tasks.api.job_checks import check_as_sent
+from batchata_tasks.api.job_result import JobResult
+from batchata_tasks.api.raw_files import with_raw_files
+from batchata_tasks.api.results import landed_results, landed_table
+from batchata_tasks.api.state import StateManager, naming
+from batchata_tasks.api.watch import Watch
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.ledger import SHUTDOWN
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.runner import runner_of_jobs
+from batchata_tasks.pipeline.start import refresh_mark
+from batchata_tasks.planning.job_store import dataset_name, spooled
+from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.summary import Options
+from batchata_tasks.providers import provider_type
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.job_schemas import Schemas
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
+    import pyarrow as pa
+
+    from batchata_tasks.api.config import BatchParams
+    from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.pipeline.steps import Steps
+    from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.reports.plan import Preview
+    from batchata_tasks.spec.job import Job
+    from batchata_tasks.spec.jobs import JobsSpec
+
+    ProgressCallback = Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None]
+
+_TICK = 0.2  # seconds; a main thread that only waits would not see Ctrl-C
+
+
+class BatchRun:
+    """A run of jobs: started once, watched, waited for.
+
+    Attributes:
+        config: how it runs.
+        jobs: what it sends.
+        receipt: what it did and cost, once it has ended; None before.
+        plan: what a dry run found; None otherwise.
+    """
+
+    def __init__(self, config: BatchParams, jobs: list[Job], *, schemas: Schemas | None = None) -> None:
+        self.config, self.jobs = config.model_copy(deep=True), list(jobs)
+        self.receipt: Receipt | None = None
+        self._schemas = schemas or Schemas()
+        self._spec: JobsSpec | None = None
+        self.plan: Preview | None = None
+        self._thread: threading.Thread | None = None
+        # waited for in place of the thread: before Python 3.13, Ctrl-C within Thread.join takes a thread that works for one that has ended
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._watch = Watch(self.config)
+        self._began = self._ended = 0.0
+        self._awaited = False  # else what stops it is told, since nobody may ask
+
+    def set_on_progress(self, callback: ProgressCallback, interval: float = 1.0) -> Self:
+        """Have `callback(stats, elapsed, batches)` called each `interval` seconds, and once at the end.
+
+        It is called in a thread of the run; what it raises ends the calls, and the run goes on. At its end the run waits
+        for ten seconds for a callback to return.
+        """
+        self._watch.call(callback, interval)
+        return self
+
+    def show(self, enabled: bool) -> Self:  # noqa: FBT001 - as in run(print_status=)
+        """Show how far the run is, on a terminal; plain lines elsewhere."""
+        self._watch.shown = enabled
+        return self
+
+    def start(self) -> None:
+        """Begin in a thread. It is no daemon: a program that ends waits for it, unless `shutdown` is called.
+
+        Raises:
+            SpecError: the batch cannot be run; nothing was sent.
+        """
+        if self._thread is not None:
+            message = "start: this run was started already; make another one with Batch.run."
+            raise SpecError(message)
+        spec = self._written()
+        make_ready(spec, Settings())  # what is wrong is raised here, and not in the thread
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=copy_context().run, args=(self._work, spec), name="batch")
+        self._watch.heed_interrupts(self._goes_on, self._over)
+        self._thread.start()
+
+    def dry(self) -> None:
+        """Print what a run would send and cost; nothing is sent.
+
+        Raises:
+            SpecError: what a run would refuse, in the same words.
+        """
+        self.plan = preview(self._written())
+        self._watch.print_pairs(self.plan.lines())
+
+    def _written(self) -> JobsSpec:
+        """Write the jobs where runs find them; return the spec of a run of them."""
+        if self.config.state_file is not None:
+            StateManager(self.config.state_file).check(self.jobs)
+        if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
+            manager = StateManager(self.config.state_file)
+            self.jobs = manager.jobs()
+            self._schemas.adopt(manager.response_models())
+        if not self.jobs:
+            message = "jobs: there are none; add some with add_job."
+            raise SpecError(message)
+        if self._spec is None:
+            self._check_jobs()
+            folder, config = DatasetFolder(self.config.results_dir), self.config
+            seconds = config.time_limit_seconds
+            self._spec = spooled(
+                folder, self.jobs, self._schemas, name=dataset_name(folder), max_parallel_batches=config.max_parallel_batches,
+                items_per_batch=config.items_per_batch, cost_limit_usd=config.cost_limit_usd,
+                time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s", raw_files=config.raw_files,
+            )
+        return self._spec
+
+    def _check_jobs(self) -> None:
+        """Check every job: some may not have come by way of `add_job`, and a limit may have come after them."""
+        limited, ids = self.config.cost_limit_usd is not None, set[str]()
+        for job in self.jobs:
+            to = job.destination()
+            check_as_sent(provider_type(to.provider, to.endpoint), job, limited=limited)
+            if job.id in ids:
+                message = f"job {job.id!r:.80}: there are two of this id; ids must be unique."
+                raise SpecError(message)
+            ids.add(job.id)
+
+    def _work(self, spec: JobsSpec) -> None:
+        try:
+            with self._watch as progress:
+                self.receipt = runner_of_jobs().jobs(spec, partial(self._enrich, spec, progress))
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+            self._error = error
+            if not self._awaited:
+                self._watch.tell(f"The batch stopped: {error}")
+        finally:
+            self._ended = time.monotonic()
+            self._over.set()
+            self._watch.heed_no_more()
+
+    def _enrich(self, spec: JobsSpec, progress: Progress, steps: Steps) -> Receipt:
+        if self.config.state_file is not None:
+            steps = replace(steps, plan=naming(steps.plan, self.config.state_file))
+        if self.config.raw_files:
+            steps = replace(steps, collect=with_raw_files(steps.collect))
+        return enrich(spec, Options(refresh_mark(not self.config.reuse_state)), steps, progress)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self._over.is_set()
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until it has ended.
+
+        In the main thread, Ctrl-C asks whether to cancel the provider's batches and land what ran; a
+        second one leaves at once, and the next run carries on.
+
+        Raises:
+            TimeoutError: it has not ended after `timeout` seconds; it goes on.
+            BatchataError: something stopped it; the next run carries on.
+        """
+        if self._watch.calls:
+            message = "wait: a progress callback cannot wait for its own run, which waits for the callback; return from it."
+            raise SpecError(message)
+        self._awaited = True
+        if self._thread is None:
+            self.start()
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._joined(until):
+            message = f"the run has not ended after {timeout} seconds; it goes on."
+            raise TimeoutError(message)
+        self._watch.heed_no_more()
+        if self._error is not None:
+            raise self._error
+
+    def _joined(self, until: float | None) -> bool:
+        """Wait for the run's end; whether it came in time."""
+        asked = False
+        while not self._over.is_set() and (until is None or time.monotonic() < until):
+            try:
+                self._over.wait(_TICK if until is None else min(_TICK, max(until - time.monotonic(), 0)))
+            except KeyboardInterrupt:
+                if asked or not self._watch.cancels(self._goes_on):
+                    self._watch.leave(self._goes_on)
+                    self._over.wait()
+                    raise
+                asked = True
+        return self._over.is_set()
+
+    def _goes_on(self) -> bool:
+        return not self._over.is_set()
+
+    def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the name is fixed
+        """Return where the run stands: its state and the numbers that progress callbacks get."""
+        state = "planned" if self._thread is None else "running" if not self.done else "failed" if self._error is not None else "ended"
+        found: dict[str, Any] = {"state": state, "total_jobs": len(self.jobs), **self._watch.last.stats(), "elapsed": self.elapsed}
+        if self.receipt is not None:
+            found |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
+        if self._error is not None:
+            found["error"] = str(self._error)
+        if print_status:
+            self._watch.print_status(found)
+        return found
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since its start, until its end."""
+        return 0.0 if not self._began else (self._ended or time.monotonic()) - self._began
+
+    def results(self) -> dict[str, JobResult]:
+        """Return what became of each job, by its id; while the run goes on, of those that have landed.
+
+        Once it has ended there is a result for each job: one that was not sent says so in its error.
+        """
+        found = landed_results(self._written())
+        if not self.done:
+            return found
+        why = self.receipt.result.replace("_", " ") if self.receipt is not None else f"the run stopped: {self._error}"
+        return {job.id: found.get(job.id) or JobResult(job.id, error=f"not sent: {why}") for job in self.jobs}
+
+    def to_arrow(self) -> pa.Table:
+        """Return the rows of its jobs as they lie in the dataset, as an Arrow table."""
+        return landed_table(self._written())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows of its jobs as a pandas frame."""
+        return self.to_arrow().to_pandas()
+
+    def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002 - the name is fixed
+        """Send nothing more. Batches that are open are waited for and landed, or left to the next run.
+
+        It returns once the run has ended; where a progress callback calls it, at once.
+        """
+        if self._thread is None or self.done:
+            return
+        if wait_for_active:
+            self._watch.stop(SHUTDOWN, self._goes_on)
+        else:
+            self._watch.leave(self._goes_on)
+        if not self._watch.calls:
+            self._over.wait()

@@ -1,0 +1,217 @@
+"""What the methods of a Provider do that work without a run: no ledger, no limit, no dataset."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import orjson
+
+from batchata_tasks.api.job_checks import check_as_sent
+from batchata_tasks.api.job_result import JobResult
+from batchata_tasks.common.errors import BatchataError, CredentialsError, SpecError, TerminalError, TransientError
+from batchata_tasks.common.money import usd
+from batchata_tasks.planning.estimate import guessed
+from batchata_tasks.planning.route import Route
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers import provider_type
+from batchata_tasks.providers.request_file import write_requests
+from batchata_tasks.providers.result_lines import is_results
+from batchata_tasks.spec.job_schemas import Schemas
+from batchata_tasks.types.answer import Answer, Usage
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from batchata_tasks.pricing.rates import Rates
+    from batchata_tasks.providers import Adapter, BatchLook
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.spec.job import Job
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what both providers take as a custom_id
+_TOKEN_BYTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a job asked for, as far as its result depends on it."""
+
+    model: str
+    schema: ResponseSchema | None
+    cited: bool = False
+
+
+def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, Asked]]:
+    """Send jobs as one batch; return its id, and what each job asked for. See `Provider.create_batch`."""
+    schemas = Schemas()
+    _check(provider, jobs, schemas)
+    _check_together(provider, jobs)
+    adapter = _serving(provider, jobs[0].endpoint)
+    token = secrets.token_hex(_TOKEN_BYTES)
+    with TemporaryDirectory(prefix="batchata-") as folder:
+        path = Path(folder) / f"{token}.jsonl"
+        write_requests(path, adapter.framing, _within(adapter, _bodies(adapter, jobs, schemas)))
+        file_id = adapter.upload(path)
+        try:
+            look = adapter.create(path, file_id, token, lambda: None)
+        except (TransientError, TerminalError, CredentialsError):
+            with suppress(BatchataError):  # the refusal is what has to be told
+                if file_id is not None:
+                    adapter.discard_upload(file_id)
+            raise
+    return look.batch_id, {job.id: Asked(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs}
+
+
+def _serving(provider: Adapter, endpoint: str) -> Adapter:
+    return provider if endpoint == provider.endpoint_name else provider_type(provider.name, endpoint)()
+
+
+def _check(provider: Adapter, jobs: Sequence[Job], schemas: Schemas) -> None:
+    """Refuse jobs that are wrong, each by itself, or another provider's."""
+    for job in jobs:
+        job.check()
+        if (name := job.destination().provider) != provider.name:
+            message = f"job {job.id!r:.80}: {job.model!r} is a model of {name}, and this is {provider.name}; give the job to that provider."
+            raise SpecError(message)
+        check_as_sent(type(provider), job, limited=False)
+        schemas.of(job)
+
+
+def _check_together(provider: Adapter, jobs: Sequence[Job]) -> None:
+    """Refuse jobs that cannot share a batch."""
+    if not jobs:
+        message = "jobs: there are none; a batch needs at least one."
+        raise SpecError(message)
+    if len(jobs) > (most := provider.limits.requests):
+        message = f"jobs: one batch of {provider.name} takes up to {most:,}, and these are {len(jobs):,}; create several."
+        raise SpecError(message)
+    first, seen = jobs[0], set[str]()
+    for job in jobs:
+        wrong = None
+        if not _ID.fullmatch(job.id):
+            wrong = "its id names the request at the provider, so it has 1 to 64 letters (a to z), digits, `_` and `-`; rename it."
+        elif job.id in seen:
+            wrong = "there are two jobs of this id; ids must be unique."
+        elif job.endpoint != first.endpoint or (job.model != first.model and not provider.mixes_models):
+            kinds = f"{job.model} ({job.endpoint}) and {first.model} ({first.endpoint})"
+            wrong = f"one batch of {provider.name} cannot hold both {kinds}; create two."
+        if wrong is not None:
+            message = f"job {job.id!r:.80}: {wrong}"
+            raise SpecError(message)
+        seen.add(job.id)
+
+
+def _bodies(provider: Adapter, jobs: Sequence[Job], schemas: Schemas) -> Iterator[tuple[str, bytes]]:
+    for job in jobs:
+        yield job.id, orjson.dumps(provider.body(job.request(schemas.of(job)[1], job.document())))
+
+
+def _within(provider: Adapter, bodies: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """Yield requests while they fit into one batch."""
+    size, most = 0, provider.limits.bytes
+    for name, body in bodies:
+        size += provider.framing.size(len(name), body)
+        if size > most:
+            message = f"jobs: one batch of {provider.name} takes {most:,} bytes, and with job {name!r} they have {size:,}; create several."
+            raise SpecError(message)
+        yield name, body
+
+
+def results(provider: Adapter, batch_id: str, asked: Mapping[str, Asked] | None) -> list[JobResult]:
+    """Return the results of a batch; `asked` is known of one's own. See `Provider.get_batch_results`."""
+    look = provider.look(batch_id)
+    _check_ended(provider, look)
+    with TemporaryDirectory(prefix="batchata-") as folder:
+        paths = provider.download(look, Path(folder), "results")
+        answers = [answer for path in paths for answer in provider.answers(path)]
+        if not all(map(is_results, paths)) or (look.done and not answers):
+            message = f"batch {batch_id} has ended, but its results are not there yet; fetch them again in a while."
+            raise TransientError(message)
+    known = {answer.custom_id for answer in answers}
+    answers += [_absent(look, name, len(known)) for name in asked or () if name not in known]
+    priced = _Prices(provider, look)
+    return [priced.result(answer, (asked or {}).get(answer.custom_id)) for answer in answers]
+
+
+def _check_ended(provider: Adapter, look: BatchLook) -> None:
+    if not look.ended:
+        done = f", {look.done:,} of {look.requests:,} done" if look.done is not None and look.requests else ""
+        wait = provider.poll_seconds[0]
+        message = f"batch {look.batch_id} has not ended ({look.status}{done}); fetch its results once it has."
+        raise TransientError(message, wait)
+    if look.error is not None:
+        message = f"batch {look.batch_id} was refused as a whole, so that nothing of it ran: {look.error}"
+        raise TerminalError(message)
+    if look.gone:
+        message = f"the results of batch {look.batch_id} are not kept any more."
+        raise TerminalError(message)
+
+
+def _absent(look: BatchLook, name: str, lines: int) -> Answer:
+    """Say how a request without a line ended: what a batch had not run when it was stopped has none."""
+    if look.stopped is not None and lines >= (look.done or 0):
+        return Answer(name, look.stopped, error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"))
+    text = f"the provider returned no line for it (batch {look.status})"
+    return Answer(name, Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False)
+
+
+class _Prices:
+    """Makes results of answers, with what they cost."""
+
+    def __init__(self, provider: Adapter, look: BatchLook) -> None:
+        self._provider, self._look = provider, look
+        self._rates: dict[str, Rates | None] = {}  # one and the same for all of the results
+
+    def result(self, answer: Answer, asked: Asked | None) -> JobResult:
+        """Return the result of one answer."""
+        text, error, parsed, usage = answer.text or "", answer.error, None, answer.usage
+        if answer.outcome is Outcome.SUCCEEDED and answer.text is None:
+            error = describe(ErrorCode.RESPONSE, "the answer has no text")
+        elif answer.outcome is Outcome.SUCCEEDED and asked is not None and asked.schema is not None:
+            parsed, wrong = asked.schema.read(text)
+            error = describe(ErrorCode.RESPONSE, wrong) if parsed is None else None
+        elif answer.outcome is not Outcome.SUCCEEDED:
+            error = error or answer.outcome.value
+        cost, cited = self._cost(answer, asked), bool(answer.citations) or (asked is not None and asked.cited)
+        citations = [{"field": None, **citation} for citation in answer.citations] if cited else None
+        return JobResult(answer.custom_id, text, parsed, citations, usage.input_tokens, usage.output_tokens, cost, error)
+
+    def _cost(self, answer: Answer, asked: Asked | None) -> float:
+        if not answer.readable:
+            return float("nan")
+        if answer.usage == Usage():
+            return 0.0
+        model = asked.model if asked is not None else answer.model or self._look.model
+        if model is None:
+            return float("nan")
+        if model not in self._rates:
+            self._rates[model] = batch_rates(self._provider.name, model)
+        rates = self._rates[model]
+        return float("nan") if rates is None else float(usd(rates.cost(answer.usage)))
+
+
+def expected(provider: Adapter, jobs: Sequence[Job]) -> float:
+    """Return what jobs are likely to cost, in US dollars. See `Provider.estimate_cost`."""
+    schemas = Schemas()
+    _check(provider, jobs, schemas)
+    groups = defaultdict[tuple[str, str], list["Job"]](list)
+    for job in jobs:
+        groups[job.model, job.endpoint].append(job)
+    total = 0
+    for (model, endpoint), group in groups.items():
+        adapter, cap = _serving(provider, endpoint), max(job.max_tokens for job in group)
+        route = Route(adapter, model, endpoint, batch_rates(provider.name, model), cap)
+        for document in filter(None, (job.document() for job in group)):
+            route.attach(document)
+        cost = guessed(route, [body for _, body in _bodies(adapter, group, schemas)]).cost
+        if cost is None:
+            return float("nan")
+        total += cost
+    return float(usd(total))

@@ -1,0 +1,175 @@
+"""Watching a run of jobs from outside of its thread: callbacks, displays, and asking it to stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from batchata_tasks.execution.run_context import CANCEL
+from batchata_tasks.progress.console import for_console
+from batchata_tasks.progress.display import RichBatchProgressDisplay
+from batchata_tasks.progress.listener import Lines, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+
+    from batchata_tasks.api.config import BatchParams
+    from batchata_tasks.progress.display import LiveProgress
+    from batchata_tasks.progress.listener import Progress, RunHandle
+    from batchata_tasks.progress.snapshot import Snapshot
+
+_MOMENT = 0.05
+_PATIENCE = 10.0  # seconds
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Watch:
+    """What looks at one run while it works."""
+
+    def __init__(self, config: BatchParams) -> None:
+        self.shown = False
+        self._progress: Lines | LiveProgress = silent()
+        self._level = _LEVELS.index(config.verbosity_level)
+        self._callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None
+        self._interval = 1.0
+        self._over = threading.Event()
+        self._began = time.monotonic()
+        self._stack = ExitStack()
+        self._caller: threading.Thread | None = None
+
+    def call(self, callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None], interval: float) -> None:
+        """Call back each `interval` seconds."""
+        self._callback, self._interval = callback, interval
+
+    def __enter__(self) -> Progress:
+        self._began = time.monotonic()
+        console = Console(stderr=True)
+        if self.shown:
+            self._progress = self._stack.enter_context(for_console(console, transient=False))
+        elif self._level == 0:
+            self._progress = Lines(lambda text: console.print(text, highlight=False, markup=False))
+        if self._callback is not None:
+            self._caller = threading.Thread(target=self._calls, name="progress", daemon=True)
+            self._caller.start()
+        return self._progress
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        if self._caller is not None:
+            self._caller.join(_PATIENCE)  # one that takes longer does not hold up what has ended
+        self._stack.close()
+
+    @property
+    def calls(self) -> bool:
+        """Whether this is called by a progress callback."""
+        return threading.current_thread() is self._caller
+
+    @property
+    def last(self) -> Snapshot:
+        """Where the run stands."""
+        return self._progress.look()
+
+    def _calls(self) -> None:
+        while not self._over.wait(self._interval):
+            self._call()
+        self._call()
+
+    def _call(self) -> None:
+        if self._callback is not None:
+            found = self.last
+            self._callback(found.stats(), time.monotonic() - self._began, found.batch_data())
+
+    def stop(self, reason: str, alive: Callable[[], bool]) -> None:
+        """Ask the run to send nothing more, as soon as there is one."""
+        if (handle := self._awaited(alive)) is not None:
+            handle.request_stop(reason)
+
+    def leave(self, alive: Callable[[], bool]) -> None:
+        """Let the run end at once; what is at the provider goes on there."""
+        if (handle := self._awaited(alive)) is not None:
+            handle.abandon()
+
+    def _awaited(self, alive: Callable[[], bool]) -> RunHandle | None:
+        while self._progress.handle is None and alive() and not self._over.is_set():
+            time.sleep(_MOMENT)
+        return self._progress.handle
+
+    def cancels(self, alive: Callable[[], bool]) -> bool:
+        """Ask a person whether to cancel what is open, and see to it; without one to ask, yes. Ctrl-C means no."""
+        try:
+            if self._asks_to_cancel():
+                self.stop(CANCEL, alive)
+                return True
+        except KeyboardInterrupt:
+            pass
+        return False
+
+    def _asks_to_cancel(self) -> bool:
+        if isinstance(self._progress, RichBatchProgressDisplay):
+            return self._progress.handle_cancellation()
+        found, display = self.last, RichBatchProgressDisplay()
+        display.update_progress(found.stats(), time.monotonic() - self._began, found.batch_data())
+        return display.handle_cancellation()
+
+    def heed_interrupts(self, alive: Callable[[], bool], over: threading.Event) -> None:
+        """Let Ctrl-C leave the run, and end the program as one that was interrupted, if only runs keep it.
+
+        Once a program's own code has ended, Python takes nobody's KeyboardInterrupt: it would drop the
+        run where it stands, and the program would end as if all were well.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupted)
+        if signal.getsignal(signal.SIGINT) is _interrupted:
+            _HEEDING[self] = alive, over
+
+    def heed_no_more(self) -> None:
+        """Forget the run; with the last one, Ctrl-C is as it was. Only the main thread may see to that, so others leave it."""
+        _HEEDING.pop(self, None)
+        here = threading.current_thread() is threading.main_thread()
+        if here and not _HEEDING and signal.getsignal(signal.SIGINT) is _interrupted:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def tell(self, text: str) -> None:
+        """Tell people that something happened, outside of any display."""
+        sys.stderr.write(f"{text}\n")
+
+    def print_pairs(self, lines: list[tuple[str, str]]) -> None:
+        """Print a plan for people: what, value."""
+        width = max(len(what) for what, _ in lines)
+        sys.stdout.write("".join(f"{what.ljust(width)}  {value}\n" for what, value in lines))
+
+    def print_status(self, status: dict[str, Any]) -> None:
+        """Print a run's status for people."""
+        cost = "unknown" if status["cost_usd"] is None else f"${status['cost_usd']:.4f}"
+        limit = "" if status["cost_limit_usd"] is None else f" of ${status['cost_limit_usd']:.2f}"
+        jobs = f"{status['completed']:,} succeeded, {status['failed']:,} failed, {status['pending']:,} pending"
+        if before := status["up_to_date"]:
+            jobs += f", {before:,} answered before"
+        sys.stdout.write(f"{status['state']}: {jobs}; {cost}{limit}; {status['elapsed']:.0f} s\n")
+
+
+_HEEDING: dict[Watch, tuple[Callable[[], bool], threading.Event]] = {}
+"""The runs of this process that Ctrl-C leaves: whether each goes on, and the event of its end."""
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Handle SIGINT: as ever while the program's own code runs; after that, leave the runs and end as one interrupted."""
+    live = [(watch, alive, over) for watch, (alive, over) in list(_HEEDING.items()) if alive()]
+    if threading.main_thread().is_alive() or not live:
+        signal.default_int_handler(number, frame)
+    for watch, alive, _ in live:
+        watch.leave(alive)
+    until = time.monotonic() + _PATIENCE
+    for _, _, over in live:
+        over.wait(max(until - time.monotonic(), 0))
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)

@@ -1,0 +1,77 @@
+"""Runs a spec for the command line: as a Prefect flow, or directly."""
+
+from __future__ import annotations
+
+import os
+import signal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.cli.console import (
+    INTERRUPTED,
+    say_stopped,
+    watched,
+)
+
+if TYPE_CHECKING:
+    from batchata_tasks.pipeline.runner import Runner
+    from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+
+def _leave_at_ctrl_c(progress: Progress) -> None:
+    """Let Ctrl-C end the process at once, for runs on Prefect's temporary server.
+
+    Ctrl-C reaches that server too, and a flow run without its server takes minutes to give up.
+    Nothing is lost: the ledger and the dataset are ready for a kill at any moment.
+    """
+
+    def leave(_number: int, _frame: object) -> None:
+        progress.close()
+        say_stopped(sent=progress.sent)
+        os._exit(INTERRUPTED)
+
+    signal.signal(signal.SIGINT, leave)
+
+
+def run_spec(spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry_failed: bool = False) -> dict[str, Any]:
+    """Run a spec with progress on the terminal; return the receipt."""
+    from batchata_tasks.pipeline.runner import DirectRunner
+
+    with watched() as progress:
+        runner = DirectRunner() if direct else _prefect(spec, progress)
+        return runner.table(spec, progress, refresh=refresh, retry_failed=retry_failed).to_json()
+
+
+def _prefect(spec: EnrichmentSpec, progress: Progress) -> Runner:
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.pipeline.runner import prefect_runner
+    from batchata_tasks.planning.prepare import make_ready
+
+    make_ready(spec, Settings())  # bad input is told at once, before Prefect takes its seconds
+    quiet_prefect()
+    progress.note("starting Prefect")
+    runner = prefect_runner()
+    settings = import_module("prefect.settings")
+    if not (os.environ.get("PREFECT_API_URL") or settings.get_current_settings().api.url):
+        _leave_at_ctrl_c(progress)
+    return runner
+
+
+def quiet_prefect() -> None:
+    """Set Prefect's defaults for a command: before its import, and never against the user's own.
+
+    With no server configured, Prefect starts a temporary one; the services that it does not need
+    for one run only make it slow to start.
+    """
+    wanted = {
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors become one sentence, without their tracebacks
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",  # and no notice about it in the middle of a run's display
+        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,93 @@
+"""Durable files: written aside, synced, renamed; small JSON records."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from batchata_tasks.common.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+
+@contextmanager
+def storage_errors(what: str) -> Generator[None, None, None]:
+    """Turn a refused read or write (full disk, rights) into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        place = f" {error.filename}" if error.filename else ""
+        message = f"{what}: the storage refused{place}: {reason}. Nothing is lost: mend it and start again."
+        raise StorageError(message) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a file's own fsync does not cover its name."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, their names durable."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(new):
+        sync_folder(path.parent)
+
+
+@contextmanager
+def durable(path: Path, aside_in: Path | None = None, gate: Callable[[], None] | None = None) -> Generator[BinaryIO, None, None]:
+    """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
+
+    Whoever finds `path` finds all of it; after a crash it is there whole or not at all. `aside_in`
+    is the folder of the half-written file, where `path`'s own folder must hold nothing else. `gate`
+    is asked right before the rename, and raises to stop it.
+    """
+    # a name of its own: a run that was stopped and wakes up must not write into its successor's file
+    aside = (aside_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
+    with storage_errors(f"writing {path.name}"):
+        try:
+            with aside.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            if gate is not None:
+                gate()
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a small JSON record durably."""
+    with durable(path) as stream:
+        stream.write(json.dumps(value, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a small JSON record; None where there is no such file."""
+    try:
+        with storage_errors(f"reading {path.name}"):
+            record = json.loads(path.read_bytes())
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    except ValueError as error:
+        message = f"{path} is damaged: it is not valid JSON. Restore it from a copy."
+        raise StorageError(message) from error
+    if not isinstance(record, dict):
+        message = f"{path} is damaged: it is not a JSON object. Restore it from a copy."
+        raise StorageError(message)
+    return cast("dict[str, Any]", record)

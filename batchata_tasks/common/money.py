@@ -1,0 +1,62 @@
+"""Money: picodollars (10^-12 US dollars) as integers.
+
+Every published rate per million tokens is a whole number of them per token, so sums are exact and
+the order of adding is nothing.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+
+from batchata_tasks.common.errors import SpecError
+
+PICO = 10**12
+MOST_USD = 1_000_000  # that a limit or a single entry may be
+
+
+def usd(pico: int) -> Decimal:
+    """Return an amount as US dollars, exactly."""
+    return Decimal(pico).scaleb(-12)
+
+
+def pico_from_usd(amount: float | str | Decimal) -> int:
+    """Return a limit in picodollars, as it is written: 0.1 is a tenth, not its binary neighbour."""
+    return int(Decimal(str(amount)) * PICO)
+
+
+def stated(amount: float | str | Decimal, what: str, *, up: bool = False) -> int:
+    """Return an amount that a person or a program states, in picodollars; finer parts are rounded down, or `up`.
+
+    Raises:
+        SpecError: it is no amount from 0 to a million dollars; the message begins with `what`.
+    """
+    try:
+        found = Decimal(str(amount).strip())
+    except InvalidOperation:
+        found = Decimal("nan")
+    if not (found.is_finite() and 0 <= found <= MOST_USD):
+        message = f"{what}: {amount} is no amount; write US dollars, from 0 to {MOST_USD:,}."
+        raise SpecError(message)
+    return int((found * PICO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
+
+
+def exact(pico: int | None) -> str | None:
+    """Return an amount as JSON holds it: US dollars in digits, to the last one; null where it is not known."""
+    return None if pico is None else f"{usd(pico):f}"
+
+
+def per_row(pico: int, rows: int) -> int | None:
+    """Return the average of an amount, to the nearest picodollar; None where there are no rows."""
+    return (2 * pico + rows) // (2 * rows) if rows else None
+
+
+def dollars(pico: int | None) -> str:
+    """Return an amount for people: cents, or as many digits as a small amount needs."""
+    if pico is None:
+        return "unknown"
+    amount = usd(pico)
+    if amount == 0 or abs(amount) >= Decimal("0.9999"):
+        return f"${amount:,.2f}"
+    if abs(amount) < Decimal("0.000001"):
+        return f"${amount.normalize():f}"
+    return f"${amount:.4f}" if abs(amount) >= Decimal("0.01") else f"${amount:.6f}"

@@ -1,0 +1,62 @@
+"""Settings from the environment (prefix `BATCHATA_`) and where the ledger lives by default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.validation import plain
+
+
+def default_ledger_url() -> str:
+    """Return the URL of the SQLite ledger in the user's data directory."""
+    return f"sqlite:///{Path(platformdirs.user_data_dir('batchata')) / 'ledger.db'}"
+
+
+class Settings(BaseSettings):
+    """What an operator may set; credentials are not here but in the SDKs' own variables."""
+
+    model_config = SettingsConfigDict(env_prefix="BATCHATA_", frozen=True)
+
+    def __init__(self, **values: object) -> None:
+        """Read the environment; raises SpecError naming the variable that is wrong."""
+        try:
+            super().__init__(**values)  # pyright: ignore[reportArgumentType]
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {plain(first)}; mend or unset the variable."
+            raise SpecError(message) from None
+
+    ledger_url: str = Field(
+        default_factory=default_ledger_url, repr=False,
+        description="SQLAlchemy URL of the ledger; it may hold a password, so it is never printed.",
+    )
+    poll_interval: float | None = Field(
+        default=None, gt=0, description="Seconds between two looks at a batch; default: the provider's, with back-off."
+    )
+    unclear_grace: float = Field(
+        default=900, ge=0, description="Seconds after a create of unknown fate until absence from the provider's list proves its failure."
+    )
+    patience: float = Field(
+        default=60, ge=0, description="Seconds for which rate limits, overload and lost connections are ridden out before a run stops."
+    )
+    lease_seconds: float = Field(
+        default=60, gt=1, description="Seconds after which a run that shows no life loses its hold on a dataset."
+    )
+    code_roots: str | None = Field(
+        default=None, description="Folders (separated like PATH) from which response models may be loaded; default: the working folder."
+    )
+
+    prices: str | None = Field(
+        default=None, description="File with the user's own batch rates; default: prices.toml of the working folder, where there is one."
+    )
+
+    def roots(self) -> list[Path]:
+        """Return the folders from which code may be loaded, links resolved."""
+        texts = self.code_roots.split(os.pathsep) if self.code_roots else [str(Path.cwd())]
+        return [Path(text).expanduser().resolve() for text in texts if text]

@@ -1,0 +1,1 @@
+"""The dataset: its folder, its Parquet parts, the manifests of chunks."""

@@ -1,0 +1,94 @@
+"""Paths of one dataset and the small JSON records in it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.errors import SpecError, StorageError
+from batchata_tasks.common.files import make_folder, read_json, storage_errors, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+_JOBS_KEPT = 10  # files that no run may name yet; each holds the jobs of one batch
+
+
+class DatasetFolder:
+    """Paths of one dataset and the small JSON records in it."""
+
+    def __init__(self, output: str) -> None:
+        if "://" in output and not output.startswith("file://"):
+            message = f"output: {output} is remote; this version writes to local folders only."
+            raise SpecError(message)
+        self.root = Path(output.removeprefix("file://")).expanduser().absolute()
+        self.data = self.root / "data"
+        self.own = self.root / "_batchata"
+        self.intents = self.own / "intents"
+        self.commits = self.own / "commits"
+        self.specs = self.own / "specs"
+        self.requests = self.own / "requests"
+        self.responses = self.own / "responses"
+        self.runs = self.own / "runs"
+        self.jobs = self.own / "jobs"  # those of the newest batches of a Batch
+
+    @property
+    def url(self) -> str:
+        """The name under which ledgers know the dataset."""
+        return self.root.resolve().as_uri()
+
+    def check(self) -> None:
+        """Refuse a file, and a folder of tables that no run of this program wrote."""
+        if self.root.exists() and not self.root.is_dir():
+            message = f"output: {self.root} is a file; name a folder."
+            raise SpecError(message)
+        if any(self.data.glob("*.parquet")) and self.owner() is None:
+            message = (
+                f"output: {self.data} holds Parquet files that no run of this program wrote (there is no "
+                "_batchata/owner.json); name an empty folder."
+            )
+            raise SpecError(message)
+
+    def create(self) -> None:
+        """Make the folders."""
+        self.check()
+        with storage_errors("output"):
+            for folder in (self.data, self.intents, self.commits, self.specs, self.requests, self.responses, self.runs):
+                make_folder(folder)
+
+    def run_folder(self, run_id: str) -> Path:
+        """Return the folder of a run's plan."""
+        return self.runs / run_id
+
+    def sweep(self, jobs_in_use: Container[str] = ()) -> None:
+        """Delete what dead runs left half-written: plans, and files that were never renamed.
+
+        Of the files of jobs, the newest stay, and those whose names are in use.
+        """
+        shutil.rmtree(self.runs, ignore_errors=True)
+        with storage_errors("output"):
+            self.runs.mkdir(exist_ok=True)
+            for path in self.own.rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
+            stored = sorted(self.jobs.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+            for path in stored[:-_JOBS_KEPT]:
+                if path.name not in jobs_in_use:
+                    path.unlink(missing_ok=True)
+
+    def drop_run_folder(self, run_id: str) -> None:
+        """Delete a run's plan: the run ended, or its planning never did."""
+        shutil.rmtree(self.run_folder(run_id), ignore_errors=True)
+
+    def owner(self) -> dict[str, Any] | None:
+        """Return owner.json, or None in a new folder."""
+        path = self.own / "owner.json"
+        found = read_json(path)
+        if found is not None and not {"dataset_id", "ledger_id"} <= found.keys():
+            message = f"{path} is damaged: it does not name dataset and ledger. Restore it from a copy."
+            raise StorageError(message)
+        return found
+
+    def write_owner(self, dataset_id: str, ledger_id: str) -> None:
+        """Name the dataset and the ledger that owns it."""
+        write_json(self.own / "owner.json", {"format": 1, "dataset_id": dataset_id, "ledger_id": ledger_id})

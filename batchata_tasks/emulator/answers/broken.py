@@ -1,0 +1,89 @@
+"""Answers as faults want them: refused, cut short, or not what was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from batchata_tasks.emulator.answers.schemas import JSON, as_object, asked_for
+from batchata_tasks.emulator.answers.text import USUAL, Answer, Provider, answer, answer_text, output_cap, wants_json
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.answers.lengths import Lengths
+
+_NOT_JSON = 'Sure! Here is the JSON you asked for: {"unfinished": '
+_SEPARATORS = " one\u2028two\u2029three\u0085four"
+"""What `str.splitlines` takes for ends of lines, and JSON allows inside its strings as it is."""
+
+_ECHO: JSON = {"properties": {"echo": {"type": "string"}}}
+_FREE = frozenset({"type", "description", "title"})
+_OTHER_JSON = '["not what the schema asks for"]'
+
+
+def answer_to(
+    provider: Provider, body: JSON, kind: str | None, lengths: Lengths = USUAL
+) -> Answer:
+    """Answer a request under the fault it met, if any."""
+    if kind == "request_refusal":
+        return answer(provider, body, text="")
+    if kind == "request_truncated":
+        return _truncated(provider, body, lengths)
+    if kind == "request_invalid_answer":
+        return _invalid(provider, body, lengths)
+    if kind == "request_dear":
+        return _dear(provider, body, lengths)
+    reworded = {"request_separators": _separated, "request_other_case": _in_capitals}.get(kind or "")
+    text = None if reworded is None else reworded(provider, body, lengths)
+    return answer(provider, body, text=text, lengths=lengths)
+
+
+def _truncated(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
+    """Cut the answer in half; it used its whole cap, as thinking counts against the cap too."""
+    full = answer(provider, body, lengths=lengths)
+    half = full.text[: len(full.text) // 2]
+    used = min(output_cap(body), max(full.output_tokens, 1 << 7))
+    return Answer(half, full.input_tokens, used, truncated=True)
+
+
+def _dear(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
+    """Bill what no bound from the request's bytes and its cap foresees: four times both."""
+    usual = answer(provider, body, lengths=lengths)
+    billed = 4 * len(orjson.dumps(body)), 4 * min(output_cap(body), 1 << 20)
+    return usual._replace(input_tokens=billed[0], output_tokens=billed[1])
+
+
+def _invalid(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
+    if asked_for(body) is None and not wants_json(body):
+        return answer(provider, body, lengths=lengths)
+    usual = answer_text(provider, body)
+    wrong = _NOT_JSON if len(usual) % 2 else _OTHER_JSON
+    return answer(provider, body, text=wrong)
+
+
+def _in_capitals(provider: Provider, body: JSON, lengths: Lengths) -> str:
+    """Answer with the values of enums in capitals."""
+    return answer_text(provider, _capital(body), lengths)
+
+
+def _capital(value: Any, *, enum: bool = False) -> Any:
+    """Return JSON with the strings of all enums in capitals."""
+    if isinstance(value, dict):
+        return {key: _capital(item, enum=key == "enum") for key, item in cast("JSON", value).items()}
+    if isinstance(value, list):
+        return [_capital(item, enum=enum) for item in cast("list[Any]", value)]
+    return value.upper() if enum and isinstance(value, str) else value
+
+
+def _separated(provider: Provider, body: JSON, lengths: Lengths) -> str:
+    """Put the separators into an answer: into the strings that its schema leaves free, if any."""
+    text, schema = answer_text(provider, body, lengths), asked_for(body)
+    if schema is None and provider == "openai" and wants_json(body):
+        schema = _ECHO
+    if schema is None:
+        return text + _SEPARATORS
+    value = as_object(orjson.loads(text))
+    for name, asked in as_object(schema.get("properties")).items():
+        if as_object(asked).keys() <= _FREE and isinstance(value.get(name), str):
+            value[name] += _SEPARATORS
+    return orjson.dumps(value).decode() if value else text

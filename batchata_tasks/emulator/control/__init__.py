@@ -1,0 +1,1 @@
+"""The knobs of an emulator, and the client that turns them."""

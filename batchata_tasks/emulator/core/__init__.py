@@ -1,0 +1,1 @@
+"""What both emulated APIs share: state, clock, faults, books."""

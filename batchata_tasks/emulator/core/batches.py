@@ -1,0 +1,244 @@
+"""A batch in the store: its requests, how far it has come, and what it billed.
+
+Requests run in an order shuffled by the batch id. They run when someone looks, as far as the pace
+says they would have run by then: nothing happens while nobody looks, and a cancelled or expired
+batch keeps what it had done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from array import array
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from math import inf
+from typing import TYPE_CHECKING
+
+import orjson
+
+from batchata_tasks.emulator.answers.text import USUAL
+from batchata_tasks.emulator.core.clock import DAY, Pace
+from batchata_tasks.emulator.core.fate import Fate
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.answers.schemas import JSON
+    from batchata_tasks.emulator.answers.text import Answer
+    from batchata_tasks.emulator.answers.tokens import Cached
+    from batchata_tasks.emulator.core.fate import Ending
+    from batchata_tasks.emulator.core.spool import Sealed, Spool
+
+_ROUNDING = 1e-9  # 0.6 / 0.75 of ten requests are eight requests
+_UNDER_WAY = 0.7  # as far as the life of a batch comes that is not to finish
+_STEP = 250  # requests that run before other calls get their turn
+
+
+@dataclass(slots=True)
+class Requests:
+    """The requests of a batch, kept as bytes."""
+
+    custom_ids: list[str] = field(default_factory=list[str])
+    content: Sealed = b""
+    starts: array[int] = field(default_factory=lambda: array("Q"))
+    ends: array[int] = field(default_factory=lambda: array("Q"))
+    hashes: list[bytes] = field(default_factory=list[bytes])
+    """Of each body without its custom_id: the same content has the same hash in any batch."""
+
+    def raw(self, index: int) -> bytes:
+        """Return the stored bytes of one request."""
+        return self.content[self.starts[index] : self.ends[index]]
+
+    def add(self, custom_id: str, start: int, end: int, content_hash: bytes) -> None:
+        """Append one request by its bounds in the content."""
+        self.custom_ids.append(custom_id)
+        self.starts.append(start)
+        self.ends.append(end)
+        self.hashes.append(content_hash)
+
+
+class Batch(ABC):
+    """What both providers' batches have in common."""
+
+    provider: str
+    prefix: str
+
+    def __init__(self, batch_id: str, account: str, created_at: float, requests: Requests) -> None:
+        self.id = batch_id
+        self.account = account
+        self.created_at = created_at
+        self.appears_at = -inf
+        self.listed_at = -inf
+        self.requests = requests
+        self.fate = Fate()
+        self.lengths = USUAL
+        self.foreign = False
+        self.deleted = False
+        self.reads = 0
+        self.reads_since_end = 0
+        self.done = 0
+        self.cancel_at: float | None = None
+        self.ended_at: float | None = None
+        self.ending: Ending | None = None
+        self.billed_input = array("I", bytes(4 * self.size))
+        self.billed_output = array("I", bytes(4 * self.size))
+        self.billed_cache: dict[int, Cached] = {}
+        self._reads_at_cancel = 0
+        self._order: array[int] | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the provider took the requests in."""
+        return True
+
+    @property
+    @abstractmethod
+    def status(self) -> str:
+        """The batch's state in its provider's words."""
+
+    @property
+    def size(self) -> int:
+        """The number of requests."""
+        return len(self.requests.custom_ids)
+
+    @property
+    def billed(self) -> int:
+        """The number of requests that were billed: an answer has at least one output token."""
+        return self.size - self.billed_output.count(0)
+
+    @property
+    def expires_at(self) -> float:
+        """When the provider gives up on what has not run."""
+        return self.created_at + DAY
+
+    @property
+    def order(self) -> array[int]:
+        """The order in which requests run and results are listed."""
+        if self._order is None:
+            positions = list(range(self.size))
+            random.Random(self.id).shuffle(positions)  # noqa: S311 - reproducible, not secret
+            self._order = array("I", positions)
+        return self._order
+
+    @abstractmethod
+    def run(self, index: int) -> None:
+        """Run one request and write its result."""
+
+    @abstractmethod
+    def abandon(self, index: int, ending: Ending) -> None:
+        """Write the result of a request that never ran."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Make the results available."""
+
+    def work(self, share: float) -> float:
+        """Return the share of requests that have run when `share` of the batch's life is over."""
+        return share
+
+    def doomed(self, share: float, pace: Pace, now: float) -> bool:
+        """Whether the batch ends by now without having run anything."""
+        del share, pace, now
+        return False
+
+    def appeared(self, now: float) -> bool:
+        """Whether the batch has come to be by now."""
+        return self.appears_at <= now
+
+    def bill(self, index: int, answer: Answer) -> None:
+        """Note what a request cost; its input tokens are all of them, those of a cache too."""
+        self.billed_input[index] = answer.input_tokens
+        self.billed_output[index] = answer.output_tokens
+        if any(answer.cached):
+            self.billed_cache[index] = answer.cached
+
+    def age(self, now: float) -> float:
+        """Return the batch's age, which stops at its expiry."""
+        return min(now - self.created_at, DAY)
+
+    def unknown_id(self, index: int) -> str:
+        """Return a custom_id that nobody sent."""
+        return f"unknown-{blake2b(f'{self.id}:{index}'.encode(), digest_size=8).hexdigest()}"
+
+    def emit(self, spool: Spool, line: JSON, kind: str | None) -> None:
+        """Write a result line, the way the fault that its request met wants it."""
+        encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+        if kind == "request_broken_line":
+            encoded = encoded[: len(encoded) // 2] + b"\n"
+        spool.write(encoded)
+        if kind == "request_duplicated":
+            spool.write(encoded)
+
+    async def look(self, pace: Pace, now: float, *, read: bool) -> None:
+        """Let the batch come as far as it would have come by now."""
+        async with self._lock:
+            if self.ended_at is not None:
+                self.reads_since_end += read
+                return
+            if read and (now < self.expires_at or self.cancel_at is not None):
+                self.reads += 1
+            if self.cancel_at is None:
+                await self._proceed(pace, now)
+            if self.cancel_at is not None:
+                await self._wind_down(pace, now, self.cancel_at)
+
+    async def _proceed(self, pace: Pace, now: float) -> None:
+        life, ending = pace.share(self.reads, self.age(now)), self.fate.ending
+        share = life if ending == "finished" else min(life, _UNDER_WAY)
+        if self.doomed(share, pace, now):
+            await self._end("finished", now)
+            return
+        part = self.work(share)
+        part = min(self.fate.share, 1.0 if life >= 1 else part)
+        await self._run_to(int(self.size * part + _ROUNDING))
+        if ending == "never":
+            return
+        if life < 1:
+            if now >= self.expires_at:
+                await self._end("expired", self.expires_at)
+        elif ending == "cancelled":
+            self._stop(now)
+        else:
+            await self._end(ending, pace.end(self.created_at, now))
+
+    async def _wind_down(self, pace: Pace, now: float, since: float) -> None:
+        if pace.cancelled(self.reads - self._reads_at_cancel, now - since):
+            await self._end("cancelled", now)
+
+    async def cancel(self, pace: Pace, now: float) -> None:
+        """Stop the batch; what has run by now is kept.
+
+        Under the immediate pace a batch that nobody has looked at has not run anything, unless it
+        is one that never ends.
+        """
+        if pace.mode != "immediate" or self.fate.ending == "never":
+            await self.look(pace, now, read=False)
+        if self.ended_at is None and self.cancel_at is None:
+            self._stop(now)
+
+    async def work_up_to(self, share: float, now: float) -> None:
+        """Let `share` of the requests run at once, and no more of them ever."""
+        self.fate = replace(self.fate, ending="never", share=share)
+        await self.look(Pace("immediate"), now, read=False)
+
+    def _stop(self, now: float) -> None:
+        self.cancel_at = now
+        self._reads_at_cancel = self.reads
+
+    async def _run_to(self, target: int) -> None:
+        while self.done < target:
+            stop = min(target, self.done + _STEP)
+            for position in range(self.done, stop):
+                self.run(self.order[position])
+            self.done = stop
+            await asyncio.sleep(0)
+
+    async def _end(self, ending: Ending, moment: float) -> None:
+        for start in range(self.done, self.size, _STEP):
+            for position in range(start, min(self.size, start + _STEP)):
+                self.abandon(self.order[position], ending)
+            await asyncio.sleep(0)
+        self.ending = ending
+        self.ended_at = moment
+        self.close()

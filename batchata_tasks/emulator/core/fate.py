@@ -1,0 +1,50 @@
+"""How a batch ends when a fault, or somebody else, has a hand in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchata_tasks.emulator.core.faults import Rule
+
+Ending: TypeAlias = Literal["finished", "expired", "cancelled"]
+
+_ENDINGS: dict[str, Ending | Literal["never"]] = {
+    "batch_expires": "expired",
+    "batch_cancelled": "cancelled",
+    "never_ends": "never",
+}
+_USUAL_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What is to become of a batch; as it stands here, nothing out of the ordinary."""
+
+    ending: Ending | Literal["never"] = "finished"
+    share: float = 1.0
+    """The part of its requests that run, however long it lives."""
+    late_seconds: float = 0.0
+    late_reads: int = 0
+    """How long after its end, and for how many reads, its files are not named."""
+
+
+NEVER = Fate(ending="never", share=0.0)
+"""The fate of a batch that does nothing and never ends."""
+
+
+def fate_of(rules: Iterable[Rule]) -> Fate:
+    """Return what the rules that struck a new batch make of it; the first of each sort counts."""
+    ending: Ending | Literal["never"] = "finished"
+    share, seconds, reads = 1.0, 0.0, 0
+    for rule in rules:
+        if rule.kind in _ENDINGS and ending == "finished":
+            ending = _ENDINGS[rule.kind]
+            share = _USUAL_SHARE if rule.share is None else rule.share
+        elif rule.kind == "late_files" and not (seconds or reads):
+            # Either the one or the other: a rule that counts reads does not wait for the clock.
+            seconds, reads = (rule.seconds, 0) if rule.reads is None else (0.0, rule.reads)
+    return Fate(ending, share, seconds, reads)

@@ -1,0 +1,62 @@
+"""Paging through lists the way each provider does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from batchata_tasks.emulator.core.refusals import ApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class HasId(Protocol):
+    """Whatever a list may show."""
+
+    @property
+    def id(self) -> str:
+        """The id that cursors name."""
+        ...
+
+
+Item = TypeVar("Item", bound=HasId)
+
+
+def anthropic_page(
+    found: Sequence[Item], query: Mapping[str, str], default: int = 20, most: int = 1_000
+) -> tuple[Sequence[Item], bool]:
+    """Return the page that `limit`, `after_id` and `before_id` ask for, and whether more follow."""
+    limit = _limit(query.get("limit"), default, most)
+    before = query.get("before_id")
+    if before is not None:
+        stop = _position(found, before, "before_id")
+        start = max(0, stop - limit)
+        return found[start:stop], start > 0
+    after = query.get("after_id")
+    start = 0 if after is None else _position(found, after, "after_id") + 1
+    return found[start : start + limit], start + limit < len(found)
+
+
+def openai_page(
+    found: Sequence[Item], query: Mapping[str, str], default: int = 20, most: int = 100
+) -> tuple[Sequence[Item], bool]:
+    """Return the page that `limit` and `after` ask for, and whether more follow."""
+    limit = _limit(query.get("limit"), default, most)
+    after = query.get("after")
+    start = 0 if after is None else _position(found, after, "after") + 1
+    return found[start : start + limit], start + limit < len(found)
+
+
+def _limit(given: str | None, default: int, most: int) -> int:
+    if given is None:
+        return default
+    if not given.isdigit() or not 1 <= int(given) <= most:
+        raise ApiError(400, f"limit: should be between 1 and {most}", param="limit")
+    return int(given)
+
+
+def _position(found: Sequence[Item], cursor: str, name: str) -> int:
+    for position, item in enumerate(found):
+        if item.id == cursor:
+            return position
+    raise ApiError(400, f"{name}: no such object: {cursor}", param=name)

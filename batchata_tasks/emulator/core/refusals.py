@@ -1,0 +1,105 @@
+"""What a call is answered when a fault has it refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from starlette.responses import HTMLResponse, Response
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.core.faults import Rule
+
+RATE_LIMIT = "rate_limit_exceeded"
+"""The code of an ordinary 429, which only OpenAI says."""
+
+
+class ApiError(Exception):
+    """A refusal that the provider's own error format carries to the client."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "invalid_request_error",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = headers or {}
+
+
+class ProxyPage(HTMLResponse):
+    """A page from in front of the API, which never saw the call: without the API's headers."""
+
+
+class _Words(NamedTuple):
+    status: int
+    message: str
+    kind: str
+    code: str | None = None
+
+
+_INTERNAL = _Words(500, "Internal server error", "api_error")
+_ANYWHERE: dict[str, _Words] = {
+    "http_429": _Words(429, "Rate limit reached.", "rate_limit_error", RATE_LIMIT),
+    "not_found": _Words(404, "Not found.", "not_found_error"),
+}
+_BY_PROVIDER: dict[tuple[str, str], _Words] = {
+    ("spend_cap", "anthropic"): _Words(
+        429,
+        "This organization has reached its monthly spend limit.",
+        "rate_limit_error",
+        "enforced_spend_limit_reached",
+    ),
+    ("spend_cap", "openai"): _Words(
+        429,
+        "You exceeded your current quota, please check your plan and billing details.",
+        "insufficient_quota",
+        "insufficient_quota",
+    ),
+    ("hard_limit", "anthropic"): _Words(
+        400, "You have reached your specified API usage limits.", "invalid_request_error"
+    ),
+    ("hard_limit", "openai"): _Words(
+        400,
+        "Billing hard limit has been reached",
+        "invalid_request_error",
+        "billing_hard_limit_reached",
+    ),
+}
+_PROXY_PAGE = """<html>\r
+<head><title>413 Request Entity Too Large</title></head>\r
+<body>\r
+<center><h1>413 Request Entity Too Large</h1></center>\r
+<hr><center>cloudflare</center>\r
+</body>\r
+</html>\r
+"""
+
+
+def refuse(rule: Rule, provider: str) -> Response:
+    """Answer a call the way its fault wants it refused."""
+    if rule.kind == "html_413":
+        return ProxyPage(_PROXY_PAGE, status_code=413, headers={"server": "cloudflare"})
+    if rule.html:
+        page = f"<html><body><h1>{rule.status} {rule.message or 'Error'}</h1></body></html>"
+        return HTMLResponse(page, status_code=rule.status)
+    if rule.kind == "http_error":
+        usual = _Words(rule.status, "Error.", "api_error")
+    else:
+        usual = _ANYWHERE.get(rule.kind) or _BY_PROVIDER.get((rule.kind, provider), _INTERNAL)
+    headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
+    raise ApiError(
+        usual.status,
+        rule.message or usual.message,
+        rule.error_type or usual.kind,
+        code=rule.error_code or usual.code,
+        headers=headers,
+    )

@@ -1,0 +1,109 @@
+"""HTTP below the routes: bodies that may be huge, connections that drop, downloads that are cut."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from batchata_tasks.emulator.core.spool import Spool, blocks
+
+if TYPE_CHECKING:
+    import asyncio
+    from typing import Any
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from batchata_tasks.emulator.core.spool import Sealed
+
+_TRANSPORT = "batchata.transport"
+
+
+class Protocol(H11Protocol):
+    """uvicorn's HTTP protocol, which also hands the application its connection.
+
+    ASGI has no way to hang up without an answer, and hanging up is what this emulator must do.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Bind the application to the connection."""
+        super().connection_made(transport)
+        self.app: Any = partial(_with_transport, self.app, transport)
+
+
+async def _with_transport(
+    app: ASGIApp, transport: asyncio.Transport, scope: Scope, receive: Receive, send: Send
+) -> None:
+    scope[_TRANSPORT] = transport
+    await app(scope, receive, send)
+
+
+class HangUp(Response):
+    """No answer at all: the connection is closed."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Close the connection and wait until the server knows."""
+        transport: asyncio.Transport = scope[_TRANSPORT]
+        transport.close()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+class Download(Response):
+    """Sealed content as a stream of blocks; `cut` ends it after so many bytes."""
+
+    def __init__(self, content: Sealed, headers: dict[str, str], *, sized: bool = False) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        if sized:
+            self.headers["content-length"] = str(len(content))
+        self._content = content
+        self._cut: int | None = None
+        self._clean = False
+
+    def cut(self, after_bytes: int, *, clean: bool) -> None:
+        """Stop after so many bytes: by a broken connection, or as if that were all."""
+        self._cut, self._clean = min(after_bytes, len(self._content)), clean
+        if clean and "content-length" in self.headers:
+            self.headers["content-length"] = str(self._cut)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the content."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        content = self._content if self._cut is None else self._content[: self._cut]
+        for block in blocks(content):
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+        if self._cut is not None and not self._clean:
+            await HangUp()(scope, receive, send)
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def read_body(request: Request, limit: int) -> bytearray | None:
+    """Read a body into memory; None when it is larger than the limit.
+
+    A body that is too large is read to its end all the same, so that the client gets to see the
+    answer rather than a broken pipe.
+    """
+    body = bytearray()
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            body += chunk
+    return body if size <= limit else None
+
+
+async def spool_body(request: Request, limit: int) -> Sealed | None:
+    """Read a body that may be large to disk; None when it is larger than the limit."""
+    spool = Spool()
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= limit:
+            spool.write(chunk)
+    sealed = spool.seal()
+    return sealed if size <= limit else None

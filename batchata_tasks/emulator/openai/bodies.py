@@ -1,0 +1,72 @@
+"""The bodies that the emulated OpenAI models answer with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchata_tasks.emulator.openai.response import REFUSAL, response_body
+from batchata_tasks.emulator.openai.rules import CHAT
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.answers.schemas import JSON
+    from batchata_tasks.emulator.answers.text import Answer
+    from batchata_tasks.emulator.openai.rules import BodyError
+
+
+def answer_body(
+    endpoint: str, unique: str, created: int, body: JSON, given: Answer, fault: str | None = None
+) -> JSON:
+    """Return the answer of an endpoint to a request's body, under the fault it met, if any."""
+    build = _chat if endpoint == CHAT else response_body
+    return build(unique, created, body, given, fault)
+
+
+def _chat(unique: str, created: int, body: JSON, given: Answer, fault: str | None) -> JSON:
+    refused, filtered = fault == "request_refusal", fault == "request_filtered"
+    message: JSON = {
+        "role": "assistant",
+        "content": None if refused else given.text,
+        "refusal": REFUSAL if refused else None,
+        "annotations": [],
+    }
+    ending = "length" if given.truncated else "stop"
+    return {
+        "id": f"chatcmpl-{unique}",
+        "object": "chat.completion",
+        "created": created,
+        "model": body["model"],
+        "choices": [
+            {
+                "index": 0,
+                "message": message,
+                "logprobs": None,
+                "finish_reason": "content_filter" if filtered else ending,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": given.input_tokens,
+            "completion_tokens": given.output_tokens,
+            "total_tokens": given.input_tokens + given.output_tokens,
+            "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": given.reasoned,
+                "audio_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
+        },
+        "service_tier": "default",
+        "system_fingerprint": None,
+    }
+
+
+def error_body(problem: BodyError, kind: str = "invalid_request_error") -> JSON:
+    """Return the envelope of an error."""
+    return {
+        "error": {
+            "message": problem.message,
+            "type": kind,
+            "param": problem.param,
+            "code": problem.code,
+        }
+    }

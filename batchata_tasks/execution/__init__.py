@@ -1,0 +1,1 @@
+"""One run at work: what it holds, and the steps of a chunk from guard to land."""

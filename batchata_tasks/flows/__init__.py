@@ -1,0 +1,1 @@
+"""Prefect's layer: the flows and their tasks. The only package that imports Prefect."""

@@ -1,0 +1,147 @@
+"""The flow `enrich`: source → plan → chunk → guard → submit → poll → collect → land → receipt."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State  # noqa: TC002 - Prefect reads a flow's annotations
+from prefect.events import emit_event
+from prefect.runtime import deployment, flow_run
+from prefect.states import Completed, Failed
+
+from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import counted
+from batchata_tasks.flows.artifacts import markdown, slug
+from batchata_tasks.flows.tasks import STEPS
+from batchata_tasks.pipeline import enrich as pipeline
+from batchata_tasks.pipeline.receipt import CANCELLED, COST_LIMIT_REACHED, PILOT_FAILED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
+from batchata_tasks.pipeline.start import refresh_mark
+from batchata_tasks.planning.summary import Options
+from batchata_tasks.progress.listener import Lines, listener
+from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
+from batchata_tasks.spec.loading import overridden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchata_tasks.pipeline.steps import Steps
+    from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.spec.jobs import JobsSpec
+
+LIMIT_EVENT = "batchata.cost-limit-reached"
+CARRIED_ON_EVENT = "batchata.run-carried-on"
+_LOOK = 5.0  # seconds between two looks at a run that holds the dataset
+_STATE_NAMES = {
+    SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached", TIME_LIMIT_REACHED: "TimeLimitReached",
+    CANCELLED: "BatchesCancelled",
+}
+
+
+def _flow_run_name() -> str:
+    parameters: dict[str, Any] = flow_run.parameters or {}
+    spec = parameters.get("spec")
+    named = as_dict(spec).get("name") or getattr(spec, "name", None)
+    return f"enrich {named or spec}"
+
+
+@flow(name="enrich", flow_run_name=_flow_run_name, validate_parameters=True)
+def enrich(
+    spec: EnrichmentSpec | str,
+    overrides: dict[str, Any] | None = None,
+    refresh: bool = False,  # noqa: FBT001, FBT002 - the form of the Prefect UI names every parameter
+    retry_failed: bool = False,  # noqa: FBT001, FBT002
+) -> State[dict[str, Any]]:
+    """Bring new columns to a table, answered by a language model through a batch API.
+
+    Args:
+        spec: the enrichment, or the path of its YAML or JSON file.
+        overrides: keys of the spec to set otherwise for this run, such as {"limit": 20}.
+        refresh: count rows that landed before this run as not landed.
+        retry_failed: send rows again that failed for good or used up their attempts.
+    """
+    wanted, options = overridden(spec, overrides or {}), Options(refresh_mark(refresh), retry_failed)
+    progress, name = listener() or Lines(get_run_logger().info), f"flow run {flow_run.id}"
+    try:
+        receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), name, progress)
+    except AlreadyRunningError as error:
+        data = {"result": "already_running", "holder": error.holder, "error": str(error)}
+        return Completed(name="AlreadyRunning", message=f"nothing was sent: {error.holder} is at work on this dataset", data=data)
+    return told(receipt)
+
+
+def _when_free(work: Callable[[], Receipt], name: str, progress: Progress) -> Receipt:
+    """Do the work once the dataset is free; raise AlreadyRunningError if another run holds it and is alive.
+
+    A live run renews its lease several times before it ends, so waiting for that shows it. Otherwise a schedule
+    that fires right after its worker was lost would leave the work to the next night. The same flow run may be
+    started twice (the first process was only silent): then one process waits for the other, since whoever ends
+    first ends the run. People who wait at a terminal are told at once.
+    """
+    until: int | None = None
+    while True:
+        try:
+            return work()
+        except AlreadyRunningError as error:
+            renewed = until is not None and error.until > until
+            if not deployment.id or (renewed and name not in error.holder):
+                raise
+            if until is None:
+                progress.note(f"{error.holder} holds this dataset; looking whether it shows a sign of life.")
+            until = error.until
+        except LeaseError:  # this process was stopped for so long that another one took over
+            if not deployment.id:
+                raise
+        time.sleep(_LOOK)
+
+
+def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
+    """Run a batch of jobs as a flow run, with its steps as tasks; return the receipt."""
+    receipts = list[Receipt]()
+
+    @flow(name="batch", flow_run_name=f"batch {spec.name}")
+    def batch(results_dir: str, jobs: int) -> State[dict[str, Any]]:
+        del results_dir, jobs  # shown with the flow run
+        receipts.append(work(STEPS))
+        return told(receipts[0])
+
+    state: Any = batch(spec.output, spec.count, return_state=True)
+    if not receipts:
+        state.result()  # raises what stopped the run
+    return receipts[0]
+
+
+def told(receipt: Receipt) -> State[dict[str, Any]]:
+    """Leave a run's receipt on the server; return the flow run's final state."""
+    what = "What the run did and cost."
+    create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
+    if receipt.result == COST_LIMIT_REACHED:
+        _emit(LIMIT_EVENT, receipt)
+    if receipt.continued:
+        _emit(CARRIED_ON_EVENT, receipt)
+    return _state(receipt)
+
+
+def _emit(event: str, receipt: Receipt) -> None:
+    """Tell the server, so that an automation can act; the dataset is the resource, by the spec's name."""
+    names = {"prefect.resource.id": f"batchata.dataset.{receipt.name}", "prefect.resource.name": receipt.name}
+    facts = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
+    emit_event(event, {**names, "batchata.dataset": receipt.dataset}, payload={name: receipt.to_json()[name] for name in facts})
+
+
+def _state(receipt: Receipt) -> State[dict[str, Any]]:
+    """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
+    nothing = f"{counted(receipt.unsent_rows, 'row')} not sent" if receipt.unsent_rows else "nothing to send"
+    message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
+    if receipt.continued:
+        message += "; an earlier run that died was carried on"
+    data = receipt.to_json()
+    if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:
+        return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)
+    if receipt.result == PILOT_FAILED:
+        return Failed(message=receipt.reason, data=data)
+    name = _STATE_NAMES.get(receipt.result)
+    return Completed(name=name, message=message, data=data) if name else Completed(message=message, data=data)

@@ -1,0 +1,27 @@
+"""The flow `plan`: tells what a run would send, why, and what it would cost. Sends nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from batchata_tasks.flows.artifacts import markdown, slug
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
+from batchata_tasks.spec.loading import overridden
+
+
+@flow(name="plan", validate_parameters=True)
+def plan(spec: EnrichmentSpec | str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Tell what a run would send, why, and what it would cost. Sends nothing, spends nothing.
+
+    Args:
+        spec: the enrichment, or the path of its YAML or JSON file.
+        overrides: keys of the spec to set otherwise, such as {"limit": 20}.
+    """
+    found = preview(overridden(spec, overrides or {}))
+    name, what = found.spec.name, "What a run would do and cost."
+    create_markdown_artifact(markdown=markdown(f"plan {name}", found.lines()), key=slug(f"plan-{name}"), description=what)
+    return found.to_json()

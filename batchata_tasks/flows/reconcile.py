@@ -1,0 +1,36 @@
+"""The flow `reconcile`: compares the providers' batches with the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_markdown_artifact
+
+from batchata_tasks.flows.artifacts import markdown
+from batchata_tasks.operations import reconcile as reconciling
+from batchata_tasks.operations.reconcile_report import Request, pairs_of
+from batchata_tasks.progress.listener import Lines
+
+
+@flow(name="reconcile", validate_parameters=True)
+def reconcile(
+    adopt: list[str] | None = None,
+    resend: list[str] | None = None,
+    hold: list[str] | None = None,
+    cancel_batches: list[str] | None = None,
+    days: float = 30,
+) -> dict[str, Any]:
+    """Compare the providers' batches with the ledger: adopt ours, report what nobody owns, settle doubt.
+
+    Args:
+        adopt: `CHUNK=BATCH` texts: this chunk in doubt is that batch.
+        resend: held chunks that never were accepted; their rows are planned again.
+        hold: chunks that nobody can look for any more.
+        cancel_batches: batches that nobody owns, to be cancelled.
+        days: how far back batches are listed.
+    """
+    request = Request(pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ()))
+    found = reconciling.reconcile(request, days, progress=Lines(get_run_logger().info))
+    create_markdown_artifact(markdown=markdown("reconcile", found.lines()), key="reconcile", description="Batches against the ledger.")
+    return found.to_json()

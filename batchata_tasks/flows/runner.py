@@ -1,0 +1,37 @@
+"""Runs a spec as a flow run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.errors import LeaseError
+from batchata_tasks.flows.enrich import as_flow, enrich
+from batchata_tasks.flows.tasks import STEPS
+from batchata_tasks.pipeline.receipt import Receipt
+from batchata_tasks.pipeline.runner import in_flow
+from batchata_tasks.progress.listener import told_to
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchata_tasks.pipeline.steps import Steps
+    from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+    from batchata_tasks.spec.jobs import JobsSpec
+
+
+class PrefectRunner:
+    """See Runner: a flow run of its own, or, inside of somebody's flow, tasks of that one."""
+
+    def table(self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool) -> Receipt:
+        """See Runner."""
+        with told_to(progress):
+            state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
+        if progress.receipt is None:
+            found = state.result()  # raises what stopped the run, unless another one holds the dataset
+            raise LeaseError(str(found["error"]))
+        return Receipt(**progress.receipt)
+
+    def jobs(self, spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
+        """See Runner."""
+        return work(STEPS) if in_flow() else as_flow(spec, work)

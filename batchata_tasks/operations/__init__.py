@@ -1,0 +1,1 @@
+"""What changes runs from outside: cancel, reconcile, rebuild."""

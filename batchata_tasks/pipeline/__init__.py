@@ -1,0 +1,1 @@
+"""The way from a spec to a receipt, over the steps of `execution`."""

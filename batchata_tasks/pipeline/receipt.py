@@ -1,0 +1,175 @@
+"""The receipt: what a run did, what it cost, how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.money import dollars, pico_from_usd
+from batchata_tasks.common.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchata_tasks.ledger import Tally
+
+SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
+TIME_LIMIT_REACHED, CANCELLED = "time_limit_reached", "cancelled"
+PILOT_FAILED = "pilot_failed"  # of a run that stays open: started again as it is, it sends nothing
+EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3, PILOT_FAILED: 1}
+
+# by Anthropic's pages on prompt caching; which model has which is not stated for all of them
+CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
+THIS_PERIOD = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}
+
+REASONS = {
+    "new": "new", "input": "with a changed input", "prompt": "with a changed prompt",
+    "model": "with a changed model or parameter", "schema": "with a changed response model",
+    "failed": "that failed before", "refresh": "by --refresh",
+}
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How a run ended. Money is in US dollars, as exact decimal text in JSON."""
+
+    name: str
+    run_id: str
+    result: str
+    exit_code: int
+    dataset: str
+    provider: str
+    model: str
+    continued: bool  # a dead run was carried on
+    seconds: float
+    plan: dict[str, Any]  # see PlanSummary; its money is told below
+    outcomes: dict[str, int]
+    failed_share: float
+    failed_above_limit: bool  # of `fail_if`
+    batches: int
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int
+    cache_write_tokens: int
+    cache_saved_usd: str | None  # against no caching; negative where it cost more
+    cost_usd: str | None
+    upper_bound_usd: str | None
+    least_bound_usd: str | None  # of the cheapest planned row
+    cost_limit_usd: str | None
+    price_source: str | None
+    unsent_rows: int
+    rounds: int
+    held_rows: int
+    expected_usd: str | None  # of the batches that were sent; null where nobody can tell
+    reserved_usd: str | None  # still set aside: of held batches
+    superseded_usd: str | None  # what the rows had cost that these replaced
+    overhead_usd: str | None  # paid for no row
+    list_price_usd: str | None  # of the same answers outside of batches
+    saved_usd: str | None
+    cost_per_row_usd: str | None  # of the rows that ended, to the picodollar
+    cost_by_outcome: dict[str, str | None]  # of all attempts that ended so
+    cached_share: float | None  # of the input tokens
+    waits: int  # times that the guard waited for money in flight
+    reason: str | None = None  # why its pilot did not hold, as a sentence
+    budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
+    errors: dict[str, int] = field(default_factory=dict[str, int])
+    warnings: list[str] = field(default_factory=list[str])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the receipt for people, as (what, value)."""
+        plan = self.plan
+        work = ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in plan["reasons"].items()) or "none"
+        rows = [
+            ("Result", self._result()),
+            *([("Reason", self.reason)] if self.reason is not None else []),
+            ("Source rows", f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}"),
+            ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
+            ("Batches", f"{self.batches} of {self.provider}, {self.model}" + (f", in {self.rounds} rounds" if self.rounds > 1 else "")),
+            ("Tokens", f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out"),
+            *self._cache(),
+            ("Cost", self._cost()),
+            *self._money(),
+            ("Time", f"{self.seconds:.1f} s"),
+            ("Dataset", self.dataset),
+        ]
+        left_out = {
+            "left out by `where`": plan["filtered"], "left out for a null": plan["null_skipped"],
+            "beyond `limit`": plan["over_limit"], "failed for good or out of attempts": plan["exhausted"],
+            "changed, but not in `rerun_on`": plan["not_asked"], "still in flight": plan["in_flight"],
+            "too large to send": plan["too_large"], "carried columns rewritten": plan["carried"],
+            "recovered from earlier batches": plan["recovered"],
+        }
+        if noted := ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count):
+            rows.insert([what for what, _ in rows].index("Source rows") + 1, ("Also", noted))
+        rows += self._unsent()
+        rows += [("Error", f"{count:,} x {text}") for text, count in self.errors.items()]
+        return rows + [("Warning", text) for text in self.warnings]
+
+    def _result(self) -> str:
+        text = self.result.replace("_", " ")
+        if self.failed_above_limit:
+            text += f": {self.failed_share:.1%} is above `fail_if`"
+        return text + (" (an earlier run that died was carried on)" if self.continued and self.result != PILOT_FAILED else "")
+
+    def _cache(self) -> list[tuple[str, str]]:
+        if not (self.cache_read_tokens or self.cache_write_tokens):
+            return []
+        read, written = self.cache_read_tokens / self.input_tokens, self.cache_write_tokens / self.input_tokens
+        text = f"{read:.0%} of the input was read from the cache, {written:.0%} written"
+        if self.cache_saved_usd is not None:
+            saved = pico_from_usd(self.cache_saved_usd)
+            text += f"; saved {dollars(saved)} against no caching" if saved >= 0 else f"; cost {dollars(-saved)} more than no caching"
+        return [("Cache", text)]
+
+    def _cost(self) -> str:
+        if self.cost_usd is None:
+            return f"unknown: no batch price is known for {self.model}"
+        spent = _read(self.cost_usd)
+        if self.cost_limit_usd is not None:
+            spent += f" of the limit of {_read(self.cost_limit_usd)}"
+        if not self.plan["requests"]:
+            return spent
+        return f"{spent} (upper bound of all planned rows {_read(self.upper_bound_usd)}; prices: {self.price_source})"
+
+    def _money(self) -> list[tuple[str, str]]:
+        rows = list[tuple[str, str]]()
+        if self.expected_usd is not None and self.batches:
+            rows.append(("Expected", _read(self.expected_usd)))
+        if pico_from_usd(self.saved_usd or 0) > 0:
+            rows.append(("Saved", f"{_read(self.saved_usd)} against the list price of {_read(self.list_price_usd)}"))
+        if pico_from_usd(self.reserved_usd or 0):
+            rows.append(("Reserved", f"{_read(self.reserved_usd)} for batches that may have been accepted"))
+        if (budget := self.budget) is not None:
+            spent = f"{_read(budget['spent_usd'])} of {_read(budget['limit_usd'])} spent {THIS_PERIOD[budget['period']]}"
+            flying = f", {_read(budget['in_flight_usd'])} in flight" if pico_from_usd(budget["in_flight_usd"]) else ""
+            rows.append(("Budget", f"{budget['name']}: {spent}{flying}"))
+        return rows
+
+    def _unsent(self) -> list[tuple[str, str]]:
+        if not self.unsent_rows:
+            return []
+        rows = counted(self.unsent_rows, "row")
+        if self.result == PILOT_FAILED:
+            return [("Not sent", f"{rows}, until the spec or its pilot is changed")]
+        if self.result != COST_LIMIT_REACHED:
+            return [("Not sent", f"{rows}; the next run takes them")]
+        if self.least_bound_usd is not None and not self.batches:
+            what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}"
+            return [("Not sent", f"{rows}: {what}. Raise the limit, or lower `max_tokens`")]
+        what = "leaves too little for what the smallest batch of them (1 % of the rows) may cost"
+        if self.budget is not None and (self.cost_limit_usd is None or pico_from_usd(self.budget["left_usd"]) == 0):
+            return [("Not sent", f"{rows}: the budget {self.budget['name']} {what}; a run takes them when it leaves more")]
+        return [("Not sent", f"{rows}: the limit {what}; the next run takes them")]
+
+
+def _read(amount: str | None) -> str:
+    return dollars(None if amount is None else pico_from_usd(amount))
+
+
+def rows_by_outcome(tallies: Mapping[str, Tally]) -> dict[str, int]:
+    """Return how many rows ended how; outcomes that no row has any more are left out."""
+    return {name: tallies[name].rows for name in sorted(tallies) if tallies[name].rows}

@@ -1,0 +1,130 @@
+"""Beginning a run, carrying on one that died, and bringing home what one of another spec left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import HeldError
+from batchata_tasks.dataset.columns import keys_of
+from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
+from batchata_tasks.execution.run_context import RunState, Session
+from batchata_tasks.ledger import HELD, Ledger
+from batchata_tasks.pipeline.receipt import PILOT_FAILED
+from batchata_tasks.planning.limits import limits_of, speaker
+from batchata_tasks.schema.answers import AnswerSchemas
+from batchata_tasks.spec.jobs import JobsSpec
+from batchata_tasks.spec.loading import parse_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.execution.held_dataset import Site
+    from batchata_tasks.ledger import RunRow
+    from batchata_tasks.planning.prepare import Ready
+    from batchata_tasks.planning.summary import Options
+    from batchata_tasks.planning.table import Table
+
+
+def begin(site: Site, ready: Ready, options: Options) -> Session:
+    """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
+    spec, table, ledger = ready.spec, ready.table, site.ledger
+    dead = ledger.open_run(site.lease.dataset_id)
+    if dead is not None and _may_go_on(site, dead, ready, options):
+        session = _session(site, dead.id, table, continued=True)
+        factors = session.plan().factors
+        for route in table.builder.routes:
+            route.factor, route.rates = factors.get(f"{route.provider.name}/{route.model}", 10**6), session.rates(route.destination)
+        return session
+    correct_bounds(ledger, table)
+    if dead is not None:  # it died while planning: nothing was sent
+        site.folder.drop_run_folder(dead.id)
+        ledger.close_run(site.lease, dead.id, "abandoned")
+    if spec.budget is not None:
+        ledger.agree_budget(spec.budget.terms(), speaker(spec))
+    values = {
+        **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
+        "cost_limit": limits_of(spec).run,
+        "price_source": price_source(table),
+    }
+    run_id = ledger.begin_run(site.lease, values)
+    site.folder.sweep(_jobs_in_use(site))
+    return _session(site, run_id, table, continued=False)
+
+
+def _jobs_in_use(site: Site) -> set[str]:
+    """Return the names of the files of jobs that the ledger's runs name: a state file leads to them."""
+    if not site.folder.jobs.exists():
+        return set()
+    specs = [json.loads(text)["spec"] for text in site.ledger.specs_of(site.lease.dataset_id)]
+    return {Path(spec["jobs"]).name for spec in specs if "jobs" in spec}
+
+
+def correct_bounds(ledger: Ledger, table: Table) -> None:
+    """Multiply bounds of models with what answers above them taught."""
+    for route in table.builder.routes:
+        route.factor = ledger.bounds_factor(route.provider.name, route.model)
+
+
+def price_source(table: Table) -> str | None:
+    """Say where the prices of a plan are from; None where none is known."""
+    sources = dict.fromkeys(route.rates.source for route in table.builder.routes if route.rates is not None)
+    return "; ".join(sources) or None
+
+
+def _session(site: Site, run_id: str, table: Table, *, continued: bool) -> Session:
+    state = RunState(routes={route.destination: route for route in table.builder.routes})
+    return Session(site, run_id, table.spec, table.answers, continued=continued, table=table, state=state)
+
+
+def dead_run(site: Site, ready: Ready, options: Options) -> Session | None:
+    """Return a dead run of another spec, of an older text of this one, or one that was to send less, if there is one.
+
+    Its rows land under its own spec and response model, as the ledger keeps them.
+    """
+    dead = site.ledger.open_run(site.lease.dataset_id)
+    if dead is None or dead.state != "open" or _may_go_on(site, dead, ready, options):
+        return None
+    return restored(site, dead)
+
+
+def _may_go_on(site: Site, dead: RunRow, ready: Ready, options: Options) -> bool:
+    """Whether a dead run is carried on: the same spec, what is to be sent again was to be by then, and its plan is still there.
+
+    One whose pilot did not hold is, so that it sends nothing, whatever is to be sent again.
+    """
+    same = dead.state == "open" and site.recovery is None and dead.spec_digest == ready.record["spec_digest"]
+    refreshes = options.refresh_before is None or dead.refresh_before is not None
+    again = (refreshes and dead.retry_failed >= options.retry_failed) or dead.result == PILOT_FAILED
+    return same and again and has_plan(site.folder.run_folder(dead.id), site.ledger.chunks(dead.id))
+
+
+def restored(site: Site, run: RunRow) -> Session:
+    """Return a session that brings home what a run sent, under its own spec and response model; it sends nothing."""
+    stored = json.loads(run.spec)
+    kept = stored["spec"]
+    spec = JobsSpec.model_validate(kept) if kept.get("kind") == "jobs" else parse_spec(kept, "the ledger's copy of the spec")
+    return Session(site, run.id, spec, AnswerSchemas.from_json(stored), continued=True, sends=False)
+
+
+def in_flight_keys(
+    folder: DatasetFolder, ledger: Ledger, dataset_id: str, but_run: str, key: list[str], but_chunks: Container[str] = ()
+) -> Iterator[bytes]:
+    """Yield the keys (digests) of rows that other runs sent and nobody landed yet."""
+    for chunk in ledger.unfinished_chunks(dataset_id, but_run):
+        if chunk.id in but_chunks:
+            continue
+        if chunk.state == HELD and not (folder.intents / f"{chunk.id}.arrow").exists():
+            message = f"the rows of chunk {chunk.id} are held, and which ones they are is lost: decide with `batchata reconcile` first."
+            raise HeldError(message)
+        manifest = read_chunk_manifest(folder.intents / f"{chunk.id}.arrow")
+        yield from map(key_digest, keys_of(manifest, key))
+
+
+def refresh_mark(refresh: bool) -> int | None:  # noqa: FBT001 - a yes or no of the command line
+    """Return the moment before which landed rows count as not landed."""
+    return now_us() if refresh else None

@@ -1,0 +1,1 @@
+"""From rows to requests: templates, fingerprints, packing, estimates, the plan."""

@@ -1,0 +1,70 @@
+"""From a stored Job to the request that is sent for it, and to the fingerprint that decides whether."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.planning.builder import Made
+from batchata_tasks.planning.job_store import StoredJobs
+from batchata_tasks.planning.limits import limit_of
+from batchata_tasks.planning.route import Route, Shape
+from batchata_tasks.pricing.lookup import batch_rates, unpriced
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batchata_tasks.providers import Adapter
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.spec.jobs import JobsSpec
+    from batchata_tasks.types.destination import Destination
+
+
+class JobBuilder:
+    """Turns stored jobs into fingerprints and request bodies."""
+
+    def __init__(
+        self, spec: JobsSpec, providers: Mapping[Destination, Adapter], schemas: Mapping[str, ResponseSchema], *, common: bool
+    ) -> None:
+        self._spec, self._stored, self._common = spec, StoredJobs(schemas), common
+        self.routes = [Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model)) for to in spec.to]
+        self._places = {route.destination: place for place, route in enumerate(self.routes)}
+        self.constant: tuple[str, ...] = ()
+        limit = limit_of(spec)
+        for route in self.routes:
+            if route.rates is None and limit is not None:
+                raise SpecError(unpriced("model", route.provider.name, route.model, limit))
+
+    def columns_needed(self, all_columns: list[str]) -> list[str]:
+        """Return the columns that must be read: all."""
+        return all_columns
+
+    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+        """Every job counts."""
+        del row, where
+        return True
+
+    def null_column(self, row: Mapping[str, Any]) -> str | None:
+        """Jobs have no nulls."""
+        del row
+
+    def fingerprint(self, row: Mapping[str, Any]) -> str:
+        """Return the fingerprint of the job's base request."""
+        return self._stored.fingerprint(row)
+
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+        """Return the job's request."""
+        del where
+        job, digest, schema = self._stored.read(row)
+        place = self._places[job.destination()]
+        route = self.routes[place]
+        route.provider.check_model(job.model, job.max_tokens)
+        route.provider.check_params(job.model, job.request(None).params, limited=self._spec.limited)
+        document = self._stored.document(row)
+        body = route.provider.body(job.request(schema, document))
+        route.cap = max(route.cap, job.max_tokens)
+        attached, own = 0 if document is None else route.attach(document), None if self._common else digest
+        shape = Shape(job.max_tokens, len(body[route.provider.turns_param]), schema is not None, own, attached)
+        return Made(orjson.dumps(body), shape, place)

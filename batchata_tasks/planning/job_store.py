@@ -1,0 +1,140 @@
+"""The jobs of a batch, written to a file from which a run reads them as often as it has to."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import durable
+from batchata_tasks.planning.fingerprint import fingerprint, part
+from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.sources.documents import digest_of
+from batchata_tasks.sources.table import BATCH_ROWS
+from batchata_tasks.spec.job import Job
+from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.spec.job_schemas import Schemas
+    from batchata_tasks.types.destination import Destination
+    from batchata_tasks.types.document import Document
+
+JOB = "job"  # the column of the stored jobs: JSON, with the digest of the response model for the model
+_COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
+
+
+def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **values: Any) -> JobsSpec:
+    """Write jobs where a dataset's runs find them; return the spec of a run of them, with these other values.
+
+    The file is named by its content, so that the same jobs are the same run.
+    """
+    by_place, places = sorted_by_destination(jobs)
+    kinds = {schemas.of(job)[0] for job in jobs}
+    digests = {file: digest_of(file) for file in {job.file for job in jobs} if file is not None}
+    content = hashlib.sha256()
+    for rows in _blocks(by_place, schemas, digests):
+        content.update(orjson.dumps(rows))
+    folder.create()
+    folder.jobs.mkdir(exist_ok=True)
+    path = folder.jobs / f"{content.hexdigest()[:32]}.parquet"
+    if path.exists():
+        path.touch()  # the oldest are deleted
+    else:
+        # aside in the folder above: a run of another process sweeps half-written files out of this one
+        with durable(path, folder.root) as stream, pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer:
+            for rows in _blocks(by_place, schemas, digests):
+                columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
+    models = {name: schema for name, schema in schemas.by_digest().items() if name in kinds}
+    spec = JobsSpec(
+        jobs=str(path), count=len(jobs), to=list(places), uniform=len(kinds) == 1,
+        schemas={name: schema.kept for name, schema in models.items()}, output=str(folder.root), **values,
+    )
+    return spec.with_models(models)
+
+
+def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
+    """Return jobs with those together that may share a batch, and the destinations in that order."""
+    groups: dict[Destination, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.destination(), []).append(job)
+    return [job for group in groups.values() for job in group], list(groups)
+
+
+def _blocks(jobs: Sequence[Job], schemas: Schemas, digests: Mapping[Path, str]) -> Iterator[list[tuple[str, str]]]:
+    for start in range(0, len(jobs), BATCH_ROWS):
+        yield [(job.id, _stored(job, schemas.of(job)[0], digests)) for job in jobs[start : start + BATCH_ROWS]]
+
+
+def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
+    fields = {
+        "model": job.model, "messages": job.messages, "prompt": job.prompt, "temperature": job.temperature, "max_tokens": job.max_tokens,
+        "provider": job.provider, "params": job.params,
+    }
+    if job.file is not None:
+        fields |= {"file": str(job.file.absolute()), "sha256": digests[job.file], "enable_citations": job.enable_citations or None}
+    kept = {name: value for name, value in fields.items() if value not in (None, {})}
+    return orjson.dumps({**kept, "endpoint": job.endpoint, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def dataset_name(folder: DatasetFolder) -> str:
+    """Return a name for the runs of a folder."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.root.name).strip("-.")[:100]
+    return name if name[:1].isalnum() else f"batch-{name}"[:100].rstrip("-")
+
+
+
+
+class StoredJobs:
+    """Reads stored jobs, with the response models that they name."""
+
+    def __init__(self, schemas: Mapping[str, ResponseSchema]) -> None:
+        self._schemas = schemas
+        self._text, self._job, self._digest, self._sha256 = "", Job("", ""), None, None
+
+    def read(self, row: Mapping[str, Any]) -> tuple[Job, str | None, ResponseSchema | None]:
+        """Return a job, and its response model with the digest."""
+        if (text := row[JOB]) is not self._text:
+            stored: dict[str, Any] = orjson.loads(text)
+            self._digest, self._sha256 = stored.pop("schema"), stored.pop("sha256", None)
+            if (file := stored.pop("file", None)) is not None:
+                stored["file"] = Path(file)
+            self._text, self._job = text, Job(row[JOB_ID], **stored)
+        return self._job, self._digest, None if self._digest is None else self._schemas[self._digest]
+
+    def document(self, row: Mapping[str, Any]) -> Document | None:
+        """Read the document of a job.
+
+        Raises:
+            SpecError: it is another one by now.
+        """
+        job, _, _ = self.read(row)
+        document = job.document()
+        if document is not None and document.sha256 != self._sha256:
+            message = f"job {job.id!r:.80}: file: {job.file} has changed since the run began; run again."
+            raise SpecError(message)
+        return document
+
+    def fingerprint(self, row: Mapping[str, Any]) -> str:
+        """Return the fingerprint of a job's base request."""
+        job, _, schema = self.read(row)
+        asked, to = job.request(schema), job.destination()
+        facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
+        facts |= {"max_tokens": asked.max_tokens, "params": dict(asked.params)}
+        turns: list[Any] = [[turn.role, turn.content] for turn in asked.messages]
+        if job.enable_citations:
+            facts["citations"] = True
+        if self._sha256 is not None:
+            turns.append(["document", self._sha256])
+        canonical = schema.canonical if schema is not None else None
+        return fingerprint(part("input", turns), part("prompt", "job"), part("model", facts), part("schema", canonical))

@@ -1,0 +1,112 @@
+"""Makes a spec ready: every check that needs no rows, before anything is written or sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.dataset.columns import dataset_schema
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.planning.job_requests import JobBuilder
+from batchata_tasks.planning.row_requests import RequestBuilder
+from batchata_tasks.planning.table import Table
+from batchata_tasks.pricing.rates import rates_json
+from batchata_tasks.providers import provider_type
+from batchata_tasks.schema.answers import AnswerSchemas
+from batchata_tasks.sources.opening import open_source
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.providers import Adapter
+    from batchata_tasks.spec.run import RunSpec
+    from batchata_tasks.types.destination import Destination
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A spec that passed every check that needs no rows, with what the ledger keeps of it."""
+
+    spec: RunSpec
+    table: Table
+    record: dict[str, Any]
+
+
+def make_ready(spec: RunSpec, settings: Settings) -> Ready:
+    """Check a spec, before anything is written or sent.
+
+    Raises:
+        InputError: with the field and the remedy.
+    """
+    providers = {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()}
+    folder = DatasetFolder(spec.output)
+    folder.check()
+    table = _prepared(spec, providers, folder.data, settings)
+    return Ready(spec, table, _record(spec, table))
+
+
+def _prepared(spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings) -> Table:
+    if isinstance(spec, JobsSpec):
+        return prepare_jobs(spec, providers, data)
+    assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
+    return prepare(spec, providers, data, settings.roots())
+
+
+def _record(spec: RunSpec, table: Table) -> dict[str, Any]:
+    """Return what the ledger keeps of a spec and its prices; the spec's digest tells whether a dead run may go on.
+
+    The digest holds the texts that the spec only refers to (prompt file, response model) too.
+    """
+    facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
+    digest = hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()).hexdigest()
+    prices = {f"{route.provider.name}/{route.model}": rates_json(route.rates) for route in table.builder.routes}
+    text = json.dumps({**facts, "prices": prices}, sort_keys=True)
+    return {"name": spec.name, "spec": text, "spec_digest": digest}
+
+
+def prepare_jobs(spec: JobsSpec, providers: Mapping[Destination, Adapter], data: Path) -> Table:
+    """Make a batch of jobs ready to be planned.
+
+    Raises:
+        SpecError: a job's model has no known price under a limit.
+        SourceError: the stored jobs are gone.
+    """
+    schemas = spec.response_schemas()
+    carried = pa.schema([pa.field(JOB_ID, pa.string())])
+    common = spec.uniform
+    answers = AnswerSchemas(next(iter(schemas.values()), None)) if common else AnswerSchemas(None, schemas)
+    builder = JobBuilder(spec, providers, schemas, common=common)
+    dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
+    return Table(spec, open_source(spec.jobs, {}), builder, answers, dataset)
+
+
+def prepare(spec: EnrichmentSpec, providers: Mapping[Destination, Adapter], data: Path, roots: Iterable[Path]) -> Table:
+    """Check everything of a spec that can be checked without reading the rows.
+
+    Raises:
+        InputError: with the field and the remedy.
+    """
+    schema = spec.schema_of_answers(roots)
+    source = open_source(spec.source, spec.types)
+    if not (columns := source.schema.names):
+        message = f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
+        raise SourceError(message)
+    for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
+        if missing := [name for name in names if name not in columns]:
+            message = f"{field_name}: the source has no column {missing[0]!r}; it has: {', '.join(columns)}."
+            raise SpecError(message)
+    carried = pa.schema([source.schema.field(name) for name in spec.carried])
+    dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
+    provider = providers[spec.destinations()[0]]
+    return Table(spec, source, RequestBuilder(spec, schema, provider, columns), AnswerSchemas(schema), dataset)

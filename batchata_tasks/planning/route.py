@@ -1,0 +1,85 @@
+"""Routes: where requests go that may share a batch, and what they can cost there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from batchata_tasks.planning.retry import changed_body
+from batchata_tasks.pricing.token_bounds import input_bound
+from batchata_tasks.types.destination import Destination
+
+if TYPE_CHECKING:
+    from batchata_tasks.pricing.rates import Rates
+    from batchata_tasks.providers import Adapter
+    from batchata_tasks.types.document import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What bounds a request, and what another attempt at it has to know: its cap, its turns, its response model.
+
+    `turns` counts the messages of the body, in which a system prompt is none everywhere;
+    `structured` tells whether an answer in JSON is asked for; `schema` is the digest of a response
+    model that is the request's own; `attached` are the most tokens of its document, beyond the bytes that it has in the body.
+    """
+
+    cap: int
+    turns: int
+    structured: bool
+    schema: str | None = None
+    attached: int = 0
+
+
+@dataclass
+class Route:
+    """One provider's model at one endpoint.
+
+    `cap` is the most output tokens that one of its requests asks for. `rates` is None where no price
+    is known. `factor` is what bounds are multiplied with, in millionths: more than one once an
+    answer of the model cost more than its bound. `caches` tells whether its requests may be read
+    from a cache or written to one. `attached` are the bytes that documents have in the requests that
+    were made, and how many tokens they are likely to be.
+    """
+
+    provider: Adapter
+    model: str
+    endpoint: str
+    rates: Rates | None
+    cap: int = 1
+    factor: int = 10**6
+    caches: bool = True
+    attached: tuple[int, int] = (0, 0)
+
+    @property
+    def destination(self) -> Destination:
+        """The names of provider, model and endpoint."""
+        return Destination(self.provider.name, self.model, self.endpoint)
+
+    def attach(self, document: Document) -> int:
+        """Count a document in; return its tokens as a Shape has them."""
+        size, tokens = document.usual()
+        self.attached = self.attached[0] + size, self.attached[1] + tokens
+        return document.token_bound(*self.provider.document_tokens(self.model))
+
+    def bound(self, body: bytes, shape: Shape) -> int:
+        """Return the most that a request can cost, in picodollars; 0 where no price is known."""
+        if self.rates is None:
+            return 0
+        # within a text of the body the quotes would be escaped
+        writes = self.provider.caches_unasked or b'"cache_control"' in body
+        tokens = input_bound(body, shape.turns, schema=shape.structured) + shape.attached
+        bound = self.rates.bound(tokens, shape.cap, cache_writes=writes)
+        return -(-bound * self.factor // 10**6)
+
+    def again(self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:
+        """Return the body of another attempt at a request and its bound; None where it is sent again as it was.
+
+        `body` is what was sent last, or the base request where that is not known any more.
+        """
+        names = {"cap_param": self.provider.cap_param, "turns_param": self.provider.turns_param}
+        changed = changed_body(body, status, error, attempts, **names, cap=shape.cap, turns=shape.turns)
+        if changed is None:
+            return None
+        text, cap, turns = changed
+        return text, self.bound(text, replace(shape, turns=turns, cap=cap))

@@ -1,0 +1,105 @@
+"""From a row to the request that is sent for it, and to the fingerprint that decides whether.
+
+A `RequestBuilder` is everything of a spec that is the same for all rows, prepared once: compiled
+templates, the three constant parts of the fingerprint, the route.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.planning.builder import Made
+from batchata_tasks.planning.fingerprint import fingerprint, part
+from batchata_tasks.planning.limits import limit_of
+from batchata_tasks.planning.route import Route, Shape
+from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
+from batchata_tasks.pricing.lookup import batch_rates, unpriced
+from batchata_tasks.types.request import Job, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from batchata_tasks.providers import Adapter
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+
+class RequestBuilder:
+    """Turns rows of one spec into fingerprints and request bodies."""
+
+    def __init__(self, spec: EnrichmentSpec, schema: ResponseSchema | None, provider: Adapter, columns: list[str]) -> None:
+        self._spec = spec
+        self._schema = schema
+        self._provider = provider
+        turns = spec.turns()
+        labels = ["prompt" if t.role == "user" else t.role for t in turns]
+        if spec.messages is not None:
+            labels = [f"messages.{i}" for i in range(len(turns))]
+        self._turns = [(t, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
+        sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
+        turns_sent = len(provider.body(sample)[provider.turns_param])  # a system prompt is no message everywhere
+        self._where = RowCondition(spec.where, columns) if spec.where else None
+        used = {name for _, template in self._turns for name in template.columns}
+        self.used = [name for name in columns if name in used]
+        rates = batch_rates(provider.name, spec.model)
+        caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
+        self.routes = [Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)]
+        self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
+        if spec.cache and provider.caches_unasked:
+            message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
+            raise SpecError(message)
+        provider.check_model(spec.model, spec.max_tokens)
+        provider.check_params(spec.model, spec.params, limited=spec.limited)
+        if schema is not None:
+            provider.check_schema(schema)
+        if rates is None and (field := limit_of(spec)) is not None:
+            raise SpecError(unpriced("model", provider.name, spec.model, field))
+        self.constant = (
+            part("prompt", [[t.role, t.content] for t in turns]),
+            part("model", self._model_facts()),
+            part("schema", schema.canonical if schema is not None else None),
+        )
+
+    def _model_facts(self) -> dict[str, Any]:
+        spec = self._spec
+        facts = {"provider": self._provider.name, "endpoint": spec.endpoint, "model": spec.model}
+        return {**facts, "max_tokens": spec.max_tokens, "params": spec.params}
+
+    def columns_needed(self, all_columns: list[str]) -> list[str]:
+        """Return the columns that must be read: key, carried, and what templates and `where` use."""
+        needed = {*self._spec.carried, *self.used, *(self._where.columns if self._where else ())}
+        return [name for name in all_columns if name in needed]
+
+    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+        """Whether `where` holds for the row."""
+        return self._where is None or self._where.holds(variables(row), where)
+
+    def fingerprint(self, row: Mapping[str, Any]) -> str:
+        """Return the fingerprint of the row's base request."""
+        return fingerprint(part("input", {name: row[name] for name in self.used}), *self.constant)
+
+    def null_column(self, row: Mapping[str, Any]) -> str | None:
+        """Return the first column that the templates use and the row leaves null."""
+        return next((name for name in self.used if row[name] is None), None)
+
+    def body(self, row: Mapping[str, Any], where: Callable[[], str]) -> bytes:
+        """Return the request body as JSON; nulls render as nothing."""
+        values = {name: "" if row[name] is None else row[name] for name in self.used}
+        seen = variables(values)
+        messages = tuple(Message(turn.role, template.render(seen, where)) for turn, template in self._turns)
+        if not any(message.text.strip() for message in messages if message.role == "user"):
+            message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
+            raise SourceError(message)
+        job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema, self._spec.cache)
+        return orjson.dumps(self._provider.body(job))
+
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+        """Return the row's request; nulls render as nothing."""
+        return Made(self.body(row, where), self._shape)
+
+    def bound(self, body: bytes) -> int:
+        """Return the most that a base request can cost, in picodollars; 0 where no price is known."""
+        return self.routes[0].bound(body, self._shape)

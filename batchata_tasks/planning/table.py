@@ -1,0 +1,24 @@
+"""A table that is ready to be planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchata_tasks.dataset.parts import Dataset
+    from batchata_tasks.planning.builder import Builder
+    from batchata_tasks.schema.answers import AnswerSchemas
+    from batchata_tasks.sources.table import Source
+    from batchata_tasks.spec.run import RunSpec
+
+
+@dataclass(frozen=True)
+class Table:
+    """A spec made ready: its source, its request builder, its dataset."""
+
+    spec: RunSpec
+    source: Source
+    builder: Builder
+    answers: AnswerSchemas
+    dataset: Dataset

@@ -1,0 +1,186 @@
+"""Jinja2 templates over a row, in an immutable sandbox with a cap on what they may produce."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from batchata_tasks.common.errors import SourceError, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MAX_TEMPLATE_CHARS = 1_000_000
+MAX_RENDERED_CHARS = 64_000_000  # above every provider's limit for one request
+WHOLE_ROW = "row"  # `row["any column"]` reaches names that are not Python identifiers
+
+
+_PLAIN_HOMES = frozenset({"builtins", "datetime", "decimal", "uuid", "jinja2", "batchata_tasks"})
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Refuses the operators with which a few characters make gigabytes."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        # plain values alone have attributes here: a pandas timestamp, say, can write files
+        home = type(obj).__module__.partition(".")[0]
+        return home in _PLAIN_HOMES and super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        kinds = {type(left).__name__, type(right).__name__}
+        if operator == "**" or not kinds <= {"int", "float", "bool", "Decimal"}:
+            message = f"the operator {operator} is not allowed on {' and '.join(sorted(kinds))} here"
+            raise SecurityError(message)
+        return super().call_binop(context, operator, left, right)
+
+
+# autoescape would turn & into &amp; in prompts: the output is text for a model, never HTML
+_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
+
+
+_ENVIRONMENT.globals.pop("lipsum")  # a random text: the same row would never be the same request
+
+# for reading which columns a template uses: here no name of Jinja's own hides a column's
+_ANALYSIS = _Sandbox(undefined=StrictUndefined, autoescape=False)
+_ANALYSIS.globals.clear()
+
+
+class WholeRow:
+    """`row` in a template: its columns as items and attributes, and nothing else (no methods)."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._values[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def variables(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a template sees: the columns by name, and `row` unless a column has that name."""
+    return {WHOLE_ROW: WholeRow(row), **row}
+
+
+class RowTemplate:
+    """A compiled template of one field of the spec.
+
+    `columns` are the source columns that it reads.
+    """
+
+    def __init__(self, field: str, text: str, columns: Iterable[str]) -> None:
+        if len(text) > MAX_TEMPLATE_CHARS:
+            message = f"{field}: the template has {len(text):,} characters; {MAX_TEMPLATE_CHARS:,} is the limit."
+            raise SpecError(message)
+        self.field = field
+        self.text = text
+        self._constant: str | None = None
+        try:
+            tree = _ANALYSIS.parse(text)
+            self._template = _ENVIRONMENT.from_string(text)
+            # a chain of mappings otherwise, which Jinja copies for every row
+            self._template.globals = dict(self._template.globals)
+        except (TemplateError, RecursionError) as error:
+            line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            message = f"{field}: the template is not valid Jinja2{line}: {error}"
+            raise SpecError(message) from error
+        self.columns = _columns_read(field, tree, list(columns))
+        # a template without columns (most system prompts) says the same for every row
+        self._constant = None if self.columns else self.render({}, lambda: "every row")
+
+    def render(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
+        """Render over `row`; `where` names the row in the sentence of an error.
+
+        Raises:
+            SourceError: the template fails on this row, or makes more than 64 million characters.
+        """
+        if self._constant is not None:
+            return self._constant
+        try:
+            text = self._rendered(row, where)
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
+            message = f"{self.field}: the template fails on {where()}: {str(error) or type(error).__name__}"
+            raise SourceError(message) from error
+        return text
+
+    def _rendered(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
+        pieces: list[str] = []
+        size = 0
+        for piece in self._template.generate(row):
+            size += len(piece)
+            if size > MAX_RENDERED_CHARS:
+                message = f"{self.field}: {where()} renders to more than {MAX_RENDERED_CHARS:,} characters, the limit."
+                raise SourceError(message)
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+class RowCondition:
+    """The spec's `where`: an expression over a row that is true for the rows to keep."""
+
+    def __init__(self, text: str, columns: Iterable[str]) -> None:
+        try:
+            tree = _ANALYSIS.parse("{{ " + text + " }}")
+            self._expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+        except (TemplateError, RecursionError) as error:
+            message = (
+                f"where: not a valid Jinja2 expression: {error}; write a condition over the columns, without braces, "
+                "such as month >= '2026-01' and name != ''."
+            )
+            raise SpecError(message) from error
+        self.columns = _columns_read("where", tree, list(columns))
+
+    def holds(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+        """Whether the row is to be kept.
+
+        Raises:
+            SourceError: the expression fails on this row.
+        """
+        try:
+            return bool(self._expression(row))
+        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+            message = f"where: the expression fails on {where()}: {error}"
+            raise SourceError(message) from error
+
+
+def _columns_read(field: str, tree: nodes.Template, columns: list[str]) -> list[str]:
+    """Name the columns that a template reads, in the source's order; refuse unknown ones."""
+    names = meta.find_undeclared_variables(tree) - (set(_ENVIRONMENT.globals) - set(columns))
+    if WHOLE_ROW in names and WHOLE_ROW not in columns:
+        names.discard(WHOLE_ROW)
+        names |= _named_items(field, tree)
+    for name in sorted(names - set(columns)):
+        message = f"{field}: the template uses {name!r}, and the source has no such column; it has: {', '.join(columns)}."
+        raise SpecError(message)
+    return [column for column in columns if column in names]
+
+
+def _named_items(field: str, tree: nodes.Template) -> set[str]:
+    """Return the names used as `row["name"]` or `row.name`; refuse any other use of `row`."""
+    named: set[str] = set()
+    plain = sum(1 for n in tree.find_all(nodes.Name) if n.name == WHOLE_ROW)
+    for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
+        if not (isinstance(node.node, nodes.Name) and node.node.name == WHOLE_ROW):
+            continue
+        if isinstance(node, nodes.Getattr):
+            named.add(node.attr)
+        elif isinstance(node.arg, nodes.Const):
+            named.add(str(node.arg.value))
+        else:
+            continue
+        plain -= 1
+    if plain or len(named) == 0:
+        message = f"{field}: `row` reaches single columns, as in row['any name']; name the columns that the template uses."
+        raise SpecError(message)
+    return named

@@ -1,0 +1,28 @@
+"""Picks how progress is shown: drawn on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from batchata_tasks.progress.listener import Lines
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from rich.console import Console
+
+    from batchata_tasks.progress.display import LiveProgress
+
+
+@contextmanager
+def for_console(console: Console, *, transient: bool = True) -> Generator[Lines | LiveProgress, None, None]:
+    """Yield a live display on a terminal, plain lines elsewhere; one that is not `transient` leaves the run's last state."""
+    from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415 - it draws what is told here
+    from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415
+
+    if can_draw(console):
+        with LiveProgress(console, transient=transient) as display:
+            yield display
+    else:
+        yield Lines(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))

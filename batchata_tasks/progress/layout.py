@@ -1,0 +1,247 @@
+"""The picture of a run: what its display shows, as lines that fit a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from batchata_tasks.common.money import dollars, pico_from_usd
+from batchata_tasks.common.text import clock, counted, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    Batches = Sequence[Mapping[str, Any]]
+
+OPEN = ("unclear", "submitted", "collected", "held")
+_STATES = {
+    "landed": "landed", "collected": "landing", "unclear": "sending", "planned": "waiting", "held": "held", "dropped": "not sent",
+}
+# as both providers spell them: https://platform.claude.com/docs/en/api/retrieving-message-batches,
+# https://platform.openai.com/docs/guides/batch
+_STATUSES = {
+    "in_progress": "running", "canceling": "being cancelled", "ended": "ended", "validating": "being checked", "finalizing": "finishing",
+    "cancelling": "being cancelled", "completed": "ended", "failed": "ended", "expired": "ended", "cancelled": "ended",
+}
+_STYLES = {"landed": "green", "landing": "green", "held": "red", "being cancelled": "yellow", "waiting": "dim", "not sent": "dim"}
+_STOPS = {
+    "cancel": "it was cancelled", "time_limit": "its time limit is reached", "over_bound": "an answer was above its upper bound",
+    "shutdown": "its program asked for it",
+}
+# what gives way in a narrow terminal, in this order: down to so many columns, 0 for altogether
+_YIELDING = (
+    ("batch id", 16), ("batch id", 0), ("provider", 0), ("model", 14), ("model", 0), ("requests", 0), ("sent", 0), ("done", 0),
+    ("batch", 0),
+)
+_RANKS = {"landed": -1, "waiting": 1, "not sent": 2}
+_LABEL, _BAR, _LEAST_BAR, _FAILURES, _GAP = 10, 40, 6, 5, 2
+_WIDE = 1000
+_AIRY = 10  # lines: with more of them, one is left empty
+
+
+def picture(stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tuple[int, int], now: float) -> list[Text]:
+    """Return a run's lines for a terminal of `size` (columns, rows), from what progress callbacks get.
+
+    `elapsed` is in seconds, `now` in seconds since 1970. What matters more comes first, and stays where there is little room.
+    """
+    width, height = size
+    head = summary(stats, elapsed, batches, width, now)
+    room = max(height - len(head), 0)
+    failures = failed(stats, room // 3)
+    room -= len(failures)
+    gap = [Text()] if room > _AIRY else []
+    table = _table([one for one in batches if one["state"] in OPEN], width, room - len(gap), now)
+    return [*head, *failures, *(gap if table else []), *table]
+
+
+def summary(stats: Mapping[str, Any], elapsed: float, batches: Batches, width: int, now: float) -> list[Text]:
+    """Return what is told of the run as a whole."""
+    if not stats.get("total") and not batches and not stats.get("landed"):
+        return [_line("Time", [Text(clock(elapsed)), Text(shown(stats.get("doing") or "planning"))], width)]
+    spent, reserved, limit = stats["cost_usd"] or 0, stats["reserved_usd"], stats["cost_limit_usd"]
+    work, money = _requests(stats, batches), _money(stats)
+    bar = _bar_width([work, money] if limit is not None else [work], width)
+    lines = [_line("Requests", work, width, _bar(stats["landed"], _ahead(batches), stats["total"], bar))]
+    if stats["outcomes"]:
+        lines.append(_line("Outcomes", _outcomes(stats, width), width))
+    lines.append(_line("Batches", _batches(batches, width), width))
+    lines.append(_line("Cost", money, width, None if limit is None else _bar(spent, reserved, limit, bar)))
+    lines.append(_line("Time", _times(elapsed, batches, now, width), width))
+    if stats["stopping"]:
+        ends = any(one["state"] in (*OPEN, "planned") for one in batches)
+        reason: str = stats["stopping"]
+        why = _STOPS.get(reason, reason.replace("_", " "))
+        lines.append(_line("Stopping" if ends else "Stopped", [Text(why, style="yellow")], width))
+    return lines
+
+
+def sentence(stats: Mapping[str, Any], batches: Batches) -> str:
+    """Return where a run stands as one line, for logs."""
+    opened = sum(one["state"] in OPEN for one in batches)
+    parts = [
+        f"{stats['landed']:,} of {counted(stats['total'], 'request')} landed", *(text.plain for text in _outcomes(stats, _WIDE)),
+        counted(opened, "open batch"), *(text.plain for text in _money(stats)),
+    ]
+    return ", ".join(parts)
+
+
+def failed(stats: Mapping[str, Any], room: int) -> list[Text]:
+    """Return why requests failed, the most frequent reasons first, in at most `room` lines."""
+    errors: dict[str, int] = stats.get("errors") or {}
+    most = sorted(errors.items(), key=lambda item: -item[1])[: min(room, _FAILURES)]
+    return [
+        Text.assemble(("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), shown(text))
+        for place, (text, count) in enumerate(most)
+    ]
+
+
+def _requests(stats: Mapping[str, Any], batches: Batches) -> list[Text]:
+    ahead = _ahead(batches)
+    parts = [f"{stats['landed']:,} of {stats['total']:,} landed"]
+    parts += [f"{ahead:,} done at the provider"] if ahead else []
+    return [Text(text) for text in [*parts, *([f"{counted(stats['up_to_date'], 'row')} up to date"] if stats["up_to_date"] else [])]]
+
+
+def _ahead(batches: Batches) -> int:
+    """Return how many requests are done, but have not landed."""
+    return sum(one["done"] or 0 for one in batches if one["state"] == "submitted")
+
+
+def _outcomes(stats: Mapping[str, Any], width: int) -> list[Text]:
+    found = sorted(stats["outcomes"].items(), key=lambda item: (item[0] != "succeeded", -item[1]))
+    parts = [Text(f"{count:,} {name}", style="green" if name == "succeeded" else "red") for name, count in found]
+    if _length(parts) <= width - _LABEL:
+        return parts
+    return [Text(f"{stats['completed']:,} succeeded", style="green"), Text(f"{stats['failed']:,} failed", style="red")]
+
+
+def _batches(batches: Batches, width: int) -> list[Text]:
+    counts = Counter(state_of(one) for one in batches)
+    ranked = sorted(counts, key=lambda word: _RANKS.get(word, 0))
+    parts = [Text(f"{counts[word]:,} {word}", style=_STYLES.get(word, "cyan")) for word in ranked]
+    if _length(parts) <= width - _LABEL:
+        return parts or [Text("none")]
+    opened = sum(one["state"] in OPEN for one in batches)
+    return [Text(f"{opened:,} open", style="cyan"), *(part for part, word in zip(parts, ranked, strict=True) if word in _RANKS)]
+
+
+def _money(stats: Mapping[str, Any]) -> list[Text]:
+    spent, limit, reserved = stats["cost_usd"], stats["cost_limit_usd"], stats["reserved_usd"]
+    if spent is None:
+        return [Text("unknown: no price is known")]
+    of = "" if limit is None else f" of {_usd(limit)}"
+    parts = [f"{_usd(spent)}{of} spent", *([f"{_usd(reserved)} reserved"] if reserved else [])]
+    if stats.get("budget"):
+        parts.append(f"budget {shown(stats['budget'])}")
+    return [Text(text) for text in [*parts, *(["no limit"] if limit is None and not stats.get("budget") else [])]]
+
+
+def _usd(amount: float) -> str:
+    return dollars(pico_from_usd(amount))
+
+
+def _times(elapsed: float, batches: Batches, now: float, width: int) -> list[Text]:
+    parts = [Text(clock(elapsed))]
+    ends = [one["ends_by"] for one in batches if one["state"] == "submitted" and one["ends_by"] is not None]
+    if ends:
+        left = min(ends) - now
+        when = Text(f"deadline in {clock(left)}") if left >= 0 else Text(f"deadline {clock(-left)} ago", style="yellow")
+        whole = Text("oldest batch's ").append_text(when)
+        parts.append(whole if _length([*parts, whole]) <= width - _LABEL else when)
+    return parts
+
+
+def state_of(batch: Mapping[str, Any]) -> str:
+    """Return a batch's state in plain words."""
+    if batch["state"] != "submitted":
+        return _STATES.get(batch["state"], shown(batch["state"]))
+    status = batch["status"] or "at the provider"
+    return _STATUSES.get(status) or shown(status.replace("_", " "))
+
+
+def _bar_width(lines: Sequence[Sequence[Text]], width: int) -> int:
+    """Return how long bars are beside these parts; 0 where there is no room for any."""
+    free = width - _LABEL - 2
+    most = min(_BAR, (width - _LABEL) // 3, *(free - _length(parts) for parts in lines))
+    return max(most, _LEAST_BAR if all(parts[0].cell_len + _LEAST_BAR <= free for parts in lines) else 0)
+
+
+def _length(parts: Sequence[Text]) -> int:
+    return sum(part.cell_len + 2 for part in parts) - 2
+
+
+def _bar(done: float, ahead: float, total: float, room: int) -> Text:
+    """Return a bar; what is begun shows, and it is full only at the end."""
+    first = _cells(done, total, room)
+    second = min(_cells(done + ahead, total, room), room) - first
+    return Text.assemble(("━" * first, "green"), ("╍" * second, "cyan"), ("─" * (room - first - second), "dim"))
+
+
+def _cells(part: float, total: float, room: int) -> int:
+    if part <= 0 or room <= 0:
+        return 0
+    return room if part >= total else min(max(int(part / total * room), 1), room - 1)
+
+
+def _line(label: str, parts: Iterable[Text], width: int, bar: Text | None = None) -> Text:
+    """Return a label, a bar and as many of the parts as fit, but always the first."""
+    line = Text(label.ljust(_LABEL))
+    if bar:
+        line.append_text(bar).append("  ")
+    for place, part in enumerate(parts):
+        if place and line.cell_len + 2 + part.cell_len > width:
+            break
+        line.append(", " if place else "").append_text(part)
+    return line
+
+
+def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
+    """Return a line for each open batch, as far as there is room; the others are counted."""
+    if not batches or room <= 0:
+        return []
+    if room < 3:  # noqa: PLR2004 - a head, a batch, and how many more there are
+        return [Text(f"{counted(len(batches), 'open batch')}", style="dim")]
+    ranked = sorted(batches, key=lambda one: (one["state"] != "held", one["number"] or float("inf"), one["chunk_id"]))
+    shown = ranked if len(ranked) < room else ranked[: room - 2]
+    columns = {name: cells for name, *cells in zip(*[_row(one, now) for one in (None, *shown)], strict=True) if any(cells)}
+    widths = _widths(columns, width)
+    lines = [Text((" " * _GAP).join(_cell(name, name, at).plain for name, at in widths.items()), style="dim")]
+    gap = Text(" " * _GAP)
+    lines += [gap.join(_cell(name, columns[name][place], at) for name, at in widths.items()) for place in range(len(shown))]
+    if len(ranked) > len(shown):
+        lines.append(Text(f"and {counted(len(ranked) - len(shown), 'more open batch', 'more open batches')}", style="dim"))
+    return lines
+
+
+def _row(batch: Mapping[str, Any] | None, now: float) -> tuple[str, ...]:
+    """Return a batch's cells; those of None are the columns' names."""
+    if batch is None:
+        return ("batch", "provider", "model", "requests", "done", "state", "sent", "batch id")
+    sent = "" if batch["sent_at"] is None else f"{clock(max(now - batch['sent_at'], 0))} ago"
+    done = "" if batch["done"] is None else f"{batch['done']:,}"
+    number = "" if batch["number"] is None else f"{batch['number']:,}"
+    names = (shown(batch["provider"]), shown(batch["model"]), f"{batch['jobs']:,}", done, state_of(batch))
+    return (number, *names, sent, shown(batch["batch_id"] or ""))
+
+
+def _widths(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
+    widths = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
+    for name, least in _YIELDING:
+        over = sum(widths.values()) + _GAP * (len(widths) - 1) - width
+        if over > 0 and len(widths) > 1 and name in widths:
+            widths[name] = max(least, min(widths[name] - over, widths[name])) if least else 0
+            widths = {one: at for one, at in widths.items() if at}
+    return widths
+
+
+def _cell(name: str, text: str, width: int) -> Text:
+    cell = Text(text, style=_STYLES.get(text, "cyan") if name == "state" else "dim" if name == "batch id" else "")
+    cell.truncate(width, overflow="ellipsis")
+    if name in ("batch", "requests", "done", "sent"):
+        cell.pad_left(width - cell.cell_len)
+    else:
+        cell.pad_right(width - cell.cell_len)
+    return cell

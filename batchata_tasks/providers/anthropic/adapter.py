@@ -1,0 +1,216 @@
+"""Anthropic Message Batches, over the official SDK.
+
+Facts of the wire: https://platform.claude.com/docs/en/api/creating-message-batches and the SDK's
+own types (anthropic 2.12).
+"""
+
+from __future__ import annotations
+
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+from anthropic._response import StreamedBinaryAPIResponse
+from anthropic.types.messages import MessageBatch
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.providers import sdk as _sdk
+from batchata_tasks.providers.anthropic.results import answer_of
+from batchata_tasks.providers.anthropic.schema_limits import check_schema
+from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.keys import check_environment
+from batchata_tasks.providers.result_lines import first_custom_id, lines_of, read_line
+from batchata_tasks.types.ids import is_custom_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.types.answer import Answer
+    from batchata_tasks.types.document import Document
+    from batchata_tasks.types.request import Job, Message
+
+_ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
+_PATH = "/v1/messages/batches"
+_PAGE = 100
+# an hour: a batch takes longer than the five minutes of the usual mark
+_MARK = {"type": "ephemeral", "ttl": "1h"}
+
+
+class AnthropicAdapter(Adapter):
+    """Message Batches: requests travel inline in the create, results come as one file."""
+
+    name = "anthropic"
+    key_variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    limits = Limits(requests=100_000, bytes=255_000_000)  # documented: 100,000 and 256 MB
+    framing = Framing(b'{"custom_id":"', b'","params":', b"}", head=b'{"requests":[\n', joint=b",\n", tail=b"\n]}\n")
+    poll_seconds = (1.0, 60.0)
+    reserved_params = frozenset({"model", "max_tokens", "messages", "system", "output_config", "stream"})
+    repriced_params = frozenset({"inference_geo", "service_tier", "speed"})
+    priced_params = frozenset({"metadata", "stop_sequences"})
+    cap_param = "max_tokens"
+    mixes_models = True
+    document_bytes = 23_000_000  # documented: 32 MB a request, and base64 takes a third more
+    document_pages = 600
+    cites = True
+    caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+
+    def __init__(self) -> None:
+        check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
+        http = anthropic.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
+        self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES, http_client=http)
+
+    @property
+    def base_url(self) -> str:
+        return str(self._client.base_url)
+
+    @classmethod
+    def check_schema(cls, schema: ResponseSchema) -> None:
+        check_schema(schema)
+
+    @classmethod
+    def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+        if sampling := sorted({"temperature", "top_k", "top_p"} & params.keys()):
+            # gone since API version 2026-10-21, which the SDK sends: each line would end in error
+            message = f"params.{sampling[0]}: Anthropic's API takes no sampling parameters any more; remove it."
+            raise SpecError(message)
+        super().check_params(model, params, limited=limited)
+
+    @classmethod
+    def check_turns(cls, turns: Sequence[Message]) -> None:
+        first = next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+        for place, turn in enumerate(turns):
+            if turn.role == "system" and place > first:
+                message = f"messages.{place}: Anthropic takes system turns only before all others; move it to the front."
+                raise SpecError(message)
+
+    @classmethod
+    def document_tokens(cls, model: str) -> tuple[int, int]:
+        # documented: up to 3,000 of text and 4,784 of picture a page (https://platform.claude.com/docs/en/build-with-claude/pdf-support)
+        del model
+        return 10_000, 6_000
+
+    def body(self, job: Job) -> dict[str, Any]:
+        system = "\n\n".join(turn.text for turn in job.messages if turn.role == "system")
+        body: dict[str, Any] = {"model": job.model, "max_tokens": job.max_tokens}
+        if system:
+            # a block without text cannot be marked
+            body["system"] = [{"type": "text", "text": system, "cache_control": _MARK}] if job.cache and system.strip() else system
+        body["messages"] = [{"role": turn.role, "content": turn.wire(attached=_attached)} for turn in job.messages if turn.role != "system"]
+        if job.schema is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
+        return body | dict(job.params)
+
+    def upload(self, path: Path) -> str | None:  # noqa: ARG002 - requests travel in the create
+        return None
+
+    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:  # noqa: ARG002 - no file, no name
+        # the SDK's own create() would parse and write the requests anew, all in memory; its client
+        # sends the file as it stands, block by block
+        headers = {"Content-Type": "application/json"}
+        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
+            content = _sdk.GatedFile(stream, may_send)
+            batch = self._client.post(
+                _PATH, content=content, cast_to=MessageBatch, options={"max_retries": 0, "headers": headers}
+            )
+            return _look(batch)
+
+    def look(self, batch_id: str) -> BatchLook:
+        with _sdk.translated(_ERRORS, self.name):
+            return _look(self._client.messages.batches.retrieve(batch_id))
+
+    def newest(self) -> float | None:
+        with _sdk.translated(_ERRORS, self.name):
+            return next((_look(batch).created_at for batch in self._client.messages.batches.list(limit=1).data), None)
+
+    def recent(self, since: float) -> Iterator[BatchLook]:
+        with _sdk.translated(_ERRORS, self.name):
+            for batch in self._client.messages.batches.list(limit=_PAGE):
+                look = _look(batch)
+                if look.created_at < since:
+                    return
+                yield look
+
+    def owns(self, look: BatchLook, token: str) -> bool | None:
+        """Batches carry no name of ours, but every custom_id in the results does."""
+        found = self._first_custom_id(look)
+        return None if found is None else found.startswith(f"{token}-")
+
+    def ours(self, look: BatchLook) -> bool | None:
+        found = self._first_custom_id(look)
+        return None if found is None else is_custom_id(found)
+
+    def _first_custom_id(self, look: BatchLook) -> str | None:
+        """Return the first custom_id of an ended batch's results, from their first bytes."""
+        if not look.ended or look.gone:
+            return None
+        with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
+            return first_custom_id(_lines(response.iter_bytes(1 << 16)))
+
+    def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
+        path = folder / f"{stem}.jsonl"
+        with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
+            _sdk.save(response, path)
+        return [path]
+
+    def _results(self, batch_id: str) -> Any:
+        # by path under the configured base URL: the SDK's results() would follow whatever URL the
+        # batch names, with the key attached
+        headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
+        return self._client.get(
+            f"{_PATH}/{batch_id}/results", cast_to=StreamedBinaryAPIResponse, options={"headers": headers}
+        ).http_response
+
+    def answers(self, path: Path) -> Iterator[Answer]:
+        for line in lines_of(path):
+            yield read_line(line, answer_of)
+
+    def cancel(self, batch_id: str) -> None:
+        with _sdk.translated(_ERRORS, self.name):
+            self._client.messages.batches.cancel(batch_id)
+
+    def uploads(self, since: float) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - requests travel in the create
+        return iter(())
+
+    def discard_upload(self, file_id: str) -> None:  # noqa: ARG002 - there are none
+        return
+
+    def discard_results(self, look: BatchLook) -> None:
+        # results have no deletion of their own: the batch goes with them
+        with _sdk.translated(_ERRORS, self.name), suppress(anthropic.NotFoundError):
+            self._client.messages.batches.delete(look.batch_id)
+
+
+def _attached(document: Document) -> dict[str, Any]:
+    """Return the content block of a document."""
+    if document.kind == "text":
+        source = {"type": "text", "media_type": document.media_type, "data": document.text}
+    else:
+        source = {"type": "base64", "media_type": document.media_type, "data": document.base64}
+    if document.kind == "image":
+        return {"type": "image", "source": source}
+    return {"type": "document", "source": source, "title": document.title, **({"citations": {"enabled": True}} if document.cited else {})}
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    yield rest
+
+
+def _look(batch: MessageBatch) -> BatchLook:
+    counts = batch.request_counts
+    done = counts.succeeded + counts.errored + counts.canceled + counts.expired
+    return BatchLook(
+        batch_id=batch.id,
+        status=batch.processing_status,
+        ended=batch.processing_status == "ended",
+        created_at=batch.created_at.timestamp(),
+        requests=done + counts.processing,
+        done=done if batch.processing_status == "ended" else None,  # counts stand still until the end
+        files=(batch.results_url,) if batch.results_url else (),
+        gone=batch.archived_at is not None,
+    )

@@ -1,0 +1,1 @@
+"""OpenAI's Batch API, for chat and for responses."""

@@ -1,0 +1,87 @@
+"""OpenAI's endpoint /v1/responses in batches: its bodies and parameters; `openai_lines` reads its answers.
+
+Facts of the wire: the SDK's own types (openai 3.54, `types/responses`). The cap holds what is reasoned,
+too (`max_output_tokens`), and of at least 16 tokens. Where a request does not say otherwise, the API keeps each
+answer for at least 30 days (`store`: "Defaults to true when omitted"), so requests do say otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.providers.openai.chat import OpenAIAdapter, framing_of, schema_form, titled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchata_tasks.types.document import Document
+    from batchata_tasks.types.request import Job
+
+_LEAST_CAP = 16  # the API answers each line with a smaller one with a 400
+_CHAT_SPELLING = {"reasoning_effort": "reasoning: {effort: …}", "verbosity": "text: {verbosity: …}"}
+
+
+class OpenAIResponsesAdapter(OpenAIAdapter):
+    """Batches of /v1/responses."""
+
+    endpoint_name = "responses"
+    endpoint = "/v1/responses"
+    framing = framing_of(endpoint)
+    # what is set by the spec, and under names of the other endpoint; a batch waits for no answer in the background
+    reserved_params = frozenset(
+        {
+            "background", "input", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "messages", "model", "n",
+            "response_format", "stream", "stream_options",
+        }
+    )
+    # the provider's tools are billed by the call, windows of background work at other prices
+    repriced_params = frozenset({"background_options", "service_tier", "tools"})
+    cap_param = "max_output_tokens"
+    turns_param = "input"
+    priced_params = frozenset(
+        {"metadata", "reasoning", "safety_identifier", "store", "temperature", "text", "top_p", "truncation", "user"}
+    )
+
+    @classmethod
+    def check_model(cls, model: str, max_tokens: int) -> None:
+        del model
+        if max_tokens < _LEAST_CAP:
+            message = f"max_tokens: {max_tokens} is less than /v1/responses takes; write at least {_LEAST_CAP}, or remove `endpoint`."
+            raise SpecError(message)
+
+    @classmethod
+    def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
+        for name in params:
+            if name in _CHAT_SPELLING:
+                message = f"params.{name}: /v1/responses has it under another name; write `{_CHAT_SPELLING[name]}`."
+                raise SpecError(message)
+        super().check_params(model, params, limited=limited)
+        if "text" in params and as_dict(params["text"]).keys() != {"verbosity"}:
+            message = "params.text: only `verbosity` can be set, as response_model says what an answer is; write that, or remove it."
+            raise SpecError(message)
+        if limited and "reasoning" in params and as_dict(params["reasoning"]).keys() != {"effort"}:
+            # nothing says that the cap holds summaries, and other modes of reasoning
+            message = "params.reasoning: its effect on the price has no bound but for `effort`, so a limit forbids it (allowed: effort)."
+            raise SpecError(message)
+
+    def body(self, job: Job) -> dict[str, Any]:
+        turns = [
+            {"role": turn.role, "content": turn.wire("output_text" if turn.role == "assistant" else "input_text", _attached)}
+            for turn in job.messages
+        ]
+        body: dict[str, Any] = {"model": job.model, "input": turns, "max_output_tokens": job.max_tokens, "store": False}
+        body |= job.params
+        if job.schema is not None:
+            body["text"] = {"format": {"type": "json_schema", **schema_form(job.schema)}, **as_dict(job.params.get("text"))}
+        return body
+
+
+def _attached(document: Document) -> dict[str, Any]:
+    """Return the content part of a document, as this endpoint has it."""
+    if document.kind == "text":
+        return {"type": "input_text", "text": titled(document)}
+    if document.kind == "image":
+        return {"type": "input_image", "image_url": document.url, "detail": "auto"}
+    return {"type": "input_file", "filename": document.title, "file_data": document.url}

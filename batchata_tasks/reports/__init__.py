@@ -1,0 +1,1 @@
+"""What only looks: plans, status, rows, costs."""

@@ -1,0 +1,1 @@
+"""Response models: read, checked, sent, and used to parse answers."""

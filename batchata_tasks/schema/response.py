@@ -1,0 +1,221 @@
+"""The response model: what is asked of the model, what its answer becomes.
+
+A response model comes as a Pydantic class or as JSON Schema. Both are read into one small tree of
+nodes (`schema_reader.py`), and everything else follows from the tree: the strict schema for the
+wire, the canonical form for the fingerprint, the Arrow types of the columns and the validator.
+docs/structured-output.md shows it type by type.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+import pyarrow as pa
+from pydantic import BaseModel, PydanticUserError, RootModel, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import SchemaError, from_json, to_json
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import is_unicode
+from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
+from batchata_tasks.schema.reader import NO_SCHEMA, read_root
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core.core_schema import DecimalSchema
+
+_INT64 = 2**63
+
+
+class ResponseSchema:
+    """The response model of a spec: wire schema, columns and validator.
+
+    A class is asked for and read by its fields' own names: aliases are its business elsewhere.
+    """
+
+    def __init__(self, name: str, label: str, root: Node, model: type[BaseModel], *, built: bool) -> None:
+        self.name = name
+        self.label = label  # the spec's key that it came by, for errors
+        self._built = built  # from JSON Schema, with made-up field names and the real ones as aliases
+        self.root = root
+        self.wire = root.wire()  # what is sent
+        self.kept = root.kept()  # what a ledger keeps: as JSON Schema it makes the same columns, canonical form and checks
+        self.canonical = root.canonical()
+        self.arrow = pa.schema([pa.field(field, node.arrow()) for field, node in root.fields])
+        self._model = model
+
+    @classmethod
+    def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
+        """Read a Pydantic class; raises SpecError for what a batch cannot ask for."""
+        try:
+            schema = model.model_json_schema(by_alias=False, schema_generator=_Generator)
+        except PydanticUserError as error:
+            message = f"{label}: {model.__name__} has no JSON Schema: {error.message}"
+            raise SpecError(message) from error
+        return cls(model.__name__, label, read_root(schema, label, of_class=True), model, built=False)
+
+    @classmethod
+    def from_json_schema(cls, schema: Mapping[str, Any], label: str) -> ResponseSchema:
+        """Read JSON Schema; raises SpecError for what a batch cannot ask for."""
+        root = read_root(schema, label, of_class=False)
+        try:
+            model = model_of(root)
+        except (PydanticUserError, SchemaError, TypeError) as error:
+            message = f"{label}: the schema cannot be checked against: {' '.join(str(error).split())[:300]}"
+            raise SpecError(message) from error
+        return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
+
+    def parse(self, text: str) -> tuple[dict[str, Any] | None, str]:
+        """Return the answer's columns, or None and the sentence of the first thing wrong.
+
+        An enum's value counts in any case, where that leaves no doubt, and lands as the enum spells it:
+        no provider promises the case (https://platform.claude.com/docs/en/build-with-claude/structured-outputs).
+        """
+        try:
+            return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
+        except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
+            return None, _sentence(error)
+
+    def read(self, text: str) -> tuple[BaseModel | dict[str, Any] | None, str]:
+        """Return the answer as `answer` does, or None and the sentence of what is wrong."""
+        try:
+            return self.answer(text), ""
+        except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
+            return None, _sentence(error)
+
+    def answer(self, text: str) -> BaseModel | dict[str, Any]:
+        """Return an answer that `parse` accepts: an object of the class, or a dict where JSON Schema was given.
+
+        Raises:
+            ValidationError: it does not satisfy the response model.
+        """
+        answer, accepted = self._checked(text)
+        return as_dict(json.loads(accepted)) if self._built else answer
+
+    def _checked(self, text: str) -> tuple[BaseModel, str | bytes]:
+        """Return the answer, and the text that was accepted: enums may be spelt anew in it."""
+        check = partial(self._model.model_validate_json, by_alias=self._built, by_name=not self._built)
+        try:
+            return check(text), text
+        except ValidationError:
+            if (respelt := _respelt(text, self.root)) is None:
+                raise
+            return check(respelt), respelt
+
+    def _fields(self, answer: object, node: Node) -> dict[str, Any]:
+        """Return an object's fields; read from its attributes, so that no serializer changes them."""
+        get = as_dict(cast("object", answer)).__getitem__ if isinstance(answer, dict) else partial(getattr, answer)
+        named = enumerate(node.fields)
+        return {name: self._value(get(f"field_{i}" if self._built else name), child) for i, (name, child) in named}
+
+    def _value(self, value: Any, node: Node) -> Any:
+        value = _unwrapped(value)
+        if value is None:
+            return None
+        if node.kind == "object":
+            return self._fields(value, node)
+        if node.items is not None:
+            return [self._value(item, node.items) for item in value]
+        plain, wanted = _plain(value), _PYTHON.get(node.format or "") or _PYTHON[node.kind]
+        if not isinstance(plain, wanted):
+            message = f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
+            raise TypeError(message)
+        if isinstance(plain, str) and not is_unicode(plain):
+            message = "a validator returned a text with half of a surrogate pair"
+            raise ValueError(message)
+        # Arrow says of a decimal whether the column holds all its digits
+        return pa.array([plain], type=node.arrow()).to_pylist()[0] if node.format == DECIMAL else plain
+
+
+def _sentence(error: Exception) -> str:
+    """Say what the first thing is that is wrong with an answer."""
+    if not isinstance(error, ValidationError):
+        return f"answer: {type(error).__name__}: {error}"
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    return f"{place or 'answer'}: {first['msg']}"
+
+
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
+    "date": (date,), "date-time": (datetime,), "time": (time,), DECIMAL: (Decimal,),
+}
+_TO_JSON_SCHEMA = {value: key for key, value in CONSTRAINTS.items() if not key.endswith(("Length", "Items"))}
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's JSON Schema, with decimals as exact texts, and each type that has none named where it stands."""
+
+    def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
+        """Return a decimal's schema; numbers of JSON would lose digits."""
+        said = {_TO_JSON_SCHEMA[key]: _number(value) for key, value in schema.items() if key in _TO_JSON_SCHEMA}
+        return {"type": "string", "format": DECIMAL, **said}
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002 - Pydantic's signature
+        """Return what the reader refuses, naming the field; Pydantic's own error does not."""
+        return {NO_SCHEMA: error_info}
+
+
+def _number(value: Any) -> int | float:
+    """Return a bound as a number of JSON."""
+    return int(value) if value == int(value) else float(value)
+
+
+def _respelt(text: str, root: Node) -> bytes | None:
+    """Return an answer with its enum values as the enums spell them; None where that changes nothing."""
+    try:
+        answer = from_json(text)
+    except ValueError:
+        return None
+    respelt = _spelt(answer, root)
+    return to_json(respelt) if respelt != answer else None
+
+
+def _spelt(value: Any, node: Node) -> Any:
+    match value:
+        case dict():
+            known = dict(node.fields)
+            return {name: _spelt(item, known[name]) if name in known else item for name, item in as_dict(cast("object", value)).items()}
+        case list() if node.items is not None:
+            return [_spelt(item, node.items) for item in cast("list[Any]", value)]
+        case str() if node.enum is not None and value not in node.enum:
+            alike = [option for option in node.enum if isinstance(option, str) and option.casefold() == value.casefold()]
+            return alike[0] if len(alike) == 1 else value
+        case _:
+            return value
+
+
+def _unwrapped(value: Any) -> Any:
+    """Return what a RootModel wraps; its JSON is that of its root."""
+    return cast("Any", value).root if isinstance(value, RootModel) else value
+
+
+def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best as a table
+    """Bring a validated scalar to what Arrow takes: no enums, no UUIDs, integers of 64 bits."""
+    match value:
+        case Enum():
+            return _plain(value.value)
+        case bool() | str() | float() | Decimal() | None:
+            return value
+        case int():
+            if not -_INT64 <= value < _INT64:
+                message = f"the integer {value} does not fit in 64 bits"
+                raise OverflowError(message)
+            return value
+        case UUID():
+            return str(value)
+        case datetime():
+            return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+        case date() | time():
+            return value
+        case _:
+            return str(value)

@@ -1,0 +1,78 @@
+"""A table that can be read as often as needed, whatever it is stored as."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
+import pyarrow as pa
+
+from batchata_tasks.common.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that can be read as often as needed; `schema` lists all its columns."""
+
+    url: str
+    schema: pa.Schema
+    _read: Callable[[list[str]], Iterator[pa.RecordBatch]]
+
+    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as record batches of at most 8,192 rows with just `columns`, in order.
+
+        Raises:
+            SourceError: the table is broken somewhere.
+        """
+        with errors_of(self.url):
+            for read in self._read(columns):
+                batch = _plain(read)
+                for start in range(0, batch.num_rows, BATCH_ROWS):
+                    yield batch.slice(start, BATCH_ROWS)
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the same values without a writer's encoding, which may change per file."""
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    return kind
+
+
+def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
+    for i, field in enumerate(batch.schema):
+        if not (wanted := plain_type(field.type)).equals(field.type):
+            batch = batch.set_column(i, pa.field(field.name, wanted), batch.column(i).cast(wanted))
+    return batch
+
+
+@contextmanager
+def errors_of(url: str) -> Generator[None, None, None]:
+    """Turn what the readers raise into one sentence that names the source."""
+    try:
+        yield
+    except FileNotFoundError:
+        message = f"source: there is no file {url} (paths are relative to the folder you run in)."
+        raise SourceError(message) from None
+    except SourceError:
+        raise
+    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
+        message = f"source: {url} cannot be read: {' '.join(str(error).split())[:500]}"
+        raise SourceError(message) from error
+
+
+@contextmanager
+def bytes_of(url: str) -> Generator[Any, None, None]:
+    """Open a file or URL, unpacked by its ending."""
+    with fsspec.open(url, "rb", compression="infer") as stream:  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        yield stream

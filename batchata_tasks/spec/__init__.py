@@ -1,0 +1,1 @@
+"""The descriptions of a run: an enrichment of a table, or Jobs."""

@@ -1,0 +1,152 @@
+"""EnrichmentSpec: the description of one enrichment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.json import not_json
+from batchata_tasks.providers import check_name, provider_name
+from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.spec.parts import Turn
+from batchata_tasks.spec.references import load_model, read_text
+from batchata_tasks.spec.run import RunSpec
+from batchata_tasks.types.destination import Destination
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
+
+# keys of the published spec whose work is still to come: refused by name, never silently ignored
+_NOT_BUILT: dict[str, Any] = {
+    "file": None, "document_root": None, "enable_citations": False, "retention": None, "credentials": None,
+}
+_NOT_BUILT_VALUES = {"on_missing": ("mark", "delete")}
+
+
+class EnrichmentSpec(RunSpec):
+    """One enrichment: which rows, which question, which model, where the answers go."""
+
+    spec_version: Literal[1] = Field(1, description="Version of this format.")
+    source: str = Field(min_length=1, description="Parquet file or folder, CSV or JSONL (also .gz); a path or fsspec URL.")
+    where: str | None = Field(None, description="Jinja2 expression over the row; rows for which it is false are left out.")
+    types: dict[str, ColumnType] = Field(default_factory=dict, description="Types of CSV columns; unnamed ones are strings.")
+    model: str = Field(min_length=1, description="The provider's model id.")
+    provider: str | None = Field(None, description="Default: follows from the model.")
+    endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint; `responses` is OpenAI's.")
+    system: str | None = Field(None, description="System prompt; a template.")
+    prompt: str | None = Field(None, description="User prompt; a template.")
+    prompt_file: str | None = Field(None, description="File that holds the prompt, instead of `prompt`.")
+    messages: list[Turn] | None = Field(None, description="The turns to send, instead of `system` and `prompt`.")
+    response_model: str | None = Field(None, description="file.py:Class or module:Class of a Pydantic model.")
+    response_schema: dict[str, Any] | str | None = Field(None, description="JSON Schema, inline or a .json file.")
+    max_tokens: int = Field(1024, ge=1, description="Cap on the tokens of one answer; always sent.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Further parameters, passed on to the provider.")
+    on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unbuilt(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key, default in _NOT_BUILT.items():
+                if data.get(key, default) != default:  # pyright: ignore[reportUnknownMemberType]
+                    message = f"`{key}` is a known key that this version does not support yet; remove it."
+                    raise ValueError(message)
+            for key, values in _NOT_BUILT_VALUES.items():
+                if data.get(key) in values:  # pyright: ignore[reportUnknownMemberType]
+                    message = f"`{key}: {data[key]}` is known, but this version does not support it yet; remove it."
+                    raise ValueError(message)
+            return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
+        return data  # pyright: ignore[reportUnknownVariableType]
+
+    @field_validator("provider")
+    @classmethod
+    def _a_provider(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                check_name(value)
+            except SpecError as error:
+                raise ValueError(str(error).removeprefix("provider: ")) from None
+        return value
+
+    @field_validator("params", "response_schema")
+    @classmethod
+    def _plain_json(cls, value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
+        if (wrong := not_json(value)) is not None:
+            message = f"{wrong} is no JSON; write names with texts, numbers, lists."
+            raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        asked = [name for name in ("prompt", "prompt_file", "messages") if getattr(self, name) is not None]
+        if len(asked) != 1:
+            found = f"found {' and '.join(asked)}" if asked else "found none"
+            message = f"give exactly one of `prompt`, `prompt_file` and `messages` ({found})."
+            raise ValueError(message)
+        if self.messages is not None and self.system is not None:
+            message = "`system` goes with `prompt`; with `messages`, write it as a turn of role system."
+            raise ValueError(message)
+        if self.messages is not None and (not self.messages or self.messages[-1].role != "user"):
+            message = "`messages` must end with a turn of role user."
+            raise ValueError(message)
+        if self.cache and not (self.system or any(turn.role == "system" for turn in self.messages or ())):
+            message = "`cache` marks the system prompt, and there is none; write what all rows share as `system`, or remove `cache`."
+            raise ValueError(message)
+        if self.response_model is not None and self.response_schema is not None:
+            message = "give `response_model` or `response_schema`, not both."
+            raise ValueError(message)
+        for name in ("key", "columns"):
+            values: list[str] = getattr(self, name) or []
+            if doubled := sorted({value for value in values if values.count(value) > 1}):
+                message = f"`{name}` names {doubled[0]!r} twice."
+                raise ValueError(message)
+        return self
+
+    def destinations(self) -> list[Destination]:
+        """See RunSpec."""
+        return [Destination(provider_name(self.model, self.provider), self.model, self.endpoint)]
+
+    @property
+    def origin(self) -> str:
+        """See RunSpec."""
+        return self.source
+
+    def turns(self) -> list[Turn]:
+        """Return the turns to send, templates unrendered.
+
+        Raises:
+            SpecError: `prompt_file` cannot be read.
+        """
+        if self.messages is not None:
+            return self.messages
+        prompt = self.prompt
+        if self.prompt_file is not None:
+            prompt = read_text("prompt_file", Path(self.prompt_file))
+        turns = [Turn(role="user", content=prompt or "")]
+        return [Turn(role="system", content=self.system), *turns] if self.system else turns
+
+    def schema_of_answers(self, roots: Iterable[Path]) -> ResponseSchema | None:
+        """Load the response model; None means that plain text is asked for.
+
+        Raises:
+            SpecError: it cannot be loaded, lies outside of `roots`, or asks for what batches lack.
+        """
+        if self.response_model is not None:
+            return ResponseSchema.from_model(load_model(self.response_model, roots), "response_model")
+        if isinstance(self.response_schema, str):
+            text = read_text("response_schema", Path(self.response_schema))
+            try:
+                schema = json.loads(text)
+            except ValueError as error:
+                message = f"response_schema: {self.response_schema} is not valid JSON: {error}"
+                raise SpecError(message) from error
+            return ResponseSchema.from_json_schema(schema, "response_schema")
+        if self.response_schema is not None:
+            return ResponseSchema.from_json_schema(self.response_schema, "response_schema")
+        return None

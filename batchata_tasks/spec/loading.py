@@ -1,0 +1,115 @@
+"""Reading a spec from YAML or JSON, and saying in one sentence what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import yaml
+from pydantic import ValidationError
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.validation import plain
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.references import read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pydantic_core import ErrorDetails
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which the last would count in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        keys = [key.value for key, _ in node.value]
+        if doubled := next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None):
+            message = f"the key {doubled} is given twice; remove one."
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec:
+    """Read a spec from YAML or JSON and apply `key=value` overrides (values are YAML).
+
+    Raises:
+        SpecError: the file cannot be read, or a key is unknown, missing or wrong.
+    """
+    text = read_text("SPEC", Path(path))
+    try:
+        # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
+        data = json.loads(text) if Path(path).suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except json.JSONDecodeError as error:
+        message = f"{path}: not valid JSON: {error}"
+        raise SpecError(message) from error
+    except yaml.YAMLError as error:
+        message = f"{path}: not valid YAML {_of_yaml(error)}"
+        raise SpecError(message) from error
+    if not isinstance(data, dict):
+        message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
+        raise SpecError(message)
+    return parse_spec({**data, **_overrides(overrides)}, str(path))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
+    """Validate a spec; raises SpecError with one sentence for the first thing that is wrong."""
+    for name, value in as_dict(data).items():
+        try:
+            orjson.dumps(value)
+        except TypeError as error:
+            message = f"{label}: `{name}`: no request can carry this: {error}."
+            raise SpecError(message) from None
+    try:
+        return EnrichmentSpec.model_validate(data)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
+        key = ".".join(str(step) for step in first["loc"])
+        message = f"{label}: {_sentence(key, first)}"
+        raise SpecError(message) from None
+
+
+def _sentence(key: str, error: ErrorDetails) -> str:
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        close = get_close_matches(key, EnrichmentSpec.model_fields, n=1)
+        remedy = f"did you mean `{close[0]}`?" if close else "remove it, or see the README for the keys there are."
+        return f"unknown key `{key}`; {remedy}"
+    if kind == "missing":
+        return f"the key `{key}` is missing; add it."
+    text = plain(error)
+    text = text if text.endswith(".") else f"{text}."
+    return f"`{key}`: {text}" if key else text
+
+
+def _of_yaml(error: yaml.YAMLError) -> str:
+    """Return what is wrong with a text and in which line, without the parser's name for the text."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"in line {error.problem_mark.line + 1}: {error.problem}"
+    return f"at all: {' '.join(str(error).split())}"
+
+
+def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign:
+            message = f"--set {pair}: write it as key=value, for example --set limit=20."
+            raise SpecError(message)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            message = f"--set {key}: the value is not valid YAML: {' '.join(str(error).split())}"
+            raise SpecError(message) from error
+    return values
+
+
+def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> EnrichmentSpec:
+    """Return a spec, or the one in the file of that path, with some of its keys set otherwise."""
+    loaded = load_spec(spec) if isinstance(spec, str) else spec
+    return parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded

@@ -1,0 +1,75 @@
+"""The parts of a spec that have keys of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from batchata_tasks.common.money import pico_from_usd
+from batchata_tasks.types.budget import BudgetTerms
+
+BUDGET_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
+
+
+def _no_truth(value: object) -> object:
+    if isinstance(value, bool):
+        message = f"{str(value).lower()} is no number"
+        raise ValueError(message)  # noqa: TRY004 - pydantic tells of values
+    return value
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)]  # YAML's yes would be a dollar
+
+
+class Turn(BaseModel):
+    """One turn of `messages`; its content is a template."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class FailIf(BaseModel):
+    """When a run that finished with failed rows counts as Failed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    failed_share: Number | None = Field(None, ge=0, le=1, description="Share of the run's rows, 0 to 1.")
+
+
+class Budget(BaseModel):
+    """A limit that all runs share whose specs name it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=f"^{BUDGET_NAME}$", description="Names the budget in the ledger.")
+    limit_usd: Number = Field(ge=0, le=1_000_000, description="Hard limit for one period, in US dollars.")
+    period: Literal["day", "week", "month", "total"] = Field("month", description="How often it begins anew; weeks begin on Monday.")
+    timezone: str = Field("UTC", description="Where days begin, such as Europe/Berlin.")
+
+    @field_validator("timezone")
+    @classmethod
+    def _a_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            message = f"there is no time zone {value!r}; write one such as UTC or Europe/Berlin."
+            raise ValueError(message) from None
+        return value
+
+    def terms(self) -> BudgetTerms:
+        """Return it as the ledger keeps it."""
+        return BudgetTerms(self.name, pico_from_usd(self.limit_usd), self.period, self.timezone)
+
+
+class Pilot(BaseModel):
+    """The first rows of a run, sent alone; the rest follows only if they turn out well."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int = Field(ge=1, description="How many rows are sent first.")
+    max_invalid_share: Number | None = Field(None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1.")
+    max_cost_per_row_usd: Number | None = Field(None, ge=0, description="Most that one of them may cost on average.")

@@ -1,0 +1,102 @@
+"""What a spec refers to by path: texts, and response models in the user's own code."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from batchata_tasks.common.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def read_text(field: str, path: Path) -> str:
+    """Return a text file that a key of the spec names; raises SpecError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        message = f"{field}: there is no file {path} (paths are relative to the folder you run in)."
+        raise SpecError(message) from None
+    except IsADirectoryError:
+        message = f"{field}: {path} is a folder; name the {'spec ' if field == 'SPEC' else ''}file."
+        raise SpecError(message) from None
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{field}: {path} cannot be read: {error}"
+        raise SpecError(message) from error
+
+
+def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
+    """Load `file.py:Class` or `module:Class`, from the code roots alone.
+
+    The real path (links followed) of the file must lie in one of `roots`, and the class must be a
+    Pydantic BaseModel. It is looked up by file, so nothing outside of the roots is ever imported.
+
+    Raises:
+        SpecError: any of this does not hold.
+    """
+    place, sign, name = reference.rpartition(":")
+    if not sign or not place or not name.isidentifier():
+        message = f"response_model: {reference!r} is not of the form file.py:Class or module:Class."
+        raise SpecError(message)
+    if not (allowed := [root.resolve() for root in roots]):
+        message = "response_model: BATCHATA_CODE_ROOTS names no folder; name the one that holds the model."
+        raise SpecError(message)
+    path = _module_file(place, allowed)
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root) for root in allowed):
+        listed = ", ".join(str(root) for root in allowed)
+        message = f"response_model: {place} lies outside of the code roots ({listed}); move it there or set BATCHATA_CODE_ROOTS."
+        raise SpecError(message)
+    if not resolved.is_file():
+        message = f"response_model: there is no file {place}."
+        raise SpecError(message)
+    module = _import_file(resolved, reference)
+    found = getattr(module, name, None)
+    if not (inspect.isclass(found) and issubclass(found, BaseModel)):
+        message = f"response_model: {place} has no Pydantic model {name}; {_models_of(module, name)}."
+        raise SpecError(message)
+    return found
+
+
+def _models_of(module: object, name: str) -> str:
+    """Say which models a module has, those of similar names first."""
+    classes = {key: value for key, value in vars(module).items() if inspect.isclass(value)}
+    models = [key for key, value in classes.items() if issubclass(value, BaseModel) and value is not BaseModel]
+    close = get_close_matches(name, models)
+    return f"it has {', '.join([*close, *(model for model in models if model not in close)])}" if models else "it has none"
+
+
+def _module_file(place: str, roots: list[Path]) -> Path:
+    if place.endswith(".py"):
+        return Path(place)
+    if not all(step.isidentifier() for step in place.split(".")):
+        message = f"response_model: {place!r} is neither a .py file nor a module name."
+        raise SpecError(message)
+    relative = Path(*place.split("."))
+    candidates = [c for root in roots for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")]
+    return next((c for c in candidates if c.is_file()), candidates[0])
+
+
+def _import_file(path: Path, reference: str) -> object:
+    name = f"_batchata_model_{abs(hash(str(path)))}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    if module_spec is None or module_spec.loader is None:
+        message = f"response_model: {path} cannot be loaded as Python."
+        raise SpecError(message)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[name] = module  # Pydantic resolves forward references through sys.modules
+    try:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())[:500]
+        where = f"`python {path.name}`, run beside it, shows where"
+        message = f"response_model: {reference} fails at import: {type(error).__name__}: {said}; mend it ({where})."
+        raise SpecError(message) from error
+    return module

@@ -1,0 +1,98 @@
+"""RunSpec: what every run is told, whatever its requests are made from."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot
+
+if TYPE_CHECKING:
+    from batchata_tasks.types.destination import Destination
+
+_REASONS = ("new", "input", "prompt", "model", "schema", "failed")
+Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class RunSpec(BaseModel, ABC):
+    """The dataset that a run works on, its limits, and when a row is sent again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Names the run, its ledger lines and artifacts.")
+    limit: int | None = Field(None, ge=1, description="Only the first N rows that need work.")
+    on_null: Literal["error", "empty", "skip"] = Field("error", description="What a null in a column that the templates use does.")
+    key: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1, description="Column or columns that identify a row.")
+    cache: bool = Field(default=False, description="Mark the system prompt for the provider's prompt cache, for one hour.")
+    output: str = Field(min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet.")
+    columns: list[str] | None = Field(None, description="Source columns carried along; default: only the key.")
+    items_per_batch: int | None = Field(None, ge=1, description="Rows per batch; default: the provider's limit.")
+    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches of this run that are open at once.")
+    cost_limit_usd: Number | None = Field(
+        None, ge=0, le=1_000_000, description="Hard limit on what this run may spend, in US dollars."
+    )
+    budget: Budget | None = Field(None, description="Hard limit shared by all runs that name it.")
+    pilot: Pilot | None = Field(None, description="A first small batch that has to hold before the rest is sent.")
+    time_limit: str | None = Field(
+        None, description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
+    )
+    rerun_on: list[Reason] = Field(default_factory=lambda: list(_REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
+    max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
+    fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")
+    raw_files: bool = Field(default=True, description="Keep request and response files.")
+    delete_results: bool = Field(default=False, description="Delete results at the provider once they are landed.")
+
+    @field_validator("time_limit")
+    @classmethod
+    def _a_duration(cls, value: str | None) -> str | None:
+        if value is not None and not (re.fullmatch(r"[0-9]+(\.[0-9]+)?[smhd]", value) and float(value[:-1])):
+            message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
+            raise ValueError(message)
+        return value
+
+    @abstractmethod
+    def destinations(self) -> list[Destination]:
+        """Return where its requests go.
+
+        Raises:
+            SpecError: a model belongs to no provider that is known here.
+        """
+
+    @property
+    @abstractmethod
+    def origin(self) -> str:
+        """What its requests are made from, for people."""
+
+    @property
+    def providers(self) -> str:
+        """The names of the providers, for people."""
+        return ", ".join(dict.fromkeys(to.provider for to in self.destinations()))
+
+    @property
+    def models(self) -> str:
+        """The names of the models, for people."""
+        return ", ".join(dict.fromkeys(to.model for to in self.destinations()))
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit binds what its runs spend."""
+        return self.cost_limit_usd is not None or self.budget is not None
+
+    @property
+    def time_limit_seconds(self) -> float | None:
+        """The time limit in seconds."""
+        if self.time_limit is None:
+            return None
+        return float(self.time_limit[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.time_limit[-1]]
+
+    @property
+    def carried(self) -> list[str]:
+        """The source columns of the dataset: the key, then `columns`."""
+        return [*self.key, *(name for name in self.columns or [] if name not in self.key)]

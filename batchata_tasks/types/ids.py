@@ -1,0 +1,33 @@
+"""Names that derive from content: rows, chunks, requests at the provider."""
+
+from __future__ import annotations
+
+import re
+
+from batchata_tasks.common.canonical import base32, digest
+
+TOKEN_CHARS = 20  # 100 bits
+ROW_ID_CHARS = 24  # 120 bits
+CUSTOM_ID_CHARS = TOKEN_CHARS + 1 + ROW_ID_CHARS  # both providers take up to 64
+_CUSTOM_ID = re.compile(f"[a-z2-7]{{{TOKEN_CHARS}}}-[a-z2-7]{{{ROW_ID_CHARS}}}")
+
+
+def chunk_token(run_id: str, round_number: int, start: int, kind: str) -> str:
+    """Return the token of a chunk, which is its id: the same when a crashed run is carried on."""
+    parts = (run_id, str(round_number), str(start), kind)
+    return base32(digest("chunk", *(part.encode() for part in parts))[:13])[:TOKEN_CHARS]
+
+
+def custom_id(token: str, row_id: str) -> str:
+    """Return the provider-side name of a row's request: `<chunk token>-<row id>`."""
+    return f"{token}-{row_id}"
+
+
+def is_custom_id(name: str) -> bool:
+    """Whether a request's name is of the form that this program gives, under whatever ledger."""
+    return _CUSTOM_ID.fullmatch(name) is not None
+
+
+def row_id(dataset_id: str, key: bytes, row_fingerprint: str) -> str:
+    """Return the id of one row's request: 120 bits, the same wherever and whenever it is made."""
+    return base32(digest("row", dataset_id.encode(), key, row_fingerprint.encode())[:15])
