@@ -197,7 +197,7 @@ def _run(spec: dict[str, Any]) -> tuple[str, int, int, int]:
 
 
 @dataclass(frozen=True)
-class Books:
+class LedgerTotals:
     """What stands where, after a run."""
 
     row: str
@@ -209,7 +209,7 @@ class Books:
     accepted: int
 
 
-def _books(provider: str, emulator: Emulator, place: Path) -> Books:
+def _books(provider: str, emulator: Emulator, place: Path) -> LedgerTotals:
     found = {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()} if any(place.glob("out/data/*")) else {}
     ended: dict[str, int] = {}
     for row in found.values():
@@ -222,7 +222,7 @@ def _books(provider: str, emulator: Emulator, place: Path) -> Books:
     ids = {name.partition("-")[2] for content in book["contents"].values() for name in content["custom_ids"]}
     billed = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
     settled, overhead, in_flight = _ledger()
-    return Books(
+    return LedgerTotals(
         _ended(found[STRUCK]) if STRUCK in found else "-",
         ", ".join(f"{count} {name}" for name, count in sorted(ended.items())) or "none landed",
         f"{book['requests_accepted']} / {len(ids)}", f"{book['input_tokens_billed']} / {book['output_tokens_billed']}",

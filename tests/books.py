@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.run_context import session_of
+from batchata_tasks.execution.run_context import context_of
 from batchata_tasks.ledger import Chunk, Ledger
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.pipeline.enrich import enrich
@@ -112,7 +112,7 @@ def stopping_at(step: str, when: Callable[[Chunk], bool], error: BaseException, 
     real = getattr(Steps(), step)
 
     def wrapped(run_id: str, chunk_id: str) -> dict[str, Any]:
-        meant = when(session_of(run_id).ledger.chunk(chunk_id))
+        meant = when(context_of(run_id).ledger.chunk(chunk_id))
         if meant and not after:
             raise error
         done: dict[str, Any] = real(run_id, chunk_id)

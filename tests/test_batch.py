@@ -446,11 +446,16 @@ def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
 
 
 def test_old_jobs_are_not_kept_for_ever(batch: Batch, tmp_path: Path) -> None:
-    """A folder that is used each night keeps the jobs of the newest runs alone."""
+    """Of jobs that no run ever sent, the newest alone are kept; those of a run stay as long as the ledger has it."""
+    folder = tmp_path / "out/_batchata/jobs"
+    batch.add_job(prompt="first", id="first").run()
+    (first,) = folder.iterdir()
     for number in range(12):
-        batch.add_job(prompt=f"text {number}", id=str(number)).run()
-    assert len(list((tmp_path / "out/_batchata/jobs").iterdir())) <= 11
-    assert len(batch.run().results()) == 12
+        batch.add_job(prompt=f"text {number}", id=str(number)).run(dry_run=True)
+    assert len(list(folder.iterdir())) == 13
+    batch.add_job(prompt="last", id="last").run()
+    assert len(list(folder.iterdir())) == 11
+    assert first.exists()
 
 
 def test_what_stops_a_run_is_told(batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,8 @@ from batchata_tasks.execution import guard as guards
 from batchata_tasks.ledger import BudgetTerms, Chunk
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.planning.prepare import make_ready
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.books import billed, opened, run_with, stopping_at
 from tests.table import MODELS, Table, open_batches
@@ -49,7 +49,7 @@ class Pair:
     def run(self, table: Table, budget: dict[str, Any], notes: list[str] | None = None, **changes: Any) -> Receipt:
         name = "one" if table is self.one else "two"
         heard = notes if notes is not None else list[str]()
-        return enrich(table.spec(name=name, budget=budget, **changes), progress=Lines(heard.append, 0))
+        return enrich(table.spec(name=name, budget=budget, **changes), progress=LineProgress(heard.append, 0))
 
     def accepted(self) -> int:
         return self.one.ledger()["requests_accepted"]
@@ -253,7 +253,7 @@ def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path
     for path in (claude.one.output / "_batchata/intents").glob("*.json"):
         assert (read_json(path) or {})["budget"] == {"name": "shared", "period_us": 0}
     (tmp_path / "ledger.db").unlink()
-    rebuild(make_ready(claude.one.spec(name="one", budget=budget), Settings()), Settings())
+    rebuild(prepare_run(claude.one.spec(name="one", budget=budget), Settings()), Settings())
     assert claude.spent(budget) == spent
     assert spent[0] > 0
     assert claude.run(claude.one, budget).batches == 0

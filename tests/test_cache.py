@@ -13,7 +13,7 @@ from genai_prices import calc_price
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO, usd
 from batchata_tasks.emulator.core.prompt_cache import MINIMUM
-from batchata_tasks.ledger import Tally
+from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.reports.plan import preview
 from tests.books import check_money, money, opened
 from tests.table import MODELS, Table
@@ -98,7 +98,7 @@ def test_outcomes_keep_what_was_written(table: Table) -> None:
     receipt = table.run(cache=True, system=SYSTEM)
     assert receipt.rounds == 2
     with opened() as ledger:
-        whole = sum(ledger.outcomes(receipt.run_id).values(), Tally())
+        whole = sum(ledger.outcomes(receipt.run_id).values(), OutcomeTotals())
     book = table.ledger()
     assert (whole.cache_read_tokens, whole.cache_write_tokens) == (book["cache_read_tokens_billed"], book["cache_write_1h_tokens_billed"])
     assert Decimal(receipt.cache_saved_usd or "") == sum(plain - cost for cost, plain in bill_of(table))

@@ -9,7 +9,7 @@ import pytest
 
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.books import check_money, run_with, stopping_at
 from tests.table import MODELS, Table
@@ -194,7 +194,7 @@ def test_a_deletion_that_fails_does_not_fail_the_run(table: Table, status: int) 
     table.emulator.control.faults(kind="http_error", status=status, route="delete")
     table.emulator.control.faults(kind="http_error", status=status, route="delete_file")
     notes: list[str] = []
-    receipt = enrich(table.spec(delete_results=True), progress=Lines(notes.append))
+    receipt = enrich(table.spec(delete_results=True), progress=LineProgress(notes.append))
     assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": ROWS})
     strikes = sum(rule["strikes"] for rule in table.emulator.control.list_faults())
     assert strikes >= 1

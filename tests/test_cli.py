@@ -20,7 +20,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from batchata_tasks.cli.console import boundary, err, watched
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.rows import rows_table
 from tests.table import Table
@@ -200,8 +200,8 @@ def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
     """One of a thing is told of in the singular, in progress as in receipts."""
-    assert [counted(n, "batch") for n in (0, 1, 2, 1200)] == ["0 batches", "1 batch", "2 batches", "1,200 batches"]
-    assert [counted(n, "row is held", "rows are held") for n in (1, 2)] == ["1 row is held", "2 rows are held"]
+    assert [pluralize(n, "batch") for n in (0, 1, 2, 1200)] == ["0 batches", "1 batch", "2 batches", "1,200 batches"]
+    assert [pluralize(n, "row is held", "rows are held") for n in (1, 2)] == ["1 row is held", "2 rows are held"]
     with for_console(err) as progress:
         progress.planned(1, 1, 1)
         progress.planned(2, 2, 0)

@@ -15,7 +15,7 @@ from batchata_tasks.cli.main import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile import reconcile
-from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.reports.status import runs_overview, runs_remedy
 from batchata_tasks.types.answer import Usage
@@ -172,7 +172,7 @@ def test_a_rebuilt_ledger_knows_list_prices(table: Table, monkeypatch: pytest.Mo
     table.run(prompt="Say: {{ text }}")
     before = costs()
     monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'rebuilt.db'}")
-    rebuild(make_ready(table.spec(), Settings()), Settings())
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
     after = costs()
     kept = ("rows", "settled_usd", "list_price_usd", "saved_usd", "superseded_usd", "overhead_usd", "cost_by_outcome")
     assert {name: after["total"][name] for name in kept} == {name: before["total"][name] for name in kept}

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from batchata_tasks import Batch, RichBatchProgressDisplay
 from batchata_tasks.progress.console import for_console
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from tests.table import open_batches
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def test_without_a_terminal_there_are_lines(
     assert "4 of 12 requests landed, 2 succeeded, " in line
     assert "2 open batches" in line
     with for_console(console) as progress:
-        assert isinstance(progress, Lines)
+        assert isinstance(progress, LineProgress)
 
 
 def test_a_second_display_prints_lines_above_the_first(open_terminal: Callable[..., Shown]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.money import PICO
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
 from batchata_tasks.reports.plan import preview
@@ -99,7 +99,7 @@ def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(table: Table
     lost = [row["id"] for row in table.rows() if row["_status"] != "succeeded"]
     assert 0 < len(lost) < ROWS
     assert sum(receipt.outcomes.values()) == ROWS
-    assert any(text.startswith(f"{counted(len(lost), 'request')} without a readable result line") for text in receipt.warnings)
+    assert any(text.startswith(f"{pluralize(len(lost), 'request')} without a readable result line") for text in receipt.warnings)
     found = check_money(table, lost=True)
     assert found.overhead == sum(bound_of(table, where=f"id == '{key}'") for key in lost)
     table.emulator.control.clear_faults()

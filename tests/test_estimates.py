@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.ledger import Usual
+    from batchata_tasks.ledger import UsageHistory
 
 
 @pytest.fixture(params=MODELS)
@@ -27,7 +27,7 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
     return Table(tmp_path, emulator, request.param, rows=40)
 
 
-def usual_of(table: Table) -> Usual:
+def usual_of(table: Table) -> UsageHistory:
     with opened() as ledger:
         found = ledger.usual(table.provider, MODELS[table.provider], "table")
     assert found is not None

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.held_dataset import open_site
+from batchata_tasks.execution.held_dataset import hold_dataset
 from tests.prefect_server import Server
 from tests.table import Table
 from tests.team import Team
@@ -294,7 +294,7 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
 
 def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
     """It ends as Completed `AlreadyRunning`, which names who holds the dataset; the command says so at once and exits with 1."""
-    with open_site(str(table.output), Settings(), run="flow run 0815"):
+    with hold_dataset(str(table.output), Settings(), run="flow run 0815"):
         done = batchata(server, table)
     holder = f"process {os.getpid()} (flow run 0815) on {socket.gethostname()} (this machine)"
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
@@ -321,7 +321,7 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
     monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
     monkeypatch.setitem(server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run")  # what a worker's run finds set
     path = write_spec(table, {})
-    with open_site(str(table.output), Settings()) as site:
+    with hold_dataset(str(table.output), Settings()) as site:
         if not alive:
             site.stop.set()  # nobody renews the lease any more
             with monkeypatch.context() as elsewhere:

@@ -23,7 +23,7 @@ from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile import reconcile
 from batchata_tasks.operations.reconcile_report import Request
-from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
@@ -67,7 +67,7 @@ def die_with_batches_open(table: Table, monkeypatch: pytest.MonkeyPatch, looks: 
 
 def check(table: Table) -> None:
     """Each row once with its own answer, sent once, and money that adds up to the last digit."""
-    rows, builder = table.rows(), make_ready(table.spec(), Settings()).table.builder
+    rows, builder = table.rows(), prepare_run(table.spec(), Settings()).table.builder
     assert [row["_attempts"] for row in rows] == [1] * 12
     for row, value in zip(rows, sorted(table.values, key=lambda value: value["id"]), strict=True):
         body = builder.body(value, lambda: "")
@@ -98,13 +98,13 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(table: Table
     with pytest.raises(WrongLedgerError, match="status SPEC --rebuild"):
         table.run(items_per_batch=3)
     table.emulator.control.progress("immediate")
-    found = rebuild(make_ready(table.spec(), Settings()), Settings())
+    found = rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert (found.runs, found.chunks, found.open_chunks) == (1, 2, 1)
     receipt = table.run(items_per_batch=3)
     assert (receipt.plan["up_to_date"], receipt.outcomes) == (6, {"succeeded": 6})
     check(table)
     with pytest.raises(WrongLedgerError, match="already"):
-        rebuild(make_ready(table.spec(), Settings()), Settings())
+        rebuild(prepare_run(table.spec(), Settings()), Settings())
 
 
 def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: P
     table.run(items_per_batch=5, prompt="Again: {{ text }}")
     before = books()
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    rebuild(make_ready(table.spec(), Settings()), Settings())
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert books() == before
     assert table.run(prompt="Again: {{ text }}").outcomes == {}
 
@@ -135,7 +135,7 @@ def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(table: Table, monkeypa
         rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key")
         reconcile(Request(hold=(chunk,)))
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    assert rebuild(make_ready(table.spec(), Settings()), Settings()).held_chunks == 1
+    assert rebuild(prepare_run(table.spec(), Settings()), Settings()).held_chunks == 1
     assert table.run().plan["in_flight"] == 12
     assert table.ledger()["requests_accepted"] == 12
 
@@ -145,7 +145,7 @@ def test_ledger_and_rows_are_lost_together(table: Table, tmp_path: Path) -> None
     table.run(items_per_batch=3)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     shutil.rmtree(table.output / "data")
-    rebuild(make_ready(table.spec(), Settings()), Settings())
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert table.run(items_per_batch=3).outcomes == {}
     check(table)
 
@@ -203,7 +203,7 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(table:
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     with monkeypatch.context() as rotated:
         rotated.setenv(f"{table.provider.upper()}_API_KEY", "acct:other:key")
-        assert rebuild(make_ready(table.spec(), Settings()), Settings()).held_chunks == 1
+        assert rebuild(prepare_run(table.spec(), Settings()), Settings()).held_chunks == 1
         assert table.run().plan["in_flight"] == 12
     (line,) = table.ledger()["batches"]
     ledger = Ledger(Settings().ledger_url)
@@ -335,7 +335,7 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypa
             table.run(items_per_batch=6)
     first, second = (line["id"] for line in table.ledger()["batches"])
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    rebuild(make_ready(table.spec(), Settings()), Settings())
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert list(reconcile().adopted.values()) in ([first], [first, second])
     for chunk in all_chunks():  # as a run leaves them that saw both, and died
         path = table.output / f"_batchata/intents/{chunk.id}.json"
@@ -379,7 +379,7 @@ def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(table: Table, m
         with pytest.raises(KeyboardInterrupt):
             table.run()
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    assert rebuild(make_ready(table.spec(), Settings()), Settings()).open_chunks == 1
+    assert rebuild(prepare_run(table.spec(), Settings()), Settings()).open_chunks == 1
     assert table.run().exit_code == 3
     assert {row["_status"] for row in table.rows()} == {"errored"}
     check_money(table)
@@ -391,7 +391,7 @@ def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Pa
     shutil.rmtree(table.output)
     table.run(items_per_batch=3)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
-    rebuild(make_ready(table.spec(), Settings()), Settings())
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert reconcile().strays == []
     shutil.rmtree(table.output / "data")
     shutil.rmtree(table.output / "_batchata/intents")

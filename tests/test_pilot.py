@@ -8,7 +8,7 @@ import pytest
 
 from batchata_tasks.common.errors import HeldError, SpecError, TransientError
 from batchata_tasks.common.money import pico_from_usd, usd
-from batchata_tasks.ledger import UNCLEAR
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile import reconcile
 from batchata_tasks.operations.reconcile_report import Request
 from batchata_tasks.reports.plan import preview
@@ -175,7 +175,7 @@ def test_a_pilot_that_is_held_sends_nothing_more(claude: Table, monkeypatch: pyt
         with pytest.raises(TransientError):
             claude.run(pilot=STRICT)
     claude.emulator.control.clear_faults()
-    (chunk,) = (chunk.id for chunk in all_chunks() if chunk.state == UNCLEAR)
+    (chunk,) = (chunk.id for chunk in all_chunks() if chunk.state == ChunkState.UNCLEAR)
     reconcile(Request(hold=(chunk,)))
     for _ in range(2):
         with pytest.raises(HeldError, match=r"^pilot: rows of it are held"):

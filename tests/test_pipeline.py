@@ -12,10 +12,10 @@ import pytest
 from batchata_tasks.common.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.ledger import PLANNED, Ledger, now_us
+from batchata_tasks.ledger import ChunkState, Ledger, now_us
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.summary import Options
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.books import run_with, stopping_at
 from tests.table import MODELS, Table
@@ -201,7 +201,7 @@ def test_a_refresh_is_not_lost_to_a_run_that_died(table: Table, limit: dict[str,
     table.values.append({"id": "k-new", "text": "text of a new row", "note": "n"})
     table.write()
     for options, sent in ((None, 21), (Options(refresh_before=now_us()), 41)):
-        steps = stopping_at("submit", lambda chunk: chunk.state == PLANNED, KeyboardInterrupt(), after=True)
+        steps = stopping_at("submit", lambda chunk: chunk.state == ChunkState.PLANNED, KeyboardInterrupt(), after=True)
         with pytest.raises(KeyboardInterrupt):
             run_with(table, steps, options, **limit)
         assert table.ledger()["requests_accepted"] == sent
@@ -410,9 +410,9 @@ def test_batches_are_numbered_as_they_are_sent(table: Table) -> None:
     changes: dict[str, Any] = {"items_per_batch": 3, "cost_limit_usd": limit, "max_parallel_batches": 1}
     second = stopping_at("poll", lambda chunk: chunk.start >= 3, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        enrich(table.spec(**changes), steps=second, progress=Lines(notes.append))
+        enrich(table.spec(**changes), steps=second, progress=LineProgress(notes.append))
     assert sent_as(notes) == [1, 2]
     notes.clear()
-    receipt = enrich(table.spec(**changes), progress=Lines(notes.append))
+    receipt = enrich(table.spec(**changes), progress=LineProgress(notes.append))
     assert (receipt.continued, receipt.unsent_rows) == (True, 1)
     assert sent_as(notes) == list(range(2, receipt.batches + 1))

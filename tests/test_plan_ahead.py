@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars, exact, usd
-from batchata_tasks.planning.packing import Span
+from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.reports.forecast import play
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.reports.status import runs_overview
@@ -181,9 +181,9 @@ def test_a_play_of_the_guard_ends_and_adds_up(
     sizes: list[tuple[int, int]], share: int, left: int | None, parallel: int, pilot: int
 ) -> None:
     """Whatever the plan: rows sent and not sent are all rows, and without a limit, or under one that covers the bound, all are sent."""
-    spans, start = list[Span](), 0
+    spans, start = list[PlannedChunk](), 0
     for rows, bound in sizes:
-        spans.append(Span(start, start + rows, rows * 100, bound))
+        spans.append(PlannedChunk(start, start + rows, rows * 100, bound))
         start += rows
     found = play(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
     assert found.rows + found.unsent == start

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [path.read_text(encoding="utf-8") for path in PAGES if path.parent.name == "docs"]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
@@ -174,10 +175,22 @@ def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
 
 def test_no_link_leads_nowhere() -> None:
     """Every file that the README or a page beside it links to or names in backquotes is there."""
-    for text in (TEXT, *DOCS):
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
         linked = [name for name in re.findall(r"\]\(([^)]+)\)", text) if "://" not in name]
         named = re.findall(r"`((?:benchmarks|deployments|docs|tests|flows|batchata_tasks)/[\w./-]+)`", text)
-        assert [name for name in (*linked, *named) if not (ROOT / name).exists()] == []
+        assert [name for name in linked if not (page.parent / name).exists()] == []
+        assert [name for name in named if not any((place / name).exists() for place in (ROOT, ROOT / "batchata_tasks"))] == []
+
+
+def test_the_map_of_the_package_is_true() -> None:
+    """Every package stands in docs/architecture.md, in a layer; every place that it names for a change is there."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "batchata_tasks"
+    packages = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert set(re.findall(r"^\| \d? ?\| `(\w+)` \|", text, re.MULTILINE)) == packages
+    places = re.findall(r"`(\w+/[\w/<>]+(?:\.py|/))`", text)
+    assert [place for place in places if "<" not in place and not (package / place).exists()] == []
 
 
 def test_the_tables_are_true() -> None:

@@ -14,11 +14,11 @@ import pytest
 from batchata_tasks.common.errors import CredentialsError, SpecError, TransientError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.poll import look_once
-from batchata_tasks.ledger import HELD, LANDED, SUBMITTED, UNCLEAR, Ledger
+from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.operations.reconcile import _Work, reconcile
 from batchata_tasks.operations.reconcile_report import Request, pairs_of
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from tests.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def leave_in_doubt(table: Table, monkeypatch: pytest.MonkeyPatch, fault: str = "
         with pytest.raises(TransientError):
             table.run()
     control.clear_faults()
-    (chunk,) = in_state(UNCLEAR)
+    (chunk,) = in_state(ChunkState.UNCLEAR)
     return chunk
 
 
@@ -62,7 +62,7 @@ def test_a_batch_that_was_never_confirmed_is_adopted(table: Table, monkeypatch: 
     table.emulator.control.advance(5)
     report = reconcile()
     assert list(report.adopted) == [chunk]
-    assert in_state(SUBMITTED) == [chunk]
+    assert in_state(ChunkState.SUBMITTED) == [chunk]
     assert table.run().outcomes == {"succeeded": 6}
     assert table.ledger()["requests_accepted"] == 6
     table.check_answers()
@@ -142,7 +142,7 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(table: Table, monk
     with pytest.raises(SpecError, match="no chunk that is held"):
         reconcile(Request(resend=(chunk,)))
     assert reconcile(Request(hold=(chunk,))).held == [chunk]
-    assert in_state(HELD) == [chunk]
+    assert in_state(ChunkState.HELD) == [chunk]
     receipt = table.run()
     assert (receipt.held_rows, receipt.exit_code, receipt.continued) == (6, 3, True)
     assert any("batchata reconcile" in text for text in receipt.warnings)
@@ -192,10 +192,10 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
     """It cancels its batches, lands what ran, sends nothing more, and says so."""
     table.emulator.control.progress("reads", 10**6)
     thread, receipts = start(table, items_per_batch=2, max_parallel_batches=2)
-    while len(in_state(SUBMITTED)) < 2:
+    while len(in_state(ChunkState.SUBMITTED)) < 2:
         time.sleep(0.02)
     told: list[str] = []
-    found = cancel(table.spec(), progress=Lines(told.append))
+    found = cancel(table.spec(), progress=LineProgress(told.append))
     thread.join()
     (receipt,) = receipts
     asked = "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome."
@@ -256,7 +256,7 @@ def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(table: Table, monkeypatch
     for batch, reason in ((other, "another chunk's"), (smaller, "other requests|when it has ended")):
         with pytest.raises(SpecError, match=reason):
             reconcile(Request(adopt={chunk: batch}))
-    assert in_state(UNCLEAR) == [chunk]
+    assert in_state(ChunkState.UNCLEAR) == [chunk]
 
 
 def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,7 +295,7 @@ def test_what_was_settled_meanwhile_stays_as_it_is(table: Table, monkeypatch: py
     monkeypatch.setattr(Ledger, "acquire_lease", late)
     with pytest.raises(SpecError, match="any more"):
         reconcile(request)
-    assert in_state(LANDED) == [chunk]
+    assert in_state(ChunkState.LANDED) == [chunk]
     assert "held" not in (table.output / f"_batchata/intents/{chunk}.json").read_text()
 
 

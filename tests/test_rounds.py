@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchata_tasks.common.money import usd
-from batchata_tasks.ledger import LANDED, PLANNED, Chunk
+from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.reports.plan import preview
@@ -483,7 +483,7 @@ def test_a_run_that_dies_in_its_second_round_is_carried_on(
     assert receipt.continued
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
     assert [(chunk.id, chunk.round, chunk.start, chunk.stop) for chunk in all_chunks()] == before
-    assert {chunk.state for chunk in all_chunks()} == {LANDED}
+    assert {chunk.state for chunk in all_chunks()} == {ChunkState.LANDED}
     book = table.ledger()
     assert (book["requests_accepted"], book["billed_twice"]["number"]) == (2 * ROWS, 0)
     assert {row["_attempts"] for row in table.rows()} == {2}
@@ -508,7 +508,7 @@ def test_a_run_that_dies_while_a_round_is_planned_is_carried_on(table: Table, af
     steps: Steps = replace(Steps(), next_round=dying)
     with pytest.raises(KeyboardInterrupt):
         run_with(table, steps)
-    assert [chunk.state for chunk in all_chunks()] == [LANDED, PLANNED][: 1 + after]
+    assert [chunk.state for chunk in all_chunks()] == [ChunkState.LANDED, ChunkState.PLANNED][: 1 + after]
     receipt = table.run()
     assert receipt.continued
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)

@@ -31,10 +31,10 @@ from typer.testing import CliRunner
 from batchata_tasks.cli.main import app
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.run_context import session_of
+from batchata_tasks.execution.run_context import context_of
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
-from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.loading import load_spec
 
@@ -262,12 +262,12 @@ def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emula
 
     def watched(step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         def look(run_id: str, *more: str) -> dict[str, Any]:
-            session = session_of(run_id)
+            session = context_of(run_id)
             (route,) = session.state.routes.values()
             client = vars(route.provider)
             for thing in (
                 session,
-                session.site,
+                session.held,
                 session.settings,
                 session.ledger,
                 route,
@@ -289,7 +289,7 @@ def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emula
     )
     spec = load_spec(f"{provider}.yaml")
     receipt = enrich(spec, steps=steps)
-    ready = make_ready(spec, Settings())
+    ready = prepare_run(spec, Settings())
     seen += [
         repr(receipt),
         repr(receipt.to_json()),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.common.money import usd
-from batchata_tasks.ledger import HELD, LANDED
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.books import all_chunks, check_money, money, opened
 from tests.table import MODELS, Table
@@ -74,7 +74,7 @@ class Told:
 
     def _run(self, table: Table, changes: dict[str, Any]) -> None:
         try:
-            self._found.append(enrich(table.spec(**changes), progress=Lines(self.notes.append)))
+            self._found.append(enrich(table.spec(**changes), progress=LineProgress(self.notes.append)))
         except BaseException as error:  # noqa: BLE001 - told to the test
             self._found.append(error)
 
@@ -247,7 +247,7 @@ def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
     receipt = run.end()
     assert (receipt.exit_code, receipt.held_rows, receipt.result) == (3, ROWS, "some_rows_failed")
     assert any("held" in text for text in receipt.warnings)
-    assert [chunk.state for chunk in all_chunks()] == [HELD]
+    assert [chunk.state for chunk in all_chunks()] == [ChunkState.HELD]
     assert anthropic.rows() == []
     reserved = money(anthropic).reserved
     assert reserved > 0
@@ -275,7 +275,7 @@ def test_held_rows_do_not_hold_up_others(anthropic: Table) -> None:
     anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
     receipt = run.end()
     assert (receipt.exit_code, receipt.held_rows, receipt.outcomes) == (3, 2, {"succeeded": 3})
-    assert sorted(chunk.state for chunk in all_chunks()) == [HELD, LANDED, LANDED]
+    assert sorted(chunk.state for chunk in all_chunks()) == [ChunkState.HELD, ChunkState.LANDED, ChunkState.LANDED]
     assert anthropic.ledger()["requests_accepted"] == ROWS
 
 

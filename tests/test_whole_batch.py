@@ -13,10 +13,10 @@ import pytest
 
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.emulator.answers.tokens import input_tokens
-from batchata_tasks.ledger import DROPPED, LANDED
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.prepare import prepare
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.plan import preview
 from tests.books import all_chunks, check_money, run_with, stopping_at
@@ -163,7 +163,7 @@ def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table, rows:
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
     notes: list[str] = []
-    run = Aside(lambda: enrich(openai.spec(limit=rows), progress=Lines(notes.append)))
+    run = Aside(lambda: enrich(openai.spec(limit=rows), progress=LineProgress(notes.append)))
     until(lambda: any("queue is full" in text for text in notes))
     openai.emulator.control.vanish(blocking)
     receipt = run.end()
@@ -248,7 +248,7 @@ def test_the_time_limit_ends_the_wait_for_room(openai: Table) -> None:
     receipt = openai.run(time_limit="1s")
     assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, ROWS)
     assert openai.ledger()["requests_billed"] == 0
-    assert [chunk.state for chunk in all_chunks()] == [DROPPED]
+    assert [chunk.state for chunk in all_chunks()] == [ChunkState.DROPPED]
     openai.emulator.control.vanish(blocking)
     openai.emulator.control.limits(openai_enqueued_tokens=0)
     assert ended(openai.run()) == {"succeeded": ROWS}
@@ -459,7 +459,7 @@ def test_a_spend_cap_is_asked_once_and_what_is_under_way_is_landed(table: Table,
     answers = creates(table)
     assert answers[0] == 200
     assert len(answers) == 2
-    assert [chunk.state for chunk in all_chunks()].count(LANDED) == 1
+    assert [chunk.state for chunk in all_chunks()].count(ChunkState.LANDED) == 1
     table.emulator.control.clear_faults()
     receipt = table.run(items_per_batch=2, max_parallel_batches=2)
     assert receipt.continued

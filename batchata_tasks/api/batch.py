@@ -15,7 +15,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources.documents import digest_of
 from batchata_tasks.spec.job import MAX_TOKENS, Job
-from batchata_tasks.spec.job_schemas import Schemas
+from batchata_tasks.spec.job_schemas import ResponseModels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +45,7 @@ class Batch:
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
         self._priced: set[tuple[str, str]] = set()
-        self._schemas = Schemas()
+        self._schemas = ResponseModels()
 
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
         """Let a file name the run, so that a later process finds it; see StateManager.

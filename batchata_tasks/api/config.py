@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.validation import plain
+from batchata_tasks.common.validation import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,7 +74,7 @@ def checked_params(values: dict[str, Any]) -> BatchParams:
         name = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
             raise SpecError(unknown_key("Batch", name, BatchParams.model_fields)) from None
-        message = f"{name}: {plain(first)}."
+        message = f"{name}: {describe_error(first)}."
         raise SpecError(message.replace("..", ".")) from None
 
 

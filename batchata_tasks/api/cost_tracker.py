@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import stated, usd
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.ledger import Ledger, Tracked, new_id
+from batchata_tasks.ledger import BudgetStatus, Ledger, new_id
 from batchata_tasks.spec.parts import BUDGET_NAME
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ class CostTracker:
         amounts = {"limit_usd": now.limit, "spent_usd": now.spent, "in_flight_usd": now.in_flight, "remaining_usd": _left(now)}
         return {name: None if pico is None else float(usd(pico)) for name, pico in amounts.items()} | {"entries": now.entries}
 
-    def _now(self) -> Tracked:
+    def _now(self) -> BudgetStatus:
         with self._ledger() as ledger:
             found = ledger.tracked(self._scope, self._name)
-        return found if self._name is not None else Tracked(self._limit, found.spent, found.in_flight, found.entries)
+        return found if self._name is not None else BudgetStatus(self._limit, found.spent, found.in_flight, found.entries)
 
     @contextmanager
     def _ledger(self) -> Generator[Ledger, None, None]:
@@ -101,5 +101,5 @@ class CostTracker:
             ledger.close()
 
 
-def _left(now: Tracked) -> int | None:
+def _left(now: BudgetStatus) -> int | None:
     return None if now.limit is None else max(now.limit - now.spent - now.in_flight, 0)

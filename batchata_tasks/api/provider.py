@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchata_tasks.api.job_result import JobResult
-    from batchata_tasks.api.standalone import Asked
+    from batchata_tasks.api.standalone import SentJob
     from batchata_tasks.spec.job import Job
 
 
@@ -26,7 +26,7 @@ class Provider(Adapter):
     """
 
     @cached_property
-    def _asked(self) -> dict[str, dict[str, Asked]]:
+    def _asked(self) -> dict[str, dict[str, SentJob]]:
         """What this object asked for, by batch and job: an answer alone does not name its response model."""
         return {}
 

@@ -12,14 +12,14 @@ from batchata_tasks.common.canonical import digest
 from batchata_tasks.common.files import read_json, storage_errors
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.execution.collect import custom_id
-from batchata_tasks.execution.run_context import session_of
+from batchata_tasks.execution.run_context import context_of
 from batchata_tasks.spec.jobs import JOB_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchata_tasks.execution.run_context import Session
+    from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk
 
 _NAME_BYTES = 200  # of a file, with room for its ending
@@ -30,14 +30,14 @@ def with_raw_files(collect: Callable[[str, str], dict[str, Any]]) -> Callable[[s
 
     def collected(run_id: str, chunk_id: str) -> dict[str, Any]:
         value = collect(run_id, chunk_id)
-        session = session_of(run_id)
-        write_raw_files(session, session.ledger.chunk(chunk_id))
+        context = context_of(run_id)
+        write_raw_files(context, context.ledger.chunk(chunk_id))
         return value
 
     return collected
 
 
-def write_raw_files(session: Session, chunk: Chunk) -> None:
+def write_raw_files(context: RunContext, chunk: Chunk) -> None:
     """Write the raw files of a landed batch under `<results_dir>/raw_files`.
 
     Where requests go out as one JSON document (Anthropic), results are one, too: a list of the lines that
@@ -45,23 +45,23 @@ def write_raw_files(session: Session, chunk: Chunk) -> None:
     """
     if chunk.batch_id is None:
         return
-    folder = session.folder.root / "raw_files"
+    folder = context.folder.root / "raw_files"
     requests, responses = folder / "requests", folder / "responses"
-    as_lines = not session.at(chunk).provider.framing.head
+    as_lines = not context.for_chunk(chunk).provider.framing.head
     name = f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{'jsonl' if as_lines else 'json'}"
     with storage_errors("writing raw files"):
         for place in (requests, responses):
             place.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(session.request_file(chunk), requests / name)
-        lines = list(_paths(session, chunk))
+        shutil.copyfile(context.request_file(chunk), requests / name)
+        lines = list(_paths(context, chunk))
         _write_responses(lines, responses / name, as_lines=as_lines)
-        _write_jobs(session, chunk, lines, responses)
+        _write_jobs(context, chunk, lines, responses)
 
 
-def _paths(session: Session, chunk: Chunk) -> Iterator[Path]:
-    known = read_json(session.folder.responses / f"{chunk.id}.json") or {}
+def _paths(context: RunContext, chunk: Chunk) -> Iterator[Path]:
+    known = read_json(context.folder.responses / f"{chunk.id}.json") or {}
     for name in known.get("files", []):
-        yield session.folder.responses / name
+        yield context.folder.responses / name
 
 
 def _lines(paths: list[Path]) -> Iterator[bytes]:
@@ -79,8 +79,8 @@ def _write_responses(paths: list[Path], target: Path, *, as_lines: bool) -> None
         stream.write(tail)
 
 
-def _write_jobs(session: Session, chunk: Chunk, paths: list[Path], folder: Path) -> None:
-    manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
+def _write_jobs(context: RunContext, chunk: Chunk, paths: list[Path], folder: Path) -> None:
+    manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
     ids = zip(manifest["_row_id"].to_pylist(), manifest[JOB_ID].to_pylist(), strict=True)
     names = {custom_id(chunk.id, row_id): file_name(job_id) for row_id, job_id in ids}
     for line in _lines(paths):

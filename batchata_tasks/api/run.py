@@ -18,16 +18,16 @@ from batchata_tasks.api.watch import Watch
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.ledger import SHUTDOWN
+from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.runner import runner_of_jobs
 from batchata_tasks.pipeline.start import refresh_mark
-from batchata_tasks.planning.job_store import dataset_name, spooled
-from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.job_store import dataset_name, write_jobs
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.plan import preview
-from batchata_tasks.spec.job_schemas import Schemas
+from batchata_tasks.spec.job_schemas import ResponseModels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,10 +58,10 @@ class BatchRun:
         plan: what a dry run found; None otherwise.
     """
 
-    def __init__(self, config: BatchParams, jobs: list[Job], *, schemas: Schemas | None = None) -> None:
+    def __init__(self, config: BatchParams, jobs: list[Job], *, schemas: ResponseModels | None = None) -> None:
         self.config, self.jobs = config.model_copy(deep=True), list(jobs)
         self.receipt: Receipt | None = None
-        self._schemas = schemas or Schemas()
+        self._schemas = schemas or ResponseModels()
         self._spec: JobsSpec | None = None
         self.plan: Preview | None = None
         self._thread: threading.Thread | None = None
@@ -96,7 +96,7 @@ class BatchRun:
             message = "start: this run was started already; make another one with Batch.run."
             raise SpecError(message)
         spec = self._written()
-        make_ready(spec, Settings())  # what is wrong is raised here, and not in the thread
+        prepare_run(spec, Settings())  # what is wrong is raised here, and not in the thread
         self._began = time.monotonic()
         self._thread = threading.Thread(target=copy_context().run, args=(self._work, spec), name="batch")
         self._watch.heed_interrupts(self._goes_on, self._over)
@@ -126,7 +126,7 @@ class BatchRun:
             self._check_jobs()
             folder, config = DatasetFolder(self.config.results_dir), self.config
             seconds = config.time_limit_seconds
-            self._spec = spooled(
+            self._spec = write_jobs(
                 folder, self.jobs, self._schemas, name=dataset_name(folder), max_parallel_batches=config.max_parallel_batches,
                 items_per_batch=config.items_per_batch, cost_limit_usd=config.cost_limit_usd,
                 time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s", raw_files=config.raw_files,
@@ -254,7 +254,7 @@ class BatchRun:
         if self._thread is None or self.done:
             return
         if wait_for_active:
-            self._watch.stop(SHUTDOWN, self._goes_on)
+            self._watch.stop(StopReason.SHUTDOWN, self._goes_on)
         else:
             self._watch.leave(self._goes_on)
         if not self._watch.calls:

@@ -23,7 +23,7 @@ from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.request_file import write_requests
 from batchata_tasks.providers.result_lines import is_results
-from batchata_tasks.spec.job_schemas import Schemas
+from batchata_tasks.spec.job_schemas import ResponseModels
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
@@ -40,7 +40,7 @@ _TOKEN_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SentJob:
     """What a job asked for, as far as its result depends on it."""
 
     model: str
@@ -48,9 +48,9 @@ class Asked:
     cited: bool = False
 
 
-def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, Asked]]:
+def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, SentJob]]:
     """Send jobs as one batch; return its id, and what each job asked for. See `Provider.create_batch`."""
-    schemas = Schemas()
+    schemas = ResponseModels()
     _check(provider, jobs, schemas)
     _check_together(provider, jobs)
     adapter = _serving(provider, jobs[0].endpoint)
@@ -66,14 +66,14 @@ def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, Asked
                 if file_id is not None:
                     adapter.discard_upload(file_id)
             raise
-    return look.batch_id, {job.id: Asked(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs}
+    return look.batch_id, {job.id: SentJob(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs}
 
 
 def _serving(provider: Adapter, endpoint: str) -> Adapter:
     return provider if endpoint == provider.endpoint_name else provider_type(provider.name, endpoint)()
 
 
-def _check(provider: Adapter, jobs: Sequence[Job], schemas: Schemas) -> None:
+def _check(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> None:
     """Refuse jobs that are wrong, each by itself, or another provider's."""
     for job in jobs:
         job.check()
@@ -108,7 +108,7 @@ def _check_together(provider: Adapter, jobs: Sequence[Job]) -> None:
         seen.add(job.id)
 
 
-def _bodies(provider: Adapter, jobs: Sequence[Job], schemas: Schemas) -> Iterator[tuple[str, bytes]]:
+def _bodies(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> Iterator[tuple[str, bytes]]:
     for job in jobs:
         yield job.id, orjson.dumps(provider.body(job.request(schemas.of(job)[1], job.document())))
 
@@ -124,7 +124,7 @@ def _within(provider: Adapter, bodies: Iterator[tuple[str, bytes]]) -> Iterator[
         yield name, body
 
 
-def results(provider: Adapter, batch_id: str, asked: Mapping[str, Asked] | None) -> list[JobResult]:
+def results(provider: Adapter, batch_id: str, asked: Mapping[str, SentJob] | None) -> list[JobResult]:
     """Return the results of a batch; `asked` is known of one's own. See `Provider.get_batch_results`."""
     look = provider.look(batch_id)
     _check_ended(provider, look)
@@ -169,7 +169,7 @@ class _Prices:
         self._provider, self._look = provider, look
         self._rates: dict[str, Rates | None] = {}  # one and the same for all of the results
 
-    def result(self, answer: Answer, asked: Asked | None) -> JobResult:
+    def result(self, answer: Answer, asked: SentJob | None) -> JobResult:
         """Return the result of one answer."""
         text, error, parsed, usage = answer.text or "", answer.error, None, answer.usage
         if answer.outcome is Outcome.SUCCEEDED and answer.text is None:
@@ -183,7 +183,7 @@ class _Prices:
         citations = [{"field": None, **citation} for citation in answer.citations] if cited else None
         return JobResult(answer.custom_id, text, parsed, citations, usage.input_tokens, usage.output_tokens, cost, error)
 
-    def _cost(self, answer: Answer, asked: Asked | None) -> float:
+    def _cost(self, answer: Answer, asked: SentJob | None) -> float:
         if not answer.readable:
             return float("nan")
         if answer.usage == Usage():
@@ -199,7 +199,7 @@ class _Prices:
 
 def expected(provider: Adapter, jobs: Sequence[Job]) -> float:
     """Return what jobs are likely to cost, in US dollars. See `Provider.estimate_cost`."""
-    schemas = Schemas()
+    schemas = ResponseModels()
     _check(provider, jobs, schemas)
     groups = defaultdict[tuple[str, str], list["Job"]](list)
     for job in jobs:

@@ -16,7 +16,7 @@ from batchata_tasks.common.errors import SpecError, StorageError, TerminalError
 from batchata_tasks.common.files import make_folder, storage_errors, write_json
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import UNFINISHED, Ledger
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JobsSpec
@@ -125,7 +125,7 @@ class StateManager:
         with _ledger() as ledger:
             chunks = ledger.chunks(kept.get("run_id", ""), UNFINISHED)
         if chunks:
-            message = f"{self.file} names a run with {counted(len(chunks), 'open batch')}, to be paid for; run it to its end first."
+            message = f"{self.file} names a run with {pluralize(len(chunks), 'open batch')}, to be paid for; run it to its end first."
             raise TerminalError(message)
         self.file.unlink(missing_ok=True)
 
@@ -139,7 +139,7 @@ class StateManager:
         kept = kept_in(self.file)
         names = {job.id for job in jobs}
         if jobs and "state" in kept and (others := [job for job in self._state(kept).pending_jobs if job.id not in names]):
-            kept_jobs = f"state_file: {self.file} keeps {counted(len(others), 'other job')} to be sent"
+            kept_jobs = f"state_file: {self.file} keeps {pluralize(len(others), 'other job')} to be sent"
             message = f"{kept_jobs}; run a Batch without jobs on it first, or name another file."
             raise SpecError(message)
 

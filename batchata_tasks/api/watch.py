@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from batchata_tasks.execution.run_context import CANCEL
+from batchata_tasks.ledger import StopReason
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.display import RichBatchProgressDisplay
-from batchata_tasks.progress.listener import Lines, silent
+from batchata_tasks.progress.listener import LineProgress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class Watch:
 
     def __init__(self, config: BatchParams) -> None:
         self.shown = False
-        self._progress: Lines | LiveProgress = silent()
+        self._progress: LineProgress | LiveProgress = silent()
         self._level = _LEVELS.index(config.verbosity_level)
         self._callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None
         self._interval = 1.0
@@ -54,7 +54,7 @@ class Watch:
         if self.shown:
             self._progress = self._stack.enter_context(for_console(console, transient=False))
         elif self._level == 0:
-            self._progress = Lines(lambda text: console.print(text, highlight=False, markup=False))
+            self._progress = LineProgress(lambda text: console.print(text, highlight=False, markup=False))
         if self._callback is not None:
             self._caller = threading.Thread(target=self._calls, name="progress", daemon=True)
             self._caller.start()
@@ -105,7 +105,7 @@ class Watch:
         """Ask a person whether to cancel what is open, and see to it; without one to ask, yes. Ctrl-C means no."""
         try:
             if self._asks_to_cancel():
-                self.stop(CANCEL, alive)
+                self.stop(StopReason.CANCEL, alive)
                 return True
         except KeyboardInterrupt:
             pass

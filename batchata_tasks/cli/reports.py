@@ -54,12 +54,12 @@ def _rebuild(spec: str | None, overrides: list[str] | None) -> None:
     from batchata_tasks.common.errors import SpecError
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.operations.rebuild import rebuild
-    from batchata_tasks.planning.prepare import make_ready
+    from batchata_tasks.planning.prepare import prepare_run
 
     if spec is None:
         message = "--rebuild: name the SPEC whose dataset the ledger is to know again."
         raise SpecError(message)
-    for what, value in rebuild(make_ready(_named(spec, overrides), Settings()), Settings()).lines():
+    for what, value in rebuild(prepare_run(_named(spec, overrides), Settings()), Settings()).lines():
         err.print(f"{what}: {value}", markup=False, highlight=False, soft_wrap=True)
 
 

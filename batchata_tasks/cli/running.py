@@ -46,9 +46,9 @@ def run_spec(spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry
 def _prefect(spec: EnrichmentSpec, progress: Progress) -> Runner:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.pipeline.runner import prefect_runner
-    from batchata_tasks.planning.prepare import make_ready
+    from batchata_tasks.planning.prepare import prepare_run
 
-    make_ready(spec, Settings())  # bad input is told at once, before Prefect takes its seconds
+    prepare_run(spec, Settings())  # bad input is told at once, before Prefect takes its seconds
     quiet_prefect()
     progress.note("starting Prefect")
     runner = prefect_runner()

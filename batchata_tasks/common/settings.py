@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.validation import plain
+from batchata_tasks.common.validation import describe_error
 
 
 def default_ledger_url() -> str:
@@ -29,7 +29,7 @@ class Settings(BaseSettings):
             super().__init__(**values)  # pyright: ignore[reportArgumentType]
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {plain(first)}; mend or unset the variable."
+            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {describe_error(first)}; mend or unset the variable."
             raise SpecError(message) from None
 
     ledger_url: str = Field(

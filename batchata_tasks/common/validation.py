@@ -21,7 +21,7 @@ _SENTENCES = {
 }
 
 
-def plain(error: ErrorDetails) -> str:
+def describe_error(error: ErrorDetails) -> str:
     """Return what is wrong with a value; errors of kinds that are not listed keep the validator's words."""
     sentence = _SENTENCES.get(error["type"])
     if sentence is None:

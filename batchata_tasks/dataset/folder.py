@@ -57,6 +57,18 @@ class DatasetFolder:
             for folder in (self.data, self.intents, self.commits, self.specs, self.requests, self.responses, self.runs):
                 make_folder(folder)
 
+    def manifest(self, chunk_id: str) -> Path:
+        """Return where a chunk's rows stand, in the order of its requests."""
+        return self.intents / f"{chunk_id}.arrow"
+
+    def intent(self, chunk_id: str) -> Path:
+        """Return where the intent of sending a chunk stands."""
+        return self.intents / f"{chunk_id}.json"
+
+    def commit(self, chunk_id: str) -> Path:
+        """Return where a chunk's commit record stands."""
+        return self.commits / f"{chunk_id}.json"
+
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run's plan."""
         return self.runs / run_id

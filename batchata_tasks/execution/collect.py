@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
-from batchata_tasks.ledger import Tally
+from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.ids import custom_id
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, outcome_of
@@ -37,7 +37,7 @@ _PRIORS = ("_prior_attempts", "_prior_input_tokens", "_prior_output_tokens", "_p
 class Report:
     """What collecting a chunk found."""
 
-    tallies: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    tallies: dict[str, OutcomeTotals] = field(default_factory=lambda: defaultdict(OutcomeTotals))
     overhead: int = 0  # picodollars that belong to no row: unknown lines, requests of unreadable cost
     unreadable: int = 0  # requests that may have run, but no line says what they cost
     unknown_lines: int = 0
@@ -117,7 +117,7 @@ class Collector:
         cost, listed = (None, None) if self._rates is None else (self._rates.cost(usage), self._rates.list_cost(usage))
         written = usage.cache_write_tokens + usage.cache_write_1h_tokens
         attempt = 0 if answer.outcome.never_ran else 1
-        self.report.tallies[outcome] += Tally(
+        self.report.tallies[outcome] += OutcomeTotals(
             1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost, cache_write_tokens=written, list_cost=listed
         )
         if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):

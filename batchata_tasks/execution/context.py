@@ -1,4 +1,4 @@
-"""The desk: what sending and looking need of a run, and the patience with which they call."""
+"""What sending and looking need of a run, and the patience with which they call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Lookout(Protocol):
+class ProviderContext(Protocol):
     """What looking for a batch needs."""
 
     @property
@@ -45,12 +45,12 @@ class Lookout(Protocol):
         """Wait; raises when the run is to stop at once."""
         ...
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Tell people what goes on."""
         ...
 
 
-class Desk(Lookout, Protocol):
+class SubmitContext(ProviderContext, Protocol):
     """What submitting needs of a run."""
 
     @property
@@ -58,7 +58,7 @@ class Desk(Lookout, Protocol):
         """The dataset's folder."""
         ...
 
-    def must_hold(self) -> None:
+    def require_lease(self) -> None:
         """Raise LeaseError unless this process is sure to hold the dataset at this moment."""
         ...
 
@@ -71,9 +71,9 @@ class Desk(Lookout, Protocol):
         ...
 
 
-def riding_out(desk: Lookout, call: Callable[[], T], times: int = 1) -> T:
+def retry_transient(context: ProviderContext, call: Callable[[], T], times: int = 1) -> T:
     """Call until it goes through; TransientErrors are ridden out for `times` the set patience."""
-    deadline = time.monotonic() + desk.settings.patience * times
+    deadline = time.monotonic() + context.settings.patience * times
     wait = 0.5
     while True:
         try:
@@ -82,6 +82,6 @@ def riding_out(desk: Lookout, call: Callable[[], T], times: int = 1) -> T:
             pause = max(error.retry_after or 0, wait)
             if time.monotonic() + pause > deadline:
                 raise
-            desk.say(f"{error} Trying again in {pause:.1f} s.")
-            desk.sleep(pause)
+            context.log(f"{error} Trying again in {pause:.1f} s.")
+            context.sleep(pause)
             wait = min(wait * 2, 30.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock
@@ -17,13 +18,24 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.execution.recovery import Recovery
     from batchata_tasks.ledger import Lease
     from batchata_tasks.progress.listener import Progress
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """The chunks that are recovered, in the order in which they were sent, and the rows that each has answers for."""
+
+    claims: dict[str, set[str]]
+
+    @property
+    def row_ids(self) -> set[str]:
+        """The rows for which nothing needs to be sent."""
+        return set(chain.from_iterable(self.claims.values()))
+
+
 @dataclass
-class Site:
+class HeldDataset:
     """One dataset, held by this process: its folder, its ledger and the lease on it."""
 
     folder: DatasetFolder
@@ -39,9 +51,9 @@ class Site:
 
 
 @contextmanager
-def open_site(
+def hold_dataset(
     output: str, settings: Settings, progress: Progress | None = None, run: str | None = None
-) -> Generator[Site, None, None]:
+) -> Generator[HeldDataset, None, None]:
     """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
 
     `run` names what this process works for, so that others can tell who holds the dataset.
@@ -59,29 +71,29 @@ def open_site(
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
         if folder.owner() is None:
             folder.write_owner(dataset_id, ledger.id)
-        site = Site(folder, ledger, lease, settings, progress or silent(), held_until)
+        held = HeldDataset(folder, ledger, lease, settings, progress or silent(), held_until)
         if lease.lost is not None:
-            site.progress.note(f"{lease.lost} held this dataset and was lost: what it left unfinished is carried on.")
-        keeper = threading.Thread(target=_keep_lease, args=(site,), name="lease", daemon=True)
+            held.progress.note(f"{lease.lost} held this dataset and was lost: what it left unfinished is carried on.")
+        keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
         keeper.start()
         try:
-            yield site
+            yield held
         except Exception as error:
-            _blame_lost_lease(site, error)
+            _blame_lost_lease(held, error)
             raise
         finally:
-            site.stop.set()
+            held.stop.set()
             keeper.join()
-            if site.lost is None:
+            if held.lost is None:
                 ledger.release_lease(lease)
     finally:
         ledger.close()
 
 
-def _blame_lost_lease(site: Site, error: Exception) -> None:
+def _blame_lost_lease(held: HeldDataset, error: Exception) -> None:
     """Raise LeaseError where the lease is gone: then that is why files and states are not as expected."""
     try:
-        site.ledger.check_lease(site.lease)
+        held.ledger.check_lease(held.lease)
     except LeaseError as lost:
         raise lost from error
 
@@ -101,16 +113,16 @@ def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
     return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
 
 
-def _keep_lease(site: Site) -> None:
+def _keep_lease(held: HeldDataset) -> None:
     """Renew the lease until the run ends; stop the run when it is lost."""
-    seconds = site.settings.lease_seconds
-    while not site.stop.wait(seconds / 4):
+    seconds = held.settings.lease_seconds
+    while not held.stop.wait(seconds / 4):
         try:
             held_until = awake_clock() + seconds  # before the ledger's own, so never later than it
-            site.ledger.renew_lease(site.lease, seconds)
-            site.held_until = held_until
+            held.ledger.renew_lease(held.lease, seconds)
+            held.held_until = held_until
         except LeaseError as error:
-            site.lost = error
-            site.stop.set()
+            held.lost = error
+            held.stop.set()
         except LedgerError:
             continue  # a busy database; the lease has three quarters of its time left

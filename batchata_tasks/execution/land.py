@@ -23,7 +23,7 @@ from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.poll import look_once
-from batchata_tasks.ledger import LANDED, Chunk
+from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import lines_with
 from batchata_tasks.types.answer import Answer
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -32,31 +32,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchata_tasks.execution.run_context import ChunkSession, Session
+    from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.providers import BatchLook
 
 _ERRORS_KEPT = 5
 
 
-def collect_and_land(session: ChunkSession, chunk: Chunk) -> dict[str, int]:
+def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
     """Bring an ended batch (or rows that were never sent) home; return rows per outcome."""
-    if chunk.state == LANDED:
-        return dict(commit_of(session, chunk.id).get("outcomes", {}))
-    look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
-    paths = downloaded(session, chunk, look) if look is not None else []
-    outcomes = _land_answers(session, chunk, look, paths)
+    if chunk.state == ChunkState.LANDED:
+        return dict(commit_of(context, chunk.id).get("outcomes", {}))
+    look = look_once(context, chunk.batch_id) if chunk.batch_id is not None else None
+    paths = downloaded(context, chunk, look) if look is not None else []
+    outcomes = _land_answers(context, chunk, look, paths)
     if look is not None:
-        discard(session, chunk, look)
+        discard(context, chunk, look)
     return outcomes
 
 
-def _land_answers(session: ChunkSession, chunk: Chunk, look: BatchLook | None, paths: list[Path]) -> dict[str, int]:
-    with session.state.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
-        manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
-        answers = chain.from_iterable(session.provider.answers(path) for path in paths)
+def _land_answers(context: BatchContext, chunk: Chunk, look: BatchLook | None, paths: list[Path]) -> dict[str, int]:
+    with context.state.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
+        manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
+        answers = chain.from_iterable(context.provider.answers(path) for path in paths)
         lines = sum(lines_with(path, chunk.id) for path in paths)
         absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
-        return _land(session, chunk, manifest, answers, absent, otherwise)
+        return _land(context, chunk, manifest, answers, absent, otherwise)
 
 
 def _rejected(manifest: pa.Table) -> dict[int, Answer]:
@@ -82,17 +82,17 @@ def _unanswered(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]
 
 
 def _land(
-    session: ChunkSession, chunk: Chunk, manifest: pa.Table, answers: Iterator[Answer],
+    context: BatchContext, chunk: Chunk, manifest: pa.Table, answers: Iterator[Answer],
     absent: dict[int, Answer], otherwise: Answer,
 ) -> dict[str, int]:
-    commit_path = session.folder.commits / f"{chunk.id}.json"
+    commit_path = context.folder.commit(chunk.id)
     enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
-    columns = dataset_schema(source, session.answers.common)
-    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold, emptying(session))
-    collector = Collector(chunk, manifest, columns, session.answers, session.taken.rates, enriched_at)
+    columns = dataset_schema(source, context.answers.common)
+    dataset = Dataset(context.folder.data, columns, context.spec.key, context.spec.carried, context.require_lease, emptying(context))
+    collector = Collector(chunk, manifest, columns, context.answers, context.taken.rates, enriched_at)
     errors: Counter[str] = Counter()
-    replaced = replaced_keys(manifest, session.spec.key)
+    replaced = replaced_keys(manifest, context.spec.key)
     before = zip(manifest["_prior_status"].to_pylist(), manifest["_prior_error"].to_pylist(), strict=True)
     errors_before = Counter(error[:200] for status, error in before if status is not None and error is not None)
     retried = Counter(status for status in manifest["_prior_status"].to_pylist() if status is not None)
@@ -102,26 +102,26 @@ def _land(
             writer.write_batch(batch)
             errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
         report = collector.report
-        session.ledger.collect(session.lease, chunk, report.tallies, report.overhead, retried)
+        context.ledger.collect(context.lease, chunk, report.tallies, report.overhead, retried)
         if report.over_bound:
-            stop_over_bound(session, chunk, report.over_bound, report.excess)
-        record = _commit_record(session, chunk, enriched_at, collector, superseded, retried)
+            stop_over_bound(context, chunk, report.over_bound, report.excess)
+        record = _commit_record(context, chunk, enriched_at, collector, superseded, retried)
         record |= {"errors": dict(errors.most_common(_ERRORS_KEPT)), "errors_before": dict(errors_before)}
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
-        session.ledger.check_lease(session.lease)  # right before the part appears
+        context.ledger.check_lease(context.lease)  # right before the part appears
     dataset.supersede(replaced)
     write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
-    session.ledger.land(session.lease, chunk.id, superseded)
+    context.ledger.land(context.lease, chunk.id, superseded)
     return dict(record["outcomes"])
 
 
 def _commit_record(
-    session: ChunkSession, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int, retried: Counter[str]
+    context: BatchContext, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int, retried: Counter[str]
 ) -> dict[str, Any]:
     report = collector.report
     return {
         "format": 1, "chunk": chunk.id, "run_id": chunk.run_id, "batch_id": chunk.batch_id,
-        "ledger_id": session.ledger.id, "fence": session.lease.fence,
+        "ledger_id": context.ledger.id, "fence": context.lease.fence,
         "part": part_of_chunk(chunk.id), "rows": sum(t.rows for t in report.tallies.values()), "enriched_at_us": enriched_at,
         "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
         "tallies": {outcome: asdict(tally) for outcome, tally in sorted(report.tallies.items())}, "retried": dict(retried),
@@ -132,43 +132,43 @@ def _commit_record(
     }
 
 
-def emptying(session: Session) -> Callable[[str], None]:
+def emptying(context: RunContext) -> Callable[[str], None]:
     """Return what notes, in the ledger and beside the rows, that no row of a part is left."""
 
     def emptied(part: str) -> None:
         chunk_id = chunk_of_part(part)
-        session.ledger.note_emptied(session.lease, chunk_id)
-        path = session.folder.commits / f"{chunk_id}.json"
+        context.ledger.note_emptied(context.lease, chunk_id)
+        path = context.folder.commit(chunk_id)
         if (commit := read_json(path)) is not None:
             write_json(path, {**commit, "emptied": True})
 
     return emptied
 
 
-def land_again(session: ChunkSession, chunk: Chunk, replaced: set[bytes]) -> bool:
+def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> bool:
     """Write a landed chunk's part anew, just as it was; False where its results are not to be had any more.
 
     Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
     """
-    look = look_once(session, chunk.batch_id) if chunk.batch_id is not None else None
-    paths = downloaded(session, chunk, look) if look is not None else []
+    look = look_once(context, chunk.batch_id) if chunk.batch_id is not None else None
+    paths = downloaded(context, chunk, look) if look is not None else []
     if look is not None and not paths:
         return False
-    manifest = read_chunk_manifest(session.folder.intents / f"{chunk.id}.arrow")
+    manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
-    columns = dataset_schema(source, session.answers.common)
-    enriched_at = commit_of(session, chunk.id).get("enriched_at_us", 0)
-    collector = Collector(chunk, manifest, columns, session.answers, session.taken.rates, enriched_at)
-    dataset = Dataset(session.folder.data, columns, session.spec.key, session.spec.carried, session.must_hold)
-    answers = chain.from_iterable(session.provider.answers(path) for path in paths)
+    columns = dataset_schema(source, context.answers.common)
+    enriched_at = commit_of(context, chunk.id).get("enriched_at_us", 0)
+    collector = Collector(chunk, manifest, columns, context.answers, context.taken.rates, enriched_at)
+    dataset = Dataset(context.folder.data, columns, context.spec.key, context.spec.carried, context.require_lease)
+    answers = chain.from_iterable(context.provider.answers(path) for path in paths)
     lines = sum(lines_with(path, chunk.id) for path in paths)
     absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
     with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
         for batch in collector.rows(answers, absent, otherwise):
-            writer.write_batch(without(batch, session.spec.key, replaced))
+            writer.write_batch(without(batch, context.spec.key, replaced))
     return True
 
 
-def commit_of(session: Session, chunk_id: str) -> dict[str, Any]:
+def commit_of(context: RunContext, chunk_id: str) -> dict[str, Any]:
     """Return a chunk's commit record; empty where it never landed."""
-    return read_json(session.folder.commits / f"{chunk_id}.json") or {}
+    return read_json(context.folder.commit(chunk_id)) or {}

@@ -1,6 +1,6 @@
 """A run that is under way in this process: spec, ledger, lease, folder, provider, together.
 
-Steps are handed ids alone, since a workflow engine carries their arguments about; `session_of`
+Steps are handed ids alone, since a workflow engine carries their arguments about; `context_of`
 gives them the live run that the ids mean.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.clock import awake_clock, now_us
 from batchata_tasks.common.errors import BatchataError, LeaseError
 from batchata_tasks.dataset.manifest import plan_columns
-from batchata_tasks.ledger import LANDED, SENDING_ENDS, Ledger
+from batchata_tasks.ledger import SENDING_ENDS, ChunkState, Ledger, StopReason
 from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.planning.route import Route
 from batchata_tasks.planning.summary import PlanSummary
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.dataset.folder import DatasetFolder
-    from batchata_tasks.execution.held_dataset import Site
+    from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.ledger import Chunk, Lease
     from batchata_tasks.planning.limits import Limits
     from batchata_tasks.planning.table import Table
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 
 _MOMENT = 0.05
-CANCEL, TIME_LIMIT = "cancel", "time_limit"  # why a run stops before its end
 
 
 class InterruptedRunError(BatchataError):
@@ -67,10 +66,10 @@ class RunState:
 
 
 @dataclass
-class Session:
-    """One run at a site."""
+class RunContext:
+    """One run of a dataset that this process holds."""
 
-    site: Site
+    held: HeldDataset
     run_id: str
     spec: RunSpec
     answers: AnswerSchemas
@@ -82,32 +81,32 @@ class Session:
     @property
     def folder(self) -> DatasetFolder:
         """The dataset's folder."""
-        return self.site.folder
+        return self.held.folder
 
     @property
     def ledger(self) -> Ledger:
         """The ledger."""
-        return self.site.ledger
+        return self.held.ledger
 
     @property
     def lease(self) -> Lease:
         """The lease on the dataset."""
-        return self.site.lease
+        return self.held.lease
 
     @property
     def settings(self) -> Settings:
         """The settings."""
-        return self.site.settings
+        return self.held.settings
 
-    def at(self, chunk: Chunk) -> ChunkSession:
+    def for_chunk(self, chunk: Chunk) -> BatchContext:
         """Return the run as one of its chunks sees it."""
-        known = {one.name: getattr(self, one.name) for one in fields(Session)}
-        return ChunkSession(**known, taken=self.route(Destination(chunk.provider, chunk.model, chunk.endpoint)))
+        known = {one.name: getattr(self, one.name) for one in fields(RunContext)}
+        return BatchContext(**known, taken=self.route(Destination(chunk.provider, chunk.model, chunk.endpoint)))
 
     def route(self, to: Destination) -> Route:
         """Return a route of the run, with the prices and bounds that it began with, whichever process works on it."""
         if to not in self.state.routes:
-            factor = self.plan().factors.get(f"{to.provider}/{to.model}", 10**6)
+            factor = self.plan().factors.get(to.key, 10**6)
             self.state.routes[to] = Route(provider_type(to.provider, to.endpoint)(), to.model, to.endpoint, self.rates(to), factor=factor)
         return self.state.routes[to]
 
@@ -115,7 +114,7 @@ class Session:
         """Return the batch rates that the run began with."""
         stored = json.loads(self.ledger.run(self.run_id).spec)
         if "prices" in stored:
-            return kept_rates(stored["prices"].get(f"{to.provider}/{to.model}"))
+            return kept_rates(stored["prices"].get(to.key))
         # runs of older ledgers kept those of one model, or none
         return kept_rates(stored["rates"]) if "rates" in stored else batch_rates(to.provider, to.model)
 
@@ -146,7 +145,7 @@ class Session:
         state = self.state
         with state.counting:
             if state.landed_before is None:
-                state.landed_before = sum(chunk.kind == "batch" for chunk in self.ledger.chunks(self.run_id, (LANDED,)))
+                state.landed_before = sum(chunk.kind == "batch" for chunk in self.ledger.chunks(self.run_id, (ChunkState.LANDED,)))
             return state.numbers.setdefault(chunk.id, state.landed_before + len(state.numbers) + 1)
 
     def request_file(self, chunk: Chunk) -> Path:
@@ -165,8 +164,8 @@ class Session:
         """Why nothing more is to be sent and open batches are to be cancelled; None while the run goes on."""
         if self.state.stopping in (None, *SENDING_ENDS):
             if self.deadline is not None and now_us() >= self.deadline:
-                self.ledger.request_stop(self.run_id, TIME_LIMIT)
-            self.state.stopping = self.ledger.stop_reason(self.run_id) or self.site.asked
+                self.ledger.request_stop(self.run_id, StopReason.TIME_LIMIT)
+            self.state.stopping = self.ledger.stop_reason(self.run_id) or self.held.asked
         return self.state.stopping
 
     def seconds_left(self) -> float:
@@ -181,36 +180,36 @@ class Session:
         seconds = self.spec.time_limit_seconds
         return None if seconds is None else self.ledger.run(self.run_id).started_at + int(seconds * 1e6)
 
-    def must_hold(self) -> None:
+    def require_lease(self) -> None:
         """Raise LeaseError unless this process is sure to hold the dataset at this moment.
 
         A process that was stopped (a signal, a sleeping laptop) wakes up where it was: right
         before a create, say, while a successor has long taken over.
         """
-        if awake_clock() >= self.site.held_until:
+        if awake_clock() >= self.held.held_until:
             message = "this run was stopped for longer than its lease, so it sends nothing; start it again."
             raise LeaseError(message)
 
     def sleep(self, seconds: float) -> None:
         """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
-        if self.site.stop.wait(seconds):
-            if self.site.lost is not None:
-                raise self.site.lost
+        if self.held.stop.wait(seconds):
+            if self.held.lost is not None:
+                raise self.held.lost
             message = "the run was stopped; batches that were sent go on at the provider, and the next run lands them."
             raise InterruptedRunError(message)
 
     def waiting(self, what: str) -> None:
         """Count a wait of the guard, and tell people of it."""
         self.state.waits += 1
-        self.say(f"waiting for {what}.")
+        self.log(f"waiting for {what}.")
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Tell people what goes on."""
-        self.site.progress.note(text)
+        self.held.progress.note(text)
 
 
 @dataclass
-class ChunkSession(Session):
+class BatchContext(RunContext):
     """A run as one of its chunks sees it: with the provider, the model and the prices that are the chunk's."""
 
     taken: Route = field(kw_only=True)
@@ -221,19 +220,19 @@ class ChunkSession(Session):
         return self.taken.provider
 
 
-_SESSIONS: dict[str, Session] = {}
+_SESSIONS: dict[str, RunContext] = {}
 
 
-def session_of(run_id: str) -> Session:
+def context_of(run_id: str) -> RunContext:
     """Return the run that this process has open."""
     return _SESSIONS[run_id]
 
 
 @contextmanager
-def active(session: Session) -> Generator[Session, None, None]:
-    """Let steps find the session by its run id."""
-    _SESSIONS[session.run_id] = session
+def active(context: RunContext) -> Generator[RunContext, None, None]:
+    """Let steps find the context by its run id."""
+    _SESSIONS[context.run_id] = context
     try:
-        yield session
+        yield context
     finally:
-        del _SESSIONS[session.run_id]
+        del _SESSIONS[context.run_id]

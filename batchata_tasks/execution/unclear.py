@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import CredentialsError, HeldError
 from batchata_tasks.common.files import make_folder, read_json, write_json
-from batchata_tasks.execution.context import riding_out
+from batchata_tasks.execution.context import retry_transient
 
 if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
-    from batchata_tasks.execution.context import Desk, Lookout
+    from batchata_tasks.execution.context import ProviderContext, SubmitContext
     from batchata_tasks.ledger import Chunk, Intent, Lease, Ledger
     from batchata_tasks.providers import BatchLook
 
@@ -23,30 +23,30 @@ CLOCK_SKEW = 300.0  # seconds by which clocks of one provider may differ
 _DAY = 86400.0
 
 
-def adopt(desk: Desk, chunk: Chunk) -> str | None:
+def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
     """Find out what became of a create of unknown fate; its batch id, or None once absence is proven."""
-    if (found := _resolve(desk, chunk)) is None:
+    if (found := _resolve(context, chunk)) is None:
         return None
-    desk.say(f"batch {found.batch_id} was accepted after all: adopted.")
-    return record(desk, chunk, found)
+    context.log(f"batch {found.batch_id} was accepted after all: adopted.")
+    return record(context, chunk, found)
 
 
-def record(desk: Lookout, chunk: Chunk, look: BatchLook) -> str:
+def record(context: ProviderContext, chunk: Chunk, look: BatchLook) -> str:
     """Write the batch that a chunk is; return its id."""
-    account = desk.provider.account(desk.ledger.id)
-    desk.ledger.record_batch(desk.lease, chunk, look.batch_id, account, look.status)
+    account = context.provider.account(context.ledger.id)
+    context.ledger.record_batch(context.lease, chunk, look.batch_id, account, look.status)
     return look.batch_id
 
 
 def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> None:
     """Keep a chunk's rows and its money until a person decides; also where the ledger should be lost."""
-    path = folder.intents / f"{chunk_id}.json"
+    path = folder.intent(chunk_id)
     make_folder(folder.intents)
     write_json(path, {**(read_json(path) or {}), "held": True})
     ledger.hold(lease, chunk_id)
 
 
-def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
+def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     """Find out what became of a create: its batch, or None once its absence is proven.
 
     A candidate is a batch of the right size, no older than the newest that was listed before the
@@ -56,28 +56,30 @@ def _resolve(desk: Desk, chunk: Chunk) -> BatchLook | None:
     Raises:
         HeldError: a candidate is gone that nobody had judged yet.
     """
-    intent = desk.ledger.intent(chunk.id)
-    proof_from = intent.sent_at / 1e6 + desk.settings.unclear_grace
-    path = desk.folder.intents / f"{chunk.id}.json"
+    intent = context.ledger.intent(chunk.id)
+    proof_from = intent.sent_at / 1e6 + context.settings.unclear_grace
+    path = context.folder.intent(chunk.id)
     known: list[str] = (read_json(path) or {}).get("candidates", [])
     wait, strangers, seen = 1.0, set[str](), dict.fromkeys(known, time.time())
     while True:
         listed_at = time.time()
-        if (found := look_for(desk, intent, seen, strangers)) is not None:
+        if (found := look_for(context, intent, seen, strangers)) is not None:
             return found
         if not seen.keys() <= set(known):  # one that vanishes must not be forgotten by a death
             known = sorted(seen)
             write_json(path, {**(read_json(path) or {}), "candidates": known})
-        judged = strangers | desk.ledger.known_batches(seen)  # other chunks in doubt find theirs, too
+        judged = strangers | context.ledger.known_batches(seen)  # other chunks in doubt find theirs, too
         unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in judged}
-        _refuse_vanished(desk, unjudged, listed_at)
+        _refuse_vanished(context, unjudged, listed_at)
         if not unjudged and listed_at >= proof_from:
             return None
-        desk.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
-        wait = min(wait * 1.5, desk.provider.poll_seconds[1])
+        context.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
+        wait = min(wait * 1.5, context.provider.poll_seconds[1])
 
 
-def look_for(desk: Lookout, intent: Intent, seen: dict[str, float] | None = None, strangers: set[str] | None = None) -> BatchLook | None:
+def look_for(
+    context: ProviderContext, intent: Intent, seen: dict[str, float] | None = None, strangers: set[str] | None = None
+) -> BatchLook | None:
     """Look once for the batch of a create of unknown fate; None where no batch is proven to be it (yet).
 
     `seen` notes when each candidate was listed last, `strangers` those proven to be somebody else's.
@@ -86,9 +88,9 @@ def look_for(desk: Lookout, intent: Intent, seen: dict[str, float] | None = None
         CredentialsError: it was sent under another key.
         HeldError: a candidate has ended, and its results cannot tell whose it is.
     """
-    if intent.account != desk.provider.account(desk.ledger.id):
+    if intent.account != context.provider.account(context.ledger.id):
         message = (
-            f"{desk.provider.name}: a batch was sent under another API key, and its fate is not known; "
+            f"{context.provider.name}: a batch was sent under another API key, and its fate is not known; "
             "set that key again, since only its account can tell whether the batch was accepted "
             "(where it is revoked: `batchata reconcile --hold`, then `--adopt` or `--resend`)."
         )
@@ -96,7 +98,7 @@ def look_for(desk: Lookout, intent: Intent, seen: dict[str, float] | None = None
     since = oldest(intent)
     seen = {} if seen is None else seen
     strangers = set() if strangers is None else strangers
-    return riding_out(desk, lambda: _found(desk, intent, since, seen, strangers))
+    return retry_transient(context, lambda: _found(context, intent, since, seen, strangers))
 
 
 def oldest(intent: Intent) -> float:
@@ -105,10 +107,10 @@ def oldest(intent: Intent) -> float:
     return intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else intent.sent_at / 1e6 - _DAY
 
 
-def _refuse_vanished(desk: Lookout, unjudged: dict[str, float], now: float) -> None:
+def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: float) -> None:
     """Give up on candidates that lists left out for as long as it takes to prove an absence."""
     for batch_id, at in unjudged.items():
-        if now - at > desk.settings.unclear_grace:
+        if now - at > context.settings.unclear_grace:
             message = (
                 f"the batch {batch_id} may have been one that was sent and never confirmed, but it is gone from the provider's list; "
                 "its rows are held: decide with `batchata reconcile`."
@@ -116,15 +118,15 @@ def _refuse_vanished(desk: Lookout, unjudged: dict[str, float], now: float) -> N
             raise HeldError(message)
 
 
-def _found(desk: Lookout, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
-    sized = (look for look in desk.provider.recent(since) if look.requests in (None, intent.requests))
+def _found(context: ProviderContext, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
+    sized = (look for look in context.provider.recent(since) if look.requests in (None, intent.requests))
     # one that was not let in ran nothing, and carries the name of the one that was sent after it
     looks = [look for look in sized if look.batch_id not in strangers and not look.no_room]
-    known = desk.ledger.known_batches(look.batch_id for look in looks)
+    known = context.ledger.known_batches(look.batch_id for look in looks)
     candidates = [look for look in looks if look.batch_id not in known]
     seen |= {look.batch_id: time.time() for look in candidates}  # first: one may vanish while it is judged
     for look in candidates:
-        mine = desk.provider.owns(look, intent.chunk_id)
+        mine = context.provider.owns(look, intent.chunk_id)
         if mine:
             return look
         if mine is None and look.ended:

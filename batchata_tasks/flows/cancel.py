@@ -14,7 +14,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.flows.artifacts import markdown
 from batchata_tasks.operations import cancel as cancelling
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec.loading import overridden, parse_spec
 
@@ -28,7 +28,7 @@ def cancel(spec: EnrichmentSpec | str | None = None, flow_run_id: UUID | None = 
         flow_run_id: the run of the flow `enrich` whose spec is meant, whatever `spec` says; for automations on cancelled runs.
     """
     loaded = overridden(_spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {})
-    found = cancelling.cancel(loaded, progress=Lines(get_run_logger().info))
+    found = cancelling.cancel(loaded, progress=LineProgress(get_run_logger().info))
     create_markdown_artifact(markdown=markdown(f"cancel {loaded.name}", found.lines()), key="cancel", description="What was cancelled.")
     return found.to_json()
 

@@ -14,14 +14,14 @@ from prefect.states import Completed, Failed
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
-from batchata_tasks.pipeline.receipt import CANCELLED, COST_LIMIT_REACHED, PILOT_FAILED, SOME_ROWS_FAILED, TIME_LIMIT_REACHED, Receipt
+from batchata_tasks.pipeline.receipt import Receipt, RunResult
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.summary import Options
-from batchata_tasks.progress.listener import Lines, listener
+from batchata_tasks.progress.listener import LineProgress, listener
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec.loading import overridden
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 LIMIT_EVENT = "batchata.cost-limit-reached"
 CARRIED_ON_EVENT = "batchata.run-carried-on"
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
-_STATE_NAMES = {
-    SOME_ROWS_FAILED: "SomeRowsFailed", COST_LIMIT_REACHED: "CostLimitReached", TIME_LIMIT_REACHED: "TimeLimitReached",
-    CANCELLED: "BatchesCancelled",
+_STATE_NAMES: dict[str, str] = {
+    RunResult.SOME_ROWS_FAILED: "SomeRowsFailed", RunResult.COST_LIMIT_REACHED: "CostLimitReached",
+    RunResult.TIME_LIMIT_REACHED: "TimeLimitReached", RunResult.CANCELLED: "BatchesCancelled",
 }
 
 
@@ -64,7 +64,7 @@ def enrich(
         retry_failed: send rows again that failed for good or used up their attempts.
     """
     wanted, options = overridden(spec, overrides or {}), Options(refresh_mark(refresh), retry_failed)
-    progress, name = listener() or Lines(get_run_logger().info), f"flow run {flow_run.id}"
+    progress, name = listener() or LineProgress(get_run_logger().info), f"flow run {flow_run.id}"
     try:
         receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), name, progress)
     except AlreadyRunningError as error:
@@ -118,7 +118,7 @@ def told(receipt: Receipt) -> State[dict[str, Any]]:
     """Leave a run's receipt on the server; return the flow run's final state."""
     what = "What the run did and cost."
     create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
-    if receipt.result == COST_LIMIT_REACHED:
+    if receipt.result == RunResult.COST_LIMIT_REACHED:
         _emit(LIMIT_EVENT, receipt)
     if receipt.continued:
         _emit(CARRIED_ON_EVENT, receipt)
@@ -134,14 +134,14 @@ def _emit(event: str, receipt: Receipt) -> None:
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
-    nothing = f"{counted(receipt.unsent_rows, 'row')} not sent" if receipt.unsent_rows else "nothing to send"
+    nothing = f"{pluralize(receipt.unsent_rows, 'row')} not sent" if receipt.unsent_rows else "nothing to send"
     message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
     if receipt.continued:
         message += "; an earlier run that died was carried on"
     data = receipt.to_json()
-    if receipt.result == SOME_ROWS_FAILED and receipt.failed_above_limit:
+    if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
         return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)
-    if receipt.result == PILOT_FAILED:
+    if receipt.result == RunResult.PILOT_FAILED:
         return Failed(message=receipt.reason, data=data)
     name = _STATE_NAMES.get(receipt.result)
     return Completed(name=name, message=message, data=data) if name else Completed(message=message, data=data)

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from batchata_tasks.flows.artifacts import markdown
 from batchata_tasks.operations import reconcile as reconciling
 from batchata_tasks.operations.reconcile_report import Request, pairs_of
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 
 
 @flow(name="reconcile", validate_parameters=True)
@@ -31,6 +31,6 @@ def reconcile(
         days: how far back batches are listed.
     """
     request = Request(pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ()))
-    found = reconciling.reconcile(request, days, progress=Lines(get_run_logger().info))
+    found = reconciling.reconcile(request, days, progress=LineProgress(get_run_logger().info))
     create_markdown_artifact(markdown=markdown("reconcile", found.lines()), key="reconcile", description="Batches against the ledger.")
     return found.to_json()

@@ -14,9 +14,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
 from batchata_tasks.common.errors import TransientError
-from batchata_tasks.common.text import counted
-from batchata_tasks.execution.run_context import session_of
-from batchata_tasks.ledger import LANDED
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.execution.run_context import context_of
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.pipeline import steps as pipeline
 
 if TYPE_CHECKING:
@@ -30,19 +30,19 @@ def _name() -> str:
     """Name a task run for people: the step, the chunk's place, its rows."""
     parameters: dict[str, Any] = task_run.parameters or {}
     step = str(task_run.task_name)
-    session = session_of(parameters["run_id"])
+    context = context_of(parameters["run_id"])
     if "chunk_id" not in parameters:
-        return f"{step} {session.spec.name}"
-    chunk = session.ledger.chunk(parameters["chunk_id"])
-    what = f"batch {session.number_of(chunk)}" if chunk.kind == "batch" else "what is not sent"
-    return f"{step} {what} ({counted(chunk.rows, 'row')})"
+        return f"{step} {context.spec.name}"
+    chunk = context.ledger.chunk(parameters["chunk_id"])
+    what = f"batch {context.number_of(chunk)}" if chunk.kind == "batch" else "what is not sent"
+    return f"{step} {what} ({pluralize(chunk.rows, 'row')})"
 
 
 def _key(step: str) -> Callable[[Any, dict[str, Any]], str]:
     def key(_context: Any, parameters: dict[str, Any]) -> str:
-        session = session_of(parameters["run_id"])
-        chunk = session.ledger.chunk(parameters["chunk_id"])
-        where = f"{session.ledger.id}/{chunk.run_id}/{chunk.round}/{chunk.id}-{chunk.stop}"
+        context = context_of(parameters["run_id"])
+        chunk = context.ledger.chunk(parameters["chunk_id"])
+        where = f"{context.ledger.id}/{chunk.run_id}/{chunk.round}/{chunk.id}-{chunk.stop}"
         return f"batchata/{_CACHE_VERSION}/{where}/{step}"
 
     return key
@@ -115,20 +115,20 @@ def _checked(step: Any, holds: Callable[[str, str, dict[str, Any]], bool]) -> pi
 
 
 def _file_stands(run_id: str, chunk_id: str, value: dict[str, Any]) -> bool:
-    session = session_of(run_id)
-    found = session.ledger.chunk(chunk_id)
-    files = [session.folder.intents / f"{chunk_id}.arrow"]
+    context = context_of(run_id)
+    found = context.ledger.chunk(chunk_id)
+    files = [context.folder.manifest(chunk_id)]
     if found.kind == "batch":
-        files.append(session.request_file(found))
+        files.append(context.request_file(found))
     return value["rows"] == found.rows and all(path.exists() for path in files)
 
 
 def _batch_is_known(run_id: str, chunk_id: str, value: dict[str, Any]) -> bool:
-    return session_of(run_id).ledger.chunk(chunk_id).batch_id == value["batch_id"]
+    return context_of(run_id).ledger.chunk(chunk_id).batch_id == value["batch_id"]
 
 
 def _has_landed(run_id: str, chunk_id: str, _value: dict[str, Any]) -> bool:
-    return session_of(run_id).ledger.chunk(chunk_id).state == LANDED
+    return context_of(run_id).ledger.chunk(chunk_id).state == ChunkState.LANDED
 
 
 STEPS = pipeline.Steps(

@@ -7,62 +7,48 @@ may cost and who may send next is read here. Every write is one transaction, dur
 from __future__ import annotations
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.ledger.calibration import Calibration, Usual
+from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import is_made, open_ledger
-from batchata_tasks.ledger.reporting import Books, Reporting, Spending
+from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
 from batchata_tasks.ledger.values import (
-    COLLECTED,
-    DROPPED,
-    HELD,
-    LANDED,
-    OVER_BOUND,
-    PLANNED,
     SENDING_ENDS,
-    SHUTDOWN,
-    SUBMITTED,
-    UNCLEAR,
     UNFINISHED,
+    BudgetStatus,
     Chunk,
+    ChunkState,
     Intent,
     Lease,
-    Left,
+    OutcomeTotals,
+    RemainingBudget,
     RunRow,
-    Tally,
-    Tracked,
+    StopReason,
     new_id,
 )
 from batchata_tasks.types.budget import BudgetTerms
 
 __all__ = [
-    "COLLECTED",
-    "DROPPED",
-    "HELD",
-    "LANDED",
-    "OVER_BOUND",
-    "PLANNED",
     "SENDING_ENDS",
-    "SHUTDOWN",
-    "SUBMITTED",
-    "UNCLEAR",
     "UNFINISHED",
-    "Books",
+    "BudgetStatus",
     "BudgetTerms",
     "Chunk",
+    "ChunkState",
     "Intent",
     "Lease",
     "Ledger",
-    "Left",
+    "LedgerTotals",
+    "OutcomeTotals",
+    "RemainingBudget",
     "Restored",
     "RunRow",
     "Spending",
-    "Tally",
-    "Tracked",
-    "Usual",
+    "StopReason",
+    "UsageHistory",
     "is_made",
     "new_id",
     "now_us",

@@ -17,7 +17,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import HELD, Tracked, new_id
+from batchata_tasks.ledger.values import BudgetStatus, ChunkState, new_id
 from batchata_tasks.types.budget import BudgetTerms
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Budgets(Store):
         connection.execute(insert(t.reservations).values(row | money | counts))
 
     @reads
-    def tracked(self, connection: Connection, scope: str, name: str | None) -> Tracked:
+    def tracked(self, connection: Connection, scope: str, name: str | None) -> BudgetStatus:
         """Return how the present period of a budget stands; without a name, what was spent under `scope`."""
         r, terms = t.reservations.c, None
         mine = r.run_id == scope
@@ -132,7 +132,7 @@ class Budgets(Store):
         rows = connection.execute(query.where(mine)).all()
         in_flight = sum(row.reserved for row in rows if row.settled is None)
         spent, entries = sum(row.settled or 0 for row in rows), sum(row.id is None for row in rows)
-        return Tracked(terms.limit if terms else None, spent, in_flight, entries)
+        return BudgetStatus(terms.limit if terms else None, spent, in_flight, entries)
 
     @reads
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
@@ -154,7 +154,7 @@ class Budgets(Store):
         r, c, d = t.reservations.c, t.chunks.c, t.datasets.c
         query = select(r.reserved).join(t.chunks, c.id == r.chunk_id).join(t.datasets, d.id == c.dataset_id)
         since = _since(binding_terms(connection, terms).start(now_us()))
-        theirs = (c.dataset_id != dataset_id) & (c.state != HELD) & r.settled.is_(None) & (r.budget == terms.name) & since
+        theirs = (c.dataset_id != dataset_id) & (c.state != ChunkState.HELD) & r.settled.is_(None) & (r.budget == terms.name) & since
         return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
 
 

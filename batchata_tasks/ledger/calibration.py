@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
-from batchata_tasks.ledger.values import COLLECTED, LANDED
+from batchata_tasks.ledger.values import ChunkState
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _RAN = (Outcome.SUCCEEDED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class UsageHistory:
     """What requests of a spec use: sums over those that ran in the first round of their run.
 
     `again_` is what further rounds added for requests that had run before. Only ratios of these
@@ -45,14 +45,14 @@ class Calibration(Store):
     """What the ledger knows of the use of a spec's requests."""
 
     @reads
-    def usual(self, connection: Connection, provider: str, model: str, name: str) -> Usual | None:
+    def usual(self, connection: Connection, provider: str, model: str, name: str) -> UsageHistory | None:
         """Return what the newest finished batches of a spec (by its name) and model used; None where none ran."""
         c = t.chunks.c
         mine = (c.provider == provider) & (c.model == model) & (c.kind == "batch")
-        done = mine & c.state.in_((COLLECTED, LANDED)) & (c.bytes > 0)
+        done = mine & c.state.in_((ChunkState.COLLECTED, ChunkState.LANDED)) & (c.bytes > 0)
         runs = select(t.runs.c.id, t.runs.c.started_at).join(t.chunks, c.run_id == t.runs.c.id).distinct()
         runs = runs.where(done, t.runs.c.name == name, c.round == 1)
-        found = Usual()
+        found = UsageHistory()
         for run_id in connection.execute(runs.order_by(t.runs.c.started_at.desc()).limit(_NEWEST)).scalars():
             query = select(t.outcomes, c.round, c.bytes).join(t.chunks, c.id == t.outcomes.c.chunk_id)
             by_chunk: dict[str, list[Row[Any]]] = defaultdict(list)
@@ -65,7 +65,7 @@ class Calibration(Store):
         return found if found.requests and found.bytes else None
 
 
-def _with_first(found: Usual, rows: list[Row[Any]]) -> Usual:
+def _with_first(found: UsageHistory, rows: list[Row[Any]]) -> UsageHistory:
     ran = [row for row in rows if row.outcome in _RAN]
     requests = _sum(ran, "rows")
     if not requests:
@@ -79,7 +79,7 @@ def _with_first(found: Usual, rows: list[Row[Any]]) -> Usual:
     )
 
 
-def _with_later(found: Usual, rows: list[Row[Any]]) -> Usual:
+def _with_later(found: UsageHistory, rows: list[Row[Any]]) -> UsageHistory:
     """Add a chunk of a later round, as far as its requests had run before: a first answer is no addition."""
     all_of_it, again = _sum(rows, "retried"), _sum((row for row in rows if row.outcome in _RAN), "retried")
     if not again:

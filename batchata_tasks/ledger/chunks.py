@@ -11,7 +11,7 @@ from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import HELD, LANDED, PLANNED, UNFINISHED, Chunk, Lease
+from batchata_tasks.ledger.values import UNFINISHED, Chunk, ChunkState, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,7 @@ class Chunks(Leases):
         return self._landed(connection, dataset_id, 1)
 
     def _landed(self, connection: Connection, dataset_id: str, emptied: int) -> list[Chunk]:
-        mine = (t.chunks.c.dataset_id == dataset_id) & (t.chunks.c.state == LANDED) & (t.chunks.c.emptied == emptied)
+        mine = (t.chunks.c.dataset_id == dataset_id) & (t.chunks.c.state == ChunkState.LANDED) & (t.chunks.c.emptied == emptied)
         return [chunk_of(row) for row in connection.execute(select(t.chunks).where(mine))]
 
     @reads
@@ -65,7 +65,7 @@ class Chunks(Leases):
     def unfinished_chunks(self, connection: Connection, dataset_id: str, but_run: str) -> list[Chunk]:
         """Return chunks of other runs whose rows are in flight, unlanded or held."""
         query = select(t.chunks).where(
-            t.chunks.c.dataset_id == dataset_id, t.chunks.c.run_id != but_run, t.chunks.c.state.in_((*UNFINISHED, HELD))
+            t.chunks.c.dataset_id == dataset_id, t.chunks.c.run_id != but_run, t.chunks.c.state.in_((*UNFINISHED, ChunkState.HELD))
         )
         return [chunk_of(row) for row in connection.execute(query)]
 
@@ -77,9 +77,9 @@ class Chunks(Leases):
             LedgerError: it was sent, so it stays whole.
         """
         self._check(connection, lease)
-        unsent = (t.chunks.c.id == chunk.id) & (t.chunks.c.state == PLANNED)
+        unsent = (t.chunks.c.id == chunk.id) & (t.chunks.c.state == ChunkState.PLANNED)
         if connection.execute(delete(t.chunks).where(unsent)).rowcount != 1:
-            message = f"chunk {chunk.id} is not {PLANNED}, so it cannot be split."
+            message = f"chunk {chunk.id} is not {ChunkState.PLANNED}, so it cannot be split."
             raise LedgerError(message)
         connection.execute(insert(t.chunks).values(chunk_row(head)))
         connection.execute(insert(t.chunks).values(chunk_row(tail)))

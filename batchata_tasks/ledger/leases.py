@@ -50,11 +50,6 @@ class Leases(Store):
         return str(connection.execute(select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)).scalar_one())
 
     @reads
-    def find_dataset(self, connection: Connection, url: str) -> str | None:
-        """Return the id of the dataset that lies, or lay, at `url`; None where the ledger knows of none."""
-        return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
-
-    @reads
     def is_held(self, connection: Connection, dataset_id: str) -> bool:
         """Whether a process holds the lease on a dataset, as far as can be told from here."""
         row = connection.execute(select(t.datasets).where(t.datasets.c.id == dataset_id)).first()

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
-from batchata_tasks.ledger.values import COLLECTED, PLANNED, Tally
+from batchata_tasks.ledger.values import ChunkState, OutcomeTotals
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class LedgerTotals:
     """Sums over reservations, in picodollars.
 
     Of what is settled, `superseded` is what rows had cost that were replaced, `overhead` what was
@@ -32,8 +32,8 @@ class Books:
     overhead: int = 0
     unlanded: int = 0
 
-    def __add__(self, other: Books) -> Books:
-        return Books(
+    def __add__(self, other: LedgerTotals) -> LedgerTotals:
+        return LedgerTotals(
             self.in_flight + other.in_flight, self.settled + other.settled, self.superseded + other.superseded,
             self.overhead + other.overhead, self.unlanded + other.unlanded,
         )
@@ -57,8 +57,8 @@ class Spending:
     sent: bool  # whether it is a batch at the provider
     priced: bool
     expected: int | None  # picodollars
-    books: Books
-    tallies: dict[str, Tally] = field(default_factory=dict[str, Tally])  # rows count by the outcome of their last round
+    books: LedgerTotals
+    tallies: dict[str, OutcomeTotals] = field(default_factory=dict[str, OutcomeTotals])  # rows count by the outcome of their last round
 
 
 class Reporting(Store):
@@ -73,18 +73,18 @@ class Reporting(Store):
         return list(connection.execute(query.where(mine).order_by(t.chunks.c.round, t.chunks.c.start)).all())
 
     @reads
-    def books(self, connection: Connection, run_id: str) -> Books:
+    def books(self, connection: Connection, run_id: str) -> LedgerTotals:
         """Return the sums of a run, over what it sent: what it only set aside comes back when it ends."""
         query = select(t.reservations, t.chunks.c.state).join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
-        rows = connection.execute(query.where(t.reservations.c.run_id == run_id, t.chunks.c.state != PLANNED))
-        return sum((_books(row) for row in rows), Books())
+        rows = connection.execute(query.where(t.reservations.c.run_id == run_id, t.chunks.c.state != ChunkState.PLANNED))
+        return sum((_books(row) for row in rows), LedgerTotals())
 
     @reads
-    def periods(self, connection: Connection, terms: BudgetTerms) -> dict[int, Books]:
+    def periods(self, connection: Connection, terms: BudgetTerms) -> dict[int, LedgerTotals]:
         """Return the sums of each period of a budget, by its begin (microseconds since 1970), as its terms are now."""
         r = t.reservations.c
         query = select(t.reservations, t.chunks.c.state).outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
-        found: dict[int, Books] = defaultdict(Books)
+        found: dict[int, LedgerTotals] = defaultdict(LedgerTotals)
         for row in connection.execute(query.where(r.budget == terms.name).order_by(r.period)):
             found[terms.start(max(row.reserved_at, row.period or 0))] += _books(row)
         return dict(found)
@@ -98,7 +98,7 @@ class Reporting(Store):
             .outerjoin(t.datasets, t.datasets.c.id == c.dataset_id).outerjoin(t.outcomes, o.chunk_id == c.id)
         )
         facts = (t.runs.c.name, t.datasets.c.url, *(c[name] for name in ("kind", "model", "bound", "expected", "batch_id", "state")))
-        tally = (o.outcome, o.retried, *(o[name] for name in Tally.__slots__))
+        tally = (o.outcome, o.retried, *(o[name] for name in OutcomeTotals.__slots__))
         # one statement, so that money and rows are of one moment
         query = select(t.reservations, *facts, *tally).select_from(joined).where(r.reserved_at >= since)
         found: dict[str, Spending] = {}
@@ -119,13 +119,14 @@ def _spending(row: Row[Any]) -> Spending:
 
 
 def _add_outcome(one: Spending, row: Row[Any]) -> None:
-    tally = Tally(**{name: getattr(row, name) for name in Tally.__slots__})
+    tally = OutcomeTotals(**{name: getattr(row, name) for name in OutcomeTotals.__slots__})
     one.tallies[row.outcome] = replace(tally, rows=tally.rows - row.retried)
     one.priced = one.priced and (tally.cost is not None or not tally.rows)
 
 
-def _books(row: Row[Any]) -> Books:
+def _books(row: Row[Any]) -> LedgerTotals:
     if row.settled is None:
-        return Books(in_flight=row.reserved)
+        return LedgerTotals(in_flight=row.reserved)
     superseded, overhead = row.superseded or 0, row.overhead or 0
-    return Books(0, row.settled, superseded, overhead, row.settled - superseded - overhead if row.state == COLLECTED else 0)
+    landing = row.settled - superseded - overhead if row.state == ChunkState.COLLECTED else 0
+    return LedgerTotals(0, row.settled, superseded, overhead, landing)

@@ -12,7 +12,7 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_row
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import DROPPED, PLANNED, SENDING_ENDS, Chunk, Lease, new_id
+from batchata_tasks.ledger.values import SENDING_ENDS, Chunk, ChunkState, Lease, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,10 +102,10 @@ class Runs(Leases):
     def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str, error: str | None = None) -> None:
         """End a run; chunks that were never sent are dropped, and hold no money any more."""
         self._check(connection, lease)
-        unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == PLANNED)
+        unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == ChunkState.PLANNED)
         held = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
         connection.execute(delete(t.reservations).where(held))
-        connection.execute(update(t.chunks).where(unsent).values(state=DROPPED, updated_at=now_us()))
+        connection.execute(update(t.chunks).where(unsent).values(state=ChunkState.DROPPED, updated_at=now_us()))
         values = {"state": "closed", "result": result, "error": error, "finished_at": now_us()}
         connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))
 

@@ -10,7 +10,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import DROPPED, HELD, PLANNED, SUBMITTED, UNCLEAR, Chunk, Intent, Lease
+from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,14 +32,14 @@ class Sending(Chunks):
             select(func.count()).select_from(t.intents.join(t.chunks, t.chunks.c.id == t.intents.c.chunk_id))
             .where(
                 t.intents.c.account == intent.account, t.intents.c.requests == intent.requests,
-                t.chunks.c.state == UNCLEAR, t.chunks.c.id != intent.chunk_id,
+                t.chunks.c.state == ChunkState.UNCLEAR, t.chunks.c.id != intent.chunk_id,
             )
         )
         self._check(connection, lease)
         self.lock(connection, f"sends of account {intent.account}")  # rivals may lie in other datasets
         if connection.execute(rival).scalar_one():
             return False
-        self._move(connection, intent.chunk_id, (PLANNED, UNCLEAR), UNCLEAR)
+        self._move(connection, intent.chunk_id, (ChunkState.PLANNED, ChunkState.UNCLEAR), ChunkState.UNCLEAR)
         connection.execute(delete(t.intents).where(t.intents.c.chunk_id == intent.chunk_id))
         row = {name: getattr(intent, name) for name in Intent.__slots__}
         connection.execute(insert(t.intents).values(row))
@@ -49,26 +49,26 @@ class Sending(Chunks):
     def withdraw_intent(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
         """Take an intent back: it is certain that nothing was accepted."""
         self._check(connection, lease)  # else it may be a successor's intent by now
-        self._move(connection, chunk_id, (UNCLEAR,), PLANNED)
+        self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.PLANNED)
         connection.execute(delete(t.intents).where(t.intents.c.chunk_id == chunk_id))
 
     @writes
     def return_chunk(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
         """Note that the provider took a chunk and let none of it run: it is to be sent again, its money stays reserved."""
         self._check(connection, lease)
-        self._move(connection, chunk_id, (SUBMITTED,), PLANNED, batch_id=None)
+        self._move(connection, chunk_id, (ChunkState.SUBMITTED,), ChunkState.PLANNED, batch_id=None)
 
     @writes
     def hold(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
         """Note that nobody can tell any more whether a chunk was accepted; its rows and its money are held."""
         self._check(connection, lease)
-        self._move(connection, chunk_id, (UNCLEAR,), HELD)
+        self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.HELD)
 
     @writes
     def adopt_held(self, connection: Connection, lease: Lease, chunk: Chunk, batch_id: str, account: str, status: str) -> None:
         """Settle a held chunk: it is that batch. Its run is open again, so that the next one lands it."""
         self._check(connection, lease)
-        self._move(connection, chunk.id, (HELD,), UNCLEAR)
+        self._move(connection, chunk.id, (ChunkState.HELD,), ChunkState.UNCLEAR)
         self._add_batch(connection, chunk, batch_id, account, status)
         connection.execute(update(t.runs).where(t.runs.c.id == chunk.run_id).values(state="open"))
 
@@ -78,9 +78,9 @@ class Sending(Chunks):
         self._check(connection, lease)
         run_id = connection.execute(select(t.chunks.c.run_id).where(t.chunks.c.id == chunk_id)).scalar_one()
         if connection.execute(select(t.runs.c.state).where(t.runs.c.id == run_id)).scalar_one() == "open":
-            self._move(connection, chunk_id, (HELD,), PLANNED)
+            self._move(connection, chunk_id, (ChunkState.HELD,), ChunkState.PLANNED)
             return
-        self._move(connection, chunk_id, (HELD,), DROPPED)
+        self._move(connection, chunk_id, (ChunkState.HELD,), ChunkState.DROPPED)
         connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id))
 
     @reads
@@ -92,7 +92,8 @@ class Sending(Chunks):
     def doubts(self, connection: Connection) -> list[tuple[Chunk, Intent]]:
         """Return the chunks of all datasets of which nobody knows whether they were accepted, with their intents, oldest first."""
         query = select(t.chunks.c.id, *t.intents.c).join(t.intents, t.intents.c.chunk_id == t.chunks.c.id)
-        rows = connection.execute(query.where(t.chunks.c.state.in_((UNCLEAR, HELD))).order_by(t.chunks.c.updated_at)).all()
+        in_doubt = t.chunks.c.state.in_((ChunkState.UNCLEAR, ChunkState.HELD))
+        rows = connection.execute(query.where(in_doubt).order_by(t.chunks.c.updated_at)).all()
         return [(chunk_of(connection.execute(select(t.chunks).where(t.chunks.c.id == row.id)).one()), _intent_of(row)) for row in rows]
 
     @writes
@@ -109,7 +110,7 @@ class Sending(Chunks):
             "batch_id": batch_id, "chunk_id": chunk.id, "provider": chunk.provider,
             "account": account, "status": status, "submitted_at": now_us(),
         }
-        self._move(connection, chunk.id, (UNCLEAR,), SUBMITTED, batch_id=batch_id)
+        self._move(connection, chunk.id, (ChunkState.UNCLEAR,), ChunkState.SUBMITTED, batch_id=batch_id)
         connection.execute(insert(t.batches).values(row))
 
     @reads

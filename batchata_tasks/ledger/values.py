@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -12,15 +13,30 @@ if TYPE_CHECKING:
 RunRow: TypeAlias = "Row[Any]"
 """A run as the ledger has it: a row of the table `runs`."""
 
-# a chunk's life, in order; `dropped` is a planned chunk that will never be sent, `held` one of
-# which nobody can tell whether it was accepted: a person decides
-PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, DROPPED, HELD = (
-    "planned", "unclear", "submitted", "collected", "landed", "dropped", "held",
-)
-UNFINISHED = (UNCLEAR, SUBMITTED, COLLECTED)
-SHUTDOWN = "shutdown"  # why a run sends nothing more: its program asked it to
-OVER_BOUND = "over_bound"  # why a run sends nothing more: an answer showed that bounds are too low
-SENDING_ENDS = (OVER_BOUND, SHUTDOWN)  # of these, what is at the provider goes on there
+
+class ChunkState(StrEnum):
+    """A chunk's life, in order."""
+
+    PLANNED = "planned"
+    UNCLEAR = "unclear"  # it is being sent, and nobody knows yet whether it was accepted
+    SUBMITTED = "submitted"
+    COLLECTED = "collected"
+    LANDED = "landed"
+    DROPPED = "dropped"  # planned, and never to be sent
+    HELD = "held"  # nobody can tell whether it was accepted: a person decides
+
+
+class StopReason(StrEnum):
+    """Why a run sends nothing more."""
+
+    CANCEL = "cancel"  # a person asked for it
+    TIME_LIMIT = "time_limit"
+    SHUTDOWN = "shutdown"  # its program asked it to
+    OVER_BOUND = "over_bound"  # an answer showed that bounds are too low
+
+
+UNFINISHED = (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED)
+SENDING_ENDS = (StopReason.OVER_BOUND, StopReason.SHUTDOWN)  # of these, what is at the provider goes on there
 
 
 def new_id() -> str:
@@ -68,7 +84,7 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class OutcomeTotals:
     """Rows, tokens and money of one outcome."""
 
     rows: int = 0
@@ -79,9 +95,9 @@ class Tally:
     cache_write_tokens: int = 0
     list_cost: int | None = None  # what the same answers cost outside of batches
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: OutcomeTotals) -> OutcomeTotals:
         unlisted = any(one.cost is not None and one.list_cost is None for one in (self, other))  # of an older ledger
-        return Tally(
+        return OutcomeTotals(
             self.rows + other.rows, self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens,
             self.cache_read_tokens + other.cache_read_tokens, _both(self.cost, other.cost),
             self.cache_write_tokens + other.cache_write_tokens, None if unlisted else _both(self.list_cost, other.list_cost),
@@ -104,7 +120,7 @@ def _both(one: int | None, other: int | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
+class BudgetStatus:
     """How a budget stands in its present period, in picodollars; `entries` counts what was recorded outside of runs."""
 
     limit: int | None
@@ -114,7 +130,7 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class RemainingBudget:
     """What is left of a run's own limit and of its shared budget, in picodollars; None where there is no such limit."""
 
     run: int | None

@@ -14,20 +14,20 @@ from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecEr
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.execution.held_dataset import open_site, owned_dataset
+from batchata_tasks.execution.held_dataset import hold_dataset, owned_dataset
 from batchata_tasks.execution.poll import cancel as cancel_batch
-from batchata_tasks.execution.run_context import CANCEL, active
-from batchata_tasks.ledger import UNFINISHED, Ledger
+from batchata_tasks.execution.run_context import active
+from batchata_tasks.ledger import UNFINISHED, Ledger, StopReason
 from batchata_tasks.pipeline.finish import finish
 from batchata_tasks.pipeline.receipt import rows_by_outcome
 from batchata_tasks.pipeline.receipt_money import cost_is_known
-from batchata_tasks.pipeline.scheduler import bring_home
-from batchata_tasks.pipeline.start import restored
+from batchata_tasks.pipeline.scheduler import run_chunks
+from batchata_tasks.pipeline.start import restored_context
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import silent
 
 if TYPE_CHECKING:
-    from batchata_tasks.execution.held_dataset import Site
+    from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
@@ -75,7 +75,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
         run = ledger.open_run(owned_dataset(folder, ledger))
         if run is None:
             return Cancelled(spec.name)
-        ledger.request_stop(run.id, CANCEL)
+        ledger.request_stop(run.id, StopReason.CANCEL)
         _see_to_it(spec.output, run.id, ledger, settings, progress)
         tallies, settled = ledger.outcomes(run.id), f"{usd(ledger.money(run.id)[0]):f}"
         known = cost_is_known(ledger.chunks(run.id), tallies)
@@ -89,8 +89,8 @@ def _see_to_it(output: str, run_id: str, ledger: Ledger, settings: Settings, pro
     told = False
     while ledger.run(run_id).state != "closed":
         try:
-            with open_site(output, settings, progress) as site:
-                _end(site, run_id)
+            with hold_dataset(output, settings, progress) as held:
+                _end(held, run_id)
         except LeaseError as error:
             if not told:
                 who = error.holder if isinstance(error, AlreadyRunningError) else "another process"
@@ -100,16 +100,16 @@ def _see_to_it(output: str, run_id: str, ledger: Ledger, settings: Settings, pro
             time.sleep(_LOOK)
 
 
-def _end(site: Site, run_id: str) -> None:
-    run = site.ledger.run(run_id)
+def _end(held: HeldDataset, run_id: str) -> None:
+    run = held.ledger.run(run_id)
     if run.state == "closed":
         return
-    session = restored(site, run)
-    chunks = site.ledger.chunks(run_id, UNFINISHED)
-    lost = [chunk for chunk in chunks if not (site.folder.intents / f"{chunk.id}.arrow").exists()]
-    with active(session):
+    context = restored_context(held, run)
+    chunks = held.ledger.chunks(run_id, UNFINISHED)
+    lost = [chunk for chunk in chunks if not held.folder.manifest(chunk.id).exists()]
+    with active(context):
         for chunk in lost:  # whose rows these are is lost; the next run finds out
             if chunk.batch_id is not None:
-                cancel_batch(session.at(chunk), chunk.batch_id)
-        bring_home(session, Steps(), [chunk for chunk in chunks if chunk not in lost])
-        finish(session, stopped_by_limit=False)
+                cancel_batch(context.for_chunk(chunk), chunk.batch_id)
+        run_chunks(context, Steps(), [chunk for chunk in chunks if chunk not in lost])
+        finish(context, stopped_by_limit=False)

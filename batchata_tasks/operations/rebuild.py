@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.ledger import COLLECTED, HELD, LANDED, SUBMITTED, UNCLEAR, UNFINISHED, Ledger, Restored
+from batchata_tasks.ledger import UNFINISHED, ChunkState, Ledger, Restored
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.planning.prepare import Ready
+    from batchata_tasks.planning.prepare import PreparedRun
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Rebuilt:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (what, value)."""
-        rows = [("Rebuilt", f"{self.dataset}: {counted(self.runs, 'run')}, {counted(self.chunks, 'batch')}")]
+        rows = [("Rebuilt", f"{self.dataset}: {pluralize(self.runs, 'run')}, {pluralize(self.chunks, 'batch')}")]
         if self.open_chunks:
-            rows.append(("Open", f"{counted(self.open_chunks, 'batch')}, which the next run looks for at the provider and lands"))
+            rows.append(("Open", f"{pluralize(self.open_chunks, 'batch')}, which the next run looks for at the provider and lands"))
         if self.held_chunks:
-            rows.append(("Held", f"{counted(self.held_chunks, 'batch')}: decide with `batchata reconcile`"))
+            rows.append(("Held", f"{pluralize(self.held_chunks, 'batch')}: decide with `batchata reconcile`"))
         return rows
 
 
-def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
+def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
     """Make the ledger in use know a dataset whose own ledger is lost; the dataset is this ledger's from then on.
 
     No run may be at work on the dataset under the old ledger, if that exists after all.
@@ -76,7 +76,7 @@ def rebuild(ready: Ready, settings: Settings) -> Rebuilt:
     finally:
         ledger.close()
     states = [chunk["state"] for chunk in found.chunks]
-    return Rebuilt(str(folder.root), len(found.runs), len(states), sum(s in UNFINISHED for s in states), states.count(HELD))
+    return Rebuilt(str(folder.root), len(found.runs), len(states), sum(s in UNFINISHED for s in states), states.count(ChunkState.HELD))
 
 
 def spec_of_jobs(root: Path) -> JobsSpec:
@@ -101,7 +101,7 @@ class _Reader:
     folder: DatasetFolder
     ledger: Ledger
     dataset_id: str
-    ready: Ready
+    ready: PreparedRun
     found: Restored = field(default_factory=Restored)
     accounts: dict[tuple[str, str], tuple[str, str] | None] = field(default_factory=dict[tuple[str, str], "tuple[str, str] | None"])
 
@@ -109,8 +109,8 @@ class _Reader:
         tokens = {path.stem for folder in (self.folder.intents, self.folder.commits) for path in folder.glob("*.json")}
         parts = {path.name.split(".")[0] for path in self.folder.data.glob("*.parquet")}
         for token in sorted(tokens):
-            intent = read_json(self.folder.intents / f"{token}.json")
-            commit = read_json(self.folder.commits / f"{token}.json")
+            intent = read_json(self.folder.intent(token))
+            commit = read_json(self.folder.commit(token))
             gone = f"part-{token}" not in parts
             # older commits do not tell a part that was emptied from one that was lost
             self._chunk(token, intent or self._told_by(commit or {}), commit or {}, emptied=bool((commit or {}).get("emptied", gone)))
@@ -134,7 +134,14 @@ class _Reader:
         closed, batch_id = commit.get("state") == "closed", commit.get("batch_id")
         # an account whose key is not at hand can be asked by nobody: a person decides
         unknown = bool(intent) and not batch_id and self._account(intent) is None
-        state = LANDED if closed else HELD if intent.get("held") or unknown else SUBMITTED if batch_id else UNCLEAR if intent else COLLECTED
+        if closed:
+            state = ChunkState.LANDED
+        elif intent.get("held") or unknown:
+            state = ChunkState.HELD
+        elif batch_id:
+            state = ChunkState.SUBMITTED
+        else:
+            state = ChunkState.UNCLEAR if intent else ChunkState.COLLECTED
         to, bound = self.ready.spec.destinations()[0], intent.get("bound_picodollars")
         start, rows = intent.get("start", 0), intent.get("requests") or commit.get("rows", 0)
         self.found.chunks.append({

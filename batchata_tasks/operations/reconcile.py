@@ -16,8 +16,8 @@ from batchata_tasks.common.errors import CredentialsError, HeldError, LeaseError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.unclear import hold, look_for, oldest, record
-from batchata_tasks.ledger import HELD, UNCLEAR, Ledger
-from batchata_tasks.operations.reconcile_report import Doubt, Report, Request, Stray
+from batchata_tasks.ledger import ChunkState, Ledger
+from batchata_tasks.operations.reconcile_report import Report, Request, UnclearChunk, UnknownBatch
 from batchata_tasks.progress.listener import silent
 from batchata_tasks.providers import known_providers, provider_type
 
@@ -33,7 +33,7 @@ _READ = 50  # ended batches of which the results are looked into, for whose they
 
 
 @dataclass
-class _Desk:
+class _LookContext:
     """What resolving doubt needs, for one dataset that is held for a moment."""
 
     ledger: Ledger
@@ -45,7 +45,7 @@ class _Desk:
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.progress.note(text)
 
 
@@ -95,28 +95,28 @@ class _Work:
     def settle(self, request: Request) -> None:
         """Do to chunks in doubt what a person decided."""
         for chunk_id, batch_id in request.adopt.items():
-            with self._settling(chunk_id) as (desk, chunk):
-                look = desk.provider.look(batch_id)
-                self._refuse_wrong(chunk, desk.provider, look)
-                if chunk.state == UNCLEAR:
-                    self._hold(desk, chunk.id)
-                self._adopt(desk, chunk, look)
+            with self._settling(chunk_id) as (context, chunk):
+                look = context.provider.look(batch_id)
+                self._refuse_wrong(chunk, context.provider, look)
+                if chunk.state == ChunkState.UNCLEAR:
+                    self._hold(context, chunk.id)
+                self._adopt(context, chunk, look)
         for chunk_id in request.hold:
-            with self._settling(chunk_id, UNCLEAR) as (desk, _):
-                self._hold(desk, chunk_id)
+            with self._settling(chunk_id, ChunkState.UNCLEAR) as (context, _):
+                self._hold(context, chunk_id)
             self._report.held.append(chunk_id)
         for chunk_id in request.resend:
-            with self._settling(chunk_id, HELD) as (desk, _):
-                self.ledger.drop_held(desk.lease, chunk_id)
-                folder = DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id))
-                (folder.intents / f"{chunk_id}.json").unlink(missing_ok=True)
+            with self._settling(chunk_id, ChunkState.HELD) as (context, _):
+                self.ledger.drop_held(context.lease, chunk_id)
+                folder = DatasetFolder(self.ledger.dataset_url(context.lease.dataset_id))
+                folder.intent(chunk_id).unlink(missing_ok=True)
             self._report.freed.append(chunk_id)
 
     @contextmanager
-    def _settling(self, chunk_id: str, *states: str) -> Generator[tuple[_Desk, Chunk], None, None]:
+    def _settling(self, chunk_id: str, *states: str) -> Generator[tuple[_LookContext, Chunk], None, None]:
         """Hold the dataset of a chunk in doubt; a run, or another person, may have settled it by then."""
-        with self._desk(self._in_doubt(chunk_id, *states)) as desk:
-            yield desk, self._in_doubt(chunk_id, *states)
+        with self._context_of(self._in_doubt(chunk_id, *states)) as context:
+            yield context, self._in_doubt(chunk_id, *states)
 
     def _refuse_wrong(self, chunk: Chunk, provider: Adapter, look: BatchLook) -> None:
         """Refuse a batch that a chunk cannot be, or of which nobody can tell yet."""
@@ -131,14 +131,14 @@ class _Work:
             message = f"--adopt {chunk.id}={look.batch_id}: {reason}."
             raise SpecError(message)
 
-    def _hold(self, desk: _Desk, chunk_id: str) -> None:
-        hold(self.ledger, desk.lease, DatasetFolder(self.ledger.dataset_url(desk.lease.dataset_id)), chunk_id)
+    def _hold(self, context: _LookContext, chunk_id: str) -> None:
+        hold(self.ledger, context.lease, DatasetFolder(self.ledger.dataset_url(context.lease.dataset_id)), chunk_id)
 
     def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
-        for chunk in self.ledger.chunks_in(states or (UNCLEAR, HELD)):
+        for chunk in self.ledger.chunks_in(states or (ChunkState.UNCLEAR, ChunkState.HELD)):
             if chunk.id == chunk_id:
                 return chunk
-        what = "held" if states == (HELD,) else "in doubt"
+        what = "held" if states == (ChunkState.HELD,) else "in doubt"
         message = f"{chunk_id} is no chunk that is {what} (any more); `batchata reconcile` lists those that are."
         raise SpecError(message)
 
@@ -149,33 +149,33 @@ class _Work:
         return self._providers[chunk.provider]
 
     @contextmanager
-    def _desk(self, chunk: Chunk) -> Generator[_Desk, None, None]:
+    def _context_of(self, chunk: Chunk) -> Generator[_LookContext, None, None]:
         lease = self.ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
         try:
-            yield _Desk(self.ledger, lease, self._provider(chunk), self._settings, self._progress)
+            yield _LookContext(self.ledger, lease, self._provider(chunk), self._settings, self._progress)
         finally:
             self.ledger.release_lease(lease)
 
     def adopt_ours(self) -> None:
         """Look once for the batch of each chunk in doubt."""
-        for chunk in self.ledger.chunks_in((UNCLEAR, HELD)):
+        for chunk in self.ledger.chunks_in((ChunkState.UNCLEAR, ChunkState.HELD)):
             if chunk.provider not in self._providers:
                 continue
             try:
-                with self._desk(chunk) as desk:
-                    in_doubt = self.ledger.chunk(chunk.id).state in (UNCLEAR, HELD)  # still
-                    found = look_for(desk, self.ledger.intent(chunk.id)) if in_doubt else None
+                with self._context_of(chunk) as context:
+                    in_doubt = self.ledger.chunk(chunk.id).state in (ChunkState.UNCLEAR, ChunkState.HELD)  # still
+                    found = look_for(context, self.ledger.intent(chunk.id)) if in_doubt else None
                     if found is not None:
-                        self._adopt(desk, chunk, found)
+                        self._adopt(context, chunk, found)
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
 
-    def _adopt(self, desk: _Desk, chunk: Chunk, look: BatchLook) -> None:
-        if self.ledger.chunk(chunk.id).state == HELD:
-            account = desk.provider.account(self.ledger.id)
-            self.ledger.adopt_held(desk.lease, chunk, look.batch_id, account, look.status)
+    def _adopt(self, context: _LookContext, chunk: Chunk, look: BatchLook) -> None:
+        if self.ledger.chunk(chunk.id).state == ChunkState.HELD:
+            account = context.provider.account(self.ledger.id)
+            self.ledger.adopt_held(context.lease, chunk, look.batch_id, account, look.status)
         else:
-            record(desk, chunk, look)
+            record(context, chunk, look)
         self._report.adopted[chunk.id] = look.batch_id
 
     def report_strays(self, days: float) -> None:
@@ -192,13 +192,13 @@ class _Work:
                     may_be = next((chunk.id for chunk, intent in doubts if _may_be(provider, look, chunk, intent)), None)
                     ours = _ours(provider, look) if left else None
                     left -= look.ended and left > 0
-                    stray = Stray(name, look.batch_id, look.status, look.requests, age, ours=ours, may_be=may_be, ended=look.ended)
+                    stray = UnknownBatch(name, look.batch_id, look.status, look.requests, age, ours=ours, may_be=may_be, ended=look.ended)
                     self._report.strays.append(stray)
 
     def cancel(self, batch_ids: Iterable[str]) -> None:
         """Cancel batches that nobody owns."""
         strays = {stray.batch_id: stray for stray in self._report.strays}
-        unclear = {chunk.id for chunk in self.ledger.chunks_in((UNCLEAR,))}
+        unclear = {chunk.id for chunk in self.ledger.chunks_in((ChunkState.UNCLEAR,))}
         for batch_id in batch_ids:
             if (stray := strays.get(batch_id)) is None:
                 message = f"--cancel {batch_id}: no such batch that nobody owns; `batchata cancel SPEC` cancels those of a spec."
@@ -228,9 +228,9 @@ class _Work:
         now = time.time()
         for chunk, intent in self.ledger.doubts():
             url = self.ledger.dataset_url(chunk.dataset_id)
-            state = "held: decide with --adopt or --resend" if chunk.state == HELD else "the next run looks for it"
+            state = "held: decide with --adopt or --resend" if chunk.state == ChunkState.HELD else "the next run looks for it"
             note, age = self._notes.get(chunk.id, ""), max(round(now - intent.sent_at / 1e6), 0)
-            self._report.doubts.append(Doubt(chunk.id, state, url, chunk.provider, chunk.rows, age, note))
+            self._report.doubts.append(UnclearChunk(chunk.id, state, url, chunk.provider, chunk.rows, age, note))
 
 
 def _ours(provider: Adapter, look: BatchLook) -> bool | None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ def pairs_of(texts: Iterable[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Stray:
+class UnknownBatch:
     """A batch at a provider that no chunk of the ledger owns. `age` is in whole seconds.
 
     `ours` tells whether this program sent it, under another ledger; None where the provider does not
@@ -57,7 +57,7 @@ class Stray:
 
 
 @dataclass(frozen=True)
-class Doubt:
+class UnclearChunk:
     """A chunk of which the ledger does not know whether it was accepted; `age` since it was sent, in whole seconds."""
 
     chunk: str
@@ -79,8 +79,8 @@ class Report:
     held: list[str] = field(default_factory=list[str])
     cancelled: list[str] = field(default_factory=list[str])
     had_ended: list[str] = field(default_factory=list[str])  # batches that were to be cancelled
-    strays: list[Stray] = field(default_factory=list[Stray])
-    doubts: list[Doubt] = field(default_factory=list[Doubt])
+    strays: list[UnknownBatch] = field(default_factory=list[UnknownBatch])
+    doubts: list[UnclearChunk] = field(default_factory=list[UnclearChunk])
     notes: list[str] = field(default_factory=list[str])
 
     def to_json(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the report for people, as (what, value)."""
-        rows = [("Known", ", ".join(f"{counted(n, 'batch')} of {name}" for name, n in self.known.items()) or "no batches")]
+        rows = [("Known", ", ".join(f"{pluralize(n, 'batch')} of {name}" for name, n in self.known.items()) or "no batches")]
         rows += [("Adopted", f"batch {batch} is chunk {chunk}: the next run lands it") for chunk, batch in self.adopted.items()]
         rows += [("Freed", f"chunk {chunk}: its rows are planned again") for chunk in self.freed]
         rows += [("Held", f"chunk {chunk}") for chunk in self.held]
@@ -102,8 +102,8 @@ class Report:
         return [*rows, ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")] if lost else rows
 
 
-def _doubt(doubt: Doubt) -> str:
-    sent = f"{counted(doubt.requests, 'request')} to {doubt.provider}, sent {_ago(doubt.age)}, {doubt.dataset}"
+def _doubt(doubt: UnclearChunk) -> str:
+    sent = f"{pluralize(doubt.requests, 'request')} to {doubt.provider}, sent {_ago(doubt.age)}, {doubt.dataset}"
     text = f"chunk {doubt.chunk} ({sent}): {doubt.state}"
     return f"{text}; {doubt.note}" if doubt.note else text
 
@@ -115,14 +115,14 @@ _WHOSE = {
 }
 
 
-def _label(stray: Stray) -> str:
+def _label(stray: UnknownBatch) -> str:
     if stray.may_be is not None:
         return "Perhaps ours"
     return "Unknown" if stray.ours is None else "Another ledger's" if stray.ours else "Nobody's"
 
 
-def _stray(stray: Stray) -> str:
-    size = "of unknown size" if stray.requests is None else counted(stray.requests, "request")
+def _stray(stray: UnknownBatch) -> str:
+    size = "of unknown size" if stray.requests is None else pluralize(stray.requests, "request")
     whose = _WHOSE[stray.ours]
     if stray.may_be is not None:
         whose = f"may be chunk {stray.may_be}, which is in doubt"

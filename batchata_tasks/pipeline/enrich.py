@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.handle import LiveRun
-from batchata_tasks.execution.held_dataset import open_site
-from batchata_tasks.execution.run_context import Session, active
-from batchata_tasks.ledger import PLANNED, UNFINISHED
+from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.run_context import RunContext, active
+from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.pipeline.finish import finish, leave_open
 from batchata_tasks.pipeline.pilot import PilotFailedError, send_pilot
 from batchata_tasks.pipeline.recover import recover
-from batchata_tasks.pipeline.scheduler import bring_home
-from batchata_tasks.pipeline.start import begin, dead_run
+from batchata_tasks.pipeline.scheduler import run_chunks
+from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
-from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from batchata_tasks.execution.held_dataset import Site
+    from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.run import RunSpec
@@ -45,63 +45,63 @@ def enrich(
         BatchataError: something else stopped the run; the next one carries on.
     """
     steps, settings, options = steps or Steps(), settings or Settings(), options or Options()
-    ready = make_ready(spec, settings)
-    with open_site(spec.output, settings, progress, run) as site, _followed(site) as handle:
-        site.recovery = recover(site)
-        while (old := dead_run(site, ready, options)) is not None:
+    ready = prepare_run(spec, settings)
+    with hold_dataset(spec.output, settings, progress, run) as held, _followed(held) as handle:
+        held.recovery = recover(held)
+        while (old := unfinished_run(held, ready, options)) is not None:
             with active(old):
-                _land_dead_run(old, steps)
-        with active(begin(site, ready, options)) as session:
-            handle.show(session)
-            steps.plan(session.run_id)
-            _tell_plan(session)
+                _land_unfinished_run(old, steps)
+        with active(start_run(held, ready, options)) as context:
+            handle.show(context)
+            steps.plan(context.run_id)
+            _tell_plan(context)
             try:
-                receipt = finish(session, stopped_by_limit=_work(session, steps))
+                receipt = finish(context, stopped_by_limit=_work(context, steps))
             except PilotFailedError as error:
-                receipt = leave_open(session, str(error))
-            site.progress.receipt = receipt.to_json()
+                receipt = leave_open(context, str(error))
+            held.progress.receipt = receipt.to_json()
             return receipt
 
 
 @contextmanager
-def _followed(site: Site) -> Generator[LiveRun, None, None]:
+def _followed(held: HeldDataset) -> Generator[LiveRun, None, None]:
     """Let people look at the run while it works, and stop it, also while it waits for what earlier ones left."""
-    handle = LiveRun(site)
-    site.progress.follow(handle)
+    handle = LiveRun(held)
+    held.progress.follow(handle)
     try:
         yield handle
     finally:
-        site.progress.follow(None)
+        held.progress.follow(None)
 
 
-def _work(session: Session, steps: Steps) -> bool:
+def _work(context: RunContext, steps: Steps) -> bool:
     """Bring the run's chunks home, round after round; True when the cost limit stopped it."""
-    if session.plan().pilot and send_pilot(session, steps):
+    if context.plan().pilot and send_pilot(context, steps):
         return True
     while True:
-        chunks = session.ledger.chunks(session.run_id, (*UNFINISHED, PLANNED))
-        if bring_home(session, steps, chunks):
+        chunks = context.ledger.chunks(context.run_id, (*UNFINISHED, ChunkState.PLANNED))
+        if run_chunks(context, steps, chunks):
             return True
-        if session.stop_reason() is not None or not _some_failed(session) or not steps.next_round(session.run_id)["chunks"]:
+        if context.stop_reason() is not None or not _some_failed(context) or not steps.next_round(context.run_id)["chunks"]:
             return False
 
 
-def _land_dead_run(old: Session, steps: Steps) -> None:
+def _land_unfinished_run(old: RunContext, steps: Steps) -> None:
     """Bring home what a run of another spec left at the provider; what it never sent is dropped."""
-    lost = old.site.recovery.claims if old.site.recovery is not None else {}
+    lost = old.held.recovery.claims if old.held.recovery is not None else {}
     if chunks := [chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost]:
-        old.say("an earlier run left batches open: landing them first.")
-        bring_home(old, steps, chunks)
+        old.log("an earlier run left batches open: landing them first.")
+        run_chunks(old, steps, chunks)
     old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
     discard_uploads(old)
     old.folder.drop_run_folder(old.run_id)
 
 
-def _some_failed(session: Session) -> bool:
-    tallies = session.ledger.outcomes(session.run_id)
+def _some_failed(context: RunContext) -> bool:
+    tallies = context.ledger.outcomes(context.run_id)
     return any(tally.rows for outcome, tally in tallies.items() if outcome not in (Outcome.SUCCEEDED, Outcome.REFUSED))
 
 
-def _tell_plan(session: Session) -> None:
-    plan = session.plan()
-    session.site.progress.planned(plan.requests, plan.batches, plan.up_to_date)
+def _tell_plan(context: RunContext) -> None:
+    plan = context.plan()
+    context.held.progress.planned(plan.requests, plan.batches, plan.up_to_date)

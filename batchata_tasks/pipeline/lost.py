@@ -13,7 +13,7 @@ import pyarrow as pa
 from batchata_tasks.dataset.columns import part_of_chunk
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
-from batchata_tasks.ledger import COLLECTED, LANDED, UNFINISHED
+from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class InFlight:
 
 def in_flight(chunks: Iterable[Chunk]) -> InFlight:
     """Return what is in flight of the unfinished chunks of a dataset: all but those whose results were settled."""
-    sent = [chunk for chunk in chunks if chunk.state != COLLECTED]
+    sent = [chunk for chunk in chunks if chunk.state != ChunkState.COLLECTED]
     bounds, expected = [chunk.bound for chunk in sent], [chunk.expected for chunk in sent]
     return InFlight(len(sent), _sum(bounds), _sum(expected))
 
@@ -62,10 +62,10 @@ def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:
     row_ids, uncertain = set[str](), 0
     lost = _lost(ledger, folder, dataset_id)
     for chunk in lost:
-        path = folder.intents / f"{chunk.id}.arrow"
+        path = folder.manifest(chunk.id)
         if path.exists():
             row_ids.update(read_chunk_manifest(path)["_row_id"].to_pylist())
-        elif chunk.state == LANDED:
+        elif chunk.state == ChunkState.LANDED:
             tallies = ledger.outcomes(chunk.run_id, [chunk.id])
             uncertain += sum(tally.rows for outcome, tally in tallies.items() if not Outcome(outcome).never_ran)
         else:
@@ -80,6 +80,6 @@ def _lost(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> list[Chunk]
     sent = [chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED]
     left = [
         chunk for chunk in sent
-        if not (folder.intents / f"{chunk.id}.arrow").exists() or ledger.run(chunk.run_id).state == "closed"
+        if not folder.manifest(chunk.id).exists() or ledger.run(chunk.run_id).state == "closed"
     ]
     return [chunk for chunk in (*gone, *left) if chunk.kind == "batch"]

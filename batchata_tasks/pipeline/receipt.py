@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.money import dollars, pico_from_usd
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchata_tasks.ledger import Tally
+    from batchata_tasks.ledger import OutcomeTotals
 
-SUCCEEDED, SOME_ROWS_FAILED, COST_LIMIT_REACHED = "succeeded", "some_rows_failed", "cost_limit_reached"
-TIME_LIMIT_REACHED, CANCELLED = "time_limit_reached", "cancelled"
-PILOT_FAILED = "pilot_failed"  # of a run that stays open: started again as it is, it sends nothing
-EXIT_CODES = {SUCCEEDED: 0, SOME_ROWS_FAILED: 3, COST_LIMIT_REACHED: 4, TIME_LIMIT_REACHED: 5, CANCELLED: 3, PILOT_FAILED: 1}
+
+class RunResult(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    SOME_ROWS_FAILED = "some_rows_failed"
+    COST_LIMIT_REACHED = "cost_limit_reached"
+    TIME_LIMIT_REACHED = "time_limit_reached"
+    CANCELLED = "cancelled"
+    PILOT_FAILED = "pilot_failed"  # the run stays open: started again as it is, it sends nothing
+
+
+EXIT_CODES = {
+    RunResult.SUCCEEDED: 0,
+    RunResult.SOME_ROWS_FAILED: 3,
+    RunResult.COST_LIMIT_REACHED: 4,
+    RunResult.TIME_LIMIT_REACHED: 5,
+    RunResult.CANCELLED: 3,
+    RunResult.PILOT_FAILED: 1,
+}
 
 # by Anthropic's pages on prompt caching; which model has which is not stated for all of them
 CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
@@ -113,7 +130,7 @@ class Receipt:
         text = self.result.replace("_", " ")
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
-        return text + (" (an earlier run that died was carried on)" if self.continued and self.result != PILOT_FAILED else "")
+        return text + (" (an earlier run that died was carried on)" if self.continued and self.result != RunResult.PILOT_FAILED else "")
 
     def _cache(self) -> list[tuple[str, str]]:
         if not (self.cache_read_tokens or self.cache_write_tokens):
@@ -152,10 +169,10 @@ class Receipt:
     def _unsent(self) -> list[tuple[str, str]]:
         if not self.unsent_rows:
             return []
-        rows = counted(self.unsent_rows, "row")
-        if self.result == PILOT_FAILED:
+        rows = pluralize(self.unsent_rows, "row")
+        if self.result == RunResult.PILOT_FAILED:
             return [("Not sent", f"{rows}, until the spec or its pilot is changed")]
-        if self.result != COST_LIMIT_REACHED:
+        if self.result != RunResult.COST_LIMIT_REACHED:
             return [("Not sent", f"{rows}; the next run takes them")]
         if self.least_bound_usd is not None and not self.batches:
             what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}"
@@ -170,6 +187,6 @@ def _read(amount: str | None) -> str:
     return dollars(None if amount is None else pico_from_usd(amount))
 
 
-def rows_by_outcome(tallies: Mapping[str, Tally]) -> dict[str, int]:
+def rows_by_outcome(tallies: Mapping[str, OutcomeTotals]) -> dict[str, int]:
     """Return how many rows ended how; outcomes that no row has any more are left out."""
     return {name: tallies[name].rows for name in sorted(tallies) if tallies[name].rows}

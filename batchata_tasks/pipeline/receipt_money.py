@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.money import exact, per_row
-from batchata_tasks.ledger import DROPPED, PLANNED, Tally
+from batchata_tasks.ledger import ChunkState, OutcomeTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from batchata_tasks.execution.run_context import Session
+    from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk
 
 
-def money_facts(session: Session, chunks: Iterable[Chunk], tallies: Mapping[str, Tally], *, priced: bool) -> dict[str, Any]:
+def money_facts(context: RunContext, chunks: Iterable[Chunk], tallies: Mapping[str, OutcomeTotals], *, priced: bool) -> dict[str, Any]:
     """Return what a run cost, what was expected, what it saved, and on which outcomes it went."""
-    books, whole = session.ledger.books(session.run_id), sum(tallies.values(), Tally(cost=0, list_cost=0))
-    expected = [chunk.expected for chunk in chunks if chunk.kind == "batch" and chunk.state not in (PLANNED, DROPPED)]
+    books, whole = context.ledger.books(context.run_id), sum(tallies.values(), OutcomeTotals(cost=0, list_cost=0))
+    expected = [chunk.expected for chunk in chunks if chunk.kind == "batch" and chunk.state not in (ChunkState.PLANNED, ChunkState.DROPPED)]
     known = [amount for amount in expected if amount is not None]
     facts = {
         "cost": books.settled, "reserved": books.in_flight, "superseded": books.superseded, "overhead": books.overhead,
@@ -30,18 +30,18 @@ def money_facts(session: Session, chunks: Iterable[Chunk], tallies: Mapping[str,
     }
 
 
-def budget_facts(session: Session) -> dict[str, Any] | None:
+def budget_facts(context: RunContext) -> dict[str, Any] | None:
     """Return how a run's shared budget stands in the present period; None where it has none."""
-    if session.spec.budget is None:
+    if context.spec.budget is None:
         return None
-    terms = session.ledger.binding(session.spec.budget.terms())
-    spent, in_flight = session.ledger.budget_money(terms)
+    terms = context.ledger.binding(context.spec.budget.terms())
+    spent, in_flight = context.ledger.budget_money(terms)
     amounts = {"limit_usd": exact(terms.limit), "spent_usd": exact(spent), "in_flight_usd": exact(in_flight)}
     amounts["left_usd"] = exact(max(terms.limit - spent - in_flight, 0))
     return {"name": terms.name, "period": terms.period, **amounts}
 
 
-def cache_facts(tallies: Mapping[str, Tally], commits: list[dict[str, Any]], *, priced: bool) -> dict[str, Any]:
+def cache_facts(tallies: Mapping[str, OutcomeTotals], commits: list[dict[str, Any]], *, priced: bool) -> dict[str, Any]:
     """Return what prompt caches had to do with a run's input, and what that saved; negative where it cost more."""
     read, written = (sum(getattr(tally, f"cache_{what}_tokens") for tally in tallies.values()) for what in ("read", "write"))
     saved = sum(commit.get("cache_saved_picodollars", 0) for commit in commits)
@@ -51,7 +51,7 @@ def cache_facts(tallies: Mapping[str, Tally], commits: list[dict[str, Any]], *, 
     }
 
 
-def cost_is_known(chunks: Iterable[Chunk], tallies: Mapping[str, Tally]) -> bool:
+def cost_is_known(chunks: Iterable[Chunk], tallies: Mapping[str, OutcomeTotals]) -> bool:
     """Whether all that a run planned and landed had a price; its sums leave out what had none."""
     unpriced = any(chunk.bound is None for chunk in chunks if chunk.kind == "batch")
     return not unpriced and all(tally.cost is not None for tally in tallies.values() if tally.rows)

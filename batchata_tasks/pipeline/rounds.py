@@ -15,7 +15,7 @@ import pyarrow as pa
 from batchata_tasks.common.money import PICO
 from batchata_tasks.dataset.columns import keys_of, part_of_chunk
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, PlanWriter, bodies_at, read_chunk_manifest
-from batchata_tasks.ledger import LANDED, PLANNED, Chunk
+from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.planning.estimate import costs_of, measures
 from batchata_tasks.planning.packing import Packer
 from batchata_tasks.planning.retry import worth_another
@@ -26,8 +26,8 @@ from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchata_tasks.execution.run_context import Session
-    from batchata_tasks.planning.packing import Span
+    from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.table import Table
 
 _ROUNDS = 3  # of one run, also where fewer attempts are allowed: what never ran was no attempt
@@ -35,30 +35,30 @@ _ALL = 10**6  # turns; manifests of older versions do not tell how many are the 
 _STATE = ("_status", "_error", "_attempts", "_input_tokens", "_output_tokens", "_cache_read_tokens", "_cost_usd")
 
 
-def plan_round(session: Session) -> list[Chunk]:
+def plan_round(context: RunContext) -> list[Chunk]:
     """Plan the run's next round and write it to the ledger; return its chunks, none where there is nothing to do."""
-    chunks, table = session.ledger.chunks(session.run_id), session.table
+    chunks, table = context.ledger.chunks(context.run_id), context.table
     last = max((chunk.round for chunk in chunks), default=0)
-    if table is None or not session.sends or "failed" not in session.spec.rerun_on:
+    if table is None or not context.sends or "failed" not in context.spec.rerun_on:
         return []
-    if not 0 < last < max(session.spec.max_attempts, _ROUNDS):
+    if not 0 < last < max(context.spec.max_attempts, _ROUNDS):
         return []
-    landed = [chunk for chunk in chunks if chunk.round == last and chunk.kind == "batch" and chunk.state == LANDED]
-    spans = _Round(session, table, last + 1).write(landed)
+    landed = [chunk for chunk in chunks if chunk.round == last and chunk.kind == "batch" and chunk.state == ChunkState.LANDED]
+    spans = _Round(context, table, last + 1).write(landed)
     if not spans:
         return []
-    expected = costs_of(spans, measures(session.ledger, table, spans))
+    expected = costs_of(spans, measures(context.ledger, table, spans))
     following = [_chunk_of(landed[0], table, span, cost) for span, cost in zip(spans, expected, strict=True)]
-    session.ledger.add_round(session.lease, following)
+    context.ledger.add_round(context.lease, following)
     return following
 
 
-def _chunk_of(before: Chunk, table: Table, span: Span, expected: int | None) -> Chunk:
+def _chunk_of(before: Chunk, table: Table, span: PlannedChunk, expected: int | None) -> Chunk:
     number, route = before.round + 1, table.builder.routes[span.route]
     provider, model, endpoint = route.destination
     return replace(
         before, id=chunk_token(before.run_id, number, span.start, "batch"), round=number, start=span.start, stop=span.stop,
-        bytes=span.bytes, bound=span.bound if route.rates is not None else None, expected=expected, state=PLANNED,
+        bytes=span.bytes, bound=span.bound if route.rates is not None else None, expected=expected, state=ChunkState.PLANNED,
         batch_id=None, provider=provider, model=model, endpoint=endpoint,
     )
 
@@ -66,15 +66,15 @@ def _chunk_of(before: Chunk, table: Table, span: Span, expected: int | None) -> 
 class _Round:
     """Writes one round's plan."""
 
-    def __init__(self, session: Session, table: Table, number: int) -> None:
-        self._session, self._table, self._number = session, table, number
-        self._folder = session.folder.run_folder(session.run_id)
+    def __init__(self, context: RunContext, table: Table, number: int) -> None:
+        self._context, self._table, self._number = context, table, number
+        self._folder = context.folder.run_folder(context.run_id)
         self._places = {route.destination: i for i, route in enumerate(table.builder.routes)}
-        self._packer = Packer([route.provider.limits for route in table.builder.routes], session.spec.items_per_batch)
+        self._packer = Packer([route.provider.limits for route in table.builder.routes], context.spec.items_per_batch)
 
-    def write(self, landed: Iterable[Chunk]) -> list[Span]:
+    def write(self, landed: Iterable[Chunk]) -> list[PlannedChunk]:
         """Write the rows of these chunks that are worth another attempt; return the round's spans."""
-        fields = pa.schema([self._table.dataset.schema.field(name) for name in self._session.spec.carried])
+        fields = pa.schema([self._table.dataset.schema.field(name) for name in self._context.spec.carried])
         with PlanWriter(self._folder, f"plan-{self._number}", fields) as writer:
             for chunk in sorted(landed, key=self._route_of):  # stable: what may share a batch comes together
                 self._add(chunk, writer, fields)
@@ -84,14 +84,14 @@ class _Round:
         return self._places[Destination(chunk.provider, chunk.model, chunk.endpoint)]
 
     def _add(self, chunk: Chunk, writer: PlanWriter, fields: pa.Schema) -> None:
-        key, part = self._session.spec.key, part_of_chunk(chunk.id)
+        key, part = self._context.spec.key, part_of_chunk(chunk.id)
         states: dict[bytes, dict[str, Any]] = {}
         for batch in self._table.dataset.part_rows(part, [*key, *_STATE]):
             rows = zip(keys_of(batch, key), batch.select(list(_STATE)).to_pylist(), strict=True)
             states |= {row_key: state for row_key, state in rows if self._worth_another(state)}
         if not states:
             return
-        manifest = read_chunk_manifest(self._session.folder.intents / f"{chunk.id}.arrow")
+        manifest = read_chunk_manifest(self._context.folder.manifest(chunk.id))
         keys = keys_of(manifest, key)
         at = [i for i, row_key in enumerate(keys) if row_key in states]
         rows = manifest.take(pa.array(at, pa.int64())).combine_chunks()
@@ -105,7 +105,7 @@ class _Round:
         writer.write(source, systems, bodies)
 
     def _worth_another(self, state: dict[str, Any]) -> bool:
-        return worth_another(state["_status"], state["_error"], state["_attempts"], self._session.spec.max_attempts)
+        return worth_another(state["_status"], state["_error"], state["_attempts"], self._context.spec.max_attempts)
 
     def _row(self, place: int, system: dict[str, Any], state: dict[str, Any], last: bytes, part: str) -> tuple[bytes, dict[str, Any]]:
         route = self._table.builder.routes[place]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuiltRequest:
     """A row's request: its body as JSON, its shape, and which of the builder's routes it takes."""
 
     body: bytes
@@ -43,6 +43,6 @@ class Builder(Protocol):
         """Return the first column that the request uses and the row leaves null."""
         ...
 
-    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the row's request; `where` names the row in an error."""
         ...

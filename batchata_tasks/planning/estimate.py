@@ -15,7 +15,7 @@ import orjson
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.dataset.manifest import sampled_bodies
-from batchata_tasks.ledger import Usual
+from batchata_tasks.ledger import UsageHistory
 from batchata_tasks.types.answer import Usage
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.ledger import Ledger
-    from batchata_tasks.planning.packing import Span
+    from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.route import Route
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.planning.table import Table
@@ -48,7 +48,7 @@ class Estimate:
     list_cost: int | None = None
 
 
-def estimate(usual: Usual, requests: int, size: int, cap: int, rates: Rates | None, *, further_rounds: bool = False) -> Estimate:
+def estimate(usual: UsageHistory, requests: int, size: int, cap: int, rates: Rates | None, *, further_rounds: bool = False) -> Estimate:
     """Return what `requests` requests of `size` bytes together are likely to use, each of them running once.
 
     `cap` is the most output tokens of one. With `further_rounds`, what failed rows use in later
@@ -69,15 +69,15 @@ def estimate(usual: Usual, requests: int, size: int, cap: int, rates: Rates | No
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class UsageForecast:
     """What requests of one route use, the cap on their answers and what tokens cost there."""
 
-    usual: Usual
+    usual: UsageHistory
     cap: int
     rates: Rates | None
 
 
-def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: Path | None = None) -> list[Measure]:
+def measures(ledger: Ledger | None, table: Table, spans: Sequence[PlannedChunk], plan: Path | None = None) -> list[UsageForecast]:
     """Return what requests of each route of a run use: as its finished batches did, or a guess where none has finished.
 
     What those read from a cache or wrote to one counts only where the route's requests still do.
@@ -86,7 +86,7 @@ def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: P
     tokenizer is installed (`batchata-flows[tokens]`, OpenAI); output a quarter of the cap, at most
     200 tokens.
     """
-    found = list[Measure]()
+    found = list[UsageForecast]()
     for place, route in enumerate(table.builder.routes):
         mine = [span for span in spans if span.route == place]
         usual = ledger.usual(route.provider.name, route.model, table.spec.name) if ledger is not None else None
@@ -94,7 +94,7 @@ def measures(ledger: Ledger | None, table: Table, spans: Sequence[Span], plan: P
             usual = replace(usual, cache_read_tokens=0, cache_write_tokens=0)
         sample = partial(sampled_bodies, plan, mine[0].start, mine[-1].stop, _SAMPLE) if plan is not None and mine else None
         guess = usual or _with_documents(_guess(route, sample), route, sum(span.bytes for span in mine))
-        found.append(Measure(guess, route.cap, route.rates))
+        found.append(UsageForecast(guess, route.cap, route.rates))
     return found
 
 
@@ -106,7 +106,7 @@ def guessed(route: Route, bodies: Sequence[bytes]) -> Estimate:
     return estimate(usual, len(bodies), sum(sizes), route.cap, route.rates)
 
 
-def _guess(route: Route, sample: Callable[[], list[tuple[int, bytes]]] | None) -> Usual:
+def _guess(route: Route, sample: Callable[[], list[tuple[int, bytes]]] | None) -> UsageHistory:
     """Guess by the providers' rules of thumb, or by a sample: (bytes of the request, its body) each."""
     size, tokens = _BYTES_IN_TOKENS.get(route.provider.name, _CAUTIOUS)
     counted = route.provider.name == "openai" and not route.attached[0]  # documents are counted by rule
@@ -114,10 +114,10 @@ def _guess(route: Route, sample: Callable[[], list[tuple[int, bytes]]] | None) -
     if count is not None and sample is not None:
         bodies = sample()
         size, tokens = sum(bytes_ for bytes_, _ in bodies), sum(_tokens_of(body, count) for _, body in bodies)
-    return Usual(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1))
+    return UsageHistory(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1))
 
 
-def _with_documents(text: Usual, route: Route, size: int) -> Usual:
+def _with_documents(text: UsageHistory, route: Route, size: int) -> UsageHistory:
     """Return a guess for requests of `size` bytes together, part of which are documents, given the one for text alone."""
     attached, tokens = route.attached
     if not attached or attached > size:
@@ -125,7 +125,7 @@ def _with_documents(text: Usual, route: Route, size: int) -> Usual:
     return replace(text, bytes=size, input_tokens=(size - attached) * text.input_tokens // text.bytes + tokens)
 
 
-def foresee(summary: PlanSummary, spans: Sequence[Span], measured: Sequence[Measure]) -> list[int | None]:
+def forecast_costs(summary: PlanSummary, spans: Sequence[PlannedChunk], measured: Sequence[UsageForecast]) -> list[int | None]:
     """Write into a plan's summary what it is likely to use and cost, and return the cost of each span's first round."""
     found = list[Estimate]()
     for place, one in enumerate(measured):
@@ -145,7 +145,7 @@ def _sum(amounts: Iterable[int | None]) -> int | None:
     return None if None in known else sum(amount or 0 for amount in known)
 
 
-def costs_of(spans: Iterable[Span], measured: Sequence[Measure]) -> list[int | None]:
+def costs_of(spans: Iterable[PlannedChunk], measured: Sequence[UsageForecast]) -> list[int | None]:
     """Return what each span is likely to cost, in picodollars; None without a known price."""
     costs = list[int | None]()
     for span in spans:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.planning.builder import Made
+from batchata_tasks.planning.builder import BuiltRequest
 from batchata_tasks.planning.job_store import StoredJobs
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
@@ -54,7 +54,7 @@ class JobBuilder:
         """Return the fingerprint of the job's base request."""
         return self._stored.fingerprint(row)
 
-    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the job's request."""
         del where
         job, digest, schema = self._stored.read(row)
@@ -67,4 +67,4 @@ class JobBuilder:
         route.cap = max(route.cap, job.max_tokens)
         attached, own = 0 if document is None else route.attach(document), None if self._common else digest
         shape = Shape(job.max_tokens, len(body[route.provider.turns_param]), schema is not None, own, attached)
-        return Made(orjson.dumps(body), shape, place)
+        return BuiltRequest(orjson.dumps(body), shape, place)

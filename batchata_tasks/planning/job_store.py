@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.schema.response import ResponseSchema
-    from batchata_tasks.spec.job_schemas import Schemas
+    from batchata_tasks.spec.job_schemas import ResponseModels
     from batchata_tasks.types.destination import Destination
     from batchata_tasks.types.document import Document
 
@@ -33,7 +33,7 @@ JOB = "job"  # the column of the stored jobs: JSON, with the digest of the respo
 _COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
 
 
-def spooled(folder: DatasetFolder, jobs: Sequence[Job], schemas: Schemas, **values: Any) -> JobsSpec:
+def write_jobs(folder: DatasetFolder, jobs: Sequence[Job], schemas: ResponseModels, **values: Any) -> JobsSpec:
     """Write jobs where a dataset's runs find them; return the spec of a run of them, with these other values.
 
     The file is named by its content, so that the same jobs are the same run.
@@ -71,7 +71,7 @@ def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destinat
     return [job for group in groups.values() for job in group], list(groups)
 
 
-def _blocks(jobs: Sequence[Job], schemas: Schemas, digests: Mapping[Path, str]) -> Iterator[list[tuple[str, str]]]:
+def _blocks(jobs: Sequence[Job], schemas: ResponseModels, digests: Mapping[Path, str]) -> Iterator[list[tuple[str, str]]]:
     for start in range(0, len(jobs), BATCH_ROWS):
         yield [(job.id, _stored(job, schemas.of(job)[0], digests)) for job in jobs[start : start + BATCH_ROWS]]
 

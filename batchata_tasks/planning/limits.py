@@ -28,7 +28,7 @@ def limits_of(spec: RunSpec) -> Limits:
     return Limits(run, spec.budget.terms() if spec.budget is not None else None)
 
 
-def speaker(spec: RunSpec) -> str:
+def budget_member(spec: RunSpec) -> str:
     """Return who a spec is where it speaks of a budget: two may have one name, but not one dataset."""
     return f"{spec.name} for {DatasetFolder(spec.output).url}"
 

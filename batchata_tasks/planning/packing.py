@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class PlannedChunk:
     """Rows `start` to `stop` of a plan, the bytes of their requests, their upper price bound, their route."""
 
     start: int
@@ -32,7 +32,7 @@ class Packer:
 
     def __init__(self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int | None = None) -> None:
         self._limits, self._items, self._pilot = limits, items_per_batch, pilot
-        self.spans: list[Span] = []
+        self.spans: list[PlannedChunk] = []
         self._start = self._stop = self._size = self._bound = self._route = 0
 
     def fits_alone(self, size: int, route: int = 0) -> bool:
@@ -51,10 +51,10 @@ class Packer:
         self._size += size
         self._bound += bound
 
-    def finish(self) -> list[Span]:
+    def finish(self) -> list[PlannedChunk]:
         """Return all spans."""
         if self._stop > self._start:
-            self.spans.append(Span(self._start, self._stop, self._size, self._bound, self._route))
+            self.spans.append(PlannedChunk(self._start, self._stop, self._size, self._bound, self._route))
             self._start, self._size, self._bound = self._stop, 0, 0
         return self.spans
 

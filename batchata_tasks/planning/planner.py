@@ -20,7 +20,7 @@ from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.columns import carried_digests
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
 from batchata_tasks.planning.fingerprint import changed
-from batchata_tasks.planning.packing import Packer, Span
+from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_index import scratch_index
 from batchata_tasks.planning.summary import Options, PlanSummary
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.dataset.parts import LandedRow
-    from batchata_tasks.planning.builder import Made
+    from batchata_tasks.planning.builder import BuiltRequest
     from batchata_tasks.planning.table import Table
 
 
@@ -55,7 +55,7 @@ class Planner:
         limits = [route.provider.limits for route in table.builder.routes]
         self.packer = Packer(limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None)
 
-    def run(self, in_flight: Iterable[bytes] = ()) -> list[Span]:
+    def run(self, in_flight: Iterable[bytes] = ()) -> list[PlannedChunk]:
         """Make the pass; return the spans of the plan, in order.
 
         Raises:
@@ -85,14 +85,14 @@ class Planner:
             if (newest := self._index.landed(digest)) is not None and newest.part != row.part:
                 self.doubled[row.part].add(digest)
 
-    def _finish(self) -> list[Span]:
+    def _finish(self) -> list[PlannedChunk]:
         spans = self.packer.finish()
         summary = self.summary
         summary.reasons = dict(sorted(self._reasons.items()))
         summary.requests = sum(span.stop - span.start for span in spans)
         summary.batches = len(spans)
         routes = self._builder.routes
-        summary.factors = {f"{route.provider.name}/{route.model}": route.factor for route in routes}
+        summary.factors = {route.destination.key: route.factor for route in routes}
         priced = all(routes[span.route].rates is not None for span in spans) if spans else any(route.rates for route in routes)
         summary.bound = sum(span.bound for span in spans) if priced else None
         pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
@@ -177,7 +177,7 @@ class Planner:
         return self._request(builder.made(row, where), name, found, landed if reason == "failed" else None, landed)
 
     def _request(
-        self, made: Made, name: str, found: str, failed: LandedRow | None, landed: LandedRow | None
+        self, made: BuiltRequest, name: str, found: str, failed: LandedRow | None, landed: LandedRow | None
     ) -> tuple[str, dict[str, Any], bytes]:
         """Return (plan, system fields, body) of a row that is to be sent; `failed` is what is tried again."""
         summary, again, shape, route = self.summary, None, made.shape, self._builder.routes[made.route]

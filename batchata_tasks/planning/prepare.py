@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedRun:
     """A spec that passed every check that needs no rows, with what the ledger keeps of it."""
 
     spec: RunSpec
@@ -43,7 +43,7 @@ class Ready:
     record: dict[str, Any]
 
 
-def make_ready(spec: RunSpec, settings: Settings) -> Ready:
+def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     """Check a spec, before anything is written or sent.
 
     Raises:
@@ -53,7 +53,7 @@ def make_ready(spec: RunSpec, settings: Settings) -> Ready:
     folder = DatasetFolder(spec.output)
     folder.check()
     table = _prepared(spec, providers, folder.data, settings)
-    return Ready(spec, table, _record(spec, table))
+    return PreparedRun(spec, table, _record(spec, table))
 
 
 def _prepared(spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings) -> Table:
@@ -70,7 +70,7 @@ def _record(spec: RunSpec, table: Table) -> dict[str, Any]:
     """
     facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
     digest = hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()).hexdigest()
-    prices = {f"{route.provider.name}/{route.model}": rates_json(route.rates) for route in table.builder.routes}
+    prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
     text = json.dumps({**facts, "prices": prices}, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 

@@ -61,7 +61,7 @@ class RowIndex:
         update = ", ".join(f"{name}=excluded.{name}" for name in LandedRow._fields)
         given, before = [0], self._connection.total_changes
 
-        def counted() -> Iterator[tuple[object, ...]]:
+        def pluralize() -> Iterator[tuple[object, ...]]:
             for key, row in rows:
                 given[0] += 1
                 yield (key, *row)
@@ -69,7 +69,7 @@ class RowIndex:
         self._connection.executemany(
             f"INSERT INTO landed VALUES ({marks}) ON CONFLICT(key) DO UPDATE SET {update}"  # noqa: S608 - fixed names
             " WHERE excluded.enriched_at >= landed.enriched_at",
-            counted(),
+            pluralize(),
         )
         self.landed_rows += self._connection.total_changes - before
         (keys,) = self._connection.execute("SELECT COUNT(*) FROM landed").fetchone()

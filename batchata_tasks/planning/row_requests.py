@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchata_tasks.common.errors import SourceError, SpecError
-from batchata_tasks.planning.builder import Made
+from batchata_tasks.planning.builder import BuiltRequest
 from batchata_tasks.planning.fingerprint import fingerprint, part
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
@@ -96,9 +96,9 @@ class RequestBuilder:
         job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema, self._spec.cache)
         return orjson.dumps(self._provider.body(job))
 
-    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> Made:
+    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the row's request; nulls render as nothing."""
-        return Made(self.body(row, where), self._shape)
+        return BuiltRequest(self.body(row, where), self._shape)
 
     def bound(self, body: bytes) -> int:
         """Return the most that a base request can cost, in picodollars; 0 where no price is known."""

@@ -20,11 +20,11 @@ from genai_prices.data_snapshot import get_snapshot
 
 from batchata_tasks.common.money import PICO
 from batchata_tasks.pricing.price_file import own_price
-from batchata_tasks.pricing.rates import Rate, Rates, Tariff
+from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 
 if TYPE_CHECKING:
 
-    from batchata_tasks.pricing.price_file import OwnPrice
+    from batchata_tasks.pricing.price_file import CustomPrice
 
 _CONTEXT = {"processing": "batch"}
 _PER = 10**6
@@ -59,17 +59,17 @@ def similar_models(provider: str, model: str) -> list[str]:
     return [name for name in get_close_matches(model, names, n=6) if _published(provider, name)[0] is not None][:3]
 
 
-def _rates(batch: Tariff, listed: Tariff, source: str) -> Rates:
-    return Rates(**{field.name: getattr(batch, field.name) for field in fields(Tariff)}, listed=listed, source=source)
+def _rates(batch: PriceList, listed: PriceList, source: str) -> Rates:
+    return Rates(**{field.name: getattr(batch, field.name) for field in fields(PriceList)}, listed=listed, source=source)
 
 
-def _own_rates(own: OwnPrice, published: Tariff | None) -> Rates:
+def _own_rates(own: CustomPrice, published: PriceList | None) -> Rates:
     write = own.input * _WRITE if own.cache_write is None else own.cache_write
     hour = max(own.input * _WRITE_1H, write) if own.cache_write_1h is None else own.cache_write_1h
     searches = _SEARCHES if own.searches_per_thousand is None else own.searches_per_thousand
     read = own.input if own.cache_read is None else own.cache_read
     kinds = [Rate(_exact(amount / _PER)) for amount in (own.input, own.output, read, write, hour)]
-    batch = Tariff(*kinds, search=_exact(searches / 1000))
+    batch = PriceList(*kinds, search=_exact(searches / 1000))
     listed = published or batch
     if own.list_input is not None and own.list_output is not None:
         listed = replace(batch, input=Rate(_exact(own.list_input / _PER)), output=Rate(_exact(own.list_output / _PER)))
@@ -77,7 +77,7 @@ def _own_rates(own: OwnPrice, published: Tariff | None) -> Rates:
 
 
 @cache
-def _published(provider: str, model: str) -> tuple[Tariff | None, Tariff | None]:
+def _published(provider: str, model: str) -> tuple[PriceList | None, PriceList | None]:
     """Return a model's batch and list prices as genai-prices has them; None for what it does not know."""
     usage = _PricedUsage(input_tokens=1)
     if _SEARCHES_UNCOUNTED in model:
@@ -93,12 +93,12 @@ def _published(provider: str, model: str) -> tuple[Tariff | None, Tariff | None]
     return _tariff(found.model_price) if known else None, _tariff(listed.model_price)
 
 
-def _tariff(price: Any) -> Tariff | None:
+def _tariff(price: Any) -> PriceList | None:
     base, output = _rate(price.input_mtok), _rate(price.output_mtok)
     if base is None or output is None:
         return None
     write, searches = _rate(price.cache_write_mtok) or base, price.web_searches_kcount
-    return Tariff(
+    return PriceList(
         input=base,
         output=output,
         cache_read=_rate(price.cache_read_mtok) or base,

@@ -74,7 +74,7 @@ def _text(value: object) -> str:
 Amount = Annotated[Decimal, BeforeValidator(_amount)]
 
 
-class OwnPrice(BaseModel):
+class CustomPrice(BaseModel):
     """Rates of one model in US dollars per million tokens, as the user wrote them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,13 +114,13 @@ class OwnPrice(BaseModel):
         """Return where the rates are from, as receipts and the ledger name it."""
         return f"{self._file} (as of {self.as_of.isoformat()}, source: {self.source})"
 
-    def named(self, file: str) -> OwnPrice:
+    def named(self, file: str) -> CustomPrice:
         """Return the price, knowing the name of its file."""
         self._file = file
         return self
 
 
-def own_price(provider: str, model: str) -> OwnPrice | None:
+def own_price(provider: str, model: str) -> CustomPrice | None:
     """Return what the user's price file says of a model; None where it says nothing, or there is none.
 
     Raises:
@@ -142,14 +142,14 @@ def own_price(provider: str, model: str) -> OwnPrice | None:
 
 
 @lru_cache(maxsize=8)
-def _parsed(path: str, content: bytes) -> dict[tuple[str, str], OwnPrice]:
+def _parsed(path: str, content: bytes) -> dict[tuple[str, str], CustomPrice]:
     try:
         # floats as they are written, never as binary ones
         data = tomllib.loads(content.decode(), parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:
         message = f"{path}: not valid TOML: {error}; mend the file."
         raise SpecError(message) from error
-    found: dict[tuple[str, str], OwnPrice] = {}
+    found: dict[tuple[str, str], CustomPrice] = {}
     for provider, models in data.items():
         if provider not in known_providers() or not isinstance(models, dict):
             tables = " and ".join(f'[{name}."MODEL"]' for name in known_providers())
@@ -160,13 +160,13 @@ def _parsed(path: str, content: bytes) -> dict[tuple[str, str], OwnPrice]:
     return found
 
 
-def _price(path: str, provider: str, model: str, entry: object) -> OwnPrice:
+def _price(path: str, provider: str, model: str, entry: object) -> CustomPrice:
     where = f"{path}: {provider}, model {model!r}"
     if not isinstance(entry, dict):
         message = f'{where}: this is no table of rates; write them under [{provider}."MODEL"].'
         raise SpecError(message)
     try:
-        return OwnPrice.model_validate(entry).named(Path(path).name)
+        return CustomPrice.model_validate(entry).named(Path(path).name)
     except ValidationError as error:
         errors = error.errors(include_url=False)
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
@@ -179,7 +179,7 @@ def _sentence(key: str, kind: str, message: str, value: object) -> str:
     if kind == "extra_forbidden" and isinstance(value, dict):
         return f'unknown key `{key}`; a model\'s name with dots stands in quotes, as in [openai."gpt-6.2-sol"]'
     if kind == "extra_forbidden":
-        return f"unknown key `{key}`; the keys are {', '.join(OwnPrice.model_fields)}"
+        return f"unknown key `{key}`; the keys are {', '.join(CustomPrice.model_fields)}"
     if kind == "missing":
         return f"the key `{key}` is missing; {_REMEDIES[key]}"
     text = message.removeprefix("Value error, ")

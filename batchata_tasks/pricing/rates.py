@@ -34,7 +34,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Tariff:
+class PriceList:
     """What one model costs; tiers apply to each request by its own whole input."""
 
     input: Rate
@@ -61,10 +61,10 @@ class Tariff:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates(Tariff):
+class Rates(PriceList):
     """The batch rates of one model, and for comparison what it costs outside of batches."""
 
-    listed: Tariff
+    listed: PriceList
     source: str  # what the rates are from, with its version or date
 
     def list_cost(self, usage: Usage, requests: int = 1) -> int:

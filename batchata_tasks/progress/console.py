@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batchata_tasks.progress.listener import Lines
+from batchata_tasks.progress.listener import LineProgress
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def for_console(console: Console, *, transient: bool = True) -> Generator[Lines | LiveProgress, None, None]:
+def for_console(console: Console, *, transient: bool = True) -> Generator[LineProgress | LiveProgress, None, None]:
     """Yield a live display on a terminal, plain lines elsewhere; one that is not `transient` leaves the run's last state."""
     from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415 - it draws what is told here
     from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415
@@ -25,4 +25,4 @@ def for_console(console: Console, *, transient: bool = True) -> Generator[Lines 
         with LiveProgress(console, transient=transient) as display:
             yield display
     else:
-        yield Lines(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+        yield LineProgress(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))

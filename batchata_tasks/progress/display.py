@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from batchata_tasks.common.errors import LedgerError
-from batchata_tasks.common.text import clock, counted, shown
+from batchata_tasks.common.text import clock, pluralize, printable
 from batchata_tasks.progress.layout import failed, picture, sentence, summary
-from batchata_tasks.progress.listener import Follower, planned_words
+from batchata_tasks.progress.listener import ProgressBase, planned_words
 from batchata_tasks.progress.snapshot import Snapshot
 from batchata_tasks.progress.terminal import Region, can_draw
 
@@ -94,7 +94,7 @@ class RichBatchProgressDisplay:
         if not opened:
             self._say("Nothing is at the provider; the run stops.")
             return True
-        batches = counted(opened, "open batch")
+        batches = pluralize(opened, "open batch")
         self._region.hold()
         cancels = not (_from_a_person() and self._console.is_terminal) or self._answer(f"Cancel the {batches} and land what ran? [Y/n] ")
         if cancels:
@@ -121,7 +121,7 @@ class RichBatchProgressDisplay:
         return answer.strip().lower() in _YES
 
     def _say(self, text: str) -> None:
-        self._region.print(Text(shown(text), style="yellow"))
+        self._region.print(Text(printable(text), style="yellow"))
 
     def _lines(self, width: int, height: int) -> list[Text]:
         elapsed = self._elapsed + time.monotonic() - self._at
@@ -140,12 +140,12 @@ def _from_a_person() -> bool:
     return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
 
 
-class LiveProgress(RichBatchProgressDisplay, Follower):
+class LiveProgress(RichBatchProgressDisplay, ProgressBase):
     """The display of a run of this process: it looks at the ledger by itself, and prints notes above."""
 
     def __init__(self, console: Console, *, transient: bool = False) -> None:
         RichBatchProgressDisplay.__init__(self, console, transient=transient)
-        Follower.__init__(self)
+        ProgressBase.__init__(self)
         self._doing: str | None = None
         self._began = time.monotonic()
         self._closed = threading.Event()
@@ -177,7 +177,7 @@ class LiveProgress(RichBatchProgressDisplay, Follower):
 
     def planning(self, rows: int) -> None:
         """See Progress."""
-        self._doing = f"planning: {counted(rows, 'row')} read"
+        self._doing = f"planning: {pluralize(rows, 'row')} read"
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
@@ -186,7 +186,7 @@ class LiveProgress(RichBatchProgressDisplay, Follower):
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
         self.sent = True
-        self._doing = f"batch {number} ({counted(rows, 'row')}): {state}"
+        self._doing = f"batch {number} ({pluralize(rows, 'row')}): {state}"
 
     def note(self, text: str) -> None:
         """See Progress."""

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from batchata_tasks.common.money import dollars, pico_from_usd
-from batchata_tasks.common.text import clock, counted, shown
+from batchata_tasks.common.text import clock, pluralize, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,7 +60,7 @@ def picture(stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tu
 def summary(stats: Mapping[str, Any], elapsed: float, batches: Batches, width: int, now: float) -> list[Text]:
     """Return what is told of the run as a whole."""
     if not stats.get("total") and not batches and not stats.get("landed"):
-        return [_line("Time", [Text(clock(elapsed)), Text(shown(stats.get("doing") or "planning"))], width)]
+        return [_line("Time", [Text(clock(elapsed)), Text(printable(stats.get("doing") or "planning"))], width)]
     spent, reserved, limit = stats["cost_usd"] or 0, stats["reserved_usd"], stats["cost_limit_usd"]
     work, money = _requests(stats, batches), _money(stats)
     bar = _bar_width([work, money] if limit is not None else [work], width)
@@ -82,8 +82,8 @@ def sentence(stats: Mapping[str, Any], batches: Batches) -> str:
     """Return where a run stands as one line, for logs."""
     opened = sum(one["state"] in OPEN for one in batches)
     parts = [
-        f"{stats['landed']:,} of {counted(stats['total'], 'request')} landed", *(text.plain for text in _outcomes(stats, _WIDE)),
-        counted(opened, "open batch"), *(text.plain for text in _money(stats)),
+        f"{stats['landed']:,} of {pluralize(stats['total'], 'request')} landed", *(text.plain for text in _outcomes(stats, _WIDE)),
+        pluralize(opened, "open batch"), *(text.plain for text in _money(stats)),
     ]
     return ", ".join(parts)
 
@@ -93,7 +93,7 @@ def failed(stats: Mapping[str, Any], room: int) -> list[Text]:
     errors: dict[str, int] = stats.get("errors") or {}
     most = sorted(errors.items(), key=lambda item: -item[1])[: min(room, _FAILURES)]
     return [
-        Text.assemble(("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), shown(text))
+        Text.assemble(("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), printable(text))
         for place, (text, count) in enumerate(most)
     ]
 
@@ -102,7 +102,7 @@ def _requests(stats: Mapping[str, Any], batches: Batches) -> list[Text]:
     ahead = _ahead(batches)
     parts = [f"{stats['landed']:,} of {stats['total']:,} landed"]
     parts += [f"{ahead:,} done at the provider"] if ahead else []
-    return [Text(text) for text in [*parts, *([f"{counted(stats['up_to_date'], 'row')} up to date"] if stats["up_to_date"] else [])]]
+    return [Text(text) for text in [*parts, *([f"{pluralize(stats['up_to_date'], 'row')} up to date"] if stats["up_to_date"] else [])]]
 
 
 def _ahead(batches: Batches) -> int:
@@ -135,7 +135,7 @@ def _money(stats: Mapping[str, Any]) -> list[Text]:
     of = "" if limit is None else f" of {_usd(limit)}"
     parts = [f"{_usd(spent)}{of} spent", *([f"{_usd(reserved)} reserved"] if reserved else [])]
     if stats.get("budget"):
-        parts.append(f"budget {shown(stats['budget'])}")
+        parts.append(f"budget {printable(stats['budget'])}")
     return [Text(text) for text in [*parts, *(["no limit"] if limit is None and not stats.get("budget") else [])]]
 
 
@@ -157,9 +157,9 @@ def _times(elapsed: float, batches: Batches, now: float, width: int) -> list[Tex
 def state_of(batch: Mapping[str, Any]) -> str:
     """Return a batch's state in plain words."""
     if batch["state"] != "submitted":
-        return _STATES.get(batch["state"], shown(batch["state"]))
+        return _STATES.get(batch["state"], printable(batch["state"]))
     status = batch["status"] or "at the provider"
-    return _STATUSES.get(status) or shown(status.replace("_", " "))
+    return _STATUSES.get(status) or printable(status.replace("_", " "))
 
 
 def _bar_width(lines: Sequence[Sequence[Text]], width: int) -> int:
@@ -203,7 +203,7 @@ def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
     if not batches or room <= 0:
         return []
     if room < 3:  # noqa: PLR2004 - a head, a batch, and how many more there are
-        return [Text(f"{counted(len(batches), 'open batch')}", style="dim")]
+        return [Text(f"{pluralize(len(batches), 'open batch')}", style="dim")]
     ranked = sorted(batches, key=lambda one: (one["state"] != "held", one["number"] or float("inf"), one["chunk_id"]))
     shown = ranked if len(ranked) < room else ranked[: room - 2]
     columns = {name: cells for name, *cells in zip(*[_row(one, now) for one in (None, *shown)], strict=True) if any(cells)}
@@ -212,7 +212,7 @@ def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
     gap = Text(" " * _GAP)
     lines += [gap.join(_cell(name, columns[name][place], at) for name, at in widths.items()) for place in range(len(shown))]
     if len(ranked) > len(shown):
-        lines.append(Text(f"and {counted(len(ranked) - len(shown), 'more open batch', 'more open batches')}", style="dim"))
+        lines.append(Text(f"and {pluralize(len(ranked) - len(shown), 'more open batch', 'more open batches')}", style="dim"))
     return lines
 
 
@@ -223,8 +223,8 @@ def _row(batch: Mapping[str, Any] | None, now: float) -> tuple[str, ...]:
     sent = "" if batch["sent_at"] is None else f"{clock(max(now - batch['sent_at'], 0))} ago"
     done = "" if batch["done"] is None else f"{batch['done']:,}"
     number = "" if batch["number"] is None else f"{batch['number']:,}"
-    names = (shown(batch["provider"]), shown(batch["model"]), f"{batch['jobs']:,}", done, state_of(batch))
-    return (number, *names, sent, shown(batch["batch_id"] or ""))
+    names = (printable(batch["provider"]), printable(batch["model"]), f"{batch['jobs']:,}", done, state_of(batch))
+    return (number, *names, sent, printable(batch["batch_id"] or ""))
 
 
 def _widths(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.progress.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Progress(Protocol):
         ...
 
 
-class Follower:
+class ProgressBase:
     """Looks at a run while it works, from whatever thread."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Follower:
             return self._last
 
 
-class Lines(Follower):
+class LineProgress(ProgressBase):
     """Progress as plain lines, for logs and for output that is not a terminal."""
 
     def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
@@ -106,7 +106,7 @@ class Lines(Follower):
         """Tell at most every few seconds."""
         if time.monotonic() - self._told_at >= self._every:
             self._told_at = time.monotonic()
-            self._write(f"planning: {counted(rows, 'row')} read")
+            self._write(f"planning: {pluralize(rows, 'row')} read")
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
         """See Progress."""
@@ -115,7 +115,7 @@ class Lines(Follower):
     def chunk(self, number: int, rows: int, state: str) -> None:
         """See Progress."""
         self.sent = True
-        self._write(f"batch {number} ({counted(rows, 'row')}): {state}")
+        self._write(f"batch {number} ({pluralize(rows, 'row')}): {state}")
 
     def note(self, text: str) -> None:
         """See Progress."""
@@ -125,14 +125,14 @@ class Lines(Follower):
         """See Progress."""
 
 
-def silent() -> Lines:
+def silent() -> LineProgress:
     """Return progress that tells nothing."""
-    return Lines(lambda _text: None)
+    return LineProgress(lambda _text: None)
 
 
 def planned_words(requests: int, batches: int, up_to_date: int) -> str:
     """Return what a plan found."""
-    return f"{counted(requests, 'request')} in {counted(batches, 'batch')}, {counted(up_to_date, 'row')} up to date"
+    return f"{pluralize(requests, 'request')} in {pluralize(batches, 'batch')}, {pluralize(up_to_date, 'row')} up to date"
 
 
 # who listens to the runs that this context starts; a flow's parameters cannot carry an object

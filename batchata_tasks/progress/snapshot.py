@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class BatchStand:
+class BatchView:
     """Where one batch stands. Times are seconds since 1970; `done` counts requests, where the provider tells."""
 
     chunk_id: str
@@ -35,7 +35,7 @@ class Snapshot:
     completed: int = 0  # of those landed, with a usable answer
     failed: int = 0
     outcomes: dict[str, int] = field(default_factory=dict[str, int])
-    batches: tuple[BatchStand, ...] = ()
+    batches: tuple[BatchView, ...] = ()
     cost_usd: float | None = 0.0
     reserved_usd: float = 0.0
     cost_limit_usd: float | None = None
@@ -56,5 +56,5 @@ class Snapshot:
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
         """Return the batches by their ids (before they have one, by that of their chunk), as progress callbacks get them."""
-        names = [one.name for one in fields(BatchStand)]  # not `asdict`, which takes a moment too long for a thousand of them
+        names = [one.name for one in fields(BatchView)]  # not `asdict`, which takes a moment too long for a thousand of them
         return {batch.batch_id or batch.chunk_id: {name: getattr(batch, name) for name in names} for batch in self.batches}

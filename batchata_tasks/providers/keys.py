@@ -6,7 +6,7 @@ from os import environ
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import CredentialsError, SpecError
-from batchata_tasks.common.text import shown
+from batchata_tasks.common.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,4 +43,4 @@ def masked(text: str) -> str:
     """Return a text of the provider or of a library as one line, without the keys that it may quote."""
     for key in filter(None, map(environ.get, _KEYS)):
         text = text.replace(key, "***")
-    return shown(text)
+    return printable(text)

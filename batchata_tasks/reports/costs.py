@@ -14,7 +14,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import exact, per_row, stated
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.ledger import Books, BudgetTerms, Ledger, Tally
+from batchata_tasks.ledger import BudgetTerms, Ledger, LedgerTotals, OutcomeTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,10 +34,10 @@ class Group:
     unpriced: int = 0  # batches that no sum holds, since no price of their model is known
     priced: int = 0
     expected: int | None = 0
-    books: Books = field(default_factory=Books)
+    books: LedgerTotals = field(default_factory=LedgerTotals)
     by_hand: int = 0  # spent outside of runs
     priced_rows: int = 0
-    tallies: dict[str, Tally] = field(default_factory=dict[str, Tally])
+    tallies: dict[str, OutcomeTotals] = field(default_factory=dict[str, OutcomeTotals])
 
     def add(self, one: Spending) -> None:
         """Count the money of one chunk."""
@@ -52,12 +52,12 @@ class Group:
         self.expected = None if self.expected is None or one.expected is None else self.expected + one.expected
         self.priced_rows += sum(tally.rows for tally in one.tallies.values()) if one.priced else 0
         for outcome, tally in one.tallies.items():
-            self.tallies[outcome] = self.tallies.get(outcome, Tally()) + tally
+            self.tallies[outcome] = self.tallies.get(outcome, OutcomeTotals()) + tally
 
     @property
-    def whole(self) -> Tally:
+    def whole(self) -> OutcomeTotals:
         """Rows, tokens and prices of all answers."""
-        return sum(self.tallies.values(), Tally(cost=0, list_cost=0))
+        return sum(self.tallies.values(), OutcomeTotals(cost=0, list_cost=0))
 
     @property
     def money(self) -> dict[str, int | None]:
@@ -97,7 +97,7 @@ class Period:
 
     terms: BudgetTerms
     start: int  # microseconds since 1970; 0 where there is but one
-    books: Books
+    books: LedgerTotals
 
     @property
     def left(self) -> int:
@@ -206,8 +206,8 @@ def _grouped(spendings: Iterable[Spending], by: str) -> list[Group]:
     return list(groups.values())
 
 
-def _periods(terms: BudgetTerms, sums: dict[int, Books], since: int) -> list[Period]:
+def _periods(terms: BudgetTerms, sums: dict[int, LedgerTotals], since: int) -> list[Period]:
     """Return the present period and, newest first, those before it that began since a moment."""
     present = terms.start(now_us())
     past = [start for start in sorted(sums, reverse=True) if terms.start(since) <= start < present]
-    return [Period(terms, start, sums.get(start, Books())) for start in (present, *past)]
+    return [Period(terms, start, sums.get(start, LedgerTotals())) for start in (present, *past)]

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.money import dollars, usd
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.guard import SMALLEST_SHARE
-from batchata_tasks.planning.limits import Limits, limits_of, speaker
+from batchata_tasks.planning.limits import Limits, budget_member, limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from batchata_tasks.ledger import Ledger
-    from batchata_tasks.planning.packing import Span
+    from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
 
@@ -44,7 +44,7 @@ class _Play:
         self._reserved: int = 0
         self.found = Prospect()
 
-    def send(self, span: Span, cost: int) -> None:
+    def send(self, span: PlannedChunk, cost: int) -> None:
         """Send a span, in parts where need be; what cannot be paid for is set aside."""
         rows, bound = span.stop - span.start, span.bound
         while rows:
@@ -81,7 +81,7 @@ class _Play:
             self.settle()
 
 
-def play(spans: Sequence[Span], costs: Iterable[int | None], left: int | None, parallel: int, pilot: int = 0) -> Prospect:
+def play(spans: Sequence[PlannedChunk], costs: Iterable[int | None], left: int | None, parallel: int, pilot: int = 0) -> Prospect:
     """Return how the first round of a plan would go with `left` picodollars (None: no limit).
 
     `costs` are what the spans are likely to cost, `pilot` the rows that have to come home before others go.
@@ -132,21 +132,21 @@ class LimitsAhead:
         if terms is not None:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             named.append(f"budget {terms.name}: {dollars(self.budget_left)} left of {dollars(terms.limit)} {period}")
-        waits = f" and {counted(found.waits, 'wait')} for money in flight" if found.waits else ""
+        waits = f" and {pluralize(found.waits, 'wait')} for money in flight" if found.waits else ""
         if self.fits:
             verdict = "all of it fits"
         elif found.stops and not found.rows:
             verdict = f"too little for any row, of which the cheapest may cost {dollars(self.least)}: raise it, or lower `max_tokens`"
         elif found.stops:
-            rows = f"{found.rows:,} of {counted(found.rows + found.unsent, 'row')}"
-            verdict = f"expected to stop after about {rows}, with about {counted(found.batches, 'batch')}{waits}"
+            rows = f"{found.rows:,} of {pluralize(found.rows + found.unsent, 'row')}"
+            verdict = f"expected to stop after about {rows}, with about {pluralize(found.batches, 'batch')}{waits}"
         else:
-            verdict = f"expected to be enough, with about {counted(found.batches, 'batch')}{waits}"
+            verdict = f"expected to be enough, with about {pluralize(found.batches, 'batch')}{waits}"
         return f"{'; '.join(named)}: {verdict}"
 
 
 def look_ahead(
-    spec: RunSpec, ledger: Ledger | None, spans: Sequence[Span], costs: Iterable[int | None], summary: PlanSummary
+    spec: RunSpec, ledger: Ledger | None, spans: Sequence[PlannedChunk], costs: Iterable[int | None], summary: PlanSummary
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan at this moment; None where it has none.
 
@@ -157,7 +157,7 @@ def look_ahead(
     if not spec.limited:
         return None
     if limits.budget is not None and ledger is not None:
-        limits = Limits(limits.run, ledger.check_budget(limits.budget, speaker(spec)))
+        limits = Limits(limits.run, ledger.check_budget(limits.budget, budget_member(spec)))
     left = None if limits.budget is None else limits.budget.limit
     if limits.budget is not None and left is not None and ledger is not None:
         left = max(left - sum(ledger.budget_money(limits.budget)), 0)

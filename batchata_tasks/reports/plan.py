@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import another_ledgers
-from batchata_tasks.ledger import HELD, Ledger, is_made
+from batchata_tasks.ledger import ChunkState, Ledger, is_made
 from batchata_tasks.pipeline.lost import InFlight, Outlook, in_flight, outlook
-from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, PILOT_FAILED, REASONS
+from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
-from batchata_tasks.planning.estimate import based_on, foresee, measures
+from batchata_tasks.planning.estimate import based_on, forecast_costs, measures
 from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.planning.planner import Planner
-from batchata_tasks.planning.prepare import make_ready
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.reports.forecast import look_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from batchata_tasks.planning.packing import Span
-    from batchata_tasks.planning.prepare import Ready
+    from batchata_tasks.planning.packing import PlannedChunk
+    from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.reports.forecast import LimitsAhead
     from batchata_tasks.spec.run import RunSpec
 
@@ -73,17 +73,17 @@ class Preview:
         }
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
         least = "" if self.limits is None or self.limits.fits else "at least "  # a limit cuts batches
-        amount = f"{counted(summary.requests, 'request')} in {least}{counted(summary.batches, 'batch')}"
+        amount = f"{pluralize(summary.requests, 'request')} in {least}{pluralize(summary.batches, 'batch')}"
         rows.append(("To send", f"{amount} to {self.spec.providers}, {self.spec.models}"))
         if self.spec.cache:
             text = "the system prompt is marked for an hour; input is reserved at the price of writing it"
             rows.append(("Cache", f"{text}; {CACHE_MINIMUM}"))
         if summary.pilot:
-            rows.append(("Pilot", f"{counted(summary.pilot, 'row')} first; the others only if it holds"))
+            rows.append(("Pilot", f"{pluralize(summary.pilot, 'row')} first; the others only if it holds"))
         if self.pilot_failed:
             rows.append(("First", "an earlier run's pilot did not hold: `run` sends nothing until the spec or its pilot is changed"))
         if self.open_batches:
-            text = f"under way: {counted(self.open_batches, 'batch')} of a run that is at work, or that stopped and is carried on first"
+            text = f"under way: {pluralize(self.open_batches, 'batch')} of a run that is at work, or that stopped and is carried on first"
             rows.append(("First", text))
         return [*rows, *self._recovery(), *self._in_flight(), *self._cost()]
 
@@ -91,7 +91,7 @@ class Preview:
         again = "they are fetched again, nothing is sent for them"
         found = list[tuple[str, str]]()
         if self.summary.recovered:
-            text = f"{counted(self.summary.recovered, 'row')} answered by earlier batches, whose files are gone: {again}"
+            text = f"{pluralize(self.summary.recovered, 'row')} answered by earlier batches, whose files are gone: {again}"
             found.append(("Recovered", text))
         if self.recoverable:
             rows = f"up to {min(self.recoverable, self.summary.requests):,} of these requests are answered by earlier batches"
@@ -102,7 +102,7 @@ class Preview:
         sent = self.in_flight
         if not sent.batches:
             return []
-        batches = f"{counted(sent.batches, 'batch')} sent before"
+        batches = f"{pluralize(sent.batches, 'batch')} sent before"
         if sent.bound is None:
             return [("In flight", f"{batches}, of unknown cost")]
         expected = "" if sent.expected is None else f"about {dollars(sent.expected)} expected, "
@@ -129,7 +129,7 @@ def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
         InputError: what a run would refuse, in the same words.
     """
     settings = settings or Settings()
-    ready = make_ready(spec, settings)
+    ready = prepare_run(spec, settings)
     with _ledger_of(settings) as ledger, tempfile.TemporaryDirectory(prefix="batchata-plan-") as scratch:
         if ledger is not None:
             correct_bounds(ledger, ready.table)
@@ -139,12 +139,12 @@ def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
         spans, summary = planner.run(flying), planner.summary
         measured = measures(ledger, ready.table, spans, folder)
         spans = _after(spans, ahead.uncertain_rows)
-        costs = foresee(summary, spans, measured)
+        costs = forecast_costs(summary, spans, measured)
         limits = look_ahead(spec, ledger, spans, costs, summary)
         begun = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
         dead = None if ledger is None else ledger.open_run(dataset_id)
-        failed = dead is not None and dead.result == PILOT_FAILED and dead.spec_digest == ready.record["spec_digest"]
-        left = sum(chunk.state != HELD and chunk.id not in ahead.chunks for chunk in begun)
+        failed = dead is not None and dead.result == RunResult.PILOT_FAILED and dead.spec_digest == ready.record["spec_digest"]
+        left = sum(chunk.state != ChunkState.HELD and chunk.id not in ahead.chunks for chunk in begun)
     return Preview(spec, summary, price_source(ready.table), limits, failed, left, ahead.uncertain_rows, in_flight(begun))
 
 
@@ -161,7 +161,7 @@ def _ledger_of(settings: Settings) -> Generator[Ledger | None, None, None]:
         ledger.close()
 
 
-def _known(ready: Ready, ledger: Ledger | None) -> tuple[str, Outlook, Iterable[bytes]]:
+def _known(ready: PreparedRun, ledger: Ledger | None) -> tuple[str, Outlook, Iterable[bytes]]:
     """Return what is known of the dataset: its id, what a run would recover, the keys of rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner() if folder.own.exists() else None
@@ -174,9 +174,9 @@ def _known(ready: Ready, ledger: Ledger | None) -> tuple[str, Outlook, Iterable[
     return dataset_id, ahead, in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks)
 
 
-def _after(spans: list[Span], rows: int) -> list[Span]:
+def _after(spans: list[PlannedChunk], rows: int) -> list[PlannedChunk]:
     """Return spans without so many of their rows, each row counted as the mean of its span."""
-    left: list[Span] = []
+    left: list[PlannedChunk] = []
     for span in spans:
         count = span.stop - span.start
         gone = min(rows, count)

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.text import counted
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import META_FIELDS
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.types.outcome import Outcome
@@ -68,7 +68,7 @@ def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> 
         table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=min(size, _NARROW) + more)
     for row in zip(*(cells[name] for name in whole), strict=True):
         table.add_row(*map(Text, row))
-    return Group(table, Text(f"… and {counted(len(gone), 'more column')}: {', '.join(gone)}")) if gone else table
+    return Group(table, Text(f"… and {pluralize(len(gone), 'more column')}: {', '.join(gone)}")) if gone else table
 
 
 def _cell(value: Any) -> str:

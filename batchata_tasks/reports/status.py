@@ -30,7 +30,7 @@ def runs_overview(spec: RunSpec | None) -> list[dict[str, Any]]:
         folder = DatasetFolder(spec.output)
         owner = folder.owner()
         # the ledger knows a dataset by its place, too: the folder may have been deleted
-        dataset_id = owner["dataset_id"] if owner is not None else ledger.find_dataset(folder.url)
+        dataset_id = owner["dataset_id"] if owner is not None else ledger.known_dataset(folder.url)
         return [] if dataset_id is None else [_run(ledger, row) for row in ledger.runs_of(dataset_id, _RUNS)]
     finally:
         ledger.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _DIGEST_BYTES = 10
 
 
-class Schemas:
+class ResponseModels:
     """The response models of jobs, each read once."""
 
     def __init__(self) -> None:

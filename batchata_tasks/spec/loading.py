@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.validation import plain
+from batchata_tasks.common.validation import describe_error
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.references import read_text
 
@@ -82,7 +82,7 @@ def _sentence(key: str, error: ErrorDetails) -> str:
         return f"unknown key `{key}`; {remedy}"
     if kind == "missing":
         return f"the key `{key}` is missing; add it."
-    text = plain(error)
+    text = describe_error(error)
     text = text if text.endswith(".") else f"{text}."
     return f"`{key}`: {text}" if key else text
 

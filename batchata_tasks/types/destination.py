@@ -11,3 +11,8 @@ class Destination(NamedTuple):
     provider: str
     model: str
     endpoint: str
+
+    @property
+    def key(self) -> str:
+        """What prices and corrections of bounds are kept by: endpoints share both."""
+        return f"{self.provider}/{self.model}"

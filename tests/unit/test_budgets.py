@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.execution.guard import Verdict, guard
-from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Intent, Lease, Ledger, Left, Tally, now_us
+from batchata_tasks.ledger import BudgetTerms, Chunk, ChunkState, Intent, Lease, Ledger, OutcomeTotals, RemainingBudget, now_us
 from batchata_tasks.planning.limits import Limits
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class Runs:
 
     def _chunk(self, lease: Lease, run: str, number: int) -> Chunk:
         start = number * 10
-        return Chunk(f"{run[:8]}-{number}", run, lease.dataset_id, 1, "batch", "openai", "m", "chat", start, start + 10, 100, 40, PLANNED)
+        return Chunk(f"{run[:8]}-{number}", run, lease.dataset_id, 1, "batch", "openai", "m", "chat", start, start + 10, 100, 40, ChunkState.PLANNED)
 
-    def reserve(self, run: int, number: int, terms: BudgetTerms | None = TERMS, limit: int | None = None) -> Left | None:
+    def reserve(self, run: int, number: int, terms: BudgetTerms | None = TERMS, limit: int | None = None) -> RemainingBudget | None:
         return self.ledger.reserve(self.leases[run], self.chunks[run][number], limit, terms)
 
     def settle(self, run: int, number: int, cost: int) -> None:
-        self.ledger.collect(self.leases[run], self.chunks[run][number], {"succeeded": Tally(10, cost=cost)}, 0)
+        self.ledger.collect(self.leases[run], self.chunks[run][number], {"succeeded": OutcomeTotals(10, cost=cost)}, 0)
 
     def close(self) -> None:
         self.ledger.close()
@@ -65,12 +65,12 @@ def test_runs_share_what_is_left(runs: Runs) -> None:
     """What one run has reserved or spent, another cannot; what is settled for less comes back to all."""
     assert runs.reserve(0, 0) is None
     assert runs.reserve(1, 0) is None
-    assert runs.reserve(2, 0) == Left(None, 20)
+    assert runs.reserve(2, 0) == RemainingBudget(None, 20)
     assert runs.ledger.budget_money(TERMS) == (0, 80)
     runs.settle(0, 0, 5)
     assert runs.ledger.budget_money(TERMS) == (5, 40)
     assert runs.reserve(2, 0) is None
-    assert runs.reserve(2, 1, limit=60) == Left(20, 15)
+    assert runs.reserve(2, 1, limit=60) == RemainingBudget(20, 15)
 
 
 def test_another_budget_and_none_do_not_count(runs: Runs) -> None:
@@ -113,7 +113,7 @@ def test_threads_of_many_runs_cannot_overshoot(runs: Runs) -> None:
     asked = [(run, one) for run in range(3) for one in runs.chunks[run]]
     gate = threading.Barrier(len(asked))
 
-    def ask(one: tuple[int, Chunk]) -> Left | None:
+    def ask(one: tuple[int, Chunk]) -> RemainingBudget | None:
         gate.wait()
         ledger = runs.ledger if one[1].start % 20 else runs.other
         return ledger.reserve(runs.leases[one[0]], one[1], None, replace(TERMS, limit=205))
@@ -121,7 +121,7 @@ def test_threads_of_many_runs_cannot_overshoot(runs: Runs) -> None:
     with ThreadPoolExecutor(len(asked)) as pool:
         left = list(pool.map(ask, asked))
     assert left.count(None) == 5
-    assert set(left) - {None} == {Left(None, 5)}
+    assert set(left) - {None} == {RemainingBudget(None, 5)}
 
 
 def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
@@ -227,7 +227,7 @@ def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
     runs.ledger.agree_budget(TERMS, "topics")
     assert runs.ledger.check_budget(TERMS, "titles").limit == 45
     assert runs.reserve(0, 0) is None
-    assert runs.reserve(0, 1) == Left(None, 5)
+    assert runs.reserve(0, 1) == RemainingBudget(None, 5)
     runs.ledger.set_budget("night", 500)
     assert runs.reserve(0, 1) is None
     new = replace(TERMS, limit=90)

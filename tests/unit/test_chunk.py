@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.planning.packing import Packer, Span, prefix_within
+from batchata_tasks.planning.packing import Packer, PlannedChunk, prefix_within
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
@@ -30,7 +30,7 @@ FRAMINGS = {name: kind.framing for name, kind in ADAPTERS.items()}
 LIMITS = {name: kind.limits for name, kind in ADAPTERS.items()}
 
 
-def packed(limits: Limits, sizes: list[int], items: int | None = None) -> list[Span]:
+def packed(limits: Limits, sizes: list[int], items: int | None = None) -> list[PlannedChunk]:
     packer = Packer([limits], items)
     for number, size in enumerate(sizes):
         assert packer.fits_alone(size)
@@ -38,7 +38,7 @@ def packed(limits: Limits, sizes: list[int], items: int | None = None) -> list[S
     return packer.finish()
 
 
-def rows_of(spans: list[Span]) -> list[int]:
+def rows_of(spans: list[PlannedChunk]) -> list[int]:
     return [span.stop - span.start for span in spans]
 
 

@@ -17,7 +17,7 @@ import pytest
 from batchata_tasks.api.cost_tracker import CostTracker
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO
-from batchata_tasks.ledger import PLANNED, BudgetTerms, Chunk, Ledger, Left, Tally
+from batchata_tasks.ledger import BudgetTerms, Chunk, ChunkState, Ledger, OutcomeTotals, RemainingBudget
 from batchata_tasks.spec.parts import Budget
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def test_the_guard_and_a_tracker_spend_from_one_limit(databases: Databases) -> N
     tracker.track_spend(0.4)
     lease = ledger.acquire_lease(ledger.dataset_id("file:///d", None), 3600)
     run = ledger.begin_run(lease, RUN)
-    chunks = [Chunk(f"c{n}", run, lease.dataset_id, 1, "batch", "openai", "m", "chat", n, n + 1, 1, PICO // 2, PLANNED) for n in range(2)]
+    chunks = [Chunk(f"c{n}", run, lease.dataset_id, 1, "batch", "openai", "m", "chat", n, n + 1, 1, PICO // 2, ChunkState.PLANNED) for n in range(2)]
     ledger.fix_plan(lease, run, {}, chunks)
     assert ledger.reserve(lease, chunks[0], None, terms) is None
-    assert ledger.reserve(lease, chunks[1], None, terms) == Left(None, PICO // 10)
+    assert ledger.reserve(lease, chunks[1], None, terms) == RemainingBudget(None, PICO // 10)
     assert (tracker.can_afford(0.1), tracker.can_afford(0.11), tracker.get_stats()["in_flight_usd"]) == (True, False, 0.5)
-    ledger.collect(lease, chunks[0], {"succeeded": Tally(1, cost=PICO // 5)}, 0)
+    ledger.collect(lease, chunks[0], {"succeeded": OutcomeTotals(1, cost=PICO // 5)}, 0)
     assert tracker.get_stats() == {"limit_usd": 1.0, "spent_usd": 0.6, "in_flight_usd": 0.0, "remaining_usd": 0.4, "entries": 1}
     assert ledger.money(run) == (PICO // 5, 0)
     ledger.close()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.execution.guard import Verdict, cut, guard
-from batchata_tasks.ledger import PLANNED, Chunk, Ledger, Tally
+from batchata_tasks.ledger import Chunk, ChunkState, Ledger, OutcomeTotals
 from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
 
@@ -44,12 +44,12 @@ class Run:
             self.ledger.reserve(self.lease, others[0], None)
         if settled:
             self.ledger.reserve(self.lease, others[1], None)
-            self.ledger.collect(self.lease, others[1], {"succeeded": Tally(1, cost=settled)}, 0)
+            self.ledger.collect(self.lease, others[1], {"succeeded": OutcomeTotals(1, cost=settled)}, 0)
 
     def make(self, start: int, stop: int) -> Chunk:
         token = chunk_token(self.id, 1, start, "batch")
         size, bound = sum(self.sizes[start:stop]), sum(self.bounds[start:stop])
-        return Chunk(token, self.id, self.dataset, 1, "batch", "anthropic", "m", "chat", start, stop, size, bound, PLANNED)
+        return Chunk(token, self.id, self.dataset, 1, "batch", "anthropic", "m", "chat", start, stop, size, bound, ChunkState.PLANNED)
 
     def columns(self, chunk: Chunk) -> tuple[list[int], list[int]]:
         return self.bounds[chunk.start : chunk.stop], self.sizes[chunk.start : chunk.stop]
@@ -149,7 +149,7 @@ def test_the_rest_is_sent_when_money_comes_back(ten: Run) -> None:
     assert (verdict, head.stop, tail.start) == (SEND, 6, 6)
     assert head.id == ten.chunk.id != tail.id
     assert ten.ask(tail, 60) == (WAIT, tail)
-    ten.ledger.collect(ten.lease, head, {"succeeded": Tally(6, cost=15)}, 0)
+    ten.ledger.collect(ten.lease, head, {"succeeded": OutcomeTotals(6, cost=15)}, 0)
     assert ten.ask(tail, 60) == (SEND, tail)
     assert ten.ledger.money(ten.id) == (15, 40)
 
@@ -160,7 +160,7 @@ def test_money_that_comes_back_while_the_guard_looks_is_used(ten: Run) -> None:
     tail = ten.listed()[1]
 
     def columns(chunk: Chunk) -> tuple[list[int], list[int]]:
-        ten.ledger.collect(ten.lease, head, {"succeeded": Tally(6, cost=15)}, 0)
+        ten.ledger.collect(ten.lease, head, {"succeeded": OutcomeTotals(6, cost=15)}, 0)
         return ten.columns(chunk)
 
     assert guard(ten.ledger, ten.lease, tail, Limits(60), 10, columns) == (SEND, tail)
@@ -192,7 +192,7 @@ def test_spend_stays_within_the_limit_and_the_limit_is_used(databases: Databases
                 continue
             assert (head.start, head.bound, head.bytes) == (sent, sum(bounds[sent : head.stop]), sum(run.sizes[sent : head.stop]))
             sent = head.stop
-            run.ledger.collect(run.lease, head, {"succeeded": Tally(head.rows, cost=(head.bound or 0) * share // 100)}, 0)
+            run.ledger.collect(run.lease, head, {"succeeded": OutcomeTotals(head.rows, cost=(head.bound or 0) * share // 100)}, 0)
         listed = run.listed()
         assert [n for one in listed for n in range(one.start, one.stop)] == list(range(len(bounds)))
         assert all(sum(run.ledger.money(run.id)) + bounds[row] > limit for row in left_out)

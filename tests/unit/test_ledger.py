@@ -19,23 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import text
 
 from batchata_tasks.common.errors import LeaseError, LedgerError
-from batchata_tasks.ledger import (
-    COLLECTED,
-    DROPPED,
-    HELD,
-    LANDED,
-    PLANNED,
-    SUBMITTED,
-    UNCLEAR,
-    Chunk,
-    Intent,
-    Lease,
-    Ledger,
-    Left,
-    Tally,
-    new_id,
-    now_us,
-)
+from batchata_tasks.ledger import Chunk, ChunkState, Intent, Lease, Ledger, OutcomeTotals, RemainingBudget, new_id, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +32,7 @@ LONG = 3600.0
 
 def chunk(run_id: str, dataset_id: str, number: int = 0, **values: Any) -> Chunk:
     start = number * 10
-    made = Chunk(f"{run_id[:8]}-{number}", run_id, dataset_id, 1, "batch", "anthropic", "m", "chat", start, start + 10, 100, 50, PLANNED)
+    made = Chunk(f"{run_id[:8]}-{number}", run_id, dataset_id, 1, "batch", "anthropic", "m", "chat", start, start + 10, 100, 50, ChunkState.PLANNED)
     return replace(made, **values)
 
 
@@ -81,17 +65,17 @@ class Desk:
     def bring(self, one: Chunk, state: str) -> Chunk:
         """Bring a planned chunk into a state, along the way that a run takes."""
         steps: dict[str, Callable[[], object]] = {
-            UNCLEAR: lambda: self.ledger.record_intent(self.lease, self.intent(one, requests=1000 + one.start)),
-            SUBMITTED: lambda: self.ledger.record_batch(self.lease, one, f"batch-{one.id}", "account", "in_progress"),
-            COLLECTED: lambda: self.ledger.collect(self.lease, one, {"succeeded": Tally(10, 1, 1, 0, 5)}, 0),
-            LANDED: lambda: self.ledger.land(self.lease, one.id, 0),
+            ChunkState.UNCLEAR: lambda: self.ledger.record_intent(self.lease, self.intent(one, requests=1000 + one.start)),
+            ChunkState.SUBMITTED: lambda: self.ledger.record_batch(self.lease, one, f"batch-{one.id}", "account", "in_progress"),
+            ChunkState.COLLECTED: lambda: self.ledger.collect(self.lease, one, {"succeeded": OutcomeTotals(10, 1, 1, 0, 5)}, 0),
+            ChunkState.LANDED: lambda: self.ledger.land(self.lease, one.id, 0),
         }
-        if state == DROPPED:
+        if state == ChunkState.DROPPED:
             self.ledger.close_run(self.lease, self.run, "done")
-        elif state == HELD:
-            self.bring(one, UNCLEAR)
+        elif state == ChunkState.HELD:
+            self.bring(one, ChunkState.UNCLEAR)
             self.ledger.hold(self.lease, one.id)
-        elif state != PLANNED:
+        elif state != ChunkState.PLANNED:
             for name, step in steps.items():
                 step()
                 if name == state:
@@ -214,14 +198,14 @@ FENCED: dict[str, Callable[[Ledger, Lease, Chunk], object]] = {
 
 
 # the states from which those calls would go through
-BEFORE = {"land": COLLECTED, "withdraw": UNCLEAR, "batch": UNCLEAR, "hold": UNCLEAR, "return": SUBMITTED, "adopt": HELD, "drop": HELD}
+BEFORE = {"land": ChunkState.COLLECTED, "withdraw": ChunkState.UNCLEAR, "batch": ChunkState.UNCLEAR, "hold": ChunkState.UNCLEAR, "return": ChunkState.SUBMITTED, "adopt": ChunkState.HELD, "drop": ChunkState.HELD}
 HOWS = [(call, how) for call in FENCED for how in ("taken over", "released", "expired") if call != "renew" or how == "taken over"]
 
 
 @pytest.mark.parametrize(("call", "how"), HOWS)
 def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
     """A holder that wakes up after its lease went can neither plan nor reserve nor send nor commit, and changes nothing."""
-    one = desk.bring(desk.chunks[0], BEFORE.get(call, PLANNED))
+    one = desk.bring(desk.chunks[0], BEFORE.get(call, ChunkState.PLANNED))
     if how == "released":
         desk.ledger.release_lease(desk.lease)
     else:
@@ -296,18 +280,18 @@ def test_a_plan_is_written_whole_or_not_at_all(desk: Desk) -> None:
     assert desk.other.chunks(desk.run) == desk.chunks
 
 
-STATES = [PLANNED, UNCLEAR, SUBMITTED, COLLECTED, LANDED, HELD, DROPPED]
+STATES = [ChunkState.PLANNED, ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED, ChunkState.HELD, ChunkState.DROPPED]
 EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
-    "intent": (lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)), {PLANNED: UNCLEAR, UNCLEAR: UNCLEAR}),
-    "withdraw": (lambda d, c: d.ledger.withdraw_intent(d.lease, c.id), {UNCLEAR: PLANNED}),
-    "batch": (lambda d, c: d.ledger.record_batch(d.lease, c, "b-new", "account", "in_progress"), {UNCLEAR: SUBMITTED}),
-    "collect": (lambda d, c: d.ledger.collect(d.lease, c, {}, 0), {PLANNED: COLLECTED, SUBMITTED: COLLECTED, COLLECTED: COLLECTED}),
-    "land": (lambda d, c: d.ledger.land(d.lease, c.id, 0), {COLLECTED: LANDED}),
-    "return": (lambda d, c: d.ledger.return_chunk(d.lease, c.id), {SUBMITTED: PLANNED}),
-    "hold": (lambda d, c: d.ledger.hold(d.lease, c.id), {UNCLEAR: HELD}),
-    "adopt": (lambda d, c: d.ledger.adopt_held(d.lease, c, "b-new", "account", "ended"), {HELD: SUBMITTED}),
-    "drop": (lambda d, c: d.ledger.drop_held(d.lease, c.id), {HELD: PLANNED}),
-    "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {PLANNED: PLANNED}),
+    "intent": (lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)), {ChunkState.PLANNED: ChunkState.UNCLEAR, ChunkState.UNCLEAR: ChunkState.UNCLEAR}),
+    "withdraw": (lambda d, c: d.ledger.withdraw_intent(d.lease, c.id), {ChunkState.UNCLEAR: ChunkState.PLANNED}),
+    "batch": (lambda d, c: d.ledger.record_batch(d.lease, c, "b-new", "account", "in_progress"), {ChunkState.UNCLEAR: ChunkState.SUBMITTED}),
+    "collect": (lambda d, c: d.ledger.collect(d.lease, c, {}, 0), {ChunkState.PLANNED: ChunkState.COLLECTED, ChunkState.SUBMITTED: ChunkState.COLLECTED, ChunkState.COLLECTED: ChunkState.COLLECTED}),
+    "land": (lambda d, c: d.ledger.land(d.lease, c.id, 0), {ChunkState.COLLECTED: ChunkState.LANDED}),
+    "return": (lambda d, c: d.ledger.return_chunk(d.lease, c.id), {ChunkState.SUBMITTED: ChunkState.PLANNED}),
+    "hold": (lambda d, c: d.ledger.hold(d.lease, c.id), {ChunkState.UNCLEAR: ChunkState.HELD}),
+    "adopt": (lambda d, c: d.ledger.adopt_held(d.lease, c, "b-new", "account", "ended"), {ChunkState.HELD: ChunkState.SUBMITTED}),
+    "drop": (lambda d, c: d.ledger.drop_held(d.lease, c.id), {ChunkState.HELD: ChunkState.PLANNED}),
+    "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {ChunkState.PLANNED: ChunkState.PLANNED}),
 }
 
 
@@ -328,13 +312,13 @@ def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -
     assert desk.other.chunks(desk.run) == before
 
 
-@pytest.mark.parametrize("state", [state for state in STATES if state != DROPPED])
+@pytest.mark.parametrize("state", [state for state in STATES if state != ChunkState.DROPPED])
 def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None:
     """Planned chunks are dropped; what is at the provider or landed stays what it is."""
     one = desk.bring(desk.chunks[0], state)
     desk.ledger.close_run(desk.lease, desk.run, "cost_limit")
     found = {c.id: c.state for c in desk.other.chunks(desk.run)}
-    assert found == {one.id: DROPPED if state == PLANNED else state, **{c.id: DROPPED for c in desk.chunks[1:]}}
+    assert found == {one.id: ChunkState.DROPPED if state == ChunkState.PLANNED else state, **{c.id: ChunkState.DROPPED for c in desk.chunks[1:]}}
 
 
 def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
@@ -355,7 +339,7 @@ def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
     head, tail = replace(whole, stop=13, bytes=30, bound=15), replace(whole, id="tail", start=13, bytes=70, bound=35)
     desk.ledger.split_chunk(desk.lease, whole, head, tail)
     assert desk.other.money(desk.run) == (0, 100 if reserved else 50)
-    desk.ledger.collect(desk.lease, tail, {"succeeded": Tally(7, cost=5)}, 0)
+    desk.ledger.collect(desk.lease, tail, {"succeeded": OutcomeTotals(7, cost=5)}, 0)
     assert desk.other.money(desk.run) == ((5, 65) if reserved else (0, 50))
 
 
@@ -383,9 +367,9 @@ def test_the_first_reason_to_stop_stays(desk: Desk) -> None:
 
 def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
     """A run asks for what is left to do; other runs' rows in flight or unlanded are known to the planner."""
-    for one, state in zip(desk.chunks, (UNCLEAR, SUBMITTED, COLLECTED, LANDED), strict=True):
+    for one, state in zip(desk.chunks, (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED), strict=True):
         desk.bring(one, state)
-    assert [c.start for c in desk.other.chunks(desk.run, (UNCLEAR, LANDED))] == [0, 30]
+    assert [c.start for c in desk.other.chunks(desk.run, (ChunkState.UNCLEAR, ChunkState.LANDED))] == [0, 30]
     assert desk.other.chunks(desk.run, ()) == []
     assert sorted(c.start for c in desk.other.unfinished_chunks(desk.dataset, "another")) == [0, 10, 20]
     assert desk.other.unfinished_chunks(desk.dataset, desk.run) == []
@@ -407,20 +391,20 @@ def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("account", "requests", "state", "allowed"),
     [
-        ("account", 10, UNCLEAR, False), ("account", 11, UNCLEAR, True), ("another", 10, UNCLEAR, True),
-        ("account", 10, SUBMITTED, True), ("account", 10, PLANNED, True),
+        ("account", 10, ChunkState.UNCLEAR, False), ("account", 11, ChunkState.UNCLEAR, True), ("another", 10, ChunkState.UNCLEAR, True),
+        ("account", 10, ChunkState.SUBMITTED, True), ("account", 10, ChunkState.PLANNED, True),
     ],
 )
 def test_two_creates_in_doubt_differ_in_size(desk: Desk, account: str, requests: int, state: str, allowed: bool) -> None:
     """A list without names could not tell two unclear creates of one account and size apart, so the second waits."""
     rival, one = desk.chunks[:2]
     assert desk.ledger.record_intent(desk.lease, desk.intent(rival))
-    if state == SUBMITTED:
+    if state == ChunkState.SUBMITTED:
         desk.ledger.record_batch(desk.lease, rival, "b", "account", "in_progress")
-    elif state == PLANNED:
+    elif state == ChunkState.PLANNED:
         desk.ledger.withdraw_intent(desk.lease, rival.id)
     assert desk.other.record_intent(desk.lease, desk.intent(one, account=account, requests=requests)) is allowed
-    assert desk.other.chunk(one.id).state == (UNCLEAR if allowed else PLANNED)
+    assert desk.other.chunk(one.id).state == (ChunkState.UNCLEAR if allowed else ChunkState.PLANNED)
 
 
 def test_a_chunk_is_no_rival_of_itself(desk: Desk) -> None:
@@ -431,13 +415,13 @@ def test_a_chunk_is_no_rival_of_itself(desk: Desk) -> None:
 
 def test_batches_are_known(desk: Desk) -> None:
     """A batch id belongs to one chunk; looks at it are kept; ids that nobody sent are strangers."""
-    one = desk.bring(desk.chunks[0], SUBMITTED)
+    one = desk.bring(desk.chunks[0], ChunkState.SUBMITTED)
     assert one.batch_id == f"batch-{one.id}"
     assert desk.other.known_batches([one.batch_id, "stranger"]) == {one.batch_id}
     assert desk.other.known_batches([]) == set()
     desk.ledger.record_look(one.batch_id, "ended", 10, ended=True)
     (row,) = desk.other.batches_of(desk.run)
-    assert (row.batch_id, row.status, row.requests_done, row.start, row.stop, row.state) == (one.batch_id, "ended", 10, 0, 10, SUBMITTED)
+    assert (row.batch_id, row.status, row.requests_done, row.start, row.stop, row.state) == (one.batch_id, "ended", 10, 0, 10, ChunkState.SUBMITTED)
     assert row.ended_at >= row.looked_at >= row.submitted_at
 
 
@@ -445,7 +429,7 @@ def test_a_returned_chunk_is_sent_again(desk: Desk) -> None:
     """What the provider took and let none of run keeps its money, loses its batch id and goes again; the batch stays known."""
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 50)
-    batch_id = desk.bring(one, SUBMITTED).batch_id
+    batch_id = desk.bring(one, ChunkState.SUBMITTED).batch_id
     desk.ledger.return_chunk(desk.lease, one.id)
     assert desk.other.chunk(one.id) == one
     assert desk.other.money(desk.run) == (0, 50)
@@ -460,10 +444,10 @@ def test_a_held_chunk_keeps_its_rows_and_money(desk: Desk) -> None:
     """Nobody sends it, its rows are in flight for planners, its bound stays reserved, also after its run is closed."""
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 50)
-    desk.bring(one, HELD)
+    desk.bring(one, ChunkState.HELD)
     desk.ledger.close_run(desk.lease, desk.run, "completed")
     assert [held.id for held in desk.other.unfinished_chunks(desk.dataset, "another")] == [one.id]
-    assert [held.id for held in desk.other.chunks_in((HELD,))] == [one.id]
+    assert [held.id for held in desk.other.chunks_in((ChunkState.HELD,))] == [one.id]
     assert desk.other.money(desk.run) == (0, 50)
     with pytest.raises(LedgerError):
         desk.ledger.record_intent(desk.lease, desk.intent(one))
@@ -481,36 +465,36 @@ def test_a_held_chunk_is_adopted(desk: Desk) -> None:
     """A person says which batch it is: it is at the provider, its money stays reserved, and its run is open again."""
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 50)
-    desk.bring(one, HELD)
+    desk.bring(one, ChunkState.HELD)
     desk.ledger.close_run(desk.lease, desk.run, "completed")
     desk.ledger.adopt_held(desk.lease, one, "found", "account", "ended")
     adopted, run = desk.other.chunk(one.id), desk.other.open_run(desk.dataset)
-    assert (adopted.state, adopted.batch_id) == (SUBMITTED, "found")
+    assert (adopted.state, adopted.batch_id) == (ChunkState.SUBMITTED, "found")
     assert run is not None
     assert run.id == desk.run
     assert desk.other.money(desk.run) == (0, 50)
-    desk.ledger.collect(desk.lease, one, {"succeeded": Tally(10, cost=7)}, 0)
+    desk.ledger.collect(desk.lease, one, {"succeeded": OutcomeTotals(10, cost=7)}, 0)
     assert desk.other.money(desk.run) == (7, 0)
 
 
 def test_a_batch_that_is_anothers_is_not_adopted(desk: Desk) -> None:
     """The chunk stays held, its run closed: all of it, or nothing."""
     one, other = desk.chunks[:2]
-    batch_id = desk.bring(other, SUBMITTED).batch_id or ""
-    desk.bring(one, HELD)
+    batch_id = desk.bring(other, ChunkState.SUBMITTED).batch_id or ""
+    desk.bring(one, ChunkState.HELD)
     desk.ledger.close_run(desk.lease, desk.run, "completed")
     with pytest.raises(LedgerError):
         desk.ledger.adopt_held(desk.lease, one, batch_id, "account", "ended")
-    assert desk.other.chunk(one.id).state == HELD
+    assert desk.other.chunk(one.id).state == ChunkState.HELD
     assert desk.other.open_run(desk.dataset) is None
 
 
 def test_a_held_chunk_of_an_open_run_is_sent_by_it(desk: Desk) -> None:
     """A person says that it never was accepted: its run, which is carried on, sends it under the money that it holds."""
     desk.ledger.reserve(desk.lease, desk.chunks[0], None)
-    desk.bring(desk.chunks[0], HELD)
+    desk.bring(desk.chunks[0], ChunkState.HELD)
     desk.ledger.drop_held(desk.lease, desk.chunks[0].id)
-    assert desk.other.chunk(desk.chunks[0].id).state == PLANNED
+    assert desk.other.chunk(desk.chunks[0].id).state == ChunkState.PLANNED
     assert desk.other.money(desk.run) == (0, desk.chunks[0].bound)
 
 
@@ -519,11 +503,11 @@ def test_a_held_chunk_is_dropped(desk: Desk) -> None:
     one, other = desk.chunks[:2]
     for each in (one, other):
         desk.ledger.reserve(desk.lease, each, None)
-    desk.bring(one, HELD)
-    desk.bring(other, LANDED)
+    desk.bring(one, ChunkState.HELD)
+    desk.bring(other, ChunkState.LANDED)
     desk.ledger.close_run(desk.lease, desk.run, "some_rows_failed")
     desk.ledger.drop_held(desk.lease, one.id)
-    assert desk.other.chunk(one.id).state == DROPPED
+    assert desk.other.chunk(one.id).state == ChunkState.DROPPED
     assert desk.other.unfinished_chunks(desk.dataset, "another") == []
     assert desk.other.money(desk.run)[1] == 0
 
@@ -531,11 +515,11 @@ def test_a_held_chunk_is_dropped(desk: Desk) -> None:
 def test_no_batch_is_adopted_twice(desk: Desk) -> None:
     """Two chunks cannot claim one batch; the second stays in doubt."""
     for one in desk.chunks[:2]:
-        desk.bring(one, UNCLEAR)
+        desk.bring(one, ChunkState.UNCLEAR)
     desk.ledger.record_batch(desk.lease, desk.chunks[0], "same", "account", "in_progress")
     with pytest.raises(LedgerError):
         desk.other.record_batch(desk.lease, desk.chunks[1], "same", "account", "in_progress")
-    assert desk.other.chunk(desk.chunks[1].id).state == UNCLEAR
+    assert desk.other.chunk(desk.chunks[1].id).state == ChunkState.UNCLEAR
 
 
 # --- money ------------------------------------------------------------------------------------------
@@ -546,10 +530,10 @@ def test_reserving_at_the_edge_of_the_limit(desk: Desk) -> None:
     first, second = desk.chunks[:2]
     assert desk.ledger.reserve(desk.lease, first, 100) is None
     assert desk.other.reserve(desk.lease, first, 100) is None
-    assert desk.other.reserve(desk.lease, second, 99) == Left(49, None)
+    assert desk.other.reserve(desk.lease, second, 99) == RemainingBudget(49, None)
     assert desk.other.money(desk.run) == (0, 50)
     assert desk.other.reserve(desk.lease, second, 100) is None
-    assert desk.ledger.reserve(desk.lease, desk.chunks[2], 100) == Left(0, None)
+    assert desk.ledger.reserve(desk.lease, desk.chunks[2], 100) == RemainingBudget(0, None)
     assert desk.ledger.reserve(desk.lease, desk.chunks[2], None) is None
     assert desk.ledger.money(desk.run) == (0, 150)
 
@@ -572,9 +556,9 @@ def test_settling_frees_what_was_not_spent(desk: Desk) -> None:
     """Collected chunks count what they cost, unknown lines included; collecting again does not add up."""
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 60)
-    desk.bring(one, SUBMITTED)
-    assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) == Left(10, None)
-    tallies = {"succeeded": Tally(8, 80, 8, 3, 7), "expired": Tally(2)}
+    desk.bring(one, ChunkState.SUBMITTED)
+    assert desk.ledger.reserve(desk.lease, desk.chunks[1], 60) == RemainingBudget(10, None)
+    tallies = {"succeeded": OutcomeTotals(8, 80, 8, 3, 7), "expired": OutcomeTotals(2)}
     for _ in range(2):
         desk.ledger.collect(desk.lease, one, tallies, overhead=1)
     assert desk.other.money(desk.run) == (8, 0)
@@ -586,24 +570,24 @@ def test_what_was_sent_is_not_released(desk: Desk) -> None:
     """Money that was spent stays spent, and that of a batch under way stays set aside; what a chunk holds that was not sent is given back."""
     for one in desk.chunks[:3]:
         desk.ledger.reserve(desk.lease, one, None)
-    desk.bring(desk.chunks[0], COLLECTED)
-    desk.bring(desk.chunks[1], SUBMITTED)
+    desk.bring(desk.chunks[0], ChunkState.COLLECTED)
+    desk.bring(desk.chunks[1], ChunkState.SUBMITTED)
     desk.ledger.release_unsent(desk.lease, desk.run)
     assert desk.other.money(desk.run) == (5, desk.chunks[1].bound)
 
 
 def test_outcomes_add_up_over_chunks(desk: Desk) -> None:
     """Rows, tokens and money of a run are the sums of its chunks."""
-    desk.ledger.collect(desk.lease, desk.chunks[0], {"succeeded": Tally(9, 90, 9, 1, 10), "invalid": Tally(1, 10, 1, 0, 2)}, 0)
-    desk.ledger.collect(desk.lease, desk.chunks[1], {"succeeded": Tally(10, 100, 10, 2, 20)}, 0)
-    assert desk.other.outcomes(desk.run) == {"succeeded": Tally(19, 190, 19, 3, 30), "invalid": Tally(1, 10, 1, 0, 2)}
+    desk.ledger.collect(desk.lease, desk.chunks[0], {"succeeded": OutcomeTotals(9, 90, 9, 1, 10), "invalid": OutcomeTotals(1, 10, 1, 0, 2)}, 0)
+    desk.ledger.collect(desk.lease, desk.chunks[1], {"succeeded": OutcomeTotals(10, 100, 10, 2, 20)}, 0)
+    assert desk.other.outcomes(desk.run) == {"succeeded": OutcomeTotals(19, 190, 19, 3, 30), "invalid": OutcomeTotals(1, 10, 1, 0, 2)}
     assert desk.other.outcomes("another") == {}
 
 
 @pytest.mark.parametrize(("left", "right", "cost"), [(None, None, None), (None, 5, 5), (5, None, 5), (2, 3, 5), (0, None, 0)])
 def test_an_unknown_cost_is_not_zero(left: int | None, right: int | None, cost: int | None) -> None:
     """Tallies without a price have none together either."""
-    assert (Tally(1, cost=left) + Tally(2, cost=right)) == Tally(3, cost=cost)
+    assert (OutcomeTotals(1, cost=left) + OutcomeTotals(2, cost=right)) == OutcomeTotals(3, cost=cost)
 
 
 def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
@@ -611,14 +595,14 @@ def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
     many = [chunk(desk.run, desk.dataset, number, bound=10) for number in range(12)]
     gate = threading.Barrier(len(many))
 
-    def ask(one: Chunk) -> Left | None:
+    def ask(one: Chunk) -> RemainingBudget | None:
         gate.wait()
         return (desk.ledger if one.start % 20 else desk.other).reserve(desk.lease, one, 35)
 
     with ThreadPoolExecutor(len(many)) as pool:
         left = list(pool.map(ask, many))
     assert left.count(None) == 3
-    assert set(left) == {None, Left(5, None)}
+    assert set(left) == {None, RemainingBudget(5, None)}
     assert desk.other.money(desk.run) == (0, 30)
 
 
@@ -643,7 +627,7 @@ class Money(RuleBasedStateMachine):
         self.chunks = [replace(one, bound=bound) for one, bound in zip(self.desk.chunks, bounds, strict=True)]
         self.reserved: dict[int, int] = {}
         self.settled: dict[int, int] = {}
-        self.states = [PLANNED] * 4
+        self.states = [ChunkState.PLANNED] * 4
 
     def teardown(self) -> None:
         if hasattr(self, "desk"):
@@ -662,7 +646,7 @@ class Money(RuleBasedStateMachine):
         if number in self.reserved or number in self.settled:
             assert left is None
         elif self.committed() + bound > self.limit:
-            assert left == Left(max(self.limit - self.committed(), 0), None)
+            assert left == RemainingBudget(max(self.limit - self.committed(), 0), None)
         else:
             assert left is None
             self.reserved[number] = bound
@@ -670,24 +654,24 @@ class Money(RuleBasedStateMachine):
     @rule(number=st.integers(0, 3))
     def release(self, number: int) -> None:
         self.ledger(number).release_unsent(self.desk.lease, self.desk.run)
-        self.reserved = {number: bound for number, bound in self.reserved.items() if self.states[number] != PLANNED}
+        self.reserved = {number: bound for number, bound in self.reserved.items() if self.states[number] != ChunkState.PLANNED}
 
     @rule(number=st.integers(0, 3), share=st.integers(0, 100))
     def send_and_collect(self, number: int, share: int) -> None:
-        if number not in self.reserved or self.states[number] != PLANNED:
+        if number not in self.reserved or self.states[number] != ChunkState.PLANNED:
             return
         one = self.chunks[number]
-        self.desk.bring(one, SUBMITTED)
+        self.desk.bring(one, ChunkState.SUBMITTED)
         cost = self.reserved.pop(number) * share // 100
-        self.ledger(number).collect(self.desk.lease, one, {"succeeded": Tally(10, cost=cost)}, 0)
-        self.settled[number], self.states[number] = cost, COLLECTED
+        self.ledger(number).collect(self.desk.lease, one, {"succeeded": OutcomeTotals(10, cost=cost)}, 0)
+        self.settled[number], self.states[number] = cost, ChunkState.COLLECTED
 
-    @precondition(lambda self: COLLECTED in self.states)
+    @precondition(lambda self: ChunkState.COLLECTED in self.states)
     @rule()
     def land(self) -> None:
-        number = self.states.index(COLLECTED)
+        number = self.states.index(ChunkState.COLLECTED)
         self.ledger(number).land(self.desk.lease, self.chunks[number].id, 0)
-        self.states[number] = LANDED
+        self.states[number] = ChunkState.LANDED
 
     @invariant()
     def spend_stays_within_the_limit(self) -> None:

@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event, inspect, text
 
 from batchata_tasks.common.errors import LedgerError
-from batchata_tasks.ledger import LANDED, PLANNED, SUBMITTED, UNCLEAR, Intent, Ledger, Left, Tally, is_made, migrations
+from batchata_tasks.ledger import ChunkState, Intent, Ledger, OutcomeTotals, RemainingBudget, is_made, migrations
 from batchata_tasks.ledger.engine import make_engine, parse_url
 from batchata_tasks.ledger.tables import SCHEMA_VERSION, metadata
 
@@ -111,20 +111,20 @@ def test_an_old_ledger_works(old: str) -> None:
     lease = ledger.acquire_lease("d1", 3600)
     assert (run.id, lease.fence) == ("r2", 4)
     sent, doubtful, planned = ledger.chunks("r2")
-    assert [sent.state, doubtful.state, planned.state] == [SUBMITTED, UNCLEAR, PLANNED]
+    assert [sent.state, doubtful.state, planned.state] == [ChunkState.SUBMITTED, ChunkState.UNCLEAR, ChunkState.PLANNED]
     assert ledger.money("r1") == (40, 0)
     assert ledger.money("r2") == (0, 100)
-    assert ledger.outcomes("r1") == {"succeeded": Tally(9, 90, 9, 3, 40), "expired": Tally(1)}
+    assert ledger.outcomes("r1") == {"succeeded": OutcomeTotals(9, 90, 9, 3, 40), "expired": OutcomeTotals(1)}
     assert ledger.intent("c4") == Intent("c4", "account", 10, 3, 1790000000000033, "file-4", None)
-    assert ledger.reserve(lease, planned, 150) == Left(50, None)
-    ledger.collect(lease, sent, {"succeeded": Tally(10, cost=20)}, 0, {"invalid": 1})
+    assert ledger.reserve(lease, planned, 150) == RemainingBudget(50, None)
+    ledger.collect(lease, sent, {"succeeded": OutcomeTotals(10, cost=20)}, 0, {"invalid": 1})
     ledger.land(lease, sent.id, 0)
     ledger.hold(lease, doubtful.id)
     ledger.adopt_held(lease, doubtful, "b4", "account", "ended")
     ledger.request_stop("r2", "cancel")
     assert ledger.stop_reason("r2") == "cancel"
-    assert [chunk.state for chunk in ledger.chunks("r2")] == [LANDED, SUBMITTED, PLANNED]
-    assert ledger.outcomes("r2")["invalid"] == Tally(-1)
+    assert [chunk.state for chunk in ledger.chunks("r2")] == [ChunkState.LANDED, ChunkState.SUBMITTED, ChunkState.PLANNED]
+    assert ledger.outcomes("r2")["invalid"] == OutcomeTotals(-1)
     ledger.close()
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.execution.guard import Verdict, guard
-from batchata_tasks.ledger import PLANNED, Chunk, Intent, Lease, Ledger, Left, Tally, now_us, runs
+from batchata_tasks.ledger import Chunk, ChunkState, Intent, Lease, Ledger, OutcomeTotals, RemainingBudget, now_us, runs
 from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
 
@@ -56,7 +56,7 @@ class Place:
         made = [
             replace(
                 Chunk(chunk_token(self.runs[run], 1, start, "batch"), self.runs[run], self.datasets[run], 1, "batch", "anthropic", "m", "chat",
-                      start, start + 10, 100, 50, PLANNED), **values,
+                      start, start + 10, 100, 50, ChunkState.PLANNED), **values,
             ) for start in range(0, 10 * number, 10)
         ]
         self.ledger.fix_plan(self.leases[run], self.runs[run], {}, made)
@@ -130,7 +130,7 @@ def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
     """Eight at once over two connections: as many as fit get money, the others are told what is left."""
     chunks = place.chunks(0, MANY)
     found = at_once([lambda one=one, n=n: place.ledgers[n % 2].reserve(place.leases[0], one, 170) for n, one in enumerate(chunks)])
-    assert sorted(map(str, found)) == sorted(["None"] * 3 + [str(Left(20, None))] * 5)
+    assert sorted(map(str, found)) == sorted(["None"] * 3 + [str(RemainingBudget(20, None))] * 5)
     assert place.ledger.money(place.runs[0]) == (0, 150)
 
 
@@ -180,7 +180,7 @@ def test_who_reserves_second_sees_the_first(place: Place) -> None:
     left = while_open(
         place.ledger, inside(Ledger.reserve, place.ledger, place.leases[0], one, 60), lambda: place.ledgers[1].reserve(place.leases[0], other, 60)
     )
-    assert left == Left(10, None)
+    assert left == RemainingBudget(10, None)
 
 
 def test_settling_while_others_reserve(place: Place) -> None:
@@ -189,7 +189,7 @@ def test_settling_while_others_reserve(place: Place) -> None:
     for one in chunks[:3]:
         place.ledger.reserve(place.leases[0], one, 150)
     calls: list[Callable[[], Any]] = [
-        lambda one=one: place.ledgers[0].collect(place.leases[0], one, {"succeeded": Tally(10, cost=20)}, 0) for one in chunks[:3]
+        lambda one=one: place.ledgers[0].collect(place.leases[0], one, {"succeeded": OutcomeTotals(10, cost=20)}, 0) for one in chunks[:3]
     ]
     calls += [lambda one=one: place.ledgers[1].reserve(place.leases[0], one, 150) for one in chunks[3:]]
     at_once(calls)

@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import _batches, plan_bodies
 from batchata_tasks.ledger import Chunk
-from batchata_tasks.planning.packing import Span
+from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.planning.summary import Options, PlanSummary
@@ -64,7 +64,7 @@ class Planned:
 
     table: Table
     planner: Planner
-    spans: list[Span]
+    spans: list[PlannedChunk]
     rows: list[dict[str, Any]]
     bodies: list[dict[str, Any]]
     local: list[dict[str, Any]]
@@ -176,7 +176,7 @@ def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
         size = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
         assert row["_bytes"] == AnthropicAdapter.framing.size(CUSTOM_ID_CHARS, b"x" * size)
         assert row["_bound"] >= rates.bound(size, 1024, cache_writes=False)
-    assert span == Span(0, 3, sum(row["_bytes"] for row in found.rows), sum(row["_bound"] for row in found.rows))
+    assert span == PlannedChunk(0, 3, sum(row["_bytes"] for row in found.rows), sum(row["_bound"] for row in found.rows))
     assert found.summary.bound == span.bound
 
 

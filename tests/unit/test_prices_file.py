@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import usd
 from batchata_tasks.pricing.lookup import PICO, batch_rates
-from batchata_tasks.pricing.rates import Rates, Tariff
+from batchata_tasks.pricing.rates import PriceList, Rates
 from batchata_tasks.types.answer import Usage
 
 NEW = ("openai", "gpt-6.2-sol")
@@ -38,8 +38,8 @@ def written(text: str, folder: Path, model: tuple[str, str] = NEW) -> Rates:
     return found
 
 
-def tariff_of(rates: Rates) -> Tariff:
-    return Tariff(**{field.name: getattr(rates, field.name) for field in fields(Tariff)})
+def tariff_of(rates: Rates) -> PriceList:
+    return PriceList(**{field.name: getattr(rates, field.name) for field in fields(PriceList)})
 
 
 def test_a_model_that_nobody_knows_gets_its_price_from_the_file(folder: Path) -> None:

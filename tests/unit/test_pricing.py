@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.money import PICO, dollars, pico_from_usd, usd
 from batchata_tasks.pricing.lookup import batch_rates
-from batchata_tasks.pricing.rates import Rate, Rates, Tariff
+from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 from batchata_tasks.types.answer import Usage
 
 BATCH = {"processing": "batch"}
@@ -167,7 +167,7 @@ def test_every_model_whose_searches_are_counted_has_a_price_for_them() -> None:
 ANY_RATE = st.builds(
     Rate, st.integers(0, 10**8), st.dictionaries(st.integers(1, 400_000), st.integers(0, 10**8), max_size=3).map(lambda d: tuple(sorted(d.items())))
 )
-ANY_RATES = st.builds(Tariff, *[ANY_RATE] * 5, search=st.just(0)).map(
+ANY_RATES = st.builds(PriceList, *[ANY_RATE] * 5, search=st.just(0)).map(
     lambda t: Rates(t.input, t.output, t.cache_read, t.cache_write, t.cache_write_1h, t.search, t, "made up")
 )
 
