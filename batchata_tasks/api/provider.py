@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from batchata_tasks.api import standalone
 from batchata_tasks.api.job_checks import check_job
 from batchata_tasks.common.errors import TerminalError
 from batchata_tasks.providers.base import Adapter
@@ -51,9 +52,7 @@ class Provider(Adapter):
             UnclearError: the answer to the create was lost. The batch may be running, and be paid: it is
                 not sent again, and nothing looks for it; the provider's console tells.
         """
-        from batchata_tasks.api import standalone as _alone  # noqa: PLC0415 - jobs import this package
-
-        batch_id, asked = _alone.create(self, list(jobs))
+        batch_id, asked = standalone.create(self, list(jobs))
         self._asked[batch_id] = asked
         return batch_id
 
@@ -81,9 +80,7 @@ class Provider(Adapter):
             TerminalError: it was refused as a whole, or its results are not kept any more.
             SpecError: the user's price file is wrong.
         """
-        from batchata_tasks.api import standalone as _alone  # noqa: PLC0415 - jobs import this package
-
-        return _alone.results(self, batch_id, self._asked.get(batch_id))
+        return standalone.results(self, batch_id, self._asked.get(batch_id))
 
     def cancel_batch(self, batch_id: str) -> bool:
         """Ask the provider to cancel a batch; False where it had ended already.
@@ -112,9 +109,7 @@ class Provider(Adapter):
         Raises:
             SpecError: a job is wrong, or is none of this provider's.
         """
-        from batchata_tasks.api import standalone as _alone  # noqa: PLC0415 - jobs import this package
-
-        return _alone.expected(self, list(jobs))
+        return standalone.expected(self, list(jobs))
 
     def get_polling_interval(self) -> float:
         """Return how many seconds to wait between looks at a batch; runs let it grow to `poll_seconds[1]`."""
