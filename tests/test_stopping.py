@@ -13,6 +13,11 @@ import pytest
 
 from batchata_tasks import Batch, StateManager
 from batchata_tasks.cli.demo import run_demo
+from batchata_tasks.common.errors import LeaseError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.run_context import RunContext
+from batchata_tasks.schema.answers import AnswerSchemas
 from tests.table import Table, open_batches
 
 if TYPE_CHECKING:
@@ -97,6 +102,16 @@ def test_a_run_is_shut_down_while_an_earlier_batch_is_awaited(left_open: Batch, 
     assert run.receipt is not None
     assert (run.receipt.result, run.receipt.unsent_rows) == ("cancelled", 2)
     assert books(emulator) == [3]
+
+
+def test_nothing_is_sent_once_the_dataset_is_let_go(emulator: Emulator, tmp_path: Path) -> None:
+    """A call that nobody waited for any more is stopped right before bytes go out: another run may hold the dataset by then."""
+    table = Table(tmp_path, emulator, "anthropic", rows=1)
+    with hold_dataset(str(table.output), Settings()) as held:
+        context = RunContext(held, "run", table.spec(), AnswerSchemas(None))
+        context.require_lease()
+    with pytest.raises(LeaseError, match="sends nothing"):
+        context.require_lease()
 
 
 def test_ctrl_c_in_the_second_run_of_a_process(emulator: Emulator, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def hold_dataset(
         finally:
             held.stop.set()
             keeper.join()
+            held.held_until = 0.0  # a call that nobody waited for any more may still come to the point of sending
             if held.lost is None:
                 ledger.release_lease(lease)
     finally:
