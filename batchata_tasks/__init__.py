@@ -25,11 +25,23 @@ if TYPE_CHECKING:
     from batchata_tasks.types.outcome import Outcome
 
 _PLACES = {
-    "AnthropicProvider": "api.anthropic", "Batch": "api.batch", "BatchParams": "api.config", "BatchRun": "api.run",
-    "BatchState": "api.state", "BatchataError": "common.errors", "CostTracker": "api.cost_tracker",
-    "EnrichmentSpec": "spec.enrichment", "InputError": "common.errors", "Job": "spec.job", "JobResult": "api.job_result",
-    "OpenAIProvider": "api.openai", "Outcome": "types.outcome", "Provider": "api.provider",
-    "RichBatchProgressDisplay": "progress.display", "SpecError": "common.errors", "StateManager": "api.state",
+    "AnthropicProvider": "api.anthropic",
+    "Batch": "api.batch",
+    "BatchParams": "api.config",
+    "BatchRun": "api.run",
+    "BatchState": "api.state",
+    "BatchataError": "common.errors",
+    "CostTracker": "api.cost_tracker",
+    "EnrichmentSpec": "spec.enrichment",
+    "InputError": "common.errors",
+    "Job": "spec.job",
+    "JobResult": "api.job_result",
+    "OpenAIProvider": "api.openai",
+    "Outcome": "types.outcome",
+    "Provider": "api.provider",
+    "RichBatchProgressDisplay": "progress.display",
+    "SpecError": "common.errors",
+    "StateManager": "api.state",
 }
 
 __all__ = [

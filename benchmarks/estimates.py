@@ -28,7 +28,10 @@ ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_name("estimates.md")
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 CALIBRATES, ALL = 100, 400
-PROMPTS = {"en": "{{ name }}: {{ summary }}", "ja": "次のパッケージを日本語で詳しく説明してください。{{ name }}: {{ summary }}"}
+PROMPTS = {
+    "en": "{{ name }}: {{ summary }}",
+    "ja": "次のパッケージを日本語で詳しく説明してください。{{ name }}: {{ summary }}",
+}
 # mean tokens 150 under a cap of 1024: one Pareto answer in about 180 is cut
 SETTINGS: dict[str, dict[str, Any]] = {
     "lognormal, sigma 1": {"lengths": "lognormal", "mean": 150, "sigma": 1.0},
@@ -60,13 +63,22 @@ class Case:
 
 def spec_of(case: Case, output: Path) -> dict[str, Any]:
     plain = {
-        "name": "estimates", "source": str(ROOT / "data/packages.csv"), "key": "name", "model": MODELS[case.provider],
-        "prompt": PROMPTS[case.language], "output": str(output),
+        "name": "estimates",
+        "source": str(ROOT / "data/packages.csv"),
+        "key": "name",
+        "model": MODELS[case.provider],
+        "prompt": PROMPTS[case.language],
+        "output": str(output),
     }
     if case.answers != "plain":
         return {**plain, "max_tokens": 1024}
     system = "You label Python packages for a catalogue."
-    return {**plain, "system": system, "response_model": str(ROOT / "deployments/models.py:Topic"), "max_tokens": 256}
+    return {
+        **plain,
+        "system": system,
+        "response_model": str(ROOT / "deployments/models.py:Topic"),
+        "max_tokens": 256,
+    }
 
 
 def errors_of(emulator: Emulator, case: Case, seed: int) -> tuple[float, float]:
@@ -79,7 +91,10 @@ def errors_of(emulator: Emulator, case: Case, seed: int) -> tuple[float, float]:
         spec = spec_of(case, Path(folder) / "out")
         first = parse_spec({**spec, "limit": CALIBRATES})
         guess, began = preview(first).summary.expected, enrich(first).cost_usd
-        expected, ended = preview(parse_spec(spec)).summary.expected, enrich(parse_spec(spec)).cost_usd
+        expected, ended = (
+            preview(parse_spec(spec)).summary.expected,
+            enrich(parse_spec(spec)).cost_usd,
+        )
     return _error(guess, began), _error(expected, ended)
 
 
@@ -93,8 +108,16 @@ def line_of(case: Case, found: list[tuple[float, float]]) -> str:
     errors = sorted(error for _, error in found)
     within = sum(abs(error) <= 0.15 for error in errors)
     cells = [
-        case.answers, case.language, case.provider, str(len(found)), f"{median(guess for guess, _ in found):+.0%}",
-        f"{errors[0]:+.1%}", f"{median(errors):+.1%}", f"{errors[-1]:+.1%}", f"{median(map(abs, errors)):.1%}", f"{within} of {len(found)}",
+        case.answers,
+        case.language,
+        case.provider,
+        str(len(found)),
+        f"{median(guess for guess, _ in found):+.0%}",
+        f"{errors[0]:+.1%}",
+        f"{median(errors):+.1%}",
+        f"{errors[-1]:+.1%}",
+        f"{median(map(abs, errors)):.1%}",
+        f"{within} of {len(found)}",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -102,7 +125,18 @@ def line_of(case: Case, found: list[tuple[float, float]]) -> str:
 def main() -> None:
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 10
     os.chdir(ROOT)
-    columns = ("answers", "language", "provider", "seeds", "guess", "least", "median", "greatest", "median of size", "within 15 %")
+    columns = (
+        "answers",
+        "language",
+        "provider",
+        "seeds",
+        "guess",
+        "least",
+        "median",
+        "greatest",
+        "median of size",
+        "within 15 %",
+    )
     lines = [f"| {' | '.join(columns)} |", "|---|---|---|" + "---:|" * (len(columns) - 3)]
     with Emulator() as emulator:
         os.environ.update(emulator.env(), BATCHATA_POLL_INTERVAL="0.05")
@@ -111,7 +145,9 @@ def main() -> None:
                 for provider in MODELS:
                     case = Case(answers, language, provider)
                     runs = 1 if answers == "plain" else seeds
-                    lines.append(line_of(case, [errors_of(emulator, case, seed) for seed in range(runs)]))
+                    lines.append(
+                        line_of(case, [errors_of(emulator, case, seed) for seed in range(runs)])
+                    )
                     print(lines[-1], flush=True)
     TABLE.write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
 

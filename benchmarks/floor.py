@@ -38,7 +38,10 @@ def main() -> None:
     case = next(case for case in workload.CASES if case.provider == provider)
     table = pq.read_table(source, columns=["ticket_id", "customer", "opened", "text"])
     run = _anthropic if provider == "anthropic" else _openai
-    with httpx2.Client(timeout=600) as client, pq.ParquetWriter(output, _output_schema(table)) as writer:
+    with (
+        httpx2.Client(timeout=600) as client,
+        pq.ParquetWriter(output, _output_schema(table)) as writer,
+    ):
         for start in range(0, table.num_rows, case.rows_per_batch):
             part = table.slice(start, case.rows_per_batch)
             answers = dict(run(client, part, case))
@@ -50,8 +53,13 @@ def main() -> None:
 
 def _output_schema(table: pa.Table) -> pa.Schema:
     kinds = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}
-    answers = [pa.field(name, kinds[found["type"]]) for name, found in workload.SCHEMA["properties"].items()]
-    return pa.schema([*(table.schema.field(name) for name in ("ticket_id", "customer", "opened")), *answers])
+    answers = [
+        pa.field(name, kinds[found["type"]])
+        for name, found in workload.SCHEMA["properties"].items()
+    ]
+    return pa.schema(
+        [*(table.schema.field(name) for name in ("ticket_id", "customer", "opened")), *answers]
+    )
 
 
 def _prompts(part: pa.Table) -> Iterator[str]:
@@ -62,7 +70,9 @@ def _prompts(part: pa.Table) -> Iterator[str]:
 
 def _anthropic(client: httpx2.Client, part: pa.Table, case: Case) -> Iterator[tuple[str, Any]]:
     url = f"{os.environ['ANTHROPIC_BASE_URL']}/v1/messages/batches"
-    client.headers.update({"x-api-key": os.environ["ANTHROPIC_API_KEY"], "anthropic-version": "2023-06-01"})
+    client.headers.update(
+        {"x-api-key": os.environ["ANTHROPIC_API_KEY"], "anthropic-version": "2023-06-01"}
+    )
     fixed = f'"model":"{case.model}","max_tokens":{workload.MAX_TOKENS},"system":{orjson.dumps(workload.SYSTEM).decode()}'
     form = f'"output_config":{{"format":{{"type":"json_schema","schema":{_SCHEMA}}}}}'
     lines = [
@@ -70,7 +80,9 @@ def _anthropic(client: httpx2.Client, part: pa.Table, case: Case) -> Iterator[tu
         for i, prompt in enumerate(_prompts(part))
     ]
     body = f'{{"requests":[{",".join(lines)}]}}'.encode()
-    created = client.post(url, content=body, headers={"content-type": "application/json"}).raise_for_status()
+    created = client.post(
+        url, content=body, headers={"content-type": "application/json"}
+    ).raise_for_status()
     batch = f"{url}/{created.json()['id']}"
     while client.get(batch).json()["processing_status"] != "ended":
         time.sleep(_POLL_SECONDS)
@@ -92,14 +104,21 @@ def _openai(client: httpx2.Client, part: pa.Table, case: Case) -> Iterator[tuple
         for i, prompt in enumerate(_prompts(part))
     ]
     upload = {"file": ("requests.jsonl", "\n".join(lines).encode())}
-    file = client.post(f"{url}/files", data={"purpose": "batch"}, files=upload).raise_for_status().json()
+    file = (
+        client.post(f"{url}/files", data={"purpose": "batch"}, files=upload)
+        .raise_for_status()
+        .json()
+    )
     create = {"input_file_id": file["id"], "endpoint": endpoint, "completion_window": "24h"}
     batch = client.post(f"{url}/batches", json=create).raise_for_status().json()
     while batch["status"] not in ("completed", "failed"):
         time.sleep(_POLL_SECONDS)
         batch = client.get(f"{url}/batches/{batch['id']}").json()
     for line in _lines(client, f"{url}/files/{batch['output_file_id']}/content"):
-        yield line["custom_id"], orjson.loads(line["response"]["body"]["choices"][0]["message"]["content"])
+        yield (
+            line["custom_id"],
+            orjson.loads(line["response"]["body"]["choices"][0]["message"]["content"]),
+        )
 
 
 def _lines(client: httpx2.Client, url: str) -> Iterator[Any]:

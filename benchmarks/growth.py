@@ -28,31 +28,45 @@ def slopes(lines: list[Line]) -> list[str]:
     """Return what each row more costs between the smallest and the largest table: CPU us and bytes of peak memory."""
     found: list[str] = []
     for provider, what in dict.fromkeys((line.provider, line.what) for line in lines):
-        same = sorted((line for line in lines if (line.provider, line.what) == (provider, what)), key=lambda line: line.rows)
+        same = sorted(
+            (line for line in lines if (line.provider, line.what) == (provider, what)),
+            key=lambda line: line.rows,
+        )
         for less, more in pairwise(same):
             rows = more.rows - less.rows
             cpu, peak = more.usage.cpu - less.usage.cpu, more.usage.peak - less.usage.peak
             span = f"{less.rows:,} to {more.rows:,} rows"
-            found.append(f"- {provider}, {what}, {span}: {cpu / rows * 1e6:.0f} us CPU and {peak / rows * 1e6:.0f} bytes a row")
+            found.append(
+                f"- {provider}, {what}, {span}: {cpu / rows * 1e6:.0f} us CPU and {peak / rows * 1e6:.0f} bytes a row"
+            )
     return found
 
 
 def main() -> None:
     """Measure each size for both providers; print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 300_000], help="sizes of the table")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[10_000, 100_000, 300_000], help="sizes of the table"
+    )
     given = parser.parse_args()
     before = load_average()
     print(shown(HEAD))
     lines: list[Line] = []
     for rows in given.rows:
         lines += in_temporary_folder(
-            rows, workload.CASES, lambda case, source, folder, n=rows: bench_case(case, source, n, folder, floor=False)
+            rows,
+            workload.CASES,
+            lambda case, source, folder, n=rows: bench_case(case, source, n, folder, floor=False),
         )
     told = slopes(lines)
     print("\n".join(told))
     notes = "\n".join([*told, "", _NOTES])
-    GROWTH.write_text(markdown("Growth", lines, notes, f"{before} before, {load_average()} after"), encoding="utf-8")
+    GROWTH.write_text(
+        markdown("Growth", lines, notes, f"{before} before, {load_average()} after"),
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -43,19 +43,33 @@ def script(source: str, model: str, *, raw: bool) -> None:
     from batchata_tasks import Batch  # noqa: PLC0415
 
     began = time.perf_counter()
-    batch = Batch("out", raw_files=raw).set_default_params(model=model, max_tokens=workload.MAX_TOKENS, response_model=workload.SCHEMA)
-    for part in pq.ParquetFile(source).iter_batches(8192, columns=["ticket_id", "customer", "text"]):
+    batch = Batch("out", raw_files=raw).set_default_params(
+        model=model, max_tokens=workload.MAX_TOKENS, response_model=workload.SCHEMA
+    )
+    for part in pq.ParquetFile(source).iter_batches(
+        8192, columns=["ticket_id", "customer", "text"]
+    ):
         for row in part.to_pylist():
             asked = workload.PROMPT.format(customer=row["customer"], text=row["text"])
-            turns = [{"role": "system", "content": workload.SYSTEM}, {"role": "user", "content": asked}]
+            turns = [
+                {"role": "system", "content": workload.SYSTEM},
+                {"role": "user", "content": asked},
+            ]
             batch.add_job(id=row["ticket_id"], messages=turns)
     added, peaks = time.perf_counter(), [_peak()]
     run = batch.run()
     ran, peaks = time.perf_counter(), [*peaks, _peak()]
     results = run.results()
-    if len(results) != len(batch.jobs) or not all(result.is_success() for result in results.values()):
+    if len(results) != len(batch.jobs) or not all(
+        result.is_success() for result in results.values()
+    ):
         raise SystemExit(1)
-    took = zip(("add", "run", "results"), (added - began, ran - added, time.perf_counter() - ran), (*peaks, _peak()), strict=True)
+    took = zip(
+        ("add", "run", "results"),
+        (added - began, ran - added, time.perf_counter() - ran),
+        (*peaks, _peak()),
+        strict=True,
+    )
     Path("took.json").write_text(json.dumps(list(took)), encoding="utf-8")
 
 
@@ -64,17 +78,31 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def bench_jobs(case: Case, source: Path, number: int, folder: Path, *, raw: bool) -> tuple[list[Line], list[str]]:
+def bench_jobs(
+    case: Case, source: Path, number: int, folder: Path, *, raw: bool
+) -> tuple[list[Line], list[str]]:
     """Measure one provider and size; return the lines, and what the script told."""
     lines, told = list[Line](), list[str]()
-    env = {"HOME": str(folder), "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}", "BATCHATA_POLL_INTERVAL": "0.05"}
+    env = {
+        "HOME": str(folder),
+        "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}",
+        "BATCHATA_POLL_INTERVAL": "0.05",
+    }
     with EmulatorProcess() as emulator:
         for what in ("Batch", "Batch, nothing to send"):
-            command = [str(ROOT / "benchmarks/jobs.py"), "--script", str(source), case.model, *(["--raw"] if raw else [])]
+            command = [
+                str(ROOT / "benchmarks/jobs.py"),
+                "--script",
+                str(source),
+                case.model,
+                *(["--raw"] if raw else []),
+            ]
             before = cpu_of(emulator.pid)
             usage = measured(command, env | emulator.env(), folder)
             sent = 0 if lines else -(-number // case.rows_per_batch)
-            lines.append(Line(case.provider, what, number, sent, usage, cpu_of(emulator.pid) - before))
+            lines.append(
+                Line(case.provider, what, number, sent, usage, cpu_of(emulator.pid) - before)
+            )
             took = json.loads((folder / "took.json").read_text(encoding="utf-8"))
             parts = ", ".join(f"{name} {seconds:.1f} s, {peak} MB" for name, seconds, peak in took)
             told.append(f"- {case.provider}, {number:,} jobs, {what}: {parts}")
@@ -83,8 +111,12 @@ def bench_jobs(case: Case, source: Path, number: int, folder: Path, *, raw: bool
 
 def main() -> None:
     """Measure each size for both providers; print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1000, 10_000, 100_000], help="how many")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--jobs", type=int, nargs="+", default=[1000, 10_000, 100_000], help="how many"
+    )
     parser.add_argument("--raw", action="store_true", help="keep raw files")
     parser.add_argument("--script", nargs=2, metavar=("TABLE", "MODEL"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -105,7 +137,9 @@ def main() -> None:
         lines += in_temporary_folder(number, workload.CASES, work)
     print("\n".join(told), file=sys.stdout)
     notes = "\n".join([*told, _NOTES])
-    JOBS.write_text(markdown("Jobs", lines, notes, f"{before} before, {load_average()} after"), encoding="utf-8")
+    JOBS.write_text(
+        markdown("Jobs", lines, notes, f"{before} before, {load_average()} after"), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

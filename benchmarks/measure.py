@@ -51,7 +51,9 @@ def measured(command: Sequence[str], env: Mapping[str, str], folder: Path) -> Us
     )  # fmt: skip
     code, wall, cpu, peak = json.loads(told.stdout)
     if code:
-        message = f"{' '.join(command[:3])} ended with {code}:\n{log.read_text(errors='replace')[-2000:]}"
+        message = (
+            f"{' '.join(command[:3])} ended with {code}:\n{log.read_text(errors='replace')[-2000:]}"
+        )
         raise ChildError(message)
     return Usage(wall, cpu, peak)
 

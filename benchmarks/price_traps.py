@@ -28,7 +28,15 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_suffix(".md")
 USAGE_OF = {"anthropic": anthropic_lines.usage_of, "openai": openai_lines.usage_of}
-COLUMNS = ("trap", "model", "usage, as the provider reports it", "by hand, from published rates", "right $", "ours $", "in the trap $")
+COLUMNS = (
+    "trap",
+    "model",
+    "usage, as the provider reports it",
+    "by hand, from published rates",
+    "right $",
+    "ours $",
+    "in the trap $",
+)
 UNKNOWN = "unknown"
 HEAD = """# Price traps
 
@@ -41,9 +49,27 @@ genai-prices 0.2.3 has them.
 """
 
 # published batch rates: input, output, cache read, cache write, and the higher tier where there is one
-OPUS_IN, OPUS_OUT, OPUS_READ, OPUS_WRITE, OPUS_HOUR = "2", "10", "0.1", "2.5", "4"  # claude-opus-5-5; list: 4, 20, 0.2, 5, 8
-HAIKU_IN, HAIKU_READ, HAIKU_OVER_IN, HAIKU_OVER_READ = "0.05", "0.005", "0.25", "0.025"  # claude-haiku-5-5; over 100,000
-LUNA_IN, LUNA_OUT, LUNA_READ, LUNA_WRITE, LUNA_OVER_IN, LUNA_OVER_OUT = "0.05", "0.25", "0.005", "0.0625", "0.1", "0.375"  # over 272,000
+OPUS_IN, OPUS_OUT, OPUS_READ, OPUS_WRITE, OPUS_HOUR = (
+    "2",
+    "10",
+    "0.1",
+    "2.5",
+    "4",
+)  # claude-opus-5-5; list: 4, 20, 0.2, 5, 8
+HAIKU_IN, HAIKU_READ, HAIKU_OVER_IN, HAIKU_OVER_READ = (
+    "0.05",
+    "0.005",
+    "0.25",
+    "0.025",
+)  # claude-haiku-5-5; over 100,000
+LUNA_IN, LUNA_OUT, LUNA_READ, LUNA_WRITE, LUNA_OVER_IN, LUNA_OVER_OUT = (
+    "0.05",
+    "0.25",
+    "0.005",
+    "0.0625",
+    "0.1",
+    "0.375",
+)  # over 272,000
 GPT41_IN, GPT41_READ = "1", "0.5"  # gpt-4.1; list: 2 and 0.5
 SEARCH = "10000"  # a search counts as a million tokens do: 10 dollars per thousand
 
@@ -58,7 +84,9 @@ class Trap:
     block: dict[str, Any]
     right: tuple[tuple[int, str], ...] | None  # None: no price may be given
     wrong: tuple[tuple[int, str], ...] = ()
-    asked: Callable[[], Decimal | str] | None = field(default=None)  # what genai-prices says when it is asked wrongly
+    asked: Callable[[], Decimal | str] | None = field(
+        default=None
+    )  # what genai-prices says when it is asked wrongly
     times: int = 1  # so many requests, each of this usage
     how: str = ""
 
@@ -81,14 +109,21 @@ class Trap:
         times = f"{self.times:,} x " if self.times > 1 else ""
         flat = ", ".join(f"{name} {value:,}" for name, value in _flat(self.block))
         return [
-            self.what, self.model, times + flat, times + self._worked(), *map(_plain, (self.by_hand(), self.ours())),
+            self.what,
+            self.model,
+            times + flat,
+            times + self._worked(),
+            *map(_plain, (self.by_hand(), self.ours())),
             f"{_plain(self.trapped())} ({self.how})",
         ]
 
     def _worked(self) -> str:
         if self.right is None:
             return "no batch rate is published"
-        terms = " + ".join(f"{count} x 10/1,000" if rate == SEARCH else f"{count:,} x {rate}/M" for count, rate in self.right)
+        terms = " + ".join(
+            f"{count} x 10/1,000" if rate == SEARCH else f"{count:,} x {rate}/M"
+            for count, rate in self.right
+        )
         return f"({terms})" if self.times > 1 else terms
 
 
@@ -110,12 +145,16 @@ def _plain(amount: Decimal | str | None) -> str:
     return f"{amount.normalize():f}"
 
 
-def _library(provider: str, model: str, context: dict[str, str] | None = None, **usage: int) -> Decimal | str:
+def _library(
+    provider: str, model: str, context: dict[str, str] | None = None, **usage: int
+) -> Decimal | str:
     """Ask genai-prices as somebody in the trap would."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an unknown usage key is no more than that
         try:
-            return calc_price(ListedUsage(**usage), model, provider_id=provider, price_context=context).total_price
+            return calc_price(
+                ListedUsage(**usage), model, provider_id=provider, price_context=context
+            ).total_price
         except LookupError as error:
             return type(error).__name__
 
@@ -129,98 +168,211 @@ _BATCH = {"processing": "batch"}
 _MILLION = 10**6
 TRAPS = (
     Trap(
-        "a context that is spelt otherwise gets the list price, silently", "anthropic", "claude-opus-5-5",
-        {"input_tokens": _MILLION, "output_tokens": 100_000}, ((_MILLION, OPUS_IN), (100_000, OPUS_OUT)),
-        asked=lambda: _library("anthropic", "claude-opus-5-5", {"service_tier": "batch"}, input_tokens=_MILLION, output_tokens=100_000),
+        "a context that is spelt otherwise gets the list price, silently",
+        "anthropic",
+        "claude-opus-5-5",
+        {"input_tokens": _MILLION, "output_tokens": 100_000},
+        ((_MILLION, OPUS_IN), (100_000, OPUS_OUT)),
+        asked=lambda: _library(
+            "anthropic",
+            "claude-opus-5-5",
+            {"service_tier": "batch"},
+            input_tokens=_MILLION,
+            output_tokens=100_000,
+        ),
         how="service_tier: batch",
     ),
     Trap(
-        "so does a value of another case", "openai", "gpt-6-luna", _chat(100_000, 10_000), ((100_000, LUNA_IN), (10_000, LUNA_OUT)),
-        asked=lambda: _library("openai", "gpt-6-luna", {"processing": "Batch"}, input_tokens=100_000, output_tokens=10_000),
+        "so does a value of another case",
+        "openai",
+        "gpt-6-luna",
+        _chat(100_000, 10_000),
+        ((100_000, LUNA_IN), (10_000, LUNA_OUT)),
+        asked=lambda: _library(
+            "openai",
+            "gpt-6-luna",
+            {"processing": "Batch"},
+            input_tokens=100_000,
+            output_tokens=10_000,
+        ),
         how="processing: Batch",
     ),
     Trap(
-        "a model without a batch rate gets the list price, silently", "openai", "gpt-5.5-cyber", _chat(_MILLION), None,
-        asked=lambda: _library("openai", "gpt-5.5-cyber", _BATCH, input_tokens=_MILLION), how="the right context",
+        "a model without a batch rate gets the list price, silently",
+        "openai",
+        "gpt-5.5-cyber",
+        _chat(_MILLION),
+        None,
+        asked=lambda: _library("openai", "gpt-5.5-cyber", _BATCH, input_tokens=_MILLION),
+        how="the right context",
     ),
     Trap(
-        "the newest models are not known at all", "openai", "gpt-6.2-astra", _chat(_MILLION), None,
-        asked=lambda: _library("openai", "gpt-6.2-astra", _BATCH, input_tokens=_MILLION), how="the right context",
+        "the newest models are not known at all",
+        "openai",
+        "gpt-6.2-astra",
+        _chat(_MILLION),
+        None,
+        asked=lambda: _library("openai", "gpt-6.2-astra", _BATCH, input_tokens=_MILLION),
+        how="the right context",
     ),
     Trap(
-        "a model that searches with each request counts as its plain sibling", "openai", "gpt-4o-mini-search-preview", _chat(1000), None,
-        asked=lambda: _library("openai", "gpt-4o-mini-search-preview", _BATCH, input_tokens=1000), how="without the searches",
+        "a model that searches with each request counts as its plain sibling",
+        "openai",
+        "gpt-4o-mini-search-preview",
+        _chat(1000),
+        None,
+        asked=lambda: _library("openai", "gpt-4o-mini-search-preview", _BATCH, input_tokens=1000),
+        how="without the searches",
     ),
     Trap(
-        "a batch is not half price for every model", "openai", "gpt-3.5-turbo-1106", _chat(_MILLION), ((_MILLION, "1"),),
-        ((_MILLION, "0.5"),), how="half of the list price",
+        "a batch is not half price for every model",
+        "openai",
+        "gpt-3.5-turbo-1106",
+        _chat(_MILLION),
+        ((_MILLION, "1"),),
+        ((_MILLION, "0.5"),),
+        how="half of the list price",
     ),
     Trap(
-        "cached input is not halved for some models", "openai", "gpt-4.1", _chat(_MILLION, cached_tokens=900_000),
-        ((100_000, GPT41_IN), (900_000, GPT41_READ)), ((100_000, "1"), (900_000, "0.25")), how="half of the list price",
+        "cached input is not halved for some models",
+        "openai",
+        "gpt-4.1",
+        _chat(_MILLION, cached_tokens=900_000),
+        ((100_000, GPT41_IN), (900_000, GPT41_READ)),
+        ((100_000, "1"), (900_000, "0.25")),
+        how="half of the list price",
     ),
     Trap(
-        "and is halved for others", "openai", "gpt-6-luna", _chat(200_000, cached_tokens=150_000),
-        ((50_000, LUNA_IN), (150_000, LUNA_READ)), ((50_000, LUNA_IN), (150_000, "0.01")), how="cached at the list price",
+        "and is halved for others",
+        "openai",
+        "gpt-6-luna",
+        _chat(200_000, cached_tokens=150_000),
+        ((50_000, LUNA_IN), (150_000, LUNA_READ)),
+        ((50_000, LUNA_IN), (150_000, "0.01")),
+        how="cached at the list price",
     ),
     Trap(
-        "searches are never halved", "anthropic", "claude-opus-5-5",
+        "searches are never halved",
+        "anthropic",
+        "claude-opus-5-5",
         {"input_tokens": 1000, "output_tokens": 100, "server_tool_use": {"web_search_requests": 3}},
-        ((1000, OPUS_IN), (100, OPUS_OUT), (3, SEARCH)), ((1000, OPUS_IN), (100, OPUS_OUT), (3, "5000")), how="half of the list price",
+        ((1000, OPUS_IN), (100, OPUS_OUT), (3, SEARCH)),
+        ((1000, OPUS_IN), (100, OPUS_OUT), (3, "5000")),
+        how="half of the list price",
     ),
     Trap(
-        "tiers go by each request, never by the sum", "anthropic", "claude-haiku-5-5", {"input_tokens": 1000, "output_tokens": 0},
-        ((1000, HAIKU_IN),), ((_MILLION, HAIKU_OVER_IN),), times=1000, how="the sum priced as one request",
+        "tiers go by each request, never by the sum",
+        "anthropic",
+        "claude-haiku-5-5",
+        {"input_tokens": 1000, "output_tokens": 0},
+        ((1000, HAIKU_IN),),
+        ((_MILLION, HAIKU_OVER_IN),),
+        times=1000,
+        how="the sum priced as one request",
     ),
     Trap(
-        "a tier begins above its start", "anthropic", "claude-haiku-5-5", {"input_tokens": 100_000, "output_tokens": 0},
-        ((100_000, HAIKU_IN),), ((100_000, HAIKU_OVER_IN),), how="from 100,000 on",
+        "a tier begins above its start",
+        "anthropic",
+        "claude-haiku-5-5",
+        {"input_tokens": 100_000, "output_tokens": 0},
+        ((100_000, HAIKU_IN),),
+        ((100_000, HAIKU_OVER_IN),),
+        how="from 100,000 on",
     ),
     Trap(
-        "one token more, and all of them cost the higher rate", "anthropic", "claude-haiku-5-5",
-        {"input_tokens": 100_001, "output_tokens": 0}, ((100_001, HAIKU_OVER_IN),), ((100_000, HAIKU_IN), (1, HAIKU_OVER_IN)),
+        "one token more, and all of them cost the higher rate",
+        "anthropic",
+        "claude-haiku-5-5",
+        {"input_tokens": 100_001, "output_tokens": 0},
+        ((100_001, HAIKU_OVER_IN),),
+        ((100_000, HAIKU_IN), (1, HAIKU_OVER_IN)),
         how="only the token beyond",
     ),
     Trap(
-        "cached tokens count for the tier", "anthropic", "claude-haiku-5-5",
+        "cached tokens count for the tier",
+        "anthropic",
+        "claude-haiku-5-5",
         {"input_tokens": 1000, "cache_read_input_tokens": 150_000, "output_tokens": 0},
-        ((1000, HAIKU_OVER_IN), (150_000, HAIKU_OVER_READ)), ((1000, HAIKU_IN), (150_000, HAIKU_READ)), how="tier of input_tokens",
+        ((1000, HAIKU_OVER_IN), (150_000, HAIKU_OVER_READ)),
+        ((1000, HAIKU_IN), (150_000, HAIKU_READ)),
+        how="tier of input_tokens",
     ),
     Trap(
-        "the input's size sets the output's tier", "openai", "gpt-6-luna", _chat(300_000, 1000),
-        ((300_000, LUNA_OVER_IN), (1000, LUNA_OVER_OUT)), ((300_000, LUNA_OVER_IN), (1000, LUNA_OUT)), how="tier of the output",
+        "the input's size sets the output's tier",
+        "openai",
+        "gpt-6-luna",
+        _chat(300_000, 1000),
+        ((300_000, LUNA_OVER_IN), (1000, LUNA_OVER_OUT)),
+        ((300_000, LUNA_OVER_IN), (1000, LUNA_OUT)),
+        how="tier of the output",
     ),
     Trap(
-        "Anthropic's input_tokens leave out what was cached", "anthropic", "claude-opus-5-5",
-        {"input_tokens": 100, "cache_read_input_tokens": 200, "cache_creation_input_tokens": 50, "output_tokens": 30},
-        ((100, OPUS_IN), (200, OPUS_READ), (50, OPUS_WRITE), (30, OPUS_OUT)), ((200, OPUS_READ), (50, OPUS_WRITE), (30, OPUS_OUT)),
+        "Anthropic's input_tokens leave out what was cached",
+        "anthropic",
+        "claude-opus-5-5",
+        {
+            "input_tokens": 100,
+            "cache_read_input_tokens": 200,
+            "cache_creation_input_tokens": 50,
+            "output_tokens": 30,
+        },
+        ((100, OPUS_IN), (200, OPUS_READ), (50, OPUS_WRITE), (30, OPUS_OUT)),
+        ((200, OPUS_READ), (50, OPUS_WRITE), (30, OPUS_OUT)),
         how="taken to be in it: nothing is left at the plain rate",
     ),
     Trap(
-        "OpenAI's prompt_tokens hold it", "openai", "gpt-6-luna", _chat(350, 30, cached_tokens=200),
-        ((150, LUNA_IN), (200, LUNA_READ), (30, LUNA_OUT)), ((350, LUNA_IN), (200, LUNA_READ), (30, LUNA_OUT)), how="counted twice",
+        "OpenAI's prompt_tokens hold it",
+        "openai",
+        "gpt-6-luna",
+        _chat(350, 30, cached_tokens=200),
+        ((150, LUNA_IN), (200, LUNA_READ), (30, LUNA_OUT)),
+        ((350, LUNA_IN), (200, LUNA_READ), (30, LUNA_OUT)),
+        how="counted twice",
     ),
     Trap(
-        "reasoning is part of the output already", "openai", "gpt-6-luna",
-        {**_chat(22, 900), "completion_tokens_details": {"reasoning_tokens": 890}}, ((22, LUNA_IN), (900, LUNA_OUT)),
-        ((22, LUNA_IN), (1790, LUNA_OUT)), how="counted twice",
+        "reasoning is part of the output already",
+        "openai",
+        "gpt-6-luna",
+        {**_chat(22, 900), "completion_tokens_details": {"reasoning_tokens": 890}},
+        ((22, LUNA_IN), (900, LUNA_OUT)),
+        ((22, LUNA_IN), (1790, LUNA_OUT)),
+        how="counted twice",
     ),
     Trap(
-        "OpenAI bills cache writes, which nobody asked for", "openai", "gpt-6-luna", _chat(100_000, cache_write_tokens=80_000),
-        ((20_000, LUNA_IN), (80_000, LUNA_WRITE)), ((100_000, LUNA_IN),), how="as plain input",
+        "OpenAI bills cache writes, which nobody asked for",
+        "openai",
+        "gpt-6-luna",
+        _chat(100_000, cache_write_tokens=80_000),
+        ((20_000, LUNA_IN), (80_000, LUNA_WRITE)),
+        ((100_000, LUNA_IN),),
+        how="as plain input",
     ),
     Trap(
-        "cache writes for an hour cost 2 times the input, not 1.25 times", "anthropic", "claude-opus-5-5",
+        "cache writes for an hour cost 2 times the input, not 1.25 times",
+        "anthropic",
+        "claude-opus-5-5",
         {
-            "input_tokens": 10, "cache_creation_input_tokens": 100_000, "output_tokens": 0,
-            "cache_creation": {"ephemeral_5m_input_tokens": 40_000, "ephemeral_1h_input_tokens": 60_000},
+            "input_tokens": 10,
+            "cache_creation_input_tokens": 100_000,
+            "output_tokens": 0,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": 40_000,
+                "ephemeral_1h_input_tokens": 60_000,
+            },
         },
-        ((10, OPUS_IN), (40_000, OPUS_WRITE), (60_000, OPUS_HOUR)), ((10, OPUS_IN), (100_000, OPUS_WRITE)), how="all at the 5-minute rate",
+        ((10, OPUS_IN), (40_000, OPUS_WRITE), (60_000, OPUS_HOUR)),
+        ((10, OPUS_IN), (100_000, OPUS_WRITE)),
+        how="all at the 5-minute rate",
     ),
     Trap(
-        "an unknown usage key is a warning and costs nothing", "anthropic", "claude-opus-5-5",
-        {"input_tokens": 0, "output_tokens": 0, "server_tool_use": {"web_search_requests": 3}}, ((3, SEARCH),),
-        asked=lambda: _library("anthropic", "claude-opus-5-5", _BATCH, input_tokens=0, web_search_requests=3),
+        "an unknown usage key is a warning and costs nothing",
+        "anthropic",
+        "claude-opus-5-5",
+        {"input_tokens": 0, "output_tokens": 0, "server_tool_use": {"web_search_requests": 3}},
+        ((3, SEARCH),),
+        asked=lambda: _library(
+            "anthropic", "claude-opus-5-5", _BATCH, input_tokens=0, web_search_requests=3
+        ),
         how="the provider's name, where the library says web_searches",
     ),
 )

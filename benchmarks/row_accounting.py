@@ -36,14 +36,36 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("row_accounting.md")
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
-APIS = {"anthropic": ("anthropic", "chat"), "openai": ("openai", "chat"), "responses": ("openai", "responses")}
+APIS = {
+    "anthropic": ("anthropic", "chat"),
+    "openai": ("openai", "chat"),
+    "responses": ("openai", "responses"),
+}
 ROWS = 8
 STRUCK = "k4"
 # every answer is of one length, so that sums do not depend on which rows ran
-SCHEMA = {"type": "object", "properties": {"label": {"enum": ["x", "y", "z"]}}, "required": ["label"]}
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["x", "y", "z"]}},
+    "required": ["label"],
+}
 COLUMNS = (
-    "fault", "API", "how", "row k4", "all rows", "sent / rows", "tokens billed in / out",
-    "billed $", "settled $", "of it overhead $", "in flight $", "batches", "rounds", "result", "exit", "next run",
+    "fault",
+    "API",
+    "how",
+    "row k4",
+    "all rows",
+    "sent / rows",
+    "tokens billed in / out",
+    "billed $",
+    "settled $",
+    "of it overhead $",
+    "in flight $",
+    "batches",
+    "rounds",
+    "result",
+    "exit",
+    "next run",
 )
 _LEFT = 7  # columns of text; the others are figures
 
@@ -87,7 +109,10 @@ CASES: dict[str, Case] = {
 
 
 ELSEWHERE = {
-    "token_limit": ("anthropic",), "late_files": ("anthropic",), "request_invalid_line": ("anthropic",), "request_filtered": ("anthropic",),
+    "token_limit": ("anthropic",),
+    "late_files": ("anthropic",),
+    "request_invalid_line": ("anthropic",),
+    "request_filtered": ("anthropic",),
     "request_failed": ("anthropic", "openai"),
 }
 """Faults that an API does not have."""
@@ -110,7 +135,13 @@ def main() -> None:
 def page(found: Iterable[str]) -> str:
     """Return the whole page."""
     head = "| " + " | ".join(COLUMNS) + " |"
-    rule = "| " + " | ".join(["---"] * _LEFT + ["---:"] * (len(COLUMNS) - _LEFT - 3) + ["---", "---:", "---"]) + " |"
+    rule = (
+        "| "
+        + " | ".join(
+            ["---"] * _LEFT + ["---:"] * (len(COLUMNS) - _LEFT - 3) + ["---", "---:", "---"]
+        )
+        + " |"
+    )
     return f"""# Row accounting
 
 What becomes of {ROWS} rows, of the money and of the run under every fault that the emulator knows. Written by
@@ -143,10 +174,19 @@ def lines(kinds: Iterable[str], emulator: Emulator, folder: Path) -> Iterator[st
 def _accounted(kind: str, api: str, emulator: Emulator, place: Path) -> list[str]:
     case, (provider, endpoint) = case_of(kind), APIS[api]
     source = place / "table.csv"
-    source.write_text("id,text\n" + "".join(f"k{i},text of row {i}\n" for i in range(ROWS)), encoding="utf-8")
+    source.write_text(
+        "id,text\n" + "".join(f"k{i},text of row {i}\n" for i in range(ROWS)), encoding="utf-8"
+    )
     spec: dict[str, Any] = {
-        "name": "accounting", "source": str(source), "key": "id", "model": MODELS[provider], "endpoint": endpoint, "prompt": "{{ text }}",
-        "response_schema": SCHEMA, "max_tokens": 64, "output": str(place / "out"),
+        "name": "accounting",
+        "source": str(source),
+        "key": "id",
+        "model": MODELS[provider],
+        "endpoint": endpoint,
+        "prompt": "{{ text }}",
+        "response_schema": SCHEMA,
+        "max_tokens": 64,
+        "output": str(place / "out"),
     }
     emulator.control.reset()
     emulator.control.faults(kind=kind, **case.knobs)
@@ -157,7 +197,10 @@ def _accounted(kind: str, api: str, emulator: Emulator, place: Path) -> list[str
         emulator.control.clear_faults()
         _, again, _, _ = _run(spec)
         later = _books(provider, emulator, place)
-    how = ", ".join(f"{name} {value}" for name, value in {**case.knobs, **case.spec}.items()) or "each time"
+    how = (
+        ", ".join(f"{name} {value}" for name, value in {**case.knobs, **case.spec}.items())
+        or "each time"
+    )
     if api in ELSEWHERE.get(kind, ()):
         how = "does not exist there"
     elif not struck:
@@ -165,16 +208,29 @@ def _accounted(kind: str, api: str, emulator: Emulator, place: Path) -> list[str
         raise RuntimeError(message)
     row = first.row if KINDS[kind].scope in ("request", "line") else "-"
     return [
-        kind, api, how, row, first.rows, first.sent, first.tokens, *first.money, str(batches or "-"), str(rounds or "-"),
-        result, str(code), f"{again}: {later.succeeded} of {ROWS}, {later.accepted} sent",
+        kind,
+        api,
+        how,
+        row,
+        first.rows,
+        first.sent,
+        first.tokens,
+        *first.money,
+        str(batches or "-"),
+        str(rounds or "-"),
+        result,
+        str(code),
+        f"{again}: {later.succeeded} of {ROWS}, {later.accepted} sent",
     ]
 
 
 @contextmanager
 def _environment(emulator: Emulator, place: Path, case: Case) -> Iterator[None]:
     values = emulator.env() | {
-        "BATCHATA_LEDGER_URL": f"sqlite:///{place / 'ledger.db'}", "BATCHATA_POLL_INTERVAL": "0.05",
-        "BATCHATA_UNCLEAR_GRACE": str(case.grace), "BATCHATA_PATIENCE": str(case.patience),
+        "BATCHATA_LEDGER_URL": f"sqlite:///{place / 'ledger.db'}",
+        "BATCHATA_POLL_INTERVAL": "0.05",
+        "BATCHATA_UNCLEAR_GRACE": str(case.grace),
+        "BATCHATA_PATIENCE": str(case.patience),
     }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -210,24 +266,37 @@ class LedgerTotals:
 
 
 def _books(provider: str, emulator: Emulator, place: Path) -> LedgerTotals:
-    found = {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()} if any(place.glob("out/data/*")) else {}
+    found = (
+        {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()}
+        if any(place.glob("out/data/*"))
+        else {}
+    )
     ended: dict[str, int] = {}
     for row in found.values():
         name = _ended(row)
         ended[name] = ended.get(name, 0) + 1
-    book, rates = emulator.control.ledger(detail=True)[provider], batch_rates(provider, MODELS[provider])
+    book, rates = (
+        emulator.control.ledger(detail=True)[provider],
+        batch_rates(provider, MODELS[provider]),
+    )
     if rates is None:
         message = f"no price is known for {MODELS[provider]}"
         raise RuntimeError(message)
-    ids = {name.partition("-")[2] for content in book["contents"].values() for name in content["custom_ids"]}
+    ids = {
+        name.partition("-")[2]
+        for content in book["contents"].values()
+        for name in content["custom_ids"]
+    }
     billed = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
     settled, overhead, in_flight = _ledger()
     return LedgerTotals(
         _ended(found[STRUCK]) if STRUCK in found else "-",
         ", ".join(f"{count} {name}" for name, count in sorted(ended.items())) or "none landed",
-        f"{book['requests_accepted']} / {len(ids)}", f"{book['input_tokens_billed']} / {book['output_tokens_billed']}",
+        f"{book['requests_accepted']} / {len(ids)}",
+        f"{book['input_tokens_billed']} / {book['output_tokens_billed']}",
         [_plain(amount) for amount in (billed, settled, overhead, in_flight)],
-        sum(row["_status"] == "succeeded" for row in found.values()), book["requests_accepted"],
+        sum(row["_status"] == "succeeded" for row in found.values()),
+        book["requests_accepted"],
     )
 
 

@@ -58,18 +58,36 @@ class Line:
         """Return the line as cells of the table."""
         took = self.usage
         speed = f"{took.cpu / self.rows * 1e6:.0f}"
-        figures = [f"{took.wall:.1f}", f"{took.cpu:.1f}", speed, f"{took.peak:.0f}", f"{self.emulator:.1f}"]
+        figures = [
+            f"{took.wall:.1f}",
+            f"{took.cpu:.1f}",
+            speed,
+            f"{took.peak:.0f}",
+            f"{self.emulator:.1f}",
+        ]
         return [self.provider, self.what, f"{self.rows:,}", str(self.batches), *figures]
 
 
-HEAD = ["provider", "what", "rows", "batches", "wall s", "CPU s", "CPU us/row", "peak MB", "emulator CPU s"]
+HEAD = [
+    "provider",
+    "what",
+    "rows",
+    "batches",
+    "wall s",
+    "CPU s",
+    "CPU us/row",
+    "peak MB",
+    "emulator CPU s",
+]
 
 
 class CheckError(AssertionError):
     """A row is missing, doubled, or has another row's answer."""
 
 
-def bench_case(case: Case, source: Path, rows: int, folder: Path, *, floor: bool = True) -> list[Line]:
+def bench_case(
+    case: Case, source: Path, rows: int, folder: Path, *, floor: bool = True
+) -> list[Line]:
     """Measure one provider in `folder`, check all rows, and return the floor's and both runs' lines."""
     output, least = folder / "dataset", folder / "floor.parquet"
     workload.write_spec(folder / "spec.json", case, source, output)
@@ -83,7 +101,9 @@ def bench_case(case: Case, source: Path, rows: int, folder: Path, *, floor: bool
         def line(what: str, command: list[str], sent: int) -> None:
             before = cpu_of(emulator.pid)
             usage = measured(command, env, folder)
-            lines.append(Line(case.provider, what, rows, sent, usage, cpu_of(emulator.pid) - before))
+            lines.append(
+                Line(case.provider, what, rows, sent, usage, cpu_of(emulator.pid) - before)
+            )
 
         if floor:
             line("floor", bare, batches)
@@ -107,7 +127,9 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def check(case: Case, source: Path, output: Path, rows: int) -> None:
     """Check that each source row has landed once, with the emulator's answer to the very request made from it."""
-    table = pq.read_table(output / "data", columns=["ticket_id", "_custom_id", "_status", "_response", *_COMPARED[3:]])
+    table = pq.read_table(
+        output / "data", columns=["ticket_id", "_custom_id", "_status", "_response", *_COMPARED[3:]]
+    )
     keys = len(set(table["ticket_id"].to_pylist()))
     if table.num_rows != rows or keys != rows:
         message = f"{case.provider}: {rows:,} rows went in, {table.num_rows:,} with {keys:,} keys came out"
@@ -119,7 +141,10 @@ def check(case: Case, source: Path, output: Path, rows: int) -> None:
         row = landed[custom_id]
         text = answer_text(case.provider, body)  # type: ignore[arg-type]
         fields = {name: row[name] for name in workload.SCHEMA["properties"]}
-        if body["messages"][-1]["content"] != prompts[row["ticket_id"]] or row["_status"] != "succeeded":
+        if (
+            body["messages"][-1]["content"] != prompts[row["ticket_id"]]
+            or row["_status"] != "succeeded"
+        ):
             message = f"{case.provider}: the request {custom_id} is not that of its row {row['ticket_id']}, or it failed"
             raise CheckError(message)
         if row["_response"] != text or fields != orjson.loads(text):
@@ -133,7 +158,10 @@ def check(case: Case, source: Path, output: Path, rows: int) -> None:
 
 def _prompts_of(source: Path) -> dict[str, str]:
     rows = pq.read_table(source, columns=["ticket_id", "customer", "text"]).to_pylist()
-    return {row["ticket_id"]: workload.PROMPT.format(customer=row["customer"], text=row["text"]) for row in rows}
+    return {
+        row["ticket_id"]: workload.PROMPT.format(customer=row["customer"], text=row["text"])
+        for row in rows
+    }
 
 
 def _requests(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -148,14 +176,18 @@ def _requests(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _same_as_floor(output: Path, least: Path) -> None:
     """Compare the product's columns with the floor's: both asked the same, so both were told the same."""
-    ours, floors = (_sorted(pq.read_table(path, columns=_COMPARED)) for path in (output / "data", least))
+    ours, floors = (
+        _sorted(pq.read_table(path, columns=_COMPARED)) for path in (output / "data", least)
+    )
     if not ours.equals(floors):
         message = "the floor's answers differ from the product's"
         raise CheckError(message)
 
 
 def _sorted(table: pa.Table) -> pa.Table:
-    return table.select(_COMPARED).replace_schema_metadata(None).sort_by("ticket_id").combine_chunks()
+    return (
+        table.select(_COMPARED).replace_schema_metadata(None).sort_by("ticket_id").combine_chunks()
+    )
 
 
 def best(runs: list[list[Line]]) -> list[Line]:
@@ -167,10 +199,17 @@ def ratios(lines: list[Line]) -> list[str]:
     """Return, for each provider, how many times the floor's time and memory the first run takes."""
     found: list[str] = []
     for least in (line for line in lines if line.what == "floor"):
-        run = next(line for line in lines if line.provider == least.provider and line.what == "first run")
-        pairs = (("CPU", run.usage.cpu, least.usage.cpu), ("wall", run.usage.wall, least.usage.wall))
+        run = next(
+            line for line in lines if line.provider == least.provider and line.what == "first run"
+        )
+        pairs = (
+            ("CPU", run.usage.cpu, least.usage.cpu),
+            ("wall", run.usage.wall, least.usage.wall),
+        )
         times = ", ".join(f"{what} {ours / floors:.1f}x" for what, ours, floors in pairs)
-        found.append(f"{least.provider}, first run / floor: {times}, memory {run.usage.peak / least.usage.peak:.2f}x")
+        found.append(
+            f"{least.provider}, first run / floor: {times}, memory {run.usage.peak / least.usage.peak:.2f}x"
+        )
     return found
 
 
@@ -183,7 +222,9 @@ def markdown(title: str, lines: list[Line], notes: str, load: str) -> str:
     return "\n\n".join(filter(None, (f"# {title}", facts, table, told, notes.strip()))) + "\n"
 
 
-def in_temporary_folder(rows: int, cases: tuple[Case, ...], work: Callable[[Case, Path, Path], list[Line]]) -> list[Line]:
+def in_temporary_folder(
+    rows: int, cases: tuple[Case, ...], work: Callable[[Case, Path, Path], list[Line]]
+) -> list[Line]:
     """Make the table, do `work(case, source, folder)` for each case in a new folder, and print its lines."""
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="batchata-bench-") as name:
@@ -202,7 +243,10 @@ def in_temporary_folder(rows: int, cases: tuple[Case, ...], work: Callable[[Case
 def shown(cells: list[str]) -> str:
     """Return the cells of a line for the terminal, in columns."""
     widths = (10, 28, 9, 8, 8, 8, 11, 8, 15)
-    return "".join(f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}" for i, (cell, width) in enumerate(zip(cells, widths, strict=True)))
+    return "".join(
+        f"{cell:<{width}}" if i < 2 else f"{cell:>{width}}"
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
 
 
 def load_average() -> str:
@@ -212,9 +256,15 @@ def load_average() -> str:
 
 def main() -> None:
     """Measure both providers; print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000, help="rows of the table (default: 100,000)")
-    parser.add_argument("--repeat", type=int, default=1, help="how often to measure (default: once)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rows", type=int, default=100_000, help="rows of the table (default: 100,000)"
+    )
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="how often to measure (default: once)"
+    )
     given = parser.parse_args()
     before = load_average()
     print(shown(HEAD))
@@ -230,7 +280,9 @@ def main() -> None:
     lines = in_temporary_folder(given.rows, workload.CASES, work)
     print("\n".join(ratios(lines)))
     load = f"{before} before, {load_average()} after"
-    RESULTS.write_text(markdown(f"Throughput, {given.rows:,} rows", lines, _NOTES, load), encoding="utf-8")
+    RESULTS.write_text(
+        markdown(f"Throughput, {given.rows:,} rows", lines, _NOTES, load), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -58,14 +58,25 @@ CASES = (Case("anthropic", "claude-haiku-5-5", 100_000), Case("openai", "gpt-6-l
 def make_table(path: Path, rows: int) -> None:
     """Write the source table as Parquet; the same rows every time."""
     rng = random.Random(20261122)
-    schema = pa.schema({"ticket_id": pa.string(), "customer": pa.string(), "opened": pa.date32(), "text": pa.string()})
+    schema = pa.schema(
+        {
+            "ticket_id": pa.string(),
+            "customer": pa.string(),
+            "opened": pa.date32(),
+            "text": pa.string(),
+        }
+    )
     with pq.ParquetWriter(path, schema) as writer:
         for start in range(0, rows, _BLOCK):
             numbers = range(start, min(start + _BLOCK, rows))
             columns = [
                 pa.array([f"T-{number:08d}" for number in numbers]),
-                pa.array([f"Customer {rng.randrange(10**6)} {rng.choice('ABCDEFGH')}." for _ in numbers]),
-                pa.array([20_000 + rng.randrange(400) for _ in numbers], pa.int32()).cast(pa.date32()),
+                pa.array(
+                    [f"Customer {rng.randrange(10**6)} {rng.choice('ABCDEFGH')}." for _ in numbers]
+                ),
+                pa.array([20_000 + rng.randrange(400) for _ in numbers], pa.int32()).cast(
+                    pa.date32()
+                ),
                 pa.array([" ".join(rng.choices(_WORDS, k=rng.randrange(30, 64))) for _ in numbers]),
             ]
             writer.write_batch(pa.record_batch(columns, schema=schema))

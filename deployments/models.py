@@ -24,5 +24,7 @@ class Topic(BaseModel):
 
     topic: Area = Field(description="The area that fits best.")
     keywords: list[str] = Field(description="Two to four keywords, lower case.")
-    audience: str | None = Field(description="Who uses it, in a few words; null if the summary does not tell.")
+    audience: str | None = Field(
+        description="Who uses it, in a few words; null if the summary does not tell."
+    )
     confidence: float = Field(ge=0, le=1, description="How sure the label is.")

@@ -23,14 +23,25 @@ _WIDTH, _HEIGHT = 100, 24
 def main() -> None:
     """Run until some batches have landed and others are open, and draw that."""
     with TemporaryDirectory() as folder, Emulator() as emulator:
-        os.environ |= {**emulator.env(), "BATCHATA_LEDGER_URL": f"sqlite:///{folder}/ledger.db", "BATCHATA_POLL_INTERVAL": "0.2"}
+        os.environ |= {
+            **emulator.env(),
+            "BATCHATA_LEDGER_URL": f"sqlite:///{folder}/ledger.db",
+            "BATCHATA_POLL_INTERVAL": "0.2",
+        }
         emulator.control.faults(kind="never_ends", provider="anthropic", share=0.4)
         emulator.control.faults(kind="request_refusal", contains="number 7")
         seen: list[tuple[dict[str, Any], float, dict[str, dict[str, Any]]]] = []
-        batch = Batch(f"{folder}/out", items_per_batch=20, cost_limit_usd=0.25).set_default_params(max_tokens=150)
+        batch = Batch(f"{folder}/out", items_per_batch=20, cost_limit_usd=0.25).set_default_params(
+            max_tokens=150
+        )
         for number in range(200):
-            batch.add_job(prompt=f"Describe number {number}.", model="gpt-6-luna" if number < 120 else "claude-haiku-5-5")  # noqa: PLR2004
-        run = batch.run(wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.1)
+            batch.add_job(
+                prompt=f"Describe number {number}.",
+                model="gpt-6-luna" if number < 120 else "claude-haiku-5-5",  # noqa: PLR2004
+            )
+        run = batch.run(
+            wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.1
+        )
         while not seen or seen[-1][0]["batches"] != {"landed": 6, "submitted": 4}:
             time.sleep(0.1)
         run.shutdown(wait_for_active=False)
@@ -39,7 +50,9 @@ def main() -> None:
     for line in picture(stats, elapsed, list(batches.values()), (_WIDTH, _HEIGHT), time.time()):
         console.print(line)
     drawn = console.export_svg(title="batchata", theme=SVG_EXPORT_THEME)
-    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)  # a page that shows it fetches no fonts
+    drawn = re.sub(
+        r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL
+    )  # a page that shows it fetches no fonts
     Path(__file__).with_name("progress.svg").write_text(drawn, encoding="utf-8")
 
 

@@ -41,7 +41,9 @@ def all_chunks() -> list[Chunk]:
     """Return the chunks of all runs, in the order in which their rows were sent."""
     order = select(t.runs.c.id).order_by(t.runs.c.started_at)
     with opened() as ledger:
-        runs = ledger.transact(lambda connection: list(connection.execute(order).scalars()), reading=True)
+        runs = ledger.transact(
+            lambda connection: list(connection.execute(order).scalars()), reading=True
+        )
         return [chunk for run_id in runs for chunk in ledger.chunks(run_id)]
 
 
@@ -59,10 +61,14 @@ class Money:
 def money(table: Table) -> Money:
     """Add the books up."""
     with opened() as ledger:
-        rows = ledger.transact(lambda connection: connection.execute(select(t.reservations)).all(), reading=True)
+        rows = ledger.transact(
+            lambda connection: connection.execute(select(t.reservations)).all(), reading=True
+        )
     return Money(
-        sum(row.reserved for row in rows if row.settled is None), sum(row.settled or 0 for row in rows),
-        sum(row.superseded or 0 for row in rows), sum(row.overhead or 0 for row in rows),
+        sum(row.reserved for row in rows if row.settled is None),
+        sum(row.settled or 0 for row in rows),
+        sum(row.superseded or 0 for row in rows),
+        sum(row.overhead or 0 for row in rows),
         sum(int(row["_cost_usd"] * PICO) for row in table.rows()),
     )
 
@@ -71,7 +77,13 @@ def billed(table: Table) -> int:
     """Return what the provider billed for all that it ever ran, in picodollars."""
     book, rates = table.ledger(), batch_rates(table.provider, MODELS[table.provider])
     assert rates is not None
-    return rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"], *(book[f"cache_{kind}_tokens_billed"] for kind in ("read", "write_5m", "write_1h"))))
+    return rates.cost(
+        Usage(
+            book["input_tokens_billed"],
+            book["output_tokens_billed"],
+            *(book[f"cache_{kind}_tokens_billed"] for kind in ("read", "write_5m", "write_1h")),
+        )
+    )
 
 
 def check_money(table: Table, *, lost: bool = False) -> Money:
@@ -93,7 +105,11 @@ def check_money(table: Table, *, lost: bool = False) -> Money:
 def sent(table: Table, text: str) -> list[dict[str, Any]]:
     """Return the request bodies that went out for the row of this text, oldest first."""
     order = {chunk.id: place for place, chunk in enumerate(all_chunks())}
-    found = [(order[name.partition("-")[0]], body) for name, body in table.bodies().items() if _asks(table.turns(body), text)]
+    found = [
+        (order[name.partition("-")[0]], body)
+        for name, body in table.bodies().items()
+        if _asks(table.turns(body), text)
+    ]
     return [body for _, body in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -107,7 +123,9 @@ def run_with(table: Table, steps: Steps, options: Options | None = None, **chang
     return enrich(table.spec(**changes), options, steps)
 
 
-def stopping_at(step: str, when: Callable[[Chunk], bool], error: BaseException, *, after: bool = False) -> Steps:
+def stopping_at(
+    step: str, when: Callable[[Chunk], bool], error: BaseException, *, after: bool = False
+) -> Steps:
     """Return the steps, of which one raises for the chunks that are meant: before it acts, or after."""
     real = getattr(Steps(), step)
 

@@ -25,7 +25,9 @@ _NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
-def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def _isolated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Give each test an environment and folders of its own."""
     if request.node.get_closest_marker("live"):
         return
@@ -79,7 +81,9 @@ def house(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("HOUSE_BASE_URL", emulator.openai_url)
     monkeypatch.setenv("HOUSE_API_KEY", "acct:house:key")
     prices = tmp_path / "house-prices.toml"
-    prices.write_text('[house."house-luna"]\ninput = 1.5\noutput = 3\nas_of = 2026-11-01\nsource = "the house"\n')
+    prices.write_text(
+        '[house."house-luna"]\ninput = 1.5\noutput = 3\nas_of = 2026-11-01\nsource = "the house"\n'
+    )
     monkeypatch.setenv("BATCHATA_PRICES", str(prices))
     return "house-luna"
 

@@ -13,9 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import httpx2
 
-from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.common.errors import (
+    CredentialsError,
+    TerminalError,
+    TransientError,
+    UnclearError,
+)
 from batchata_tasks.common.files import durable
-from batchata_tasks.providers import BatchLook, Framing, Provider, check_environment, lines_of, masked, read_line, register
+from batchata_tasks.providers import (
+    BatchLook,
+    Framing,
+    Provider,
+    check_environment,
+    lines_of,
+    masked,
+    read_line,
+    register,
+)
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.result_lines import count_of
 from batchata_tasks.types.answer import Answer, Usage
@@ -38,9 +52,21 @@ class HouseProvider(Provider):
     name = "house"
     key_variables = ("HOUSE_API_KEY",)
     limits = Limits(requests=1_000, bytes=10_000_000)
-    framing = Framing(b'{"custom_id":"', b'","method":"POST","url":"/v1/chat/completions","body":', b"}\n")
+    framing = Framing(
+        b'{"custom_id":"', b'","method":"POST","url":"/v1/chat/completions","body":', b"}\n"
+    )
     poll_seconds = (2.0, 30.0)
-    reserved_params = frozenset({"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "n"})
+    reserved_params = frozenset(
+        {
+            "model",
+            "max_tokens",
+            "max_completion_tokens",
+            "messages",
+            "response_format",
+            "stream",
+            "n",
+        }
+    )
     repriced_params = frozenset({"service_tier"})
     priced_params = frozenset({"metadata", "seed", "temperature"})
     cap_param = "max_completion_tokens"
@@ -48,7 +74,9 @@ class HouseProvider(Provider):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "HOUSE_BASE_URL")
-        self._http = httpx2.Client(base_url=self.base_url, headers={"Authorization": f"Bearer {self.secret}"}, timeout=20)
+        self._http = httpx2.Client(
+            base_url=self.base_url, headers={"Authorization": f"Bearer {self.secret}"}, timeout=20
+        )
 
     @property
     def base_url(self) -> str:
@@ -56,7 +84,11 @@ class HouseProvider(Provider):
 
     def body(self, job: Job) -> dict[str, Any]:
         messages = [{"role": turn.role, "content": turn.wire()} for turn in job.messages]
-        body: dict[str, Any] = {"model": job.model.replace("house-", "gpt-6-"), "messages": messages, "max_completion_tokens": job.max_tokens}
+        body: dict[str, Any] = {
+            "model": job.model.replace("house-", "gpt-6-"),
+            "messages": messages,
+            "max_completion_tokens": job.max_tokens,
+        }
         if job.schema is not None:
             form = {"name": "answer", "schema": job.schema.wire, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -64,11 +96,20 @@ class HouseProvider(Provider):
 
     def upload(self, path: Path) -> str | None:
         with path.open("rb") as stream:
-            found: str = self._call("POST", "/files", data={"purpose": "batch"}, files={"file": (path.name, stream)}).json()["id"]
+            found: str = self._call(
+                "POST", "/files", data={"purpose": "batch"}, files={"file": (path.name, stream)}
+            ).json()["id"]
         return found
 
-    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:
-        asked = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {_TOKEN: token}}
+    def create(
+        self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]
+    ) -> BatchLook:
+        asked = {
+            "input_file_id": file_id,
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "metadata": {_TOKEN: token},
+        }
         may_send()
         with _told(creating=True):
             return _look(_checked(self._http.post("/batches", json=asked)).json())
@@ -94,7 +135,11 @@ class HouseProvider(Provider):
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         paths = [folder / f"{stem}.{number}.jsonl" for number in range(len(look.files))]
         for path, file_id in zip(paths, look.files, strict=True):
-            with _told(), self._http.stream("GET", f"/files/{file_id}/content") as response, durable(path) as stream:
+            with (
+                _told(),
+                self._http.stream("GET", f"/files/{file_id}/content") as response,
+                durable(path) as stream,
+            ):
                 if response.is_error:
                     response.read()
                 _checked(response)
@@ -180,8 +225,12 @@ def _refused(response: httpx2.Response, *, creating: bool) -> Exception:
 def _look(batch: dict[str, Any]) -> BatchLook:
     counts, errors = batch["request_counts"] or {}, (batch["errors"] or {}).get("data") or []
     return BatchLook(
-        batch["id"], batch["status"], ended=batch["status"] in _ENDED, created_at=float(batch["created_at"]),
-        requests=counts.get("total") or None, done=counts.get("completed", 0) + counts.get("failed", 0),
+        batch["id"],
+        batch["status"],
+        ended=batch["status"] in _ENDED,
+        created_at=float(batch["created_at"]),
+        requests=counts.get("total") or None,
+        done=counts.get("completed", 0) + counts.get("failed", 0),
         token=(batch["metadata"] or {}).get(_TOKEN),
         files=tuple(file for file in (batch["output_file_id"], batch["error_file_id"]) if file),
         error="; ".join(str(error["message"]) for error in errors) or None,
@@ -192,7 +241,9 @@ def _look(batch: dict[str, Any]) -> BatchLook:
 def _answer(line: dict[str, Any]) -> Answer:
     name, response = str(line["custom_id"]), line["response"]
     if response is None:
-        outcome = {"batch_expired": Outcome.EXPIRED, "batch_cancelled": Outcome.CANCELED}[line["error"]["code"]]
+        outcome = {"batch_expired": Outcome.EXPIRED, "batch_cancelled": Outcome.CANCELED}[
+            line["error"]["code"]
+        ]
         return Answer(name, outcome, error=describe(ErrorCode.NEVER_RAN, line["error"]["message"]))
     status, body = response["status_code"], response["body"]
     if status >= 400:
@@ -204,8 +255,18 @@ def _answer(line: dict[str, Any]) -> Answer:
     if choice["message"].get("refusal"):
         outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, choice["message"]["refusal"])
     elif choice["finish_reason"] == "length":
-        outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, "stopped by the token cap")
-    return Answer(name, outcome, choice["message"]["content"], error, usage, body["model"].replace("gpt-6-", "house-"))
+        outcome, error = (
+            Outcome.TRUNCATED,
+            describe(ErrorCode.TRUNCATED, "stopped by the token cap"),
+        )
+    return Answer(
+        name,
+        outcome,
+        choice["message"]["content"],
+        error,
+        usage,
+        body["model"].replace("gpt-6-", "house-"),
+    )
 
 
 register(HouseProvider, models="^house-")

@@ -23,7 +23,10 @@ class LedgerLook:
 
     def ask_ledger(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query, where {datasets} and {runs} are this dataset's; none before the ledger exists."""
-        if self.ledger_url.startswith("sqlite") and not Path(make_url(self.ledger_url).database or "").exists():
+        if (
+            self.ledger_url.startswith("sqlite")
+            and not Path(make_url(self.ledger_url).database or "").exists()
+        ):
             return []
         datasets = f"(SELECT id FROM datasets WHERE url = '{self.output.resolve().as_uri()}')"
         runs = f"(SELECT id FROM runs WHERE dataset_id IN {datasets})"
@@ -37,7 +40,11 @@ class LedgerLook:
     def _looked_at(self) -> Engine:
         if self._engine is None:
             file = make_url(self.ledger_url).database
-            looks = f"sqlite:///file:{file}?mode=ro&uri=true" if self.ledger_url.startswith("sqlite") else self.ledger_url
+            looks = (
+                f"sqlite:///file:{file}?mode=ro&uri=true"
+                if self.ledger_url.startswith("sqlite")
+                else self.ledger_url
+            )
             self._engine = create_engine(looks, poolclass=NullPool)
         return self._engine
 
@@ -49,9 +56,22 @@ class LedgerLook:
             " LEFT JOIN reservations r ON r.chunk_id = c.id LEFT JOIN batches b ON b.chunk_id = c.id"
         )
         if not chunks or chunks[0][0] != "open":
-            return Counter({"starting" if not chunks else "planning" if chunks[0][0] == "planning" else "ended": 1})
+            return Counter(
+                {
+                    "starting"
+                    if not chunks
+                    else "planning"
+                    if chunks[0][0] == "planning"
+                    else "ended": 1
+                }
+            )
         names = {
-            ("planned", 1, 0): "writing", ("unclear", 1, 0): "sending", ("submitted", 1, 0): "polling",
-            ("submitted", 1, 1): "downloading", ("collected", 1, 1): "landing",
+            ("planned", 1, 0): "writing",
+            ("unclear", 1, 0): "sending",
+            ("submitted", 1, 0): "polling",
+            ("submitted", 1, 1): "downloading",
+            ("collected", 1, 1): "landing",
         }
-        return Counter(names[chunk[1:]] for chunk in chunks if chunk[1:] in names) or Counter({"between": 1})
+        return Counter(names[chunk[1:]] for chunk in chunks if chunk[1:] in names) or Counter(
+            {"between": 1}
+        )

@@ -82,11 +82,19 @@ class PostgresDatabases:
             self.server.prepared[prepare] = name, facts
             self.server.run("CREATE SCHEMA prepared", database=name)
             for table in TABLES:
-                self.server.run("CREATE TABLE prepared.{0} AS TABLE public.{0}", table, database=name)
+                self.server.run(
+                    "CREATE TABLE prepared.{0} AS TABLE public.{0}", table, database=name
+                )
             return self.server.url(name), facts
         name, facts = self.server.prepared[prepare]
-        self.server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()", database=name)
-        again = "; ".join(f"DELETE FROM public.{table}; INSERT INTO public.{table} TABLE prepared.{table}" for table in TABLES)
+        self.server.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            database=name,
+        )
+        again = "; ".join(
+            f"DELETE FROM public.{table}; INSERT INTO public.{table} TABLE prepared.{table}"
+            for table in TABLES
+        )
         self.server.run(again, database=name)
         return self.server.url(name), facts
 

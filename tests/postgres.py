@@ -26,8 +26,14 @@ from psycopg import sql
 
 # what is written need not outlive the machine; the rest is the server's default
 _SETTINGS = {
-    "fsync": "off", "full_page_writes": "off", "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-    "max_connections": "100", "shared_buffers": "16MB", "autovacuum": "off", "log_min_messages": "fatal",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "16MB",
+    "autovacuum": "off",
+    "log_min_messages": "fatal",
 }
 
 
@@ -35,8 +41,19 @@ def binaries() -> Path | None:
     """Return the folder that holds `initdb` and `postgres`, or None."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name), reverse=True)
-    return next((folder for folder in folders if (folder / "postgres").exists() and (folder / "initdb").exists()), None)
+    folders += sorted(
+        Path("/usr/lib/postgresql").glob("*/bin"),
+        key=lambda folder: int(folder.parent.name),
+        reverse=True,
+    )
+    return next(
+        (
+            folder
+            for folder in folders
+            if (folder / "postgres").exists() and (folder / "initdb").exists()
+        ),
+        None,
+    )
 
 
 def _as_user() -> dict[str, Any]:
@@ -70,19 +87,36 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
         self.password = secrets.token_hex(8)
-        self.prepared: dict[Any, tuple[str, Any]] = {}  # databases that tests begin with, by the function that filled them
+        self.prepared: dict[
+            Any, tuple[str, Any]
+        ] = {}  # databases that tests begin with, by the function that filled them
         self._connections: dict[str, psycopg.Connection[Any]] = {}
         self.port = 0
 
     def __enter__(self) -> Self:
-        home = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-postgres-")))
+        home = Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-postgres-"))
+        )
         self._data = home / "data"
         (home / "password").write_text(self.password)
         if self._user:
             for path in (home, home / "password"):
                 os.chown(path, self._user["user"], self._user["group"])
-        arguments = ["--username=tester", "--auth=scram-sha-256", f"--pwfile={home / 'password'}", "--encoding=UTF8", "--no-locale", "--no-sync"]
-        made = subprocess.run([self._binaries / "initdb", *arguments, "--pgdata", self._data], capture_output=True, check=False, cwd="/", **self._user)
+        arguments = [
+            "--username=tester",
+            "--auth=scram-sha-256",
+            f"--pwfile={home / 'password'}",
+            "--encoding=UTF8",
+            "--no-locale",
+            "--no-sync",
+        ]
+        made = subprocess.run(
+            [self._binaries / "initdb", *arguments, "--pgdata", self._data],
+            capture_output=True,
+            check=False,
+            cwd="/",
+            **self._user,
+        )
         if made.returncode:
             self._stack.close()
             pytest.skip(f"initdb failed: {made.stderr.decode(errors='replace').strip()}")
@@ -102,12 +136,19 @@ class Server:
         """Start the process, unless it runs, and wait until it lets connections in."""
         if self._process is not None and self._process.poll() is None:
             return
-        options = [part for name, value in {**_SETTINGS, "port": str(self.port)}.items() for part in ("-c", f"{name}={value}")]
+        options = [
+            part
+            for name, value in {**_SETTINGS, "port": str(self.port)}.items()
+            for part in ("-c", f"{name}={value}")
+        ]
         # it ends with the tests, however they end
         tie = ["setpriv", "--pdeathsig", "INT"] if shutil.which("setpriv") else []
         self._process = subprocess.Popen(
-            [*tie, self._binaries / "postgres", "-D", self._data, *options], cwd="/",
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self._user,
+            [*tie, self._binaries / "postgres", "-D", self._data, *options],
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **self._user,
         )
         for _ in range(600):
             try:
@@ -134,7 +175,13 @@ class Server:
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
         """Return a new connection of the server's owner; each statement is a transaction."""
         return psycopg.connect(
-            host="127.0.0.1", port=self.port, user="tester", password=self.password, dbname=database, autocommit=True, connect_timeout=5
+            host="127.0.0.1",
+            port=self.port,
+            user="tester",
+            password=self.password,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=5,
         )
 
     def run(self, statement: str, *names: str, database: str = "postgres") -> list[tuple[Any, ...]]:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUIET = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PYTHONWARNINGS": "ignore",
-    "PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_CLI_COLORS": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PYTHONWARNINGS": "ignore",
+    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_CLI_COLORS": "false",
 }
 
 
@@ -31,9 +33,29 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))}
-        self.env = {**kept, **QUIET, "HOME": str(home), "PREFECT_HOME": str(home / ".prefect"), "PREFECT_API_URL": self.url}
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))
+        }
+        self.env = {
+            **kept,
+            **QUIET,
+            "HOME": str(home),
+            "PREFECT_HOME": str(home / ".prefect"),
+            "PREFECT_API_URL": self.url,
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+        ]
         log = (home / "server.log").open("w")
         self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
 
@@ -50,7 +72,9 @@ class Server:
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
-            f"{self.url}/{path}", json.dumps(body or {}).encode(), {"content-type": "application/json"}
+            f"{self.url}/{path}",
+            json.dumps(body or {}).encode(),
+            {"content-type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
@@ -62,7 +86,15 @@ class Server:
     def command(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
         """Run the command `prefect` against this server; return what it printed."""
         command = [sys.executable, "-m", "prefect", *words]
-        done = subprocess.run(command, cwd=cwd, env={**self.env, **(env or {})}, capture_output=True, text=True, check=False, timeout=100)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -78,7 +110,10 @@ class Server:
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
         for _ in range(40):
             found = self.ask("task_runs/filter", wanted)
-            if any(run["name"].startswith("collect") and run["state_type"] == "COMPLETED" for run in found):
+            if any(
+                run["name"].startswith("collect") and run["state_type"] == "COMPLETED"
+                for run in found
+            ):
                 return found
             time.sleep(0.5)
         return self.ask("task_runs/filter", wanted)

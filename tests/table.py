@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
-APIS = (*MODELS, "responses")  # what adapters there are to: each provider's usual endpoint, and the other one of OpenAI
+APIS = (
+    *MODELS,
+    "responses",
+)  # what adapters there are to: each provider's usual endpoint, and the other one of OpenAI
 SCHEMA = {
     "type": "object",
-    "properties": {"label": {"enum": ["x", "y", "z"]}, "words": {"type": "array", "items": {"type": "string"}}},
+    "properties": {
+        "label": {"enum": ["x", "y", "z"]},
+        "words": {"type": "array", "items": {"type": "string"}},
+    },
     "required": ["label", "words"],
 }
 
@@ -47,7 +53,9 @@ class Table:
         self.folder, self.emulator = folder, emulator
         self.provider, self.endpoint = ("openai", api) if api == "responses" else (api, "chat")
         self.source, self.output = folder / "table.csv", folder / "out"
-        self.values = [{"id": f"k{i}", "text": f"text of row {i}", "note": f"n{i}"} for i in range(rows)]
+        self.values = [
+            {"id": f"k{i}", "text": f"text of row {i}", "note": f"n{i}"} for i in range(rows)
+        ]
         self.write()
 
     def write(self) -> None:
@@ -58,8 +66,17 @@ class Table:
 
     def spec(self, **changes: Any) -> EnrichmentSpec:
         given: dict[str, Any] = {
-            "name": "table", "source": str(self.source), "key": "id", "model": MODELS[self.provider], "endpoint": self.endpoint, "system": "Label it.",
-            "prompt": "{{ text }}", "response_schema": SCHEMA, "max_tokens": 200, "output": str(self.output), "columns": ["note"],
+            "name": "table",
+            "source": str(self.source),
+            "key": "id",
+            "model": MODELS[self.provider],
+            "endpoint": self.endpoint,
+            "system": "Label it.",
+            "prompt": "{{ text }}",
+            "response_schema": SCHEMA,
+            "max_tokens": 200,
+            "output": str(self.output),
+            "columns": ["note"],
         }
         return parse_spec({**given, **changes})
 
@@ -94,7 +111,13 @@ class Table:
         found: dict[str, dict[str, Any]] = {}
         for path in (self.output / "_batchata/requests").glob("*.jsonl"):
             if self.provider == "anthropic":
-                found |= {item["custom_id"]: item["params"] for item in orjson.loads(path.read_bytes())["requests"]}
+                found |= {
+                    item["custom_id"]: item["params"]
+                    for item in orjson.loads(path.read_bytes())["requests"]
+                }
             else:
-                found |= {item["custom_id"]: item["body"] for item in map(orjson.loads, path.read_bytes().splitlines())}
+                found |= {
+                    item["custom_id"]: item["body"]
+                    for item in map(orjson.loads, path.read_bytes().splitlines())
+                }
         return found

@@ -31,18 +31,35 @@ _FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 class Team:
     """One copy of the repository's deployments, and the worker that runs them."""
 
-    def __init__(self, folder: Path, server: Server, emulator: Emulator | EmulatorProcess, name: str = "package-topics") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        emulator: Emulator | EmulatorProcess,
+        name: str = "package-topics",
+    ) -> None:
         self.folder, self.server, self.emulator, self.name = folder, server, emulator, name
         folder.mkdir(parents=True, exist_ok=True)
         for shipped in ("data", "deployments", "flows"):
-            shutil.copytree(ROOT / shipped, folder / shipped, ignore=shutil.ignore_patterns("out", "__pycache__"))
+            shutil.copytree(
+                ROOT / shipped,
+                folder / shipped,
+                ignore=shutil.ignore_patterns("out", "__pycache__"),
+            )
         shutil.copy2(ROOT / "prefect.yaml", folder)
         for file in (SPEC, "prefect.yaml"):
             self.change(file, r"(name: (&name )?)package-topics", rf"\g<1>{name}")
-        self.ledger = LedgerLook(f"sqlite:///{folder / 'ledger.db'}", folder / "data/out/package_topics")
+        self.ledger = LedgerLook(
+            f"sqlite:///{folder / 'ledger.db'}", folder / "data/out/package_topics"
+        )
         self.env = {
-            **server.env, **emulator.env(), "PWD": str(folder), "PYTHONPATH": str(ROOT), "BATCHATA_POLL_INTERVAL": "0.2",
-            "BATCHATA_LEDGER_URL": self.ledger.ledger_url, "BATCHATA_UNCLEAR_GRACE": "5",
+            **server.env,
+            **emulator.env(),
+            "PWD": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "BATCHATA_POLL_INTERVAL": "0.2",
+            "BATCHATA_LEDGER_URL": self.ledger.ledger_url,
+            "BATCHATA_UNCLEAR_GRACE": "5",
         }
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -69,7 +86,9 @@ class Team:
         """Start a worker."""
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
         with (self.folder / "worker.log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.env, stdout=log, stderr=log
+            )
 
     def lose_worker(self) -> None:
         """Kill the worker and whatever it runs, as a machine that loses its power does."""
@@ -89,8 +108,15 @@ class Team:
 
     def runs(self) -> list[dict[str, Any]]:
         """Return the runs of `enrich` that have begun, the oldest first."""
-        wanted = {"deployments": {"id": {"any_": [self.deployment("enrich")["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-        return [run for run in self.server.ask("flow_runs/filter", wanted) if run["start_time"] is not None]
+        wanted = {
+            "deployments": {"id": {"any_": [self.deployment("enrich")["id"]]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        return [
+            run
+            for run in self.server.ask("flow_runs/filter", wanted)
+            if run["start_time"] is not None
+        ]
 
     def ended(self) -> list[dict[str, Any]]:
         """Return the runs that have ended."""
@@ -103,7 +129,9 @@ class Team:
 
     def log(self, run: dict[str, Any]) -> str:
         """Return what a run logged."""
-        lines = self.server.ask("logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"})
+        lines = self.server.ask(
+            "logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"}
+        )
         return "\n".join(line["message"] for line in lines)
 
     def until(self, look: Callable[[], Any], seconds: float, every: float = 1.0) -> Any:
@@ -111,7 +139,9 @@ class Team:
         deadline = time.monotonic() + seconds
         while not (found := look()):
             if time.monotonic() > deadline:
-                told = [(run["name"], run["state_name"], run["state"]["message"]) for run in self.runs()]
+                told = [
+                    (run["name"], run["state_name"], run["state"]["message"]) for run in self.runs()
+                ]
                 message = f"not within {seconds} s; runs: {json.dumps(told)}; worker: {(self.folder / 'worker.log').read_text()[-3000:]}"
                 raise TimeoutError(message)
             time.sleep(every)

@@ -106,7 +106,13 @@ def in_shell(*words: str, limits: Mapping[int, int] | None = None) -> Ran:
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "batchata_tasks.cli", *words]
     done = subprocess.run(
-        command, env=env, capture_output=True, text=True, timeout=90, check=False, preexec_fn=limit if limits else None
+        command,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        preexec_fn=limit if limits else None,
     )
     return Ran(done.returncode, done.stdout, done.stderr)
 
@@ -142,7 +148,10 @@ def requests_accepted(emulator: Emulator) -> int:
 def nothing_was_sent(emulator: Emulator) -> bool:
     ledger = emulator.control.ledger()
     books = [ledger["anthropic"], ledger["openai"]]
-    billed = sum(book["requests_billed"] + book["input_tokens_billed"] + book["output_tokens_billed"] for book in books)
+    billed = sum(
+        book["requests_billed"] + book["input_tokens_billed"] + book["output_tokens_billed"]
+        for book in books
+    )
     return requests_accepted(emulator) == 0 and billed == 0
 
 
@@ -191,7 +200,9 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def project(landed: Path, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(
+    landed: Path, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A copy of it: two rows in the dataset, a third in the source."""
     root = tmp_path / "project"
     shutil.copytree(landed, root)
@@ -235,7 +246,11 @@ def parquet(path: Path, **columns: Any) -> Path:
 
 def rows_with(**columns: Any) -> Callable[[Path], object]:
     """Return what writes the good rows as Parquet, with some columns otherwise."""
-    plain = {"name": ["boto3", "pydantic", "polars"], "stars": [1, 2, 3], "summary": ["a", "b", "c"]}
+    plain = {
+        "name": ["boto3", "pydantic", "polars"],
+        "stars": [1, 2, 3],
+        "summary": ["a", "b", "c"],
+    }
     return lambda root: parquet(root / "rows.parquet", **{**plain, **columns})
 
 
@@ -246,7 +261,9 @@ def truncated(root: Path) -> None:
 
 def broken_in_the_middle(root: Path) -> None:
     """Damage the data pages and leave the footer whole."""
-    path = parquet(root / "rows.parquet", name=[f"package {i * i}" for i in range(5000)], summary=["a"] * 5000)
+    path = parquet(
+        root / "rows.parquet", name=[f"package {i * i}" for i in range(5000)], summary=["a"] * 5000
+    )
     content = bytearray(path.read_bytes())
     content[200:1200] = bytes(1000)
     path.write_bytes(bytes(content))
@@ -268,7 +285,10 @@ def late_rows(bad: str) -> str:
 
 
 def schema(properties: Any, **more: Any) -> dict[str, Any]:
-    return {"response_model": ABSENT, "response_schema": {"type": "object", "properties": properties, **more}}
+    return {
+        "response_model": ABSENT,
+        "response_schema": {"type": "object", "properties": properties, **more},
+    }
 
 
 JSONL = {"source": "rows.jsonl"}
@@ -279,43 +299,101 @@ CASES = [
     # the spec's keys
     Case("unknown-key", ("`max_token`", "did you mean `max_tokens`"), {"max_token": 5}),
     Case("unknown-key-like-no-other", ("`xyzzy`", "remove it"), {"xyzzy": "red"}),
-    Case("mistyped-required-key", ("`modle`", "did you mean `model`"), {"model": ABSENT, "modle": "claude-haiku-5-5"}),
-    Case("unknown-inner-key", ("`fail_if.failedshare`", "remove it"), {"fail_if": {"failedshare": 1}}),
-    Case("key-that-is-a-number", ("key", "7"), files={"spec.yaml": yaml.safe_dump(SPEC) + "7: red\n"}),
+    Case(
+        "mistyped-required-key",
+        ("`modle`", "did you mean `model`"),
+        {"model": ABSENT, "modle": "claude-haiku-5-5"},
+    ),
+    Case(
+        "unknown-inner-key", ("`fail_if.failedshare`", "remove it"), {"fail_if": {"failedshare": 1}}
+    ),
+    Case(
+        "key-that-is-a-number", ("key", "7"), files={"spec.yaml": yaml.safe_dump(SPEC) + "7: red\n"}
+    ),
     Case("missing-key", ("`model`", "missing", "add it"), {"model": ABSENT}),
-    Case("wrong-type", ("`max_tokens`", "must be a whole number, such as 20 (it is 'many')"), {"max_tokens": "many"}),
-    Case("wrong-type-source", ("`source`", "must be a text: put it in quotes (it is 5)"), {"source": 5}),
+    Case(
+        "wrong-type",
+        ("`max_tokens`", "must be a whole number, such as 20 (it is 'many')"),
+        {"max_tokens": "many"},
+    ),
+    Case(
+        "wrong-type-source",
+        ("`source`", "must be a text: put it in quotes (it is 5)"),
+        {"source": 5},
+    ),
     Case("wrong-choice", ("`on_null`", "'error', 'empty' or 'skip'"), {"on_null": "ignore"}),
     Case("wrong-name", ("`name`", "letters, digits"), {"name": "../topics"}),
     Case("empty-output", ("`output`", "must not be empty"), {"output": ""}),
-    Case("zero-rows-per-batch", ("`items_per_batch`", "must be at least 1"), {"items_per_batch": 0}),
+    Case(
+        "zero-rows-per-batch", ("`items_per_batch`", "must be at least 1"), {"items_per_batch": 0}
+    ),
     Case("limit-zero", ("`limit`", "must be at least 1"), {"limit": 0}),
     Case("negative-cost-limit", ("`cost_limit_usd`", "must be at least 0"), {"cost_limit_usd": -1}),
     Case("endless-cost-limit", ("`cost_limit_usd`", "finite"), {"cost_limit_usd": float("inf")}),
     Case("yes-as-cost-limit", ("`cost_limit_usd`", "true is no number"), {"cost_limit_usd": True}),
-    Case("no-as-budget", ("`budget.limit_usd`", "false is no number"), {"budget": {"name": "b", "limit_usd": False}}),
-    Case("yes-as-share", ("`pilot.max_invalid_share`", "true is no number"), {"pilot": {"rows": 2, "max_invalid_share": True}}),
+    Case(
+        "no-as-budget",
+        ("`budget.limit_usd`", "false is no number"),
+        {"budget": {"name": "b", "limit_usd": False}},
+    ),
+    Case(
+        "yes-as-share",
+        ("`pilot.max_invalid_share`", "true is no number"),
+        {"pilot": {"rows": 2, "max_invalid_share": True}},
+    ),
     Case("cost-limit-not-a-number", ("`cost_limit_usd`",), {"cost_limit_usd": float("nan")}),
     Case("other-spec-version", ("`spec_version`", "must be 1 (it is 2)"), {"spec_version": 2}),
     Case("budget-without-limit", ("`budget.limit_usd`", "missing"), {"budget": {"name": "b"}}),
     Case("budget-misspelt", ("budget.limit",), {"budget": {"name": "b", "limit": 1}}),
-    Case("budget-period", ("`budget.period`",), {"budget": {"name": "b", "limit_usd": 1, "period": "year"}}),
-    Case("budget-zone", ("`budget.timezone`", "Middle/Earth", "Europe/Berlin"), {"budget": {"name": "b", "limit_usd": 1, "timezone": "Middle/Earth"}}),
+    Case(
+        "budget-period",
+        ("`budget.period`",),
+        {"budget": {"name": "b", "limit_usd": 1, "period": "year"}},
+    ),
+    Case(
+        "budget-zone",
+        ("`budget.timezone`", "Middle/Earth", "Europe/Berlin"),
+        {"budget": {"name": "b", "limit_usd": 1, "timezone": "Middle/Earth"}},
+    ),
     Case("pilot-without-rows", ("`pilot.rows`", "missing"), {"pilot": {}}),
     Case("pilot-of-nothing", ("`pilot.rows`",), {"pilot": {"rows": 0}}),
-    Case("pilot-share", ("`pilot.max_invalid_share`",), {"pilot": {"rows": 5, "max_invalid_share": 5}}),
+    Case(
+        "pilot-share",
+        ("`pilot.max_invalid_share`",),
+        {"pilot": {"rows": 5, "max_invalid_share": 5}},
+    ),
     Case("file", ("`file`", IN_WORDS, "remove it"), {"file": "{{ name }}.pdf"}),
     Case("document-root", ("`document_root`", IN_WORDS, "remove it"), {"document_root": "docs"}),
-    Case("enable-citations", ("`enable_citations`", IN_WORDS, "remove it"), {"enable_citations": True}),
+    Case(
+        "enable-citations",
+        ("`enable_citations`", IN_WORDS, "remove it"),
+        {"enable_citations": True},
+    ),
     Case("time-limit", ("`time_limit`", "90m"), {"time_limit": "soon"}),
     Case("time-limit-without-unit", ("`time_limit`", "90m"), {"time_limit": "90"}),
     Case("time-limit-of-nothing", ("`time_limit`", "90m"), {"time_limit": "0h"}),
     Case("retention", ("`retention`", IN_WORDS, "remove it"), {"retention": "30d"}),
     Case("credentials", ("`credentials`", IN_WORDS, "remove it"), {"credentials": "my-block"}),
-    Case("endpoint-of-another-provider", ("endpoint: ", "anthropic", "'responses'", "remove it"), {"endpoint": "responses"}),
-    Case("endpoint-missing", ("model: gpt-5-pro", "/v1/responses alone", "`endpoint: responses`"), {"model": "gpt-5-pro"}),
-    Case("cap-below-the-endpoints", ("max_tokens: 15", "at least 16"), {"endpoint": "responses", "max_tokens": 15, **GPT}),
-    Case("endpoint-unknown", ("`endpoint`", "'chat' or 'responses'"), {"endpoint": "completions", **GPT}),
+    Case(
+        "endpoint-of-another-provider",
+        ("endpoint: ", "anthropic", "'responses'", "remove it"),
+        {"endpoint": "responses"},
+    ),
+    Case(
+        "endpoint-missing",
+        ("model: gpt-5-pro", "/v1/responses alone", "`endpoint: responses`"),
+        {"model": "gpt-5-pro"},
+    ),
+    Case(
+        "cap-below-the-endpoints",
+        ("max_tokens: 15", "at least 16"),
+        {"endpoint": "responses", "max_tokens": 15, **GPT},
+    ),
+    Case(
+        "endpoint-unknown",
+        ("`endpoint`", "'chat' or 'responses'"),
+        {"endpoint": "completions", **GPT},
+    ),
     Case("on-missing-delete", ("`on_missing: delete`", IN_WORDS), {"on_missing": "delete"}),
     Case("no-prompt", ("`prompt`", "`messages`", "exactly one"), {"prompt": ABSENT}),
     Case(
@@ -328,7 +406,11 @@ CASES = [
         ("`messages`", "role user"),
         {"prompt": ABSENT, "messages": [{"role": "assistant", "content": "x"}]},
     ),
-    Case("prompt-file-missing", ("prompt_file", "no file gone.txt"), {"prompt": ABSENT, "prompt_file": "gone.txt"}),
+    Case(
+        "prompt-file-missing",
+        ("prompt_file", "no file gone.txt"),
+        {"prompt": ABSENT, "prompt_file": "gone.txt"},
+    ),
     Case(
         "prompt-file-not-text",
         ("prompt_file", "bad.txt", "UTF-8"),
@@ -343,22 +425,34 @@ CASES = [
     Case("same-key-column-twice", ("`key`", "'name'", "twice"), {"key": ["name", "name"]}),
     # the spec's file and the command
     Case("not-a-number", ("`cost_limit_usd`", "must be a number"), {"cost_limit_usd": "five"}),
-    Case("neither-true-nor-false", ("`raw_files`", "must be true or false"), {"raw_files": "perhaps"}),
+    Case(
+        "neither-true-nor-false", ("`raw_files`", "must be true or false"), {"raw_files": "perhaps"}
+    ),
     Case("no-list", ("`columns`", "must be a list"), {"columns": "stars"}),
-    Case("broken-yaml", ("spec.yaml", "not valid YAML in line 2: expected"), files={"spec.yaml": "name: [topics\nmodel: x\n"}),
+    Case(
+        "broken-yaml",
+        ("spec.yaml", "not valid YAML in line 2: expected"),
+        files={"spec.yaml": "name: [topics\nmodel: x\n"},
+    ),
     Case(
         "key-given-twice",
         ("spec.yaml", "cost_limit_usd", "twice"),
         files={"spec.yaml": yaml.safe_dump(SPEC) + "cost_limit_usd: 1000\n"},
     ),
-    Case("spec-missing", ("SPEC", "no file spec.yaml"), prepare=lambda root: (root / "spec.yaml").unlink()),
+    Case(
+        "spec-missing",
+        ("SPEC", "no file spec.yaml"),
+        prepare=lambda root: (root / "spec.yaml").unlink(),
+    ),
     Case("spec-is-a-list", ("spec.yaml", "mapping"), files={"spec.yaml": "- name: topics\n"}),
     Case("spec-is-empty", ("spec.yaml", "mapping"), files={"spec.yaml": ""}),
     Case("spec-not-text", ("spec.yaml", "UTF-8"), files={"spec.yaml": b"name: \xff\xff\n"}),
     Case(
         "spec-that-holds-itself",
         ("params",),
-        files={"spec.yaml": yaml.safe_dump({**SPEC, **GPT}) + "params: &again\n  metadata: *again\n"},
+        files={
+            "spec.yaml": yaml.safe_dump({**SPEC, **GPT}) + "params: &again\n  metadata: *again\n"
+        },
     ),
     Case("set-without-sign", ("--set limit", "key=value"), options=("--set", "limit")),
     Case("set-bad-value", ("--set limit", "not valid YAML"), options=("--set", "limit=[1")),
@@ -385,8 +479,18 @@ CASES = [
         PARQUET,
         {"rows.parquet": b"PAR1 nothing of it PAR1"},
     ),
-    Case("truncated-parquet", ("source", "rows.parquet", "cannot be read"), PARQUET, prepare=truncated),
-    Case("parquet-broken-inside", ("source", "rows.parquet", "cannot be read"), PARQUET, prepare=broken_in_the_middle),
+    Case(
+        "truncated-parquet",
+        ("source", "rows.parquet", "cannot be read"),
+        PARQUET,
+        prepare=truncated,
+    ),
+    Case(
+        "parquet-broken-inside",
+        ("source", "rows.parquet", "cannot be read"),
+        PARQUET,
+        prepare=broken_in_the_middle,
+    ),
     Case(
         "types-on-parquet",
         ("types", "only CSV", "remove `types`"),
@@ -410,7 +514,8 @@ CASES = [
         ("source", "rows.parquet", "two columns", "rename"),
         PARQUET,
         prepare=lambda root: pq.write_table(
-            pa.Table.from_arrays([pa.array(["a"])] * 3, ["name", "summary", "summary"]), root / "rows.parquet"
+            pa.Table.from_arrays([pa.array(["a"])] * 3, ["name", "summary", "summary"]),
+            root / "rows.parquet",
         ),
     ),
     Case("empty-csv", ("source", "rows.csv", "empty"), files={"rows.csv": ""}),
@@ -419,8 +524,16 @@ CASES = [
         ("source", "rows.csv", "Expected 3 columns", "pydantic,20000,x"),
         files={"rows.csv": ROWS.replace(",20000,", ",20000,x,")},
     ),
-    Case("csv-ragged-late", ("source", "rows.csv", "Expected 3 columns"), files={"rows.csv": late_rows("polars,1\n")}),
-    Case("csv-not-utf8", ("source", "rows.csv", "UTF8"), files={"rows.csv": ROWS.encode() + b"ruff,1,\xff\xfe\n"}),
+    Case(
+        "csv-ragged-late",
+        ("source", "rows.csv", "Expected 3 columns"),
+        files={"rows.csv": late_rows("polars,1\n")},
+    ),
+    Case(
+        "csv-not-utf8",
+        ("source", "rows.csv", "UTF8"),
+        files={"rows.csv": ROWS.encode() + b"ruff,1,\xff\xfe\n"},
+    ),
     Case(
         "csv-same-column-twice",
         ("source", "two columns named 'stars'", "rename"),
@@ -432,7 +545,11 @@ CASES = [
         {"types": {"stars": "int"}, "prompt": "{{ stars }}"},
         {"rows.csv": ROWS.replace("30000", "many")},
     ),
-    Case("csv-type-of-unknown-column", ("types", "'star'", "name, stars, summary"), {"types": {"star": "int"}}),
+    Case(
+        "csv-type-of-unknown-column",
+        ("types", "'star'", "name, stars, summary"),
+        {"types": {"star": "int"}},
+    ),
     Case("csv-unknown-type", ("`types.stars`", "'int'"), {"types": {"stars": "number"}}),
     Case(
         "gzip-that-is-none",
@@ -458,7 +575,12 @@ CASES = [
         JSONL,
         {"rows.jsonl": '{"name": "a"}\n[1]\n'},
     ),
-    Case("jsonl-not-utf8", ("source", "rows.jsonl", "line 1"), JSONL, {"rows.jsonl": b'{"name": "\xff"}\n'}),
+    Case(
+        "jsonl-not-utf8",
+        ("source", "rows.jsonl", "line 1"),
+        JSONL,
+        {"rows.jsonl": b'{"name": "\xff"}\n'},
+    ),
     Case(
         "jsonl-changes-its-type",
         ("source", "rows.jsonl", "'summary'", "type"),
@@ -467,11 +589,28 @@ CASES = [
     ),
     Case("empty-jsonl", ("rows.jsonl", "empty"), JSONL, {"rows.jsonl": ""}),
     Case("missing-key-column", ("key", "'id'", "name, stars, summary"), {"key": "id"}),
-    Case("missing-carried-column", ("columns", "'version'", "name, stars, summary"), {"columns": ["version"]}),
+    Case(
+        "missing-carried-column",
+        ("columns", "'version'", "name, stars, summary"),
+        {"columns": ["version"]},
+    ),
     # rows
-    Case("duplicate-keys", ("key", "rows 1 and 4", "'boto3'", "unique"), files={"rows.csv": ROWS + "boto3,1,Again\n"}),
-    Case("duplicate-key-late", ("key", "rows 7 and 10001", "'p6'"), files={"rows.csv": late_rows("p6,1,Again\n")}),
-    Case("null-key", ("key", "'name'", "row 2", "`where`"), PARQUET, prepare=rows_with(name=["boto3", None, "polars"])),
+    Case(
+        "duplicate-keys",
+        ("key", "rows 1 and 4", "'boto3'", "unique"),
+        files={"rows.csv": ROWS + "boto3,1,Again\n"},
+    ),
+    Case(
+        "duplicate-key-late",
+        ("key", "rows 7 and 10001", "'p6'"),
+        files={"rows.csv": late_rows("p6,1,Again\n")},
+    ),
+    Case(
+        "null-key",
+        ("key", "'name'", "row 2", "`where`"),
+        PARQUET,
+        prepare=rows_with(name=["boto3", None, "polars"]),
+    ),
     Case(
         "null-in-the-prompt",
         ("on_null", "'summary'", "row 2", "'pydantic'", "empty or skip"),
@@ -479,48 +618,95 @@ CASES = [
         prepare=rows_with(summary=["a", None, "c"]),
     ),
     Case("where-syntax", ("where", "not a valid"), {"where": "stars >="}),
-    Case("where-unknown-column", ("where", "'star'", "name, stars, summary"), {"where": "star > 3"}),
+    Case(
+        "where-unknown-column", ("where", "'star'", "name, stars, summary"), {"where": "star > 3"}
+    ),
     Case("where-fails-on-a-row", ("where", "row 1", "'boto3'"), {"where": "stars > 3"}),
     # templates
-    Case("template-unknown-column", ("prompt", "'sumary'", "name, stars, summary"), {"prompt": "{{ sumary }}"}),
-    Case("system-unknown-column", ("system", "'sumary'", "name, stars, summary"), {"system": "{{ sumary }}"}),
+    Case(
+        "template-unknown-column",
+        ("prompt", "'sumary'", "name, stars, summary"),
+        {"prompt": "{{ sumary }}"},
+    ),
+    Case(
+        "system-unknown-column",
+        ("system", "'sumary'", "name, stars, summary"),
+        {"system": "{{ sumary }}"},
+    ),
     Case(
         "message-unknown-column",
         ("messages.1", "'sumary'", "name, stars, summary"),
         {
             "prompt": ABSENT,
-            "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": "{{ sumary }}"}],
+            "messages": [
+                {"role": "system", "content": "x"},
+                {"role": "user", "content": "{{ sumary }}"},
+            ],
         },
     ),
     Case("template-syntax", ("prompt", "line 2", "Jinja2"), {"prompt": "{{ name }}\n{% if %}"}),
-    Case("template-unknown-filter", ("prompt", "Jinja2", "shout"), {"prompt": "{{ name | shout }}"}),
+    Case(
+        "template-unknown-filter", ("prompt", "Jinja2", "shout"), {"prompt": "{{ name | shout }}"}
+    ),
     Case(
         "template-fails-on-a-row",
         ("prompt", "row 2", "'pydantic'", "by zero"),
         {"prompt": "{{ 10 // stars }}", "types": {"stars": "int"}},
         {"rows.csv": ROWS.replace("20000", "0")},
     ),
-    Case("template-attribute-of-a-cell", ("prompt", "row 1", "'boto3'", "size"), {"prompt": "{{ name.size }}"}),
-    Case("template-reaches-out", ("prompt", "row 1", "unsafe"), {"prompt": "{{ name.__class__.__mro__ }}"}),
-    Case("template-bomb-product", ("prompt", "row 1", "not allowed"), {"prompt": "{{ name }}{{ 'x' * 10**9 }}"}),
     Case(
-        "template-bomb-width", ("prompt", "row 1", "64,000,000"), {"prompt": "{{ name.ljust(70000000) }}"}
+        "template-attribute-of-a-cell",
+        ("prompt", "row 1", "'boto3'", "size"),
+        {"prompt": "{{ name.size }}"},
+    ),
+    Case(
+        "template-reaches-out",
+        ("prompt", "row 1", "unsafe"),
+        {"prompt": "{{ name.__class__.__mro__ }}"},
+    ),
+    Case(
+        "template-bomb-product",
+        ("prompt", "row 1", "not allowed"),
+        {"prompt": "{{ name }}{{ 'x' * 10**9 }}"},
+    ),
+    Case(
+        "template-bomb-width",
+        ("prompt", "row 1", "64,000,000"),
+        {"prompt": "{{ name.ljust(70000000) }}"},
     ),
     Case(
         "template-without-end",
         ("prompt", "row 1", "recursion"),
         {"prompt": "{% macro again(x) %}{{ again(x) }}{% endmacro %}{{ again(name) }}"},
     ),
-    Case("template-nested-too-deep", ("prompt", "Jinja2"), {"prompt": f"{{{{ {'(' * 3000}name{')' * 3000} }}}}"}),
-    Case("where-nested-too-deep", ("where", "Jinja2", "such as month >="), {"where": "(" * 3000 + "1" + ")" * 3000}),
+    Case(
+        "template-nested-too-deep",
+        ("prompt", "Jinja2"),
+        {"prompt": f"{{{{ {'(' * 3000}name{')' * 3000} }}}}"},
+    ),
+    Case(
+        "where-nested-too-deep",
+        ("where", "Jinja2", "such as month >="),
+        {"where": "(" * 3000 + "1" + ")" * 3000},
+    ),
     Case(
         "prompt-renders-empty",
         ("prompt", "row 1", "'boto3'", "empty", "`where`"),
         {"prompt": "{% if stars == '' %}x{% endif %} "},
     ),
-    Case("param-no-number", ("params", "nan is no JSON"), {"params": {"metadata": {"k": float("nan")}}}),
-    Case("param-a-date", ("params", "is no JSON"), {"params": {"metadata": {"k": date(2026, 1, 2)}}}),
-    Case("schema-no-number", ("response_schema", "inf is no JSON"), {"response_schema": {"type": "number", "maximum": float("inf")}}),
+    Case(
+        "param-no-number",
+        ("params", "nan is no JSON"),
+        {"params": {"metadata": {"k": float("nan")}}},
+    ),
+    Case(
+        "param-a-date", ("params", "is no JSON"), {"params": {"metadata": {"k": date(2026, 1, 2)}}}
+    ),
+    Case(
+        "schema-no-number",
+        ("response_schema", "inf is no JSON"),
+        {"response_schema": {"type": "number", "maximum": float("inf")}},
+    ),
     Case("prompt-with-half-a-character", ("prompt", "UTF-8"), {"prompt": "\ud83d {{ name }}"}),
     # response models
     Case(
@@ -535,9 +721,19 @@ CASES = [
         {"response_model": "linked.py:Topic"},
         prepare=link_out,
     ),
-    Case("model-by-module-outside", ("response_model", "no file"), {"response_model": "json.decoder:JSONDecoder"}),
-    Case("model-file-missing", ("response_model", "no file gone.py"), {"response_model": "gone.py:Topic"}),
-    Case("model-without-class", ("response_model", "file.py:Class"), {"response_model": "models.py"}),
+    Case(
+        "model-by-module-outside",
+        ("response_model", "no file"),
+        {"response_model": "json.decoder:JSONDecoder"},
+    ),
+    Case(
+        "model-file-missing",
+        ("response_model", "no file gone.py"),
+        {"response_model": "gone.py:Topic"},
+    ),
+    Case(
+        "model-without-class", ("response_model", "file.py:Class"), {"response_model": "models.py"}
+    ),
     Case(
         "model-class-missing",
         ("response_model", "models.py", "no Pydantic model Theme", "it has Topic"),
@@ -568,20 +764,33 @@ CASES = [
         ("response_model", "the field scores", "map", "list of pairs"),
         files=model("    scores: dict[str, int]\n"),
     ),
-    Case("model-recursive", ("response_model", "recursive"), files=model("    parts: list['Topic']\n")),
-    Case("model-with-a-union", ("response_model", "the field topic", "union"), files=model("    topic: int | str\n")),
+    Case(
+        "model-recursive",
+        ("response_model", "recursive"),
+        files=model("    parts: list['Topic']\n"),
+    ),
+    Case(
+        "model-with-a-union",
+        ("response_model", "the field topic", "union"),
+        files=model("    topic: int | str\n"),
+    ),
     Case(
         "model-with-any",
         ("response_model", "the field topic"),
         files=model("    topic: Any\n", "from typing import Any\nfrom pydantic import BaseModel\n"),
     ),
-    Case("model-with-bare-list", ("response_model", "the field topics"), files=model("    topics: list\n")),
+    Case(
+        "model-with-bare-list",
+        ("response_model", "the field topics"),
+        files=model("    topics: list\n"),
+    ),
     Case("model-without-fields", ("response_model", "no fields"), files=model("    pass\n")),
     Case(
         "model-with-a-callable",
         ("response_model", "the field act", "Callable"),
         files=model(
-            "    act: Callable[[], int]\n", "from collections.abc import Callable\nfrom pydantic import BaseModel\n"
+            "    act: Callable[[], int]\n",
+            "from collections.abc import Callable\nfrom pydantic import BaseModel\n",
         ),
     ),
     Case(
@@ -620,9 +829,16 @@ CASES = [
     Case(
         "schema-of-a-list",
         ("response_schema", "object"),
-        {"response_model": ABSENT, "response_schema": {"type": "array", "items": {"type": "string"}}},
+        {
+            "response_model": ABSENT,
+            "response_schema": {"type": "array", "items": {"type": "string"}},
+        },
     ),
-    Case("schema-field-is-no-schema", ("response_schema", "the field topic"), schema({"topic": "string"})),
+    Case(
+        "schema-field-is-no-schema",
+        ("response_schema", "the field topic"),
+        schema({"topic": "string"}),
+    ),
     Case("schema-properties-are-a-list", ("response_schema", "name its keys"), schema(["topic"])),
     Case(
         "schema-pattern-is-no-regex",
@@ -640,8 +856,14 @@ CASES = [
         schema({"topic": {"type": "string", "not": {}}}),
     ),
     # models, parameters, credentials, settings
-    Case("no-anthropic-key", ("ANTHROPIC_API_KEY", "not set", "set it"), env={"ANTHROPIC_API_KEY": None}),
-    Case("no-openai-key", ("OPENAI_API_KEY", "not set", "set it"), GPT, env={"OPENAI_API_KEY": None}),
+    Case(
+        "no-anthropic-key",
+        ("ANTHROPIC_API_KEY", "not set", "set it"),
+        env={"ANTHROPIC_API_KEY": None},
+    ),
+    Case(
+        "no-openai-key", ("OPENAI_API_KEY", "not set", "set it"), GPT, env={"OPENAI_API_KEY": None}
+    ),
     Case(
         "anthropic-refuses-the-key",
         ("anthropic", "key", "refused", "environment"),
@@ -655,15 +877,37 @@ CASES = [
         env={"OPENAI_API_KEY": "invalid"},
         plan=False,
     ),
-    Case("anthropic-key-with-a-line-end", ("ANTHROPIC_API_KEY", "line"), env={"ANTHROPIC_API_KEY": "key-of-mine\n"}),
-    Case("openai-key-with-a-line-end", ("OPENAI_API_KEY", "line"), GPT, env={"OPENAI_API_KEY": "key-of-mine\n"}),
-    Case("openai-key-that-no-header-takes", ("OPENAI_API_KEY",), GPT, env={"OPENAI_API_KEY": "sk-…"}),
     Case(
-        "anthropic-address-without-scheme", ("ANTHROPIC_BASE_URL", "http"), env={"ANTHROPIC_BASE_URL": "127.0.0.1/v1"}
+        "anthropic-key-with-a-line-end",
+        ("ANTHROPIC_API_KEY", "line"),
+        env={"ANTHROPIC_API_KEY": "key-of-mine\n"},
     ),
-    Case("openai-address-without-scheme", ("OPENAI_BASE_URL", "http"), GPT, env={"OPENAI_BASE_URL": "127.0.0.1/v1"}),
+    Case(
+        "openai-key-with-a-line-end",
+        ("OPENAI_API_KEY", "line"),
+        GPT,
+        env={"OPENAI_API_KEY": "key-of-mine\n"},
+    ),
+    Case(
+        "openai-key-that-no-header-takes", ("OPENAI_API_KEY",), GPT, env={"OPENAI_API_KEY": "sk-…"}
+    ),
+    Case(
+        "anthropic-address-without-scheme",
+        ("ANTHROPIC_BASE_URL", "http"),
+        env={"ANTHROPIC_BASE_URL": "127.0.0.1/v1"},
+    ),
+    Case(
+        "openai-address-without-scheme",
+        ("OPENAI_BASE_URL", "http"),
+        GPT,
+        env={"OPENAI_BASE_URL": "127.0.0.1/v1"},
+    ),
     Case("unknown-model", ("model", "'mistral-9'", "spelling", "provider"), {"model": "mistral-9"}),
-    Case("model-of-the-other-provider", ("provider", "anthropic", "remove `provider`"), {"provider": "openai"}),
+    Case(
+        "model-of-the-other-provider",
+        ("provider", "anthropic", "remove `provider`"),
+        {"provider": "openai"},
+    ),
     Case(
         "unpriced-model-with-a-limit",
         ("cost_limit_usd", "claude-omega-99", "check its name", "remove the limit"),
@@ -671,19 +915,48 @@ CASES = [
     ),
     Case(
         "misspelt-model-with-a-limit",
-        ("model:", "check its name (did you mean claude-haiku-4-5", "prices.toml", "remove the limit"),
+        (
+            "model:",
+            "check its name (did you mean claude-haiku-4-5",
+            "prices.toml",
+            "remove the limit",
+        ),
         {"model": "claude-haiku-4-6"},
     ),
     Case("reserved-parameter", ("params.max_tokens", "remove it"), {"params": {"max_tokens": 5}}),
     Case("reserved-parameter-openai", ("params.n", "remove it"), {"params": {"n": 5}, **GPT}),
-    Case("unbounded-parameter", ("params.tools", "cost limit", "allowed"), {"params": {"tools": []}}),
-    Case("unbounded-parameter-openai", ("params.tools", "cost limit", "allowed"), {"params": {"tools": []}, **GPT}),
-    Case("temperature-anthropic", ("params.temperature", "remove it"), {"params": {"temperature": 0}}),
-    Case("temperature-reasoning-model", ("params.temperature", "remove it"), {"params": {"temperature": 0}, **GPT}),
+    Case(
+        "unbounded-parameter", ("params.tools", "cost limit", "allowed"), {"params": {"tools": []}}
+    ),
+    Case(
+        "unbounded-parameter-openai",
+        ("params.tools", "cost limit", "allowed"),
+        {"params": {"tools": []}, **GPT},
+    ),
+    Case(
+        "temperature-anthropic", ("params.temperature", "remove it"), {"params": {"temperature": 0}}
+    ),
+    Case(
+        "temperature-reasoning-model",
+        ("params.temperature", "remove it"),
+        {"params": {"temperature": 0}, **GPT},
+    ),
     Case("parameter-beyond-json", ("params", "64-bit"), {"params": {"seed": 10**30}, **GPT}),
-    Case("setting-of-wrong-type", ("BATCHATA_POLL_INTERVAL", "number"), env={"BATCHATA_POLL_INTERVAL": "often"}),
-    Case("setting-out-of-range", ("BATCHATA_LEASE_SECONDS", "more than 1"), env={"BATCHATA_LEASE_SECONDS": "0"}),
-    Case("ledger-url-malformed", ("BATCHATA_LEDGER_URL", "sqlite:///"), env={"BATCHATA_LEDGER_URL": "ledger.db"}),
+    Case(
+        "setting-of-wrong-type",
+        ("BATCHATA_POLL_INTERVAL", "number"),
+        env={"BATCHATA_POLL_INTERVAL": "often"},
+    ),
+    Case(
+        "setting-out-of-range",
+        ("BATCHATA_LEASE_SECONDS", "more than 1"),
+        env={"BATCHATA_LEASE_SECONDS": "0"},
+    ),
+    Case(
+        "ledger-url-malformed",
+        ("BATCHATA_LEDGER_URL", "sqlite:///"),
+        env={"BATCHATA_LEDGER_URL": "ledger.db"},
+    ),
     Case(
         "ledger-of-unknown-kind",
         ("BATCHATA_LEDGER_URL", "sqlite:///"),
@@ -706,19 +979,29 @@ CASES = [
         env={"BATCHATA_LEDGER_URL": "sqlite:///text.db"},
     ),
     # outputs
-    Case("remote-output", ("output", "s3://bucket/out", "local folders"), {"output": "s3://bucket/out"}),
+    Case(
+        "remote-output",
+        ("output", "s3://bucket/out", "local folders"),
+        {"output": "s3://bucket/out"},
+    ),
     Case("output-is-a-file", ("output", "rows.csv", "is a file", "folder"), {"output": "rows.csv"}),
 ]
-IN_SHELL = [case for case in CASES if case.name in ("unknown-key", "duplicate-keys", "no-openai-key")]
+IN_SHELL = [
+    case for case in CASES if case.name in ("unknown-key", "duplicate-keys", "no-openai-key")
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_bad_input_is_refused(case: Case, project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_is_refused(
+    case: Case, project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One sentence and the exit code; nothing accepted, billed or lost; `plan` says the same; mended, it runs."""
     rows, state = rows_of(project / "out"), state_of(project)
     with monkeypatch.context() as patch:
         spoil(project, case, patch)
-        said = check(in_process("run", "spec.yaml", "--direct", *case.options), case.code, case.words)
+        said = check(
+            in_process("run", "spec.yaml", "--direct", *case.options), case.code, case.words
+        )
         assert nothing_was_sent(emulator)
         assert rows_of(project / "out") == rows
         touched = state_of(project)
@@ -733,7 +1016,9 @@ def test_bad_input_is_refused(case: Case, project: Path, emulator: Emulator, mon
 
 
 @pytest.mark.parametrize("case", IN_SHELL, ids=lambda case: case.name)
-def test_a_shell_sees_the_same(case: Case, project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shell_sees_the_same(
+    case: Case, project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process of its own prints the same sentence to stderr and ends with the same code."""
     spoil(project, case, monkeypatch)
     check(in_shell("run", "spec.yaml", "--direct"), case.code, case.words)
@@ -747,12 +1032,18 @@ def test_the_project_of_all_cases_runs(project: Path, emulator: Emulator) -> Non
 
 def test_a_spec_in_json_means_what_json_says(project: Path, emulator: Emulator) -> None:
     """Tabs, escaped emoji and numbers with exponents are as good in a JSON spec as in any other JSON."""
-    values = {**SPEC, "prompt": "\N{GRINNING FACE} {{ name }}: {{ summary }}", "cost_limit_usd": 1e-2}
+    values = {
+        **SPEC,
+        "prompt": "\N{GRINNING FACE} {{ name }}: {{ summary }}",
+        "cost_limit_usd": 1e-2,
+    }
     text = json.dumps(values, indent="\t").replace("0.01", "1e-2")
     (project / "spec.json").write_text(text)
     ran = in_process("run", "spec.json", "--direct")
     assert ran.code == 0, ran.err
-    sent = "".join(path.read_text() for path in (project / "out/_batchata/requests").glob("*.jsonl"))
+    sent = "".join(
+        path.read_text() for path in (project / "out/_batchata/requests").glob("*.jsonl")
+    )
     assert "\N{GRINNING FACE} polars" in sent
 
 
@@ -766,9 +1057,13 @@ def test_line_ends_inside_of_cells_are_no_ragged_rows(project: Path, emulator: E
     assert json.loads(ran.out)["source_rows"] == 8000
 
 
-@pytest.mark.parametrize("words", [("--limit", "0"), ("--limit", "few"), ("--limits", "5")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("--limit", "0"), ("--limit", "few"), ("--limits", "5")], ids=" ".join
+)
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_a_wrong_option_is_named(command: str, words: tuple[str, str], project: Path, emulator: Emulator) -> None:
+def test_a_wrong_option_is_named(
+    command: str, words: tuple[str, str], project: Path, emulator: Emulator
+) -> None:
     """An option that is unknown or out of range is named, with exit code 2."""
     ran = in_process(command, "spec.yaml", *words)
     assert ran.code == 2
@@ -778,7 +1073,9 @@ def test_a_wrong_option_is_named(command: str, words: tuple[str, str], project: 
 
 
 @pytest.mark.parametrize("command", ["status", "show"])
-def test_other_commands_refuse_a_bad_spec_too(command: str, project: Path, emulator: Emulator) -> None:
+def test_other_commands_refuse_a_bad_spec_too(
+    command: str, project: Path, emulator: Emulator
+) -> None:
     """Every command that takes a spec says the same of a bad one."""
     write_spec(project, max_token=5)
     check(in_process(command, "spec.yaml"), 2, ("`max_token`", "did you mean `max_tokens`"))
@@ -796,7 +1093,11 @@ def test_the_dataset_of_another_ledger_is_refused(
         patch.setenv("BATCHATA_LEDGER_URL", "sqlite:///another.db")
         for command in (("run", "spec.yaml", "--direct"), ("plan", "spec.yaml")):
             check(in_process(*command), 2, ("output", "another ledger", "BATCHATA_LEDGER_URL"))
-    check(in_process("status", "spec.yaml", "--rebuild"), 2, ("output", "owns the dataset", "nothing to rebuild"))
+    check(
+        in_process("status", "spec.yaml", "--rebuild"),
+        2,
+        ("output", "owns the dataset", "nothing to rebuild"),
+    )
     assert nothing_was_sent(emulator)
     runs_when_mended(project, emulator, before)
 
@@ -823,7 +1124,9 @@ def test_a_folder_with_foreign_tables_is_refused(project: Path, emulator: Emulat
     ],
     ids=["part", "owner"],
 )
-@pytest.mark.parametrize("command", [("run", "spec.yaml", "--direct"), ("plan", "spec.yaml")], ids=["run", "plan"])
+@pytest.mark.parametrize(
+    "command", [("run", "spec.yaml", "--direct"), ("plan", "spec.yaml")], ids=["run", "plan"]
+)
 def test_a_damaged_dataset_is_told(
     command: tuple[str, ...], path: str, words: tuple[str, ...], project: Path, emulator: Emulator
 ) -> None:
@@ -852,7 +1155,12 @@ def test_a_folder_that_may_not_be_written_is_told(project: Path, emulator: Emula
     ids=["anthropic", "openai"],
 )
 def test_a_server_that_cannot_be_reached(
-    model_id: str, variable: str, path: str, project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+    model_id: str,
+    variable: str,
+    path: str,
+    project: Path,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After `BATCHATA_PATIENCE` the run ends with the server's name; the same command then sends each row once."""
     write_spec(project, model=model_id, rerun_on=["new"])
@@ -880,7 +1188,9 @@ def test_a_file_that_may_not_grow(size: int, project: Path, emulator: Emulator) 
     (project / "rows.csv").write_text(big_rows(700))
     write_spec(project, cost_limit_usd=100)
     before = rows_of(project / "out")
-    limits = {resource.RLIMIT_FSIZE: size if size == MIB else (project / "ledger.db").stat().st_size // 2}
+    limits = {
+        resource.RLIMIT_FSIZE: size if size == MIB else (project / "ledger.db").stat().st_size // 2
+    }
     check(in_shell("run", "spec.yaml", "--direct", limits=limits), 1, ("refused",))
     assert nothing_was_sent(emulator)
     assert rows_of(project / "out") == before
@@ -891,10 +1201,13 @@ def test_a_file_that_may_not_grow(size: int, project: Path, emulator: Emulator) 
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small disk, which takes root on Linux"
+    sys.platform != "linux" or os.geteuid() != 0,
+    reason="mounts a small disk, which takes root on Linux",
 )
 @pytest.mark.parametrize(
-    ("kib", "accepted"), [(4, 0), (64, 0), (4000, 0), (6500, 1503)], ids=["index", "plan", "requests", "responses"]
+    ("kib", "accepted"),
+    [(4, 0), (64, 0), (4000, 0), (6500, 1503)],
+    ids=["index", "plan", "requests", "responses"],
 )
 def test_a_full_disk(kib: int, accepted: int, project: Path, emulator: Emulator) -> None:
     """Wherever the disk fills up, the run ends with one sentence; with room again, no row is sent twice or lost."""
@@ -903,7 +1216,9 @@ def test_a_full_disk(kib: int, accepted: int, project: Path, emulator: Emulator)
     disk = project / "disk"
     disk.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", disk], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "none", disk],
+        check=False,
+        capture_output=True,
     ).returncode:
         pytest.skip("mounting is not allowed here")
     try:
@@ -927,9 +1242,16 @@ def test_a_full_disk(kib: int, accepted: int, project: Path, emulator: Emulator)
     ],
     ids=["loops", "doubling"],
 )
-def test_a_template_that_would_fill_the_memory(prompt: str, project: Path, emulator: Emulator) -> None:
+def test_a_template_that_would_fill_the_memory(
+    prompt: str, project: Path, emulator: Emulator
+) -> None:
     """A few characters that make gigabytes are stopped in time, naming the row."""
     write_spec(project, prompt=f"{{{{ name }}}} {prompt}")
-    ran = in_shell("run", "spec.yaml", "--direct", limits={resource.RLIMIT_AS: 2500 * MIB, resource.RLIMIT_CPU: 25})
+    ran = in_shell(
+        "run",
+        "spec.yaml",
+        "--direct",
+        limits={resource.RLIMIT_AS: 2500 * MIB, resource.RLIMIT_CPU: 25},
+    )
     check(ran, 2, ("prompt", "row 1", "'boto3'"))
     assert nothing_was_sent(emulator)

@@ -13,7 +13,12 @@ from typer.testing import CliRunner
 
 from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
 from batchata_tasks.cli.main import app
-from batchata_tasks.common.errors import BatchataError, StorageError, TerminalError, WrongLedgerError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    StorageError,
+    TerminalError,
+    WrongLedgerError,
+)
 from batchata_tasks.emulator import answer_text
 
 if TYPE_CHECKING:
@@ -51,7 +56,12 @@ def batch(emulator: Emulator, tmp_path: Path) -> Batch:
 def sent(emulator: Emulator) -> int:
     """Return how many requests the providers accepted."""
     books = emulator.control.ledger()
-    return sum(batch["requests"] for provider in ("anthropic", "openai") for batch in books[provider]["batches"] if batch["accepted"])
+    return sum(
+        batch["requests"]
+        for provider in ("anthropic", "openai")
+        for batch in books[provider]["batches"]
+        if batch["accepted"]
+    )
 
 
 def bodies(folder: Path) -> dict[str, dict[str, Any]]:
@@ -59,13 +69,20 @@ def bodies(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in (folder / "raw_files/requests").iterdir():
         if path.name.startswith("anthropic"):
-            found |= {one["custom_id"]: one["params"] for one in json.loads(path.read_text())["requests"]}
+            found |= {
+                one["custom_id"]: one["params"] for one in json.loads(path.read_text())["requests"]
+            }
         else:
-            found |= {one["custom_id"]: one["body"] for one in map(json.loads, path.read_text().splitlines())}
+            found |= {
+                one["custom_id"]: one["body"]
+                for one in map(json.loads, path.read_text().splitlines())
+            }
     return found
 
 
-def test_models_of_both_providers_in_one_batch(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+def test_models_of_both_providers_in_one_batch(
+    batch: Batch, emulator: Emulator, tmp_path: Path
+) -> None:
     """Each job gets the answer to its own request, under its own id, in its own response model."""
     for number in range(4):
         batch.add_job(prompt=f"text {number}", id=f"a{number}")
@@ -84,22 +101,38 @@ def test_models_of_both_providers_in_one_batch(batch: Batch, emulator: Emulator,
         assert result.cost_usd > 0
     assert run.receipt is not None
     assert run.receipt.provider == "anthropic, openai"
-    assert float(run.receipt.cost_usd or 0) == pytest.approx(sum(result.cost_usd for result in results.values()))
+    assert float(run.receipt.cost_usd or 0) == pytest.approx(
+        sum(result.cost_usd for result in results.values())
+    )
     assert sent(emulator) == 8
 
 
-def test_one_model_at_both_of_its_endpoints(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+def test_one_model_at_both_of_its_endpoints(
+    batch: Batch, emulator: Emulator, tmp_path: Path
+) -> None:
     """Jobs of two endpoints go in two batches, as each endpoint has its requests; parts of text are parts there, too."""
-    turns = [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]
-    batch.add_job(messages=turns, id="c", model=GPT).add_job(messages=turns, id="r", model=GPT, endpoint="responses", response_model=Label)
+    turns = [
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
+        }
+    ]
+    batch.add_job(messages=turns, id="c", model=GPT).add_job(
+        messages=turns, id="r", model=GPT, endpoint="responses", response_model=Label
+    )
     run = batch.run()
     assert run.receipt is not None
     assert run.receipt.batches == 2
     rows = {row["job_id"]: row for row in pq.read_table(tmp_path / "out/data").to_pylist()}
     asked = {name: bodies(tmp_path / "out")[row["_custom_id"]] for name, row in rows.items()}
     assert asked["c"]["messages"] == turns
-    assert [part["type"] for part in asked["r"]["input"][0]["content"]] == ["input_text", "input_text"]
-    assert {name: result.response for name, result in run.results().items()} == {name: answer_text("openai", body) for name, body in asked.items()}
+    assert [part["type"] for part in asked["r"]["input"][0]["content"]] == [
+        "input_text",
+        "input_text",
+    ]
+    assert {name: result.response for name, result in run.results().items()} == {
+        name: answer_text("openai", body) for name, body in asked.items()
+    }
     assert isinstance(run.results()["r"].parsed_response, Label)
     assert sent(emulator) == 2
 
@@ -111,9 +144,15 @@ def test_what_landed_is_not_sent_again(batch: Batch, emulator: Emulator, tmp_pat
     assert batch.run().results()["2"].response.endswith("two")
     assert sent(emulator) == 2
     other = Batch(tmp_path / "out").set_default_params(model=CLAUDE, max_tokens=100)
-    other.add_job(prompt="one", id="1").add_job(prompt="too", id="2").add_job(prompt="three", id="3")
+    other.add_job(prompt="one", id="1").add_job(prompt="too", id="2").add_job(
+        prompt="three", id="3"
+    )
     run = other.run()
-    assert {name: result.response.split()[-1] for name, result in run.results().items()} == {"1": "one", "2": "too", "3": "three"}
+    assert {name: result.response.split()[-1] for name, result in run.results().items()} == {
+        "1": "one",
+        "2": "too",
+        "3": "three",
+    }
     assert sent(emulator) == 4
     assert run.receipt is not None
     assert run.receipt.plan["reasons"] == {"input": 1, "new": 1}
@@ -143,7 +182,11 @@ def test_one_response_model_for_all_makes_columns(batch: Batch, tmp_path: Path) 
         batch.add_job(prompt=f"text {number}", id=str(number), response_model=Shout)
     run = batch.run()
     words = {row["job_id"]: row["word"] for row in run.to_arrow().to_pylist()}
-    assert words == {name: result.parsed_response.word for name, result in run.results().items() if isinstance(result.parsed_response, Shout)}
+    assert words == {
+        name: result.parsed_response.word
+        for name, result in run.results().items()
+        if isinstance(result.parsed_response, Shout)
+    }
     assert len(words) == 3
     assert all(word.isupper() for word in words.values())
     assert list(run.to_pandas()["job_id"]) == list(words)
@@ -153,50 +196,102 @@ def test_one_response_model_for_all_makes_columns(batch: Batch, tmp_path: Path) 
 def test_turns_and_parts_reach_the_model(batch: Batch, tmp_path: Path) -> None:
     """System, user and assistant turns, and parts of text, arrive as each provider takes them."""
     turns = [
-        {"role": "system", "content": "Be brief."}, {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": "c"}, {"role": "user", "content": "d"},
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c"},
+        {"role": "user", "content": "d"},
     ]
     batch.add_job(messages=turns, id="1").add_job(messages=turns, id="2", model=GPT).run()
-    anthropic, openai = sorted(bodies(tmp_path / "out").values(), key=lambda body: len(body["messages"]))
-    assert (anthropic["system"], anthropic["messages"], openai["messages"]) == ("Be brief.", turns[1:], turns)
+    anthropic, openai = sorted(
+        bodies(tmp_path / "out").values(), key=lambda body: len(body["messages"])
+    )
+    assert (anthropic["system"], anthropic["messages"], openai["messages"]) == (
+        "Be brief.",
+        turns[1:],
+        turns,
+    )
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "give exactly one of prompt and messages"),
     ({"prompt": "x", "messages": []}, "give exactly one of prompt and messages"),
     ({"prompt": " "}, "prompt: write a text that is not empty"),
-    ({"prompt": "half \ud83d"}, "prompt: write a text that is not empty, and has no halves of surrogate pairs"),
+    (
+        {"prompt": "half \ud83d"},
+        "prompt: write a text that is not empty, and has no halves of surrogate pairs",
+    ),
     ({"id": "", "prompt": "x"}, "id: write a text of 1 to 500 characters"),
     ({"id": "half \ud83d", "prompt": "x"}, "id: write a text of 1 to 500 characters"),
-    ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\udfff"}]}]}, "messages.0: content.0 is no part of text"),
-    ({"prompt": "x", "response_model": {"type": "object", "maximum": float("nan")}}, "response_model: nan is no JSON"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "\udfff"}]}]},
+        "messages.0: content.0 is no part of text",
+    ),
+    (
+        {"prompt": "x", "response_model": {"type": "object", "maximum": float("nan")}},
+        "response_model: nan is no JSON",
+    ),
     ({"prompt": "x", "params": {"metadata": {"k": object()}}}, "params"),
     ({"prompt": "x", "params": {"metadata": {"k": "\ud83d"}}}, "params"),
     ({"prompt": "x", "params": {"metadata": {"k": float("nan")}}}, "params"),
     ({"messages": []}, "messages must end with a turn of role user"),
-    ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages must end with a turn of role user"),
-    ({"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]}, "messages.1: role 'tool' is none of"),
-    ({"messages": [{"role": "user", "content": ""}]}, "messages.0: its content is none; write a text that is not empty"),
+    (
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+        "messages must end with a turn of role user",
+    ),
+    (
+        {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "y"}]},
+        "messages.1: role 'tool' is none of",
+    ),
+    (
+        {"messages": [{"role": "user", "content": ""}]},
+        "messages.0: its content is none; write a text that is not empty",
+    ),
     ({"messages": [{"role": "user"}]}, "messages.0: a turn is a mapping"),
     ({"messages": ["x"]}, "messages.0: a turn is a mapping"),
-    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages.0: content.0 is no part of text"),
-    ({"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "y"}, {"role": "user", "content": "x"}]}, "messages.1: Anthropic"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
+        "messages.0: content.0 is no part of text",
+    ),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": "x"},
+                {"role": "system", "content": "y"},
+                {"role": "user", "content": "x"},
+            ]
+        },
+        "messages.1: Anthropic",
+    ),
     ({"prompt": "x", "max_tokens": 0}, "max_tokens: 0 is no number of tokens"),
-    ({"prompt": "x", "temperature": 0.5}, "params.temperature: Anthropic's API takes no sampling parameters"),
+    (
+        {"prompt": "x", "temperature": 0.5},
+        "params.temperature: Anthropic's API takes no sampling parameters",
+    ),
     ({"prompt": "x", "temperature": 9}, "temperature: 9 is out of range"),
     ({"prompt": "x", "model": "llama-9"}, "model: 'llama-9' belongs to no provider"),
     ({"prompt": "x", "response_model": dict}, "response_model: dict is no Pydantic model"),
     ({"prompt": "x", "params": {"max_tokens": 3}}, "params.max_tokens: this is set by"),
     ({"prompt": "x", "endpoint": "responses"}, "endpoint: anthropic has no endpoint 'responses'"),
-    ({"prompt": "x", "endpoint": "responses", "model": GPT, "max_tokens": 15}, "max_tokens: 15 is less than /v1/responses takes"),
-    ({"prompt": "x", "endpoint": "responses", "model": GPT, "params": {"tools": []}}, "params.tools: it changes what is billed"),
-    ({"prompt": "x", "model": "gpt-5-pro"}, "model: gpt-5-pro is served by the endpoint /v1/responses alone"),
+    (
+        {"prompt": "x", "endpoint": "responses", "model": GPT, "max_tokens": 15},
+        "max_tokens: 15 is less than /v1/responses takes",
+    ),
+    (
+        {"prompt": "x", "endpoint": "responses", "model": GPT, "params": {"tools": []}},
+        "params.tools: it changes what is billed",
+    ),
+    (
+        {"prompt": "x", "model": "gpt-5-pro"},
+        "model: gpt-5-pro is served by the endpoint /v1/responses alone",
+    ),
     ({"prompt": "x", "id": "x" * 501}, "id: write a text of 1 to 500 characters"),
 ]
 
 
 @pytest.mark.parametrize(("job", "sentence"), WRONG, ids=[sentence[:40] for _, sentence in WRONG])
-def test_a_wrong_job_is_refused_as_it_is_added(batch: Batch, job: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_job_is_refused_as_it_is_added(
+    batch: Batch, job: dict[str, Any], sentence: str
+) -> None:
     """One sentence names the job, the field and the remedy; the batch stays as it was."""
     with pytest.raises(SpecError) as caught:
         batch.add_job(**job)
@@ -206,11 +301,16 @@ def test_a_wrong_job_is_refused_as_it_is_added(batch: Batch, job: dict[str, Any]
 
 
 @pytest.mark.parametrize("limit_first", [True, False])
-def test_a_model_without_a_price_is_refused_under_a_limit(batch: Batch, emulator: Emulator, limit_first: bool) -> None:
+def test_a_model_without_a_price_is_refused_under_a_limit(
+    batch: Batch, emulator: Emulator, limit_first: bool
+) -> None:
     """As its job is added where the limit is known by then, else as the batch is run; nothing is sent."""
     if limit_first:
         batch.add_cost_limit(1)
-    with pytest.raises(SpecError, match=r"model: no batch price is known for 'claude-hiku-5-5'.*did you mean claude-haiku-5-5"):
+    with pytest.raises(
+        SpecError,
+        match=r"model: no batch price is known for 'claude-hiku-5-5'.*did you mean claude-haiku-5-5",
+    ):
         batch.add_job(prompt="x", id="a", model="claude-hiku-5-5").add_cost_limit(1).run()
     assert sent(emulator) == 0
     assert len(batch.jobs) == (not limit_first)
@@ -226,9 +326,12 @@ def test_what_was_answered_before_is_told(batch: Batch, capsys: pytest.CaptureFi
 def test_wrong_values_of_a_batch_are_refused_at_once(batch: Batch, tmp_path: Path) -> None:
     """Limits, defaults and parameters are checked where they are given."""
     for wrong, sentence in (
-        (lambda: batch.add_cost_limit(-1), "cost_limit_usd: "), (batch.add_time_limit, "time_limit_seconds: "),
-        (lambda: batch.set_default_params(modle="x"), "did you mean model"), (lambda: batch.set_verbosity("loud"), "verbosity_level: "),  # pyright: ignore[reportArgumentType]
-        (lambda: Batch(tmp_path, items_per_bach=3), "did you mean items_per_batch"), (lambda: Batch(tmp_path).run(), "jobs: there are none"),
+        (lambda: batch.add_cost_limit(-1), "cost_limit_usd: "),
+        (batch.add_time_limit, "time_limit_seconds: "),
+        (lambda: batch.set_default_params(modle="x"), "did you mean model"),
+        (lambda: batch.set_verbosity("loud"), "verbosity_level: "),  # pyright: ignore[reportArgumentType]
+        (lambda: Batch(tmp_path, items_per_bach=3), "did you mean items_per_batch"),
+        (lambda: Batch(tmp_path).run(), "jobs: there are none"),
         (lambda: Batch(tmp_path).add_job(prompt="x"), "model: name one"),
     ):
         with pytest.raises(SpecError, match=sentence):
@@ -258,7 +361,9 @@ def test_a_cost_limit_binds_all_models(batch: Batch, emulator: Emulator) -> None
     assert sent(emulator) == 10
 
 
-def test_a_dry_run_sends_nothing(batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_sends_nothing(
+    batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It tells how many requests there are and what they cost at most."""
     batch.add_job(prompt="x").add_job(prompt="y", model=GPT)
     run = batch.run(dry_run=True)
@@ -276,7 +381,11 @@ def test_a_run_that_is_not_waited_for(batch: Batch, emulator: Emulator) -> None:
     told: list[tuple[dict[str, Any], float, dict[str, Any]]] = []
     ended = threading.Event()
     batch.add_job(prompt="x", id="1")
-    run = batch.run(wait=False, on_progress=lambda *found: (told.append(found), found[0]["completed"] and ended.set()), progress_interval=0.05)
+    run = batch.run(
+        wait=False,
+        on_progress=lambda *found: (told.append(found), found[0]["completed"] and ended.set()),
+        progress_interval=0.05,
+    )
     with pytest.raises(TimeoutError, match=r"has not ended after 0\.3 seconds"):
         run.wait(timeout=0.3)
     assert (run.status()["state"], run.results()) == ("running", {})
@@ -286,9 +395,16 @@ def test_a_run_that_is_not_waited_for(batch: Batch, emulator: Emulator) -> None:
     assert run.results()["1"].is_success()
     assert run.status()["completed"] == 1
     stats, elapsed, batches = told[-1]
-    assert (stats["total"], stats["completed"], stats["pending"], stats["batches"]) == (1, 1, 0, {"landed": 1})
+    assert (stats["total"], stats["completed"], stats["pending"], stats["batches"]) == (
+        1,
+        1,
+        0,
+        {"landed": 1},
+    )
     assert elapsed > 0
-    assert [(one["provider"], one["jobs"], one["state"]) for one in batches.values()] == [("anthropic", 1, "landed")]
+    assert [(one["provider"], one["jobs"], one["state"]) for one in batches.values()] == [
+        ("anthropic", 1, "landed")
+    ]
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -334,7 +450,9 @@ def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path
     assert (state.pending_jobs, state.failed_jobs, list(state.completed_results)) == ([], {}, ["1"])
     assert state.total_cost_usd > 0
     assert state.batch_id.startswith("msgbatch_")
-    assert BatchState.from_dict(json.loads(json.dumps(state.to_dict()))).to_dict() == state.to_dict()
+    assert (
+        BatchState.from_dict(json.loads(json.dumps(state.to_dict()))).to_dict() == state.to_dict()
+    )
     other = StateManager(tmp_path / "other.json")
     assert other.load() is None
     other.save(state)
@@ -343,14 +461,34 @@ def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path
     assert manager.load() is None
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "{}", "[]", "null", '{"run_id": "1"}', '{"format": 2, "run_id": "1"}', "\x00\xff"])
-def test_a_file_of_another_kind_is_no_state_file(batch: Batch, emulator: Emulator, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\n1,2\n",
+        "{}",
+        "[]",
+        "null",
+        '{"run_id": "1"}',
+        '{"format": 2, "run_id": "1"}',
+        "\x00\xff",
+    ],
+)
+def test_a_file_of_another_kind_is_no_state_file(
+    batch: Batch, emulator: Emulator, tmp_path: Path, text: str
+) -> None:
     """It is neither read, nor written over, nor deleted, and nothing is sent; an empty one is taken."""
     file = tmp_path / "cities.csv"
     file.write_text(text)
     batch.add_job(prompt="x", id="1").set_state(file)
     manager = StateManager(file)
-    for use in (batch.run, lambda: batch.run(wait=False), manager.load, manager.jobs, manager.clear, lambda: manager.save(BatchState())):
+    for use in (
+        batch.run,
+        lambda: batch.run(wait=False),
+        manager.load,
+        manager.jobs,
+        manager.clear,
+        lambda: manager.save(BatchState()),
+    ):
         with pytest.raises(StorageError, match="is something else than a state file"):
             use()
     assert (file.read_text(), sent(emulator)) == (text, 0)
@@ -365,7 +503,9 @@ def test_a_callback_can_shut_its_run_down(batch: Batch, emulator: Emulator) -> N
 
     def callback(stats: dict[str, Any], _elapsed: float, _batches: dict[str, Any]) -> None:
         if stats["batches"].get("submitted") and not told:
-            with pytest.raises(SpecError, match="a progress callback cannot wait for its own run") as caught:
+            with pytest.raises(
+                SpecError, match="a progress callback cannot wait for its own run"
+            ) as caught:
                 run.wait()
             told.append(str(caught.value))
             run.shutdown(wait_for_active=False)
@@ -388,7 +528,9 @@ def test_jobs_and_results_travel_as_json() -> None:
     turns = Job("2", CLAUDE, messages=({"role": "user", "content": "x"},))
     assert Job.from_dict(json.loads(json.dumps(turns.to_dict()))) == turns
     result = JobResult("1", '{"id":"a","score":1}', Label(id="a", score=1), None, 3, 4, 0.1)
-    assert JobResult.from_dict(json.loads(json.dumps(result.to_dict()))).to_dict() == result.to_dict()
+    assert (
+        JobResult.from_dict(json.loads(json.dumps(result.to_dict()))).to_dict() == result.to_dict()
+    )
     with pytest.raises(SpecError, match="no field 'modle'"):
         Job.from_dict({"modle": "x"})
 
@@ -421,7 +563,9 @@ def test_a_time_limit_cancels_and_lands(batch: Batch, emulator: Emulator) -> Non
     assert batch.run().results()["1"].is_success()
 
 
-def test_verbosity_and_raw_files(batch: Batch, emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbosity_and_raw_files(
+    batch: Batch, emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`debug` prints each step; without raw files there are none, and results are as good."""
     run = batch.set_verbosity("debug").raw_files(False).add_job(prompt="x", id="1").run()
     assert "batch 1 (1 row): landed" in capsys.readouterr().err
@@ -433,8 +577,13 @@ def test_verbosity_and_raw_files(batch: Batch, emulator: Emulator, tmp_path: Pat
 def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
     """One file of requests and of responses a batch, JSON for Anthropic and JSONL for OpenAI, and one file a job, whatever its id."""
     batch.add_job(prompt="x", id="../a b").add_job(prompt="y", id="2", model=GPT).run()
-    found = sorted(str(path.relative_to(tmp_path / "out/raw_files")) for path in (tmp_path / "out/raw_files").rglob("*.json*"))
-    rows = {row["job_id"]: row["_batch_id"] for row in pq.read_table(tmp_path / "out/data").to_pylist()}
+    found = sorted(
+        str(path.relative_to(tmp_path / "out/raw_files"))
+        for path in (tmp_path / "out/raw_files").rglob("*.json*")
+    )
+    rows = {
+        row["job_id"]: row["_batch_id"] for row in pq.read_table(tmp_path / "out/data").to_pylist()
+    }
     batches = [f"anthropic_batch_{rows['../a b']}.json", f"openai_batch_{rows['2']}.jsonl"]
     assert found == sorted(
         [f"{folder}/{name}" for folder in ("requests", "responses") for name in batches]
@@ -442,7 +591,12 @@ def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
     )
     lines = json.loads((tmp_path / "out/raw_files/responses" / batches[0]).read_text())
     assert [line["result"]["type"] for line in lines] == ["succeeded"]
-    assert json.loads((tmp_path / "out/raw_files/responses/2_raw.json").read_text())["response"]["status_code"] == 200
+    assert (
+        json.loads((tmp_path / "out/raw_files/responses/2_raw.json").read_text())["response"][
+            "status_code"
+        ]
+        == 200
+    )
 
 
 def test_old_jobs_are_not_kept_for_ever(batch: Batch, tmp_path: Path) -> None:
@@ -458,7 +612,9 @@ def test_old_jobs_are_not_kept_for_ever(batch: Batch, tmp_path: Path) -> None:
     assert first.exists()
 
 
-def test_what_stops_a_run_is_told(batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_stops_a_run_is_told(
+    batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An error is raised to who waits; where nobody does, it is printed in one sentence."""
     emulator.control.faults(kind="http_error", route="create", status=401, probability=1)
     batch.add_job(prompt="x", id="1")
@@ -475,7 +631,8 @@ def test_what_stops_a_run_is_told(batch: Batch, emulator: Emulator, capsys: pyte
 def test_jobs_made_by_hand_are_checked(batch: Batch, emulator: Emulator) -> None:
     """Jobs that did not come by way of `add_job` are checked before anything is sent, and so is a limit that came late."""
     for jobs, sentence in (
-        ([Job("1", CLAUDE, prompt="x"), Job("1", CLAUDE, prompt="y")], "two of this id"), ([Job("1", CLAUDE)], "exactly one of prompt"),
+        ([Job("1", CLAUDE, prompt="x"), Job("1", CLAUDE, prompt="y")], "two of this id"),
+        ([Job("1", CLAUDE)], "exactly one of prompt"),
         ([Job("1", CLAUDE, prompt="x", temperature=1)], "no sampling parameters"),
     ):
         with pytest.raises(SpecError, match=sentence):
@@ -486,23 +643,32 @@ def test_jobs_made_by_hand_are_checked(batch: Batch, emulator: Emulator) -> None
     assert sent(emulator) == 0
 
 
-def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
+def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
+    batch: Batch, emulator: Emulator, tmp_path: Path
+) -> None:
     """With batches open, the ledger is deleted: a run says what to do, and after that lands them; nothing is sent twice."""
     for number in range(6):
         batch.add_job(prompt=f"text {number}", id=f"a{number}")
         batch.add_job(prompt=f"text {number}", id=f"b{number}", model=GPT, response_model=Label)
     batch.config.items_per_batch = 2
     batch.config.max_parallel_batches = 3
-    emulator.control.progress("seconds", 1)  # and not by reads: what is in doubt is looked for in lists, until it has ended
+    emulator.control.progress(
+        "seconds", 1
+    )  # and not by reads: what is in doubt is looked for in lists, until it has ended
     calls = threading.Event()
-    run = BatchRun(batch.config, batch.jobs).set_on_progress(lambda stats, _elapsed, _batches: calls.set() if stats["completed"] else None, 0.02)
+    run = BatchRun(batch.config, batch.jobs).set_on_progress(
+        lambda stats, _elapsed, _batches: calls.set() if stats["completed"] else None, 0.02
+    )
     run.start()
     assert calls.wait(60)
     run.shutdown(wait_for_active=False)
     assert sent(emulator) > 0
     for path in tmp_path.glob("ledger.db*"):
         path.unlink()
-    with pytest.raises(WrongLedgerError, match=r"run `batchata status SPEC --rebuild` \(for SPEC, a Batch names its results_dir\)"):
+    with pytest.raises(
+        WrongLedgerError,
+        match=r"run `batchata status SPEC --rebuild` \(for SPEC, a Batch names its results_dir\)",
+    ):
         batch.run()
     told = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--rebuild"])
     assert told.exit_code == 0, told.output

@@ -42,7 +42,15 @@ def script(folder: Path, wait: bool = True) -> subprocess.Popen[str]:
     """Start a script that runs four jobs in two batches."""
     command = [sys.executable, "-u", "-c", SCRIPT.replace("WAIT", str(wait))]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=dict(os.environ))
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env=dict(os.environ),
+    )
 
 
 def jobs(folder: Path, number: int = 3) -> Batch:
@@ -53,7 +61,11 @@ def jobs(folder: Path, number: int = 3) -> Batch:
 
 
 def accepted(emulator: Emulator) -> int:
-    return sum(batch["requests"] for batch in emulator.control.ledger()["anthropic"]["batches"] if batch["accepted"])
+    return sum(
+        batch["requests"]
+        for batch in emulator.control.ledger()["anthropic"]["batches"]
+        if batch["accepted"]
+    )
 
 
 def wait_for_batches(emulator: Emulator, number: int) -> None:
@@ -120,7 +132,9 @@ def test_one_ctrl_c_cancels_and_lands(emulator: Emulator, tmp_path: Path) -> Non
     assert process.returncode == 0, err
     assert json.loads(out.splitlines()[0]) == dict.fromkeys("0123", "")
     assert out.splitlines()[2] == "cancelled"
-    assert {batch["status"] for batch in emulator.control.ledger()["anthropic"]["batches"]} == {"ended"}
+    assert {batch["status"] for batch in emulator.control.ledger()["anthropic"]["batches"]} == {
+        "ended"
+    }
 
 
 def test_a_second_ctrl_c_leaves_at_once(emulator: Emulator, tmp_path: Path) -> None:

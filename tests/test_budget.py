@@ -39,23 +39,34 @@ class Pair:
     def __init__(self, folder: Path, emulator: Emulator, provider: str, rows: int = 12) -> None:
         for name in ("one", "two"):
             (folder / name).mkdir()
-        self.one, self.two = (Table(folder / name, emulator, provider, rows) for name in ("one", "two"))
+        self.one, self.two = (
+            Table(folder / name, emulator, provider, rows) for name in ("one", "two")
+        )
         self.row = float(usd(preview(self.one.spec()).summary.bound or 0)) / rows
 
     def budget(self, rows: float, **more: Any) -> dict[str, Any]:
         # to a millionth of a dollar, as people write it
         return {"name": "shared", "limit_usd": round(rows * self.row, 6), "period": "total", **more}
 
-    def run(self, table: Table, budget: dict[str, Any], notes: list[str] | None = None, **changes: Any) -> Receipt:
+    def run(
+        self, table: Table, budget: dict[str, Any], notes: list[str] | None = None, **changes: Any
+    ) -> Receipt:
         name = "one" if table is self.one else "two"
         heard = notes if notes is not None else list[str]()
-        return enrich(table.spec(name=name, budget=budget, **changes), progress=LineProgress(heard.append, 0))
+        return enrich(
+            table.spec(name=name, budget=budget, **changes), progress=LineProgress(heard.append, 0)
+        )
 
     def accepted(self) -> int:
         return self.one.ledger()["requests_accepted"]
 
     def spent(self, budget: dict[str, Any]) -> tuple[int, int]:
-        terms = BudgetTerms(budget["name"], pico_from_usd(budget["limit_usd"]), budget["period"], budget.get("timezone", "UTC"))
+        terms = BudgetTerms(
+            budget["name"],
+            pico_from_usd(budget["limit_usd"]),
+            budget["period"],
+            budget.get("timezone", "UTC"),
+        )
         with opened() as ledger:
             return ledger.budget_money(terms)
 
@@ -81,7 +92,10 @@ def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
     """Both spend from the same money, never more than it; what could not be paid for is sent when the limit is raised."""
     budget = pair.budget(1.7)
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(pair.run, table, budget, None, items_per_batch=3) for table in (pair.one, pair.two)]
+        runs = [
+            pool.submit(pair.run, table, budget, None, items_per_batch=3)
+            for table in (pair.one, pair.two)
+        ]
         receipts = [run.result(90) for run in runs]
     settled, flying = pair.spent(budget)
     assert (settled, flying) == (billed(pair.one), 0)
@@ -127,7 +141,11 @@ def test_a_waiting_run_heeds_its_time_limit(claude: Pair) -> None:
             first = pool.submit(claude.run, claude.one, budget)
             until(lambda: claude.accepted() == 12)
             receipt = claude.run(claude.two, budget, time_limit="0.5s")
-            assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, 12)
+            assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == (
+                "time_limit_reached",
+                5,
+                12,
+            )
         assert first.result(60).exit_code == 0
     assert claude.accepted() == 12
 
@@ -161,12 +179,17 @@ def test_a_run_that_ends_with_an_error_gives_back_what_it_did_not_send(claude: P
     assert billed(claude.one) <= pico_from_usd(budget["limit_usd"])
 
 
-@pytest.mark.parametrize("change", [{"limit_usd": 2}, {"period": "day"}, {"timezone": "Europe/Berlin"}])
+@pytest.mark.parametrize(
+    "change", [{"limit_usd": 2}, {"period": "day"}, {"timezone": "Europe/Berlin"}]
+)
 def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
     """The second spec is refused before anything is sent, by one sentence that names both limits and the remedy."""
     budget = claude.budget(100)
     assert claude.run(claude.one, budget).exit_code == 0
-    with pytest.raises(SpecError, match=r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', and this says \$.*--set-budget"):
+    with pytest.raises(
+        SpecError,
+        match=r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', and this says \$.*--set-budget",
+    ):
         claude.run(claude.two, {**budget, **change})
     assert claude.accepted() == 12
     assert claude.run(claude.two, budget).exit_code == 0
@@ -201,7 +224,9 @@ def test_specs_of_one_name_are_two(claude: Pair) -> None:
 
 def test_a_model_without_a_price_has_no_budget(claude: Pair) -> None:
     """A limit that could not hold is refused before anything is sent."""
-    with pytest.raises(SpecError, match=r"^model: no batch price is known for 'claude-omega-99', so budget could"):
+    with pytest.raises(
+        SpecError, match=r"^model: no batch price is known for 'claude-omega-99', so budget could"
+    ):
         claude.run(claude.one, claude.budget(100), model="claude-omega-99")
     assert claude.accepted() == 0
 
@@ -215,19 +240,25 @@ def test_a_day_later_there_is_money_again(claude: Pair, monkeypatch: pytest.Monk
     assert 0 < sent < 12
     assert claude.run(claude.one, budget).batches == 0
     for module in ("money", "budgets"):
-        monkeypatch.setattr(f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US)
+        monkeypatch.setattr(
+            f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US
+        )
     assert claude.spent(budget) == (0, 0)
     claude.run(claude.one, budget)
     assert claude.accepted() > sent
     assert claude.spent(budget) == (billed(claude.one) - spent, 0)
 
 
-def test_a_plan_counts_by_the_period_that_it_says(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_counts_by_the_period_that_it_says(
+    claude: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where a spec has another period by now, its plan tells what that one leaves, as its run will have it."""
     budget = claude.budget(1.5, period="day")
     assert claude.run(claude.one, budget).exit_code == 4
     for module in ("money", "budgets"):
-        monkeypatch.setattr(f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US)
+        monkeypatch.setattr(
+            f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US
+        )
     for period, spent in (("day", 0), ("total", billed(claude.one))):
         changed = {**budget, "period": period}
         ahead = preview(claude.one.spec(name="one", budget=changed)).limits
@@ -261,7 +292,9 @@ def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path
     assert claude.accepted() == sent
 
 
-def test_a_chunk_that_is_cut_twice_loses_no_row(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_that_is_cut_twice_loses_no_row(
+    claude: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where another spends of the budget between two looks of the guard, the chunk is cut again; every piece is sent in its turn."""
     budget, real, cuts = claude.budget(9.5), guards.cut, list[int]()
 

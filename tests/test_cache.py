@@ -40,15 +40,27 @@ def bill_of(table: Table) -> list[tuple[Decimal, Decimal]]:
         for line in map(orjson.loads, path.read_bytes().splitlines()):
             usage = line["result"]["message"]["usage"]
             read, written = usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"]
-            whole = {"input_tokens": usage["input_tokens"] + read + written, "output_tokens": usage["output_tokens"]}
-            assert usage["cache_creation"] == {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": written}
-            cached = {"cache_read_tokens": read, "cache_write_tokens": written, "cache_write_1h_tokens": written}
+            whole = {
+                "input_tokens": usage["input_tokens"] + read + written,
+                "output_tokens": usage["output_tokens"],
+            }
+            assert usage["cache_creation"] == {
+                "ephemeral_5m_input_tokens": 0,
+                "ephemeral_1h_input_tokens": written,
+            }
+            cached = {
+                "cache_read_tokens": read,
+                "cache_write_tokens": written,
+                "cache_write_1h_tokens": written,
+            }
             found.append((priced(**whole, **cached), priced(**whole)))
     return found
 
 
 def priced(**tokens: int) -> Decimal:
-    return calc_price(Listed(**tokens), MODEL, provider_id="anthropic", price_context={"processing": "batch"}).total_price
+    return calc_price(
+        Listed(**tokens), MODEL, provider_id="anthropic", price_context={"processing": "batch"}
+    ).total_price
 
 
 def told(lines: list[tuple[str, str]], what: str) -> str:
@@ -68,15 +80,24 @@ def test_what_the_cache_did_is_told_to_the_last_digit(table: Table) -> None:
     cost, plain = (sum(line[i] for line in bill) for i in (0, 1))
     assert Decimal(receipt.cost_usd or "") == cost == usd(check_money(table).settled)
     assert Decimal(receipt.cache_saved_usd or "") == plain - cost > 0
-    assert receipt.cache_read_tokens == book["cache_read_tokens_billed"] == sum(row["_cache_read_tokens"] for row in table.rows()) > 0
+    assert (
+        receipt.cache_read_tokens
+        == book["cache_read_tokens_billed"]
+        == sum(row["_cache_read_tokens"] for row in table.rows())
+        > 0
+    )
     assert receipt.cache_write_tokens == book["cache_write_1h_tokens_billed"] > 0
-    assert receipt.cached_share == round(book["cache_read_tokens_billed"] / book["input_tokens_billed"], 4)
+    assert receipt.cached_share == round(
+        book["cache_read_tokens_billed"] / book["input_tokens_billed"], 4
+    )
     assert receipt.to_json()["cache_saved_usd"] == receipt.cache_saved_usd
     text = told(receipt.lines(), "Cache")
     assert text.startswith(f"{receipt.cached_share:.0%} of the input was read from the cache, ")
     assert "; saved $" in text
     block = next(iter(table.bodies().values()))["system"]
-    assert block == [{"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    assert block == [
+        {"type": "text", "text": SYSTEM, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+    ]
     table.check_answers()
 
 
@@ -100,8 +121,13 @@ def test_outcomes_keep_what_was_written(table: Table) -> None:
     with opened() as ledger:
         whole = sum(ledger.outcomes(receipt.run_id).values(), OutcomeTotals())
     book = table.ledger()
-    assert (whole.cache_read_tokens, whole.cache_write_tokens) == (book["cache_read_tokens_billed"], book["cache_write_1h_tokens_billed"])
-    assert Decimal(receipt.cache_saved_usd or "") == sum(plain - cost for cost, plain in bill_of(table))
+    assert (whole.cache_read_tokens, whole.cache_write_tokens) == (
+        book["cache_read_tokens_billed"],
+        book["cache_write_1h_tokens_billed"],
+    )
+    assert Decimal(receipt.cache_saved_usd or "") == sum(
+        plain - cost for cost, plain in bill_of(table)
+    )
     assert marked(table) == {True}
     check_money(table)
 
@@ -139,7 +165,9 @@ def test_an_estimate_does_not_count_on_a_cache_that_is_off(table: Table) -> None
     """Calibrated by cached batches, the next ones are expected to cost what they do without a cache, once it is switched off."""
     table.run(cache=True, system=SYSTEM, limit=2)  # the first of an hour write
     table.run(cache=True, system=SYSTEM, limit=5)
-    cached, off = (preview(table.spec(cache=cache, system=SYSTEM)).summary.expected for cache in (True, False))
+    cached, off = (
+        preview(table.spec(cache=cache, system=SYSTEM)).summary.expected for cache in (True, False)
+    )
     before = money(table).settled
     assert table.run(system=SYSTEM).cache_read_tokens == 0
     assert cached is not None
@@ -160,7 +188,10 @@ def test_a_prompt_that_is_too_short_is_told_of(table: Table) -> None:
     """A prefix under the provider's minimum is not cached and not billed for it: plan and receipt say why."""
     receipt = table.run(cache=True)
     assert receipt.cached_share == 0
-    assert "nothing was read from a cache or written to one: a system prompt under 1,024 tokens" in "".join(receipt.warnings)
+    assert (
+        "nothing was read from a cache or written to one: a system prompt under 1,024 tokens"
+        in "".join(receipt.warnings)
+    )
     assert "under 1,024 tokens" in told(preview(table.spec(cache=True)).lines(), "Cache")
     check_money(table)
 
@@ -183,13 +214,27 @@ def test_other_rows_of_the_hour_find_the_prefix(table: Table) -> None:
 @pytest.mark.parametrize(
     ("provider", "changes", "sentence"),
     [
-        ("openai", {}, "cache: the openai API caches long prompts by itself, without marks; remove it."),
+        (
+            "openai",
+            {},
+            "cache: the openai API caches long prompts by itself, without marks; remove it.",
+        ),
         ("anthropic", {"system": None}, "`cache` marks the system prompt, and there is none"),
         ("anthropic", {"system": ""}, "`cache` marks the system prompt, and there is none"),
-        ("anthropic", {"system": None, "prompt": None, "messages": [{"role": "user", "content": "{{ text }}"}]}, "there is none"),
+        (
+            "anthropic",
+            {
+                "system": None,
+                "prompt": None,
+                "messages": [{"role": "user", "content": "{{ text }}"}],
+            },
+            "there is none",
+        ),
     ],
 )
-def test_where_there_is_nothing_to_mark(emulator: Emulator, tmp_path: Path, provider: str, changes: dict[str, Any], sentence: str) -> None:
+def test_where_there_is_nothing_to_mark(
+    emulator: Emulator, tmp_path: Path, provider: str, changes: dict[str, Any], sentence: str
+) -> None:
     """`cache` is refused where it could do nothing, before anything is sent."""
     table = Table(tmp_path, emulator, provider)
     with pytest.raises(SpecError) as refused:
@@ -200,7 +245,14 @@ def test_where_there_is_nothing_to_mark(emulator: Emulator, tmp_path: Path, prov
 
 def test_system_turns_are_marked_as_one(table: Table) -> None:
     """With `messages`, turns of role system become the marked block; a prompt that renders to blanks is left as it is."""
-    turns = [{"role": "system", "content": "{% if text != 'text of row 1' %}" + SYSTEM + "{% endif %}"}, {"role": "user", "content": "{{ text }}"}]
+    turns = [
+        {"role": "system", "content": "{% if text != 'text of row 1' %}" + SYSTEM + "{% endif %}"},
+        {"role": "user", "content": "{{ text }}"},
+    ]
     receipt = table.run(cache=True, system=None, prompt=None, messages=turns, limit=3)
     assert receipt.outcomes == {"succeeded": 3}
-    assert sorted(isinstance(body.get("system"), list) for body in table.bodies().values()) == [False, True, True]
+    assert sorted(isinstance(body.get("system"), list) for body in table.bodies().values()) == [
+        False,
+        True,
+        True,
+    ]

@@ -60,7 +60,9 @@ def foreign_files(table: Table) -> int:
 # --- request files ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"items_per_batch": 2, "max_parallel_batches": 3}, {"raw_files": False}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"items_per_batch": 2, "max_parallel_batches": 3}, {"raw_files": False}]
+)
 def test_a_run_leaves_no_request_file_behind(openai: Table, changes: dict[str, Any]) -> None:
     """Uploads are deleted once their rows are landed; results stay, as nobody asked for their deletion."""
     openai.run(**changes)
@@ -69,14 +71,20 @@ def test_a_run_leaves_no_request_file_behind(openai: Table, changes: dict[str, A
 
 
 FAULTS: list[dict[str, Any]] = [
-    {"kind": "request_error", "contains": "row 4"}, {"kind": "request_invalid_line", "contains": "row 4"},
-    {"kind": "batch_expires", "share": 0.5, "count": 1}, {"kind": "token_limit", "count": 2}, {"kind": "drop_after", "count": 1},
-    {"kind": "http_500_before", "count": 1}, {"kind": "http_429", "route": "create", "count": 1, "retry_after": 0.01},
+    {"kind": "request_error", "contains": "row 4"},
+    {"kind": "request_invalid_line", "contains": "row 4"},
+    {"kind": "batch_expires", "share": 0.5, "count": 1},
+    {"kind": "token_limit", "count": 2},
+    {"kind": "drop_after", "count": 1},
+    {"kind": "http_500_before", "count": 1},
+    {"kind": "http_429", "route": "create", "count": 1, "retry_after": 0.01},
 ]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault["kind"]))
-def test_no_request_file_is_left_whatever_happened(openai: Table, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_file_is_left_whatever_happened(
+    openai: Table, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rounds, batches that failed or were sent again, doubt: each upload is deleted in the end."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "5")
     openai.emulator.control.faults(**fault)
@@ -84,14 +92,24 @@ def test_no_request_file_is_left_whatever_happened(openai: Table, fault: dict[st
     assert files(openai, "batch") == []
 
 
-DEATHS = [("submit", False), ("submit", True), ("poll", True), ("collect", False), ("collect", True)]
+DEATHS = [
+    ("submit", False),
+    ("submit", True),
+    ("poll", True),
+    ("collect", False),
+    ("collect", True),
+]
 
 
 @pytest.mark.parametrize(("step", "after"), DEATHS)
 def test_no_request_file_is_left_by_a_run_that_died(openai: Table, step: str, after: bool) -> None:
     """Carried on, it deletes what it had uploaded before it died, too."""
     with pytest.raises(KeyboardInterrupt):
-        run_with(openai, stopping_at(step, lambda chunk: chunk.start > 0, KeyboardInterrupt(), after=after), items_per_batch=3)
+        run_with(
+            openai,
+            stopping_at(step, lambda chunk: chunk.start > 0, KeyboardInterrupt(), after=after),
+            items_per_batch=3,
+        )
     assert openai.run(items_per_batch=3).continued
     assert files(openai, "batch") == []
     check_money(openai)
@@ -164,13 +182,19 @@ def test_results_are_deleted_where_the_spec_asks_for_it(table: Table, delete: bo
 def test_results_are_not_deleted_before_they_are_landed(table: Table) -> None:
     """A run that dies on the way home leaves them there, and the next one deletes them once it has them."""
     with pytest.raises(KeyboardInterrupt):
-        run_with(table, stopping_at("collect", lambda _chunk: True, KeyboardInterrupt()), delete_results=True)
+        run_with(
+            table,
+            stopping_at("collect", lambda _chunk: True, KeyboardInterrupt()),
+            delete_results=True,
+        )
     assert table.ledger()["batches"][0]["deleted"] is False
     assert table.run(delete_results=True).outcomes == {"succeeded": ROWS}
     assert results_left(table) == 0
 
 
-def test_results_of_a_run_that_died_right_after_landing_are_deleted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_a_run_that_died_right_after_landing_are_deleted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Landed, and dead before the deletion: the run that carries on does it."""
     from batchata_tasks.execution import land
 
@@ -202,7 +226,9 @@ def test_a_deletion_that_fails_does_not_fail_the_run(table: Table, status: int) 
         assert any("at the provider until it deletes them" in text for text in notes)
 
 
-def test_a_list_of_files_that_fails_does_not_fail_the_run(openai: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_of_files_that_fails_does_not_fail_the_run(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Looking for leftovers is no part of the work."""
 
     def uploads(_self: Any, _since: float) -> Any:
@@ -221,7 +247,11 @@ def test_files_and_batches_of_others_are_untouched(table: Table) -> None:
     before = foreign_files(table)
     control.faults(kind="drop_after", nth=1)
     with pytest.raises(KeyboardInterrupt):
-        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()), delete_results=True)
+        run_with(
+            table,
+            stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()),
+            delete_results=True,
+        )
     assert table.run(delete_results=True).outcomes == {"succeeded": ROWS}
     assert foreign_files(table) == before
     assert {batch["deleted"] for batch in table.ledger()["foreign"]} == {False}

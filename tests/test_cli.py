@@ -42,7 +42,15 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
 
 def batchata(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "batchata_tasks.cli", *words]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
 
 
 def spec_of(table: Table) -> str:
@@ -66,7 +74,11 @@ def test_plan_run_status_show(table: Table) -> None:
     assert receipt["outcomes"] == {"succeeded": 12}
     assert float(receipt["cost_usd"]) <= float(receipt["upper_bound_usd"])
     (run,) = ask("status", spec)
-    assert (run["result"], len(run["batches"]), run["outcomes"]) == ("succeeded", 1, {"succeeded": 12})
+    assert (run["result"], len(run["batches"]), run["outcomes"]) == (
+        "succeeded",
+        1,
+        {"succeeded": 12},
+    )
     assert "12 succeeded" in batchata("status").stdout
     rows = ask("show", spec, "--rows", "3")
     assert len(rows) == 3
@@ -89,7 +101,9 @@ def test_a_terminal_gets_a_live_display(table: Table) -> None:
     table.emulator.control.progress("seconds", 1)
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    with subprocess.Popen(command, cwd=ROOT, env=env, stdin=follower, stdout=follower, stderr=follower) as running:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=follower, stdout=follower, stderr=follower
+    ) as running:
         os.close(follower)
         seen = b""
         while True:
@@ -110,13 +124,33 @@ def test_a_terminal_gets_a_live_display(table: Table) -> None:
 
 def test_overrides(table: Table) -> None:
     """`--set` and `--limit` change the spec for one run."""
-    receipt = ask("run", spec_of(table), "--direct", "--limit", "5", "--set", "items_per_batch=2", "--set", "params={seed: 7}")
-    assert (receipt["outcomes"], receipt["batches"], receipt["unsent_rows"]) == ({"succeeded": 5}, 3, 0)
+    receipt = ask(
+        "run",
+        spec_of(table),
+        "--direct",
+        "--limit",
+        "5",
+        "--set",
+        "items_per_batch=2",
+        "--set",
+        "params={seed: 7}",
+    )
+    assert (receipt["outcomes"], receipt["batches"], receipt["unsent_rows"]) == (
+        {"succeeded": 5},
+        3,
+        0,
+    )
 
 
 def test_a_pilot_that_does_not_hold_has_its_receipt(table: Table) -> None:
     """It is one JSON object as at any other end, or lines for people; the exit code stays that of a run that was stopped."""
-    words = ["run", spec_of(table), "--direct", "--set", "pilot={rows: 5, max_cost_per_row_usd: 0.00000001}"]
+    words = [
+        "run",
+        spec_of(table),
+        "--direct",
+        "--set",
+        "pilot={rows: 5, max_cost_per_row_usd: 0.00000001}",
+    ]
     done = batchata(*words, "--json")
     receipt = json.loads(done.stdout)
     assert (done.returncode, receipt["exit_code"], receipt["outcomes"]) == (1, 1, {"succeeded": 5})
@@ -161,7 +195,16 @@ def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
 def test_rows_fit_the_terminal(table: Table, width: int) -> None:
     """Long texts are cut, in any script; columns for which there is no room are named, never left out in silence."""
     answers = {f"column_{i}": "日本語 [b] " * i for i in range(1, 12)}
-    rows = [{"id": "k1", "note": "n", "_status": "succeeded", **answers, "_error": None, "_cost_usd": Decimal("0.5")}]
+    rows = [
+        {
+            "id": "k1",
+            "note": "n",
+            "_status": "succeeded",
+            **answers,
+            "_error": None,
+            "_cost_usd": Decimal("0.5"),
+        }
+    ]
     console = Console(file=(screen := StringIO()), width=width)
     console.print(rows_table(table.spec(), rows, width))
     head, row, *rest = screen.getvalue().splitlines()
@@ -174,7 +217,9 @@ def test_rows_fit_the_terminal(table: Table, width: int) -> None:
 
 
 @pytest.mark.parametrize("sent", [False, True])
-def test_ctrl_c_says_whether_anything_was_sent(capsys: pytest.CaptureFixture[str], sent: bool) -> None:
+def test_ctrl_c_says_whether_anything_was_sent(
+    capsys: pytest.CaptureFixture[str], sent: bool
+) -> None:
     """Stopped while it plans, a run says that nothing was sent; once a batch may have gone out, that batches go on."""
 
     def stopped() -> None:
@@ -188,7 +233,10 @@ def test_ctrl_c_says_whether_anything_was_sent(capsys: pytest.CaptureFixture[str
         stopped()
     told = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.exit_code == 130
-    assert told == f"Stopped. {'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
+    assert (
+        told
+        == f"Stopped. {'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
+    )
 
 
 def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,13 +248,24 @@ def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
     """One of a thing is told of in the singular, in progress as in receipts."""
-    assert [pluralize(n, "batch") for n in (0, 1, 2, 1200)] == ["0 batches", "1 batch", "2 batches", "1,200 batches"]
-    assert [pluralize(n, "row is held", "rows are held") for n in (1, 2)] == ["1 row is held", "2 rows are held"]
+    assert [pluralize(n, "batch") for n in (0, 1, 2, 1200)] == [
+        "0 batches",
+        "1 batch",
+        "2 batches",
+        "1,200 batches",
+    ]
+    assert [pluralize(n, "row is held", "rows are held") for n in (1, 2)] == [
+        "1 row is held",
+        "2 rows are held",
+    ]
     with for_console(err) as progress:
         progress.planned(1, 1, 1)
         progress.planned(2, 2, 0)
     told = capsys.readouterr().err.splitlines()
-    assert told == ["planned: 1 request in 1 batch, 1 row up to date", "planned: 2 requests in 2 batches, 0 rows up to date"]
+    assert told == [
+        "planned: 1 request in 1 batch, 1 row up to date",
+        "planned: 2 requests in 2 batches, 0 rows up to date",
+    ]
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "status", "show", "costs", "emulator", "demo"])

@@ -49,8 +49,12 @@ def money(found: dict[str, Any], *names: str) -> list[Decimal]:
 
 def check_dataset(table: Table) -> dict[str, Any]:
     """Check that what costs says is in the dataset is the sum of its rows, to the last digit; return what it says."""
-    (found,) = [one for one in costs()["datasets"] if one["dataset"] == table.output.resolve().as_uri()]
-    settled, inside, superseded, overhead, unlanded = money(found, "settled", "in_dataset", "superseded", "overhead", "unlanded")
+    (found,) = [
+        one for one in costs()["datasets"] if one["dataset"] == table.output.resolve().as_uri()
+    ]
+    settled, inside, superseded, overhead, unlanded = money(
+        found, "settled", "in_dataset", "superseded", "overhead", "unlanded"
+    )
     assert inside == sum(row["_cost_usd"] for row in table.rows())
     assert settled == inside + superseded + overhead + unlanded
     return found
@@ -59,7 +63,12 @@ def check_dataset(table: Table) -> dict[str, Any]:
 def test_every_dollar_is_accounted_for(table: Table) -> None:
     """Retries, unknown and missing lines, a changed prompt, a changed row and a refresh: settled = dataset + superseded + overhead."""
     control = table.emulator.control
-    for kind, text in (("request_error", "row 1"), ("request_truncated", "row 2"), ("request_unknown_id", "row 3"), ("request_missing", "row 4")):
+    for kind, text in (
+        ("request_error", "row 1"),
+        ("request_truncated", "row 2"),
+        ("request_unknown_id", "row 3"),
+        ("request_missing", "row 4"),
+    ):
         control.faults(kind=kind, contains=text, times=1)
     receipts = [table.run(items_per_batch=3)]
     assert money(check_dataset(table), "superseded") == [0]
@@ -71,7 +80,8 @@ def test_every_dollar_is_accounted_for(table: Table) -> None:
     found = check_dataset(table)
     assert min(money(found, "superseded", "overhead")) > 0
     assert [money(found, name)[0] for name in ("settled", "superseded", "overhead")] == [
-        sum(Decimal(str(getattr(receipt, field))) for receipt in receipts) for field in ("cost_usd", "superseded_usd", "overhead_usd")
+        sum(Decimal(str(getattr(receipt, field))) for receipt in receipts)
+        for field in ("cost_usd", "superseded_usd", "overhead_usd")
     ]
     assert money(costs()["total"], "settled", "in_flight") == [*money(found, "settled"), 0]
 
@@ -82,14 +92,24 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
     receipt = table.run(budget=BUDGET)
     rates, book = batch_rates(table.provider, MODELS[table.provider]), table.ledger()
     assert rates is not None
-    listed = Decimal(rates.list_cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))).scaleb(-12)
+    listed = Decimal(
+        rates.list_cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
+    ).scaleb(-12)
     assert Decimal(str(receipt.list_price_usd)) == listed
     assert Decimal(str(receipt.saved_usd)) == listed - Decimal(str(receipt.cost_usd)) > 0
-    assert sum(Decimal(str(amount)) for amount in receipt.cost_by_outcome.values()) == Decimal(str(receipt.cost_usd))
+    assert sum(Decimal(str(amount)) for amount in receipt.cost_by_outcome.values()) == Decimal(
+        str(receipt.cost_usd)
+    )
     assert receipt.cost_by_outcome.keys() == {"succeeded", "refused"}
-    assert abs(Decimal(str(receipt.cost_per_row_usd)) * ROWS - Decimal(str(receipt.cost_usd))) < Decimal("1e-11")
+    assert abs(
+        Decimal(str(receipt.cost_per_row_usd)) * ROWS - Decimal(str(receipt.cost_usd))
+    ) < Decimal("1e-11")
     assert receipt.budget == {
-        "name": "night", "period": "month", "limit_usd": "2.000000000000", "spent_usd": receipt.cost_usd, "in_flight_usd": "0.000000000000",
+        "name": "night",
+        "period": "month",
+        "limit_usd": "2.000000000000",
+        "spent_usd": receipt.cost_usd,
+        "in_flight_usd": "0.000000000000",
         "left_usd": f"{2 - Decimal(str(receipt.cost_usd)):f}",
     }
     assert (receipt.reserved_usd, receipt.cached_share, receipt.waits) == ("0.000000000000", 0.0, 0)
@@ -99,7 +119,12 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
     assert " against the list price of $" in lines["Saved"]
     assert lines["Budget"].startswith("night: $0.00")
     again = table.run(budget=BUDGET)
-    assert (again.cost_usd, again.list_price_usd, again.cost_per_row_usd, again.cached_share) == ("0.000000000000", "0.000000000000", None, None)
+    assert (again.cost_usd, again.list_price_usd, again.cost_per_row_usd, again.cached_share) == (
+        "0.000000000000",
+        "0.000000000000",
+        None,
+        None,
+    )
 
 
 def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
@@ -107,13 +132,26 @@ def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
     table.run(budget=BUDGET, name="first")
     table.run(prompt="Say: {{ text }}", name="second")
     CostTracker(name="night").track_spend("0.5")
-    names = {"spec": {"first", "second", None}, "budget": {"night", None}, "model": {MODELS[table.provider], None}}
+    names = {
+        "spec": {"first", "second", None},
+        "budget": {"night", None},
+        "model": {MODELS[table.provider], None},
+    }
     for by in ("spec", "budget", "model", "day"):
         found = costs("--by", by)
-        assert {group["name"] for group in found["groups"]} == names.get(by, {group["name"] for group in found["groups"]})
+        assert {group["name"] for group in found["groups"]} == names.get(
+            by, {group["name"] for group in found["groups"]}
+        )
         for name in ("settled", "list_price", "saved", "superseded", "overhead", "in_flight"):
-            assert sum(money(group, name)[0] for group in found["groups"]) == money(found["total"], name)[0]
-    assert (found["total"]["runs"], found["total"]["batches"], found["total"]["rows"]) == (2, 2, 2 * ROWS)
+            assert (
+                sum(money(group, name)[0] for group in found["groups"])
+                == money(found["total"], name)[0]
+            )
+    assert (found["total"]["runs"], found["total"]["batches"], found["total"]["rows"]) == (
+        2,
+        2,
+        2 * ROWS,
+    )
     (budget,) = found["budgets"]
     (night,) = [group for group in costs("--by", "budget")["groups"] if group["name"] == "night"]
     assert budget["spent_usd"] == night["settled_usd"]
@@ -124,7 +162,15 @@ def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
     assert costs()["budgets"][0]["limit_usd"] == "3.500000000000"
 
 
-@pytest.mark.parametrize("words", [["--set-budget", "night=5"], ["--set-budget", "night"], ["--set-budget", "night=lots"], ["--since", "monday"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--set-budget", "night=5"],
+        ["--set-budget", "night"],
+        ["--set-budget", "night=lots"],
+        ["--since", "monday"],
+    ],
+)
 def test_wrong_words_are_refused(words: list[str]) -> None:
     """One sentence and exit code 2."""
     done = CliRunner().invoke(app, ["costs", *words])
@@ -142,7 +188,14 @@ def test_status_tells_stopped_from_running(table: Table) -> None:
     """A run whose process died is stopped, with the remedy; while a process holds the dataset it is running."""
     seen: list[dict[str, Any]] = []
     with pytest.raises(KeyboardInterrupt):
-        run_with(table, stopping_at("poll", lambda _: bool(seen.extend(runs_overview(None))) or True, KeyboardInterrupt()))
+        run_with(
+            table,
+            stopping_at(
+                "poll",
+                lambda _: bool(seen.extend(runs_overview(None))) or True,
+                KeyboardInterrupt(),
+            ),
+        )
     assert [run["running"] for run in seen] == [True]
     assert runs_remedy(seen) is None
     (run,) = runs_overview(table.spec())
@@ -174,8 +227,18 @@ def test_a_rebuilt_ledger_knows_list_prices(table: Table, monkeypatch: pytest.Mo
     monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'rebuilt.db'}")
     rebuild(prepare_run(table.spec(), Settings()), Settings())
     after = costs()
-    kept = ("rows", "settled_usd", "list_price_usd", "saved_usd", "superseded_usd", "overhead_usd", "cost_by_outcome")
-    assert {name: after["total"][name] for name in kept} == {name: before["total"][name] for name in kept}
+    kept = (
+        "rows",
+        "settled_usd",
+        "list_price_usd",
+        "saved_usd",
+        "superseded_usd",
+        "overhead_usd",
+        "cost_by_outcome",
+    )
+    assert {name: after["total"][name] for name in kept} == {
+        name: before["total"][name] for name in kept
+    }
     check_dataset(table)
 
 

@@ -33,7 +33,14 @@ RICH = {
         "count": {"type": ["integer", "null"]},
         "day": {"type": "string", "format": "date"},
         "tags": {"type": "array", "items": {"type": "string"}},
-        "place": {"type": "object", "properties": {"city": {"type": "string"}, "at": {"type": "string", "format": "date-time"}}, "required": ["city", "at"]},
+        "place": {
+            "type": "object",
+            "properties": {
+                "city": {"type": "string"},
+                "at": {"type": "string", "format": "date-time"},
+            },
+            "required": ["city", "at"],
+        },
     },
     "required": ["label", "score", "count", "day", "tags", "place"],
 }
@@ -61,8 +68,12 @@ def test_every_engine_reads_the_folder_as_it_is(table: Table) -> None:
         assert sorted(frame["id"]) == sorted(value["id"] for value in table.values), engine
         assert set(frame["label"]) <= {"x", "y"}, engine
         assert all(place["city"] for place in frame["place"]), engine
-        assert list(frame.columns) == ["id", "note", *RICH["properties"], *META_FIELDS.names], engine
-    total = duckdb.sql(f"select sum(_cost_usd) from read_parquet('{data}/*.parquet')").fetchall()[0][0]
+        assert list(frame.columns) == ["id", "note", *RICH["properties"], *META_FIELDS.names], (
+            engine
+        )
+    total = duckdb.sql(f"select sum(_cost_usd) from read_parquet('{data}/*.parquet')").fetchall()[
+        0
+    ][0]
     assert total == sum(row["_cost_usd"] for row in table.rows())
 
 
@@ -85,7 +96,11 @@ def test_only_parquet_files_lie_in_data(table: Table) -> None:
 
 def test_a_changed_response_model_leaves_one_schema(table: Table) -> None:
     """With some rows re-run under a new model, all parts have its columns; the raw answers stay."""
-    smaller = {"type": "object", "properties": {"label": {"type": "string"}, "why": {"type": "string"}}, "required": ["label", "why"]}
+    smaller = {
+        "type": "object",
+        "properties": {"label": {"type": "string"}, "why": {"type": "string"}},
+        "required": ["label", "why"],
+    }
     table.run(response_schema=smaller, limit=4)
     data = table.output / "data"
     frame = duckdb.sql(f"from read_parquet('{data}/*.parquet')").to_arrow_table().to_pandas()
@@ -102,7 +117,11 @@ def test_a_reader_never_misses_a_key(table: Table) -> None:
     def read() -> None:
         while not stop.is_set():
             try:
-                seen = set(pads.dataset(table.output / "data", format="parquet").to_table(columns=["id"])["id"].to_pylist())
+                seen = set(
+                    pads.dataset(table.output / "data", format="parquet")
+                    .to_table(columns=["id"])["id"]
+                    .to_pylist()
+                )
             except FileNotFoundError:
                 continue  # a part was listed and then deleted: its keys are in the new one, read again
             if not wanted <= seen:
@@ -119,7 +138,9 @@ def test_a_reader_never_misses_a_key(table: Table) -> None:
 
 def test_name_clashes_are_refused() -> None:
     """Source, response model and metadata share one table, so no name may stand for two columns."""
-    answers = ResponseSchema.from_json_schema({"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}, "x")
+    answers = ResponseSchema.from_json_schema(
+        {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}, "x"
+    )
     with pytest.raises(SpecError, match="'id'"):
         dataset_schema(pa.schema([("id", pa.string())]), answers)
     with pytest.raises(SpecError, match="'_status'"):
@@ -143,7 +164,9 @@ def test_superseding_an_emptied_part_deletes_it(tmp_path: Path) -> None:
     schema = dataset_schema(pa.schema([("id", pa.int64())]), None)
     dataset = Dataset(tmp_path / "data", schema, ["id"], ["id"])
     for name, ids in (("a.parquet", [1, 2]), ("b.parquet", [3, 4])):
-        rows = pa.RecordBatch.from_pylist([{"id": i, "_status": "succeeded"} for i in ids], schema=schema)
+        rows = pa.RecordBatch.from_pylist(
+            [{"id": i, "_status": "succeeded"} for i in ids], schema=schema
+        )
         with dataset.part_file(dataset.data / name) as writer:
             writer.write_batch(rows)
     gone = {key_digest(canonical([i])) for i in (1, 2, 3)}

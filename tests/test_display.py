@@ -87,7 +87,9 @@ class Screen:
             lines[-1] += row
             if place in self._ends:
                 lines.append("")
-        cut = [[line[at : at + width] for at in range(0, max(len(line), 1), width)] for line in lines]
+        cut = [
+            [line[at : at + width] for at in range(0, max(len(line), 1), width)] for line in lines
+        ]
         self.rows, self.width = [row for rows in cut for row in rows], width
         self._ends = {sum(map(len, cut[: place + 1])) - 1 for place in range(len(cut) - 1)}
         self.row, self.column = len(self.rows) - 1, len(self.rows[-1])
@@ -138,17 +140,31 @@ def open_terminal() -> Iterator[Callable[..., Shown]]:
         one.display.finish_progress()
 
 
-def middle(emulator: Emulator, folder: Path, landed: int, opened: int, per: int = 4, **params: Any) -> Seen:
+def middle(
+    emulator: Emulator, folder: Path, landed: int, opened: int, per: int = 4, **params: Any
+) -> Seen:
     """Return what callbacks get in the middle of a run: so many batches landed, with failed requests in them, and so many open."""
     emulator.control.faults(kind="never_ends", provider="anthropic", share=0.5)
     emulator.control.faults(kind="request_refusal", contains="number 1")
     emulator.control.faults(kind="request_error", contains="number 2")
     seen: list[Seen] = []
-    batch = Batch(folder, max_parallel_batches=landed + opened, raw_files=False, items_per_batch=per, **params)
+    batch = Batch(
+        folder, max_parallel_batches=landed + opened, raw_files=False, items_per_batch=per, **params
+    )
     for number in range((landed + opened) * per):
-        batch.add_job(prompt=f"number {number}", id=str(number), model=GPT if number < landed * per else CLAUDE, max_tokens=50)
-    run = batch.run(wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.05)
-    while not seen or [seen[-1][0]["batches"].get(state) for state in ("landed", "submitted")] != [landed, opened]:
+        batch.add_job(
+            prompt=f"number {number}",
+            id=str(number),
+            model=GPT if number < landed * per else CLAUDE,
+            max_tokens=50,
+        )
+    run = batch.run(
+        wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.05
+    )
+    while not seen or [seen[-1][0]["batches"].get(state) for state in ("landed", "submitted")] != [
+        landed,
+        opened,
+    ]:
         assert not run.done, run.status()
         time.sleep(0.02)
     found = seen[-1]
@@ -156,26 +172,41 @@ def middle(emulator: Emulator, folder: Path, landed: int, opened: int, per: int 
     return found
 
 
-def test_what_is_shown(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]) -> None:
+def test_what_is_shown(
+    emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]
+) -> None:
     """How many requests landed and how they ended, batches by state, money, times, each open batch, and why requests failed."""
     seen = middle(emulator, tmp_path, 2, 3, cost_limit_usd=1.0)
     shown = open_terminal(120)
     shown.start(seen)
     text = "\n".join(shown.screen.shown)
     assert re.search(r"^Requests +━+─+  8 of 20 landed$", text, re.MULTILINE)
-    assert "Outcomes  6 succeeded, 1 refused, 1 errored" in text or "Outcomes  6 succeeded, 1 errored, 1 refused" in text
+    assert (
+        "Outcomes  6 succeeded, 1 refused, 1 errored" in text
+        or "Outcomes  6 succeeded, 1 errored, 1 refused" in text
+    )
     assert "Batches   2 landed, 3 running" in text
-    assert re.search(r"^Cost +[━╍─]+  \$0\.\d+ of \$1\.00 spent, \$0\.\d+ reserved$", text, re.MULTILINE)
+    assert re.search(
+        r"^Cost +[━╍─]+  \$0\.\d+ of \$1\.00 spent, \$0\.\d+ reserved$", text, re.MULTILINE
+    )
     assert re.search(r"^Time +0:\d\d, oldest batch's deadline in 23:59:\d\d$", text, re.MULTILINE)
     assert "1 x refused: " in text
     assert "1 x provider: " in text
     opened = [one for one in seen[2].values() if one["state"] == "submitted"]
     for one in opened:
-        assert re.search(rf"^ +{one['number']}  anthropic  {CLAUDE} +4  running +0:\d\d ago  {one['batch_id']}$", text, re.MULTILINE)
+        assert re.search(
+            rf"^ +{one['number']}  anthropic  {CLAUDE} +4  running +0:\d\d ago  {one['batch_id']}$",
+            text,
+            re.MULTILINE,
+        )
 
 
-@pytest.mark.parametrize(("width", "height"), [(20, 4), (40, 10), (40, 24), (80, 24), (120, 12), (200, 60)])
-def test_every_terminal_is_fitted(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown], width: int, height: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "height"), [(20, 4), (40, 10), (40, 24), (80, 24), (120, 12), (200, 60)]
+)
+def test_every_terminal_is_fitted(
+    emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown], width: int, height: int
+) -> None:
     """No line is wrapped, no more lines are drawn than there are, batches without a line are counted, and failures have room first."""
     seen = middle(emulator, tmp_path, 1, 12, 3, cost_limit_usd=1.0)
     shown = open_terminal(width, height)
@@ -185,7 +216,9 @@ def test_every_terminal_is_fitted(emulator: Emulator, tmp_path: Path, open_termi
     assert max(map(cell_len, lines)) < width
     assert lines[0].startswith("Requests")
     numbers = [line for line in lines if re.match(r" +\d+  ", line)]
-    more = [int(found.group(1)) for line in lines if (found := re.match(r"and (\d+) more open", line))]
+    more = [
+        int(found.group(1)) for line in lines if (found := re.match(r"and (\d+) more open", line))
+    ]
     if height > 6:
         assert len(numbers) + sum(more) == 12
         assert any(line.startswith("Failed") for line in lines)
@@ -193,7 +226,9 @@ def test_every_terminal_is_fitted(emulator: Emulator, tmp_path: Path, open_termi
         assert any(re.search(r"deadline in 23:59", line) for line in lines)
 
 
-def test_more_batches_than_lines(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]) -> None:
+def test_more_batches_than_lines(
+    emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]
+) -> None:
     """With 50 open batches the oldest have lines, as many as there is room for, and the others are counted."""
     shown = open_terminal(100, 24)
     shown.start(middle(emulator, tmp_path, 1, 50, 1))
@@ -206,7 +241,9 @@ def test_more_batches_than_lines(emulator: Emulator, tmp_path: Path, open_termin
 
 
 @pytest.mark.parametrize("sizes", [(120, 40, 200), (100, 30, 80), (60, 50, 40, 30)])
-def test_a_resized_terminal_shows_one_picture(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown], sizes: tuple[int, ...]) -> None:
+def test_a_resized_terminal_shows_one_picture(
+    emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown], sizes: tuple[int, ...]
+) -> None:
     """However lines were wrapped since they were drawn, the next picture takes the place of the whole last one."""
     seen = middle(emulator, tmp_path, 1, 3)
     shown = open_terminal(sizes[0])
@@ -220,7 +257,9 @@ def test_a_resized_terminal_shows_one_picture(emulator: Emulator, tmp_path: Path
     for width, lines in zip(sizes[1:], after, strict=True):
         fresh = open_terminal(width)
         fresh.start(seen)
-        assert [re.sub(r"[\d:]+", "0", line) for line in lines] == [re.sub(r"[\d:]+", "0", line) for line in fresh.screen.shown]
+        assert [re.sub(r"[\d:]+", "0", line) for line in lines] == [
+            re.sub(r"[\d:]+", "0", line) for line in fresh.screen.shown
+        ]
 
 
 def test_notes_stand_above() -> None:
@@ -232,7 +271,9 @@ def test_notes_stand_above() -> None:
     screen = Screen(60)
     screen.feed(file.getvalue())
     told = " ".join(" ".join(screen.shown).split())
-    assert told == "a [2J note " + " ".join(["of many words"] * 8)  # and of the picture nothing is left
+    assert told == "a [2J note " + " ".join(
+        ["of many words"] * 8
+    )  # and of the picture nothing is left
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -253,18 +294,30 @@ def test_an_error_restores_the_terminal(error: type[BaseException]) -> None:
     assert (sys.stdout, sys.stderr) == before
 
 
-def test_the_last_state_stays(emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]) -> None:
+def test_the_last_state_stays(
+    emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]
+) -> None:
     """After `finish_progress` the sums and the failures stand on the screen once, without the open batches."""
     shown = open_terminal(100)
     shown.start(middle(emulator, tmp_path, 1, 2))
     shown.display.finish_progress()
     shown.display.finish_progress()
     lines = shown.look()
-    assert [line.split()[0] for line in lines] == ["Requests", "Outcomes", "Batches", "Cost", "Time", "Failed", "1"]
+    assert [line.split()[0] for line in lines] == [
+        "Requests",
+        "Outcomes",
+        "Batches",
+        "Cost",
+        "Time",
+        "Failed",
+        "1",
+    ]
     assert shown.screen.cursor
 
 
-@pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {}])
+@pytest.mark.parametrize(
+    "variables", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {}]
+)
 def test_without_a_terminal_there_are_lines(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
@@ -273,7 +326,11 @@ def test_without_a_terminal_there_are_lines(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     file = StringIO()
-    console = Console(file=file, width=80, force_terminal=True if {"TERM", "NO_COLOR"} & variables.keys() else None)
+    console = Console(
+        file=file,
+        width=80,
+        force_terminal=True if {"TERM", "NO_COLOR"} & variables.keys() else None,
+    )
     display = RichBatchProgressDisplay(console)
     display.start_progress()
     display.update_progress(*seen)
@@ -309,7 +366,9 @@ display.start_progress()
 """
 
 
-def in_terminal(script: str, *words: str, keys: tuple[tuple[str, str], ...] = ()) -> tuple[int, str, str]:
+def in_terminal(
+    script: str, *words: str, keys: tuple[tuple[str, str], ...] = ()
+) -> tuple[int, str, str]:
     """Run a script on a terminal of its own, with each key pressed once its text is seen.
 
     Returns its exit code, all that it wrote, and what it wrote after the cursor was shown for the last time.
@@ -317,7 +376,9 @@ def in_terminal(script: str, *words: str, keys: tuple[tuple[str, str], ...] = ()
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
     command = [sys.executable, "-c", script, *words]
-    with subprocess.Popen(command, env=env, stdin=follower, stdout=follower, stderr=follower, start_new_session=True) as running:
+    with subprocess.Popen(
+        command, env=env, stdin=follower, stdout=follower, stderr=follower, start_new_session=True
+    ) as running:
         os.close(follower)
         text, waiting = "", list(keys)
         while True:
@@ -332,17 +393,33 @@ def in_terminal(script: str, *words: str, keys: tuple[tuple[str, str], ...] = ()
 
 
 @pytest.mark.parametrize(
-    ("answer", "cancels"), [("\r", True), ("yes\r", True), ("n\r", False), ("what\r", False), ("\x03", False), ("\x04", False)]
+    ("answer", "cancels"),
+    [
+        ("\r", True),
+        ("yes\r", True),
+        ("n\r", False),
+        ("what\r", False),
+        ("\x03", False),
+        ("\x04", False),
+    ],
 )
-def test_a_person_is_asked_once(emulator: Emulator, tmp_path: Path, answer: str, cancels: bool) -> None:
+def test_a_person_is_asked_once(
+    emulator: Emulator, tmp_path: Path, answer: str, cancels: bool
+) -> None:
     """Enter and yes cancel; anything else, Ctrl-C and Ctrl-D leave the batches; what happens next is told."""
     seen = middle(emulator, tmp_path, 1, 2)
-    body = "found = display.handle_cancellation()\ndisplay.finish_progress()\nprint('cancels', found)"
+    body = (
+        "found = display.handle_cancellation()\ndisplay.finish_progress()\nprint('cancels', found)"
+    )
     code, text, _ = in_terminal(ASK.format(body=body), json.dumps(seen), keys=(("[Y/n]", answer),))
     assert code == 0, text
     assert text.count("Cancel the 2 open batches and land what ran?") == 1
     assert f"cancels {cancels}" in text
-    told = "Cancelling 2 open batches; what ran is landed." if cancels else "2 open batches will go on at the provider, and the next run lands them."
+    told = (
+        "Cancelling 2 open batches; what ran is landed."
+        if cancels
+        else "2 open batches will go on at the provider, and the next run lands them."
+    )
     assert told in text
     assert text.count("\x1b[?25l") <= text.count("\x1b[?25h")
 
@@ -356,7 +433,9 @@ def test_nobody_is_asked_for_nothing(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_program_that_dies_restores_the_terminal(emulator: Emulator, tmp_path: Path) -> None:
     """An exception that nobody catches leaves its traceback, whole, and a cursor."""
-    code, text, left = in_terminal(ASK.format(body="raise RuntimeError('oh')"), json.dumps(middle(emulator, tmp_path, 1, 2)))
+    code, text, left = in_terminal(
+        ASK.format(body="raise RuntimeError('oh')"), json.dumps(middle(emulator, tmp_path, 1, 2))
+    )
     assert code == 1
     assert "RuntimeError: oh" in text
     assert "\x1b[?25l" in text
@@ -378,7 +457,9 @@ print("ended as", run.receipt.result)
 def test_ctrl_c_in_a_run_that_is_shown(emulator: Emulator, tmp_path: Path) -> None:
     """The person is asked; Enter cancels what is open, the display goes on until it has landed, and its last state stays."""
     with open_batches(emulator):
-        code, text, left = in_terminal(RUN, str(tmp_path / "out"), keys=(("2 running", "\x03"), ("[Y/n]", "\r")))
+        code, text, left = in_terminal(
+            RUN, str(tmp_path / "out"), keys=(("2 running", "\x03"), ("[Y/n]", "\r"))
+        )
     assert code == 0, text
     assert "ended as cancelled" in left
     assert "Outcomes  4 canceled" in re.sub(CODES, "", left)

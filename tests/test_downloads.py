@@ -74,11 +74,15 @@ def test_the_second_of_two_files_is_cut(emulator: Emulator, tmp_path: Path, clea
     emulator.control.faults(kind="cut_download", after_bytes=300, clean=clean, nth=2)
     receipt = table.run()
     assert ended(receipt) == {"errored": 2, "succeeded": ROWS - 2}
-    assert all(row["_error"] is None or row["_error"].startswith("request: ") for row in table.rows())
+    assert all(
+        row["_error"] is None or row["_error"].startswith("request: ") for row in table.rows()
+    )
     check_money(table)
 
 
-def test_a_stream_that_breaks_each_time_lands_nothing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_breaks_each_time_lands_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No row is guessed at: the run ends in an error, and the next one lands what was paid, without sending."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     table.emulator.control.faults(kind="cut_download", after_bytes=900)
@@ -91,7 +95,9 @@ def test_a_stream_that_breaks_each_time_lands_nothing(table: Table, monkeypatch:
     check_money(table)
 
 
-def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the provider never delivers is missing at its bound, and the receipt says that lines and counts differ."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     table.emulator.control.faults(kind="cut_download", after_bytes=1500, clean=True)
@@ -99,7 +105,10 @@ def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(table: Table
     lost = [row["id"] for row in table.rows() if row["_status"] != "succeeded"]
     assert 0 < len(lost) < ROWS
     assert sum(receipt.outcomes.values()) == ROWS
-    assert any(text.startswith(f"{pluralize(len(lost), 'request')} without a readable result line") for text in receipt.warnings)
+    assert any(
+        text.startswith(f"{pluralize(len(lost), 'request')} without a readable result line")
+        for text in receipt.warnings
+    )
     found = check_money(table, lost=True)
     assert found.overhead == sum(bound_of(table, where=f"id == '{key}'") for key in lost)
     table.emulator.control.clear_faults()
@@ -107,7 +116,9 @@ def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(table: Table
     table.check_answers()
 
 
-def test_a_cut_download_of_a_dead_run_is_not_trusted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_download_of_a_dead_run_is_not_trusted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run died after the batch ended; the next one's download breaks once and is whole at the second try."""
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
@@ -148,7 +159,9 @@ def test_a_line_that_nobody_sent_is_overhead(table: Table) -> None:
     table.emulator.control.faults(kind="request_unknown_id", contains="row 4")
     receipt = table.run()
     assert (receipt.outcomes, receipt.rounds) == ({"succeeded": ROWS}, 1)
-    assert receipt.warnings == ["1 result line that nobody sent (what was billed counts as overhead)"]
+    assert receipt.warnings == [
+        "1 result line that nobody sent (what was billed counts as overhead)"
+    ]
     found = money(table)
     assert found.settled == found.dataset + found.overhead
     assert found.overhead == int(row_of(table, "k4")["_cost_usd"] * PICO)
@@ -175,7 +188,9 @@ def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
     assert money(table).overhead == bound_of(table, where="id == 'k4'")
 
 
-def test_every_line_missing_is_every_row_missing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_line_missing_is_every_row_missing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An empty file, or none, for a batch that says it succeeded: all rows end, at their bound, and the next run answers them."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     table.emulator.control.faults(kind="request_missing")
@@ -193,7 +208,9 @@ def test_broken_lines_are_their_rows_own(table: Table) -> None:
     receipt = table.run(max_attempts=1)
     assert sum(receipt.outcomes.values()) == ROWS
     assert {row["id"] for row in table.rows() if row["_status"] != "succeeded"} == {"k1", "k4"}
-    assert any(text.startswith("2 requests without a readable result line") for text in receipt.warnings)
+    assert any(
+        text.startswith("2 requests without a readable result line") for text in receipt.warnings
+    )
     check_money(table, lost=True)
 
 
@@ -206,7 +223,9 @@ def test_separators_inside_answers_end_no_line(table: Table, schema: Any) -> Non
     bodies = table.bodies()
     for row in table.rows():
         said = answer_text(table.provider, bodies[row["_custom_id"]])
-        want = (said if schema is None else orjson.loads(said)["topic"]) + " one\u2028two\u2029three\u0085four"
+        want = (
+            said if schema is None else orjson.loads(said)["topic"]
+        ) + " one\u2028two\u2029three\u0085four"
         assert (row["response"] if schema is None else row["topic"]) == want
     check_money(table)
 
@@ -214,7 +233,13 @@ def test_separators_inside_answers_end_no_line(table: Table, schema: Any) -> Non
 def test_all_sorts_of_lines_in_one_file(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shuffled, doubled, unknown, missing and broken at once: each key once, each with its own answer in the end."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
-    kinds = ["request_duplicated", "request_unknown_id", "request_missing", "request_broken_line", "request_error_last"]
+    kinds = [
+        "request_duplicated",
+        "request_unknown_id",
+        "request_missing",
+        "request_broken_line",
+        "request_error_last",
+    ]
     for row, kind in enumerate(kinds):
         table.emulator.control.faults(kind=kind, contains=f"row {row}", times=1)
     receipt = table.run()
@@ -234,7 +259,9 @@ def stranger() -> Iterator[tuple[str, list[str]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            seen.append(f"{self.path} {self.headers.get('authorization')} {self.headers.get('x-api-key')}")
+            seen.append(
+                f"{self.path} {self.headers.get('authorization')} {self.headers.get('x-api-key')}"
+            )
             self.send_response(200)
             self.end_headers()
 
@@ -251,7 +278,10 @@ def stranger() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_results_are_fetched_from_the_configured_host_alone(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: tuple[str, list[str]]
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stranger: tuple[str, list[str]],
 ) -> None:
     """A `results_url` that names another host is never followed, with the key or without, also when doubt is resolved."""
     url, seen = stranger

@@ -59,7 +59,9 @@ def test_a_finished_batch_calibrates_the_next_plan(table: Table) -> None:
     receipt = table.run(items_per_batch=10)
     actual = money(table).settled - before
     assert within(found.summary.expected, actual, 0.15)
-    assert within(pico_from_usd(receipt.expected_usd or 0), found.summary.expected or 0, 0.01)  # batches are rounded one by one
+    assert within(
+        pico_from_usd(receipt.expected_usd or 0), found.summary.expected or 0, 0.01
+    )  # batches are rounded one by one
     chunks = all_chunks()[-2:]
     assert [chunk.rows for chunk in chunks] == [10, 10]
     assert within(sum(chunk.expected or 0 for chunk in chunks), actual, 0.15)
@@ -82,13 +84,21 @@ def test_requests_that_never_ran_do_not_calibrate(table: Table) -> None:
     table.run(max_attempts=1, rerun_on=["new"])
     both = usual_of(table)
     assert (both.batches, both.requests) == (2, 30)
-    assert both.output_tokens / both.requests == pytest.approx(whole.output_tokens / whole.requests, rel=0.2)
-    assert both.input_tokens / both.bytes == pytest.approx(whole.input_tokens / whole.bytes, rel=0.1)
+    assert both.output_tokens / both.requests == pytest.approx(
+        whole.output_tokens / whole.requests, rel=0.2
+    )
+    assert both.input_tokens / both.bytes == pytest.approx(
+        whole.input_tokens / whole.bytes, rel=0.1
+    )
 
 
 def test_further_rounds_are_expected_where_there_were_some(table: Table) -> None:
     """Where every answer was cut and asked for again, the next plan expects to pay for that, too."""
-    changes: dict[str, Any] = {"response_schema": None, "prompt": "{{ text }} " + "and a word more " * 9, "max_tokens": 4}
+    changes: dict[str, Any] = {
+        "response_schema": None,
+        "prompt": "{{ text }} " + "and a word more " * 9,
+        "max_tokens": 4,
+    }
     table.run(limit=20, **changes)
     usual = usual_of(table)
     assert usual.requests == 20
@@ -103,13 +113,18 @@ def test_a_cut_chunk_shares_what_is_expected_of_it(table: Table) -> None:
     bound = preview(table.spec()).summary.bound
     assert bound is not None
     table.run(cost_limit_usd=bound * 2 / 3 / 1e12)
-    chunks, plan = [chunk for chunk in all_chunks() if chunk.round == 1], preview(table.spec(output=str(table.folder / "new"), name="new")).summary
+    chunks, plan = (
+        [chunk for chunk in all_chunks() if chunk.round == 1],
+        preview(table.spec(output=str(table.folder / "new"), name="new")).summary,
+    )
     assert len(chunks) > 1
     assert sum(chunk.expected or 0 for chunk in chunks) == plan.expected
 
 
 @pytest.mark.parametrize("model", ["claude-haiku-5-5", "gpt-6-luna"])
-def test_the_plain_case_is_expected_within_15_percent(emulator: Emulator, tmp_path: Path, model: str) -> None:
+def test_the_plain_case_is_expected_within_15_percent(
+    emulator: Emulator, tmp_path: Path, model: str
+) -> None:
     """data/packages.csv: after one batch of 100 rows, what the other 300 are expected to cost is what they cost, within 15 %."""
     changes = [f"output={tmp_path / 'out'}", f"model={model}"]
     path = "deployments/specs/package-topics.yaml"

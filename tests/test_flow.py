@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
 
 ROOT = Path(__file__).parents[1]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run a Prefect server for the module."""
@@ -45,18 +47,28 @@ def command_env(server: Server, table: Table) -> dict[str, str]:
     return {**server.env, **table.emulator.env(), **ours, "BATCHATA_CODE_ROOTS": str(ROOT)}
 
 
-def batchata(server: Server, table: Table, *words: str, spec: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+def batchata(
+    server: Server, table: Table, *words: str, spec: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command on a spec file of the table."""
     path = write_spec(table, spec or {})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path), *words]
     return subprocess.run(
-        command, env=command_env(server, table), cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+        command,
+        env=command_env(server, table),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
 
 
 def write_spec(table: Table, changes: dict[str, Any]) -> Path:
     path = table.folder / "spec.yaml"
-    path.write_text(yaml.safe_dump(table.spec(**changes).model_dump(mode="json", exclude_unset=True)))
+    path.write_text(
+        yaml.safe_dump(table.spec(**changes).model_dump(mode="json", exclude_unset=True))
+    )
     return path
 
 
@@ -68,9 +80,15 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
     run = server.last_flow_run()
     assert (run["state_type"], run["name"]) == ("COMPLETED", "enrich table")
     names = sorted(task["name"] for task in server.task_runs(run["id"]))
-    steps = [f"{step} batch {n} (6 rows)" for step in ("chunk", "collect", "poll", "submit") for n in (1, 2)]
+    steps = [
+        f"{step} batch {n} (6 rows)"
+        for step in ("chunk", "collect", "poll", "submit")
+        for n in (1, 2)
+    ]
     assert names == sorted([*steps, "plan table"])
-    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-table"]}}})[0]
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-table"]}}}
+    )[0]
     assert "12 succeeded" in artifact["data"]
     table.check_answers()
 
@@ -82,12 +100,28 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
         ({"fail_if": {"failed_share": 0.05}}, "request_refusal", 3, ("FAILED", "Failed")),
         ({"cost_limit_usd": 0.000001}, None, 4, ("COMPLETED", "CostLimitReached")),
         ({"prompt": "{{ text }} {{ 1 / 0 }}"}, None, 2, ("FAILED", "Failed")),
-        ({"pilot": {"rows": 6, "max_invalid_share": 0}}, "request_refusal", 1, ("FAILED", "Failed")),
+        (
+            {"pilot": {"rows": 6, "max_invalid_share": 0}},
+            "request_refusal",
+            1,
+            ("FAILED", "Failed"),
+        ),
     ],
-    ids=["some rows failed", "failed above fail_if", "cost limit", "spec wrong", "pilot that does not hold"],
+    ids=[
+        "some rows failed",
+        "failed above fail_if",
+        "cost limit",
+        "spec wrong",
+        "pilot that does not hold",
+    ],
 )
 def test_how_a_run_ended_is_told_twice(
-    server: Server, table: Table, spec: dict[str, Any], fault: str | None, code: int, state: tuple[str, str]
+    server: Server,
+    table: Table,
+    spec: dict[str, Any],
+    fault: str | None,
+    code: int,
+    state: tuple[str, str],
 ) -> None:
     """The exit code and the Prefect state say the same; an outcome is not a failure."""
     if fault:
@@ -100,12 +134,16 @@ def test_how_a_run_ended_is_told_twice(
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["", "Prefect's results are lost"])
-def test_a_killed_flow_run_is_carried_on_by_the_next(server: Server, table: Table, lost: bool) -> None:
+def test_a_killed_flow_run_is_carried_on_by_the_next(
+    server: Server, table: Table, lost: bool
+) -> None:
     """Kill -9 while batches are out; the next flow run lands them and sends nothing twice, also without Prefect's results."""
     table.emulator.control.progress("seconds", 3600)
     path = write_spec(table, {"items_per_batch": 4})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
-    with subprocess.Popen(command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL) as first:
+    with subprocess.Popen(
+        command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as first:
         deadline = time.monotonic() + 60
         while table.ledger()["batches_accepted"] < 3:
             assert time.monotonic() < deadline
@@ -148,8 +186,13 @@ sys.exit(0 if len(sent) == 2 else 1)
 """
     path = write_spec(table, {})
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], env=command_env(server, table), cwd=ROOT, capture_output=True, text=True,
-        check=False, timeout=100,
+        [sys.executable, "-c", code, str(path)],
+        env=command_env(server, table),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     assert table.ledger()["requests_accepted"] == 12
@@ -159,7 +202,13 @@ sys.exit(0 if len(sent) == 2 else 1)
 def in_python(server: Server, table: Table, code: str) -> Any:
     """Run code that calls a flow, in a process of its own; return the JSON value that it prints last."""
     done = subprocess.run(
-        [sys.executable, "-c", code], env=command_env(server, table), cwd=ROOT, capture_output=True, text=True, check=False, timeout=100
+        [sys.executable, "-c", code],
+        env=command_env(server, table),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -179,7 +228,9 @@ def labelled():
 
 def test_a_batch_inside_a_flow_is_its_child_tasks(server: Server, table: Table) -> None:
     """Inside somebody's flow a Batch's steps are task runs of that flow run, one of each kind per batch; it is never suspended."""
-    code = BATCH.format(folder=str(table.folder / "batch")) + """
+    code = (
+        BATCH.format(folder=str(table.folder / "batch"))
+        + """
 from prefect import flow
 
 @flow
@@ -188,22 +239,37 @@ def mine():
 
 print(json.dumps(mine()))
 """
+    )
     assert in_python(server, table, code) == 4
     flow_run = server.last_flow_run()
-    assert (flow_run["state"]["name"], flow_run["name"].startswith("batch ")) == ("Completed", False)
+    assert (flow_run["state"]["name"], flow_run["name"].startswith("batch ")) == (
+        "Completed",
+        False,
+    )
     names = sorted(run["name"].split(" (")[0] for run in server.task_runs(flow_run["id"]))
     steps = ("chunk", "collect", "poll", "submit")
-    assert names == sorted(["plan batch", *(f"{step} batch {number}" for step in steps for number in (1, 2))])
+    assert names == sorted(
+        ["plan batch", *(f"{step} batch {number}" for step in steps for number in (1, 2))]
+    )
     assert table.ledger()["requests_accepted"] == 4
 
 
 def test_a_batch_is_a_flow_run_where_prefect_is_configured(server: Server, table: Table) -> None:
     """With PREFECT_API_URL set, a plain script's Batch shows as a flow run of its own, with its receipt as an artifact."""
-    code = BATCH.format(folder=str(table.folder / "batch")) + "print(json.dumps([result.is_success() for result in labelled().values()]))"
+    code = (
+        BATCH.format(folder=str(table.folder / "batch"))
+        + "print(json.dumps([result.is_success() for result in labelled().values()]))"
+    )
     assert in_python(server, table, code) == [True] * 4
     flow_run = server.last_flow_run()
-    assert (flow_run["name"], flow_run["state"]["name"], flow_run["parameters"]["jobs"]) == ("batch batch", "Completed", 4)
-    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-batch"]}}})[0]
+    assert (flow_run["name"], flow_run["state"]["name"], flow_run["parameters"]["jobs"]) == (
+        "batch batch",
+        "Completed",
+        4,
+    )
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-batch"]}}}
+    )[0]
     assert "4 succeeded" in artifact["data"]
 
 
@@ -212,7 +278,9 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     table.emulator.control.progress("reads", 10**6)
     path = write_spec(table, {"items_per_batch": 6})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
-    with subprocess.Popen(command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL) as run:
+    with subprocess.Popen(
+        command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as run:
         deadline = time.monotonic() + 60
         while table.ledger()["batches_accepted"] < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -221,7 +289,9 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     code = f"import json; from flows.cancel import cancel; print(json.dumps(cancel(flow_run_id={died!r})))"
     found = in_python(server, table, code)
     assert (found["result"], found["outcomes"]) == ("cancelled", {"canceled": 12})
-    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["cancel"]}}})[0]
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["cancel"]}}})[
+        0
+    ]
     assert "12 canceled" in artifact["data"]
 
 
@@ -255,7 +325,9 @@ def test_planning_is_a_flow(server: Server, table: Table) -> None:
     found = in_python(server, table, code)
     assert (found["reasons"], found["requests"], found["over_limit"]) == ({"new": 7}, 7, 5)
     assert 0 < float(found["expected_usd"]) < float(found["upper_bound_usd"])
-    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["plan-table"]}}})[0]
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["plan-table"]}}}
+    )[0]
     assert "7 requests in 1 batch" in artifact["data"]
     assert "all of it fits" in artifact["data"]
     assert table.ledger()["requests_accepted"] == 0
@@ -270,7 +342,9 @@ def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
     found = in_python(server, table, code)
     assert found["known"] == {"anthropic": 1, "openai": 0}
     assert [line["batch_id"] for line in found["strays"]] == [stray]
-    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["reconcile"]}}})[0]
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["reconcile"]}}}
+    )[0]
     assert stray in artifact["data"]
 
 
@@ -278,18 +352,32 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
     """The server has the event, with the dataset as its resource; the automation of `deployments` waits for it."""
     done = batchata(server, table, spec={"name": "limited", "cost_limit_usd": 0.000001})
     assert done.returncode == 4, done.stderr
-    wanted = {"filter": {"event": {"name": ["batchata.cost-limit-reached"]}, "resource": {"id": ["batchata.dataset.limited"]}}}
+    wanted = {
+        "filter": {
+            "event": {"name": ["batchata.cost-limit-reached"]},
+            "resource": {"id": ["batchata.dataset.limited"]},
+        }
+    }
     deadline = time.monotonic() + 30
-    while not (found := server.ask("events/filter", wanted)["events"]) and time.monotonic() < deadline:
+    while (
+        not (found := server.ask("events/filter", wanted)["events"]) and time.monotonic() < deadline
+    ):
         time.sleep(0.3)
     (event,) = found
     assert event["resource"]["batchata.dataset"] == str(table.output / "data")
-    assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (12, "0.000001000000")
+    assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (
+        12,
+        "0.000001000000",
+    )
     assert server.last_flow_run()["id"] in str(event["related"])
-    *_, automation = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())["automations"]
+    *_, automation = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())[
+        "automations"
+    ]
     trigger = server.ask("automations/", automation)["trigger"]
     assert trigger["expect"] == [event["event"]]
-    assert event["resource"]["prefect.resource.id"].startswith(trigger["match"]["prefect.resource.id"].removesuffix("*"))
+    assert event["resource"]["prefect.resource.id"].startswith(
+        trigger["match"]["prefect.resource.id"].removesuffix("*")
+    )
 
 
 def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
@@ -319,7 +407,9 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
 ) -> None:
     """A holder that renews its lease is left alone; one that fell silent is waited for until its lease has ended, and carried on."""
     monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
-    monkeypatch.setitem(server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run")  # what a worker's run finds set
+    monkeypatch.setitem(
+        server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run"
+    )  # what a worker's run finds set
     path = write_spec(table, {})
     with hold_dataset(str(table.output), Settings()) as site:
         if not alive:
@@ -335,12 +425,17 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
 
 def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
     """Two copies, each under its spec's own name, stand beside each other on one server: four deployments each, on their own folder."""
-    teams = [Team(tmp_path / name, server, table.emulator, name) for name in ("package-topics", "ticket-topics")]
+    teams = [
+        Team(tmp_path / name, server, table.emulator, name)
+        for name in ("package-topics", "ticket-topics")
+    ]
     server.command("work-pool", "create", "local", "--type", "process", cwd=ROOT)
     for team in teams:
         team.prefect("--no-prompt", "deploy", "--all")
     for team in teams:
         for flow in ("enrich", "plan", "cancel", "reconcile"):
             (step,) = team.deployment(flow)["pull_steps"]
-            assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(team.folder)
+            assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(
+                team.folder
+            )
     assert len(server.ask("deployments/filter")) == 8

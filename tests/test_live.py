@@ -27,14 +27,24 @@ SCHEMA = {"type": "object", "properties": {"capital": {"type": "string"}}, "requ
 
 @pytest.mark.live
 @pytest.mark.timeout(90_000)
-@pytest.mark.parametrize(("name", "endpoint"), [("anthropic", "chat"), ("openai", "chat"), ("openai", "responses")])
+@pytest.mark.parametrize(
+    ("name", "endpoint"), [("anthropic", "chat"), ("openai", "chat"), ("openai", "responses")]
+)
 def test_the_real_api_keeps_the_contract(name: str, endpoint: str, tmp_path: Path) -> None:
     """A batch of two is created once, found in the list, ends, and brings two structured answers home."""
     if not (os.environ.get("BATCHATA_LIVE") and os.environ.get(f"{name.upper()}_API_KEY")):
         pytest.skip(f"needs BATCHATA_LIVE=1 and {name.upper()}_API_KEY")
-    provider, schema, token = provider_type(name, endpoint)(), ResponseSchema.from_json_schema(SCHEMA, "live"), "live" * 5
+    provider, schema, token = (
+        provider_type(name, endpoint)(),
+        ResponseSchema.from_json_schema(SCHEMA, "live"),
+        "live" * 5,
+    )
     bodies = {
-        f"{i:024}": orjson.dumps(provider.body(Job(MODELS[name], (Message("user", f"Capital of {place}?"),), 200, {}, schema)))
+        f"{i:024}": orjson.dumps(
+            provider.body(
+                Job(MODELS[name], (Message("user", f"Capital of {place}?"),), 200, {}, schema)
+            )
+        )
         for i, place in enumerate(("France", "Japan"))
     }
     path = tmp_path / "requests.jsonl"
@@ -45,6 +55,13 @@ def test_the_real_api_keeps_the_contract(name: str, endpoint: str, tmp_path: Pat
     while not (look := provider.look(look.batch_id)).ended:
         time.sleep(30)
     assert provider.owns(look, token) is True
-    answers = [answer for file in provider.download(look, tmp_path, "live") for answer in provider.answers(file)]
+    answers = [
+        answer
+        for file in provider.download(look, tmp_path, "live")
+        for answer in provider.answers(file)
+    ]
     assert sorted(answer.custom_id for answer in answers) == [f"{token}-{row}" for row in bodies]
-    assert all(answer.outcome is Outcome.SUCCEEDED and schema.parse(answer.text or "")[0] for answer in answers)
+    assert all(
+        answer.outcome is Outcome.SUCCEEDED and schema.parse(answer.text or "")[0]
+        for answer in answers
+    )

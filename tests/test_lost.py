@@ -49,7 +49,9 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def die_with_batches_open(table: Table, monkeypatch: pytest.MonkeyPatch, looks: int = 3, **changes: Any) -> None:
+def die_with_batches_open(
+    table: Table, monkeypatch: pytest.MonkeyPatch, looks: int = 3, **changes: Any
+) -> None:
     """Run until some batches landed and others are open at the provider; then die."""
     table.emulator.control.progress("reads", 1)
     left = iter([look_once] * looks)
@@ -71,7 +73,10 @@ def check(table: Table) -> None:
     assert [row["_attempts"] for row in rows] == [1] * 12
     for row, value in zip(rows, sorted(table.values, key=lambda value: value["id"]), strict=True):
         body = builder.body(value, lambda: "")
-        assert (row["id"], row["_response"]) == (value["id"], answer_text(table.provider, orjson.loads(body)))
+        assert (row["id"], row["_response"]) == (
+            value["id"],
+            answer_text(table.provider, orjson.loads(body)),
+        )
     assert table.ledger()["accepted_twice"]["number"] == 0
     assert table.ledger()["requests_accepted"] == 12
     ledger = Ledger(Settings().ledger_url)
@@ -82,16 +87,23 @@ def check(table: Table) -> None:
 
 
 @pytest.mark.parametrize("what", ["the dataset's folder", "the rows alone"])
-def test_a_deleted_dataset_comes_back_from_the_provider(table: Table, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_deleted_dataset_comes_back_from_the_provider(
+    table: Table, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     """Deleted with batches landed and open: all of it is fetched again, and only what never was sent is sent."""
     die_with_batches_open(table, monkeypatch)
     shutil.rmtree(table.output if what == "the dataset's folder" else table.output / "data")
     receipt = table.run(items_per_batch=3)
-    assert (receipt.plan["recovered"], receipt.exit_code) == (6 if what == "the dataset's folder" else 0, 0)
+    assert (receipt.plan["recovered"], receipt.exit_code) == (
+        6 if what == "the dataset's folder" else 0,
+        0,
+    )
     check(table)
 
 
-def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Lost with batches landed and open: a new ledger is refused, then rebuilt, and nothing is sent twice."""
     die_with_batches_open(table, monkeypatch)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
@@ -123,12 +135,20 @@ def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: P
 def books() -> list[Any]:
     """Return what the ledger knows of each run."""
     ledger = Ledger(Settings().ledger_url)
-    runs = [(run.id, run.name, ledger.money(run.id), ledger.outcomes(run.id)) for run in ledger.runs_of(None, 100)]
+    runs = [
+        (run.id, run.name, ledger.money(run.id), ledger.outcomes(run.id))
+        for run in ledger.runs_of(None, 100)
+    ]
     ledger.close()
-    return sorted((*run[:3], sorted((name, tally) for name, tally in run[3].items() if tally.rows)) for run in runs)
+    return sorted(
+        (*run[:3], sorted((name, tally) for name, tally in run[3].items() if tally.rows))
+        for run in runs
+    )
 
 
-def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A create that nobody can judge is not sent again because the ledger was lost."""
     chunk = leave_in_doubt(table, monkeypatch)
     with monkeypatch.context() as rotated:
@@ -151,7 +171,9 @@ def test_ledger_and_rows_are_lost_together(table: Table, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("lost", ["out", "out/data"])
-def test_a_recovery_that_dies_is_taken_up_by_the_next_run(table: Table, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+def test_a_recovery_that_dies_is_taken_up_by_the_next_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
     """Whatever it had begun with: every row is there in the end, and was paid for once."""
     table.run(items_per_batch=3)
     shutil.rmtree(table.folder / lost)
@@ -183,7 +205,9 @@ def test_attempts_are_remembered_when_a_dataset_is_lost(table: Table, lost: str)
     receipt = table.run(items_per_batch=6)
     assert receipt.outcomes == {}
     kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
-    assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
+    assert [[row[name] for name in kept] for row in table.rows()] == [
+        [row[name] for name in kept] for row in before
+    ]
     assert table.run(items_per_batch=6).plan["exhausted"] == 1
 
 
@@ -197,7 +221,9 @@ def test_one_part_is_lost(table: Table) -> None:
     check(table)
 
 
-def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Nothing is sent for it; with the right key at hand again it is found and adopted."""
     leave_in_doubt(table, monkeypatch)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
@@ -227,7 +253,9 @@ def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
     return step
 
 
-def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that has replaced some rows of an older part dies, and data/ is lost: each key is there once in the end."""
     table.run()
     table.emulator.control.progress("reads", 1)
@@ -236,20 +264,27 @@ def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(table: Tabl
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}")
     shutil.rmtree(table.output / "data")
-    assert table.run(items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}").continued
+    assert table.run(
+        items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}"
+    ).continued
     assert len(table.rows()) == 12
     assert table.ledger()["accepted_twice"]["number"] == 0
     check_money(table)
 
 
 @pytest.mark.parametrize("landed", [0, 1, 2])
-def test_a_folder_that_was_away_is_back(table: Table, monkeypatch: pytest.MonkeyPatch, landed: int) -> None:
+def test_a_folder_that_was_away_is_back(
+    table: Table, monkeypatch: pytest.MonkeyPatch, landed: int
+) -> None:
     """A run that missed it began to recover, and died: the rows are there as before, and their money counts once."""
     table.run(items_per_batch=4)
     before = table.rows()
     table.output.rename(table.folder / "aside")
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", dying_after(landed, collect_and_land))
+        dying.setattr(
+            "batchata_tasks.pipeline.recover.collect_and_land",
+            dying_after(landed, collect_and_land),
+        )
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=4)
     shutil.rmtree(table.output)
@@ -261,25 +296,34 @@ def test_a_folder_that_was_away_is_back(table: Table, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("landed", [0, 1, 2])
-def test_a_recovery_that_dies_between_rounds_sends_nothing(table: Table, monkeypatch: pytest.MonkeyPatch, landed: int) -> None:
+def test_a_recovery_that_dies_between_rounds_sends_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, landed: int
+) -> None:
     """Whatever is asked for then: the answer of a later attempt is landed, not sent for again."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     assert table.run(items_per_batch=6).rounds == 2
     before, sent = table.rows(), table.ledger()["requests_accepted"]
     shutil.rmtree(table.output)
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", dying_after(landed, collect_and_land))
+        dying.setattr(
+            "batchata_tasks.pipeline.recover.collect_and_land",
+            dying_after(landed, collect_and_land),
+        )
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=6)
     table.run(items_per_batch=6, rerun_on=["new"])
     table.run(items_per_batch=6)
     kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
-    assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
+    assert [[row[name] for name in kept] for row in table.rows()] == [
+        [row[name] for name in kept] for row in before
+    ]
     assert table.ledger()["requests_accepted"] == sent
     check_money(table)
 
 
-def test_a_part_that_cannot_be_had_again_is_paid_for_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_cannot_be_had_again_is_paid_for_once(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its results are gone, too: its rows are sent again, and what it cost counts once, though a later attempt carries some of it."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     table.run()
@@ -304,7 +348,9 @@ def test_manifests_and_a_part_are_lost(table: Table) -> None:
     shutil.rmtree(table.output / "_batchata/intents")
     table.run(items_per_batch=3)
     kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
-    assert [[row[name] for name in kept] for row in table.rows()] == [[row[name] for name in kept] for row in before]
+    assert [[row[name] for name in kept] for row in table.rows()] == [
+        [row[name] for name in kept] for row in before
+    ]
     assert table.ledger()["requests_accepted"] == sent
     check_money(table)
 
@@ -321,7 +367,9 @@ def test_the_plan_of_a_later_round_is_lost(table: Table) -> None:
     check_money(table)
 
 
-def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_batch_that_another_chunk_adopted_holds_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A lost ledger with batches of equal size in flight: each chunk waits for its own, whenever the others found theirs."""
     table.emulator.control.faults(kind="never_ends", nth=2)
 
@@ -336,7 +384,9 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(table: Table, monkeypa
     first, second = (line["id"] for line in table.ledger()["batches"])
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     rebuild(prepare_run(table.spec(), Settings()), Settings())
-    adopted = set(reconcile().adopted.values())  # the second needs its end, or its token, to be told
+    adopted = set(
+        reconcile().adopted.values()
+    )  # the second needs its end, or its token, to be told
     assert {first} <= adopted <= {first, second}
     for chunk in all_chunks():  # as a run leaves them that saw both, and died
         path = table.output / f"_batchata/intents/{chunk.id}.json"
@@ -356,12 +406,18 @@ def test_what_failed_and_comes_back_is_tried_again_at_once(table: Table) -> None
     assert table.run(max_attempts=1, rerun_on=["new"]).exit_code == 3
     shutil.rmtree(table.output)
     receipt = table.run()
-    assert (receipt.plan["recovered"], receipt.plan["reasons"], receipt.exit_code) == (12, {"failed": 1}, 0)
+    assert (receipt.plan["recovered"], receipt.plan["reasons"], receipt.exit_code) == (
+        12,
+        {"failed": 1},
+        0,
+    )
     assert {row["_status"] for row in table.rows()} == {"succeeded"}
     check_money(table)
 
 
-def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In flight when the folder was lost, for a prompt that has changed since: settled from their usage, not from their bound."""
     die_with_batches_open(table, monkeypatch)
     shutil.rmtree(table.output)
@@ -371,12 +427,16 @@ def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(table: Tab
     assert found.settled == found.dataset + found.overhead == billed(table)
 
 
-def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """They were landing when the run died: they land under the rebuilt ledger, and nothing is looked for."""
     for provider in (AnthropicAdapter, OpenAIAdapter):
         monkeypatch.setattr(provider, "limits", Limits(1000, 10))
     with monkeypatch.context() as dying:
-        dying.setattr("batchata_tasks.dataset.parts.Dataset.supersede", dying_after(1, Dataset.supersede))
+        dying.setattr(
+            "batchata_tasks.dataset.parts.Dataset.supersede", dying_after(1, Dataset.supersede)
+        )
         with pytest.raises(KeyboardInterrupt):
             table.run()
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
@@ -401,7 +461,9 @@ def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Pa
     check_money(table)
 
 
-def test_doubt_that_outlives_the_folder_is_held(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doubt_that_outlives_the_folder_is_held(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody can tell whether a create was accepted, nor whose rows it had: a person frees it, as the runs say, and they are sent."""
     table = Table(tmp_path, emulator, "anthropic", rows=12)
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
@@ -417,7 +479,9 @@ def test_doubt_that_outlives_the_folder_is_held(emulator: Emulator, tmp_path: Pa
     check(table)
 
 
-def test_batches_of_a_lost_folder_can_be_cancelled(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_a_lost_folder_can_be_cancelled(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They go on at the provider; what ran by then is landed by the next run, the rest is sent, nothing is paid for twice."""
     die_with_batches_open(table, monkeypatch)
     shutil.rmtree(table.output)

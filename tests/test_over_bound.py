@@ -62,7 +62,9 @@ def test_what_is_under_way_lands(table: Table) -> None:
     """Batches at the provider when the answer comes are landed and paid; chunks that wait are not sent."""
     with ThreadPoolExecutor(1) as pool:
         with open_batches(table.emulator):
-            run = pool.submit(table.run, items_per_batch=4, max_parallel_batches=2, cost_limit_usd=1)
+            run = pool.submit(
+                table.run, items_per_batch=4, max_parallel_batches=2, cost_limit_usd=1
+            )
             deadline = time.monotonic() + 60
             while table.ledger()["requests_accepted"] < 8 and time.monotonic() < deadline:
                 time.sleep(0.02)
@@ -118,22 +120,35 @@ def test_dear_answers_of_one_plan_do_not_multiply(table: Table) -> None:
     receipt = table.run(items_per_batch=1)
     assert any(text.startswith("2 answers above") for text in receipt.warnings)
     bounds = {chunk.id: usd(chunk.bound or 0) for chunk in all_chunks()}
-    dearest = max(row["_cost_usd"] / bounds[row["_custom_id"].partition("-")[0]] for row in table.rows())
+    dearest = max(
+        row["_cost_usd"] / bounds[row["_custom_id"].partition("-")[0]] for row in table.rows()
+    )
     assert factor(table) == pytest.approx(float(dearest) * 1.1, rel=1e-5)
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=["own limit", "budget"])
-def test_a_run_heeds_what_another_found(table: Table, tmp_path: Path, limit: dict[str, Any]) -> None:
+def test_a_run_heeds_what_another_found(
+    table: Table, tmp_path: Path, limit: dict[str, Any]
+) -> None:
     """A run that died, and had planned with bounds which another found too low meanwhile sends nothing when it is carried on, and says why."""
     (tmp_path / "other").mkdir()
     other = Table(tmp_path / "other", table.emulator, table.provider, rows=12)
     with pytest.raises(KeyboardInterrupt):
-        run_with(other, stopping_at("submit", lambda _: True, KeyboardInterrupt()), name="other", items_per_batch=4, max_parallel_batches=1, **limit)
+        run_with(
+            other,
+            stopping_at("submit", lambda _: True, KeyboardInterrupt()),
+            name="other",
+            items_per_batch=4,
+            max_parallel_batches=1,
+            **limit,
+        )
     table.run(items_per_batch=4, max_parallel_batches=1, **limit)
     sent = table.ledger()["requests_accepted"]
     receipt = other.run(name="other", items_per_batch=4, max_parallel_batches=1, **limit)
     assert (receipt.continued, receipt.exit_code, receipt.unsent_rows) == (True, 4, 12)
-    assert receipt.warnings == ["another run had answers above the upper bounds that this one planned with; the next run plans with larger ones"]
+    assert receipt.warnings == [
+        "another run had answers above the upper bounds that this one planned with; the next run plans with larger ones"
+    ]
     assert table.ledger()["requests_accepted"] == sent
     assert other.run(name="other", items_per_batch=4, **limit).exit_code == 0
 
@@ -148,6 +163,8 @@ def test_a_run_at_work_heeds_what_another_finds(table: Table) -> None:
                 while table.ledger()["requests_accepted"] < 4 and time.monotonic() < deadline:
                     time.sleep(0.02)
                 with opened() as ledger:
-                    ledger.correct_bounds(table.provider, MODELS[table.provider], 10**6, 5 * 10**6, "another")
+                    ledger.correct_bounds(
+                        table.provider, MODELS[table.provider], 10**6, 5 * 10**6, "another"
+                    )
             assert run.result(60).exit_code == code
         assert table.ledger()["requests_accepted"] == sent

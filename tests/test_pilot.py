@@ -71,8 +71,16 @@ def test_too_many_rows_without_an_answer(table: Table) -> None:
     """The rest is not sent, now or when the same is run again; what landed stays, and a mended spec goes on from there."""
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 2")
     text = refused(table, pilot=STRICT)
-    assert "25.0% of its 4 rows have no usable answer (1 invalid; `max_invalid_share` allows 20.0%); 8 rows were not sent." in text
-    assert [row["_status"] for row in table.rows()] == ["succeeded", "succeeded", "invalid", "succeeded"]
+    assert (
+        "25.0% of its 4 rows have no usable answer (1 invalid; `max_invalid_share` allows 20.0%); 8 rows were not sent."
+        in text
+    )
+    assert [row["_status"] for row in table.rows()] == [
+        "succeeded",
+        "succeeded",
+        "invalid",
+        "succeeded",
+    ]
     check_money(table)
     assert refused(table, pilot=STRICT) == text
     assert accepted(table) == 4
@@ -98,7 +106,10 @@ def test_rows_that_cost_too_much(table: Table) -> None:
     assert text.startswith("pilot: a row costs $")
     assert "(`max_cost_per_row_usd` allows $" in text
     assert accepted(table) == 4 + 4
-    receipt = table.run(pilot={"rows": 4, "max_cost_per_row_usd": float(usd(per_row))}, where="id in ['k0', 'k1', 'k2', 'k3']")
+    receipt = table.run(
+        pilot={"rows": 4, "max_cost_per_row_usd": float(usd(per_row))},
+        where="id in ['k0', 'k1', 'k2', 'k3']",
+    )
     assert (receipt.exit_code, accepted(table)) == (0, 8)
 
 
@@ -131,11 +142,19 @@ def test_a_cost_limit_cuts_the_pilot(claude: Table) -> None:
     assert check_money(claude).settled <= pico_from_usd(limit)
     claude.emulator.control.clear_faults()
     receipt = claude.run(pilot={"rows": 4, "max_invalid_share": 0}, cost_limit_usd=1)
-    assert (receipt.outcomes, receipt.plan["pilot"], accepted(claude)) == ({"succeeded": 12 - sent}, 4, 12)
+    assert (receipt.outcomes, receipt.plan["pilot"], accepted(claude)) == (
+        {"succeeded": 12 - sent},
+        4,
+        12,
+    )
 
 
 @pytest.mark.parametrize("step", ["submit", "poll", "collect"])
-@pytest.mark.parametrize(("start", "fails"), [(0, False), (4, False), (0, True)], ids=["in the pilot", "after it", "in one that does not hold"])
+@pytest.mark.parametrize(
+    ("start", "fails"),
+    [(0, False), (4, False), (0, True)],
+    ids=["in the pilot", "after it", "in one that does not hold"],
+)
 def test_a_killed_pilot_is_carried_on(claude: Table, step: str, start: int, fails: bool) -> None:
     """The same command judges the pilot by what landed, before or after the death, and sends nothing twice."""
 
@@ -165,7 +184,9 @@ def test_a_pilot_in_several_batches(claude: Table) -> None:
     assert accepted(claude) == 5
 
 
-def test_a_pilot_that_is_held_sends_nothing_more(claude: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pilot_that_is_held_sends_nothing_more(
+    claude: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows that nobody can judge are no pilot that held: the rest waits, run after run, until a person has decided."""
     claude.emulator.control.faults(kind="drop_before", count=1)
     for call in range(2, 12):  # the first list goes before the create
@@ -183,13 +204,21 @@ def test_a_pilot_that_is_held_sends_nothing_more(claude: Table, monkeypatch: pyt
     assert accepted(claude) == 0
     reconcile(Request(resend=(chunk,)))
     receipt = claude.run(pilot=STRICT)
-    assert (receipt.continued, receipt.exit_code, receipt.batches, accepted(claude)) == (True, 0, 2, 12)
+    assert (receipt.continued, receipt.exit_code, receipt.batches, accepted(claude)) == (
+        True,
+        0,
+        2,
+        12,
+    )
     check(claude)
 
 
 def test_a_price_that_nobody_knows_cannot_be_held(claude: Table) -> None:
     """A limit of the cost per row needs a priced model, and says so before anything is sent."""
-    with pytest.raises(SpecError, match=r"^model: no batch price .* 'claude-omega-99', so pilot\.max_cost_per_row_usd could"):
+    with pytest.raises(
+        SpecError,
+        match=r"^model: no batch price .* 'claude-omega-99', so pilot\.max_cost_per_row_usd could",
+    ):
         claude.run(model="claude-omega-99", pilot={"rows": 4, "max_cost_per_row_usd": 1})
     assert accepted(claude) == 0
 
@@ -200,7 +229,11 @@ def test_the_receipt_of_a_pilot_that_did_not_hold(claude: Table) -> None:
     for continued in (False, True):
         receipt = claude.run(pilot=STRICT)
         assert receipt.to_json()["result"] == "pilot_failed"
-        assert (receipt.continued, receipt.batches, receipt.outcomes) == (continued, 1, {"refused": 1, "succeeded": 3})
+        assert (receipt.continued, receipt.batches, receipt.outcomes) == (
+            continued,
+            1,
+            {"refused": 1, "succeeded": 3},
+        )
         assert pico_from_usd(receipt.cost_usd or "") == check_money(claude).settled > 0
         told = dict(receipt.lines())
         assert (told["Result"], told["Reason"]) == ("pilot failed", receipt.reason)

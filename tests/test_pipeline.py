@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import BatchataError, CredentialsError, LeaseError, TransientError, WrongLedgerError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    LeaseError,
+    TransientError,
+    WrongLedgerError,
+)
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.ledger import ChunkState, Ledger, now_us
@@ -35,7 +41,11 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
 def test_every_row_gets_its_own_answer(table: Table) -> None:
     """One row per key, typed answer columns, the carried column, and the answer to its own request."""
     receipt = table.run()
-    assert (receipt.result, receipt.exit_code, receipt.outcomes) == ("succeeded", 0, {"succeeded": 20})
+    assert (receipt.result, receipt.exit_code, receipt.outcomes) == (
+        "succeeded",
+        0,
+        {"succeeded": 20},
+    )
     rows = table.rows()
     assert [row["id"] for row in rows] == sorted(value["id"] for value in table.values)
     assert all(row["note"] == "n" + row["id"][1:] and row["label"] in "xyz" for row in rows)
@@ -71,13 +81,26 @@ def test_a_changed_row_is_sent_again_alone_and_supersedes(table: Table) -> None:
     [
         ({"prompt": "Say: {{ text }}"}, "prompt"),
         ({"max_tokens": 201}, "model"),
-        ({"response_schema": {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}}, "schema"),
+        (
+            {
+                "response_schema": {
+                    "type": "object",
+                    "properties": {"label": {"type": "string"}},
+                    "required": ["label"],
+                }
+            },
+            "schema",
+        ),
     ],
 )
 def test_a_change_of_the_spec_is_named(table: Table, change: dict[str, Any], reason: str) -> None:
     """A changed prompt, model or schema re-sends all rows, under its own name; `rerun_on` can forbid it."""
     table.run()
-    others = [known for known in ("new", "input", "prompt", "model", "schema", "failed") if known != reason]
+    others = [
+        known
+        for known in ("new", "input", "prompt", "model", "schema", "failed")
+        if known != reason
+    ]
     assert preview(table.spec(**change, rerun_on=others)).summary.not_asked == 20
     assert table.run(**change).plan["reasons"] == {reason: 20}
     assert table.run(**change).plan["up_to_date"] == 20
@@ -144,7 +167,9 @@ def test_where_keeps_rows_out(table: Table) -> None:
         ("request_duplicated", "succeeded", 1),
     ],
 )
-def test_every_row_ends_in_one_outcome(table: Table, fault: str, outcome: str, attempts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_ends_in_one_outcome(
+    table: Table, fault: str, outcome: str, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever becomes of one request, its row is there and says why; the others are untouched."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.6")
     table.emulator.control.faults(kind=fault, contains="row 4")
@@ -154,11 +179,16 @@ def test_every_row_ends_in_one_outcome(table: Table, fault: str, outcome: str, a
     assert rows["k4"]["_status"] == outcome
     assert (rows["k4"]["_error"] is None) is (outcome == "succeeded")
     assert rows["k4"]["_attempts"] == attempts
-    assert sum(row["_status"] == "succeeded" for row in rows.values()) == (20 if outcome == "succeeded" else 19)
+    assert sum(row["_status"] == "succeeded" for row in rows.values()) == (
+        20 if outcome == "succeeded" else 19
+    )
     assert receipt.exit_code == (0 if outcome == "succeeded" else 3)
 
 
-@pytest.mark.parametrize(("fault", "again"), [("request_error", True), ("request_expired", True), ("request_refusal", False)])
+@pytest.mark.parametrize(
+    ("fault", "again"),
+    [("request_error", True), ("request_expired", True), ("request_refusal", False)],
+)
 def test_failed_rows_are_sent_again_by_the_next_run(table: Table, fault: str, again: bool) -> None:
     """The next run takes failed rows alone; a refusal is final until somebody asks for it."""
     table.emulator.control.faults(kind=fault, contains="row 4")
@@ -201,7 +231,12 @@ def test_a_refresh_is_not_lost_to_a_run_that_died(table: Table, limit: dict[str,
     table.values.append({"id": "k-new", "text": "text of a new row", "note": "n"})
     table.write()
     for options, sent in ((None, 21), (Options(refresh_before=now_us()), 41)):
-        steps = stopping_at("submit", lambda chunk: chunk.state == ChunkState.PLANNED, KeyboardInterrupt(), after=True)
+        steps = stopping_at(
+            "submit",
+            lambda chunk: chunk.state == ChunkState.PLANNED,
+            KeyboardInterrupt(),
+            after=True,
+        )
         with pytest.raises(KeyboardInterrupt):
             run_with(table, steps, options, **limit)
         assert table.ledger()["requests_accepted"] == sent
@@ -222,7 +257,6 @@ def test_failed_rows_are_not_lost_to_a_run_that_died(table: Table) -> None:
     table.emulator.control.clear_faults()
     assert table.run(Options(retry_failed=True)).outcomes == {"succeeded": 1}
     assert {row["_status"] for row in table.rows()} == {"succeeded"}
-
 
 
 def test_an_oversized_row_fails_only_itself(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +305,9 @@ def test_a_reached_cost_limit_is_an_outcome(table: Table) -> None:
     assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("cost_limit_reached", 4, 20)
     assert table.ledger()["requests_accepted"] == 0
     told = dict(receipt.lines())["Not sent"]
-    assert told.startswith("20 rows: the limit leaves too little for any of them: the cheapest may cost $0.000")
+    assert told.startswith(
+        "20 rows: the limit leaves too little for any of them: the cheapest may cost $0.000"
+    )
     ahead = dict(preview(table.spec(cost_limit_usd=0.000001)).lines())["Limits"]
     assert "too little for any row, of which the cheapest may cost $0.000" in ahead
     assert table.run(cost_limit_usd=1).outcomes == {"succeeded": 20}
@@ -285,7 +321,9 @@ def test_an_unpriced_model_has_no_cost_but_null(table: Table) -> None:
     assert {row["_cost_usd"] for row in table.rows()} == {None}
 
 
-@pytest.mark.parametrize("fault", ["http_500_before", "http_500_after", "drop_before", "drop_after"])
+@pytest.mark.parametrize(
+    "fault", ["http_500_before", "http_500_after", "drop_before", "drop_after"]
+)
 def test_an_unclear_create_is_resolved_by_looking(table: Table, fault: str) -> None:
     """A create whose answer is lost is adopted, or sent again once proven absent: never twice."""
     table.emulator.control.faults(kind=fault, count=1)
@@ -326,7 +364,9 @@ def test_a_run_that_stopped_is_carried_on(table: Table, monkeypatch: pytest.Monk
     table.check_answers()
 
 
-def test_a_dead_run_of_an_older_spec_lands_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_run_of_an_older_spec_lands_first(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The spec changed while batches were out: they land under the old one, then the new one plans."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0")
     for call in (2, 3):
@@ -363,7 +403,9 @@ def test_another_ledger_is_refused(table: Table, monkeypatch: pytest.MonkeyPatch
         table.run()
 
 
-def test_a_refused_key_sends_nothing_and_loses_nothing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_key_sends_nothing_and_loses_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a 401 the same run goes on with a good key."""
     variable = f"{table.provider.upper()}_API_KEY"
     monkeypatch.setenv(variable, "invalid")
@@ -407,7 +449,11 @@ def test_batches_are_numbered_as_they_are_sent(table: Table) -> None:
     table.values[4]["text"] = "dear " * 20_000
     table.write()
     limit = float(usd(preview(table.spec(where="id != 'k4'")).summary.bound or 0))
-    changes: dict[str, Any] = {"items_per_batch": 3, "cost_limit_usd": limit, "max_parallel_batches": 1}
+    changes: dict[str, Any] = {
+        "items_per_batch": 3,
+        "cost_limit_usd": limit,
+        "max_parallel_batches": 1,
+    }
     second = stopping_at("poll", lambda chunk: chunk.start >= 3, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         enrich(table.spec(**changes), steps=second, progress=LineProgress(notes.append))

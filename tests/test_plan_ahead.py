@@ -62,7 +62,9 @@ def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> 
     assert told["To send"].startswith("40 requests in at least 1 batch to ")
     assert " expected to be enough, with about " in told["Limits"]
     assert table.run(**limit).batches > 1
-    assert dict(preview(table.spec(output=str(table.folder / "other"), cost_limit_usd=10)).lines())["To send"].startswith("40 requests in 1 batch to ")
+    assert dict(preview(table.spec(output=str(table.folder / "other"), cost_limit_usd=10)).lines())[
+        "To send"
+    ].startswith("40 requests in 1 batch to ")
 
 
 def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
@@ -103,9 +105,14 @@ def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
     (run, _) = runs_overview(table.spec())
     assert plan["in_flight_usd"] == run["in_flight_usd"] == exact(ahead.bound)
     assert plan["in_flight_expected_usd"] == exact(ahead.expected)
-    assert told["In flight"] == f"1 batch sent before: about {dollars(ahead.expected)} expected, at most {dollars(ahead.bound)}, which is reserved"
+    assert (
+        told["In flight"]
+        == f"1 batch sent before: about {dollars(ahead.expected)} expected, at most {dollars(ahead.bound)}, which is reserved"
+    )
     assert (plan["requests"], plan["open_batches"]) == (15, 1)
-    assert told["Cost"].startswith(f"at most {dollars(found.summary.bound)} more than what is in flight (upper bound")
+    assert told["Cost"].startswith(
+        f"at most {dollars(found.summary.bound)} more than what is in flight (upper bound"
+    )
     table.run()
     plan = preview(table.spec()).to_json()
     assert Decimal(plan["in_flight_usd"]) == Decimal(plan["in_flight_expected_usd"]) == 0
@@ -125,7 +132,9 @@ def test_bounds_that_were_found_too_low_count_in_a_plan(table: Table) -> None:
     table.run(limit=1)
     before = preview(table.spec()).summary.bound
     with opened() as ledger:
-        factor = ledger.correct_bounds(table.provider, MODELS[table.provider], 10**6, 2 * 10**6, "c")
+        factor = ledger.correct_bounds(
+            table.provider, MODELS[table.provider], 10**6, 2 * 10**6, "c"
+        )
     after = preview(table.spec()).summary.bound
     assert before is not None
     assert after is not None
@@ -142,7 +151,9 @@ def lose_all(table: Table) -> None:
 
 
 @pytest.mark.parametrize("lose", [lose_part, lose_all])
-def test_a_plan_says_that_lost_rows_are_fetched_again(table: Table, lose: Callable[[Table], None]) -> None:
+def test_a_plan_says_that_lost_rows_are_fetched_again(
+    table: Table, lose: Callable[[Table], None]
+) -> None:
     """The ledger knows the batches: the plan says that nothing is sent for their rows, and the run sends nothing."""
     table.run()
     lose(table)
@@ -160,7 +171,9 @@ def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -
     table.run()
     shutil.rmtree(table.output)
     whole = preview(table.spec()).summary
-    table.values += [{"id": f"new{i}", "text": f"text of row {i + 50}", "note": ""} for i in range(10)]
+    table.values += [
+        {"id": f"new{i}", "text": f"text of row {i + 50}", "note": ""} for i in range(10)
+    ]
     table.write()
     found = preview(table.spec())
     assert whole.expected == 0
@@ -175,7 +188,10 @@ def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -
 
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 900)), min_size=1, max_size=12),
-    share=st.integers(0, 120), left=st.none() | st.integers(0, 20_000), parallel=st.integers(1, 5), pilot=st.integers(0, 60),
+    share=st.integers(0, 120),
+    left=st.none() | st.integers(0, 20_000),
+    parallel=st.integers(1, 5),
+    pilot=st.integers(0, 60),
 )
 def test_a_play_of_the_guard_ends_and_adds_up(
     sizes: list[tuple[int, int]], share: int, left: int | None, parallel: int, pilot: int

@@ -46,6 +46,12 @@ def test_the_page_is_the_scripts() -> None:
 
 def test_both_providers_and_both_directions_are_there() -> None:
     """Traps that are too cheap and traps that are too dear, with each provider; and some where no price may be given."""
-    found = {(trap.provider, trap.by_hand() > trap.trapped()) for trap in PRICE_TRAPS.TRAPS if trap.by_hand() is not None}
-    assert found == {(provider, cheaper) for provider in ("anthropic", "openai") for cheaper in (True, False)}
+    found = {
+        (trap.provider, trap.by_hand() > trap.trapped())
+        for trap in PRICE_TRAPS.TRAPS
+        if trap.by_hand() is not None
+    }
+    assert found == {
+        (provider, cheaper) for provider in ("anthropic", "openai") for cheaper in (True, False)
+    }
     assert sum(trap.by_hand() is None for trap in PRICE_TRAPS.TRAPS) >= 3

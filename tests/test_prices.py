@@ -34,7 +34,12 @@ ROWS = 6
 
 
 @pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+def table(
+    request: pytest.FixtureRequest,
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Table:
     """Return a small table, for each provider, in a folder of its own to run in."""
     monkeypatch.chdir(tmp_path)
     return Table(tmp_path, emulator, request.param, rows=ROWS)
@@ -86,11 +91,17 @@ def tallies(run_id: str) -> dict[str, Any]:
         return ledger.outcomes(run_id)
 
 
-def test_unknown_while_it_flies_and_when_it_is_cancelled(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_while_it_flies_and_when_it_is_cancelled(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`status` of a run that is under way, and what `cancel` reports of it."""
     table.emulator.control.progress("reads", 3)
     with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
-        run_with(table, stopping_at("submit", lambda _: True, KeyboardInterrupt(), after=True), model=UNKNOWN[table.provider])
+        run_with(
+            table,
+            stopping_at("submit", lambda _: True, KeyboardInterrupt(), after=True),
+            model=UNKNOWN[table.provider],
+        )
     (run,) = runs_overview(None)
     assert (run["state"], run["settled_usd"], run["in_flight_usd"]) == ("open", None, None)
     found = cancel(table.spec(model=UNKNOWN[table.provider]))
@@ -151,7 +162,10 @@ def test_the_users_prices_hold_a_limit(table: Table) -> None:
     with opened() as ledger:
         assert ledger.run(receipt.run_id).price_source == stamp
     book = table.ledger()
-    due = book["input_tokens_billed"] * 2 * PICO // 10**6 + book["output_tokens_billed"] * 8 * PICO // 10**6
+    due = (
+        book["input_tokens_billed"] * 2 * PICO // 10**6
+        + book["output_tokens_billed"] * 8 * PICO // 10**6
+    )
     assert receipt.cost_usd == f"{usd(due):f}"
     assert sum(row["_cost_usd"] for row in table.rows()) == usd(due)
 
@@ -160,7 +174,10 @@ def test_a_wrong_price_file_stops_a_run_before_it_begins(table: Table) -> None:
     """Plan and run refuse it in the same words, also where the model's own price is known; nothing is sent or written."""
     state_prices(table, "another-model", "-2")
     for attempt in (lambda: preview(table.spec()), table.run):
-        with pytest.raises(SpecError, match=r"^prices\.toml: \w+, model 'another-model': `input`: -2 is no amount; write US dollars"):
+        with pytest.raises(
+            SpecError,
+            match=r"^prices\.toml: \w+, model 'another-model': `input`: -2 is no amount; write US dollars",
+        ):
             attempt()
     assert table.ledger()["requests_accepted"] == 0
     assert not table.output.exists()
@@ -176,7 +193,10 @@ def test_a_run_keeps_the_prices_that_it_began_with(table: Table) -> None:
 
     receipt = run_with(table, Steps(poll=dearer), cost_limit_usd=1)
     book = table.ledger()
-    due = book["input_tokens_billed"] * 2 * PICO // 10**6 + book["output_tokens_billed"] * 8 * PICO // 10**6
+    due = (
+        book["input_tokens_billed"] * 2 * PICO // 10**6
+        + book["output_tokens_billed"] * 8 * PICO // 10**6
+    )
     assert receipt.cost_usd == f"{usd(due):f}"
     assert receipt.warnings == []
 
@@ -198,7 +218,10 @@ def test_a_run_that_is_carried_on_keeps_its_prices(table: Table, now: str | None
         state_prices(table, model, now)
     receipt = table.run(model=model)
     book = table.ledger()
-    due = book["input_tokens_billed"] * 2 * PICO // 10**6 + book["output_tokens_billed"] * 8 * PICO // 10**6
+    due = (
+        book["input_tokens_billed"] * 2 * PICO // 10**6
+        + book["output_tokens_billed"] * 8 * PICO // 10**6
+    )
     assert (receipt.continued, receipt.cost_usd, receipt.warnings) == (True, f"{usd(due):f}", [])
     assert receipt.price_source == "prices.toml (as of 2026-11-01, source: a test)"
     with opened() as ledger:
@@ -243,14 +266,19 @@ def test_each_row_is_priced_alone(table: Table) -> None:
     assert sum(row["_input_tokens"] for row in rows) > start
     for row in rows:
         assert row["_input_tokens"] < start
-        assert row["_cost_usd"] == usd(rates.cost(Usage(row["_input_tokens"], row["_output_tokens"])))
+        assert row["_cost_usd"] == usd(
+            rates.cost(Usage(row["_input_tokens"], row["_output_tokens"]))
+        )
     found = money(table)
     assert found.settled == found.dataset < billed(table)  # which prices the sum
 
 
 def test_a_bound_takes_what_the_provider_can_bill(table: Table) -> None:
     """Anthropic bills cache writes only on request, so its bound is the plain rate; OpenAI may write caches unasked."""
-    rates, bound = batch_rates(table.provider, MODELS[table.provider]), preview(table.spec(max_tokens=1)).summary.bound
+    rates, bound = (
+        batch_rates(table.provider, MODELS[table.provider]),
+        preview(table.spec(max_tokens=1)).summary.bound,
+    )
     assert rates is not None
     assert bound is not None
     rate = {"anthropic": rates.input, "openai": rates.cache_write}[table.provider].base
@@ -266,7 +294,8 @@ def test_a_cache_mark_doubles_anthropics_bound(emulator: Emulator, tmp_path: Pat
     rates = batch_rates("anthropic", MODELS["anthropic"])
     assert rates is not None
     for text, params, rate in (
-        ('say "cache_control": 1', {}, rates.input), ("text", {"cache_control": {"type": "ephemeral", "ttl": "1h"}}, rates.cache_write_1h),
+        ('say "cache_control": 1', {}, rates.input),
+        ("text", {"cache_control": {"type": "ephemeral", "ttl": "1h"}}, rates.cache_write_1h),
     ):
         table.values[0]["text"] = text
         table.write()

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from batchata_tasks.common.errors import CredentialsError, SpecError, TerminalError, TransientError, UnclearError
+from batchata_tasks.common.errors import (
+    CredentialsError,
+    SpecError,
+    TerminalError,
+    TransientError,
+    UnclearError,
+)
 from batchata_tasks.emulator import Emulator, answer_text
 from batchata_tasks.providers import BatchLook, Provider, provider_type
 from batchata_tasks.providers.request_file import write_request_file
@@ -23,7 +29,12 @@ SIDE = {"anthropic": "anthropic", "openai": "openai", "house": "openai"}  # of t
 APIS = [("anthropic", "chat"), ("openai", "chat"), ("openai", "responses"), ("house", "chat")]
 TOKEN = "t" * 20
 SCHEMA = ResponseSchema.from_json_schema(
-    {"type": "object", "properties": {"label": {"enum": ["a", "b"]}, "n": {"type": "integer"}}, "required": ["label", "n"]}, "x"
+    {
+        "type": "object",
+        "properties": {"label": {"enum": ["a", "b"]}, "n": {"type": "integer"}},
+        "required": ["label", "n"],
+    },
+    "x",
 )
 
 
@@ -34,20 +45,35 @@ def provider(request: pytest.FixtureRequest, emulator: Emulator, house: str) -> 
 
 
 def job(provider: Provider, text: str, schema: ResponseSchema | None = None) -> Job:
-    return Job(MODELS[provider.name], (Message("system", "Be brief."), Message("user", text)), 200, {}, schema)
+    return Job(
+        MODELS[provider.name],
+        (Message("system", "Be brief."), Message("user", text)),
+        200,
+        {},
+        schema,
+    )
 
 
-def bodies(provider: Provider, count: int, schema: ResponseSchema | None = None) -> dict[str, bytes]:
-    return {f"{i:024}": orjson.dumps(provider.body(job(provider, f"question {i}", schema))) for i in range(count)}
+def bodies(
+    provider: Provider, count: int, schema: ResponseSchema | None = None
+) -> dict[str, bytes]:
+    return {
+        f"{i:024}": orjson.dumps(provider.body(job(provider, f"question {i}", schema)))
+        for i in range(count)
+    }
 
 
-def create(provider: Provider, folder: Path, made: dict[str, bytes], token: str = TOKEN) -> BatchLook:
+def create(
+    provider: Provider, folder: Path, made: dict[str, bytes], token: str = TOKEN
+) -> BatchLook:
     path = folder / "requests.jsonl"
     write_request_file(path, provider.framing, token, made.items())
     return provider.create(path, provider.upload(path), token, lambda: None)
 
 
-def test_a_batch_travels_out_and_home(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:
+def test_a_batch_travels_out_and_home(
+    provider: Provider, emulator: Emulator, tmp_path: Path
+) -> None:
     """Every request comes back once, under its custom_id, with its own answer and usage."""
     made = bodies(provider, 50, SCHEMA)
     look = create(provider, tmp_path, made)
@@ -74,7 +100,11 @@ def test_results_do_not_come_in_order(provider: Provider, tmp_path: Path) -> Non
     """The emulator shuffles, so a join by position cannot pass these tests."""
     made = bodies(provider, 50)
     look = provider.look(create(provider, tmp_path, made).batch_id)
-    ids = [answer.custom_id for path in provider.download(look, tmp_path, "r") for answer in provider.answers(path)]
+    ids = [
+        answer.custom_id
+        for path in provider.download(look, tmp_path, "r")
+        for answer in provider.answers(path)
+    ]
     assert sorted(ids) == [f"{TOKEN}-{row}" for row in made]
     assert ids != sorted(ids)
 
@@ -96,7 +126,11 @@ def test_every_line_has_one_outcome(
     emulator.control.faults(kind=fault, contains="question 1")
     made = bodies(provider, 3)
     look = provider.look(create(provider, tmp_path, made).batch_id)
-    answers = {a.custom_id: a for path in provider.download(look, tmp_path, "r") for a in provider.answers(path)}
+    answers = {
+        a.custom_id: a
+        for path in provider.download(look, tmp_path, "r")
+        for a in provider.answers(path)
+    }
     struck = answers.pop(f"{TOKEN}-{1:024}")
     assert struck.outcome is outcome
     assert struck.error
@@ -117,10 +151,16 @@ def test_every_line_has_one_outcome(
         ({"kind": "http_error", "route": "create", "status": 400}, TerminalError),
         ({"kind": "http_error", "route": "create", "status": 413, "html": True}, TerminalError),
     ],
-    ids=lambda value: value["kind"] + str(value.get("status", "")) if isinstance(value, dict) else "",
+    ids=lambda value: (
+        value["kind"] + str(value.get("status", "")) if isinstance(value, dict) else ""
+    ),
 )
 def test_a_create_goes_out_once_and_its_errors_are_split(
-    provider: Provider, emulator: Emulator, tmp_path: Path, fault: dict[str, object], error: type[Exception]
+    provider: Provider,
+    emulator: Emulator,
+    tmp_path: Path,
+    fault: dict[str, object],
+    error: type[Exception],
 ) -> None:
     """A create is never repeated by the SDK; refusal, doubt and "later" are told apart by type."""
     emulator.control.faults(**fault)
@@ -151,7 +191,9 @@ def test_reads_are_retried(provider: Provider, emulator: Emulator, tmp_path: Pat
     assert provider.look(look.batch_id).ended
 
 
-def test_a_cut_download_leaves_nothing_behind(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:
+def test_a_cut_download_leaves_nothing_behind(
+    provider: Provider, emulator: Emulator, tmp_path: Path
+) -> None:
     """A stream that breaks raises and leaves no file; the next try has it all."""
     look = provider.look(create(provider, tmp_path, bodies(provider, 40)).batch_id)
     emulator.control.faults(kind="cut_download", after_bytes=900, count=1)
@@ -164,7 +206,9 @@ def test_a_cut_download_leaves_nothing_behind(provider: Provider, emulator: Emul
     assert sum(1 for path in paths for _ in provider.answers(path)) == 40
 
 
-def test_a_batch_is_found_again_and_known_as_ours(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:
+def test_a_batch_is_found_again_and_known_as_ours(
+    provider: Provider, emulator: Emulator, tmp_path: Path
+) -> None:
     """Listing since a moment finds our batch among others; the token proves whose it is."""
     since = emulator.control.now() - 60
     ours = create(provider, tmp_path, bodies(provider, 3))
@@ -176,7 +220,9 @@ def test_a_batch_is_found_again_and_known_as_ours(provider: Provider, emulator: 
     assert list(provider.recent(emulator.control.now() + 3600)) == []
 
 
-def test_a_running_batch_can_be_cancelled(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:
+def test_a_running_batch_can_be_cancelled(
+    provider: Provider, emulator: Emulator, tmp_path: Path
+) -> None:
     """What had not run when a batch is cancelled ends as cancelled, once the batch has ended."""
     emulator.control.progress("seconds", 3600)
     look = create(provider, tmp_path, bodies(provider, 3))
@@ -184,11 +230,17 @@ def test_a_running_batch_can_be_cancelled(provider: Provider, emulator: Emulator
     emulator.control.advance(7200)
     ended = provider.look(look.batch_id)
     assert ended.ended
-    outcomes = {a.outcome for path in provider.download(ended, tmp_path, "r") for a in provider.answers(path)}
+    outcomes = {
+        a.outcome
+        for path in provider.download(ended, tmp_path, "r")
+        for a in provider.answers(path)
+    }
     assert outcomes <= {Outcome.CANCELED, Outcome.SUCCEEDED}
 
 
-def test_a_missing_key_is_an_error_that_names_its_variable(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_an_error_that_names_its_variable(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a key nothing is guessed or sent."""
     variable = f"{provider.name.upper()}_API_KEY"
     monkeypatch.delenv(variable)
@@ -205,7 +257,9 @@ def test_parameters_cannot_override_what_the_guard_counts_on(provider: Provider)
     provider.check_params(MODELS[provider.name], {"metadata": {"user_id": "1"}}, limited=True)
 
 
-def test_the_account_tells_keys_apart_and_gives_none_away(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_account_tells_keys_apart_and_gives_none_away(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two keys are two accounts; the name of an account holds nothing of its key."""
     first = provider.account("ledger")
     monkeypatch.setenv(f"{provider.name.upper()}_API_KEY", "another-key")

@@ -56,7 +56,9 @@ def in_state(*states: str) -> list[str]:
         ledger.close()
 
 
-def test_a_batch_that_was_never_confirmed_is_adopted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_was_never_confirmed_is_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is found in the provider's list and written to the ledger; the next run lands it and sends nothing."""
     chunk = leave_in_doubt(table, monkeypatch)
     table.emulator.control.advance(5)
@@ -77,14 +79,18 @@ def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> 
     assert report.known[table.provider] == 1
     assert [stray.requests for stray in report.strays if stray.requests] in ([7, 7], [])
     assert len(report.strays) == 2
-    assert {stray.ours for stray in report.strays} == {None if table.provider == "anthropic" else False}
+    assert {stray.ours for stray in report.strays} == {
+        None if table.provider == "anthropic" else False
+    }
     named = report.strays[0].batch_id
     assert reconcile(Request(cancel=(named,))).cancelled == [named]
     with pytest.raises(SpecError, match="no such batch that nobody owns"):
         reconcile(Request(cancel=(table.rows()[0]["_batch_id"],)))
 
 
-def test_batches_of_another_ledger_are_not_called_another_programs(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_another_ledger_are_not_called_another_programs(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ended ones are known by their requests' names, open ones as far as the provider tells; the remedy stands below."""
     table.emulator.control.progress("seconds", 3600)
     (foreign,) = table.emulator.control.foreign(table.provider, ends="at_once")
@@ -97,8 +103,15 @@ def test_batches_of_another_ledger_are_not_called_another_programs(table: Table,
     remedy = ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")
     unknown = table.provider == "anthropic"
     report = reconcile()
-    assert {stray.batch_id: stray.ours for stray in report.strays} == {own: None if unknown else True, foreign: False}
-    (told,) = [text for what, text in report.lines() if what == ("Unknown" if unknown else "Another ledger's")]
+    assert {stray.batch_id: stray.ours for stray in report.strays} == {
+        own: None if unknown else True,
+        foreign: False,
+    }
+    (told,) = [
+        text
+        for what, text in report.lines()
+        if what == ("Unknown" if unknown else "Another ledger's")
+    ]
     assert ("or of another ledger of this one (the provider does not tell)" in told) == unknown
     assert remedy in report.lines()
     table.emulator.control.advance(7200)
@@ -120,23 +133,34 @@ def test_cancelling_tells_what_had_ended_and_what_may_be_of_another_ledger(table
     (ended,) = control.foreign(table.provider, ends="at_once")
     report = reconcile(Request(cancel=(ended,)))
     assert (report.cancelled, report.had_ended) == ([], [ended])
-    assert ("Not cancelled", f"batch {ended} had already ended; nothing to cancel") in report.lines()
+    assert (
+        "Not cancelled",
+        f"batch {ended} had already ended; nothing to cancel",
+    ) in report.lines()
     (open_,) = control.foreign(table.provider, ends="never")
     report = reconcile(Request(cancel=(open_,)))
     assert (report.cancelled, report.had_ended) == ([open_], [])
-    assert any("may have been sent by this program" in note for note in report.notes) == (table.provider == "anthropic")
+    assert any("may have been sent by this program" in note for note in report.notes) == (
+        table.provider == "anthropic"
+    )
 
 
-def test_without_any_key_nothing_is_compared_and_that_is_said(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_key_nothing_is_compared_and_that_is_said(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is no report that all is well, but an error that names the variables."""
     table.run()
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name)
-    with pytest.raises(CredentialsError, match=r"nothing was compared.*ANTHROPIC_API_KEY.*OPENAI_API_KEY"):
+    with pytest.raises(
+        CredentialsError, match=r"nothing was compared.*ANTHROPIC_API_KEY.*OPENAI_API_KEY"
+    ):
         reconcile()
 
 
-def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """--hold keeps runs from waiting for it, --resend lets its rows be planned again; each row is sent once."""
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
     with pytest.raises(SpecError, match="no chunk that is held"):
@@ -154,7 +178,9 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(table: Table, monk
 
 
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(table: Table, monkeypatch: pytest.MonkeyPatch, ended: bool) -> None:
+def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(
+    table: Table, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
     """Another program's batch is refused; its own is landed by the next run, also when the run that sent it has ended."""
     chunk = leave_in_doubt(table, monkeypatch)
     (foreign,) = table.emulator.control.foreign(table.provider, requests=6, ends="at_once")
@@ -168,7 +194,9 @@ def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(table: Table, 
             reconcile(Request(adopt={chunk: foreign}))
         assert reconcile(Request(adopt={chunk: own})).adopted == {chunk: own}
         receipt = table.run()
-        assert (receipt.outcomes, receipt.plan["up_to_date"]) == (({}, 6) if ended else ({"succeeded": 6}, 0))
+        assert (receipt.outcomes, receipt.plan["up_to_date"]) == (
+            ({}, 6) if ended else ({"succeeded": 6}, 0)
+        )
     assert table.ledger()["requests_accepted"] == 6
     table.check_answers()
 
@@ -198,7 +226,9 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
     found = cancel(table.spec(), progress=LineProgress(told.append))
     thread.join()
     (receipt,) = receipts
-    asked = "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome."
+    asked = (
+        "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome."
+    )
     here = f"process {os.getpid()} on {socket.gethostname()} (this machine)"
     assert told == [f"{here} is at work on this dataset; {asked}"]
     assert (found.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
@@ -211,7 +241,9 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
 
 def test_cancelling_where_no_run_began_says_what_it_cannot_see(table: Table) -> None:
     """A run that is just starting has no dataset yet: nobody is told that there is nothing at all."""
-    with pytest.raises(SpecError, match=r"no dataset in .*a run that is just starting is not seen yet\."):
+    with pytest.raises(
+        SpecError, match=r"no dataset in .*a run that is just starting is not seen yet\."
+    ):
         cancel(table.spec())
 
 
@@ -243,7 +275,9 @@ def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPa
     assert json.loads(json.dumps(found.to_json()))["result"] == "cancelled"
 
 
-def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Another chunk's, one of another size, one that has not ended where only its results could tell: refused, nothing changes."""
     table.run(limit=2)
     (other,) = [line["id"] for line in table.ledger()["batches"]]
@@ -253,22 +287,31 @@ def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(table: Table, monkeypatch
     chunk, control = leave_in_doubt(table, monkeypatch, "drop_before"), table.emulator.control
     control.progress("seconds", 3600)
     (smaller,) = control.foreign(table.provider, requests=1)
-    for batch, reason in ((other, "another chunk's"), (smaller, "other requests|when it has ended")):
+    for batch, reason in (
+        (other, "another chunk's"),
+        (smaller, "other requests|when it has ended"),
+    ):
         with pytest.raises(SpecError, match=reason):
             reconcile(Request(adopt={chunk: batch}))
     assert in_state(ChunkState.UNCLEAR) == [chunk]
 
 
-def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As long as a run, or somebody, has not settled the doubt: its cancellation could be that of paid rows."""
     table.emulator.control.progress("seconds", 3600)
     chunk = leave_in_doubt(table, monkeypatch)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
     table.emulator.control.foreign(table.provider, requests=7)
     held = Ledger(Settings().ledger_url)
-    lease = held.acquire_lease(held.chunk(chunk).dataset_id, 60)  # a run is at work, so it is left to that
+    lease = held.acquire_lease(
+        held.chunk(chunk).dataset_id, 60
+    )  # a run is at work, so it is left to that
     report = reconcile()
-    assert {stray.batch_id: stray.may_be for stray in report.strays if stray.may_be} == {batch: chunk}
+    assert {stray.batch_id: stray.may_be for stray in report.strays if stray.may_be} == {
+        batch: chunk
+    }
     (told,) = [text for what, text in report.lines() if what == "Perhaps ours"]
     assert f"may be chunk {chunk}" in told
     with pytest.raises(SpecError, match=f"it may be chunk {chunk}"):
@@ -279,7 +322,9 @@ def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(table: T
 
 
 @pytest.mark.parametrize("asked", ["adopt", "hold"])
-def test_what_was_settled_meanwhile_stays_as_it_is(table: Table, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+def test_what_was_settled_meanwhile_stays_as_it_is(
+    table: Table, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
     """A person decides on an old listing, while a run finds the batch: refused, and nothing of the chunk changes."""
     chunk = leave_in_doubt(table, monkeypatch)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
@@ -299,7 +344,9 @@ def test_what_was_settled_meanwhile_stays_as_it_is(table: Table, monkeypatch: py
     assert "held" not in (table.output / f"_batchata/intents/{chunk}.json").read_text()
 
 
-def test_a_chunk_that_a_run_settles_while_we_look_is_left_to_it(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_that_a_run_settles_while_we_look_is_left_to_it(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was in doubt when it was listed, and is landed when its dataset is had: no error, nothing to report."""
     leave_in_doubt(table, monkeypatch, "drop_before")
     real = Ledger.acquire_lease

@@ -45,23 +45,44 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
 # --- what goes out --------------------------------------------------------------------------------
 
 
-def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(adapter: OpenAIResponsesAdapter) -> None:
+def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(
+    adapter: OpenAIResponsesAdapter,
+) -> None:
     """Parts are input or output by their role, the form of the answer is strict, and nothing is kept unless it is asked for."""
-    turns = (Message("system", "Be brief."), Message("user", ("one", "two")), Message("assistant", ("three",)), Message("user", "four"))
+    turns = (
+        Message("system", "Be brief."),
+        Message("user", ("one", "two")),
+        Message("assistant", ("three",)),
+        Message("user", "four"),
+    )
     schema = ResponseSchema.from_json_schema(SCHEMA, "x")
     params = {"text": {"verbosity": "low"}, "reasoning": {"effort": "low"}}
     assert adapter.body(Job(GPT, turns, 200, params, schema)) == {
         "model": GPT,
         "input": [
             {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "one"},
+                    {"type": "input_text", "text": "two"},
+                ],
+            },
             {"role": "assistant", "content": [{"type": "output_text", "text": "three"}]},
             {"role": "user", "content": "four"},
         ],
         "max_output_tokens": 200,
         "store": False,
         "reasoning": {"effort": "low"},
-        "text": {"format": {"type": "json_schema", "name": schema.name, "schema": schema.wire, "strict": True}, "verbosity": "low"},
+        "text": {
+            "format": {
+                "type": "json_schema",
+                "name": schema.name,
+                "schema": schema.wire,
+                "strict": True,
+            },
+            "verbosity": "low",
+        },
     }
     assert adapter.body(Job(GPT, turns, 200, {"store": True}))["store"] is True
 
@@ -69,7 +90,9 @@ def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(adapter: OpenAI
 @pytest.mark.parametrize("name", ["reasoning_effort", "verbosity"])
 def test_a_parameter_of_chat_is_told_its_name_here(table: Table, name: str) -> None:
     """What the API would refuse for each row is refused before, with the words to write instead."""
-    with pytest.raises(SpecError, match=rf"^params\.{name}: /v1/responses has it under another name; write `"):
+    with pytest.raises(
+        SpecError, match=rf"^params\.{name}: /v1/responses has it under another name; write `"
+    ):
         table.run(params={name: "low"})
     assert table.ledger()["requests_accepted"] == 0
 
@@ -89,7 +112,10 @@ def test_models_that_chat_does_not_serve_are_sent_here(table: Table) -> None:
     assert {row["_model"] for row in table.rows()} == {"gpt-5-pro"}
 
 
-@pytest.mark.parametrize(("url", "endpoint"), [(OpenAIAdapter, OpenAIResponsesAdapter), (OpenAIResponsesAdapter, OpenAIAdapter)])
+@pytest.mark.parametrize(
+    ("url", "endpoint"),
+    [(OpenAIAdapter, OpenAIResponsesAdapter), (OpenAIResponsesAdapter, OpenAIAdapter)],
+)
 def test_requests_to_one_endpoint_are_no_batch_of_the_other(
     emulator: Emulator, tmp_path: Path, url: type[OpenAIAdapter], endpoint: type[OpenAIAdapter]
 ) -> None:
@@ -103,7 +129,9 @@ def test_requests_to_one_endpoint_are_no_batch_of_the_other(
     assert emulator.control.ledger()["openai"]["requests_billed"] == 0
 
 
-def test_another_endpoint_is_another_model(emulator: Emulator, table: Table, tmp_path: Path) -> None:
+def test_another_endpoint_is_another_model(
+    emulator: Emulator, table: Table, tmp_path: Path
+) -> None:
     """A question asked elsewhere may be answered otherwise, so its rows are sent again, for the reason `model`."""
     table.run(endpoint="chat")
     before = {row["id"]: row["_fingerprint"] for row in table.rows()}
@@ -116,14 +144,29 @@ def test_another_endpoint_is_another_model(emulator: Emulator, table: Table, tmp
 # --- how answers are read -------------------------------------------------------------------------
 
 USAGE = {
-    "input_tokens": 350, "input_tokens_details": {"cached_tokens": 200, "cache_write_tokens": 50},
-    "output_tokens": 109, "output_tokens_details": {"reasoning_tokens": 64}, "total_tokens": 459,
+    "input_tokens": 350,
+    "input_tokens_details": {"cached_tokens": 200, "cache_write_tokens": 50},
+    "output_tokens": 109,
+    "output_tokens_details": {"reasoning_tokens": 64},
+    "total_tokens": 459,
 }
-REASONING = {"id": "rs_1", "type": "reasoning", "content": [{"type": "reasoning_text", "text": "hidden"}], "summary": []}
+REASONING = {
+    "id": "rs_1",
+    "type": "reasoning",
+    "content": [{"type": "reasoning_text", "text": "hidden"}],
+    "summary": [],
+}
 
 
 def message(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": list(parts), **more}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "status": "completed",
+        "role": "assistant",
+        "content": list(parts),
+        **more,
+    }
 
 
 def said(text: Any) -> dict[str, Any]:
@@ -133,10 +176,22 @@ def said(text: Any) -> dict[str, Any]:
 def read(adapter: OpenAIResponsesAdapter, folder: Path, **changes: Any) -> Answer:
     """Return what the adapter makes of a completed response, changed like this."""
     body = {
-        "id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "error": None, "incomplete_details": None,
-        "model": "gpt-6-luna-2026-09-01", "output": [REASONING, message(said("Hi"), phase="final_answer")], "usage": USAGE,
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "status": "completed",
+        "error": None,
+        "incomplete_details": None,
+        "model": "gpt-6-luna-2026-09-01",
+        "output": [REASONING, message(said("Hi"), phase="final_answer")],
+        "usage": USAGE,
     }
-    line = {"id": "batch_req_1", "custom_id": "r1", "response": {"status_code": 200, "request_id": "q", "body": {**body, **changes}}, "error": None}
+    line = {
+        "id": "batch_req_1",
+        "custom_id": "r1",
+        "response": {"status_code": 200, "request_id": "q", "body": {**body, **changes}},
+        "error": None,
+    }
     path = folder / "results.jsonl"
     path.write_bytes(orjson.dumps(line) + b"\n")
     (answer,) = adapter.answers(path)
@@ -148,53 +203,152 @@ FILTERED = {"status": "incomplete", "incomplete_details": {"reason": "content_fi
 REFUSED = {"output": [message({"type": "refusal", "refusal": "No."})]}
 READINGS: list[tuple[str, dict[str, Any], Outcome, str | None, str | None]] = [
     ("plain", {}, Outcome.SUCCEEDED, "Hi", None),
-    ("parts and messages are one text", {"output": [message(said("a"), said("b")), REASONING, message(said("c"))]}, Outcome.SUCCEEDED, "abc", None),
-    ("commentary is no answer", {"output": [message(said("Let me see."), phase="commentary"), message(said("{}"))]}, Outcome.SUCCEEDED, "{}", None),
-    ("no message", {"output": [REASONING]}, Outcome.SUCCEEDED, None, None),  # landing makes it invalid
+    (
+        "parts and messages are one text",
+        {"output": [message(said("a"), said("b")), REASONING, message(said("c"))]},
+        Outcome.SUCCEEDED,
+        "abc",
+        None,
+    ),
+    (
+        "commentary is no answer",
+        {"output": [message(said("Let me see."), phase="commentary"), message(said("{}"))]},
+        Outcome.SUCCEEDED,
+        "{}",
+        None,
+    ),
+    (
+        "no message",
+        {"output": [REASONING]},
+        Outcome.SUCCEEDED,
+        None,
+        None,
+    ),  # landing makes it invalid
     ("null output", {"output": None}, Outcome.SUCCEEDED, None, None),
-    ("a call of a tool is no text", {"output": [{"type": "function_call", "name": "f", "arguments": "{}"}]}, Outcome.SUCCEEDED, None, None),
-    ("cut short", INCOMPLETE, Outcome.TRUNCATED, "Hi", "truncated: stopped by the token cap (max_output_tokens)"),
-    ("only reasoned", {**INCOMPLETE, "output": [REASONING]}, Outcome.TRUNCATED, None, "truncated: stopped by the token cap (max_output_tokens)"),
+    (
+        "a call of a tool is no text",
+        {"output": [{"type": "function_call", "name": "f", "arguments": "{}"}]},
+        Outcome.SUCCEEDED,
+        None,
+        None,
+    ),
+    (
+        "cut short",
+        INCOMPLETE,
+        Outcome.TRUNCATED,
+        "Hi",
+        "truncated: stopped by the token cap (max_output_tokens)",
+    ),
+    (
+        "only reasoned",
+        {**INCOMPLETE, "output": [REASONING]},
+        Outcome.TRUNCATED,
+        None,
+        "truncated: stopped by the token cap (max_output_tokens)",
+    ),
     ("filtered", FILTERED, Outcome.REFUSED, "Hi", "refused: stopped by the content filter"),
     ("refused", REFUSED, Outcome.REFUSED, None, "refused: No."),
     ("refused at the cap", {**INCOMPLETE, **REFUSED}, Outcome.REFUSED, None, "refused: No."),
     (
-        "steered", {"status": "incomplete", "incomplete_details": {"reason": "steered"}}, Outcome.INVALID, "Hi",
+        "steered",
+        {"status": "incomplete", "incomplete_details": {"reason": "steered"}},
+        Outcome.INVALID,
+        "Hi",
         "response: ended as 'incomplete, steered', which is no finished answer",
     ),
-    ("incomplete for no reason", {"status": "incomplete"}, Outcome.INVALID, "Hi", "response: ended as 'incomplete', which is no finished answer"),
-    ("queued", {"status": "queued", "output": []}, Outcome.INVALID, None, "response: ended as 'queued', which is no finished answer"),
-    ("no status", {"status": None}, Outcome.INVALID, "Hi", "response: ended as 'None', which is no finished answer"),
     (
-        "failed", {"status": "failed", "error": {"code": "server_error", "message": "Oops."}, "output": []}, Outcome.ERRORED, None,
+        "incomplete for no reason",
+        {"status": "incomplete"},
+        Outcome.INVALID,
+        "Hi",
+        "response: ended as 'incomplete', which is no finished answer",
+    ),
+    (
+        "queued",
+        {"status": "queued", "output": []},
+        Outcome.INVALID,
+        None,
+        "response: ended as 'queued', which is no finished answer",
+    ),
+    (
+        "no status",
+        {"status": None},
+        Outcome.INVALID,
+        "Hi",
+        "response: ended as 'None', which is no finished answer",
+    ),
+    (
+        "failed",
+        {"status": "failed", "error": {"code": "server_error", "message": "Oops."}, "output": []},
+        Outcome.ERRORED,
+        None,
         "provider: server_error: Oops.",
     ),
     (
-        "a prompt that no retry mends", {"status": "failed", "error": {"code": "invalid_prompt", "message": "Flagged."}, "output": []},
-        Outcome.ERRORED, None, "request: invalid_prompt: Flagged.",
+        "a prompt that no retry mends",
+        {
+            "status": "failed",
+            "error": {"code": "invalid_prompt", "message": "Flagged."},
+            "output": [],
+        },
+        Outcome.ERRORED,
+        None,
+        "request: invalid_prompt: Flagged.",
     ),
-    ("failed for no reason", {"status": "failed", "output": []}, Outcome.ERRORED, None, "provider: the response failed without a reason"),
+    (
+        "failed for no reason",
+        {"status": "failed", "output": []},
+        Outcome.ERRORED,
+        None,
+        "provider: the response failed without a reason",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "outcome", "text", "error"), [row[1:] for row in READINGS], ids=[row[0] for row in READINGS])
+@pytest.mark.parametrize(
+    ("changes", "outcome", "text", "error"),
+    [row[1:] for row in READINGS],
+    ids=[row[0] for row in READINGS],
+)
 def test_a_response_has_one_outcome(
-    adapter: OpenAIResponsesAdapter, tmp_path: Path, changes: dict[str, Any], outcome: Outcome, text: str | None, error: str | None
+    adapter: OpenAIResponsesAdapter,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    outcome: Outcome,
+    text: str | None,
+    error: str | None,
 ) -> None:
     """Whatever its status and output: what it said, how it ended and what it used are all there."""
     answer = read(adapter, tmp_path, **changes)
     assert (answer.outcome, answer.text, answer.error) == (outcome, text, error)
-    assert (answer.usage, answer.readable, answer.model) == (Usage(350, 109, 200, 50), True, "gpt-6-luna-2026-09-01")
+    assert (answer.usage, answer.readable, answer.model) == (
+        Usage(350, 109, 200, 50),
+        True,
+        "gpt-6-luna-2026-09-01",
+    )
 
 
-def test_a_failure_without_usage_cost_nothing(adapter: OpenAIResponsesAdapter, tmp_path: Path) -> None:
+def test_a_failure_without_usage_cost_nothing(
+    adapter: OpenAIResponsesAdapter, tmp_path: Path
+) -> None:
     """As with an HTTP error, there is no answer that could be billed."""
     answer = read(adapter, tmp_path, status="failed", usage=None, output=[])
     assert (answer.usage, answer.readable) == (Usage(), True)
 
 
-@pytest.mark.parametrize("changes", [{"usage": None}, {**INCOMPLETE, "usage": None}, {"usage": {"input_tokens": "7"}}, {"output": ["x"]}, {"output": [message(said(7))]}])
-def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(adapter: OpenAIResponsesAdapter, tmp_path: Path, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"usage": None},
+        {**INCOMPLETE, "usage": None},
+        {"usage": {"input_tokens": "7"}},
+        {"output": ["x"]},
+        {"output": [message(said(7))]},
+    ],
+)
+def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(
+    adapter: OpenAIResponsesAdapter, tmp_path: Path, changes: dict[str, Any]
+) -> None:
     """It was billed, whatever the line lost; so it counts with its bound."""
     assert not read(adapter, tmp_path, **changes).readable
 
@@ -202,19 +356,32 @@ def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(adapter: 
 # --- runs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [{}, {"cost_limit_usd": 1}, {"budget": {"name": "b", "limit_usd": 1}}], ids=["free", "limited", "budget"])
+@pytest.mark.parametrize(
+    "limit",
+    [{}, {"cost_limit_usd": 1}, {"budget": {"name": "b", "limit_usd": 1}}],
+    ids=["free", "limited", "budget"],
+)
 @pytest.mark.parametrize("effort", ["none", "high"])
-def test_each_row_costs_what_its_line_was_billed(table: Table, limit: dict[str, Any], effort: str) -> None:
+def test_each_row_costs_what_its_line_was_billed(
+    table: Table, limit: dict[str, Any], effort: str
+) -> None:
     """Line by line, in rows as in the ledger as at the provider: what was reasoned is output, and costs what output costs."""
     receipt = table.run(params={"reasoning": {"effort": effort}}, **limit)
     assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": ROWS})
     table.check_answers()
     rates = batch_rates("openai", GPT)
     assert rates is not None
-    billed = {name: Usage(*used) for one in table.ledger()["contents"].values() for name, used in zip(one["custom_ids"], one["usage"], strict=True)}
+    billed = {
+        name: Usage(*used)
+        for one in table.ledger()["contents"].values()
+        for name, used in zip(one["custom_ids"], one["usage"], strict=True)
+    }
     for row in table.rows():
         used = billed[row["_custom_id"]]
-        assert (row["_input_tokens"], row["_output_tokens"]) == (used.input_tokens, used.output_tokens)
+        assert (row["_input_tokens"], row["_output_tokens"]) == (
+            used.input_tokens,
+            used.output_tokens,
+        )
         assert int(row["_cost_usd"] * PICO) == rates.cost(used)
         assert (row["_output_tokens"] > 64) is (effort == "high")
     check_money(table)
@@ -232,7 +399,9 @@ def test_each_row_costs_what_its_line_was_billed(table: Table, limit: dict[str, 
         ("request_invalid_answer", "invalid", "response: ", 3),
     ],
 )
-def test_a_row_that_fails_says_why(table: Table, fault: str, status: str, error: str, attempts: int) -> None:
+def test_a_row_that_fails_says_why(
+    table: Table, fault: str, status: str, error: str, attempts: int
+) -> None:
     """One row ends as the provider says, is tried again where that can help, and all that was billed is in the books."""
     table.emulator.control.faults(kind=fault, contains="row 4")
     receipt = table.run(cost_limit_usd=1)
@@ -245,9 +414,16 @@ def test_a_row_that_fails_says_why(table: Table, fault: str, status: str, error:
 
 def test_a_cap_that_is_spent_on_reasoning_brings_no_text(table: Table) -> None:
     """An answer that never came to its text is truncated, billed, and had with a larger cap."""
-    plain = {"response_schema": None, "max_tokens": 64, "params": {"reasoning": {"effort": "high"}}, "rerun_on": ["new", "failed"]}
+    plain = {
+        "response_schema": None,
+        "max_tokens": 64,
+        "params": {"reasoning": {"effort": "high"}},
+        "rerun_on": ["new", "failed"],
+    }
     table.run(**plain, max_attempts=1)
-    assert {(row["_status"], row["_response"], row["_output_tokens"]) for row in table.rows()} == {("truncated", None, 64)}
+    assert {(row["_status"], row["_response"], row["_output_tokens"]) for row in table.rows()} == {
+        ("truncated", None, 64)
+    }
     receipt = table.run(**plain)
     assert receipt.outcomes == {"succeeded": ROWS}
     table.check_answers()

@@ -31,7 +31,12 @@ CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens"}
 
 
 @pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+def table(
+    request: pytest.FixtureRequest,
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Table:
     """Return a table of six rows, for each provider."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
     return Table(tmp_path, emulator, request.param, rows=ROWS)
@@ -53,7 +58,9 @@ def ended(receipt: Receipt) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("unrun", ["request_expired", "request_error"])
-def test_a_larger_cap_that_brought_no_answer_leaves_the_row_truncated(table: Table, unrun: str) -> None:
+def test_a_larger_cap_that_brought_no_answer_leaves_the_row_truncated(
+    table: Table, unrun: str
+) -> None:
     """What was truncated, and had no answer under a larger cap, is not sent under the first cap again: that was paid for."""
     control = table.emulator.control
     control.faults(kind="request_truncated", contains="row 4", times=1)
@@ -73,7 +80,12 @@ def test_an_error_of_the_provider_is_tried_again_as_it_is(table: Table, schema: 
     """The row alone goes again, byte for byte, and succeeds in the same run; its dead attempt counts as one."""
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     receipt = table.run(response_schema=schema)
-    assert (receipt.result, receipt.exit_code, receipt.rounds, receipt.batches) == ("succeeded", 0, 2, 2)
+    assert (receipt.result, receipt.exit_code, receipt.rounds, receipt.batches) == (
+        "succeeded",
+        0,
+        2,
+        2,
+    )
     first, second = sent(table, "text of row 4")
     assert first == second
     assert (row_of(table, "k4")["_attempts"], row_of(table, "k3")["_attempts"]) == (2, 1)
@@ -89,7 +101,10 @@ def test_the_receipt_counts_a_row_once_and_its_tokens_each_time(table: Table) ->
     assert ended(receipt) == {"succeeded": ROWS}
     assert receipt.failed_share == 0
     book = table.ledger()
-    assert (receipt.input_tokens, receipt.output_tokens) == (book["input_tokens_billed"], book["output_tokens_billed"])
+    assert (receipt.input_tokens, receipt.output_tokens) == (
+        book["input_tokens_billed"],
+        book["output_tokens_billed"],
+    )
     assert sum(row["_output_tokens"] for row in table.rows()) == receipt.output_tokens
     assert receipt.cost_usd is not None
     assert Decimal(receipt.cost_usd) == usd(check_money(table).settled)
@@ -143,11 +158,19 @@ def test_the_remark_is_the_validators_message_of_the_last_answer(table: Table) -
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, None])
-def test_a_truncated_answer_gets_twice_the_cap_and_then_four_times(table: Table, schema: Any) -> None:
+def test_a_truncated_answer_gets_twice_the_cap_and_then_four_times(
+    table: Table, schema: Any
+) -> None:
     """Caps are doubled and doubled again, never more, and the bound that is reserved grows with them."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
     table.run(response_schema=schema, max_attempts=5)
-    assert [cap_of(table, body) for body in sent(table, "text of row 4")] == [200, 400, 800, 800, 800]
+    assert [cap_of(table, body) for body in sent(table, "text of row 4")] == [
+        200,
+        400,
+        800,
+        800,
+        800,
+    ]
     rates = batch_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     bounds = [chunk.bound or 0 for chunk in all_chunks() if chunk.rows == 1]
@@ -195,7 +218,9 @@ def test_a_retry_of_a_retry_has_its_whole_bound_reserved(table: Table) -> None:
     caps = [cap_of(table, body) for body in sent(table, "text of row 4")][1:]
     bounds = [chunk.bound or 0 for chunk in all_chunks() if chunk.rows == 1]
     assert len(caps) == len(bounds) == 2
-    assert len({bound - cap * rates.output.base for cap, bound in zip(caps, bounds, strict=True)}) == 1
+    assert (
+        len({bound - cap * rates.output.base for cap, bound in zip(caps, bounds, strict=True)}) == 1
+    )
     check_money(table)
 
 
@@ -207,7 +232,9 @@ def test_a_raised_cap_survives_an_error_in_between(table: Table) -> None:
     assert min(cap_of(table, body) for body in sent(table, "text of row 4")[1:]) >= 400
 
 
-def test_a_raised_cap_that_the_model_refuses_is_no_wrong_request(emulator: Emulator, tmp_path: Path) -> None:
+def test_a_raised_cap_that_the_model_refuses_is_no_wrong_request(
+    emulator: Emulator, tmp_path: Path
+) -> None:
     """Where twice the cap is more than the model takes, the row stays truncated: its own request was right."""
     table, most = Table(tmp_path, emulator, "anthropic", ROWS), 64_000
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
@@ -215,7 +242,9 @@ def test_a_raised_cap_that_the_model_refuses_is_no_wrong_request(emulator: Emula
     assert ended(receipt) == {"truncated": 1, "succeeded": ROWS - 1}
 
 
-@pytest.mark.parametrize("fault", ["request_missing", "request_broken_line", "request_unknown_type"])
+@pytest.mark.parametrize(
+    "fault", ["request_missing", "request_broken_line", "request_unknown_type"]
+)
 def test_a_line_that_is_missing_or_broken_is_an_attempt(table: Table, fault: str) -> None:
     """The row goes again and succeeds; where nobody can say what the lost answer cost, its bound counts as overhead."""
     table.emulator.control.faults(kind=fault, contains="row 4", times=1)
@@ -225,7 +254,12 @@ def test_a_line_that_is_missing_or_broken_is_an_attempt(table: Table, fault: str
     table.check_answers()
     found = check_money(table, lost=True)
     if fault != "request_unknown_type":
-        assert found.overhead == preview(table.spec(where="id == 'k4'", output=str(table.folder / "other"))).summary.bound
+        assert (
+            found.overhead
+            == preview(
+                table.spec(where="id == 'k4'", output=str(table.folder / "other"))
+            ).summary.bound
+        )
         assert any("without a readable result line" in text for text in receipt.warnings)
 
 
@@ -237,7 +271,11 @@ def test_what_never_ran_goes_again_and_is_no_attempt(table: Table, kind: str) ->
     assert (receipt.result, ended(receipt), receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 2)
     assert {row["_attempts"] for row in table.rows()} == {1}
     book = table.ledger()
-    assert (book["requests_accepted"], book["requests_billed"], book["billed_twice"]["number"]) == (ROWS + ROWS // 2, ROWS, 0)
+    assert (book["requests_accepted"], book["requests_billed"], book["billed_twice"]["number"]) == (
+        ROWS + ROWS // 2,
+        ROWS,
+        0,
+    )
     check_money(table)
 
 
@@ -255,7 +293,9 @@ def test_what_never_runs_does_not_loop_for_ever(table: Table, kind: str) -> None
     check_money(table)
 
 
-@pytest.mark.parametrize(("fault", "outcome"), [("request_refusal", "refused"), ("request_invalid", "errored")])
+@pytest.mark.parametrize(
+    ("fault", "outcome"), [("request_refusal", "refused"), ("request_invalid", "errored")]
+)
 def test_refusals_and_wrong_requests_are_final(table: Table, fault: str, outcome: str) -> None:
     """They end the same way each time, so no round and no later run pays for them again."""
     table.emulator.control.faults(kind=fault, contains="row 4", times=1)
@@ -276,7 +316,11 @@ def test_attempts_are_counted_over_rounds_and_runs_together(table: Table) -> Non
     assert table.run(max_attempts=2).rounds == 2
     assert row_of(table, "k4")["_attempts"] == 2
     second = table.run(max_attempts=3)
-    assert (second.rounds, ended(second), second.plan["reasons"]) == (1, {"errored": 1}, {"failed": 1})
+    assert (second.rounds, ended(second), second.plan["reasons"]) == (
+        1,
+        {"errored": 1},
+        {"failed": 1},
+    )
     assert row_of(table, "k4")["_attempts"] == 3
     third = table.run(max_attempts=3)
     assert (third.plan["exhausted"], third.batches, third.exit_code) == (1, 0, 3)
@@ -362,7 +406,11 @@ def test_a_round_that_the_limit_forbids_wholly(table: Table) -> None:
     bound = preview(table.spec(where="id == 'k0'")).summary.bound
     assert bound is not None
     receipt = table.run(where="id == 'k0'", cost_limit_usd=float(usd(bound)))
-    assert (receipt.result, receipt.exit_code, ended(receipt)) == ("cost_limit_reached", 4, {"truncated": 1})
+    assert (receipt.result, receipt.exit_code, ended(receipt)) == (
+        "cost_limit_reached",
+        4,
+        {"truncated": 1},
+    )
     assert table.ledger()["requests_accepted"] == 1
     assert (row_of(table, "k0")["_status"], row_of(table, "k0")["_attempts"]) == ("truncated", 1)
     check_money(table)
@@ -395,7 +443,9 @@ TYPED = {
     "large_string": pa.array([f"k{i}" for i in range(ROWS)], pa.large_string()),
     "dictionary": pa.array([f"k{i}" for i in range(ROWS)]).dictionary_encode(),
     "date": pa.array([dt.date(2026, 1, 1 + i) for i in range(ROWS)]),
-    "timestamp": pa.array([dt.datetime(2026, 1, 1 + i, tzinfo=dt.UTC) for i in range(ROWS)], pa.timestamp("us", "UTC")),
+    "timestamp": pa.array(
+        [dt.datetime(2026, 1, 1 + i, tzinfo=dt.UTC) for i in range(ROWS)], pa.timestamp("us", "UTC")
+    ),
     "decimal": pa.array([Decimal(f"{i}.50") for i in range(ROWS)], pa.decimal128(9, 2)),
     "bool_and_int": None,
 }
@@ -407,21 +457,38 @@ def test_typed_keys_and_columns_survive(emulator: Emulator, tmp_path: Path, kind
     table = Table(tmp_path, emulator, "openai", ROWS)
     source, values = table.folder / "table.parquet", TYPED[kind]
     facts: dict[str, Any] = {
-        "id": pa.array(range(ROWS)) if values is None else values, "text": [f"text of row {i}" for i in range(ROWS)],
-        "n": pa.array([None, *range(1, ROWS)], pa.int32()), "tags": [[f"t{i}", None] for i in range(ROWS)],
-        "at": pa.array([dt.datetime(2026, 1, 1 + i, tzinfo=dt.UTC) for i in range(ROWS)]), "flag": [i % 2 == 0 for i in range(ROWS)],
+        "id": pa.array(range(ROWS)) if values is None else values,
+        "text": [f"text of row {i}" for i in range(ROWS)],
+        "n": pa.array([None, *range(1, ROWS)], pa.int32()),
+        "tags": [[f"t{i}", None] for i in range(ROWS)],
+        "at": pa.array([dt.datetime(2026, 1, 1 + i, tzinfo=dt.UTC) for i in range(ROWS)]),
+        "flag": [i % 2 == 0 for i in range(ROWS)],
     }
     pq.write_table(pa.table(facts), source)
     key = ["id"] if values is not None else ["flag", "id"]
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     receipt = table.run(source=str(source), key=key, columns=["n", "tags", "at"], items_per_batch=3)
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
-    found, wanted = (sorted(pq.read_table(place).to_pylist(), key=lambda row: row["id"]) for place in (table.output / "data", source))
+    found, wanted = (
+        sorted(pq.read_table(place).to_pylist(), key=lambda row: row["id"])
+        for place in (table.output / "data", source)
+    )
     for name in (*key, "n", "tags", "at"):
         assert [row[name] for row in found] == [row[name] for row in wanted]
     assert [row["_attempts"] for row in found] == [1, 1, 1, 1, 2, 1]
-    assert len({str(pq.read_schema(path).remove_metadata()) for path in (table.output / "data").iterdir()}) == 1
-    assert table.run(source=str(source), key=key, columns=["n", "tags", "at"]).plan["up_to_date"] == ROWS
+    assert (
+        len(
+            {
+                str(pq.read_schema(path).remove_metadata())
+                for path in (table.output / "data").iterdir()
+            }
+        )
+        == 1
+    )
+    assert (
+        table.run(source=str(source), key=key, columns=["n", "tags", "at"]).plan["up_to_date"]
+        == ROWS
+    )
 
 
 def test_an_oversized_row_is_in_no_round(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,18 +532,31 @@ def second_round(chunk: Chunk) -> bool:
 
 
 DEATHS = [
-    ("chunk", False), ("submit", False), ("submit", True), ("poll", True), ("collect", False), ("collect", True),
+    ("chunk", False),
+    ("submit", False),
+    ("submit", True),
+    ("poll", True),
+    ("collect", False),
+    ("collect", True),
 ]
 
 
-@pytest.mark.parametrize(("step", "after", "error"), [*((*death, KeyboardInterrupt) for death in DEATHS), ("poll", True, RuntimeError)])
+@pytest.mark.parametrize(
+    ("step", "after", "error"),
+    [*((*death, KeyboardInterrupt) for death in DEATHS), ("poll", True, RuntimeError)],
+)
 def test_a_run_that_dies_in_its_second_round_is_carried_on(
     table: Table, step: str, after: bool, error: type[BaseException]
 ) -> None:
     """The round stands as it was planned: the next start sends what was not sent, nothing twice, and ends it."""
     table.emulator.control.faults(kind="request_error", times=1)
     with pytest.raises(error):
-        run_with(table, stopping_at(step, second_round, error("stop"), after=after), items_per_batch=3, max_parallel_batches=1)
+        run_with(
+            table,
+            stopping_at(step, second_round, error("stop"), after=after),
+            items_per_batch=3,
+            max_parallel_batches=1,
+        )
     before = [(chunk.id, chunk.round, chunk.start, chunk.stop) for chunk in all_chunks()]
     assert [shape[1] for shape in before] == [1, 1, 2, 2]
     receipt = table.run(items_per_batch=3, max_parallel_batches=1)
@@ -508,7 +588,9 @@ def test_a_run_that_dies_while_a_round_is_planned_is_carried_on(table: Table, af
     steps: Steps = replace(Steps(), next_round=dying)
     with pytest.raises(KeyboardInterrupt):
         run_with(table, steps)
-    assert [chunk.state for chunk in all_chunks()] == [ChunkState.LANDED, ChunkState.PLANNED][: 1 + after]
+    assert [chunk.state for chunk in all_chunks()] == [ChunkState.LANDED, ChunkState.PLANNED][
+        : 1 + after
+    ]
     receipt = table.run()
     assert receipt.continued
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "row_accounting.py"
 PAGE = SCRIPT.with_suffix(".md").read_text(encoding="utf-8")
-LINES = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
+LINES = [
+    line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| ---")
+]
 
 
 def cells(line: str) -> list[str]:
@@ -46,21 +48,33 @@ def test_the_table_knows_every_fault() -> None:
     """A fault that the emulator learns must be accounted for, with each API."""
     (head,) = [line for line in PAGE.splitlines() if line.startswith("Kinds: ")]
     assert head.removeprefix("Kinds: ").split(", ") == list(KINDS)
-    assert [(line["fault"], line["API"]) for line in TABLE] == [(kind, api) for kind in KINDS for api in APIS]
+    assert [(line["fault"], line["API"]) for line in TABLE] == [
+        (kind, api) for kind in KINDS for api in APIS
+    ]
 
 
 @pytest.mark.parametrize(
-    "line", [pytest.param(line, id=f"{line['fault']}-{line['API']}") for line in TABLE],
+    "line",
+    [pytest.param(line, id=f"{line['fault']}-{line['API']}") for line in TABLE],
 )
 def test_what_was_billed_is_in_the_books(line: dict[str, str]) -> None:
     """Settled is what was billed, or more by what is named as overhead; nothing flies on after a run that ended."""
-    billed, settled, overhead, flying = (Decimal(line[name]) for name in ("billed $", "settled $", "of it overhead $", "in flight $"))
+    billed, settled, overhead, flying = (
+        Decimal(line[name]) for name in ("billed $", "settled $", "of it overhead $", "in flight $")
+    )
     assert billed <= settled <= billed + overhead
     assert flying == 0 or line["exit"] == "1"
     assert line["next run"][0] in "03"
 
 
-@pytest.mark.parametrize("kind", ["drop_after", "batch_expires", "request_truncated", "request_failed", "request_unknown_id"])
-def test_the_table_can_be_made_again(emulator: Emulator, tmp_path: Path, script: ModuleType, kind: str) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    ["drop_after", "batch_expires", "request_truncated", "request_failed", "request_unknown_id"],
+)
+def test_the_table_can_be_made_again(
+    emulator: Emulator, tmp_path: Path, script: ModuleType, kind: str
+) -> None:
     """The committed lines are those that the pipeline of today produces."""
-    assert list(script.lines([kind], emulator, tmp_path)) == [line for line in LINES[1:] if cells(line)[0] == kind]
+    assert list(script.lines([kind], emulator, tmp_path)) == [
+        line for line in LINES[1:] if cells(line)[0] == kind
+    ]

@@ -53,7 +53,9 @@ def _base64(text: str) -> Iterator[bytes]:
     """Yield what `text` looks like inside of any longer text in base64, at each of the three offsets."""
     for offset in range(3):
         padded = b"\0" * offset + text.encode()
-        core = slice(-(-offset * 4 // 3), len(padded) * 4 // 3)  # characters that hold bits of `text` alone
+        core = slice(
+            -(-offset * 4 // 3), len(padded) * 4 // 3
+        )  # characters that hold bits of `text` alone
         yield base64.b64encode(padded)[core]
         yield base64.urlsafe_b64encode(padded)[core]
 
@@ -91,7 +93,9 @@ def files_that_give_away(root: Path) -> list[str]:
     assert paths
     found: list[str] = []
     for path in paths:
-        with suppress(FileNotFoundError):  # a database that is closed at this moment takes its log along
+        with suppress(
+            FileNotFoundError
+        ):  # a database that is closed at this moment takes its log along
             if gives_away(str(path)) or any(map(gives_away, contents(path))):
                 found.append(str(path))
     return found
@@ -152,13 +156,17 @@ codes = [app(["run", *words], standalone_mode=False) for words in wanted]
 sys.exit(0 if codes == list(wanted.values()) else f"exit codes {{codes}}")
 """
 _DIRECTLY = _RUNS.format(wanted={("anthropic.yaml", "--direct"): 0, ("openai.yaml", "--direct"): 0})
-_THROUGH_PREFECT = _RUNS.format(wanted={("anthropic.yaml",): 0, ("openai.yaml",): 0, ("openai.yaml", "--refresh"): 1})
+_THROUGH_PREFECT = _RUNS.format(
+    wanted={("anthropic.yaml",): 0, ("openai.yaml",): 0, ("openai.yaml", "--refresh"): 1}
+)
 
 
 def in_shell(code: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     """Run commands one after the other in a process of its own, so that Prefect starts once for all."""
     found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **env}
-    return subprocess.run([sys.executable, "-c", code], env=found, capture_output=True, timeout=110, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], env=found, capture_output=True, timeout=110, check=False
+    )
 
 
 @pytest.mark.parametrize("form", ["raw", "base64", "quoted", "parquet", "arrow", "sqlite", "name"])
@@ -205,7 +213,11 @@ STOPPED = {"refused-request": 1, "refused-access": 2}
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_direct_runs_leave_no_key(
-    provider: str, project: Path, emulator: Emulator, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    provider: str,
+    project: Path,
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Runs that go well, meet every kind of fault, are refused or find no server: no file, line or log holds the key."""
     caplog.set_level(logging.DEBUG)
@@ -256,7 +268,9 @@ def test_prefect_keeps_no_key(project: Path, emulator: Emulator) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emulator: Emulator) -> None:
+def test_nothing_in_a_live_run_shows_the_key(
+    provider: str, project: Path, emulator: Emulator
+) -> None:
     """The reprs of settings, session, site, ledger, provider and its SDK client, in every step, hold no key."""
     seen: list[str] = []
 
@@ -285,7 +299,11 @@ def test_nothing_in_a_live_run_shows_the_key(provider: str, project: Path, emula
 
     steps = Steps()
     steps = replace(
-        steps, **{name: watched(getattr(steps, name)) for name in ("plan", "chunk", "submit", "poll", "collect")}
+        steps,
+        **{
+            name: watched(getattr(steps, name))
+            for name in ("plan", "chunk", "submit", "poll", "collect")
+        },
     )
     spec = load_spec(f"{provider}.yaml")
     receipt = enrich(spec, steps=steps)

@@ -54,7 +54,11 @@ run("two", False)
 
 def books(emulator: Emulator) -> list[int]:
     """Return how many requests each accepted batch has."""
-    return [batch["requests"] for batch in emulator.control.ledger()["anthropic"]["batches"] if batch["accepted"]]
+    return [
+        batch["requests"]
+        for batch in emulator.control.ledger()["anthropic"]["batches"]
+        if batch["accepted"]
+    ]
 
 
 def until(holds: Callable[[], object]) -> None:
@@ -65,7 +69,9 @@ def until(holds: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def left_open(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Batch]:
+def left_open(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Batch]:
     """Leave a batch of three jobs open, its script killed; return another batch over the same folder."""
     monkeypatch.chdir(tmp_path)
     with open_batches(emulator):
@@ -78,7 +84,9 @@ def left_open(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         yield batch
 
 
-def test_a_run_is_left_while_an_earlier_batch_is_awaited(left_open: Batch, emulator: Emulator) -> None:
+def test_a_run_is_left_while_an_earlier_batch_is_awaited(
+    left_open: Batch, emulator: Emulator
+) -> None:
     """`shutdown(wait_for_active=False)` ends it at once, and nothing is sent, now or later; the earlier batch is landed by the next run."""
     run = left_open.run(wait=False)
     time.sleep(1)
@@ -92,7 +100,9 @@ def test_a_run_is_left_while_an_earlier_batch_is_awaited(left_open: Batch, emula
     assert books(emulator) == [3, 2]
 
 
-def test_a_run_is_shut_down_while_an_earlier_batch_is_awaited(left_open: Batch, emulator: Emulator) -> None:
+def test_a_run_is_shut_down_while_an_earlier_batch_is_awaited(
+    left_open: Batch, emulator: Emulator
+) -> None:
     """`shutdown()` waits for what is open and lands it; after that nothing is sent."""
     run = left_open.run(wait=False)
     time.sleep(1)
@@ -117,8 +127,13 @@ def test_nothing_is_sent_once_the_dataset_is_let_go(emulator: Emulator, tmp_path
 def test_ctrl_c_in_the_second_run_of_a_process(emulator: Emulator, tmp_path: Path) -> None:
     """It leaves the run that is under way, not one that has ended: the program ends as interrupted, with the sentence."""
     script = subprocess.Popen(
-        [sys.executable, "-c", SECOND_RUN], cwd=tmp_path, text=True, env=dict(os.environ),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", SECOND_RUN],
+        cwd=tmp_path,
+        text=True,
+        env=dict(os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert script.stdout is not None
     assert script.stdin is not None
@@ -148,7 +163,14 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
     table = Table(tmp_path, emulator, "anthropic", rows=3)
     (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
     with open_batches(emulator):
-        command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(tmp_path / "spec.json"), "--direct"]
+        command = [
+            sys.executable,
+            "-m",
+            "batchata_tasks.cli",
+            "run",
+            str(tmp_path / "spec.json"),
+            "--direct",
+        ]
         with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
             until(lambda: books(emulator) == [3])
             emulator.control.faults(kind="slow_after", seconds=40)
@@ -161,32 +183,49 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
     assert "the same command lands them" in errors
 
 
-def test_state_files_resolve_as_long_as_the_ledger_has_their_runs(emulator: Emulator, tmp_path: Path) -> None:
+def test_state_files_resolve_as_long_as_the_ledger_has_their_runs(
+    emulator: Emulator, tmp_path: Path
+) -> None:
     """Twelve nights into one folder, each with a state file of its own: all of them load, and the first is up to date still."""
     files = [tmp_path / f"night-{number}.json" for number in range(12)]
     for number, file in enumerate(files):
-        batch = Batch(tmp_path / "res").set_default_params(model=CLAUDE, max_tokens=50).set_state(file=str(file))
+        batch = (
+            Batch(tmp_path / "res")
+            .set_default_params(model=CLAUDE, max_tokens=50)
+            .set_state(file=str(file))
+        )
         batch.add_job(prompt=f"night {number}", id=f"n{number}").run()
     states = [StateManager(file).load() for file in files]
-    assert [list(state.completed_results) for state in states if state is not None] == [[f"n{number}"] for number in range(12)]
+    assert [list(state.completed_results) for state in states if state is not None] == [
+        [f"n{number}"] for number in range(12)
+    ]
     before = books(emulator)
-    again = Batch(tmp_path / "res").set_default_params(model=CLAUDE).set_state(file=str(files[0])).run()
+    again = (
+        Batch(tmp_path / "res").set_default_params(model=CLAUDE).set_state(file=str(files[0])).run()
+    )
     assert list(again.results()) == ["n0"]
     assert books(emulator) == before
 
 
-def test_the_demo_deletes_nothing_that_it_did_not_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_deletes_nothing_that_it_did_not_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files of somebody else's in its folder stay; those of an earlier demo are made anew."""
     from rich.console import Console
 
     monkeypatch.chdir(tmp_path)
-    own = [tmp_path / "data/out/demo" / name for name in ("my-notes.txt", "data/part-x.parquet", "anthropic/mine.txt")]
+    own = [
+        tmp_path / "data/out/demo" / name
+        for name in ("my-notes.txt", "data/part-x.parquet", "anthropic/mine.txt")
+    ]
     for path in own:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
     before = dict(os.environ)
     try:
-        codes = [run_demo(Console(file=(tmp_path / "out.txt").open("w")), direct=True) for _ in range(2)]
+        codes = [
+            run_demo(Console(file=(tmp_path / "out.txt").open("w")), direct=True) for _ in range(2)
+        ]
     finally:
         os.environ.clear()
         os.environ.update(before)

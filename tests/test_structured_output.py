@@ -69,28 +69,42 @@ def run(table: Table, text: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(table.folder))
     path = table.folder / "answer.py"
     path.write_text(text, encoding="utf-8")
-    return table.run(response_schema=None, response_model=f"{path}:Answer", max_tokens=4000, columns=[])
+    return table.run(
+        response_schema=None, response_model=f"{path}:Answer", max_tokens=4000, columns=[]
+    )
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def landed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Landed]:
+def landed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Landed]:
     """Return a provider and what 12 rows of all accepted fields became there; three answers have their enums in capitals."""
     folder, provider = tmp_path_factory.mktemp(request.param), request.param
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
-        for name, value in {**emulator.env(), "BATCHATA_POLL_INTERVAL": "0.05", "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}"}.items():
+        for name, value in {
+            **emulator.env(),
+            "BATCHATA_POLL_INTERVAL": "0.05",
+            "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}",
+        }.items():
             patch.setenv(name, value)
         emulator.control.faults(kind="request_other_case", contains="row 1")
         table = Table(folder, emulator, provider, rows=12)
-        assert run(table, f"{PREAMBLE}\n\n{answer_class(FIELDS)}\n", patch).outcomes == {"succeeded": 12}
+        assert run(table, f"{PREAMBLE}\n\n{answer_class(FIELDS)}\n", patch).outcomes == {
+            "succeeded": 12
+        }
         schema = pq.read_schema(next((table.output / "data").iterdir()))
-        return provider, Landed(table.rows(), schema, table.bodies(), table.ledger()["contents"], {"k1", "k10", "k11"})
+        return provider, Landed(
+            table.rows(), schema, table.bodies(), table.ledger()["contents"], {"k1", "k10", "k11"}
+        )
 
 
 # --- accepted ---------------------------------------------------------------------------------------
 
 
 def _spelt(*options: str) -> Callable[[Any], Any]:
-    return lambda value: value and next(option for option in options if option.lower() == value.lower())
+    return lambda value: (
+        value and next(option for option in options if option.lower() == value.lower())
+    )
 
 
 def _place(value: Any) -> Any:
@@ -117,14 +131,18 @@ LANDS: dict[str, Callable[[Any], Any]] = {
 
 
 @each(FIELDS)
-def test_a_field_is_sent_as_stated_and_its_answers_land_typed(landed: tuple[str, Landed], case: Case) -> None:
+def test_a_field_is_sent_as_stated_and_its_answers_land_typed(
+    landed: tuple[str, Landed], case: Case
+) -> None:
     """The schema on the wire is the one stated by hand, the column has the stated type, and each row the value of its own answer."""
     provider, found = landed
     for body in found.bodies.values():
         assert asked(provider, body)["properties"][case.name] == case.sent
     assert str(found.schema.field(case.name).type) == case.column.replace("item:", "element:")
     for row in found.rows:
-        assert row[case.name] == LANDS.get(case.name, lambda value: value)(json.loads(row["_response"])[case.name])
+        assert row[case.name] == LANDS.get(case.name, lambda value: value)(
+            json.loads(row["_response"])[case.name]
+        )
     assert case.outcome(provider) == case.stated(provider)
 
 
@@ -132,7 +150,9 @@ def test_the_provider_got_the_requests_that_were_looked_at(landed: tuple[str, La
     """Each request is, byte for byte of its content, one that the provider accepted and billed; its answer was made from that schema."""
     provider, found = landed
     for body in found.bodies.values():
-        content = blake2b(orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+        content = blake2b(
+            orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=16
+        ).hexdigest()
         assert found.contents[content]["billed"] == 1
         schema = asked(provider, body)
         assert schema["required"] == list(schema["properties"])
@@ -143,14 +163,25 @@ def test_the_provider_got_the_requests_that_were_looked_at(landed: tuple[str, La
 
 
 @pytest.mark.parametrize("name", ["area", "areas", "medium", "choice"])
-def test_enums_in_another_case_land_as_the_class_spells_them(landed: tuple[str, Landed], name: str) -> None:
-    """"ELECTRONICS" is electronics, also of a Literal, in a list and where it may be null; `_response` keeps what the model wrote."""
+def test_enums_in_another_case_land_as_the_class_spells_them(
+    landed: tuple[str, Landed], name: str
+) -> None:
+    """An answer of "ELECTRONICS" is electronics, also of a Literal, in a list and where it may be null; `_response` keeps what the model wrote."""
     _, found = landed
-    said = [json.loads(row["_response"])[name] for row in found.rows if row["id"] in found.in_capitals]
-    texts = [text for value in said for text in (value if isinstance(value, list) else [value]) if text]
+    said = [
+        json.loads(row["_response"])[name] for row in found.rows if row["id"] in found.in_capitals
+    ]
+    texts = [
+        text for value in said for text in (value if isinstance(value, list) else [value]) if text
+    ]
     assert texts
     assert all(text == text.upper() for text in texts)
-    kept = {text for row in found.rows if row[name] for text in (row[name] if isinstance(row[name], list) else [row[name]])}
+    kept = {
+        text
+        for row in found.rows
+        if row[name]
+        for text in (row[name] if isinstance(row[name], list) else [row[name]])
+    }
     assert kept <= {"electronics", "Home & Garden", "book", "Film", "Yes", "No"}
 
 
@@ -179,7 +210,10 @@ def test_a_class_is_sent_as_stated_and_its_answers_land(
     assert run(table, case.text(), monkeypatch).outcomes == {"succeeded": 2}
     assert [asked(provider, body) for body in table.bodies().values()] == [case.sent] * 2
     stored = pq.read_schema(next((table.output / "data").iterdir()))
-    assert ", ".join(f"{name}: {stored.field(name).type}" for name in case.sent["properties"]) == case.column
+    assert (
+        ", ".join(f"{name}: {stored.field(name).type}" for name in case.sent["properties"])
+        == case.column
+    )
     for row in table.rows():
         answer = json.loads(row["_response"])
         assert {name: row[name] for name in answer} == answer
@@ -207,7 +241,12 @@ def test_a_map_would_be_emptied_in_silence() -> None:
     """Why maps are refused: Anthropic's helper sends an object without fields, which the API takes, and each answer would be {}."""
     case = next(case for case in REFUSED if case.what == "map")
     emptied = anthropic.transform_schema(case.model())
-    assert emptied["properties"]["prices"] | {"title": ""} == {"type": "object", "properties": {}, "additionalProperties": False, "title": ""}
+    assert emptied["properties"]["prices"] | {"title": ""} == {
+        "type": "object",
+        "properties": {},
+        "additionalProperties": False,
+        "title": "",
+    }
     assert anthropic_problem(orjson.dumps(emptied)) is None
 
 
@@ -220,7 +259,11 @@ def _with_types(schema: Any) -> Any:
         return [_with_types(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: _with_types(item) for key, item in schema.items() if not (key == "type" and "enum" in schema)}
+    return {
+        key: _with_types(item)
+        for key, item in schema.items()
+        if not (key == "type" and "enum" in schema)
+    }
 
 
 @each([*ACCEPTED])
@@ -228,22 +271,35 @@ def test_both_sdks_find_nothing_to_change(case: Case) -> None:
     """The SDKs' own helpers bring schemas into the subset that their APIs take: ours are in it already, and the emulator agrees."""
     wire = ResponseSchema.from_model(case.model(), "response_model").wire
     assert anthropic.transform_schema(wire) == _with_types(wire)
-    assert openai_schemas._ensure_strict_json_schema(json.loads(json.dumps(wire)), path=(), root={}) == wire
+    assert (
+        openai_schemas._ensure_strict_json_schema(json.loads(json.dumps(wire)), path=(), root={})
+        == wire
+    )
     assert anthropic_problem(orjson.dumps(wire)) is None
     assert openai_problem(orjson.dumps(wire), strict=True) is None
 
 
 def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
     """The limits of one provider are its API's: the emulator refuses what the local check does, and takes one less."""
-    optionals, values = (next(case for case in REFUSED if case.what == what) for what in ("more than 16 optionals", "more than 1,000 values of enums"))
+    optionals, values = (
+        next(case for case in REFUSED if case.what == what)
+        for what in ("more than 16 optionals", "more than 1,000 values of enums")
+    )
     assert "limit: 16" in (anthropic_problem(orjson.dumps(optionals.sent)) or "")
     assert openai_problem(orjson.dumps(optionals.sent), strict=True) is None
-    assert "at most 1000 enum values" in (openai_problem(orjson.dumps(values.sent), strict=True) or "")
+    assert "at most 1000 enum values" in (
+        openai_problem(orjson.dumps(values.sent), strict=True) or ""
+    )
     assert anthropic_problem(orjson.dumps(values.sent)) is None
-    fewer = ResponseSchema.from_model(create_model("Answer", **dict.fromkeys("abcdefghijklmnop", (str | None, ...))), "response_model")
+    fewer = ResponseSchema.from_model(
+        create_model("Answer", **dict.fromkeys("abcdefghijklmnop", (str | None, ...))),
+        "response_model",
+    )
     provider_type("anthropic").check_schema(fewer)
     assert anthropic_problem(orjson.dumps(fewer.wire)) is None
-    smaller = ResponseSchema.from_model(create_model("Answer", n=(Literal[tuple(range(1000))], ...)), "response_model")
+    smaller = ResponseSchema.from_model(
+        create_model("Answer", n=(Literal[tuple(range(1000))], ...)), "response_model"
+    )
     provider_type("openai").check_schema(smaller)
     assert openai_problem(orjson.dumps(smaller.wire), strict=True) is None
 
@@ -251,14 +307,23 @@ def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"n": Literal[tuple(f"{i:060}" for i in range(251))]}, "the field n is an enum of 15,060 characters, of which OpenAI takes 15,000 where there are more than 250 values"),
-        ({"a": Literal["x" * 60_000], "b": Literal["y" * 60_000]}, "the field b brings names and enums to 120,002 characters, of which OpenAI takes 120,000"),
+        (
+            {"n": Literal[tuple(f"{i:060}" for i in range(251))]},
+            "the field n is an enum of 15,060 characters, of which OpenAI takes 15,000 where there are more than 250 values",
+        ),
+        (
+            {"a": Literal["x" * 60_000], "b": Literal["y" * 60_000]},
+            "the field b brings names and enums to 120,002 characters, of which OpenAI takes 120,000",
+        ),
     ],
     ids=["large-enum", "characters"],
 )
 def test_long_enums_are_refused_for_openai(fields: dict[str, Any], sentence: str) -> None:
     """OpenAI counts the characters of enums; Anthropic publishes no such count."""
-    schema = ResponseSchema.from_model(create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()}), "response_model")
+    schema = ResponseSchema.from_model(
+        create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()}),
+        "response_model",
+    )
     provider_type("anthropic").check_schema(schema)
     with pytest.raises(SpecError) as caught:
         provider_type("openai").check_schema(schema)
@@ -270,7 +335,10 @@ def test_more_fields_than_any_provider_takes_are_refused() -> None:
     text = {"type": "object", "properties": {"n": {"type": "string"}}, "required": ["n"]}
     levels: dict[str, Any] = {"L7": text}
     for level in range(7):
-        levels[f"L{level}"] = {"type": "object", "properties": {f"p{i}": {"$ref": f"#/$defs/L{level + 1}"} for i in range(10)}}
+        levels[f"L{level}"] = {
+            "type": "object",
+            "properties": {f"p{i}": {"$ref": f"#/$defs/L{level + 1}"} for i in range(10)},
+        }
     with pytest.raises(SpecError, match="brings the fields to more than 5,000"):
         ResponseSchema.from_json_schema({**levels["L0"], "$defs": levels}, "response_schema")
 
@@ -281,7 +349,9 @@ def test_lists_without_end_are_refused() -> None:
     for _ in range(5000):
         schema = {"type": "array", "items": schema}
     with pytest.raises(SpecError, match="is nested more than 8 levels deep"):
-        ResponseSchema.from_json_schema({"type": "object", "properties": {"a": schema}}, "response_schema")
+        ResponseSchema.from_json_schema(
+            {"type": "object", "properties": {"a": schema}}, "response_schema"
+        )
 
 
 # --- the page ---------------------------------------------------------------------------------------
@@ -311,7 +381,9 @@ def test_a_kept_response_model_reads_back_whole(case: Case) -> None:
     assert read_root(kept, "response_model", of_class=True) == schema.root
 
 
-def test_the_ledger_keeps_the_response_model_whole(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_keeps_the_response_model_whole(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a dead run of another spec is landed by has the run's own columns and checks, not only what was sent."""
     exact = next(case for case in ACCEPTED if case.what == "exact number")
     run(Table(tmp_path, emulator, "openai", rows=2), exact.text(), monkeypatch)

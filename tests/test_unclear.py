@@ -74,7 +74,9 @@ class Told:
 
     def _run(self, table: Table, changes: dict[str, Any]) -> None:
         try:
-            self._found.append(enrich(table.spec(**changes), progress=LineProgress(self.notes.append)))
+            self._found.append(
+                enrich(table.spec(**changes), progress=LineProgress(self.notes.append))
+            )
         except BaseException as error:  # noqa: BLE001 - told to the test
             self._found.append(error)
 
@@ -95,16 +97,23 @@ class Told:
 
 # one without a name that never ends is awaited where ours never came: see the test below
 CROWDS = [
-    (provider, fault, ends) for provider in MODELS for fault in (*LOST, *NEVER_CAME) for ends in ("at_once", "never", "pace")
+    (provider, fault, ends)
+    for provider in MODELS
+    for fault in (*LOST, *NEVER_CAME)
+    for ends in ("at_once", "never", "pace")
     if not (provider == "anthropic" and fault in NEVER_CAME and ends == "never")
 ]
 
 
 @pytest.mark.parametrize(("provider", "fault", "ends"), CROWDS)
-def test_batches_of_others_of_equal_size_are_not_ours(emulator: Emulator, tmp_path: Path, provider: str, fault: str, ends: str) -> None:
+def test_batches_of_others_of_equal_size_are_not_ours(
+    emulator: Emulator, tmp_path: Path, provider: str, fault: str, ends: str
+) -> None:
     """Made just before ours, ended or running: ours is adopted, or sent once proven absent; theirs are left alone."""
     table = Table(tmp_path, emulator, provider, ROWS)
-    foreign = table.emulator.control.foreign(table.provider, batches=7, requests=ROWS, ends=ends, offset=-2)
+    foreign = table.emulator.control.foreign(
+        table.provider, batches=7, requests=ROWS, ends=ends, offset=-2
+    )
     table.emulator.control.faults(kind=fault, nth=1)
     receipt = table.run()
     assert receipt.outcomes == {"succeeded": ROWS}
@@ -112,7 +121,9 @@ def test_batches_of_others_of_equal_size_are_not_ours(emulator: Emulator, tmp_pa
     check_once(table)
     with opened() as ledger:
         assert not ledger.known_batches(foreign)
-    assert {batch["ending"] for batch in table.ledger()["foreign"]} == {None if ends == "never" else "finished"}
+    assert {batch["ending"] for batch in table.ledger()["foreign"]} == {
+        None if ends == "never" else "finished"
+    }
 
 
 def test_a_nameless_batch_that_runs_is_awaited_before_anything_is_sent(anthropic: Table) -> None:
@@ -131,7 +142,9 @@ def test_a_nameless_batch_that_runs_is_awaited_before_anything_is_sent(anthropic
 @pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
 def test_ours_is_found_among_a_thousand(table: Table, fault: str) -> None:
     """Ten pages of others' ended batches of our size, made before and after ours."""
-    table.emulator.control.foreign(table.provider, batches=960, requests=ROWS, ends="at_once", offset=-4000, every=0.1)
+    table.emulator.control.foreign(
+        table.provider, batches=960, requests=ROWS, ends="at_once", offset=-4000, every=0.1
+    )
     table.emulator.control.faults(kind=fault, nth=1)
     table.emulator.control.faults(kind="http_429", route="list", nth=2)
     run = Told(table)
@@ -145,7 +158,9 @@ def test_ours_is_found_among_a_thousand(table: Table, fault: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.8])
-def test_a_batch_that_is_accepted_late_is_adopted(table: Table, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def test_a_batch_that_is_accepted_late_is_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
     """It comes to be within the grace: found then, never sent again."""
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
     table.emulator.control.faults(kind="accept_delay", seconds=seconds, nth=1)
@@ -192,11 +207,15 @@ def test_several_creates_in_doubt_at_a_time(table: Table, fault: str) -> None:
 @pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
 @pytest.mark.parametrize("hours", [-2, 2])
 @pytest.mark.parametrize("others", [0, 3])
-def test_a_clock_that_is_hours_off_sends_nothing_twice(table: Table, fault: str, hours: int, others: int) -> None:
+def test_a_clock_that_is_hours_off_sends_nothing_twice(
+    table: Table, fault: str, hours: int, others: int
+) -> None:
     """The provider's clock is two hours ahead of ours, or behind: what was accepted is found, what was not is sent."""
     table.emulator.control.advance(3600 * hours)
     if others:
-        table.emulator.control.foreign(table.provider, batches=others, requests=ROWS, ends="at_once", offset=-1)
+        table.emulator.control.foreign(
+            table.provider, batches=others, requests=ROWS, ends="at_once", offset=-1
+        )
     table.emulator.control.faults(kind=fault, nth=1)
     assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table)
@@ -229,7 +248,11 @@ def test_a_candidate_that_somebody_cancelled_is_adopted(table: Table) -> None:
     receipt = run.end()
     assert (receipt.result, receipt.rounds, receipt.outcomes["succeeded"]) == ("succeeded", 2, ROWS)
     book = table.ledger()
-    assert (book["requests_accepted"], book["requests_billed"], book["billed_twice"]["number"]) == (ROWS + 3, ROWS, 0)
+    assert (book["requests_accepted"], book["requests_billed"], book["billed_twice"]["number"]) == (
+        ROWS + 3,
+        ROWS,
+        0,
+    )
     assert {row["_attempts"] for row in table.rows()} == {1}
     table.check_answers()
     check_money(table)
@@ -275,7 +298,11 @@ def test_held_rows_do_not_hold_up_others(anthropic: Table) -> None:
     anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
     receipt = run.end()
     assert (receipt.exit_code, receipt.held_rows, receipt.outcomes) == (3, 2, {"succeeded": 3})
-    assert sorted(chunk.state for chunk in all_chunks()) == [ChunkState.HELD, ChunkState.LANDED, ChunkState.LANDED]
+    assert sorted(chunk.state for chunk in all_chunks()) == [
+        ChunkState.HELD,
+        ChunkState.LANDED,
+        ChunkState.LANDED,
+    ]
     assert anthropic.ledger()["requests_accepted"] == ROWS
 
 
@@ -295,7 +322,9 @@ def test_money_of_held_rows_is_not_waited_for(anthropic: Table) -> None:
     assert anthropic.ledger()["requests_billed"] <= 3
 
 
-def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(emulator: Emulator, tmp_path: Path) -> None:
+def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(
+    emulator: Emulator, tmp_path: Path
+) -> None:
     """OpenAI's batches carry our token: a stranger that is deleted meanwhile leaves no doubt."""
     table = Table(tmp_path, emulator, "openai", ROWS)
     (foreign,) = emulator.control.foreign("openai", requests=ROWS, ends="never")
@@ -307,13 +336,18 @@ def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(emulator: Em
     check_once(table)
 
 
-def test_a_stop_resolves_doubt_and_cancels_what_it_finds(emulator: Emulator, tmp_path: Path) -> None:
+def test_a_stop_resolves_doubt_and_cancels_what_it_finds(
+    emulator: Emulator, tmp_path: Path
+) -> None:
     """The time limit passes while a create is in doubt: the batch is found, cancelled and landed, not left behind."""
     table = Table(tmp_path, emulator, "openai", ROWS)
     table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
     receipt = table.run(time_limit="1s")
-    assert (receipt.result, receipt.outcomes) == ("time_limit_reached", {"canceled": 3, "succeeded": 2})
+    assert (receipt.result, receipt.outcomes) == (
+        "time_limit_reached",
+        {"canceled": 3, "succeeded": 2},
+    )
     check_money(table)
 
 

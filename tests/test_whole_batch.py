@@ -125,17 +125,27 @@ def test_only_the_bad_lines_of_a_failed_batch_fail(openai: Table) -> None:
     for row in (2, 5):
         openai.emulator.control.faults(kind="request_invalid_line", contains=f"row {row}")
     receipt = openai.run()
-    assert (receipt.result, receipt.rounds, ended(receipt)) == ("some_rows_failed", 2, {"errored": 2, "succeeded": ROWS - 2})
+    assert (receipt.result, receipt.rounds, ended(receipt)) == (
+        "some_rows_failed",
+        2,
+        {"errored": 2, "succeeded": ROWS - 2},
+    )
     rows = {row["id"]: row for row in openai.rows()}
     assert {key for key, row in rows.items() if row["_status"] == "errored"} == {"k2", "k5"}
     for key in ("k2", "k5"):
         assert rows[key]["_error"].startswith("request: invalid_request")
     assert {row["_attempts"] for key, row in rows.items() if key not in ("k2", "k5")} == {1}
     book = openai.ledger()
-    assert (book["batches_refused"], book["requests_accepted"], book["requests_billed"]) == (1, ROWS - 2, ROWS - 2)
+    assert (book["batches_refused"], book["requests_accepted"], book["requests_billed"]) == (
+        1,
+        ROWS - 2,
+        ROWS - 2,
+    )
     bodies = openai.bodies()
     for key, row in rows.items():
-        assert row["_status"] == "errored" or f"text of row {key[1:]}" in str(bodies[row["_custom_id"]])
+        assert row["_status"] == "errored" or f"text of row {key[1:]}" in str(
+            bodies[row["_custom_id"]]
+        )
     check_money(openai)
     assert openai.run().plan["exhausted"] == 2
 
@@ -167,8 +177,16 @@ def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table, rows:
     until(lambda: any("queue is full" in text for text in notes))
     openai.emulator.control.vanish(blocking)
     receipt = run.end()
-    assert (receipt.result, ended(receipt), receipt.batches, receipt.rounds) == ("succeeded", {"succeeded": rows}, 1, 1)
-    assert [(batch["requests"], batch["accepted"]) for batch in batches(openai)] == [(rows, False), (rows, True)]
+    assert (receipt.result, ended(receipt), receipt.batches, receipt.rounds) == (
+        "succeeded",
+        {"succeeded": rows},
+        1,
+        1,
+    )
+    assert [(batch["requests"], batch["accepted"]) for batch in batches(openai)] == [
+        (rows, False),
+        (rows, True),
+    ]
     assert {row["_attempts"] for row in openai.rows()} == {1}
     openai.check_answers()
     check_money(openai)
@@ -182,8 +200,14 @@ def test_a_batch_too_large_for_an_empty_queue_is_halved(openai: Table, room: int
     assert (receipt.result, ended(receipt), receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 1)
     book = openai.ledger()
     assert max(batch["requests"] for batch in batches(openai) if batch["accepted"]) <= room
-    assert (book["requests_accepted"], book["billed_twice"]["number"], book["accepted_twice"]["number"]) == (ROWS, 0, 0)
-    assert sorted(row for chunk in all_chunks() for row in range(chunk.start, chunk.stop)) == list(range(ROWS))
+    assert (
+        book["requests_accepted"],
+        book["billed_twice"]["number"],
+        book["accepted_twice"]["number"],
+    ) == (ROWS, 0, 0)
+    assert sorted(row for chunk in all_chunks() for row in range(chunk.start, chunk.stop)) == list(
+        range(ROWS)
+    )
     openai.check_answers()
     check_money(openai)
 
@@ -210,13 +234,19 @@ def test_many_chunks_at_a_time_and_little_room(emulator: Emulator, tmp_path: Pat
     receipt = table.run(items_per_batch=10, max_parallel_batches=4)
     assert (receipt.result, ended(receipt)) == ("succeeded", {"succeeded": 40})
     book = table.ledger()
-    assert (book["requests_accepted"], book["billed_twice"]["number"], book["accepted_twice"]["number"]) == (40, 0, 0)
+    assert (
+        book["requests_accepted"],
+        book["billed_twice"]["number"],
+        book["accepted_twice"]["number"],
+    ) == (40, 0, 0)
     table.check_answers()
     check_money(table)
 
 
 @pytest.mark.parametrize("after", ["poll", "submit", "return"])
-def test_a_run_that_dies_for_want_of_room_is_carried_on(openai: Table, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
+def test_a_run_that_dies_for_want_of_room_is_carried_on(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
     """Killed after the create, after the look at it, or when it had given the batch up: the next run goes on, nothing twice."""
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * 3)
     with monkeypatch.context() as dying:
@@ -231,7 +261,9 @@ def test_a_run_that_dies_for_want_of_room_is_carried_on(openai: Table, monkeypat
                 openai.run()
         else:
             with pytest.raises(KeyboardInterrupt):
-                run_with(openai, stopping_at(after, lambda _chunk: True, KeyboardInterrupt(), after=True))
+                run_with(
+                    openai, stopping_at(after, lambda _chunk: True, KeyboardInterrupt(), after=True)
+                )
     receipt = openai.run()
     assert receipt.continued
     assert ended(receipt) == {"succeeded": ROWS}
@@ -246,7 +278,11 @@ def test_the_time_limit_ends_the_wait_for_room(openai: Table) -> None:
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
     receipt = openai.run(time_limit="1s")
-    assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("time_limit_reached", 5, ROWS)
+    assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == (
+        "time_limit_reached",
+        5,
+        ROWS,
+    )
     assert openai.ledger()["requests_billed"] == 0
     assert [chunk.state for chunk in all_chunks()] == [ChunkState.DROPPED]
     openai.emulator.control.vanish(blocking)
@@ -264,7 +300,9 @@ def test_a_limit_of_cost_holds_while_batches_come_back(openai: Table) -> None:
     assert check_money(openai).settled <= bound
 
 
-def test_a_full_queue_of_requests_is_waited_for(anthropic: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_of_requests_is_waited_for(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Anthropic answers 429 while our own batches fill the queue: the others wait, none fails, nothing goes twice."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "5")
     anthropic.emulator.control.limits(anthropic_queued_requests=4)
@@ -290,7 +328,9 @@ def test_a_queue_that_others_fill_is_waited_for(anthropic: Table) -> None:
     check_money(anthropic)
 
 
-def test_a_queue_that_empties_right_after_the_429_stops_nothing(anthropic: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_queue_that_empties_right_after_the_429_stops_nothing(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The batch that filled the queue ends between the refusal and the look at what is open: there is room now."""
     anthropic.emulator.control.limits(anthropic_queued_requests=10)
     (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=5, ends="never")
@@ -365,7 +405,9 @@ def test_a_batch_that_somebody_deleted_does_not_stop_runs_for_ever(table: Table)
 
 
 @pytest.mark.parametrize("late", [{"reads": 2}, {"seconds": 0.5}])
-def test_output_files_that_are_named_late_are_awaited(openai: Table, monkeypatch: pytest.MonkeyPatch, late: dict[str, float]) -> None:
+def test_output_files_that_are_named_late_are_awaited(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, late: dict[str, float]
+) -> None:
     """`completed` without its files: no row is missing, none is sent again."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "2")
     openai.emulator.control.faults(kind="late_files", **late)
@@ -388,7 +430,10 @@ def test_the_time_limit_cancels_what_never_ends_and_lands_what_ran(table: Table)
     assert sorted(row["_attempts"] for row in table.rows()) == [0] * (ROWS // 2) + [1] * (ROWS // 2)
     check_money(table)
     later = table.run()
-    assert (later.plan["reasons"], ended(later)) == ({"failed": ROWS // 2}, {"succeeded": ROWS // 2})
+    assert (later.plan["reasons"], ended(later)) == (
+        {"failed": ROWS // 2},
+        {"succeeded": ROWS // 2},
+    )
     assert table.ledger()["billed_twice"]["number"] == 0
     check_money(table)
 
@@ -415,13 +460,18 @@ def test_a_batch_cancelled_before_it_was_validated_cost_nothing(openai: Table) -
 
 
 @pytest.mark.parametrize("name", ["anthropic", "openai"])
-def test_a_time_limit_that_passed_while_the_run_was_dead(emulator: Emulator, tmp_path: Path, name: str) -> None:
+def test_a_time_limit_that_passed_while_the_run_was_dead(
+    emulator: Emulator, tmp_path: Path, name: str
+) -> None:
     """The limit counts from the run's start: carried on too late, it lands what ran and sends nothing."""
     table = Table(tmp_path, emulator, name, ROWS)
     with pytest.raises(KeyboardInterrupt):
         run_with(
-            table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True),
-            time_limit="1h", items_per_batch=4, max_parallel_batches=1,
+            table,
+            stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True),
+            time_limit="1h",
+            items_per_batch=4,
+            max_parallel_batches=1,
         )
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger, ledger:
         ledger.execute("update runs set started_at = started_at - 3600000000")

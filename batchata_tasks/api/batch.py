@@ -8,7 +8,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
-from batchata_tasks.api.config import BatchOptions, JobDefaults, Verbosity, checked_params, unknown_key
+from batchata_tasks.api.config import (
+    BatchOptions,
+    JobDefaults,
+    Verbosity,
+    checked_params,
+    unknown_key,
+)
 from batchata_tasks.api.job_checks import check_as_sent
 from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
@@ -40,7 +46,9 @@ class Batch:
         SpecError: a value is wrong; so do all builder methods.
     """
 
-    def __init__(self, results_dir: str | Path = "batch_results", **params: Unpack[BatchOptions]) -> None:
+    def __init__(
+        self, results_dir: str | Path = "batch_results", **params: Unpack[BatchOptions]
+    ) -> None:
         self.config = checked_params({"results_dir": str(results_dir), **params})
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
@@ -58,7 +66,9 @@ class Batch:
         """Set what jobs take that are added later and do not say otherwise: model, temperature, and others."""
         for name in kwargs:
             if name not in JobDefaults.__annotations__:
-                raise SpecError(unknown_key("set_default_params", name, JobDefaults.__annotations__))
+                raise SpecError(
+                    unknown_key("set_default_params", name, JobDefaults.__annotations__)
+                )
         return self._set(default_params={**self.config.default_params, **kwargs})
 
     def add_cost_limit(self, usd: float) -> Self:
@@ -78,11 +88,20 @@ class Batch:
         return self._set(raw_files=enabled)
 
     def add_job(
-        self, *, messages: Sequence[Mapping[str, Any]] | None = None, prompt: str | None = None, model: str | None = None,
-        file: str | Path | None = None, temperature: float | None = None, max_tokens: int | None = None,
-        response_model: type[BaseModel] | dict[str, Any] | None = None, enable_citations: bool | None = None,
-        id: str | None = None, provider: str | None = None,  # noqa: A002 - the name is fixed
-        endpoint: Literal["chat", "responses"] | None = None, params: dict[str, Any] | None = None,
+        self,
+        *,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        prompt: str | None = None,
+        model: str | None = None,
+        file: str | Path | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        response_model: type[BaseModel] | dict[str, Any] | None = None,
+        enable_citations: bool | None = None,
+        id: str | None = None,  # noqa: A002
+        provider: str | None = None,
+        endpoint: Literal["chat", "responses"] | None = None,
+        params: dict[str, Any] | None = None,
     ) -> Self:
         """Add a request; see Job. Without an `id`, it is named by its content.
 
@@ -90,12 +109,23 @@ class Batch:
             SpecError: something is wrong with it; the field is named, with the remedy.
         """
         given = {
-            "model": model, "temperature": temperature, "max_tokens": max_tokens, "response_model": response_model,
-            "enable_citations": enable_citations, "provider": provider, "endpoint": endpoint, "params": params,
+            "model": model,
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "response_model": response_model,
+            "enable_citations": enable_citations,
+            "provider": provider,
+            "endpoint": endpoint,
+            "params": params,
         }
-        known: dict[str, Any] = {**self.config.default_params, **{name: value for name, value in given.items() if value is not None}}
+        known: dict[str, Any] = {
+            **self.config.default_params,
+            **{name: value for name, value in given.items() if value is not None},
+        }
         if "model" not in known:
-            message = "model: name one in add_job, or for all jobs with set_default_params(model=…)."
+            message = (
+                "model: name one in add_job, or for all jobs with set_default_params(model=…)."
+            )
             raise SpecError(message)
         known.setdefault("max_tokens", MAX_TOKENS)
         # copies: who gave them may change them for the next job
@@ -115,17 +145,29 @@ class Batch:
         if self.config.cost_limit_usd is not None and (to.provider, to.model) not in self._priced:
             _check_priced(job.id, to.provider, to.model)
             self._priced.add((to.provider, to.model))
-        self.jobs.append(self._named(job, self._schemas.content(name)) if id is None else self._once(job))
+        self.jobs.append(
+            self._named(job, self._schemas.content(name)) if id is None else self._once(job)
+        )
         return self
 
     def _named(self, job: Job, schema: str | None) -> Job:
         """Name a job by its content; of jobs that are all alike, each has a number."""
-        facts: list[object] = [*job.destination(), job.messages, job.prompt, job.temperature, job.max_tokens, job.params, schema]
+        facts: list[object] = [
+            *job.destination(),
+            job.messages,
+            job.prompt,
+            job.temperature,
+            job.max_tokens,
+            job.params,
+            schema,
+        ]
         if job.file is not None:
             facts += [digest_of(job.file), job.enable_citations]
         name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
         number = self._ids[name] = self._ids.get(name, 0) + 1
-        return self._once(replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1)
+        return self._once(
+            replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1
+        )
 
     def _once(self, job: Job, *, counted: bool = False) -> Job:
         if job.id in self._ids and not counted:
@@ -135,8 +177,13 @@ class Batch:
         return job
 
     def run(
-        self, wait: bool = True, on_progress: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None,  # noqa: FBT001, FBT002
-        print_status: bool = False, dry_run: bool = False, progress_interval: float = 1.0,  # noqa: FBT001, FBT002 - the names are fixed
+        self,
+        wait: bool = True,  # noqa: FBT001, FBT002
+        on_progress: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None]
+        | None = None,
+        print_status: bool = False,  # noqa: FBT001, FBT002
+        dry_run: bool = False,  # noqa: FBT001, FBT002
+        progress_interval: float = 1.0,
     ) -> BatchRun:
         """Run the batch.
 

@@ -35,16 +35,43 @@ class BatchParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
-    state_file: str | None = Field(None, description="File that names the run, so that it can be found again.")
-    results_dir: str = Field("batch_results", min_length=1, description="Folder of the results: a dataset, see `to_arrow`.")
-    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches that are open at once.")
-    items_per_batch: int | None = Field(None, ge=1, description="Jobs per batch; default: the provider's limit.")
-    cost_limit_usd: float | None = Field(None, ge=0, le=1_000_000, allow_inf_nan=False, description="Hard limit of a run, in US dollars.")
-    time_limit_seconds: float | None = Field(None, gt=0, allow_inf_nan=False, description="Wall time of a run.")
-    default_params: dict[str, Any] = Field(default_factory=dict, description="What jobs take that do not say otherwise.")
-    reuse_state: bool = Field(default=True, description="Keep answers that landed before; False asks again for all of them.")
-    raw_files: bool = Field(default=True, description="Keep requests and responses under <results_dir>/raw_files.")
-    verbosity_level: Verbosity = Field("info", description="What is printed while a run works: debug, info, warning or error.")
+    state_file: str | None = Field(
+        None, description="File that names the run, so that it can be found again."
+    )
+    results_dir: str = Field(
+        "batch_results",
+        min_length=1,
+        description="Folder of the results: a dataset, see `to_arrow`.",
+    )
+    max_parallel_batches: int = Field(
+        10, ge=1, le=1000, description="Batches that are open at once."
+    )
+    items_per_batch: int | None = Field(
+        None, ge=1, description="Jobs per batch; default: the provider's limit."
+    )
+    cost_limit_usd: float | None = Field(
+        None,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Hard limit of a run, in US dollars.",
+    )
+    time_limit_seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Wall time of a run."
+    )
+    default_params: dict[str, Any] = Field(
+        default_factory=dict, description="What jobs take that do not say otherwise."
+    )
+    reuse_state: bool = Field(
+        default=True,
+        description="Keep answers that landed before; False asks again for all of them.",
+    )
+    raw_files: bool = Field(
+        default=True, description="Keep requests and responses under <results_dir>/raw_files."
+    )
+    verbosity_level: Verbosity = Field(
+        "info", description="What is printed while a run works: debug, info, warning or error."
+    )
 
 
 class BatchOptions(TypedDict, total=False):

@@ -37,7 +37,11 @@ class CostTracker:
     """
 
     def __init__(
-        self, limit_usd: float | str | Decimal | None = None, *, name: str | None = None, ledger_url: str | None = None
+        self,
+        limit_usd: float | str | Decimal | None = None,
+        *,
+        name: str | None = None,
+        ledger_url: str | None = None,
     ) -> None:
         self._limit = None if limit_usd is None else stated(limit_usd, "limit_usd")
         self._name, self._scope = name, new_id()
@@ -83,13 +87,24 @@ class CostTracker:
         `entries` counts what was recorded by `track_spend`; money in flight is that of runs.
         """
         now = self._now()
-        amounts = {"limit_usd": now.limit, "spent_usd": now.spent, "in_flight_usd": now.in_flight, "remaining_usd": _left(now)}
-        return {name: None if pico is None else float(usd(pico)) for name, pico in amounts.items()} | {"entries": now.entries}
+        amounts = {
+            "limit_usd": now.limit,
+            "spent_usd": now.spent,
+            "in_flight_usd": now.in_flight,
+            "remaining_usd": _left(now),
+        }
+        return {
+            name: None if pico is None else float(usd(pico)) for name, pico in amounts.items()
+        } | {"entries": now.entries}
 
     def _now(self) -> BudgetStatus:
         with self._ledger() as ledger:
             found = ledger.tracked(self._scope, self._name)
-        return found if self._name is not None else BudgetStatus(self._limit, found.spent, found.in_flight, found.entries)
+        return (
+            found
+            if self._name is not None
+            else BudgetStatus(self._limit, found.spent, found.in_flight, found.entries)
+        )
 
     @contextmanager
     def _ledger(self) -> Generator[Ledger, None, None]:

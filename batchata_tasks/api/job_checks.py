@@ -20,7 +20,11 @@ def check_job(adapter: type[Adapter], job: Job, *, limited: bool) -> None:
     """
     job.check()
     try:
-        to = adapter if job.endpoint == adapter.endpoint_name else provider_type(adapter.name, job.endpoint)
+        to = (
+            adapter
+            if job.endpoint == adapter.endpoint_name
+            else provider_type(adapter.name, job.endpoint)
+        )
         to.check_model(job.model, job.max_tokens)
         to.check_params(job.model, job.request(None).params, limited=limited)
         to.check_turns(job.turns())

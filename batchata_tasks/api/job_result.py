@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-
 @dataclass(frozen=True, slots=True)
 class JobResult:
     """What became of a job.
@@ -43,7 +42,10 @@ class JobResult:
         parsed = self.parsed_response
         plain = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
         found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return found | {"parsed_response": plain, "cost_usd": None if self.cost_usd != self.cost_usd else self.cost_usd}
+        return found | {
+            "parsed_response": plain,
+            "cost_usd": None if self.cost_usd != self.cost_usd else self.cost_usd,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> JobResult:
@@ -56,4 +58,6 @@ class JobResult:
         """Write the result to a JSON file; its folder is made where it is missing."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(self.to_dict(), indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+        target.write_text(
+            json.dumps(self.to_dict(), indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
+        )

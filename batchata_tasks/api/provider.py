@@ -90,7 +90,9 @@ class Provider(Adapter):
         Raises:
             TransientError: the provider cannot be asked now; also where there is no such batch.
         """
-        if self.look(batch_id).ended:  # a cancel of one that was cancelled before is no error everywhere
+        if self.look(
+            batch_id
+        ).ended:  # a cancel of one that was cancelled before is no error everywhere
             return False
         try:
             self.cancel(batch_id)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 _NAME_BYTES = 200  # of a file, with room for its ending
 
 
-def with_raw_files(collect: Callable[[str, str], dict[str, Any]]) -> Callable[[str, str], dict[str, Any]]:
+def with_raw_files(
+    collect: Callable[[str, str], dict[str, Any]],
+) -> Callable[[str, str], dict[str, Any]]:
     """Return a collect step that leaves raw files behind, too."""
 
     def collected(run_id: str, chunk_id: str) -> dict[str, Any]:
@@ -48,7 +50,9 @@ def write_raw_files(context: RunContext, chunk: Chunk) -> None:
     folder = context.folder.root / "raw_files"
     requests, responses = folder / "requests", folder / "responses"
     as_lines = not context.for_chunk(chunk).provider.framing.head
-    name = f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{'jsonl' if as_lines else 'json'}"
+    name = (
+        f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{'jsonl' if as_lines else 'json'}"
+    )
     with storage_errors("writing raw files"):
         for place in (requests, responses):
             place.mkdir(parents=True, exist_ok=True)
@@ -90,10 +94,16 @@ def _write_jobs(context: RunContext, chunk: Chunk, paths: list[Path], folder: Pa
         except (ValueError, LookupError, TypeError):
             continue  # a broken line belongs to no job
         if name is not None:
-            (folder / f"{name}_raw.json").write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+            (folder / f"{name}_raw.json").write_bytes(
+                orjson.dumps(found, option=orjson.OPT_INDENT_2)
+            )
 
 
 def file_name(job_id: str) -> str:
     """Return a job's id as a file may be called; ids are anybody's text."""
     name = quote(job_id, safe=" ")
-    return name if name.strip(". ") and len(name) <= _NAME_BYTES else f"job-{digest('file', job_id.encode()).hex()[:32]}"
+    return (
+        name
+        if name.strip(". ") and len(name) <= _NAME_BYTES
+        else f"job-{digest('file', job_id.encode()).hex()[:32]}"
+    )

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.jobs import JobsSpec
 
 _READ = (
-    JOB_ID, "_fingerprint", "_status", "_error", "_response", "_citations", "_input_tokens", "_output_tokens", "_cost_usd", "_enriched_at",
+    JOB_ID,
+    "_fingerprint",
+    "_status",
+    "_error",
+    "_response",
+    "_citations",
+    "_input_tokens",
+    "_output_tokens",
+    "_cost_usd",
+    "_enriched_at",
 )
 
 
@@ -33,14 +42,24 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
     A row that answers an older text of a job is none of its results.
     """
-    wanted = {job_id: (fingerprint, cited, schema) for job_id, fingerprint, cited, schema in _prints(spec)}
+    wanted = {
+        job_id: (fingerprint, cited, schema) for job_id, fingerprint, cited, schema in _prints(spec)
+    }
     rows = dict[str, dict[str, Any]]()
     for batch in _rows(spec):
         for row in batch.to_pylist():
             job_id, at = row[JOB_ID], row["_enriched_at"]
-            if job_id in wanted and wanted[job_id][0] == row["_fingerprint"] and (job_id not in rows or rows[job_id]["_enriched_at"] < at):
+            if (
+                job_id in wanted
+                and wanted[job_id][0] == row["_fingerprint"]
+                and (job_id not in rows or rows[job_id]["_enriched_at"] < at)
+            ):
                 rows[job_id] = row
-    found = ((job_id, _result(rows[job_id], schema, cited=cited)) for job_id, (_, cited, schema) in wanted.items() if job_id in rows)
+    found = (
+        (job_id, _result(rows[job_id], schema, cited=cited))
+        for job_id, (_, cited, schema) in wanted.items()
+        if job_id in rows
+    )
     return dict(found)
 
 
@@ -71,20 +90,41 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
 
 def _result(row: dict[str, Any], schema: ResponseSchema | None, *, cited: bool) -> JobResult:
     text, cost = row["_response"] or "", row["_cost_usd"]
-    parsed, error = None, None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"]
+    parsed, error = (
+        None,
+        None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"],
+    )
     if schema is not None and error is None:
         parsed, wrong = schema.read(text)
-        if parsed is None:  # it passed when it landed; the class, or what it looks at, is another one now
+        if (
+            parsed is None
+        ):  # it passed when it landed; the class, or what it looks at, is another one now
             error = describe(ErrorCode.RESPONSE, wrong)
     cost_usd = float("nan") if cost is None else float(cost)
     citations: list[dict[str, Any]] | None = (row["_citations"] or []) if cited else None
-    return JobResult(row[JOB_ID], text, parsed, citations, row["_input_tokens"], row["_output_tokens"], cost_usd, error)
+    return JobResult(
+        row[JOB_ID],
+        text,
+        parsed,
+        citations,
+        row["_input_tokens"],
+        row["_output_tokens"],
+        cost_usd,
+        error,
+    )
 
 
 def landed_table(spec: JobsSpec) -> pa.Table:
     """Return the rows of a batch's jobs as they lie in the dataset."""
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
-    ids = pa.concat_arrays([batch.column(JOB_ID) for batch in open_source(spec.jobs, {}).batches([JOB_ID])])
-    parts = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for _, batch in dataset.rows(dataset.column_names())]
-    empty = pa.RecordBatch.from_arrays([pa.nulls(0, pa.string())], schema=pa.schema([pa.field(JOB_ID, pa.string())]))
+    ids = pa.concat_arrays(
+        [batch.column(JOB_ID) for batch in open_source(spec.jobs, {}).batches([JOB_ID])]
+    )
+    parts = [
+        batch.filter(pc.is_in(batch.column(JOB_ID), ids))
+        for _, batch in dataset.rows(dataset.column_names())
+    ]
+    empty = pa.RecordBatch.from_arrays(
+        [pa.nulls(0, pa.string())], schema=pa.schema([pa.field(JOB_ID, pa.string())])
+    )
     return pa.Table.from_batches(parts or [empty])

@@ -58,7 +58,9 @@ class BatchRun:
         plan: what a dry run found; None otherwise.
     """
 
-    def __init__(self, config: BatchParams, jobs: list[Job], *, schemas: ResponseModels | None = None) -> None:
+    def __init__(
+        self, config: BatchParams, jobs: list[Job], *, schemas: ResponseModels | None = None
+    ) -> None:
         self.config, self.jobs = config.model_copy(deep=True), list(jobs)
         self.receipt: Receipt | None = None
         self._schemas = schemas or ResponseModels()
@@ -98,7 +100,9 @@ class BatchRun:
         spec = self._written()
         prepare_run(spec, Settings())  # what is wrong is raised here, and not in the thread
         self._began = time.monotonic()
-        self._thread = threading.Thread(target=copy_context().run, args=(self._work, spec), name="batch")
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._work, spec), name="batch"
+        )
         self._watch.heed_interrupts(self._goes_on, self._over)
         self._thread.start()
 
@@ -127,9 +131,15 @@ class BatchRun:
             folder, config = DatasetFolder(self.config.results_dir), self.config
             seconds = config.time_limit_seconds
             self._spec = write_jobs(
-                folder, self.jobs, self._schemas, name=dataset_name(folder), max_parallel_batches=config.max_parallel_batches,
-                items_per_batch=config.items_per_batch, cost_limit_usd=config.cost_limit_usd,
-                time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s", raw_files=config.raw_files,
+                folder,
+                self.jobs,
+                self._schemas,
+                name=dataset_name(folder),
+                max_parallel_batches=config.max_parallel_batches,
+                items_per_batch=config.items_per_batch,
+                cost_limit_usd=config.cost_limit_usd,
+                time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s",
+                raw_files=config.raw_files,
             )
         return self._spec
 
@@ -198,7 +208,9 @@ class BatchRun:
         asked = False
         while not self._over.is_set() and (until is None or time.monotonic() < until):
             try:
-                self._over.wait(_TICK if until is None else min(_TICK, max(until - time.monotonic(), 0)))
+                self._over.wait(
+                    _TICK if until is None else min(_TICK, max(until - time.monotonic(), 0))
+                )
             except KeyboardInterrupt:
                 if asked or not self._watch.cancels(self._goes_on):
                     self._watch.leave(self._goes_on)
@@ -212,8 +224,21 @@ class BatchRun:
 
     def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the name is fixed
         """Return where the run stands: its state and the numbers that progress callbacks get."""
-        state = "planned" if self._thread is None else "running" if not self.done else "failed" if self._error is not None else "ended"
-        found: dict[str, Any] = {"state": state, "total_jobs": len(self.jobs), **self._watch.last.stats(), "elapsed": self.elapsed}
+        state = (
+            "planned"
+            if self._thread is None
+            else "running"
+            if not self.done
+            else "failed"
+            if self._error is not None
+            else "ended"
+        )
+        found: dict[str, Any] = {
+            "state": state,
+            "total_jobs": len(self.jobs),
+            **self._watch.last.stats(),
+            "elapsed": self.elapsed,
+        }
         if self.receipt is not None:
             found |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
         if self._error is not None:
@@ -235,8 +260,15 @@ class BatchRun:
         found = landed_results(self._written())
         if not self.done:
             return found
-        why = self.receipt.result.replace("_", " ") if self.receipt is not None else f"the run stopped: {self._error}"
-        return {job.id: found.get(job.id) or JobResult(job.id, error=f"not sent: {why}") for job in self.jobs}
+        why = (
+            self.receipt.result.replace("_", " ")
+            if self.receipt is not None
+            else f"the run stopped: {self._error}"
+        )
+        return {
+            job.id: found.get(job.id) or JobResult(job.id, error=f"not sent: {why}")
+            for job in self.jobs
+        }
 
     def to_arrow(self) -> pa.Table:
         """Return the rows of its jobs as they lie in the dataset, as an Arrow table."""

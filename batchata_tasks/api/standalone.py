@@ -15,7 +15,13 @@ import orjson
 
 from batchata_tasks.api.job_checks import check_as_sent
 from batchata_tasks.api.job_result import JobResult
-from batchata_tasks.common.errors import BatchataError, CredentialsError, SpecError, TerminalError, TransientError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    SpecError,
+    TerminalError,
+    TransientError,
+)
 from batchata_tasks.common.money import usd
 from batchata_tasks.planning.estimate import guessed
 from batchata_tasks.planning.route import Route
@@ -66,11 +72,15 @@ def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, SentJ
                 if file_id is not None:
                     adapter.discard_upload(file_id)
             raise
-    return look.batch_id, {job.id: SentJob(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs}
+    return look.batch_id, {
+        job.id: SentJob(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs
+    }
 
 
 def _serving(provider: Adapter, endpoint: str) -> Adapter:
-    return provider if endpoint == provider.endpoint_name else provider_type(provider.name, endpoint)()
+    return (
+        provider if endpoint == provider.endpoint_name else provider_type(provider.name, endpoint)()
+    )
 
 
 def _check(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> None:
@@ -99,7 +109,9 @@ def _check_together(provider: Adapter, jobs: Sequence[Job]) -> None:
             wrong = "its id names the request at the provider, so it has 1 to 64 letters (a to z), digits, `_` and `-`; rename it."
         elif job.id in seen:
             wrong = "there are two jobs of this id; ids must be unique."
-        elif job.endpoint != first.endpoint or (job.model != first.model and not provider.mixes_models):
+        elif job.endpoint != first.endpoint or (
+            job.model != first.model and not provider.mixes_models
+        ):
             kinds = f"{job.model} ({job.endpoint}) and {first.model} ({first.endpoint})"
             wrong = f"one batch of {provider.name} cannot hold both {kinds}; create two."
         if wrong is not None:
@@ -108,7 +120,9 @@ def _check_together(provider: Adapter, jobs: Sequence[Job]) -> None:
         seen.add(job.id)
 
 
-def _bodies(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> Iterator[tuple[str, bytes]]:
+def _bodies(
+    provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels
+) -> Iterator[tuple[str, bytes]]:
     for job in jobs:
         yield job.id, orjson.dumps(provider.body(job.request(schemas.of(job)[1], job.document())))
 
@@ -124,7 +138,9 @@ def _within(provider: Adapter, bodies: Iterator[tuple[str, bytes]]) -> Iterator[
         yield name, body
 
 
-def results(provider: Adapter, batch_id: str, asked: Mapping[str, SentJob] | None) -> list[JobResult]:
+def results(
+    provider: Adapter, batch_id: str, asked: Mapping[str, SentJob] | None
+) -> list[JobResult]:
     """Return the results of a batch; `asked` is known of one's own. See `Provider.get_batch_results`."""
     look = provider.look(batch_id)
     _check_ended(provider, look)
@@ -142,12 +158,18 @@ def results(provider: Adapter, batch_id: str, asked: Mapping[str, SentJob] | Non
 
 def _check_ended(provider: Adapter, look: BatchLook) -> None:
     if not look.ended:
-        done = f", {look.done:,} of {look.requests:,} done" if look.done is not None and look.requests else ""
+        done = (
+            f", {look.done:,} of {look.requests:,} done"
+            if look.done is not None and look.requests
+            else ""
+        )
         wait = provider.poll_seconds[0]
         message = f"batch {look.batch_id} has not ended ({look.status}{done}); fetch its results once it has."
         raise TransientError(message, wait)
     if look.error is not None:
-        message = f"batch {look.batch_id} was refused as a whole, so that nothing of it ran: {look.error}"
+        message = (
+            f"batch {look.batch_id} was refused as a whole, so that nothing of it ran: {look.error}"
+        )
         raise TerminalError(message)
     if look.gone:
         message = f"the results of batch {look.batch_id} are not kept any more."
@@ -157,7 +179,11 @@ def _check_ended(provider: Adapter, look: BatchLook) -> None:
 def _absent(look: BatchLook, name: str, lines: int) -> Answer:
     """Say how a request without a line ended: what a batch had not run when it was stopped has none."""
     if look.stopped is not None and lines >= (look.done or 0):
-        return Answer(name, look.stopped, error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"))
+        return Answer(
+            name,
+            look.stopped,
+            error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"),
+        )
     text = f"the provider returned no line for it (batch {look.status})"
     return Answer(name, Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False)
 
@@ -179,9 +205,23 @@ class _Prices:
             error = describe(ErrorCode.RESPONSE, wrong) if parsed is None else None
         elif answer.outcome is not Outcome.SUCCEEDED:
             error = error or answer.outcome.value
-        cost, cited = self._cost(answer, asked), bool(answer.citations) or (asked is not None and asked.cited)
-        citations = [{"field": None, **citation} for citation in answer.citations] if cited else None
-        return JobResult(answer.custom_id, text, parsed, citations, usage.input_tokens, usage.output_tokens, cost, error)
+        cost, cited = (
+            self._cost(answer, asked),
+            bool(answer.citations) or (asked is not None and asked.cited),
+        )
+        citations = (
+            [{"field": None, **citation} for citation in answer.citations] if cited else None
+        )
+        return JobResult(
+            answer.custom_id,
+            text,
+            parsed,
+            citations,
+            usage.input_tokens,
+            usage.output_tokens,
+            cost,
+            error,
+        )
 
     def _cost(self, answer: Answer, asked: SentJob | None) -> float:
         if not answer.readable:

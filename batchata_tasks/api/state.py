@@ -47,17 +47,32 @@ class BatchState:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
-            "batch_id": self.batch_id, "created_at": self.created_at, "pending_jobs": [job.to_dict() for job in self.pending_jobs],
-            "completed_results": {name: result.to_dict() for name, result in self.completed_results.items()},
-            "failed_jobs": dict(self.failed_jobs), "total_cost_usd": self.total_cost_usd,
+            "batch_id": self.batch_id,
+            "created_at": self.created_at,
+            "pending_jobs": [job.to_dict() for job in self.pending_jobs],
+            "completed_results": {
+                name: result.to_dict() for name, result in self.completed_results.items()
+            },
+            "failed_jobs": dict(self.failed_jobs),
+            "total_cost_usd": self.total_cost_usd,
         }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BatchState:
         """Return the state that `to_dict` gave."""
         jobs = [Job.from_dict(job) for job in data.get("pending_jobs", [])]
-        results = {name: JobResult.from_dict(result) for name, result in data.get("completed_results", {}).items()}
-        return cls(data["batch_id"], data["created_at"], jobs, results, dict(data.get("failed_jobs", {})), data.get("total_cost_usd", 0.0))
+        results = {
+            name: JobResult.from_dict(result)
+            for name, result in data.get("completed_results", {}).items()
+        }
+        return cls(
+            data["batch_id"],
+            data["created_at"],
+            jobs,
+            results,
+            dict(data.get("failed_jobs", {})),
+            data.get("total_cost_usd", 0.0),
+        )
 
 
 class StateManager:
@@ -138,8 +153,14 @@ class StateManager:
         """
         kept = kept_in(self.file)
         names = {job.id for job in jobs}
-        if jobs and "state" in kept and (others := [job for job in self._state(kept).pending_jobs if job.id not in names]):
-            kept_jobs = f"state_file: {self.file} keeps {pluralize(len(others), 'other job')} to be sent"
+        if (
+            jobs
+            and "state" in kept
+            and (others := [job for job in self._state(kept).pending_jobs if job.id not in names])
+        ):
+            kept_jobs = (
+                f"state_file: {self.file} keeps {pluralize(len(others), 'other job')} to be sent"
+            )
             message = f"{kept_jobs}; run a Batch without jobs on it first, or name another file."
             raise SpecError(message)
 
@@ -170,7 +191,9 @@ def kept_in(file: str | Path) -> dict[str, Any]:
         kept: object = json.loads(data)
     except ValueError:
         kept = None
-    if as_dict(kept).get("format") != _FORMAT or not isinstance(as_dict(kept).get("run_id", ""), str):
+    if as_dict(kept).get("format") != _FORMAT or not isinstance(
+        as_dict(kept).get("run_id", ""), str
+    ):
         message = f"state_file: {file} is something else than a state file of this version; name another one, or remove it."
         raise StorageError(message)
     return as_dict(kept)
@@ -190,19 +213,26 @@ def spec_of(run: RunRow) -> JobsSpec:
     """Return the spec of a run of jobs, as the ledger keeps it."""
     kept = json.loads(run.spec)["spec"]
     if kept.get("kind") != "jobs":
-        message = f"run {run.id} is one of the spec {run.name}, not of a Batch; see `batchata status`."
+        message = (
+            f"run {run.id} is one of the spec {run.name}, not of a Batch; see `batchata status`."
+        )
         raise SpecError(message)
     return JobsSpec.model_validate(kept)
 
 
 def _state_of(ledger: Ledger, run: RunRow) -> BatchState:
     spec = spec_of(run)
-    results, batches = landed_results(spec), [row.batch_id for row in ledger.stands(run.id) if row.batch_id]
+    results, batches = (
+        landed_results(spec),
+        [row.batch_id for row in ledger.stands(run.id) if row.batch_id],
+    )
     failed = {name: result.error for name, result in results.items() if result.error is not None}
     return BatchState(
-        batches[-1] if batches else "", datetime.fromtimestamp(run.started_at / 1e6, UTC).isoformat(),
+        batches[-1] if batches else "",
+        datetime.fromtimestamp(run.started_at / 1e6, UTC).isoformat(),
         [job for job in stored_jobs(spec) if job.id not in results],
-        {name: result for name, result in results.items() if result.is_success()}, failed,
+        {name: result for name, result in results.items() if result.is_success()},
+        failed,
         math.fsum(result.cost_usd for result in results.values()),
     )
 

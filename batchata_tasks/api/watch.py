@@ -37,14 +37,20 @@ class Watch:
         self.shown = False
         self._progress: LineProgress | LiveProgress = silent()
         self._level = _LEVELS.index(config.verbosity_level)
-        self._callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None = None
+        self._callback: (
+            Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None] | None
+        ) = None
         self._interval = 1.0
         self._over = threading.Event()
         self._began = time.monotonic()
         self._stack = ExitStack()
         self._caller: threading.Thread | None = None
 
-    def call(self, callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None], interval: float) -> None:
+    def call(
+        self,
+        callback: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None],
+        interval: float,
+    ) -> None:
         """Call back each `interval` seconds."""
         self._callback, self._interval = callback, interval
 
@@ -54,13 +60,20 @@ class Watch:
         if self.shown:
             self._progress = self._stack.enter_context(for_console(console, transient=False))
         elif self._level == 0:
-            self._progress = LineProgress(lambda text: console.print(text, highlight=False, markup=False))
+            self._progress = LineProgress(
+                lambda text: console.print(text, highlight=False, markup=False)
+            )
         if self._callback is not None:
             self._caller = threading.Thread(target=self._calls, name="progress", daemon=True)
             self._caller.start()
         return self._progress
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._over.set()
         if self._caller is not None:
             self._caller.join(_PATIENCE)  # one that takes longer does not hold up what has ended

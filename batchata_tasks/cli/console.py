@@ -27,7 +27,12 @@ INTERRUPTED = 130
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-ReadWith = Annotated[list[str] | None, typer.Option("--set", help="Read the spec with a key changed: `key=value`.", metavar="KEY=VALUE")]
+ReadWith = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Read the spec with a key changed: `key=value`.", metavar="KEY=VALUE"
+    ),
+]
 
 
 @contextmanager
@@ -57,7 +62,11 @@ def watched() -> Generator[Progress, None, None]:
 
 def say_stopped(*, sent: bool) -> None:
     """Tell people what Ctrl-C leaves, and the remedy."""
-    left = "Batches that were sent go on at the provider; the same command lands them." if sent else "Nothing was sent."
+    left = (
+        "Batches that were sent go on at the provider; the same command lands them."
+        if sent
+        else "Nothing was sent."
+    )
     err.print(f"Stopped. {left}", style="yellow", soft_wrap=True)
 
 

@@ -49,9 +49,16 @@ def run_demo(out: Console, *, direct: bool) -> int:
         codes = [_show(out, spec, direct=direct) for spec in specs]
         out.print(Text("\nThe same again", style="bold"))
         again = run_spec(specs[0], direct=direct)
-        out.print(f"{again['plan']['up_to_date']} rows are up to date: nothing was sent, nothing spent.\n", highlight=False)
+        out.print(
+            f"{again['plan']['up_to_date']} rows are up to date: nothing was sent, nothing spent.\n",
+            highlight=False,
+        )
         codes.append(int(again["exit_code"]))
-    out.print("The answers are made up by the emulator; a real model reads the summaries.", style="dim", highlight=False)
+    out.print(
+        "The answers are made up by the emulator; a real model reads the summaries.",
+        style="dim",
+        highlight=False,
+    )
     out.print(rows_table(specs[0], dataset_rows(specs[0], 5, only_failed=False), out.width))
     out.print(how_to_open(specs[0]), markup=False, highlight=False, soft_wrap=True)
     out.print("\nNext: README.md, 'With a real key'.", highlight=False)
@@ -67,7 +74,9 @@ def _clear() -> None:
             for part in dataset.data.glob("part-*.parquet"):
                 part.unlink()
     ledger = FOLDER.absolute() / "ledger.db"
-    if is_made(f"sqlite:///{ledger}"):  # else it is none, or somebody else's database, which is told
+    if is_made(
+        f"sqlite:///{ledger}"
+    ):  # else it is none, or somebody else's database, which is told
         for suffix in ("", "-wal", "-shm"):
             ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
 
@@ -81,10 +90,17 @@ def _show(out: Console, spec: EnrichmentSpec, *, direct: bool) -> int:
 
 def _spec(assets: Path, provider: str, model: str) -> EnrichmentSpec:
     changes = {
-        "name": f"demo-{provider}", "model": model, "source": assets / "data/packages.csv",
-        "response_model": f"{assets / 'deployments/models.py'}:Topic", "output": FOLDER / provider, "items_per_batch": 100,
+        "name": f"demo-{provider}",
+        "model": model,
+        "source": assets / "data/packages.csv",
+        "response_model": f"{assets / 'deployments/models.py'}:Topic",
+        "output": FOLDER / provider,
+        "items_per_batch": 100,
     }
-    return load_spec(assets / "deployments/specs/package-topics.yaml", [f"{key}={value}" for key, value in changes.items()])
+    return load_spec(
+        assets / "deployments/specs/package-topics.yaml",
+        [f"{key}={value}" for key, value in changes.items()],
+    )
 
 
 def _assets() -> Path:

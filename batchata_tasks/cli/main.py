@@ -26,8 +26,12 @@ from batchata_tasks.progress.console import for_console
 
 app = typer.Typer(
     help="New columns for your tables from a language model, through the providers' batch APIs at half price.",
-    no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="markdown", add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
 )
+
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
     if wanted:
@@ -37,14 +41,23 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
 
 @app.callback()
 def _batchata(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     del version
 
 
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Set a key of the spec for this run: `key=value`; may be repeated.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Set a key of the spec for this run: `key=value`; may be repeated.",
+        metavar="KEY=VALUE",
+    ),
 ]
 _CARRIES_ON = "Stopped half-way; the same command carries on."
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
@@ -54,8 +67,13 @@ Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need
 def run(
     spec: Spec,
     direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Count rows that landed before this run as not landed.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Send rows again that failed for good.")] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Count rows that landed before this run as not landed."),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send rows again that failed for good.")
+    ] = False,
     limit: Limit = None,
     overrides: Set = None,
     as_json: AsJson = False,
@@ -66,7 +84,9 @@ def run(
     the time limit, 1 an error stopped it or its pilot did not hold, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
     """
     with boundary():
-        receipt = run_spec(load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed)
+        receipt = run_spec(
+            load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed
+        )
         _print_receipt(receipt, as_json=as_json)
     raise typer.Exit(int(receipt["exit_code"]))
 
@@ -89,11 +109,15 @@ def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson
         show_found(preview(load(spec, overrides, limit)), as_json=as_json)
 
 
-app.command(epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`")(status)
+app.command(
+    epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`"
+)(status)
 
 app.command(epilog="Example: `batchata show deployments/specs/package-topics.yaml --rows 5`")(show)
 
-app.command(epilog="Example: `batchata costs --by model --days 7` or `batchata costs --set-budget night=20`")(costs)
+app.command(
+    epilog="Example: `batchata costs --by model --days 7` or `batchata costs --set-budget night=20`"
+)(costs)
 
 
 @app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")
@@ -106,12 +130,25 @@ def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> N
     show_found(found, as_json=as_json)
 
 
-@app.command(epilog="Example: `batchata reconcile` or `batchata reconcile --resend ckrdy5qavoutw5za5pyg`")
+@app.command(
+    epilog="Example: `batchata reconcile` or `batchata reconcile --resend ckrdy5qavoutw5za5pyg`"
+)
 def reconcile(
-    adopt: Annotated[list[str] | None, typer.Option(help="This chunk is that batch.", metavar="CHUNK=BATCH")] = None,
-    resend: Annotated[list[str] | None, typer.Option(help="This held chunk never was accepted: free its rows.", metavar="CHUNK")] = None,
-    hold: Annotated[list[str] | None, typer.Option(help="Nobody can look for this chunk (its key is gone).", metavar="CHUNK")] = None,
-    cancel_batches: Annotated[list[str] | None, typer.Option("--cancel", help="Cancel a batch that nobody owns.", metavar="BATCH")] = None,
+    adopt: Annotated[
+        list[str] | None, typer.Option(help="This chunk is that batch.", metavar="CHUNK=BATCH")
+    ] = None,
+    resend: Annotated[
+        list[str] | None,
+        typer.Option(help="This held chunk never was accepted: free its rows.", metavar="CHUNK"),
+    ] = None,
+    hold: Annotated[
+        list[str] | None,
+        typer.Option(help="Nobody can look for this chunk (its key is gone).", metavar="CHUNK"),
+    ] = None,
+    cancel_batches: Annotated[
+        list[str] | None,
+        typer.Option("--cancel", help="Cancel a batch that nobody owns.", metavar="BATCH"),
+    ] = None,
     days: Annotated[float, typer.Option(help="How far back to list batches.", min=0)] = 30,
     as_json: AsJson = False,
 ) -> None:
@@ -120,14 +157,23 @@ def reconcile(
     from batchata_tasks.operations.reconcile_report import Request, pairs_of
 
     with boundary(_CARRIES_ON), for_console(err) as progress:
-        request = Request(pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ()))
+        request = Request(
+            pairs_of(adopt or []),
+            tuple(resend or ()),
+            tuple(hold or ()),
+            tuple(cancel_batches or ()),
+        )
         found = reconcile_all(request, days, progress=progress)
     show_found(found, as_json=as_json)
 
 
-@app.command(epilog="Example: `batchata emulator --port 8089`, then set the variables that it prints.")
+@app.command(
+    epilog="Example: `batchata emulator --port 8089`, then set the variables that it prints."
+)
 def emulator(
-    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)] = 0,
+    port: Annotated[
+        int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
     seconds: Annotated[float, typer.Option(help="How long a batch takes.", min=0)] = 5.0,
 ) -> None:
     """Imitate both providers' batch APIs on loopback: rehearse for free, with answers made up."""

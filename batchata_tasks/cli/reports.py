@@ -25,9 +25,16 @@ class By(Enum):
 
 def status(
     spec: Annotated[
-        str | None, typer.Argument(help="Path of a spec, or a Batch's results_dir; without it, all runs of the ledger.", metavar="[SPEC]")
+        str | None,
+        typer.Argument(
+            help="Path of a spec, or a Batch's results_dir; without it, all runs of the ledger.",
+            metavar="[SPEC]",
+        ),
     ] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make this ledger know a dataset whose own ledger is lost.")] = False,
+    rebuild: Annotated[
+        bool,
+        typer.Option("--rebuild", help="Make this ledger know a dataset whose own ledger is lost."),
+    ] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +66,9 @@ def _rebuild(spec: str | None, overrides: list[str] | None) -> None:
     if spec is None:
         message = "--rebuild: name the SPEC whose dataset the ledger is to know again."
         raise SpecError(message)
-    for what, value in rebuild(prepare_run(_named(spec, overrides), Settings()), Settings()).lines():
+    for what, value in rebuild(
+        prepare_run(_named(spec, overrides), Settings()), Settings()
+    ).lines():
         err.print(f"{what}: {value}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -85,15 +94,25 @@ def show(
         if as_json:
             sys.stdout.write(json.dumps(found, default=_plain) + "\n")
         else:
-            out.print(rows_table(loaded, found, out.width) if found or not failed else "No row failed.")
+            out.print(
+                rows_table(loaded, found, out.width) if found or not failed else "No row failed."
+            )
             out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
 
 
 def costs(
     by: Annotated[By, typer.Option(help="What the lines are.")] = By.SPEC,
-    days: Annotated[int | None, typer.Option(help="The last N days, today included; 30 unless told.", min=1, max=36_500)] = None,
-    since: Annotated[str | None, typer.Option(help="Since this day instead (UTC).", metavar="YYYY-MM-DD")] = None,
-    set_budget: Annotated[str | None, typer.Option(help="Change the limit of a shared budget first.", metavar="NAME=USD")] = None,
+    days: Annotated[
+        int | None,
+        typer.Option(help="The last N days, today included; 30 unless told.", min=1, max=36_500),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Since this day instead (UTC).", metavar="YYYY-MM-DD")
+    ] = None,
+    set_budget: Annotated[
+        str | None,
+        typer.Option(help="Change the limit of a shared budget first.", metavar="NAME=USD"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what was spent, reserved and saved, and what is left of shared budgets.

@@ -34,7 +34,9 @@ def _leave_at_ctrl_c(progress: Progress) -> None:
     signal.signal(signal.SIGINT, leave)
 
 
-def run_spec(spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry_failed: bool = False) -> dict[str, Any]:
+def run_spec(
+    spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry_failed: bool = False
+) -> dict[str, Any]:
     """Run a spec with progress on the terminal; return the receipt."""
     from batchata_tasks.pipeline.runner import DirectRunner
 

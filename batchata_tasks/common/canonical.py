@@ -29,7 +29,9 @@ def _is_flat(value: object) -> bool:
     match value:
         case dict():
             pairs = cast("dict[Any, Any]", value)
-            return _AS_IT_IS.issuperset(map(type, pairs.values())) and not any(str(k)[:1] == "$" for k in pairs)
+            return _AS_IT_IS.issuperset(map(type, pairs.values())) and not any(
+                str(k)[:1] == "$" for k in pairs
+            )
         case list() | tuple():
             return _AS_IT_IS.issuperset(map(type, cast("list[Any]", value)))
         case _:
@@ -80,7 +82,8 @@ def _finite(value: object) -> object:
             return value if math.isfinite(value) else {"$float": repr(value)}
         case dict():
             # a struct's own "$date" must not read as a date
-            return {f"${k}" if str(k).startswith("$") else str(k): _finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            pairs = cast("dict[object, object]", value).items()
+            return {f"${k}" if str(k).startswith("$") else str(k): _finite(v) for k, v in pairs}
         case list() | tuple():
             return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         case _:

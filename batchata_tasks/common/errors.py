@@ -53,7 +53,9 @@ class TransientError(BatchataError):
     `status` the HTTP status that it answered with, where it answered.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message, retry_after, status)
         self.retry_after = retry_after
         self.status = status

@@ -45,7 +45,9 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def durable(path: Path, aside_in: Path | None = None, gate: Callable[[], None] | None = None) -> Generator[BinaryIO, None, None]:
+def durable(
+    path: Path, aside_in: Path | None = None, gate: Callable[[], None] | None = None
+) -> Generator[BinaryIO, None, None]:
     """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
 
     Whoever finds `path` finds all of it; after a crash it is there whole or not at all. `aside_in`

@@ -15,7 +15,12 @@ def as_dict(value: object) -> dict[str, Any]:
 
 def not_json(value: object) -> str | None:
     """Return what of a value JSON cannot say, such as `nan`; None where it can say all of it."""
-    if value is None or isinstance(value, int) or is_unicode(value) or (isinstance(value, float) and math.isfinite(value)):
+    if (
+        value is None
+        or isinstance(value, int)
+        or is_unicode(value)
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
         return None
     if isinstance(value, list | tuple):
         parts = cast("list[object]", value)

@@ -33,27 +33,38 @@ class Settings(BaseSettings):
             raise SpecError(message) from None
 
     ledger_url: str = Field(
-        default_factory=default_ledger_url, repr=False,
+        default_factory=default_ledger_url,
+        repr=False,
         description="SQLAlchemy URL of the ledger; it may hold a password, so it is never printed.",
     )
     poll_interval: float | None = Field(
-        default=None, gt=0, description="Seconds between two looks at a batch; default: the provider's, with back-off."
+        default=None,
+        gt=0,
+        description="Seconds between two looks at a batch; default: the provider's, with back-off.",
     )
     unclear_grace: float = Field(
-        default=900, ge=0, description="Seconds after a create of unknown fate until absence from the provider's list proves its failure."
+        default=900,
+        ge=0,
+        description="Seconds after a create of unknown fate until absence from the provider's list proves its failure.",
     )
     patience: float = Field(
-        default=60, ge=0, description="Seconds for which rate limits, overload and lost connections are ridden out before a run stops."
+        default=60,
+        ge=0,
+        description="Seconds for which rate limits, overload and lost connections are ridden out before a run stops.",
     )
     lease_seconds: float = Field(
-        default=60, gt=1, description="Seconds after which a run that shows no life loses its hold on a dataset."
+        default=60,
+        gt=1,
+        description="Seconds after which a run that shows no life loses its hold on a dataset.",
     )
     code_roots: str | None = Field(
-        default=None, description="Folders (separated like PATH) from which response models may be loaded; default: the working folder."
+        default=None,
+        description="Folders (separated like PATH) from which response models may be loaded; default: the working folder.",
     )
 
     prices: str | None = Field(
-        default=None, description="File with the user's own batch rates; default: prices.toml of the working folder, where there is one."
+        default=None,
+        description="File with the user's own batch rates; default: prices.toml of the working folder, where there is one.",
     )
 
     def roots(self) -> list[Path]:

@@ -14,12 +14,18 @@ def is_unicode(value: object) -> bool:
 
 def printable(text: str) -> str:
     """Return a text of somebody else without what would move a terminal's cursor, or break the line."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(char if char.isprintable() else " " for char in text)
+    )
 
 
 def pluralize(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun, or with what else depends on it: 1 batch, 2 batches; 1 row is held, 2 rows are held."""
-    return f"{number:,} {one if number == 1 else many or one + ('es' if one.endswith('h') else 's')}"
+    return (
+        f"{number:,} {one if number == 1 else many or one + ('es' if one.endswith('h') else 's')}"
+    )
 
 
 def clock(seconds: float) -> str:

@@ -96,10 +96,14 @@ def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
 def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
     """Return a digest of every row's carried columns; an absent column reads as null."""
     present = set(batch.schema.names)
-    columns = [batch.column(n).to_pylist() if n in present else [None] * batch.num_rows for n in carried]
+    columns = [
+        batch.column(n).to_pylist() if n in present else [None] * batch.num_rows for n in carried
+    ]
     if not columns:
         return [b""] * batch.num_rows
-    return [digest("carried", canonical(list(values)))[:16] for values in zip(*columns, strict=True)]
+    return [
+        digest("carried", canonical(list(values)))[:16] for values in zip(*columns, strict=True)
+    ]
 
 
 def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
@@ -125,9 +129,17 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     present = set(batch.schema.names)
     arrays: list[pa.Array] = []
     for field in schema:
-        if field.name not in present and field.name in _TEXT_ANSWER.names and "_response" in present:
+        if (
+            field.name not in present
+            and field.name in _TEXT_ANSWER.names
+            and "_response" in present
+        ):
             succeeded = pc.equal(batch.column("_status"), Outcome.SUCCEEDED)
-            arrays.append(pc.if_else(succeeded, batch.column("_response"), pa.nulls(batch.num_rows, pa.string())))
+            arrays.append(
+                pc.if_else(
+                    succeeded, batch.column("_response"), pa.nulls(batch.num_rows, pa.string())
+                )
+            )
             continue
         if field.name not in present:
             arrays.append(pa.nulls(batch.num_rows, field.type))
@@ -142,7 +154,13 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def family(kind: pa.DataType) -> str:
     """Return what identity knows of a type: integers of all widths are one, and so are floats."""
-    return "integer" if pa.types.is_integer(kind) else "float" if pa.types.is_floating(kind) else str(kind)
+    return (
+        "integer"
+        if pa.types.is_integer(kind)
+        else "float"
+        if pa.types.is_floating(kind)
+        else str(kind)
+    )
 
 
 def as_stored(schema: pa.Schema) -> pa.Schema:

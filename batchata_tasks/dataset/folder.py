@@ -54,7 +54,15 @@ class DatasetFolder:
         """Make the folders."""
         self.check()
         with storage_errors("output"):
-            for folder in (self.data, self.intents, self.commits, self.specs, self.requests, self.responses, self.runs):
+            for folder in (
+                self.data,
+                self.intents,
+                self.commits,
+                self.specs,
+                self.requests,
+                self.responses,
+                self.runs,
+            ):
                 make_folder(folder)
 
     def manifest(self, chunk_id: str) -> Path:
@@ -97,10 +105,14 @@ class DatasetFolder:
         path = self.own / "owner.json"
         found = read_json(path)
         if found is not None and not {"dataset_id", "ledger_id"} <= found.keys():
-            message = f"{path} is damaged: it does not name dataset and ledger. Restore it from a copy."
+            message = (
+                f"{path} is damaged: it does not name dataset and ledger. Restore it from a copy."
+            )
             raise StorageError(message)
         return found
 
     def write_owner(self, dataset_id: str, ledger_id: str) -> None:
         """Name the dataset and the ledger that owns it."""
-        write_json(self.own / "owner.json", {"format": 1, "dataset_id": dataset_id, "ledger_id": ledger_id})
+        write_json(
+            self.own / "owner.json", {"format": 1, "dataset_id": dataset_id, "ledger_id": ledger_id}
+        )

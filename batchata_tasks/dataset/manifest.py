@@ -73,19 +73,28 @@ class PlanWriter:
         self._writer = pa.ipc.new_file(arrow, self.schema)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if kind is None:
             self._writer.close()
         for file in self._files:
             file.__exit__(kind, error, trace)
 
-    def write(self, source_rows: pa.RecordBatch, system: list[dict[str, Any]], bodies: list[bytes]) -> None:
+    def write(
+        self, source_rows: pa.RecordBatch, system: list[dict[str, Any]], bodies: list[bytes]
+    ) -> None:
         """Append rows: their source columns, their system columns and their bodies, in one order."""
         for fields, body in zip(system, bodies, strict=True):
             fields["_offset"] = self._offset
             self._offset += len(body) + 1
         arrays = [source_rows.column(name) for name in source_rows.schema.names]
-        arrays += [pa.array([row.get(f.name) for row in system], type=f.type) for f in SYSTEM_FIELDS]
+        arrays += [
+            pa.array([row.get(f.name) for row in system], type=f.type) for f in SYSTEM_FIELDS
+        ]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         self._bodies.writelines(body + b"\n" for body in bodies)
         self.rows += len(bodies)
@@ -152,7 +161,11 @@ def plan_name(chunk: Chunk) -> str:
 def has_plan(folder: Path, chunks: Iterable[Chunk]) -> bool:
     """Whether all files of a run's plan, and of the later rounds that its chunks are of, are there."""
     names = {"plan", "local", *map(plan_name, chunks)}
-    return all((folder / f"{name}.{ending}").is_file() for name in names for ending in ("arrow", "bodies.jsonl"))
+    return all(
+        (folder / f"{name}.{ending}").is_file()
+        for name in names
+        for ending in ("arrow", "bodies.jsonl")
+    )
 
 
 def plan_columns(folder: Path, chunk: Chunk, columns: list[str]) -> Iterator[dict[str, list[Any]]]:

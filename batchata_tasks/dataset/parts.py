@@ -18,15 +18,30 @@ from batchata_tasks.common.canonical import key_digest
 from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.common.files import durable, storage_errors, sync_folder
 from batchata_tasks.common.money import PICO
-from batchata_tasks.dataset.columns import as_stored, carried_digests, conformed, family, keys_of, versioned, without
+from batchata_tasks.dataset.columns import (
+    as_stored,
+    carried_digests,
+    conformed,
+    family,
+    keys_of,
+    versioned,
+    without,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
 _STATE_COLUMNS = (
-    "_fingerprint", "_status", "_error", "_attempts", "_input_tokens", "_output_tokens",
-    "_cache_read_tokens", "_cost_usd", "_enriched_at",
+    "_fingerprint",
+    "_status",
+    "_error",
+    "_attempts",
+    "_input_tokens",
+    "_output_tokens",
+    "_cache_read_tokens",
+    "_cost_usd",
+    "_enriched_at",
 )
 READ_ROWS = 8192
 
@@ -40,8 +55,13 @@ class Dataset:
     """
 
     def __init__(
-        self, data: Path, schema: pa.Schema, key: list[str], carried: list[str],
-        gate: Callable[[], None] = lambda: None, emptied: Callable[[str], None] = lambda _part: None,
+        self,
+        data: Path,
+        schema: pa.Schema,
+        key: list[str],
+        carried: list[str],
+        gate: Callable[[], None] = lambda: None,
+        emptied: Callable[[str], None] = lambda _part: None,
     ) -> None:
         self.gate, self.emptied = gate, emptied
         self.data = data
@@ -65,7 +85,9 @@ class Dataset:
         for part, path in self.parts().items():
             with _part_errors(part), pq.ParquetFile(path) as file:
                 names = file.schema_arrow.names
-                for batch in file.iter_batches(READ_ROWS, columns=[c for c in columns if c in names]):
+                for batch in file.iter_batches(
+                    READ_ROWS, columns=[c for c in columns if c in names]
+                ):
                     yield part, batch
 
     def part_rows(self, part: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -86,15 +108,30 @@ class Dataset:
                     found = f"key: {name!r} is {now} in the source and {was} in the dataset"
                     message = f"{found}; a dataset keeps its key: name another `output`."
                     raise SpecError(message)
-            values = {name: batch.column(name).to_pylist() for name in batch.schema.names if name in _STATE_COLUMNS}
+            values = {
+                name: batch.column(name).to_pylist()
+                for name in batch.schema.names
+                if name in _STATE_COLUMNS
+            }
             carried = carried_digests(batch, self.carried)
             moments = batch.column("_enriched_at").cast(pa.int64()).to_pylist()
             for i, key in enumerate(keys_of(batch, self.key)):
                 cost = values["_cost_usd"][i]
-                yield key_digest(key), LandedRow(
-                    part, values["_fingerprint"][i], values["_status"][i], values["_error"][i], values["_attempts"][i],
-                    values["_input_tokens"][i], values["_output_tokens"][i], values["_cache_read_tokens"][i],
-                    None if cost is None else int(cost * PICO), carried[i], moments[i],
+                yield (
+                    key_digest(key),
+                    LandedRow(
+                        part,
+                        values["_fingerprint"][i],
+                        values["_status"][i],
+                        values["_error"][i],
+                        values["_attempts"][i],
+                        values["_input_tokens"][i],
+                        values["_output_tokens"][i],
+                        values["_cache_read_tokens"][i],
+                        None if cost is None else int(cost * PICO),
+                        carried[i],
+                        moments[i],
+                    ),
                 )
 
     def supersede(self, replaced: Mapping[str, set[bytes]]) -> None:
@@ -128,14 +165,18 @@ class Dataset:
                 if path not in current:
                     path.unlink()
 
-    def _carried(self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]) -> pa.RecordBatch:
+    def _carried(
+        self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]
+    ) -> pa.RecordBatch:
         news = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
         known = conformed(batch, self.schema)
         for i, name in enumerate(self.carried):
             old = known.column(name).to_pylist()
             values = [was if new is None else new[i] for was, new in zip(old, news, strict=True)]
             at = self.schema.get_field_index(name)
-            known = known.set_column(at, self.schema.field(at), pa.array(values, type=self.schema.field(at).type))
+            known = known.set_column(
+                at, self.schema.field(at), pa.array(values, type=self.schema.field(at).type)
+            )
         return known
 
     def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
@@ -148,7 +189,9 @@ class Dataset:
                 if other != path:
                     other.unlink()
             with pq.ParquetFile(path) as file:
-                batches = (conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS))
+                batches = (
+                    conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS)
+                )
                 left = (batch for batch in batches if batch.num_rows)
                 if (first := next(left, None)) is not None:
                     with self.part_file(following) as writer:
@@ -165,7 +208,10 @@ class Dataset:
     def part_file(self, path: Path) -> Generator[pq.ParquetWriter, None, None]:
         """Write a part aside, outside of `data/`; it is renamed to `path` when the block ends well."""
         aside_in = self.data.parent / "_batchata"
-        with durable(path, aside_in, self.gate) as stream, pq.ParquetWriter(stream, self.schema, compression="zstd") as writer:
+        with (
+            durable(path, aside_in, self.gate) as stream,
+            pq.ParquetWriter(stream, self.schema, compression="zstd") as writer,
+        ):
             yield writer
 
 

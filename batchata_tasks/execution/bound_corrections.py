@@ -19,7 +19,9 @@ def stop_over_bound(context: BatchContext, chunk: Chunk, answers: int, excess: i
     `excess` is the largest cost of one, in millionths of its bound. What is under way lands; the
     next run plans with the corrected bounds.
     """
-    factor = context.ledger.correct_bounds(chunk.provider, chunk.model, context.taken.factor, excess, chunk.id)
+    factor = context.ledger.correct_bounds(
+        chunk.provider, chunk.model, context.taken.factor, excess, chunk.id
+    )
     grown = f"bounds of {chunk.model} are multiplied by {factor / 10**6:.2f} from now on"
     text = f"{answers:,} answers cost more than their upper bound; {grown}."
     if context.spec.limited:

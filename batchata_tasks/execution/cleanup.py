@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.providers import BatchLook
 
-_CLOCKS_DIFFER = 86400.0  # seconds; only names that are ours are deleted, so a wide window costs nothing
+_CLOCKS_DIFFER = (
+    86400.0  # seconds; only names that are ours are deleted, so a wide window costs nothing
+)
 
 
 def discard(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
@@ -28,7 +30,9 @@ def discard(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
         if context.spec.delete_results:
             provider.discard_results(look)
     except BatchataError as error:
-        context.log(f"{error} Files of batch {look.batch_id} stay at the provider until it deletes them.")
+        context.log(
+            f"{error} Files of batch {look.batch_id} stay at the provider until it deletes them."
+        )
 
 
 def discard_left_results(context: RunContext) -> None:
@@ -37,7 +41,11 @@ def discard_left_results(context: RunContext) -> None:
         for chunk in context.ledger.chunks(context.run_id, (ChunkState.LANDED,)):
             if chunk.batch_id is not None:
                 with suppress(TransientError):  # it is gone already
-                    discard(context.for_chunk(chunk), chunk, context.for_chunk(chunk).provider.look(chunk.batch_id))
+                    discard(
+                        context.for_chunk(chunk),
+                        chunk,
+                        context.for_chunk(chunk).provider.look(chunk.batch_id),
+                    )
 
 
 def discard_uploads(context: RunContext) -> None:
@@ -55,4 +63,6 @@ def discard_uploads(context: RunContext) -> None:
                 if name in done:
                     provider.discard_upload(file_id)
         except BatchataError as error:
-            context.log(f"{error} Uploaded request files may stay at the provider until it deletes them.")
+            context.log(
+                f"{error} Uploaded request files may stay at the provider until it deletes them."
+            )

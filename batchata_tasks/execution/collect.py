@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 _BLOCK = 4096
 _NOTHING = Usage()
 _WITHOUT_ANSWER = (Outcome.ERRORED, Outcome.EXPIRED, Outcome.CANCELED, Outcome.MISSING)
-_PRIORS = ("_prior_attempts", "_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens", "_prior_cost", "_fingerprint")
+_PRIORS = (
+    "_prior_attempts",
+    "_prior_input_tokens",
+    "_prior_output_tokens",
+    "_prior_cache_read_tokens",
+    "_prior_cost",
+    "_fingerprint",
+)
 
 
 @dataclass
@@ -38,7 +45,9 @@ class Report:
     """What collecting a chunk found."""
 
     tallies: dict[str, OutcomeTotals] = field(default_factory=lambda: defaultdict(OutcomeTotals))
-    overhead: int = 0  # picodollars that belong to no row: unknown lines, requests of unreadable cost
+    overhead: int = (
+        0  # picodollars that belong to no row: unknown lines, requests of unreadable cost
+    )
     unreadable: int = 0  # requests that may have run, but no line says what they cost
     unknown_lines: int = 0
     doubled_lines: int = 0
@@ -51,28 +60,43 @@ class Collector:
     """Turns one chunk's answers into rows of the dataset."""
 
     def __init__(
-        self, chunk: Chunk, manifest: pa.Table, columns: pa.Schema, answers: AnswerSchemas,
-        rates: Rates | None, enriched_at: int,
+        self,
+        chunk: Chunk,
+        manifest: pa.Table,
+        columns: pa.Schema,
+        answers: AnswerSchemas,
+        rates: Rates | None,
+        enriched_at: int,
     ) -> None:
         self._chunk, self._manifest, self._columns = chunk, manifest, columns
         self._answers, self._rates, self._enriched_at = answers, rates, enriched_at
         row_ids = manifest["_row_id"].to_pylist()
         self._names = [custom_id(chunk.id, row_id) for row_id in row_ids]
         self._position = {name: i for i, name in enumerate(self._names)}
-        self._changed, self._prior_errors = manifest["_changed"].to_pylist(), manifest["_prior_error"].to_pylist()
+        self._changed, self._prior_errors = (
+            manifest["_changed"].to_pylist(),
+            manifest["_prior_error"].to_pylist(),
+        )
         self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
-        self._bounds, self._schemas = manifest["_bound"].to_pylist(), manifest["_schema"].to_pylist()
+        self._bounds, self._schemas = (
+            manifest["_bound"].to_pylist(),
+            manifest["_schema"].to_pylist(),
+        )
         system = set(SYSTEM_FIELDS.names)
         self._source = [name for name in manifest.schema.names if name not in system]
         self.report = Report()
 
-    def rows(self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer) -> Iterator[pa.RecordBatch]:
+    def rows(
+        self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer
+    ) -> Iterator[pa.RecordBatch]:
         """Yield the chunk's rows, one per request.
 
         A request without an answer takes `absent` of its position, or `otherwise`.
         """
         seen = bytearray(len(self._names))
-        unpaid: dict[int, Answer] = {}  # lines without an answer wait: one with an answer may follow
+        unpaid: dict[
+            int, Answer
+        ] = {}  # lines without an answer wait: one with an answer may follow
         block: list[tuple[int, Answer]] = []
         for answer in answers:
             position = self._position.get(answer.custom_id)
@@ -101,12 +125,18 @@ class Collector:
 
     def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
         rows = [self._row(position, answer) for position, answer in block]
-        taken = self._manifest.select(self._source).take(pa.array([p for p, _ in block], pa.int64())).combine_chunks()
+        taken = (
+            self._manifest.select(self._source)
+            .take(pa.array([p for p, _ in block], pa.int64()))
+            .combine_chunks()
+        )
         arrays: list[pa.Array] = []
         for column in self._columns:
             if column.name in self._source:
                 found = taken.column(column.name)
-                arrays.append(found.chunk(0) if found.num_chunks == 1 else pa.concat_arrays(found.chunks))
+                arrays.append(
+                    found.chunk(0) if found.num_chunks == 1 else pa.concat_arrays(found.chunks)
+                )
             else:
                 arrays.append(pa.array([row.get(column.name) for row in rows], type=column.type))
         return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
@@ -114,25 +144,41 @@ class Collector:
     def _row(self, position: int, answer: Answer) -> dict[str, Any]:
         outcome, error, fields = self._judged(position, answer)
         usage = answer.usage
-        cost, listed = (None, None) if self._rates is None else (self._rates.cost(usage), self._rates.list_cost(usage))
+        cost, listed = (
+            (None, None)
+            if self._rates is None
+            else (self._rates.cost(usage), self._rates.list_cost(usage))
+        )
         written = usage.cache_write_tokens + usage.cache_write_1h_tokens
         attempt = 0 if answer.outcome.never_ran else 1
         self.report.tallies[outcome] += OutcomeTotals(
-            1, usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, cost, cache_write_tokens=written, list_cost=listed
+            1,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            cost,
+            cache_write_tokens=written,
+            list_cost=listed,
         )
         if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):
-            plain = replace(usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
+            plain = replace(
+                usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0
+            )
             self.report.cache_saved += self._rates.cost(plain) - cost
         if cost is not None and self._chunk.bound is not None and cost > self._bounds[position]:
             self.report.over_bound += 1
-            self.report.excess = max(self.report.excess, -(-cost * 10**6 // max(self._bounds[position], 1)))
+            self.report.excess = max(
+                self.report.excess, -(-cost * 10**6 // max(self._bounds[position], 1))
+            )
         if not answer.readable:
             self.report.unreadable += 1
         if not answer.readable or (cost is None and usage != _NOTHING):
             # it was billed, or may have been: with a limit to keep, the most that it can have cost counts
             self.report.overhead += self._bounds[position]
         prior = {name: values[position] for name, values in self._priors.items()}
-        total = None if cost is None or prior["_prior_cost"] is None else cost + prior["_prior_cost"]
+        total = (
+            None if cost is None or prior["_prior_cost"] is None else cost + prior["_prior_cost"]
+        )
         sent = self._chunk.batch_id is not None
         return {
             **fields,
@@ -174,7 +220,11 @@ class Collector:
         fields, wrong = response.parse(answer.text)
         if fields is None:
             return Outcome.INVALID, describe(ErrorCode.RESPONSE, wrong), {}
-        return Outcome.SUCCEEDED, None, fields if self._answers.common is not None else {"response": answer.text}
+        return (
+            Outcome.SUCCEEDED,
+            None,
+            fields if self._answers.common is not None else {"response": answer.text},
+        )
 
 
 def not_sent(error: str) -> Answer:

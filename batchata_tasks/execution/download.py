@@ -30,7 +30,10 @@ def downloaded(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Pat
     paths = [context.folder.responses / name for name in known["files"]] if known else []
     if known is None or not all(path.exists() for path in paths):
         paths = _fetched(context, chunk, look)
-        write_json(record, {"batch_id": look.batch_id, "status": look.status, "files": [p.name for p in paths]})
+        write_json(
+            record,
+            {"batch_id": look.batch_id, "status": look.status, "files": [p.name for p in paths]},
+        )
     return paths
 
 
@@ -40,13 +43,21 @@ def _fetched(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]
     Raises:
         TransientError: what came is not the provider's, but a page of some proxy.
     """
-    folder, patience, began, wait = context.folder.responses, context.settings.patience, time.monotonic(), 0.5
+    folder, patience, began, wait = (
+        context.folder.responses,
+        context.settings.patience,
+        time.monotonic(),
+        0.5,
+    )
     while True:
         paths = _download(context, look, folder, chunk.id)
         if paths is None:
             context.log(f"batch {look.batch_id}: the provider does not keep its results any more.")
             return []
-        lines, expected = sum(lines_with(path, chunk.id) for path in paths), 0 if look.error is not None else look.done or 0
+        lines, expected = (
+            sum(lines_with(path, chunk.id) for path in paths),
+            0 if look.error is not None else look.done or 0,
+        )
         if lines >= expected:
             return paths
         text = f"batch {look.batch_id}: the results hold {pluralize(lines, 'line')} for {pluralize(expected, 'request')}."
@@ -68,7 +79,11 @@ def _download(context: BatchContext, look: BatchLook, folder: Path, stem: str) -
     or answer it for as long as a batch would be looked for.
     """
     try:
-        return retry_transient(context, lambda: context.provider.download(look, folder, stem), times=0 if look.gone else _NO_LINES)
+        return retry_transient(
+            context,
+            lambda: context.provider.download(look, folder, stem),
+            times=0 if look.gone else _NO_LINES,
+        )
     except TransientError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise

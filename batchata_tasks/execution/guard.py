@@ -34,7 +34,11 @@ class Verdict(Enum):
 
 
 def guard(
-    ledger: Ledger, lease: Lease, chunk: Chunk, limits: Limits, planned_rows: int,
+    ledger: Ledger,
+    lease: Lease,
+    chunk: Chunk,
+    limits: Limits,
+    planned_rows: int,
     columns: Callable[[Chunk], tuple[list[int], list[int]]],
 ) -> tuple[Verdict, Chunk]:
     """Reserve a chunk's bound, or the bound of its first rows; return the chunk that is next.
@@ -55,30 +59,48 @@ def guard(
             continue
         if ledger.returning(chunk.run_id):
             return Verdict.WAIT, chunk
-        others = ledger.others_in_flight(limits.budget, chunk.dataset_id) if limits.budget is not None else 0
+        others = (
+            ledger.others_in_flight(limits.budget, chunk.dataset_id)
+            if limits.budget is not None
+            else 0
+        )
         dear = _payable_from(bounds, smallest, left.least_with(others))
         if dear == 0:
             return Verdict.WAIT_FOR_OTHERS, chunk
         if ledger.reserve(lease, chunk, limits.run, limits.budget) == left:
             break
         # money came back between the looks at what is left and at what is in flight
-    return Verdict.ASIDE, cut(ledger, lease, chunk, dear, bounds, sizes) if dear < chunk.rows else chunk
+    return Verdict.ASIDE, cut(
+        ledger, lease, chunk, dear, bounds, sizes
+    ) if dear < chunk.rows else chunk
 
 
 def _payable_from(bounds: list[int], smallest: int, money: int) -> int:
     """Return after how many rows, of which no piece can be paid for, the first piece of `smallest` rows can; else all."""
     sums = [0, *accumulate(bounds)]
-    return next((i for i in range(len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money), len(bounds))
+    return next(
+        (i for i in range(len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money),
+        len(bounds),
+    )
 
 
-def cut(ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]) -> Chunk:
+def cut(
+    ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]
+) -> Chunk:
     """Make the first rows of a chunk a chunk of their own and return it; the rest is another."""
-    middle, size, bound = chunk.start + rows, sum(sizes[:rows]), None if chunk.bound is None else sum(bounds[:rows])
+    middle, size, bound = (
+        chunk.start + rows,
+        sum(sizes[:rows]),
+        None if chunk.bound is None else sum(bounds[:rows]),
+    )
     expected = None if chunk.expected is None else chunk.expected * rows // chunk.rows
     head = replace(chunk, stop=middle, bytes=size, bound=bound, expected=expected)
     tail = replace(
-        chunk, id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind), start=middle,
-        bytes=chunk.bytes - size, bound=None if bound is None else (chunk.bound or 0) - bound,
+        chunk,
+        id=chunk_token(chunk.run_id, chunk.round, middle, chunk.kind),
+        start=middle,
+        bytes=chunk.bytes - size,
+        bound=None if bound is None else (chunk.bound or 0) - bound,
         expected=None if expected is None else (chunk.expected or 0) - expected,
     )
     ledger.split_chunk(lease, chunk, head, tail)

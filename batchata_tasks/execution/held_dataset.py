@@ -73,7 +73,9 @@ def hold_dataset(
             folder.write_owner(dataset_id, ledger.id)
         held = HeldDataset(folder, ledger, lease, settings, progress or silent(), held_until)
         if lease.lost is not None:
-            held.progress.note(f"{lease.lost} held this dataset and was lost: what it left unfinished is carried on.")
+            held.progress.note(
+                f"{lease.lost} held this dataset and was lost: what it left unfinished is carried on."
+            )
         keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
         keeper.start()
         try:
@@ -84,7 +86,9 @@ def hold_dataset(
         finally:
             held.stop.set()
             keeper.join()
-            held.held_until = 0.0  # a call that nobody waited for any more may still come to the point of sending
+            held.held_until = (
+                0.0  # a call that nobody waited for any more may still come to the point of sending
+            )
             if held.lost is None:
                 ledger.release_lease(lease)
     finally:
@@ -103,7 +107,9 @@ def another_ledgers(folder: DatasetFolder) -> WrongLedgerError:
     """Return what refuses a dataset that another ledger owns."""
     found = f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for"
     remedy = "run `batchata status SPEC --rebuild` (for SPEC, a Batch names its results_dir)"
-    return WrongLedgerError(f"{found}; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, {remedy}.")
+    return WrongLedgerError(
+        f"{found}; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, {remedy}."
+    )
 
 
 def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:

@@ -15,7 +15,13 @@ import pyarrow as pa
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.files import read_json, write_json
-from batchata_tasks.dataset.columns import chunk_of_part, dataset_schema, part_of_chunk, replaced_keys, without
+from batchata_tasks.dataset.columns import (
+    chunk_of_part,
+    dataset_schema,
+    part_of_chunk,
+    replaced_keys,
+    without,
+)
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.bound_corrections import stop_over_bound
@@ -50,12 +56,18 @@ def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
     return outcomes
 
 
-def _land_answers(context: BatchContext, chunk: Chunk, look: BatchLook | None, paths: list[Path]) -> dict[str, int]:
-    with context.state.landing:  # one at a time: two would rewrite the same parts, and hold two manifests
+def _land_answers(
+    context: BatchContext, chunk: Chunk, look: BatchLook | None, paths: list[Path]
+) -> dict[str, int]:
+    with (
+        context.state.landing
+    ):  # one at a time: two would rewrite the same parts, and hold two manifests
         manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
         answers = chain.from_iterable(context.provider.answers(path) for path in paths)
         lines = sum(lines_with(path, chunk.id) for path in paths)
-        absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+        absent, otherwise = (
+            _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+        )
         return _land(context, chunk, manifest, answers, absent, otherwise)
 
 
@@ -69,10 +81,16 @@ def _unanswered(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]
     Where a batch was stopped, and there are lines for as many as it says have run, the rest never ran.
     """
     if look.stopped is not None and lines >= (look.done or 0) and not look.gone:
-        return {}, Answer("", look.stopped, error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"))
+        return {}, Answer(
+            "",
+            look.stopped,
+            error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"),
+        )
     if look.error is None:
         text = f"the provider returned no line for it (batch {look.status})"
-        return {}, Answer("", Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False)
+        return {}, Answer(
+            "", Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False
+        )
     bad = {
         number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, why))
         for number, why in look.bad_lines.items()
@@ -82,20 +100,39 @@ def _unanswered(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]
 
 
 def _land(
-    context: BatchContext, chunk: Chunk, manifest: pa.Table, answers: Iterator[Answer],
-    absent: dict[int, Answer], otherwise: Answer,
+    context: BatchContext,
+    chunk: Chunk,
+    manifest: pa.Table,
+    answers: Iterator[Answer],
+    absent: dict[int, Answer],
+    otherwise: Answer,
 ) -> dict[str, int]:
     commit_path = context.folder.commit(chunk.id)
     enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
     columns = dataset_schema(source, context.answers.common)
-    dataset = Dataset(context.folder.data, columns, context.spec.key, context.spec.carried, context.require_lease, emptying(context))
-    collector = Collector(chunk, manifest, columns, context.answers, context.taken.rates, enriched_at)
+    dataset = Dataset(
+        context.folder.data,
+        columns,
+        context.spec.key,
+        context.spec.carried,
+        context.require_lease,
+        emptying(context),
+    )
+    collector = Collector(
+        chunk, manifest, columns, context.answers, context.taken.rates, enriched_at
+    )
     errors: Counter[str] = Counter()
     replaced = replaced_keys(manifest, context.spec.key)
-    before = zip(manifest["_prior_status"].to_pylist(), manifest["_prior_error"].to_pylist(), strict=True)
-    errors_before = Counter(error[:200] for status, error in before if status is not None and error is not None)
-    retried = Counter(status for status in manifest["_prior_status"].to_pylist() if status is not None)
+    before = zip(
+        manifest["_prior_status"].to_pylist(), manifest["_prior_error"].to_pylist(), strict=True
+    )
+    errors_before = Counter(
+        error[:200] for status, error in before if status is not None and error is not None
+    )
+    retried = Counter(
+        status for status in manifest["_prior_status"].to_pylist() if status is not None
+    )
     superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
     with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
         for batch in collector.rows(answers, absent, otherwise):
@@ -106,7 +143,10 @@ def _land(
         if report.over_bound:
             stop_over_bound(context, chunk, report.over_bound, report.excess)
         record = _commit_record(context, chunk, enriched_at, collector, superseded, retried)
-        record |= {"errors": dict(errors.most_common(_ERRORS_KEPT)), "errors_before": dict(errors_before)}
+        record |= {
+            "errors": dict(errors.most_common(_ERRORS_KEPT)),
+            "errors_before": dict(errors_before),
+        }
         write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
         context.ledger.check_lease(context.lease)  # right before the part appears
     dataset.supersede(replaced)
@@ -116,19 +156,37 @@ def _land(
 
 
 def _commit_record(
-    context: BatchContext, chunk: Chunk, enriched_at: int, collector: Collector, superseded: int, retried: Counter[str]
+    context: BatchContext,
+    chunk: Chunk,
+    enriched_at: int,
+    collector: Collector,
+    superseded: int,
+    retried: Counter[str],
 ) -> dict[str, Any]:
     report = collector.report
     return {
-        "format": 1, "chunk": chunk.id, "run_id": chunk.run_id, "batch_id": chunk.batch_id,
-        "ledger_id": context.ledger.id, "fence": context.lease.fence,
-        "part": part_of_chunk(chunk.id), "rows": sum(t.rows for t in report.tallies.values()), "enriched_at_us": enriched_at,
+        "format": 1,
+        "chunk": chunk.id,
+        "run_id": chunk.run_id,
+        "batch_id": chunk.batch_id,
+        "ledger_id": context.ledger.id,
+        "fence": context.lease.fence,
+        "part": part_of_chunk(chunk.id),
+        "rows": sum(t.rows for t in report.tallies.values()),
+        "enriched_at_us": enriched_at,
         "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
-        "tallies": {outcome: asdict(tally) for outcome, tally in sorted(report.tallies.items())}, "retried": dict(retried),
-        "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values()) + report.overhead,
-        "superseded_picodollars": superseded, "overhead_picodollars": report.overhead,
-        "emptied": False, "unreadable": report.unreadable, "unknown_lines": report.unknown_lines, "doubled_lines": report.doubled_lines,
-        "over_bound": report.over_bound, "cache_saved_picodollars": report.cache_saved,
+        "tallies": {outcome: asdict(tally) for outcome, tally in sorted(report.tallies.items())},
+        "retried": dict(retried),
+        "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values())
+        + report.overhead,
+        "superseded_picodollars": superseded,
+        "overhead_picodollars": report.overhead,
+        "emptied": False,
+        "unreadable": report.unreadable,
+        "unknown_lines": report.unknown_lines,
+        "doubled_lines": report.doubled_lines,
+        "over_bound": report.over_bound,
+        "cache_saved_picodollars": report.cache_saved,
     }
 
 
@@ -158,11 +216,17 @@ def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> boo
     source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
     columns = dataset_schema(source, context.answers.common)
     enriched_at = commit_of(context, chunk.id).get("enriched_at_us", 0)
-    collector = Collector(chunk, manifest, columns, context.answers, context.taken.rates, enriched_at)
-    dataset = Dataset(context.folder.data, columns, context.spec.key, context.spec.carried, context.require_lease)
+    collector = Collector(
+        chunk, manifest, columns, context.answers, context.taken.rates, enriched_at
+    )
+    dataset = Dataset(
+        context.folder.data, columns, context.spec.key, context.spec.carried, context.require_lease
+    )
     answers = chain.from_iterable(context.provider.answers(path) for path in paths)
     lines = sum(lines_with(path, chunk.id) for path in paths)
-    absent, otherwise = _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+    absent, otherwise = (
+        _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+    )
     with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
         for batch in collector.rows(answers, absent, otherwise):
             writer.write_batch(without(batch, context.spec.key, replaced))

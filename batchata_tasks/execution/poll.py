@@ -55,7 +55,9 @@ def poll(context: SubmitContext, batch_id: str) -> BatchLook:
     cancelled = False
     while True:
         if not cancelled and (reason := context.stop_reason()) not in (None, *SENDING_ENDS):
-            context.log(f"cancelling batch {batch_id} ({str(reason).replace('_', ' ')}); what ran is landed.")
+            context.log(
+                f"cancelling batch {batch_id} ({str(reason).replace('_', ' ')}); what ran is landed."
+            )
             cancel(context, batch_id)
             cancelled, wait = True, context.provider.poll_seconds[0]
         look = look_once(context, batch_id)

@@ -27,16 +27,25 @@ def make_room(context: BatchContext, chunk: Chunk) -> list[Chunk]:
     The first keeps its place and its name. None are returned for a single request that no empty
     queue has room for: it is landed as what it is.
     """
-    others = retry_transient(context, lambda: context.provider.open_batches(chunk.model), times=10) - {chunk.batch_id or ""}
+    others = retry_transient(
+        context, lambda: context.provider.open_batches(chunk.model), times=10
+    ) - {chunk.batch_id or ""}
     if not others and chunk.rows == 1:
         return []
     if chunk.state == ChunkState.SUBMITTED:
         context.ledger.return_chunk(context.lease, chunk.id)
     chunk = context.ledger.chunk(chunk.id)
     if others:
-        context.log(f"the provider's queue is full: waiting until one of the account's batches ends ({len(others):,} open).")
+        context.log(
+            f"the provider's queue is full: waiting until one of the account's batches ends ({len(others):,} open)."
+        )
         wait_for_one(context, others, chunk.model)
         return [chunk]
-    context.log(f"the provider's queue has no room for {pluralize(chunk.rows, 'request')} at once: sending them in halves.")
+    context.log(
+        f"the provider's queue has no room for {pluralize(chunk.rows, 'request')} at once: sending them in halves."
+    )
     head = cut(context.ledger, context.lease, chunk, chunk.rows // 2, *context.columns_of(chunk))
-    return [head, context.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind))]
+    return [
+        head,
+        context.ledger.chunk(chunk_token(chunk.run_id, chunk.round, head.stop, chunk.kind)),
+    ]

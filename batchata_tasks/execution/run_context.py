@@ -58,7 +58,9 @@ class RunState:
     stopping: str | None = None
     waits: int = 0  # times that the guard waited for money in flight
     routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
-    numbers: dict[str, int] = field(default_factory=dict[str, int])  # of the batches that were sent, by chunk
+    numbers: dict[str, int] = field(
+        default_factory=dict[str, int]
+    )  # of the batches that were sent, by chunk
     counting: threading.Lock = field(default_factory=threading.Lock)
     landed_before: int | None = None  # batches, where a run is carried on
     read: set[str] = field(default_factory=set[str])  # chunks whose errors are counted
@@ -101,13 +103,21 @@ class RunContext:
     def for_chunk(self, chunk: Chunk) -> BatchContext:
         """Return the run as one of its chunks sees it."""
         known = {one.name: getattr(self, one.name) for one in fields(RunContext)}
-        return BatchContext(**known, taken=self.route(Destination(chunk.provider, chunk.model, chunk.endpoint)))
+        return BatchContext(
+            **known, taken=self.route(Destination(chunk.provider, chunk.model, chunk.endpoint))
+        )
 
     def route(self, to: Destination) -> Route:
         """Return a route of the run, with the prices and bounds that it began with, whichever process works on it."""
         if to not in self.state.routes:
             factor = self.plan().factors.get(to.key, 10**6)
-            self.state.routes[to] = Route(provider_type(to.provider, to.endpoint)(), to.model, to.endpoint, self.rates(to), factor=factor)
+            self.state.routes[to] = Route(
+                provider_type(to.provider, to.endpoint)(),
+                to.model,
+                to.endpoint,
+                self.rates(to),
+                factor=factor,
+            )
         return self.state.routes[to]
 
     def rates(self, to: Destination) -> Rates | None:
@@ -116,7 +126,9 @@ class RunContext:
         if "prices" in stored:
             return kept_rates(stored["prices"].get(to.key))
         # runs of older ledgers kept those of one model, or none
-        return kept_rates(stored["rates"]) if "rates" in stored else batch_rates(to.provider, to.model)
+        return (
+            kept_rates(stored["rates"]) if "rates" in stored else batch_rates(to.provider, to.model)
+        )
 
     @property
     def priced(self) -> bool:
@@ -145,7 +157,10 @@ class RunContext:
         state = self.state
         with state.counting:
             if state.landed_before is None:
-                state.landed_before = sum(chunk.kind == "batch" for chunk in self.ledger.chunks(self.run_id, (ChunkState.LANDED,)))
+                state.landed_before = sum(
+                    chunk.kind == "batch"
+                    for chunk in self.ledger.chunks(self.run_id, (ChunkState.LANDED,))
+                )
             return state.numbers.setdefault(chunk.id, state.landed_before + len(state.numbers) + 1)
 
     def request_file(self, chunk: Chunk) -> Path:
@@ -178,7 +193,11 @@ class RunContext:
     def deadline(self) -> int | None:
         """The moment (microseconds since 1970) at which the spec's time limit is reached."""
         seconds = self.spec.time_limit_seconds
-        return None if seconds is None else self.ledger.run(self.run_id).started_at + int(seconds * 1e6)
+        return (
+            None
+            if seconds is None
+            else self.ledger.run(self.run_id).started_at + int(seconds * 1e6)
+        )
 
     def require_lease(self) -> None:
         """Raise LeaseError unless this process is sure to hold the dataset at this moment.

@@ -26,18 +26,35 @@ def snapshot(context: RunContext) -> Snapshot:
     limit = context.limit
     completed = outcomes.get(Outcome.SUCCEEDED, 0)
     return Snapshot(
-        run_id, plan.requests + plan.too_large, plan.up_to_date, sum(outcomes.values()), completed,
-        sum(outcomes.values()) - completed, outcomes,
+        run_id,
+        plan.requests + plan.too_large,
+        plan.up_to_date,
+        sum(outcomes.values()),
+        completed,
+        sum(outcomes.values()) - completed,
+        outcomes,
         tuple(
             BatchView(
-                row.id, context.state.numbers.get(row.id), row.batch_id, row.provider, row.model, row.stop - row.start, row.state,
-                row.status, row.requests_done,
-                _seconds(row.submitted_at), None if row.submitted_at is None else row.submitted_at / 1e6 + _WINDOW, row.round,
+                row.id,
+                context.state.numbers.get(row.id),
+                row.batch_id,
+                row.provider,
+                row.model,
+                row.stop - row.start,
+                row.state,
+                row.status,
+                row.requests_done,
+                _seconds(row.submitted_at),
+                None if row.submitted_at is None else row.submitted_at / 1e6 + _WINDOW,
+                row.round,
             )
             for row in stands
         ),
-        float(usd(spent)) if context.priced else None, float(usd(in_flight)), None if limit is None else float(usd(limit)),
-        context.state.stopping, None if context.limits.budget is None else context.limits.budget.name,
+        float(usd(spent)) if context.priced else None,
+        float(usd(in_flight)),
+        None if limit is None else float(usd(limit)),
+        context.state.stopping,
+        None if context.limits.budget is None else context.limits.budget.name,
         _errors(context) if sum(outcomes.values()) > completed else {},
     )
 

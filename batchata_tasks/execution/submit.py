@@ -15,7 +15,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.common.errors import (
+    CredentialsError,
+    TerminalError,
+    TransientError,
+    UnclearError,
+)
 from batchata_tasks.common.files import write_json
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.unclear import adopt, record
@@ -40,7 +45,9 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
     """
     unclear, file_id, pushed = chunk.state == ChunkState.UNCLEAR, None, False
     if unclear:
-        file_id = context.ledger.intent(chunk.id).input_file_id  # an upload of a create that never came to be
+        file_id = context.ledger.intent(
+            chunk.id
+        ).input_file_id  # an upload of a create that never came to be
     while True:
         if unclear:
             if (found := adopt(context, chunk)) is not None:
@@ -50,7 +57,9 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
         if context.stop_reason() is not None:
             return None
         try:
-            file_id = file_id or retry_transient(context, lambda: context.provider.upload(request_file))
+            file_id = file_id or retry_transient(
+                context, lambda: context.provider.upload(request_file)
+            )
             look = retry_transient(context, partial(_send, context, chunk, request_file, file_id))
         except UnclearError as error:
             context.log(f"{error} Looking it up before anything is sent again.")
@@ -78,18 +87,24 @@ def _waited(context: SubmitContext, error: TransientError, *, again: bool) -> bo
     return not others
 
 
-def wait_for_one(context: SubmitContext, batch_ids: set[str], model: str | None = None, longest: float = math.inf) -> None:
+def wait_for_one(
+    context: SubmitContext, batch_ids: set[str], model: str | None = None, longest: float = math.inf
+) -> None:
     """Wait until one of these batches has ended, `longest` seconds have passed, or the run is to stop."""
     until = time.monotonic() + longest
     wait, most = context.provider.poll_seconds
     while batch_ids and context.stop_reason() is None and time.monotonic() < until:
-        if not batch_ids <= retry_transient(context, lambda: context.provider.open_batches(model), times=10):
+        if not batch_ids <= retry_transient(
+            context, lambda: context.provider.open_batches(model), times=10
+        ):
             return
         context.sleep(context.settings.poll_interval or wait)
         wait = min(wait * 1.25, most)
 
 
-def _send(context: SubmitContext, chunk: Chunk, request_file: Path, file_id: str | None) -> BatchLook:
+def _send(
+    context: SubmitContext, chunk: Chunk, request_file: Path, file_id: str | None
+) -> BatchLook:
     """Write the intent and send, once. An UnclearError leaves the intent standing."""
     account = context.provider.account(context.ledger.id)
     newest = context.provider.newest()
@@ -111,10 +126,24 @@ def _send(context: SubmitContext, chunk: Chunk, request_file: Path, file_id: str
 def _write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
     """Write the intent where the dataset is; its rows stand in the chunk's manifest beside it."""
     facts: dict[str, Any] = {
-        "format": 1, "token": chunk.id, "ledger_id": context.ledger.id, "run_id": chunk.run_id, "round": chunk.round,
-        "provider": chunk.provider, "endpoint": chunk.endpoint, "model": chunk.model, "account": intent.account,
-        "requests": intent.requests, "bound_picodollars": chunk.bound, "budget": context.ledger.budget_of(chunk.id),
-        "input_file_id": intent.input_file_id, "fence": intent.fence, "sent_at_us": intent.sent_at, "mark_us": intent.mark,
-        "rows": f"{chunk.id}.arrow", "start": chunk.start, "bytes": chunk.bytes,
+        "format": 1,
+        "token": chunk.id,
+        "ledger_id": context.ledger.id,
+        "run_id": chunk.run_id,
+        "round": chunk.round,
+        "provider": chunk.provider,
+        "endpoint": chunk.endpoint,
+        "model": chunk.model,
+        "account": intent.account,
+        "requests": intent.requests,
+        "bound_picodollars": chunk.bound,
+        "budget": context.ledger.budget_of(chunk.id),
+        "input_file_id": intent.input_file_id,
+        "fence": intent.fence,
+        "sent_at_us": intent.sent_at,
+        "mark_us": intent.mark,
+        "rows": f"{chunk.id}.arrow",
+        "start": chunk.start,
+        "bytes": chunk.bytes,
     }
     write_json(context.folder.intent(chunk.id), facts)

@@ -68,7 +68,9 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         if not seen.keys() <= set(known):  # one that vanishes must not be forgotten by a death
             known = sorted(seen)
             write_json(path, {**(read_json(path) or {}), "candidates": known})
-        judged = strangers | context.ledger.known_batches(seen)  # other chunks in doubt find theirs, too
+        judged = strangers | context.ledger.known_batches(
+            seen
+        )  # other chunks in doubt find theirs, too
         unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in judged}
         _refuse_vanished(context, unjudged, listed_at)
         if not unjudged and listed_at >= proof_from:
@@ -78,7 +80,10 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
 
 
 def look_for(
-    context: ProviderContext, intent: Intent, seen: dict[str, float] | None = None, strangers: set[str] | None = None
+    context: ProviderContext,
+    intent: Intent,
+    seen: dict[str, float] | None = None,
+    strangers: set[str] | None = None,
 ) -> BatchLook | None:
     """Look once for the batch of a create of unknown fate; None where no batch is proven to be it (yet).
 
@@ -104,7 +109,9 @@ def look_for(
 def oldest(intent: Intent) -> float:
     """Return the time before which the batch of a create cannot have been made."""
     # the first version marked nothing, and went by a clock that may have been wrong
-    return intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else intent.sent_at / 1e6 - _DAY
+    return (
+        intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else intent.sent_at / 1e6 - _DAY
+    )
 
 
 def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: float) -> None:
@@ -118,13 +125,23 @@ def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: 
             raise HeldError(message)
 
 
-def _found(context: ProviderContext, intent: Intent, since: float, seen: dict[str, float], strangers: set[str]) -> BatchLook | None:
-    sized = (look for look in context.provider.recent(since) if look.requests in (None, intent.requests))
+def _found(
+    context: ProviderContext,
+    intent: Intent,
+    since: float,
+    seen: dict[str, float],
+    strangers: set[str],
+) -> BatchLook | None:
+    sized = (
+        look for look in context.provider.recent(since) if look.requests in (None, intent.requests)
+    )
     # one that was not let in ran nothing, and carries the name of the one that was sent after it
     looks = [look for look in sized if look.batch_id not in strangers and not look.no_room]
     known = context.ledger.known_batches(look.batch_id for look in looks)
     candidates = [look for look in looks if look.batch_id not in known]
-    seen |= {look.batch_id: time.time() for look in candidates}  # first: one may vanish while it is judged
+    seen |= {
+        look.batch_id: time.time() for look in candidates
+    }  # first: one may vanish while it is judged
     for look in candidates:
         mine = context.provider.owns(look, intent.chunk_id)
         if mine:

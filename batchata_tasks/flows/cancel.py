@@ -20,16 +20,24 @@ from batchata_tasks.spec.loading import overridden, parse_spec
 
 
 @flow(name="cancel", validate_parameters=True)
-def cancel(spec: EnrichmentSpec | str | None = None, flow_run_id: UUID | None = None) -> dict[str, Any]:
+def cancel(
+    spec: EnrichmentSpec | str | None = None, flow_run_id: UUID | None = None
+) -> dict[str, Any]:
     """Cancel the open batches of a spec and land what ran.
 
     Args:
         spec: the enrichment, or the path of its YAML or JSON file.
         flow_run_id: the run of the flow `enrich` whose spec is meant, whatever `spec` says; for automations on cancelled runs.
     """
-    loaded = overridden(_spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {})
+    loaded = overridden(
+        _spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {}
+    )
     found = cancelling.cancel(loaded, progress=LineProgress(get_run_logger().info))
-    create_markdown_artifact(markdown=markdown(f"cancel {loaded.name}", found.lines()), key="cancel", description="What was cancelled.")
+    create_markdown_artifact(
+        markdown=markdown(f"cancel {loaded.name}", found.lines()),
+        key="cancel",
+        description="What was cancelled.",
+    )
     return found.to_json()
 
 
@@ -46,7 +54,9 @@ def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec:
         message = f"flow_run_id: Prefect's server knows no flow run {flow_run_id}; check the id."
         raise SpecError(message) from error
     if flow_name != "enrich":
-        message = f"flow_run_id: {flow_run_id} is a run of the flow {flow_name!r}; give one of `enrich`."
+        message = (
+            f"flow_run_id: {flow_run_id} is a run of the flow {flow_name!r}; give one of `enrich`."
+        )
         raise SpecError(message)
     parameters = found.parameters
     given, overrides = parameters.get("spec"), as_dict(parameters.get("overrides"))

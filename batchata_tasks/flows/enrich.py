@@ -36,8 +36,10 @@ LIMIT_EVENT = "batchata.cost-limit-reached"
 CARRIED_ON_EVENT = "batchata.run-carried-on"
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
 _STATE_NAMES: dict[str, str] = {
-    RunResult.SOME_ROWS_FAILED: "SomeRowsFailed", RunResult.COST_LIMIT_REACHED: "CostLimitReached",
-    RunResult.TIME_LIMIT_REACHED: "TimeLimitReached", RunResult.CANCELLED: "BatchesCancelled",
+    RunResult.SOME_ROWS_FAILED: "SomeRowsFailed",
+    RunResult.COST_LIMIT_REACHED: "CostLimitReached",
+    RunResult.TIME_LIMIT_REACHED: "TimeLimitReached",
+    RunResult.CANCELLED: "BatchesCancelled",
 }
 
 
@@ -63,13 +65,22 @@ def enrich(
         refresh: count rows that landed before this run as not landed.
         retry_failed: send rows again that failed for good or used up their attempts.
     """
-    wanted, options = overridden(spec, overrides or {}), Options(refresh_mark(refresh), retry_failed)
+    wanted, options = (
+        overridden(spec, overrides or {}),
+        Options(refresh_mark(refresh), retry_failed),
+    )
     progress, name = listener() or LineProgress(get_run_logger().info), f"flow run {flow_run.id}"
     try:
-        receipt = _when_free(lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), name, progress)
+        receipt = _when_free(
+            lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), name, progress
+        )
     except AlreadyRunningError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
-        return Completed(name="AlreadyRunning", message=f"nothing was sent: {error.holder} is at work on this dataset", data=data)
+        return Completed(
+            name="AlreadyRunning",
+            message=f"nothing was sent: {error.holder} is at work on this dataset",
+            data=data,
+        )
     return told(receipt)
 
 
@@ -90,7 +101,9 @@ def _when_free(work: Callable[[], Receipt], name: str, progress: Progress) -> Re
             if not deployment.id or (renewed and name not in error.holder):
                 raise
             if until is None:
-                progress.note(f"{error.holder} holds this dataset; looking whether it shows a sign of life.")
+                progress.note(
+                    f"{error.holder} holds this dataset; looking whether it shows a sign of life."
+                )
             until = error.until
         except LeaseError:  # this process was stopped for so long that another one took over
             if not deployment.id:
@@ -117,7 +130,11 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
 def told(receipt: Receipt) -> State[dict[str, Any]]:
     """Leave a run's receipt on the server; return the flow run's final state."""
     what = "What the run did and cost."
-    create_markdown_artifact(markdown=markdown(receipt.name, receipt.lines()), key=slug(f"receipt-{receipt.name}"), description=what)
+    create_markdown_artifact(
+        markdown=markdown(receipt.name, receipt.lines()),
+        key=slug(f"receipt-{receipt.name}"),
+        description=what,
+    )
     if receipt.result == RunResult.COST_LIMIT_REACHED:
         _emit(LIMIT_EVENT, receipt)
     if receipt.continued:
@@ -127,21 +144,38 @@ def told(receipt: Receipt) -> State[dict[str, Any]]:
 
 def _emit(event: str, receipt: Receipt) -> None:
     """Tell the server, so that an automation can act; the dataset is the resource, by the spec's name."""
-    names = {"prefect.resource.id": f"batchata.dataset.{receipt.name}", "prefect.resource.name": receipt.name}
+    names = {
+        "prefect.resource.id": f"batchata.dataset.{receipt.name}",
+        "prefect.resource.name": receipt.name,
+    }
     facts = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
-    emit_event(event, {**names, "batchata.dataset": receipt.dataset}, payload={name: receipt.to_json()[name] for name in facts})
+    emit_event(
+        event,
+        {**names, "batchata.dataset": receipt.dataset},
+        payload={name: receipt.to_json()[name] for name in facts},
+    )
 
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
-    nothing = f"{pluralize(receipt.unsent_rows, 'row')} not sent" if receipt.unsent_rows else "nothing to send"
+    nothing = (
+        f"{pluralize(receipt.unsent_rows, 'row')} not sent"
+        if receipt.unsent_rows
+        else "nothing to send"
+    )
     message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
     if receipt.continued:
         message += "; an earlier run that died was carried on"
     data = receipt.to_json()
     if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
-        return Failed(message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data)
+        return Failed(
+            message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data
+        )
     if receipt.result == RunResult.PILOT_FAILED:
         return Failed(message=receipt.reason, data=data)
     name = _STATE_NAMES.get(receipt.result)
-    return Completed(name=name, message=message, data=data) if name else Completed(message=message, data=data)
+    return (
+        Completed(name=name, message=message, data=data)
+        if name
+        else Completed(message=message, data=data)
+    )

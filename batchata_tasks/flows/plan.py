@@ -23,5 +23,7 @@ def plan(spec: EnrichmentSpec | str, overrides: dict[str, Any] | None = None) ->
     """
     found = preview(overridden(spec, overrides or {}))
     name, what = found.spec.name, "What a run would do and cost."
-    create_markdown_artifact(markdown=markdown(f"plan {name}", found.lines()), key=slug(f"plan-{name}"), description=what)
+    create_markdown_artifact(
+        markdown=markdown(f"plan {name}", found.lines()), key=slug(f"plan-{name}"), description=what
+    )
     return found.to_json()

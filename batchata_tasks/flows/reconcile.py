@@ -30,7 +30,13 @@ def reconcile(
         cancel_batches: batches that nobody owns, to be cancelled.
         days: how far back batches are listed.
     """
-    request = Request(pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ()))
+    request = Request(
+        pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ())
+    )
     found = reconciling.reconcile(request, days, progress=LineProgress(get_run_logger().info))
-    create_markdown_artifact(markdown=markdown("reconcile", found.lines()), key="reconcile", description="Batches against the ledger.")
+    create_markdown_artifact(
+        markdown=markdown("reconcile", found.lines()),
+        key="reconcile",
+        description="Batches against the ledger.",
+    )
     return found.to_json()

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 class PrefectRunner:
     """See Runner: a flow run of its own, or, inside of somebody's flow, tasks of that one."""
 
-    def table(self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool) -> Receipt:
+    def table(
+        self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool
+    ) -> Receipt:
         """See Runner."""
         with told_to(progress):
             state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
-            found = state.result()  # raises what stopped the run, unless another one holds the dataset
+            found = (
+                state.result()
+            )  # raises what stopped the run, unless another one holds the dataset
             raise LeaseError(str(found["error"]))
         return Receipt(**progress.receipt)
 

@@ -88,8 +88,13 @@ def submit(run_id: str, chunk_id: str) -> dict[str, Any]:
 
 
 @task(
-    name="poll", task_run_name=_name, cache_policy=NO_CACHE, persist_result=False, retries=len(_RETRY_DELAYS),
-    retry_delay_seconds=_RETRY_DELAYS, retry_condition_fn=_is_transient,
+    name="poll",
+    task_run_name=_name,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(_RETRY_DELAYS),
+    retry_delay_seconds=_RETRY_DELAYS,
+    retry_condition_fn=_is_transient,
 )
 def poll(run_id: str, chunk_id: str) -> dict[str, Any]:
     """Wait for a chunk's batch to end."""

@@ -40,15 +40,22 @@ class Budgets(Store):
             raise _disagreed(terms, *other)
 
     @writes
-    def _say(self, connection: Connection, terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
+    def _say(
+        self, connection: Connection, terms: BudgetTerms, spec: str
+    ) -> tuple[str, BudgetTerms] | None:
         self.lock(connection, f"budget {terms.name}")
         known, statement = _row(connection, terms.name), _statement(terms)
         if known is None:
             _make(connection, terms, spec)
             return None
-        here, other = update(t.budgets).where(t.budgets.c.name == terms.name), _other(known, terms, spec)
+        here, other = (
+            update(t.budgets).where(t.budgets.c.name == terms.name),
+            _other(known, terms, spec),
+        )
         if other is None or other[0]:  # a stranger is not made known by asking twice
-            connection.execute(here.values(said=json.dumps({**json.loads(known.said), spec: statement})))
+            connection.execute(
+                here.values(said=json.dumps({**json.loads(known.said), spec: statement}))
+            )
         if other is None and statement not in json.loads(known.agreed):
             connection.execute(here.values(_values(terms) | {"agreed": json.dumps([statement])}))
         return other
@@ -80,8 +87,15 @@ class Budgets(Store):
             message = f"--set-budget {name}: the ledger knows no budget of that name; a run of a spec that names it makes it."
             raise SpecError(message)
         said, terms = json.loads(known.said), replace(_terms(known), limit=limit)
-        overruled = [*json.loads(known.agreed), *(words for words in said.values() if words is not None), _statement(terms)]
-        changed = _values(terms) | {"said": json.dumps(dict.fromkeys(said)), "agreed": json.dumps(overruled)}
+        overruled = [
+            *json.loads(known.agreed),
+            *(words for words in said.values() if words is not None),
+            _statement(terms),
+        ]
+        changed = _values(terms) | {
+            "said": json.dumps(dict.fromkeys(said)),
+            "agreed": json.dumps(overruled),
+        }
         connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(changed))
 
     @writes
@@ -115,7 +129,13 @@ class Budgets(Store):
             self.lock(connection, f"budget {name}")
             known = _row(connection, name)
             counts = {"budget": name, "period": _terms(known).start(now_us()) if known else 0}
-        row = {"chunk_id": new_id(), "run_id": scope, "reserved": amount, "reserved_at": now_us(), "settled_at": now_us()}
+        row = {
+            "chunk_id": new_id(),
+            "run_id": scope,
+            "reserved": amount,
+            "reserved_at": now_us(),
+            "settled_at": now_us(),
+        }
         money = {"settled": amount, "superseded": 0, "overhead": amount}
         connection.execute(insert(t.reservations).values(row | money | counts))
 
@@ -128,7 +148,9 @@ class Budgets(Store):
             known = _row(connection, name)
             terms = _terms(known) if known else None
             mine = (r.budget == name) & _since(terms.start(now_us()) if terms else 0)
-        query = select(r.settled, r.reserved, t.chunks.c.id).outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
+        query = select(r.settled, r.reserved, t.chunks.c.id).outerjoin(
+            t.chunks, t.chunks.c.id == r.chunk_id
+        )
         rows = connection.execute(query.where(mine)).all()
         in_flight = sum(row.reserved for row in rows if row.settled is None)
         spent, entries = sum(row.settled or 0 for row in rows), sum(row.id is None for row in rows)
@@ -137,7 +159,9 @@ class Budgets(Store):
     @reads
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
         """Return all budgets, by name."""
-        return [_terms(row) for row in connection.execute(select(t.budgets).order_by(t.budgets.c.name))]
+        return [
+            _terms(row) for row in connection.execute(select(t.budgets).order_by(t.budgets.c.name))
+        ]
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:
@@ -152,18 +176,36 @@ class Budgets(Store):
         held when a person decides: nobody waits for it.
         """
         r, c, d = t.reservations.c, t.chunks.c, t.datasets.c
-        query = select(r.reserved).join(t.chunks, c.id == r.chunk_id).join(t.datasets, d.id == c.dataset_id)
+        query = (
+            select(r.reserved)
+            .join(t.chunks, c.id == r.chunk_id)
+            .join(t.datasets, d.id == c.dataset_id)
+        )
         since = _since(binding_terms(connection, terms).start(now_us()))
-        theirs = (c.dataset_id != dataset_id) & (c.state != ChunkState.HELD) & r.settled.is_(None) & (r.budget == terms.name) & since
-        return sum(connection.execute(query.where(theirs, d.lease_until > self.clock(connection))).scalars())
+        theirs = (
+            (c.dataset_id != dataset_id)
+            & (c.state != ChunkState.HELD)
+            & r.settled.is_(None)
+            & (r.budget == terms.name)
+            & since
+        )
+        return sum(
+            connection.execute(
+                query.where(theirs, d.lease_until > self.clock(connection))
+            ).scalars()
+        )
 
 
 def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:
     """Return (settled, reserved and still in flight) of the period that began at `start`."""
     r = t.reservations.c
-    rows = connection.execute(select(r.settled, r.reserved).where(r.budget == terms.name, _since(start))).all()
+    rows = connection.execute(
+        select(r.settled, r.reserved).where(r.budget == terms.name, _since(start))
+    ).all()
     # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
-    return sum(row.settled or 0 for row in rows), sum(row.reserved for row in rows if row.settled is None)
+    return sum(row.settled or 0 for row in rows), sum(
+        row.reserved for row in rows if row.settled is None
+    )
 
 
 def _since(start: int) -> ColumnElement[bool]:
@@ -187,7 +229,11 @@ def binding_terms(connection: Connection, terms: BudgetTerms) -> BudgetTerms:
 
 def _make(connection: Connection, terms: BudgetTerms, spec: str) -> None:
     statement = _statement(terms)
-    said = {"name": terms.name, "said": json.dumps({spec: statement}), "agreed": json.dumps([statement])}
+    said = {
+        "name": terms.name,
+        "said": json.dumps({spec: statement}),
+        "agreed": json.dumps([statement]),
+    }
     connection.execute(insert(t.budgets).values(_values(terms) | said))
 
 
@@ -202,20 +248,32 @@ def _other(known: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetT
     """
     said, settled, statement = json.loads(known.said), json.loads(known.agreed), _statement(terms)
     for name, words in said.items():
-        if name != spec and words not in (None, statement) and not (words in settled and statement in settled):
+        if (
+            name != spec
+            and words not in (None, statement)
+            and not (words in settled and statement in settled)
+        ):
             return name, BudgetTerms(terms.name, *words)
     # a limit that was set by hand is changed by specs that were there, not by the first stranger
     return ("", _terms(known)) if statement not in settled and spec not in said else None
 
 
 def _values(terms: BudgetTerms) -> dict[str, object]:
-    return {"limit_amount": terms.limit, "period": terms.period, "timezone": terms.timezone, "changed_at": now_us()}
+    return {
+        "limit_amount": terms.limit,
+        "period": terms.period,
+        "timezone": terms.timezone,
+        "changed_at": now_us(),
+    }
 
 
 def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
     who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
     again = "" if who == "the ledger" else f"run {who} again if it was changed, "
-    asked, held = (f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total") for one in (terms, theirs))
+    asked, held = (
+        f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total")
+        for one in (terms, theirs)
+    )
     message = (
         f"budget: {who} says {held} of {terms.name!r}, and this says {asked}; all that share a budget say the same of it: change one, "
         f"{again}or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."

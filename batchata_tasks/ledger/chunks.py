@@ -28,9 +28,15 @@ class Chunks(Leases):
         return chunk_of(connection.execute(select(t.chunks).where(t.chunks.c.id == chunk_id)).one())
 
     @reads
-    def chunks(self, connection: Connection, run_id: str, states: Iterable[str] | None = None) -> list[Chunk]:
+    def chunks(
+        self, connection: Connection, run_id: str, states: Iterable[str] | None = None
+    ) -> list[Chunk]:
         """Return the chunks of a run in the order of their rows."""
-        query = select(t.chunks).where(t.chunks.c.run_id == run_id).order_by(t.chunks.c.round, t.chunks.c.start)
+        query = (
+            select(t.chunks)
+            .where(t.chunks.c.run_id == run_id)
+            .order_by(t.chunks.c.round, t.chunks.c.start)
+        )
         if states is not None:
             query = query.where(t.chunks.c.state.in_(list(states)))
         return [chunk_of(row) for row in connection.execute(query)]
@@ -38,7 +44,11 @@ class Chunks(Leases):
     @reads
     def chunks_in(self, connection: Connection, states: Iterable[str]) -> list[Chunk]:
         """Return the chunks of all datasets that are in one of the states, oldest first."""
-        query = select(t.chunks).where(t.chunks.c.state.in_(list(states))).order_by(t.chunks.c.updated_at)
+        query = (
+            select(t.chunks)
+            .where(t.chunks.c.state.in_(list(states)))
+            .order_by(t.chunks.c.updated_at)
+        )
         return [chunk_of(row) for row in connection.execute(query)]
 
     @reads
@@ -52,25 +62,43 @@ class Chunks(Leases):
         return self._landed(connection, dataset_id, 1)
 
     def _landed(self, connection: Connection, dataset_id: str, emptied: int) -> list[Chunk]:
-        mine = (t.chunks.c.dataset_id == dataset_id) & (t.chunks.c.state == ChunkState.LANDED) & (t.chunks.c.emptied == emptied)
+        mine = (
+            (t.chunks.c.dataset_id == dataset_id)
+            & (t.chunks.c.state == ChunkState.LANDED)
+            & (t.chunks.c.emptied == emptied)
+        )
         return [chunk_of(row) for row in connection.execute(select(t.chunks).where(mine))]
 
     @reads
     def order_of(self, connection: Connection, dataset_id: str) -> list[str]:
         """Return a dataset's chunks in the order in which they were planned."""
-        query = select(t.chunks.c.id).join(t.runs, t.runs.c.id == t.chunks.c.run_id).where(t.chunks.c.dataset_id == dataset_id)
-        return list(connection.execute(query.order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start)).scalars())
+        query = (
+            select(t.chunks.c.id)
+            .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
+            .where(t.chunks.c.dataset_id == dataset_id)
+        )
+        return list(
+            connection.execute(
+                query.order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start)
+            ).scalars()
+        )
 
     @reads
-    def unfinished_chunks(self, connection: Connection, dataset_id: str, but_run: str) -> list[Chunk]:
+    def unfinished_chunks(
+        self, connection: Connection, dataset_id: str, but_run: str
+    ) -> list[Chunk]:
         """Return chunks of other runs whose rows are in flight, unlanded or held."""
         query = select(t.chunks).where(
-            t.chunks.c.dataset_id == dataset_id, t.chunks.c.run_id != but_run, t.chunks.c.state.in_((*UNFINISHED, ChunkState.HELD))
+            t.chunks.c.dataset_id == dataset_id,
+            t.chunks.c.run_id != but_run,
+            t.chunks.c.state.in_((*UNFINISHED, ChunkState.HELD)),
         )
         return [chunk_of(row) for row in connection.execute(query)]
 
     @writes
-    def split_chunk(self, connection: Connection, lease: Lease, chunk: Chunk, head: Chunk, tail: Chunk) -> None:
+    def split_chunk(
+        self, connection: Connection, lease: Lease, chunk: Chunk, head: Chunk, tail: Chunk
+    ) -> None:
         """Replace an unsent chunk by its first rows and the rest; money that it holds is split, too.
 
         Raises:
@@ -84,15 +112,30 @@ class Chunks(Leases):
         connection.execute(insert(t.chunks).values(chunk_row(head)))
         connection.execute(insert(t.chunks).values(chunk_row(tail)))
         mine = t.reservations.c.chunk_id == chunk.id
-        if (held := connection.execute(select(t.reservations).where(mine)).mappings().first()) is not None:
+        if (
+            held := connection.execute(select(t.reservations).where(mine)).mappings().first()
+        ) is not None:
             connection.execute(delete(t.reservations).where(mine))
             for part in (head, tail):
-                connection.execute(insert(t.reservations).values({**held, "chunk_id": part.id, "reserved": part.bound or 0}))
+                connection.execute(
+                    insert(t.reservations).values(
+                        {**held, "chunk_id": part.id, "reserved": part.bound or 0}
+                    )
+                )
 
-    def _move(self, connection: Connection, chunk_id: str, before: Iterable[str], after: str, **values: Any) -> None:
+    def _move(
+        self,
+        connection: Connection,
+        chunk_id: str,
+        before: Iterable[str],
+        after: str,
+        **values: Any,
+    ) -> None:
         """Bring a chunk into its next state; raises LedgerError, and writes nothing, from any other state than those `before`."""
         here = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(list(before))
-        moved = connection.execute(update(t.chunks).where(here).values(state=after, updated_at=now_us(), **values))
+        moved = connection.execute(
+            update(t.chunks).where(here).values(state=after, updated_at=now_us(), **values)
+        )
         if moved.rowcount != 1:
             message = f"chunk {chunk_id} is not in one of the states {', '.join(before)}, so it cannot become {after}."
             raise LedgerError(message)
@@ -110,4 +153,9 @@ def chunk_row(chunk: Chunk) -> dict[str, Any]:
 
 def reservation_row(chunk: Chunk) -> dict[str, Any]:
     """Return the row that sets a chunk's bound aside for its run."""
-    return {"chunk_id": chunk.id, "run_id": chunk.run_id, "reserved": chunk.bound or 0, "reserved_at": now_us()}
+    return {
+        "chunk_id": chunk.id,
+        "run_id": chunk.run_id,
+        "reserved": chunk.bound or 0,
+        "reserved_at": now_us(),
+    }

@@ -21,7 +21,13 @@ class Corrections(Store):
 
     @writes
     def correct_bounds(
-        self, connection: Connection, provider: str, model: str, base: int, excess: int, chunk_id: str
+        self,
+        connection: Connection,
+        provider: str,
+        model: str,
+        base: int,
+        excess: int,
+        chunk_id: str,
     ) -> int:
         """Note that a cost was `excess` millionths of its bound; return the factor (in millionths) for bounds from now on.
 
@@ -34,7 +40,9 @@ class Corrections(Store):
         factor = max(known or _ONE, -(-base * excess * 11 // (10 * _ONE)))
         row = {"factor": factor, "chunk_id": chunk_id, "noted_at": now_us()}
         if known is None:
-            connection.execute(insert(t.corrections).values(row | {"provider": provider, "model": model}))
+            connection.execute(
+                insert(t.corrections).values(row | {"provider": provider, "model": model})
+            )
         else:
             connection.execute(update(t.corrections).where(here).values(row))
         return factor

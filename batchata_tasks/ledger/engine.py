@@ -27,8 +27,12 @@ _REBUILD = "move it away, then run `batchata status SPEC --rebuild`"
 
 # how libpq reaches a server, unless the URL says otherwise: one that is gone is noticed within a minute
 _REACH = {
-    "connect_timeout": 10, "keepalives_idle": 20, "keepalives_interval": 10, "keepalives_count": 3,
-    "tcp_user_timeout": 40_000, "fallback_application_name": "batchata",
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 40_000,
+    "fallback_application_name": "batchata",
 }
 # durable on return; no wait without end, neither for a lock nor for a machine that vanished with one
 _SETTINGS = f"""
@@ -75,7 +79,11 @@ def make_engine(url: URL) -> Engine:
         return _sqlite_engine(url)
     try:
         engine = create_engine(
-            url, isolation_level="READ COMMITTED", poolclass=QueuePool, pool_pre_ping=True, pool_timeout=LOCK_SECONDS,
+            url,
+            isolation_level="READ COMMITTED",
+            poolclass=QueuePool,
+            pool_pre_ping=True,
+            pool_timeout=LOCK_SECONDS,
             connect_args={name: value for name, value in _REACH.items() if name not in url.query},
         )
     except ImportError:
@@ -93,7 +101,9 @@ def _sqlite_engine(url: URL) -> Engine:
     except OSError as error:
         message = f"BATCHATA_LEDGER_URL: the ledger {path} cannot be opened: {error.strerror}."
         raise LedgerError(message) from error
-    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}, poolclass=QueuePool)
+    engine = create_engine(
+        url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}, poolclass=QueuePool
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -124,7 +134,9 @@ def _prepare_postgres(connection: Any, _record: object) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's `begin` event opens transactions, not the driver
+    connection.isolation_level = (
+        None  # SQLAlchemy's `begin` event opens transactions, not the driver
+    )
     for pragma in ("synchronous=FULL", f"busy_timeout={LOCK_SECONDS * 1000}"):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -143,10 +155,20 @@ def is_lost(error: BaseException) -> bool:
 
     Before a commit was sent all of these mean that nothing was written: the transaction may run again.
     """
-    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error) or isinstance(error, ProgrammingError):
+    if (
+        not isinstance(error, DBAPIError)
+        or isinstance(error.orig, sqlite3.Error)
+        or isinstance(error, ProgrammingError)
+    ):
         return False
     state = getattr(error.orig, "sqlstate", None)
-    return error.connection_invalidated or state is None or state in _ROLLED_BACK or state in _GONE or state.startswith("08")
+    return (
+        error.connection_invalidated
+        or state is None
+        or state in _ROLLED_BACK
+        or state in _GONE
+        or state.startswith("08")
+    )
 
 
 def is_missing(error: BaseException | None) -> bool:
@@ -154,7 +176,9 @@ def is_missing(error: BaseException | None) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     text = str(error.orig)
-    return getattr(error.orig, "sqlstate", None) in _MISSING or text.startswith(("no such table", "no such column"))
+    return getattr(error.orig, "sqlstate", None) in _MISSING or text.startswith(
+        ("no such table", "no such column")
+    )
 
 
 def foreign(url: URL) -> WrongLedgerError:
@@ -169,7 +193,9 @@ def foreign(url: URL) -> WrongLedgerError:
 def sentence(error: Exception, url: URL) -> LedgerError | SpecError:
     """Return what to tell of an error of the database, without a password: its file or server, the reason, the remedy."""
     if isinstance(error, PoolTimeoutError):
-        return LedgerError(f"the ledger {_place(url)} did not answer for {LOCK_SECONDS} s; start the run again.")
+        return LedgerError(
+            f"the ledger {_place(url)} did not answer for {LOCK_SECONDS} s; start the run again."
+        )
     orig = getattr(error, "orig", None)
     if isinstance(orig, sqlite3.Error):
         return LedgerError(_of_sqlite(orig, _place(url)))
@@ -182,7 +208,9 @@ def sentence(error: Exception, url: URL) -> LedgerError | SpecError:
 
 
 def _of_sqlite(error: sqlite3.Error, place: str) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the bits are the details of each kind
+    code = (
+        getattr(error, "sqlite_errorcode", 0) & 0xFF
+    )  # the rest of the bits are the details of each kind
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return f"the ledger {place} is damaged, or no ledger at all ({error}); {_REBUILD}."
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
@@ -204,7 +232,13 @@ def _place(url: URL) -> str:
 def _reason(error: BaseException, url: URL) -> str:
     """Return the first fact of a driver's message, on one line: it may go on with hints, positions and other hosts tried."""
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    lines = [line.strip() for line in str(primary or error or type(error).__name__).splitlines() if line.strip()]
-    first = next((line for line in lines if "failed: " in line), lines[0] if lines else type(error).__name__)
+    lines = [
+        line.strip()
+        for line in str(primary or error or type(error).__name__).splitlines()
+        if line.strip()
+    ]
+    first = next(
+        (line for line in lines if "failed: " in line), lines[0] if lines else type(error).__name__
+    )
     reason = re.sub(r"^(FATAL|ERROR):\s+", "", first.rpartition("failed: ")[2]).rstrip(".")
     return reason.replace(str(url.password), "***") if url.password else reason

@@ -26,14 +26,18 @@ class Leases(Store):
     @writes
     def dataset_id(self, connection: Connection, url: str, known_id: str | None) -> str:
         """Return the id of the dataset at `url`; `known_id` is what its folder says of itself."""
-        self.lock(connection, "names of datasets")  # else two first runs at one place would give it two ids
+        self.lock(
+            connection, "names of datasets"
+        )  # else two first runs at one place would give it two ids
         found = connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
         if found is not None and known_id in (None, found):
             return str(found)
         dataset_id = known_id or new_id()
         # a dataset that was moved keeps its id, and with it what was paid for
         connection.execute(delete(t.datasets).where(t.datasets.c.url == url))
-        moved = connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(url=url))
+        moved = connection.execute(
+            update(t.datasets).where(t.datasets.c.id == dataset_id).values(url=url)
+        )
         if moved.rowcount == 0:
             row = {"id": dataset_id, "url": url, "created_at": now_us(), "fence": 0}
             connection.execute(insert(t.datasets).values(row))
@@ -47,7 +51,11 @@ class Leases(Store):
     @reads
     def dataset_url(self, connection: Connection, dataset_id: str) -> str:
         """Return where a dataset lies, or lay when it was used last."""
-        return str(connection.execute(select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)).scalar_one())
+        return str(
+            connection.execute(
+                select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)
+            ).scalar_one()
+        )
 
     @reads
     def is_held(self, connection: Connection, dataset_id: str) -> bool:
@@ -58,7 +66,9 @@ class Leases(Store):
         return bool(row.lease_until > self.clock(connection)) and not _is_dead(row.holder)
 
     @writes
-    def acquire_lease(self, connection: Connection, dataset_id: str, seconds: float, run: str | None = None) -> Lease:
+    def acquire_lease(
+        self, connection: Connection, dataset_id: str, seconds: float, run: str | None = None
+    ) -> Lease:
         """Take the lease on a dataset; `run` names what this process works for, such as a flow run.
 
         Raises:
@@ -83,7 +93,9 @@ class Leases(Store):
         """Prolong the lease; raises LeaseError when it has gone to another run."""
         self._check(connection, lease, expired_too=False)
         until = self.clock(connection) + int(seconds * 1e6)
-        connection.execute(update(t.datasets).where(t.datasets.c.id == lease.dataset_id).values(lease_until=until))
+        connection.execute(
+            update(t.datasets).where(t.datasets.c.id == lease.dataset_id).values(lease_until=until)
+        )
 
     @writes
     def release_lease(self, connection: Connection, lease: Lease) -> None:
@@ -108,7 +120,9 @@ class Leases(Store):
         """
         row = self._locked_dataset(connection, lease.dataset_id)
         # asked for after the row was had: waiting for it takes time, too
-        if row.fence != lease.fence or (expired_too and (row.lease_until or 0) < self.clock(connection)):
+        if row.fence != lease.fence or (
+            expired_too and (row.lease_until or 0) < self.clock(connection)
+        ):
             message = "this run lost its hold on the dataset, since it showed no life for too long; start it again."
             raise LeaseError(message)
 
@@ -117,7 +131,9 @@ def _machine() -> str:
     """Name this machine, boot and process namespace: within it, a process id tells dead from alive."""
     facts = [socket.gethostname()]
     with suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8])
+        facts.append(
+            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
+        )
         facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return "/".join(facts)
 

@@ -11,7 +11,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
-from batchata_tasks.ledger.engine import foreign, is_missing, make_engine, parse_url, sentence, use_wal
+from batchata_tasks.ledger.engine import (
+    foreign,
+    is_missing,
+    make_engine,
+    parse_url,
+    sentence,
+    use_wal,
+)
 from batchata_tasks.ledger.values import new_id
 
 if TYPE_CHECKING:
@@ -44,7 +51,9 @@ def open_ledger(store: Store, *, as_it_is: bool = False) -> str:
     if store.is_sqlite and not as_it_is:
         use_wal(store.engine)
     if found is None or found.schema_version < t.SCHEMA_VERSION:
-        found = store.transact(lambda connection: _make_or_migrate(store, connection), reading=False)
+        found = store.transact(
+            lambda connection: _make_or_migrate(store, connection), reading=False
+        )
     if found.schema_version > t.SCHEMA_VERSION:
         message = (
             f"the ledger has schema version {found.schema_version}, this program writes version {t.SCHEMA_VERSION}; update it: "
@@ -62,7 +71,11 @@ def is_made(url_text: str) -> bool:
         LedgerError: the database cannot be reached.
     """
     url = parse_url(url_text)
-    if url.get_backend_name() == "sqlite" and "uri" not in url.query and not Path(str(url.database)).exists():
+    if (
+        url.get_backend_name() == "sqlite"
+        and "uri" not in url.query
+        and not Path(str(url.database)).exists()
+    ):
         return False
     engine = make_engine(url)
     try:
@@ -82,7 +95,9 @@ def _is_free(url: URL, connection: Connection) -> bool:
     """Whether a ledger is to be made there, or is there; raises WrongLedgerError where something else is."""
     inspector = inspect(connection)
     names = set(inspector.get_table_names())
-    if t.meta.name in names and set(t.meta.columns.keys()) <= {column["name"] for column in inspector.get_columns(t.meta.name)}:
+    if t.meta.name in names and set(t.meta.columns.keys()) <= {
+        column["name"] for column in inspector.get_columns(t.meta.name)
+    }:
         return False
     # a server's database may hold other things, too; a file of SQLite is one program's
     if names if url.get_backend_name() == "sqlite" else names & set(t.metadata.tables):

@@ -34,8 +34,11 @@ class LedgerTotals:
 
     def __add__(self, other: LedgerTotals) -> LedgerTotals:
         return LedgerTotals(
-            self.in_flight + other.in_flight, self.settled + other.settled, self.superseded + other.superseded,
-            self.overhead + other.overhead, self.unlanded + other.unlanded,
+            self.in_flight + other.in_flight,
+            self.settled + other.settled,
+            self.superseded + other.superseded,
+            self.overhead + other.overhead,
+            self.unlanded + other.unlanded,
         )
 
     @property
@@ -58,7 +61,9 @@ class Spending:
     priced: bool
     expected: int | None  # picodollars
     books: LedgerTotals
-    tallies: dict[str, OutcomeTotals] = field(default_factory=dict[str, OutcomeTotals])  # rows count by the outcome of their last round
+    tallies: dict[str, OutcomeTotals] = field(
+        default_factory=dict[str, OutcomeTotals]
+    )  # rows count by the outcome of their last round
 
 
 class Reporting(Store):
@@ -68,22 +73,32 @@ class Reporting(Store):
     def stands(self, connection: Connection, run_id: str) -> list[Row[Any]]:
         """Return the chunks of a run in the order of their rows, with what the last look at their batches told."""
         b = t.batches.c
-        query = select(t.chunks, b.status, b.requests_done, b.submitted_at).outerjoin(t.batches, b.batch_id == t.chunks.c.batch_id)
+        query = select(t.chunks, b.status, b.requests_done, b.submitted_at).outerjoin(
+            t.batches, b.batch_id == t.chunks.c.batch_id
+        )
         mine = (t.chunks.c.run_id == run_id) & (t.chunks.c.kind == "batch")
-        return list(connection.execute(query.where(mine).order_by(t.chunks.c.round, t.chunks.c.start)).all())
+        return list(
+            connection.execute(query.where(mine).order_by(t.chunks.c.round, t.chunks.c.start)).all()
+        )
 
     @reads
     def books(self, connection: Connection, run_id: str) -> LedgerTotals:
         """Return the sums of a run, over what it sent: what it only set aside comes back when it ends."""
-        query = select(t.reservations, t.chunks.c.state).join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
-        rows = connection.execute(query.where(t.reservations.c.run_id == run_id, t.chunks.c.state != ChunkState.PLANNED))
+        query = select(t.reservations, t.chunks.c.state).join(
+            t.chunks, t.chunks.c.id == t.reservations.c.chunk_id
+        )
+        rows = connection.execute(
+            query.where(t.reservations.c.run_id == run_id, t.chunks.c.state != ChunkState.PLANNED)
+        )
         return sum((_books(row) for row in rows), LedgerTotals())
 
     @reads
     def periods(self, connection: Connection, terms: BudgetTerms) -> dict[int, LedgerTotals]:
         """Return the sums of each period of a budget, by its begin (microseconds since 1970), as its terms are now."""
         r = t.reservations.c
-        query = select(t.reservations, t.chunks.c.state).outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
+        query = select(t.reservations, t.chunks.c.state).outerjoin(
+            t.chunks, t.chunks.c.id == r.chunk_id
+        )
         found: dict[int, LedgerTotals] = defaultdict(LedgerTotals)
         for row in connection.execute(query.where(r.budget == terms.name).order_by(r.period)):
             found[terms.start(max(row.reserved_at, row.period or 0))] += _books(row)
@@ -94,13 +109,21 @@ class Reporting(Store):
         """Return all money that was reserved since a moment (microseconds since 1970), oldest first."""
         r, c, o = t.reservations.c, t.chunks.c, t.outcomes.c
         joined = (
-            t.reservations.outerjoin(t.chunks, c.id == r.chunk_id).outerjoin(t.runs, t.runs.c.id == c.run_id)
-            .outerjoin(t.datasets, t.datasets.c.id == c.dataset_id).outerjoin(t.outcomes, o.chunk_id == c.id)
+            t.reservations.outerjoin(t.chunks, c.id == r.chunk_id)
+            .outerjoin(t.runs, t.runs.c.id == c.run_id)
+            .outerjoin(t.datasets, t.datasets.c.id == c.dataset_id)
+            .outerjoin(t.outcomes, o.chunk_id == c.id)
         )
-        facts = (t.runs.c.name, t.datasets.c.url, *(c[name] for name in ("kind", "model", "bound", "expected", "batch_id", "state")))
+        facts = (
+            t.runs.c.name,
+            t.datasets.c.url,
+            *(c[name] for name in ("kind", "model", "bound", "expected", "batch_id", "state")),
+        )
         tally = (o.outcome, o.retried, *(o[name] for name in OutcomeTotals.__slots__))
         # one statement, so that money and rows are of one moment
-        query = select(t.reservations, *facts, *tally).select_from(joined).where(r.reserved_at >= since)
+        query = (
+            select(t.reservations, *facts, *tally).select_from(joined).where(r.reserved_at >= since)
+        )
         found: dict[str, Spending] = {}
         for row in connection.execute(query.order_by(r.reserved_at, r.chunk_id)):
             one = found.get(row.chunk_id) or _spending(row)
@@ -113,8 +136,16 @@ class Reporting(Store):
 def _spending(row: Row[Any]) -> Spending:
     priced = row.kind is None or row.kind == "local" or row.bound is not None
     return Spending(
-        row.reserved_at, row.run_id, row.name, row.model, row.url, row.budget, row.batch_id is not None, priced,
-        0 if row.kind == "local" else row.expected, _books(row),
+        row.reserved_at,
+        row.run_id,
+        row.name,
+        row.model,
+        row.url,
+        row.budget,
+        row.batch_id is not None,
+        priced,
+        0 if row.kind == "local" else row.expected,
+        _books(row),
     )
 
 

@@ -46,8 +46,12 @@ class Restoring(Leases):
         connection.execute(delete(t.chunks).where(t.chunks.c.dataset_id == lease.dataset_id))
         connection.execute(delete(t.runs).where(mine))
         rows = {
-            t.runs: list(found.runs.values()), t.chunks: found.chunks, t.intents: found.intents, t.batches: found.batches,
-            t.outcomes: found.outcomes, t.reservations: found.reservations,
+            t.runs: list(found.runs.values()),
+            t.chunks: found.chunks,
+            t.intents: found.intents,
+            t.batches: found.batches,
+            t.outcomes: found.outcomes,
+            t.reservations: found.reservations,
         }
         for table, values in rows.items():
             if values:

@@ -33,7 +33,13 @@ class Runs(Leases):
     def begin_run(self, connection: Connection, lease: Lease, values: Mapping[str, Any]) -> str:
         """Record a new run, in state planning."""
         run_id = new_id()
-        row = {"id": run_id, "dataset_id": lease.dataset_id, "state": "planning", "started_at": now_us(), **values}
+        row = {
+            "id": run_id,
+            "dataset_id": lease.dataset_id,
+            "state": "planning",
+            "started_at": now_us(),
+            **values,
+        }
         self._check(connection, lease)
         connection.execute(insert(t.runs).values(row))
         return run_id
@@ -65,15 +71,28 @@ class Runs(Leases):
     @reads
     def specs_of(self, connection: Connection, dataset_id: str) -> list[str]:
         """Return the specs (JSON) of all runs of a dataset."""
-        return list(connection.execute(select(t.runs.c.spec).where(t.runs.c.dataset_id == dataset_id)).scalars())
+        return list(
+            connection.execute(
+                select(t.runs.c.spec).where(t.runs.c.dataset_id == dataset_id)
+            ).scalars()
+        )
 
     @writes
-    def fix_plan(self, connection: Connection, lease: Lease, run_id: str, plan: Mapping[str, Any], chunks: Iterable[Chunk]) -> None:
+    def fix_plan(
+        self,
+        connection: Connection,
+        lease: Lease,
+        run_id: str,
+        plan: Mapping[str, Any],
+        chunks: Iterable[Chunk],
+    ) -> None:
         """Write the run's chunk list; from here on the run is resumed, never planned again."""
         self._check(connection, lease)
         connection.execute(delete(t.chunks).where(t.chunks.c.run_id == run_id))
         _add(connection, chunks)
-        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan)))
+        connection.execute(
+            update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan))
+        )
 
     @writes
     def add_round(self, connection: Connection, lease: Lease, chunks: Iterable[Chunk]) -> None:
@@ -84,7 +103,9 @@ class Runs(Leases):
     @writes
     def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
         """Ask a run to send nothing more; the first reason stays, unless a later one cancels open batches, too."""
-        unasked = (t.runs.c.id == run_id) & (t.runs.c.stop.is_(None) | (t.runs.c.stop.in_(SENDING_ENDS)))
+        unasked = (t.runs.c.id == run_id) & (
+            t.runs.c.stop.is_(None) | (t.runs.c.stop.in_(SENDING_ENDS))
+        )
         connection.execute(update(t.runs).where(unasked).values(stop=reason))
 
     @reads
@@ -99,13 +120,22 @@ class Runs(Leases):
         connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(result=result))
 
     @writes
-    def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str, error: str | None = None) -> None:
+    def close_run(
+        self,
+        connection: Connection,
+        lease: Lease,
+        run_id: str,
+        result: str,
+        error: str | None = None,
+    ) -> None:
         """End a run; chunks that were never sent are dropped, and hold no money any more."""
         self._check(connection, lease)
         unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == ChunkState.PLANNED)
         held = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
         connection.execute(delete(t.reservations).where(held))
-        connection.execute(update(t.chunks).where(unsent).values(state=ChunkState.DROPPED, updated_at=now_us()))
+        connection.execute(
+            update(t.chunks).where(unsent).values(state=ChunkState.DROPPED, updated_at=now_us())
+        )
         values = {"state": "closed", "result": result, "error": error, "finished_at": now_us()}
         connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))
 

@@ -42,7 +42,9 @@ class Store:
         """Close all connections."""
         self.engine.dispose()
 
-    def transact(self, body: Callable[[Connection], T], *, reading: bool, patience: float | None = None) -> T:
+    def transact(
+        self, body: Callable[[Connection], T], *, reading: bool, patience: float | None = None
+    ) -> T:
         """Run `body` in one transaction and return what it returns.
 
         Where the connection is lost before the commit is sent, the database has undone everything, so
@@ -56,7 +58,10 @@ class Store:
         pause, committing = 0.05, False
         while True:
             try:
-                with self.engine.connect().execution_options(batchata_reading=reading) as connection, connection.begin():
+                with (
+                    self.engine.connect().execution_options(batchata_reading=reading) as connection,
+                    connection.begin(),
+                ):
                     result = body(connection)
                     committing = not reading
             except OverflowError as error:
@@ -80,7 +85,9 @@ class Store:
         A transaction that writes to SQLite has the whole database anyway.
         """
         if not self.is_sqlite:
-            number = int.from_bytes(hashlib.sha256(f"batchata {what}".encode()).digest()[:8], signed=True)
+            number = int.from_bytes(
+                hashlib.sha256(f"batchata {what}".encode()).digest()[:8], signed=True
+            )
             connection.execute(select(func.pg_advisory_xact_lock(number)))
 
     def clock(self, connection: Connection) -> int:
@@ -90,7 +97,11 @@ class Store:
         """
         if self.is_sqlite:
             return now_us()
-        return int(connection.execute(text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")).scalar_one())
+        return int(
+            connection.execute(
+                text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+            ).scalar_one()
+        )
 
 
 def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
@@ -103,11 +114,17 @@ def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Conca
     return _as_transaction(method, reading=False)
 
 
-def _as_transaction(method: Callable[Concatenate[S, Connection, P], T], *, reading: bool) -> Callable[Concatenate[S, P], T]:
+def _as_transaction(
+    method: Callable[Concatenate[S, Connection, P], T], *, reading: bool
+) -> Callable[Concatenate[S, P], T]:
     @wraps(method)
     def call(store: S, *args: P.args, **kwargs: P.kwargs) -> T:
         # it may run more than once, and an iterator would be used up by then
-        kept: Any = [list(cast("Iterator[Any]", arg)) if isinstance(arg, Iterator) else arg for arg in args]
-        return store.transact(lambda connection: method(store, connection, *kept, **kwargs), reading=reading)
+        kept: Any = [
+            list(cast("Iterator[Any]", arg)) if isinstance(arg, Iterator) else arg for arg in args
+        ]
+        return store.transact(
+            lambda connection: method(store, connection, *kept, **kwargs), reading=reading
+        )
 
     return call

@@ -71,7 +71,9 @@ chunks = Table(
     Column("state", String(16), nullable=False),
     Column("batch_id", Text),
     Column("updated_at", BigInteger, nullable=False),
-    Column("emptied", Integer, nullable=False, default=0, server_default="0"),  # all its rows were superseded since
+    Column(
+        "emptied", Integer, nullable=False, default=0, server_default="0"
+    ),  # all its rows were superseded since
     Column("expected", BigInteger),  # what it is likely to cost; null where nobody can tell
     Index("chunks_run", "run_id", "state"),
     Index("chunks_dataset", "dataset_id", "state"),
@@ -87,7 +89,9 @@ intents = Table(
     Column("fence", BigInteger, nullable=False),
     Column("sent_at", BigInteger, nullable=False),
     Column("input_file_id", Text),  # OpenAI: the uploaded request file
-    Column("mark", BigInteger),  # by the provider's clock: its batch cannot be older; null where nothing was listed
+    Column(
+        "mark", BigInteger
+    ),  # by the provider's clock: its batch cannot be older; null where nothing was listed
     Index("intents_account", "account"),
 )
 
@@ -117,7 +121,9 @@ outcomes = Table(
     Column("output_tokens", BigInteger, nullable=False),
     Column("cache_read_tokens", BigInteger, nullable=False),
     Column("cost", BigInteger),
-    Column("retried", BigInteger, nullable=False, default=0, server_default="0"),  # rows of this chunk that had it before
+    Column(
+        "retried", BigInteger, nullable=False, default=0, server_default="0"
+    ),  # rows of this chunk that had it before
     Column("cache_write_tokens", BigInteger, nullable=False, default=0, server_default="0"),
     Column("list_cost", BigInteger),  # what the same requests cost outside of batches
     Index("outcomes_run", "run_id"),
@@ -149,8 +155,12 @@ budgets = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("period", String(8), nullable=False),  # day, week, month, total
     Column("timezone", Text, nullable=False),
-    Column("said", Text, nullable=False),  # JSON: what each spec said of it last; null where that was overruled by hand since
-    Column("agreed", Text),  # JSON: what they agreed on last, or what was overruled by hand: saying so again changes nothing
+    Column(
+        "said", Text, nullable=False
+    ),  # JSON: what each spec said of it last; null where that was overruled by hand since
+    Column(
+        "agreed", Text
+    ),  # JSON: what they agreed on last, or what was overruled by hand: saying so again changes nothing
     Column("changed_at", BigInteger, nullable=False),
 )
 

@@ -36,7 +36,10 @@ class StopReason(StrEnum):
 
 
 UNFINISHED = (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED)
-SENDING_ENDS = (StopReason.OVER_BOUND, StopReason.SHUTDOWN)  # of these, what is at the provider goes on there
+SENDING_ENDS = (
+    StopReason.OVER_BOUND,
+    StopReason.SHUTDOWN,
+)  # of these, what is at the provider goes on there
 
 
 def new_id() -> str:
@@ -96,11 +99,17 @@ class OutcomeTotals:
     list_cost: int | None = None  # what the same answers cost outside of batches
 
     def __add__(self, other: OutcomeTotals) -> OutcomeTotals:
-        unlisted = any(one.cost is not None and one.list_cost is None for one in (self, other))  # of an older ledger
+        unlisted = any(
+            one.cost is not None and one.list_cost is None for one in (self, other)
+        )  # of an older ledger
         return OutcomeTotals(
-            self.rows + other.rows, self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens,
-            self.cache_read_tokens + other.cache_read_tokens, _both(self.cost, other.cost),
-            self.cache_write_tokens + other.cache_write_tokens, None if unlisted else _both(self.list_cost, other.list_cost),
+            self.rows + other.rows,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_tokens + other.cache_read_tokens,
+            _both(self.cost, other.cost),
+            self.cache_write_tokens + other.cache_write_tokens,
+            None if unlisted else _both(self.list_cost, other.list_cost),
         )
 
     @property

@@ -53,12 +53,22 @@ class Cancelled:
         """Return it for people, as (what, value)."""
         if self.run_id is None:
             return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}")]
-        landed = ", ".join(f"{count:,} {name}" for name, count in (self.outcomes or {}).items()) or "nothing was sent"
+        landed = (
+            ", ".join(f"{count:,} {name}" for name, count in (self.outcomes or {}).items())
+            or "nothing was sent"
+        )
         cost = "unknown" if self.settled_usd is None else f"${self.settled_usd}"
-        return [("Run", f"{self.name} {self.run_id}"), ("Result", self.result or ""), ("Landed", landed), ("Cost", cost)]
+        return [
+            ("Run", f"{self.name} {self.run_id}"),
+            ("Result", self.result or ""),
+            ("Landed", landed),
+            ("Cost", cost),
+        ]
 
 
-def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Progress | None = None) -> Cancelled:
+def cancel(
+    spec: EnrichmentSpec, settings: Settings | None = None, progress: Progress | None = None
+) -> Cancelled:
     """Stop the open run of a spec's dataset, and wait until its batches have ended and landed.
 
     Raises:
@@ -69,7 +79,9 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
     folder = DatasetFolder(spec.output)
     ledger = Ledger(settings.ledger_url)
     try:
-        if folder.owner() is None and ledger.known_dataset(folder.url) is None:  # the folder may be lost, and its batches go on
+        if (
+            folder.owner() is None and ledger.known_dataset(folder.url) is None
+        ):  # the folder may be lost, and its batches go on
             message = f"output: there is no dataset in {folder.root}, so there is nothing to cancel; {_NOT_YET}."
             raise SpecError(message)
         run = ledger.open_run(owned_dataset(folder, ledger))
@@ -79,12 +91,20 @@ def cancel(spec: EnrichmentSpec, settings: Settings | None = None, progress: Pro
         _see_to_it(spec.output, run.id, ledger, settings, progress)
         tallies, settled = ledger.outcomes(run.id), f"{usd(ledger.money(run.id)[0]):f}"
         known = cost_is_known(ledger.chunks(run.id), tallies)
-        return Cancelled(run.name, run.id, ledger.run(run.id).result, rows_by_outcome(tallies), settled if known else None)
+        return Cancelled(
+            run.name,
+            run.id,
+            ledger.run(run.id).result,
+            rows_by_outcome(tallies),
+            settled if known else None,
+        )
     finally:
         ledger.close()
 
 
-def _see_to_it(output: str, run_id: str, ledger: Ledger, settings: Settings, progress: Progress) -> None:
+def _see_to_it(
+    output: str, run_id: str, ledger: Ledger, settings: Settings, progress: Progress
+) -> None:
     """End a run here, unless the process that works on it does, or dies meanwhile."""
     told = False
     while ledger.run(run_id).state != "closed":

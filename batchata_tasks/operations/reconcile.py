@@ -12,7 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import CredentialsError, HeldError, LeaseError, SpecError, TerminalError, TransientError
+from batchata_tasks.common.errors import (
+    CredentialsError,
+    HeldError,
+    LeaseError,
+    SpecError,
+    TerminalError,
+    TransientError,
+)
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.unclear import hold, look_for, oldest, record
@@ -50,7 +57,10 @@ class _LookContext:
 
 
 def reconcile(
-    request: Request | None = None, days: float = 30, settings: Settings | None = None, progress: Progress | None = None
+    request: Request | None = None,
+    days: float = 30,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Compare the providers' batches of the last `days` with the ledger; do what `request` asks.
 
@@ -76,8 +86,15 @@ def reconcile(
 
 
 class _Work:
-    def __init__(self, ledger: Ledger, settings: Settings, progress: Progress, report: Report) -> None:
-        self.ledger, self._settings, self._progress, self._report = ledger, settings, progress, report
+    def __init__(
+        self, ledger: Ledger, settings: Settings, progress: Progress, report: Report
+    ) -> None:
+        self.ledger, self._settings, self._progress, self._report = (
+            ledger,
+            settings,
+            progress,
+            report,
+        )
         self._providers: dict[str, Adapter] = {}
         for name in known_providers():
             try:
@@ -113,7 +130,9 @@ class _Work:
             self._report.freed.append(chunk_id)
 
     @contextmanager
-    def _settling(self, chunk_id: str, *states: str) -> Generator[tuple[_LookContext, Chunk], None, None]:
+    def _settling(
+        self, chunk_id: str, *states: str
+    ) -> Generator[tuple[_LookContext, Chunk], None, None]:
         """Hold the dataset of a chunk in doubt; a run, or another person, may have settled it by then."""
         with self._context_of(self._in_doubt(chunk_id, *states)) as context:
             yield context, self._in_doubt(chunk_id, *states)
@@ -123,7 +142,10 @@ class _Work:
         reason = None
         if self.ledger.known_batches([look.batch_id]):
             reason = "that batch is another chunk's"
-        elif look.requests not in (None, chunk.rows) or (owns := provider.owns(look, chunk.id)) is False:
+        elif (
+            look.requests not in (None, chunk.rows)
+            or (owns := provider.owns(look, chunk.id)) is False
+        ):
             reason = "that batch holds other requests; see the provider's console"
         elif owns is None:
             reason = "only its results can tell whose that batch is: try again when it has ended"
@@ -132,7 +154,12 @@ class _Work:
             raise SpecError(message)
 
     def _hold(self, context: _LookContext, chunk_id: str) -> None:
-        hold(self.ledger, context.lease, DatasetFolder(self.ledger.dataset_url(context.lease.dataset_id)), chunk_id)
+        hold(
+            self.ledger,
+            context.lease,
+            DatasetFolder(self.ledger.dataset_url(context.lease.dataset_id)),
+            chunk_id,
+        )
 
     def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
         for chunk in self.ledger.chunks_in(states or (ChunkState.UNCLEAR, ChunkState.HELD)):
@@ -152,7 +179,9 @@ class _Work:
     def _context_of(self, chunk: Chunk) -> Generator[_LookContext, None, None]:
         lease = self.ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
         try:
-            yield _LookContext(self.ledger, lease, self._provider(chunk), self._settings, self._progress)
+            yield _LookContext(
+                self.ledger, lease, self._provider(chunk), self._settings, self._progress
+            )
         finally:
             self.ledger.release_lease(lease)
 
@@ -163,7 +192,10 @@ class _Work:
                 continue
             try:
                 with self._context_of(chunk) as context:
-                    in_doubt = self.ledger.chunk(chunk.id).state in (ChunkState.UNCLEAR, ChunkState.HELD)  # still
+                    in_doubt = self.ledger.chunk(chunk.id).state in (
+                        ChunkState.UNCLEAR,
+                        ChunkState.HELD,
+                    )  # still
                     found = look_for(context, self.ledger.intent(chunk.id)) if in_doubt else None
                     if found is not None:
                         self._adopt(context, chunk, found)
@@ -183,16 +215,34 @@ class _Work:
         now, left = time.time(), _READ
         for name, provider in self._providers.items():
             looks = list(provider.recent(now - days * _DAY))
-            doubts = self.ledger.doubts()  # in this order: a run may be at work, and record what it sent
+            doubts = (
+                self.ledger.doubts()
+            )  # in this order: a run may be at work, and record what it sent
             known = self.ledger.known_batches(look.batch_id for look in looks)
             self._report.known[name] = len(known)
             for look in looks:
                 if look.batch_id not in known:
                     age = max(round(now - look.created_at), 0)
-                    may_be = next((chunk.id for chunk, intent in doubts if _may_be(provider, look, chunk, intent)), None)
+                    may_be = next(
+                        (
+                            chunk.id
+                            for chunk, intent in doubts
+                            if _may_be(provider, look, chunk, intent)
+                        ),
+                        None,
+                    )
                     ours = _ours(provider, look) if left else None
                     left -= look.ended and left > 0
-                    stray = UnknownBatch(name, look.batch_id, look.status, look.requests, age, ours=ours, may_be=may_be, ended=look.ended)
+                    stray = UnknownBatch(
+                        name,
+                        look.batch_id,
+                        look.status,
+                        look.requests,
+                        age,
+                        ours=ours,
+                        may_be=may_be,
+                        ended=look.ended,
+                    )
                     self._report.strays.append(stray)
 
     def cancel(self, batch_ids: Iterable[str]) -> None:
@@ -210,7 +260,9 @@ class _Work:
             (self._report.cancelled if cancelled else self._report.had_ended).append(batch_id)
             if cancelled and stray.ours is not False:
                 whose = f"{'was' if stray.ours else 'may have been'} sent by this program under another ledger"
-                self._report.notes.append(f"batch {batch_id} {whose}: there, the next run lands what ran, and sends the rest again.")
+                self._report.notes.append(
+                    f"batch {batch_id} {whose}: there, the next run lands what ran, and sends the rest again."
+                )
 
     @staticmethod
     def _cancel(provider: Adapter, batch_id: str) -> bool:
@@ -228,9 +280,15 @@ class _Work:
         now = time.time()
         for chunk, intent in self.ledger.doubts():
             url = self.ledger.dataset_url(chunk.dataset_id)
-            state = "held: decide with --adopt or --resend" if chunk.state == ChunkState.HELD else "the next run looks for it"
+            state = (
+                "held: decide with --adopt or --resend"
+                if chunk.state == ChunkState.HELD
+                else "the next run looks for it"
+            )
             note, age = self._notes.get(chunk.id, ""), max(round(now - intent.sent_at / 1e6), 0)
-            self._report.doubts.append(UnclearChunk(chunk.id, state, url, chunk.provider, chunk.rows, age, note))
+            self._report.doubts.append(
+                UnclearChunk(chunk.id, state, url, chunk.provider, chunk.rows, age, note)
+            )
 
 
 def _ours(provider: Adapter, look: BatchLook) -> bool | None:
@@ -242,7 +300,12 @@ def _ours(provider: Adapter, look: BatchLook) -> bool | None:
 
 def _may_be(provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent) -> bool:
     """Whether a batch may be a chunk of which nobody knows whether it was accepted."""
-    if chunk.provider != provider.name or look.requests not in (None, chunk.rows) or look.created_at < oldest(intent) or look.no_room:
+    if (
+        chunk.provider != provider.name
+        or look.requests not in (None, chunk.rows)
+        or look.created_at < oldest(intent)
+        or look.no_room
+    ):
         return False
     try:
         return provider.owns(look, chunk.id) is not False

@@ -73,7 +73,9 @@ class UnclearChunk:
 class Report:
     """What reconciling found and did."""
 
-    known: dict[str, int] = field(default_factory=dict[str, int])  # batches of the ledger, by provider
+    known: dict[str, int] = field(
+        default_factory=dict[str, int]
+    )  # batches of the ledger, by provider
     adopted: dict[str, str] = field(default_factory=dict[str, str])  # chunk: batch
     freed: list[str] = field(default_factory=list[str])
     held: list[str] = field(default_factory=list[str])
@@ -89,17 +91,33 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the report for people, as (what, value)."""
-        rows = [("Known", ", ".join(f"{pluralize(n, 'batch')} of {name}" for name, n in self.known.items()) or "no batches")]
-        rows += [("Adopted", f"batch {batch} is chunk {chunk}: the next run lands it") for chunk, batch in self.adopted.items()]
+        rows = [
+            (
+                "Known",
+                ", ".join(f"{pluralize(n, 'batch')} of {name}" for name, n in self.known.items())
+                or "no batches",
+            )
+        ]
+        rows += [
+            ("Adopted", f"batch {batch} is chunk {chunk}: the next run lands it")
+            for chunk, batch in self.adopted.items()
+        ]
         rows += [("Freed", f"chunk {chunk}: its rows are planned again") for chunk in self.freed]
         rows += [("Held", f"chunk {chunk}") for chunk in self.held]
         rows += [("Cancelled", f"batch {batch}") for batch in self.cancelled]
-        rows += [("Not cancelled", f"batch {batch} had already ended; nothing to cancel") for batch in self.had_ended]
+        rows += [
+            ("Not cancelled", f"batch {batch} had already ended; nothing to cancel")
+            for batch in self.had_ended
+        ]
         rows += [("In doubt", f"{_doubt(doubt)}") for doubt in self.doubts]
         rows += [(_label(stray), _stray(stray)) for stray in self.strays]
         rows += [("Note", note) for note in self.notes]
         lost = any(stray.ours is not False and stray.may_be is None for stray in self.strays)
-        return [*rows, ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")] if lost else rows
+        return (
+            [*rows, ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")]
+            if lost
+            else rows
+        )
 
 
 def _doubt(doubt: UnclearChunk) -> str:

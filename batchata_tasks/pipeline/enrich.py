@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 
 
 def enrich(
-    spec: RunSpec, options: Options | None = None, steps: Steps | None = None,
-    progress: Progress | None = None, settings: Settings | None = None, run: str | None = None,
+    spec: RunSpec,
+    options: Options | None = None,
+    steps: Steps | None = None,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+    run: str | None = None,
 ) -> Receipt:
     """Run one enrichment to its end and return the receipt.
 
@@ -82,14 +86,20 @@ def _work(context: RunContext, steps: Steps) -> bool:
         chunks = context.ledger.chunks(context.run_id, (*UNFINISHED, ChunkState.PLANNED))
         if run_chunks(context, steps, chunks):
             return True
-        if context.stop_reason() is not None or not _some_failed(context) or not steps.next_round(context.run_id)["chunks"]:
+        if (
+            context.stop_reason() is not None
+            or not _some_failed(context)
+            or not steps.next_round(context.run_id)["chunks"]
+        ):
             return False
 
 
 def _land_unfinished_run(old: RunContext, steps: Steps) -> None:
     """Bring home what a run of another spec left at the provider; what it never sent is dropped."""
     lost = old.held.recovery.claims if old.held.recovery is not None else {}
-    if chunks := [chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost]:
+    if chunks := [
+        chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost
+    ]:
         old.log("an earlier run left batches open: landing them first.")
         run_chunks(old, steps, chunks)
     old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
@@ -99,7 +109,11 @@ def _land_unfinished_run(old: RunContext, steps: Steps) -> None:
 
 def _some_failed(context: RunContext) -> bool:
     tallies = context.ledger.outcomes(context.run_id)
-    return any(tally.rows for outcome, tally in tallies.items() if outcome not in (Outcome.SUCCEEDED, Outcome.REFUSED))
+    return any(
+        tally.rows
+        for outcome, tally in tallies.items()
+        if outcome not in (Outcome.SUCCEEDED, Outcome.REFUSED)
+    )
 
 
 def _tell_plan(context: RunContext) -> None:

@@ -67,7 +67,9 @@ def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:
             row_ids.update(read_chunk_manifest(path)["_row_id"].to_pylist())
         elif chunk.state == ChunkState.LANDED:
             tallies = ledger.outcomes(chunk.run_id, [chunk.id])
-            uncertain += sum(tally.rows for outcome, tally in tallies.items() if not Outcome(outcome).never_ran)
+            uncertain += sum(
+                tally.rows for outcome, tally in tallies.items() if not Outcome(outcome).never_ran
+            )
         else:
             uncertain += chunk.rows
     return Outlook(frozenset(chunk.id for chunk in lost), frozenset(row_ids), uncertain)
@@ -76,10 +78,15 @@ def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:
 def _lost(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> list[Chunk]:
     """Return the chunks whose rows are neither in the dataset nor to be landed from its folder by the run that sent them."""
     parts = set(Dataset(folder.data, pa.schema([]), [], []).parts())
-    gone = [chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts]
-    sent = [chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED]
+    gone = [
+        chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts
+    ]
+    sent = [
+        chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED
+    ]
     left = [
-        chunk for chunk in sent
+        chunk
+        for chunk in sent
         if not folder.manifest(chunk.id).exists() or ledger.run(chunk.run_id).state == "closed"
     ]
     return [chunk for chunk in (*gone, *left) if chunk.kind == "batch"]

@@ -32,12 +32,24 @@ def send_pilot(context: RunContext, steps: ChunkSteps) -> bool:
         HeldError: whether its rows were sent is not known, so it cannot be judged.
     """
     rows = context.plan().pilot
-    chunks = [chunk for chunk in context.ledger.chunks(context.run_id) if chunk.round == 1 and chunk.kind == "batch" and chunk.stop <= rows]
-    if run_chunks(context, steps, [chunk for chunk in chunks if chunk.state in (*UNFINISHED, ChunkState.PLANNED)]):
+    chunks = [
+        chunk
+        for chunk in context.ledger.chunks(context.run_id)
+        if chunk.round == 1 and chunk.kind == "batch" and chunk.stop <= rows
+    ]
+    if run_chunks(
+        context,
+        steps,
+        [chunk for chunk in chunks if chunk.state in (*UNFINISHED, ChunkState.PLANNED)],
+    ):
         return True
     if context.stop_reason() is None:
         # chunks that were cut on the way have other names by now
-        chunks = [chunk for chunk in context.ledger.chunks(context.run_id) if chunk.round == 1 and chunk.stop <= rows]
+        chunks = [
+            chunk
+            for chunk in context.ledger.chunks(context.run_id)
+            if chunk.round == 1 and chunk.stop <= rows
+        ]
         if any(chunk.state == ChunkState.HELD for chunk in chunks):
             message = "pilot: rows of it are held, and may have been sent or not; decide with `batchata reconcile`, the rest waits for it."
             raise HeldError(message)
@@ -51,10 +63,15 @@ def _judge(context: RunContext, tallies: dict[str, OutcomeTotals]) -> None:
     if pilot is None or not rows:
         return
     bad = {name: tally.rows for name, tally in sorted(tallies.items()) if name != Outcome.SUCCEEDED}
-    share, cost = sum(bad.values()) / rows, sum((tally for tally in tallies.values()), OutcomeTotals()).cost
+    share, cost = (
+        sum(bad.values()) / rows,
+        sum((tally for tally in tallies.values()), OutcomeTotals()).cost,
+    )
     per_row = None if cost is None else -(-cost // rows)
     found, wrong = ", ".join(f"{count:,} {name}" for name, count in bad.items()), None
-    dearest = None if pilot.max_cost_per_row_usd is None else pico_from_usd(pilot.max_cost_per_row_usd)
+    dearest = (
+        None if pilot.max_cost_per_row_usd is None else pico_from_usd(pilot.max_cost_per_row_usd)
+    )
     if pilot.max_invalid_share is not None and share > pilot.max_invalid_share:
         allowed = f"`max_invalid_share` allows {pilot.max_invalid_share:.1%}"
         wrong = f"{share:.1%} of its {pluralize(rows, 'row has', 'rows have')} no usable answer ({found}; {allowed})"
@@ -74,7 +91,11 @@ def _judge(context: RunContext, tallies: dict[str, OutcomeTotals]) -> None:
 def _rest(context: RunContext) -> int | None:
     """Return what the rows after the pilot are likely to cost, now that it is known what its rows used."""
     assert context.table is not None  # noqa: S101 - a run that sends a pilot has planned
-    chunks = [chunk for chunk in context.ledger.chunks(context.run_id, (ChunkState.PLANNED,)) if chunk.kind == "batch"]
+    chunks = [
+        chunk
+        for chunk in context.ledger.chunks(context.run_id, (ChunkState.PLANNED,))
+        if chunk.kind == "batch"
+    ]
     (one,) = measures(context.ledger, context.table, ())
     rows, size = sum(chunk.rows for chunk in chunks), sum(chunk.bytes for chunk in chunks)
     return estimate(one.usual, rows, size, one.cap, one.rates, further_rounds=True).cost

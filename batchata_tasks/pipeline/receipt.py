@@ -40,9 +40,13 @@ CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,0
 THIS_PERIOD = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}
 
 REASONS = {
-    "new": "new", "input": "with a changed input", "prompt": "with a changed prompt",
-    "model": "with a changed model or parameter", "schema": "with a changed response model",
-    "failed": "that failed before", "refresh": "by --refresh",
+    "new": "new",
+    "input": "with a changed input",
+    "prompt": "with a changed prompt",
+    "model": "with a changed model or parameter",
+    "schema": "with a changed response model",
+    "failed": "that failed before",
+    "refresh": "by --refresh",
 }
 
 
@@ -99,14 +103,31 @@ class Receipt:
     def lines(self) -> list[tuple[str, str]]:
         """Return the receipt for people, as (what, value)."""
         plan = self.plan
-        work = ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in plan["reasons"].items()) or "none"
+        work = (
+            ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in plan["reasons"].items())
+            or "none"
+        )
         rows = [
             ("Result", self._result()),
             *([("Reason", self.reason)] if self.reason is not None else []),
-            ("Source rows", f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}"),
-            ("Outcomes", ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items()) or "nothing was sent"),
-            ("Batches", f"{self.batches} of {self.provider}, {self.model}" + (f", in {self.rounds} rounds" if self.rounds > 1 else "")),
-            ("Tokens", f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out"),
+            (
+                "Source rows",
+                f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}",
+            ),
+            (
+                "Outcomes",
+                ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items())
+                or "nothing was sent",
+            ),
+            (
+                "Batches",
+                f"{self.batches} of {self.provider}, {self.model}"
+                + (f", in {self.rounds} rounds" if self.rounds > 1 else ""),
+            ),
+            (
+                "Tokens",
+                f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out",
+            ),
             *self._cache(),
             ("Cost", self._cost()),
             *self._money(),
@@ -114,10 +135,14 @@ class Receipt:
             ("Dataset", self.dataset),
         ]
         left_out = {
-            "left out by `where`": plan["filtered"], "left out for a null": plan["null_skipped"],
-            "beyond `limit`": plan["over_limit"], "failed for good or out of attempts": plan["exhausted"],
-            "changed, but not in `rerun_on`": plan["not_asked"], "still in flight": plan["in_flight"],
-            "too large to send": plan["too_large"], "carried columns rewritten": plan["carried"],
+            "left out by `where`": plan["filtered"],
+            "left out for a null": plan["null_skipped"],
+            "beyond `limit`": plan["over_limit"],
+            "failed for good or out of attempts": plan["exhausted"],
+            "changed, but not in `rerun_on`": plan["not_asked"],
+            "still in flight": plan["in_flight"],
+            "too large to send": plan["too_large"],
+            "carried columns rewritten": plan["carried"],
             "recovered from earlier batches": plan["recovered"],
         }
         if noted := ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count):
@@ -130,16 +155,27 @@ class Receipt:
         text = self.result.replace("_", " ")
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
-        return text + (" (an earlier run that died was carried on)" if self.continued and self.result != RunResult.PILOT_FAILED else "")
+        return text + (
+            " (an earlier run that died was carried on)"
+            if self.continued and self.result != RunResult.PILOT_FAILED
+            else ""
+        )
 
     def _cache(self) -> list[tuple[str, str]]:
         if not (self.cache_read_tokens or self.cache_write_tokens):
             return []
-        read, written = self.cache_read_tokens / self.input_tokens, self.cache_write_tokens / self.input_tokens
+        read, written = (
+            self.cache_read_tokens / self.input_tokens,
+            self.cache_write_tokens / self.input_tokens,
+        )
         text = f"{read:.0%} of the input was read from the cache, {written:.0%} written"
         if self.cache_saved_usd is not None:
             saved = pico_from_usd(self.cache_saved_usd)
-            text += f"; saved {dollars(saved)} against no caching" if saved >= 0 else f"; cost {dollars(-saved)} more than no caching"
+            text += (
+                f"; saved {dollars(saved)} against no caching"
+                if saved >= 0
+                else f"; cost {dollars(-saved)} more than no caching"
+            )
         return [("Cache", text)]
 
     def _cost(self) -> str:
@@ -157,12 +193,23 @@ class Receipt:
         if self.expected_usd is not None and self.batches:
             rows.append(("Expected", _read(self.expected_usd)))
         if pico_from_usd(self.saved_usd or 0) > 0:
-            rows.append(("Saved", f"{_read(self.saved_usd)} against the list price of {_read(self.list_price_usd)}"))
+            rows.append(
+                (
+                    "Saved",
+                    f"{_read(self.saved_usd)} against the list price of {_read(self.list_price_usd)}",
+                )
+            )
         if pico_from_usd(self.reserved_usd or 0):
-            rows.append(("Reserved", f"{_read(self.reserved_usd)} for batches that may have been accepted"))
+            rows.append(
+                ("Reserved", f"{_read(self.reserved_usd)} for batches that may have been accepted")
+            )
         if (budget := self.budget) is not None:
             spent = f"{_read(budget['spent_usd'])} of {_read(budget['limit_usd'])} spent {THIS_PERIOD[budget['period']]}"
-            flying = f", {_read(budget['in_flight_usd'])} in flight" if pico_from_usd(budget["in_flight_usd"]) else ""
+            flying = (
+                f", {_read(budget['in_flight_usd'])} in flight"
+                if pico_from_usd(budget["in_flight_usd"])
+                else ""
+            )
             rows.append(("Budget", f"{budget['name']}: {spent}{flying}"))
         return rows
 
@@ -178,8 +225,15 @@ class Receipt:
             what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}"
             return [("Not sent", f"{rows}: {what}. Raise the limit, or lower `max_tokens`")]
         what = "leaves too little for what the smallest batch of them (1 % of the rows) may cost"
-        if self.budget is not None and (self.cost_limit_usd is None or pico_from_usd(self.budget["left_usd"]) == 0):
-            return [("Not sent", f"{rows}: the budget {self.budget['name']} {what}; a run takes them when it leaves more")]
+        if self.budget is not None and (
+            self.cost_limit_usd is None or pico_from_usd(self.budget["left_usd"]) == 0
+        ):
+            return [
+                (
+                    "Not sent",
+                    f"{rows}: the budget {self.budget['name']} {what}; a run takes them when it leaves more",
+                )
+            ]
         return [("Not sent", f"{rows}: the limit {what}; the next run takes them")]
 
 

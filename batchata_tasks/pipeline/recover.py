@@ -18,7 +18,12 @@ from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import part_of_chunk, replaced_keys
-from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, read_chunk_manifest, read_plan, write_manifest
+from batchata_tasks.dataset.manifest import (
+    SYSTEM_FIELDS,
+    read_chunk_manifest,
+    read_plan,
+    write_manifest,
+)
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.held_dataset import Recovery
@@ -34,8 +39,11 @@ if TYPE_CHECKING:
 
 CLAIMED = "claimed"  # the name of the plan of rows that lost chunks have answers for
 _PRIORS = {
-    "_prior_attempts": "_attempts", "_prior_input_tokens": "_input_tokens", "_prior_output_tokens": "_output_tokens",
-    "_prior_cache_read_tokens": "_cache_read_tokens", "_prior_cost": "_cost_usd",
+    "_prior_attempts": "_attempts",
+    "_prior_input_tokens": "_input_tokens",
+    "_prior_output_tokens": "_output_tokens",
+    "_prior_cache_read_tokens": "_cache_read_tokens",
+    "_prior_cost": "_cost_usd",
 }
 
 
@@ -57,14 +65,22 @@ def recover(held: HeldDataset) -> Recovery | None:
     if not gone and not landed and not unfinished:
         return None
     held.ledger.begin_again(held.lease, [chunk.id for chunk in (*gone, *landed)])
-    places = {chunk_id: place for place, chunk_id in enumerate(held.ledger.order_of(held.lease.dataset_id))}
+    places = {
+        chunk_id: place
+        for place, chunk_id in enumerate(held.ledger.order_of(held.lease.dataset_id))
+    }
     claims = dict[str, set[str]]()
     for chunk in sorted((*gone, *landed, *unfinished), key=lambda chunk: places[chunk.id]):
         answered = set[str]() if chunk in gone else _answered(held, chunk)
         if answered is not None:
             claims[chunk.id] = answered
     newest = _newest(held, places)
-    return Recovery({chunk_id: {name for name in names if newest.get(name, -1) < places[chunk_id]} for chunk_id, names in claims.items()})
+    return Recovery(
+        {
+            chunk_id: {name for name in names if newest.get(name, -1) < places[chunk_id]}
+            for chunk_id, names in claims.items()
+        }
+    )
 
 
 def _has_manifest(held: HeldDataset, chunk: Chunk) -> bool:
@@ -72,7 +88,11 @@ def _has_manifest(held: HeldDataset, chunk: Chunk) -> bool:
 
 
 def _sent(held: HeldDataset) -> list[Chunk]:
-    return [chunk for chunk in held.ledger.unfinished_chunks(held.lease.dataset_id, "") if chunk.state in UNFINISHED]
+    return [
+        chunk
+        for chunk in held.ledger.unfinished_chunks(held.lease.dataset_id, "")
+        if chunk.state in UNFINISHED
+    ]
 
 
 def _begun(held: HeldDataset) -> list[Chunk]:
@@ -80,8 +100,18 @@ def _begun(held: HeldDataset) -> list[Chunk]:
 
     It had written their manifests anew, or could not get their results, or the folder that it missed is back.
     """
-    begun = [chunk for chunk in _sent(held) if chunk.state in (ChunkState.SUBMITTED, ChunkState.COLLECTED) and _has_manifest(held, chunk)]
-    return [chunk for chunk in begun if held.ledger.run(chunk.run_id).state == "closed" or _commit(held, chunk).get("state") == "closed"]
+    begun = [
+        chunk
+        for chunk in _sent(held)
+        if chunk.state in (ChunkState.SUBMITTED, ChunkState.COLLECTED)
+        and _has_manifest(held, chunk)
+    ]
+    return [
+        chunk
+        for chunk in begun
+        if held.ledger.run(chunk.run_id).state == "closed"
+        or _commit(held, chunk).get("state") == "closed"
+    ]
 
 
 def _commit(held: HeldDataset, chunk: Chunk) -> dict[str, Any]:
@@ -92,7 +122,9 @@ def _take_up(held: HeldDataset, chunk: Chunk) -> None:
     commit = _commit(held, chunk)
     if chunk.state == ChunkState.COLLECTED and commit.get("state") == "closed":
         emptied = commit.get("emptied", part_of_chunk(chunk.id) not in _parts(held))
-        held.ledger.land(held.lease, chunk.id, commit.get("superseded_picodollars", 0), emptied=bool(emptied))
+        held.ledger.land(
+            held.lease, chunk.id, commit.get("superseded_picodollars", 0), emptied=bool(emptied)
+        )
         return
     context = _restored(held, chunk)
     if chunk.batch_id is not None:
@@ -116,11 +148,19 @@ def _lost(held: HeldDataset) -> tuple[list[Chunk], list[Chunk], list[Chunk]]:
     are closed, so nobody else would land them.
     """
     ledger, dataset_id, parts = held.ledger, held.lease.dataset_id, _parts(held)
-    gone = [chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts]
+    gone = [
+        chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts
+    ]
     landed = [chunk for chunk in gone if not _has_manifest(held, chunk)]
-    unfinished = [chunk for chunk in _sent(held) if not _has_manifest(held, chunk) or ledger.run(chunk.run_id).state == "closed"]
+    unfinished = [
+        chunk
+        for chunk in _sent(held)
+        if not _has_manifest(held, chunk) or ledger.run(chunk.run_id).state == "closed"
+    ]
     if landed or unfinished:
-        landed += [chunk for chunk in ledger.emptied_chunks(dataset_id) if not _has_manifest(held, chunk)]
+        landed += [
+            chunk for chunk in ledger.emptied_chunks(dataset_id) if not _has_manifest(held, chunk)
+        ]
     return [chunk for chunk in gone if _has_manifest(held, chunk)], landed, unfinished
 
 
@@ -221,7 +261,10 @@ def _balance(context: RunContext, chunk_ids: list[str]) -> None:
     Where only some files were lost, the rows that are left hold some of what the recovered chunks cost.
     """
     assert context.table is not None  # noqa: S101 - a run that plans has one
-    costs = (batch.column("_cost_usd").drop_null() for _, batch in context.table.dataset.rows(["_cost_usd"]))
+    costs = (
+        batch.column("_cost_usd").drop_null()
+        for _, batch in context.table.dataset.rows(["_cost_usd"])
+    )
     rows = sum(int(cost * PICO) for column in costs for cost in column.to_pylist())
     if chunk_ids:
         context.ledger.balance(context.lease, chunk_ids[-1], rows)
@@ -234,7 +277,9 @@ def _states(context: RunContext, chunk_id: str) -> dict[str, dict[str, Any]]:
     found = dict[str, dict[str, Any]]()
     for batch in context.table.dataset.part_rows(part, ["_custom_id", *_PRIORS.values()]):
         for state in batch.to_pylist():
-            found[str(state["_custom_id"]).removeprefix(f"{chunk_id}-")] = state | {"_replaces": part}
+            found[str(state["_custom_id"]).removeprefix(f"{chunk_id}-")] = state | {
+                "_replaces": part
+            }
     return found
 
 
@@ -243,14 +288,21 @@ def _priors(state: dict[str, Any] | None) -> dict[str, Any]:
         return {}
     cost = state["_cost_usd"]
     priors = {prior: state[column] for prior, column in _PRIORS.items()}
-    return priors | {"_replaces": state["_replaces"], "_prior_cost": None if cost is None else int(cost * PICO)}
+    return priors | {
+        "_replaces": state["_replaces"],
+        "_prior_cost": None if cost is None else int(cost * PICO),
+    }
 
 
 def _with_priors(rows: pa.Table, states: dict[str, dict[str, Any]]) -> pa.Table:
     """Return manifest rows that know what earlier attempts at them used."""
-    systems = [system | _priors(states.get(system["_row_id"])) for system in rows.select(SYSTEM_FIELDS.names).to_pylist()]
+    systems = [
+        system | _priors(states.get(system["_row_id"]))
+        for system in rows.select(SYSTEM_FIELDS.names).to_pylist()
+    ]
     arrays = [
-        pa.array([system[name] for system in systems], type=SYSTEM_FIELDS.field(name).type) if name in SYSTEM_FIELDS.names
+        pa.array([system[name] for system in systems], type=SYSTEM_FIELDS.field(name).type)
+        if name in SYSTEM_FIELDS.names
         else rows.column(name).combine_chunks()
         for name in rows.schema.names
     ]

@@ -26,7 +26,9 @@ _PREFECT = "batchata_tasks.flows.runner"  # imported by name: Prefect takes seco
 class Runner(Protocol):
     """Runs a spec to its end."""
 
-    def table(self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool) -> Receipt:
+    def table(
+        self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool
+    ) -> Receipt:
         """Run an enrichment of a table."""
         ...
 
@@ -38,7 +40,9 @@ class Runner(Protocol):
 class DirectRunner:
     """Runs in this process, without Prefect."""
 
-    def table(self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool) -> Receipt:
+    def table(
+        self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool
+    ) -> Receipt:
         """See Runner."""
         return enrich(spec, Options(refresh_mark(refresh), retry_failed), progress=progress)
 

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.errors import BatchataError, CredentialsError, HeldError, LeaseError, TerminalError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    HeldError,
+    LeaseError,
+    TerminalError,
+)
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import stop_if_bounds_outdated
 from batchata_tasks.execution.guard import Verdict, guard
@@ -59,13 +65,17 @@ def run_chunks(context: RunContext, steps: ChunkSteps, chunks: list[Chunk]) -> b
             if verdict is Verdict.SEND:
                 lanes.start(chunk)
             elif verdict is Verdict.WAIT and lanes.busy:
-                context.waiting("a batch under way to end: until then the limit leaves too little for the next one")
+                context.waiting(
+                    "a batch under way to end: until then the limit leaves too little for the next one"
+                )
                 lanes.wait_for_one()
             elif verdict is Verdict.WAIT_FOR_OTHERS:
                 lanes.wait_for_others()
             else:
                 stopped = True
-                if verdict is Verdict.WAIT:  # for money that nothing under way brings back: rather stop than wait without end
+                if (
+                    verdict is Verdict.WAIT
+                ):  # for money that nothing under way brings back: rather stop than wait without end
                     queue.pop()
         lanes.wait_for_all()
     except BaseException:
@@ -73,7 +83,9 @@ def run_chunks(context: RunContext, steps: ChunkSteps, chunks: list[Chunk]) -> b
         lanes.join()
         raise
     if lanes.error is not None:
-        context.ledger.release_unsent(context.lease, context.run_id)  # others of the budget need not do without it meanwhile
+        context.ledger.release_unsent(
+            context.lease, context.run_id
+        )  # others of the budget need not do without it meanwhile
         raise lanes.error
     return stopped
 
@@ -84,17 +96,26 @@ def _in_order(context: RunContext, chunks: list[Chunk]) -> list[Chunk]:
     A run that died may have set money aside for a chunk behind one that it could not pay for.
     """
     holding = context.ledger.in_flight(context.run_id)
-    return sorted(chunks, key=lambda chunk: chunk.state == ChunkState.PLANNED and chunk.id not in holding)[::-1]
+    return sorted(
+        chunks, key=lambda chunk: chunk.state == ChunkState.PLANNED and chunk.id not in holding
+    )[::-1]
 
 
 def _guarded(context: RunContext, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
     """Ask the guard; return (verdict, the chunk that is next, what goes back to the queue)."""
     planned = context.plan().requests
-    verdict, head = guard(context.ledger, context.lease, chunk, context.limits, planned, context.columns_of)
+    verdict, head = guard(
+        context.ledger, context.lease, chunk, context.limits, planned, context.columns_of
+    )
     rest: list[Chunk] = []
     if head.stop != chunk.stop:  # it was cut, perhaps more than once
         planned_ones = context.ledger.chunks(chunk.run_id, (ChunkState.PLANNED,))
-        rest = [one for one in planned_ones if (one.round, one.kind) == (chunk.round, chunk.kind) and head.stop <= one.start < chunk.stop]
+        rest = [
+            one
+            for one in planned_ones
+            if (one.round, one.kind) == (chunk.round, chunk.kind)
+            and head.stop <= one.start < chunk.stop
+        ]
     rest.reverse()
     return verdict, head, rest if verdict in (Verdict.SEND, Verdict.ASIDE) else [*rest, head]
 
@@ -124,7 +145,9 @@ class _Scheduler:
         if chunk.kind == "batch":
             self._context.number_of(chunk)  # here, since threads come in any order
         # a daemon: one that waits for an answer that never comes does not keep a program from ending
-        thread = threading.Thread(target=copy_context().run, args=(self._run, chunk), name="chunk", daemon=True)
+        thread = threading.Thread(
+            target=copy_context().run, args=(self._run, chunk), name="chunk", daemon=True
+        )
         self._running.add(thread)
         thread.start()
 
@@ -153,7 +176,9 @@ class _Scheduler:
         self._running.discard(thread)
         if error is None:
             return
-        if not isinstance(error, BatchataError) or isinstance(error, (LeaseError, InterruptedRunError)):
+        if not isinstance(error, BatchataError) or isinstance(
+            error, (LeaseError, InterruptedRunError)
+        ):
             raise error
         if self.error is None:
             self.error = self._midway(error)
@@ -166,12 +191,18 @@ class _Scheduler:
         if not self._told:
             self._context.waiting("what other runs of the same budget have in flight")
         self._told = True
-        self._context.sleep(min(self._context.settings.poll_interval or _LOOK, self._context.seconds_left()))
+        self._context.sleep(
+            min(self._context.settings.poll_interval or _LOOK, self._context.seconds_left())
+        )
 
     def _midway(self, error: BatchataError) -> BatchataError:
         """Tell a key that is refused half-way from wrong input: something was sent under it."""
-        if isinstance(error, CredentialsError) and self._context.ledger.batches_of(self._context.run_id):
-            return TerminalError(f"{error} What was sent goes on at the provider; the next run lands it.")
+        if isinstance(error, CredentialsError) and self._context.ledger.batches_of(
+            self._context.run_id
+        ):
+            return TerminalError(
+                f"{error} What was sent goes on at the provider; the next run lands it."
+            )
         return error
 
     def wait_for_all(self) -> None:
@@ -196,20 +227,39 @@ class _Scheduler:
         sends = context.sends and context.stop_reason() is None
         if chunk.state == ChunkState.PLANNED and not sends:
             return []
-        lost = chunk.state == ChunkState.UNCLEAR and sends and not context.request_file(chunk).exists()
+        lost = (
+            chunk.state == ChunkState.UNCLEAR and sends and not context.request_file(chunk).exists()
+        )
         if chunk.state == ChunkState.PLANNED or lost:
             steps.chunk(run_id, chunk.id)
-        if chunk.state == ChunkState.UNCLEAR and not sends and adopt(context.for_chunk(chunk), chunk) is None:
+        if (
+            chunk.state == ChunkState.UNCLEAR
+            and not sends
+            and adopt(context.for_chunk(chunk), chunk) is None
+        ):
             context.ledger.withdraw_intent(context.lease, chunk.id)
             return []  # it never was accepted, and nobody wants it any more
-        if chunk.kind == "batch" and chunk.state in (ChunkState.PLANNED, ChunkState.UNCLEAR, ChunkState.SUBMITTED):
+        if chunk.kind == "batch" and chunk.state in (
+            ChunkState.PLANNED,
+            ChunkState.UNCLEAR,
+            ChunkState.SUBMITTED,
+        ):
             if chunk.state != ChunkState.SUBMITTED:
-                self._tell(chunk, "sending" if chunk.state == ChunkState.PLANNED else "looked for at the provider")
+                self._tell(
+                    chunk,
+                    "sending"
+                    if chunk.state == ChunkState.PLANNED
+                    else "looked for at the provider",
+                )
             if steps.submit(run_id, chunk.id)["batch_id"] is None:
                 return []
             self._tell(chunk, "at the provider")
             no_room = steps.poll(run_id, chunk.id)["no_room"]
-            if no_room and sends and (again := make_room(context.for_chunk(chunk), context.ledger.chunk(chunk.id))):
+            if (
+                no_room
+                and sends
+                and (again := make_room(context.for_chunk(chunk), context.ledger.chunk(chunk.id)))
+            ):
                 return again
         if chunk.state != ChunkState.LANDED:
             self._tell(chunk, "landing")

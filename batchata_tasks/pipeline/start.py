@@ -38,7 +38,10 @@ def start_run(held: HeldDataset, ready: PreparedRun, options: Options) -> RunCon
         context = _context(held, dead.id, table, continued=True)
         factors = context.plan().factors
         for route in table.builder.routes:
-            route.factor, route.rates = factors.get(route.destination.key, 10**6), context.rates(route.destination)
+            route.factor, route.rates = (
+                factors.get(route.destination.key, 10**6),
+                context.rates(route.destination),
+            )
         return context
     correct_bounds(ledger, table)
     if dead is not None:  # it died while planning: nothing was sent
@@ -47,7 +50,9 @@ def start_run(held: HeldDataset, ready: PreparedRun, options: Options) -> RunCon
     if spec.budget is not None:
         ledger.agree_budget(spec.budget.terms(), budget_member(spec))
     values = {
-        **ready.record, "refresh_before": options.refresh_before, "retry_failed": int(options.retry_failed),
+        **ready.record,
+        "refresh_before": options.refresh_before,
+        "retry_failed": int(options.retry_failed),
         "cost_limit": limits_of(spec).run,
         "price_source": price_source(table),
     }
@@ -72,13 +77,17 @@ def correct_bounds(ledger: Ledger, table: Table) -> None:
 
 def price_source(table: Table) -> str | None:
     """Say where the prices of a plan are from; None where none is known."""
-    sources = dict.fromkeys(route.rates.source for route in table.builder.routes if route.rates is not None)
+    sources = dict.fromkeys(
+        route.rates.source for route in table.builder.routes if route.rates is not None
+    )
     return "; ".join(sources) or None
 
 
 def _context(held: HeldDataset, run_id: str, table: Table, *, continued: bool) -> RunContext:
     state = RunState(routes={route.destination: route for route in table.builder.routes})
-    return RunContext(held, run_id, table.spec, table.answers, continued=continued, table=table, state=state)
+    return RunContext(
+        held, run_id, table.spec, table.answers, continued=continued, table=table, state=state
+    )
 
 
 def unfinished_run(held: HeldDataset, ready: PreparedRun, options: Options) -> RunContext | None:
@@ -97,9 +106,15 @@ def _may_go_on(held: HeldDataset, dead: RunRow, ready: PreparedRun, options: Opt
 
     One whose pilot did not hold is, so that it sends nothing, whatever is to be sent again.
     """
-    same = dead.state == "open" and held.recovery is None and dead.spec_digest == ready.record["spec_digest"]
+    same = (
+        dead.state == "open"
+        and held.recovery is None
+        and dead.spec_digest == ready.record["spec_digest"]
+    )
     refreshes = options.refresh_before is None or dead.refresh_before is not None
-    again = (refreshes and dead.retry_failed >= options.retry_failed) or dead.result == RunResult.PILOT_FAILED
+    again = (
+        refreshes and dead.retry_failed >= options.retry_failed
+    ) or dead.result == RunResult.PILOT_FAILED
     return same and again and has_plan(held.folder.run_folder(dead.id), held.ledger.chunks(dead.id))
 
 
@@ -107,12 +122,23 @@ def restored_context(held: HeldDataset, run: RunRow) -> RunContext:
     """Return a context that lands what a run sent, under its own spec and response model; it sends nothing."""
     stored = json.loads(run.spec)
     kept = stored["spec"]
-    spec = JobsSpec.model_validate(kept) if kept.get("kind") == "jobs" else parse_spec(kept, "the ledger's copy of the spec")
-    return RunContext(held, run.id, spec, AnswerSchemas.from_json(stored), continued=True, sends=False)
+    spec = (
+        JobsSpec.model_validate(kept)
+        if kept.get("kind") == "jobs"
+        else parse_spec(kept, "the ledger's copy of the spec")
+    )
+    return RunContext(
+        held, run.id, spec, AnswerSchemas.from_json(stored), continued=True, sends=False
+    )
 
 
 def in_flight_keys(
-    folder: DatasetFolder, ledger: Ledger, dataset_id: str, but_run: str, key: list[str], but_chunks: Container[str] = ()
+    folder: DatasetFolder,
+    ledger: Ledger,
+    dataset_id: str,
+    but_run: str,
+    key: list[str],
+    but_chunks: Container[str] = (),
 ) -> Iterator[bytes]:
     """Yield the keys (digests) of rows that other runs sent and nobody landed yet."""
     for chunk in ledger.unfinished_chunks(dataset_id, but_run):

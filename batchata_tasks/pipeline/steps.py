@@ -40,7 +40,10 @@ def plan_step(run_id: str) -> dict[str, Any]:
     if run.state == "open" or context.table is None:
         return PlanSummary().to_json() if run.plan is None else {"resumed": True}
     options = Options(run.refresh_before, bool(run.retry_failed))
-    context.table.dataset.gate, context.table.dataset.emptied = context.require_lease, emptying(context)
+    context.table.dataset.gate, context.table.dataset.emptied = (
+        context.require_lease,
+        emptying(context),
+    )
     recovery, recovered = context.held.recovery, 0
     if recovery is not None:  # first, so that what comes back is planned like anything else
         recovered = _planned(context, context.table, options, recovery)[0].summary.recovered
@@ -53,7 +56,10 @@ def plan_step(run_id: str) -> dict[str, Any]:
         chunks.append(_local_chunk(context, planner.summary.too_large))
     context.ledger.check_lease(context.lease)  # right before files change
     if chunks:
-        write_json(context.folder.specs / f"{run_id}.json", {"format": 1, "name": run.name, "spec": run.spec})
+        write_json(
+            context.folder.specs / f"{run_id}.json",
+            {"format": 1, "name": run.name, "spec": run.spec},
+        )
     context.ledger.fix_plan(context.lease, run_id, planner.summary.to_json(), chunks)
     return planner.summary.to_json()
 
@@ -62,8 +68,17 @@ def _chunk_of(context: RunContext, span: PlannedChunk, expected: int | None) -> 
     assert context.table is not None  # noqa: S101 - a run that plans has one
     route = context.table.builder.routes[span.route]
     return Chunk(
-        chunk_token(context.run_id, ROUND, span.start, "batch"), context.run_id, context.lease.dataset_id, ROUND, "batch",
-        *route.destination, span.start, span.stop, span.bytes, span.bound if route.rates is not None else None, ChunkState.PLANNED,
+        chunk_token(context.run_id, ROUND, span.start, "batch"),
+        context.run_id,
+        context.lease.dataset_id,
+        ROUND,
+        "batch",
+        *route.destination,
+        span.start,
+        span.stop,
+        span.bytes,
+        span.bound if route.rates is not None else None,
+        ChunkState.PLANNED,
         expected=expected,
     )
 
@@ -72,15 +87,38 @@ def _local_chunk(context: RunContext, rows: int) -> Chunk:
     """Return the chunk of the rows that cannot be sent at all."""
     token, to = chunk_token(context.run_id, ROUND, 0, "local"), context.spec.destinations()[0]
     bound = 0 if context.rates(to) is not None else None
-    return Chunk(token, context.run_id, context.lease.dataset_id, ROUND, "local", *to, 0, rows, 0, bound, ChunkState.PLANNED)
+    return Chunk(
+        token,
+        context.run_id,
+        context.lease.dataset_id,
+        ROUND,
+        "local",
+        *to,
+        0,
+        rows,
+        0,
+        bound,
+        ChunkState.PLANNED,
+    )
 
 
-def _planned(context: RunContext, table: Table, options: Options, recovery: Recovery | None = None) -> tuple[Planner, list[PlannedChunk]]:
+def _planned(
+    context: RunContext, table: Table, options: Options, recovery: Recovery | None = None
+) -> tuple[Planner, list[PlannedChunk]]:
     """Make a planning pass, with the rows that `recovery` has answers for apart; bring the dataset up to date with it."""
     claims, dataset_id = recovery or Recovery({}), context.lease.dataset_id
     folder, progress = context.folder.run_folder(context.run_id), context.held.progress.planning
     planner = Planner(table, folder, dataset_id, options, progress, claims.row_ids)
-    spans = planner.run(in_flight_keys(context.folder, context.ledger, dataset_id, context.run_id, context.spec.key, claims.claims))
+    spans = planner.run(
+        in_flight_keys(
+            context.folder,
+            context.ledger,
+            dataset_id,
+            context.run_id,
+            context.spec.key,
+            claims.claims,
+        )
+    )
     context.ledger.check_lease(context.lease)  # right before files change
     table.dataset.tidy()
     table.dataset.supersede(planner.doubled)
@@ -89,7 +127,9 @@ def _planned(context: RunContext, table: Table, options: Options, recovery: Reco
     return planner, spans
 
 
-def _expected(context: RunContext, summary: PlanSummary, spans: list[PlannedChunk]) -> list[int | None]:
+def _expected(
+    context: RunContext, summary: PlanSummary, spans: list[PlannedChunk]
+) -> list[int | None]:
     """Note what a plan is likely to cost, and return the same of each span."""
     assert context.table is not None  # noqa: S101 - a run that plans has one
     plan = context.folder.run_folder(context.run_id)
@@ -114,7 +154,9 @@ def chunk_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     write_chunk_manifest(plan_folder, chunk, context.folder.manifest(chunk.id))
     if chunk.kind == "batch":
         framing = context.for_chunk(chunk).provider.framing
-        write_request_file(context.request_file(chunk), framing, chunk.id, plan_bodies(plan_folder, chunk))
+        write_request_file(
+            context.request_file(chunk), framing, chunk.id, plan_bodies(plan_folder, chunk)
+        )
     return {"chunk": chunk.id, "rows": chunk.rows, "bytes": chunk.bytes}
 
 
@@ -122,7 +164,9 @@ def submit_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     """Send a chunk, once; its batch id, none where the run is to stop before that."""
     context = context_of(run_id)
     chunk = context.ledger.chunk(chunk_id)
-    batch_id = chunk.batch_id or submit(context.for_chunk(chunk), chunk, context.request_file(chunk))
+    batch_id = chunk.batch_id or submit(
+        context.for_chunk(chunk), chunk, context.request_file(chunk)
+    )
     return {"chunk": chunk.id, "batch_id": batch_id}
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.route import Route, Shape
 
 
-
 @dataclass(frozen=True, slots=True)
 class BuiltRequest:
     """A row's request: its body as JSON, its shape, and which of the builder's routes it takes."""

@@ -35,7 +35,10 @@ _BYTES_IN_TOKENS = {"anthropic": (7, 2), "openai": (4, 1)}
 _CAUTIOUS = (7, 2)
 _SHARE_OF_CAP, _SHORT = 4, 200
 _SAMPLE = 200  # requests; counting the tokens of all of them would take longer than planning
-_MESSAGE_TOKENS, _REQUEST_TOKENS = 4, 3  # that OpenAI adds around each message, and around all of them
+_MESSAGE_TOKENS, _REQUEST_TOKENS = (
+    4,
+    3,
+)  # that OpenAI adds around each message, and around all of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,15 @@ class Estimate:
     list_cost: int | None = None
 
 
-def estimate(usual: UsageHistory, requests: int, size: int, cap: int, rates: Rates | None, *, further_rounds: bool = False) -> Estimate:
+def estimate(
+    usual: UsageHistory,
+    requests: int,
+    size: int,
+    cap: int,
+    rates: Rates | None,
+    *,
+    further_rounds: bool = False,
+) -> Estimate:
     """Return what `requests` requests of `size` bytes together are likely to use, each of them running once.
 
     `cap` is the most output tokens of one. With `further_rounds`, what failed rows use in later
@@ -63,9 +74,14 @@ def estimate(usual: UsageHistory, requests: int, size: int, cap: int, rates: Rat
         tokens_out += tokens_out * usual.again_output_tokens // max(usual.output_tokens, 1)
     if rates is None:
         return Estimate(tokens_in, tokens_out)
-    read, written = (tokens_in * n // max(usual.input_tokens, 1) for n in (usual.cache_read_tokens, usual.cache_write_tokens))
+    read, written = (
+        tokens_in * n // max(usual.input_tokens, 1)
+        for n in (usual.cache_read_tokens, usual.cache_write_tokens)
+    )
     usage = Usage(tokens_in, tokens_out, read, written)
-    return Estimate(tokens_in, tokens_out, rates.cost(usage, requests), rates.list_cost(usage, requests))
+    return Estimate(
+        tokens_in, tokens_out, rates.cost(usage, requests), rates.list_cost(usage, requests)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +93,9 @@ class UsageForecast:
     rates: Rates | None
 
 
-def measures(ledger: Ledger | None, table: Table, spans: Sequence[PlannedChunk], plan: Path | None = None) -> list[UsageForecast]:
+def measures(
+    ledger: Ledger | None, table: Table, spans: Sequence[PlannedChunk], plan: Path | None = None
+) -> list[UsageForecast]:
     """Return what requests of each route of a run use: as its finished batches did, or a guess where none has finished.
 
     What those read from a cache or wrote to one counts only where the route's requests still do.
@@ -89,11 +107,21 @@ def measures(ledger: Ledger | None, table: Table, spans: Sequence[PlannedChunk],
     found = list[UsageForecast]()
     for place, route in enumerate(table.builder.routes):
         mine = [span for span in spans if span.route == place]
-        usual = ledger.usual(route.provider.name, route.model, table.spec.name) if ledger is not None else None
+        usual = (
+            ledger.usual(route.provider.name, route.model, table.spec.name)
+            if ledger is not None
+            else None
+        )
         if usual is not None and not route.caches:
             usual = replace(usual, cache_read_tokens=0, cache_write_tokens=0)
-        sample = partial(sampled_bodies, plan, mine[0].start, mine[-1].stop, _SAMPLE) if plan is not None and mine else None
-        guess = usual or _with_documents(_guess(route, sample), route, sum(span.bytes for span in mine))
+        sample = (
+            partial(sampled_bodies, plan, mine[0].start, mine[-1].stop, _SAMPLE)
+            if plan is not None and mine
+            else None
+        )
+        guess = usual or _with_documents(
+            _guess(route, sample), route, sum(span.bytes for span in mine)
+        )
         found.append(UsageForecast(guess, route.cap, route.rates))
     return found
 
@@ -102,19 +130,33 @@ def guessed(route: Route, bodies: Sequence[bytes]) -> Estimate:
     """Return what requests of these bodies are likely to use, as a plan guesses it before a batch has finished."""
     sizes = [route.provider.framing.size(CUSTOM_ID_CHARS, body) for body in bodies]
     step = -(-len(bodies) // _SAMPLE)
-    usual = _with_documents(_guess(route, lambda: list(zip(sizes[::step], bodies[::step], strict=True))), route, sum(sizes))
+    usual = _with_documents(
+        _guess(route, lambda: list(zip(sizes[::step], bodies[::step], strict=True))),
+        route,
+        sum(sizes),
+    )
     return estimate(usual, len(bodies), sum(sizes), route.cap, route.rates)
 
 
 def _guess(route: Route, sample: Callable[[], list[tuple[int, bytes]]] | None) -> UsageHistory:
     """Guess by the providers' rules of thumb, or by a sample: (bytes of the request, its body) each."""
     size, tokens = _BYTES_IN_TOKENS.get(route.provider.name, _CAUTIOUS)
-    counted = route.provider.name == "openai" and not route.attached[0]  # documents are counted by rule
+    counted = (
+        route.provider.name == "openai" and not route.attached[0]
+    )  # documents are counted by rule
     count = _tokenizer() if counted and sample is not None else None
     if count is not None and sample is not None:
         bodies = sample()
-        size, tokens = sum(bytes_ for bytes_, _ in bodies), sum(_tokens_of(body, count) for _, body in bodies)
-    return UsageHistory(requests=1, bytes=size, input_tokens=tokens, output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1))
+        size, tokens = (
+            sum(bytes_ for bytes_, _ in bodies),
+            sum(_tokens_of(body, count) for _, body in bodies),
+        )
+    return UsageHistory(
+        requests=1,
+        bytes=size,
+        input_tokens=tokens,
+        output_tokens=max(min(route.cap // _SHARE_OF_CAP, _SHORT), 1),
+    )
 
 
 def _with_documents(text: UsageHistory, route: Route, size: int) -> UsageHistory:
@@ -122,18 +164,30 @@ def _with_documents(text: UsageHistory, route: Route, size: int) -> UsageHistory
     attached, tokens = route.attached
     if not attached or attached > size:
         return text
-    return replace(text, bytes=size, input_tokens=(size - attached) * text.input_tokens // text.bytes + tokens)
+    return replace(
+        text, bytes=size, input_tokens=(size - attached) * text.input_tokens // text.bytes + tokens
+    )
 
 
-def forecast_costs(summary: PlanSummary, spans: Sequence[PlannedChunk], measured: Sequence[UsageForecast]) -> list[int | None]:
+def forecast_costs(
+    summary: PlanSummary, spans: Sequence[PlannedChunk], measured: Sequence[UsageForecast]
+) -> list[int | None]:
     """Write into a plan's summary what it is likely to use and cost, and return the cost of each span's first round."""
     found = list[Estimate]()
     for place, one in enumerate(measured):
         mine = [span for span in spans if span.route == place]
-        requests, size = sum(span.stop - span.start for span in mine), sum(span.bytes for span in mine)
+        requests, size = (
+            sum(span.stop - span.start for span in mine),
+            sum(span.bytes for span in mine),
+        )
         if requests or len(measured) == 1:
-            found.append(estimate(one.usual, requests, size, one.cap, one.rates, further_rounds=True))
-    summary.expected, summary.expected_list = _sum(one.cost for one in found), _sum(one.list_cost for one in found)
+            found.append(
+                estimate(one.usual, requests, size, one.cap, one.rates, further_rounds=True)
+            )
+    summary.expected, summary.expected_list = (
+        _sum(one.cost for one in found),
+        _sum(one.list_cost for one in found),
+    )
     summary.input_tokens = sum(one.input_tokens for one in found)
     summary.output_tokens = sum(one.output_tokens for one in found)
     summary.calibrated_by = min(one.usual.batches for one in measured)
@@ -150,7 +204,9 @@ def costs_of(spans: Iterable[PlannedChunk], measured: Sequence[UsageForecast]) -
     costs = list[int | None]()
     for span in spans:
         one = measured[span.route]
-        costs.append(estimate(one.usual, span.stop - span.start, span.bytes, one.cap, one.rates).cost)
+        costs.append(
+            estimate(one.usual, span.stop - span.start, span.bytes, one.cap, one.rates).cost
+        )
     return costs
 
 
@@ -173,8 +229,17 @@ def _tokenizer() -> Callable[[str], int] | None:
 
 def _tokens_of(body: bytes, count: Callable[[str], int]) -> int:
     request = as_dict(orjson.loads(body))
-    messages = [as_dict(message) for message in cast("list[Any]", request.get("messages") or request.get("input") or [])]
-    form = as_dict(request.get("response_format")).get("json_schema") or as_dict(request.get("text")).get("format")
+    messages = [
+        as_dict(message)
+        for message in cast("list[Any]", request.get("messages") or request.get("input") or [])
+    ]
+    form = as_dict(request.get("response_format")).get("json_schema") or as_dict(
+        request.get("text")
+    ).get("format")
     schema = as_dict(form).get("schema")
     texts = sum(count(str(message.get("content", ""))) + _MESSAGE_TOKENS for message in messages)
-    return texts + _REQUEST_TOKENS + (count(orjson.dumps(schema).decode()) if schema is not None else 0)
+    return (
+        texts
+        + _REQUEST_TOKENS
+        + (count(orjson.dumps(schema).decode()) if schema is not None else 0)
+    )

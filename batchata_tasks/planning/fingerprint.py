@@ -40,5 +40,12 @@ def changed(old: str, new: str) -> list[str]:
     (old_version, old_parts), (_, new_parts) = _parts(old), _parts(new)
     if old_version != FINGERPRINT_VERSION or len(old_parts) != len(new_parts):
         return ["input"]
-    before, after = dict(zip(_PARTS, old_parts, strict=True)), dict(zip(_PARTS, new_parts, strict=True))
-    return [reason for reason in ("prompt", "input", "model", "schema") if before[reason] != after[reason]]
+    before, after = (
+        dict(zip(_PARTS, old_parts, strict=True)),
+        dict(zip(_PARTS, new_parts, strict=True)),
+    )
+    return [
+        reason
+        for reason in ("prompt", "input", "model", "schema")
+        if before[reason] != after[reason]
+    ]

@@ -26,10 +26,18 @@ class JobBuilder:
     """Turns stored jobs into fingerprints and request bodies."""
 
     def __init__(
-        self, spec: JobsSpec, providers: Mapping[Destination, Adapter], schemas: Mapping[str, ResponseSchema], *, common: bool
+        self,
+        spec: JobsSpec,
+        providers: Mapping[Destination, Adapter],
+        schemas: Mapping[str, ResponseSchema],
+        *,
+        common: bool,
     ) -> None:
         self._spec, self._stored, self._common = spec, StoredJobs(schemas), common
-        self.routes = [Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model)) for to in spec.to]
+        self.routes = [
+            Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model))
+            for to in spec.to
+        ]
         self._places = {route.destination: place for place, route in enumerate(self.routes)}
         self.constant: tuple[str, ...] = ()
         limit = limit_of(spec)
@@ -65,6 +73,11 @@ class JobBuilder:
         document = self._stored.document(row)
         body = route.provider.body(job.request(schema, document))
         route.cap = max(route.cap, job.max_tokens)
-        attached, own = 0 if document is None else route.attach(document), None if self._common else digest
-        shape = Shape(job.max_tokens, len(body[route.provider.turns_param]), schema is not None, own, attached)
+        attached, own = (
+            0 if document is None else route.attach(document),
+            None if self._common else digest,
+        )
+        shape = Shape(
+            job.max_tokens, len(body[route.provider.turns_param]), schema is not None, own, attached
+        )
         return BuiltRequest(orjson.dumps(body), shape, place)

@@ -33,7 +33,9 @@ JOB = "job"  # the column of the stored jobs: JSON, with the digest of the respo
 _COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
 
 
-def write_jobs(folder: DatasetFolder, jobs: Sequence[Job], schemas: ResponseModels, **values: Any) -> JobsSpec:
+def write_jobs(
+    folder: DatasetFolder, jobs: Sequence[Job], schemas: ResponseModels, **values: Any
+) -> JobsSpec:
     """Write jobs where a dataset's runs find them; return the spec of a run of them, with these other values.
 
     The file is named by its content, so that the same jobs are the same run.
@@ -51,14 +53,22 @@ def write_jobs(folder: DatasetFolder, jobs: Sequence[Job], schemas: ResponseMode
         path.touch()  # the oldest are deleted
     else:
         # aside in the folder above: a run of another process sweeps half-written files out of this one
-        with durable(path, folder.root) as stream, pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer:
+        with (
+            durable(path, folder.root) as stream,
+            pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer,
+        ):
             for rows in _blocks(by_place, schemas, digests):
                 columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
     models = {name: schema for name, schema in schemas.by_digest().items() if name in kinds}
     spec = JobsSpec(
-        jobs=str(path), count=len(jobs), to=list(places), uniform=len(kinds) == 1,
-        schemas={name: schema.kept for name, schema in models.items()}, output=str(folder.root), **values,
+        jobs=str(path),
+        count=len(jobs),
+        to=list(places),
+        uniform=len(kinds) == 1,
+        schemas={name: schema.kept for name, schema in models.items()},
+        output=str(folder.root),
+        **values,
     )
     return spec.with_models(models)
 
@@ -71,28 +81,42 @@ def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destinat
     return [job for group in groups.values() for job in group], list(groups)
 
 
-def _blocks(jobs: Sequence[Job], schemas: ResponseModels, digests: Mapping[Path, str]) -> Iterator[list[tuple[str, str]]]:
+def _blocks(
+    jobs: Sequence[Job], schemas: ResponseModels, digests: Mapping[Path, str]
+) -> Iterator[list[tuple[str, str]]]:
     for start in range(0, len(jobs), BATCH_ROWS):
-        yield [(job.id, _stored(job, schemas.of(job)[0], digests)) for job in jobs[start : start + BATCH_ROWS]]
+        yield [
+            (job.id, _stored(job, schemas.of(job)[0], digests))
+            for job in jobs[start : start + BATCH_ROWS]
+        ]
 
 
 def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
     fields = {
-        "model": job.model, "messages": job.messages, "prompt": job.prompt, "temperature": job.temperature, "max_tokens": job.max_tokens,
-        "provider": job.provider, "params": job.params,
+        "model": job.model,
+        "messages": job.messages,
+        "prompt": job.prompt,
+        "temperature": job.temperature,
+        "max_tokens": job.max_tokens,
+        "provider": job.provider,
+        "params": job.params,
     }
     if job.file is not None:
-        fields |= {"file": str(job.file.absolute()), "sha256": digests[job.file], "enable_citations": job.enable_citations or None}
+        fields |= {
+            "file": str(job.file.absolute()),
+            "sha256": digests[job.file],
+            "enable_citations": job.enable_citations or None,
+        }
     kept = {name: value for name, value in fields.items() if value not in (None, {})}
-    return orjson.dumps({**kept, "endpoint": job.endpoint, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps(
+        {**kept, "endpoint": job.endpoint, "schema": schema}, option=orjson.OPT_SORT_KEYS
+    ).decode()
 
 
 def dataset_name(folder: DatasetFolder) -> str:
     """Return a name for the runs of a folder."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.root.name).strip("-.")[:100]
     return name if name[:1].isalnum() else f"batch-{name}"[:100].rstrip("-")
-
-
 
 
 class StoredJobs:
@@ -110,7 +134,11 @@ class StoredJobs:
             if (file := stored.pop("file", None)) is not None:
                 stored["file"] = Path(file)
             self._text, self._job = text, Job(row[JOB_ID], **stored)
-        return self._job, self._digest, None if self._digest is None else self._schemas[self._digest]
+        return (
+            self._job,
+            self._digest,
+            None if self._digest is None else self._schemas[self._digest],
+        )
 
     def document(self, row: Mapping[str, Any]) -> Document | None:
         """Read the document of a job.
@@ -121,7 +149,9 @@ class StoredJobs:
         job, _, _ = self.read(row)
         document = job.document()
         if document is not None and document.sha256 != self._sha256:
-            message = f"job {job.id!r:.80}: file: {job.file} has changed since the run began; run again."
+            message = (
+                f"job {job.id!r:.80}: file: {job.file} has changed since the run began; run again."
+            )
             raise SpecError(message)
         return document
 
@@ -137,4 +167,9 @@ class StoredJobs:
         if self._sha256 is not None:
             turns.append(["document", self._sha256])
         canonical = schema.canonical if schema is not None else None
-        return fingerprint(part("input", turns), part("prompt", "job"), part("model", facts), part("schema", canonical))
+        return fingerprint(
+            part("input", turns),
+            part("prompt", "job"),
+            part("model", facts),
+            part("schema", canonical),
+        )

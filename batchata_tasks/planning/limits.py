@@ -9,7 +9,6 @@ from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.folder import DatasetFolder
 
 if TYPE_CHECKING:
-
     from batchata_tasks.ledger import BudgetTerms
     from batchata_tasks.spec.run import RunSpec
 
@@ -39,4 +38,8 @@ def limit_of(spec: RunSpec) -> str | None:
         return "cost_limit_usd"
     if spec.budget is not None:
         return "budget"
-    return "pilot.max_cost_per_row_usd" if spec.pilot is not None and spec.pilot.max_cost_per_row_usd is not None else None
+    return (
+        "pilot.max_cost_per_row_usd"
+        if spec.pilot is not None and spec.pilot.max_cost_per_row_usd is not None
+        else None
+    )

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from batchata_tasks.providers.base import Limits
 
 
-
 @dataclass(frozen=True, slots=True)
 class PlannedChunk:
     """Rows `start` to `stop` of a plan, the bytes of their requests, their upper price bound, their route."""
@@ -30,7 +29,9 @@ class Packer:
     `limits` are those of each route.
     """
 
-    def __init__(self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int | None = None) -> None:
+    def __init__(
+        self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int | None = None
+    ) -> None:
         self._limits, self._items, self._pilot = limits, items_per_batch, pilot
         self.spans: list[PlannedChunk] = []
         self._start = self._stop = self._size = self._bound = self._route = 0
@@ -54,7 +55,9 @@ class Packer:
     def finish(self) -> list[PlannedChunk]:
         """Return all spans."""
         if self._stop > self._start:
-            self.spans.append(PlannedChunk(self._start, self._stop, self._size, self._bound, self._route))
+            self.spans.append(
+                PlannedChunk(self._start, self._stop, self._size, self._bound, self._route)
+            )
             self._start, self._size, self._bound = self._stop, 0, 0
         return self.spans
 

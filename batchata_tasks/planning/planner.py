@@ -41,8 +41,13 @@ class Planner:
     """One planning pass; `folder` receives the plan's files."""
 
     def __init__(
-        self, table: Table, folder: Path, dataset_id: str, options: Options,
-        progress: Callable[[int], None] = lambda _rows: None, claimed: AbstractSet[str] = frozenset(),
+        self,
+        table: Table,
+        folder: Path,
+        dataset_id: str,
+        options: Options,
+        progress: Callable[[int], None] = lambda _rows: None,
+        claimed: AbstractSet[str] = frozenset(),
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options, self._progress = dataset_id, options, progress
@@ -53,7 +58,9 @@ class Planner:
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be taken out, by part
         limits = [route.provider.limits for route in table.builder.routes]
-        self.packer = Packer(limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None)
+        self.packer = Packer(
+            limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None
+        )
 
     def run(self, in_flight: Iterable[bytes] = ()) -> list[PlannedChunk]:
         """Make the pass; return the spans of the plan, in order.
@@ -64,7 +71,10 @@ class Planner:
         shutil.rmtree(self._folder, ignore_errors=True)
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
-        table, fields = self._table, pa.schema([self._table.source.schema.field(n) for n in self._spec.carried])
+        table, fields = (
+            self._table,
+            pa.schema([self._table.source.schema.field(n) for n in self._spec.carried]),
+        )
         with scratch_index(self._folder / "index.db") as self._index:
             self._index.add_landed(table.dataset.landed())
             if self._index.landed_twice:
@@ -73,7 +83,10 @@ class Planner:
             columns = self._builder.columns_needed(table.source.schema.names)
             with ExitStack() as files:
                 names = ["plan", "local", *(["claimed"] if self._claimed else [])]
-                writers = {name: files.enter_context(PlanWriter(self._folder, name, fields)) for name in names}
+                writers = {
+                    name: files.enter_context(PlanWriter(self._folder, name, fields))
+                    for name in names
+                }
                 for batch in table.source.batches(columns):
                     self._batch(batch, writers)
                     self._progress(self.summary.source_rows)
@@ -93,7 +106,11 @@ class Planner:
         summary.batches = len(spans)
         routes = self._builder.routes
         summary.factors = {route.destination.key: route.factor for route in routes}
-        priced = all(routes[span.route].rates is not None for span in spans) if spans else any(route.rates for route in routes)
+        priced = (
+            all(routes[span.route].rates is not None for span in spans)
+            if spans
+            else any(route.rates for route in routes)
+        )
         summary.bound = sum(span.bound for span in spans) if priced else None
         pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
         summary.pilot = pilot if summary.requests > pilot else 0
@@ -105,15 +122,24 @@ class Planner:
         self.summary.source_rows += batch.num_rows
         values = {name: _values(batch, name, first) for name in batch.schema.names}
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        kept = [i for i, row in enumerate(rows) if self._builder.keeps(row, self._namer(row, first + i))]
+        kept = [
+            i for i, row in enumerate(rows) if self._builder.keeps(row, self._namer(row, first + i))
+        ]
         self.summary.filtered += len(rows) - len(kept)
         if len(kept) < len(rows):
             batch, rows = batch.take(pa.array(kept, pa.int64())), [rows[i] for i in kept]
         numbers = [first + i for i in kept]
         keys = [canonical([row[name] for name in self._spec.key]) for row in rows]
         digests = self._checked(rows, numbers, keys)
-        picked, source_rows = {name: PlanRows() for name in writers}, batch.select(self._spec.carried)
-        carried = carried_digests(batch, self._table.dataset.carried) if self._index.landed_rows else [b""] * len(rows)
+        picked, source_rows = (
+            {name: PlanRows() for name in writers},
+            batch.select(self._spec.carried),
+        )
+        carried = (
+            carried_digests(batch, self._table.dataset.carried)
+            if self._index.landed_rows
+            else [b""] * len(rows)
+        )
         for i, row in enumerate(rows):
             planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
             if planned is not None:
@@ -126,9 +152,13 @@ class Planner:
 
     def _namer(self, row: Mapping[str, Any], number: int) -> Callable[[], str]:
         """Return what names a row in an error: its number and its key."""
-        return lambda: f"row {number} ({', '.join(f'{name}={row[name]!r}' for name in self._spec.key)})"
+        return lambda: (
+            f"row {number} ({', '.join(f'{name}={row[name]!r}' for name in self._spec.key)})"
+        )
 
-    def _checked(self, rows: list[dict[str, Any]], numbers: list[int], keys: list[bytes]) -> list[bytes]:
+    def _checked(
+        self, rows: list[dict[str, Any]], numbers: list[int], keys: list[bytes]
+    ) -> list[bytes]:
         """Refuse null and double keys; return the digests of the keys."""
         for row, number in zip(rows, numbers, strict=True):
             for name in self._spec.key:
@@ -146,7 +176,12 @@ class Planner:
         return digests
 
     def _row(
-        self, row: Mapping[str, Any], key: bytes, digest: bytes, carried: bytes, where: Callable[[], str]
+        self,
+        row: Mapping[str, Any],
+        key: bytes,
+        digest: bytes,
+        carried: bytes,
+        where: Callable[[], str],
     ) -> tuple[str, dict[str, Any], bytes] | None:
         """Decide on one row: what is to be written to which plan, or None."""
         summary, builder = self.summary, self._builder
@@ -168,27 +203,49 @@ class Planner:
         reason = self._reason(found, landed)
         if reason is None:
             if landed is not None and landed.carried != carried:
-                self.carried[landed.part][digest] = tuple(row[name] for name in self._table.dataset.carried)
+                self.carried[landed.part][digest] = tuple(
+                    row[name] for name in self._table.dataset.carried
+                )
             return None
         if self._spec.limit is not None and sum(self._reasons.values()) >= self._spec.limit:
             summary.over_limit += 1
             return None
         self._reasons[reason] += 1
-        return self._request(builder.made(row, where), name, found, landed if reason == "failed" else None, landed)
+        return self._request(
+            builder.made(row, where), name, found, landed if reason == "failed" else None, landed
+        )
 
     def _request(
-        self, made: BuiltRequest, name: str, found: str, failed: LandedRow | None, landed: LandedRow | None
+        self,
+        made: BuiltRequest,
+        name: str,
+        found: str,
+        failed: LandedRow | None,
+        landed: LandedRow | None,
     ) -> tuple[str, dict[str, Any], bytes]:
         """Return (plan, system fields, body) of a row that is to be sent; `failed` is what is tried again."""
-        summary, again, shape, route = self.summary, None, made.shape, self._builder.routes[made.route]
+        summary, again, shape, route = (
+            self.summary,
+            None,
+            made.shape,
+            self._builder.routes[made.route],
+        )
         if failed is not None:
             again = route.again(made.body, shape, failed.status, failed.error, failed.attempts)
         body, bound = again or (made.body, route.bound(made.body, shape))
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
         system = _system_fields(name, found, landed)
-        system |= {"_changed": again is not None, "_prior_error": landed.error if landed is not None else None}
+        system |= {
+            "_changed": again is not None,
+            "_prior_error": landed.error if landed is not None else None,
+        }
         system |= {"_bytes": size, "_bound": bound, "_error": None}
-        system |= {"_cap": shape.cap, "_turns": shape.turns, "_schema": shape.schema, "_attached": shape.attached}
+        system |= {
+            "_cap": shape.cap,
+            "_turns": shape.turns,
+            "_schema": shape.schema,
+            "_attached": shape.attached,
+        }
         if name in self._claimed:
             return "claimed", system, body
         if self.packer.fits_alone(size, made.route):

@@ -56,7 +56,9 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     return PreparedRun(spec, table, _record(spec, table))
 
 
-def _prepared(spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings) -> Table:
+def _prepared(
+    spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings
+) -> Table:
     if isinstance(spec, JobsSpec):
         return prepare_jobs(spec, providers, data)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
@@ -69,7 +71,9 @@ def _record(spec: RunSpec, table: Table) -> dict[str, Any]:
     The digest holds the texts that the spec only refers to (prompt file, response model) too.
     """
     facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
-    digest = hashlib.sha256(f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()).hexdigest()
+    digest = hashlib.sha256(
+        f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()
+    ).hexdigest()
     prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
     text = json.dumps({**facts, "prices": prices}, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
@@ -85,13 +89,22 @@ def prepare_jobs(spec: JobsSpec, providers: Mapping[Destination, Adapter], data:
     schemas = spec.response_schemas()
     carried = pa.schema([pa.field(JOB_ID, pa.string())])
     common = spec.uniform
-    answers = AnswerSchemas(next(iter(schemas.values()), None)) if common else AnswerSchemas(None, schemas)
+    answers = (
+        AnswerSchemas(next(iter(schemas.values()), None))
+        if common
+        else AnswerSchemas(None, schemas)
+    )
     builder = JobBuilder(spec, providers, schemas, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
     return Table(spec, open_source(spec.jobs, {}), builder, answers, dataset)
 
 
-def prepare(spec: EnrichmentSpec, providers: Mapping[Destination, Adapter], data: Path, roots: Iterable[Path]) -> Table:
+def prepare(
+    spec: EnrichmentSpec,
+    providers: Mapping[Destination, Adapter],
+    data: Path,
+    roots: Iterable[Path],
+) -> Table:
     """Check everything of a spec that can be checked without reading the rows.
 
     Raises:
@@ -100,7 +113,9 @@ def prepare(spec: EnrichmentSpec, providers: Mapping[Destination, Adapter], data
     schema = spec.schema_of_answers(roots)
     source = open_source(spec.source, spec.types)
     if not (columns := source.schema.names):
-        message = f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
+        message = (
+            f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
+        )
         raise SourceError(message)
     for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
         if missing := [name for name in names if name not in columns]:
@@ -109,4 +124,10 @@ def prepare(spec: EnrichmentSpec, providers: Mapping[Destination, Adapter], data
     carried = pa.schema([source.schema.field(name) for name in spec.carried])
     dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
     provider = providers[spec.destinations()[0]]
-    return Table(spec, source, RequestBuilder(spec, schema, provider, columns), AnswerSchemas(schema), dataset)
+    return Table(
+        spec,
+        source,
+        RequestBuilder(spec, schema, provider, columns),
+        AnswerSchemas(schema),
+        dataset,
+    )

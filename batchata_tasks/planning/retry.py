@@ -25,7 +25,15 @@ def worth_another(status: str, error: str | None, attempts: int, max_attempts: i
 
 
 def changed_body(
-    body: bytes, status: str, error: str | None, attempts: int, *, cap_param: str, turns_param: str, cap: int, turns: int
+    body: bytes,
+    status: str,
+    error: str | None,
+    attempts: int,
+    *,
+    cap_param: str,
+    turns_param: str,
+    cap: int,
+    turns: int,
 ) -> tuple[bytes, int, int] | None:
     """Return the body of another attempt with its cap and its number of turns, or None where the last one's will do.
 
@@ -46,9 +54,14 @@ def changed_body(
         return None
     changed: dict[str, Any] = orjson.loads(body)
     if status == Outcome.TRUNCATED:
-        changed[cap_param] = min(max(2 * changed[cap_param], cap * 2 ** min(attempts, 2)), _MOST * cap)
+        changed[cap_param] = min(
+            max(2 * changed[cap_param], cap * 2 ** min(attempts, 2)), _MOST * cap
+        )
     else:
-        changed[turns_param] = [*changed[turns_param][:turns], {"role": "user", "content": _remark(error)}]
+        changed[turns_param] = [
+            *changed[turns_param][:turns],
+            {"role": "user", "content": _remark(error)},
+        ]
     return orjson.dumps(changed), changed[cap_param], len(changed[turns_param])
 
 

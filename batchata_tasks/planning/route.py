@@ -72,13 +72,17 @@ class Route:
         bound = self.rates.bound(tokens, shape.cap, cache_writes=writes)
         return -(-bound * self.factor // 10**6)
 
-    def again(self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int) -> tuple[bytes, int] | None:
+    def again(
+        self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int
+    ) -> tuple[bytes, int] | None:
         """Return the body of another attempt at a request and its bound; None where it is sent again as it was.
 
         `body` is what was sent last, or the base request where that is not known any more.
         """
         names = {"cap_param": self.provider.cap_param, "turns_param": self.provider.turns_param}
-        changed = changed_body(body, status, error, attempts, **names, cap=shape.cap, turns=shape.turns)
+        changed = changed_body(
+            body, status, error, attempts, **names, cap=shape.cap, turns=shape.turns
+        )
         if changed is None:
             return None
         text, cap, turns = changed

@@ -40,11 +40,20 @@ class RowIndex:
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE", "cache_size=-16384"):
+        for pragma in (
+            "journal_mode=OFF",
+            "synchronous=OFF",
+            "locking_mode=EXCLUSIVE",
+            "cache_size=-16384",
+        ):
             self._connection.execute(f"PRAGMA {pragma}")
         columns = ", ".join(LandedRow._fields)
-        self._connection.execute(f"CREATE TABLE landed (key BLOB PRIMARY KEY, {columns}) WITHOUT ROWID")
-        self._connection.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID")
+        self._connection.execute(
+            f"CREATE TABLE landed (key BLOB PRIMARY KEY, {columns}) WITHOUT ROWID"
+        )
+        self._connection.execute(
+            "CREATE TABLE seen (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID"
+        )
         self._connection.execute("CREATE TABLE in_flight (key BLOB PRIMARY KEY) WITHOUT ROWID")
         self._connection.execute("BEGIN")
         self.landed_rows = 0
@@ -78,7 +87,9 @@ class RowIndex:
     def add_in_flight(self, keys: Iterable[bytes]) -> None:
         """Add keys whose requests are at a provider, or collected and not landed yet."""
         before = self._connection.total_changes
-        self._connection.executemany("INSERT OR IGNORE INTO in_flight VALUES (?)", ((key,) for key in keys))
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO in_flight VALUES (?)", ((key,) for key in keys)
+        )
         self.rows_in_flight += self._connection.total_changes - before
 
     def landed(self, key: bytes) -> LandedRow | None:
@@ -92,7 +103,10 @@ class RowIndex:
         """Whether a request for this key is on its way."""
         if not self.rows_in_flight:
             return False
-        return self._connection.execute("SELECT 1 FROM in_flight WHERE key=?", (key,)).fetchone() is not None
+        return (
+            self._connection.execute("SELECT 1 FROM in_flight WHERE key=?", (key,)).fetchone()
+            is not None
+        )
 
     def first_double(self, keys: list[bytes], numbers: list[int]) -> tuple[int, int, int] | None:
         """Add the source's keys; (row number, earlier row number, position) of the first double."""
@@ -102,7 +116,9 @@ class RowIndex:
         if self._connection.total_changes - before == len(keys):
             return None
         for at, (key, number) in enumerate(rows):
-            (earlier,) = self._connection.execute("SELECT number FROM seen WHERE key=?", (key,)).fetchone()
+            (earlier,) = self._connection.execute(
+                "SELECT number FROM seen WHERE key=?", (key,)
+            ).fetchone()
             if earlier != number:
                 return number, int(earlier), at
         return None  # pragma: no cover - a shorter count means that one is found

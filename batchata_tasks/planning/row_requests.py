@@ -30,7 +30,13 @@ if TYPE_CHECKING:
 class RequestBuilder:
     """Turns rows of one spec into fingerprints and request bodies."""
 
-    def __init__(self, spec: EnrichmentSpec, schema: ResponseSchema | None, provider: Adapter, columns: list[str]) -> None:
+    def __init__(
+        self,
+        spec: EnrichmentSpec,
+        schema: ResponseSchema | None,
+        provider: Adapter,
+        columns: list[str],
+    ) -> None:
         self._spec = spec
         self._schema = schema
         self._provider = provider
@@ -38,15 +44,22 @@ class RequestBuilder:
         labels = ["prompt" if t.role == "user" else t.role for t in turns]
         if spec.messages is not None:
             labels = [f"messages.{i}" for i in range(len(turns))]
-        self._turns = [(t, RowTemplate(label, t.content, columns)) for t, label in zip(turns, labels, strict=True)]
+        self._turns = [
+            (t, RowTemplate(label, t.content, columns))
+            for t, label in zip(turns, labels, strict=True)
+        ]
         sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
-        turns_sent = len(provider.body(sample)[provider.turns_param])  # a system prompt is no message everywhere
+        turns_sent = len(
+            provider.body(sample)[provider.turns_param]
+        )  # a system prompt is no message everywhere
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
         rates = batch_rates(provider.name, spec.model)
         caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
-        self.routes = [Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)]
+        self.routes = [
+            Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)
+        ]
         self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
         if spec.cache and provider.caches_unasked:
             message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
@@ -89,11 +102,20 @@ class RequestBuilder:
         """Return the request body as JSON; nulls render as nothing."""
         values = {name: "" if row[name] is None else row[name] for name in self.used}
         seen = variables(values)
-        messages = tuple(Message(turn.role, template.render(seen, where)) for turn, template in self._turns)
+        messages = tuple(
+            Message(turn.role, template.render(seen, where)) for turn, template in self._turns
+        )
         if not any(message.text.strip() for message in messages if message.role == "user"):
             message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
             raise SourceError(message)
-        job = Job(self._spec.model, messages, self._spec.max_tokens, self._spec.params, self._schema, self._spec.cache)
+        job = Job(
+            self._spec.model,
+            messages,
+            self._spec.max_tokens,
+            self._spec.params,
+            self._schema,
+            self._spec.cache,
+        )
         return orjson.dumps(self._provider.body(job))
 
     def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:

@@ -36,7 +36,9 @@ class PlanSummary:
     input_tokens: int = 0  # likely
     output_tokens: int = 0
     calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
-    factors: dict[str, int] = field(default_factory=dict[str, int])  # what bounds of each model were multiplied with, in millionths
+    factors: dict[str, int] = field(
+        default_factory=dict[str, int]
+    )  # what bounds of each model were multiplied with, in millionths
     least: int = 0  # the bound of the cheapest request
     pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
 

@@ -34,7 +34,9 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         kinds = {type(left).__name__, type(right).__name__}
         if operator == "**" or not kinds <= {"int", "float", "bool", "Decimal"}:
-            message = f"the operator {operator} is not allowed on {' and '.join(sorted(kinds))} here"
+            message = (
+                f"the operator {operator} is not allowed on {' and '.join(sorted(kinds))} here"
+            )
             raise SecurityError(message)
         return super().call_binop(context, operator, left, right)
 
@@ -109,7 +111,16 @@ class RowTemplate:
             return self._constant
         try:
             text = self._rendered(row, where)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError) as error:
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             message = f"{self.field}: the template fails on {where()}: {str(error) or type(error).__name__}"
             raise SourceError(message) from error
         return text
@@ -149,7 +160,15 @@ class RowCondition:
         """
         try:
             return bool(self._expression(row))
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as error:
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             message = f"where: the expression fails on {where()}: {error}"
             raise SourceError(message) from error
 

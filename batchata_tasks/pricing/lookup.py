@@ -23,7 +23,6 @@ from batchata_tasks.pricing.price_file import own_price
 from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 
 if TYPE_CHECKING:
-
     from batchata_tasks.pricing.price_file import CustomPrice
 
 _CONTEXT = {"processing": "batch"}
@@ -33,7 +32,11 @@ _PER = 10**6
 _SEARCHES_UNCOUNTED = "-search-"
 
 # what is taken where a price file leaves a rate out: the most that any model of genai-prices costs there
-_WRITE, _WRITE_1H, _SEARCHES = Decimal("1.25"), Decimal(2), Decimal(10)  # times input, times input, dollars per thousand
+_WRITE, _WRITE_1H, _SEARCHES = (
+    Decimal("1.25"),
+    Decimal(2),
+    Decimal(10),
+)  # times input, times input, dollars per thousand
 
 
 def batch_rates(provider: str, model: str) -> Rates | None:
@@ -56,11 +59,19 @@ def similar_models(provider: str, model: str) -> list[str]:
     """Return the names most like `model` of the provider's models that have a published batch rate."""
     known = (entry for entry in get_snapshot().providers if entry.id == provider)
     names = [priced.id for entry in known for priced in entry.models if priced.id != model]
-    return [name for name in get_close_matches(model, names, n=6) if _published(provider, name)[0] is not None][:3]
+    return [
+        name
+        for name in get_close_matches(model, names, n=6)
+        if _published(provider, name)[0] is not None
+    ][:3]
 
 
 def _rates(batch: PriceList, listed: PriceList, source: str) -> Rates:
-    return Rates(**{field.name: getattr(batch, field.name) for field in fields(PriceList)}, listed=listed, source=source)
+    return Rates(
+        **{field.name: getattr(batch, field.name) for field in fields(PriceList)},
+        listed=listed,
+        source=source,
+    )
 
 
 def _own_rates(own: CustomPrice, published: PriceList | None) -> Rates:
@@ -72,7 +83,11 @@ def _own_rates(own: CustomPrice, published: PriceList | None) -> Rates:
     batch = PriceList(*kinds, search=_exact(searches / 1000))
     listed = published or batch
     if own.list_input is not None and own.list_output is not None:
-        listed = replace(batch, input=Rate(_exact(own.list_input / _PER)), output=Rate(_exact(own.list_output / _PER)))
+        listed = replace(
+            batch,
+            input=Rate(_exact(own.list_input / _PER)),
+            output=Rate(_exact(own.list_output / _PER)),
+        )
     return _rates(batch, listed, own.described())
 
 
@@ -89,7 +104,9 @@ def _published(provider: str, model: str) -> tuple[PriceList | None, PriceList |
         return None, None
     now = datetime.now(UTC)
     variants = [variant for variant in found.model.price_variants or () if variant.when == _CONTEXT]
-    known = any(variant.constraint is None or variant.constraint.active(now) for variant in variants)
+    known = any(
+        variant.constraint is None or variant.constraint.active(now) for variant in variants
+    )
     return _tariff(found.model_price) if known else None, _tariff(listed.model_price)
 
 
@@ -113,7 +130,10 @@ def _rate(price: Any) -> Rate | None:
         return None
     if isinstance(price, Decimal):
         return Rate(_exact(price / _PER))
-    return Rate(_exact(price.base / _PER), tuple((tier.start, _exact(tier.price / _PER)) for tier in price.tiers))
+    return Rate(
+        _exact(price.base / _PER),
+        tuple((tier.start, _exact(tier.price / _PER)) for tier in price.tiers),
+    )
 
 
 def _exact(amount: Decimal) -> int:

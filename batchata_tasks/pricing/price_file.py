@@ -34,7 +34,11 @@ _REMEDIES = {
 def _amount(value: object) -> Decimal:
     try:
         # an amount in quotes is as good as a number; true is an int to Python
-        amount = Decimal(value) if isinstance(value, int | str | Decimal) and not isinstance(value, bool) else None
+        amount = (
+            Decimal(value)
+            if isinstance(value, int | str | Decimal) and not isinstance(value, bool)
+            else None
+        )
     except InvalidOperation:
         amount = None
     if amount is None or not amount.is_finite() or not 0 <= amount <= _MOST:
@@ -87,7 +91,9 @@ class CustomPrice(BaseModel):
     searches_per_thousand: Amount | None = None
     list_input: Amount | None = None
     list_output: Amount | None = None
-    free: Annotated[bool, BeforeValidator(_flag)] = False  # rates of 0 are meant, so that no limit binds
+    free: Annotated[bool, BeforeValidator(_flag)] = (
+        False  # rates of 0 are meant, so that no limit binds
+    )
     as_of: Annotated[date, BeforeValidator(_day)]
     source: Annotated[str, BeforeValidator(_text)]
     _file: str = _DEFAULT
@@ -153,7 +159,9 @@ def _parsed(path: str, content: bytes) -> dict[tuple[str, str], CustomPrice]:
     for provider, models in data.items():
         if provider not in known_providers() or not isinstance(models, dict):
             tables = " and ".join(f'[{name}."MODEL"]' for name in known_providers())
-            message = f"{path}: `{provider}` is no table of a provider's models; the tables are {tables}."
+            message = (
+                f"{path}: `{provider}` is no table of a provider's models; the tables are {tables}."
+            )
             raise SpecError(message)
         for model, entry in cast("dict[str, Any]", models).items():
             found[provider, model] = _price(path, provider, model, entry)
@@ -169,7 +177,9 @@ def _price(path: str, provider: str, model: str, entry: object) -> CustomPrice:
         return CustomPrice.model_validate(entry).named(Path(path).name)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
+        first = next(
+            (e for e in errors if e["type"] == "extra_forbidden"), errors[0]
+        )  # a misspelt key is missing, too
         key = str(first["loc"][0]) if first["loc"] else ""
         message = f"{where}: {_sentence(key, first['type'], first['msg'], first['input'])}."
         raise SpecError(message) from None

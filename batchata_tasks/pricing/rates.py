@@ -47,7 +47,12 @@ class PriceList:
     def cost(self, usage: Usage, requests: int = 1) -> int:
         """Return what one answer costs, in picodollars; or that many, all alike, which used `usage` together."""
         whole = usage.input_tokens // requests
-        plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens - usage.cache_write_1h_tokens
+        plain = (
+            usage.input_tokens
+            - usage.cache_read_tokens
+            - usage.cache_write_tokens
+            - usage.cache_write_1h_tokens
+        )
         tokens = (
             max(plain, 0) * self.input.at(whole)
             + usage.cache_read_tokens * self.cache_read.at(whole)
@@ -84,7 +89,9 @@ class Rates(PriceList):
         kinds = [self.input, self.cache_read]
         if cache_writes:
             kinds += [self.cache_write, self.cache_write_1h]
-        return input_tokens * max(kind.most(input_tokens) for kind in kinds) + output_tokens * self.output.most(input_tokens)
+        return input_tokens * max(
+            kind.most(input_tokens) for kind in kinds
+        ) + output_tokens * self.output.most(input_tokens)
 
 
 _KEPT: TypeAdapter[Rates | None] = TypeAdapter(Rates | None)

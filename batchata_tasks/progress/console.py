@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def for_console(console: Console, *, transient: bool = True) -> Generator[LineProgress | LiveProgress, None, None]:
+def for_console(
+    console: Console, *, transient: bool = True
+) -> Generator[LineProgress | LiveProgress, None, None]:
     """Yield a live display on a terminal, plain lines elsewhere; one that is not `transient` leaves the run's last state."""
     from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415 - it draws what is told here
     from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415
@@ -25,4 +27,6 @@ def for_console(console: Console, *, transient: bool = True) -> Generator[LinePr
         with LiveProgress(console, transient=transient) as display:
             yield display
     else:
-        yield LineProgress(lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+        yield LineProgress(
+            lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
+        )

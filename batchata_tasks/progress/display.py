@@ -55,7 +55,12 @@ class RichBatchProgressDisplay:
         if can_draw(self._console):
             self._region.start()
 
-    def update_progress(self, stats: Mapping[str, Any], elapsed_time: float, batch_data: Mapping[str, Mapping[str, Any]]) -> None:
+    def update_progress(
+        self,
+        stats: Mapping[str, Any],
+        elapsed_time: float,
+        batch_data: Mapping[str, Mapping[str, Any]],
+    ) -> None:
         """Show where the run stands now.
 
         Args:
@@ -81,7 +86,10 @@ class RichBatchProgressDisplay:
             self._tell()
             return
         width = self._console.size.width - 1
-        for line in [*summary(self._stats, self._elapsed, self._batches, width, time.time()), *failed(self._stats, width)]:
+        for line in [
+            *summary(self._stats, self._elapsed, self._batches, width, time.time()),
+            *failed(self._stats, width),
+        ]:
             line.truncate(width, overflow="ellipsis")
             self._region.print(line)
 
@@ -96,15 +104,21 @@ class RichBatchProgressDisplay:
             return True
         batches = pluralize(opened, "open batch")
         self._region.hold()
-        cancels = not (_from_a_person() and self._console.is_terminal) or self._answer(f"Cancel the {batches} and land what ran? [Y/n] ")
+        cancels = not (_from_a_person() and self._console.is_terminal) or self._answer(
+            f"Cancel the {batches} and land what ran? [Y/n] "
+        )
         if cancels:
             self._region.release()
-            self._say(f"Cancelling {batches}; what ran is landed. Ctrl-C again leaves at once, and the next run lands the rest.")
+            self._say(
+                f"Cancelling {batches}; what ran is landed. Ctrl-C again leaves at once, and the next run lands the rest."
+            )
         else:
             self._showing = False
             self._region.stop()
             self._region.release()
-            self._say(f"Leaving; {batches} will go on at the provider, and the next run lands them.")
+            self._say(
+                f"Leaving; {batches} will go on at the provider, and the next run lands them."
+            )
         return cancels
 
     def _answer(self, question: str) -> bool:
@@ -115,7 +129,9 @@ class RichBatchProgressDisplay:
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
             answer = ""
-        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: the cursor is still in the question's line
+        if not answer.endswith(
+            "\n"
+        ):  # Ctrl-C or Ctrl-D: the cursor is still in the question's line
             self._console.print()
             return False
         return answer.strip().lower() in _YES
@@ -173,7 +189,11 @@ class LiveProgress(RichBatchProgressDisplay, ProgressBase):
                 continue
 
     def _push(self, found: Snapshot) -> None:
-        self.update_progress(found.stats() | {"doing": self._doing}, time.monotonic() - self._began, found.batch_data())
+        self.update_progress(
+            found.stats() | {"doing": self._doing},
+            time.monotonic() - self._began,
+            found.batch_data(),
+        )
 
     def planning(self, rows: int) -> None:
         """See Progress."""

@@ -18,22 +18,51 @@ if TYPE_CHECKING:
 
 OPEN = ("unclear", "submitted", "collected", "held")
 _STATES = {
-    "landed": "landed", "collected": "landing", "unclear": "sending", "planned": "waiting", "held": "held", "dropped": "not sent",
+    "landed": "landed",
+    "collected": "landing",
+    "unclear": "sending",
+    "planned": "waiting",
+    "held": "held",
+    "dropped": "not sent",
 }
 # as both providers spell them: https://platform.claude.com/docs/en/api/retrieving-message-batches,
 # https://platform.openai.com/docs/guides/batch
 _STATUSES = {
-    "in_progress": "running", "canceling": "being cancelled", "ended": "ended", "validating": "being checked", "finalizing": "finishing",
-    "cancelling": "being cancelled", "completed": "ended", "failed": "ended", "expired": "ended", "cancelled": "ended",
+    "in_progress": "running",
+    "canceling": "being cancelled",
+    "ended": "ended",
+    "validating": "being checked",
+    "finalizing": "finishing",
+    "cancelling": "being cancelled",
+    "completed": "ended",
+    "failed": "ended",
+    "expired": "ended",
+    "cancelled": "ended",
 }
-_STYLES = {"landed": "green", "landing": "green", "held": "red", "being cancelled": "yellow", "waiting": "dim", "not sent": "dim"}
+_STYLES = {
+    "landed": "green",
+    "landing": "green",
+    "held": "red",
+    "being cancelled": "yellow",
+    "waiting": "dim",
+    "not sent": "dim",
+}
 _STOPS = {
-    "cancel": "it was cancelled", "time_limit": "its time limit is reached", "over_bound": "an answer was above its upper bound",
+    "cancel": "it was cancelled",
+    "time_limit": "its time limit is reached",
+    "over_bound": "an answer was above its upper bound",
     "shutdown": "its program asked for it",
 }
 # what gives way in a narrow terminal, in this order: down to so many columns, 0 for altogether
 _YIELDING = (
-    ("batch id", 16), ("batch id", 0), ("provider", 0), ("model", 14), ("model", 0), ("requests", 0), ("sent", 0), ("done", 0),
+    ("batch id", 16),
+    ("batch id", 0),
+    ("provider", 0),
+    ("model", 14),
+    ("model", 0),
+    ("requests", 0),
+    ("sent", 0),
+    ("done", 0),
     ("batch", 0),
 )
 _RANKS = {"landed": -1, "waiting": 1, "not sent": 2}
@@ -42,7 +71,9 @@ _WIDE = 1000
 _AIRY = 10  # lines: with more of them, one is left empty
 
 
-def picture(stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tuple[int, int], now: float) -> list[Text]:
+def picture(
+    stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tuple[int, int], now: float
+) -> list[Text]:
     """Return a run's lines for a terminal of `size` (columns, rows), from what progress callbacks get.
 
     `elapsed` is in seconds, `now` in seconds since 1970. What matters more comes first, and stays where there is little room.
@@ -57,18 +88,30 @@ def picture(stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tu
     return [*head, *failures, *(gap if table else []), *table]
 
 
-def summary(stats: Mapping[str, Any], elapsed: float, batches: Batches, width: int, now: float) -> list[Text]:
+def summary(
+    stats: Mapping[str, Any], elapsed: float, batches: Batches, width: int, now: float
+) -> list[Text]:
     """Return what is told of the run as a whole."""
     if not stats.get("total") and not batches and not stats.get("landed"):
-        return [_line("Time", [Text(clock(elapsed)), Text(printable(stats.get("doing") or "planning"))], width)]
+        return [
+            _line(
+                "Time",
+                [Text(clock(elapsed)), Text(printable(stats.get("doing") or "planning"))],
+                width,
+            )
+        ]
     spent, reserved, limit = stats["cost_usd"] or 0, stats["reserved_usd"], stats["cost_limit_usd"]
     work, money = _requests(stats, batches), _money(stats)
     bar = _bar_width([work, money] if limit is not None else [work], width)
-    lines = [_line("Requests", work, width, _bar(stats["landed"], _ahead(batches), stats["total"], bar))]
+    lines = [
+        _line("Requests", work, width, _bar(stats["landed"], _ahead(batches), stats["total"], bar))
+    ]
     if stats["outcomes"]:
         lines.append(_line("Outcomes", _outcomes(stats, width), width))
     lines.append(_line("Batches", _batches(batches, width), width))
-    lines.append(_line("Cost", money, width, None if limit is None else _bar(spent, reserved, limit, bar)))
+    lines.append(
+        _line("Cost", money, width, None if limit is None else _bar(spent, reserved, limit, bar))
+    )
     lines.append(_line("Time", _times(elapsed, batches, now, width), width))
     if stats["stopping"]:
         ends = any(one["state"] in (*OPEN, "planned") for one in batches)
@@ -82,8 +125,10 @@ def sentence(stats: Mapping[str, Any], batches: Batches) -> str:
     """Return where a run stands as one line, for logs."""
     opened = sum(one["state"] in OPEN for one in batches)
     parts = [
-        f"{stats['landed']:,} of {pluralize(stats['total'], 'request')} landed", *(text.plain for text in _outcomes(stats, _WIDE)),
-        pluralize(opened, "open batch"), *(text.plain for text in _money(stats)),
+        f"{stats['landed']:,} of {pluralize(stats['total'], 'request')} landed",
+        *(text.plain for text in _outcomes(stats, _WIDE)),
+        pluralize(opened, "open batch"),
+        *(text.plain for text in _money(stats)),
     ]
     return ", ".join(parts)
 
@@ -93,7 +138,9 @@ def failed(stats: Mapping[str, Any], room: int) -> list[Text]:
     errors: dict[str, int] = stats.get("errors") or {}
     most = sorted(errors.items(), key=lambda item: -item[1])[: min(room, _FAILURES)]
     return [
-        Text.assemble(("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), printable(text))
+        Text.assemble(
+            ("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), printable(text)
+        )
         for place, (text, count) in enumerate(most)
     ]
 
@@ -102,7 +149,17 @@ def _requests(stats: Mapping[str, Any], batches: Batches) -> list[Text]:
     ahead = _ahead(batches)
     parts = [f"{stats['landed']:,} of {stats['total']:,} landed"]
     parts += [f"{ahead:,} done at the provider"] if ahead else []
-    return [Text(text) for text in [*parts, *([f"{pluralize(stats['up_to_date'], 'row')} up to date"] if stats["up_to_date"] else [])]]
+    return [
+        Text(text)
+        for text in [
+            *parts,
+            *(
+                [f"{pluralize(stats['up_to_date'], 'row')} up to date"]
+                if stats["up_to_date"]
+                else []
+            ),
+        ]
+    ]
 
 
 def _ahead(batches: Batches) -> int:
@@ -112,10 +169,16 @@ def _ahead(batches: Batches) -> int:
 
 def _outcomes(stats: Mapping[str, Any], width: int) -> list[Text]:
     found = sorted(stats["outcomes"].items(), key=lambda item: (item[0] != "succeeded", -item[1]))
-    parts = [Text(f"{count:,} {name}", style="green" if name == "succeeded" else "red") for name, count in found]
+    parts = [
+        Text(f"{count:,} {name}", style="green" if name == "succeeded" else "red")
+        for name, count in found
+    ]
     if _length(parts) <= width - _LABEL:
         return parts
-    return [Text(f"{stats['completed']:,} succeeded", style="green"), Text(f"{stats['failed']:,} failed", style="red")]
+    return [
+        Text(f"{stats['completed']:,} succeeded", style="green"),
+        Text(f"{stats['failed']:,} failed", style="red"),
+    ]
 
 
 def _batches(batches: Batches, width: int) -> list[Text]:
@@ -125,7 +188,10 @@ def _batches(batches: Batches, width: int) -> list[Text]:
     if _length(parts) <= width - _LABEL:
         return parts or [Text("none")]
     opened = sum(one["state"] in OPEN for one in batches)
-    return [Text(f"{opened:,} open", style="cyan"), *(part for part, word in zip(parts, ranked, strict=True) if word in _RANKS)]
+    return [
+        Text(f"{opened:,} open", style="cyan"),
+        *(part for part, word in zip(parts, ranked, strict=True) if word in _RANKS),
+    ]
 
 
 def _money(stats: Mapping[str, Any]) -> list[Text]:
@@ -136,7 +202,10 @@ def _money(stats: Mapping[str, Any]) -> list[Text]:
     parts = [f"{_usd(spent)}{of} spent", *([f"{_usd(reserved)} reserved"] if reserved else [])]
     if stats.get("budget"):
         parts.append(f"budget {printable(stats['budget'])}")
-    return [Text(text) for text in [*parts, *(["no limit"] if limit is None and not stats.get("budget") else [])]]
+    return [
+        Text(text)
+        for text in [*parts, *(["no limit"] if limit is None and not stats.get("budget") else [])]
+    ]
 
 
 def _usd(amount: float) -> str:
@@ -145,10 +214,18 @@ def _usd(amount: float) -> str:
 
 def _times(elapsed: float, batches: Batches, now: float, width: int) -> list[Text]:
     parts = [Text(clock(elapsed))]
-    ends = [one["ends_by"] for one in batches if one["state"] == "submitted" and one["ends_by"] is not None]
+    ends = [
+        one["ends_by"]
+        for one in batches
+        if one["state"] == "submitted" and one["ends_by"] is not None
+    ]
     if ends:
         left = min(ends) - now
-        when = Text(f"deadline in {clock(left)}") if left >= 0 else Text(f"deadline {clock(-left)} ago", style="yellow")
+        when = (
+            Text(f"deadline in {clock(left)}")
+            if left >= 0
+            else Text(f"deadline {clock(-left)} ago", style="yellow")
+        )
         whole = Text("oldest batch's ").append_text(when)
         parts.append(whole if _length([*parts, whole]) <= width - _LABEL else when)
     return parts
@@ -166,7 +243,9 @@ def _bar_width(lines: Sequence[Sequence[Text]], width: int) -> int:
     """Return how long bars are beside these parts; 0 where there is no room for any."""
     free = width - _LABEL - 2
     most = min(_BAR, (width - _LABEL) // 3, *(free - _length(parts) for parts in lines))
-    return max(most, _LEAST_BAR if all(parts[0].cell_len + _LEAST_BAR <= free for parts in lines) else 0)
+    return max(
+        most, _LEAST_BAR if all(parts[0].cell_len + _LEAST_BAR <= free for parts in lines) else 0
+    )
 
 
 def _length(parts: Sequence[Text]) -> int:
@@ -177,7 +256,9 @@ def _bar(done: float, ahead: float, total: float, room: int) -> Text:
     """Return a bar; what is begun shows, and it is full only at the end."""
     first = _cells(done, total, room)
     second = min(_cells(done + ahead, total, room), room) - first
-    return Text.assemble(("━" * first, "green"), ("╍" * second, "cyan"), ("─" * (room - first - second), "dim"))
+    return Text.assemble(
+        ("━" * first, "green"), ("╍" * second, "cyan"), ("─" * (room - first - second), "dim")
+    )
 
 
 def _cells(part: float, total: float, room: int) -> int:
@@ -204,15 +285,35 @@ def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
         return []
     if room < 3:  # noqa: PLR2004 - a head, a batch, and how many more there are
         return [Text(f"{pluralize(len(batches), 'open batch')}", style="dim")]
-    ranked = sorted(batches, key=lambda one: (one["state"] != "held", one["number"] or float("inf"), one["chunk_id"]))
+    ranked = sorted(
+        batches,
+        key=lambda one: (one["state"] != "held", one["number"] or float("inf"), one["chunk_id"]),
+    )
     shown = ranked if len(ranked) < room else ranked[: room - 2]
-    columns = {name: cells for name, *cells in zip(*[_row(one, now) for one in (None, *shown)], strict=True) if any(cells)}
+    columns = {
+        name: cells
+        for name, *cells in zip(*[_row(one, now) for one in (None, *shown)], strict=True)
+        if any(cells)
+    }
     widths = _widths(columns, width)
-    lines = [Text((" " * _GAP).join(_cell(name, name, at).plain for name, at in widths.items()), style="dim")]
+    lines = [
+        Text(
+            (" " * _GAP).join(_cell(name, name, at).plain for name, at in widths.items()),
+            style="dim",
+        )
+    ]
     gap = Text(" " * _GAP)
-    lines += [gap.join(_cell(name, columns[name][place], at) for name, at in widths.items()) for place in range(len(shown))]
+    lines += [
+        gap.join(_cell(name, columns[name][place], at) for name, at in widths.items())
+        for place in range(len(shown))
+    ]
     if len(ranked) > len(shown):
-        lines.append(Text(f"and {pluralize(len(ranked) - len(shown), 'more open batch', 'more open batches')}", style="dim"))
+        lines.append(
+            Text(
+                f"and {pluralize(len(ranked) - len(shown), 'more open batch', 'more open batches')}",
+                style="dim",
+            )
+        )
     return lines
 
 
@@ -223,7 +324,13 @@ def _row(batch: Mapping[str, Any] | None, now: float) -> tuple[str, ...]:
     sent = "" if batch["sent_at"] is None else f"{clock(max(now - batch['sent_at'], 0))} ago"
     done = "" if batch["done"] is None else f"{batch['done']:,}"
     number = "" if batch["number"] is None else f"{batch['number']:,}"
-    names = (printable(batch["provider"]), printable(batch["model"]), f"{batch['jobs']:,}", done, state_of(batch))
+    names = (
+        printable(batch["provider"]),
+        printable(batch["model"]),
+        f"{batch['jobs']:,}",
+        done,
+        state_of(batch),
+    )
     return (number, *names, sent, printable(batch["batch_id"] or ""))
 
 
@@ -238,7 +345,10 @@ def _widths(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
 
 
 def _cell(name: str, text: str, width: int) -> Text:
-    cell = Text(text, style=_STYLES.get(text, "cyan") if name == "state" else "dim" if name == "batch id" else "")
+    cell = Text(
+        text,
+        style=_STYLES.get(text, "cyan") if name == "state" else "dim" if name == "batch id" else "",
+    )
     cell.truncate(width, overflow="ellipsis")
     if name in ("batch", "requests", "done", "sent"):
         cell.pad_left(width - cell.cell_len)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
 
-
 class RunHandle(Protocol):
     """What others may do with a run that is under way: look at it, and stop it."""
 

@@ -41,7 +41,9 @@ class Snapshot:
     cost_limit_usd: float | None = None
     stopping: str | None = None
     budget: str | None = None  # that it shares with other runs
-    errors: dict[str, int] = field(default_factory=dict[str, int])  # of what landed, the most frequent first
+    errors: dict[str, int] = field(
+        default_factory=dict[str, int]
+    )  # of what landed, the most frequent first
 
     @property
     def pending(self) -> int:
@@ -52,9 +54,17 @@ class Snapshot:
         """Return the run's numbers, as progress callbacks get them."""
         states = [batch.state for batch in self.batches]
         found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return found | {"pending": self.pending, "batches": {state: states.count(state) for state in dict.fromkeys(states)}}
+        return found | {
+            "pending": self.pending,
+            "batches": {state: states.count(state) for state in dict.fromkeys(states)},
+        }
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
         """Return the batches by their ids (before they have one, by that of their chunk), as progress callbacks get them."""
-        names = [one.name for one in fields(BatchView)]  # not `asdict`, which takes a moment too long for a thousand of them
-        return {batch.batch_id or batch.chunk_id: {name: getattr(batch, name) for name in names} for batch in self.batches}
+        names = [
+            one.name for one in fields(BatchView)
+        ]  # not `asdict`, which takes a moment too long for a thousand of them
+        return {
+            batch.batch_id or batch.chunk_id: {name: getattr(batch, name) for name in names}
+            for batch in self.batches
+        }

@@ -24,8 +24,14 @@ _SECONDS = 0.5  # between two drawings
 
 def can_draw(console: Console) -> bool:
     """Whether lines can be drawn over: not in a pipe, a log or a notebook, not with TERM=dumb or NO_COLOR, and in UTF-8 alone."""
-    forced = bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()  # a log that takes colours is no terminal
-    able = console.is_interactive and not console.is_dumb_terminal and console.encoding.startswith("utf")
+    forced = (
+        bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()
+    )  # a log that takes colours is no terminal
+    able = (
+        console.is_interactive
+        and not console.is_dumb_terminal
+        and console.encoding.startswith("utf")
+    )
     return able and not console.no_color and not forced
 
 
@@ -64,7 +70,9 @@ class Region(RenderHook):
             self.console.push_render_hook(self)
             self.console.show_cursor(show=False)
             self.draw()
-            threading.Thread(target=self._draws, args=(self._over,), name="display", daemon=True).start()
+            threading.Thread(
+                target=self._draws, args=(self._over,), name="display", daemon=True
+            ).start()
         return True
 
     def _draws(self, over: threading.Event) -> None:
@@ -100,9 +108,13 @@ class Region(RenderHook):
                 return renderables
             width, height = self.console.size
             erase = self._erase()
-            self._drawn = [line.copy() for line in self._picture(width - 1, height - 1)][: max(height - 1, 1)]
+            self._drawn = [line.copy() for line in self._picture(width - 1, height - 1)][
+                : max(height - 1, 1)
+            ]
             for place, line in enumerate(self._drawn, 1):
-                line.truncate(max(width - 1, 1), overflow="ellipsis")  # a full line would put the cursor on the next one
+                line.truncate(
+                    max(width - 1, 1), overflow="ellipsis"
+                )  # a full line would put the cursor on the next one
                 line.no_wrap, line.end = True, "\n" if place < len(self._drawn) else ""
             return [erase, *renderables, *self._drawn]
 

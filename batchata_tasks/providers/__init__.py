@@ -10,15 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment, masked
-from batchata_tasks.providers.registry import check_name, known_providers, provider_name, provider_type, register
+from batchata_tasks.providers.registry import (
+    check_name,
+    known_providers,
+    provider_name,
+    provider_type,
+    register,
+)
 from batchata_tasks.providers.result_lines import is_results, lines_of, lines_with, read_line
 
-if TYPE_CHECKING:  # the one name from above: what others derive from is an adapter that can also be used by itself
+if (
+    TYPE_CHECKING
+):  # the one name from above: what others derive from is an adapter that can also be used by itself
     from batchata_tasks.api.provider import Provider
 
 __all__ = [
-    "Adapter", "BatchLook", "Framing", "Limits", "Provider", "check_environment", "check_name", "is_results", "known_providers",
-    "lines_of", "lines_with", "masked", "provider_name", "provider_type", "read_line", "register",
+    "Adapter",
+    "BatchLook",
+    "Framing",
+    "Limits",
+    "Provider",
+    "check_environment",
+    "check_name",
+    "is_results",
+    "known_providers",
+    "lines_of",
+    "lines_with",
+    "masked",
+    "provider_name",
+    "provider_type",
+    "read_line",
+    "register",
 ]
 
 

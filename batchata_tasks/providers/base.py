@@ -38,7 +38,9 @@ class Framing:
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """Return one request; `body` is its JSON."""
-        return b"".join((self.before_id, custom_id.encode(), self.before_body, body, self.after_body))
+        return b"".join(
+            (self.before_id, custom_id.encode(), self.before_body, body, self.after_body)
+        )
 
     def size(self, id_chars: int, body: bytes) -> int:
         """Return how many bytes one request takes in the file."""
@@ -82,14 +84,18 @@ class Adapter(Checks, ABC):
     CredentialsError.
     """
 
-    key_variables: ClassVar[tuple[str, ...]]  # hold the API key, the first that is set: it is masked in every text
+    key_variables: ClassVar[
+        tuple[str, ...]
+    ]  # hold the API key, the first that is set: it is masked in every text
     limits: ClassVar[Limits]
     framing: ClassVar[Framing]
     poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
     cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
     turns_param: ClassVar[str] = "messages"  # how bodies call the list of turns
-    caches_unasked: ClassVar[bool]  # whether input may be billed as written to a cache where no request asks for it
+    caches_unasked: ClassVar[
+        bool
+    ]  # whether input may be billed as written to a cache where no request asks for it
 
     @property
     def secret(self) -> str:
@@ -110,7 +116,9 @@ class Adapter(Checks, ABC):
         """Send the request file ahead, where the provider wants one; its id. Costs nothing."""
 
     @abstractmethod
-    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:
+    def create(
+        self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]
+    ) -> BatchLook:
         """Create one batch: one POST, never repeated.
 
         `may_send` is asked at the last moment before bytes go out, and raises to stop them.
@@ -138,7 +146,11 @@ class Adapter(Checks, ABC):
         With a model, those that are known to be of another one are left out.
         """
         recent = self.recent(time.time() - _LONGEST_LIFE)
-        return {look.batch_id for look in recent if not look.ended and (model is None or look.model in (None, model))}
+        return {
+            look.batch_id
+            for look in recent
+            if not look.ended and (model is None or look.model in (None, model))
+        }
 
     @abstractmethod
     def owns(self, look: BatchLook, token: str) -> bool | None:

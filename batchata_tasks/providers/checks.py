@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 class Checks:
     """Rules of a provider that need no call; adapters state them, or make them stricter."""
 
-    name: ClassVar[str]  # up to 32 characters: it stands in ledgers, in datasets and in names of files
+    name: ClassVar[
+        str
+    ]  # up to 32 characters: it stands in ledgers, in datasets and in names of files
     endpoint_name: ClassVar[str] = "chat"  # as specs and Jobs call what the adapter sends to
     reserved_params: ClassVar[frozenset[str]]  # set by the pipeline: a spec may not
-    repriced_params: ClassVar[frozenset[str]]  # change what a token costs, and no usage says so: refused
+    repriced_params: ClassVar[
+        frozenset[str]
+    ]  # change what a token costs, and no usage says so: refused
     priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
-    document_bytes: ClassVar[int] = 0  # the largest file that a request can carry; 0: requests carry none
+    document_bytes: ClassVar[int] = (
+        0  # the largest file that a request can carry; 0: requests carry none
+    )
     document_pages: ClassVar[int] = 10**9  # of a PDF
     cites: ClassVar[bool] = False  # whether an answer can say what of a document it rests on
 

@@ -31,7 +31,11 @@ def check_environment(keys: tuple[str, ...], address: str) -> None:
         message = f"{keys[0]} is not set; set it to the key of the account that is to pay."
         raise CredentialsError(message)
     for name in keys:
-        if not (text := environ.get(name, "")).isprintable() or not text.isascii() or text != text.strip():
+        if (
+            not (text := environ.get(name, "")).isprintable()
+            or not text.isascii()
+            or text != text.strip()
+        ):
             message = f"{name} holds a line end, a blank or a character that no key has; set it to the key alone."
             raise CredentialsError(message)
     if (url := environ.get(address)) and not url.startswith(("http://", "https://")):

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")  # ledgers keep up to 32 characters
 _NEEDED = (
-    "name", "key_variables", "limits", "framing", "poll_seconds", "reserved_params", "repriced_params", "priced_params", "cap_param",
+    "name",
+    "key_variables",
+    "limits",
+    "framing",
+    "poll_seconds",
+    "reserved_params",
+    "repriced_params",
+    "priced_params",
+    "cap_param",
     "caches_unasked",
 )
 
@@ -37,10 +45,15 @@ class _Entry:
 _CHAT = "chat"  # where a provider has but one endpoint, that has this name
 _GROUP = "batchata.providers"
 _ENTRIES = {
-    "anthropic": _Entry(re.compile(r"^claude-"), {_CHAT: ("anthropic.adapter", "AnthropicAdapter")}),
+    "anthropic": _Entry(
+        re.compile(r"^claude-"), {_CHAT: ("anthropic.adapter", "AnthropicAdapter")}
+    ),
     "openai": _Entry(
         re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"),
-        {_CHAT: ("openai.chat", "OpenAIAdapter"), "responses": ("openai.responses", "OpenAIResponsesAdapter")},
+        {
+            _CHAT: ("openai.chat", "OpenAIAdapter"),
+            "responses": ("openai.responses", "OpenAIResponsesAdapter"),
+        },
     ),
 }
 
@@ -66,7 +79,12 @@ def register(adapter: type[Adapter], *, models: str) -> None:
     if not isinstance(models, str) or not models:  # pyright: ignore[reportUnnecessaryIsInstance]
         message = f"models: {models!r:.80} matches no name of a model, or all; write what they begin with, such as '^my-'."
         raise SpecError(message)
-    if unbuilt := sorted({*getattr(adapter, "__abstractmethods__", ()), *(name for name in _NEEDED if not hasattr(adapter, name))}):
+    if unbuilt := sorted(
+        {
+            *getattr(adapter, "__abstractmethods__", ()),
+            *(name for name in _NEEDED if not hasattr(adapter, name)),
+        }
+    ):
         message = f"{adapter.__qualname__}: an adapter also needs {', '.join(unbuilt)}."
         raise SpecError(message)
     name = adapter.name

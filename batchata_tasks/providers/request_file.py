@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _BYTES_A_WRITE = 1 << 20
 
 
-def write_request_file(path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]) -> None:
+def write_request_file(
+    path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]
+) -> None:
     """Write what will go over the wire for rows, byte for byte."""
     write_requests(path, framing, ((custom_id(token, row_id), body) for row_id, body in bodies))
 

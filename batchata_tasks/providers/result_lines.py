@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 def lines_of(path: Path) -> Iterator[bytes]:
     """Yield the lines of a results file; they end at newline bytes alone, never at U+2028."""
     with path.open("rb") as stream:
@@ -62,7 +61,9 @@ def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answ
         found = _CUSTOM_ID.search(line)
         text = f"a broken result line ({type(error).__name__}: {error})"
         broken = describe(ErrorCode.PROVIDER, text)
-        answer = Answer(found[1].decode() if found else "", Outcome.ERRORED, error=broken, readable=False)
+        answer = Answer(
+            found[1].decode() if found else "", Outcome.ERRORED, error=broken, readable=False
+        )
     # a provider may quote a key in its error, and errors go into the dataset
     return answer if answer.error is None else replace(answer, error=masked(answer.error))
 

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import httpx2
 
-from batchata_tasks.common.errors import BatchataError, CredentialsError, TerminalError, TransientError, UnclearError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    TerminalError,
+    TransientError,
+    UnclearError,
+)
 from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers.keys import masked
@@ -22,8 +28,11 @@ if TYPE_CHECKING:
 _WAIT_CODES = {408, 409, 425}
 # a 429 with one of these does not pass by waiting a little
 _SPENT = {
-    "insufficient_quota", "enforced_spend_limit_reached", "contract_spend_limit_reached",
-    "linked_organization_spend_limit_reached", "billing_hard_limit_reached",
+    "insufficient_quota",
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "linked_organization_spend_limit_reached",
+    "billing_hard_limit_reached",
 }
 READ_RETRIES = 3
 
@@ -85,7 +94,9 @@ class Errors:
 
 
 @contextmanager
-def translated(sdk: Errors, provider: str, *, creating: bool = False) -> Generator[None, None, None]:
+def translated(
+    sdk: Errors, provider: str, *, creating: bool = False
+) -> Generator[None, None, None]:
     """Turn an SDK's errors into ours; while `creating`, doubt is an UnclearError.
 
     A refused connection and any 4xx are certain refusals. A 5xx, a time-out, a connection that
@@ -99,12 +110,21 @@ def translated(sdk: Errors, provider: str, *, creating: bool = False) -> Generat
     except sdk.connection as error:
         if isinstance(error.__cause__, BatchataError):
             raise error.__cause__ from None  # the gate's
-        if creating and not isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+        if creating and not isinstance(
+            error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout
+        ):
             message = f"{provider}: the connection broke before the answer to a create came ({_reason(error)})."
             raise UnclearError(message) from error
         message = f"{provider}: cannot reach {_host(error)} ({_reason(error)})."
         raise TransientError(message) from error
-    except (sdk.unreadable, ValueError, AttributeError, TypeError, LookupError, httpx2.HTTPError) as error:
+    except (
+        sdk.unreadable,
+        ValueError,
+        AttributeError,
+        TypeError,
+        LookupError,
+        httpx2.HTTPError,
+    ) as error:
         message = f"{provider}: the answer cannot be read ({_reason(error)})."
         raise (UnclearError(message) if creating else TransientError(message)) from error
 
@@ -116,18 +136,28 @@ def _of_status(error: Any, provider: str, *, creating: bool) -> BatchataError:
         return UnclearError(text) if creating else TransientError(text, status=status)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         spent = _code(error) in _SPENT
-        return TerminalError(f"{text} Raise the limit at the provider.") if spent else TransientError(text, _retry_after(error), status)
+        return (
+            TerminalError(f"{text} Raise the limit at the provider.")
+            if spent
+            else TransientError(text, _retry_after(error), status)
+        )
     if status in _WAIT_CODES or (status == HTTPStatus.NOT_FOUND and not creating):
         # a batch that exists was seen to answer 404 for a while: it is never concluded to be lost
         return TransientError(text, status=status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return CredentialsError(f"{text} The API key was refused: check the key in the environment.")
+        return CredentialsError(
+            f"{text} The API key was refused: check the key in the environment."
+        )
     return TerminalError(text)
 
 
 def _code(error: Any) -> str | None:
     details = getattr(error, "details", None)
-    found = getattr(error, "error_code", None) or getattr(details, "error_code", None) or getattr(error, "code", None)
+    found = (
+        getattr(error, "error_code", None)
+        or getattr(details, "error_code", None)
+        or getattr(error, "code", None)
+    )
     return str(found) if found is not None else None
 
 
@@ -154,7 +184,11 @@ def _reason(error: BaseException) -> str:
 
 def _host(error: Any) -> str:
     request = getattr(error, "request", None)
-    return str(request.url.host) + (f":{request.url.port}" if request.url.port else "") if request is not None else "the server"
+    return (
+        str(request.url.host) + (f":{request.url.port}" if request.url.port else "")
+        if request is not None
+        else "the server"
+    )
 
 
 def save(response: Any, path: Path) -> None:

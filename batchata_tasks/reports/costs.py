@@ -49,7 +49,9 @@ class Group:
         self.runs.add(one.run_id)
         self.batches += one.sent
         self.unpriced += not one.priced
-        self.expected = None if self.expected is None or one.expected is None else self.expected + one.expected
+        self.expected = (
+            None if self.expected is None or one.expected is None else self.expected + one.expected
+        )
         self.priced_rows += sum(tally.rows for tally in one.tallies.values()) if one.priced else 0
         for outcome, tally in one.tallies.items():
             self.tallies[outcome] = self.tallies.get(outcome, OutcomeTotals()) + tally
@@ -64,30 +66,46 @@ class Group:
         """All amounts by their names; None for what is not known."""
         whole, books = self.whole, self.books
         amounts = {
-            "expected": self.expected, "settled": books.settled, "in_flight": books.in_flight, "list_price": whole.list_cost,
-            "saved": whole.saved, "cost_per_row": per_row(books.settled - self.by_hand, self.priced_rows),
-            "superseded": books.superseded, "overhead": books.overhead,
+            "expected": self.expected,
+            "settled": books.settled,
+            "in_flight": books.in_flight,
+            "list_price": whole.list_cost,
+            "saved": whole.saved,
+            "cost_per_row": per_row(books.settled - self.by_hand, self.priced_rows),
+            "superseded": books.superseded,
+            "overhead": books.overhead,
         }
         return amounts if self.priced else dict.fromkeys(amounts)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         return {
-            "name": self.name, "runs": len(self.runs), "batches": self.batches, "unpriced_batches": self.unpriced,
-            "rows": self.whole.rows, "cached_share": self.whole.cached_share,
+            "name": self.name,
+            "runs": len(self.runs),
+            "batches": self.batches,
+            "unpriced_batches": self.unpriced,
+            "rows": self.whole.rows,
+            "cached_share": self.whole.cached_share,
             **{f"{name}_usd": exact(amount) for name, amount in self.money.items()},
-            "cost_by_outcome": {name: exact(self.tallies[name].cost) for name in sorted(self.tallies)},
+            "cost_by_outcome": {
+                name: exact(self.tallies[name].cost) for name in sorted(self.tallies)
+            },
         }
 
     def dataset_json(self) -> dict[str, Any]:
         """Return what became of a dataset's money: settled = in the dataset + superseded + overhead + unlanded."""
         books = self.books
         amounts = {
-            "settled": books.settled, "in_dataset": books.in_dataset, "superseded": books.superseded, "overhead": books.overhead,
-            "unlanded": books.unlanded, "in_flight": books.in_flight,
+            "settled": books.settled,
+            "in_dataset": books.in_dataset,
+            "superseded": books.superseded,
+            "overhead": books.overhead,
+            "unlanded": books.unlanded,
+            "in_flight": books.in_flight,
         }
         return {"dataset": self.name, "unpriced_batches": self.unpriced} | {
-            f"{name}_usd": exact(amount) if self.priced else None for name, amount in amounts.items()
+            f"{name}_usd": exact(amount) if self.priced else None
+            for name, amount in amounts.items()
         }
 
 
@@ -107,11 +125,21 @@ class Period:
     @property
     def first_day(self) -> str | None:
         """The day on which it began, by the budget's clocks; None where there is but one."""
-        return datetime.fromtimestamp(self.start / 1e6, ZoneInfo(self.terms.timezone)).date().isoformat() if self.start else None
+        return (
+            datetime.fromtimestamp(self.start / 1e6, ZoneInfo(self.terms.timezone))
+            .date()
+            .isoformat()
+            if self.start
+            else None
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
-        return {"first_day": self.first_day, "spent_usd": exact(self.books.settled), "in_flight_usd": exact(self.books.in_flight)}
+        return {
+            "first_day": self.first_day,
+            "spent_usd": exact(self.books.settled),
+            "in_flight_usd": exact(self.books.in_flight),
+        }
 
 
 @dataclass(frozen=True)
@@ -128,16 +156,28 @@ class Costs:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return {
-            "by": self.by, "since": self.since.isoformat(), "groups": [group.to_json() for group in self.groups],
-            "total": self.total.to_json(), "budgets": [_budget_json(periods) for periods in self.budgets],
+            "by": self.by,
+            "since": self.since.isoformat(),
+            "groups": [group.to_json() for group in self.groups],
+            "total": self.total.to_json(),
+            "budgets": [_budget_json(periods) for periods in self.budgets],
             "datasets": [group.dataset_json() for group in self.datasets],
         }
 
 
 def _budget_json(periods: list[Period]) -> dict[str, Any]:
     present, terms = periods[0], periods[0].terms
-    facts = {"name": terms.name, "period": terms.period, "timezone": terms.timezone, "limit_usd": exact(terms.limit)}
-    return facts | present.to_json() | {"left_usd": exact(present.left), "past": [period.to_json() for period in periods[1:]]}
+    facts = {
+        "name": terms.name,
+        "period": terms.period,
+        "timezone": terms.timezone,
+        "limit_usd": exact(terms.limit),
+    }
+    return (
+        facts
+        | present.to_json()
+        | {"left_usd": exact(present.left), "past": [period.to_json() for period in periods[1:]]}
+    )
 
 
 def moment_of(days: int | None, since: str | None) -> datetime:
@@ -153,7 +193,9 @@ def moment_of(days: int | None, since: str | None) -> datetime:
     if days is not None:
         raise SpecError("--since, --days: give one of them.")
     try:
-        return max(datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC), datetime.fromtimestamp(0, UTC))
+        return max(
+            datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC), datetime.fromtimestamp(0, UTC)
+        )
     except ValueError:
         message = f"--since {since}: write a day as YYYY-MM-DD."
         raise SpecError(message) from None
@@ -190,7 +232,11 @@ def gather(by: str, since: datetime) -> Costs:
     groups, total = _grouped(recent, by), Group("total")
     for one in recent:
         total.add(one)
-    groups.sort(key=lambda group: (group.name or "") if by == "day" else (-group.books.settled, group.name or ""))
+    groups.sort(
+        key=lambda group: (
+            (group.name or "") if by == "day" else (-group.books.settled, group.name or "")
+        )
+    )
     datasets = _grouped((one for one in everything if one.dataset is not None), "dataset")
     return Costs(by, since, groups, total, budgets, datasets)
 
@@ -199,7 +245,10 @@ def _grouped(spendings: Iterable[Spending], by: str) -> list[Group]:
     groups: dict[str | None, Group] = {}
     for one in spendings:
         name = {
-            "spec": one.name, "model": one.model, "budget": one.budget, "dataset": one.dataset,
+            "spec": one.name,
+            "model": one.model,
+            "budget": one.budget,
+            "dataset": one.dataset,
             "day": datetime.fromtimestamp(one.at / 1e6, UTC).date().isoformat(),
         }[by]
         groups.setdefault(name, Group(name)).add(one)

@@ -50,7 +50,11 @@ class _Play:
         while rows:
             if len(self._flying) == self._parallel:
                 self.settle()
-            fits = rows if self._left is None or bound <= self._left - self._reserved else self._fitting(rows, bound)
+            fits = (
+                rows
+                if self._left is None or bound <= self._left - self._reserved
+                else self._fitting(rows, bound)
+            )
             if fits:
                 share: tuple[int, int] = (bound * fits // rows, min(cost, bound) * fits // rows)
                 self._flying.append(share)
@@ -81,7 +85,13 @@ class _Play:
             self.settle()
 
 
-def play(spans: Sequence[PlannedChunk], costs: Iterable[int | None], left: int | None, parallel: int, pilot: int = 0) -> Prospect:
+def play(
+    spans: Sequence[PlannedChunk],
+    costs: Iterable[int | None],
+    left: int | None,
+    parallel: int,
+    pilot: int = 0,
+) -> Prospect:
     """Return how the first round of a plan would go with `left` picodollars (None: no limit).
 
     `costs` are what the spans are likely to cost, `pilot` the rows that have to come home before others go.
@@ -119,11 +129,23 @@ class LimitsAhead:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         terms = self.limits.budget
-        budget = None if terms is None else {
-            "name": terms.name, "limit_usd": f"{usd(terms.limit):f}", "period": terms.period, "left_usd": f"{usd(self.budget_left or 0):f}",
-        }
+        budget = (
+            None
+            if terms is None
+            else {
+                "name": terms.name,
+                "limit_usd": f"{usd(terms.limit):f}",
+                "period": terms.period,
+                "left_usd": f"{usd(self.budget_left or 0):f}",
+            }
+        )
         run = None if self.limits.run is None else f"{usd(self.limits.run):f}"
-        return {"run_usd": run, "budget": budget, "stops": self.prospect.stops, **asdict(self.prospect)}
+        return {
+            "run_usd": run,
+            "budget": budget,
+            "stops": self.prospect.stops,
+            **asdict(self.prospect),
+        }
 
     def text(self) -> str:
         """Say it to people."""
@@ -131,7 +153,9 @@ class LimitsAhead:
         named = [] if self.limits.run is None else [f"{dollars(self.limits.run)} a run"]
         if terms is not None:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
-            named.append(f"budget {terms.name}: {dollars(self.budget_left)} left of {dollars(terms.limit)} {period}")
+            named.append(
+                f"budget {terms.name}: {dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
+            )
         waits = f" and {pluralize(found.waits, 'wait')} for money in flight" if found.waits else ""
         if self.fits:
             verdict = "all of it fits"
@@ -141,12 +165,18 @@ class LimitsAhead:
             rows = f"{found.rows:,} of {pluralize(found.rows + found.unsent, 'row')}"
             verdict = f"expected to stop after about {rows}, with about {pluralize(found.batches, 'batch')}{waits}"
         else:
-            verdict = f"expected to be enough, with about {pluralize(found.batches, 'batch')}{waits}"
+            verdict = (
+                f"expected to be enough, with about {pluralize(found.batches, 'batch')}{waits}"
+            )
         return f"{'; '.join(named)}: {verdict}"
 
 
 def look_ahead(
-    spec: RunSpec, ledger: Ledger | None, spans: Sequence[PlannedChunk], costs: Iterable[int | None], summary: PlanSummary
+    spec: RunSpec,
+    ledger: Ledger | None,
+    spans: Sequence[PlannedChunk],
+    costs: Iterable[int | None],
+    summary: PlanSummary,
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan at this moment; None where it has none.
 

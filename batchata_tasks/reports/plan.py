@@ -44,44 +44,73 @@ class Preview:
     pilot_failed: bool = False  # of an earlier run of this very spec: a run would end at once
     open_batches: int = 0  # of an earlier run, which a run brings home first
     recoverable: int = 0  # rows that lost files held; how many of the plan's requests they answer, the provider knows
-    in_flight: InFlight = field(default_factory=InFlight)  # of earlier runs; not in the cost of what is to be sent
+    in_flight: InFlight = field(
+        default_factory=InFlight
+    )  # of earlier runs; not in the cost of what is to be sent
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         found = self.summary
         return {
-            "name": self.spec.name, "provider": self.spec.providers, "model": self.spec.models, **found.facts(),
-            "upper_bound_usd": exact(found.bound), "expected_usd": exact(found.expected),
+            "name": self.spec.name,
+            "provider": self.spec.providers,
+            "model": self.spec.models,
+            **found.facts(),
+            "upper_bound_usd": exact(found.bound),
+            "expected_usd": exact(found.expected),
             "expected_list_price_usd": exact(found.expected_list),
-            "cost_limit_usd": exact(limits_of(self.spec).run), "price_source": self.price_source,
-            "limits": self.limits.to_json() if self.limits is not None else None, "recoverable_rows": self.recoverable,
-            "open_batches": self.open_batches, "in_flight_usd": exact(self.in_flight.bound),
-            "in_flight_expected_usd": exact(self.in_flight.expected), "pilot_failed": self.pilot_failed,
+            "cost_limit_usd": exact(limits_of(self.spec).run),
+            "price_source": self.price_source,
+            "limits": self.limits.to_json() if self.limits is not None else None,
+            "recoverable_rows": self.recoverable,
+            "open_batches": self.open_batches,
+            "in_flight_usd": exact(self.in_flight.bound),
+            "in_flight_expected_usd": exact(self.in_flight.expected),
+            "pilot_failed": self.pilot_failed,
         }
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the plan for people, as (what, value)."""
         summary = self.summary
-        rows = [("Spec", f"{self.spec.name}: {self.spec.origin} → {self.spec.output}"), ("Source rows", f"{summary.source_rows:,}")]
-        rows += [(f"  {REASONS[reason]}", f"{count:,}") for reason, count in summary.reasons.items()]
+        rows = [
+            ("Spec", f"{self.spec.name}: {self.spec.origin} → {self.spec.output}"),
+            ("Source rows", f"{summary.source_rows:,}"),
+        ]
+        rows += [
+            (f"  {REASONS[reason]}", f"{count:,}") for reason, count in summary.reasons.items()
+        ]
         told = {
-            "  up to date": summary.up_to_date, "  in flight": summary.in_flight,
-            "  failed for good": summary.exhausted, "  not in rerun_on": summary.not_asked,
-            "  left out by where": summary.filtered, "  left out for a null": summary.null_skipped,
-            "  beyond limit": summary.over_limit, "  too large to send": summary.too_large,
-            "  carried only": summary.carried, "  answered before": summary.recovered,
+            "  up to date": summary.up_to_date,
+            "  in flight": summary.in_flight,
+            "  failed for good": summary.exhausted,
+            "  not in rerun_on": summary.not_asked,
+            "  left out by where": summary.filtered,
+            "  left out for a null": summary.null_skipped,
+            "  beyond limit": summary.over_limit,
+            "  too large to send": summary.too_large,
+            "  carried only": summary.carried,
+            "  answered before": summary.recovered,
         }
         rows += [(what, f"{count:,}") for what, count in told.items() if count]
-        least = "" if self.limits is None or self.limits.fits else "at least "  # a limit cuts batches
+        least = (
+            "" if self.limits is None or self.limits.fits else "at least "
+        )  # a limit cuts batches
         amount = f"{pluralize(summary.requests, 'request')} in {least}{pluralize(summary.batches, 'batch')}"
         rows.append(("To send", f"{amount} to {self.spec.providers}, {self.spec.models}"))
         if self.spec.cache:
             text = "the system prompt is marked for an hour; input is reserved at the price of writing it"
             rows.append(("Cache", f"{text}; {CACHE_MINIMUM}"))
         if summary.pilot:
-            rows.append(("Pilot", f"{pluralize(summary.pilot, 'row')} first; the others only if it holds"))
+            rows.append(
+                ("Pilot", f"{pluralize(summary.pilot, 'row')} first; the others only if it holds")
+            )
         if self.pilot_failed:
-            rows.append(("First", "an earlier run's pilot did not hold: `run` sends nothing until the spec or its pilot is changed"))
+            rows.append(
+                (
+                    "First",
+                    "an earlier run's pilot did not hold: `run` sends nothing until the spec or its pilot is changed",
+                )
+            )
         if self.open_batches:
             text = f"under way: {pluralize(self.open_batches, 'batch')} of a run that is at work, or that stopped and is carried on first"
             rows.append(("First", text))
@@ -95,7 +124,12 @@ class Preview:
             found.append(("Recovered", text))
         if self.recoverable:
             rows = f"up to {min(self.recoverable, self.summary.requests):,} of these requests are answered by earlier batches"
-            found.append(("Recovered", f"{rows}, whose files are gone: as far as the provider still has them, {again}"))
+            found.append(
+                (
+                    "Recovered",
+                    f"{rows}, whose files are gone: as far as the provider still has them, {again}",
+                )
+            )
         return found
 
     def _in_flight(self) -> list[tuple[str, str]]:
@@ -106,11 +140,17 @@ class Preview:
         if sent.bound is None:
             return [("In flight", f"{batches}, of unknown cost")]
         expected = "" if sent.expected is None else f"about {dollars(sent.expected)} expected, "
-        return [("In flight", f"{batches}: {expected}at most {dollars(sent.bound)}, which is reserved")]
+        return [
+            ("In flight", f"{batches}: {expected}at most {dollars(sent.bound)}, which is reserved")
+        ]
 
     def _cost(self) -> list[tuple[str, str]]:
         summary = self.summary
-        rows = [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out")] if summary.requests else []
+        rows = (
+            [("Tokens", f"about {summary.input_tokens:,} in, {summary.output_tokens:,} out")]
+            if summary.requests
+            else []
+        )
         if summary.bound is None:
             return [*rows, ("Cost", f"unknown: no batch price is known for {self.spec.models}")]
         more = " more than what is in flight" if self.in_flight.batches else ""
@@ -118,7 +158,13 @@ class Preview:
         if not summary.requests:
             return [("Cost", bound)]
         listed = f"{dollars(summary.expected_list)} at list price, outside of a batch"
-        rows += [("Expected", f"about {dollars(summary.expected)} ({based_on(summary.calibrated_by)}); {listed}"), ("Cost", bound)]
+        rows += [
+            (
+                "Expected",
+                f"about {dollars(summary.expected)} ({based_on(summary.calibrated_by)}); {listed}",
+            ),
+            ("Cost", bound),
+        ]
         return rows if self.limits is None else [*rows, ("Limits", self.limits.text())]
 
 
@@ -130,7 +176,10 @@ def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
     """
     settings = settings or Settings()
     ready = prepare_run(spec, settings)
-    with _ledger_of(settings) as ledger, tempfile.TemporaryDirectory(prefix="batchata-plan-") as scratch:
+    with (
+        _ledger_of(settings) as ledger,
+        tempfile.TemporaryDirectory(prefix="batchata-plan-") as scratch,
+    ):
         if ledger is not None:
             correct_bounds(ledger, ready.table)
         dataset_id, ahead, flying = _known(ready, ledger)
@@ -143,9 +192,24 @@ def preview(spec: RunSpec, settings: Settings | None = None) -> Preview:
         limits = look_ahead(spec, ledger, spans, costs, summary)
         begun = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
         dead = None if ledger is None else ledger.open_run(dataset_id)
-        failed = dead is not None and dead.result == RunResult.PILOT_FAILED and dead.spec_digest == ready.record["spec_digest"]
-        left = sum(chunk.state != ChunkState.HELD and chunk.id not in ahead.chunks for chunk in begun)
-    return Preview(spec, summary, price_source(ready.table), limits, failed, left, ahead.uncertain_rows, in_flight(begun))
+        failed = (
+            dead is not None
+            and dead.result == RunResult.PILOT_FAILED
+            and dead.spec_digest == ready.record["spec_digest"]
+        )
+        left = sum(
+            chunk.state != ChunkState.HELD and chunk.id not in ahead.chunks for chunk in begun
+        )
+    return Preview(
+        spec,
+        summary,
+        price_source(ready.table),
+        limits,
+        failed,
+        left,
+        ahead.uncertain_rows,
+        in_flight(begun),
+    )
 
 
 @contextmanager
@@ -167,11 +231,21 @@ def _known(ready: PreparedRun, ledger: Ledger | None) -> tuple[str, Outlook, Ite
     owner = folder.owner() if folder.own.exists() else None
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
         raise another_ledgers(folder)
-    dataset_id = owner["dataset_id"] if owner is not None else ledger.known_dataset(folder.url) if ledger is not None else None
+    dataset_id = (
+        owner["dataset_id"]
+        if owner is not None
+        else ledger.known_dataset(folder.url)
+        if ledger is not None
+        else None
+    )
     if dataset_id is None or ledger is None:
         return "preview", Outlook(), ()
     ahead = outlook(ledger, folder, dataset_id)
-    return dataset_id, ahead, in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks)
+    return (
+        dataset_id,
+        ahead,
+        in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks),
+    )
 
 
 def _after(spans: list[PlannedChunk], rows: int) -> list[PlannedChunk]:
@@ -183,5 +257,9 @@ def _after(spans: list[PlannedChunk], rows: int) -> list[PlannedChunk]:
         rows -= gone
         if gone < count:
             share = span.bytes * (count - gone) // count, span.bound * (count - gone) // count
-            left.append(replace(span, start=span.start + gone, bytes=share[0], bound=share[1]) if gone else span)
+            left.append(
+                replace(span, start=span.start + gone, bytes=share[0], bound=share[1])
+                if gone
+                else span
+            )
     return left

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
-_NARROW, _WIDEST, _GAP = 10, 40, 2  # characters that a column keeps on a narrow terminal, has at most, and that lie between two
+_NARROW, _WIDEST, _GAP = (
+    10,
+    40,
+    2,
+)  # characters that a column keeps on a narrow terminal, has at most, and that lie between two
 
 
 def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[dict[str, Any]]:
@@ -51,9 +55,21 @@ def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> 
         return "No such rows."
     known = {*spec.carried, *META_FIELDS.names}
     kept = [*spec.key, "_status", "_error"]
-    names = [*spec.key, "_status", *(name for name in rows[0] if name not in known), "_error", "_cost_usd"]
-    cells = {name: [_cell(row.get(name)) for row in rows] for name in names if any(row.get(name) is not None for row in rows)}
-    whole = {name: min(max(map(cell_len, [name, *texts])), _WIDEST) for name, texts in cells.items()}
+    names = [
+        *spec.key,
+        "_status",
+        *(name for name in rows[0] if name not in known),
+        "_error",
+        "_cost_usd",
+    ]
+    cells = {
+        name: [_cell(row.get(name)) for row in rows]
+        for name in names
+        if any(row.get(name) is not None for row in rows)
+    }
+    whole = {
+        name: min(max(map(cell_len, [name, *texts])), _WIDEST) for name, texts in cells.items()
+    }
     gone = list[str]()
     while (room := width - sum(min(size, _NARROW) + _GAP for size in whole.values()) + _GAP) < 0:
         spare = [name for name in whole if name not in kept]
@@ -65,10 +81,16 @@ def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> 
     for name, size in whole.items():
         more = max(min(size - _NARROW, room), 0)
         room -= more
-        table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=min(size, _NARROW) + more)
+        table.add_column(
+            Text(name), no_wrap=True, overflow="ellipsis", width=min(size, _NARROW) + more
+        )
     for row in zip(*(cells[name] for name in whole), strict=True):
         table.add_row(*map(Text, row))
-    return Group(table, Text(f"… and {pluralize(len(gone), 'more column')}: {', '.join(gone)}")) if gone else table
+    return (
+        Group(table, Text(f"… and {pluralize(len(gone), 'more column')}: {', '.join(gone)}"))
+        if gone
+        else table
+    )
 
 
 def _cell(value: Any) -> str:

@@ -28,11 +28,20 @@ class AnswerSchemas:
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values, for the ledger to keep."""
         common = self.common.kept if self.common is not None else None
-        return {"schema": common} | ({"schemas": {name: one.kept for name, one in self.own.items()}} if self.own else {})
+        return {"schema": common} | (
+            {"schemas": {name: one.kept for name, one in self.own.items()}} if self.own else {}
+        )
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> AnswerSchemas:
         """Return what `to_json` was given."""
-        common = ResponseSchema.from_json_schema(kept["schema"], "response_model") if kept["schema"] else None
-        own = {name: ResponseSchema.from_json_schema(wire, "response_model") for name, wire in kept.get("schemas", {}).items()}
+        common = (
+            ResponseSchema.from_json_schema(kept["schema"], "response_model")
+            if kept["schema"]
+            else None
+        )
+        own = {
+            name: ResponseSchema.from_json_schema(wire, "response_model")
+            for name, wire in kept.get("schemas", {}).items()
+        }
         return cls(common, own)

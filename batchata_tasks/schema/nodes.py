@@ -28,7 +28,9 @@ FORMATS: dict[str, tuple[Any, pa.DataType]] = {
     "date-time": (datetime, pa.timestamp("us", tz="UTC")),
     "time": (time, pa.time64("us")),
 }
-DECIMAL = "decimal"  # a text with an exact number; Field(max_digits=…, decimal_places=…) say how exact
+DECIMAL = (
+    "decimal"  # a text with an exact number; Field(max_digits=…, decimal_places=…) say how exact
+)
 MOST_DIGITS = 38  # of a column of decimals
 # keywords that not all strict modes take; the model is told of them in the description, and the
 # answer is checked against them here
@@ -82,22 +84,37 @@ class Node:
         """Return the strict JSON Schema: every property required, none beside them."""
         strict = self.format is None or self.format in _STRICTFORMATS
         form = {"format": self.format} if strict and self.format else {}
-        told = ", ".join(f"{key}: {value}" for key, value in (*([] if strict else [("format", self.format)]), *self.constraints))
+        told = ", ".join(
+            f"{key}: {value}"
+            for key, value in (*([] if strict else [("format", self.format)]), *self.constraints)
+        )
         text = " ".join(filter(None, (self.description, f"({told})" if told else "")))
         return self._written(lambda node: node.wire(), form, text)
 
     def kept(self) -> dict[str, Any]:
         """Return JSON Schema that reads back as this node, with what the strict one only tells in words."""
         form = {"format": self.format} if self.format else {}
-        return self._written(lambda node: node.kept(), {**form, **dict(self.constraints)}, self.description, strict=False)
+        return self._written(
+            lambda node: node.kept(),
+            {**form, **dict(self.constraints)},
+            self.description,
+            strict=False,
+        )
 
     def _written(
-        self, below: Callable[[Node], dict[str, Any]], more: dict[str, Any], description: str | None, *, strict: bool = True
+        self,
+        below: Callable[[Node], dict[str, Any]],
+        more: dict[str, Any],
+        description: str | None,
+        *,
+        strict: bool = True,
     ) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": self.kind}
         if self.kind == "object":
             schema["properties"] = {name: below(node) for name, node in self.fields}
-            schema["required"] = [name for name, node in self.fields if strict or not node.defaulted]
+            schema["required"] = [
+                name for name, node in self.fields if strict or not node.defaulted
+            ]
             schema["additionalProperties"] = False
         if self.items is not None:
             schema["items"] = below(self.items)
@@ -133,12 +150,18 @@ class Node:
         else:
             kind = FORMATS.get(self.format or "", _SCALARS[self.kind])[0]
         if self.constraints:
-            kind = Annotated[kind, Field(**{CONSTRAINTS[key]: value for key, value in self.constraints})]
+            kind = Annotated[
+                kind, Field(**{CONSTRAINTS[key]: value for key, value in self.constraints})
+            ]
         return kind | None if self.nullable else kind
 
     def below(self, path: str = "") -> Iterator[tuple[str, Node]]:
         """Yield all nodes below this one, each with the path that errors name it by."""
-        children = [("[]", self.items)] if self.items is not None else [(f".{name}" if path else name, node) for name, node in self.fields]
+        children = (
+            [("[]", self.items)]
+            if self.items is not None
+            else [(f".{name}" if path else name, node) for name, node in self.fields]
+        )
         for step, node in children:
             yield path + step, node
             yield from node.below(path + step)
@@ -147,6 +170,7 @@ class Node:
 def model_of(node: Node) -> type[BaseModel]:
     """Build the Pydantic class of an object node; aliases carry names Python cannot."""
     fields: dict[str, Any] = {
-        f"field_{i}": (child.python(), Field(alias=name)) for i, (name, child) in enumerate(node.fields)
+        f"field_{i}": (child.python(), Field(alias=name))
+        for i, (name, child) in enumerate(node.fields)
     }
     return create_model("Response", __config__=ConfigDict(extra="ignore"), **fields)

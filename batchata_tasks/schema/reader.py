@@ -19,12 +19,46 @@ from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, FORMATS, MOST_DIGI
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NO_SCHEMA = "x-no-json-schema"  # stands for a type that Pydantic has no JSON Schema for, and says which
+NO_SCHEMA = (
+    "x-no-json-schema"  # stands for a type that Pydantic has no JSON Schema for, and says which
+)
 MAX_DEPTH = 8
 MAX_FIELDS = 5000  # OpenAI's limit; Anthropic gives none: https://platform.openai.com/docs/guides/structured-outputs
-_TEXTFORMATS = {"email", "hostname", "ipv4", "ipv6", "uuid", "uri", "uri-reference", "json-pointer", "regex"}
-_HARMLESS = {"title", "description", "default", "examples", "type", "format", "enum", "const", "$defs", "deprecated"}
-_STRUCTURE = {"properties", "required", "additionalProperties", "items", "anyOf", "oneOf", "allOf", "$ref", "$schema", "$id"}
+_TEXTFORMATS = {
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uuid",
+    "uri",
+    "uri-reference",
+    "json-pointer",
+    "regex",
+}
+_HARMLESS = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "type",
+    "format",
+    "enum",
+    "const",
+    "$defs",
+    "deprecated",
+}
+_STRUCTURE = {
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "$ref",
+    "$schema",
+    "$id",
+}
 _INSTEAD = {
     "uniqueItems": "use a list instead of a set",
     "prefixItems": "use a nested model instead of a tuple of fixed length",
@@ -50,7 +84,9 @@ class _Place:
     lists: int = 0
 
     def field(self, name: str) -> _Place:
-        return replace(self, path=f"{self.path}.{name}" if self.path else name, depth=self.depth + 1)
+        return replace(
+            self, path=f"{self.path}.{name}" if self.path else name, depth=self.depth + 1
+        )
 
     def item(self) -> _Place:
         return replace(self, path=f"{self.path}[]", lists=self.lists + 1)
@@ -66,7 +102,9 @@ class _Reader:
         self._fields_read = 0
 
     def _refuse(self, at: _Place, why: str) -> SpecError:
-        return SpecError(f"{self._label}: the {f'field {at.path}' if at.path else 'response model'} {why}")
+        return SpecError(
+            f"{self._label}: the {f'field {at.path}' if at.path else 'response model'} {why}"
+        )
 
     def read(self, schema: object, at: _Place) -> Node:
         """Read the schema that stands at a place."""
@@ -79,10 +117,16 @@ class _Reader:
         description = text if isinstance(text := found.get("description"), str) else None
         match found.get("type"):
             case "object":
-                return Node("object", nullable, fields=self._fields(found, at), description=description)
+                return Node(
+                    "object", nullable, fields=self._fields(found, at), description=description
+                )
             case "array":
                 return Node(
-                    "array", nullable, items=self._items(found, at), description=description, constraints=_constraints(found, "array")
+                    "array",
+                    nullable,
+                    items=self._items(found, at),
+                    description=description,
+                    constraints=_constraints(found, "array"),
                 )
             case "string" | "integer" | "number" | "boolean":
                 return self._scalar(found, nullable, description, at)
@@ -90,14 +134,21 @@ class _Reader:
                 return self._scalar(found, nullable, description, at)
             case other:
                 had = "has no type (Any, perhaps)" if other is None else f"has the type {other!r}"
-                raise self._refuse(at, f"{had}; give it one of string, integer, number, boolean, array, object.")
+                raise self._refuse(
+                    at, f"{had}; give it one of string, integer, number, boolean, array, object."
+                )
 
     def _check(self, schema: Mapping[str, Any], at: _Place) -> None:
         if (kind := schema.get(NO_SCHEMA)) is not None:
-            raise self._refuse(at, f"has a type without JSON Schema ({kind}); use a type that JSON can hold.")
+            raise self._refuse(
+                at, f"has a type without JSON Schema ({kind}); use a type that JSON can hold."
+            )
         for keyword in sorted(set(schema) - _HARMLESS - _STRUCTURE - set(CONSTRAINTS)):
             instead = f"; {_INSTEAD[keyword]}" if keyword in _INSTEAD else ""
-            raise self._refuse(at, f"uses the JSON Schema keyword {keyword!r}, which batches cannot ask for{instead}.")
+            raise self._refuse(
+                at,
+                f"uses the JSON Schema keyword {keyword!r}, which batches cannot ask for{instead}.",
+            )
         if max(at.depth, at.lists) > MAX_DEPTH:
             raise self._refuse(at, f"is nested more than {MAX_DEPTH} levels deep.")
 
@@ -123,7 +174,9 @@ class _Reader:
             raise self._refuse(at, f"refers to {ref!r}, which is not in the schema.")
         return node  # pyright: ignore[reportUnknownVariableType]
 
-    def _without_null(self, schema: Mapping[str, Any], at: _Place) -> tuple[Mapping[str, Any], bool]:
+    def _without_null(
+        self, schema: Mapping[str, Any], at: _Place
+    ) -> tuple[Mapping[str, Any], bool]:
         if isinstance(kinds := schema.get("type"), list):
             others = [kind for kind in kinds if kind != "null"]  # pyright: ignore[reportUnknownVariableType]
             if len(others) != 1:  # pyright: ignore[reportUnknownArgumentType]
@@ -135,7 +188,10 @@ class _Reader:
         options = [as_dict(option) for option in found]
         others = [option for option in options if option.get("type") != "null"]
         if len(others) != 1:
-            raise self._refuse(at, "is a union of several types; a column has one type (or null): use one model whose fields may be null.")
+            raise self._refuse(
+                at,
+                "is a union of several types; a column has one type (or null): use one model whose fields may be null.",
+            )
         rest = {k: v for k, v in schema.items() if k not in ("anyOf", "oneOf")}
         return {**others[0], **rest}, len(others) < len(options)
 
@@ -144,19 +200,29 @@ class _Reader:
         if schema.get("properties") == {} and more in (None, False):
             raise self._refuse(at, "has no fields; name at least one.")
         if not properties or more not in (None, False, True):
-            raise self._refuse(at, "is a map with free keys (dict); name its keys in a nested model, or use a list of pairs.")
+            raise self._refuse(
+                at,
+                "is a map with free keys (dict); name its keys in a nested model, or use a list of pairs.",
+            )
         if not isinstance(names := schema.get("required", []), list):
             raise self._refuse(at, "has a `required` that is no list of names.")
         self._fields_read += len(properties)
         if self._fields_read > MAX_FIELDS:
-            raise self._refuse(at, f"brings the fields to more than {MAX_FIELDS:,}, nested ones included: more than a provider takes.")
+            raise self._refuse(
+                at,
+                f"brings the fields to more than {MAX_FIELDS:,}, nested ones included: more than a provider takes.",
+            )
         required = set(map(str, names))  # pyright: ignore[reportUnknownArgumentType]
         fields: list[tuple[str, Node]] = []
         for name, child in properties.items():
             node = self.read(child, at.field(str(name)))
             if name not in required and "default" not in child and not node.nullable:
                 # a class has its own value for what is absent, which need not be null
-                node = replace(node, defaulted=True) if self._of_class else replace(node, nullable=True)
+                node = (
+                    replace(node, defaulted=True)
+                    if self._of_class
+                    else replace(node, nullable=True)
+                )
             fields.append((str(name), node))
         return tuple(fields)
 
@@ -165,19 +231,38 @@ class _Reader:
             raise self._refuse(at, "is a list without an item type; name it (list[str], …).")
         return self.read(items, at.item())  # pyright: ignore[reportUnknownArgumentType]
 
-    def _scalar(self, schema: Mapping[str, Any], nullable: bool, description: str | None, at: _Place) -> Node:  # noqa: FBT001
+    def _scalar(
+        self,
+        schema: Mapping[str, Any],
+        nullable: bool,  # noqa: FBT001
+        description: str | None,
+        at: _Place,
+    ) -> Node:
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None and any(value is None for value in values):
             values, nullable = [value for value in values if value is not None], True
         kind: Any = schema.get("type") or _kind_of(values or [])
         if kind is None or (values is not None and _kind_of(values) != kind):
-            raise self._refuse(at, "is an enum of mixed or unusual values; use strings or integers.")
+            raise self._refuse(
+                at, "is an enum of mixed or unusual values; use strings or integers."
+            )
         form = schema.get("format") if kind == "string" else None
-        if form is not None and form not in FORMATS and form not in _TEXTFORMATS and form != DECIMAL:
-            raise self._refuse(at, f"has the format {form!r}, which batches cannot ask for; use a plain string.")
+        if (
+            form is not None
+            and form not in FORMATS
+            and form not in _TEXTFORMATS
+            and form != DECIMAL
+        ):
+            raise self._refuse(
+                at, f"has the format {form!r}, which batches cannot ask for; use a plain string."
+            )
         node = Node(
-            kind, nullable, format=form, enum=tuple(values) if values is not None else None,
-            description=description, constraints=_constraints(schema, kind),
+            kind,
+            nullable,
+            format=form,
+            enum=tuple(values) if values is not None else None,
+            description=description,
+            constraints=_constraints(schema, kind),
         )
         if form == DECIMAL:
             self._check_decimal(node, at)
@@ -186,27 +271,40 @@ class _Reader:
                 TypeAdapter(node.python())
             except (PydanticUserError, SchemaError, TypeError) as error:
                 told = ", ".join(f"{key}: {value}" for key, value in node.constraints)
-                raise self._refuse(at, f"has a constraint that cannot be checked ({told}): mend or remove it.") from error
+                raise self._refuse(
+                    at, f"has a constraint that cannot be checked ({told}): mend or remove it."
+                ) from error
         return node
 
     def _check_decimal(self, node: Node, at: _Place) -> None:
         said = dict(node.constraints)
         digits, places = said.get("maxDigits", MOST_DIGITS), said.get("decimalPlaces")
-        if not isinstance(places, int) or not isinstance(digits, int) or node.enum is not None or not 0 <= places <= digits <= MOST_DIGITS:
+        if (
+            not isinstance(places, int)
+            or not isinstance(digits, int)
+            or node.enum is not None
+            or not 0 <= places <= digits <= MOST_DIGITS
+        ):
             why = f"is a Decimal without its size; say it, up to {MOST_DIGITS} digits: Field(max_digits=12, decimal_places=2)."
             raise self._refuse(at, why)
 
 
 def _kind_of(values: list[Any]) -> str | None:
     kinds = {type(value).__name__ for value in values}
-    return {"str": "string", "int": "integer", "bool": "boolean"}.get(kinds.pop()) if len(kinds) == 1 else None
+    return (
+        {"str": "string", "int": "integer", "bool": "boolean"}.get(kinds.pop())
+        if len(kinds) == 1
+        else None
+    )
 
 
 def _constraints(schema: Mapping[str, Any], kind: str) -> tuple[tuple[str, Any], ...]:
     """Return the constraints that speak about this kind; JSON Schema gives others no effect."""
     if schema.get("format") in FORMATS or "enum" in schema:
         return ()
-    fitting = _FITTING.get(DECIMAL if schema.get("format") == DECIMAL and kind == "string" else kind, set[str]())
+    fitting = _FITTING.get(
+        DECIMAL if schema.get("format") == DECIMAL and kind == "string" else kind, set[str]()
+    )
     return tuple((key, schema[key]) for key in CONSTRAINTS if key in schema and key in fitting)
 
 

@@ -42,10 +42,14 @@ class ResponseSchema:
     A class is asked for and read by its fields' own names: aliases are its business elsewhere.
     """
 
-    def __init__(self, name: str, label: str, root: Node, model: type[BaseModel], *, built: bool) -> None:
+    def __init__(
+        self, name: str, label: str, root: Node, model: type[BaseModel], *, built: bool
+    ) -> None:
         self.name = name
         self.label = label  # the spec's key that it came by, for errors
-        self._built = built  # from JSON Schema, with made-up field names and the real ones as aliases
+        self._built = (
+            built  # from JSON Schema, with made-up field names and the real ones as aliases
+        )
         self.root = root
         self.wire = root.wire()  # what is sent
         self.kept = root.kept()  # what a ledger keeps: as JSON Schema it makes the same columns, canonical form and checks
@@ -61,7 +65,9 @@ class ResponseSchema:
         except PydanticUserError as error:
             message = f"{label}: {model.__name__} has no JSON Schema: {error.message}"
             raise SpecError(message) from error
-        return cls(model.__name__, label, read_root(schema, label, of_class=True), model, built=False)
+        return cls(
+            model.__name__, label, read_root(schema, label, of_class=True), model, built=False
+        )
 
     @classmethod
     def from_json_schema(cls, schema: Mapping[str, Any], label: str) -> ResponseSchema:
@@ -103,7 +109,9 @@ class ResponseSchema:
 
     def _checked(self, text: str) -> tuple[BaseModel, str | bytes]:
         """Return the answer, and the text that was accepted: enums may be spelt anew in it."""
-        check = partial(self._model.model_validate_json, by_alias=self._built, by_name=not self._built)
+        check = partial(
+            self._model.model_validate_json, by_alias=self._built, by_name=not self._built
+        )
         try:
             return check(text), text
         except ValidationError:
@@ -113,9 +121,16 @@ class ResponseSchema:
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
         """Return an object's fields; read from its attributes, so that no serializer changes them."""
-        get = as_dict(cast("object", answer)).__getitem__ if isinstance(answer, dict) else partial(getattr, answer)
+        get = (
+            as_dict(cast("object", answer)).__getitem__
+            if isinstance(answer, dict)
+            else partial(getattr, answer)
+        )
         named = enumerate(node.fields)
-        return {name: self._value(get(f"field_{i}" if self._built else name), child) for i, (name, child) in named}
+        return {
+            name: self._value(get(f"field_{i}" if self._built else name), child)
+            for i, (name, child) in named
+        }
 
     def _value(self, value: Any, node: Node) -> Any:
         value = _unwrapped(value)
@@ -127,13 +142,17 @@ class ResponseSchema:
             return [self._value(item, node.items) for item in value]
         plain, wanted = _plain(value), _PYTHON.get(node.format or "") or _PYTHON[node.kind]
         if not isinstance(plain, wanted):
-            message = f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
+            message = (
+                f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
+            )
             raise TypeError(message)
         if isinstance(plain, str) and not is_unicode(plain):
             message = "a validator returned a text with half of a surrogate pair"
             raise ValueError(message)
         # Arrow says of a decimal whether the column holds all its digits
-        return pa.array([plain], type=node.arrow()).to_pylist()[0] if node.format == DECIMAL else plain
+        return (
+            pa.array([plain], type=node.arrow()).to_pylist()[0] if node.format == DECIMAL else plain
+        )
 
 
 def _sentence(error: Exception) -> str:
@@ -146,10 +165,18 @@ def _sentence(error: Exception) -> str:
 
 
 _PYTHON: dict[str, tuple[type, ...]] = {
-    "string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,),
-    "date": (date,), "date-time": (datetime,), "time": (time,), DECIMAL: (Decimal,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "date": (date,),
+    "date-time": (datetime,),
+    "time": (time,),
+    DECIMAL: (Decimal,),
 }
-_TO_JSON_SCHEMA = {value: key for key, value in CONSTRAINTS.items() if not key.endswith(("Length", "Items"))}
+_TO_JSON_SCHEMA = {
+    value: key for key, value in CONSTRAINTS.items() if not key.endswith(("Length", "Items"))
+}
 
 
 class _Generator(GenerateJsonSchema):
@@ -157,7 +184,11 @@ class _Generator(GenerateJsonSchema):
 
     def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
         """Return a decimal's schema; numbers of JSON would lose digits."""
-        said = {_TO_JSON_SCHEMA[key]: _number(value) for key, value in schema.items() if key in _TO_JSON_SCHEMA}
+        said = {
+            _TO_JSON_SCHEMA[key]: _number(value)
+            for key, value in schema.items()
+            if key in _TO_JSON_SCHEMA
+        }
         return {"type": "string", "format": DECIMAL, **said}
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002 - Pydantic's signature
@@ -184,11 +215,18 @@ def _spelt(value: Any, node: Node) -> Any:
     match value:
         case dict():
             known = dict(node.fields)
-            return {name: _spelt(item, known[name]) if name in known else item for name, item in as_dict(cast("object", value)).items()}
+            return {
+                name: _spelt(item, known[name]) if name in known else item
+                for name, item in as_dict(cast("object", value)).items()
+            }
         case list() if node.items is not None:
             return [_spelt(item, node.items) for item in cast("list[Any]", value)]
         case str() if node.enum is not None and value not in node.enum:
-            alike = [option for option in node.enum if isinstance(option, str) and option.casefold() == value.casefold()]
+            alike = [
+                option
+                for option in node.enum
+                if isinstance(option, str) and option.casefold() == value.casefold()
+            ]
             return alike[0] if len(alike) == 1 else value
         case _:
             return value

@@ -33,7 +33,10 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
     """Open a CSV file; columns that `types` does not name are strings."""
     block = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
     multiline = pacsv.ParseOptions(newlines_in_values=True)
-    with bytes_of(url) as stream, pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader:
+    with (
+        bytes_of(url) as stream,
+        pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader,
+    ):
         names = reader.schema.names
     if missing := sorted(set(types) - set(names)):
         message = f"types: the source has no column {missing[0]!r}; it has: {', '.join(names)}."
@@ -43,14 +46,20 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         convert = pacsv.ConvertOptions(
             # Arrow reads times with a zone or without, not both: text, and converted below
-            column_types={f.name: pa.string() if f.type.equals(_DATETIME) else f.type for f in schema},
+            column_types={
+                f.name: pa.string() if f.type.equals(_DATETIME) else f.type for f in schema
+            },
             include_columns=columns,
             strings_can_be_null=False,
             null_values=[""],  # "NA" in a typed column is an error to be told, not a guess
         )
-        with _misfits_of(url, names, types), bytes_of(url) as stream, pacsv.open_csv(
-            stream, read_options=block, parse_options=multiline, convert_options=convert
-        ) as reader:
+        with (
+            _misfits_of(url, names, types),
+            bytes_of(url) as stream,
+            pacsv.open_csv(
+                stream, read_options=block, parse_options=multiline, convert_options=convert
+            ) as reader,
+        ):
             for batch in reader:
                 yield _with_datetimes(batch, schema)
 
@@ -58,7 +67,9 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
 
 
 @contextmanager
-def _misfits_of(url: str, names: list[str], types: Mapping[str, str]) -> Generator[None, None, None]:
+def _misfits_of(
+    url: str, names: list[str], types: Mapping[str, str]
+) -> Generator[None, None, None]:
     """Name the column whose type does not fit, which the reader knows by its number alone."""
     try:
         yield
@@ -77,7 +88,10 @@ def _with_datetimes(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     for i, name in enumerate(batch.schema.names):
         field = schema.field(name)
         if field.type.equals(_DATETIME):
-            moments = [datetime.fromisoformat(text) if text else None for text in batch.column(i).to_pylist()]
+            moments = [
+                datetime.fromisoformat(text) if text else None
+                for text in batch.column(i).to_pylist()
+            ]
             zoned = [m.replace(tzinfo=UTC) if m and m.tzinfo is None else m for m in moments]
             batch = batch.set_column(i, field, pa.array(zoned, type=_DATETIME))
     return batch

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MOST_BYTES = 100_000_000  # no provider takes as much
-_SUFFIXES = {".pdf": PDF, ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
+_SUFFIXES = {
+    ".pdf": PDF,
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+}
 _MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 _PDF_MARK = b"%PDF-"
 _PDF_WITHIN = 1024  # bytes: readers of PDFs let something else stand before the first mark
@@ -34,7 +41,9 @@ def read(path: Path, *, cited: bool = False) -> Document:
         SpecError: it cannot be read, or no model can be given such a one.
     """
     with _readable(path):
-        if not stat.S_ISREG((known := path.stat()).st_mode) or known.st_size > _MOST_BYTES:  # which might have no end, or wait for one
+        if (
+            not stat.S_ISREG((known := path.stat()).st_mode) or known.st_size > _MOST_BYTES
+        ):  # which might have no end, or wait for one
             message = f"file: {path} is no file of at most {_MOST_BYTES:,} bytes; check the path, or split it."
             raise SpecError(message)
         data = path.read_bytes()
@@ -44,7 +53,9 @@ def read(path: Path, *, cited: bool = False) -> Document:
         message = f"file: {path} {what}; {_KINDS}."
         raise SpecError(message)
     if (said := _SUFFIXES.get(path.suffix.lower())) is not None and said != found:
-        message = f"file: {path} is not what its name says, but {found}; mend the file, or rename it."
+        message = (
+            f"file: {path} is not what its name says, but {found}; mend the file, or rename it."
+        )
         raise SpecError(message)
     return Document(path.name, found, data, _pages(path, data) if found == PDF else 0, cited)
 
@@ -69,7 +80,9 @@ def _readable(path: Path) -> Generator[None, None, None]:
 
 
 def _media_type(data: bytes, suffix: str) -> str | None:
-    if data.lstrip().startswith(_PDF_MARK) or (suffix == ".pdf" and _PDF_MARK in data[:_PDF_WITHIN]):
+    if data.lstrip().startswith(_PDF_MARK) or (
+        suffix == ".pdf" and _PDF_MARK in data[:_PDF_WITHIN]
+    ):
         return PDF
     for mark, found in _MARKS.items():
         if data.startswith(mark):
@@ -89,11 +102,22 @@ def _pages(path: Path, data: bytes) -> int:
     try:
         reader = PdfReader(BytesIO(data))
         pages, locked = 0 if reader.is_encrypted else len(reader.pages), reader.is_encrypted
-    except (PyPdfError, LookupError, ValueError, AttributeError, TypeError, RecursionError) as error:  # as it does on odd files
+    except (
+        PyPdfError,
+        LookupError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:  # as it does on odd files
         message = f"file: {path} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
     if not pages:
-        what = "is protected by a password; save it without one" if locked else "has no pages; check it"
+        what = (
+            "is protected by a password; save it without one"
+            if locked
+            else "has no pages; check it"
+        )
         message = f"file: {path} {what}."
         raise SpecError(message)
     return pages

@@ -26,7 +26,9 @@ def open_jsonl(url: str) -> Source:
             except (pa.ArrowException, OverflowError) as error:
                 message = f"source: {url}: the column {name!r} has values of several types, or too large ones, from row {start} on: {error}"
                 raise SourceError(message) from error
-    schema = pa.schema([(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in names.items()])
+    schema = pa.schema(
+        [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in names.items()]
+    )
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         wanted = pa.schema([schema.field(name) for name in columns])

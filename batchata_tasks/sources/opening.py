@@ -41,7 +41,9 @@ def open_source(url: str, types: Mapping[str, str]) -> Source:
             case _:
                 source = open_parquet(url)
     names = source.schema.names
-    source = replace(source, schema=pa.schema([pa.field(f.name, plain_type(f.type)) for f in source.schema]))
+    source = replace(
+        source, schema=pa.schema([pa.field(f.name, plain_type(f.type)) for f in source.schema])
+    )
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         message = f"source: {url} has two columns named {doubled[0]!r}; rename one."
         raise SourceError(message)
@@ -60,7 +62,9 @@ def _kind(url: str) -> str:
         case _ if "://" not in url and Path(url).is_dir():
             return "parquet"
         case _ if "://" not in url and not Path(url).exists():
-            message = f"source: there is no file {url} (paths are relative to the folder you run in)."
+            message = (
+                f"source: there is no file {url} (paths are relative to the folder you run in)."
+            )
             raise SourceError(message)
         case _:
             message = f"source: cannot tell what {url} is; name a .parquet, .csv or .jsonl file (also .gz), or a folder of Parquet files."

@@ -42,9 +42,13 @@ def open_parquet(url: str) -> Source:
         wanted = [dataset.schema.field(name) for name in columns]
         for fragment in dataset.get_fragments():
             found = fragment.physical_schema
-            if all(f.name in found.names and found.field(f.name).type.equals(f.type) for f in wanted):
+            if all(
+                f.name in found.names and found.field(f.name).type.equals(f.type) for f in wanted
+            ):
                 yield from _parquet_batches(filesystem, fragment.path, columns)
             else:
-                yield from fragment.to_batches(schema=dataset.schema, columns=columns, batch_size=BATCH_ROWS)
+                yield from fragment.to_batches(
+                    schema=dataset.schema, columns=columns, batch_size=BATCH_ROWS
+                )
 
     return Source(url, dataset.schema, read)

@@ -24,7 +24,11 @@ ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal
 
 # keys of the published spec whose work is still to come: refused by name, never silently ignored
 _NOT_BUILT: dict[str, Any] = {
-    "file": None, "document_root": None, "enable_citations": False, "retention": None, "credentials": None,
+    "file": None,
+    "document_root": None,
+    "enable_citations": False,
+    "retention": None,
+    "credentials": None,
 }
 _NOT_BUILT_VALUES = {"on_missing": ("mark", "delete")}
 
@@ -33,21 +37,42 @@ class EnrichmentSpec(RunSpec):
     """One enrichment: which rows, which question, which model, where the answers go."""
 
     spec_version: Literal[1] = Field(1, description="Version of this format.")
-    source: str = Field(min_length=1, description="Parquet file or folder, CSV or JSONL (also .gz); a path or fsspec URL.")
-    where: str | None = Field(None, description="Jinja2 expression over the row; rows for which it is false are left out.")
-    types: dict[str, ColumnType] = Field(default_factory=dict, description="Types of CSV columns; unnamed ones are strings.")
+    source: str = Field(
+        min_length=1,
+        description="Parquet file or folder, CSV or JSONL (also .gz); a path or fsspec URL.",
+    )
+    where: str | None = Field(
+        None, description="Jinja2 expression over the row; rows for which it is false are left out."
+    )
+    types: dict[str, ColumnType] = Field(
+        default_factory=dict, description="Types of CSV columns; unnamed ones are strings."
+    )
     model: str = Field(min_length=1, description="The provider's model id.")
     provider: str | None = Field(None, description="Default: follows from the model.")
-    endpoint: Literal["chat", "responses"] = Field("chat", description="The provider's endpoint; `responses` is OpenAI's.")
+    endpoint: Literal["chat", "responses"] = Field(
+        "chat", description="The provider's endpoint; `responses` is OpenAI's."
+    )
     system: str | None = Field(None, description="System prompt; a template.")
     prompt: str | None = Field(None, description="User prompt; a template.")
-    prompt_file: str | None = Field(None, description="File that holds the prompt, instead of `prompt`.")
-    messages: list[Turn] | None = Field(None, description="The turns to send, instead of `system` and `prompt`.")
-    response_model: str | None = Field(None, description="file.py:Class or module:Class of a Pydantic model.")
-    response_schema: dict[str, Any] | str | None = Field(None, description="JSON Schema, inline or a .json file.")
+    prompt_file: str | None = Field(
+        None, description="File that holds the prompt, instead of `prompt`."
+    )
+    messages: list[Turn] | None = Field(
+        None, description="The turns to send, instead of `system` and `prompt`."
+    )
+    response_model: str | None = Field(
+        None, description="file.py:Class or module:Class of a Pydantic model."
+    )
+    response_schema: dict[str, Any] | str | None = Field(
+        None, description="JSON Schema, inline or a .json file."
+    )
     max_tokens: int = Field(1024, ge=1, description="Cap on the tokens of one answer; always sent.")
-    params: dict[str, Any] = Field(default_factory=dict, description="Further parameters, passed on to the provider.")
-    on_missing: Literal["keep", "mark", "delete"] = Field("keep", description="What happens to keys that left the source.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Further parameters, passed on to the provider."
+    )
+    on_missing: Literal["keep", "mark", "delete"] = Field(
+        "keep", description="What happens to keys that left the source."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -55,7 +80,9 @@ class EnrichmentSpec(RunSpec):
         if isinstance(data, dict):
             for key, default in _NOT_BUILT.items():
                 if data.get(key, default) != default:  # pyright: ignore[reportUnknownMemberType]
-                    message = f"`{key}` is a known key that this version does not support yet; remove it."
+                    message = (
+                        f"`{key}` is a known key that this version does not support yet; remove it."
+                    )
                     raise ValueError(message)
             for key, values in _NOT_BUILT_VALUES.items():
                 if data.get(key) in values:  # pyright: ignore[reportUnknownMemberType]
@@ -84,18 +111,26 @@ class EnrichmentSpec(RunSpec):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        asked = [name for name in ("prompt", "prompt_file", "messages") if getattr(self, name) is not None]
+        asked = [
+            name
+            for name in ("prompt", "prompt_file", "messages")
+            if getattr(self, name) is not None
+        ]
         if len(asked) != 1:
             found = f"found {' and '.join(asked)}" if asked else "found none"
             message = f"give exactly one of `prompt`, `prompt_file` and `messages` ({found})."
             raise ValueError(message)
         if self.messages is not None and self.system is not None:
-            message = "`system` goes with `prompt`; with `messages`, write it as a turn of role system."
+            message = (
+                "`system` goes with `prompt`; with `messages`, write it as a turn of role system."
+            )
             raise ValueError(message)
         if self.messages is not None and (not self.messages or self.messages[-1].role != "user"):
             message = "`messages` must end with a turn of role user."
             raise ValueError(message)
-        if self.cache and not (self.system or any(turn.role == "system" for turn in self.messages or ())):
+        if self.cache and not (
+            self.system or any(turn.role == "system" for turn in self.messages or ())
+        ):
             message = "`cache` marks the system prompt, and there is none; write what all rows share as `system`, or remove `cache`."
             raise ValueError(message)
         if self.response_model is not None and self.response_schema is not None:
@@ -138,7 +173,9 @@ class EnrichmentSpec(RunSpec):
             SpecError: it cannot be loaded, lies outside of `roots`, or asks for what batches lack.
         """
         if self.response_model is not None:
-            return ResponseSchema.from_model(load_model(self.response_model, roots), "response_model")
+            return ResponseSchema.from_model(
+                load_model(self.response_model, roots), "response_model"
+            )
         if isinstance(self.response_schema, str):
             text = read_text("response_schema", Path(self.response_schema))
             try:

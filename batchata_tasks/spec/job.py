@@ -104,11 +104,18 @@ class Job:
 
     def request(self, schema: ResponseSchema | None, document: Document | None = None) -> Request:
         """Return what is sent, with the document that the file holds."""
-        params = self.params if self.temperature is None else {**self.params, "temperature": self.temperature}
+        params = (
+            self.params
+            if self.temperature is None
+            else {**self.params, "temperature": self.temperature}
+        )
         turns = self.turns()
         if document is not None:
             last, parts = turns[-1], turns[-1].content
-            turns = (*turns[:-1], Message(last.role, (document, *((parts,) if isinstance(parts, str) else parts))))
+            turns = (
+                *turns[:-1],
+                Message(last.role, (document, *((parts,) if isinstance(parts, str) else parts))),
+            )
         return Request(self.model, turns, self.max_tokens, params, schema)
 
     def document(self) -> Document | None:
@@ -145,21 +152,35 @@ class Job:
 
     def _wrong(self) -> str | None:  # noqa: PLR0911 - one line per field reads best as a table
         if not is_unicode(self.model) or not self.model:
-            return f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
+            return (
+                f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
+            )
         if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
-        named = isinstance(self.file, Path) and is_unicode(str(self.file)) and "\0" not in str(self.file)
+        named = (
+            isinstance(self.file, Path)
+            and is_unicode(str(self.file))
+            and "\0" not in str(self.file)
+        )
         if self.file is not None and not named:
             return f"file: {self.file!r:.80} is no path that can be told; write a Path of Unicode, or rename the file."
         if self.enable_citations and self.file is None:
-            return "enable_citations: there is nothing to cite; give the job a file, or leave it out."
+            return (
+                "enable_citations: there is nothing to cite; give the job a file, or leave it out."
+            )
         if (self.prompt is None) == (self.messages is None):
             return "give exactly one of prompt and messages."
         if self.prompt is not None and not _is_text(self.prompt):
             return f"prompt: write a text {_NO_HALVES}."
-        if isinstance(self.max_tokens, bool) or not isinstance(self.max_tokens, int) or not 1 <= self.max_tokens <= _MOST_TOKENS:  # pyright: ignore[reportUnnecessaryIsInstance]
+        if (
+            isinstance(self.max_tokens, bool)
+            or not isinstance(self.max_tokens, int)  # pyright: ignore[reportUnnecessaryIsInstance]
+            or not 1 <= self.max_tokens <= _MOST_TOKENS
+        ):
             return f"max_tokens: {self.max_tokens!r:.80} is no number of tokens; write one from 1 to {_MOST_TOKENS:,}."
-        number = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
+        number = isinstance(self.temperature, int | float) and not isinstance(
+            self.temperature, bool
+        )
         if self.temperature is not None and not (number and 0 <= self.temperature <= 2):  # noqa: PLR2004 - both providers' range ends there
             return f"temperature: {self.temperature!r:.80} is out of range; write a number from 0 to 2."
         return self._not_plain()
@@ -168,7 +189,11 @@ class Job:
         if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             return f"params: {self.params!r:.80} is none; write a dict."
         wrong = not_json(self.params)
-        return None if wrong is None else f"params: {wrong} is no JSON; write names with texts, numbers, lists."
+        return (
+            None
+            if wrong is None
+            else f"params: {wrong} is no JSON; write names with texts, numbers, lists."
+        )
 
 
 def _is_text(value: object) -> bool:
@@ -188,8 +213,15 @@ def _turn(job: Job, place: int, message: object) -> Message:
     parts = cast("list[object]", content) if isinstance(content, list) else []
     for at, part in enumerate(parts):
         found = as_dict(part)
-        if found.keys() != {"type", "text"} or found["type"] != "text" or not _is_text(found["text"]):
-            wrong = wrong or f"content.{at} is no part of text such as {{'type': 'text', 'text': '…'}}, the kind that this version can send"
+        if (
+            found.keys() != {"type", "text"}
+            or found["type"] != "text"
+            or not _is_text(found["text"])
+        ):
+            wrong = (
+                wrong
+                or f"content.{at} is no part of text such as {{'type': 'text', 'text': '…'}}, the kind that this version can send"
+            )
     if wrong is not None:
         text = f"job {job.id!r:.80}: messages.{place}: {wrong}."
         raise SpecError(text)

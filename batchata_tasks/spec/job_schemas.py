@@ -41,8 +41,15 @@ class ResponseModels:
         place = id(model) if isinstance(model, type) or id(model) in self._own else repr(model)
         if place not in self._known:
             schema = _read(job, model)
-            name = self._name(schema, f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else "")
-            self._known[place] = model, name, schema  # the class is kept, so that its id stays its own
+            name = self._name(
+                schema,
+                f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else "",
+            )
+            self._known[place] = (
+                model,
+                name,
+                schema,
+            )  # the class is kept, so that its id stays its own
         _, name, schema = self._known[place]
         return name, schema
 
@@ -63,7 +70,11 @@ class ResponseModels:
     def adopt(self, named: Mapping[str, dict[str, Any]]) -> None:
         """Keep the names that an earlier run had for response models, so that its jobs are the same jobs still."""
         for name, model in named.items():
-            self._known[repr(model)] = model, name, ResponseSchema.from_json_schema(model, "response_model")
+            self._known[repr(model)] = (
+                model,
+                name,
+                ResponseSchema.from_json_schema(model, "response_model"),
+            )
 
     def content(self, name: str | None) -> str | None:
         """Return what two response models share that ask for the same, given a name of `of`."""

@@ -28,8 +28,12 @@ class JobsSpec(RunSpec):
     jobs: str = Field(min_length=1, description="Path of the jobs, a Parquet file.")
     count: int = Field(ge=0, description="How many there are.")
     to: list[Destination] = Field(min_length=1, description="Where they go.")
-    schemas: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Their response models, by digest.")
-    uniform: bool = Field(description="Whether all have the same response model, or none: then its fields are columns.")
+    schemas: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="Their response models, by digest."
+    )
+    uniform: bool = Field(
+        description="Whether all have the same response model, or none: then its fields are columns."
+    )
     key: list[str] = Field(default_factory=lambda: [JOB_ID])
     _live: dict[str, ResponseSchema] = PrivateAttr(default_factory=dict[str, ResponseSchema])
 

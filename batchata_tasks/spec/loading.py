@@ -28,7 +28,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
         keys = [key.value for key, _ in node.value]
-        if doubled := next((key for key in keys if isinstance(key, str) and keys.count(key) > 1), None):
+        if doubled := next(
+            (key for key in keys if isinstance(key, str) and keys.count(key) > 1), None
+        ):
             message = f"the key {doubled} is given twice; remove one."
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
         return super().construct_mapping(node, deep)
@@ -68,7 +70,9 @@ def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
         return EnrichmentSpec.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelt key is missing, too
+        first = next(
+            (e for e in errors if e["type"] == "extra_forbidden"), errors[0]
+        )  # a misspelt key is missing, too
         key = ".".join(str(step) for step in first["loc"])
         message = f"{label}: {_sentence(key, first)}"
         raise SpecError(message) from None
@@ -78,7 +82,11 @@ def _sentence(key: str, error: ErrorDetails) -> str:
     kind = error["type"]
     if kind == "extra_forbidden":
         close = get_close_matches(key, EnrichmentSpec.model_fields, n=1)
-        remedy = f"did you mean `{close[0]}`?" if close else "remove it, or see the README for the keys there are."
+        remedy = (
+            f"did you mean `{close[0]}`?"
+            if close
+            else "remove it, or see the README for the keys there are."
+        )
         return f"unknown key `{key}`; {remedy}"
     if kind == "missing":
         return f"the key `{key}` is missing; add it."
@@ -112,4 +120,6 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
 def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> EnrichmentSpec:
     """Return a spec, or the one in the file of that path, with some of its keys set otherwise."""
     loaded = load_spec(spec) if isinstance(spec, str) else spec
-    return parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded
+    return (
+        parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded
+    )

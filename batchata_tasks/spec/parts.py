@@ -20,7 +20,9 @@ def _no_truth(value: object) -> object:
     return value
 
 
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)]  # YAML's yes would be a dollar
+Number = Annotated[
+    float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)
+]  # YAML's yes would be a dollar
 
 
 class Turn(BaseModel):
@@ -37,7 +39,9 @@ class FailIf(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    failed_share: Number | None = Field(None, ge=0, le=1, description="Share of the run's rows, 0 to 1.")
+    failed_share: Number | None = Field(
+        None, ge=0, le=1, description="Share of the run's rows, 0 to 1."
+    )
 
 
 class Budget(BaseModel):
@@ -46,8 +50,12 @@ class Budget(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=f"^{BUDGET_NAME}$", description="Names the budget in the ledger.")
-    limit_usd: Number = Field(ge=0, le=1_000_000, description="Hard limit for one period, in US dollars.")
-    period: Literal["day", "week", "month", "total"] = Field("month", description="How often it begins anew; weeks begin on Monday.")
+    limit_usd: Number = Field(
+        ge=0, le=1_000_000, description="Hard limit for one period, in US dollars."
+    )
+    period: Literal["day", "week", "month", "total"] = Field(
+        "month", description="How often it begins anew; weeks begin on Monday."
+    )
     timezone: str = Field("UTC", description="Where days begin, such as Europe/Berlin.")
 
     @field_validator("timezone")
@@ -71,5 +79,9 @@ class Pilot(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int = Field(ge=1, description="How many rows are sent first.")
-    max_invalid_share: Number | None = Field(None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1.")
-    max_cost_per_row_usd: Number | None = Field(None, ge=0, description="Most that one of them may cost on average.")
+    max_invalid_share: Number | None = Field(
+        None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1."
+    )
+    max_cost_per_row_usd: Number | None = Field(
+        None, ge=0, description="Most that one of them may cost on average."
+    )

@@ -60,7 +60,9 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
     module = _import_file(resolved, reference)
     found = getattr(module, name, None)
     if not (inspect.isclass(found) and issubclass(found, BaseModel)):
-        message = f"response_model: {place} has no Pydantic model {name}; {_models_of(module, name)}."
+        message = (
+            f"response_model: {place} has no Pydantic model {name}; {_models_of(module, name)}."
+        )
         raise SpecError(message)
     return found
 
@@ -68,9 +70,17 @@ def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
 def _models_of(module: object, name: str) -> str:
     """Say which models a module has, those of similar names first."""
     classes = {key: value for key, value in vars(module).items() if inspect.isclass(value)}
-    models = [key for key, value in classes.items() if issubclass(value, BaseModel) and value is not BaseModel]
+    models = [
+        key
+        for key, value in classes.items()
+        if issubclass(value, BaseModel) and value is not BaseModel
+    ]
     close = get_close_matches(name, models)
-    return f"it has {', '.join([*close, *(model for model in models if model not in close)])}" if models else "it has none"
+    return (
+        f"it has {', '.join([*close, *(model for model in models if model not in close)])}"
+        if models
+        else "it has none"
+    )
 
 
 def _module_file(place: str, roots: list[Path]) -> Path:
@@ -80,7 +90,11 @@ def _module_file(place: str, roots: list[Path]) -> Path:
         message = f"response_model: {place!r} is neither a .py file nor a module name."
         raise SpecError(message)
     relative = Path(*place.split("."))
-    candidates = [c for root in roots for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")]
+    candidates = [
+        c
+        for root in roots
+        for c in (root / relative.with_suffix(".py"), root / relative / "__init__.py")
+    ]
     return next((c for c in candidates if c.is_file()), candidates[0])
 
 

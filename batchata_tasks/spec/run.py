@@ -26,33 +26,69 @@ class RunSpec(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$", description="Names the run, its ledger lines and artifacts.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$",
+        description="Names the run, its ledger lines and artifacts.",
+    )
     limit: int | None = Field(None, ge=1, description="Only the first N rows that need work.")
-    on_null: Literal["error", "empty", "skip"] = Field("error", description="What a null in a column that the templates use does.")
-    key: Annotated[list[str], BeforeValidator(_as_list)] = Field(min_length=1, description="Column or columns that identify a row.")
-    cache: bool = Field(default=False, description="Mark the system prompt for the provider's prompt cache, for one hour.")
-    output: str = Field(min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet.")
-    columns: list[str] | None = Field(None, description="Source columns carried along; default: only the key.")
-    items_per_batch: int | None = Field(None, ge=1, description="Rows per batch; default: the provider's limit.")
-    max_parallel_batches: int = Field(10, ge=1, le=1000, description="Batches of this run that are open at once.")
+    on_null: Literal["error", "empty", "skip"] = Field(
+        "error", description="What a null in a column that the templates use does."
+    )
+    key: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+        min_length=1, description="Column or columns that identify a row."
+    )
+    cache: bool = Field(
+        default=False,
+        description="Mark the system prompt for the provider's prompt cache, for one hour.",
+    )
+    output: str = Field(
+        min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet."
+    )
+    columns: list[str] | None = Field(
+        None, description="Source columns carried along; default: only the key."
+    )
+    items_per_batch: int | None = Field(
+        None, ge=1, description="Rows per batch; default: the provider's limit."
+    )
+    max_parallel_batches: int = Field(
+        10, ge=1, le=1000, description="Batches of this run that are open at once."
+    )
     cost_limit_usd: Number | None = Field(
-        None, ge=0, le=1_000_000, description="Hard limit on what this run may spend, in US dollars."
+        None,
+        ge=0,
+        le=1_000_000,
+        description="Hard limit on what this run may spend, in US dollars.",
     )
     budget: Budget | None = Field(None, description="Hard limit shared by all runs that name it.")
-    pilot: Pilot | None = Field(None, description="A first small batch that has to hold before the rest is sent.")
-    time_limit: str | None = Field(
-        None, description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
+    pilot: Pilot | None = Field(
+        None, description="A first small batch that has to hold before the rest is sent."
     )
-    rerun_on: list[Reason] = Field(default_factory=lambda: list(_REASONS), description="Reasons for which rows are sent (again).")  # pyright: ignore[reportArgumentType]
-    max_attempts: int = Field(3, ge=1, description="Attempts per key and fingerprint, over all runs.")
-    fail_if: FailIf = Field(default_factory=lambda: FailIf(failed_share=None), description="When failed rows make the run Failed.")
+    time_limit: str | None = Field(
+        None,
+        description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
+    )
+    rerun_on: list[Reason] = Field(
+        default_factory=lambda: list(_REASONS),
+        description="Reasons for which rows are sent (again).",
+    )  # pyright: ignore[reportArgumentType]
+    max_attempts: int = Field(
+        3, ge=1, description="Attempts per key and fingerprint, over all runs."
+    )
+    fail_if: FailIf = Field(
+        default_factory=lambda: FailIf(failed_share=None),
+        description="When failed rows make the run Failed.",
+    )
     raw_files: bool = Field(default=True, description="Keep request and response files.")
-    delete_results: bool = Field(default=False, description="Delete results at the provider once they are landed.")
+    delete_results: bool = Field(
+        default=False, description="Delete results at the provider once they are landed."
+    )
 
     @field_validator("time_limit")
     @classmethod
     def _a_duration(cls, value: str | None) -> str | None:
-        if value is not None and not (re.fullmatch(r"[0-9]+(\.[0-9]+)?[smhd]", value) and float(value[:-1])):
+        if value is not None and not (
+            re.fullmatch(r"[0-9]+(\.[0-9]+)?[smhd]", value) and float(value[:-1])
+        ):
             message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
             raise ValueError(message)
         return value
@@ -90,7 +126,10 @@ class RunSpec(BaseModel, ABC):
         """The time limit in seconds."""
         if self.time_limit is None:
             return None
-        return float(self.time_limit[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.time_limit[-1]]
+        return (
+            float(self.time_limit[:-1])
+            * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.time_limit[-1]]
+        )
 
     @property
     def carried(self) -> list[str]:

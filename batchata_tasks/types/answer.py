@@ -22,7 +22,9 @@ class Usage:
     cache_write_tokens: int = 0
     cache_write_1h_tokens: int = 0
     web_searches: int = 0
-    us_only: bool = False  # Anthropic: inference was bound to the US, at a tenth more for each token
+    us_only: bool = (
+        False  # Anthropic: inference was bound to the US, at a tenth more for each token
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,5 +22,9 @@ class BudgetTerms:
             return 0
         local = datetime.fromtimestamp(moment // 10**6, ZoneInfo(self.timezone))
         day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-        first = {"day": day, "week": day - timedelta(days=day.weekday()), "month": day.replace(day=1)}[self.period]
+        first = {
+            "day": day,
+            "week": day - timedelta(days=day.weekday()),
+            "month": day.replace(day=1),
+        }[self.period]
         return int(first.timestamp()) * 10**6

@@ -55,7 +55,9 @@ class Document:
         `page` and `picture` are the most that the model makes of one.
         """
         if self.kind == "text":
-            return len(self.data) if self.cited else 0  # to be cited, it is cut into numbered pieces
+            return (
+                len(self.data) if self.cited else 0
+            )  # to be cited, it is cut into numbered pieces
         most = self.pages * page if self.kind == "pdf" else picture
         return most + (most // 2 if self.cited else 0) - len(self.base64)
 

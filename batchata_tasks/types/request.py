@@ -35,9 +35,15 @@ class Message:
     @property
     def text(self) -> str:
         """The whole text of the turn."""
-        return self.content if isinstance(self.content, str) else "\n\n".join(part for part in self.content if isinstance(part, str))
+        return (
+            self.content
+            if isinstance(self.content, str)
+            else "\n\n".join(part for part in self.content if isinstance(part, str))
+        )
 
-    def wire(self, kind: str = "text", attached: Callable[[Document], dict[str, Any]] | None = None) -> str | list[dict[str, Any]]:
+    def wire(
+        self, kind: str = "text", attached: Callable[[Document], dict[str, Any]] | None = None
+    ) -> str | list[dict[str, Any]]:
         """Return the content as requests hold it.
 
         `kind` is what the endpoint calls a part of text; `attached` makes the part of a document, where a
@@ -50,7 +56,9 @@ class Message:
             if isinstance(part, str):
                 parts.append({"type": kind, "text": part})
             elif attached is None:
-                message = "an adapter that takes documents tells how requests hold them: give `attached`."
+                message = (
+                    "an adapter that takes documents tells how requests hold them: give `attached`."
+                )
                 raise TypeError(message)
             else:
                 parts.append(attached(part))
@@ -66,4 +74,6 @@ class Job:
     max_tokens: int
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     schema: OutputSchema | None = None
-    cache: bool = False  # mark the system prompt, so that other requests find it in the provider's cache
+    cache: bool = (
+        False  # mark the system prompt, so that other requests find it in the provider's cache
+    )

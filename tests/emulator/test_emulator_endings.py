@@ -150,7 +150,11 @@ def test_file_ids_come_late_by_the_clock(gpt: openai.OpenAI, control: ControlCli
     late, usual = chats(gpt, *TEXTS).id, chats(gpt, *TEXTS).id
     for _ in range(3):
         batch = gpt.batches.retrieve(late)
-        assert (batch.status, batch.output_file_id, batch.error_file_id) == ("completed", None, None)
+        assert (batch.status, batch.output_file_id, batch.error_file_id) == (
+            "completed",
+            None,
+            None,
+        )
         assert batch.request_counts
         assert (batch.request_counts.completed, batch.request_counts.failed) == (7, 1)
         assert gpt.batches.list().data[1].output_file_id is None

@@ -191,7 +191,9 @@ def test_a_download_is_cut(
     size = len(gpt.files.content(file_id).content)
     control.faults(kind="cut_download", nth=1, after_bytes=400_000, clean=clean, route="results")
     control.faults(kind="cut_download", nth=1, after_bytes=size - 10, clean=clean, route="content")
-    with suppress(httpx2.RemoteProtocolError, json.JSONDecodeError):  # a clean cut may fall between two lines
+    with suppress(
+        httpx2.RemoteProtocolError, json.JSONDecodeError
+    ):  # a clean cut may fall between two lines
         assert len(results(claude, batch_id)) < len(whole)
     if clean:
         assert len(gpt.files.content(file_id).content) == size - 10

@@ -48,7 +48,9 @@ def test_the_setting_is_part_of_the_function() -> None:
     given = params("a row", max_tokens=1_000_000)
     text = answer_text("anthropic", given, LOGNORMAL)
     assert text == answer_text("anthropic", {**given, "max_tokens": 7}, LOGNORMAL)
-    others = {answer_text("anthropic", given, Lengths("lognormal", mean=150, seed=n)) for n in range(20)}
+    others = {
+        answer_text("anthropic", given, Lengths("lognormal", mean=150, seed=n)) for n in range(20)
+    }
     assert len({len(other) for other in others}) > 10
     short = answer("anthropic", {**given, "max_tokens": 9}, lengths=LOGNORMAL)
     assert (short.truncated, short.output_tokens, text_tokens(short.text)) == (True, 9, 9)
@@ -59,7 +61,11 @@ def test_bytes_of_a_token_depend_on_the_language() -> None:
     """English has four bytes a token, Japanese three; neither has more tokens than bytes."""
     found = {}
     for setting in (LOGNORMAL, JAPANESE):
-        text = answer_text("openai", body("row"), Lengths("lognormal", mean=5_000, sigma=0, language=setting.language))
+        text = answer_text(
+            "openai",
+            body("row"),
+            Lengths("lognormal", mean=5_000, sigma=0, language=setting.language),
+        )
         found[setting.language] = len(text.encode()) / text_tokens(text)
     assert found["en"] == pytest.approx(4.0, abs=0.01)
     assert found["ja"] == pytest.approx(3.0, abs=0.01)

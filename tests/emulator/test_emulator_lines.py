@@ -59,7 +59,10 @@ def test_chosen_lines_fail_the_validation_of_a_whole_batch(
     assert batch.status == "failed"
     assert batch.errors
     found = [(item.line, item.code, item.param) for item in batch.errors.data or []]
-    assert found == [(2, "invalid_request", "body.messages"), (4, "invalid_request", "body.messages")]
+    assert found == [
+        (2, "invalid_request", "body.messages"),
+        (4, "invalid_request", "body.messages"),
+    ]
     assert (batch.output_file_id, batch.error_file_id) == (None, None)
     assert {item.result.type for item in anthropic_lines(claude, "a", "bad 1")} == {"succeeded"}
     book = control.ledger()["openai"]

@@ -162,9 +162,7 @@ def test_a_spend_cap_is_a_429_that_waiting_does_not_cure(
     if not create_batch:
         message: Any = [{"role": "user", "content": "a"}]
         calls = (
-            lambda: claude.messages.create(
-                model="claude-opus-5-5", max_tokens=9, messages=message
-            ),
+            lambda: claude.messages.create(model="claude-opus-5-5", max_tokens=9, messages=message),
             lambda: gpt.chat.completions.create(model="gpt-6-luna", messages=message),
         )
     with pytest.raises(anthropic.RateLimitError) as caught:

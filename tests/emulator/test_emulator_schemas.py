@@ -18,7 +18,12 @@ TEXT = {"type": "string"}
 
 
 def an_object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -35,16 +40,37 @@ def or_null(schema: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        (an_object(u={"type": "string", "format": "uri"}), "In context=('properties', 'u'), 'uri' is not a valid format."),
-        (an_object(u={"type": "array", "items": TEXT, "uniqueItems": True}), "In context=('properties', 'u'), 'uniqueItems' is not permitted."),
-        (an_object(u={"type": "array", "items": {"allOf": [TEXT]}}), "In context=('properties', 'u', 'items'), 'allOf' is not permitted."),
-        (an_object(u=or_null({"oneOf": [TEXT]})), "In context=('properties', 'u', 'anyOf', '0'), 'oneOf' is not permitted."),
+        (
+            an_object(u={"type": "string", "format": "uri"}),
+            "In context=('properties', 'u'), 'uri' is not a valid format.",
+        ),
+        (
+            an_object(u={"type": "array", "items": TEXT, "uniqueItems": True}),
+            "In context=('properties', 'u'), 'uniqueItems' is not permitted.",
+        ),
+        (
+            an_object(u={"type": "array", "items": {"allOf": [TEXT]}}),
+            "In context=('properties', 'u', 'items'), 'allOf' is not permitted.",
+        ),
+        (
+            an_object(u=or_null({"oneOf": [TEXT]})),
+            "In context=('properties', 'u', 'anyOf', '0'), 'oneOf' is not permitted.",
+        ),
         ({"type": "array", "items": TEXT}, "got 'type: \"array\"'"),
-        (an_object(n={"type": "integer", "enum": list(range(1001))}), "Expected at most 1000 enum values in total"),
-        (an_object(**{f"f{i}": TEXT for i in range(5001)}), "Expected at most 5000 object properties"),
+        (
+            an_object(n={"type": "integer", "enum": list(range(1001))}),
+            "Expected at most 1000 enum values in total",
+        ),
+        (
+            an_object(**{f"f{i}": TEXT for i in range(5001)}),
+            "Expected at most 5000 object properties",
+        ),
         (nested(11), "11 levels of nesting exceeds limit of 10."),
         ({**an_object(n=TEXT), "required": []}, "Missing 'n'."),
-        (an_object(n={"type": "object", "properties": {}}), "In context=('properties', 'n'), 'additionalProperties' is required"),
+        (
+            an_object(n={"type": "object", "properties": {}}),
+            "In context=('properties', 'n'), 'additionalProperties' is required",
+        ),
     ],
     ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
@@ -54,34 +80,57 @@ def test_openai_refuses_in_strict_mode(schema: dict[str, Any], says: str) -> Non
     assert openai_problem(orjson.dumps(schema), strict=False) is None
 
 
-@pytest.mark.parametrize("schema", [nested(10), an_object(n={"type": "integer", "enum": list(range(1000))}), an_object(**{f"f{i}": or_null(TEXT) for i in range(40)})], ids=["levels", "values", "unions"])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        nested(10),
+        an_object(n={"type": "integer", "enum": list(range(1000))}),
+        an_object(**{f"f{i}": or_null(TEXT) for i in range(40)}),
+    ],
+    ids=["levels", "values", "unions"],
+)
 def test_openai_takes_what_is_just_within(schema: dict[str, Any]) -> None:
     """The limits themselves are taken."""
     assert openai_problem(orjson.dumps(schema), strict=True) is None
 
 
 @pytest.mark.parametrize(("count", "taken"), [(16, True), (17, False)])
-@pytest.mark.parametrize("spelling", [or_null(TEXT), {"type": ["string", "null"]}], ids=["anyOf", "type"])
+@pytest.mark.parametrize(
+    "spelling", [or_null(TEXT), {"type": ["string", "null"]}], ids=["anyOf", "type"]
+)
 def test_anthropic_counts_unions(count: int, taken: bool, spelling: dict[str, Any]) -> None:
     """16 parameters may be of a union, however it is spelt, nested ones included."""
     inner = {f"f{i}": spelling for i in range(count - 8)}
-    schema = an_object(one={"type": "array", "items": an_object(**inner)}, **{f"g{i}": spelling for i in range(8)})
+    schema = an_object(
+        one={"type": "array", "items": an_object(**inner)}, **{f"g{i}": spelling for i in range(8)}
+    )
     problem = anthropic_problem(orjson.dumps(schema))
-    assert problem is None if taken else f"({count} parameters with type arrays or anyOf)" in (problem or "")
+    assert (
+        problem is None
+        if taken
+        else f"({count} parameters with type arrays or anyOf)" in (problem or "")
+    )
 
 
 @pytest.mark.parametrize(("count", "taken"), [(24, True), (25, False)])
 def test_anthropic_counts_optional_parameters(count: int, taken: bool) -> None:
     """24 parameters may be left out."""
-    problem = anthropic_problem(orjson.dumps({**an_object(**{f"f{i}": TEXT for i in range(count)}), "required": []}))
-    assert problem is None if taken else f"too many optional parameters ({count})" in (problem or "")
+    problem = anthropic_problem(
+        orjson.dumps({**an_object(**{f"f{i}": TEXT for i in range(count)}), "required": []})
+    )
+    assert (
+        problem is None if taken else f"too many optional parameters ({count})" in (problem or "")
+    )
 
 
 def test_models_read_formats_and_sizes_in_descriptions() -> None:
     """What strict modes take no keywords for stands in descriptions, and answers heed it."""
     schema = an_object(
         link={**TEXT, "description": "Where. (format: uri, maxLength: 2083)"},
-        price={**TEXT, "description": "(format: decimal, maxDigits: 5, decimalPlaces: 2, minimum: 0, maximum: 20)"},
+        price={
+            **TEXT,
+            "description": "(format: decimal, maxDigits: 5, decimalPlaces: 2, minimum: 0, maximum: 20)",
+        },
         any_price={**TEXT, "description": "(format: decimal, maxDigits: 3, decimalPlaces: 0)"},
         count={"type": "integer", "description": "(exclusiveMinimum: 0, exclusiveMaximum: 3)"},
     )

@@ -17,7 +17,9 @@ from batchata_tasks.types.ids import TOKEN_CHARS
 def price(provider: str, model: str, input_tokens: int, output_tokens: int) -> Decimal:
     """Return what one answer costs in a batch, in US dollars, exactly."""
     usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-    return calc_price(usage, model, provider_id=provider, price_context={"processing": "batch"}).total_price
+    return calc_price(
+        usage, model, provider_id=provider, price_context={"processing": "batch"}
+    ).total_price
 
 
 @dataclass
@@ -25,9 +27,13 @@ class Bill:
     """What was accepted and what it cost."""
 
     by_chunk: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
-    accepted: dict[str, str] = field(default_factory=dict[str, str])  # the content of each custom_id
+    accepted: dict[str, str] = field(
+        default_factory=dict[str, str]
+    )  # the content of each custom_id
     again: set[str] = field(default_factory=set[str])  # contents that were billed more than once
-    twice: list[str] = field(default_factory=list[str])  # custom_ids that were accepted more than once
+    twice: list[str] = field(
+        default_factory=list[str]
+    )  # custom_ids that were accepted more than once
 
     @property
     def total(self) -> Decimal:
@@ -40,10 +46,14 @@ def bill_of(provider: str, model: str, book: dict[str, Any]) -> Bill:
     for content, entry in book["contents"].items():
         if entry["billed"] > 1:
             bill.again.add(content)
-        for custom_id, (input_tokens, output_tokens) in zip(entry["custom_ids"], entry["usage"], strict=True):
+        for custom_id, (input_tokens, output_tokens) in zip(
+            entry["custom_ids"], entry["usage"], strict=True
+        ):
             if custom_id in bill.accepted:
                 bill.twice.append(custom_id)
             bill.accepted[custom_id] = content
-            cost = price(provider, model, input_tokens, output_tokens) if output_tokens else Decimal(0)
+            cost = (
+                price(provider, model, input_tokens, output_tokens) if output_tokens else Decimal(0)
+            )
             bill.by_chunk[custom_id[:TOKEN_CHARS]] += cost
     return bill

@@ -49,16 +49,34 @@ class Station:
         control.reset()
         control.progress("seconds", scenario.seconds)
         if setting.lengths == "lognormal":
-            control.answers("lognormal", mean=setting.mean, sigma=setting.sigma, seed=setting.seed, language=setting.language)
+            control.answers(
+                "lognormal",
+                mean=setting.mean,
+                sigma=setting.sigma,
+                seed=setting.seed,
+                language=setting.language,
+            )
         elif setting.lengths == "pareto":
-            control.answers("pareto", mean=setting.mean, alpha=setting.alpha, seed=setting.seed, language=setting.language)
+            control.answers(
+                "pareto",
+                mean=setting.mean,
+                alpha=setting.alpha,
+                seed=setting.seed,
+                language=setting.language,
+            )
         for fault in scenario.faults:
             control.faults(**fault)
 
     def start(self, home: Path, log: Path, arguments: list[str], env: Mapping[str, str]) -> Run:
         environment = {
-            "PATH": "/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(ROOT), "BATCHATA_POLL_INTERVAL": "0.03",
-            "BATCHATA_UNCLEAR_GRACE": str(GRACE), VERDICTS: str(home / "verdicts"), **self.emulator.env(), **env,
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+            "BATCHATA_POLL_INTERVAL": "0.03",
+            "BATCHATA_UNCLEAR_GRACE": str(GRACE),
+            VERDICTS: str(home / "verdicts"),
+            **self.emulator.env(),
+            **env,
         }
         return self._launcher.start(arguments, environment, home, log)
 
@@ -66,7 +84,9 @@ class Station:
 class Data:
     """A dataset: its table, its spec and what became of it. `home` holds the ledger."""
 
-    def __init__(self, station: Station, scenario: Scenario, table: Table, home: Path, name: str) -> None:
+    def __init__(
+        self, station: Station, scenario: Scenario, table: Table, home: Path, name: str
+    ) -> None:
         self.scenario, self.table, self.home, self.name = scenario, table, home, name
         self.folder, self.output = home / name, home / name / "out"
         self.station, self._starts = station, 0
@@ -77,19 +97,33 @@ class Data:
             writer.writerow(["id", "text"])
             writer.writerows(zip(self.keys, table.texts, strict=True))
         self.spec: dict[str, Any] = {
-            "spec_version": 1, "name": name, "source": str(self.folder / "table.csv"), "key": "id", "model": scenario.model,
-            "prompt": f"{{{{ id }}}} {name}: {{{{ text }}}}", "max_tokens": table.max_tokens, "output": str(self.output),
-            "items_per_batch": table.items_per_batch, "max_parallel_batches": table.parallel,
+            "spec_version": 1,
+            "name": name,
+            "source": str(self.folder / "table.csv"),
+            "key": "id",
+            "model": scenario.model,
+            "prompt": f"{{{{ id }}}} {name}: {{{{ text }}}}",
+            "max_tokens": table.max_tokens,
+            "output": str(self.output),
+            "items_per_batch": table.items_per_batch,
+            "max_parallel_batches": table.parallel,
         } | ({"response_schema": SCHEMA} if table.schema else {})
         self.bodies, self.bounds = self._priced()
 
     def _priced(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
         """Return the request body of each key, and its bound in picodollars as the spec's limit counts it."""
         spec = parse_spec(self.spec, "a scenario")
-        builder = prepare(spec, {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()}, self.output, []).builder
+        builder = prepare(
+            spec,
+            {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()},
+            self.output,
+            [],
+        ).builder
         rows = zip(self.keys, self.table.texts, strict=True)
         raw = {key: builder.body({"id": key, "text": text}, lambda: "a row") for key, text in rows}
-        return {key: orjson.loads(body) for key, body in raw.items()}, {key: builder.bound(body) for key, body in raw.items()}
+        return {key: orjson.loads(body) for key, body in raw.items()}, {
+            key: builder.bound(body) for key, body in raw.items()
+        }
 
     @property
     def bound(self) -> int:
@@ -98,7 +132,9 @@ class Data:
 
     def write(self, **changes: Any) -> None:
         """Write the spec with these keys besides; one that is None is left out."""
-        self.spec = {name: value for name, value in {**self.spec, **changes}.items() if value is not None}
+        self.spec = {
+            name: value for name, value in {**self.spec, **changes}.items() if value is not None
+        }
         (self.folder / "spec.json").write_text(json.dumps(self.spec), encoding="utf-8")
 
     def start(self, **env: str) -> Run:
@@ -112,14 +148,19 @@ class Data:
         """Return the dataset's rows."""
         columns = ["id", "_status", "_response", "_cost_usd", "_custom_id", "_run_id"]
         parts = sorted((self.output / "data").glob("*.parquet"))
-        return [row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()]
+        return [
+            row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()
+        ]
 
     def sent(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies that may have gone out, by custom_id."""
         found: dict[str, dict[str, Any]] = {}
         for path in (self.output / "_batchata/requests").glob("*.jsonl"):
             if self.scenario.provider == "anthropic":
-                found |= {item["custom_id"]: item["params"] for item in orjson.loads(path.read_bytes())["requests"]}
+                found |= {
+                    item["custom_id"]: item["params"]
+                    for item in orjson.loads(path.read_bytes())["requests"]
+                }
             else:
                 lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
                 found |= {line["custom_id"]: line["body"] for line in lines}

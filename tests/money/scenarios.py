@@ -62,11 +62,23 @@ def play(station: Station, scenario: Scenario) -> Outcome:
     """Play a scenario and check it; its folder stays where something was wrong."""
     began, home = time.monotonic(), station.folder / scenario.name
     station.set_up(scenario)
-    datas = [Data(station, scenario, table, home, f"t{number}") for number, table in enumerate(scenario.tables)]
-    budget = usd(scenario.budget_share * sum(data.bound for data in datas)) if scenario.kind == "budget" else None
+    datas = [
+        Data(station, scenario, table, home, f"t{number}")
+        for number, table in enumerate(scenario.tables)
+    ]
+    budget = (
+        usd(scenario.budget_share * sum(data.bound for data in datas))
+        if scenario.kind == "budget"
+        else None
+    )
     for data in datas:
         limits: dict[str, Any] = {"cost_limit_usd": limit_of(data, data.table.limit_share)}
-        data.write(**limits, budget={"name": "shared", "limit_usd": budget, "period": "total"} if budget is not None else None)
+        data.write(
+            **limits,
+            budget={"name": "shared", "limit_usd": budget, "period": "total"}
+            if budget is not None
+            else None,
+        )
     Ledger(f"sqlite:///{home / 'ledger.db'}").close()
     outcome = Outcome(scenario, Found())
     try:
@@ -76,7 +88,9 @@ def play(station: Station, scenario: Scenario) -> Outcome:
         outcome.found.problems.append(str(error))
     outcome.seconds = time.monotonic() - began
     if outcome.found.problems:
-        (home / "provider.json").write_text(json.dumps(station.emulator.control.ledger(detail=True), indent=1), encoding="utf-8")
+        (home / "provider.json").write_text(
+            json.dumps(station.emulator.control.ledger(detail=True), indent=1), encoding="utf-8"
+        )
     else:
         shutil.rmtree(home)
     return outcome
@@ -143,9 +157,13 @@ def _overlapping(data: Data, outcome: Outcome, apart: float) -> Ending:
     return _ended(last, Outcome(outcome.scenario, Found()))
 
 
-def _check(home: Path, datas: list[Data], endings: list[Ending], outcome: Outcome, budget: float | None) -> None:
+def _check(
+    home: Path, datas: list[Data], endings: list[Ending], outcome: Outcome, budget: float | None
+) -> None:
     scenario, found = outcome.scenario, outcome.found
-    books = Books(home, datas, datas[0].station.emulator.control.ledger(detail=True)[scenario.provider])
+    books = Books(
+        home, datas, datas[0].station.emulator.control.ledger(detail=True)[scenario.provider]
+    )
     found.problems += books.problems()
     found.spent, found.batches = books.bill.total, len(books.bill.by_chunk)
     if budget is not None and books.bill.total > (whole := round(budget / float(PICO)) * PICO):
@@ -154,7 +172,9 @@ def _check(home: Path, datas: list[Data], endings: list[Ending], outcome: Outcom
         found.problems += check_rows(data, books)
         check_end(data, books, ending, found)
     if budget:
-        could = min(Decimal(str(budget)), sum((could_spend(data, books) for data in datas), Decimal(0)))
+        could = min(
+            Decimal(str(budget)), sum((could_spend(data, books) for data in datas), Decimal(0))
+        )
         found.utilisation = float(found.spent / could) if could else None
     if (verdicts := home / "verdicts").exists():
         outcome.verdicts = verdicts.read_text(encoding="utf-8").splitlines()
@@ -167,7 +187,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Play what the options say; print what came of it."""
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-money-"))
-    os.environ.update(ANTHROPIC_API_KEY="nobody", OPENAI_API_KEY="nobody")  # bounds are computed here; nothing is sent
+    os.environ.update(
+        ANTHROPIC_API_KEY="nobody", OPENAI_API_KEY="nobody"
+    )  # bounds are computed here; nothing is sent
     numbers = [given.only] if given.only is not None else list(range(given.number))
     with ExitStack() as stack:
         local, lock = threading.local(), threading.Lock()
@@ -192,7 +214,12 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
     parser.add_argument("--number", type=int, default=100, help="how many scenarios")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--budgets", type=float, default=0.0, help="share of scenarios in which several datasets share a budget")
+    parser.add_argument(
+        "--budgets",
+        type=float,
+        default=0.0,
+        help="share of scenarios in which several datasets share a budget",
+    )
     parser.add_argument("--only", type=int, help="play this one alone")
     return parser.parse_args(None if arguments is None else list(arguments))
 
@@ -206,14 +233,34 @@ def _tell(outcome: Outcome, *, verbose: bool) -> None:
 
 def table(outcomes: list[Outcome]) -> str:
     """Return the summary, as Markdown."""
-    head = ["", "scenarios", "rows", "kills", "batches", "ended 0 / 3 / 4", "used, where anything was spent: median, 10th percentile, least", "waits: median, 90th percentile, most", "cuts", "seconds: mean, most", "problems"]
+    head = [
+        "",
+        "scenarios",
+        "rows",
+        "kills",
+        "batches",
+        "ended 0 / 3 / 4",
+        "used, where anything was spent: median, 10th percentile, least",
+        "waits: median, 90th percentile, most",
+        "cuts",
+        "seconds: mean, most",
+        "problems",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     kinds = sorted({outcome.scenario.kind for outcome in outcomes})
-    lines += [_line(kind, [outcome for outcome in outcomes if outcome.scenario.kind == kind]) for kind in kinds]
+    lines += [
+        _line(kind, [outcome for outcome in outcomes if outcome.scenario.kind == kind])
+        for kind in kinds
+    ]
     lines.append(_line("all", outcomes))
     used = [outcome for outcome in outcomes if 4 in outcome.codes]
     for name in ("default", "lognormal", "pareto"):
-        lines.append(_line(f"limit reached, {name} lengths", [outcome for outcome in used if outcome.scenario.lengths.lengths == name]))
+        lines.append(
+            _line(
+                f"limit reached, {name} lengths",
+                [outcome for outcome in used if outcome.scenario.lengths.lengths == name],
+            )
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -221,12 +268,21 @@ def _line(name: str, outcomes: list[Outcome]) -> str:
     if not outcomes:
         return f"| {name} | 0 |" + " |" * 9
     used = sorted(outcome.found.utilisation for outcome in outcomes if outcome.found.utilisation)
-    waits, seconds = [outcome.said("wait", "wait cut") for outcome in outcomes], [outcome.seconds for outcome in outcomes]
+    waits, seconds = (
+        [outcome.said("wait", "wait cut") for outcome in outcomes],
+        [outcome.seconds for outcome in outcomes],
+    )
     cells = [
-        name, len(outcomes), sum(len(t.texts) for o in outcomes for t in o.scenario.tables), sum(outcome.kills for outcome in outcomes),
-        sum(outcome.found.batches for outcome in outcomes), " / ".join(str(sum(o.codes.count(code) for o in outcomes)) for code in ENDINGS),
-        f"{median(used):.1%}, {used[len(used) // 10]:.1%}, {used[0]:.1%}" if used else "", f"{median(waits):.0f}, {sorted(waits)[len(waits) * 9 // 10]}, {max(waits)}",
-        sum(outcome.said("send cut", "wait cut", "aside cut") for outcome in outcomes), f"{fmean(seconds):.2f}, {max(seconds):.2f}",
+        name,
+        len(outcomes),
+        sum(len(t.texts) for o in outcomes for t in o.scenario.tables),
+        sum(outcome.kills for outcome in outcomes),
+        sum(outcome.found.batches for outcome in outcomes),
+        " / ".join(str(sum(o.codes.count(code) for o in outcomes)) for code in ENDINGS),
+        f"{median(used):.1%}, {used[len(used) // 10]:.1%}, {used[0]:.1%}" if used else "",
+        f"{median(waits):.0f}, {sorted(waits)[len(waits) * 9 // 10]}, {max(waits)}",
+        sum(outcome.said("send cut", "wait cut", "aside cut") for outcome in outcomes),
+        f"{fmean(seconds):.2f}, {max(seconds):.2f}",
         sum(bool(outcome.found.problems) for outcome in outcomes),
     ]
     return "| " + " | ".join(map(str, cells)) + " |"

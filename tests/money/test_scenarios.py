@@ -17,9 +17,22 @@ from tests.money.scenarios import play
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEYS = {"ANTHROPIC_API_KEY": "nobody", "OPENAI_API_KEY": "nobody"}  # bounds are computed here; nothing is sent
+KEYS = {
+    "ANTHROPIC_API_KEY": "nobody",
+    "OPENAI_API_KEY": "nobody",
+}  # bounds are computed here; nothing is sent
 
-NUMBERS = (1, 3, 5, 6, 8, 9, 10, 11, 20)  # of the seed below: each kind of scenario, none with many batches
+NUMBERS = (
+    1,
+    3,
+    5,
+    6,
+    8,
+    9,
+    10,
+    11,
+    20,
+)  # of the seed below: each kind of scenario, none with many batches
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +56,28 @@ def test_no_run_spends_more_than_its_limit(station: Station, number: int) -> Non
 
 
 def table(texts: list[str], limit_share: float, per_batch: int, parallel: int = 2) -> Table:
-    return Table(texts, per_batch, parallel, 60, schema=False, limit_share=limit_share, again_share=limit_share)
+    return Table(
+        texts,
+        per_batch,
+        parallel,
+        60,
+        schema=False,
+        limit_share=limit_share,
+        again_share=limit_share,
+    )
 
 
 def test_money_that_a_killed_run_had_set_aside_is_used(station: Station) -> None:
     """Rows too dear for the limit come first, and the run dies before it sends what it set money aside for: the next start sends it."""
     dear, cheap = ["x" * 5000], [f"row {number}" for number in range(10)]
     scenario = Scenario(
-        "set-aside", "killed", "anthropic", [table([*dear, *cheap], 0.3, 11)], Lengths(), 0.05, [Kill(boundary="money is reserved:1")]
+        "set-aside",
+        "killed",
+        "anthropic",
+        [table([*dear, *cheap], 0.3, 11)],
+        Lengths(),
+        0.05,
+        [Kill(boundary="money is reserved:1")],
     )
     outcome = play(station, scenario)
     assert not outcome.found.problems
@@ -60,7 +87,15 @@ def test_money_that_a_killed_run_had_set_aside_is_used(station: Station) -> None
 def test_one_dear_row_does_not_keep_the_others_from_being_sent(station: Station) -> None:
     """A piece of 1 % that is too dear is passed over: a cheaper one behind it is sent."""
     texts = ["row", "x" * 5000, *("row" for _ in range(300))]
-    scenario = Scenario("one-dear", "alone", "openai", [table(texts, 0.05, 200)], Lengths("lognormal", mean=30), 0.02, [])
+    scenario = Scenario(
+        "one-dear",
+        "alone",
+        "openai",
+        [table(texts, 0.05, 200)],
+        Lengths("lognormal", mean=30),
+        0.02,
+        [],
+    )
     outcome = play(station, scenario)
     assert not outcome.found.problems
     assert outcome.found.utilisation is not None

@@ -64,7 +64,9 @@ BOUNDARIES: dict[str, Boundary] = {
     "the commit record is written aside": Boundary("fsync", "/commits/"),
     "the part is written aside": Boundary("rename", r"/data/part-"),
     "the part is there": Boundary("folder", "/data$"),
-    "an older part is rewritten aside": Boundary("rename", r"/data/part-.*\.v[0-9]+\.parquet", per_chunk=False, second_round=True),
+    "an older part is rewritten aside": Boundary(
+        "rename", r"/data/part-.*\.v[0-9]+\.parquet", per_chunk=False, second_round=True
+    ),
     "an older part is emptied": Boundary("unlink", r"/data/part-", second_round=True),
     "the chunk is about to be landed": Boundary("begins", "^landed "),
     "the chunk is landed": Boundary("committed", "^landed "),

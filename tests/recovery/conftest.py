@@ -31,7 +31,9 @@ def provider_process() -> Iterator[EmulatorProcess]:
 
 
 @pytest.fixture
-def make(launcher: Launcher, provider_process: EmulatorProcess, tmp_path: Path) -> Callable[..., Place]:
+def make(
+    launcher: Launcher, provider_process: EmulatorProcess, tmp_path: Path
+) -> Callable[..., Place]:
     """Return a maker of tables: `make("openai", rows=60)`; each is `under` a folder of its own."""
 
     def make(provider: Provider, under: str = "", **knobs: Any) -> Place:

@@ -20,7 +20,11 @@ class Gate:
         threading.Thread(target=self._one_call, name="gate", daemon=True).start()
 
     def _one_call(self) -> None:
-        with suppress(OSError), self._listener.accept()[0] as inner, socket.create_connection(self._target) as outer:
+        with (
+            suppress(OSError),
+            self._listener.accept()[0] as inner,
+            socket.create_connection(self._target) as outer,
+        ):
             outer.sendall(inner.recv(1 << 16))
             answer = outer.recv(1 << 16)
             outer.settimeout(0.2)
@@ -52,7 +56,9 @@ class Gate:
                 inner = self._listener.accept()[0]
                 outer = socket.create_connection(self._target)
                 for source, target in ((inner, outer), (outer, inner)):
-                    threading.Thread(target=_pump, args=(source, target), name="pump", daemon=True).start()
+                    threading.Thread(
+                        target=_pump, args=(source, target), name="pump", daemon=True
+                    ).start()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -33,11 +33,30 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rows", type=int, default=400)
-    parser.add_argument("--stops", type=float, default=0.0, help="share of runs that are stopped, not killed")
-    parser.add_argument("--boundaries", type=float, default=0.0, help="share of kills that happen at a boundary between two steps")
-    parser.add_argument("--flow-share", type=float, default=0.0, help="share of starts that are flows on a Prefect server of our own")
-    parser.add_argument("--overlap", type=int, default=0, help="instead: so many pairs of runs started at the same instant")
-    parser.add_argument("--ledger-url", help="a ledger for all tables, instead of a SQLite file for each")
+    parser.add_argument(
+        "--stops", type=float, default=0.0, help="share of runs that are stopped, not killed"
+    )
+    parser.add_argument(
+        "--boundaries",
+        type=float,
+        default=0.0,
+        help="share of kills that happen at a boundary between two steps",
+    )
+    parser.add_argument(
+        "--flow-share",
+        type=float,
+        default=0.0,
+        help="share of starts that are flows on a Prefect server of our own",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=0,
+        help="instead: so many pairs of runs started at the same instant",
+    )
+    parser.add_argument(
+        "--ledger-url", help="a ledger for all tables, instead of a SQLite file for each"
+    )
     return parser.parse_args(None if arguments is None else list(arguments))
 
 
@@ -45,7 +64,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Do what the options say; print what came of it."""
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-kills-"))
-    with EmulatorProcess() as emulator, Launcher() as launcher, prefect(folder, wanted=given.flow_share > 0) as flows:
+    with (
+        EmulatorProcess() as emulator,
+        Launcher() as launcher,
+        prefect(folder, wanted=given.flow_share > 0) as flows,
+    ):
 
         def make(name: str, **knobs: Any) -> Place:
             knobs = {"ledger_url": given.ledger_url, "prefect": flows, **knobs}
@@ -65,7 +88,11 @@ def prefect(folder: Path, *, wanted: bool) -> Generator[dict[str, str], None, No
     home = folder / "prefect"
     home.mkdir()
     with Server(home) as server:
-        yield {name: value for name, value in server.env.items() if name.startswith(("PREFECT_", "PYTHONWARNINGS"))}
+        yield {
+            name: value
+            for name, value in server.env.items()
+            if name.startswith(("PREFECT_", "PYTHONWARNINGS"))
+        }
 
 
 def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
@@ -76,8 +103,18 @@ def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     while tally.kills + tally.stops < given.kills:
         rng = random.Random(f"{given.seed} {number}")
         schema, midway = number % 2 == 1, number % 3 == 2
-        scenario(make(str(number), rows=given.rows, schema=schema), rng, rng.randint(3, 6), duration, tally, midway=midway, rounds=number % 4 == 0)
-        sys.stderr.write(f"scenario {number}: {tally.kills} kills, {tally.stops} stops, {len(tally.problems)} problems\n")
+        scenario(
+            make(str(number), rows=given.rows, schema=schema),
+            rng,
+            rng.randint(3, 6),
+            duration,
+            tally,
+            midway=midway,
+            rounds=number % 4 == 0,
+        )
+        sys.stderr.write(
+            f"scenario {number}: {tally.kills} kills, {tally.stops} stops, {len(tally.problems)} problems\n"
+        )
         number += 1
     return tally
 

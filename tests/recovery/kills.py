@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from tests.recovery.launcher import Run
 
 LONGEST = 240.0  # seconds to wait for a run that is left alone
-AIMS = ("moment", "moment", "early", "planning", "writing", "sending", "polling", "downloading", "landing", "landing")
+AIMS = (
+    "moment",
+    "moment",
+    "early",
+    "planning",
+    "writing",
+    "sending",
+    "polling",
+    "downloading",
+    "landing",
+    "landing",
+)
 
 
 @dataclass
@@ -53,13 +64,20 @@ def add_faults(place: Place, rng: random.Random, *, rounds: bool = False) -> Non
     `rounds`: some requests end in an error, or never run, the first time that they are sent.
     """
     shares: dict[str, tuple[float, dict[str, Any]]] = {
-        "http_500_after": (0.12, {}), "drop_after": (0.12, {}), "drop_before": (0.07, {}), "http_500_before": (0.07, {}),
-        "http_429": (0.10, {"route": "create", "retry_after": 0.2}), "cut_download": (0.2, {"after_bytes": 1500}),
-        "list_lag": (0.15, {"seconds": GRACE / 3}), "accept_delay": (0.08, {"seconds": GRACE / 3}),
+        "http_500_after": (0.12, {}),
+        "drop_after": (0.12, {}),
+        "drop_before": (0.07, {}),
+        "http_500_before": (0.07, {}),
+        "http_429": (0.10, {"route": "create", "retry_after": 0.2}),
+        "cut_download": (0.2, {"after_bytes": 1500}),
+        "list_lag": (0.15, {"seconds": GRACE / 3}),
+        "accept_delay": (0.08, {"seconds": GRACE / 3}),
         "slow": (0.15, {"route": "create", "seconds": 0.3}),
     }
     for kind, (probability, knobs) in shares.items():
-        place.emulator.control.faults(kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs)
+        place.emulator.control.faults(
+            kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
+        )
     for kind in UNPAID if rounds else ():
         place.emulator.control.faults(kind=kind, share=0.06, times=1, seed=rng.randrange(1 << 30))
 
@@ -159,7 +177,16 @@ def was_finished(run: Run, tally: Tally) -> bool:
     return code == 0
 
 
-def scenario(place: Place, rng: random.Random, kills: int, duration: float, tally: Tally, *, midway: bool = False, rounds: bool = False) -> None:
+def scenario(
+    place: Place,
+    rng: random.Random,
+    kills: int,
+    duration: float,
+    tally: Tally,
+    *,
+    midway: bool = False,
+    rounds: bool = False,
+) -> None:
     """Enrich a table with `kills` kills, then again under another prompt with as many.
 
     `midway`: the spec changes while the first run is still open. `rounds`: some rows need another attempt.
@@ -176,14 +203,18 @@ def scenario(place: Place, rng: random.Random, kills: int, duration: float, tall
                 continue
             run = begun(place, rng, tally)
             if (code := run.wait(LONGEST)) != 0:
-                tally.problems.append(f"a run that was left alone ended with exit code {code}:\n{run.text()}")
+                tally.problems.append(
+                    f"a run that was left alone ended with exit code {code}:\n{run.text()}"
+                )
     for rule in place.emulator.control.list_faults():
         tally.strikes[rule["kind"]] += rule["strikes"]
     found = place.check()
     expected = range(len(place.keys), 2 * len(place.keys) + 1) if midway else (2 * len(place.keys),)
     problems = found.problems()
     if found.accepted not in expected:
-        problems.append(f"{found.accepted} contents were accepted for {len(place.keys)} rows under two prompts")
+        problems.append(
+            f"{found.accepted} contents were accepted for {len(place.keys)} rows under two prompts"
+        )
     if reader.vanished:
         problems.append(f"keys that vanished: {reader.vanished[:5]}")
     tally.problems += [f"{place.folder}: {problem}" for problem in problems]

@@ -83,8 +83,12 @@ class Launcher:
         quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.recovery.launcher"], cwd=ROOT, env=environment, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "tests.recovery.launcher"],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self._order({"hello": 1}) == "ready"
         return self
@@ -96,11 +100,21 @@ class Launcher:
             server.stdin.close()
             server.wait(10)
 
-    def start(self, arguments: list[str], env: Mapping[str, str], cwd: Path, log: Path, *, command: bool = False) -> Run:
+    def start(
+        self,
+        arguments: list[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        *,
+        command: bool = False,
+    ) -> Run:
         if command:
             words = [sys.executable, "-m", "batchata_tasks.cli", *arguments]
             with log.open("w", encoding="utf-8") as stream:
-                process = subprocess.Popen(words, cwd=cwd, env=dict(env), stdout=stream, stderr=stream)
+                process = subprocess.Popen(
+                    words, cwd=cwd, env=dict(env), stdout=stream, stderr=stream
+                )
             return Run(process.pid, log, process.poll)
         order = {"start": arguments, "env": dict(env), "cwd": str(cwd), "log": str(log)}
         pid = self._order(order)

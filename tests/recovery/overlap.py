@@ -34,7 +34,9 @@ def overlap(place: Place, rng: random.Random, tally: Overlaps) -> None:
     """Start two runs at one instant, or a moment apart; then one more, which must find everything up to date."""
     apart = rng.choice([0.0, 0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.4)])
     instant = time.time() + AHEAD
-    runs = [place.start(**QUICK, **{START_AT: repr(moment)}) for moment in (instant, instant + apart)]
+    runs = [
+        place.start(**QUICK, **{START_AT: repr(moment)}) for moment in (instant, instant + apart)
+    ]
     tally.pairs += 1
     problems = _endings(runs, tally)
     third = place.start(**QUICK)
@@ -53,8 +55,16 @@ def _endings(runs: list[Run], tally: Overlaps) -> list[str]:
     """Wait for both; one must do the work, the other do nothing or be refused with the sentence."""
     codes = [run.wait() for run in runs]
     tally.endings[" and ".join(map(str, sorted(codes)))] += 1
-    problems = [f"a run ended with exit code {code}:\n{run.text()}" for code, run in zip(codes, runs, strict=True) if code not in (0, 1)]
-    problems += [f"refused otherwise:\n{run.text()}" for code, run in zip(codes, runs, strict=True) if code == 1 and HELD not in run.text()]
+    problems = [
+        f"a run ended with exit code {code}:\n{run.text()}"
+        for code, run in zip(codes, runs, strict=True)
+        if code not in (0, 1)
+    ]
+    problems += [
+        f"refused otherwise:\n{run.text()}"
+        for code, run in zip(codes, runs, strict=True)
+        if code == 1 and HELD not in run.text()
+    ]
     if 0 not in codes:
         problems.append("neither run did the work:\n" + "\n".join(run.text() for run in runs))
     return problems

@@ -58,11 +58,19 @@ class Findings:
 
     def problems(self) -> list[str]:
         found = {
-            "contents accepted twice": self.accepted_twice, "keys with two rows": self.doubled, "keys without a row": self.lost,
-            "rows with a wrong answer": self.wrong, "unsettled reservations": self.unsettled, "money": self.money,
+            "contents accepted twice": self.accepted_twice,
+            "keys with two rows": self.doubled,
+            "keys without a row": self.lost,
+            "rows with a wrong answer": self.wrong,
+            "unsettled reservations": self.unsettled,
+            "money": self.money,
             "files in data/ that are no parts": self.strangers,
         }
-        return [f"{what}: {value if isinstance(value, int) else value[:5]}" for what, value in found.items() if value]
+        return [
+            f"{what}: {value if isinstance(value, int) else value[:5]}"
+            for what, value in found.items()
+            if value
+        ]
 
 
 class Place(LedgerLook):
@@ -72,11 +80,25 @@ class Place(LedgerLook):
     """
 
     def __init__(
-        self, folder: Path, provider: Provider, emulator: EmulatorProcess, launcher: Launcher,
-        *, rows: int = 240, per_batch: int = 40, seconds: float = 0.3, schema: bool = False, ledger_url: str | None = None,
+        self,
+        folder: Path,
+        provider: Provider,
+        emulator: EmulatorProcess,
+        launcher: Launcher,
+        *,
+        rows: int = 240,
+        per_batch: int = 40,
+        seconds: float = 0.3,
+        schema: bool = False,
+        ledger_url: str | None = None,
         prefect: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder, self.provider, self.emulator, self._launcher = folder, provider, emulator, launcher
+        self.folder, self.provider, self.emulator, self._launcher = (
+            folder,
+            provider,
+            emulator,
+            launcher,
+        )
         self.keys = [f"row-{number:05}" for number in range(rows)]
         self.database, self.spec = folder / "ledger.db", folder / "spec.json"
         # another ledger may hold other places too
@@ -95,9 +117,17 @@ class Place(LedgerLook):
         """Write the spec; `version` stands in the prompt."""
         self.version = version
         spec: dict[str, Any] = {
-            "spec_version": 1, "name": "killed", "source": str(self.folder / "table.csv"), "key": "id",
-            "model": MODELS[self.provider], "prompt": f"{{{{ id }}}} {version}: {{{{ text }}}}", "max_tokens": 100,
-            "output": str(self.output), "columns": ["text"], "items_per_batch": self._per_batch, "max_parallel_batches": 3,
+            "spec_version": 1,
+            "name": "killed",
+            "source": str(self.folder / "table.csv"),
+            "key": "id",
+            "model": MODELS[self.provider],
+            "prompt": f"{{{{ id }}}} {version}: {{{{ text }}}}",
+            "max_tokens": 100,
+            "output": str(self.output),
+            "columns": ["text"],
+            "items_per_batch": self._per_batch,
+            "max_parallel_batches": 3,
         }
         if self._schema:
             spec["response_schema"] = SCHEMA
@@ -107,13 +137,21 @@ class Place(LedgerLook):
         """Start the command line; a `flow` runs on the Prefect server, always as the real command."""
         self._starts += 1
         environment = {
-            "PATH": "/usr/bin:/bin", "HOME": str(self.folder), "PYTHONPATH": str(ROOT), "BATCHATA_POLL_INTERVAL": "0.1",
-            "BATCHATA_LEDGER_URL": self.ledger_url, "BATCHATA_UNCLEAR_GRACE": str(GRACE),
-            **self.emulator.env(), **(self._prefect if flow else {}), **env,
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT),
+            "BATCHATA_POLL_INTERVAL": "0.1",
+            "BATCHATA_LEDGER_URL": self.ledger_url,
+            "BATCHATA_UNCLEAR_GRACE": str(GRACE),
+            **self.emulator.env(),
+            **(self._prefect if flow else {}),
+            **env,
         }
         arguments = ["run", str(self.spec), "--json", *(() if flow else ("--direct",))]
         log = self.folder / f"run-{self._starts}.log"
-        return self._launcher.start(arguments, environment, self.folder, log, command=command or flow)
+        return self._launcher.start(
+            arguments, environment, self.folder, log, command=command or flow
+        )
 
     def finish(self, **env: str) -> Run:
         """Start the command line and let it end; it must end well."""
@@ -163,7 +201,9 @@ class Place(LedgerLook):
                 return True
         return False
 
-    def until(self, condition: Callable[[], object], run: Run | None = None, timeout: float = 120.0) -> bool:
+    def until(
+        self, condition: Callable[[], object], run: Run | None = None, timeout: float = 120.0
+    ) -> bool:
         """Wait until a condition holds; False when the run ended first."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -198,12 +238,19 @@ class Place(LedgerLook):
         book = self.book()
         columns = ["id", "_status", "_response", "_cost_usd"]
         parts = sorted((self.output / "data").glob("*.parquet"))
-        rows = [row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()]
+        rows = [
+            row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()
+        ]
         times = Counter(row["id"] for row in rows)
         # a request that ended in an error, or never ran, is to be sent again, once each time that this befell it
-        again = sum(rule["strikes"] for rule in self.emulator.control.list_faults() if rule["kind"] in UNPAID)
+        again = sum(
+            rule["strikes"]
+            for rule in self.emulator.control.list_faults()
+            if rule["kind"] in UNPAID
+        )
         found = Findings(
-            rows=len(rows), accepted=len(book["contents"]),
+            rows=len(rows),
+            accepted=len(book["contents"]),
             doubled=[key for key, number in times.items() if number > 1],
             lost=[key for key in self.keys if key not in times],
         )
@@ -213,9 +260,13 @@ class Place(LedgerLook):
         for row in rows:
             right = answer_text(self.provider, bodies[row["id"]]) if row["id"] in bodies else None
             if row["_status"] != "succeeded" or row["_response"] != right:
-                found.wrong.append(f"{row['id']} {row['_status']}: {row['_response']!r}, not {right!r}")
+                found.wrong.append(
+                    f"{row['id']} {row['_status']}: {row['_response']!r}, not {right!r}"
+                )
         self._check_money(found, sum((row["_cost_usd"] for row in rows), Decimal(0)), book)
-        found.strangers = [path.name for path in (self.output / "data").iterdir() if path.suffix != ".parquet"]
+        found.strangers = [
+            path.name for path in (self.output / "data").iterdir() if path.suffix != ".parquet"
+        ]
         own = self.output / "_batchata"
         litter = [*own.rglob("*.tmp"), *(own / "runs").iterdir()]
         found.litter = sorted(str(path.relative_to(own)) for path in litter)
@@ -228,10 +279,16 @@ class Place(LedgerLook):
         )
         settled, superseded, overhead, found.unsettled = (value or 0 for value in sums)
         if settled * PICO != dataset + (superseded + overhead) * PICO:
-            found.money.append(f"settled {settled}, dataset {dataset}, superseded {superseded}, overhead {overhead}")
+            found.money.append(
+                f"settled {settled}, dataset {dataset}, superseded {superseded}, overhead {overhead}"
+            )
         (tokens,) = self.ask_ledger(
             "SELECT SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN cost > 0 THEN rows ELSE 0 END) FROM outcomes WHERE run_id IN {runs}"
         )
-        billed = (book["input_tokens_billed"], book["output_tokens_billed"], book["requests_billed"])
+        billed = (
+            book["input_tokens_billed"],
+            book["output_tokens_billed"],
+            book["requests_billed"],
+        )
         if tokens != billed:
             found.money.append(f"ledger has {tokens} tokens and rows, the provider billed {billed}")

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 FAULTS: dict[str, tuple[float, dict[str, Any]]] = {
-    "http_500_after": (0.15, {}), "drop_after": (0.15, {}), "http_429": (0.1, {"route": "create", "retry_after": 0.2}),
+    "http_500_after": (0.15, {}),
+    "drop_after": (0.15, {}),
+    "http_429": (0.1, {"route": "create", "retry_after": 0.2}),
     "cut_download": (0.2, {"after_bytes": 1500}),
 }
 SCRIPT = """
@@ -68,7 +70,9 @@ class Killed:
 class Script:
     """One script in a folder of its own."""
 
-    def __init__(self, folder: Path, emulator: Emulator | EmulatorProcess, provider: str, jobs: int) -> None:
+    def __init__(
+        self, folder: Path, emulator: Emulator | EmulatorProcess, provider: str, jobs: int
+    ) -> None:
         folder.mkdir(parents=True)
         self.folder, self.emulator, self.provider, self.jobs = folder, emulator, provider, jobs
         emulator.control.reset()
@@ -76,23 +80,58 @@ class Script:
 
     def start(self) -> subprocess.Popen[str]:
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "OPENAI_", "BATCHATA_", "PREFECT_"))},
-            "BATCHATA_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}", "BATCHATA_POLL_INTERVAL": "0.05", "BATCHATA_UNCLEAR_GRACE": "1",
-            "BATCHATA_LEASE_SECONDS": "2", "BATCHATA_PATIENCE": "10", "PYTHONPATH": str(ROOT), **self.emulator.env(),
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("ANTHROPIC_", "OPENAI_", "BATCHATA_", "PREFECT_"))
+            },
+            "BATCHATA_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
+            "BATCHATA_POLL_INTERVAL": "0.05",
+            "BATCHATA_UNCLEAR_GRACE": "1",
+            "BATCHATA_LEASE_SECONDS": "2",
+            "BATCHATA_PATIENCE": "10",
+            "PYTHONPATH": str(ROOT),
+            **self.emulator.env(),
         }
-        command = [sys.executable, "-c", SCRIPT, MODELS[self.provider], str(self.jobs), str(max(self.jobs // 3, 1))]
+        command = [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            MODELS[self.provider],
+            str(self.jobs),
+            str(max(self.jobs // 3, 1)),
+        ]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=pipe, stderr=pipe, stdin=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
 
     def check(self, results: dict[str, list[Any]]) -> list[str]:
         """Return what is wrong after the last start."""
         book = self.emulator.control.ledger(detail=True)[self.provider]
-        found = [f"accepted twice: {book['accepted_twice']}"] if book["accepted_twice"]["number"] else []
+        found = (
+            [f"accepted twice: {book['accepted_twice']}"]
+            if book["accepted_twice"]["number"]
+            else []
+        )
         if set(results) != {str(number) for number in range(self.jobs)}:
             found.append(f"{len(results)} results for {self.jobs} jobs")
         bodies = self._bodies()
         for name, (text, error, success) in results.items():
-            body = next((body for body in bodies if body["messages"][0]["content"] == f"text of job {name}"), None)
+            body = next(
+                (
+                    body
+                    for body in bodies
+                    if body["messages"][0]["content"] == f"text of job {name}"
+                ),
+                None,
+            )
             if not success or body is None or text != answer_text(self.provider, body):
                 found.append(f"job {name}: {error or 'not its own answer'}: {text[:60]}")
         return found
@@ -101,16 +140,24 @@ class Script:
         found: list[dict[str, Any]] = []
         for path in (self.folder / "out/_batchata/requests").glob("*.jsonl"):
             if self.provider == "anthropic":
-                found += [one["params"] for one in json.loads(path.read_text(encoding="utf-8"))["requests"]]
+                found += [
+                    one["params"]
+                    for one in json.loads(path.read_text(encoding="utf-8"))["requests"]
+                ]
             else:
-                found += [json.loads(line)["body"] for line in path.read_text(encoding="utf-8").splitlines()]
+                found += [
+                    json.loads(line)["body"]
+                    for line in path.read_text(encoding="utf-8").splitlines()
+                ]
         return found
 
 
 def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> None:
     """Kill a script so many times, at drawn moments, and let it end."""
     for kind, (probability, knobs) in FAULTS.items():
-        script.emulator.control.faults(kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs)
+        script.emulator.control.faults(
+            kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
+        )
     seconds, left = 3.0, kills
     while True:
         began, process = time.monotonic(), script.start()
@@ -129,7 +176,9 @@ def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> N
             tally.problems.append(f"{script.folder}: did not end: {err[-300:]}")
             return
     tally.jobs += script.jobs
-    tally.problems += [f"{script.folder}: {problem}" for problem in script.check(json.loads(out.splitlines()[-1]))]
+    tally.problems += [
+        f"{script.folder}: {problem}" for problem in script.check(json.loads(out.splitlines()[-1]))
+    ]
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
@@ -144,7 +193,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     with EmulatorProcess() as emulator:
         while tally.kills < given.kills:
             rng = random.Random(f"{given.seed} {number}")
-            scenario(Script(folder / str(number), emulator, given.provider, given.jobs), rng, 4, tally)
+            scenario(
+                Script(folder / str(number), emulator, given.provider, given.jobs), rng, 4, tally
+            )
             sys.stderr.write(f"scenario {number}: {tally}\n")
             number += 1
     sys.stdout.write(f"folders: {folder}\n{tally}\n")

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
     from tests.recovery.place import Place, Provider
 
 ROWS = 12
-PER_BATCH = {"v1": 7, "v2": 8}  # two batches that a list of batches tells apart; other rows in each than before
+PER_BATCH = {
+    "v1": 7,
+    "v2": 8,
+}  # two batches that a list of batches tells apart; other rows in each than before
 FIRST_ONLY = ("owner.json is written aside",)
 
 
-@pytest.mark.parametrize(("provider", "boundary"), list(zip(cycle(MODELS), BOUNDARIES, strict=False)))
-def test_a_run_that_dies_at_a_boundary_is_carried_on(make: Callable[..., Place], provider: Provider, boundary: str) -> None:
+@pytest.mark.parametrize(
+    ("provider", "boundary"), list(zip(cycle(MODELS), BOUNDARIES, strict=False))
+)
+def test_a_run_that_dies_at_a_boundary_is_carried_on(
+    make: Callable[..., Place], provider: Provider, boundary: str
+) -> None:
     """Killed there when the dataset is new, and again when older rows are superseded: one start later, all is well.
 
     Each row once, with its own answer, accepted once, exact money. The providers take turns; the harness dies at each
@@ -29,7 +36,10 @@ def test_a_run_that_dies_at_a_boundary_is_carried_on(make: Callable[..., Place],
     """
     place, what = make(provider, rows=ROWS, seconds=0.0), BOUNDARIES[boundary]
     # a create that arrived is soon found; a longer grace then only guards against a slow machine
-    quick = {"BATCHATA_POLL_INTERVAL": "0.02", "BATCHATA_UNCLEAR_GRACE": "0.3" if what.absent else "1.5"}
+    quick = {
+        "BATCHATA_POLL_INTERVAL": "0.02",
+        "BATCHATA_UNCLEAR_GRACE": "0.3" if what.absent else "1.5",
+    }
     for number, version in enumerate(("v1", "v2"), 1):
         place.ask(version, items_per_batch=PER_BATCH[version])
         if version == "v2" if what.second_round else version == "v1" or boundary not in FIRST_ONLY:

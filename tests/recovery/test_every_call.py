@@ -19,14 +19,23 @@ if TYPE_CHECKING:
     Make = Callable[..., Table]
 
 PER_BATCH = 4
-ALIKE, UNLIKE = 12, 7  # rows: three batches of one size, whose creates wait for each other while in doubt; two that differ
+ALIKE, UNLIKE = (
+    12,
+    7,
+)  # rows: three batches of one size, whose creates wait for each other while in doubt; two that differ
 WRITES = ("upload", "create")
 DOWNLOADS = ("results", "content")
-ROUTES = {"anthropic": ("create", "get", "results"), "openai": ("upload", "create", "get", "content")}
+ROUTES = {
+    "anthropic": ("create", "get", "results"),
+    "openai": ("upload", "create", "get", "content"),
+}
 # which routes a fault meets: an answer may be lost on each; before anything was done, only writes differ from that
 MEETS = {
-    "http_500_after": (*WRITES, "get", *DOWNLOADS), "drop_after": (*WRITES, "get", *DOWNLOADS),
-    "http_500_before": WRITES, "drop_before": WRITES, "cut_download": DOWNLOADS,
+    "http_500_after": (*WRITES, "get", *DOWNLOADS),
+    "drop_after": (*WRITES, "get", *DOWNLOADS),
+    "http_500_before": WRITES,
+    "drop_before": WRITES,
+    "cut_download": DOWNLOADS,
 }
 # a create of unknown fate, accepted or not: it makes a run look through the account's batches
 DOUBTS = ("drop_after", "drop_before")
@@ -80,7 +89,10 @@ def check(table: Table) -> None:
     table.check_answers()
     book = table.ledger()
     assert book["accepted_twice"]["number"] == 0
-    assert (book["requests_accepted"], book["batches_accepted"]) == (len(table.values), batches_of(table))
+    assert (book["requests_accepted"], book["batches_accepted"]) == (
+        len(table.values),
+        batches_of(table),
+    )
 
 
 def calls_of(table: Table, *routes: str, **doubt: Any) -> dict[str, int]:
@@ -92,7 +104,9 @@ def calls_of(table: Table, *routes: str, **doubt: Any) -> dict[str, int]:
         control.faults(**doubt)
     assert not run_to_the_end(table)
     check(table)
-    return {rule["route"]: rule["calls"] for rule in control.list_faults() if rule["kind"] == "slow"}
+    return {
+        rule["route"]: rule["calls"] for rule in control.list_faults() if rule["kind"] == "slow"
+    }
 
 
 def undisturbed(fresh: Make, provider: str, rows: int) -> dict[str, int]:
@@ -100,7 +114,10 @@ def undisturbed(fresh: Make, provider: str, rows: int) -> dict[str, int]:
     if (provider, rows) not in _UNDISTURBED:
         table, routes = fresh(provider, rows), ROUTES[provider]
         calls = _UNDISTURBED[provider, rows] = calls_of(table, *routes, "list")
-        assert calls == dict.fromkeys(routes, batches_of(table)) | {"get": 2 * batches_of(table), "list": batches_of(table)}
+        assert calls == dict.fromkeys(routes, batches_of(table)) | {
+            "get": 2 * batches_of(table),
+            "list": batches_of(table),
+        }
     return _UNDISTURBED[provider, rows]
 
 
@@ -131,7 +148,9 @@ def test_a_fault_at_any_call_costs_nothing(fresh: Make, provider: str, fault: st
 
 @pytest.mark.parametrize("doubt", DOUBTS)
 @pytest.mark.parametrize("provider", MODELS)
-def test_a_fault_while_a_create_is_in_doubt_costs_nothing(fresh: Make, provider: str, doubt: str) -> None:
+def test_a_fault_while_a_create_is_in_doubt_costs_nothing(
+    fresh: Make, provider: str, doubt: str
+) -> None:
     """A create's answer is lost, and then that of the nth call by which its fate is looked up, for every n: as above."""
     unclear = {"kind": doubt, "route": "create", "nth": 2}
     routes = ("list", "results") if provider == "anthropic" else ("list",)

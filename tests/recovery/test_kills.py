@@ -20,13 +20,22 @@ WORK_SECONDS = 1.0  # about what an undisturbed run of this size works
 
 
 @pytest.mark.parametrize("provider", MODELS)
-def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(make: Callable[..., Place], provider: Provider) -> None:
+def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
+    make: Callable[..., Place], provider: Provider
+) -> None:
     """Killed again and again, with drops, 500s, 429s and cut downloads: each row once, its own answer, exact money.
 
     A reader that looks all the time, also while a second run supersedes every row, never misses a key.
     """
     tally = Tally()
-    scenario(make(provider, rows=160, schema=provider == "openai"), random.Random(11), 2, WORK_SECONDS, tally, rounds=True)
+    scenario(
+        make(provider, rows=160, schema=provider == "openai"),
+        random.Random(11),
+        2,
+        WORK_SECONDS,
+        tally,
+        rounds=True,
+    )
     assert not tally.problems, tally
     assert tally.kills >= 3, tally
     assert tally.reads > 10

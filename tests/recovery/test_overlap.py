@@ -19,7 +19,9 @@ PAIRS = 3  # of each provider
 
 
 @pytest.mark.parametrize("provider", MODELS)
-def test_two_runs_that_start_at_once_do_everything_once(make: Callable[..., Place], provider: Provider) -> None:
+def test_two_runs_that_start_at_once_do_everything_once(
+    make: Callable[..., Place], provider: Provider
+) -> None:
     """On a new dataset and ledger: one works, the other is refused with a sentence or finds nothing left to do.
 
     No row is lost or accepted twice, and a third run finds everything up to date.

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("provider", MODELS)
-def test_a_killed_script_is_carried_on(provider_process: EmulatorProcess, tmp_path: Path, provider: str) -> None:
+def test_a_killed_script_is_carried_on(
+    provider_process: EmulatorProcess, tmp_path: Path, provider: str
+) -> None:
     """Killed, with drops, 500s and cut downloads, and started again: each job has its own answer, none was accepted twice."""
     tally = Killed()
-    scenario(Script(tmp_path / provider, provider_process, provider, 30), random.Random(5), 2, tally)
+    scenario(
+        Script(tmp_path / provider, provider_process, provider, 30), random.Random(5), 2, tally
+    )
     assert not tally.problems, tally
     assert tally.kills == 2

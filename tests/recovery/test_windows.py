@@ -29,9 +29,16 @@ def creates(place: Place) -> int:
 
 @pytest.mark.parametrize(
     ("provider", "fault"),
-    [("anthropic", "slow"), ("anthropic", "drop_after"), ("openai", "accept_delay"), ("openai", "http_500_after")],
+    [
+        ("anthropic", "slow"),
+        ("anthropic", "drop_after"),
+        ("openai", "accept_delay"),
+        ("openai", "http_500_after"),
+    ],
 )
-def test_a_batch_that_was_accepted_unseen_is_adopted(make: Make, provider: Provider, fault: str) -> None:
+def test_a_batch_that_was_accepted_unseen_is_adopted(
+    make: Make, provider: Provider, fault: str
+) -> None:
     """Killed while it did not know of its accepted batch: found in the account, adopted, never sent again."""
     place = make(provider, rows=80, seconds=LONG)
     place.emulator.control.faults(kind=fault, route="create", nth=2, seconds=0.6)
@@ -164,7 +171,9 @@ def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(mak
     assert place.until(lambda: place.stages()["sending"], run)
     time.sleep(0.2)
     place.halt(run)
-    control.limits(anthropic_requests=39)  # looked at when the create has been held back: it will be refused
+    control.limits(
+        anthropic_requests=39
+    )  # looked at when the create has been held back: it will be refused
     control.faults(kind="slow", route="create", nth=1, seconds=LEASE + 0.5)
     successor = place.take_over(**quick)
     assert place.until(lambda: creates(place) == 1, successor)

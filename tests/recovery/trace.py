@@ -19,7 +19,19 @@ from sqlalchemy.engine.default import DefaultDialect
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-Kind = Literal["fsync", "folder", "rename", "unlink", "mkdir", "begins", "committed", "send", "half", "sent", "answer"]
+Kind = Literal[
+    "fsync",
+    "folder",
+    "rename",
+    "unlink",
+    "mkdir",
+    "begins",
+    "committed",
+    "send",
+    "half",
+    "sent",
+    "answer",
+]
 _CREATE = re.compile(rb"^POST \S*/batches ")
 _TOKEN = re.compile(rb'(?:"custom_id": ?"|"batchata_token": ?")([a-z0-9]{20})')
 _PRAGMAS = ("synchronous", "journal_mode")
@@ -88,7 +100,12 @@ def _record_files(trace: Trace, patches: ExitStack) -> None:
         mkdir(path, *more, **named)
         trace.add("mkdir", path)
 
-    for name, ours in (("fsync", fsynced), ("replace", replaced), ("unlink", unlinked), ("mkdir", made)):
+    for name, ours in (
+        ("fsync", fsynced),
+        ("replace", replaced),
+        ("unlink", unlinked),
+        ("mkdir", made),
+    ):
         patches.enter_context(patch.object(os, name, ours))
 
 
@@ -126,15 +143,22 @@ def _record_commits(trace: Trace, patches: ExitStack) -> None:
     """Record before and after each commit which facts it makes true."""
     commit, own = DefaultDialect.do_commit, threading.local()
 
-    def wrote(_connection: Any, _cursor: Any, _statement: Any, _parameters: Any, context: Any, _many: bool) -> None:
+    def wrote(
+        _connection: Any, _cursor: Any, _statement: Any, _parameters: Any, context: Any, _many: bool
+    ) -> None:
         if context.compiled is not None and (context.isinsert or context.isupdate):
             table = context.compiled.statement.table.name
-            own.facts = [*getattr(own, "facts", ()), *(_fact(table, values) for values in context.compiled_parameters)]
+            own.facts = [
+                *getattr(own, "facts", ()),
+                *(_fact(table, values) for values in context.compiled_parameters),
+            ]
 
     def committed(self: DefaultDialect, connection: Any) -> None:
         facts, own.facts = [fact for fact in getattr(own, "facts", ()) if fact], []
         if facts and self.name == "sqlite":
-            trace.pragmas.add(tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS))
+            trace.pragmas.add(
+                tuple(connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _PRAGMAS)
+            )
         for fact in facts:
             trace.add("begins", fact)
         commit(self, connection)
@@ -149,12 +173,14 @@ def _record_commits(trace: Trace, patches: ExitStack) -> None:
 def _fact(table: str, values: dict[str, Any]) -> str | None:
     """Name what a written row says, as far as the order of things depends on it."""
     match table, values.get("state"):
-        case ("intents" | "batches" | "reservations"), _ if "chunk_id" in values:
+        case (("intents" | "batches" | "reservations"), _) if "chunk_id" in values:
             return f"{table} {values['chunk_id']}"
         case "batches", _:
             return f"looked {values['batch_id_1']}"
         case "chunks", ("collected" | "landed") as state:
-            return f"{state} {values.get('id_1', 'several')}"  # of those that a recovery begins again
+            return (
+                f"{state} {values.get('id_1', 'several')}"  # of those that a recovery begins again
+            )
         case "runs", ("planning" | "open" | "closed") as state:
             return f"{state} {values.get('id_1') or values['id']}"
         case "datasets", _ if "holder" in values:

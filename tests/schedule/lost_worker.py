@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # what the ledger says of a run in the stage, and for how many seconds the provider lets a batch take meanwhile
-STAGES = {"planning": ("planning", 1.0), "submitting": ("sending", 1.0), "polling": ("polling", 30.0), "landing": ("landing", 1.0)}
+STAGES = {
+    "planning": ("planning", 1.0),
+    "submitting": ("sending", 1.0),
+    "polling": ("polling", 30.0),
+    "landing": ("landing", 1.0),
+}
 ROWS = 4000
 WITHIN = 180.0  # seconds in which a later run must have carried on
 _AWAY = 3.0  # seconds after which the next worker is there
@@ -50,8 +55,10 @@ class Found:
     def problems(self) -> list[str]:
         """Return what is not as it must be."""
         wrong = {
-            f"landed after {self.landed_after:.0f} s": self.landed_after > WITHIN, f"{self.rows} rows": self.rows != ROWS,
-            f"{self.accepted_twice} accepted twice": self.accepted_twice, "the run was not called crashed": "Crashed" not in self.lost,
+            f"landed after {self.landed_after:.0f} s": self.landed_after > WITHIN,
+            f"{self.rows} rows": self.rows != ROWS,
+            f"{self.accepted_twice} accepted twice": self.accepted_twice,
+            "the run was not called crashed": "Crashed" not in self.lost,
             "nobody was told": "was lost" not in self.told,
         }
         return [text for text, holds in wrong.items() if holds]
@@ -72,12 +79,19 @@ def lost_worker(team: Team, stage: str, cron: str = EVERY_MINUTE) -> Found:
     team.start_worker(team.name)
     landed = team.until(lambda: _landed(team), 2 * WITHIN)
     taker = landed if landed["id"] != first["id"] else team.until(lambda: _again(team, first), 10)
-    team.until(lambda: "Crashed" in team.states(first) and all(run["end_time"] for run in team.runs()[:2]), 2 * WITHIN)
+    team.until(
+        lambda: "Crashed" in team.states(first) and all(run["end_time"] for run in team.runs()[:2]),
+        2 * WITHIN,
+    )
     book = team.emulator.control.ledger()["anthropic"]
     return Found(
-        stage, " > ".join(team.states(first)), "the same run" if taker["id"] == first["id"] else "a later run of the schedule",
-        _moment(taker["state_start"] if "state_start" in taker else taker["start_time"]) - killed, _moment(landed["end_time"]) - killed,
-        pq.read_table(team.ledger.output / "data").num_rows, book["accepted_twice"]["number"],
+        stage,
+        " > ".join(team.states(first)),
+        "the same run" if taker["id"] == first["id"] else "a later run of the schedule",
+        _moment(taker["state_start"] if "state_start" in taker else taker["start_time"]) - killed,
+        _moment(landed["end_time"]) - killed,
+        pq.read_table(team.ledger.output / "data").num_rows,
+        book["accepted_twice"]["number"],
         next((line for line in team.log(landed).splitlines() if "was lost" in line), ""),
     )
 
@@ -86,7 +100,9 @@ def _prepare(team: Team, stage: str, cron: str) -> None:
     with (team.folder / "data/packages.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["name", "version", "summary"])
-        writer.writerows([f"package-{number}", "1.0", f"Does thing number {number}."] for number in range(ROWS))
+        writer.writerows(
+            [f"package-{number}", "1.0", f"Does thing number {number}."] for number in range(ROWS)
+        )
     team.change(SPEC, r"cost_limit_usd: .*", "cost_limit_usd: 50\nitems_per_batch: 500")
     team.emulator.control.progress("seconds", STAGES[stage][1])
     if stage == "submitting":
@@ -104,8 +120,16 @@ def _landed(team: Team) -> dict[str, Any] | None:
 
 def _again(team: Team, run: dict[str, Any]) -> dict[str, Any] | None:
     """Return the lost run with the time of its second start, once the server has it."""
-    states = [state for state in team.server.get(f"flow_run_states/?flow_run_id={run['id']}") if state["name"] == "Running"]
-    return {**run, "state_start": max(state["timestamp"] for state in states)} if len(states) > 1 else None
+    states = [
+        state
+        for state in team.server.get(f"flow_run_states/?flow_run_id={run['id']}")
+        if state["name"] == "Running"
+    ]
+    return (
+        {**run, "state_start": max(state["timestamp"] for state in states)}
+        if len(states) > 1
+        else None
+    )
 
 
 def _moment(text: str) -> float:
@@ -114,16 +138,22 @@ def _moment(text: str) -> float:
 
 def main(arguments: Iterable[str] | None = None) -> int:
     """Do what the options say; print a line for each lost worker."""
-    parser = argparse.ArgumentParser(prog="python -m tests.schedule.lost_worker", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.schedule.lost_worker", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
-    parser.add_argument("--nightly", action="store_true", help="no run is due for hours: only the automations help")
+    parser.add_argument(
+        "--nightly", action="store_true", help="no run is due for hours: only the automations help"
+    )
     given = parser.parse_args(None if arguments is None else list(arguments))
     folder, bad = Path(tempfile.mkdtemp(prefix="batchata-lost-")), 0
     home = folder / "prefect"
     home.mkdir()
     with Server(home) as server:
-        server.command("automation", "create", "--from-file", "deployments/automations.yaml", cwd=ROOT)
+        server.command(
+            "automation", "create", "--from-file", "deployments/automations.yaml", cwd=ROOT
+        )
         for found in _rounds(given, folder, server):
             bad += bool(found.problems)
             sys.stdout.write(f"{found}\n  {'; '.join(found.problems) or 'well'}\n")

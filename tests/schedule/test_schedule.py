@@ -50,7 +50,10 @@ def test_two_runs_start_by_themselves(team: Team) -> None:
     assert "Traceback" not in log, log
 
 
-@pytest.mark.parametrize(("cron", "taken_up_by"), [(EVERY_MINUTE, "a later run of the schedule"), (NIGHTLY, "the same run")])
+@pytest.mark.parametrize(
+    ("cron", "taken_up_by"),
+    [(EVERY_MINUTE, "a later run of the schedule"), (NIGHTLY, "the same run")],
+)
 def test_a_lost_worker_does_not_stop_the_schedule(team: Team, cron: str, taken_up_by: str) -> None:
     """Worker and run are killed while batches are out: within three minutes the rows are landed, nothing is sent twice, people are told.
 

@@ -13,7 +13,13 @@ from textwrap import indent
 from tests.structured.cases import ACCEPTED, PREAMBLE, PROVIDERS, REFUSED, Case
 
 PAGE = Path(__file__).parents[2] / "docs" / "structured-output.md"
-COLUMNS = ("what", "in the class", "Anthropic gets", "OpenAI gets", "the column, or the sentence that refuses")
+COLUMNS = (
+    "what",
+    "in the class",
+    "Anthropic gets",
+    "OpenAI gets",
+    "the column, or the sentence that refuses",
+)
 
 
 def head() -> str:
@@ -57,10 +63,15 @@ def _cut(text: str) -> str:
 
 def _cells(case: Case) -> list[str]:
     outcomes = [case.outcome(provider) for provider in PROVIDERS]
-    sent = ["nothing" if schema is None else _code(_cut(json.dumps(schema))) for schema, _ in outcomes]
+    sent = [
+        "nothing" if schema is None else _code(_cut(json.dumps(schema))) for schema, _ in outcomes
+    ]
     if outcomes[0][0] is not None and outcomes[0] == outcomes[1]:
         sent[1] = "the same"
-    ends = dict.fromkeys(_code(_cut(end)) if schema is not None else end.replace("|", "\\|") for schema, end in outcomes)
+    ends = dict.fromkeys(
+        _code(_cut(end)) if schema is not None else end.replace("|", "\\|")
+        for schema, end in outcomes
+    )
     return [case.what, _code(case.source), *sent, "<br>".join(ends)]
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from batchata_tasks.providers import Framing
 
-ADAPTERS = {"anthropic": AnthropicAdapter, "openai": OpenAIAdapter, "responses": OpenAIResponsesAdapter}
+ADAPTERS = {
+    "anthropic": AnthropicAdapter,
+    "openai": OpenAIAdapter,
+    "responses": OpenAIResponsesAdapter,
+}
 FRAMINGS = {name: kind.framing for name, kind in ADAPTERS.items()}
 LIMITS = {name: kind.limits for name, kind in ADAPTERS.items()}
 
@@ -57,7 +61,9 @@ def rows_of(spans: list[PlannedChunk]) -> list[int]:
         (3, 1, 2, [1, 1]),
     ],
 )
-def test_the_count_limit_at_its_edge(requests: int, items: int | None, count: int, expected: list[int]) -> None:
+def test_the_count_limit_at_its_edge(
+    requests: int, items: int | None, count: int, expected: list[int]
+) -> None:
     """One below, at and above the provider's count or `items_per_batch`, whichever is less."""
     assert rows_of(packed(Limits(requests, 10**9), [1] * count, items)) == expected
 
@@ -87,9 +93,16 @@ def test_a_request_over_the_limit_never_fits() -> None:
     assert not packer.fits_alone(101)
 
 
-@given(st.lists(st.integers(0, 50)), st.integers(1, 7), st.integers(50, 120), st.none() | st.integers(1, 9))
+@given(
+    st.lists(st.integers(0, 50)),
+    st.integers(1, 7),
+    st.integers(50, 120),
+    st.none() | st.integers(1, 9),
+)
 @settings(deadline=None, max_examples=200, derandomize=True)
-def test_spans_cover_every_row_once(sizes: list[int], requests: int, limit: int, items: int | None) -> None:
+def test_spans_cover_every_row_once(
+    sizes: list[int], requests: int, limit: int, items: int | None
+) -> None:
     """No row is lost, none sent twice; sums are the rows' own; no two neighbours would fit in one."""
     spans = packed(Limits(requests, limit), sizes, items)
     most = min(requests, items or requests)
@@ -121,7 +134,17 @@ def test_a_prefix_is_the_longest_that_fits(rows: list[tuple[int, int]], money: i
     assert count == len(rows) or sum(bounds[: count + 1]) > money
 
 
-@pytest.mark.parametrize(("money", "expected"), [(0, (0, 0, 0)), (9, (0, 0, 0)), (10, (1, 1, 10)), (29, (1, 1, 10)), (30, (2, 3, 30)), (99, (3, 6, 40))])
+@pytest.mark.parametrize(
+    ("money", "expected"),
+    [
+        (0, (0, 0, 0)),
+        (9, (0, 0, 0)),
+        (10, (1, 1, 10)),
+        (29, (1, 1, 10)),
+        (30, (2, 3, 30)),
+        (99, (3, 6, 40)),
+    ],
+)
 def test_a_prefix_at_the_edge(money: int, expected: tuple[int, int, int]) -> None:
     """Exactly the last picodollar is used, none beyond."""
     assert prefix_within([10, 20, 10], money) == expected[0]
@@ -148,7 +171,14 @@ def test_custom_ids_suit_both_providers(run: str, number: int, start: int, kind:
 
 def test_a_carried_on_run_makes_the_same_tokens() -> None:
     """A token depends on run, round, place and kind, on each of them, and on nothing else."""
-    facts = [("r", 1, 0, "batch"), ("s", 1, 0, "batch"), ("r", 2, 0, "batch"), ("r", 1, 1, "batch"), ("r", 1, 0, "local"), ("r", 11, 0, "batch")]
+    facts = [
+        ("r", 1, 0, "batch"),
+        ("s", 1, 0, "batch"),
+        ("r", 2, 0, "batch"),
+        ("r", 1, 1, "batch"),
+        ("r", 1, 0, "local"),
+        ("r", 11, 0, "batch"),
+    ]
     tokens = [chunk_token(*fact) for fact in facts]
     assert tokens == [chunk_token(*fact) for fact in facts]
     assert len(set(tokens)) == len(facts)
@@ -170,11 +200,15 @@ def parsed(name: str, content: bytes) -> list[tuple[str, object]]:
 def test_request_files_hold_the_bodies(tmp_path: Path, name: str, count: int) -> None:
     """Read back as JSON, a request file is its custom ids and bodies, in order, whatever the text."""
     framing: Framing = FRAMINGS[name]
-    bodies = [(f"{n:024}", orjson.dumps({"n": n, "text": 'new\nline "ü🦊\u2028'})) for n in range(count)]
+    bodies = [
+        (f"{n:024}", orjson.dumps({"n": n, "text": 'new\nline "ü🦊\u2028'})) for n in range(count)
+    ]
     path = tmp_path / "requests"
     write_request_file(path, framing, "t" * 20, iter(bodies))
     content = path.read_bytes()
-    assert parsed(name, content) == [(f"{'t' * 20}-{row}", json.loads(body)) for row, body in bodies]
+    assert parsed(name, content) == [
+        (f"{'t' * 20}-{row}", json.loads(body)) for row, body in bodies
+    ]
     planned = sum(framing.size(CUSTOM_ID_CHARS, body) for _, body in bodies)
     unjoined = len(framing.joint) if count else 0
     assert len(content) == planned - unjoined + len(framing.head) + len(framing.tail)

@@ -17,7 +17,14 @@ import pytest
 from batchata_tasks.api.cost_tracker import CostTracker
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO
-from batchata_tasks.ledger import BudgetTerms, Chunk, ChunkState, Ledger, OutcomeTotals, RemainingBudget
+from batchata_tasks.ledger import (
+    BudgetTerms,
+    Chunk,
+    ChunkState,
+    Ledger,
+    OutcomeTotals,
+    RemainingBudget,
+)
 from batchata_tasks.spec.parts import Budget
 
 if TYPE_CHECKING:
@@ -32,12 +39,22 @@ def test_a_tracker_counts_exactly(databases: Databases) -> None:
     for amount in (0.1, "0.1", Decimal("0.1"), 0.3, 0.4):
         assert tracker.can_afford(amount)
         tracker.track_spend(amount)
-    assert (tracker.remaining_usd, tracker.remaining(), tracker.limit_usd) == (Decimal("0.05"), 0.05, 1.05)
+    assert (tracker.remaining_usd, tracker.remaining(), tracker.limit_usd) == (
+        Decimal("0.05"),
+        0.05,
+        1.05,
+    )
     assert tracker.can_afford("0.05")
     assert not tracker.can_afford("0.050000000001")
     assert not tracker.can_afford("0.0500000000001")  # finer than a picodollar
     tracker.track_spend(2)
-    assert tracker.get_stats() == {"limit_usd": 1.05, "spent_usd": 3.0, "in_flight_usd": 0.0, "remaining_usd": 0.0, "entries": 6}
+    assert tracker.get_stats() == {
+        "limit_usd": 1.05,
+        "spent_usd": 3.0,
+        "in_flight_usd": 0.0,
+        "remaining_usd": 0.0,
+        "entries": 6,
+    }
 
 
 def test_without_a_name_each_tracker_counts_for_itself(databases: Databases) -> None:
@@ -67,11 +84,16 @@ def test_a_tracker_changes_no_limit(databases: Databases) -> None:
     """Another limit than the budget's is refused, whoever made it; set by hand it changes, and older programs go on under it."""
     url = databases.new()
     first, ledger = CostTracker(2, name="night", ledger_url=url), Ledger(url)
-    with pytest.raises(SpecError, match=r"^budget: a CostTracker says \$2.00 in total .* and this says \$3.00 .* `batchata costs --set-budget night=USD`\.$"):
+    with pytest.raises(
+        SpecError,
+        match=r"^budget: a CostTracker says \$2.00 in total .* and this says \$3.00 .* `batchata costs --set-budget night=USD`\.$",
+    ):
         CostTracker(3, name="night", ledger_url=url)
     assert first.limit_usd == 2
     ledger.set_budget("night", 3 * PICO)
-    assert [CostTracker(limit, name="night", ledger_url=url).limit_usd for limit in (2, 3, None)] == [3, 3, 3]
+    assert [
+        CostTracker(limit, name="night", ledger_url=url).limit_usd for limit in (2, 3, None)
+    ] == [3, 3, 3]
     with pytest.raises(SpecError, match=r"^budget: the ledger says \$3.00 .* and this says \$4.00"):
         CostTracker(4, name="night", ledger_url=url)
     ledger.close()
@@ -85,7 +107,9 @@ def test_a_budget_of_a_spec_keeps_its_terms(databases: Databases) -> None:
     tracker = CostTracker(2, name="night", ledger_url=url)
     tracker.track_spend(0.5)
     assert ledger.budget_money(BudgetTerms("night", 2 * PICO, "day", "UTC")) == (PICO // 2, 0)
-    with pytest.raises(SpecError, match=r"the spec topics says \$2.00 a day .* and this says \$3.00 a day"):
+    with pytest.raises(
+        SpecError, match=r"the spec topics says \$2.00 a day .* and this says \$3.00 a day"
+    ):
         CostTracker(3, name="night", ledger_url=url)
     CostTracker(1, name="own", ledger_url=url)
     with pytest.raises(SpecError, match="a CostTracker says"):
@@ -96,17 +120,48 @@ def test_a_budget_of_a_spec_keeps_its_terms(databases: Databases) -> None:
 def test_the_guard_and_a_tracker_spend_from_one_limit(databases: Databases) -> None:
     """What a tracker spent a run cannot reserve; what a run has in flight or spent a tracker cannot afford."""
     url = databases.new()
-    tracker, ledger, terms = CostTracker(1, name="night", ledger_url=url), Ledger(url), BudgetTerms("night", PICO, "total", "UTC")
+    tracker, ledger, terms = (
+        CostTracker(1, name="night", ledger_url=url),
+        Ledger(url),
+        BudgetTerms("night", PICO, "total", "UTC"),
+    )
     tracker.track_spend(0.4)
     lease = ledger.acquire_lease(ledger.dataset_id("file:///d", None), 3600)
     run = ledger.begin_run(lease, RUN)
-    chunks = [Chunk(f"c{n}", run, lease.dataset_id, 1, "batch", "openai", "m", "chat", n, n + 1, 1, PICO // 2, ChunkState.PLANNED) for n in range(2)]
+    chunks = [
+        Chunk(
+            f"c{n}",
+            run,
+            lease.dataset_id,
+            1,
+            "batch",
+            "openai",
+            "m",
+            "chat",
+            n,
+            n + 1,
+            1,
+            PICO // 2,
+            ChunkState.PLANNED,
+        )
+        for n in range(2)
+    ]
     ledger.fix_plan(lease, run, {}, chunks)
     assert ledger.reserve(lease, chunks[0], None, terms) is None
     assert ledger.reserve(lease, chunks[1], None, terms) == RemainingBudget(None, PICO // 10)
-    assert (tracker.can_afford(0.1), tracker.can_afford(0.11), tracker.get_stats()["in_flight_usd"]) == (True, False, 0.5)
+    assert (
+        tracker.can_afford(0.1),
+        tracker.can_afford(0.11),
+        tracker.get_stats()["in_flight_usd"],
+    ) == (True, False, 0.5)
     ledger.collect(lease, chunks[0], {"succeeded": OutcomeTotals(1, cost=PICO // 5)}, 0)
-    assert tracker.get_stats() == {"limit_usd": 1.0, "spent_usd": 0.6, "in_flight_usd": 0.0, "remaining_usd": 0.4, "entries": 1}
+    assert tracker.get_stats() == {
+        "limit_usd": 1.0,
+        "spent_usd": 0.6,
+        "in_flight_usd": 0.0,
+        "remaining_usd": 0.4,
+        "entries": 1,
+    }
     assert ledger.money(run) == (PICO // 5, 0)
     ledger.close()
 
@@ -122,7 +177,10 @@ def test_threads_and_processes_lose_nothing(databases: Databases) -> None:
             tracker.track_spend("0.01")
 
     code = "import sys; from batchata_tasks.api.cost_tracker import CostTracker\nfor _ in range(5): CostTracker(name='night', ledger_url=sys.argv[1]).track_spend('0.01')"
-    with subprocess.Popen([sys.executable, "-c", code, url]) as other, ThreadPoolExecutor(8) as pool:
+    with (
+        subprocess.Popen([sys.executable, "-c", code, url]) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
         list(pool.map(spend, range(8)))
         assert other.wait(60) == 0
     assert tracker.remaining_usd == Decimal("9.71")
@@ -154,7 +212,10 @@ def test_the_period_of_a_budget_is_its_makers(databases: Databases) -> None:
     url, other = databases.new(), databases.new()
     CostTracker(20, name="night", ledger_url=url)
     with closing(Ledger(url)) as ledger:
-        with pytest.raises(SpecError, match=r"a CostTracker says \$20\.00 in total \(UTC\) of 'night', and this says \$20\.00 a month"):
+        with pytest.raises(
+            SpecError,
+            match=r"a CostTracker says \$20\.00 in total \(UTC\) of 'night', and this says \$20\.00 a month",
+        ):
             ledger.agree_budget(spec, "table")
         ledger.agree_budget(replace(spec, period="total"), "table")
     with closing(Ledger(other)) as ledger:

@@ -10,7 +10,11 @@ import pytest
 from batchata_tasks.common import errors
 from batchata_tasks.common.errors import BatchataError, TransientError
 
-CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BatchataError)]
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, BatchataError)
+]
 
 
 def drawn() -> dict[str, str]:
@@ -44,7 +48,9 @@ def test_the_wait_that_a_provider_asked_for_survives() -> None:
 
 def test_the_tree_is_as_drawn() -> None:
     """The docstring's tree is what callers catch by: every class stands in it, under its parent."""
-    assert {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES if kind is not BatchataError} == drawn()
+    assert {
+        kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES if kind is not BatchataError
+    } == drawn()
 
 
 @pytest.mark.parametrize("kind", CLASSES)

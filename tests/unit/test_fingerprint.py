@@ -22,7 +22,9 @@ from batchata_tasks.common.canonical import base32, canonical, digest, key_diges
 from batchata_tasks.planning.fingerprint import changed, fingerprint, part
 from batchata_tasks.types.ids import row_id
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "fingerprints.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads(
+    (Path(__file__).parent / "golden" / "fingerprints.json").read_text(encoding="utf-8")
+)
 BERLIN_WINTER = timezone(timedelta(hours=1))
 DATASET = "d" * 40
 KINDS = ("input", "prompt", "model", "schema")
@@ -35,7 +37,13 @@ class Colour(Enum):
 
 
 # name: (input, turns, model facts, schema canonical); the golden file holds what they become
-MODEL = {"provider": "anthropic", "endpoint": "chat", "model": "claude-haiku-5-5", "max_tokens": 256, "params": {}}
+MODEL = {
+    "provider": "anthropic",
+    "endpoint": "chat",
+    "model": "claude-haiku-5-5",
+    "max_tokens": 256,
+    "params": {},
+}
 TURNS = [["system", "Label."], ["user", "{{ a }}"]]
 LABEL = {"object": {"label": "string"}}
 INPUTS: dict[str, dict[str, Any]] = {
@@ -80,7 +88,9 @@ INPUTS: dict[str, dict[str, Any]] = {
     "empty-struct": {"a": {}},
     "several": {"b": 1, "a": 2, "ä": 3, "B": 4},
 }
-CASES: dict[str, tuple[Any, Any, Any, Any]] = {name: (value, TURNS, MODEL, LABEL) for name, value in INPUTS.items()}
+CASES: dict[str, tuple[Any, Any, Any, Any]] = {
+    name: (value, TURNS, MODEL, LABEL) for name, value in INPUTS.items()
+}
 CASES |= {
     "other-turn": ({"a": "1"}, [["user", "{{ a }}"]], MODEL, LABEL),
     "other-model": ({"a": "1"}, TURNS, {**MODEL, "model": "gpt-6-luna"}, LABEL),
@@ -122,7 +132,7 @@ def test_the_golden_file_has_no_case_too_many() -> None:
 
 
 def test_no_two_golden_cases_share_a_fingerprint() -> None:
-    """"01", 1, 1.0 and true, and all other pinned values, are different values."""
+    """The values "01", 1, 1.0 and true, and all other pinned values, are different values."""
     assert len({case["fingerprint"] for case in GOLDEN.values()}) == len(GOLDEN)
     assert len({case["canonical"] for case in GOLDEN.values()}) == len(INPUTS)
 
@@ -132,10 +142,14 @@ def test_the_golden_digests_follow_from_the_documented_rule(name: str) -> None:
     """SHA-256 over kind and length-prefixed parts, cut to 96, 120 and 128 bits: anyone can recompute it."""
 
     def sha(kind: str, *blocks: bytes) -> bytes:
-        return hashlib.sha256(kind.encode() + b"".join(len(b).to_bytes(8, "big") + b for b in blocks)).digest()
+        return hashlib.sha256(
+            kind.encode() + b"".join(len(b).to_bytes(8, "big") + b for b in blocks)
+        ).digest()
 
     case = GOLDEN[name]
-    assert case["fingerprint"].startswith(f"v1:{sha('input', case['canonical'].encode())[:12].hex()}.")
+    assert case["fingerprint"].startswith(
+        f"v1:{sha('input', case['canonical'].encode())[:12].hex()}."
+    )
     assert case["key_digest"] == sha("key", case["key"].encode())[:16].hex()
     raw = sha("row", DATASET.encode(), case["key"].encode(), case["fingerprint"].encode())[:15]
     assert case["row_id"] == base64.b32encode(raw).decode().lower()
@@ -167,7 +181,13 @@ def decoded(value: Any) -> Any:
         return [type(value).__name__, repr(value)]
     if len(value) == 1 and re.match(r"\$(?!\$)", tag := next(iter(value))):
         return [tag, value[tag]]
-    return ["dict", {key.removeprefix("$") if key.startswith("$$") else key: decoded(item) for key, item in value.items()}]
+    return [
+        "dict",
+        {
+            key.removeprefix("$") if key.startswith("$$") else key: decoded(item)
+            for key, item in value.items()
+        },
+    ]
 
 
 def described(value: Any) -> Any:  # noqa: PLR0911 - one line per type
@@ -194,13 +214,28 @@ def described(value: Any) -> Any:  # noqa: PLR0911 - one line per type
 
 
 _LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates() | st.datetimes()
-    | st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 1, 1), timezones=st.just(BERLIN_WINTER))  # noqa: DTZ001
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.dates()
+    | st.datetimes()
+    | st.datetimes(
+        min_value=datetime(2, 1, 1),  # noqa: DTZ001
+        max_value=datetime(9998, 1, 1),  # noqa: DTZ001
+        timezones=st.just(BERLIN_WINTER),
+    )
     | st.integers(-(10**27), 10**27).map(lambda n: Decimal(n).scaleb(-6))
     | st.decimals(allow_nan=False, allow_infinity=False)
 )
 _NAMES = st.text() | st.sampled_from(["$date", "$", "$$", "$$date", "$float"])
-VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_NAMES, inner, max_size=4), max_leaves=12)
+VALUES = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_NAMES, inner, max_size=4),
+    max_leaves=12,
+)
 
 
 @given(VALUES)
@@ -225,7 +260,9 @@ def test_parts_have_96_bits(value: Any) -> None:
     """Every part of a fingerprint is 24 hexadecimal digits, and fit for a fingerprint of four."""
     found = part("input", value)
     assert re.fullmatch("[0-9a-f]{24}", found)
-    assert re.fullmatch(r"v1:[0-9a-f]{24}(\.[0-9a-f]{24}){3}", fingerprint(found, found, found, found))
+    assert re.fullmatch(
+        r"v1:[0-9a-f]{24}(\.[0-9a-f]{24}){3}", fingerprint(found, found, found, found)
+    )
 
 
 @given(st.text(), st.binary(), st.text())
@@ -260,7 +297,9 @@ def test_all_changed_parts_are_named_prompt_first(kinds: set[str]) -> None:
     """Several changes are all named; the prompt comes first, since it may change the input too."""
     old = [part(kind, "old") for kind in KINDS]
     new = [part(kind, "new" if kind in kinds else "old") for kind in KINDS]
-    assert changed(fingerprint(*old), fingerprint(*new)) == [k for k in ("prompt", "input", "model", "schema") if k in kinds]
+    assert changed(fingerprint(*old), fingerprint(*new)) == [
+        k for k in ("prompt", "input", "model", "schema") if k in kinds
+    ]
 
 
 @pytest.mark.parametrize("old", ["v0:a.b.c.d", "v1:a.b.c", "", "nonsense"])
@@ -276,7 +315,9 @@ def test_base32_has_no_padding() -> None:
 
 def test_decimals_keep_all_their_digits() -> None:
     """Two decimals of 38 digits (what `types: decimal` reads) that differ in the last are two values."""
-    assert canonical(Decimal("12345678901234567890123456789.123456789")) != canonical(Decimal("12345678901234567890123456789.123456788"))
+    assert canonical(Decimal("12345678901234567890123456789.123456789")) != canonical(
+        Decimal("12345678901234567890123456789.123456788")
+    )
 
 
 def test_a_struct_is_no_tagged_value() -> None:

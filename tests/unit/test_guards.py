@@ -30,7 +30,9 @@ def empty(url: str) -> None:
 class Run:
     """A run whose one chunk has rows of the given bounds; row n has n+1 bytes."""
 
-    def __init__(self, databases: Databases, bounds: list[int], in_flight: int = 0, settled: int = 0) -> None:
+    def __init__(
+        self, databases: Databases, bounds: list[int], in_flight: int = 0, settled: int = 0
+    ) -> None:
         self.bounds, self.sizes = bounds, list(range(1, len(bounds) + 1))
         url, _ = databases.copy(empty)
         self.ledger = Ledger(url)
@@ -38,24 +40,47 @@ class Run:
         self.lease = self.ledger.acquire_lease(self.dataset, 3600)
         self.id = self.ledger.begin_run(self.lease, RUN)
         self.chunk = self.make(0, len(bounds))
-        others = [replace(self.make(0, 1), id=f"other-{n}", round=2, bound=bound) for n, bound in enumerate((in_flight, settled))]
+        others = [
+            replace(self.make(0, 1), id=f"other-{n}", round=2, bound=bound)
+            for n, bound in enumerate((in_flight, settled))
+        ]
         self.ledger.fix_plan(self.lease, self.id, {}, [self.chunk, *others])
         if in_flight:
             self.ledger.reserve(self.lease, others[0], None)
         if settled:
             self.ledger.reserve(self.lease, others[1], None)
-            self.ledger.collect(self.lease, others[1], {"succeeded": OutcomeTotals(1, cost=settled)}, 0)
+            self.ledger.collect(
+                self.lease, others[1], {"succeeded": OutcomeTotals(1, cost=settled)}, 0
+            )
 
     def make(self, start: int, stop: int) -> Chunk:
         token = chunk_token(self.id, 1, start, "batch")
         size, bound = sum(self.sizes[start:stop]), sum(self.bounds[start:stop])
-        return Chunk(token, self.id, self.dataset, 1, "batch", "anthropic", "m", "chat", start, stop, size, bound, ChunkState.PLANNED)
+        return Chunk(
+            token,
+            self.id,
+            self.dataset,
+            1,
+            "batch",
+            "anthropic",
+            "m",
+            "chat",
+            start,
+            stop,
+            size,
+            bound,
+            ChunkState.PLANNED,
+        )
 
     def columns(self, chunk: Chunk) -> tuple[list[int], list[int]]:
         return self.bounds[chunk.start : chunk.stop], self.sizes[chunk.start : chunk.stop]
 
-    def ask(self, chunk: Chunk, limit: int | None, planned: int | None = None) -> tuple[Verdict, Chunk]:
-        return guard(self.ledger, self.lease, chunk, Limits(limit), planned or len(self.bounds), self.columns)
+    def ask(
+        self, chunk: Chunk, limit: int | None, planned: int | None = None
+    ) -> tuple[Verdict, Chunk]:
+        return guard(
+            self.ledger, self.lease, chunk, Limits(limit), planned or len(self.bounds), self.columns
+        )
 
     def listed(self) -> list[Chunk]:
         return [chunk for chunk in self.ledger.chunks(self.id) if chunk.round == 1]
@@ -106,7 +131,14 @@ WAIT, SEND, ASIDE = Verdict.WAIT, Verdict.SEND, Verdict.ASIDE
     ],
 )
 def test_verdicts(
-    databases: Databases, bounds: list[int], limit: int | None, in_flight: int, settled: int, planned: int, verdict: Verdict, rows: int
+    databases: Databases,
+    bounds: list[int],
+    limit: int | None,
+    in_flight: int,
+    settled: int,
+    planned: int,
+    verdict: Verdict,
+    rows: int,
 ) -> None:
     """Send what fits, not below 1 % of the planned rows or what remains; else wait for money in flight.
 
@@ -176,7 +208,11 @@ def test_an_unpriced_chunk_passes_without_a_limit(ten: Run) -> None:
 def test_spend_stays_within_the_limit_and_the_limit_is_used(databases: Databases) -> None:
     """Whatever the bounds: chunks cover the rows once, in order; spend ≤ limit; each row left out would break it."""
 
-    @given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(0, 300), st.integers(0, 100))
+    @given(
+        st.lists(st.integers(0, 30), min_size=1, max_size=30),
+        st.integers(0, 300),
+        st.integers(0, 100),
+    )
     @settings(deadline=None, max_examples=20 if databases.kind == "sqlite" else 6, derandomize=True)
     def check(bounds: list[int], limit: int, share: int) -> None:
         run = Run(databases, bounds)
@@ -190,9 +226,18 @@ def test_spend_stays_within_the_limit_and_the_limit_is_used(databases: Databases
                 left_out += range(sent, head.stop)
                 sent = head.stop
                 continue
-            assert (head.start, head.bound, head.bytes) == (sent, sum(bounds[sent : head.stop]), sum(run.sizes[sent : head.stop]))
+            assert (head.start, head.bound, head.bytes) == (
+                sent,
+                sum(bounds[sent : head.stop]),
+                sum(run.sizes[sent : head.stop]),
+            )
             sent = head.stop
-            run.ledger.collect(run.lease, head, {"succeeded": OutcomeTotals(head.rows, cost=(head.bound or 0) * share // 100)}, 0)
+            run.ledger.collect(
+                run.lease,
+                head,
+                {"succeeded": OutcomeTotals(head.rows, cost=(head.bound or 0) * share // 100)},
+                0,
+            )
         listed = run.listed()
         assert [n for one in listed for n in range(one.start, one.stop)] == list(range(len(bounds)))
         assert all(sum(run.ledger.money(run.id)) + bounds[row] > limit for row in left_out)

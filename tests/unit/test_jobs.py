@@ -16,7 +16,14 @@ from batchata_tasks.types.request import Job, Message
 def test_the_outcomes_are_the_documented_ones() -> None:
     """A Job ends in one of eight ways; their names are stored in datasets."""
     assert [str(outcome) for outcome in Outcome] == [
-        "succeeded", "invalid", "truncated", "refused", "errored", "expired", "canceled", "missing",
+        "succeeded",
+        "invalid",
+        "truncated",
+        "refused",
+        "errored",
+        "expired",
+        "canceled",
+        "missing",
     ]
 
 
@@ -38,7 +45,10 @@ def test_a_stored_error_remembers_whether_it_is_final(code: ErrorCode) -> None:
     assert is_final(describe(code, "message: with a colon")) is code.final
 
 
-@pytest.mark.parametrize("error", [None, "", "request", "refused", "nonsense", "nonsense: request", "REQUEST: x", " request: x"])
+@pytest.mark.parametrize(
+    "error",
+    [None, "", "request", "refused", "nonsense", "nonsense: request", "REQUEST: x", " request: x"],
+)
 def test_any_text_can_be_asked(error: str | None) -> None:
     """Texts that this program did not write are not final, and no crash."""
     assert is_final(error) is (error in {"request", "refused"})
@@ -70,7 +80,9 @@ def test_jobs_share_no_parameters() -> None:
     assert Job("m", (), 1).params is not Job("m", (), 1).params
 
 
-@pytest.mark.parametrize(("value", "expected"), [({"a": 1}, {"a": 1}), (None, {}), ([1], {}), ("x", {}), (0, {})])
+@pytest.mark.parametrize(
+    ("value", "expected"), [({"a": 1}, {"a": 1}), (None, {}), ([1], {}), ("x", {}), (0, {})]
+)
 def test_anything_can_be_read_as_an_object(value: Any, expected: dict[str, Any]) -> None:
     """Null, lists and texts where a provider promised an object read as an empty one."""
     assert as_dict(value) == expected

@@ -15,11 +15,28 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import text
 
 from batchata_tasks.common.errors import LeaseError, LedgerError
-from batchata_tasks.ledger import Chunk, ChunkState, Intent, Lease, Ledger, OutcomeTotals, RemainingBudget, new_id, now_us
+from batchata_tasks.ledger import (
+    Chunk,
+    ChunkState,
+    Intent,
+    Lease,
+    Ledger,
+    OutcomeTotals,
+    RemainingBudget,
+    new_id,
+    now_us,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +49,21 @@ LONG = 3600.0
 
 def chunk(run_id: str, dataset_id: str, number: int = 0, **values: Any) -> Chunk:
     start = number * 10
-    made = Chunk(f"{run_id[:8]}-{number}", run_id, dataset_id, 1, "batch", "anthropic", "m", "chat", start, start + 10, 100, 50, ChunkState.PLANNED)
+    made = Chunk(
+        f"{run_id[:8]}-{number}",
+        run_id,
+        dataset_id,
+        1,
+        "batch",
+        "anthropic",
+        "m",
+        "chat",
+        start,
+        start + 10,
+        100,
+        50,
+        ChunkState.PLANNED,
+    )
     return replace(made, **values)
 
 
@@ -42,7 +73,9 @@ def prepare(url: str) -> tuple[str, Lease, str]:
     dataset = ledger.dataset_id("file:///data", None)
     lease = ledger.acquire_lease(dataset, LONG)
     run = ledger.begin_run(lease, RUN)
-    ledger.fix_plan(lease, run, {"requests": 40}, [chunk(run, dataset, number) for number in range(4)])
+    ledger.fix_plan(
+        lease, run, {"requests": 40}, [chunk(run, dataset, number) for number in range(4)]
+    )
     ledger.close()
     return dataset, lease, run
 
@@ -65,9 +98,15 @@ class Desk:
     def bring(self, one: Chunk, state: str) -> Chunk:
         """Bring a planned chunk into a state, along the way that a run takes."""
         steps: dict[str, Callable[[], object]] = {
-            ChunkState.UNCLEAR: lambda: self.ledger.record_intent(self.lease, self.intent(one, requests=1000 + one.start)),
-            ChunkState.SUBMITTED: lambda: self.ledger.record_batch(self.lease, one, f"batch-{one.id}", "account", "in_progress"),
-            ChunkState.COLLECTED: lambda: self.ledger.collect(self.lease, one, {"succeeded": OutcomeTotals(10, 1, 1, 0, 5)}, 0),
+            ChunkState.UNCLEAR: lambda: self.ledger.record_intent(
+                self.lease, self.intent(one, requests=1000 + one.start)
+            ),
+            ChunkState.SUBMITTED: lambda: self.ledger.record_batch(
+                self.lease, one, f"batch-{one.id}", "account", "in_progress"
+            ),
+            ChunkState.COLLECTED: lambda: self.ledger.collect(
+                self.lease, one, {"succeeded": OutcomeTotals(10, 1, 1, 0, 5)}, 0
+            ),
             ChunkState.LANDED: lambda: self.ledger.land(self.lease, one.id, 0),
         }
         if state == ChunkState.DROPPED:
@@ -104,8 +143,17 @@ def test_a_ledger_keeps_its_id(desk: Desk) -> None:
 
 def test_writes_are_durable_on_return(desk: Desk) -> None:
     """Each commit is on disk before it is reported; SQLite lets readers through meanwhile (WAL)."""
-    asked = ["PRAGMA synchronous", "PRAGMA journal_mode"] if desk.ledger.is_sqlite else ["SHOW synchronous_commit", "SHOW transaction_isolation"]
-    found = [desk.ledger.transact(lambda connection, one=one: connection.execute(text(one)).scalar(), reading=True) for one in asked]
+    asked = (
+        ["PRAGMA synchronous", "PRAGMA journal_mode"]
+        if desk.ledger.is_sqlite
+        else ["SHOW synchronous_commit", "SHOW transaction_isolation"]
+    )
+    found = [
+        desk.ledger.transact(
+            lambda connection, one=one: connection.execute(text(one)).scalar(), reading=True
+        )
+        for one in asked
+    ]
     assert found == ([2, "wal"] if desk.ledger.is_sqlite else ["on", "read committed"])
 
 
@@ -135,7 +183,10 @@ def test_a_dataset_that_replaces_another_takes_its_place(desk: Desk) -> None:
 
 def test_a_held_dataset_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run at a time: the second is told who holds it, in words for people, and how long to wait."""
-    with pytest.raises(LeaseError, match=r"^another run holds this dataset: process \d+ on \S+ \(this machine\); .*start again in 3\d\d\d s\.$"):
+    with pytest.raises(
+        LeaseError,
+        match=r"^another run holds this dataset: process \d+ on \S+ \(this machine\); .*start again in 3\d\d\d s\.$",
+    ):
         desk.other.acquire_lease(desk.dataset, LONG)
     desk.ledger.acquire_lease(desk.ledger.dataset_id("file:///else", None), LONG)
     here = socket.gethostname()
@@ -182,12 +233,18 @@ FENCED: dict[str, Callable[[Ledger, Lease, Chunk], object]] = {
     "begin": lambda ledger, lease, one: ledger.begin_run(lease, RUN),
     "plan": lambda ledger, lease, one: ledger.fix_plan(lease, one.run_id, {}, []),
     "close": lambda ledger, lease, one: ledger.close_run(lease, one.run_id, "done"),
-    "split": lambda ledger, lease, one: ledger.split_chunk(lease, one, replace(one, stop=5), replace(one, id="t", start=5)),
+    "split": lambda ledger, lease, one: ledger.split_chunk(
+        lease, one, replace(one, stop=5), replace(one, id="t", start=5)
+    ),
     "reserve": lambda ledger, lease, one: ledger.reserve(lease, one, None),
-    "intent": lambda ledger, lease, one: ledger.record_intent(lease, Intent(one.id, "a", 1, lease.fence, 1)),
+    "intent": lambda ledger, lease, one: ledger.record_intent(
+        lease, Intent(one.id, "a", 1, lease.fence, 1)
+    ),
     "round": lambda ledger, lease, one: ledger.add_round(lease, [replace(one, id="r", round=2)]),
     "withdraw": lambda ledger, lease, one: ledger.withdraw_intent(lease, one.id),
-    "batch": lambda ledger, lease, one: ledger.record_batch(lease, one, "b-new", "account", "in_progress"),
+    "batch": lambda ledger, lease, one: ledger.record_batch(
+        lease, one, "b-new", "account", "in_progress"
+    ),
     "return": lambda ledger, lease, one: ledger.return_chunk(lease, one.id),
     "hold": lambda ledger, lease, one: ledger.hold(lease, one.id),
     "adopt": lambda ledger, lease, one: ledger.adopt_held(lease, one, "b-new", "account", "ended"),
@@ -198,8 +255,21 @@ FENCED: dict[str, Callable[[Ledger, Lease, Chunk], object]] = {
 
 
 # the states from which those calls would go through
-BEFORE = {"land": ChunkState.COLLECTED, "withdraw": ChunkState.UNCLEAR, "batch": ChunkState.UNCLEAR, "hold": ChunkState.UNCLEAR, "return": ChunkState.SUBMITTED, "adopt": ChunkState.HELD, "drop": ChunkState.HELD}
-HOWS = [(call, how) for call in FENCED for how in ("taken over", "released", "expired") if call != "renew" or how == "taken over"]
+BEFORE = {
+    "land": ChunkState.COLLECTED,
+    "withdraw": ChunkState.UNCLEAR,
+    "batch": ChunkState.UNCLEAR,
+    "hold": ChunkState.UNCLEAR,
+    "return": ChunkState.SUBMITTED,
+    "adopt": ChunkState.HELD,
+    "drop": ChunkState.HELD,
+}
+HOWS = [
+    (call, how)
+    for call in FENCED
+    for how in ("taken over", "released", "expired")
+    if call != "renew" or how == "taken over"
+]
 
 
 @pytest.mark.parametrize(("call", "how"), HOWS)
@@ -212,10 +282,20 @@ def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
         desk.ledger.renew_lease(desk.lease, 0)
     if how == "taken over":
         desk.other.acquire_lease(desk.dataset, LONG)
-    before = (desk.other.chunks(desk.run), desk.other.run(desk.run), desk.other.money(desk.run), len(desk.other.runs_of(None, 99)))
+    before = (
+        desk.other.chunks(desk.run),
+        desk.other.run(desk.run),
+        desk.other.money(desk.run),
+        len(desk.other.runs_of(None, 99)),
+    )
     with pytest.raises(LeaseError, match="this run lost its hold on the dataset"):
         FENCED[call](desk.ledger, desk.lease, one)
-    assert (desk.other.chunks(desk.run), desk.other.run(desk.run), desk.other.money(desk.run), len(desk.other.runs_of(None, 99))) == before
+    assert (
+        desk.other.chunks(desk.run),
+        desk.other.run(desk.run),
+        desk.other.money(desk.run),
+        len(desk.other.runs_of(None, 99)),
+    ) == before
 
 
 # --- runs and chunks --------------------------------------------------------------------------------
@@ -228,7 +308,13 @@ def test_a_runs_life(desk: Desk) -> None:
     run = desk.ledger.begin_run(desk.lease, {**RUN, "cost_limit": 10**18, "retry_failed": 1})
     found = desk.other.open_run(desk.dataset)
     assert found is not None
-    assert (found.id, found.state, found.cost_limit, found.retry_failed, found.finished_at) == (run, "planning", 10**18, 1, None)
+    assert (found.id, found.state, found.cost_limit, found.retry_failed, found.finished_at) == (
+        run,
+        "planning",
+        10**18,
+        1,
+        None,
+    )
     desk.ledger.fix_plan(desk.lease, run, {"requests": 0}, [])
     assert (desk.other.run(run).state, desk.other.run(run).plan) == ("open", '{"requests": 0}')
     desk.ledger.close_run(desk.lease, run, "failed", "why")
@@ -280,18 +366,56 @@ def test_a_plan_is_written_whole_or_not_at_all(desk: Desk) -> None:
     assert desk.other.chunks(desk.run) == desk.chunks
 
 
-STATES = [ChunkState.PLANNED, ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED, ChunkState.HELD, ChunkState.DROPPED]
+STATES = [
+    ChunkState.PLANNED,
+    ChunkState.UNCLEAR,
+    ChunkState.SUBMITTED,
+    ChunkState.COLLECTED,
+    ChunkState.LANDED,
+    ChunkState.HELD,
+    ChunkState.DROPPED,
+]
 EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
-    "intent": (lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)), {ChunkState.PLANNED: ChunkState.UNCLEAR, ChunkState.UNCLEAR: ChunkState.UNCLEAR}),
-    "withdraw": (lambda d, c: d.ledger.withdraw_intent(d.lease, c.id), {ChunkState.UNCLEAR: ChunkState.PLANNED}),
-    "batch": (lambda d, c: d.ledger.record_batch(d.lease, c, "b-new", "account", "in_progress"), {ChunkState.UNCLEAR: ChunkState.SUBMITTED}),
-    "collect": (lambda d, c: d.ledger.collect(d.lease, c, {}, 0), {ChunkState.PLANNED: ChunkState.COLLECTED, ChunkState.SUBMITTED: ChunkState.COLLECTED, ChunkState.COLLECTED: ChunkState.COLLECTED}),
-    "land": (lambda d, c: d.ledger.land(d.lease, c.id, 0), {ChunkState.COLLECTED: ChunkState.LANDED}),
-    "return": (lambda d, c: d.ledger.return_chunk(d.lease, c.id), {ChunkState.SUBMITTED: ChunkState.PLANNED}),
+    "intent": (
+        lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)),
+        {ChunkState.PLANNED: ChunkState.UNCLEAR, ChunkState.UNCLEAR: ChunkState.UNCLEAR},
+    ),
+    "withdraw": (
+        lambda d, c: d.ledger.withdraw_intent(d.lease, c.id),
+        {ChunkState.UNCLEAR: ChunkState.PLANNED},
+    ),
+    "batch": (
+        lambda d, c: d.ledger.record_batch(d.lease, c, "b-new", "account", "in_progress"),
+        {ChunkState.UNCLEAR: ChunkState.SUBMITTED},
+    ),
+    "collect": (
+        lambda d, c: d.ledger.collect(d.lease, c, {}, 0),
+        {
+            ChunkState.PLANNED: ChunkState.COLLECTED,
+            ChunkState.SUBMITTED: ChunkState.COLLECTED,
+            ChunkState.COLLECTED: ChunkState.COLLECTED,
+        },
+    ),
+    "land": (
+        lambda d, c: d.ledger.land(d.lease, c.id, 0),
+        {ChunkState.COLLECTED: ChunkState.LANDED},
+    ),
+    "return": (
+        lambda d, c: d.ledger.return_chunk(d.lease, c.id),
+        {ChunkState.SUBMITTED: ChunkState.PLANNED},
+    ),
     "hold": (lambda d, c: d.ledger.hold(d.lease, c.id), {ChunkState.UNCLEAR: ChunkState.HELD}),
-    "adopt": (lambda d, c: d.ledger.adopt_held(d.lease, c, "b-new", "account", "ended"), {ChunkState.HELD: ChunkState.SUBMITTED}),
+    "adopt": (
+        lambda d, c: d.ledger.adopt_held(d.lease, c, "b-new", "account", "ended"),
+        {ChunkState.HELD: ChunkState.SUBMITTED},
+    ),
     "drop": (lambda d, c: d.ledger.drop_held(d.lease, c.id), {ChunkState.HELD: ChunkState.PLANNED}),
-    "split": (lambda d, c: d.ledger.split_chunk(d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)), {ChunkState.PLANNED: ChunkState.PLANNED}),
+    "split": (
+        lambda d, c: d.ledger.split_chunk(
+            d.lease, c, replace(c, stop=c.start + 1), replace(c, id="tail", start=c.start + 1)
+        ),
+        {ChunkState.PLANNED: ChunkState.PLANNED},
+    ),
 }
 
 
@@ -305,7 +429,9 @@ def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -
     if state in allowed:
         call(desk, one)
         assert desk.other.chunk(one.id).state == allowed[state]
-        assert [c for c in desk.other.chunks(desk.run) if c.start >= 10] == [c for c in before if c.start >= 10]
+        assert [c for c in desk.other.chunks(desk.run) if c.start >= 10] == [
+            c for c in before if c.start >= 10
+        ]
         return
     with pytest.raises(LedgerError):
         call(desk, one)
@@ -318,13 +444,19 @@ def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None
     one = desk.bring(desk.chunks[0], state)
     desk.ledger.close_run(desk.lease, desk.run, "cost_limit")
     found = {c.id: c.state for c in desk.other.chunks(desk.run)}
-    assert found == {one.id: ChunkState.DROPPED if state == ChunkState.PLANNED else state, **{c.id: ChunkState.DROPPED for c in desk.chunks[1:]}}
+    assert found == {
+        one.id: ChunkState.DROPPED if state == ChunkState.PLANNED else state,
+        **{c.id: ChunkState.DROPPED for c in desk.chunks[1:]},
+    }
 
 
 def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
     """Head and tail stand in the place of the whole."""
     whole = desk.chunks[1]
-    head, tail = replace(whole, stop=13, bytes=30, bound=15), replace(whole, id="tail", start=13, bytes=70, bound=35)
+    head, tail = (
+        replace(whole, stop=13, bytes=30, bound=15),
+        replace(whole, id="tail", start=13, bytes=70, bound=35),
+    )
     desk.ledger.split_chunk(desk.lease, whole, head, tail)
     assert desk.other.chunks(desk.run) == [desk.chunks[0], head, tail, *desk.chunks[2:]]
 
@@ -336,7 +468,10 @@ def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
     desk.ledger.reserve(desk.lease, other, None)
     if reserved:
         desk.ledger.reserve(desk.lease, whole, None)
-    head, tail = replace(whole, stop=13, bytes=30, bound=15), replace(whole, id="tail", start=13, bytes=70, bound=35)
+    head, tail = (
+        replace(whole, stop=13, bytes=30, bound=15),
+        replace(whole, id="tail", start=13, bytes=70, bound=35),
+    )
     desk.ledger.split_chunk(desk.lease, whole, head, tail)
     assert desk.other.money(desk.run) == (0, 100 if reserved else 50)
     desk.ledger.collect(desk.lease, tail, {"succeeded": OutcomeTotals(7, cost=5)}, 0)
@@ -345,7 +480,10 @@ def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
 
 def test_the_next_round_is_added_to_the_run(desk: Desk) -> None:
     """Its chunks stand after the first round's, which stay; its chunks written twice are an error, and once only."""
-    again = [replace(chunk(desk.run, desk.dataset, number), id=f"second-{number}", round=2) for number in range(2)]
+    again = [
+        replace(chunk(desk.run, desk.dataset, number), id=f"second-{number}", round=2)
+        for number in range(2)
+    ]
     desk.ledger.add_round(desk.lease, iter(again))
     assert desk.other.chunks(desk.run) == [*desk.chunks, *again]
     with pytest.raises(LedgerError):
@@ -367,11 +505,21 @@ def test_the_first_reason_to_stop_stays(desk: Desk) -> None:
 
 def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
     """A run asks for what is left to do; other runs' rows in flight or unlanded are known to the planner."""
-    for one, state in zip(desk.chunks, (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED), strict=True):
+    for one, state in zip(
+        desk.chunks,
+        (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED),
+        strict=True,
+    ):
         desk.bring(one, state)
-    assert [c.start for c in desk.other.chunks(desk.run, (ChunkState.UNCLEAR, ChunkState.LANDED))] == [0, 30]
+    assert [
+        c.start for c in desk.other.chunks(desk.run, (ChunkState.UNCLEAR, ChunkState.LANDED))
+    ] == [0, 30]
     assert desk.other.chunks(desk.run, ()) == []
-    assert sorted(c.start for c in desk.other.unfinished_chunks(desk.dataset, "another")) == [0, 10, 20]
+    assert sorted(c.start for c in desk.other.unfinished_chunks(desk.dataset, "another")) == [
+        0,
+        10,
+        20,
+    ]
     assert desk.other.unfinished_chunks(desk.dataset, desk.run) == []
     assert desk.other.unfinished_chunks("another", "another") == []
 
@@ -383,7 +531,9 @@ def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
     """What was about to be sent, under which account and fence; a second intent replaces the first."""
     one = desk.chunks[0]
     for sent_at in (5, 6):
-        intent = Intent(one.id, "acct", 10, desk.lease.fence, sent_at, "file-1" if sent_at == 6 else None)
+        intent = Intent(
+            one.id, "acct", 10, desk.lease.fence, sent_at, "file-1" if sent_at == 6 else None
+        )
         assert desk.ledger.record_intent(desk.lease, intent)
         assert desk.other.intent(one.id) == intent
 
@@ -391,11 +541,16 @@ def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("account", "requests", "state", "allowed"),
     [
-        ("account", 10, ChunkState.UNCLEAR, False), ("account", 11, ChunkState.UNCLEAR, True), ("another", 10, ChunkState.UNCLEAR, True),
-        ("account", 10, ChunkState.SUBMITTED, True), ("account", 10, ChunkState.PLANNED, True),
+        ("account", 10, ChunkState.UNCLEAR, False),
+        ("account", 11, ChunkState.UNCLEAR, True),
+        ("another", 10, ChunkState.UNCLEAR, True),
+        ("account", 10, ChunkState.SUBMITTED, True),
+        ("account", 10, ChunkState.PLANNED, True),
     ],
 )
-def test_two_creates_in_doubt_differ_in_size(desk: Desk, account: str, requests: int, state: str, allowed: bool) -> None:
+def test_two_creates_in_doubt_differ_in_size(
+    desk: Desk, account: str, requests: int, state: str, allowed: bool
+) -> None:
     """A list without names could not tell two unclear creates of one account and size apart, so the second waits."""
     rival, one = desk.chunks[:2]
     assert desk.ledger.record_intent(desk.lease, desk.intent(rival))
@@ -403,7 +558,10 @@ def test_two_creates_in_doubt_differ_in_size(desk: Desk, account: str, requests:
         desk.ledger.record_batch(desk.lease, rival, "b", "account", "in_progress")
     elif state == ChunkState.PLANNED:
         desk.ledger.withdraw_intent(desk.lease, rival.id)
-    assert desk.other.record_intent(desk.lease, desk.intent(one, account=account, requests=requests)) is allowed
+    assert (
+        desk.other.record_intent(desk.lease, desk.intent(one, account=account, requests=requests))
+        is allowed
+    )
     assert desk.other.chunk(one.id).state == (ChunkState.UNCLEAR if allowed else ChunkState.PLANNED)
 
 
@@ -421,7 +579,14 @@ def test_batches_are_known(desk: Desk) -> None:
     assert desk.other.known_batches([]) == set()
     desk.ledger.record_look(one.batch_id, "ended", 10, ended=True)
     (row,) = desk.other.batches_of(desk.run)
-    assert (row.batch_id, row.status, row.requests_done, row.start, row.stop, row.state) == (one.batch_id, "ended", 10, 0, 10, ChunkState.SUBMITTED)
+    assert (row.batch_id, row.status, row.requests_done, row.start, row.stop, row.state) == (
+        one.batch_id,
+        "ended",
+        10,
+        0,
+        10,
+        ChunkState.SUBMITTED,
+    )
     assert row.ended_at >= row.looked_at >= row.submitted_at
 
 
@@ -578,16 +743,31 @@ def test_what_was_sent_is_not_released(desk: Desk) -> None:
 
 def test_outcomes_add_up_over_chunks(desk: Desk) -> None:
     """Rows, tokens and money of a run are the sums of its chunks."""
-    desk.ledger.collect(desk.lease, desk.chunks[0], {"succeeded": OutcomeTotals(9, 90, 9, 1, 10), "invalid": OutcomeTotals(1, 10, 1, 0, 2)}, 0)
-    desk.ledger.collect(desk.lease, desk.chunks[1], {"succeeded": OutcomeTotals(10, 100, 10, 2, 20)}, 0)
-    assert desk.other.outcomes(desk.run) == {"succeeded": OutcomeTotals(19, 190, 19, 3, 30), "invalid": OutcomeTotals(1, 10, 1, 0, 2)}
+    desk.ledger.collect(
+        desk.lease,
+        desk.chunks[0],
+        {"succeeded": OutcomeTotals(9, 90, 9, 1, 10), "invalid": OutcomeTotals(1, 10, 1, 0, 2)},
+        0,
+    )
+    desk.ledger.collect(
+        desk.lease, desk.chunks[1], {"succeeded": OutcomeTotals(10, 100, 10, 2, 20)}, 0
+    )
+    assert desk.other.outcomes(desk.run) == {
+        "succeeded": OutcomeTotals(19, 190, 19, 3, 30),
+        "invalid": OutcomeTotals(1, 10, 1, 0, 2),
+    }
     assert desk.other.outcomes("another") == {}
 
 
-@pytest.mark.parametrize(("left", "right", "cost"), [(None, None, None), (None, 5, 5), (5, None, 5), (2, 3, 5), (0, None, 0)])
+@pytest.mark.parametrize(
+    ("left", "right", "cost"),
+    [(None, None, None), (None, 5, 5), (5, None, 5), (2, 3, 5), (0, None, 0)],
+)
 def test_an_unknown_cost_is_not_zero(left: int | None, right: int | None, cost: int | None) -> None:
     """Tallies without a price have none together either."""
-    assert (OutcomeTotals(1, cost=left) + OutcomeTotals(2, cost=right)) == OutcomeTotals(3, cost=cost)
+    assert (OutcomeTotals(1, cost=left) + OutcomeTotals(2, cost=right)) == OutcomeTotals(
+        3, cost=cost
+    )
 
 
 def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
@@ -620,11 +800,15 @@ class Money(RuleBasedStateMachine):
         super().__init__()
         self.databases = databases
 
-    @initialize(limit=st.integers(0, 120), bounds=st.lists(st.integers(0, 60), min_size=4, max_size=4))
+    @initialize(
+        limit=st.integers(0, 120), bounds=st.lists(st.integers(0, 60), min_size=4, max_size=4)
+    )
     def start(self, limit: int, bounds: list[int]) -> None:
         self.desk = Desk(self.databases)
         self.limit = limit
-        self.chunks = [replace(one, bound=bound) for one, bound in zip(self.desk.chunks, bounds, strict=True)]
+        self.chunks = [
+            replace(one, bound=bound) for one, bound in zip(self.desk.chunks, bounds, strict=True)
+        ]
         self.reserved: dict[int, int] = {}
         self.settled: dict[int, int] = {}
         self.states = [ChunkState.PLANNED] * 4
@@ -654,7 +838,11 @@ class Money(RuleBasedStateMachine):
     @rule(number=st.integers(0, 3))
     def release(self, number: int) -> None:
         self.ledger(number).release_unsent(self.desk.lease, self.desk.run)
-        self.reserved = {number: bound for number, bound in self.reserved.items() if self.states[number] != ChunkState.PLANNED}
+        self.reserved = {
+            number: bound
+            for number, bound in self.reserved.items()
+            if self.states[number] != ChunkState.PLANNED
+        }
 
     @rule(number=st.integers(0, 3), share=st.integers(0, 100))
     def send_and_collect(self, number: int, share: int) -> None:
@@ -663,7 +851,9 @@ class Money(RuleBasedStateMachine):
         one = self.chunks[number]
         self.desk.bring(one, ChunkState.SUBMITTED)
         cost = self.reserved.pop(number) * share // 100
-        self.ledger(number).collect(self.desk.lease, one, {"succeeded": OutcomeTotals(10, cost=cost)}, 0)
+        self.ledger(number).collect(
+            self.desk.lease, one, {"succeeded": OutcomeTotals(10, cost=cost)}, 0
+        )
         self.settled[number], self.states[number] = cost, ChunkState.COLLECTED
 
     @precondition(lambda self: ChunkState.COLLECTED in self.states)
@@ -686,7 +876,10 @@ def test_money_adds_up_whatever_happens(databases: Databases) -> None:
     """In any order of steps: settled and reserved are what was settled and reserved, together never more than the limit."""
     examples = 15 if databases.kind == "sqlite" else 5
     run_state_machine_as_test(
-        lambda: Money(databases), settings=settings(deadline=None, max_examples=examples, stateful_step_count=15, derandomize=True)
+        lambda: Money(databases),
+        settings=settings(
+            deadline=None, max_examples=examples, stateful_step_count=15, derandomize=True
+        ),
     )
 
 

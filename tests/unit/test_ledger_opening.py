@@ -69,7 +69,10 @@ def test_a_ledger_of_a_later_version_is_refused(databases: Databases) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE meta SET schema_version = 99"))
     engine.dispose()
-    assert f"has schema version 99, this program writes version {SCHEMA_VERSION}; update it" in refusal(url)
+    assert (
+        f"has schema version 99, this program writes version {SCHEMA_VERSION}; update it"
+        in refusal(url)
+    )
 
 
 def test_processes_that_open_a_new_ledger_at_once_get_the_same(databases: Databases) -> None:
@@ -77,7 +80,13 @@ def test_processes_that_open_a_new_ledger_at_once_get_the_same(databases: Databa
     url = databases.new()
     code = f"import sys; sys.stdin.readline(); from batchata_tasks.ledger import Ledger; print(Ledger({url!r}).id)"
     processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
         for _ in range(4)
     ]
     for process in processes:
@@ -116,9 +125,20 @@ def test_a_number_that_no_database_holds_is_told(databases: Databases) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "nonsense", "ledger.db", "nope://x", "nope+driver://user:canary@host/db", "mysql://user:canary@host/db", "sqlite://", "sqlite:///:memory:",
-        "sqlite+aiosqlite:///x.db", "postgresql+asyncpg://user:canary@host/db", "postgresql+nope://user:canary@host/db",
-        "postgresql+psycopg://user:canary@host:port/db", "postgresql+psycopg://user:canary@host", "://user:canary@host", "",
+        "nonsense",
+        "ledger.db",
+        "nope://x",
+        "nope+driver://user:canary@host/db",
+        "mysql://user:canary@host/db",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite+aiosqlite:///x.db",
+        "postgresql+asyncpg://user:canary@host/db",
+        "postgresql+nope://user:canary@host/db",
+        "postgresql+psycopg://user:canary@host:port/db",
+        "postgresql+psycopg://user:canary@host",
+        "://user:canary@host",
+        "",
     ],
 )
 def test_a_url_that_is_none_of_a_ledgers_is_refused(url: str) -> None:
@@ -132,7 +152,9 @@ def test_a_url_that_is_none_of_a_ledgers_is_refused(url: str) -> None:
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Postgres needs an extra; the sentence says which."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    assert "pip install 'batchata-flows[postgres]'" in refusal("postgresql+psycopg://user:canary@host/db", SpecError)
+    assert "pip install 'batchata-flows[postgres]'" in refusal(
+        "postgresql+psycopg://user:canary@host/db", SpecError
+    )
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
@@ -175,9 +197,14 @@ def damaged(content: bytes) -> dict[str, bytes]:
     """Return what a file may look like after a bad copy, a bad disk or a wrong name."""
     random.seed(1)
     return {
-        "random": random.randbytes(20_000), "few": random.randbytes(50), "text": b"no database, whatever it is called\n" * 100,
-        "cut in the middle": content[: len(content) // 2], "cut at a page": content[:4096 * 5], "cut in the first page": content[:1000],
-        "cut in the header": content[:60], "first page overwritten": random.randbytes(4096) + content[4096:],
+        "random": random.randbytes(20_000),
+        "few": random.randbytes(50),
+        "text": b"no database, whatever it is called\n" * 100,
+        "cut in the middle": content[: len(content) // 2],
+        "cut at a page": content[: 4096 * 5],
+        "cut in the first page": content[:1000],
+        "cut in the header": content[:60],
+        "first page overwritten": random.randbytes(4096) + content[4096:],
         "all but the header overwritten": content[:100] + random.randbytes(len(content) - 100),
     }
 
@@ -209,7 +236,11 @@ def test_damage_that_is_met_later_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "tables",
-    ["CREATE TABLE photos (id INTEGER)", "CREATE TABLE meta (name TEXT)", "CREATE TABLE runs (id TEXT); CREATE TABLE chunks (id TEXT)"],
+    [
+        "CREATE TABLE photos (id INTEGER)",
+        "CREATE TABLE meta (name TEXT)",
+        "CREATE TABLE runs (id TEXT); CREATE TABLE chunks (id TEXT)",
+    ],
 )
 def test_a_database_of_something_else_is_refused_and_kept(tmp_path: Path, tables: str) -> None:
     """Also where some names are the same: nothing is added, not even the journal mode changes."""
@@ -263,15 +294,24 @@ def test_what_may_only_be_read_is_told(what: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("PORT", "1"), "Connection refused"), (("PASSWORD", "canary"), 'password authentication failed for user "tester"'),
-        (("NAME", "nowhere"), 'database "nowhere" does not exist'), (("127.0.0.1", "nowhere.invalid"), "nowhere.invalid"),
-        (("tester", "nobody"), "authentication failed"), (("/NAME", "/NAME?sslmode=require"), "SSL"),
+        (("PORT", "1"), "Connection refused"),
+        (("PASSWORD", "canary"), 'password authentication failed for user "tester"'),
+        (("NAME", "nowhere"), 'database "nowhere" does not exist'),
+        (("127.0.0.1", "nowhere.invalid"), "nowhere.invalid"),
+        (("tester", "nobody"), "authentication failed"),
+        (("/NAME", "/NAME?sslmode=require"), "SSL"),
     ],
 )
-def test_a_server_that_does_not_let_us_in_is_told(postgres: Server, change: tuple[str, str], words: str) -> None:
+def test_a_server_that_does_not_let_us_in_is_told(
+    postgres: Server, change: tuple[str, str], words: str
+) -> None:
     """Host, port and reason in one sentence, at once, and no password."""
     url = "postgresql+psycopg://tester:PASSWORD@127.0.0.1:PORT/NAME".replace(*change)
-    said = refusal(url.replace("PASSWORD", postgres.password).replace("PORT", str(postgres.port)).replace("NAME", "postgres"))
+    said = refusal(
+        url.replace("PASSWORD", postgres.password)
+        .replace("PORT", str(postgres.port))
+        .replace("NAME", "postgres")
+    )
     assert words in said
     assert "BATCHATA_LEDGER_URL" in said
     assert "canary" not in said
@@ -280,7 +320,9 @@ def test_a_server_that_does_not_let_us_in_is_told(postgres: Server, change: tupl
 
 def test_an_option_that_the_driver_does_not_know_is_told(postgres: Server) -> None:
     """That is a wrong setting, not a server's refusal."""
-    assert 'invalid connection option "nope"' in refusal(f"{postgres.url('postgres')}?nope=1", SpecError)
+    assert 'invalid connection option "nope"' in refusal(
+        f"{postgres.url('postgres')}?nope=1", SpecError
+    )
 
 
 def test_a_ledger_lives_beside_other_tables_of_a_server(postgres: Server) -> None:
@@ -291,7 +333,9 @@ def test_a_ledger_lives_beside_other_tables_of_a_server(postgres: Server) -> Non
     other = postgres.create()
     postgres.run("CREATE TABLE runs (id int)", database=other)
     assert "somebody else's" in refusal(postgres.url(other), WrongLedgerError)
-    assert postgres.run("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=other) == [("runs",)]
+    assert postgres.run(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=other
+    ) == [("runs",)]
     for one in (name, other):
         postgres.drop(one)
 
@@ -300,6 +344,8 @@ def test_a_user_without_rights_is_told(postgres: Server) -> None:
     """Who may not make tables learns that."""
     name = postgres.create()
     postgres.run("CREATE ROLE {} LOGIN PASSWORD 'canary'", f"guest_{name}")
-    said = refusal(postgres.url(name).replace(f"tester:{postgres.password}", f"guest_{name}:canary"))
+    said = refusal(
+        postgres.url(name).replace(f"tester:{postgres.password}", f"guest_{name}:canary")
+    )
     assert "permission denied for schema public" in said
     postgres.drop(name)

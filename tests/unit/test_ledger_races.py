@@ -16,7 +16,17 @@ from sqlalchemy import text
 
 from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.execution.guard import Verdict, guard
-from batchata_tasks.ledger import Chunk, ChunkState, Intent, Lease, Ledger, OutcomeTotals, RemainingBudget, now_us, runs
+from batchata_tasks.ledger import (
+    Chunk,
+    ChunkState,
+    Intent,
+    Lease,
+    Ledger,
+    OutcomeTotals,
+    RemainingBudget,
+    now_us,
+    runs,
+)
 from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
 
@@ -47,7 +57,9 @@ class Place:
         self.url = url
         self.ledgers = [Ledger(url) for _ in range(2)]
         self.ledger = self.ledgers[0]
-        self.datasets = [self.ledger.dataset_id(f"file:///data{number}", None) for number in range(names)]
+        self.datasets = [
+            self.ledger.dataset_id(f"file:///data{number}", None) for number in range(names)
+        ]
         self.leases = [self.ledger.acquire_lease(dataset, LONG) for dataset in self.datasets]
         self.runs = [self.ledger.begin_run(lease, RUN) for lease in self.leases]
 
@@ -55,9 +67,24 @@ class Place:
         """Make a run's plan of so many chunks of ten rows."""
         made = [
             replace(
-                Chunk(chunk_token(self.runs[run], 1, start, "batch"), self.runs[run], self.datasets[run], 1, "batch", "anthropic", "m", "chat",
-                      start, start + 10, 100, 50, ChunkState.PLANNED), **values,
-            ) for start in range(0, 10 * number, 10)
+                Chunk(
+                    chunk_token(self.runs[run], 1, start, "batch"),
+                    self.runs[run],
+                    self.datasets[run],
+                    1,
+                    "batch",
+                    "anthropic",
+                    "m",
+                    "chat",
+                    start,
+                    start + 10,
+                    100,
+                    50,
+                    ChunkState.PLANNED,
+                ),
+                **values,
+            )
+            for start in range(0, 10 * number, 10)
         ]
         self.ledger.fix_plan(self.leases[run], self.runs[run], {}, made)
         return made
@@ -129,7 +156,12 @@ def inside(method: Any, ledger: Ledger, *args: Any) -> Callable[[Connection], An
 def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
     """Eight at once over two connections: as many as fit get money, the others are told what is left."""
     chunks = place.chunks(0, MANY)
-    found = at_once([lambda one=one, n=n: place.ledgers[n % 2].reserve(place.leases[0], one, 170) for n, one in enumerate(chunks)])
+    found = at_once(
+        [
+            lambda one=one, n=n: place.ledgers[n % 2].reserve(place.leases[0], one, 170)
+            for n, one in enumerate(chunks)
+        ]
+    )
     assert sorted(map(str, found)) == sorted(["None"] * 3 + [str(RemainingBudget(20, None))] * 5)
     assert place.ledger.money(place.runs[0]) == (0, 150)
 
@@ -146,7 +178,12 @@ sys.stdin.readline()
 for one in chunks[turn * 3:] + chunks[:turn * 3]:
     ledger.reserve(lease, one, 75)
 """
-    processes = [subprocess.Popen([sys.executable, "-c", code, str(turn)], stdin=subprocess.PIPE, text=True, cwd=ROOT) for turn in range(4)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(turn)], stdin=subprocess.PIPE, text=True, cwd=ROOT
+        )
+        for turn in range(4)
+    ]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
@@ -165,7 +202,12 @@ def test_guards_at_once_share_one_limit(place: Place) -> None:
     def columns(one: Chunk) -> tuple[list[int], list[int]]:
         return [5] * one.rows, [10] * one.rows
 
-    found = at_once([lambda one=one: guard(place.ledger, place.leases[0], one, Limits(123), 80, columns) for one in chunks])
+    found = at_once(
+        [
+            lambda one=one: guard(place.ledger, place.leases[0], one, Limits(123), 80, columns)
+            for one in chunks
+        ]
+    )
     verdicts = [one[0] if isinstance(one, tuple) else one for one in found]
     assert {Verdict.SEND, Verdict.WAIT} >= set(verdicts)
     sent, in_flight = place.ledger.money(place.runs[0])
@@ -178,7 +220,9 @@ def test_who_reserves_second_sees_the_first(place: Place) -> None:
     """A reservation under way is waited for: its money is not given away twice."""
     one, other = place.chunks(0, 2)
     left = while_open(
-        place.ledger, inside(Ledger.reserve, place.ledger, place.leases[0], one, 60), lambda: place.ledgers[1].reserve(place.leases[0], other, 60)
+        place.ledger,
+        inside(Ledger.reserve, place.ledger, place.leases[0], one, 60),
+        lambda: place.ledgers[1].reserve(place.leases[0], other, 60),
     )
     assert left == RemainingBudget(10, None)
 
@@ -189,9 +233,14 @@ def test_settling_while_others_reserve(place: Place) -> None:
     for one in chunks[:3]:
         place.ledger.reserve(place.leases[0], one, 150)
     calls: list[Callable[[], Any]] = [
-        lambda one=one: place.ledgers[0].collect(place.leases[0], one, {"succeeded": OutcomeTotals(10, cost=20)}, 0) for one in chunks[:3]
+        lambda one=one: place.ledgers[0].collect(
+            place.leases[0], one, {"succeeded": OutcomeTotals(10, cost=20)}, 0
+        )
+        for one in chunks[:3]
     ]
-    calls += [lambda one=one: place.ledgers[1].reserve(place.leases[0], one, 150) for one in chunks[3:]]
+    calls += [
+        lambda one=one: place.ledgers[1].reserve(place.leases[0], one, 150) for one in chunks[3:]
+    ]
     at_once(calls)
     settled, in_flight = place.ledger.money(place.runs[0])
     assert settled == 60
@@ -204,7 +253,9 @@ def test_settling_while_others_reserve(place: Place) -> None:
 def test_one_taker_gets_the_lease(place: Place) -> None:
     """Of eight that want a free dataset one has it; its fence is the next."""
     dataset = place.ledger.dataset_id("file:///free", None)
-    found = at_once([lambda n=n: place.ledgers[n % 2].acquire_lease(dataset, LONG) for n in range(MANY)])
+    found = at_once(
+        [lambda n=n: place.ledgers[n % 2].acquire_lease(dataset, LONG) for n in range(MANY)]
+    )
     assert sorted(type(one).__name__ for one in found) == ["AlreadyRunningError"] * 7 + ["Lease"]
     assert [one.fence for one in found if isinstance(one, Lease)] == [1]
 
@@ -213,7 +264,11 @@ def test_a_lease_that_is_being_taken_is_waited_for(place: Place) -> None:
     """The second taker sees the first, also where the first has not committed yet."""
     dataset = place.ledger.dataset_id("file:///free", None)
     with pytest.raises(LeaseError, match="another run holds this dataset"):
-        while_open(place.ledger, inside(Ledger.acquire_lease, place.ledger, dataset, LONG), lambda: place.ledgers[1].acquire_lease(dataset, LONG))
+        while_open(
+            place.ledger,
+            inside(Ledger.acquire_lease, place.ledger, dataset, LONG),
+            lambda: place.ledgers[1].acquire_lease(dataset, LONG),
+        )
 
 
 def test_an_old_holder_cannot_slip_in_while_its_lease_goes(place: Place) -> None:
@@ -222,19 +277,25 @@ def test_an_old_holder_cannot_slip_in_while_its_lease_goes(place: Place) -> None
     place.ledger.renew_lease(place.leases[0], 0)
     with pytest.raises(LeaseError, match="lost its hold"):
         while_open(
-            place.ledger, inside(Ledger.acquire_lease, place.ledger, place.datasets[0], LONG),
+            place.ledger,
+            inside(Ledger.acquire_lease, place.ledger, place.datasets[0], LONG),
             lambda: place.ledgers[1].reserve(place.leases[0], one, None),
         )
 
 
 def test_a_place_gets_one_dataset_id(place: Place) -> None:
     """First runs at one new place agree on its id."""
-    found = at_once([lambda n=n: place.ledgers[n % 2].dataset_id("file:///new", None) for n in range(MANY)])
+    found = at_once(
+        [lambda n=n: place.ledgers[n % 2].dataset_id("file:///new", None) for n in range(MANY)]
+    )
     assert len(set(found)) == 1
     url = "file:///newer"
     named: list[str] = []
     second = while_open(
-        place.ledger, lambda connection: named.append(inside(Ledger.dataset_id, place.ledger, url, None)(connection)),
+        place.ledger,
+        lambda connection: named.append(
+            inside(Ledger.dataset_id, place.ledger, url, None)(connection)
+        ),
         lambda: place.ledgers[1].dataset_id(url, None),
     )
     assert [second] == named
@@ -243,7 +304,8 @@ def test_a_place_gets_one_dataset_id(place: Place) -> None:
 def test_the_first_stop_stays_of_many(place: Place) -> None:
     """Whoever asks first gives the reason; those that wait for it change nothing."""
     while_open(
-        place.ledger, inside(Ledger.request_stop, place.ledger, place.runs[0], "cancel"),
+        place.ledger,
+        inside(Ledger.request_stop, place.ledger, place.runs[0], "cancel"),
         lambda: place.ledgers[1].request_stop(place.runs[0], "time_limit"),
     )
     assert place.ledger.stop_reason(place.runs[0]) == "cancel"
@@ -259,8 +321,15 @@ def intent(place: Place, one: Chunk, account: str = "account") -> Intent:
 def test_of_equal_creates_of_two_datasets_one_waits(place: Place) -> None:
     """They are rivals by account, whatever dataset they belong to: two of one size would not be told apart."""
     for round_ in range(5):
-        pairs = [(place.leases[number], place.chunks(number, round_ + 1)[-1]) for number in range(2)]
-        found = at_once([lambda n=n, p=pair: place.ledgers[n].record_intent(p[0], intent(place, p[1])) for n, pair in enumerate(pairs)])
+        pairs = [
+            (place.leases[number], place.chunks(number, round_ + 1)[-1]) for number in range(2)
+        ]
+        found = at_once(
+            [
+                lambda n=n, p=pair: place.ledgers[n].record_intent(p[0], intent(place, p[1]))
+                for n, pair in enumerate(pairs)
+            ]
+        )
         assert sorted(map(str, found)) == ["False", "True"]
         lease, one = pairs[found.index(True)]
         place.ledger.record_batch(lease, one, f"batch-{round_}", "account", "in_progress")
@@ -270,7 +339,8 @@ def test_an_intent_that_is_being_written_is_waited_for(place: Place) -> None:
     """The second sees the first, though they lock different datasets; creates of another account wait for nobody."""
     one, other = place.chunks(0, 1)[0], place.chunks(1, 1)[0]
     written = while_open(
-        place.ledger, inside(Ledger.record_intent, place.ledger, place.leases[0], intent(place, one)),
+        place.ledger,
+        inside(Ledger.record_intent, place.ledger, place.leases[0], intent(place, one)),
         lambda: place.ledgers[1].record_intent(place.leases[1], intent(place, other)),
     )
     assert written is False
@@ -285,11 +355,14 @@ def test_one_of_many_moves_a_chunk(place: Place) -> None:
     calls: list[Callable[[], Any]] = []
     for ledger in place.ledgers:
         calls += [
-            lambda ledger=ledger: ledger.withdraw_intent(lease, one.id), lambda ledger=ledger: ledger.hold(lease, one.id),
+            lambda ledger=ledger: ledger.withdraw_intent(lease, one.id),
+            lambda ledger=ledger: ledger.hold(lease, one.id),
             lambda ledger=ledger: ledger.record_batch(lease, one, "b", "account", "in_progress"),
             lambda ledger=ledger: ledger.record_batch(lease, one, "c", "account", "in_progress"),
         ]
-    assert sorted(type(found).__name__ for found in at_once(calls)) == ["LedgerError"] * 7 + ["NoneType"]
+    assert sorted(type(found).__name__ for found in at_once(calls)) == ["LedgerError"] * 7 + [
+        "NoneType"
+    ]
 
 
 # --- the server's clock, and a server that goes away -----------------------------------------------
@@ -307,7 +380,9 @@ def remote(postgres: Server) -> Iterator[Place]:
 
 
 @pytest.mark.parametrize("hours", [-30, 30])
-def test_leases_go_by_the_servers_clock(remote: Place, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+def test_leases_go_by_the_servers_clock(
+    remote: Place, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
     """A machine whose clock is a day off neither takes over a dataset that is held, nor loses or keeps one too long."""
     wrong = time.time_ns() + hours * 3600 * 10**9
     monkeypatch.setattr("time.time_ns", lambda: wrong)
@@ -423,30 +498,51 @@ def test_a_deadlock_is_run_again(remote: Place) -> None:
 
     def body(connection: Connection, first: str, second: str) -> None:
         for url in (first, second):
-            connection.execute(text("UPDATE datasets SET fence = fence + 1 WHERE url = :url"), {"url": f"file:///{url}"})
+            connection.execute(
+                text("UPDATE datasets SET fence = fence + 1 WHERE url = :url"),
+                {"url": f"file:///{url}"},
+            )
             if url == first and entered.count(first) == 0:
                 entered.append(first)
                 gate.wait()
 
-    calls = [lambda f=f, s=s: remote.ledger.transact(lambda c: body(c, f, s), reading=False) for f, s in (("a", "b"), ("b", "a"))]
+    calls = [
+        lambda f=f, s=s: remote.ledger.transact(lambda c: body(c, f, s), reading=False)
+        for f, s in (("a", "b"), ("b", "a"))
+    ]
     assert at_once(calls) == [None, None]
-    fences = remote.ledger.transact(lambda c: list(c.execute(text("SELECT fence FROM datasets WHERE url IN ('file:///a', 'file:///b')")).scalars()), reading=True)
+    fences = remote.ledger.transact(
+        lambda c: list(
+            c.execute(
+                text("SELECT fence FROM datasets WHERE url IN ('file:///a', 'file:///b')")
+            ).scalars()
+        ),
+        reading=True,
+    )
     assert fences == [2, 2]
 
 
 def test_a_vanished_holder_of_a_lock_is_given_up(remote: Place) -> None:
     """A transaction in which nothing happens is ended by the server, and nobody waits for a lock without end."""
     found = remote.ledger.transact(
-        lambda c: [c.execute(text(f"SHOW {name}")).scalar() for name in ("lock_timeout", "idle_in_transaction_session_timeout")], reading=True
+        lambda c: [
+            c.execute(text(f"SHOW {name}")).scalar()
+            for name in ("lock_timeout", "idle_in_transaction_session_timeout")
+        ],
+        reading=True,
     )
     assert found == ["1min", "1min"]
 
 
 @pytest.mark.parametrize("role", ["off", "local"])
-def test_a_server_that_confirms_too_early_is_overruled(remote: Place, postgres: Server, role: str) -> None:
+def test_a_server_that_confirms_too_early_is_overruled(
+    remote: Place, postgres: Server, role: str
+) -> None:
     """`synchronous_commit = off` would report commits that a crash undoes; other choices of the server stand."""
     name = remote.ledger.url.database or ""
     postgres.run(f"ALTER DATABASE {{}} SET synchronous_commit = {role}", name)
     fresh = Ledger(remote.url)
-    assert fresh.transact(lambda c: c.execute(text("SHOW synchronous_commit")).scalar(), reading=True) == ("on" if role == "off" else "local")
+    assert fresh.transact(
+        lambda c: c.execute(text("SHOW synchronous_commit")).scalar(), reading=True
+    ) == ("on" if role == "off" else "local")
     fresh.close()

@@ -24,7 +24,13 @@ from batchata_tasks.ledger import Chunk
 if TYPE_CHECKING:
     from pathlib import Path
 
-SOURCE = pa.schema([pa.field("k", pa.int64()), pa.field("tags", pa.list_(pa.string())), pa.field("empty", pa.null())])
+SOURCE = pa.schema(
+    [
+        pa.field("k", pa.int64()),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("empty", pa.null()),
+    ]
+)
 BLOCKS = [1, 7, 64, 3, 25]
 ROWS = sum(BLOCKS)
 
@@ -33,21 +39,27 @@ def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
     return pa.Table.from_batches(list(_batches(folder / f"{name}.arrow", start, stop)))
 
 
-
 def body(number: int) -> bytes:
     return b'{"n":%d,"text":"%s"}' % (number, "ü\u2028".encode() * (number % 5))
 
 
 def system(number: int) -> dict[str, Any]:
     fields: dict[str, Any] = dict.fromkeys(SYSTEM_FIELDS.names, number)
-    fields |= {name: None if number % 3 == 0 else f"{name}{number}" for name in ("_error", "_replaces", "_schema", "_prior_status", "_prior_error")}
+    fields |= {
+        name: None if number % 3 == 0 else f"{name}{number}"
+        for name in ("_error", "_replaces", "_schema", "_prior_status", "_prior_error")
+    }
     fields["_changed"] = number % 2 == 0
     return fields | {"_row_id": f"{number:024}", "_fingerprint": f"v1:{number}"}
 
 
 def source_rows(start: int, stop: int) -> pa.RecordBatch:
     rows = range(start, stop)
-    arrays = [pa.array(rows, pa.int64()), pa.array([["t"] * (n % 3) for n in rows], SOURCE.field(1).type), pa.nulls(len(rows))]
+    arrays = [
+        pa.array(rows, pa.int64()),
+        pa.array([["t"] * (n % 3) for n in rows], SOURCE.field(1).type),
+        pa.nulls(len(rows)),
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=SOURCE)
 
 
@@ -59,7 +71,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         start = 0
         for size in BLOCKS:
             rows = range(start, start + size)
-            plan.write(source_rows(start, start + size), [system(n) for n in rows], [body(n) for n in rows])
+            plan.write(
+                source_rows(start, start + size), [system(n) for n in rows], [body(n) for n in rows]
+            )
             start += size
     assert plan.rows == ROWS
     return path
@@ -69,7 +83,9 @@ def chunk_of(start: int, stop: int) -> Chunk:
     return Chunk("c", "r", "d", 1, "batch", "anthropic", "m", "chat", start, stop, 1, 1, "planned")
 
 
-RANGES = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(lambda pair: (pair[0], min(pair[0] + pair[1], ROWS)))
+RANGES = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(
+    lambda pair: (pair[0], min(pair[0] + pair[1], ROWS))
+)
 
 
 @given(RANGES)
@@ -80,16 +96,24 @@ def test_a_range_reads_as_it_was_written(folder: Path, limits: tuple[int, int]) 
     table = plan_rows(folder, "plan", *limits)
     assert table.select(SOURCE.names).to_pylist() == source_rows(*limits).to_pylist()
     offsets = [sum(len(body(n)) + 1 for n in range(number)) for number in rows]
-    expected = [system(number) | {"_offset": offset} for number, offset in zip(rows, offsets, strict=True)]
+    expected = [
+        system(number) | {"_offset": offset} for number, offset in zip(rows, offsets, strict=True)
+    ]
     assert table.select(SYSTEM_FIELDS.names).to_pylist() == expected
     assert list(plan_bodies(folder, chunk)) == [(f"{number:024}", body(number)) for number in rows]
     blocks = list(plan_columns(folder, chunk, ["_bound", "k"]))
-    assert [n for block in blocks for n in block["_bound"]] == [n for block in blocks for n in block["k"]] == list(rows)
+    assert (
+        [n for block in blocks for n in block["_bound"]]
+        == [n for block in blocks for n in block["k"]]
+        == list(rows)
+    )
 
 
 @given(RANGES)
 @settings(deadline=None, max_examples=25, derandomize=True)
-def test_a_chunk_manifest_outlives_its_plan(folder: Path, tmp_path_factory: pytest.TempPathFactory, limits: tuple[int, int]) -> None:
+def test_a_chunk_manifest_outlives_its_plan(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, limits: tuple[int, int]
+) -> None:
     """The file beside the intent holds just the chunk's rows, all columns as in the plan."""
     path = tmp_path_factory.mktemp("intents") / "c.arrow"
     start, stop = limits
@@ -99,7 +123,9 @@ def test_a_chunk_manifest_outlives_its_plan(folder: Path, tmp_path_factory: pyte
 
 def test_bodies_stand_one_to_a_line(folder: Path) -> None:
     """The file of bodies is JSON lines."""
-    assert (folder / "plan.bodies.jsonl").read_bytes() == b"".join(body(n) + b"\n" for n in range(ROWS))
+    assert (folder / "plan.bodies.jsonl").read_bytes() == b"".join(
+        body(n) + b"\n" for n in range(ROWS)
+    )
 
 
 def test_a_plan_that_breaks_off_is_not_there(tmp_path: Path) -> None:

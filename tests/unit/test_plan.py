@@ -38,12 +38,15 @@ if TYPE_CHECKING:
 
 DATASET = "d" * 40
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
-ROWS = [{"id": "a", "text": "one", "note": "x"}, {"id": "b", "text": "two", "note": "y"}, {"id": "c", "text": "three", "note": "z"}]
+ROWS = [
+    {"id": "a", "text": "one", "note": "x"},
+    {"id": "b", "text": "two", "note": "y"},
+    {"id": "c", "text": "three", "note": "z"},
+]
 
 
 def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
     return pa.Table.from_batches(list(_batches(folder / f"{name}.arrow", start, stop)))
-
 
 
 @cache
@@ -92,47 +95,113 @@ class Bench:
         listed = list(rows)
         if self.suffix == "csv":
             names = list(listed[0])
-            lines = [",".join(names), *(",".join(f'"{row[name]}"' for name in names) for row in listed)]
+            lines = [
+                ",".join(names),
+                *(",".join(f'"{row[name]}"' for name in names) for row in listed),
+            ]
             path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         else:
             path.write_text("".join(json.dumps(row) + "\n" for row in listed), encoding="utf-8")
 
     def parsed(self, **values: Any) -> EnrichmentSpec:
         base = {
-            "name": "n", "source": str(self.folder / f"source.{self.suffix}"), "key": "id", "model": "claude-haiku-5-5",
-            "prompt": "{{ text }}", "output": str(self.folder), "columns": ["note"],
+            "name": "n",
+            "source": str(self.folder / f"source.{self.suffix}"),
+            "key": "id",
+            "model": "claude-haiku-5-5",
+            "prompt": "{{ text }}",
+            "output": str(self.folder),
+            "columns": ["note"],
         }
         return parse_spec({**base, **self.spec, **values})
 
     def table(self, **values: Any) -> Table:
         spec = self.parsed(**values)
-        return prepare(spec, dict.fromkeys(spec.destinations(), adapter(self.provider)), self.folder / "data", [self.folder])
+        return prepare(
+            spec,
+            dict.fromkeys(spec.destinations(), adapter(self.provider)),
+            self.folder / "data",
+            [self.folder],
+        )
 
-    def plan(self, options: Options | None = None, in_flight: Iterable[bytes] = (), **values: Any) -> Planned:
+    def plan(
+        self, options: Options | None = None, in_flight: Iterable[bytes] = (), **values: Any
+    ) -> Planned:
         table = self.table(**values)
         plan = self.folder / "run"
         planner = Planner(table, plan, DATASET, options or Options())
         spans = planner.run(in_flight)
         count = spans[-1].stop if spans else 0
         rows = plan_rows(plan, "plan", 0, count).to_pylist() if count else []
-        bodies = [json.loads(body) for _, body in plan_bodies(plan, Chunk("c", "r", "d", 1, "batch", "anthropic", "m", "chat", 0, count, 1, 1, "planned"))] if count else []
+        bodies = (
+            [
+                json.loads(body)
+                for _, body in plan_bodies(
+                    plan,
+                    Chunk(
+                        "c",
+                        "r",
+                        "d",
+                        1,
+                        "batch",
+                        "anthropic",
+                        "m",
+                        "chat",
+                        0,
+                        count,
+                        1,
+                        1,
+                        "planned",
+                    ),
+                )
+            ]
+            if count
+            else []
+        )
         too_large = planner.summary.too_large
         local = plan_rows(plan, "local", 0, too_large).to_pylist() if too_large else []
-        assert sorted(path.name for path in plan.iterdir()) == ["local.arrow", "local.bodies.jsonl", "plan.arrow", "plan.bodies.jsonl"]
+        assert sorted(path.name for path in plan.iterdir()) == [
+            "local.arrow",
+            "local.bodies.jsonl",
+            "plan.arrow",
+            "plan.bodies.jsonl",
+        ]
         return Planned(table, planner, spans, rows, bodies, local)
 
-    def land(self, rows: Iterable[dict[str, Any]], part: str = "p1", using: dict[str, Any] | None = None, **values: Any) -> None:
+    def land(
+        self,
+        rows: Iterable[dict[str, Any]],
+        part: str = "p1",
+        using: dict[str, Any] | None = None,
+        **values: Any,
+    ) -> None:
         """Write rows into the dataset as a run would have: by the spec as it is, but for `using`; `values` are metadata."""
         table = self.table(**(using or {}))
         schema, landed = table.dataset.schema, []
         for row in rows:
             facts = {
-                "response": "answer", "_status": "succeeded", "_attempts": 1, "_input_tokens": 10, "_output_tokens": 5, "_cache_read_tokens": 2,
-                "_cost_usd": Decimal("0.5"), "_fingerprint": table.builder.fingerprint(row), "_enriched_at": LONG_AGO, "_run_id": "r",
+                "response": "answer",
+                "_status": "succeeded",
+                "_attempts": 1,
+                "_input_tokens": 10,
+                "_output_tokens": 5,
+                "_cache_read_tokens": 2,
+                "_cost_usd": Decimal("0.5"),
+                "_fingerprint": table.builder.fingerprint(row),
+                "_enriched_at": LONG_AGO,
+                "_run_id": "r",
             }
-            landed.append({**{name: row[name] for name in table.spec.carried}, **facts, **{f"_{name}": value for name, value in values.items()}})
+            landed.append(
+                {
+                    **{name: row[name] for name in table.spec.carried},
+                    **facts,
+                    **{f"_{name}": value for name, value in values.items()},
+                }
+            )
         (self.folder / "data").mkdir(exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(landed, schema=schema), self.folder / "data" / f"{part}.parquet")
+        pq.write_table(
+            pa.Table.from_pylist(landed, schema=schema), self.folder / "data" / f"{part}.parquet"
+        )
 
 
 @pytest.fixture
@@ -162,8 +231,17 @@ def test_a_first_plan_sends_every_row(bench: Bench) -> None:
         assert row["_fingerprint"] == found.table.builder.fingerprint(source)
         assert row["_row_id"] == row_id(DATASET, canonical([source["id"]]), row["_fingerprint"])
         assert body["messages"] == [{"role": "user", "content": source["text"]}]
-        assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief.", 64, "claude-haiku-5-5")
-        assert (row["_error"], row["_replaces"], row["_prior_attempts"], row["_replaced_cost"]) == (None, None, 0, 0)
+        assert (body["system"], body["max_tokens"], body["model"]) == (
+            "Be brief.",
+            64,
+            "claude-haiku-5-5",
+        )
+        assert (row["_error"], row["_replaces"], row["_prior_attempts"], row["_replaced_cost"]) == (
+            None,
+            None,
+            0,
+            0,
+        )
 
 
 def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
@@ -176,7 +254,9 @@ def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
         size = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
         assert row["_bytes"] == AnthropicAdapter.framing.size(CUSTOM_ID_CHARS, b"x" * size)
         assert row["_bound"] >= rates.bound(size, 1024, cache_writes=False)
-    assert span == PlannedChunk(0, 3, sum(row["_bytes"] for row in found.rows), sum(row["_bound"] for row in found.rows))
+    assert span == PlannedChunk(
+        0, 3, sum(row["_bytes"] for row in found.rows), sum(row["_bound"] for row in found.rows)
+    )
     assert found.summary.bound == span.bound
 
 
@@ -188,7 +268,10 @@ def test_an_unpriced_model_has_no_bound(bench: Bench) -> None:
 def test_a_plan_is_the_same_when_made_again(bench: Bench) -> None:
     """The same source and dataset give byte for byte the same plan: a crashed run carries on with the same ids."""
     files = ("plan.arrow", "plan.bodies.jsonl", "local.arrow")
-    first, again = ([(bench.plan(), [(bench.folder / "run" / name).read_bytes() for name in files])[1] for _ in range(2)])
+    first, again = [
+        (bench.plan(), [(bench.folder / "run" / name).read_bytes() for name in files])[1]
+        for _ in range(2)
+    ]
     assert first == again
 
 
@@ -196,7 +279,12 @@ def test_an_empty_source_plans_nothing(bench: Bench) -> None:
     """A table of no rows is an empty plan, not an error."""
     (bench.folder / "source.csv").write_text("id,text,note\n")
     found = bench.plan()
-    assert (found.spans, found.summary.source_rows, found.summary.bound, found.summary.reasons) == ([], 0, 0, {})
+    assert (found.spans, found.summary.source_rows, found.summary.bound, found.summary.reasons) == (
+        [],
+        0,
+        0,
+        {},
+    )
 
 
 def test_progress_is_told_by_source_rows(bench: Bench) -> None:
@@ -215,27 +303,44 @@ def test_landed_rows_are_not_sent_again(bench: Bench) -> None:
     """A second run of an unchanged spec over an unchanged source sends nothing."""
     bench.land(ROWS)
     found = bench.plan()
-    assert (found.spans, found.summary.up_to_date, found.summary.reasons, found.summary.bound) == ([], 3, {}, 0)
+    assert (found.spans, found.summary.up_to_date, found.summary.reasons, found.summary.bound) == (
+        [],
+        3,
+        {},
+        0,
+    )
 
 
 CHANGES: dict[str, dict[str, Any]] = {
     "prompt": {"prompt": "Label: {{ text }}"},
     "model": {"max_tokens": 7},
-    "schema": {"response_schema": {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}},
+    "schema": {
+        "response_schema": {
+            "type": "object",
+            "properties": {"label": {"type": "string"}},
+            "required": ["label"],
+        }
+    },
 }
 
 
 @pytest.mark.parametrize("reason", CHANGES)
 @pytest.mark.parametrize("asked", [True, False])
-def test_a_changed_spec_sends_every_row_for_that_reason(bench: Bench, reason: str, asked: bool) -> None:
+def test_a_changed_spec_sends_every_row_for_that_reason(
+    bench: Bench, reason: str, asked: bool
+) -> None:
     """A new prompt, cap, model or schema is named as the reason; `rerun_on` without it leaves the rows as they are."""
     bench.land(ROWS)
-    others = [name for name in ("new", "input", "prompt", "model", "schema", "failed") if name != reason]
+    others = [
+        name for name in ("new", "input", "prompt", "model", "schema", "failed") if name != reason
+    ]
     found = bench.plan(**CHANGES[reason], rerun_on=[*others, *([reason] if asked else [])])
     assert found.summary.reasons == ({reason: 3} if asked else {})
     assert found.summary.not_asked == (0 if asked else 3)
     if asked:
-        assert [(row["_replaces"], row["_prior_attempts"], row["_replaced_cost"]) for row in found.rows] == [("p1.parquet", 0, 5 * 10**11)] * 3
+        assert [
+            (row["_replaces"], row["_prior_attempts"], row["_replaced_cost"]) for row in found.rows
+        ] == [("p1.parquet", 0, 5 * 10**11)] * 3
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -266,7 +371,14 @@ def test_failed_rows_are_tried_again(bench: Bench, status: str) -> None:
     bench.land(ROWS, status=status, error="provider: x", attempts=2)
     found = bench.plan()
     assert found.summary.reasons == {"failed": 3}
-    names = ("_prior_attempts", "_prior_input_tokens", "_prior_output_tokens", "_prior_cache_read_tokens", "_prior_cost", "_replaced_cost")
+    names = (
+        "_prior_attempts",
+        "_prior_input_tokens",
+        "_prior_output_tokens",
+        "_prior_cache_read_tokens",
+        "_prior_cost",
+        "_replaced_cost",
+    )
     assert [found.rows[0][name] for name in names] == [2, 10, 5, 2, 5 * 10**11, 0]
     assert bench.plan(rerun_on=["new"]).summary.not_asked == 3
 
@@ -286,7 +398,9 @@ def test_failed_rows_are_tried_again(bench: Bench, status: str) -> None:
         (1, "truncated: stopped by max_tokens", False, True),
     ],
 )
-def test_hopeless_rows_are_left_alone(bench: Bench, attempts: int, error: str | None, retry: bool, sent: bool) -> None:
+def test_hopeless_rows_are_left_alone(
+    bench: Bench, attempts: int, error: str | None, retry: bool, sent: bool
+) -> None:
     """Attempts used up, refusals and wrong requests are not paid for again, unless --retry-failed asks for it."""
     bench.land(ROWS, status="errored", error=error, attempts=attempts)
     found = bench.plan(Options(retry_failed=retry))
@@ -308,7 +422,11 @@ def test_refresh_counts_older_rows_as_not_landed(bench: Bench) -> None:
     bench.land(ROWS[2:], "p2", enriched_at=datetime(2026, 6, 1, tzinfo=UTC))
     mark = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1e6)
     found = bench.plan(Options(refresh_before=mark), rerun_on=["new"])
-    assert (found.summary.reasons, found.ids, found.summary.up_to_date) == ({"refresh": 2}, ["a", "b"], 1)
+    assert (found.summary.reasons, found.ids, found.summary.up_to_date) == (
+        {"refresh": 2},
+        ["a", "b"],
+        1,
+    )
     assert [row["_replaces"] for row in found.rows] == ["p1.parquet"] * 2
 
 
@@ -322,18 +440,27 @@ def test_of_two_landed_rows_the_later_counts(bench: Bench) -> None:
 @pytest.mark.parametrize("refresh", [None, 2**60])
 def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) -> None:
     """What another run sent and nobody landed is left to it, even when everything is refreshed."""
-    found = bench.plan(Options(refresh_before=refresh), in_flight=[digest_of("a"), digest_of("c"), digest_of("gone")])
+    found = bench.plan(
+        Options(refresh_before=refresh),
+        in_flight=[digest_of("a"), digest_of("c"), digest_of("gone")],
+    )
     assert (found.ids, found.summary.in_flight) == (["b"], 2)
 
 
 # --- leaving out ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "ids"), [(1, ["a"]), (2, ["a", "b"]), (3, ["a", "b", "c"]), (4, ["a", "b", "c"])])
+@pytest.mark.parametrize(
+    ("limit", "ids"), [(1, ["a"]), (2, ["a", "b"]), (3, ["a", "b", "c"]), (4, ["a", "b", "c"])]
+)
 def test_a_limit_is_of_rows_that_need_work(bench: Bench, limit: int, ids: list[str]) -> None:
     """The first N that need work; those beyond are counted."""
     found = bench.plan(limit=limit)
-    assert (found.ids, found.summary.over_limit, found.summary.requests) == (ids, 3 - len(ids), len(ids))
+    assert (found.ids, found.summary.over_limit, found.summary.requests) == (
+        ids,
+        3 - len(ids),
+        len(ids),
+    )
 
 
 def test_landed_rows_use_up_no_limit(bench: Bench) -> None:
@@ -345,7 +472,12 @@ def test_landed_rows_use_up_no_limit(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("where", "ids"),
-    [("id != 'b'", ["a", "c"]), ("row['text'] | length == 3", ["a", "b"]), ("false", []), ("note in ['x', 'z']", ["a", "c"])],
+    [
+        ("id != 'b'", ["a", "c"]),
+        ("row['text'] | length == 3", ["a", "b"]),
+        ("false", []),
+        ("note in ['x', 'z']", ["a", "c"]),
+    ],
 )
 def test_where_leaves_rows_out(bench: Bench, where: str, ids: list[str]) -> None:
     """Only rows for which the expression holds are planned; it may read columns that nothing else reads."""
@@ -356,18 +488,32 @@ def test_where_leaves_rows_out(bench: Bench, where: str, ids: list[str]) -> None
 def test_rows_that_where_leaves_out_may_be_broken(bench: Bench) -> None:
     """Nulls, double keys and templates that fail matter only for rows that are kept."""
     bench.suffix = "jsonl"
-    bench.write([{"id": None, "text": "t"}, {"id": "a", "text": None}, {"id": "a", "text": "t"}, {"id": "a", "text": None}])
+    bench.write(
+        [
+            {"id": None, "text": "t"},
+            {"id": "a", "text": None},
+            {"id": "a", "text": "t"},
+            {"id": "a", "text": None},
+        ]
+    )
     assert bench.plan(where="id and text", columns=None).ids == ["a"]
 
 
-NULLS = [{"id": "a", "text": "one", "note": None}, {"id": "b", "text": None, "note": "y"}, {"id": "c", "text": "three", "note": "z"}]
+NULLS = [
+    {"id": "a", "text": "one", "note": None},
+    {"id": "b", "text": None, "note": "y"},
+    {"id": "c", "text": "three", "note": "z"},
+]
 
 
 def test_a_null_is_an_error_that_names_the_row(bench: Bench) -> None:
     """By default a null in a column that the templates use stops the plan; one elsewhere does not matter."""
     bench.suffix = "jsonl"
     bench.write(NULLS)
-    with pytest.raises(SourceError, match=r"^on_null: the column 'text' .* is null in row 2 \(id='b'\); fill it in, or set `on_null`"):
+    with pytest.raises(
+        SourceError,
+        match=r"^on_null: the column 'text' .* is null in row 2 \(id='b'\); fill it in, or set `on_null`",
+    ):
         bench.plan()
     bench.write([NULLS[0], NULLS[2]])
     assert bench.plan().ids == ["a", "c"]
@@ -415,7 +561,7 @@ def test_double_keys_are_refused_wherever_they_are(bench: Bench, distance: int) 
 
 
 def test_keys_are_typed(bench: Bench) -> None:
-    """"01" and "1" are two texts; 1 and 1.0 are one number in a column of floats."""
+    """The texts "01" and "1" are two values; 1 and 1.0 are one number in a column of floats."""
     bench.write([{"id": "01", "text": "t", "note": "n"}, {"id": "1", "text": "t", "note": "n"}])
     assert bench.plan().ids == ["01", "1"]
     bench.suffix = "jsonl"
@@ -426,7 +572,13 @@ def test_keys_are_typed(bench: Bench) -> None:
 
 def test_keys_of_several_columns(bench: Bench) -> None:
     """Together they identify a row; where one ends and the next begins is no matter of chance."""
-    bench.write([{"id": "a", "text": "bc", "note": "n"}, {"id": "ab", "text": "c", "note": "n"}, {"id": "a", "text": "c", "note": "n"}])
+    bench.write(
+        [
+            {"id": "a", "text": "bc", "note": "n"},
+            {"id": "ab", "text": "c", "note": "n"},
+            {"id": "a", "text": "c", "note": "n"},
+        ]
+    )
     found = bench.plan(key=["id", "text"])
     assert found.summary.requests == 3
     bench.write([ROWS[0], {**ROWS[0], "note": "other"}])
@@ -438,7 +590,10 @@ def test_a_null_key_is_refused(bench: Bench) -> None:
     """A row without its key could never be found again."""
     bench.suffix = "jsonl"
     bench.write([ROWS[0], {**ROWS[1], "id": None}])
-    with pytest.raises(SourceError, match=r"^key: 'id' is null in row 2 of the source; fill it in, or leave such rows out with `where`\.$"):
+    with pytest.raises(
+        SourceError,
+        match=r"^key: 'id' is null in row 2 of the source; fill it in, or leave such rows out with `where`\.$",
+    ):
         bench.plan()
 
 
@@ -460,7 +615,10 @@ def test_changed_carried_columns_are_rewritten_and_nothing_is_sent(bench: Bench)
     bench.write([{**ROWS[0], "note": "NEW"}, ROWS[1], {**ROWS[2], "note": "Z"}])
     found = bench.plan()
     assert (found.spans, found.summary.carried, found.summary.up_to_date) == ([], 2, 3)
-    assert dict(found.planner.carried) == {"p1.parquet": {digest_of("a"): ("NEW",)}, "p2.parquet": {digest_of("c"): ("Z",)}}
+    assert dict(found.planner.carried) == {
+        "p1.parquet": {digest_of("a"): ("NEW",)},
+        "p2.parquet": {digest_of("c"): ("Z",)},
+    }
 
 
 def test_a_row_that_is_sent_anyway_is_not_rewritten(bench: Bench) -> None:
@@ -468,7 +626,11 @@ def test_a_row_that_is_sent_anyway_is_not_rewritten(bench: Bench) -> None:
     bench.land(ROWS)
     bench.write([{**ROWS[0], "note": "NEW", "text": "ONE"}, *ROWS[1:]])
     found = bench.plan()
-    assert (found.summary.reasons, found.summary.carried, found.rows[0]["note"]) == ({"input": 1}, 0, "NEW")
+    assert (found.summary.reasons, found.summary.carried, found.rows[0]["note"]) == (
+        {"input": 1},
+        0,
+        "NEW",
+    )
 
 
 def test_a_column_that_is_newly_carried_is_filled_in(bench: Bench) -> None:
@@ -483,13 +645,23 @@ def test_a_request_over_the_limit_is_not_sent(bench: Bench) -> None:
     bench.write([ROWS[0], {**ROWS[1], "text": "x" * 2000}, ROWS[2]])
     found = bench.plan()
     assert (found.ids, [row["id"] for row in found.local]) == (["a", "c"], ["b"])
-    assert (found.summary.too_large, found.summary.requests, found.summary.reasons) == (1, 2, {"new": 3})
+    assert (found.summary.too_large, found.summary.requests, found.summary.reasons) == (
+        1,
+        2,
+        {"new": 3},
+    )
     (large,) = found.local
-    assert large["_error"] == f"too_large: the request has {large['_bytes']:,} bytes; one batch holds 2,000"
+    assert (
+        large["_error"]
+        == f"too_large: the request has {large['_bytes']:,} bytes; one batch holds 2,000"
+    )
     assert (large["_bound"], found.summary.bound) == (0, sum(row["_bound"] for row in found.rows))
 
 
-@pytest.mark.parametrize(("spec", "expected"), [({}, [3, 3, 1]), ({"items_per_batch": 2}, [2, 2, 2, 1]), ({"items_per_batch": 9}, [3, 3, 1])])
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [({}, [3, 3, 1]), ({"items_per_batch": 2}, [2, 2, 2, 1]), ({"items_per_batch": 9}, [3, 3, 1])],
+)
 def test_spans_keep_the_limits(bench: Bench, spec: dict[str, Any], expected: list[int]) -> None:
     """Seven rows under a limit of three, or of `items_per_batch`, each in one span."""
     bench.provider = Small
@@ -524,19 +696,39 @@ def test_the_index_is_gone_afterwards(bench: Bench) -> None:
     ("values", "sentence"),
     [
         ({"key": "ID"}, "key: the source has no column 'ID'; it has: id, text, note."),
-        ({"columns": ["text", "notes"]}, "columns: the source has no column 'notes'; it has: id, text, note."),
+        (
+            {"columns": ["text", "notes"]},
+            "columns: the source has no column 'notes'; it has: id, text, note.",
+        ),
         ({"prompt": "{{ txt }}"}, "prompt: the template uses 'txt'"),
         ({"system": "{{ txt }}"}, "system: the template uses 'txt'"),
-        ({"prompt": None, "messages": [{"role": "user", "content": "{{ txt }}"}]}, "messages.0: the template uses 'txt'"),
+        (
+            {"prompt": None, "messages": [{"role": "user", "content": "{{ txt }}"}]},
+            "messages.0: the template uses 'txt'",
+        ),
         ({"where": "txt"}, "where: the template uses 'txt'"),
-        ({"model": "claude-unheard-of-9", "cost_limit_usd": 1}, "model: no batch price is known for 'claude-unheard-of-9', so cost_limit_usd could not hold; check its name"),
+        (
+            {"model": "claude-unheard-of-9", "cost_limit_usd": 1},
+            "model: no batch price is known for 'claude-unheard-of-9', so cost_limit_usd could not hold; check its name",
+        ),
         ({"params": {"max_tokens": 5}}, "params.max_tokens: this is set by the spec's own keys"),
-        ({"params": {"tools": []}, "cost_limit_usd": 1}, "params.tools: its effect on the price has no bound"),
-        ({"response_schema": {"type": "object", "properties": {"note": {"type": "string"}}}}, "the column 'note' is a field of the response model and a source column"),
-        ({"response_schema": {"type": "object", "properties": {"_status": {"type": "string"}}}}, "the column '_status' is a field of the response model and a metadata column"),
+        (
+            {"params": {"tools": []}, "cost_limit_usd": 1},
+            "params.tools: its effect on the price has no bound",
+        ),
+        (
+            {"response_schema": {"type": "object", "properties": {"note": {"type": "string"}}}},
+            "the column 'note' is a field of the response model and a source column",
+        ),
+        (
+            {"response_schema": {"type": "object", "properties": {"_status": {"type": "string"}}}},
+            "the column '_status' is a field of the response model and a metadata column",
+        ),
     ],
 )
-def test_what_needs_no_row_is_checked_first(bench: Bench, values: dict[str, Any], sentence: str) -> None:
+def test_what_needs_no_row_is_checked_first(
+    bench: Bench, values: dict[str, Any], sentence: str
+) -> None:
     """Unknown columns, unpriced models under a limit, unbounded parameters and name clashes are refused before a row is read."""
     with pytest.raises(SpecError) as caught:
         bench.table(**values)
@@ -551,12 +743,22 @@ def test_a_dataset_with_another_key_is_refused(bench: Bench) -> None:
 
 
 KEY_TYPES: dict[str, tuple[pa.DataType, Callable[[int], Any]]] = {
-    "date": (pa.date32(), lambda n: n), "date64": (pa.date64(), lambda n: n * 86_400_000), "seconds": (pa.timestamp("s"), lambda n: n),
-    "nanoseconds": (pa.timestamp("ns"), lambda n: n * 7 + 1), "zoned": (pa.timestamp("us", "Europe/Berlin"), lambda n: n), "time": (pa.time32("s"), lambda n: n),
-    "duration": (pa.duration("ms"), lambda n: n), "decimal": (pa.decimal128(38, 9), Decimal), "uint64": (pa.uint64(), lambda n: 2**63 + n),
-    "float32": (pa.float32(), lambda n: n / 3), "binary": (pa.binary(), lambda n: bytes([n])), "large": (pa.large_string(), str),
-    "dictionary": (pa.dictionary(pa.int8(), pa.string()), str), "struct": (pa.struct([("x", pa.int8())]), lambda n: {"x": n}),
-    "list": (pa.list_(pa.float64()), lambda n: [n, None]), "boolean": (pa.bool_(), lambda n: n == 1),
+    "date": (pa.date32(), lambda n: n),
+    "date64": (pa.date64(), lambda n: n * 86_400_000),
+    "seconds": (pa.timestamp("s"), lambda n: n),
+    "nanoseconds": (pa.timestamp("ns"), lambda n: n * 7 + 1),
+    "zoned": (pa.timestamp("us", "Europe/Berlin"), lambda n: n),
+    "time": (pa.time32("s"), lambda n: n),
+    "duration": (pa.duration("ms"), lambda n: n),
+    "decimal": (pa.decimal128(38, 9), Decimal),
+    "uint64": (pa.uint64(), lambda n: 2**63 + n),
+    "float32": (pa.float32(), lambda n: n / 3),
+    "binary": (pa.binary(), lambda n: bytes([n])),
+    "large": (pa.large_string(), str),
+    "dictionary": (pa.dictionary(pa.int8(), pa.string()), str),
+    "struct": (pa.struct([("x", pa.int8())]), lambda n: {"x": n}),
+    "list": (pa.list_(pa.float64()), lambda n: [n, None]),
+    "boolean": (pa.bool_(), lambda n: n == 1),
 }
 
 
@@ -569,7 +771,14 @@ def test_keys_survive_the_dataset(bench: Bench, name: str) -> None:
     pq.write_table(source, bench.folder / "source.parquet")
     bench.suffix = "parquet"
     assert bench.plan().summary.reasons == {"new": 2}
-    bench.land([dict(zip(source.column_names, row, strict=True)) for row in zip(*(c.to_pylist() for c in source.columns), strict=True)])
+    bench.land(
+        [
+            dict(zip(source.column_names, row, strict=True))
+            for row in zip(*(c.to_pylist() for c in source.columns), strict=True)
+        ]
+    )
     found = bench.plan()
     assert (found.summary.up_to_date, found.summary.carried, found.summary.reasons) == (2, 0, {})
-    assert keys_of(source, ["id"]) == keys_of(pq.read_table(bench.folder / "data" / "p1.parquet"), ["id"])
+    assert keys_of(source, ["id"]) == keys_of(
+        pq.read_table(bench.folder / "data" / "p1.parquet"), ["id"]
+    )

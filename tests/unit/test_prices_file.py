@@ -89,10 +89,18 @@ def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
             if published is None:
                 continue
             dearest = Usage(10**7), Usage(0, 1)
-            top_input, top_output = published.cost(dearest[0]) // 10**7, published.output.most(10**7)
+            top_input, top_output = (
+                published.cost(dearest[0]) // 10**7,
+                published.output.most(10**7),
+            )
             text = f'[{provider.id}."{model.id}"]\ninput = "{usd(top_input * 10**6):f}"\noutput = "{usd(top_output * 10**6):f}"\n{STAMP}'
             own = written(text, folder, (provider.id, model.id))
-            for usage in (Usage(10**7, 1, 10**7), Usage(10**7, 1, 0, 10**7), Usage(10**7, 1, 0, 0, 10**7), Usage(1, 1, 0, 0, 0, 3)):
+            for usage in (
+                Usage(10**7, 1, 10**7),
+                Usage(10**7, 1, 0, 10**7),
+                Usage(10**7, 1, 0, 0, 10**7),
+                Usage(1, 1, 0, 0, 0, 3),
+            ):
                 assert own.cost(usage) >= published.cost(usage), model.id
 
 
@@ -113,7 +121,9 @@ def test_the_users_entry_wins(folder: Path) -> None:
     """A negotiated rate replaces the published one, tiers and all; what was saved still counts from the published list price."""
     published = batch_rates(*KNOWN)
     assert published is not None
-    rates = written(f'[anthropic."claude-haiku-5-5"]\ninput = 0.04\noutput = 0.2\n{STAMP}', folder, KNOWN)
+    rates = written(
+        f'[anthropic."claude-haiku-5-5"]\ninput = 0.04\noutput = 0.2\n{STAMP}', folder, KNOWN
+    )
     assert rates.cost(Usage(1_000_000)) == 4 * PICO // 100
     assert rates.listed == published.listed
     assert rates.source.startswith("prices.toml")
@@ -142,7 +152,11 @@ def test_the_bound_covers_the_files_rates(folder: Path) -> None:
     """A reservation counts the dearest kind of input, the silent ones included."""
     rates = written(LEAST, folder)
     assert rates.bound(1000, 0, cache_writes=False) == rates.cost(Usage(1000))
-    assert rates.bound(1000, 0, cache_writes=True) == rates.cost(Usage(1000, 0, 0, 0, 1000)) == 2 * rates.cost(Usage(1000))
+    assert (
+        rates.bound(1000, 0, cache_writes=True)
+        == rates.cost(Usage(1000, 0, 0, 0, 1000))
+        == 2 * rates.cost(Usage(1000))
+    )
 
 
 def test_the_file_may_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,19 +199,43 @@ WRONG = {
     "nested-without-end": ("a = " + "[" * 100_000, "not valid TOML"),
     "doubled-key": (LEAST + "input = 2\n", "not valid TOML"),
     "no-such-day": (LEAST.replace("2026-11-01", "2026-11-31"), "not valid TOML"),
-    "unknown-provider": (f'[google."gemini"]\ninput = 1\noutput = 1\n{STAMP}', "`google` is no table of a provider"),
+    "unknown-provider": (
+        f'[google."gemini"]\ninput = 1\noutput = 1\n{STAMP}',
+        "`google` is no table of a provider",
+    ),
     "rates-at-the-top": ("input = 1\n", "`input` is no table of a provider"),
     "rate-for-a-model": ("[openai]\ngpt-6 = 1\n", "model 'gpt-6': this is no table of rates"),
-    "name-without-quotes": (LEAST.replace('"gpt-6.2-sol"', "gpt-6.2-sol"), "a model's name with dots stands in quotes"),
-    "unknown-key": (LEAST + "cached = 1\n", "unknown key `cached`; the keys are input, output, cache_read"),
+    "name-without-quotes": (
+        LEAST.replace('"gpt-6.2-sol"', "gpt-6.2-sol"),
+        "a model's name with dots stands in quotes",
+    ),
+    "unknown-key": (
+        LEAST + "cached = 1\n",
+        "unknown key `cached`; the keys are input, output, cache_read",
+    ),
     "misspelt-key": (LEAST.replace("output", "ouput"), "unknown key `ouput`"),
-    "no-input": (LEAST.replace("input = 1.5\n", ""), "the key `input` is missing; add its batch rate"),
-    "no-output": (LEAST.replace('output = "7.50"\n', ""), "the key `output` is missing; add its batch rate"),
-    "no-date": (LEAST.replace("as_of = 2026-11-01\n", ""), "the key `as_of` is missing; add the day"),
-    "no-source": (LEAST.replace('source = "price page"\n', ""), "the key `source` is missing; add where"),
+    "no-input": (
+        LEAST.replace("input = 1.5\n", ""),
+        "the key `input` is missing; add its batch rate",
+    ),
+    "no-output": (
+        LEAST.replace('output = "7.50"\n', ""),
+        "the key `output` is missing; add its batch rate",
+    ),
+    "no-date": (
+        LEAST.replace("as_of = 2026-11-01\n", ""),
+        "the key `as_of` is missing; add the day",
+    ),
+    "no-source": (
+        LEAST.replace('source = "price page"\n', ""),
+        "the key `source` is missing; add where",
+    ),
     "empty-source": (LEAST.replace("price page", "  "), "`source`: '  ' says nothing"),
     "source-no-text": (LEAST.replace('"price page"', "7"), "`source`: 7 says nothing"),
-    "negative": (LEAST.replace("1.5", "-1.5"), "`input`: Decimal('-1.5') is no amount; write US dollars"),
+    "negative": (
+        LEAST.replace("1.5", "-1.5"),
+        "`input`: Decimal('-1.5') is no amount; write US dollars",
+    ),
     "endless": (LEAST.replace("1.5", "inf"), "`input`: Decimal('Infinity') is no amount"),
     "not-a-number": (LEAST.replace("1.5", "nan"), "`input`: Decimal('NaN') is no amount"),
     "quoted-nan": (LEAST.replace("1.5", '"nan"'), "`input`: 'nan' is no amount"),
@@ -208,16 +246,34 @@ WRONG = {
     "huge": (LEAST.replace("1.5", '"1e999999999"'), "is no amount"),
     "huge-number": (LEAST.replace("1.5", "1e999999999"), "is no amount"),
     "endless-digits": (LEAST.replace("1.5", "9" * 5000), "prices.toml: "),
-    "too-fine": (LEAST.replace("1.5", "0.0000001"), "`input`: 1E-7 has more than six decimal places; round it up"),
-    "zero-input": (LEAST.replace("1.5", "0"), "`input` is 0, so that no limit would bind; write its rate, or add `free = true`"),
+    "too-fine": (
+        LEAST.replace("1.5", "0.0000001"),
+        "`input`: 1E-7 has more than six decimal places; round it up",
+    ),
+    "zero-input": (
+        LEAST.replace("1.5", "0"),
+        "`input` is 0, so that no limit would bind; write its rate, or add `free = true`",
+    ),
     "zero-output": (LEAST.replace("7.50", "0.00"), "`output` is 0, so that no limit would bind"),
-    "paid-and-free": (LEAST + "free = true\n", "`input` is 1.5, and `free = true` says that the model costs nothing"),
-    "half-free": (LEAST.replace("1.5", "0") + "free = true\n", "`output` is 7.50, and `free = true` says"),
+    "paid-and-free": (
+        LEAST + "free = true\n",
+        "`input` is 1.5, and `free = true` says that the model costs nothing",
+    ),
+    "half-free": (
+        LEAST.replace("1.5", "0") + "free = true\n",
+        "`output` is 7.50, and `free = true` says",
+    ),
     "free-in-words": (LEAST + 'free = "yes"\n', "`free`: 'yes' is neither true nor false"),
-    "time-for-a-day": (LEAST.replace("2026-11-01", "2026-11-01T10:00:00"), "`as_of`: 2026-11-01 10:00:00 is no day"),
+    "time-for-a-day": (
+        LEAST.replace("2026-11-01", "2026-11-01T10:00:00"),
+        "`as_of`: 2026-11-01 10:00:00 is no day",
+    ),
     "number-for-a-day": (LEAST.replace("2026-11-01", "20261101"), "`as_of`: 20261101 is no day"),
     "words-for-a-day": (LEAST.replace("2026-11-01", '"today"'), "`as_of`: today is no day"),
-    "half-a-list-price": (LEAST + "list_input = 3\n", "`list_input` and `list_output` belong together"),
+    "half-a-list-price": (
+        LEAST + "list_input = 3\n",
+        "`list_input` and `list_output` belong together",
+    ),
     "null-key": (LEAST + '"" = 1\n', "unknown key ``"),
 }
 
@@ -254,7 +310,9 @@ def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
 def test_a_named_file_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prices that somebody relies on are not left out in silence."""
     monkeypatch.setenv("BATCHATA_PRICES", "none.toml")
-    with pytest.raises(SpecError, match=r"BATCHATA_PRICES: there is no file none\.toml; mend or unset"):
+    with pytest.raises(
+        SpecError, match=r"BATCHATA_PRICES: there is no file none\.toml; mend or unset"
+    ):
         batch_rates(*NEW)
     monkeypatch.setenv("BATCHATA_PRICES", str(folder))
     with pytest.raises(SpecError, match="cannot be read: Is a directory"):
@@ -272,6 +330,15 @@ def test_the_readmes_example_is_a_price_file(folder: Path) -> None:
     said = dict(re.findall(r"^(\w+) = .*# default: (.*)$", example, re.MULTILINE))
     bare = written(re.sub(r"^(cache_|searches_).*\n", "", example, flags=re.MULTILINE), folder)
     base = bare.input.base
-    assert said == {"cache_read": "as input", "cache_write": "1.25 times input", "cache_write_1h": "2 times input", "searches_per_thousand": "10"}
-    assert (bare.cache_read.base, bare.cache_write.base * 4, bare.cache_write_1h.base) == (base, base * 5, base * 2)
+    assert said == {
+        "cache_read": "as input",
+        "cache_write": "1.25 times input",
+        "cache_write_1h": "2 times input",
+        "searches_per_thousand": "10",
+    }
+    assert (bare.cache_read.base, bare.cache_write.base * 4, bare.cache_write_1h.base) == (
+        base,
+        base * 5,
+        base * 2,
+    )
     assert bare.search == PICO // 100

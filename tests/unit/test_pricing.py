@@ -18,10 +18,17 @@ from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 from batchata_tasks.types.answer import Usage
 
 BATCH = {"processing": "batch"}
-MODELS = [(p.id, m.id) for p in data_snapshot.get_snapshot().providers if p.id in ("anthropic", "openai") for m in p.models]
+MODELS = [
+    (p.id, m.id)
+    for p in data_snapshot.get_snapshot().providers
+    if p.id in ("anthropic", "openai")
+    for m in p.models
+]
 PRICED = [pair for pair in MODELS if batch_rates(*pair) is not None]
 UNPRICED = [pair for pair in MODELS if pair not in PRICED]
-TIERED = [pair for pair in PRICED if (found := batch_rates(*pair)) is not None and found.input.tiers]
+TIERED = [
+    pair for pair in PRICED if (found := batch_rates(*pair)) is not None and found.input.tiers
+]
 
 
 def rates(model: tuple[str, str]) -> Rates:
@@ -33,14 +40,18 @@ def rates(model: tuple[str, str]) -> Rates:
 def listed(usage: Usage, model: tuple[str, str], context: dict[str, Any] | None) -> Decimal:
     """Return genai-prices' own result; its cache writes include the 1 h ones."""
     facts: dict[str, Any] = {
-        "input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens, "cache_read_tokens": usage.cache_read_tokens,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_read_tokens": usage.cache_read_tokens,
         "cache_write_tokens": usage.cache_write_tokens + usage.cache_write_1h_tokens,
     }
     if usage.cache_write_1h_tokens:
         facts["cache_write_1h_tokens"] = usage.cache_write_1h_tokens
     if usage.web_searches:
         facts["web_searches"] = usage.web_searches
-    return calc_price(Listed(**facts), model[1], provider_id=model[0], price_context=context).total_price
+    return calc_price(
+        Listed(**facts), model[1], provider_id=model[0], price_context=context
+    ).total_price
 
 
 @st.composite
@@ -111,7 +122,15 @@ def test_some_models_have_no_batch_rates() -> None:
     assert any(provider == "openai" for provider, _ in UNPRICED)
 
 
-@pytest.mark.parametrize(("provider", "model"), [("anthropic", "claude-nonsense-99"), ("openai", ""), ("nobody", "gpt-6-luna"), ("openai", "claude-haiku-5-5")])
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("anthropic", "claude-nonsense-99"),
+        ("openai", ""),
+        ("nobody", "gpt-6-luna"),
+        ("openai", "claude-haiku-5-5"),
+    ],
+)
 def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
     """Unknown is None, neither free nor an exception."""
     assert batch_rates(provider, model) is None
@@ -133,9 +152,17 @@ def test_a_model_that_searches_unasked_has_no_price(model: str) -> None:
 
 @pytest.mark.parametrize(
     ("context", "is_batch"),
-    [(BATCH, True), ({"service_tier": "batch"}, False), ({"processing": "Batch"}, False), ({"processing": "batches"}, False), (None, False)],
+    [
+        (BATCH, True),
+        ({"service_tier": "batch"}, False),
+        ({"processing": "Batch"}, False),
+        ({"processing": "batches"}, False),
+        (None, False),
+    ],
 )
-def test_the_context_is_the_one_that_means_batch(context: dict[str, str] | None, *, is_batch: bool) -> None:
+def test_the_context_is_the_one_that_means_batch(
+    context: dict[str, str] | None, *, is_batch: bool
+) -> None:
     """The library answers any other spelling with the list price and without a word."""
     usage, model = Usage(1000, 1000), ("anthropic", "claude-opus-5-5")
     assert (listed(usage, model, context) == usd(rates(model).cost(usage))) is is_batch
@@ -145,7 +172,13 @@ def test_the_context_is_the_one_that_means_batch(context: dict[str, str] | None,
 def test_cached_input_is_halved_for_some_models_alone() -> None:
     """In batches cached input costs half with gpt-6-luna and claude-opus-5-5, and the whole list price with gpt-4.1 and o4-mini."""
     cached = Usage(1000, 0, 1000)
-    for model, share in (("gpt-6-luna", 2), ("gpt-4.1", 1), ("gpt-4o-mini", 1), ("o3", 1), ("o4-mini", 1)):
+    for model, share in (
+        ("gpt-6-luna", 2),
+        ("gpt-4.1", 1),
+        ("gpt-4o-mini", 1),
+        ("o3", 1),
+        ("o4-mini", 1),
+    ):
         found = rates(("openai", model))
         assert found.cost(cached) * share == found.list_cost(cached)
     found = rates(("anthropic", "claude-opus-5-5"))
@@ -165,10 +198,16 @@ def test_every_model_whose_searches_are_counted_has_a_price_for_them() -> None:
 
 
 ANY_RATE = st.builds(
-    Rate, st.integers(0, 10**8), st.dictionaries(st.integers(1, 400_000), st.integers(0, 10**8), max_size=3).map(lambda d: tuple(sorted(d.items())))
+    Rate,
+    st.integers(0, 10**8),
+    st.dictionaries(st.integers(1, 400_000), st.integers(0, 10**8), max_size=3).map(
+        lambda d: tuple(sorted(d.items()))
+    ),
 )
 ANY_RATES = st.builds(PriceList, *[ANY_RATE] * 5, search=st.just(0)).map(
-    lambda t: Rates(t.input, t.output, t.cache_read, t.cache_write, t.cache_write_1h, t.search, t, "made up")
+    lambda t: Rates(
+        t.input, t.output, t.cache_read, t.cache_write, t.cache_write_1h, t.search, t, "made up"
+    )
 )
 
 
@@ -181,7 +220,13 @@ def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
     if not writes:
         usage = Usage(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens)
     usage = replace(usage, web_searches=0)
-    return found, usage, usage.input_tokens + draw(st.integers(0, 400_000)), usage.output_tokens + draw(st.integers(0, 9)), writes
+    return (
+        found,
+        usage,
+        usage.input_tokens + draw(st.integers(0, 400_000)),
+        usage.output_tokens + draw(st.integers(0, 9)),
+        writes,
+    )
 
 
 @given(bounded())
@@ -192,9 +237,17 @@ def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int
     assert found.cost(usage) <= found.bound(most_input, most_output, cache_writes=writes)
 
 
-@given(st.sampled_from(PRICED).map(rates) | ANY_RATES, st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**5), st.booleans())
+@given(
+    st.sampled_from(PRICED).map(rates) | ANY_RATES,
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**5),
+    st.booleans(),
+)
 @settings(deadline=None, max_examples=300, derandomize=True)
-def test_a_larger_bound_is_never_cheaper(found: Rates, low: int, more: int, output: int, writes: bool) -> None:
+def test_a_larger_bound_is_never_cheaper(
+    found: Rates, low: int, more: int, output: int, writes: bool
+) -> None:
     """Bounds grow with what they bound, tiers or not, and with what may be billed."""
     bound = found.bound(low, output, cache_writes=writes)
     assert bound <= found.bound(low + more, output, cache_writes=writes)
@@ -207,8 +260,14 @@ def test_a_bound_is_no_higher_than_it_must_be(model: tuple[str, str], *, writes:
     """Some request of just these tokens costs the whole bound: all of its input at the dearest kind that there is."""
     found = rates(model)
     for whole in (1000, 100_000, 100_001, 272_001, 900_000):
-        kinds = [Usage(whole, 5), Usage(whole, 5, whole), *([Usage(whole, 5, 0, whole), Usage(whole, 5, 0, 0, whole)] if writes else [])]
-        assert found.bound(whole, 5, cache_writes=writes) == max(found.cost(usage) for usage in kinds)
+        kinds = [
+            Usage(whole, 5),
+            Usage(whole, 5, whole),
+            *([Usage(whole, 5, 0, whole), Usage(whole, 5, 0, 0, whole)] if writes else []),
+        ]
+        assert found.bound(whole, 5, cache_writes=writes) == max(
+            found.cost(usage) for usage in kinds
+        )
 
 
 def test_a_cheaper_higher_tier_lowers_no_bound() -> None:
@@ -245,8 +304,17 @@ def test_dollars_for_people(pico: int | None, text: str) -> None:
 @pytest.mark.parametrize(
     ("amount", "pico"),
     [
-        (0.1, 100_000_000_000), ("0.1", 100_000_000_000), (Decimal("0.1"), 100_000_000_000), (5, 5 * PICO), (5.0, 5 * PICO), (0, 0),
-        (0.000000000001, 1), (1e-13, 0), (0.29, 290_000_000_000), (1e6, 10**18), (123456.789012, 123456789012 * 10**6),
+        (0.1, 100_000_000_000),
+        ("0.1", 100_000_000_000),
+        (Decimal("0.1"), 100_000_000_000),
+        (5, 5 * PICO),
+        (5.0, 5 * PICO),
+        (0, 0),
+        (0.000000000001, 1),
+        (1e-13, 0),
+        (0.29, 290_000_000_000),
+        (1e6, 10**18),
+        (123456.789012, 123456789012 * 10**6),
     ],
 )
 def test_a_limit_is_taken_as_written(amount: float | str | Decimal, pico: int) -> None:

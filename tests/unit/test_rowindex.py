@@ -63,7 +63,9 @@ def test_keys_in_flight_are_known_once(index: RowIndex) -> None:
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=5))
 @settings(deadline=None, max_examples=60, derandomize=True)
-def test_the_first_double_is_found_across_blocks(tmp_path_factory: pytest.TempPathFactory, blocks: list[list[int]]) -> None:
+def test_the_first_double_is_found_across_blocks(
+    tmp_path_factory: pytest.TempPathFactory, blocks: list[list[int]]
+) -> None:
     """The first row whose key was there before is named with the earlier row, in its own block or an older one."""
     index = RowIndex(tmp_path_factory.mktemp("index") / "index.db")
     seen: dict[int, int] = {}
@@ -78,7 +80,10 @@ def test_the_first_double_is_found_across_blocks(tmp_path_factory: pytest.TempPa
                     expected = (numbers[at], seen[value], at)
                     break
                 seen[value] = numbers[at]
-            assert index.first_double([key_digest(b"%d" % value) for value in block], numbers) == expected
+            assert (
+                index.first_double([key_digest(b"%d" % value) for value in block], numbers)
+                == expected
+            )
             if expected is not None:
                 return
     finally:

@@ -14,7 +14,15 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, RootModel, create_model, field_serializer
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    create_model,
+    field_serializer,
+)
 from typing_extensions import TypedDict
 
 from batchata_tasks.common.errors import SpecError
@@ -49,7 +57,9 @@ class Pair(NamedTuple):
 
 
 POINT = {
-    "type": "object", "properties": {"x": {"type": "integer"}, "label": {"type": ["string", "null"]}}, "required": ["x", "label"],
+    "type": "object",
+    "properties": {"x": {"type": "integer"}, "label": {"type": ["string", "null"]}},
+    "required": ["x", "label"],
 }
 POINT_TYPE = pa.struct([pa.field("x", pa.int64()), pa.field("label", pa.string())])
 UUID_TEXT = "12345678-1234-5678-1234-567812345678"
@@ -63,74 +73,266 @@ FIELDS: dict[str, tuple[Any, dict[str, Any], Any, pa.DataType, Any, Any, Any]] =
     "number": (float, {"type": "number"}, "number", pa.float64(), 2.5, 2.5, "x"),
     "number-whole": (float, {"type": "number"}, "number", pa.float64(), 2, 2.0, [2]),
     "boolean": (bool, {"type": "boolean"}, "boolean", pa.bool_(), True, True, "maybe"),
-    "nullable": (str | None, {"anyOf": [{"type": "string"}, {"type": "null"}]}, "string?", pa.string(), None, None, 1),
-    "nullable-kinds": (int | None, {"type": ["null", "integer"]}, "integer?", pa.int64(), 4, 4, "x"),
-    "date": (date, {"type": "string", "format": "date"}, "date", pa.date32(), "2026-11-22", date(2026, 11, 22), "22/11/2026"),
-    "datetime": (
-        datetime, {"type": "string", "format": "date-time"}, "date-time", pa.timestamp("us", tz="UTC"),
-        "2026-11-22T11:30:00+01:00", MOMENT, "noon",
+    "nullable": (
+        str | None,
+        {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "string?",
+        pa.string(),
+        None,
+        None,
+        1,
     ),
-    "time": (time, {"type": "string", "format": "time"}, "time", pa.time64("us"), "10:30:00", time(10, 30), "25:00"),
-    "literal": (Literal["b", "a"], {"enum": ["b", "a"]}, {"string": ["a", "b"]}, pa.string(), "a", "a", "c"),
-    "literal-integers": (Literal[1, 2], {"type": "integer", "enum": [1, 2]}, {"integer": ["1", "2"]}, pa.int64(), 2, 2, 3),
-    "const": (Literal["only"], {"const": "only"}, {"string": ["only"]}, pa.string(), "only", "only", "other"),
-    "enum": (Colour, {"type": "string", "enum": ["red", "blue"]}, {"string": ["blue", "red"]}, pa.string(), "red", "red", "green"),
-    "enum-integers": (Level, {"type": "integer", "enum": [1, 2]}, {"integer": ["1", "2"]}, pa.int64(), 1, 1, 9),
-    "enum-nullable": (Literal["a"] | None, {"enum": ["a", None]}, {"string?": ["a"]}, pa.string(), None, None, "b"),
-    "list": (list[str], {"type": "array", "items": {"type": "string"}}, {"array": "string"}, pa.list_(pa.string()), ["a"], ["a"], "a"),
-    "list-empty": (list[int], {"type": "array", "items": {"type": "integer"}}, {"array": "integer"}, pa.list_(pa.int64()), [], [], [None]),
+    "nullable-kinds": (
+        int | None,
+        {"type": ["null", "integer"]},
+        "integer?",
+        pa.int64(),
+        4,
+        4,
+        "x",
+    ),
+    "date": (
+        date,
+        {"type": "string", "format": "date"},
+        "date",
+        pa.date32(),
+        "2026-11-22",
+        date(2026, 11, 22),
+        "22/11/2026",
+    ),
+    "datetime": (
+        datetime,
+        {"type": "string", "format": "date-time"},
+        "date-time",
+        pa.timestamp("us", tz="UTC"),
+        "2026-11-22T11:30:00+01:00",
+        MOMENT,
+        "noon",
+    ),
+    "time": (
+        time,
+        {"type": "string", "format": "time"},
+        "time",
+        pa.time64("us"),
+        "10:30:00",
+        time(10, 30),
+        "25:00",
+    ),
+    "literal": (
+        Literal["b", "a"],
+        {"enum": ["b", "a"]},
+        {"string": ["a", "b"]},
+        pa.string(),
+        "a",
+        "a",
+        "c",
+    ),
+    "literal-integers": (
+        Literal[1, 2],
+        {"type": "integer", "enum": [1, 2]},
+        {"integer": ["1", "2"]},
+        pa.int64(),
+        2,
+        2,
+        3,
+    ),
+    "const": (
+        Literal["only"],
+        {"const": "only"},
+        {"string": ["only"]},
+        pa.string(),
+        "only",
+        "only",
+        "other",
+    ),
+    "enum": (
+        Colour,
+        {"type": "string", "enum": ["red", "blue"]},
+        {"string": ["blue", "red"]},
+        pa.string(),
+        "red",
+        "red",
+        "green",
+    ),
+    "enum-integers": (
+        Level,
+        {"type": "integer", "enum": [1, 2]},
+        {"integer": ["1", "2"]},
+        pa.int64(),
+        1,
+        1,
+        9,
+    ),
+    "enum-nullable": (
+        Literal["a"] | None,
+        {"enum": ["a", None]},
+        {"string?": ["a"]},
+        pa.string(),
+        None,
+        None,
+        "b",
+    ),
+    "list": (
+        list[str],
+        {"type": "array", "items": {"type": "string"}},
+        {"array": "string"},
+        pa.list_(pa.string()),
+        ["a"],
+        ["a"],
+        "a",
+    ),
+    "list-empty": (
+        list[int],
+        {"type": "array", "items": {"type": "integer"}},
+        {"array": "integer"},
+        pa.list_(pa.int64()),
+        [],
+        [],
+        [None],
+    ),
     "list-nullable": (
-        list[int] | None, {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]},
-        {"array?": "integer"}, pa.list_(pa.int64()), None, None, ["x"],
+        list[int] | None,
+        {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]},
+        {"array?": "integer"},
+        pa.list_(pa.int64()),
+        None,
+        None,
+        ["x"],
     ),
     "list-of-nullable": (
-        list[int | None], {"type": "array", "items": {"type": ["integer", "null"]}},
-        {"array": "integer?"}, pa.list_(pa.int64()), [1, None], [1, None], ["x"],
+        list[int | None],
+        {"type": "array", "items": {"type": ["integer", "null"]}},
+        {"array": "integer?"},
+        pa.list_(pa.int64()),
+        [1, None],
+        [1, None],
+        ["x"],
     ),
     "list-of-lists": (
-        list[list[float]], {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
-        {"array": {"array": "number"}}, pa.list_(pa.list_(pa.float64())), [[1.5], []], [[1.5], []], [1.5],
+        list[list[float]],
+        {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
+        {"array": {"array": "number"}},
+        pa.list_(pa.list_(pa.float64())),
+        [[1.5], []],
+        [[1.5], []],
+        [1.5],
     ),
     "list-of-enum": (
-        list[Colour], {"type": "array", "items": {"enum": ["red", "blue"]}},
-        {"array": {"string": ["blue", "red"]}}, pa.list_(pa.string()), ["blue"], ["blue"], ["green"],
+        list[Colour],
+        {"type": "array", "items": {"enum": ["red", "blue"]}},
+        {"array": {"string": ["blue", "red"]}},
+        pa.list_(pa.string()),
+        ["blue"],
+        ["blue"],
+        ["green"],
     ),
     "nested": (
-        Point, POINT, {"object": {"x": "integer", "label": "string?"}}, POINT_TYPE,
-        {"x": 1, "label": None}, {"x": 1, "label": None}, {"x": 1},
+        Point,
+        POINT,
+        {"object": {"x": "integer", "label": "string?"}},
+        POINT_TYPE,
+        {"x": 1, "label": None},
+        {"x": 1, "label": None},
+        {"x": 1},
     ),
     "nested-nullable": (
-        Point | None, {"anyOf": [POINT, {"type": "null"}]}, {"object?": {"x": "integer", "label": "string?"}}, POINT_TYPE,
-        None, None, {"x": "y", "label": None},
+        Point | None,
+        {"anyOf": [POINT, {"type": "null"}]},
+        {"object?": {"x": "integer", "label": "string?"}},
+        POINT_TYPE,
+        None,
+        None,
+        {"x": "y", "label": None},
     ),
     "nested-list": (
-        list[Point], {"type": "array", "items": POINT}, {"array": {"object": {"x": "integer", "label": "string?"}}},
-        pa.list_(POINT_TYPE), [{"x": 1, "label": "l"}], [{"x": 1, "label": "l"}], [{"x": 1, "label": 2}],
+        list[Point],
+        {"type": "array", "items": POINT},
+        {"array": {"object": {"x": "integer", "label": "string?"}}},
+        pa.list_(POINT_TYPE),
+        [{"x": 1, "label": "l"}],
+        [{"x": 1, "label": "l"}],
+        [{"x": 1, "label": 2}],
     ),
-    "uuid": (UUID, {"type": "string", "format": "uuid"}, "uuid", pa.string(), UUID_TEXT, UUID_TEXT, None),
+    "uuid": (
+        UUID,
+        {"type": "string", "format": "uuid"},
+        "uuid",
+        pa.string(),
+        UUID_TEXT,
+        UUID_TEXT,
+        None,
+    ),
     "lengths": (
-        Annotated[str, Field(min_length=2, max_length=3)], {"type": "string", "minLength": 2, "maxLength": 3},
-        "string", pa.string(), "ab", "ab", "abcd",
+        Annotated[str, Field(min_length=2, max_length=3)],
+        {"type": "string", "minLength": 2, "maxLength": 3},
+        "string",
+        pa.string(),
+        "ab",
+        "ab",
+        "abcd",
     ),
-    "pattern": (Annotated[str, Field(pattern="^a+$")], {"type": "string", "pattern": "^a+$"}, "string", pa.string(), "aa", "aa", "ab"),
+    "pattern": (
+        Annotated[str, Field(pattern="^a+$")],
+        {"type": "string", "pattern": "^a+$"},
+        "string",
+        pa.string(),
+        "aa",
+        "aa",
+        "ab",
+    ),
     "range": (
-        Annotated[int, Field(ge=0, le=9)], {"type": "integer", "minimum": 0, "maximum": 9}, "integer", pa.int64(), 9, 9, 10,
+        Annotated[int, Field(ge=0, le=9)],
+        {"type": "integer", "minimum": 0, "maximum": 9},
+        "integer",
+        pa.int64(),
+        9,
+        9,
+        10,
     ),
     "open-range": (
-        Annotated[float, Field(gt=0, lt=1)], {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
-        "number", pa.float64(), 0.5, 0.5, 1,
+        Annotated[float, Field(gt=0, lt=1)],
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "number",
+        pa.float64(),
+        0.5,
+        0.5,
+        1,
     ),
-    "multiple": (Annotated[int, Field(multiple_of=5)], {"type": "integer", "multipleOf": 5}, "integer", pa.int64(), 10, 10, 11),
+    "multiple": (
+        Annotated[int, Field(multiple_of=5)],
+        {"type": "integer", "multipleOf": 5},
+        "integer",
+        pa.int64(),
+        10,
+        10,
+        11,
+    ),
     "range-nullable": (
-        Annotated[int, Field(ge=0)] | None, {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
-        "integer?", pa.int64(), None, None, -1,
+        Annotated[int, Field(ge=0)] | None,
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+        "integer?",
+        pa.int64(),
+        None,
+        None,
+        -1,
     ),
     "items": (
-        Annotated[list[str], Field(min_length=1, max_length=2)], {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
-        {"array": "string"}, pa.list_(pa.string()), ["a"], ["a"], [],
+        Annotated[list[str], Field(min_length=1, max_length=2)],
+        {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+        {"array": "string"},
+        pa.list_(pa.string()),
+        ["a"],
+        ["a"],
+        [],
     ),
     "described": (
-        Annotated[str, Field(description="A label.")], {"type": "string", "description": "A label."}, "string", pa.string(), "x", "x", None,
+        Annotated[str, Field(description="A label.")],
+        {"type": "string", "description": "A label."},
+        "string",
+        pa.string(),
+        "x",
+        "x",
+        None,
     ),
 }
 
@@ -198,7 +400,12 @@ def test_a_resumed_run_reads_its_model_from_the_wire_schema(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("lengths", "(minLength: 2, maxLength: 3)"), ("range", "(minimum: 0, maximum: 9)"), ("pattern", "(pattern: ^a+$)"), ("items", "(minItems: 1, maxItems: 2)")],
+    [
+        ("lengths", "(minLength: 2, maxLength: 3)"),
+        ("range", "(minimum: 0, maximum: 9)"),
+        ("pattern", "(pattern: ^a+$)"),
+        ("items", "(minItems: 1, maxItems: 2)"),
+    ],
 )
 def test_constraints_are_told_in_words(name: str, told: str) -> None:
     """Strict modes take no constraints, so the description tells the model of them."""
@@ -209,7 +416,10 @@ def test_constraints_are_told_in_words(name: str, told: str) -> None:
 
 def test_constraints_are_no_part_of_the_canonical_form() -> None:
     """A raised maximum does not send every row again; another type or name does."""
-    assert from_schema({"type": "string", "maxLength": 5}).canonical == from_schema({"type": "string", "description": "d"}).canonical
+    assert (
+        from_schema({"type": "string", "maxLength": 5}).canonical
+        == from_schema({"type": "string", "description": "d"}).canonical
+    )
     assert from_schema({"type": "string"}).canonical != from_schema({"type": "integer"}).canonical
     assert from_schema({"enum": ["1"]}).canonical != from_schema({"enum": [1]}).canonical
 
@@ -242,16 +452,45 @@ def test_a_model_that_no_batch_can_ask_for_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        {}, True, None, 1, "string", [], {"type": "null"}, {"type": "strnig"}, {"type": ["string", "integer"]}, {"type": ["null"]}, {"type": []},
-        {"anyOf": [{"type": "string"}, {"type": "integer"}]}, {"anyOf": [True, {"type": "null"}]}, {"anyOf": []},
-        {"not": {}}, {"type": "string", "if": {}}, {"$ref": "#/$defs/none"}, {"$ref": "https://example.com/x"},
-        {"enum": []}, {"enum": [1.5]}, {"enum": [None]}, {"enum": ["a", 1]}, {"const": [1]},
-        {"type": "array"}, {"type": "array", "items": True}, {"type": "array", "items": [{"type": "string"}]},
-        {"type": "object"}, {"type": "object", "properties": {}}, {"type": "object", "properties": ["a"]},
+        {},
+        True,
+        None,
+        1,
+        "string",
+        [],
+        {"type": "null"},
+        {"type": "strnig"},
+        {"type": ["string", "integer"]},
+        {"type": ["null"]},
+        {"type": []},
+        {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        {"anyOf": [True, {"type": "null"}]},
+        {"anyOf": []},
+        {"not": {}},
+        {"type": "string", "if": {}},
+        {"$ref": "#/$defs/none"},
+        {"$ref": "https://example.com/x"},
+        {"enum": []},
+        {"enum": [1.5]},
+        {"enum": [None]},
+        {"enum": ["a", 1]},
+        {"const": [1]},
+        {"type": "array"},
+        {"type": "array", "items": True},
+        {"type": "array", "items": [{"type": "string"}]},
+        {"type": "object"},
+        {"type": "object", "properties": {}},
+        {"type": "object", "properties": ["a"]},
         {"type": "object", "properties": {"a": {"type": "string"}}, "required": 1},
-        {"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": {"type": "string"}},
+        {
+            "type": "object",
+            "properties": {"a": {"type": "string"}},
+            "additionalProperties": {"type": "string"},
+        },
         {"allOf": [{"type": "string"}, {"minLength": 2}]},
-        {"type": "string", "pattern": "("}, {"type": "string", "pattern": "^(?=x)"}, {"type": "integer", "minimum": "x"},
+        {"type": "string", "pattern": "("},
+        {"type": "string", "pattern": "^(?=x)"},
+        {"type": "integer", "minimum": "x"},
     ],
     ids=json.dumps,
 )
@@ -261,7 +500,19 @@ def test_a_senseless_json_schema_is_refused(schema: Any) -> None:
         from_schema(schema)
 
 
-@pytest.mark.parametrize("schema", [[], {}, "x", 1, None, {"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": ["object", "null"], "properties": POINT["properties"]}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        [],
+        {},
+        "x",
+        1,
+        None,
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "string"},
+        {"type": ["object", "null"], "properties": POINT["properties"]},
+    ],
+)
 def test_the_root_must_be_an_object(schema: Any) -> None:
     """Columns have names, so the answer is an object."""
     with pytest.raises(SpecError, match=r"^response_schema: "):
@@ -271,8 +522,11 @@ def test_the_root_must_be_an_object(schema: Any) -> None:
 @pytest.mark.parametrize(
     "schema",
     [
-        {"type": "integer", "minLength": 2}, {"type": "string", "minimum": 2}, {"type": "string", "format": "date", "minLength": 2},
-        {"type": "string", "enum": ["2026-11-22", 3][:1], "minLength": 2}, {"type": "array", "items": {"type": "string"}, "maxLength": 1},
+        {"type": "integer", "minLength": 2},
+        {"type": "string", "minimum": 2},
+        {"type": "string", "format": "date", "minLength": 2},
+        {"type": "string", "enum": ["2026-11-22", 3][:1], "minLength": 2},
+        {"type": "array", "items": {"type": "string"}, "maxLength": 1},
     ],
     ids=json.dumps,
 )
@@ -293,7 +547,9 @@ def nested(levels: int) -> dict[str, Any]:
 
 def test_depth_has_a_limit() -> None:
     """A model nested too deep is refused, the deepest allowed one is not."""
-    assert ResponseSchema.from_json_schema(nested(MAX_DEPTH), "response_schema").arrow.names == ["n"]
+    assert ResponseSchema.from_json_schema(nested(MAX_DEPTH), "response_schema").arrow.names == [
+        "n"
+    ]
     with pytest.raises(SpecError, match="is nested more than 8 levels deep"):
         ResponseSchema.from_json_schema(nested(MAX_DEPTH + 1), "response_schema")
 
@@ -301,19 +557,29 @@ def test_depth_has_a_limit() -> None:
 def test_dots_in_names_are_no_depth() -> None:
     """A field named like a version or a path is nested no deeper for it."""
     schema = {"type": "object", "properties": {"1.2.3.4.5.6.7.8.9": {"type": "string"}}}
-    assert ResponseSchema.from_json_schema(schema, "response_schema").arrow.names == ["1.2.3.4.5.6.7.8.9"]
+    assert ResponseSchema.from_json_schema(schema, "response_schema").arrow.names == [
+        "1.2.3.4.5.6.7.8.9"
+    ]
 
 
-@pytest.mark.parametrize("name", ["a b", "größe", "model_config", "class", "", "_x", "field_0", "x.y", "1"])
+@pytest.mark.parametrize(
+    "name", ["a b", "größe", "model_config", "class", "", "_x", "field_0", "x.y", "1"]
+)
 def test_any_name_can_be_a_field(name: str) -> None:
     """Names of JSON properties need not be Python's."""
-    schema = {"type": "object", "properties": {"first": {"type": "integer"}, name: {"type": "string"}}, "required": ["first", name]}
+    schema = {
+        "type": "object",
+        "properties": {"first": {"type": "integer"}, name: {"type": "string"}},
+        "required": ["first", name],
+    }
     found = ResponseSchema.from_json_schema(schema, "response_schema")
     values, _ = found.parse(json.dumps({"first": 1, name: "x"}))
     assert landed(found, values or {}) == {"first": 1, name: "x"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"x"', "```json\n{}\n```", '{"value": }', "\ufeff{}", "{} {}"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", '"x"', "```json\n{}\n```", '{"value": }', "\ufeff{}", "{} {}"]
+)
 def test_an_answer_that_is_no_object_is_refused(text: str) -> None:
     """Truncated JSON, other types and Markdown fences are an invalid answer with a reason."""
     values, error = from_type(str).parse(text)
@@ -341,7 +607,9 @@ def test_a_class_keeps_its_own_rules() -> None:
 
 
 ALIASES = {
-    "alias": Field(alias="other"), "validation": Field(validation_alias="other"), "serialization": Field(serialization_alias="other"),
+    "alias": Field(alias="other"),
+    "validation": Field(validation_alias="other"),
+    "serialization": Field(serialization_alias="other"),
     "choices": Field(validation_alias=AliasChoices("other", "third")),
 }
 
@@ -351,7 +619,9 @@ ALIASES = {
 def test_no_alias_loses_an_answer(name: str, deep: bool) -> None:
     """What the wire schema asks for is what is read, and lands under the same name, nested or not."""
     inner = create_model("Inner", text=(str, ALIASES[name]))
-    schema = ResponseSchema.from_model(create_model("Outer", inner=(inner, ...)) if deep else inner, "response_model")
+    schema = ResponseSchema.from_model(
+        create_model("Outer", inner=(inner, ...)) if deep else inner, "response_model"
+    )
     wire = schema.wire["properties"]["inner"] if deep else schema.wire
     (asked,) = wire["properties"]
     answer: dict[str, Any] = {"inner": {asked: "kept"}} if deep else {asked: "kept"}
@@ -386,7 +656,10 @@ class Labels(BaseModel):  # noqa: D101 - a docstring would be told to the model
     ("answer", "lands"),
     [
         ({"one": "a", "many": ["red"], "level": 1}, {"one": "a", "many": ["red"], "level": 1}),
-        ({"one": "A", "many": ["RED", "Blue"], "level": 2}, {"one": "A", "many": ["red", "blue"], "level": 2}),
+        (
+            {"one": "A", "many": ["RED", "Blue"], "level": 2},
+            {"one": "A", "many": ["red", "blue"], "level": 2},
+        ),
         ({"one": "B", "many": [], "level": 2, "more": "x"}, {"one": "b", "many": [], "level": 2}),
         ({"one": "a", "many": ["rot"], "level": 1}, "many.0"),
         ({"one": "ä", "many": ["RED"], "level": 1}, "one"),
@@ -403,7 +676,11 @@ def test_the_case_of_an_enum_is_mended_and_nothing_else(form: str, answer: Any, 
     if form == "schema":
         schema = ResponseSchema.from_json_schema(schema.kept, "response_schema")
     values, error = schema.parse(json.dumps(answer))
-    assert (values, error.split(":")[0]) == ((lands, "") if isinstance(lands, dict) else (None, lands if form == "class" else error.split(":")[0]))
+    assert (values, error.split(":")[0]) == (
+        (lands, "")
+        if isinstance(lands, dict)
+        else (None, lands if form == "class" else error.split(":")[0])
+    )
 
 
 def test_a_case_that_leaves_a_doubt_is_not_mended() -> None:
@@ -423,7 +700,9 @@ def test_a_hostile_answer_to_an_enum_is_invalid(text: str) -> None:
 
 def test_a_default_factory_is_asked_for_and_never_null() -> None:
     """The class refuses a null, so none is asked for; the canonical form is what it always was, and nothing is sent again."""
-    schema = ResponseSchema.from_model(create_model("Answer", value=(list[str], Field(default_factory=list))), "response_model")
+    schema = ResponseSchema.from_model(
+        create_model("Answer", value=(list[str], Field(default_factory=list))), "response_model"
+    )
     assert schema.wire["properties"]["value"] == {"type": "array", "items": {"type": "string"}}
     assert schema.wire["required"] == ["value"]
     assert schema.canonical == {"object": {"value": {"array?": "string"}}}
@@ -436,7 +715,17 @@ EXACT = {"type": "string", "format": "decimal", "maxDigits": 6, "decimalPlaces":
 @pytest.mark.parametrize("form", ["class", "schema"])
 @pytest.mark.parametrize(
     ("answer", "lands"),
-    [('"12.5"', "12.50"), ('"1234.56"', "1234.56"), ("3", "3.00"), ('"0.10"', "0.10"), ('"12345"', None), ('"1.234"', None), ('"-1"', None), ('"NaN"', None), ('"much"', None)],
+    [
+        ('"12.5"', "12.50"),
+        ('"1234.56"', "1234.56"),
+        ("3", "3.00"),
+        ('"0.10"', "0.10"),
+        ('"12345"', None),
+        ('"1.234"', None),
+        ('"-1"', None),
+        ('"NaN"', None),
+        ('"much"', None),
+    ],
 )
 def test_an_exact_number_stays_exact(form: str, answer: str, lands: str | None) -> None:
     """A Decimal of a stated size lands digit by digit; one that the column cannot hold makes its own row invalid."""
@@ -475,7 +764,11 @@ class Word(RootModel[str]):
     """A text by another name."""
 
 
-@pytest.mark.parametrize(("kind", "value"), [(Typed, {"items": "x", "n": 1}), (Words, ["a", "b"]), (Word, "a"), (list[Word], ["a"])], ids=["typed-dict", "root-list", "root-text", "list-of-root"])
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(Typed, {"items": "x", "n": 1}), (Words, ["a", "b"]), (Word, "a"), (list[Word], ["a"])],
+    ids=["typed-dict", "root-list", "root-text", "list-of-root"],
+)
 def test_other_nested_kinds_land_or_are_refused(kind: Any, value: Any) -> None:
     """A TypedDict or RootModel inside of a model is refused when it is read, or its answers land as they are."""
     try:
@@ -510,7 +803,15 @@ def test_formats_beyond_the_providers_do_not_go_out(name: str) -> None:
     assert "format" not in wire["properties"]["value"]
 
 
-@pytest.mark.parametrize("schema", [{"type": "integer", "enum": ["a"]}, {"type": "string", "enum": [1, 2]}, {"type": "boolean", "enum": ["yes"]}], ids=json.dumps)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "integer", "enum": ["a"]},
+        {"type": "string", "enum": [1, 2]},
+        {"type": "boolean", "enum": ["yes"]},
+    ],
+    ids=json.dumps,
+)
 def test_an_enum_that_its_type_forbids_is_refused(schema: dict[str, Any]) -> None:
     """No answer could satisfy it: every row would be paid for and invalid."""
     with pytest.raises(SpecError, match="the field value is an enum"):
@@ -528,7 +829,10 @@ SCALARS: list[tuple[dict[str, Any], st.SearchStrategy[Any]]] = [
     ({"enum": ["a", "b", "ü"]}, st.sampled_from(["a", "b", "ü"])),
     ({"enum": [1, 2, -5]}, st.sampled_from([1, 2, -5])),
     ({"type": "string", "format": "date"}, st.dates()),
-    ({"type": "string", "format": "date-time"}, st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))),  # noqa: DTZ001
+    (
+        {"type": "string", "format": "date-time"},
+        st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    ),
 ]
 PairOf = tuple[dict[str, Any], st.SearchStrategy[Any]]
 
@@ -542,23 +846,33 @@ def _list(pair: PairOf) -> PairOf:
 
 
 def _object(pairs: dict[str, PairOf]) -> PairOf:
-    schema = {"type": "object", "properties": {n: s for n, (s, _) in pairs.items()}, "required": list(pairs), "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {n: s for n, (s, _) in pairs.items()},
+        "required": list(pairs),
+        "additionalProperties": False,
+    }
     return schema, st.fixed_dictionaries({name: values for name, (_, values) in pairs.items()})
 
 
-_OBJECT = lambda inner: st.dictionaries(st.text("abü -_", max_size=3), inner, min_size=1, max_size=3).map(_object)  # noqa: E731
+_OBJECT = lambda inner: st.dictionaries(  # noqa: E731
+    st.text("abü -_", max_size=3), inner, min_size=1, max_size=3
+).map(_object)
 PAIRS = st.recursive(
     st.sampled_from(SCALARS) | st.sampled_from(SCALARS).map(_nullable),
     lambda inner: inner.map(_list) | _OBJECT(inner) | _OBJECT(inner).map(_nullable),
     max_leaves=5,
 )
-CASES = _OBJECT(PAIRS).flatmap(lambda pair: st.tuples(st.just(pair[0]), st.lists(pair[1], min_size=1, max_size=3)))
-
+CASES = _OBJECT(PAIRS).flatmap(
+    lambda pair: st.tuples(st.just(pair[0]), st.lists(pair[1], min_size=1, max_size=3))
+)
 
 
 @given(CASES)
 @settings(deadline=None, max_examples=120, derandomize=True)
-def test_every_valid_answer_survives_to_the_column(case: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:
+def test_every_valid_answer_survives_to_the_column(
+    case: tuple[dict[str, Any], list[dict[str, Any]]],
+) -> None:
     """Any value of any schema goes over the wire as JSON, is parsed, and stands in Arrow as it was."""
     schema, answers = case
     found = ResponseSchema.from_json_schema(schema, "response_schema")

@@ -39,7 +39,9 @@ def test_the_documented_defaults() -> None:
         ("BATCHATA_PRICES", "a.toml", "prices", "a.toml"),
     ],
 )
-def test_each_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str, text: str, field: str, value: object) -> None:
+def test_each_variable_sets_its_field(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, field: str, value: object
+) -> None:
     """The published names work."""
     monkeypatch.setenv(name, text)
     assert getattr(Settings(), field) == value
@@ -48,11 +50,17 @@ def test_each_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, name: str
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("BATCHATA_POLL_INTERVAL", "0"), ("BATCHATA_POLL_INTERVAL", "-1"), ("BATCHATA_POLL_INTERVAL", "soon"),
-        ("BATCHATA_UNCLEAR_GRACE", "-1"), ("BATCHATA_PATIENCE", "-1"), ("BATCHATA_LEASE_SECONDS", "1"),
+        ("BATCHATA_POLL_INTERVAL", "0"),
+        ("BATCHATA_POLL_INTERVAL", "-1"),
+        ("BATCHATA_POLL_INTERVAL", "soon"),
+        ("BATCHATA_UNCLEAR_GRACE", "-1"),
+        ("BATCHATA_PATIENCE", "-1"),
+        ("BATCHATA_LEASE_SECONDS", "1"),
     ],
 )
-def test_senseless_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+def test_senseless_values_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
     """A wait of zero seconds or of `soon` is refused, naming the setting."""
     monkeypatch.setenv(name, text)
     with pytest.raises(SpecError, match=name):
@@ -71,7 +79,9 @@ def test_settings_are_frozen() -> None:
         Settings().patience = 1
 
 
-def test_code_loads_from_the_working_folder_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_code_loads_from_the_working_folder_by_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Without `BATCHATA_CODE_ROOTS`, the project's folder is the one root."""
     monkeypatch.chdir(tmp_path)
     assert Settings().roots() == [tmp_path.resolve()]

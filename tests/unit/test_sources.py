@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 MANY = 2 * BATCH_ROWS + 5
 
 
-def rows(path: object, types: Mapping[str, str] | None = None, columns: list[str] | None = None) -> list[dict[str, Any]]:
+def rows(
+    path: object, types: Mapping[str, str] | None = None, columns: list[str] | None = None
+) -> list[dict[str, Any]]:
     source = open_source(str(path), types or {})
     batches = list(source.batches(columns or source.schema.names))
     assert all(0 < batch.num_rows <= BATCH_ROWS for batch in batches if batch.num_rows)
@@ -53,7 +55,11 @@ def write(path: Path, content: str | bytes) -> Path:
 def test_csv_cells_are_strings(tmp_path: Path, name: str) -> None:
     """Nothing is guessed: 01 stays 01, NA is no null, an empty cell is an empty text."""
     path = write(tmp_path / name, "id,a,b\n01,NA,\n1.0,true,null\n,nan, x \n")
-    assert rows(path) == [{"id": "01", "a": "NA", "b": ""}, {"id": "1.0", "a": "true", "b": "null"}, {"id": "", "a": "nan", "b": " x "}]
+    assert rows(path) == [
+        {"id": "01", "a": "NA", "b": ""},
+        {"id": "1.0", "a": "true", "b": "null"},
+        {"id": "", "a": "nan", "b": " x "},
+    ]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -111,7 +117,17 @@ TYPED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
             ("", None),
         ],
     ),
-    "decimal": ("x", [("1.10", Decimal("1.1")), ("12345678901234567890123456789.123456789", Decimal("12345678901234567890123456789.123456789")), ("", None)]),
+    "decimal": (
+        "x",
+        [
+            ("1.10", Decimal("1.1")),
+            (
+                "12345678901234567890123456789.123456789",
+                Decimal("12345678901234567890123456789.123456789"),
+            ),
+            ("", None),
+        ],
+    ),
 }
 
 
@@ -119,7 +135,10 @@ TYPED: dict[str, tuple[str, list[tuple[str, Any]]]] = {
 def test_types_given_by_the_spec(tmp_path: Path, name: str) -> None:
     """Each type of `types` reads its cells, empty ones as null; the other columns stay strings."""
     cells = TYPED[name][1]
-    path = write(tmp_path / "t.csv", "a,b\n" + "".join(f'"{text}",1\n' if name == "str" else f"{text},1\n" for text, _ in cells))
+    path = write(
+        tmp_path / "t.csv",
+        "a,b\n" + "".join(f'"{text}",1\n' if name == "str" else f"{text},1\n" for text, _ in cells),
+    )
     assert rows(path, {"a": name}) == [{"a": value, "b": "1"} for _, value in cells]
 
 
@@ -160,7 +179,12 @@ def test_types_of_unknown_columns_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.jsonl.gz"])
 def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
     """Numbers, booleans, lists and objects are what they were; a missing key is a null; blank lines are none."""
-    lines = ['{"s":"01","i":1,"f":1.5,"b":true,"l":[1],"o":{"x":1}}', "", '{"s":"\u2028a\u0085b","n":null}', "  "]
+    lines = [
+        '{"s":"01","i":1,"f":1.5,"b":true,"l":[1],"o":{"x":1}}',
+        "",
+        '{"s":"\u2028a\u0085b","n":null}',
+        "  ",
+    ]
     path = write(tmp_path / name, "\n".join(lines))
     none = dict.fromkeys("sifblon")
     assert rows(path) == [
@@ -177,35 +201,70 @@ def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
         ({"a": None}, {"a": 2}, pa.int64(), None),
         ({}, {"a": "x"}, pa.string(), None),
         ({"a": []}, {"a": ["x"]}, pa.list_(pa.string()), []),
-        ({"a": {"x": 1}}, {"a": {"y": "z"}}, pa.struct([("x", pa.int64()), ("y", pa.string())]), {"x": 1, "y": None}),
+        (
+            {"a": {"x": 1}},
+            {"a": {"y": "z"}},
+            pa.struct([("x", pa.int64()), ("y", pa.string())]),
+            {"x": 1, "y": None},
+        ),
         ({"a": None}, {"a": None}, pa.string(), None),
     ],
 )
-def test_types_widen_over_blocks(tmp_path: Path, first: dict[str, Any], last: dict[str, Any], kind: pa.DataType, value: Any) -> None:
+def test_types_widen_over_blocks(
+    tmp_path: Path, first: dict[str, Any], last: dict[str, Any], kind: pa.DataType, value: Any
+) -> None:
     """What a late line needs, the column has from its first row on."""
     lines = [json.dumps(first)] * (BATCH_ROWS + 1) + [json.dumps(last)]
     path = write(tmp_path / "t.jsonl", "\n".join(lines))
     assert open_source(str(path), {}).schema.field("a").type == kind
     found = rows(path)
     assert len(found) == BATCH_ROWS + 2
-    assert (found[0], found[-1]) == ({"a": value}, {"a": last.get("a")} if kind != pa.struct([("x", pa.int64()), ("y", pa.string())]) else {"a": {"x": None, "y": "z"}})
+    assert (found[0], found[-1]) == (
+        {"a": value},
+        {"a": last.get("a")}
+        if kind != pa.struct([("x", pa.int64()), ("y", pa.string())])
+        else {"a": {"x": None, "y": "z"}},
+    )
 
 
 @pytest.mark.parametrize("many", [1, BATCH_ROWS])
-@pytest.mark.parametrize(("first", "last"), [("1", '"x"'), ("1", "true"), ('"x"', "[1]"), ("{}", "1"), ("1", "1" + "0" * 25), ("9007199254740993", "0.5")])
-def test_types_that_do_not_go_together_are_refused(tmp_path: Path, many: int, first: str, last: str) -> None:
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("1", '"x"'),
+        ("1", "true"),
+        ('"x"', "[1]"),
+        ("{}", "1"),
+        ("1", "1" + "0" * 25),
+        ("9007199254740993", "0.5"),
+    ],
+)
+def test_types_that_do_not_go_together_are_refused(
+    tmp_path: Path, many: int, first: str, last: str
+) -> None:
     """Mixed types, integers beyond 64 bits and integers that a float would round are refused, never changed."""
     path = write(tmp_path / "t.jsonl", f'{{"a":{first}}}\n' * many + f'{{"a":{last}}}\n')
     assert refusal(path).startswith(f"source: {path}")
 
 
-@pytest.mark.parametrize("value", ["12345678901234567890123", "18446744073709551616", "-9223372036854775809"])
+@pytest.mark.parametrize(
+    "value", ["12345678901234567890123", "18446744073709551616", "-9223372036854775809"]
+)
 def test_integers_are_never_rounded(tmp_path: Path, value: str) -> None:
     """Two ids of more than 64 bits that differ in the last digit do not become one."""
     refusal(write(tmp_path / "t.jsonl", f'{{"a":{value}}}\n'))
 
 
-@pytest.mark.parametrize(("line", "reason"), [("xx", "is not valid JSON"), ('{"a":', "is not valid JSON"), ("[1]", "is not a JSON object"), ("5", "is not a JSON object"), ('{"a":1} {"a":2}', "is not valid JSON")])
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("xx", "is not valid JSON"),
+        ('{"a":', "is not valid JSON"),
+        ("[1]", "is not a JSON object"),
+        ("5", "is not a JSON object"),
+        ('{"a":1} {"a":2}', "is not valid JSON"),
+    ],
+)
 def test_a_broken_line_is_told_by_its_number(tmp_path: Path, line: str, reason: str) -> None:
     """Blank lines count, so that the number is the editor's."""
     text = refusal(write(tmp_path / "t.jsonl", f'{{"a":1}}\n\n{line}\n'))
@@ -231,7 +290,12 @@ def test_deep_nesting_is_read_or_told(tmp_path: Path, depth: int) -> None:
 
 
 def table(start: int, stop: int) -> pa.Table:
-    return pa.table({"id": pa.array(range(start, stop), pa.int32()), "t": pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * (stop - start))})
+    return pa.table(
+        {
+            "id": pa.array(range(start, stop), pa.int32()),
+            "t": pa.array([datetime(2026, 1, 1, tzinfo=UTC)] * (stop - start)),
+        }
+    )
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.pq"])
@@ -246,7 +310,11 @@ def test_a_parquet_file_keeps_its_types(tmp_path: Path, name: str) -> None:
 def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
     """Its files in the order of their names, as often as it is read."""
     for number in (2, 0, 1):
-        pq.write_table(table(number * 10, number * 10 + 10), tmp_path / f"part-{number}.parquet", row_group_size=3)
+        pq.write_table(
+            table(number * 10, number * 10 + 10),
+            tmp_path / f"part-{number}.parquet",
+            row_group_size=3,
+        )
     for _ in range(2):
         assert [row["id"] for row in rows(tmp_path)] == list(range(30))
 
@@ -274,7 +342,9 @@ def test_blocks_have_at_most_8192_rows_in_order(tmp_path: Path, name: str, count
     batches = list(source.batches(["id", "a"]))
     assert max(batch.num_rows for batch in batches) <= BATCH_ROWS
     assert all(batch.schema.names == ["id", "a"] for batch in batches)
-    assert [n for batch in batches for n in batch.column("id").to_pylist()] == [str(n) for n in range(count)]
+    assert [n for batch in batches for n in batch.column("id").to_pylist()] == [
+        str(n) for n in range(count)
+    ]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
@@ -296,7 +366,10 @@ def test_remote_tables_are_read_by_url(name: str) -> None:
 @pytest.mark.parametrize("name", ["none.csv", "none.jsonl", "none.parquet", "none", "none/"])
 def test_a_source_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
     """The path is named, and what it is relative to."""
-    assert refusal(f"{tmp_path}/{name}") == f"source: there is no file {tmp_path}/{name} (paths are relative to the folder you run in)."
+    assert (
+        refusal(f"{tmp_path}/{name}")
+        == f"source: there is no file {tmp_path}/{name} (paths are relative to the folder you run in)."
+    )
 
 
 @pytest.mark.parametrize("url", ["memory://none.csv", "memory://none.parquet"])
@@ -305,8 +378,19 @@ def test_a_url_that_is_not_there_is_told(url: str) -> None:
     assert refusal(url).startswith(f"source: there is no file {url}")
 
 
-@pytest.mark.parametrize(("url", "reason"), [("t.txt", "cannot tell what"), ("t.xlsx", "cannot tell what"), ("t.csv.bz2", "cannot tell what"), ("nope://x.csv", "Protocol not known"), ("s3://b/x", "cannot tell what")])
-def test_a_source_of_an_unknown_kind_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("t.txt", "cannot tell what"),
+        ("t.xlsx", "cannot tell what"),
+        ("t.csv.bz2", "cannot tell what"),
+        ("nope://x.csv", "Protocol not known"),
+        ("s3://b/x", "cannot tell what"),
+    ],
+)
+def test_a_source_of_an_unknown_kind_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
+) -> None:
     """The kinds there are, or the protocol that is not, are named."""
     monkeypatch.chdir(tmp_path)
     if "://" not in url:
@@ -317,7 +401,9 @@ def test_a_source_of_an_unknown_kind_is_told(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
 def test_types_are_for_csv_alone(tmp_path: Path, name: str) -> None:
     """Other kinds have types of their own."""
-    assert refusal(tmp_path / name, {"a": "int"}).startswith("types: only CSV columns can be given types")
+    assert refusal(tmp_path / name, {"a": "int"}).startswith(
+        "types: only CSV columns can be given types"
+    )
 
 
 @pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz"])
@@ -334,12 +420,20 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=20))
 @settings(deadline=None, max_examples=60, derandomize=True)
-def test_any_text_survives(tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]) -> None:
+def test_any_text_survives(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]
+) -> None:
     """Whatever stands in a quoted cell or a JSON text is what the templates see."""
     folder = tmp_path_factory.mktemp("cells")
-    quoted = ["{},{}".format(*(f'"{cell.replace(chr(34), 2 * chr(34))}"' for cell in pair)) for pair in cells]
+    quoted = [
+        "{},{}".format(*(f'"{cell.replace(chr(34), 2 * chr(34))}"' for cell in pair))
+        for pair in cells
+    ]
     write(folder / "t.csv", "a,b\n" + "\n".join(quoted) + "\n")
-    write(folder / "t.jsonl", "\n".join(json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in cells))
+    write(
+        folder / "t.jsonl",
+        "\n".join(json.dumps({"a": a, "b": b}, ensure_ascii=False) for a, b in cells),
+    )
     expected = [{"a": a, "b": b} for a, b in cells]
     assert rows(folder / "t.jsonl") == expected
     assert rows(folder / "t.csv") == expected

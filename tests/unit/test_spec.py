@@ -17,7 +17,14 @@ from batchata_tasks.spec.references import load_model
 if TYPE_CHECKING:
     from pathlib import Path
 
-BASE: dict[str, Any] = {"name": "n", "source": "s.csv", "key": "k", "model": "claude-haiku-5-5", "prompt": "{{ k }}", "output": "out"}
+BASE: dict[str, Any] = {
+    "name": "n",
+    "source": "s.csv",
+    "key": "k",
+    "model": "claude-haiku-5-5",
+    "prompt": "{{ k }}",
+    "output": "out",
+}
 MODEL = "from pydantic import BaseModel\n\n\nclass Topic(BaseModel):\n    label: str\n\n\nclass Other:\n    pass\n\n\ntopic = Topic(label='x')\n"
 
 
@@ -35,11 +42,33 @@ def refusal(**values: Any) -> str:
 
 
 DEFAULTS = {
-    "spec_version": 1, "where": None, "limit": None, "types": {}, "on_null": "error", "provider": None, "endpoint": "chat", "system": None,
-    "prompt_file": None, "messages": None, "response_model": None, "response_schema": None, "max_tokens": 1024, "params": {}, "columns": None,
-    "on_missing": "keep", "items_per_batch": None, "max_parallel_batches": 10, "cost_limit_usd": None,
-    "rerun_on": ["new", "input", "prompt", "model", "schema", "failed"], "max_attempts": 3, "raw_files": True,
-    "time_limit": None, "delete_results": False, "budget": None, "pilot": None, "cache": False,
+    "spec_version": 1,
+    "where": None,
+    "limit": None,
+    "types": {},
+    "on_null": "error",
+    "provider": None,
+    "endpoint": "chat",
+    "system": None,
+    "prompt_file": None,
+    "messages": None,
+    "response_model": None,
+    "response_schema": None,
+    "max_tokens": 1024,
+    "params": {},
+    "columns": None,
+    "on_missing": "keep",
+    "items_per_batch": None,
+    "max_parallel_batches": 10,
+    "cost_limit_usd": None,
+    "rerun_on": ["new", "input", "prompt", "model", "schema", "failed"],
+    "max_attempts": 3,
+    "raw_files": True,
+    "time_limit": None,
+    "delete_results": False,
+    "budget": None,
+    "pilot": None,
+    "cache": False,
 }
 
 
@@ -59,11 +88,36 @@ def test_every_key_is_tested() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("spec_version", 1), ("limit", 1), ("limit", 10**9), ("max_tokens", 1), ("items_per_batch", 1), ("max_parallel_batches", 1),
-        ("max_parallel_batches", 1000), ("cost_limit_usd", 0), ("cost_limit_usd", 0.000001), ("cost_limit_usd", 1_000_000), ("max_attempts", 1),
-        ("fail_if", {"failed_share": 0}), ("fail_if", {"failed_share": 1}), ("name", "A"), ("name", "a" * 100), ("name", "1.x_y-z"),
-        ("on_null", "empty"), ("time_limit", "0.5s"), ("time_limit", "90m"), ("delete_results", True), ("on_null", "skip"), ("rerun_on", []), ("rerun_on", ["failed", "new"]), ("columns", []), ("key", ["a", "b"]),
-        ("types", dict.fromkeys("abcdefg", "decimal")), ("provider", "openai"), ("system", ""), ("raw_files", False), ("params", {"a": {"b": [1]}}),
+        ("spec_version", 1),
+        ("limit", 1),
+        ("limit", 10**9),
+        ("max_tokens", 1),
+        ("items_per_batch", 1),
+        ("max_parallel_batches", 1),
+        ("max_parallel_batches", 1000),
+        ("cost_limit_usd", 0),
+        ("cost_limit_usd", 0.000001),
+        ("cost_limit_usd", 1_000_000),
+        ("max_attempts", 1),
+        ("fail_if", {"failed_share": 0}),
+        ("fail_if", {"failed_share": 1}),
+        ("name", "A"),
+        ("name", "a" * 100),
+        ("name", "1.x_y-z"),
+        ("on_null", "empty"),
+        ("time_limit", "0.5s"),
+        ("time_limit", "90m"),
+        ("delete_results", True),
+        ("on_null", "skip"),
+        ("rerun_on", []),
+        ("rerun_on", ["failed", "new"]),
+        ("columns", []),
+        ("key", ["a", "b"]),
+        ("types", dict.fromkeys("abcdefg", "decimal")),
+        ("provider", "openai"),
+        ("system", ""),
+        ("raw_files", False),
+        ("params", {"a": {"b": [1]}}),
     ],
 )
 def test_values_at_their_bounds_are_taken(key: str, value: object) -> None:
@@ -74,13 +128,54 @@ def test_values_at_their_bounds_are_taken(key: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("spec_version", 2), ("spec_version", "1"), ("limit", 0), ("limit", -1), ("limit", 1.5), ("limit", "many"), ("max_tokens", 0), ("items_per_batch", 0),
-        ("max_parallel_batches", 0), ("max_parallel_batches", 1001), ("cost_limit_usd", -0.01), ("cost_limit_usd", float("nan")),
-        ("cost_limit_usd", float("inf")), ("cost_limit_usd", 1e10), ("cost_limit_usd", "five"), ("max_attempts", 0),
-        ("fail_if", {"failed_share": 1.01}), ("fail_if", {"failed_share": -1}), ("fail_if", {"share": 1}), ("fail_if", 0.5), ("name", ""), ("name", "a b"), ("name", "-a"),
-        ("name", "a" * 101), ("name", "a/b"), ("name", "a\n"), ("source", ""), ("source", None), ("output", ""), ("model", ""), ("key", []), ("key", None), ("key", 1), ("key", [1]),
-        ("on_null", "ignore"), ("rerun_on", ["changed"]), ("rerun_on", "new"), ("types", {"a": "string"}), ("types", ["a"]), ("provider", "azure"),
-        ("endpoint", "batch"), ("on_missing", "drop"), ("columns", "a"), ("params", []), ("messages", []), ("where", 1), ("raw_files", "perhaps"), ("prompt", 5),
+        ("spec_version", 2),
+        ("spec_version", "1"),
+        ("limit", 0),
+        ("limit", -1),
+        ("limit", 1.5),
+        ("limit", "many"),
+        ("max_tokens", 0),
+        ("items_per_batch", 0),
+        ("max_parallel_batches", 0),
+        ("max_parallel_batches", 1001),
+        ("cost_limit_usd", -0.01),
+        ("cost_limit_usd", float("nan")),
+        ("cost_limit_usd", float("inf")),
+        ("cost_limit_usd", 1e10),
+        ("cost_limit_usd", "five"),
+        ("max_attempts", 0),
+        ("fail_if", {"failed_share": 1.01}),
+        ("fail_if", {"failed_share": -1}),
+        ("fail_if", {"share": 1}),
+        ("fail_if", 0.5),
+        ("name", ""),
+        ("name", "a b"),
+        ("name", "-a"),
+        ("name", "a" * 101),
+        ("name", "a/b"),
+        ("name", "a\n"),
+        ("source", ""),
+        ("source", None),
+        ("output", ""),
+        ("model", ""),
+        ("key", []),
+        ("key", None),
+        ("key", 1),
+        ("key", [1]),
+        ("on_null", "ignore"),
+        ("rerun_on", ["changed"]),
+        ("rerun_on", "new"),
+        ("types", {"a": "string"}),
+        ("types", ["a"]),
+        ("provider", "azure"),
+        ("endpoint", "batch"),
+        ("on_missing", "drop"),
+        ("columns", "a"),
+        ("params", []),
+        ("messages", []),
+        ("where", 1),
+        ("raw_files", "perhaps"),
+        ("prompt", 5),
     ],
 )
 def test_values_beyond_their_bounds_are_refused(key: str, value: object) -> None:
@@ -99,8 +194,13 @@ def test_a_missing_key_is_named(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "remedy"),
     [
-        ("promt", "did you mean `prompt`?"), ("max_token", "did you mean `max_tokens`?"), ("cost_limit", "did you mean `cost_limit_usd`?"),
-        ("itemsperbatch", "did you mean `items_per_batch`?"), ("Model", "did you mean `model`?"), ("zzz", "remove it"), ("", "remove it"),
+        ("promt", "did you mean `prompt`?"),
+        ("max_token", "did you mean `max_tokens`?"),
+        ("cost_limit", "did you mean `cost_limit_usd`?"),
+        ("itemsperbatch", "did you mean `items_per_batch`?"),
+        ("Model", "did you mean `model`?"),
+        ("zzz", "remove it"),
+        ("", "remove it"),
     ],
 )
 def test_an_unknown_key_is_never_ignored(key: str, remedy: str) -> None:
@@ -111,35 +211,56 @@ def test_an_unknown_key_is_never_ignored(key: str, remedy: str) -> None:
 
 
 NOT_BUILT = {
-    "file": "{{ path }}", "document_root": "docs", "enable_citations": True,
-    "retention": "30d", "credentials": "block",
+    "file": "{{ path }}",
+    "document_root": "docs",
+    "enable_citations": True,
+    "retention": "30d",
+    "credentials": "block",
 }
 
 
 @pytest.mark.parametrize("key", NOT_BUILT)
 def test_a_published_key_that_is_not_built_is_refused_by_name(key: str) -> None:
     """A known key without its work behind it is never silently ignored; its default may stand."""
-    assert refusal(**{key: NOT_BUILT[key]}) == f"`{key}` is a known key that this version does not support yet; remove it."
+    assert (
+        refusal(**{key: NOT_BUILT[key]})
+        == f"`{key}` is a known key that this version does not support yet; remove it."
+    )
     assert spec(**{key: False if key == "enable_citations" else None}) == spec()
 
 
 @pytest.mark.parametrize(("key", "value"), [("on_missing", "mark"), ("on_missing", "delete")])
 def test_a_published_value_that_is_not_built_is_refused_by_name(key: str, value: str) -> None:
     """As for keys: `on_missing: delete` that keeps rows would be a lie."""
-    assert refusal(**{key: value}) == f"`{key}: {value}` is known, but this version does not support it yet; remove it."
+    assert (
+        refusal(**{key: value})
+        == f"`{key}: {value}` is known, but this version does not support it yet; remove it."
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"prompt": None}, "give exactly one of `prompt`, `prompt_file` and `messages` (found none)"),
+        (
+            {"prompt": None},
+            "give exactly one of `prompt`, `prompt_file` and `messages` (found none)",
+        ),
         ({"prompt_file": "p.txt"}, "(found prompt and prompt_file)"),
         ({"messages": [{"role": "user", "content": "x"}]}, "(found prompt and messages)"),
-        ({"prompt": None, "system": "s", "messages": [{"role": "user", "content": "x"}]}, "`system` goes with `prompt`"),
-        ({"prompt": None, "messages": [{"role": "assistant", "content": "x"}]}, "must end with a turn of role user"),
+        (
+            {"prompt": None, "system": "s", "messages": [{"role": "user", "content": "x"}]},
+            "`system` goes with `prompt`",
+        ),
+        (
+            {"prompt": None, "messages": [{"role": "assistant", "content": "x"}]},
+            "must end with a turn of role user",
+        ),
         ({"prompt": None, "messages": [{"role": "human", "content": "x"}]}, "`messages.0.role`"),
         ({"prompt": None, "messages": [{"role": "user"}]}, "`messages.0.content`"),
-        ({"response_model": "m.py:M", "response_schema": {}}, "give `response_model` or `response_schema`, not both"),
+        (
+            {"response_model": "m.py:M", "response_schema": {}},
+            "give `response_model` or `response_schema`, not both",
+        ),
         ({"key": ["a", "b", "a"]}, "`key` names 'a' twice"),
         ({"columns": ["a", "a"]}, "`columns` names 'a' twice"),
     ],
@@ -169,7 +290,14 @@ def test_carried_columns_begin_with_the_key() -> None:
 
 def test_a_spec_is_frozen_and_survives_json() -> None:
     """What the ledger keeps of a spec reads back as the same spec."""
-    full = spec(columns=["c"], types={"c": "int"}, params={"stop": ["x"]}, fail_if={"failed_share": 0.5}, cost_limit_usd=0.1, messages=None)
+    full = spec(
+        columns=["c"],
+        types={"c": "int"},
+        params={"stop": ["x"]},
+        fail_if={"failed_share": 0.5},
+        cost_limit_usd=0.1,
+        messages=None,
+    )
     assert parse_spec(json.loads(json.dumps(full.model_dump(mode="json")))) == full
     with pytest.raises(ValueError, match="frozen"):
         full.limit = 5
@@ -177,11 +305,20 @@ def test_a_spec_is_frozen_and_survives_json() -> None:
 
 def test_turns(tmp_path: Path) -> None:
     """System and prompt become turns; a prompt file is read; messages stand as they are."""
-    assert [(t.role, t.content) for t in spec(system="s").turns()] == [("system", "s"), ("user", "{{ k }}")]
+    assert [(t.role, t.content) for t in spec(system="s").turns()] == [
+        ("system", "s"),
+        ("user", "{{ k }}"),
+    ]
     assert [t.role for t in spec(system="").turns()] == ["user"]
     (tmp_path / "p.txt").write_text("größe {{ k }}\n", encoding="utf-8")
-    assert [t.content for t in spec(prompt=None, prompt_file=str(tmp_path / "p.txt")).turns()] == ["größe {{ k }}\n"]
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert [t.content for t in spec(prompt=None, prompt_file=str(tmp_path / "p.txt")).turns()] == [
+        "größe {{ k }}\n"
+    ]
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
     assert [t.content for t in spec(prompt=None, messages=turns).turns()] == ["a", "b", "c"]
 
 
@@ -202,16 +339,24 @@ def test_a_prompt_file_that_cannot_be_read_is_named(tmp_path: Path, content: byt
 def test_yaml_and_json_are_one(tmp_path: Path, suffix: str) -> None:
     """Either form of a file gives the same spec."""
     path = tmp_path / f"spec.{suffix}"
-    path.write_text(yaml.safe_dump(BASE) if suffix == "yaml" else json.dumps(BASE), encoding="utf-8")
+    path.write_text(
+        yaml.safe_dump(BASE) if suffix == "yaml" else json.dumps(BASE), encoding="utf-8"
+    )
     assert load_spec(path) == spec()
 
 
 @pytest.mark.parametrize(
     ("pair", "key", "value"),
     [
-        ("limit=20", "limit", 20), ("prompt=a=b", "prompt", "a=b"), ("key=[a, b]", "key", ["a", "b"]), ("raw_files=false", "raw_files", False),
-        (" model =claude-opus-5", "model", "claude-opus-5"), ("cost_limit_usd=0.5", "cost_limit_usd", 0.5), ("where=", "where", None),
-        ("params={stop: [x]}", "params", {"stop": ["x"]}), ("name='007'", "name", "007"),
+        ("limit=20", "limit", 20),
+        ("prompt=a=b", "prompt", "a=b"),
+        ("key=[a, b]", "key", ["a", "b"]),
+        ("raw_files=false", "raw_files", False),
+        (" model =claude-opus-5", "model", "claude-opus-5"),
+        ("cost_limit_usd=0.5", "cost_limit_usd", 0.5),
+        ("where=", "where", None),
+        ("params={stop: [x]}", "params", {"stop": ["x"]}),
+        ("name='007'", "name", "007"),
     ],
 )
 def test_overrides_are_yaml(tmp_path: Path, pair: str, key: str, value: object) -> None:
@@ -238,7 +383,9 @@ def test_a_wrong_override_is_refused(tmp_path: Path, pair: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "just text", "a: [", "a: !!python/object:os.system x", "\t: x"])
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "just text", "a: [", "a: !!python/object:os.system x", "\t: x"]
+)
 def test_a_file_that_is_no_spec_is_named(tmp_path: Path, text: str) -> None:
     """An empty file, a list, broken YAML and YAML that would run code are refused with the file's name."""
     path = tmp_path / "spec.yaml"
@@ -262,7 +409,13 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     (inside / "pack" / "deep").mkdir(parents=True)
     outside.mkdir()
-    for path in (inside / "m.py", inside / "pack" / "n.py", inside / "pack" / "deep" / "__init__.py", outside / "m.py", outside / "o.py"):
+    for path in (
+        inside / "m.py",
+        inside / "pack" / "n.py",
+        inside / "pack" / "deep" / "__init__.py",
+        outside / "m.py",
+        outside / "o.py",
+    ):
         path.write_text(MODEL, encoding="utf-8")
     (inside / "link.py").symlink_to(outside / "o.py")
     (inside / "to_m.py").symlink_to(inside / "m.py")
@@ -271,7 +424,19 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return [inside]
 
 
-@pytest.mark.parametrize("reference", ["m.py:Topic", "./m.py:Topic", "pack/n.py:Topic", "m:Topic", "pack.n:Topic", "pack.deep:Topic", "to_m.py:Topic", "{root}/m.py:Topic"])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "m.py:Topic",
+        "./m.py:Topic",
+        "pack/n.py:Topic",
+        "m:Topic",
+        "pack.n:Topic",
+        "pack.deep:Topic",
+        "to_m.py:Topic",
+        "{root}/m.py:Topic",
+    ],
+)
 def test_a_model_inside_of_the_roots_is_loaded(roots: list[Path], reference: str) -> None:
     """By file or by module, links within the roots included."""
     found = load_model(reference.format(root=roots[0]), roots)
@@ -279,25 +444,50 @@ def test_a_model_inside_of_the_roots_is_loaded(roots: list[Path], reference: str
     assert list(found.model_fields) == ["label"]
 
 
-@pytest.mark.parametrize("reference", ["../outside/m.py:Topic", "{root}/../outside/m.py:Topic", "link.py:Topic", "linked/m.py:Topic", "link:Topic", "linked.m:Topic", "pack/../../outside/m.py:Topic"])
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../outside/m.py:Topic",
+        "{root}/../outside/m.py:Topic",
+        "link.py:Topic",
+        "linked/m.py:Topic",
+        "link:Topic",
+        "linked.m:Topic",
+        "pack/../../outside/m.py:Topic",
+    ],
+)
 def test_a_model_outside_of_the_roots_is_never_run(roots: list[Path], reference: str) -> None:
     """The real path decides: neither `..` nor a link leads out, and the file is not even imported."""
     for path in (roots[0].parent / "outside").iterdir():
         path.write_text("raise SystemExit('imported')", encoding="utf-8")
-    with pytest.raises(SpecError, match=r"^response_model: .* lies outside of the code roots .*BATCHATA_CODE_ROOTS"):
+    with pytest.raises(
+        SpecError, match=r"^response_model: .* lies outside of the code roots .*BATCHATA_CODE_ROOTS"
+    ):
         load_model(reference.format(root=roots[0]), roots)
 
 
 @pytest.mark.parametrize(
     ("reference", "reason"),
     [
-        ("m.py", "is not of the form"), (":Topic", "is not of the form"), ("m.py:", "is not of the form"), ("m.py:a b", "is not of the form"), ("m.py:a.b", "is not of the form"),
-        ("m.py:None_", "has no Pydantic model None_"), ("m.py:Other", "has no Pydantic model Other"), ("m.py:topic", "has no Pydantic model topic"),
-        ("none.py:Topic", "there is no file none.py"), ("none:Topic", "there is no file none"), ("os:Topic", "there is no file os"), ("a-b:Topic", "neither a .py file nor a module"),
-        ("m.pyc:Topic", "there is no file"), ("pack:Topic", "there is no file pack"),
+        ("m.py", "is not of the form"),
+        (":Topic", "is not of the form"),
+        ("m.py:", "is not of the form"),
+        ("m.py:a b", "is not of the form"),
+        ("m.py:a.b", "is not of the form"),
+        ("m.py:None_", "has no Pydantic model None_"),
+        ("m.py:Other", "has no Pydantic model Other"),
+        ("m.py:topic", "has no Pydantic model topic"),
+        ("none.py:Topic", "there is no file none.py"),
+        ("none:Topic", "there is no file none"),
+        ("os:Topic", "there is no file os"),
+        ("a-b:Topic", "neither a .py file nor a module"),
+        ("m.pyc:Topic", "there is no file"),
+        ("pack:Topic", "there is no file pack"),
     ],
 )
-def test_a_reference_that_leads_nowhere_is_told(roots: list[Path], reference: str, reason: str) -> None:
+def test_a_reference_that_leads_nowhere_is_told(
+    roots: list[Path], reference: str, reason: str
+) -> None:
     """Whatever is wrong with the reference is one sentence; installed modules are not looked at."""
     with pytest.raises(SpecError) as caught:
         load_model(reference, roots)
@@ -305,11 +495,15 @@ def test_a_reference_that_leads_nowhere_is_told(roots: list[Path], reference: st
     assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("code", ["1/0", "import nothing_of_this_name", "def f(:", "raise RuntimeError('x')"])
+@pytest.mark.parametrize(
+    "code", ["1/0", "import nothing_of_this_name", "def f(:", "raise RuntimeError('x')"]
+)
 def test_a_module_that_fails_is_told(roots: list[Path], code: str) -> None:
     """An error in the user's own file is one sentence with its kind."""
     (roots[0] / "bad.py").write_text(code, encoding="utf-8")
-    with pytest.raises(SpecError, match=r"^response_model: bad\.py:Topic fails at import: \w+Error"):
+    with pytest.raises(
+        SpecError, match=r"^response_model: bad\.py:Topic fails at import: \w+Error"
+    ):
         load_model("bad.py:Topic", roots)
 
 
@@ -330,10 +524,24 @@ def test_without_roots_nothing_loads() -> None:
 
 def test_answers_have_a_schema_or_are_text(roots: list[Path]) -> None:
     """Class, inline schema and schema file are one; none of them means text."""
-    schema = {"title": "Topic", "type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+    schema = {
+        "title": "Topic",
+        "type": "object",
+        "properties": {"label": {"type": "string"}},
+        "required": ["label"],
+    }
     (roots[0] / "s.json").write_text(json.dumps(schema), encoding="utf-8")
-    found = [spec(**values).schema_of_answers(roots) for values in ({"response_model": "m.py:Topic"}, {"response_schema": schema}, {"response_schema": "s.json"})]
-    assert [one.canonical for one in found if one is not None] == [{"object": {"label": "string"}}] * 3
+    found = [
+        spec(**values).schema_of_answers(roots)
+        for values in (
+            {"response_model": "m.py:Topic"},
+            {"response_schema": schema},
+            {"response_schema": "s.json"},
+        )
+    ]
+    assert [one.canonical for one in found if one is not None] == [
+        {"object": {"label": "string"}}
+    ] * 3
     assert spec().schema_of_answers(roots) is None
 
 
@@ -358,13 +566,18 @@ def test_yaml_that_cannot_be_read_is_told_by_file_and_line(tmp_path: Path) -> No
     path.write_text("name: a\nprompt: b: c\n")
     with pytest.raises(SpecError) as caught:
         load_spec(path)
-    assert str(caught.value) == f"{path}: not valid YAML in line 2: mapping values are not allowed here"
+    assert (
+        str(caught.value)
+        == f"{path}: not valid YAML in line 2: mapping values are not allowed here"
+    )
 
 
 def test_the_models_that_a_file_has_are_named_the_closest_first(tmp_path: Path) -> None:
     """Who misspelt a name finds the right one in the sentence."""
     path = tmp_path / "m.py"
-    path.write_text("from pydantic import BaseModel\nclass Author(BaseModel): ...\nclass Ticket(BaseModel): ...\n")
+    path.write_text(
+        "from pydantic import BaseModel\nclass Author(BaseModel): ...\nclass Ticket(BaseModel): ...\n"
+    )
     with pytest.raises(SpecError, match=r"no Pydantic model Tickt; it has Ticket, Author\.$"):
         load_model(f"{path}:Tickt", [tmp_path])
     path.write_text("")

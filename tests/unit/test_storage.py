@@ -30,7 +30,9 @@ def test_a_durable_file_appears_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("old", [None, b"old"])
-def test_a_write_that_breaks_off_leaves_what_was(tmp_path: Path, error: type[BaseException], old: bytes | None) -> None:
+def test_a_write_that_breaks_off_leaves_what_was(
+    tmp_path: Path, error: type[BaseException], old: bytes | None
+) -> None:
     """An exception in the block leaves the old file or none, and nothing half-written."""
     path = tmp_path / "file"
     if old is not None:
@@ -61,7 +63,10 @@ def test_the_half_written_file_may_lie_elsewhere(tmp_path: Path) -> None:
 
 def test_a_refused_write_is_one_sentence(tmp_path: Path) -> None:
     """A folder that is not there (or a full disk) is a StorageError that names file and reason."""
-    with pytest.raises(StorageError, match=r"^writing x: the storage refused .*nowhere.*: No such file or directory\. Nothing is lost"):
+    with pytest.raises(
+        StorageError,
+        match=r"^writing x: the storage refused .*nowhere.*: No such file or directory\. Nothing is lost",
+    ):
         durable(tmp_path / "nowhere" / "x").__enter__()
 
 
@@ -110,7 +115,9 @@ def test_json_records_come_back(tmp_path: Path) -> None:
 def test_a_damaged_record_is_named(tmp_path: Path, content: bytes) -> None:
     """Half a JSON record is an error with the remedy, never read as nothing."""
     (tmp_path / "r.json").write_bytes(content)
-    with pytest.raises(StorageError, match=r"r\.json is damaged: it is not valid JSON\. Restore it from a copy\."):
+    with pytest.raises(
+        StorageError, match=r"r\.json is damaged: it is not valid JSON\. Restore it from a copy\."
+    ):
         read_json(tmp_path / "r.json")
 
 
@@ -135,7 +142,9 @@ def test_a_link_is_the_folder_it_leads_to(tmp_path: Path) -> None:
     assert DatasetFolder(str(tmp_path / "link")).url == DatasetFolder(str(tmp_path / "real")).url
 
 
-def test_a_relative_output_is_under_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_output_is_under_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Relative paths stay what they meant when a process changes its folder later."""
     monkeypatch.chdir(tmp_path)
     folder = DatasetFolder("out/x")
@@ -155,7 +164,14 @@ def test_folders_are_made_and_data_holds_nothing_else(tmp_path: Path) -> None:
     folder = DatasetFolder(str(tmp_path / "a" / "b"))
     folder.create()
     folder.create()
-    assert sorted(p.name for p in folder.own.iterdir()) == ["commits", "intents", "requests", "responses", "runs", "specs"]
+    assert sorted(p.name for p in folder.own.iterdir()) == [
+        "commits",
+        "intents",
+        "requests",
+        "responses",
+        "runs",
+        "specs",
+    ]
     assert not list(folder.data.iterdir())
     assert folder.owner() is None
 

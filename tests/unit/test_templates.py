@@ -8,10 +8,22 @@ import pytest
 
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.planning import templates
-from batchata_tasks.planning.templates import MAX_RENDERED_CHARS, MAX_TEMPLATE_CHARS, RowCondition, RowTemplate, variables
+from batchata_tasks.planning.templates import (
+    MAX_RENDERED_CHARS,
+    MAX_TEMPLATE_CHARS,
+    RowCondition,
+    RowTemplate,
+    variables,
+)
 
 COLUMNS = ["a", "b", "items", "x y", "rows"]
-ROW: dict[str, Any] = {"a": "A", "b": 2, "items": ["p", "q"], "x y": "gap", "rows": [{"a": "inner"}]}
+ROW: dict[str, Any] = {
+    "a": "A",
+    "b": 2,
+    "items": ["p", "q"],
+    "x y": "gap",
+    "rows": [{"a": "inner"}],
+}
 
 
 def where() -> str:
@@ -68,15 +80,29 @@ def test_the_columns_read_are_known(text: str, columns: list[str]) -> None:
     assert RowTemplate("prompt", text, COLUMNS).columns == columns
 
 
-@pytest.mark.parametrize("text", ["{{ nope }}", "{{ row.nope }}", "{{ row['nope'] }}", "{% if nope %}{% endif %}", "{{ a | join(nope) }}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ nope }}",
+        "{{ row.nope }}",
+        "{{ row['nope'] }}",
+        "{% if nope %}{% endif %}",
+        "{{ a | join(nope) }}",
+    ],
+)
 def test_an_unknown_column_is_refused_with_those_there_are(text: str) -> None:
     """A misspelt column is an error of the spec that lists the columns."""
     with pytest.raises(SpecError) as caught:
         RowTemplate("prompt", text, COLUMNS)
-    assert str(caught.value) == f"prompt: the template uses 'nope', and the source has no such column; it has: {', '.join(COLUMNS)}."
+    assert (
+        str(caught.value)
+        == f"prompt: the template uses 'nope', and the source has no such column; it has: {', '.join(COLUMNS)}."
+    )
 
 
-@pytest.mark.parametrize("text", ["{{ a", "{% for x in %}", "{% endif %}", "{{ a | nope }}", "{% frobnicate %}"])
+@pytest.mark.parametrize(
+    "text", ["{{ a", "{% for x in %}", "{% endif %}", "{{ a | nope }}", "{% frobnicate %}"]
+)
 def test_broken_jinja_is_refused(text: str) -> None:
     """What Jinja2 cannot parse is an error of the spec that names the field."""
     with pytest.raises(SpecError, match=r"^system: the template is not valid Jinja2"):
@@ -125,7 +151,12 @@ def test_the_sandbox_holds(text: str) -> None:
 def test_a_template_changes_no_row() -> None:
     """The row that the next turn sees is the row that the source gave."""
     row = {"items": ["p"], "d": {"k": 1}}
-    for text in ("{{ items.append(1) }}", "{{ d.update({'k': 2}) }}", "{{ d.pop('k') }}", "{{ items.insert(0, 1) }}"):
+    for text in (
+        "{{ items.append(1) }}",
+        "{{ d.update({'k': 2}) }}",
+        "{{ d.pop('k') }}",
+        "{{ items.insert(0, 1) }}",
+    ):
         with pytest.raises(SourceError):
             rendered(text, row)
     assert row == {"items": ["p"], "d": {"k": 1}}
@@ -154,7 +185,9 @@ def test_a_failing_row_is_named(text: str, reason: str) -> None:
 def test_an_oversized_template_is_refused() -> None:
     """A template has at most a million characters."""
     assert RowTemplate("prompt", "x" * MAX_TEMPLATE_CHARS, []).columns == []
-    with pytest.raises(SpecError, match=r"prompt: the template has 1,000,001 characters; 1,000,000 is the limit"):
+    with pytest.raises(
+        SpecError, match=r"prompt: the template has 1,000,001 characters; 1,000,000 is the limit"
+    ):
         RowTemplate("prompt", "x" * (MAX_TEMPLATE_CHARS + 1), [])
 
 
@@ -162,7 +195,9 @@ def test_a_template_without_columns_is_the_same_for_every_row() -> None:
     """It is rendered once; where it fails, it fails when the spec is read."""
     template = RowTemplate("system", "Be {{ 'brief' }}.", COLUMNS)
     assert {template.render({}, where), template.render(variables(ROW), where)} == {"Be brief."}
-    with pytest.raises(SourceError, match=r"^system: the template fails on every row: division by zero"):
+    with pytest.raises(
+        SourceError, match=r"^system: the template fails on every row: division by zero"
+    ):
         RowTemplate("system", "{{ 1 / 0 }}", COLUMNS)
 
 
@@ -171,7 +206,9 @@ def test_an_oversized_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_RENDERED_CHARS > 0
     monkeypatch.setattr(templates, "MAX_RENDERED_CHARS", 100)
     assert len(rendered("{{ a }}", {"a": "x" * 100})) == 100
-    with pytest.raises(SourceError, match=r"prompt: row 7 \(id=1\) renders to more than 100 characters, the limit"):
+    with pytest.raises(
+        SourceError, match=r"prompt: row 7 \(id=1\) renders to more than 100 characters, the limit"
+    ):
         rendered("{{ a }}", {"a": "x" * 101})
 
 
@@ -208,7 +245,9 @@ def test_a_broken_condition_is_refused(text: str) -> None:
 
 def test_a_condition_on_an_unknown_column_is_refused() -> None:
     """A misspelt column in `where` would keep or drop all rows; it is an error instead."""
-    with pytest.raises(SpecError, match=r"^where: the template uses 'month', .* it has: a, b, items"):
+    with pytest.raises(
+        SpecError, match=r"^where: the template uses 'month', .* it has: a, b, items"
+    ):
         RowCondition("month >= '2026'", COLUMNS)
 
 
@@ -245,17 +284,33 @@ def test_a_column_named_row_is_that_column() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "{{ row }}", "{{ row | tojson }}", "{% for name in row %}{{ name }}{% endfor %}", "{{ row | length }}", "{{ row[a] }}", "{{ row['a'] }}{{ row }}",
-        "{{ row[a ~ 'b'] }}", "{% set r = row %}{{ r.a }}", "{{ row | attr('a') }}",
+        "{{ row }}",
+        "{{ row | tojson }}",
+        "{% for name in row %}{{ name }}{% endfor %}",
+        "{{ row | length }}",
+        "{{ row[a] }}",
+        "{{ row['a'] }}{{ row }}",
+        "{{ row[a ~ 'b'] }}",
+        "{% set r = row %}{{ r.a }}",
+        "{{ row | attr('a') }}",
     ],
 )
 def test_the_whole_row_is_refused(text: str) -> None:
     """`row` names single columns, so that the fingerprint knows which: any other use of it is refused, with the remedy."""
-    with pytest.raises(SpecError, match=r"^prompt: `row` reaches single columns, as in row\['any name'\]; name the columns"):
+    with pytest.raises(
+        SpecError,
+        match=r"^prompt: `row` reaches single columns, as in row\['any name'\]; name the columns",
+    ):
         RowTemplate("prompt", text, ["a", "b"])
 
 
-@pytest.mark.parametrize("text", ["{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{% for x in items recursive %}{{ loop(items) }}{% endfor %}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{% for x in items recursive %}{{ loop(items) }}{% endfor %}",
+    ],
+)
 def test_endless_recursion_is_an_error_of_the_template(text: str) -> None:
     """A template that calls itself without end is one sentence that names the row, not a traceback."""
     with pytest.raises(SourceError, match=r"^prompt: the template fails on (row 7|every row)"):
@@ -267,7 +322,11 @@ def test_endless_nesting_is_an_error_of_the_template(kind: str) -> None:
     """A template nested beyond what Python parses is refused with its field's name."""
     text = "(" * 20_000 + "1" + ")" * 20_000
     with pytest.raises(SpecError, match=f"^{kind}: "):
-        assert RowCondition(text, []) if kind == "where" else RowTemplate(kind, "{{ " + text + " }}", [])
+        assert (
+            RowCondition(text, [])
+            if kind == "where"
+            else RowTemplate(kind, "{{ " + text + " }}", [])
+        )
 
 
 def test_the_cap_stops_a_template_under_way(monkeypatch: pytest.MonkeyPatch) -> None:

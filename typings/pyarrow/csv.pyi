@@ -12,7 +12,11 @@ class ParseOptions:
 
 class ConvertOptions:
     def __init__(
-        self, *, column_types: Mapping[str, DataType], include_columns: Sequence[str], strings_can_be_null: bool,
+        self,
+        *,
+        column_types: Mapping[str, DataType],
+        include_columns: Sequence[str],
+        strings_can_be_null: bool,
         null_values: Sequence[str],
     ) -> None: ...
 
@@ -20,8 +24,17 @@ class CSVStreamingReader:
     schema: Schema
     def __iter__(self) -> Iterator[RecordBatch]: ...
     def __enter__(self) -> Self: ...
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
 
 def open_csv(
-    source: Any, *, read_options: ReadOptions | None = None, parse_options: ParseOptions | None = None, convert_options: ConvertOptions | None = None
+    source: Any,
+    *,
+    read_options: ReadOptions | None = None,
+    parse_options: ParseOptions | None = None,
+    convert_options: ConvertOptions | None = None,
 ) -> CSVStreamingReader: ...

@@ -7,7 +7,9 @@ from .compute import Expression
 class Fragment:
     path: str
     physical_schema: Schema
-    def to_batches(self, *, schema: Schema, columns: Sequence[str], batch_size: int) -> Iterator[RecordBatch]: ...
+    def to_batches(
+        self, *, schema: Schema, columns: Sequence[str], batch_size: int
+    ) -> Iterator[RecordBatch]: ...
 
 class Dataset:
     schema: Schema

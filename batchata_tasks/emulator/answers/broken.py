@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from batchata_tasks.emulator.answers.schemas import JSON, as_object, asked_for
-from batchata_tasks.emulator.answers.text import USUAL, Answer, Provider, answer, answer_text, output_cap, wants_json
+from batchata_tasks.emulator.answers.text import (
+    USUAL,
+    Answer,
+    Provider,
+    answer,
+    answer_text,
+    output_cap,
+    wants_json,
+)
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.lengths import Lengths
@@ -21,9 +29,7 @@ _FREE = frozenset({"type", "description", "title"})
 _OTHER_JSON = '["not what the schema asks for"]'
 
 
-def answer_to(
-    provider: Provider, body: JSON, kind: str | None, lengths: Lengths = USUAL
-) -> Answer:
+def answer_to(provider: Provider, body: JSON, kind: str | None, lengths: Lengths = USUAL) -> Answer:
     """Answer a request under the fault it met, if any."""
     if kind == "request_refusal":
         return answer(provider, body, text="")
@@ -33,7 +39,9 @@ def answer_to(
         return _invalid(provider, body, lengths)
     if kind == "request_dear":
         return _dear(provider, body, lengths)
-    reworded = {"request_separators": _separated, "request_other_case": _in_capitals}.get(kind or "")
+    reworded = {"request_separators": _separated, "request_other_case": _in_capitals}.get(
+        kind or ""
+    )
     text = None if reworded is None else reworded(provider, body, lengths)
     return answer(provider, body, text=text, lengths=lengths)
 
@@ -69,7 +77,9 @@ def _in_capitals(provider: Provider, body: JSON, lengths: Lengths) -> str:
 def _capital(value: Any, *, enum: bool = False) -> Any:
     """Return JSON with the strings of all enums in capitals."""
     if isinstance(value, dict):
-        return {key: _capital(item, enum=key == "enum") for key, item in cast("JSON", value).items()}
+        return {
+            key: _capital(item, enum=key == "enum") for key, item in cast("JSON", value).items()
+        }
     if isinstance(value, list):
         return [_capital(item, enum=enum) for item in cast("list[Any]", value)]
     return value.upper() if enum and isinstance(value, str) else value

@@ -181,7 +181,9 @@ def _told(schema: JSON) -> JSON:
     """
     text = str(schema.get("description", ""))
     form, pairs = _TOLD_FORMAT.search(text), _TOLD.findall(text)
-    return ({"format": form[1]} if form else {}) | {key: float(value) if "." in value else int(value) for key, value in pairs}
+    return ({"format": form[1]} if form else {}) | {
+        key: float(value) if "." in value else int(value) for key, value in pairs
+    }
 
 
 def _merged(left: JSON, right: JSON) -> JSON:

@@ -66,7 +66,9 @@ def _count_problem(root: Any) -> str | None:
             "This causes exponential compilation cost. Reduce the number of nullable or union-typed parameters "
             f"(limit: {_MOST_UNIONS} parameters with unions)."
         )
-    optional = sum(len(set(node.get("properties") or ()) - set(node.get("required") or ())) for node in nodes)
+    optional = sum(
+        len(set(node.get("properties") or ()) - set(node.get("required") or ())) for node in nodes
+    )
     if optional > _MOST_OPTIONAL:
         return (
             f"Schemas contains too many optional parameters ({optional}), which would make grammar compilation inefficient. "

@@ -102,15 +102,11 @@ class ControlClient:
 
     def revoke(self, account: str = "default", provider: Provider | None = None) -> None:
         """Answer 401 to all calls of an account from now on, of both providers if none is named."""
-        self._call(
-            "POST", "keys", {"account": account, "provider": provider, "revoked": True}
-        )
+        self._call("POST", "keys", {"account": account, "provider": provider, "revoked": True})
 
     def restore(self, account: str = "default", provider: Provider | None = None) -> None:
         """Take an account's calls again, after `revoke`."""
-        self._call(
-            "POST", "keys", {"account": account, "provider": provider, "revoked": False}
-        )
+        self._call("POST", "keys", {"account": account, "provider": provider, "revoked": False})
 
     def foreign(
         self,

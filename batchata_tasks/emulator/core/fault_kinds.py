@@ -67,12 +67,18 @@ KINDS: dict[str, Kind] = {
     "request_invalid": Kind("request", "An error of the request."),
     "request_expired": Kind("request", "It never ran: its time was over."),
     "request_refusal": Kind("request", "The model refuses; that is billed."),
-    "request_filtered": Kind("request", "OpenAI's content filter stops the answer; that is billed."),
+    "request_filtered": Kind(
+        "request", "OpenAI's content filter stops the answer; that is billed."
+    ),
     "request_failed": Kind("request", "A response of OpenAI's that says itself that it failed."),
     "request_truncated": Kind("request", "The answer stops at its cap."),
     "request_invalid_answer": Kind("request", "The answer is not what its schema asks for."),
-    "request_other_case": Kind("request", "Values of enums come in capitals, as no provider rules out."),
-    "request_dear": Kind("request", "Far more tokens are billed than it has bytes and its cap allows."),
+    "request_other_case": Kind(
+        "request", "Values of enums come in capitals, as no provider rules out."
+    ),
+    "request_dear": Kind(
+        "request", "Far more tokens are billed than it has bytes and its cap allows."
+    ),
     "request_separators": Kind("request", "The answer holds raw U+2028, U+2029 and U+0085."),
     "request_missing": Kind("request", "No line, though the counts say that it succeeded."),
     "request_duplicated": Kind("request", "The same line twice."),

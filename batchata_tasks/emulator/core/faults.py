@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
     from batchata_tasks.emulator.core.fault_kinds import Scope
 
+
 class FaultError(ValueError):
     """A fault rule that cannot be understood; the message says what is wrong with it."""
 

@@ -53,7 +53,9 @@ class PromptCache:
 
 def minimum(model: str) -> int:
     """Return how many tokens a prefix must have for a model to cache it."""
-    return next((tokens for family, tokens in MINIMUM.items() if model.startswith(family)), _USUAL_MINIMUM)
+    return next(
+        (tokens for family, tokens in MINIMUM.items() if model.startswith(family)), _USUAL_MINIMUM
+    )
 
 
 def _marked(params: JSON) -> tuple[bytes, int, str] | None:
@@ -67,7 +69,9 @@ def _marked(params: JSON) -> tuple[bytes, int, str] | None:
         return None
     texts = [str(block.get("text", "")) for block in blocks[: last + 1]]
     form = params.get("output_config")
-    digest = blake2b(orjson.dumps([params["model"], params.get("tools"), form, texts]), digest_size=16).digest()
+    digest = blake2b(
+        orjson.dumps([params["model"], params.get("tools"), form, texts]), digest_size=16
+    ).digest()
     life = as_object(blocks[last]["cache_control"]).get("ttl", "5m")
     # rounded down, so that it is never more than the whole input
     return digest, sum(len(text.encode()) for text in texts) // 4, life if life in _LIVES else "5m"

@@ -19,7 +19,14 @@ from batchata_tasks.emulator.openai.create import check_create
 from batchata_tasks.emulator.openai.files import EXPIRY, Files
 from batchata_tasks.emulator.openai.input import Validated, validate
 from batchata_tasks.emulator.openai.quota import over_limit, quota_problem
-from batchata_tasks.emulator.openai.rules import CHAT, MODELS, RESPONSES, LineError, check_body, known_model
+from batchata_tasks.emulator.openai.rules import (
+    CHAT,
+    MODELS,
+    RESPONSES,
+    LineError,
+    check_body,
+    known_model,
+)
 from batchata_tasks.emulator.openai.style import OpenAIStyle
 
 if TYPE_CHECKING:

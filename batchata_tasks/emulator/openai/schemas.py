@@ -13,7 +13,18 @@ from batchata_tasks.emulator.answers.schemas import JSON, refusal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NOT_PERMITTED = ("allOf", "oneOf", "not", "if", "then", "else", "uniqueItems", "prefixItems", "patternProperties", "propertyNames")
+_NOT_PERMITTED = (
+    "allOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "uniqueItems",
+    "prefixItems",
+    "patternProperties",
+    "propertyNames",
+)
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 _MOST_PROPERTIES, _MOST_LEVELS, _MOST_ENUM_VALUES = 5000, 10, 1000
 _OPT_OUT = "or use 'strict: false' to opt out of structured outputs."
@@ -65,7 +76,9 @@ def _levels(node: Any) -> int:
     if not isinstance(node, dict):
         return 0
     schema = cast("JSON", node)
-    return ("properties" in schema) + max((_levels(child) for _, child in _children(schema)), default=0)
+    return ("properties" in schema) + max(
+        (_levels(child) for _, child in _children(schema)), default=0
+    )
 
 
 def _node_problem(node: Any, context: tuple[str, ...]) -> str | None:

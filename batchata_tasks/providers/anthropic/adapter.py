@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import Job, Message
 
-_ERRORS = _sdk.Errors(anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError)
+_ERRORS = _sdk.Errors(
+    anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError
+)
 _PATH = "/v1/messages/batches"
 _PAGE = 100
 # an hour: a batch takes longer than the five minutes of the usual mark
@@ -44,9 +46,18 @@ class AnthropicAdapter(Adapter):
     name = "anthropic"
     key_variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
     limits = Limits(requests=100_000, bytes=255_000_000)  # documented: 100,000 and 256 MB
-    framing = Framing(b'{"custom_id":"', b'","params":', b"}", head=b'{"requests":[\n', joint=b",\n", tail=b"\n]}\n")
+    framing = Framing(
+        b'{"custom_id":"',
+        b'","params":',
+        b"}",
+        head=b'{"requests":[\n',
+        joint=b",\n",
+        tail=b"\n]}\n",
+    )
     poll_seconds = (1.0, 60.0)
-    reserved_params = frozenset({"model", "max_tokens", "messages", "system", "output_config", "stream"})
+    reserved_params = frozenset(
+        {"model", "max_tokens", "messages", "system", "output_config", "stream"}
+    )
     repriced_params = frozenset({"inference_geo", "service_tier", "speed"})
     priced_params = frozenset({"metadata", "stop_sequences"})
     cap_param = "max_tokens"
@@ -79,7 +90,9 @@ class AnthropicAdapter(Adapter):
 
     @classmethod
     def check_turns(cls, turns: Sequence[Message]) -> None:
-        first = next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+        first = next(
+            (place for place, turn in enumerate(turns) if turn.role != "system"), len(turns)
+        )
         for place, turn in enumerate(turns):
             if turn.role == "system" and place > first:
                 message = f"messages.{place}: Anthropic takes system turns only before all others; move it to the front."
@@ -96,8 +109,16 @@ class AnthropicAdapter(Adapter):
         body: dict[str, Any] = {"model": job.model, "max_tokens": job.max_tokens}
         if system:
             # a block without text cannot be marked
-            body["system"] = [{"type": "text", "text": system, "cache_control": _MARK}] if job.cache and system.strip() else system
-        body["messages"] = [{"role": turn.role, "content": turn.wire(attached=_attached)} for turn in job.messages if turn.role != "system"]
+            body["system"] = (
+                [{"type": "text", "text": system, "cache_control": _MARK}]
+                if job.cache and system.strip()
+                else system
+            )
+        body["messages"] = [
+            {"role": turn.role, "content": turn.wire(attached=_attached)}
+            for turn in job.messages
+            if turn.role != "system"
+        ]
         if job.schema is not None:
             body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
         return body | dict(job.params)
@@ -105,14 +126,27 @@ class AnthropicAdapter(Adapter):
     def upload(self, path: Path) -> str | None:  # noqa: ARG002 - requests travel in the create
         return None
 
-    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:  # noqa: ARG002 - no file, no name
+    def create(
+        self,
+        path: Path,
+        file_id: str | None,  # noqa: ARG002 - no file
+        token: str,  # noqa: ARG002 - no name
+        may_send: Callable[[], None],
+    ) -> BatchLook:
         # the SDK's own create() would parse and write the requests anew, all in memory; its client
         # sends the file as it stands, block by block
         headers = {"Content-Type": "application/json"}
-        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
+        with (
+            path.open("rb") as stream,
+            _sdk.translated(_ERRORS, self.name, creating=True),
+            _sdk.gated(may_send),
+        ):
             content = _sdk.GatedFile(stream, may_send)
             batch = self._client.post(
-                _PATH, content=content, cast_to=MessageBatch, options={"max_retries": 0, "headers": headers}
+                _PATH,
+                content=content,
+                cast_to=MessageBatch,
+                options={"max_retries": 0, "headers": headers},
             )
             return _look(batch)
 
@@ -122,7 +156,13 @@ class AnthropicAdapter(Adapter):
 
     def newest(self) -> float | None:
         with _sdk.translated(_ERRORS, self.name):
-            return next((_look(batch).created_at for batch in self._client.messages.batches.list(limit=1).data), None)
+            return next(
+                (
+                    _look(batch).created_at
+                    for batch in self._client.messages.batches.list(limit=1).data
+                ),
+                None,
+            )
 
     def recent(self, since: float) -> Iterator[BatchLook]:
         with _sdk.translated(_ERRORS, self.name):
@@ -159,7 +199,9 @@ class AnthropicAdapter(Adapter):
         # batch names, with the key attached
         headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
         return self._client.get(
-            f"{_PATH}/{batch_id}/results", cast_to=StreamedBinaryAPIResponse, options={"headers": headers}
+            f"{_PATH}/{batch_id}/results",
+            cast_to=StreamedBinaryAPIResponse,
+            options={"headers": headers},
         ).http_response
 
     def answers(self, path: Path) -> Iterator[Answer]:
@@ -190,7 +232,12 @@ def _attached(document: Document) -> dict[str, Any]:
         source = {"type": "base64", "media_type": document.media_type, "data": document.base64}
     if document.kind == "image":
         return {"type": "image", "source": source}
-    return {"type": "document", "source": source, "title": document.title, **({"citations": {"enabled": True}} if document.cited else {})}
+    return {
+        "type": "document",
+        "source": source,
+        "title": document.title,
+        **({"citations": {"enabled": True}} if document.cited else {}),
+    }
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -210,7 +257,9 @@ def _look(batch: MessageBatch) -> BatchLook:
         ended=batch.processing_status == "ended",
         created_at=batch.created_at.timestamp(),
         requests=done + counts.processing,
-        done=done if batch.processing_status == "ended" else None,  # counts stand still until the end
+        done=done
+        if batch.processing_status == "ended"
+        else None,  # counts stand still until the end
         files=(batch.results_url,) if batch.results_url else (),
         gone=batch.archived_at is not None,
     )

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import Job, OutputSchema
 
-_ERRORS = _sdk.Errors(openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError)
+_ERRORS = _sdk.Errors(
+    openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError
+)
 _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _PAGE = 100
 _FILES_PAGE = 1000
@@ -50,7 +52,11 @@ Endpoint = Literal["/v1/chat/completions", "/v1/responses"]
 
 
 def _names(kind: Any) -> set[str]:
-    return {name for part in get_args(kind) for name in ((part,) if isinstance(part, str) else _names(part))}
+    return {
+        name
+        for part in get_args(kind)
+        for name in ((part,) if isinstance(part, str) else _names(part))
+    }
 
 
 # of these the SDK's types say that chat does not serve them; the API answers each line with a 404
@@ -59,7 +65,9 @@ _NOT_CHAT = _names(ResponsesModel) - _names(ChatModel)
 
 def framing_of(endpoint: Endpoint) -> Framing:
     """Return how requests to an endpoint stand in a request file."""
-    return Framing(b'{"custom_id":"', f'","method":"POST","url":"{endpoint}","body":'.encode(), b"}\n")
+    return Framing(
+        b'{"custom_id":"', f'","method":"POST","url":"{endpoint}","body":'.encode(), b"}\n"
+    )
 
 
 class OpenAIAdapter(Adapter):
@@ -72,7 +80,16 @@ class OpenAIAdapter(Adapter):
     framing = framing_of(endpoint)
     poll_seconds = (5.0, 60.0)
     reserved_params = frozenset(
-        {"model", "max_tokens", "max_completion_tokens", "messages", "response_format", "stream", "stream_options", "n"}
+        {
+            "model",
+            "max_tokens",
+            "max_completion_tokens",
+            "messages",
+            "response_format",
+            "stream",
+            "stream_options",
+            "n",
+        }
     )
     # sounds are billed by tokens of another price, searches by the piece
     repriced_params = frozenset({"audio", "modalities", "service_tier", "web_search_options"})
@@ -81,8 +98,18 @@ class OpenAIAdapter(Adapter):
     caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
     priced_params = frozenset(
         {
-            "frequency_penalty", "logit_bias", "metadata", "presence_penalty", "reasoning_effort", "seed",
-            "stop", "store", "temperature", "top_p", "user", "verbosity",
+            "frequency_penalty",
+            "logit_bias",
+            "metadata",
+            "presence_penalty",
+            "reasoning_effort",
+            "seed",
+            "stop",
+            "store",
+            "temperature",
+            "top_p",
+            "user",
+            "verbosity",
         }
     )
 
@@ -117,16 +144,24 @@ class OpenAIAdapter(Adapter):
 
     @classmethod
     def document_tokens(cls, model: str) -> tuple[int, int]:
-        return (60_000, 50_000) if model.startswith(_DEAR_PICTURES) else super().document_tokens(model)
+        return (
+            (60_000, 50_000) if model.startswith(_DEAR_PICTURES) else super().document_tokens(model)
+        )
 
     def body(self, job: Job) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": job.model,
-            "messages": [{"role": turn.role, "content": turn.wire(attached=_attached)} for turn in job.messages],
+            "messages": [
+                {"role": turn.role, "content": turn.wire(attached=_attached)}
+                for turn in job.messages
+            ],
             "max_completion_tokens": job.max_tokens,
         }
         if job.schema is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": schema_form(job.schema)}
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": schema_form(job.schema),
+            }
         return body | dict(job.params)
 
     def upload(self, path: Path) -> str | None:
@@ -134,7 +169,13 @@ class OpenAIAdapter(Adapter):
         with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name):
             return self._client.files.create(file=stream, purpose="batch").id
 
-    def create(self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]) -> BatchLook:  # noqa: ARG002 - uploaded before
+    def create(
+        self,
+        path: Path,  # noqa: ARG002 - uploaded before
+        file_id: str | None,
+        token: str,
+        may_send: Callable[[], None],
+    ) -> BatchLook:
         with _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
             batch = self._client.with_options(max_retries=0).batches.create(
                 input_file_id=file_id or "",
@@ -150,7 +191,9 @@ class OpenAIAdapter(Adapter):
 
     def newest(self) -> float | None:
         with _sdk.translated(_ERRORS, self.name):
-            return next((float(batch.created_at) for batch in self._client.batches.list(limit=1).data), None)
+            return next(
+                (float(batch.created_at) for batch in self._client.batches.list(limit=1).data), None
+            )
 
     def recent(self, since: float) -> Iterator[BatchLook]:
         with _sdk.translated(_ERRORS, self.name):
@@ -183,7 +226,9 @@ class OpenAIAdapter(Adapter):
         with _sdk.translated(_ERRORS, self.name):
             try:
                 self._client.with_options(max_retries=0).batches.cancel(batch_id)
-            except openai.ConflictError as error:  # elsewhere a conflict passes; here the batch has ended
+            except (
+                openai.ConflictError
+            ) as error:  # elsewhere a conflict passes; here the batch has ended
                 message = f"batch {batch_id} cannot be cancelled any more."
                 raise TerminalError(message) from error
 
@@ -219,7 +264,11 @@ def titled(document: Document) -> str:
 
 def schema_form(schema: OutputSchema) -> dict[str, Any]:
     """Return the strict form of structured output, as both endpoints take it."""
-    return {"name": re.sub(r"[^A-Za-z0-9_-]", "_", schema.name)[:64], "schema": schema.wire, "strict": True}
+    return {
+        "name": re.sub(r"[^A-Za-z0-9_-]", "_", schema.name)[:64],
+        "schema": schema.wire,
+        "strict": True,
+    }
 
 
 def _look(batch: Batch) -> BatchLook:
@@ -235,9 +284,11 @@ def _look(batch: Batch) -> BatchLook:
         done=counts.completed + counts.failed if counts is not None else None,
         token=(batch.metadata or {}).get(_TOKEN),
         files=tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
-        error="; ".join(f"{e.code}: {e.message}" for e in errors[:3]) or (_FAILED if batch.status == "failed" else None),
+        error="; ".join(f"{e.code}: {e.message}" for e in errors[:3])
+        or (_FAILED if batch.status == "failed" else None),
         no_room=batch.status == "failed" and any(e.code == _NO_ROOM for e in errors),
-        gone=(batch.completed_at or batch.expired_at or batch.cancelled_at or time.time()) + _KEPT < time.time(),
+        gone=(batch.completed_at or batch.expired_at or batch.cancelled_at or time.time()) + _KEPT
+        < time.time(),
         model=batch.model,
         stopped=_STOPPED.get(batch.status),
         bad_lines={e.line: f"{e.code}: {e.message}" for e in errors if e.line},

@@ -32,8 +32,18 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
     # what is set by the spec, and under names of the other endpoint; a batch waits for no answer in the background
     reserved_params = frozenset(
         {
-            "background", "input", "instructions", "max_completion_tokens", "max_output_tokens", "max_tokens", "messages", "model", "n",
-            "response_format", "stream", "stream_options",
+            "background",
+            "input",
+            "instructions",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "max_tokens",
+            "messages",
+            "model",
+            "n",
+            "response_format",
+            "stream",
+            "stream_options",
         }
     )
     # the provider's tools are billed by the call, windows of background work at other prices
@@ -41,7 +51,17 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
     cap_param = "max_output_tokens"
     turns_param = "input"
     priced_params = frozenset(
-        {"metadata", "reasoning", "safety_identifier", "store", "temperature", "text", "top_p", "truncation", "user"}
+        {
+            "metadata",
+            "reasoning",
+            "safety_identifier",
+            "store",
+            "temperature",
+            "text",
+            "top_p",
+            "truncation",
+            "user",
+        }
     )
 
     @classmethod
@@ -68,13 +88,26 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
 
     def body(self, job: Job) -> dict[str, Any]:
         turns = [
-            {"role": turn.role, "content": turn.wire("output_text" if turn.role == "assistant" else "input_text", _attached)}
+            {
+                "role": turn.role,
+                "content": turn.wire(
+                    "output_text" if turn.role == "assistant" else "input_text", _attached
+                ),
+            }
             for turn in job.messages
         ]
-        body: dict[str, Any] = {"model": job.model, "input": turns, "max_output_tokens": job.max_tokens, "store": False}
+        body: dict[str, Any] = {
+            "model": job.model,
+            "input": turns,
+            "max_output_tokens": job.max_tokens,
+            "store": False,
+        }
         body |= job.params
         if job.schema is not None:
-            body["text"] = {"format": {"type": "json_schema", **schema_form(job.schema)}, **as_dict(job.params.get("text"))}
+            body["text"] = {
+                "format": {"type": "json_schema", **schema_form(job.schema)},
+                **as_dict(job.params.get("text")),
+            }
         return body
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 _BAD_REQUEST, _TOO_MANY = 400, 429
 # errors of a response that the same request meets again; all others pass
-_WRONG = frozenset({"invalid_prompt", "data_residency_mismatch", "bio_policy", "misalignment_policy_violation"})
+_WRONG = frozenset(
+    {"invalid_prompt", "data_residency_mismatch", "bio_policy", "misalignment_policy_violation"}
+)
 
 
 def answer_of(line: dict[str, Any]) -> Answer:
@@ -29,8 +31,16 @@ def answer_of(line: dict[str, Any]) -> Answer:
         said = as_dict(body.get("error"))
         wrong = _BAD_REQUEST <= status < 500 and status not in (408, 409, _TOO_MANY)  # noqa: PLR2004 - server errors
         code = ErrorCode.REQUEST if wrong else ErrorCode.PROVIDER
-        return Answer(custom_id, Outcome.ERRORED, error=describe(code, f"HTTP {status}: {said.get('message') or said}"))
-    return _response(custom_id, body) if body.get("object") == "response" else _completion(custom_id, body)
+        return Answer(
+            custom_id,
+            Outcome.ERRORED,
+            error=describe(code, f"HTTP {status}: {said.get('message') or said}"),
+        )
+    return (
+        _response(custom_id, body)
+        if body.get("object") == "response"
+        else _completion(custom_id, body)
+    )
 
 
 def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
@@ -42,7 +52,9 @@ def _never_ran(custom_id: str, error: dict[str, Any]) -> Answer:
             return Answer(custom_id, Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, text))
         case None:  # nobody knows what it cost
             text = "a result line with neither response nor error"
-            return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text), readable=False)
+            return Answer(
+                custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text), readable=False
+            )
         case _:
             return Answer(custom_id, Outcome.ERRORED, error=describe(ErrorCode.PROVIDER, text))
 
@@ -54,17 +66,33 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
     text, refusal = text_of(message.get("content")), message.get("refusal")
     outcome, error = Outcome.SUCCEEDED, None
     if refusal or choice.get("finish_reason") == "content_filter":
-        outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, str(refusal or "stopped by the content filter"))
+        outcome, error = (
+            Outcome.REFUSED,
+            describe(ErrorCode.REFUSED, str(refusal or "stopped by the content filter")),
+        )
     elif choice.get("finish_reason") == "length":
-        outcome, error = Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, "stopped by the token cap (length)")
+        outcome, error = (
+            Outcome.TRUNCATED,
+            describe(ErrorCode.TRUNCATED, "stopped by the token cap (length)"),
+        )
     elif choice.get("finish_reason") != "stop":
         reason = f"stopped by {choice.get('finish_reason')!r}, which is no finished answer"
         outcome, error = Outcome.INVALID, describe(ErrorCode.RESPONSE, reason)
     usage = usage_of(as_dict(body.get("usage")))
-    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")), readable=usage != Usage())
+    return Answer(
+        custom_id,
+        outcome,
+        text,
+        error,
+        usage,
+        text_of(body.get("model")),
+        readable=usage != Usage(),
+    )
 
 
-def usage_of(usage: dict[str, Any], sent: str = "prompt_tokens", received: str = "completion_tokens") -> Usage:
+def usage_of(
+    usage: dict[str, Any], sent: str = "prompt_tokens", received: str = "completion_tokens"
+) -> Usage:
     """Read a usage block: what was sent holds cached tokens already, what was received those that were reasoned."""
     details = as_dict(usage.get(f"{sent}_details"))
     return Usage(
@@ -77,13 +105,21 @@ def usage_of(usage: dict[str, Any], sent: str = "prompt_tokens", received: str =
 
 def _response(custom_id: str, body: dict[str, Any]) -> Answer:
     """Read the body of an answer."""
-    usage, status = usage_of(as_dict(body.get("usage")), "input_tokens", "output_tokens"), body.get("status")
+    usage, status = (
+        usage_of(as_dict(body.get("usage")), "input_tokens", "output_tokens"),
+        body.get("status"),
+    )
     parts = list(_parts(body))
     texts = [text_of(part.get("text")) or "" for part in parts if part.get("type") == "output_text"]
     refusals = [str(part.get("refusal")) for part in parts if part.get("type") == "refusal"]
     outcome, error = _ending(body, refusals)
     return Answer(
-        custom_id, outcome, "".join(texts) if texts else None, error, usage, text_of(body.get("model")),
+        custom_id,
+        outcome,
+        "".join(texts) if texts else None,
+        error,
+        usage,
+        text_of(body.get("model")),
         readable=usage != Usage() or status == "failed",
     )
 
@@ -100,13 +136,23 @@ def _ending(body: dict[str, Any], refusals: list[str]) -> tuple[Outcome, str | N
     if status == "failed":
         wrong = as_dict(body.get("error"))
         code = ErrorCode.REQUEST if wrong.get("code") in _WRONG else ErrorCode.PROVIDER
-        text = f"{wrong.get('code')}: {wrong.get('message')}" if wrong else "the response failed without a reason"
+        text = (
+            f"{wrong.get('code')}: {wrong.get('message')}"
+            if wrong
+            else "the response failed without a reason"
+        )
         return Outcome.ERRORED, describe(code, text)
     if refusals or (status == "incomplete" and reason == "content_filter"):
-        return Outcome.REFUSED, describe(ErrorCode.REFUSED, " ".join(refusals) or "stopped by the content filter")
+        return Outcome.REFUSED, describe(
+            ErrorCode.REFUSED, " ".join(refusals) or "stopped by the content filter"
+        )
     if status == "incomplete" and reason == "max_output_tokens":
-        return Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, f"stopped by the token cap ({reason})")
+        return Outcome.TRUNCATED, describe(
+            ErrorCode.TRUNCATED, f"stopped by the token cap ({reason})"
+        )
     if status != "completed":
         what = f"{status}, {reason}" if reason else str(status)
-        return Outcome.INVALID, describe(ErrorCode.RESPONSE, f"ended as {what!r}, which is no finished answer")
+        return Outcome.INVALID, describe(
+            ErrorCode.RESPONSE, f"ended as {what!r}, which is no finished answer"
+        )
     return Outcome.SUCCEEDED, None

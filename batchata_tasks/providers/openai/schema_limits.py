@@ -30,9 +30,18 @@ def _beyond(root: Node) -> str | None:
     for path, node in root.below():
         options = [str(value) for value in node.enum or ()]
         size = sum(map(len, options))
-        values, chars = values + len(options), chars + size + sum(len(name) for name, _ in node.fields)
-        if len(options) > OPENAI_LARGE_ENUM and node.kind == "string" and size > OPENAI_LARGE_ENUM_CHARS:
-            most = f"{OPENAI_LARGE_ENUM_CHARS:,} where there are more than {OPENAI_LARGE_ENUM} values"
+        values, chars = (
+            values + len(options),
+            chars + size + sum(len(name) for name, _ in node.fields),
+        )
+        if (
+            len(options) > OPENAI_LARGE_ENUM
+            and node.kind == "string"
+            and size > OPENAI_LARGE_ENUM_CHARS
+        ):
+            most = (
+                f"{OPENAI_LARGE_ENUM_CHARS:,} where there are more than {OPENAI_LARGE_ENUM} values"
+            )
             return f"{path} is an enum of {size:,} characters, of which OpenAI takes {most}; ask for plain text"
         if values > OPENAI_ENUM_VALUES:
             return f"{path} brings all enums to {values:,} values, of which OpenAI takes {OPENAI_ENUM_VALUES:,}; ask for plain text"

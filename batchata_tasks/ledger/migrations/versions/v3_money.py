@@ -12,7 +12,9 @@ down_revision = "2"
 def upgrade() -> None:
     """Add the columns and tables; what was there before belongs to no budget."""
     op.add_column("chunks", Column("expected", BigInteger))
-    op.add_column("outcomes", Column("cache_write_tokens", BigInteger, nullable=False, server_default="0"))
+    op.add_column(
+        "outcomes", Column("cache_write_tokens", BigInteger, nullable=False, server_default="0")
+    )
     op.add_column("outcomes", Column("list_cost", BigInteger))
     op.add_column("reservations", Column("budget", String(200)))
     op.add_column("reservations", Column("period", BigInteger))
