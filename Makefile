@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := $(VENV)/.ready
 
 NEWEST := .venv-newest
-TESTS ?= tests/test_flow.py tests/test_providers_contract.py
+TESTS ?= tests/stories/test_flow.py tests/unit/providers/test_contract.py
 
 .PHONY: help demo test schedule nights newest lint check docs wheel release bench clean
 
@@ -25,15 +25,15 @@ test: $(READY) ## the test suite, but for what waits for a schedule
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not schedule"
 
 schedule: $(READY) ## wait until scheduled runs start by themselves (two minutes)
-	@$(BIN)/python -m pytest -q tests/schedule -k two_runs
+	@$(BIN)/python -m pytest -q tests/stories/schedule -k two_runs
 
 nights: $(READY) ## the same, and workers that are lost (ten minutes)
-	@$(BIN)/python -m pytest -q tests/schedule
+	@$(BIN)/python -m pytest -q tests/stories/schedule
 
 newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml admits
 	@sh scripts/install $(NEWEST) $(PYTHON) newest
 	@$(NEWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(TESTS) -m "not schedule"
-	@$(NEWEST)/bin/python -m pytest -q tests/schedule -k two_runs
+	@$(NEWEST)/bin/python -m pytest -q tests/stories/schedule -k two_runs
 
 lint: $(READY) ## ruff, the layers (import-linter) and pyright
 	@$(BIN)/ruff check .

@@ -12,8 +12,8 @@ import pytest
 
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.providers import registry
-from tests.ledgers import Databases, PostgresDatabases, SqliteFiles
-from tests.postgres import LazyServer, Server
+from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
+from tests.support.postgres import LazyServer, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def emulator(_one_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulat
 def house(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """Make a third provider known for one test, with its prices; return the name of its model."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    from tests.house import HouseProvider  # registers, when it is first imported
+    from tests.support.house import HouseProvider  # registers, when it is first imported
 
     registry.register(HouseProvider, models="^house-")
     monkeypatch.setenv("HOUSE_BASE_URL", emulator.openai_url)

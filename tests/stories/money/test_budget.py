@@ -1,0 +1,310 @@
+"""Shared budgets, through the real pipeline: two specs on two datasets, one limit."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks import CostTracker
+from batchata_tasks.common.errors import CredentialsError, SpecError
+from batchata_tasks.common.files import read_json
+from batchata_tasks.common.money import pico_from_usd, usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution import guard as guards
+from batchata_tasks.ledger import BudgetTerms, Chunk
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.reports.plan import preview
+from tests.support.books import billed, opened, run_with, stopping_at
+from tests.support.table import MODELS, Table, open_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.receipt import Receipt
+
+_DAY_US = 86_400 * 10**6
+
+
+class Pair:
+    """Two tables with a spec each, which share a budget of so many rows' upper bounds."""
+
+    def __init__(self, folder: Path, emulator: Emulator, provider: str, rows: int = 12) -> None:
+        for name in ("one", "two"):
+            (folder / name).mkdir()
+        self.one, self.two = (
+            Table(folder / name, emulator, provider, rows) for name in ("one", "two")
+        )
+        self.row = float(usd(preview(self.one.spec()).summary.bound or 0)) / rows
+
+    def budget(self, rows: float, **more: Any) -> dict[str, Any]:
+        # to a millionth of a dollar, as people write it
+        return {"name": "shared", "limit_usd": round(rows * self.row, 6), "period": "total", **more}
+
+    def run(
+        self, table: Table, budget: dict[str, Any], notes: list[str] | None = None, **changes: Any
+    ) -> Receipt:
+        name = "one" if table is self.one else "two"
+        heard = notes if notes is not None else list[str]()
+        return enrich(
+            table.spec(name=name, budget=budget, **changes), progress=LineProgress(heard.append, 0)
+        )
+
+    def accepted(self) -> int:
+        return self.one.ledger()["requests_accepted"]
+
+    def spent(self, budget: dict[str, Any]) -> tuple[int, int]:
+        terms = BudgetTerms(
+            budget["name"],
+            pico_from_usd(budget["limit_usd"]),
+            budget["period"],
+            budget.get("timezone", "UTC"),
+        )
+        with opened() as ledger:
+            return ledger.budget_money(terms)
+
+
+@pytest.fixture(params=MODELS)
+def pair(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Pair:
+    return Pair(tmp_path, emulator, request.param)
+
+
+@pytest.fixture
+def claude(emulator: Emulator, tmp_path: Path) -> Pair:
+    return Pair(tmp_path, emulator, "anthropic")
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not what() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert what()
+
+
+def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
+    """Both spend from the same money, never more than it; what could not be paid for is sent when the limit is raised."""
+    budget = pair.budget(1.7)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(pair.run, table, budget, None, items_per_batch=3)
+            for table in (pair.one, pair.two)
+        ]
+        receipts = [run.result(90) for run in runs]
+    settled, flying = pair.spent(budget)
+    assert (settled, flying) == (billed(pair.one), 0)
+    assert settled <= pico_from_usd(budget["limit_usd"])
+    assert max(receipt.exit_code for receipt in receipts) == 4
+    assert {receipt.exit_code for receipt in receipts} <= {0, 4}
+    sent = pair.accepted()
+    assert 0 < sent < 24
+    assert sum(receipt.unsent_rows for receipt in receipts) == 24 - sent
+    with opened() as ledger:
+        ledger.set_budget("shared", pico_from_usd(1))
+    raised = {**budget, "limit_usd": 1}
+    assert [pair.run(table, raised).exit_code for table in (pair.one, pair.two)] == [0, 0]
+    assert pair.accepted() == 24
+    assert pair.spent(raised) == (billed(pair.one), 0)
+    for table in (pair.one, pair.two):
+        table.check_answers()
+
+
+def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
+    """While another run has the budget in flight this one waits, and says so once; it goes on when that is settled."""
+    budget, notes = pair.budget(12.2), list[str]()
+    with ThreadPoolExecutor(2) as pool:
+        with open_batches(pair.one.emulator):
+            first = pool.submit(pair.run, pair.one, budget)
+            until(lambda: pair.accepted() == 12)
+            second = pool.submit(pair.run, pair.two, budget, notes)
+            until(lambda: any("other runs of the same budget" in note for note in notes))
+            time.sleep(0.3)  # several looks
+            assert pair.accepted() == 12
+            assert not second.done()
+        assert [run.result(60).exit_code for run in (first, second)] == [0, 0]
+    assert pair.accepted() == 24
+    assert sum("other runs of the same budget" in note for note in notes) == 1
+    assert pair.spent(budget) == (billed(pair.one), 0)
+
+
+def test_a_waiting_run_heeds_its_time_limit(claude: Pair) -> None:
+    """A run that waits for another's money ends at its own time limit, with nothing sent."""
+    budget = claude.budget(12.2)
+    with ThreadPoolExecutor(1) as pool:
+        with open_batches(claude.one.emulator):
+            first = pool.submit(claude.run, claude.one, budget)
+            until(lambda: claude.accepted() == 12)
+            receipt = claude.run(claude.two, budget, time_limit="0.5s")
+            assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == (
+                "time_limit_reached",
+                5,
+                12,
+            )
+        assert first.result(60).exit_code == 0
+    assert claude.accepted() == 12
+
+
+def test_money_of_a_dead_run_is_not_waited_for(claude: Pair) -> None:
+    """What a run that died has in flight counts, but nobody waits for it; its own next run settles it."""
+    budget = claude.budget(12.2)
+    claude.one.emulator.control.progress("reads", 10**6)
+    steps = stopping_at("submit", lambda _: True, KeyboardInterrupt(), after=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(claude.one, steps, name="one", budget=budget)
+    claude.one.emulator.control.progress("immediate")
+    receipt = claude.run(claude.two, budget)
+    assert (receipt.exit_code, receipt.unsent_rows) == (4, 12)
+    assert claude.run(claude.one, budget).continued
+    assert claude.run(claude.two, budget).exit_code == 0
+    assert claude.accepted() == 24
+
+
+def test_a_run_that_ends_with_an_error_gives_back_what_it_did_not_send(claude: Pair) -> None:
+    """A refused key, say, does not keep other runs from the budget's money; carried on, the run sets its own aside anew."""
+    budget = claude.budget(12.5)
+    claude.one.emulator.control.faults(kind="http_error", status=401, route="create", nth=1)
+    with pytest.raises(CredentialsError):
+        claude.run(claude.one, budget)
+    assert claude.spent(budget) == (0, 0)
+    assert claude.run(claude.two, budget).exit_code == 0
+    receipt = claude.run(claude.one, budget)
+    assert receipt.continued
+    assert claude.spent(budget) == (billed(claude.one), 0)
+    assert billed(claude.one) <= pico_from_usd(budget["limit_usd"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"limit_usd": 2}, {"period": "day"}, {"timezone": "Europe/Berlin"}]
+)
+def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
+    """The second spec is refused before anything is sent, by one sentence that names both limits and the remedy."""
+    budget = claude.budget(100)
+    assert claude.run(claude.one, budget).exit_code == 0
+    with pytest.raises(
+        SpecError,
+        match=r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', and this says \$.*--set-budget",
+    ):
+        claude.run(claude.two, {**budget, **change})
+    assert claude.accepted() == 12
+    assert claude.run(claude.two, budget).exit_code == 0
+
+
+def test_a_plan_says_nothing_of_a_budget(claude: Pair) -> None:
+    """Planning with other terms, which a run would make hold or refuse, changes nothing in the ledger."""
+    budget = claude.budget(100)
+    other = {**budget, "limit_usd": 1}
+    assert claude.run(claude.one, budget).exit_code == 0
+    ahead = preview(claude.one.spec(name="one", budget=other)).limits
+    assert ahead is not None
+    assert ahead.limits.budget == BudgetTerms("shared", pico_from_usd(1), "total", "UTC")
+    with pytest.raises(SpecError):
+        preview(claude.two.spec(name="two", budget=other))
+    preview(claude.two.spec(name="two", budget={**other, "name": "new"}))
+    with opened() as ledger:
+        assert [terms.limit for terms in ledger.budgets()] == [pico_from_usd(budget["limit_usd"])]
+    assert claude.run(claude.two, budget).exit_code == 0
+
+
+def test_specs_of_one_name_are_two(claude: Pair) -> None:
+    """A spec of the same name for another dataset does not change the first one's budget."""
+    budget = claude.budget(1.5)
+    assert enrich(claude.one.spec(name="same", budget=budget)).exit_code == 4
+    sent = claude.accepted()
+    for ask in (preview, enrich):
+        with pytest.raises(SpecError, match=r"^budget: the spec same for file://.*/one/out says"):
+            ask(claude.two.spec(name="same", budget={**budget, "limit_usd": 1}))
+    assert claude.accepted() == sent
+
+
+def test_a_model_without_a_price_has_no_budget(claude: Pair) -> None:
+    """A limit that could not hold is refused before anything is sent."""
+    with pytest.raises(
+        SpecError, match=r"^model: no batch price is known for 'claude-omega-99', so budget could"
+    ):
+        claude.run(claude.one, claude.budget(100), model="claude-omega-99")
+    assert claude.accepted() == 0
+
+
+def test_a_day_later_there_is_money_again(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daily budget that is used up begins anew with the next day; what was spent before stays where it was."""
+    budget = claude.budget(1.5, period="day")
+    first = claude.run(claude.one, budget)
+    assert first.exit_code == 4
+    sent, (spent, _) = claude.accepted(), claude.spent(budget)
+    assert 0 < sent < 12
+    assert claude.run(claude.one, budget).batches == 0
+    for module in ("money", "budgets"):
+        monkeypatch.setattr(
+            f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US
+        )
+    assert claude.spent(budget) == (0, 0)
+    claude.run(claude.one, budget)
+    assert claude.accepted() > sent
+    assert claude.spent(budget) == (billed(claude.one) - spent, 0)
+
+
+def test_a_plan_counts_by_the_period_that_it_says(
+    claude: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a spec has another period by now, its plan tells what that one leaves, as its run will have it."""
+    budget = claude.budget(1.5, period="day")
+    assert claude.run(claude.one, budget).exit_code == 4
+    for module in ("money", "budgets"):
+        monkeypatch.setattr(
+            f"batchata_tasks.ledger.{module}.now_us", lambda: time.time_ns() // 1000 + _DAY_US
+        )
+    for period, spent in (("day", 0), ("total", billed(claude.one))):
+        changed = {**budget, "period": period}
+        ahead = preview(claude.one.spec(name="one", budget=changed)).limits
+        assert ahead is not None
+        assert ahead.left == pico_from_usd(budget["limit_usd"]) - spent
+    assert claude.run(claude.one, {**budget, "period": "total"}).batches == 0
+
+
+def test_a_run_keeps_its_own_limit_within_a_budget(claude: Pair) -> None:
+    """Where both are given the smaller remainder binds."""
+    budget = claude.budget(100)
+    receipt = claude.run(claude.one, budget, cost_limit_usd=round(1.5 * claude.row, 6))
+    assert receipt.exit_code == 4
+    assert claude.spent(budget)[0] <= 1.5 * claude.row * 1e12
+    assert claude.run(claude.two, budget).exit_code == 0
+
+
+def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path) -> None:
+    """Intents name budget and period, so a ledger that was lost counts the spending again once it is rebuilt."""
+    budget = claude.budget(1.5)
+    assert claude.run(claude.one, budget).exit_code == 4
+    spent, sent = claude.spent(budget), claude.accepted()
+    for path in (claude.one.output / "_batchata/intents").glob("*.json"):
+        assert (read_json(path) or {})["budget"] == {"name": "shared", "period_us": 0}
+    (tmp_path / "ledger.db").unlink()
+    rebuild(prepare_run(claude.one.spec(name="one", budget=budget), Settings()), Settings())
+    assert claude.spent(budget) == spent
+    assert spent[0] > 0
+    assert claude.run(claude.one, budget).batches == 0
+    assert claude.run(claude.two, budget).batches == 0
+    assert claude.accepted() == sent
+
+
+def test_a_chunk_that_is_cut_twice_loses_no_row(
+    claude: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where another spends of the budget between two looks of the guard, the chunk is cut again; every piece is sent in its turn."""
+    budget, real, cuts = claude.budget(9.5), guards.cut, list[int]()
+
+    def cut(*given: Any) -> Chunk:
+        cuts.append(given[3])
+        if len(cuts) == 1:
+            CostTracker(name="shared").track_spend(round(4 * claude.row, 6))
+        return real(*given)
+
+    monkeypatch.setattr(guards, "cut", cut)
+    receipt = claude.run(claude.one, budget)
+    assert cuts[:2] == [9, 5]
+    assert (receipt.outcomes, receipt.unsent_rows, receipt.exit_code) == ({"succeeded": 12}, 0, 0)

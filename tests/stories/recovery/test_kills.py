@@ -1,0 +1,53 @@
+"""Runs that are killed at drawn moments, with faults at the provider: small and seeded.
+
+The same for as long as you like: `python -m tests.support.recovery.harness --provider openai --kills 100 --seed 7`.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.recovery.kills import Tally, scenario
+from tests.support.recovery.place import MODELS, Place, Provider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WORK_SECONDS = 1.0  # about what an undisturbed run of this size works
+
+
+@pytest.mark.parametrize("provider", MODELS)
+def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
+    make: Callable[..., Place], provider: Provider
+) -> None:
+    """Killed again and again, with drops, 500s, 429s and cut downloads: each row once, its own answer, exact money.
+
+    A reader that looks all the time, also while a second run supersedes every row, never misses a key.
+    """
+    tally = Tally()
+    scenario(
+        make(provider, rows=160, schema=provider == "openai"),
+        random.Random(11),
+        2,
+        WORK_SECONDS,
+        tally,
+        rounds=True,
+    )
+    assert not tally.problems, tally
+    assert tally.kills >= 3, tally
+    assert tally.reads > 10
+
+
+def test_the_real_command_is_carried_on(make: Callable[..., Place]) -> None:
+    """`python -m batchata_tasks.cli run SPEC --direct`, killed with batches open: the next run carries on."""
+    place = make("anthropic", rows=120)
+    run = place.start(command=True)
+    assert place.until(lambda: place.stages()["polling"], run)
+    assert run.kill() == -9
+    place.finish()
+    found = place.check()
+    assert not found.problems()
+    assert (found.rows, found.accepted) == (120, 120)

@@ -1,0 +1,494 @@
+"""Files that were lost between runs: the dataset, the ledger, Prefect's results. No row is paid for twice."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from batchata_tasks.common.errors import HeldError, WrongLedgerError
+from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.emulator import answer_text
+from batchata_tasks.execution.land import collect_and_land
+from batchata_tasks.execution.poll import look_once
+from batchata_tasks.ledger import Ledger
+from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.operations.reconcile import reconcile
+from batchata_tasks.operations.reconcile_report import Request
+from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
+from batchata_tasks.providers.base import Limits
+from batchata_tasks.providers.openai.chat import OpenAIAdapter
+from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
+from tests.support.table import MODELS, Table
+from tests.support.unclear import leave_in_doubt
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of twelve rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, rows=12)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def die_with_batches_open(
+    table: Table, monkeypatch: pytest.MonkeyPatch, looks: int = 3, **changes: Any
+) -> None:
+    """Run until some batches landed and others are open at the provider; then die."""
+    table.emulator.control.progress("reads", 1)
+    left = iter([look_once] * looks)
+
+    def look(*asked: Any) -> Any:
+        return next(left, interrupt)(*asked)
+
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.execution.poll.look_once", look)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=3, max_parallel_batches=1, **changes)
+    assert table.ledger()["requests_accepted"] == 6
+    assert len(table.rows()) == 3
+
+
+def check(table: Table) -> None:
+    """Each row once with its own answer, sent once, and money that adds up to the last digit."""
+    rows, builder = table.rows(), prepare_run(table.spec(), Settings()).table.builder
+    assert [row["_attempts"] for row in rows] == [1] * 12
+    for row, value in zip(rows, sorted(table.values, key=lambda value: value["id"]), strict=True):
+        body = builder.body(value, lambda: "")
+        assert (row["id"], row["_response"]) == (
+            value["id"],
+            answer_text(table.provider, orjson.loads(body)),
+        )
+    assert table.ledger()["accepted_twice"]["number"] == 0
+    assert table.ledger()["requests_accepted"] == 12
+    ledger = Ledger(Settings().ledger_url)
+    settled = sum(ledger.money(run.id)[0] for run in ledger.runs_of(None, 100))
+    assert all(ledger.money(run.id)[1] == 0 for run in ledger.runs_of(None, 100))
+    ledger.close()
+    assert sum((row["_cost_usd"] for row in table.rows()), Decimal(0)) == usd(settled)
+
+
+@pytest.mark.parametrize("what", ["the dataset's folder", "the rows alone"])
+def test_a_deleted_dataset_comes_back_from_the_provider(
+    table: Table, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Deleted with batches landed and open: all of it is fetched again, and only what never was sent is sent."""
+    die_with_batches_open(table, monkeypatch)
+    shutil.rmtree(table.output if what == "the dataset's folder" else table.output / "data")
+    receipt = table.run(items_per_batch=3)
+    assert (receipt.plan["recovered"], receipt.exit_code) == (
+        6 if what == "the dataset's folder" else 0,
+        0,
+    )
+    check(table)
+
+
+def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Lost with batches landed and open: a new ledger is refused, then rebuilt, and nothing is sent twice."""
+    die_with_batches_open(table, monkeypatch)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    with pytest.raises(WrongLedgerError, match="status SPEC --rebuild"):
+        table.run(items_per_batch=3)
+    table.emulator.control.progress("immediate")
+    found = rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert (found.runs, found.chunks, found.open_chunks) == (1, 2, 1)
+    receipt = table.run(items_per_batch=3)
+    assert (receipt.plan["up_to_date"], receipt.outcomes) == (6, {"succeeded": 6})
+    check(table)
+    with pytest.raises(WrongLedgerError, match="already"):
+        rebuild(prepare_run(table.spec(), Settings()), Settings())
+
+
+def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: Path) -> None:
+    """Runs, outcomes, tokens and money, with failures, rounds and superseded rows, are the same to the last digit."""
+    table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
+    table.emulator.control.faults(kind="request_refusal", contains="row 7")
+    table.run(items_per_batch=5)
+    table.run(items_per_batch=5, prompt="Again: {{ text }}")
+    before = books()
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert books() == before
+    assert table.run(prompt="Again: {{ text }}").outcomes == {}
+
+
+def books() -> list[Any]:
+    """Return what the ledger knows of each run."""
+    ledger = Ledger(Settings().ledger_url)
+    runs = [
+        (run.id, run.name, ledger.money(run.id), ledger.outcomes(run.id))
+        for run in ledger.runs_of(None, 100)
+    ]
+    ledger.close()
+    return sorted(
+        (*run[:3], sorted((name, tally) for name, tally in run[3].items() if tally.rows))
+        for run in runs
+    )
+
+
+def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A create that nobody can judge is not sent again because the ledger was lost."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    with monkeypatch.context() as rotated:
+        rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key")
+        reconcile(Request(hold=(chunk,)))
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    assert rebuild(prepare_run(table.spec(), Settings()), Settings()).held_chunks == 1
+    assert table.run().plan["in_flight"] == 12
+    assert table.ledger()["requests_accepted"] == 12
+
+
+def test_ledger_and_rows_are_lost_together(table: Table, tmp_path: Path) -> None:
+    """Manifests and commits are enough: the parts come back, nothing is sent."""
+    table.run(items_per_batch=3)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    shutil.rmtree(table.output / "data")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert table.run(items_per_batch=3).outcomes == {}
+    check(table)
+
+
+@pytest.mark.parametrize("lost", ["out", "out/data"])
+def test_a_recovery_that_dies_is_taken_up_by_the_next_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Whatever it had begun with: every row is there in the end, and was paid for once."""
+    table.run(items_per_batch=3)
+    shutil.rmtree(table.folder / lost)
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", interrupt)
+        dying.setattr("batchata_tasks.pipeline.recover.land_again", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=3)
+    assert table.run(items_per_batch=3).exit_code == 0
+    check(table)
+
+
+def test_what_was_paid_for_comes_back_whatever_is_asked(table: Table) -> None:
+    """`limit` and `rerun_on` say what is sent, not what is landed."""
+    table.run(items_per_batch=3)
+    shutil.rmtree(table.output)
+    receipt = table.run(items_per_batch=3, limit=1, rerun_on=["failed"])
+    assert receipt.plan["recovered"] == 12
+    check(table)
+
+
+@pytest.mark.parametrize("lost", ["out", "out/data"])
+def test_attempts_are_remembered_when_a_dataset_is_lost(table: Table, lost: str) -> None:
+    """Rows whose attempts were used up are not sent again, and cost what all their attempts cost."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4")
+    table.run(items_per_batch=6)
+    before = table.rows()
+    shutil.rmtree(table.folder / lost)
+    receipt = table.run(items_per_batch=6)
+    assert receipt.outcomes == {}
+    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in kept] for row in table.rows()] == [
+        [row[name] for name in kept] for row in before
+    ]
+    assert table.run(items_per_batch=6).plan["exhausted"] == 1
+
+
+def test_one_part_is_lost(table: Table) -> None:
+    """It is written anew just as it was; every other row and all money stay what they were."""
+    table.run(items_per_batch=3)
+    before = table.rows()
+    next((table.output / "data").iterdir()).unlink()
+    assert table.run(items_per_batch=3).outcomes == {}
+    assert table.rows() == before
+    check(table)
+
+
+def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is sent for it; with the right key at hand again it is found and adopted."""
+    leave_in_doubt(table, monkeypatch)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    with monkeypatch.context() as rotated:
+        rotated.setenv(f"{table.provider.upper()}_API_KEY", "acct:other:key")
+        assert rebuild(prepare_run(table.spec(), Settings()), Settings()).held_chunks == 1
+        assert table.run().plan["in_flight"] == 12
+    (line,) = table.ledger()["batches"]
+    ledger = Ledger(Settings().ledger_url)
+    (chunk,) = ledger.chunks_in(("held",))
+    ledger.close()
+    assert reconcile(Request(adopt={chunk.id: line["id"]})).adopted
+    table.run()
+    check(table)
+
+
+# --- a part of a loss, a part of a recovery ---------------------------------------------------------
+
+
+def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a step that dies once it was taken so many times."""
+    left = iter([real] * calls)
+
+    def step(*asked: Any) -> Any:
+        return next(left, interrupt)(*asked)
+
+    return step
+
+
+def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has replaced some rows of an older part dies, and data/ is lost: each key is there once in the end."""
+    table.run()
+    table.emulator.control.progress("reads", 1)
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.execution.poll.look_once", dying_after(3, look_once))
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}")
+    shutil.rmtree(table.output / "data")
+    assert table.run(
+        items_per_batch=3, max_parallel_batches=1, prompt="Again: {{ text }}"
+    ).continued
+    assert len(table.rows()) == 12
+    assert table.ledger()["accepted_twice"]["number"] == 0
+    check_money(table)
+
+
+@pytest.mark.parametrize("landed", [0, 1, 2])
+def test_a_folder_that_was_away_is_back(
+    table: Table, monkeypatch: pytest.MonkeyPatch, landed: int
+) -> None:
+    """A run that missed it began to recover, and died: the rows are there as before, and their money counts once."""
+    table.run(items_per_batch=4)
+    before = table.rows()
+    table.output.rename(table.folder / "aside")
+    with monkeypatch.context() as dying:
+        dying.setattr(
+            "batchata_tasks.pipeline.recover.collect_and_land",
+            dying_after(landed, collect_and_land),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=4)
+    shutil.rmtree(table.output)
+    (table.folder / "aside").rename(table.output)
+    assert table.run(items_per_batch=4).outcomes == {}
+    assert table.rows() == before
+    check(table)
+    check_money(table)
+
+
+@pytest.mark.parametrize("landed", [0, 1, 2])
+def test_a_recovery_that_dies_between_rounds_sends_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, landed: int
+) -> None:
+    """Whatever is asked for then: the answer of a later attempt is landed, not sent for again."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    assert table.run(items_per_batch=6).rounds == 2
+    before, sent = table.rows(), table.ledger()["requests_accepted"]
+    shutil.rmtree(table.output)
+    with monkeypatch.context() as dying:
+        dying.setattr(
+            "batchata_tasks.pipeline.recover.collect_and_land",
+            dying_after(landed, collect_and_land),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=6)
+    table.run(items_per_batch=6, rerun_on=["new"])
+    table.run(items_per_batch=6)
+    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in kept] for row in table.rows()] == [
+        [row[name] for name in kept] for row in before
+    ]
+    assert table.ledger()["requests_accepted"] == sent
+    check_money(table)
+
+
+def test_a_part_that_cannot_be_had_again_is_paid_for_once(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results are gone, too: its rows are sent again, and what it cost counts once, though a later attempt carries some of it."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    table.run()
+    next((table.output / "data").glob("*.v2.parquet")).unlink()
+    shutil.rmtree(table.output / "_batchata/responses")
+    (first, _) = [chunk.batch_id for chunk in all_chunks()]
+    control = table.emulator.control
+    (control.archive if table.provider == "anthropic" else control.delete_outputs)(str(first))
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
+    assert table.run().outcomes == {"succeeded": 11}
+    found = money(table)
+    assert found.settled == found.dataset + found.superseded + found.overhead
+    assert len(table.rows()) == 12
+
+
+def test_manifests_and_a_part_are_lost(table: Table) -> None:
+    """What rows that are left hold of earlier attempts is not counted a second time; nothing is sent."""
+    table.emulator.control.faults(kind="request_truncated", contains="row", times=1)
+    table.run(items_per_batch=3)
+    before, sent = table.rows(), table.ledger()["requests_accepted"]
+    min((table.output / "data").iterdir()).unlink()
+    shutil.rmtree(table.output / "_batchata/intents")
+    table.run(items_per_batch=3)
+    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in kept] for row in table.rows()] == [
+        [row[name] for name in kept] for row in before
+    ]
+    assert table.ledger()["requests_accepted"] == sent
+    check_money(table)
+
+
+def test_the_plan_of_a_later_round_is_lost(table: Table) -> None:
+    """The rows are planned anew: no run depends on a file that can be made again."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("submit", lambda chunk: chunk.round > 1, KeyboardInterrupt()))
+    for path in (table.output / "_batchata/runs").rglob("plan-2.*"):
+        path.unlink()
+    assert table.run().exit_code == 0
+    assert len(table.rows()) == 12
+    check_money(table)
+
+
+def test_a_batch_that_another_chunk_adopted_holds_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A lost ledger with batches of equal size in flight: each chunk waits for its own, whenever the others found theirs."""
+    table.emulator.control.faults(kind="never_ends", nth=2)
+
+    def die(*_: object) -> None:
+        until(lambda: table.ledger()["batches_accepted"] == 2)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.pipeline.steps.poll", die)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(items_per_batch=6)
+    first, second = (line["id"] for line in table.ledger()["batches"])
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    adopted = set(
+        reconcile().adopted.values()
+    )  # the second needs its end, or its token, to be told
+    assert {first} <= adopted <= {first, second}
+    for chunk in all_chunks():  # as a run leaves them that saw both, and died
+        path = table.output / f"_batchata/intents/{chunk.id}.json"
+        write_json(path, {**(read_json(path) or {}), "candidates": [first, second]})
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
+    ends = threading.Timer(2.5, table.emulator.control.cancel, (second,), {"share": 1.0})
+    ends.start()
+    receipt = table.run(items_per_batch=6)
+    ends.join()
+    assert (receipt.held_rows, len(table.rows()), receipt.exit_code) == (0, 12, 0)
+    check(table)
+
+
+def test_what_failed_and_comes_back_is_tried_again_at_once(table: Table) -> None:
+    """A run that recovers a row which is worth another attempt makes it, and says how the row ended."""
+    table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
+    assert table.run(max_attempts=1, rerun_on=["new"]).exit_code == 3
+    shutil.rmtree(table.output)
+    receipt = table.run()
+    assert (receipt.plan["recovered"], receipt.plan["reasons"], receipt.exit_code) == (
+        12,
+        {"failed": 1},
+        0,
+    )
+    assert {row["_status"] for row in table.rows()} == {"succeeded"}
+    check_money(table)
+
+
+def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In flight when the folder was lost, for a prompt that has changed since: settled from their usage, not from their bound."""
+    die_with_batches_open(table, monkeypatch)
+    shutil.rmtree(table.output)
+    table.emulator.control.progress("immediate")
+    assert table.run(items_per_batch=3, prompt="Again: {{ text }}").outcomes == {"succeeded": 12}
+    found = money(table)
+    assert found.settled == found.dataset + found.overhead == billed(table)
+
+
+def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They were landing when the run died: they land under the rebuilt ledger, and nothing is looked for."""
+    for provider in (AnthropicAdapter, OpenAIAdapter):
+        monkeypatch.setattr(provider, "limits", Limits(1000, 10))
+    with monkeypatch.context() as dying:
+        dying.setattr(
+            "batchata_tasks.dataset.parts.Dataset.supersede", dying_after(1, Dataset.supersede)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            table.run()
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    assert rebuild(prepare_run(table.spec(), Settings()), Settings()).open_chunks == 1
+    assert table.run().exit_code == 3
+    assert {row["_status"] for row in table.rows()} == {"errored"}
+    check_money(table)
+
+
+def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Path) -> None:
+    """Recovered, then the ledger lost and rebuilt, then lost once more: the batches are known, and nothing is sent."""
+    table.run(items_per_batch=3)
+    shutil.rmtree(table.output)
+    table.run(items_per_batch=3)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert reconcile().strays == []
+    shutil.rmtree(table.output / "data")
+    shutil.rmtree(table.output / "_batchata/intents")
+    assert table.run(items_per_batch=3).plan["recovered"] == 12
+    check(table)
+    check_money(table)
+
+
+def test_doubt_that_outlives_the_folder_is_held(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell whether a create was accepted, nor whose rows it had: a person frees it, as the runs say, and they are sent."""
+    table = Table(tmp_path, emulator, "anthropic", rows=12)
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    (other,) = emulator.control.foreign("anthropic", requests=12, ends="at_once")
+    emulator.control.archive(other)
+    shutil.rmtree(table.output)
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
+    for _ in range(2):
+        with pytest.raises(HeldError, match="batchata reconcile"):
+            table.run()
+    assert reconcile(Request(resend=(chunk,))).freed == [chunk]
+    assert table.run().outcomes == {"succeeded": 12}
+    check(table)
+
+
+def test_batches_of_a_lost_folder_can_be_cancelled(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go on at the provider; what ran by then is landed by the next run, the rest is sent, nothing is paid for twice."""
+    die_with_batches_open(table, monkeypatch)
+    shutil.rmtree(table.output)
+    assert cancel(table.spec(items_per_batch=3)).result == "cancelled"
+    table.emulator.control.progress("immediate")
+    receipt = table.run(items_per_batch=3)
+    assert (receipt.exit_code, len(table.rows())) == (0, 12)
+    assert "cancelled" in {line["ending"] for line in table.ledger()["batches"]}
+    assert table.ledger()["billed_twice"]["number"] == 0
+    check_money(table)

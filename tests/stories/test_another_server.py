@@ -1,0 +1,243 @@
+"""The pipeline runs against any server that speaks the APIs; it knows nothing of the emulator."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ANSWER = json.dumps({"topic": "web", "keywords": ["a"], "audience": None, "confidence": 0.5})
+
+
+class Handler(BaseHTTPRequestHandler):
+    """The few routes that a run needs, written from the providers' documentation, in the plainest way."""
+
+    protocol_version = "HTTP/1.1"
+    store: dict[str, Any]
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = (
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if "Content-Length" in self.headers
+            else self._chunked()
+        )
+        if self.path.endswith("/messages/batches"):
+            self.store["msgbatch_x"] = [
+                (r["custom_id"], r["params"]) for r in json.loads(body)["requests"]
+            ]
+            self._json(self._message_batch())
+        elif self.path.endswith("/files"):
+            lines = re.findall(rb'^\{"custom_id".*$', body, re.MULTILINE)
+            self.store["file-in"] = [
+                (line["custom_id"], line["body"]) for line in map(json.loads, lines)
+            ]
+            self._json(
+                {
+                    "id": "file-in",
+                    "object": "file",
+                    "bytes": 1,
+                    "created_at": 1,
+                    "filename": "f.jsonl",
+                    "purpose": "batch",
+                    "status": "processed",
+                }
+            )
+        else:
+            self._json(self._openai_batch(json.loads(body).get("metadata")))
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/results"):
+            self._send("".join(map(self._message_line, self.store["msgbatch_x"])).encode())
+        elif self.path.endswith("/content"):
+            self._send(
+                "".join(map(self._completion_line, reversed(self.store["file-in"]))).encode()
+            )
+        elif "?" in self.path:  # the list of batches: none yet
+            self._json(
+                {"object": "list", "data": [], "has_more": False, "first_id": None, "last_id": None}
+            )
+        else:
+            self._json(
+                self._message_batch() if "msgbatch" in self.path else self._openai_batch(None)
+            )
+
+    def _chunked(self) -> bytes:
+        parts: list[bytes] = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _json(self, value: object) -> None:
+        self._send(json.dumps(value).encode(), "application/json")
+
+    def _send(self, content: bytes, kind: str = "application/octet-stream") -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _message_batch(self) -> dict[str, Any]:
+        moment = "2026-11-22T10:00:00+00:00"
+        counts = {
+            "processing": 0,
+            "succeeded": len(self.store["msgbatch_x"]),
+            "errored": 0,
+            "canceled": 0,
+            "expired": 0,
+        }
+        return {
+            "id": "msgbatch_x",
+            "type": "message_batch",
+            "processing_status": "ended",
+            "request_counts": counts,
+            "created_at": moment,
+            "expires_at": moment,
+            "ended_at": moment,
+            "cancel_initiated_at": None,
+            "archived_at": None,
+            "results_url": "https://elsewhere.example/never-asked",
+        }
+
+    def _openai_batch(self, metadata: Any) -> dict[str, Any]:
+        total = len(self.store["file-in"])
+        return {
+            "id": "batch_x",
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": "file-in",
+            "completion_window": "24h",
+            "status": "completed",
+            "created_at": int(time.time()),
+            "output_file_id": "file-out",
+            "error_file_id": "",
+            "request_counts": {"total": total, "completed": total, "failed": 0},
+            "metadata": metadata,
+        }
+
+    def _message_line(self, item: tuple[str, Any]) -> str:
+        message = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": item[1]["model"],
+            "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": ANSWER}],
+            "usage": {"input_tokens": 10, "output_tokens": 5},
+        }
+        return (
+            json.dumps({"custom_id": item[0], "result": {"type": "succeeded", "message": message}})
+            + "\n"
+        )
+
+    def _completion_line(self, item: tuple[str, Any]) -> str:
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": ANSWER},
+        }
+        body = {
+            "object": "chat.completion",
+            "model": item[1]["model"],
+            "choices": [choice],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5},
+        }
+        return (
+            json.dumps(
+                {
+                    "id": "r",
+                    "custom_id": item[0],
+                    "response": {"status_code": 200, "body": body},
+                    "error": None,
+                }
+            )
+            + "\n"
+        )
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Serve on loopback."""
+    kind = type("Bound", (Handler,), {"store": {}})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "gpt-6-luna"])
+def test_the_demo_spec_runs_against_another_server(
+    address: str, tmp_path: Path, model: str
+) -> None:
+    """By the SDKs' own variables alone: 400 packages, answered by sixty lines of http.server."""
+    env = {
+        **os.environ,
+        "ANTHROPIC_BASE_URL": address,
+        "OPENAI_BASE_URL": f"{address}/v1",
+        "ANTHROPIC_API_KEY": "k",
+        "OPENAI_API_KEY": "k",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "batchata_tasks.cli",
+        "run",
+        "deployments/specs/package-topics.yaml",
+        "--direct",
+        "--json",
+        "--set",
+        f"model={model}",
+        "--set",
+        f"output={tmp_path / 'out'}",
+    ]
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "out/data").to_pylist()
+    assert len({row["name"] for row in rows}) == len(rows) == 400
+    assert {(row["topic"], row["_status"], row["_input_tokens"]) for row in rows} == {
+        ("web", "succeeded", 10)
+    }
+
+
+def test_only_the_demo_knows_the_emulator() -> None:
+    """No module of the pipeline imports it, so nothing can be made for it alone."""
+    knowing: set[str] = set()
+    for path in (ROOT / "batchata_tasks").rglob("*.py"):
+        if "emulator" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+            if any("emulator" in name for name in names):
+                knowing.add(path.name)
+    assert knowing == {"demo.py"}

@@ -1,0 +1,295 @@
+"""The command line: what it prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from decimal import Decimal
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import typer
+import yaml
+from rich.cells import cell_len
+from rich.console import Console
+
+from batchata_tasks.cli.console import boundary, err, watched
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.progress.console import for_console
+from batchata_tasks.reports.rows import rows_table
+from tests.support.paths import ROOT
+from tests.support.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table with a spec file beside it."""
+    made = Table(tmp_path, emulator, "openai", rows=12)
+    facts = made.spec().model_dump(mode="json", exclude_unset=True)
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(facts))
+    return made
+
+
+def batchata(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "batchata_tasks.cli", *words]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def spec_of(table: Table) -> str:
+    return str(table.folder / "spec.yaml")
+
+
+def ask(*words: str) -> Any:
+    done = batchata(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_plan_run_status_show(table: Table) -> None:
+    """The four commands in the order in which people use them, as text and as JSON."""
+    spec = spec_of(table)
+    planned = ask("plan", spec)
+    assert (planned["reasons"], planned["requests"], planned["batches"]) == ({"new": 12}, 12, 1)
+    assert float(planned["upper_bound_usd"]) > 0
+    assert "12 requests in 1 batch " in batchata("plan", spec).stdout
+    receipt = ask("run", spec, "--direct")
+    assert receipt["outcomes"] == {"succeeded": 12}
+    assert float(receipt["cost_usd"]) <= float(receipt["upper_bound_usd"])
+    (run,) = ask("status", spec)
+    assert (run["result"], len(run["batches"]), run["outcomes"]) == (
+        "succeeded",
+        1,
+        {"succeeded": 12},
+    )
+    assert "12 succeeded" in batchata("status").stdout
+    rows = ask("show", spec, "--rows", "3")
+    assert len(rows) == 3
+    assert {"id", "label", "_status"} <= rows[0].keys()
+    assert "read_parquet" in batchata("show", spec).stdout
+    assert ask("show", spec, "--failed") == []
+
+
+def test_one_json_object_and_nothing_else_on_stdout(table: Table) -> None:
+    """Progress goes to stderr, so that stdout can be piped into jq."""
+    done = batchata("run", spec_of(table), "--direct", "--json")
+    assert json.loads(done.stdout)["exit_code"] == 0
+    assert "batch 1 (12 rows): at the provider" in done.stderr
+    assert "\x1b" not in done.stderr + done.stdout
+
+
+def test_a_terminal_gets_a_live_display(table: Table) -> None:
+    """On a terminal the run is drawn and wiped; the receipt stays."""
+    leader, follower = pty.openpty()
+    table.emulator.control.progress("seconds", 1)
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=follower, stdout=follower, stderr=follower
+    ) as running:
+        os.close(follower)
+        seen = b""
+        while True:
+            try:
+                block = os.read(leader, 65536)
+            except OSError:  # the terminal closes when the program has ended
+                break
+            seen += block
+    os.close(leader)
+    text = seen.decode()
+    assert running.returncode == 0, text
+    assert "1 running" in text
+    assert "of 12 landed" in text
+    shown = text.rpartition("\x1b[?25h")[2]
+    assert "12 succeeded" in shown
+    assert "of 12 landed" not in shown
+
+
+def test_overrides(table: Table) -> None:
+    """`--set` and `--limit` change the spec for one run."""
+    receipt = ask(
+        "run",
+        spec_of(table),
+        "--direct",
+        "--limit",
+        "5",
+        "--set",
+        "items_per_batch=2",
+        "--set",
+        "params={seed: 7}",
+    )
+    assert (receipt["outcomes"], receipt["batches"], receipt["unsent_rows"]) == (
+        {"succeeded": 5},
+        3,
+        0,
+    )
+
+
+def test_a_pilot_that_does_not_hold_has_its_receipt(table: Table) -> None:
+    """It is one JSON object as at any other end, or lines for people; the exit code stays that of a run that was stopped."""
+    words = [
+        "run",
+        spec_of(table),
+        "--direct",
+        "--set",
+        "pilot={rows: 5, max_cost_per_row_usd: 0.00000001}",
+    ]
+    done = batchata(*words, "--json")
+    receipt = json.loads(done.stdout)
+    assert (done.returncode, receipt["exit_code"], receipt["outcomes"]) == (1, 1, {"succeeded": 5})
+    assert receipt["reason"].startswith("pilot: a row costs $")
+    done = batchata(*words)
+    assert done.returncode == 1
+    assert "pilot failed" in done.stdout
+    assert receipt["reason"] in done.stdout
+
+
+def test_failed_rows_are_shown_with_their_reason(table: Table) -> None:
+    """The receipt groups the errors; `show --failed` prints the rows."""
+    table.emulator.control.faults(kind="request_refusal", contains="row 4")
+    done = batchata("run", spec_of(table), "--direct")
+    assert done.returncode == 3
+    assert "refused:" in done.stdout
+    (row,) = ask("show", spec_of(table), "--failed")
+    assert row["id"] == "k4"
+
+
+def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
+    """SIGINT ends at once with 130 and says what goes on; the same command lands it."""
+    import time
+
+    table.emulator.control.progress("seconds", 3600)
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
+        while table.ledger()["batches_accepted"] == 0:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert "the same command lands them" in errors
+    assert "Traceback" not in errors
+    table.emulator.control.advance(7200)
+    assert ask("run", spec_of(table), "--direct")["continued"] is True
+    assert table.ledger()["requests_accepted"] == 12
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 130, 400])
+def test_rows_fit_the_terminal(table: Table, width: int) -> None:
+    """Long texts are cut, in any script; columns for which there is no room are named, never left out in silence."""
+    answers = {f"column_{i}": "日本語 [b] " * i for i in range(1, 12)}
+    rows = [
+        {
+            "id": "k1",
+            "note": "n",
+            "_status": "succeeded",
+            **answers,
+            "_error": None,
+            "_cost_usd": Decimal("0.5"),
+        }
+    ]
+    console = Console(file=(screen := StringIO()), width=width)
+    console.print(rows_table(table.spec(), rows, width))
+    head, row, *rest = screen.getvalue().splitlines()
+    told = " ".join(line.strip() for line in rest)
+    assert max(map(cell_len, screen.getvalue().splitlines())) <= width
+    assert row.split()[:2] == ["k1", "succeeded"]
+    shown, named = head.split(), told.partition(": ")[2].split(", ") if told else []
+    assert [*shown, *named] == ["id", "_status", *answers, "_cost_usd"]
+    assert told.startswith(f"… and {len(named)} more column" if named else "")
+
+
+@pytest.mark.parametrize("sent", [False, True])
+def test_ctrl_c_says_whether_anything_was_sent(
+    capsys: pytest.CaptureFixture[str], sent: bool
+) -> None:
+    """Stopped while it plans, a run says that nothing was sent; once a batch may have gone out, that batches go on."""
+
+    def stopped() -> None:
+        with boundary(), watched() as progress:
+            progress.planned(12, 1, 0)
+            if sent:
+                progress.chunk(1, 12, "sending")
+            raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as ended:
+        stopped()
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.exit_code == 130
+    assert (
+        told
+        == f"Stopped. {'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
+    )
+
+
+def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan, which never sends, does not speak of batches."""
+    with pytest.raises(typer.Exit) as ended, boundary():
+        raise KeyboardInterrupt
+    assert (ended.value.exit_code, capsys.readouterr().err) == (130, "Stopped.\n")
+
+
+def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """One of a thing is told of in the singular, in progress as in receipts."""
+    assert [pluralize(n, "batch") for n in (0, 1, 2, 1200)] == [
+        "0 batches",
+        "1 batch",
+        "2 batches",
+        "1,200 batches",
+    ]
+    assert [pluralize(n, "row is held", "rows are held") for n in (1, 2)] == [
+        "1 row is held",
+        "2 rows are held",
+    ]
+    with for_console(err) as progress:
+        progress.planned(1, 1, 1)
+        progress.planned(2, 2, 0)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "planned: 1 request in 1 batch, 1 row up to date",
+        "planned: 2 requests in 2 batches, 0 rows up to date",
+    ]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "status", "show", "costs", "emulator", "demo"])
+def test_help_has_an_example(command: str) -> None:
+    """Every command says what it does, with an example to copy."""
+    done = batchata(command, "--help")
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+
+
+def test_the_emulator_says_how_to_be_used() -> None:
+    """`batchata emulator` prints the variables to set, serves, and ends with Ctrl-C."""
+    import re
+    import urllib.request
+
+    command = [sys.executable, "-m", "batchata_tasks.cli", "emulator", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        head = running.stdout.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+", head)
+        assert url is not None
+        with urllib.request.urlopen(f"{url.group()}/_emulator/health", timeout=10) as answer:
+            assert answer.status == 200
+        running.send_signal(signal.SIGINT)
+        rest = running.stdout.read()
+    assert f"ANTHROPIC_BASE_URL={url.group()}/anthropic" in rest
+    assert f"OPENAI_BASE_URL={url.group()}/openai/v1" in rest

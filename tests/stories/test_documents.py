@@ -1,0 +1,560 @@
+"""Documents: PDFs, pictures and texts that travel with jobs, what they cost, and citations of them."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel
+from pypdf import PdfWriter
+
+from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecError
+from batchata_tasks.common.money import usd
+from batchata_tasks.dataset.manifest import PlanWriter
+from batchata_tasks.emulator import answer_text
+from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.providers import provider_type
+from batchata_tasks.sources.documents import read
+from batchata_tasks.types.answer import Usage
+from batchata_tasks.types.outcome import Outcome
+from tests.support.books import all_chunks
+from tests.support.jobs import bodies, sent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+CLAUDE, GPT = "claude-haiku-5-5", "gpt-6-luna"
+APIS = {
+    "anthropic": {"model": CLAUDE},
+    "openai": {"model": GPT},
+    "responses": {"model": GPT, "endpoint": "responses"},
+}
+PIXEL = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+POEM = "Roses are red. Violets are blue.\nSugar is sweet."
+
+
+def pdf(*pages: str) -> bytes:
+    """Return a PDF with these texts, one a page."""
+    kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
+    objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>",
+    ]
+    objects.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
+    for number, text in enumerate(pages):
+        stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET"
+        page = f"/Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * number} 0 R"
+        objects += [
+            f"<< /Type /Page {page} >>",
+            f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream",
+        ]
+    found, places = "%PDF-1.4\n", list[int]()
+    for number, content in enumerate(objects, 1):
+        places.append(len(found))
+        found += f"{number} 0 obj\n{content}\nendobj\n"
+    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    size = len(objects) + 1
+    return f"{found}xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(found)}\n%%EOF\n".encode()
+
+
+def locked() -> bytes:
+    """Return a PDF that asks for a password."""
+    writer, found = PdfWriter(), BytesIO()
+    writer.add_blank_page(100, 100)
+    writer.encrypt("secret", algorithm="RC4-128")
+    writer.write(found)
+    return found.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a document of each kind."""
+    (tmp_path / "report.pdf").write_bytes(pdf("Sales rose by a fifth.", "Costs fell."))
+    (tmp_path / "poem.txt").write_text(POEM)
+    (tmp_path / "dot.png").write_bytes(PIXEL)
+    return tmp_path
+
+
+@pytest.fixture
+def batch(emulator: Emulator, folder: Path) -> Batch:
+    del emulator
+    return Batch(folder / "out").set_default_params(model=CLAUDE, max_tokens=100)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_documents_of_each_kind_are_sent_and_paid_for(batch: Batch, folder: Path, api: str) -> None:
+    """Under a limit, each job is answered, and costs what its line was billed, within what was reserved for it."""
+    batch.set_default_params(**cast("Any", APIS[api])).add_cost_limit(2)
+    for name in ("report.pdf", "poem.txt", "dot.png"):
+        batch.add_job(id=name, prompt=f"What is in {name}?", file=folder / name)
+    run = batch.run()
+    results = run.results()
+    rows = {row["job_id"]: row for row in pq.read_table(folder / "out/data").to_pylist()}
+    asked, rates = (
+        bodies(folder / "out"),
+        batch_rates(rows["dot.png"]["_provider"], str(APIS[api]["model"])),
+    )
+    assert rates is not None
+    for name, result in results.items():
+        row = rows[name]
+        assert result.is_success()
+        assert result.response == answer_text(row["_provider"], asked[row["_custom_id"]])
+        assert row["_cost_usd"] == usd(rates.cost(Usage(result.input_tokens, result.output_tokens)))
+    assert results["report.pdf"].input_tokens > 2 * 1_800 > results["dot.png"].input_tokens > 1_200
+    assert results["poem.txt"].input_tokens < 100
+    [chunk] = all_chunks()
+    assert run.receipt is not None
+    assert run.receipt.exit_code == 0
+    assert (chunk.bound or 0) >= sum(int(row["_cost_usd"] * 10**12) for row in rows.values())
+
+
+def test_each_api_has_its_own_form(folder: Path) -> None:
+    """A document goes before the text of the last user turn, in the form of its endpoint."""
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for name in ("report.pdf", "poem.txt", "dot.png"):
+        for kind, api in APIS.items():
+            job = Job("a", messages=turns, file=folder / name, **cast("Any", api))
+            adapter = provider_type(job.destination().provider, job.endpoint)
+            body = adapter.body(cast("Any", None), job.request(None, job.document()))
+            last = body[adapter.turns_param][-1]
+            assert (last["role"], last["content"][1]["text"]) == ("user", "three")
+            found[kind, name] = last["content"][:1]
+    encoded = {
+        name: str(found["anthropic", name][0]["source"]["data"])
+        for name in ("report.pdf", "dot.png")
+    }
+    assert b64decode(encoded["report.pdf"]) == (folder / "report.pdf").read_bytes()
+    url = {
+        "report.pdf": f"data:application/pdf;base64,{encoded['report.pdf']}",
+        "dot.png": f"data:image/png;base64,{encoded['dot.png']}",
+    }
+    text = f"poem.txt:\n\n{POEM}"
+    assert {place: part for place, [part] in found.items()} == {
+        ("anthropic", "report.pdf"): {
+            "type": "document",
+            "source": {
+                "type": "base64",
+                "media_type": "application/pdf",
+                "data": encoded["report.pdf"],
+            },
+            "title": "report.pdf",
+        },
+        ("anthropic", "poem.txt"): {
+            "type": "document",
+            "source": {"type": "text", "media_type": "text/plain", "data": POEM},
+            "title": "poem.txt",
+        },
+        ("anthropic", "dot.png"): {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": encoded["dot.png"]},
+        },
+        ("openai", "report.pdf"): {
+            "type": "file",
+            "file": {"filename": "report.pdf", "file_data": url["report.pdf"]},
+        },
+        ("openai", "poem.txt"): {"type": "text", "text": text},
+        ("openai", "dot.png"): {"type": "image_url", "image_url": {"url": url["dot.png"]}},
+        ("responses", "report.pdf"): {
+            "type": "input_file",
+            "filename": "report.pdf",
+            "file_data": url["report.pdf"],
+        },
+        ("responses", "poem.txt"): {"type": "input_text", "text": text},
+        ("responses", "dot.png"): {
+            "type": "input_image",
+            "image_url": url["dot.png"],
+            "detail": "auto",
+        },
+    }
+
+
+def test_an_answer_cites_pages_and_places(batch: Batch, folder: Path, emulator: Emulator) -> None:
+    """Citations name the document, the text, and where it stands: pages from 1 with the last one counted in, characters as slices."""
+    batch.set_default_params(enable_citations=True)
+    batch.add_job(id="pdf", prompt="How were sales?", file=folder / "report.pdf")
+    batch.add_job(id="text", prompt="What is sweet?", file=folder / "poem.txt")
+    results = batch.run().results()
+    [of_pdf], [of_text] = results["pdf"].citations or [], results["text"].citations or []
+    pages = ["Sales rose by a fifth.", "Costs fell."]
+    assert (of_pdf["document"], of_pdf["cited_text"]) == (
+        "report.pdf",
+        pages[of_pdf["page_start"] - 1],
+    )
+    assert of_pdf["page_end"] == of_pdf["page_start"]
+    assert (of_text["document"], of_text["cited_text"]) == (
+        "poem.txt",
+        POEM[of_text["char_start"] : of_text["char_end"]],
+    )
+    assert of_text["cited_text"]
+    kept = {
+        row["job_id"]: row["_citations"] for row in pq.read_table(folder / "out/data").to_pylist()
+    }
+    assert kept == {"pdf": [of_pdf], "text": [of_text]}
+    again = Batch(folder / "out").set_default_params(
+        model=CLAUDE, max_tokens=100, enable_citations=True
+    )
+    again.add_job(id="pdf", prompt="How were sales?", file=folder / "report.pdf")
+    assert again.run().results() == {"pdf": results["pdf"]}
+    assert sent(emulator) == 2
+
+
+def test_without_citations_there_are_none(batch: Batch, folder: Path) -> None:
+    """A result has a list of citations only where its job asked for them."""
+    batch.add_job(id="a", prompt="How were sales?", file=folder / "report.pdf").add_job(
+        id="b", prompt="plain"
+    )
+    assert [result.citations for result in batch.run().results().values()] == [None, None]
+
+
+def test_only_another_content_is_another_question(
+    batch: Batch, folder: Path, emulator: Emulator
+) -> None:
+    """A file that was moved is not sent again; one whose content changed is."""
+    batch.add_job(id="a", prompt="p", file=folder / "poem.txt").run()
+    moved = (folder / "poem.txt").rename(folder / "verses.txt")
+    later = (
+        Batch(folder / "out")
+        .set_default_params(model=CLAUDE, max_tokens=100)
+        .add_job(id="a", prompt="p", file=moved)
+    )
+    before = later.run().results()["a"]
+    assert sent(emulator) == 1
+    moved.write_text(POEM + " And so are you.")
+    now = later.run().results()["a"]
+    assert sent(emulator) == 2
+    assert before.response != now.response
+
+
+def test_a_program_may_go_elsewhere(
+    batch: Batch, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is that of the folder in which its job was added; jobs without an id are named by what their files hold."""
+    monkeypatch.chdir(folder)
+    (folder / "copy.txt").write_text(POEM)
+    batch.add_job(prompt="p", file="poem.txt").add_job(prompt="p", file="copy.txt").add_job(
+        prompt="p", file="dot.png"
+    )
+    monkeypatch.chdir(folder.parent)
+    assert all(result.is_success() for result in batch.run().results().values())
+    first, second, third = (job.id for job in batch.jobs)
+    assert (second, third[:-5] == first[:-5]) == (f"{first}-2", False)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
+    """A run spends no more than its limit on documents, and uses it: what was not needed of one goes to the next."""
+    batch.set_default_params(**cast("Any", APIS[api]))
+    rates = batch_rates("anthropic" if api == "anthropic" else "openai", str(APIS[api]["model"]))
+    assert rates is not None
+    for number in range(12):
+        batch.add_job(id=str(number), prompt=f"What is {number}?", file=folder / "report.pdf")
+    limit = usd(
+        rates.bound(60_000, 600, cache_writes=api != "anthropic")
+    )  # of less than three documents, as they are bounded
+    run = batch.add_cost_limit(float(limit)).run()
+    rows = pq.read_table(folder / "out/data").to_pylist()
+    spent, landed = (
+        sum(row["_cost_usd"] for row in rows),
+        [row for row in rows if row["_status"] == "succeeded"],
+    )
+    one = usd(rates.bound(20_500, 100, cache_writes=api != "anthropic"))
+    assert run.receipt is not None
+    assert spent <= limit
+    assert len(landed) > 3
+    assert len(landed) == 12 or spent > limit - one
+
+
+@pytest.mark.parametrize("fault", ["request_truncated", "request_invalid_answer", "request_error"])
+@pytest.mark.parametrize("api", APIS)
+def test_another_attempt_has_the_document_too(
+    batch: Batch, folder: Path, emulator: Emulator, api: str, fault: str
+) -> None:
+    """What is asked again in a later round of the run is asked with its document, bounded as before."""
+    emulator.control.faults(kind=fault, contains="What", times=1)
+    batch.set_default_params(**cast("Any", APIS[api]), response_model=Answer).add_cost_limit(1)
+    run = batch.add_job(id="a", prompt="What is it?", file=folder / "report.pdf").run()
+    assert run.receipt is not None
+    assert (run.receipt.rounds, run.results()["a"].is_success()) == (2, True)
+    assert [b"JVBERi" in orjson.dumps(body) for body in bodies(folder / "out").values()] == [
+        True,
+        True,
+    ]
+    first, second = (chunk.bound or 0 for chunk in all_chunks())
+    assert first <= second <= 2 * first
+
+
+def test_a_citation_that_is_wrong_does_not_cost_the_answer(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """Whatever stands in a citation, its answer is read; what of it cannot be told is left out."""
+    del emulator
+    odd: list[Any] = [
+        {
+            "type": "page_location",
+            "cited_text": "x",
+            "document_title": "d",
+            "start_page_number": 2,
+            "end_page_number": 4,
+        },
+        {
+            "cited_text": 5,
+            "document_title": ["d"],
+            "start_page_number": "2",
+            "end_page_number": 0,
+            "start_char_index": -1,
+            "end_char_index": 2**60,
+        },
+        None,
+        "text",
+        {},
+    ]
+    content = [
+        {"type": "text", "text": "yes", "citations": odd},
+        {"type": "text", "text": "!", "citations": None},
+    ]
+    message = {
+        "content": content,
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+        "model": CLAUDE,
+    }
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(
+        orjson.dumps({"custom_id": "a", "result": {"type": "succeeded", "message": message}})
+        + b"\n"
+    )
+    [answer] = AnthropicProvider().answers(path)
+    assert (answer.text, answer.outcome, answer.readable) == ("yes!", Outcome.SUCCEEDED, True)
+    nothing = dict.fromkeys(
+        ("cited_text", "document", "page_start", "page_end", "char_start", "char_end")
+    )
+    assert answer.citations == (
+        {**nothing, "cited_text": "x", "document": "d", "page_start": 2, "page_end": 3},
+        *[nothing] * 4,
+    )
+
+
+def test_results_need_no_files(batch: Batch, folder: Path) -> None:
+    """What a run brought home can be read when its documents are gone."""
+    run = batch.add_job(id="a", prompt="p", file=folder / "poem.txt").run()
+    (folder / "poem.txt").unlink()
+    assert run.results()["a"].is_success()
+
+
+def test_a_dry_run_estimates_by_pages(batch: Batch, folder: Path, emulator: Emulator) -> None:
+    """A plan's figures follow the pages of a document, and not the bytes that it has when it is encoded."""
+    large = folder / "large.pdf"
+    large.write_bytes(pdf("Sales rose.") + b"%" * 3_000_000)
+    run = batch.add_job(id="a", prompt="p", file=large).run(dry_run=True)
+    assert run.plan is not None
+    assert sent(emulator) == 0
+    assert 2_500 <= run.plan.summary.input_tokens <= 2_600
+    rates = batch_rates("anthropic", CLAUDE)
+    assert rates is not None
+    assert (
+        rates.cost(Usage(10_000, 100))
+        <= (run.plan.summary.bound or 0)
+        <= rates.cost(Usage(10_400, 100))
+    )
+
+
+def test_documents_go_with_what_works_by_itself(emulator: Emulator, folder: Path) -> None:
+    """A provider alone sends, prices and estimates documents, and reads citations."""
+    del emulator
+    provider = AnthropicProvider()
+    jobs = [
+        Job(
+            name,
+            CLAUDE,
+            prompt="p",
+            file=folder / f"{name}.{kind}",
+            max_tokens=100,
+            enable_citations=kind != "png",
+        )
+        for name, kind in (("report", "pdf"), ("poem", "txt"), ("dot", "png"))
+    ]
+    assert 0 < provider.estimate_cost(jobs) < 0.05
+    found = {
+        result.job_id: result for result in provider.get_batch_results(provider.create_batch(jobs))
+    }
+    assert all(result.is_success() and result.cost_usd > 0 for result in found.values())
+    assert [len(found[name].citations or []) for name in ("report", "poem", "dot")] == [1, 1, 0]
+    assert found["dot"].citations is None
+
+
+class Answer(BaseModel):
+    """A response model."""
+
+    word: str
+
+
+REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
+    "missing": ("", b"", {}, "cannot be read (No such file or directory); check the path."),
+    "empty": (
+        "a.txt",
+        b"",
+        {},
+        "is empty; give a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8.",
+    ),
+    "a program": (
+        "a.docx",
+        b"PK\x03\x04\0\0",
+        {},
+        "is no document that can be sent; give a PDF, a picture",
+    ),
+    "a page for a PDF": (
+        "a.pdf",
+        b"<html>not found</html>",
+        {},
+        "is not what its name says, but text/plain; mend the file, or rename it.",
+    ),
+    "a broken PDF": ("a.pdf", b"%PDF-1.4\nand no more", {}, "cannot be read as a PDF"),
+    "citations without a file": (
+        "-",
+        b"",
+        {"enable_citations": True},
+        "enable_citations: there is nothing to cite; give the job a file",
+    ),
+    "citations of OpenAI": (
+        "a.txt",
+        b"text",
+        {"enable_citations": True, "model": GPT},
+        "the openai API cites no documents",
+    ),
+    "citations of a picture": (
+        "a.png",
+        PIXEL,
+        {"enable_citations": True},
+        "is a picture, of which nothing can be cited",
+    ),
+    "citations and a form": (
+        "a.txt",
+        b"text",
+        {"enable_citations": True, "response_model": Answer},
+        "cannot have a response_model",
+    ),
+    "no path": ("", b"", {"file": 5}, "file: 5 is no path; write a text or a Path."),
+    "a name that cannot be told": (
+        "",
+        b"",
+        {"file": "caf\udce9.pdf"},
+        "is no path that can be told; write a Path of Unicode",
+    ),
+    "a name that cannot be": ("", b"", {"file": "a\0.pdf"}, "is no path that can be told"),
+    "a locked PDF": ("a.pdf", locked(), {}, "is protected by a password; save it without one."),
+    "a PDF without pages": ("a.pdf", pdf(), {}, "has no pages; check it."),
+    "a PDF that goes in circles": (
+        "a.pdf",
+        pdf("one").replace(b"/Kids [4 0 R]", b"/Kids [2 0 R]"),
+        {},
+        "cannot be read as a PDF",
+    ),
+    "a folder": ("", b"", {"file": "."}, "is no file of at most 100,000,000 bytes"),
+    "too large": (
+        "a.txt",
+        b"a" * 23_000_001,
+        {},
+        "has 23,000,001 bytes, and a request can carry 23,000,000; split it.",
+    ),
+    "too long": (
+        "a.pdf",
+        pdf(*["page"] * 601),
+        {},
+        "has 601 pages, and a request can carry 600; split it.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_file_that_cannot_be_sent_is_refused_at_once(
+    batch: Batch, folder: Path, kind: str
+) -> None:
+    """The sentence names the job, the field and the remedy."""
+    name, content, more, wrong = REFUSED[kind]
+    path = folder / (name or "nowhere.txt")
+    if name and name != "-":
+        path.write_bytes(content)
+    with pytest.raises(SpecError) as told:
+        batch.add_job(**{"id": "a", "prompt": "p", "file": None if name == "-" else path, **more})
+    assert str(told.value).startswith("job 'a': " if more.get("file") != 5 else "file: 5")
+    assert wrong in str(told.value)
+
+
+def test_a_text_about_pdfs_is_a_text(folder: Path) -> None:
+    """What begins like a PDF is one, and a page that mentions the mark is not."""
+    (folder / "a.md").write_text("Files begin with %PDF-1.4.")
+    (folder / "b.pdf").write_bytes(b"junk before\n" + pdf("one"))
+    (folder / "c").write_bytes(pdf("one", "two"))
+    assert [
+        (read(folder / name).kind, read(folder / name).pages) for name in ("a.md", "b.pdf", "c")
+    ] == [("text", 0), ("pdf", 1), ("pdf", 2)]
+
+
+def test_models_with_dear_pictures_are_held_dearer(folder: Path) -> None:
+    """The bound of a page and a picture is that of its model."""
+    page, picture = read(folder / "report.pdf"), read(folder / "dot.png")
+    bounds = [
+        (adapter.document_tokens(model))
+        for adapter, model in (
+            (AnthropicProvider, CLAUDE),
+            (OpenAIProvider, GPT),
+            (OpenAIProvider, "gpt-4o-mini"),
+        )
+    ]
+    assert [page.token_bound(*bound) + len(page.base64) for bound in bounds] == [
+        20_000,
+        20_000,
+        120_000,
+    ]
+    assert [picture.token_bound(*bound) + len(picture.base64) for bound in bounds] == [
+        6_000,
+        12_000,
+        50_000,
+    ]
+
+
+def test_a_third_provider_takes_none_unless_it_says_so(
+    batch: Batch, folder: Path, house: str
+) -> None:
+    """An adapter that was written without documents in mind is never handed one."""
+    with pytest.raises(
+        SpecError, match="the house API takes no documents; put the text into the prompt"
+    ):
+        batch.add_job(prompt="p", model=house, file=folder / "poem.txt")
+
+
+def test_a_document_that_changes_meanwhile_is_not_sent(
+    batch: Batch, folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was planned is what is sent: a file that is rewritten between the two stops the run in one sentence."""
+    batch.add_job(id="a", prompt="p", file=folder / "poem.txt")
+    enter = PlanWriter.__enter__
+
+    def rewrite(self: PlanWriter) -> PlanWriter:
+        (folder / "poem.txt").write_text("Another one.")
+        return enter(self)
+
+    monkeypatch.setattr(PlanWriter, "__enter__", rewrite)
+    with pytest.raises(SpecError, match=r"poem\.txt has changed since the run began; run again"):
+        batch.run()
+    assert sent(emulator) == 0
+    monkeypatch.undo()
+
+
+def test_jobs_with_files_travel_as_json(folder: Path) -> None:
+    """A job with a file is the same job after a round trip."""
+    job = Job("a", CLAUDE, prompt="p", file=folder / "poem.txt", enable_citations=True)
+    assert Job.from_dict(job.to_dict()) == job

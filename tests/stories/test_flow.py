@@ -1,0 +1,440 @@
+"""The flow on a real Prefect server: states, task runs, caching, artifacts, a deployment by a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import hold_dataset
+from tests.support.paths import ROOT
+from tests.support.prefect_server import Server
+from tests.support.table import Table
+from tests.support.team import Team
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a Prefect server for the module."""
+    with Server(tmp_path_factory.mktemp("prefect")) as running:
+        yield running
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table for Anthropic; the layer under test is Prefect's."""
+    return Table(tmp_path, emulator, "anthropic", rows=12)
+
+
+def command_env(server: Server, table: Table) -> dict[str, str]:
+    ours = {k: v for k, v in os.environ.items() if k.startswith("BATCHATA_")}
+    return {**server.env, **table.emulator.env(), **ours, "BATCHATA_CODE_ROOTS": str(ROOT)}
+
+
+def batchata(
+    server: Server, table: Table, *words: str, spec: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command on a spec file of the table."""
+    path = write_spec(table, spec or {})
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path), *words]
+    return subprocess.run(
+        command,
+        env=command_env(server, table),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def write_spec(table: Table, changes: dict[str, Any]) -> Path:
+    path = table.folder / "spec.yaml"
+    path.write_text(
+        yaml.safe_dump(table.spec(**changes).model_dump(mode="json", exclude_unset=True))
+    )
+    return path
+
+
+def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
+    """One flow run, one task run per step and chunk with a name for people, and a receipt artifact."""
+    done = batchata(server, table, "--json", spec={"items_per_batch": 6})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcomes"] == {"succeeded": 12}
+    run = server.last_flow_run()
+    assert (run["state_type"], run["name"]) == ("COMPLETED", "enrich table")
+    names = sorted(task["name"] for task in server.task_runs(run["id"]))
+    steps = [
+        f"{step} batch {n} (6 rows)"
+        for step in ("chunk", "collect", "poll", "submit")
+        for n in (1, 2)
+    ]
+    assert names == sorted([*steps, "plan table"])
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-table"]}}}
+    )[0]
+    assert "12 succeeded" in artifact["data"]
+    table.check_answers()
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault", "code", "state"),
+    [
+        ({}, "request_refusal", 3, ("COMPLETED", "SomeRowsFailed")),
+        ({"fail_if": {"failed_share": 0.05}}, "request_refusal", 3, ("FAILED", "Failed")),
+        ({"cost_limit_usd": 0.000001}, None, 4, ("COMPLETED", "CostLimitReached")),
+        ({"prompt": "{{ text }} {{ 1 / 0 }}"}, None, 2, ("FAILED", "Failed")),
+        (
+            {"pilot": {"rows": 6, "max_invalid_share": 0}},
+            "request_refusal",
+            1,
+            ("FAILED", "Failed"),
+        ),
+    ],
+    ids=[
+        "some rows failed",
+        "failed above fail_if",
+        "cost limit",
+        "spec wrong",
+        "pilot that does not hold",
+    ],
+)
+def test_how_a_run_ended_is_told_twice(
+    server: Server,
+    table: Table,
+    spec: dict[str, Any],
+    fault: str | None,
+    code: int,
+    state: tuple[str, str],
+) -> None:
+    """The exit code and the Prefect state say the same; an outcome is not a failure."""
+    if fault:
+        table.emulator.control.faults(kind=fault, contains="row 4")
+    done = batchata(server, table, spec=spec)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    run = server.last_flow_run()
+    assert (run["state_type"], run["state_name"]) == state
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["", "Prefect's results are lost"])
+def test_a_killed_flow_run_is_carried_on_by_the_next(
+    server: Server, table: Table, lost: bool
+) -> None:
+    """Kill -9 while batches are out; the next flow run lands them and sends nothing twice, also without Prefect's results."""
+    table.emulator.control.progress("seconds", 3600)
+    path = write_spec(table, {"items_per_batch": 4})
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
+    with subprocess.Popen(
+        command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as first:
+        deadline = time.monotonic() + 60
+        while table.ledger()["batches_accepted"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        first.kill()
+    table.emulator.control.advance(7200)
+    storage = Path(server.env["PREFECT_HOME"]) / "storage"
+    assert any(storage.rglob("*"))
+    if lost:
+        shutil.rmtree(storage)
+    done = batchata(server, table, "--json", spec={"items_per_batch": 4})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["continued"] is True
+    assert table.ledger()["requests_accepted"] == 12
+    assert table.ledger()["accepted_twice"]["number"] == 0
+    table.check_answers()
+
+
+def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: Table) -> None:
+    """Prefect's cache says "submitted", the ledger does not know the batch: the ledger decides."""
+    code = """
+import sys
+from batchata_tasks.flows import tasks
+from batchata_tasks.pipeline import steps as pipeline
+from batchata_tasks.flows.enrich import enrich
+from batchata_tasks.spec.loading import load_spec
+
+sent = []
+def submit_step(run_id, chunk_id):
+    sent.append(chunk_id)
+    return pipeline.submit_step(run_id, chunk_id) if len(sent) > 1 else {"chunk": chunk_id, "batch_id": "msgbatch_other"}
+
+real = tasks.pipeline
+class Shim:
+    submit_step = staticmethod(submit_step)
+    def __getattr__(self, name): return getattr(real, name)
+tasks.pipeline = Shim()
+enrich(load_spec(sys.argv[1]))
+sys.exit(0 if len(sent) == 2 else 1)
+"""
+    path = write_spec(table, {})
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        env=command_env(server, table),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert table.ledger()["requests_accepted"] == 12
+    table.check_answers()
+
+
+def in_python(server: Server, table: Table, code: str) -> Any:
+    """Run code that calls a flow, in a process of its own; return the JSON value that it prints last."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=command_env(server, table),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+BATCH = """
+import json
+from batchata_tasks import Batch
+
+def labelled():
+    batch = Batch({folder!r}, items_per_batch=2).set_default_params(model="claude-haiku-5-5", max_tokens=50)
+    for number in range(4):
+        batch.add_job(prompt=f"text {{number}}", id=str(number))
+    return batch.run().results()
+"""
+
+
+def test_a_batch_inside_a_flow_is_its_child_tasks(server: Server, table: Table) -> None:
+    """Inside somebody's flow a Batch's steps are task runs of that flow run, one of each kind per batch; it is never suspended."""
+    code = (
+        BATCH.format(folder=str(table.folder / "batch"))
+        + """
+from prefect import flow
+
+@flow
+def mine():
+    return len(labelled())
+
+print(json.dumps(mine()))
+"""
+    )
+    assert in_python(server, table, code) == 4
+    flow_run = server.last_flow_run()
+    assert (flow_run["state"]["name"], flow_run["name"].startswith("batch ")) == (
+        "Completed",
+        False,
+    )
+    names = sorted(run["name"].split(" (")[0] for run in server.task_runs(flow_run["id"]))
+    steps = ("chunk", "collect", "poll", "submit")
+    assert names == sorted(
+        ["plan batch", *(f"{step} batch {number}" for step in steps for number in (1, 2))]
+    )
+    assert table.ledger()["requests_accepted"] == 4
+
+
+def test_a_batch_is_a_flow_run_where_prefect_is_configured(server: Server, table: Table) -> None:
+    """With PREFECT_API_URL set, a plain script's Batch shows as a flow run of its own, with its receipt as an artifact."""
+    code = (
+        BATCH.format(folder=str(table.folder / "batch"))
+        + "print(json.dumps([result.is_success() for result in labelled().values()]))"
+    )
+    assert in_python(server, table, code) == [True] * 4
+    flow_run = server.last_flow_run()
+    assert (flow_run["name"], flow_run["state"]["name"], flow_run["parameters"]["jobs"]) == (
+        "batch batch",
+        "Completed",
+        4,
+    )
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["receipt-batch"]}}}
+    )[0]
+    assert "4 succeeded" in artifact["data"]
+
+
+def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None:
+    """The flow `cancel` finds the spec of a flow run that died, cancels its batches, lands what ran, and leaves an artifact."""
+    table.emulator.control.progress("reads", 10**6)
+    path = write_spec(table, {"items_per_batch": 6})
+    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
+    with subprocess.Popen(
+        command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as run:
+        deadline = time.monotonic() + 60
+        while table.ledger()["batches_accepted"] < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        run.kill()
+    died = server.last_flow_run()["id"]
+    code = f"import json; from flows.cancel import cancel; print(json.dumps(cancel(flow_run_id={died!r})))"
+    found = in_python(server, table, code)
+    assert (found["result"], found["outcomes"]) == ("cancelled", {"canceled": 12})
+    artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["cancel"]}}})[
+        0
+    ]
+    assert "12 canceled" in artifact["data"]
+
+
+def test_only_runs_of_enrich_are_cancelled_by_their_id(server: Server, table: Table) -> None:
+    """An id that the server does not know, or one of another flow's run, is refused in one sentence; the flow run's spec wins over `spec`."""
+    code = """
+import json
+from uuid import uuid4
+from batchata_tasks.common.errors import SpecError
+from flows.cancel import cancel
+from flows.plan import plan
+
+def refused(run_id):
+    try:
+        cancel.fn(spec="elsewhere.yaml", flow_run_id=run_id)
+    except SpecError as error:
+        return str(error)
+
+state = plan({path!r}, return_state=True)
+print(json.dumps([refused(uuid4()), refused(state.state_details.flow_run_id)]))
+""".replace("{path!r}", repr(str(write_spec(table, {}))))
+    unknown, other = in_python(server, table, code)
+    assert "knows no flow run" in unknown
+    assert "is a run of the flow 'plan'" in other
+
+
+def test_planning_is_a_flow(server: Server, table: Table) -> None:
+    """Its result and its artifact tell what a run would send and cost; nothing is sent, and no dataset made."""
+    path = write_spec(table, {"cost_limit_usd": 1})
+    code = f"import json; from flows.plan import plan; print(json.dumps(plan({str(path)!r}, {{'limit': 7}})))"
+    found = in_python(server, table, code)
+    assert (found["reasons"], found["requests"], found["over_limit"]) == ({"new": 7}, 7, 5)
+    assert 0 < float(found["expected_usd"]) < float(found["upper_bound_usd"])
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["plan-table"]}}}
+    )[0]
+    assert "7 requests in 1 batch" in artifact["data"]
+    assert "all of it fits" in artifact["data"]
+    assert table.ledger()["requests_accepted"] == 0
+    assert not table.output.exists()
+
+
+def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
+    """Its result and its artifact tell what is known and what nobody owns."""
+    table.run()
+    (stray,) = table.emulator.control.foreign("anthropic", requests=7)
+    code = "import json; from flows.reconcile import reconcile; print(json.dumps(reconcile()))"
+    found = in_python(server, table, code)
+    assert found["known"] == {"anthropic": 1, "openai": 0}
+    assert [line["batch_id"] for line in found["strays"]] == [stray]
+    artifact = server.ask(
+        "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["reconcile"]}}}
+    )[0]
+    assert stray in artifact["data"]
+
+
+def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
+    """The server has the event, with the dataset as its resource; the automation of `deployments` waits for it."""
+    done = batchata(server, table, spec={"name": "limited", "cost_limit_usd": 0.000001})
+    assert done.returncode == 4, done.stderr
+    wanted = {
+        "filter": {
+            "event": {"name": ["batchata.cost-limit-reached"]},
+            "resource": {"id": ["batchata.dataset.limited"]},
+        }
+    }
+    deadline = time.monotonic() + 30
+    while (
+        not (found := server.ask("events/filter", wanted)["events"]) and time.monotonic() < deadline
+    ):
+        time.sleep(0.3)
+    (event,) = found
+    assert event["resource"]["batchata.dataset"] == str(table.output / "data")
+    assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (
+        12,
+        "0.000001000000",
+    )
+    assert server.last_flow_run()["id"] in str(event["related"])
+    *_, automation = yaml.safe_load((ROOT / "deployments" / "automations.yaml").read_text())[
+        "automations"
+    ]
+    trigger = server.ask("automations/", automation)["trigger"]
+    assert trigger["expect"] == [event["event"]]
+    assert event["resource"]["prefect.resource.id"].startswith(
+        trigger["match"]["prefect.resource.id"].removesuffix("*")
+    )
+
+
+def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
+    """It ends as Completed `AlreadyRunning`, which names who holds the dataset; the command says so at once and exits with 1."""
+    with hold_dataset(str(table.output), Settings(), run="flow run 0815"):
+        done = batchata(server, table)
+    holder = f"process {os.getpid()} (flow run 0815) on {socket.gethostname()} (this machine)"
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert f"another run holds this dataset: {holder}" in done.stderr
+    run = server.last_flow_run()
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "AlreadyRunning")
+    assert run["state"]["message"] == f"nothing was sent: {holder} is at work on this dataset"
+    assert table.ledger()["requests_accepted"] == 0
+
+
+DEPLOYED = """
+import json, os
+from batchata_tasks.flows.enrich import enrich
+state = enrich({path!r}, return_state=True)
+print(json.dumps([state.name, state.message]))
+"""
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead on another machine"])
+def test_a_scheduled_run_looks_whether_the_holder_lives(
+    server: Server, table: Table, monkeypatch: pytest.MonkeyPatch, alive: bool
+) -> None:
+    """A holder that renews its lease is left alone; one that fell silent is waited for until its lease has ended, and carried on."""
+    monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
+    monkeypatch.setitem(
+        server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run"
+    )  # what a worker's run finds set
+    path = write_spec(table, {})
+    with hold_dataset(str(table.output), Settings()) as site:
+        if not alive:
+            site.stop.set()  # nobody renews the lease any more
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
+                site.ledger.release_lease(site.lease)
+                site.ledger.acquire_lease(site.lease.dataset_id, 12)
+        name, message = in_python(server, table, DEPLOYED.format(path=str(path)))
+    assert name == ("AlreadyRunning" if alive else "Completed"), message
+    assert table.ledger()["requests_accepted"] == (0 if alive else 12)
+
+
+def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
+    """Two copies, each under its spec's own name, stand beside each other on one server: four deployments each, on their own folder."""
+    teams = [
+        Team(tmp_path / name, server, table.emulator, name)
+        for name in ("package-topics", "ticket-topics")
+    ]
+    server.command("work-pool", "create", "local", "--type", "process", cwd=ROOT)
+    for team in teams:
+        team.prefect("--no-prompt", "deploy", "--all")
+    for team in teams:
+        for flow in ("enrich", "plan", "cancel", "reconcile"):
+            (step,) = team.deployment(flow)["pull_steps"]
+            assert step["prefect.deployments.steps.set_working_directory"]["directory"] == str(
+                team.folder
+            )
+    assert len(server.ask("deployments/filter")) == 8

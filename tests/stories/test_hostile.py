@@ -1,0 +1,222 @@
+"""Answers and inputs that mean harm, or look as if: the run ends, and every promise holds."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from batchata_tasks.common.errors import CredentialsError, SourceError, SpecError, TransientError
+from batchata_tasks.common.money import usd
+from batchata_tasks.providers import Provider, provider_type
+from batchata_tasks.reports.plan import preview
+from tests.support.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of six rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, rows=6)
+
+
+def after_download(
+    table: Table,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[bytes], bytes],
+    times: int = 10**6,
+) -> None:
+    """Change results files between the wire and the disk, as a broken proxy or provider would."""
+    kind = provider_type(table.provider)
+    real, done = kind.download, [0]
+
+    def download(self: Provider, look: Any, folder: Path, stem: str) -> list[Path]:
+        paths = real(self, look, folder, stem)
+        if done[0] < times:
+            done[0] += 1
+            for path in paths:
+                path.write_bytes(change(path.read_bytes()))
+        return paths
+
+    monkeypatch.setattr(kind, "download", download)
+
+
+def test_a_page_that_is_no_results_file_lands_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A maintenance page instead of results, with as many lines: no row lands as missing, none is paid twice."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "1")
+    with monkeypatch.context() as broken:
+        after_download(table, broken, lambda _content: b"<p>maintenance</p>\n" * 50)
+        with pytest.raises(TransientError, match="the results hold 0 lines for 6 requests"):
+            table.run()
+    assert table.run().outcomes == {"succeeded": 6}
+    assert table.ledger()["requests_accepted"] == 6
+
+
+@pytest.mark.parametrize("value", ['"12"', "[1]", "-5", "9223372036854775808", "1e300", "true"])
+def test_usage_that_is_none_spoils_one_row_alone(
+    table: Table, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """A line whose tokens are no numbers ends as an error at the most that it can have cost."""
+    field = b'"output_tokens":' if table.provider == "anthropic" else b'"completion_tokens":'
+
+    def change(content: bytes) -> bytes:
+        first, rest = content.split(b"\n", 1)
+        head, tail = first.split(field, 1)
+        digits = len(tail) - len(tail.lstrip(b"0123456789"))
+        return head + field + value.encode() + tail[digits:] + b"\n" + rest
+
+    after_download(table, monkeypatch, change)
+    receipt = table.run(max_attempts=1)
+    assert receipt.outcomes == {"errored": 1, "succeeded": 5}
+    assert any("without a readable result line" in text for text in receipt.warnings)
+    (row,) = [row for row in table.rows() if row["_status"] == "errored"]
+    assert row["_error"].startswith("provider: a broken result line")
+    assert row["_attempts"] == 1
+
+
+def test_broken_lines_cannot_carry_spend_over_the_limit(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every answer unreadable the limit still holds: each row counts at its bound."""
+    bound = preview(table.spec()).summary.bound
+    assert bound is not None
+    after_download(
+        table, monkeypatch, lambda content: content.replace(b'"usage":{', b'"usage":{broken')
+    )
+    receipt = table.run(cost_limit_usd=float(usd(bound)) / 2)
+    assert receipt.result == "cost_limit_reached"
+    assert table.ledger()["requests_accepted"] == 3
+
+
+def test_a_validator_that_raises_costs_its_row_not_the_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a response model's own code raises, the answer is invalid and the run ends."""
+    (table.folder / "model.py").write_text(
+        "from pydantic import BaseModel, field_validator\n\n\nclass Answer(BaseModel):\n    label: str\n\n"
+        "    @field_validator('label')\n    def odd(cls, value):\n        return {}[value]\n"
+    )
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(table.folder))
+    receipt = table.run(response_schema=None, response_model=f"{table.folder / 'model.py'}:Answer")
+    assert receipt.outcomes == {"invalid": 6}
+    assert "KeyError" in table.rows()[0]["_error"]
+
+
+def test_a_dear_row_does_not_block_cheap_ones(table: Table) -> None:
+    """A row beyond the limit is left out; the others use it."""
+    table.values[0]["text"] = "dear " * 5000
+    table.write()
+    limit = float(usd(preview(table.spec(where="id != 'k0'")).summary.bound or 0))
+    receipt = table.run(cost_limit_usd=limit)
+    assert (receipt.outcomes, receipt.exit_code, receipt.unsent_rows) == ({"succeeded": 5}, 4, 1)
+
+
+def test_a_key_keeps_its_type(table: Table) -> None:
+    """A key column of another type is refused: it would make every row a new one beside the old."""
+    for value in table.values:
+        value["id"] = value["id"].removeprefix("k")
+    table.write()
+    table.run()
+    with pytest.raises(SpecError, match="a dataset keeps its key"):
+        table.run(types={"id": "int"})
+    assert len(table.rows()) == 6
+
+
+def test_doubt_is_not_resolved_under_another_key(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unclear create can be judged by its own account alone; another's empty list proves nothing."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0")
+    table.emulator.control.faults(kind="drop_after", count=1)
+    for call in range(2, 12):  # the first list goes before the create
+        table.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
+    with pytest.raises(TransientError):
+        table.run()
+    table.emulator.control.clear_faults()
+    variable = f"{table.provider.upper()}_API_KEY"
+    with monkeypatch.context() as other:
+        other.setenv(variable, "acct:other:key")
+        with pytest.raises(CredentialsError, match="under another API key"):
+            table.run()
+    assert table.run().outcomes == {"succeeded": 6}
+    assert table.ledger()["accepted_twice"]["number"] == 0
+
+
+def test_templates_see_plain_values_alone(table: Table, tmp_path: Path) -> None:
+    """A nanosecond timestamp must not hand a template an object that can write files."""
+    source = tmp_path / "table.parquet"
+    moments = pa.array([1_700_000_000_000_000_001], pa.timestamp("ns"))
+    pq.write_table(pa.table({"id": ["a"], "note": ["n"], "at": moments}), source)
+    for attack in ("to_datetime64().tofile", "to_numpy().tofile", "to_datetime64().dump"):
+        with pytest.raises(SourceError):
+            table.run(
+                source=str(source),
+                prompt="{{ at." + attack + "('" + str(tmp_path / "pwned") + "') }}",
+            )
+    assert not (tmp_path / "pwned").exists()
+    assert table.run(source=str(source), prompt="At {{ at }}").outcomes == {"succeeded": 1}
+
+
+def test_encoded_columns_are_plain_ones(table: Table, tmp_path: Path) -> None:
+    """Categories and views of one table are the strings of another: same identity, same rows."""
+    source = tmp_path / "table.parquet"
+    parts = [
+        pa.table(
+            {
+                "id": pa.array([f"k{i}"]).dictionary_encode(),
+                "note": pa.array(["n"], pa.large_string()),
+                "text": ["t"],
+            }
+        )
+        for i in range(3)
+    ]
+    with pq.ParquetWriter(source, parts[0].schema) as writer:
+        for part in parts:
+            writer.write_table(part)
+    assert table.run(source=str(source)).outcomes == {"succeeded": 3}
+    pq.write_table(
+        pa.table({"id": ["k0", "k1", "k2"], "note": ["n"] * 3, "text": ["t"] * 3}), source
+    )
+    assert table.run(source=str(source)).plan["up_to_date"] == 3
+
+
+def test_a_key_that_an_answer_quotes_is_masked(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the provider goes into the dataset without the API key that it may hold."""
+    key = "canary-" + "x" * 30
+    monkeypatch.setenv(f"{table.provider.upper()}_API_KEY", key)
+    table.emulator.control.faults(
+        kind="request_invalid", contains="row 4", message=f"the key {key} is bad"
+    )
+    table.run()
+    row = next(row for row in table.rows() if row["id"] == "k4")
+    assert "***" in row["_error"]
+    assert key not in orjson.dumps(row, default=str).decode()
+
+
+def test_moments_out_of_range_are_invalid(table: Table) -> None:
+    """A date-time that no clock of ours can hold is an invalid answer, not a broken dataset."""
+    from batchata_tasks.schema.response import ResponseSchema
+
+    when = {
+        "type": "object",
+        "properties": {"at": {"type": "string", "format": "date-time"}},
+        "required": ["at"],
+    }
+    schema = ResponseSchema.from_json_schema(when, "x")
+    assert schema.parse('{"at": "0001-01-01T00:00:00+14:00"}')[0] is None
+    assert schema.parse('{"at": "2026-11-22T10:00:00+02:00"}')[0] == {
+        "at": dt.datetime(2026, 11, 22, 8, tzinfo=dt.UTC)
+    }

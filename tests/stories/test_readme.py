@@ -1,0 +1,261 @@
+"""The README's code is run as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+import yaml
+from nbclient import NotebookClient
+
+from batchata_tasks.cli.main import app
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.pipeline.receipt import EXIT_CODES
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.loading import load_spec, parse_spec
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.emulator import Emulator
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [path.read_text(encoding="utf-8") for path in PAGES if path.parent.name == "docs"]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for found, text in BLOCKS if found == language]
+
+
+class Shell:
+    """A copy of the project in which a reader follows the README from top to bottom."""
+
+    def __init__(self, home: Path, emulator: Emulator) -> None:
+        self.project = home / "project"
+        for name in ("data", "deployments", "flows"):
+            shutil.copytree(
+                ROOT / name,
+                self.project / name,
+                ignore=shutil.ignore_patterns("out", "__pycache__"),
+            )
+        for name in ("prefect.yaml", "Makefile", "pyproject.toml", "constraints.txt"):
+            shutil.copy2(ROOT / name, self.project / name)
+        (self.project / "ready").touch()
+        (self.project / ".venv").symlink_to(sys.prefix)
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))
+        }
+        self.env = {
+            **kept,
+            **emulator.env(),
+            "HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+            "BATCHATA_POLL_INTERVAL": "0.2",
+            "BATCHATA_LEDGER_URL": f"sqlite:///{home / 'ledger.db'}",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            # `make` finds the environment made: this one
+            "MAKEFLAGS": f" -- READY=ready BIN={Path(sys.executable).parent}",
+        }
+
+    def run(self, script: str) -> str:
+        """Run a block, stopping at its first failure; background jobs end with it."""
+        head = "set -eu\nset -o pipefail\n" + (
+            "source .venv/bin/activate\n" if "activate" not in script else ""
+        )
+        log = self.project.parent / "output.txt"
+        with (
+            log.open("w") as stream,
+            subprocess.Popen(
+                ["bash", "-c", head + script],
+                cwd=self.project,
+                env=self.env,
+                start_new_session=True,
+                stdout=stream,
+                stderr=stream,
+            ) as shell,
+        ):
+            try:
+                code = shell.wait(110)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(shell.pid, signal.SIGKILL)
+        output = log.read_text()
+        assert code == 0, output
+        return output
+
+    @contextmanager
+    def terminal(self, script: str) -> Iterator[None]:
+        """Run a block that goes on until it is stopped."""
+        command = ["bash", "-c", "source .venv/bin/activate\n" + script]
+        with (
+            (self.project.parent / "terminal.txt").open("a") as log,
+            subprocess.Popen(
+                command,
+                cwd=self.project,
+                env=self.env,
+                start_new_session=True,
+                stdout=log,
+                stderr=log,
+            ) as running,
+        ):
+            try:
+                yield
+            finally:
+                os.killpg(running.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator) -> Iterator[Shell]:
+    """Return one shell for all blocks, in their order."""
+    _one_emulator.control.reset()
+    return Shell(tmp_path_factory.mktemp("reader"), _one_emulator)
+
+
+def test_every_block_is_covered() -> None:
+    """No block of a language that nobody runs; the test command is the one that runs this."""
+    assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
+    assert {
+        language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)
+    } == {"python", "toml"}
+    assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
+    assert len(blocks("bash")) == 7
+
+
+def test_the_demo_runs(shell: Shell) -> None:
+    """`make demo` enriches with both providers through Prefect, and says where the dataset is."""
+    output = shell.run(blocks("bash")[0])
+    assert output.count("400 succeeded") == 2
+    assert "read_parquet" in output
+    assert "Traceback" not in output
+
+
+def test_the_first_real_run_and_its_result(shell: Shell) -> None:
+    """Plan, 20 rows, a look, and the dataset in pandas and DuckDB."""
+    output = shell.run(blocks("bash")[2])
+    assert "20 succeeded" in output
+    shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE")
+
+
+def test_jobs_from_python(shell: Shell) -> None:
+    """A first Batch; then structured output of both providers with limits, a dry run, a run that is not waited for, and its state; a document."""
+    _, first, second, third = blocks("python")
+    output = shell.run(f"python - <<'CODE'\n{first}\nCODE")
+    assert [
+        name for name in ("Lisbon", "Oslo", "Quito") if f"\n{name} Echo" not in f"\n{output}"
+    ] == []
+    output = shell.run(f"python - <<'CODE'\n{second}\nCODE")
+    assert "2 requests in 2 batches to anthropic, openai" in output
+    assert re.search(r"^2 \d", output, re.MULTILINE), output
+    output = shell.run(f"python - <<'CODE'\n{third}\nCODE")
+    assert re.search(r"^annual-report\.pdf [12] ", output, re.MULTILINE), output
+
+
+def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell of the example runs in a kernel, where an event loop runs already."""
+    for name, value in shell.env.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(ROOT / "docs/jobs.ipynb", as_version=4)
+    NotebookClient(
+        notebook, timeout=100, resources={"metadata": {"path": str(shell.project)}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert "3 requests in 1 batch to anthropic" in "".join(
+        output.get("text", "") for output in outputs
+    )
+    assert "review-2" in outputs[-1]["data"]["text/plain"]
+
+
+def test_the_schedule(shell: Shell, free_port: int) -> None:
+    """Server, work pool, deployment, worker, and a run that is watched to its end."""
+    serve, register, work, run = (
+        block.replace("4200", str(free_port)) for block in blocks("bash")[3:]
+    )
+    shell.env |= {"PREFECT_SERVER_API_PORT": str(free_port), "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    with shell.terminal(serve):
+        wait_for(f"http://127.0.0.1:{free_port}/api/health")
+        shell.run(register)
+        with shell.terminal(work):
+            output = shell.run(run)
+    assert "Completed" in output or "completed" in output, output
+
+
+def wait_for(url: str) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        time.sleep(0.3)
+    raise TimeoutError(url)
+
+
+def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
+    """Its keys are all keys there are (but alternatives), and its values the defaults or the demo's."""
+    (text,) = blocks("yaml")
+    shown = yaml.safe_load(text)
+    shipped = load_spec(ROOT / "deployments/specs/package-topics.yaml")
+    assert parse_spec(shown) == shipped
+    alternatives = {
+        "provider",
+        "endpoint",
+        "prompt_file",
+        "messages",
+        "response_schema",
+        "on_missing",
+    }
+    assert set(shown) == set(EnrichmentSpec.model_fields) - alternatives
+
+
+def test_no_link_leads_nowhere() -> None:
+    """Every file that the README or a page beside it links to or names in backquotes is there."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        linked = [name for name in re.findall(r"\]\(([^)]+)\)", text) if "://" not in name]
+        named = re.findall(
+            r"`((?:benchmarks|deployments|docs|tests|flows|batchata_tasks)/[\w./-]+)`", text
+        )
+        assert [name for name in linked if not (page.parent / name).exists()] == []
+        assert [
+            name
+            for name in named
+            if not any((place / name).exists() for place in (ROOT, ROOT / "batchata_tasks"))
+        ] == []
+
+
+def test_the_map_of_the_package_is_true() -> None:
+    """Every package stands in docs/architecture.md, in a layer; every place that it names for a change is there."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "batchata_tasks"
+    packages = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert set(re.findall(r"^\| \d? ?\| `(\w+)` \|", text, re.MULTILINE)) == packages
+    places = re.findall(r"`(\w+/[\w/<>]+(?:\.py|/))`", text)
+    assert [place for place in places if "<" not in place and not (package / place).exists()] == []
+
+
+def test_the_tables_are_true() -> None:
+    """Every command, exit code and setting that there is stands in the README, and no other."""
+    commands = {
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback
+    }
+    assert set(re.findall(r"^\| `batchata (\w+)", TEXT, re.MULTILINE)) == commands
+    codes = set(map(int, re.findall(r"^\| .* \| (\d) \| ", TEXT, re.MULTILINE)))
+    assert codes == {*EXIT_CODES.values(), 1, 2}
+    named = set(re.findall(r"^\| `BATCHATA_(\w+)`", TEXT, re.MULTILINE))
+    assert named == {name.upper() for name in Settings.model_fields}

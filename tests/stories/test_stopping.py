@@ -1,0 +1,233 @@
+"""Stopping: from the first second, whatever is waited for; and nothing that others made is lost by it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchata_tasks import Batch, StateManager
+from batchata_tasks.cli.demo import run_demo
+from batchata_tasks.common.errors import LeaseError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.run_context import RunContext
+from batchata_tasks.schema.answers import AnswerSchemas
+from tests.support.table import Table, open_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+CLAUDE = "claude-haiku-5-5"
+AT_ONCE = 15.0  # seconds in which a run that is left has ended
+EARLIER = """
+from batchata_tasks import Batch
+batch = Batch("res").set_default_params(model="claude-haiku-5-5", max_tokens=50)
+for number in range(3):
+    batch.add_job(prompt=f"earlier {number}", id=f"e{number}")
+batch.run()
+"""
+SECOND_RUN = """
+import sys
+from batchata_tasks import Batch
+
+def run(name, wait):
+    batch = Batch(name).set_default_params(model="claude-haiku-5-5", max_tokens=50)
+    batch.add_job(prompt="text", id="a")
+    return batch.run(wait=wait)
+
+run("one", True)
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+run("two", False)
+"""
+
+
+def books(emulator: Emulator) -> list[int]:
+    """Return how many requests each accepted batch has."""
+    return [
+        batch["requests"]
+        for batch in emulator.control.ledger()["anthropic"]["batches"]
+        if batch["accepted"]
+    ]
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def left_open(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Batch]:
+    """Leave a batch of three jobs open, its script killed; return another batch over the same folder."""
+    monkeypatch.chdir(tmp_path)
+    with open_batches(emulator):
+        with subprocess.Popen([sys.executable, "-c", EARLIER], cwd=tmp_path) as script:
+            until(lambda: books(emulator) == [3])
+            script.kill()
+        batch = Batch("res").set_default_params(model=CLAUDE, max_tokens=50)
+        for number in range(2):
+            batch.add_job(prompt=f"later {number}", id=f"l{number}")
+        yield batch
+
+
+def test_a_run_is_left_while_an_earlier_batch_is_awaited(
+    left_open: Batch, emulator: Emulator
+) -> None:
+    """`shutdown(wait_for_active=False)` ends it at once, and nothing is sent, now or later; the earlier batch is landed by the next run."""
+    run = left_open.run(wait=False)
+    time.sleep(1)
+    began = time.monotonic()
+    run.shutdown(wait_for_active=False)
+    assert run.done
+    assert time.monotonic() - began < AT_ONCE
+    assert books(emulator) == [3]
+    emulator.control.progress("immediate")
+    assert all(result.is_success() for result in left_open.run().results().values())
+    assert books(emulator) == [3, 2]
+
+
+def test_a_run_is_shut_down_while_an_earlier_batch_is_awaited(
+    left_open: Batch, emulator: Emulator
+) -> None:
+    """`shutdown()` waits for what is open and lands it; after that nothing is sent."""
+    run = left_open.run(wait=False)
+    time.sleep(1)
+    emulator.control.progress("seconds", 1)
+    emulator.control.advance(5)
+    run.shutdown()
+    assert run.receipt is not None
+    assert (run.receipt.result, run.receipt.unsent_rows) == ("cancelled", 2)
+    assert books(emulator) == [3]
+
+
+def test_nothing_is_sent_once_the_dataset_is_let_go(emulator: Emulator, tmp_path: Path) -> None:
+    """A call that nobody waited for any more is stopped right before bytes go out: another run may hold the dataset by then."""
+    table = Table(tmp_path, emulator, "anthropic", rows=1)
+    with hold_dataset(str(table.output), Settings()) as held:
+        context = RunContext(held, "run", table.spec(), AnswerSchemas(None))
+        context.require_lease()
+    with pytest.raises(LeaseError, match="sends nothing"):
+        context.require_lease()
+
+
+def test_ctrl_c_in_the_second_run_of_a_process(emulator: Emulator, tmp_path: Path) -> None:
+    """It leaves the run that is under way, not one that has ended: the program ends as interrupted, with the sentence."""
+    script = subprocess.Popen(
+        [sys.executable, "-c", SECOND_RUN],
+        cwd=tmp_path,
+        text=True,
+        env=dict(os.environ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert script.stdout is not None
+    assert script.stdin is not None
+    assert script.stdout.readline() == "ready\n"
+    with open_batches(emulator):
+        script.stdin.write("go\n")
+        script.stdin.flush()
+        until(lambda: len(books(emulator)) == 2)
+        time.sleep(1)  # the main thread has ended by then
+        script.send_signal(signal.SIGINT)
+        _, errors = script.communicate(timeout=60)
+    assert script.returncode == -signal.SIGINT, errors
+    assert "the next run lands them" in errors
+    assert "Exception ignored" not in errors
+
+
+def test_ctrl_c_is_as_it_was_after_a_run(emulator: Emulator, tmp_path: Path) -> None:
+    """A run that was waited for leaves no handler behind."""
+    del emulator
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE, max_tokens=50)
+    batch.add_job(prompt="text").run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path) -> None:
+    """A server that leaves a call without an answer does not keep `run --direct` alive: 130, and the sentence, at once."""
+    table = Table(tmp_path, emulator, "anthropic", rows=3)
+    (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
+    with open_batches(emulator):
+        command = [
+            sys.executable,
+            "-m",
+            "batchata_tasks.cli",
+            "run",
+            str(tmp_path / "spec.json"),
+            "--direct",
+        ]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
+            until(lambda: books(emulator) == [3])
+            emulator.control.faults(kind="slow_after", seconds=40)
+            time.sleep(1)
+            began = time.monotonic()
+            run.send_signal(signal.SIGINT)
+            _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert time.monotonic() - began < AT_ONCE
+    assert "the same command lands them" in errors
+
+
+def test_state_files_resolve_as_long_as_the_ledger_has_their_runs(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """Twelve nights into one folder, each with a state file of its own: all of them load, and the first is up to date still."""
+    files = [tmp_path / f"night-{number}.json" for number in range(12)]
+    for number, file in enumerate(files):
+        batch = (
+            Batch(tmp_path / "res")
+            .set_default_params(model=CLAUDE, max_tokens=50)
+            .set_state(file=str(file))
+        )
+        batch.add_job(prompt=f"night {number}", id=f"n{number}").run()
+    states = [StateManager(file).load() for file in files]
+    assert [list(state.completed_results) for state in states if state is not None] == [
+        [f"n{number}"] for number in range(12)
+    ]
+    before = books(emulator)
+    again = (
+        Batch(tmp_path / "res").set_default_params(model=CLAUDE).set_state(file=str(files[0])).run()
+    )
+    assert list(again.results()) == ["n0"]
+    assert books(emulator) == before
+
+
+def test_the_demo_deletes_nothing_that_it_did_not_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files of somebody else's in its folder stay; those of an earlier demo are made anew."""
+    from rich.console import Console
+
+    monkeypatch.chdir(tmp_path)
+    own = [
+        tmp_path / "data/out/demo" / name
+        for name in ("my-notes.txt", "data/part-x.parquet", "anthropic/mine.txt")
+    ]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    before = dict(os.environ)
+    try:
+        codes = [
+            run_demo(Console(file=(tmp_path / "out.txt").open("w")), direct=True) for _ in range(2)
+        ]
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert codes == [0, 0]
+    assert [path.read_text() for path in own] == ["mine"] * 3

@@ -1,0 +1,206 @@
+"""What must hold when a scenario is over; every figure comes from the provider's books, priced independently."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.emulator import answer_text
+from batchata_tasks.emulator.answers.text import answer
+from tests.support.money.bill import Bill, bill_of, price
+from tests.support.money.place import PICO, Data, ask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIMIT_REACHED = 4
+_ONE_PERCENT = 100  # a cut chunk has at least 1 % of the planned rows
+
+
+@dataclass
+class Ending:
+    """How a dataset's last run ended."""
+
+    code: int
+    receipt: dict[str, Any]
+
+
+@dataclass
+class Found:
+    """What a scenario came to."""
+
+    problems: list[str] = field(default_factory=list[str])
+    spent: Decimal = Decimal(0)
+    utilisation: float | None = None  # of the last run: what it spent of what it could have
+    unsent: int = 0
+    batches: int = 0
+
+
+class Books:
+    """Ledger, provider's books and datasets of a scenario, side by side."""
+
+    def __init__(self, home: Path, datas: list[Data], book: dict[str, Any]) -> None:
+        self.home, self.datas = home, datas
+        scenario = datas[0].scenario
+        self.bill: Bill = bill_of(scenario.provider, scenario.model, book)
+        self.runs = ask(
+            home,
+            "SELECT r.*, d.url FROM runs r JOIN datasets d ON d.id = r.dataset_id ORDER BY r.started_at",
+        )
+        self.chunks = ask(home, "SELECT * FROM chunks ORDER BY round, start")
+        self.reservations = ask(home, "SELECT * FROM reservations")
+        run_of = {chunk["id"]: chunk["run_id"] for chunk in self.chunks}
+        self.by_run: dict[str, Decimal] = defaultdict(Decimal)
+        for chunk, cost in self.bill.by_chunk.items():
+            self.by_run[run_of.get(chunk, "no run")] += cost
+
+    def problems(self) -> list[str]:
+        """Check all that needs no dataset's rows."""
+        found = [f"{custom_id} was accepted twice" for custom_id in self.bill.twice]
+        found += [
+            f"${cost} of no run" for run, cost in self.by_run.items() if run == "no run" and cost
+        ]
+        found += [
+            f"run {run['id']} is {run['state']}" for run in self.runs if run["state"] != "closed"
+        ]
+        found += [f"unsettled: {row}" for row in self.reservations if row["settled"] is None]
+        for run in self.runs:
+            spent, limit = self.by_run[run["id"]], run["cost_limit"]
+            if limit is not None and spent > limit * PICO:
+                found.append(f"run {run['id']} spent ${spent} of a limit of ${limit * PICO}")
+            settled = (
+                sum(row["settled"] or 0 for row in self.reservations if row["run_id"] == run["id"])
+                * PICO
+            )
+            if settled != spent:
+                found.append(f"run {run['id']} settled ${settled}, the bill says ${spent}")
+        return found + self._sums()
+
+    def _sums(self) -> list[str]:
+        settled, other = (
+            sum(sum(row[name] or 0 for name in names) for row in self.reservations)
+            for names in (("settled",), ("superseded", "overhead"))
+        )
+        dataset = sum((row["_cost_usd"] for data in self.datas for row in data.rows()), Decimal(0))
+        if settled * PICO == dataset + other * PICO == self.bill.total:
+            return []
+        return [
+            f"settled ${settled * PICO}, dataset ${dataset} and ${other * PICO} besides, bill ${self.bill.total}"
+        ]
+
+
+def check_rows(data: Data, books: Books) -> list[str]:
+    """Each accepted key has its one row with its own answer; what was not sent is not in the dataset."""
+    rows, sent = data.rows(), data.sent()
+    times, found = Counter(row["id"] for row in rows), list[str]()
+    accepted: dict[str, set[str]] = defaultdict(set)
+    for name in sent.keys() & books.bill.accepted.keys():
+        accepted[key_of(sent[name])].add(books.bill.accepted[name])
+    found += [
+        f"{key} was billed twice for the same request"
+        for key, contents in accepted.items()
+        if contents & books.bill.again
+    ]
+    found += [f"{key} has {number} rows" for key, number in times.items() if number > 1]
+    found += [
+        f"{key} was accepted and has no row" for key in sorted(accepted.keys() - times.keys())[:3]
+    ]
+    found += [
+        f"{key} has a row and was never accepted"
+        for key in sorted(times.keys() - accepted.keys())[:3]
+    ]
+    found += [f"{key} is no key of the table" for key in times.keys() - set(data.keys)]
+    for row in rows:
+        body = sent.get(row["_custom_id"] or "")
+        if body is None or key_of(body) != row["id"]:
+            found.append(f"{row['id']} has the request {row['_custom_id']}: {body}")
+        elif row["_status"] == "succeeded" and row["_response"] != answer_text(
+            data.scenario.provider, body, data.scenario.lengths
+        ):
+            found.append(f"{row['id']} has the answer {row['_response']!r}")
+    return found
+
+
+def key_of(body: dict[str, Any]) -> str:
+    """Return the key that a request's prompt begins with."""
+    first = next(turn for turn in body["messages"] if turn["role"] == "user")
+    return str(first["content"]).split(" ")[0]
+
+
+def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
+    """Check how the last run of a dataset ended, and that a limit that stopped it was used."""
+    unsent = [key for key in data.keys if key not in {row["id"] for row in data.rows()}]
+    run = next(run for run in reversed(books.runs) if run["url"] == data.output.resolve().as_uri())
+    spent, limit = books.by_run[run["id"]], run["cost_limit"]
+    found.unsent += len(unsent)
+    receipt = ending.receipt
+    if ending.code != LIMIT_REACHED:
+        if unsent:
+            found.problems.append(
+                f"exit code {ending.code}, and {len(unsent)} rows were not sent: {unsent[:3]}"
+            )
+    elif limit is not None and not data.spec.get("budget"):
+        left = int(limit - spent / PICO)
+        found.problems += _left_over(
+            data, books, run["id"], receipt["plan"]["requests"], unsent, left
+        )
+    # rows that an earlier run left in the dataset, and that were planned for another attempt, are not counted here
+    first = receipt["plan"]["requests"] == len(data.keys) and all(
+        row["_run_id"] == run["id"] for row in data.rows()
+    )
+    same = receipt["unsent_rows"] == len(unsent) if first else receipt["unsent_rows"] >= len(unsent)
+    if Decimal(receipt["cost_usd"]) != spent or receipt["run_id"] != run["id"] or not same:
+        told = {name: receipt[name] for name in ("cost_usd", "unsent_rows", "run_id")}
+        found.problems.append(f"the receipt says {told}; not {spent}, {len(unsent)}, {run['id']}")
+    if len(books.runs) == 1 and limit:
+        could = could_spend(data, books)
+        found.utilisation = float(spent / could) if could else None
+
+
+def _left_over(
+    data: Data, books: Books, run: str, planned: int, unsent: list[str], left: int
+) -> list[str]:
+    """Say where a piece that the guard may send would still have fitted: 1 % of the planned rows, in a row, of one chunk."""
+    smallest, found = max(1, planned // _ONE_PERCENT), list[str]()
+    dropped = [
+        chunk for chunk in books.chunks if chunk["run_id"] == run and chunk["state"] == "dropped"
+    ]
+    if not dropped:
+        found.append("the limit stopped it, and no chunk was dropped")
+    for chunk in dropped:
+        rows = chunk["stop"] - chunk["start"]
+        if rows >= smallest and chunk["bound"] <= left:
+            found.append(
+                f"${left * PICO} was left, and chunk {chunk['id']} of {rows} rows (round {chunk['round']}) needs ${chunk['bound'] * PICO}"
+            )
+        if chunk["round"] > 1 or planned != len(data.keys):
+            continue  # its rows are not the table's
+        bounds = [data.bounds[key] for key in data.keys[chunk["start"] : chunk["stop"]]]
+        pieces = [sum(bounds[i : i + smallest]) for i in range(rows - smallest + 1)]
+        if pieces and min(pieces) <= left:
+            found.append(
+                f"${left * PICO} was left, and {smallest} rows of chunk {chunk['id']} need ${min(pieces) * PICO}"
+            )
+    if smallest == 1 and unsent and left >= (least := min(data.bounds[key] for key in unsent)):
+        found.append(f"${left * PICO} was left, and an unsent row needs ${least * PICO}")
+    return found
+
+
+def could_spend(data: Data, books: Books) -> Decimal:
+    """Return the smaller of a dataset's limit and what all of its rows cost, those that were not sent without further attempts."""
+    done = {row["id"] for row in data.rows()}
+    runs = [run["id"] for run in books.runs if run["url"] == data.output.resolve().as_uri()]
+    spent = sum((books.by_run[run] for run in runs), Decimal(0))
+    whole = spent + sum(
+        (_first_cost(data, key) for key in data.keys if key not in done), Decimal(0)
+    )
+    limit = data.spec.get("cost_limit_usd")
+    return whole if limit is None else min(whole, Decimal(str(limit)))
+
+
+def _first_cost(data: Data, key: str) -> Decimal:
+    """Return what a row that was not sent would have cost, without further attempts."""
+    said = answer(data.scenario.provider, data.bodies[key], lengths=data.scenario.lengths)
+    return price(data.scenario.provider, data.scenario.model, said.input_tokens, said.output_tokens)

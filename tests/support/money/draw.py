@@ -1,0 +1,192 @@
+"""Scenarios, drawn: tables, answer lengths, limits, faults and kills. The same seed and number, the same scenario."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from batchata_tasks.emulator import Lengths
+from tests.support.recovery.boundaries import BOUNDARIES
+from tests.support.recovery.place import MODELS, Provider
+
+Kind = Literal["alone", "killed", "overlap", "changed", "budget"]
+KINDS: dict[Kind, float] = {
+    "alone": 0.3,
+    "killed": 0.45,
+    "overlap": 0.15,
+    "changed": 0.1,
+}  # "budget" takes a share of its own
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["x", "y"]}, "why": {"type": "string"}},
+    "required": ["label", "why"],
+}
+JAPANESE = "帳簿係は今週の頁を開き一行ずつ声に出して読んだ"
+_ONCE = ("plan", "held", "dataset", "owner", "run is")  # boundaries that a run passes once
+
+
+@dataclass(frozen=True)
+class Table:
+    """One dataset's rows and how they are sent."""
+
+    texts: list[str]
+    items_per_batch: int
+    parallel: int
+    max_tokens: int
+    schema: bool
+    limit_share: float | None  # of the sum of its rows' bounds; None for no limit
+    again_share: float  # of the limit that takes its place, where it is changed
+
+
+@dataclass(frozen=True)
+class Kill:
+    """How one start is killed: after so many seconds, or at a boundary between two steps."""
+
+    after: float = 0.0
+    boundary: str | None = None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is to happen."""
+
+    name: str
+    kind: Kind
+    provider: Provider
+    tables: list[Table]
+    lengths: Lengths
+    seconds: float  # that a batch takes
+    kills: list[Kill]
+    budget_share: float = 0.0  # of the sum of all rows' bounds
+    faults: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    @property
+    def model(self) -> str:
+        return MODELS[self.provider]
+
+
+def draw(seed: int, number: int, budgets: float = 0.0, *, small: bool = False) -> Scenario:
+    """Draw a scenario; a share of `budgets` has several datasets under one budget. `small`: with few rows."""
+    rng = random.Random(f"money {seed} {number}")
+    kind: Kind = (
+        "budget" if rng.random() < budgets else rng.choices(list(KINDS), list(KINDS.values()))[0]
+    )
+    lengths, cap = _lengths(rng)
+    shared = kind == "budget"
+    number_of_tables = rng.randint(2, 3) if shared else 1
+    tables = [
+        _table(rng, cap, lengths.language == "ja", small=small or shared, shared=shared)
+        for _ in range(number_of_tables)
+    ]
+    kills = (
+        rng.randint(1, 3)
+        if kind == "killed"
+        else 1
+        if kind == "changed"
+        else rng.choice([0, 0, 1])
+        if kind == "budget"
+        else 0
+    )
+    return Scenario(
+        f"{seed}-{number}",
+        kind,
+        rng.choice(list(MODELS)),
+        tables,
+        lengths,
+        rng.choice([0.02, 0.05, 0.1, 0.2]),
+        [_kill(rng) for _ in range(kills)],
+        _share(rng),
+        _faults(rng),
+    )
+
+
+def _share(rng: random.Random) -> float:
+    """A limit's share of the bounds: often far below them, as answers are shorter than their caps."""
+    return rng.choice(
+        [
+            rng.uniform(0, 1.3),
+            10 ** rng.uniform(-2.0, -0.2),
+            10 ** rng.uniform(-2.0, -0.2),
+            rng.choice([0.0, 0.002, 0.01]),
+        ]
+    )
+
+
+def _lengths(rng: random.Random) -> tuple[Lengths, int]:
+    cap = rng.choice([20, 60, 100, 300, 1000])
+    mean, seed, language = (
+        max(8.0, cap * rng.choice([0.2, 0.5, 0.9])),
+        rng.randrange(1 << 30),
+        rng.choice(["en", "en", "ja"]),
+    )
+    setting = rng.choice(
+        [
+            Lengths(),
+            Lengths(
+                "lognormal", mean=mean, sigma=rng.choice([0.4, 1.0]), seed=seed, language=language
+            ),
+            Lengths(
+                "pareto", mean=mean, alpha=rng.choice([1.2, 1.8]), seed=seed, language=language
+            ),
+        ]
+    )
+    return setting, cap
+
+
+def _table(rng: random.Random, cap: int, japanese: bool, *, small: bool, shared: bool) -> Table:
+    rows = (
+        rng.randint(5, 40)
+        if small
+        else rng.choice(
+            [
+                *(rng.randint(5, 40) for _ in range(4)),
+                *(rng.randint(20, 120) for _ in range(3)),
+                rng.randint(200, 300),
+            ]
+        )
+    )
+    spread = rng.choice([0.0, 0.3, 1.5])  # of the logarithm of a row's length
+    words = JAPANESE if japanese else "the clerk read every line of the ledger aloud "
+    texts: list[str] = []
+    for number in range(rows):
+        length = int(min(6000, 60 * 2.718 ** rng.gauss(0, spread))) if spread else 40
+        texts.append(f"{number} {(words * (1 + length // len(words)))[:length]}".strip())
+    limit = None if shared and rng.random() < 0.6 else _share(rng)
+    most = rows // 3 if rows < 200 else rows // 2
+    return Table(
+        texts,
+        rng.randint(max(1, rows // 8), max(2, most)),
+        rng.randint(1, 4),
+        cap,
+        rng.random() < 0.2,
+        limit,
+        _share(rng),
+    )
+
+
+def _kill(rng: random.Random) -> Kill:
+    if rng.random() < 0.5:
+        return Kill(after=rng.uniform(0.05, 0.9))
+    name = rng.choice(list(BOUNDARIES))
+    nth = 1 if any(word in name for word in _ONCE) else rng.choice([1, 1, 2, 3, 5])
+    return Kill(boundary=f"{name}:{nth}")
+
+
+def _faults(rng: random.Random) -> list[dict[str, Any]]:
+    """Draw the faults of a scenario: most have a few, a third has none."""
+    choice: list[dict[str, Any]] = [
+        {"kind": "http_429", "route": "create", "probability": 0.2, "retry_after": 0.1},
+        {"kind": "http_500_after", "probability": 0.2},
+        {"kind": "drop_after", "probability": 0.2},
+        {"kind": "drop_before", "probability": 0.1},
+        {"kind": "cut_download", "probability": 0.2, "after_bytes": 900},
+        {"kind": "request_error", "share": 0.1, "times": 1},
+        {"kind": "request_expired", "share": 0.1, "times": 1},
+        {"kind": "request_truncated", "share": 0.1, "times": 1},
+        {"kind": "request_refusal", "share": 0.1},
+        {"kind": "request_invalid_answer", "share": 0.2, "times": 1},
+        {"kind": "batch_expires", "share": 0.5, "probability": 0.2},
+    ]
+    chosen = rng.sample(choice, rng.choice([0, 1, 2, 4]))
+    return [{**fault, "seed": rng.randrange(1 << 30)} for fault in chosen]

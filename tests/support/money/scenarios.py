@@ -1,0 +1,294 @@
+"""The proof that a cost limit is a promise: scenarios without number, each checked against the provider's bill.
+
+`python -m tests.support.money.scenarios --number 2000 --seed 1 --workers 2` (from the project folder). A scenario is
+a table under a limit, with answers of drawn lengths, faults at the provider, and runs that are killed and started
+again. `--only 17` plays one of them again and keeps its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.ledger import Ledger
+from tests.support.money.checks import Books, Ending, Found, check_end, check_rows, could_spend
+from tests.support.money.draw import Scenario, draw
+from tests.support.money.place import PICO, Data, Station
+from tests.support.recovery.boundaries import KILL_AT
+from tests.support.recovery.launcher import START_AT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.support.money.draw import Kill
+    from tests.support.recovery.launcher import Run
+
+ENDINGS = (0, 3, 4)  # how a run ends that nothing and nobody stopped
+HELD = "another run holds this dataset"
+_TICK = 0.005
+_AHEAD = 0.1
+
+
+@dataclass
+class Outcome:
+    """One scenario that was played."""
+
+    scenario: Scenario
+    found: Found
+    kills: int = 0
+    seconds: float = 0.0
+    codes: list[int] = field(default_factory=list[int])
+    verdicts: list[str] = field(default_factory=list[str])
+
+    def said(self, *words: str) -> int:
+        """Count the guard's verdicts that are one of these."""
+        return sum(verdict in words for verdict in self.verdicts)
+
+
+def play(station: Station, scenario: Scenario) -> Outcome:
+    """Play a scenario and check it; its folder stays where something was wrong."""
+    began, home = time.monotonic(), station.folder / scenario.name
+    station.set_up(scenario)
+    datas = [
+        Data(station, scenario, table, home, f"t{number}")
+        for number, table in enumerate(scenario.tables)
+    ]
+    budget = (
+        usd(scenario.budget_share * sum(data.bound for data in datas))
+        if scenario.kind == "budget"
+        else None
+    )
+    for data in datas:
+        limits: dict[str, Any] = {"cost_limit_usd": limit_of(data, data.table.limit_share)}
+        data.write(
+            **limits,
+            budget={"name": "shared", "limit_usd": budget, "period": "total"}
+            if budget is not None
+            else None,
+        )
+    Ledger(f"sqlite:///{home / 'ledger.db'}").close()
+    outcome = Outcome(scenario, Found())
+    try:
+        endings = _played(datas, scenario, outcome)
+        _check(home, datas, endings, outcome, budget)
+    except (AssertionError, TimeoutError) as error:
+        outcome.found.problems.append(str(error))
+    outcome.seconds = time.monotonic() - began
+    if outcome.found.problems:
+        (home / "provider.json").write_text(
+            json.dumps(station.emulator.control.ledger(detail=True), indent=1), encoding="utf-8"
+        )
+    else:
+        shutil.rmtree(home)
+    return outcome
+
+
+def usd(pico: float) -> float:
+    """Return picodollars as the number that stands in a spec."""
+    return float(int(pico) * PICO)
+
+
+def limit_of(data: Data, share: float | None) -> float | None:
+    return None if share is None else usd(share * data.bound)
+
+
+def _played(datas: list[Data], scenario: Scenario, outcome: Outcome) -> list[Ending]:
+    if scenario.kind == "overlap":
+        return [_overlapping(datas[0], outcome, apart=0.05 * (scenario.lengths.seed % 4))]
+    if scenario.kind == "budget":
+        with ThreadPoolExecutor(len(datas)) as pool:
+            return list(pool.map(lambda data: _to_the_end(data, scenario.kills, outcome), datas))
+    return [_to_the_end(datas[0], scenario.kills, outcome)]
+
+
+def _to_the_end(data: Data, kills: list[Kill], outcome: Outcome) -> Ending:
+    """Start and kill runs, then let one end."""
+    for kill in kills:
+        run = _killed(data, kill)
+        if run.wait() != -9:
+            return _ended(run, outcome)
+        outcome.kills += 1
+        if data.scenario.kind == "changed":
+            data.write(cost_limit_usd=limit_of(data, data.table.again_share))
+    return _ended(data.start(), outcome)
+
+
+def _killed(data: Data, kill: Kill) -> Run:
+    if kill.boundary is not None:
+        return data.start(**{KILL_AT: kill.boundary})
+    run, until = data.start(), time.monotonic() + kill.after
+    while run.poll() is None and time.monotonic() < until:
+        time.sleep(_TICK)
+    run.kill()
+    return run
+
+
+def _ended(run: Run, outcome: Outcome) -> Ending:
+    code = run.wait()
+    outcome.codes.append(code)
+    assert code in ENDINGS, f"exit code {code}:\n{run.text()}"
+    return Ending(code, json.loads(run.text().splitlines()[-1]))
+
+
+def _overlapping(data: Data, outcome: Outcome, apart: float) -> Ending:
+    """Start two runs of one dataset at once, or a moment apart; return how the one that ended last did."""
+    instant = time.time() + _AHEAD
+    runs = [data.start(**{START_AT: repr(instant + wait)}) for wait in (0.0, apart)]
+    codes = [run.wait() for run in runs]
+    outcome.codes += codes
+    good = [run for run, code in zip(runs, codes, strict=True) if code in ENDINGS]
+    refused = all(HELD in run.text() for run in runs if run not in good)
+    assert good, f"neither run did the work:\n{''.join(run.text() for run in runs)}"
+    assert refused, f"exit codes {codes}:\n{''.join(run.text() for run in runs)}"
+    last = max(good, key=lambda run: run.log.stat().st_mtime_ns)
+    return _ended(last, Outcome(outcome.scenario, Found()))
+
+
+def _check(
+    home: Path, datas: list[Data], endings: list[Ending], outcome: Outcome, budget: float | None
+) -> None:
+    scenario, found = outcome.scenario, outcome.found
+    books = Books(
+        home, datas, datas[0].station.emulator.control.ledger(detail=True)[scenario.provider]
+    )
+    found.problems += books.problems()
+    found.spent, found.batches = books.bill.total, len(books.bill.by_chunk)
+    if budget is not None and books.bill.total > (whole := round(budget / float(PICO)) * PICO):
+        found.problems.append(f"${books.bill.total} was spent of a budget of ${whole}")
+    for data, ending in zip(datas, endings, strict=True):
+        found.problems += check_rows(data, books)
+        check_end(data, books, ending, found)
+    if budget:
+        could = min(
+            Decimal(str(budget)), sum((could_spend(data, books) for data in datas), Decimal(0))
+        )
+        found.utilisation = float(found.spent / could) if could else None
+    if (verdicts := home / "verdicts").exists():
+        outcome.verdicts = verdicts.read_text(encoding="utf-8").splitlines()
+
+
+# --- by hand ------------------------------------------------------------------------------------
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Play what the options say; print what came of it."""
+    given = parsed(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="batchata-money-"))
+    os.environ.update(
+        ANTHROPIC_API_KEY="nobody", OPENAI_API_KEY="nobody"
+    )  # bounds are computed here; nothing is sent
+    numbers = [given.only] if given.only is not None else list(range(given.number))
+    with ExitStack() as stack:
+        local, lock = threading.local(), threading.Lock()
+
+        def one(number: int) -> Outcome:
+            if not hasattr(local, "station"):
+                with lock:
+                    local.station = stack.enter_context(Station(folder))
+            outcome = play(local.station, draw(given.seed, number, given.budgets))
+            _tell(outcome, verbose=given.only is not None)
+            return outcome
+
+        with ThreadPoolExecutor(given.workers) as pool:
+            outcomes = list(pool.map(one, numbers))
+    sys.stdout.write(table(outcomes))
+    return 1 if any(outcome.found.problems for outcome in outcomes) else 0
+
+
+def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
+    """Return the command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.money.scenarios", description=__doc__
+    )
+    parser.add_argument("--number", type=int, default=100, help="how many scenarios")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument(
+        "--budgets",
+        type=float,
+        default=0.0,
+        help="share of scenarios in which several datasets share a budget",
+    )
+    parser.add_argument("--only", type=int, help="play this one alone")
+    return parser.parse_args(None if arguments is None else list(arguments))
+
+
+def _tell(outcome: Outcome, *, verbose: bool) -> None:
+    for problem in outcome.found.problems:
+        sys.stderr.write(f"scenario {outcome.scenario.name} ({outcome.scenario.kind}): {problem}\n")
+    if verbose:
+        sys.stderr.write(f"{outcome}\n")
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Return the summary, as Markdown."""
+    head = [
+        "",
+        "scenarios",
+        "rows",
+        "kills",
+        "batches",
+        "ended 0 / 3 / 4",
+        "used, where anything was spent: median, 10th percentile, least",
+        "waits: median, 90th percentile, most",
+        "cuts",
+        "seconds: mean, most",
+        "problems",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    kinds = sorted({outcome.scenario.kind for outcome in outcomes})
+    lines += [
+        _line(kind, [outcome for outcome in outcomes if outcome.scenario.kind == kind])
+        for kind in kinds
+    ]
+    lines.append(_line("all", outcomes))
+    used = [outcome for outcome in outcomes if 4 in outcome.codes]
+    for name in ("default", "lognormal", "pareto"):
+        lines.append(
+            _line(
+                f"limit reached, {name} lengths",
+                [outcome for outcome in used if outcome.scenario.lengths.lengths == name],
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, outcomes: list[Outcome]) -> str:
+    if not outcomes:
+        return f"| {name} | 0 |" + " |" * 9
+    used = sorted(outcome.found.utilisation for outcome in outcomes if outcome.found.utilisation)
+    waits, seconds = (
+        [outcome.said("wait", "wait cut") for outcome in outcomes],
+        [outcome.seconds for outcome in outcomes],
+    )
+    cells = [
+        name,
+        len(outcomes),
+        sum(len(t.texts) for o in outcomes for t in o.scenario.tables),
+        sum(outcome.kills for outcome in outcomes),
+        sum(outcome.found.batches for outcome in outcomes),
+        " / ".join(str(sum(o.codes.count(code) for o in outcomes)) for code in ENDINGS),
+        f"{median(used):.1%}, {used[len(used) // 10]:.1%}, {used[0]:.1%}" if used else "",
+        f"{median(waits):.0f}, {sorted(waits)[len(waits) * 9 // 10]}, {max(waits)}",
+        sum(outcome.said("send cut", "wait cut", "aside cut") for outcome in outcomes),
+        f"{fmean(seconds):.2f}, {max(seconds):.2f}",
+        sum(bool(outcome.found.problems) for outcome in outcomes),
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

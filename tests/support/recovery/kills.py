@@ -1,0 +1,228 @@
+"""Scenarios: a table enriched under two prompts while its runs are killed or stopped, with faults at the provider."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from tests.support.recovery.boundaries import BOUNDARIES, KILL_AT
+from tests.support.recovery.place import GRACE, LEASE, UNPAID, Place
+from tests.support.recovery.reader import Reader
+
+if TYPE_CHECKING:
+    import random
+
+    from tests.support.recovery.launcher import Run
+
+LONGEST = 240.0  # seconds to wait for a run that is left alone
+AIMS = (
+    "moment",
+    "moment",
+    "early",
+    "planning",
+    "writing",
+    "sending",
+    "polling",
+    "downloading",
+    "landing",
+    "landing",
+)
+
+
+@dataclass
+class Tally:
+    """What a number of scenarios came to."""
+
+    stop_share: float = 0.0  # this share of runs is stopped past its lease instead of killed
+    boundary_share: float = 0.0  # this share of kills happens at a boundary between two steps
+    flow_share: float = 0.0  # this share of starts is a flow on a Prefect server
+    flows: int = 0
+    boundaries: Counter[str] = field(default_factory=Counter[str])
+    kills: int = 0
+    stops: int = 0
+    woken: Counter[str] = field(default_factory=Counter[str])  # how stopped runs ended
+    late: int = 0  # meant to be killed, but ended before
+    starts: int = 0
+    scenarios: int = 0
+    stages: Counter[str] = field(default_factory=Counter[str])
+    strikes: Counter[str] = field(default_factory=Counter[str])
+    reads: int = 0
+    mixed: int = 0
+    rows: int = 0
+    accepted: int = 0
+    litter: int = 0
+    problems: list[str] = field(default_factory=list[str])
+    seconds: float = 0.0
+
+
+def add_faults(place: Place, rng: random.Random, *, rounds: bool = False) -> None:
+    """Let each kind of fault of a provider strike now and then.
+
+    `rounds`: some requests end in an error, or never run, the first time that they are sent.
+    """
+    shares: dict[str, tuple[float, dict[str, Any]]] = {
+        "http_500_after": (0.12, {}),
+        "drop_after": (0.12, {}),
+        "drop_before": (0.07, {}),
+        "http_500_before": (0.07, {}),
+        "http_429": (0.10, {"route": "create", "retry_after": 0.2}),
+        "cut_download": (0.2, {"after_bytes": 1500}),
+        "list_lag": (0.15, {"seconds": GRACE / 3}),
+        "accept_delay": (0.08, {"seconds": GRACE / 3}),
+        "slow": (0.15, {"route": "create", "seconds": 0.3}),
+    }
+    for kind, (probability, knobs) in shares.items():
+        place.emulator.control.faults(
+            kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
+        )
+    for kind in UNPAID if rounds else ():
+        place.emulator.control.faults(kind=kind, share=0.06, times=1, seed=rng.randrange(1 << 30))
+
+
+def measure(place: Place, *, flow: bool = False) -> float:
+    """Return how long an undisturbed run works, its start left out."""
+    run = place.start(flow=flow)
+    place.until(lambda: place.held_by(run), run)
+    began = time.monotonic()
+    assert run.wait(LONGEST) == 0, run.text()
+    return time.monotonic() - began
+
+
+def begun(place: Place, rng: random.Random, tally: Tally) -> Run:
+    """Start a run: as a flow, for a share of starts."""
+    flow = tally.flow_share > 0 and rng.random() < tally.flow_share
+    tally.starts += 1
+    tally.flows += flow
+    return place.start(flow=flow)
+
+
+def disturb(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
+    """Start a run and kill (or stop) it at a drawn moment; True when the table was finished by then."""
+    if rng.random() < tally.stop_share:
+        return stop_one(place, rng, duration, tally)
+    if tally.boundary_share > 0 and rng.random() < tally.boundary_share:
+        return kill_at_boundary(place, rng, tally)
+    return kill_one(place, rng, duration, tally)
+
+
+def aim_at(place: Place, run: Run, rng: random.Random, duration: float) -> None:
+    """Wait for a drawn moment of a run, or until it ends."""
+    aim = rng.choice(AIMS)
+    if aim == "early":
+        time.sleep(rng.uniform(0, 0.1))
+    elif place.until(lambda: place.held_by(run), run):
+        if aim == "moment":
+            moment = time.monotonic() + rng.uniform(0, duration)
+            place.until(lambda: time.monotonic() >= moment, run)
+        else:
+            place.until(lambda: aim in place.stages(), run)
+            time.sleep(rng.uniform(0, 0.01))
+
+
+def stop_one(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
+    """Stop a run at a drawn moment, let another take over and finish, wake the first up."""
+    short = {"BATCHATA_LEASE_SECONDS": str(LEASE)}
+    run = place.start(**short)
+    place.until(lambda: place.held_by(run), run)
+    aim_at(place, run, rng, duration)
+    place.halt(run)
+    if run.poll() is not None:
+        tally.late += 1
+        return run.poll() == 0
+    tally.stops += 1
+    tally.stages.update(f"{stage} (stopped)" for stage in place.stages())
+    other = place.take_over(**short)
+    code = other.wait(120)
+    tally.starts += 2
+    if code != 0:
+        tally.problems.append(f"a run that took over ended with exit code {code}:\n{other.text()}")
+    run.go_on()
+    if (code := run.wait()) not in (0, 1):
+        tally.problems.append(f"a run that woke up ended with exit code {code}:\n{run.text()}")
+    tally.woken[f"{code}: {run.text().strip().splitlines()[-1][:90]}"] += 1
+    return True
+
+
+def kill_one(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
+    """Start a run and kill it at a drawn moment; True when it had ended well before that."""
+    run = begun(place, rng, tally)
+    aim_at(place, run, rng, duration)
+    if run.kill() == -9:
+        tally.stages.update(place.stages().keys())
+    return was_finished(run, tally)
+
+
+def kill_at_boundary(place: Place, rng: random.Random, tally: Tally) -> bool:
+    """Let a run kill itself at a drawn boundary; True when it never reached that and ended well."""
+    name = rng.choice(list(BOUNDARIES))
+    run = place.start(**{KILL_AT: f"{name}:{rng.choice((1, 1, 2, 3, 5))}"})
+    tally.starts += 1
+    if run.wait(LONGEST) == -9:
+        tally.boundaries[name] += 1
+    return was_finished(run, tally)
+
+
+def was_finished(run: Run, tally: Tally) -> bool:
+    """Count a kill; True when the run had ended well before it."""
+    code = run.wait()
+    if code == -9:
+        tally.kills += 1
+        return False
+    tally.late += 1
+    if code != 0:
+        tally.problems.append(f"a run ended by itself with exit code {code}:\n{run.text()}")
+    return code == 0
+
+
+def scenario(
+    place: Place,
+    rng: random.Random,
+    kills: int,
+    duration: float,
+    tally: Tally,
+    *,
+    midway: bool = False,
+    rounds: bool = False,
+) -> None:
+    """Enrich a table with `kills` kills, then again under another prompt with as many.
+
+    `midway`: the spec changes while the first run is still open. `rounds`: some rows need another attempt.
+    """
+    began = time.monotonic()
+    add_faults(place, rng, rounds=rounds)
+    with Reader(place.output / "data") as reader:
+        for version, per_batch in (("v1", 40), ("v2", 55)):
+            place.ask(version, items_per_batch=per_batch)
+            for _ in range(kills):
+                if disturb(place, rng, duration, tally):
+                    break
+            if version == "v1" and midway:
+                continue
+            run = begun(place, rng, tally)
+            if (code := run.wait(LONGEST)) != 0:
+                tally.problems.append(
+                    f"a run that was left alone ended with exit code {code}:\n{run.text()}"
+                )
+    for rule in place.emulator.control.list_faults():
+        tally.strikes[rule["kind"]] += rule["strikes"]
+    found = place.check()
+    expected = range(len(place.keys), 2 * len(place.keys) + 1) if midway else (2 * len(place.keys),)
+    problems = found.problems()
+    if found.accepted not in expected:
+        problems.append(
+            f"{found.accepted} contents were accepted for {len(place.keys)} rows under two prompts"
+        )
+    if reader.vanished:
+        problems.append(f"keys that vanished: {reader.vanished[:5]}")
+    tally.problems += [f"{place.folder}: {problem}" for problem in problems]
+    if problems:
+        books = json.dumps(place.emulator.control.ledger(detail=True), indent=1)
+        (place.folder / "provider.json").write_text(books, encoding="utf-8")
+    tally.scenarios += 1
+    tally.reads, tally.mixed = tally.reads + reader.reads, tally.mixed + reader.mixed
+    tally.rows, tally.accepted = tally.rows + found.rows, tally.accepted + found.accepted
+    tally.litter += len(found.litter)
+    tally.seconds += time.monotonic() - began

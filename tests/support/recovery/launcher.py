@@ -1,0 +1,215 @@
+"""Starts the command line often without paying for its imports each time.
+
+A process that has imported everything forks one child per start. The child is an ordinary process:
+it has its own environment, runs the same `main`, and can be killed or stopped at any moment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+START_AT = "TEST_START_AT"  # a child that finds this in its environment waits until that time
+_TICK = 0.005
+
+
+class Run:
+    """One start of the command line; its output goes to `log`."""
+
+    def __init__(self, pid: int, log: Path, poll: Callable[[], int | None]) -> None:
+        self.pid, self.log = pid, log
+        self._poll, self._code = poll, None
+
+    def poll(self) -> int | None:
+        """Return the exit code once it has ended: minus the signal's number where one ended it."""
+        if self._code is None:
+            self._code: int | None = self._poll()
+        return self._code
+
+    def wait(self, timeout: float = 60.0) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                message = f"the run did not end within {timeout} s; it said:\n{self.text()}"
+                raise TimeoutError(message)
+            time.sleep(_TICK)
+        return code
+
+    def kill(self) -> int:
+        """Kill it without warning; return how it ended, which may have been before."""
+        self._signal(signal.SIGKILL)
+        return self.wait()
+
+    def halt(self) -> None:
+        """Stop it where it stands, as a suspended machine would."""
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.poll() is None:  # it is our child, not reaped: the number cannot be another's
+            os.kill(self.pid, number)
+
+    def text(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+class Launcher:
+    """Starts runs, by fork or (`command=True`) as the real command."""
+
+    def __init__(self) -> None:
+        self._server: subprocess.Popen[str] | None = None
+        self._one_at_a_time = threading.Lock()  # several threads may start and watch runs
+
+    def __enter__(self) -> Self:
+        # numpy's thread pool and Arrow's allocator would start threads, which a fork does not take along
+        quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.recovery.launcher"],
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._order({"hello": 1}) == "ready"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server is not None
+        with self._server as server:
+            assert server.stdin is not None
+            server.stdin.close()
+            server.wait(10)
+
+    def start(
+        self,
+        arguments: list[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        log: Path,
+        *,
+        command: bool = False,
+    ) -> Run:
+        if command:
+            words = [sys.executable, "-m", "batchata_tasks.cli", *arguments]
+            with log.open("w", encoding="utf-8") as stream:
+                process = subprocess.Popen(
+                    words, cwd=cwd, env=dict(env), stdout=stream, stderr=stream
+                )
+            return Run(process.pid, log, process.poll)
+        order = {"start": arguments, "env": dict(env), "cwd": str(cwd), "log": str(log)}
+        pid = self._order(order)
+        return Run(pid, log, lambda: self._order({"poll": pid}))
+
+    def _order(self, order: dict[str, Any]) -> Any:
+        server = self._server
+        assert server is not None
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with self._one_at_a_time:
+            server.stdin.write(json.dumps(order) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
+
+
+def _serve() -> list[str] | None:
+    """Answer orders until stdin ends; in a child, return the arguments it is to run with."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "start" in order:
+            sys.stdout.flush()
+            answer: Any = os.fork()
+            if answer == 0:
+                return _become(order)
+        elif "poll" in order:
+            pid, status = os.waitpid(order["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if pid else None
+        else:
+            threads = len(list(Path("/proc/self/task").iterdir()))
+            answer = "ready" if threads == 1 else f"{threads} threads run, so a fork is not safe"
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    return None
+
+
+def _become(order: dict[str, Any]) -> list[str]:
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    output = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(source, target)
+    time.sleep(max(0.0, float(os.environ.pop(START_AT, "0")) - time.time()))
+    return order["start"]
+
+
+def _main() -> None:
+    # all that a run imports on its way; none of it starts a thread
+    import httpx2
+
+    import batchata_tasks.pipeline.runner
+    import batchata_tasks.providers.anthropic.adapter
+    import batchata_tasks.providers.openai.chat
+    import batchata_tasks.reports.plan
+    from batchata_tasks.cli.main import main
+    from batchata_tasks.pricing.lookup import batch_rates
+    from tests.support.money.verdicts import told
+    from tests.support.recovery.boundaries import armed
+
+    del batchata_tasks
+    batch_rates("openai", "gpt-6-luna")
+    httpx2.Client().close()
+    gc.collect()
+    gc.freeze()  # a child that collected these objects would copy them all
+    arguments = _serve()
+    if arguments is not None:
+        sys.argv = ["batchata", *arguments]
+        with ExitStack() as patches:
+            armed(patches)
+            told(patches)
+            os._exit(_ended(main))
+
+
+def _ended(main: Callable[[], None]) -> int:
+    """Run the command line as the interpreter does, up to its exit code, without taking the interpreter apart.
+
+    That would take as long as the run.
+    """
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - as the interpreter says it
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue] - waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,294 @@
+"""A table that is enriched while its runs are killed, and what must hold afterwards."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+import pyarrow.parquet as pq
+
+from batchata_tasks.emulator import EmulatorProcess, answer_text
+from tests.support.ledger_look import LedgerLook
+from tests.support.recovery.launcher import ROOT, Launcher, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+Provider = Literal["anthropic", "openai"]
+MODELS: dict[Provider, str] = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+GRACE = 1.2
+LEASE = 2.0
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["x", "y", "z"]}, "score": {"type": "number"}},
+    "required": ["label", "score"],
+}
+UNPAID = ("request_error", "request_expired")  # faults of single requests that cost nothing
+PICO = Decimal(10) ** -12
+_OPEN = (
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'batchata'"
+    " AND state LIKE 'idle in transaction%%'"
+)
+_TICK = 0.004
+_HALTED = 0.02  # until every thread of a stopped process stands
+
+
+@dataclass
+class Findings:
+    """What a dataset, a ledger and the provider's books say of each other."""
+
+    rows: int = 0
+    accepted: int = 0  # contents that the provider accepted
+    accepted_twice: int = 0
+    doubled: list[str] = field(default_factory=list[str])
+    lost: list[str] = field(default_factory=list[str])
+    wrong: list[str] = field(default_factory=list[str])  # another row's answer, or none
+    unsettled: int = 0
+    money: list[str] = field(default_factory=list[str])
+    strangers: list[str] = field(default_factory=list[str])  # files in data/ that are no parts
+    litter: list[str] = field(default_factory=list[str])  # left by killed runs, used by nobody
+
+    def problems(self) -> list[str]:
+        found = {
+            "contents accepted twice": self.accepted_twice,
+            "keys with two rows": self.doubled,
+            "keys without a row": self.lost,
+            "rows with a wrong answer": self.wrong,
+            "unsettled reservations": self.unsettled,
+            "money": self.money,
+            "files in data/ that are no parts": self.strangers,
+        }
+        return [
+            f"{what}: {value if isinstance(value, int) else value[:5]}"
+            for what, value in found.items()
+            if value
+        ]
+
+
+class Place(LedgerLook):
+    """One table with its spec, its dataset and its ledger, and the provider's books on it.
+
+    The emulator is emptied, so one place at a time may use it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        provider: Provider,
+        emulator: EmulatorProcess,
+        launcher: Launcher,
+        *,
+        rows: int = 240,
+        per_batch: int = 40,
+        seconds: float = 0.3,
+        schema: bool = False,
+        ledger_url: str | None = None,
+        prefect: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.provider, self.emulator, self._launcher = (
+            folder,
+            provider,
+            emulator,
+            launcher,
+        )
+        self.keys = [f"row-{number:05}" for number in range(rows)]
+        self.database, self.spec = folder / "ledger.db", folder / "spec.json"
+        # another ledger may hold other places too
+        super().__init__(ledger_url or f"sqlite:///{self.database}", folder / "out")
+        self._per_batch, self._schema, self._starts = per_batch, schema, 0
+        self._prefect = prefect or {}  # the environment of runs that are flows
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{key},fact {number * 7919 % 10007}" for number, key in enumerate(self.keys)]
+        (folder / "table.csv").write_text("\n".join(["id,text", *lines, ""]), encoding="utf-8")
+        emulator.control.reset()
+        emulator.control.progress("seconds", seconds)
+        self.version = ""
+        self.ask("v1")
+
+    def ask(self, version: str, **changes: Any) -> None:
+        """Write the spec; `version` stands in the prompt."""
+        self.version = version
+        spec: dict[str, Any] = {
+            "spec_version": 1,
+            "name": "killed",
+            "source": str(self.folder / "table.csv"),
+            "key": "id",
+            "model": MODELS[self.provider],
+            "prompt": f"{{{{ id }}}} {version}: {{{{ text }}}}",
+            "max_tokens": 100,
+            "output": str(self.output),
+            "columns": ["text"],
+            "items_per_batch": self._per_batch,
+            "max_parallel_batches": 3,
+        }
+        if self._schema:
+            spec["response_schema"] = SCHEMA
+        self.spec.write_text(json.dumps({**spec, **changes}), encoding="utf-8")
+
+    def start(self, *, command: bool = False, flow: bool = False, **env: str) -> Run:
+        """Start the command line; a `flow` runs on the Prefect server, always as the real command."""
+        self._starts += 1
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT),
+            "BATCHATA_POLL_INTERVAL": "0.1",
+            "BATCHATA_LEDGER_URL": self.ledger_url,
+            "BATCHATA_UNCLEAR_GRACE": str(GRACE),
+            **self.emulator.env(),
+            **(self._prefect if flow else {}),
+            **env,
+        }
+        arguments = ["run", str(self.spec), "--json", *(() if flow else ("--direct",))]
+        log = self.folder / f"run-{self._starts}.log"
+        return self._launcher.start(
+            arguments, environment, self.folder, log, command=command or flow
+        )
+
+    def finish(self, **env: str) -> Run:
+        """Start the command line and let it end; it must end well."""
+        run = self.start(**env)
+        code = run.wait()
+        assert code == 0, f"exit code {code}:\n{run.text()}"
+        return run
+
+    def take_over(self, **env: str) -> Run:
+        """Start runs until one gets the lease that a stopped run lets expire."""
+        deadline = time.monotonic() + 6 * LEASE
+        while True:
+            run = self.start(**env)
+            if self.until(lambda run=run: self.held_by(run), run):
+                return run
+            assert run.poll() == 1, run.text()
+            assert "another run holds this dataset" in run.text(), run.text()
+            assert time.monotonic() < deadline, run.text()
+            time.sleep(0.2)
+
+    # --- the ledger, as another process sees it ------------------------------------------------
+
+    def held_by(self, run: Run) -> bool:
+        holders = self.ask_ledger("SELECT holder FROM datasets WHERE id IN {datasets}")
+        return any(str(holder).startswith(f"process {run.pid} ") for (holder,) in holders)
+
+    def halt(self, run: Run) -> None:
+        """Stop a run where it stands, but not within a transaction: everyone else would wait for it, on Postgres for a minute."""
+        run.halt()
+        time.sleep(_HALTED)
+        while self.is_locked():
+            run.go_on()
+            time.sleep(_TICK)
+            run.halt()
+            time.sleep(_HALTED)
+
+    def is_locked(self) -> bool:
+        """Whether a process is in the middle of a transaction."""
+        if not self.ledger_url.startswith("sqlite"):
+            return self.ask_ledger(_OPEN)[0][0] > 0
+        with closing(sqlite3.connect(self.database, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")  # what every run begins with
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return True
+        return False
+
+    def until(
+        self, condition: Callable[[], object], run: Run | None = None, timeout: float = 120.0
+    ) -> bool:
+        """Wait until a condition holds; False when the run ended first."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            if run is not None and run.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, f"not within {timeout} s: {self.stages()}"
+            time.sleep(_TICK)
+        return True
+
+    # --- what must hold ------------------------------------------------------------------------
+
+    def book(self) -> dict[str, Any]:
+        """Return what the provider accepted and billed."""
+        return self.emulator.control.ledger(detail=True)[self.provider]
+
+    def bodies(self) -> dict[str, dict[str, Any]]:
+        """Return the request bodies of the present version, by the key that their prompt begins with."""
+        found: dict[str, dict[str, Any]] = {}
+        for path in (self.output / "_batchata/requests").glob("*.jsonl"):
+            if self.provider == "anthropic":
+                bodies = [item["params"] for item in orjson.loads(path.read_bytes())["requests"]]
+            else:
+                bodies = [orjson.loads(line)["body"] for line in path.read_bytes().splitlines()]
+            for body in bodies:
+                key, version = body["messages"][-1]["content"].split(":")[0].split(" ")
+                if version == self.version:
+                    found[key] = body
+        return found
+
+    def check(self) -> Findings:
+        """Compare dataset, ledger, request files and the provider's books."""
+        book = self.book()
+        columns = ["id", "_status", "_response", "_cost_usd"]
+        parts = sorted((self.output / "data").glob("*.parquet"))
+        rows = [
+            row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()
+        ]
+        times = Counter(row["id"] for row in rows)
+        # a request that ended in an error, or never ran, is to be sent again, once each time that this befell it
+        again = sum(
+            rule["strikes"]
+            for rule in self.emulator.control.list_faults()
+            if rule["kind"] in UNPAID
+        )
+        found = Findings(
+            rows=len(rows),
+            accepted=len(book["contents"]),
+            doubled=[key for key, number in times.items() if number > 1],
+            lost=[key for key in self.keys if key not in times],
+        )
+        repeats = sum(content["accepted"] - 1 for content in book["contents"].values())
+        found.accepted_twice = max(repeats - again, book["billed_twice"]["number"])
+        bodies = self.bodies()
+        for row in rows:
+            right = answer_text(self.provider, bodies[row["id"]]) if row["id"] in bodies else None
+            if row["_status"] != "succeeded" or row["_response"] != right:
+                found.wrong.append(
+                    f"{row['id']} {row['_status']}: {row['_response']!r}, not {right!r}"
+                )
+        self._check_money(found, sum((row["_cost_usd"] for row in rows), Decimal(0)), book)
+        found.strangers = [
+            path.name for path in (self.output / "data").iterdir() if path.suffix != ".parquet"
+        ]
+        own = self.output / "_batchata"
+        litter = [*own.rglob("*.tmp"), *(own / "runs").iterdir()]
+        found.litter = sorted(str(path.relative_to(own)) for path in litter)
+        return found
+
+    def _check_money(self, found: Findings, dataset: Decimal, book: dict[str, Any]) -> None:
+        (sums,) = self.ask_ledger(
+            "SELECT SUM(settled), SUM(superseded), SUM(overhead), SUM(CASE WHEN settled IS NULL THEN 1 ELSE 0 END)"
+            " FROM reservations WHERE run_id IN {runs}"
+        )
+        settled, superseded, overhead, found.unsettled = (value or 0 for value in sums)
+        if settled * PICO != dataset + (superseded + overhead) * PICO:
+            found.money.append(
+                f"settled {settled}, dataset {dataset}, superseded {superseded}, overhead {overhead}"
+            )
+        (tokens,) = self.ask_ledger(
+            "SELECT SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN cost > 0 THEN rows ELSE 0 END) FROM outcomes WHERE run_id IN {runs}"
+        )
+        billed = (
+            book["input_tokens_billed"],
+            book["output_tokens_billed"],
+            book["requests_billed"],
+        )
+        if tokens != billed:
+            found.money.append(f"ledger has {tokens} tokens and rows, the provider billed {billed}")

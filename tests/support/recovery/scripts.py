@@ -1,0 +1,208 @@
+"""Batch scripts that are killed and started again, for as long as you like.
+
+`python -m tests.support.recovery.scripts --provider openai --kills 20 --seed 1` (from the project folder).
+Each scenario is one script with the same jobs; it is killed at drawn moments, with faults at the
+provider, and started again until it ends. Then each job has its own answer, and none was accepted twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.emulator import EmulatorProcess, answer_text
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchata_tasks.emulator import Emulator
+
+MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
+FAULTS: dict[str, tuple[float, dict[str, Any]]] = {
+    "http_500_after": (0.15, {}),
+    "drop_after": (0.15, {}),
+    "http_429": (0.1, {"route": "create", "retry_after": 0.2}),
+    "cut_download": (0.2, {"after_bytes": 1500}),
+}
+SCRIPT = """
+import json, sys
+from pydantic import BaseModel
+from batchata_tasks import Batch
+
+class Label(BaseModel):
+    word: str
+    score: int
+
+model, jobs, per_batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+batch = Batch("out", items_per_batch=per_batch).set_default_params(model=model, max_tokens=60).set_state("state.json").add_cost_limit(5)
+for number in range(jobs):
+    batch.add_job(id=str(number), prompt=f"text of job {number}", response_model=Label if number % 2 else None)
+run = batch.run()
+results = {name: [result.response, result.error, result.is_success()] for name, result in run.results().items()}
+print(json.dumps(results))
+"""
+
+
+@dataclass
+class Killed:
+    """What came of scenarios."""
+
+    kills: int = 0
+    starts: int = 0
+    jobs: int = 0
+    problems: list[str] = field(default_factory=list[str])
+
+    def __str__(self) -> str:
+        found = "".join(f"\n  {problem}" for problem in self.problems)
+        return f"{self.kills} kills in {self.starts} starts, {self.jobs} jobs checked, {len(self.problems)} problems{found}"
+
+
+class Script:
+    """One script in a folder of its own."""
+
+    def __init__(
+        self, folder: Path, emulator: Emulator | EmulatorProcess, provider: str, jobs: int
+    ) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.emulator, self.provider, self.jobs = folder, emulator, provider, jobs
+        emulator.control.reset()
+        emulator.control.progress("seconds", 0.4)
+
+    def start(self) -> subprocess.Popen[str]:
+        environment = {
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("ANTHROPIC_", "OPENAI_", "BATCHATA_", "PREFECT_"))
+            },
+            "BATCHATA_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
+            "BATCHATA_POLL_INTERVAL": "0.05",
+            "BATCHATA_UNCLEAR_GRACE": "1",
+            "BATCHATA_LEASE_SECONDS": "2",
+            "BATCHATA_PATIENCE": "10",
+            "PYTHONPATH": str(ROOT),
+            **self.emulator.env(),
+        }
+        command = [
+            sys.executable,
+            "-c",
+            SCRIPT,
+            MODELS[self.provider],
+            str(self.jobs),
+            str(max(self.jobs // 3, 1)),
+        ]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def check(self, results: dict[str, list[Any]]) -> list[str]:
+        """Return what is wrong after the last start."""
+        book = self.emulator.control.ledger(detail=True)[self.provider]
+        found = (
+            [f"accepted twice: {book['accepted_twice']}"]
+            if book["accepted_twice"]["number"]
+            else []
+        )
+        if set(results) != {str(number) for number in range(self.jobs)}:
+            found.append(f"{len(results)} results for {self.jobs} jobs")
+        bodies = self._bodies()
+        for name, (text, error, success) in results.items():
+            body = next(
+                (
+                    body
+                    for body in bodies
+                    if body["messages"][0]["content"] == f"text of job {name}"
+                ),
+                None,
+            )
+            if not success or body is None or text != answer_text(self.provider, body):
+                found.append(f"job {name}: {error or 'not its own answer'}: {text[:60]}")
+        return found
+
+    def _bodies(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for path in (self.folder / "out/_batchata/requests").glob("*.jsonl"):
+            if self.provider == "anthropic":
+                found += [
+                    one["params"]
+                    for one in json.loads(path.read_text(encoding="utf-8"))["requests"]
+                ]
+            else:
+                found += [
+                    json.loads(line)["body"]
+                    for line in path.read_text(encoding="utf-8").splitlines()
+                ]
+        return found
+
+
+def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> None:
+    """Kill a script so many times, at drawn moments, and let it end."""
+    for kind, (probability, knobs) in FAULTS.items():
+        script.emulator.control.faults(
+            kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
+        )
+    seconds, left = 3.0, kills
+    while True:
+        began, process = time.monotonic(), script.start()
+        tally.starts += 1
+        try:
+            out, err = process.communicate(timeout=rng.uniform(0.8, seconds) if left else 120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            tally.kills += 1
+            left -= 1
+            continue
+        if process.returncode == 0:
+            break
+        if not left and time.monotonic() - began > 100:
+            tally.problems.append(f"{script.folder}: did not end: {err[-300:]}")
+            return
+    tally.jobs += script.jobs
+    tally.problems += [
+        f"{script.folder}: {problem}" for problem in script.check(json.loads(out.splitlines()[-1]))
+    ]
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    """Do what the options say; print what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.support.recovery.scripts", description=__doc__
+    )
+    parser.add_argument("--provider", choices=list(MODELS), default="anthropic")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=60)
+    given = parser.parse_args(None if arguments is None else list(arguments))
+    folder, tally, number = Path(tempfile.mkdtemp(prefix="batchata-scripts-")), Killed(), 0
+    with EmulatorProcess() as emulator:
+        while tally.kills < given.kills:
+            rng = random.Random(f"{given.seed} {number}")
+            scenario(
+                Script(folder / str(number), emulator, given.provider, given.jobs), rng, 4, tally
+            )
+            sys.stderr.write(f"scenario {number}: {tally}\n")
+            number += 1
+    sys.stdout.write(f"folders: {folder}\n{tally}\n")
+    return 1 if tally.problems else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,148 @@
+"""A data team with its copy of what the repository ships: deployed to a server under a name of its own, with a worker."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from tests.support.ledger_look import LedgerLook
+from tests.support.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator, EmulatorProcess
+    from tests.support.prefect_server import Server
+
+SPEC = "deployments/specs/package-topics.yaml"
+EVERY_MINUTE, NIGHTLY = "* * * * *", "0 3 * * *"
+_FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+class Team:
+    """One copy of the repository's deployments, and the worker that runs them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        emulator: Emulator | EmulatorProcess,
+        name: str = "package-topics",
+    ) -> None:
+        self.folder, self.server, self.emulator, self.name = folder, server, emulator, name
+        folder.mkdir(parents=True, exist_ok=True)
+        for shipped in ("data", "deployments", "flows"):
+            shutil.copytree(
+                ROOT / shipped,
+                folder / shipped,
+                ignore=shutil.ignore_patterns("out", "__pycache__"),
+            )
+        shutil.copy2(ROOT / "prefect.yaml", folder)
+        for file in (SPEC, "prefect.yaml"):
+            self.change(file, r"(name: (&name )?)package-topics", rf"\g<1>{name}")
+        self.ledger = LedgerLook(
+            f"sqlite:///{folder / 'ledger.db'}", folder / "data/out/package_topics"
+        )
+        self.env = {
+            **server.env,
+            **emulator.env(),
+            "PWD": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "BATCHATA_POLL_INTERVAL": "0.2",
+            "BATCHATA_LEDGER_URL": self.ledger.ledger_url,
+            "BATCHATA_UNCLEAR_GRACE": "5",
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def change(self, file: str, pattern: str, to: str) -> None:
+        """Change a file of the copy, as its team would by hand."""
+        path = self.folder / file
+        text, times = re.subn(pattern, to, path.read_text(encoding="utf-8"))
+        assert times, f"{file} has no {pattern}"
+        path.write_text(text, encoding="utf-8")
+
+    def schedule(self, cron: str) -> None:
+        """Set when runs are due."""
+        self.change("prefect.yaml", r'cron: ".*"', f'cron: "{cron}"')
+
+    def work_in(self, pool: str) -> None:
+        """Have a work pool of its own: its worker runs nobody else's runs."""
+        self.change("prefect.yaml", r"\bname: local\b", f"name: {pool}")
+
+    def prefect(self, *words: str) -> str:
+        """Run the command `prefect` in the copy; return what it printed."""
+        return self.server.command(*words, cwd=self.folder, env=self.env)
+
+    def start_worker(self, pool: str) -> None:
+        """Start a worker."""
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool]
+        with (self.folder / "worker.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.env, stdout=log, stderr=log
+            )
+
+    def lose_worker(self) -> None:
+        """Kill the worker and whatever it runs, as a machine that loses its power does."""
+        if self.process is None:
+            return
+        worker = psutil.Process(self.process.pid)
+        worker.suspend()  # so that it sees no flow run die, and starts none meanwhile
+        for process in (*worker.children(recursive=True), worker):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+        self.process = None
+
+    def deployment(self, flow: str) -> dict[str, Any]:
+        """Return a deployment of the team's, as the server has it."""
+        return self.server.get(f"deployments/name/{flow}/{self.name}")
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Return the runs of `enrich` that have begun, the oldest first."""
+        wanted = {
+            "deployments": {"id": {"any_": [self.deployment("enrich")["id"]]}},
+            "sort": "EXPECTED_START_TIME_ASC",
+        }
+        return [
+            run
+            for run in self.server.ask("flow_runs/filter", wanted)
+            if run["start_time"] is not None
+        ]
+
+    def ended(self) -> list[dict[str, Any]]:
+        """Return the runs that have ended."""
+        return [run for run in self.runs() if run["state_type"] in _FINAL]
+
+    def states(self, run: dict[str, Any]) -> list[str]:
+        """Return the names of the states that a run went through, in order."""
+        found = self.server.get(f"flow_run_states/?flow_run_id={run['id']}")
+        return [state["name"] for state in sorted(found, key=lambda state: state["timestamp"])]
+
+    def log(self, run: dict[str, Any]) -> str:
+        """Return what a run logged."""
+        lines = self.server.ask(
+            "logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}, "sort": "TIMESTAMP_ASC"}
+        )
+        return "\n".join(line["message"] for line in lines)
+
+    def until(self, look: Callable[[], Any], seconds: float, every: float = 1.0) -> Any:
+        """Look until something is seen; return it."""
+        deadline = time.monotonic() + seconds
+        while not (found := look()):
+            if time.monotonic() > deadline:
+                told = [
+                    (run["name"], run["state_name"], run["state"]["message"]) for run in self.runs()
+                ]
+                message = f"not within {seconds} s; runs: {json.dumps(told)}; worker: {(self.folder / 'worker.log').read_text()[-3000:]}"
+                raise TimeoutError(message)
+            time.sleep(every)
+        return found

@@ -1,0 +1,37 @@
+"""Runs that die with a create of unknown fate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.ledger import ChunkState, Ledger
+
+if TYPE_CHECKING:
+    from tests.support.table import Table
+
+
+def leave_in_doubt(table: Table, monkeypatch: pytest.MonkeyPatch, fault: str = "drop_after") -> str:
+    """Leave a run dead with a create of unknown fate; return its chunk."""
+    control = table.emulator.control
+    control.faults(kind=fault, count=1)
+    for call in range(2, 12):  # the first list goes before the create
+        control.faults(kind="http_error", route="list", status=500, nth=call)
+    with monkeypatch.context() as hasty:
+        hasty.setenv("BATCHATA_PATIENCE", "0")
+        with pytest.raises(TransientError):
+            table.run()
+    control.clear_faults()
+    (chunk,) = in_state(ChunkState.UNCLEAR)
+    return chunk
+
+
+def in_state(*states: str) -> list[str]:
+    ledger = Ledger(Settings().ledger_url)
+    try:
+        return [chunk.id for chunk in ledger.chunks_in(states)]
+    finally:
+        ledger.close()

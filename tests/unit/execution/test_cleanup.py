@@ -1,0 +1,266 @@
+"""What is left at the provider: no request files of ours, results until somebody asks for their deletion, nothing of others touched."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.providers import provider_type
+from tests.support.books import check_money, run_with, stopping_at
+from tests.support.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.receipt import Receipt
+
+ROWS = 6
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.2")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of six rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+@pytest.fixture
+def openai(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of six rows for OpenAI, which keeps files."""
+    return Table(tmp_path, emulator, "openai", ROWS)
+
+
+def ended(receipt: Receipt) -> dict[str, int]:
+    return {name: rows for name, rows in receipt.outcomes.items() if rows}
+
+
+def files(table: Table, purpose: str) -> list[dict[str, Any]]:
+    """Return the files of ours that the provider still keeps."""
+    return [file for file in table.ledger()["files"] if file["purpose"] == purpose]
+
+
+def foreign_files(table: Table) -> int:
+    """Return how many files are kept in all, by the provider's own list."""
+    provider = provider_type("openai")()
+    return sum(1 for _ in provider.uploads(0.0))
+
+
+# --- request files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"items_per_batch": 2, "max_parallel_batches": 3}, {"raw_files": False}]
+)
+def test_a_run_leaves_no_request_file_behind(openai: Table, changes: dict[str, Any]) -> None:
+    """Uploads are deleted once their rows are landed; results stay, as nobody asked for their deletion."""
+    openai.run(**changes)
+    assert files(openai, "batch") == []
+    assert files(openai, "batch_output") != []
+
+
+FAULTS: list[dict[str, Any]] = [
+    {"kind": "request_error", "contains": "row 4"},
+    {"kind": "request_invalid_line", "contains": "row 4"},
+    {"kind": "batch_expires", "share": 0.5, "count": 1},
+    {"kind": "token_limit", "count": 2},
+    {"kind": "drop_after", "count": 1},
+    {"kind": "http_500_before", "count": 1},
+    {"kind": "http_429", "route": "create", "count": 1, "retry_after": 0.01},
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault["kind"]))
+def test_no_request_file_is_left_whatever_happened(
+    openai: Table, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds, batches that failed or were sent again, doubt: each upload is deleted in the end."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "5")
+    openai.emulator.control.faults(**fault)
+    openai.run()
+    assert files(openai, "batch") == []
+
+
+DEATHS = [
+    ("submit", False),
+    ("submit", True),
+    ("poll", True),
+    ("collect", False),
+    ("collect", True),
+]
+
+
+@pytest.mark.parametrize(("step", "after"), DEATHS)
+def test_no_request_file_is_left_by_a_run_that_died(openai: Table, step: str, after: bool) -> None:
+    """Carried on, it deletes what it had uploaded before it died, too."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(
+            openai,
+            stopping_at(step, lambda chunk: chunk.start > 0, KeyboardInterrupt(), after=after),
+            items_per_batch=3,
+        )
+    assert openai.run(items_per_batch=3).continued
+    assert files(openai, "batch") == []
+    check_money(openai)
+
+
+@contextmanager
+def dying_after_upload() -> Iterator[None]:
+    """Let the process die between an upload and the intent to create."""
+
+    def newest(_self: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(provider_type("openai"), "newest", newest)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_an_upload_whose_create_never_came_to_be_is_found_by_its_name(openai: Table) -> None:
+    """Nothing of ours knows its id: the run that carries on finds it by the chunk that it is named after."""
+    with dying_after_upload():
+        openai.run()
+    (orphan,) = files(openai, "batch")
+    assert openai.run().continued
+    assert orphan["id"] not in {file["id"] for file in openai.ledger()["files"]}
+    assert files(openai, "batch") == []
+    assert openai.ledger()["requests_accepted"] == ROWS
+
+
+def test_an_upload_of_a_run_that_is_given_up_is_deleted(openai: Table) -> None:
+    """The spec changed after the death: what the old run had uploaded and will never send is deleted, too."""
+    with dying_after_upload():
+        openai.run()
+    assert len(files(openai, "batch")) == 1
+    assert ended(openai.run(prompt="Now: {{ text }}")) == {"succeeded": ROWS}
+    assert files(openai, "batch") == []
+
+
+def test_an_upload_that_a_stop_left_unsent_is_deleted(openai: Table) -> None:
+    """The queue was full until the time limit: the chunk is dropped, and its files go with it."""
+    openai.emulator.control.faults(kind="token_limit")
+    openai.emulator.control.foreign("openai", requests=5, ends="never")
+    receipt = openai.run(time_limit="1s")
+    assert (receipt.exit_code, receipt.unsent_rows) == (5, ROWS)
+    assert files(openai, "batch") == []
+
+
+# --- results -----------------------------------------------------------------------------------------
+
+
+def results_left(table: Table) -> int:
+    """Return how many batches' results the provider still keeps."""
+    if table.provider == "anthropic":
+        return sum(not batch["deleted"] for batch in table.ledger()["batches"])
+    return len(files(table, "batch_output"))
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_results_are_deleted_where_the_spec_asks_for_it(table: Table, delete: bool) -> None:
+    """With `delete_results` nothing of the run's answers stays at the provider, error files included; else all of it does."""
+    table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
+    receipt = table.run(items_per_batch=3, delete_results=delete)
+    assert ended(receipt) == {"succeeded": ROWS}
+    assert (results_left(table) == 0) is delete
+    table.check_answers()
+    check_money(table)
+    assert table.run(items_per_batch=3, delete_results=delete).plan["up_to_date"] == ROWS
+
+
+def test_results_are_not_deleted_before_they_are_landed(table: Table) -> None:
+    """A run that dies on the way home leaves them there, and the next one deletes them once it has them."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(
+            table,
+            stopping_at("collect", lambda _chunk: True, KeyboardInterrupt()),
+            delete_results=True,
+        )
+    assert table.ledger()["batches"][0]["deleted"] is False
+    assert table.run(delete_results=True).outcomes == {"succeeded": ROWS}
+    assert results_left(table) == 0
+
+
+def test_results_of_a_run_that_died_right_after_landing_are_deleted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Landed, and dead before the deletion: the run that carries on does it."""
+    from batchata_tasks.execution import land
+
+    def dying(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(land, "discard", dying)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(delete_results=True)
+    table.run(delete_results=True)
+    assert results_left(table) == 0
+
+
+# --- when it fails, and others' things ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_deletion_that_fails_does_not_fail_the_run(table: Table, status: int) -> None:
+    """Whatever the provider says to it: the run succeeds and says that something stays there."""
+    table.emulator.control.faults(kind="http_error", status=status, route="delete")
+    table.emulator.control.faults(kind="http_error", status=status, route="delete_file")
+    notes: list[str] = []
+    receipt = enrich(table.spec(delete_results=True), progress=LineProgress(notes.append))
+    assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": ROWS})
+    strikes = sum(rule["strikes"] for rule in table.emulator.control.list_faults())
+    assert strikes >= 1
+    if status != 404:
+        assert any("at the provider until it deletes them" in text for text in notes)
+
+
+def test_a_list_of_files_that_fails_does_not_fail_the_run(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking for leftovers is no part of the work."""
+
+    def uploads(_self: Any, _since: float) -> Any:
+        message = "the list cannot be had."
+        raise BatchataError(message)
+
+    monkeypatch.setattr(provider_type("openai"), "uploads", uploads)
+    assert openai.run().exit_code == 0
+
+
+def test_files_and_batches_of_others_are_untouched(table: Table) -> None:
+    """Other programs' uploads and batches of the same account stay, with `delete_results` too."""
+    control = table.emulator.control
+    control.foreign(table.provider, batches=3, requests=ROWS, ends="at_once", offset=-5)
+    control.foreign(table.provider, batches=1, requests=ROWS, ends="never")
+    before = foreign_files(table)
+    control.faults(kind="drop_after", nth=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(
+            table,
+            stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()),
+            delete_results=True,
+        )
+    assert table.run(delete_results=True).outcomes == {"succeeded": ROWS}
+    assert foreign_files(table) == before
+    assert {batch["deleted"] for batch in table.ledger()["foreign"]} == {False}
+
+
+def test_another_dataset_s_uploads_are_untouched(openai: Table) -> None:
+    """Two datasets share an account: what one has uploaded and not sent yet is not the other's to delete."""
+    with dying_after_upload():
+        openai.run(output=str(openai.folder / "other"))
+    (theirs,) = files(openai, "batch")
+    openai.run()
+    assert files(openai, "batch") == [theirs]

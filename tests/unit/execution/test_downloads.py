@@ -1,0 +1,326 @@
+"""Results on their way home: cut, doubled, contradicting, unknown, missing; every row counts once, and what was paid is kept."""
+
+from __future__ import annotations
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.money import PICO
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.emulator import answer_text
+from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
+from batchata_tasks.reports.plan import preview
+from tests.support.books import billed, check_money, money, run_with, stopping_at
+from tests.support.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.receipt import Receipt
+
+ROWS = 6
+TOPIC = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of six rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def ended(receipt: Receipt) -> dict[str, int]:
+    return {name: rows for name, rows in receipt.outcomes.items() if rows}
+
+
+def bound_of(table: Table, **changes: Any) -> int:
+    bound = preview(table.spec(output=str(table.folder / "other"), **changes)).summary.bound
+    assert bound is not None
+    return bound
+
+
+def row_of(table: Table, key: str) -> dict[str, Any]:
+    return next(row for row in table.rows() if row["id"] == key)
+
+
+# --- cut -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("after", [0, 1, 60, 701, 1500, 2500])
+def test_a_stream_that_is_cut_counts_no_row_twice(table: Table, after: int, clean: bool) -> None:
+    """Wherever it ends, with an error or as if that were all: fetched anew and whole, each row once, paid once."""
+    table.emulator.control.faults(kind="cut_download", after_bytes=after, clean=clean, count=1)
+    receipt = table.run()
+    assert [rule["strikes"] for rule in table.emulator.control.list_faults()] == [1]
+    assert (receipt.outcomes, receipt.rounds, receipt.warnings) == ({"succeeded": ROWS}, 1, [])
+    assert table.ledger()["requests_accepted"] == ROWS
+    table.check_answers()
+    check_money(table)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_the_second_of_two_files_is_cut(emulator: Emulator, tmp_path: Path, clean: bool) -> None:
+    """Answers and errors come in two files: the error file breaks off, and both are there in the end."""
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    for row in (1, 2):
+        emulator.control.faults(kind="request_invalid", contains=f"row {row}")
+    emulator.control.faults(kind="cut_download", after_bytes=300, clean=clean, nth=2)
+    receipt = table.run()
+    assert ended(receipt) == {"errored": 2, "succeeded": ROWS - 2}
+    assert all(
+        row["_error"] is None or row["_error"].startswith("request: ") for row in table.rows()
+    )
+    check_money(table)
+
+
+def test_a_stream_that_breaks_each_time_lands_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No row is guessed at: the run ends in an error, and the next one lands what was paid, without sending."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table.emulator.control.faults(kind="cut_download", after_bytes=900)
+    with pytest.raises(TransientError):
+        table.run()
+    assert table.rows() == []
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == ROWS
+    check_money(table)
+
+
+def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the provider never delivers is missing at its bound, and the receipt says that lines and counts differ."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table.emulator.control.faults(kind="cut_download", after_bytes=1500, clean=True)
+    receipt = table.run(max_attempts=1)
+    lost = [row["id"] for row in table.rows() if row["_status"] != "succeeded"]
+    assert 0 < len(lost) < ROWS
+    assert sum(receipt.outcomes.values()) == ROWS
+    assert any(
+        text.startswith(f"{pluralize(len(lost), 'request')} without a readable result line")
+        for text in receipt.warnings
+    )
+    found = check_money(table, lost=True)
+    assert found.overhead == sum(bound_of(table, where=f"id == '{key}'") for key in lost)
+    table.emulator.control.clear_faults()
+    assert table.run(max_attempts=2).outcomes == {"succeeded": len(lost)}
+    table.check_answers()
+
+
+def test_a_cut_download_of_a_dead_run_is_not_trusted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run died after the batch ended; the next one's download breaks once and is whole at the second try."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
+    table.emulator.control.faults(kind="cut_download", after_bytes=1000, count=1)
+    receipt = table.run()
+    assert (receipt.continued, receipt.outcomes) == (True, {"succeeded": ROWS})
+    check_money(table)
+
+
+# --- lines that should not be -------------------------------------------------------------------------
+
+
+def test_a_line_that_comes_twice_counts_once(table: Table) -> None:
+    """The receipt says so, and its cost is not counted again."""
+    table.emulator.control.faults(kind="request_duplicated", contains="row 4")
+    receipt = table.run()
+    assert (receipt.outcomes, receipt.rounds) == ({"succeeded": ROWS}, 1)
+    assert receipt.warnings == ["1 result line that came twice (counted once)"]
+    table.check_answers()
+    check_money(table)
+
+
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_of_an_error_and_an_answer_the_paid_answer_counts(table: Table, order: str) -> None:
+    """In whichever order the two lines of one request come: the answer is kept, paid once, and nothing is sent again."""
+    table.emulator.control.faults(kind=f"request_error_{order}", contains="row 4")
+    receipt = table.run()
+    assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 1)
+    assert row_of(table, "k4")["_attempts"] == 1
+    assert any("came twice" in text for text in receipt.warnings)
+    assert table.ledger()["requests_accepted"] == ROWS
+    table.check_answers()
+    check_money(table)
+
+
+def test_a_line_that_nobody_sent_is_overhead(table: Table) -> None:
+    """Its cost is reported beside the rows' and counted as spent; no row is touched by it."""
+    table.emulator.control.faults(kind="request_unknown_id", contains="row 4")
+    receipt = table.run()
+    assert (receipt.outcomes, receipt.rounds) == ({"succeeded": ROWS}, 1)
+    assert receipt.warnings == [
+        "1 result line that nobody sent (what was billed counts as overhead)"
+    ]
+    found = money(table)
+    assert found.settled == found.dataset + found.overhead
+    assert found.overhead == int(row_of(table, "k4")["_cost_usd"] * PICO)
+    assert found.dataset == billed(table)
+    table.check_answers()
+
+
+def test_a_line_of_an_unknown_kind_is_an_error_that_names_it(table: Table) -> None:
+    """Neither success nor failure: never taken for an answer, and the row says what came."""
+    table.emulator.control.faults(kind="request_unknown_type", contains="row 4")
+    receipt = table.run(max_attempts=1)
+    assert ended(receipt) == {"errored": 1, "succeeded": ROWS - 1}
+    error = row_of(table, "k4")["_error"]
+    assert error.startswith("provider: ")
+    if table.provider == "anthropic":
+        assert "weird" in error
+    assert row_of(table, "k4")["_response"] is None
+
+
+def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
+    """Nobody can say what it cost, so the most that it can have cost counts, as for a broken line."""
+    table.emulator.control.faults(kind="request_unknown_type", contains="row 4")
+    table.run(max_attempts=1)
+    assert money(table).overhead == bound_of(table, where="id == 'k4'")
+
+
+def test_every_line_missing_is_every_row_missing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file, or none, for a batch that says it succeeded: all rows end, at their bound, and the next run answers them."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table.emulator.control.faults(kind="request_missing")
+    receipt = table.run(max_attempts=1)
+    assert ended(receipt) == {"missing": ROWS}
+    assert check_money(table, lost=True).overhead == bound_of(table)
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+
+
+def test_broken_lines_are_their_rows_own(table: Table) -> None:
+    """Half of a line is no JSON: where its custom_id can be read it is that row's, and all others have their answers."""
+    table.emulator.control.faults(kind="request_broken_line", contains="row 4", times=1)
+    table.emulator.control.faults(kind="request_broken_line", contains="row 1", times=1)
+    receipt = table.run(max_attempts=1)
+    assert sum(receipt.outcomes.values()) == ROWS
+    assert {row["id"] for row in table.rows() if row["_status"] != "succeeded"} == {"k1", "k4"}
+    assert any(
+        text.startswith("2 requests without a readable result line") for text in receipt.warnings
+    )
+    check_money(table, lost=True)
+
+
+@pytest.mark.parametrize("schema", [TOPIC, None])
+def test_separators_inside_answers_end_no_line(table: Table, schema: Any) -> None:
+    """U+2028, U+2029 and U+0085 stand raw in answers: one row each, the text as it came."""
+    table.emulator.control.faults(kind="request_separators")
+    receipt = table.run(response_schema=schema)
+    assert (receipt.outcomes, receipt.warnings) == ({"succeeded": ROWS}, [])
+    bodies = table.bodies()
+    for row in table.rows():
+        said = answer_text(table.provider, bodies[row["_custom_id"]])
+        want = (
+            said if schema is None else orjson.loads(said)["topic"]
+        ) + " one\u2028two\u2029three\u0085four"
+        assert (row["response"] if schema is None else row["topic"]) == want
+    check_money(table)
+
+
+def test_all_sorts_of_lines_in_one_file(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shuffled, doubled, unknown, missing and broken at once: each key once, each with its own answer in the end."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    kinds = [
+        "request_duplicated",
+        "request_unknown_id",
+        "request_missing",
+        "request_broken_line",
+        "request_error_last",
+    ]
+    for row, kind in enumerate(kinds):
+        table.emulator.control.faults(kind=kind, contains=f"row {row}", times=1)
+    receipt = table.run()
+    assert (receipt.result, ended(receipt), receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 2)
+    assert len(receipt.warnings) == 3
+    table.check_answers()
+    check_money(table, lost=True)
+
+
+# --- where results are fetched from -------------------------------------------------------------------
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[str, list[str]]]:
+    """Run a second server; yield its URL and the requests that reached it."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(
+                f"{self.path} {self.headers.get('authorization')} {self.headers.get('x-api-key')}"
+            )
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_results_are_fetched_from_the_configured_host_alone(
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stranger: tuple[str, list[str]],
+) -> None:
+    """A `results_url` that names another host is never followed, with the key or without, also when doubt is resolved."""
+    url, seen = stranger
+    real = AnthropicBatch.wire
+
+    def wire(self: AnthropicBatch, origin: str, now: float) -> Any:
+        told = real(self, origin, now)
+        return told | {"results_url": told["results_url"] and f"{url}/{self.id}/{{results}}"}
+
+    monkeypatch.setattr(AnthropicBatch, "wire", wire)
+    table = Table(tmp_path, emulator, "anthropic", ROWS)
+    emulator.control.faults(kind="drop_after", nth=1)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert seen == []
+    table.check_answers()
+    import urllib.request
+
+    urllib.request.urlopen(url).close()  # the server does count
+    assert len(seen) == 1
+
+
+# --- 404s that pass ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["get", "results"])
+def test_a_404_that_passes_loses_nothing(table: Table, route: str) -> None:
+    """On the status right after the create, and on results of a batch that has ended: asked again until it is there."""
+    name = "content" if (route, table.provider) == ("results", "openai") else route
+    table.emulator.control.faults(kind="not_found", route=name, count=2)
+    receipt = table.run()
+    assert (receipt.outcomes, receipt.rounds, receipt.warnings) == ({"succeeded": ROWS}, 1, [])
+    assert table.ledger()["requests_accepted"] == ROWS
+    check_money(table)
+
+
+def test_a_404_half_way_loses_nothing(table: Table) -> None:
+    """In the middle of a batch's life, between looks that found it."""
+    table.emulator.control.progress("reads", 4)
+    for nth in (3, 5):
+        table.emulator.control.faults(kind="not_found", nth=nth)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_money(table)

@@ -1,0 +1,354 @@
+"""Creates of unknown fate, where looking is hard: others' batches, late acceptance, lag, clocks, batches that go away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.money import usd
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.reports.plan import preview
+from tests.support.books import all_chunks, check_money, money, opened
+from tests.support.table import MODELS, Table
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.receipt import Receipt
+
+ROWS = 5
+LOST = ["http_500_after", "drop_after"]
+NEVER_CAME = ["http_500_before", "drop_before"]
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of five rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+@pytest.fixture
+def anthropic(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of five rows for Anthropic, whose batches carry no name."""
+    return Table(tmp_path, emulator, "anthropic", ROWS)
+
+
+def check_once(table: Table, batches: int = 1) -> None:
+    """Check that every row was accepted once, in so many batches, and holds its own answer."""
+    book = table.ledger()
+    assert (book["batches_accepted"], book["requests_accepted"]) == (batches, ROWS)
+    assert (book["accepted_twice"]["number"], book["billed_twice"]["number"]) == (0, 0)
+    assert len(table.rows()) == ROWS
+    table.check_answers()
+    check_money(table)
+
+
+class Told:
+    """A run in another thread, with what it tells."""
+
+    def __init__(self, table: Table, **changes: Any) -> None:
+        self.notes: list[str] = []
+        self._found: list[Any] = []
+        self._thread = threading.Thread(target=self._run, args=(table, changes))
+        self._thread.start()
+
+    def _run(self, table: Table, changes: dict[str, Any]) -> None:
+        try:
+            self._found.append(
+                enrich(table.spec(**changes), progress=LineProgress(self.notes.append))
+            )
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            self._found.append(error)
+
+    def tells(self, text: str) -> None:
+        until(lambda: any(text in note for note in self.notes))
+
+    def end(self) -> Receipt:
+        self._thread.join(90)
+        (found,) = self._found
+        if isinstance(found, BaseException):
+            raise found
+        receipt: Receipt = found
+        return receipt
+
+
+# --- others' batches --------------------------------------------------------------------------------
+
+
+# one without a name that never ends is awaited where ours never came: see the test below
+CROWDS = [
+    (provider, fault, ends)
+    for provider in MODELS
+    for fault in (*LOST, *NEVER_CAME)
+    for ends in ("at_once", "never", "pace")
+    if not (provider == "anthropic" and fault in NEVER_CAME and ends == "never")
+]
+
+
+@pytest.mark.parametrize(("provider", "fault", "ends"), CROWDS)
+def test_batches_of_others_of_equal_size_are_not_ours(
+    emulator: Emulator, tmp_path: Path, provider: str, fault: str, ends: str
+) -> None:
+    """Made just before ours, ended or running: ours is adopted, or sent once proven absent; theirs are left alone."""
+    table = Table(tmp_path, emulator, provider, ROWS)
+    foreign = table.emulator.control.foreign(
+        table.provider, batches=7, requests=ROWS, ends=ends, offset=-2
+    )
+    table.emulator.control.faults(kind=fault, nth=1)
+    receipt = table.run()
+    assert receipt.outcomes == {"succeeded": ROWS}
+    assert receipt.rounds == 1
+    check_once(table)
+    with opened() as ledger:
+        assert not ledger.known_batches(foreign)
+    assert {batch["ending"] for batch in table.ledger()["foreign"]} == {
+        None if ends == "never" else "finished"
+    }
+
+
+def test_a_nameless_batch_that_runs_is_awaited_before_anything_is_sent(anthropic: Table) -> None:
+    """A stranger of equal size that does not end could be ours: nothing is sent until it is gone or has ended."""
+    (foreign,) = anthropic.emulator.control.foreign("anthropic", requests=ROWS, ends="never")
+    anthropic.emulator.control.faults(kind="drop_before", nth=1)
+    run = Told(anthropic)
+    run.tells("Looking it up")
+    time.sleep(1)
+    assert len(anthropic.emulator.control.ledger()["creates"]) == 1
+    anthropic.emulator.control.cancel(foreign, share=1.0)
+    assert run.end().outcomes == {"succeeded": ROWS}
+    check_once(anthropic)
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
+def test_ours_is_found_among_a_thousand(table: Table, fault: str) -> None:
+    """Ten pages of others' ended batches of our size, made before and after ours."""
+    table.emulator.control.foreign(
+        table.provider, batches=960, requests=ROWS, ends="at_once", offset=-4000, every=0.1
+    )
+    table.emulator.control.faults(kind=fault, nth=1)
+    table.emulator.control.faults(kind="http_429", route="list", nth=2)
+    run = Told(table)
+    run.tells("Looking it up")
+    table.emulator.control.foreign(table.provider, batches=40, requests=ROWS, ends="at_once")
+    assert run.end().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+# --- acceptance and lists ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.8])
+def test_a_batch_that_is_accepted_late_is_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """It comes to be within the grace: found then, never sent again."""
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
+    table.emulator.control.faults(kind="accept_delay", seconds=seconds, nth=1)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_list_that_lags_hides_nothing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is lost and lists leave the batch out for a while, less than the grace: adopted all the same."""
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
+    table.emulator.control.faults(kind="list_lag", seconds=0.8, nth=1)
+    table.emulator.control.faults(kind="drop_after", nth=1)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_lag_alone_changes_nothing(table: Table) -> None:
+    """A create that was answered needs no list."""
+    table.emulator.control.faults(kind="list_lag", seconds=3600)
+    assert table.run(items_per_batch=3).outcomes == {"succeeded": ROWS}
+    check_once(table, batches=2)
+
+
+def test_a_list_that_fails_proves_no_absence(table: Table) -> None:
+    """While lists cannot be had nothing is sent again, however long ago the create was."""
+    table.emulator.control.faults(kind="drop_after", nth=1)
+    table.emulator.control.faults(kind="http_error", status=500, route="list", nth=2)
+    table.emulator.control.faults(kind="http_error", status=429, route="list", nth=3)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "drop_before", "http_500_after"])
+def test_several_creates_in_doubt_at_a_time(table: Table, fault: str) -> None:
+    """Batches of equal size, each unanswered: each is told from the others, none is sent twice."""
+    table.emulator.control.faults(kind=fault, count=3)
+    assert table.run(items_per_batch=1, max_parallel_batches=3).outcomes == {"succeeded": ROWS}
+    check_once(table, batches=ROWS)
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
+@pytest.mark.parametrize("hours", [-2, 2])
+@pytest.mark.parametrize("others", [0, 3])
+def test_a_clock_that_is_hours_off_sends_nothing_twice(
+    table: Table, fault: str, hours: int, others: int
+) -> None:
+    """The provider's clock is two hours ahead of ours, or behind: what was accepted is found, what was not is sent."""
+    table.emulator.control.advance(3600 * hours)
+    if others:
+        table.emulator.control.foreign(
+            table.provider, batches=others, requests=ROWS, ends="at_once", offset=-1
+        )
+    table.emulator.control.faults(kind=fault, nth=1)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_clock_that_is_hours_off_waits_for_room(anthropic: Table, hours: int) -> None:
+    """Open batches are seen by whatever clock: with a full queue the run waits for one of them, and ends."""
+    anthropic.emulator.control.advance(3600 * hours)
+    anthropic.emulator.control.limits(anthropic_queued_requests=ROWS)
+    (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=1, ends="never")
+    run = Told(anthropic)
+    run.tells("Waiting until one of the account's batches ends (1 open).")
+    anthropic.emulator.control.vanish(blocking)
+    assert run.end().outcomes == {"succeeded": ROWS}
+    check_once(anthropic)
+
+
+# --- batches that change meanwhile ------------------------------------------------------------------
+
+
+def test_a_candidate_that_somebody_cancelled_is_adopted(table: Table) -> None:
+    """Its answer was lost, and it was cancelled half-way: what ran is landed, the rest goes again, nothing is paid twice."""
+    table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
+    table.emulator.control.faults(kind="drop_after", nth=1)
+    run = Told(table)
+    run.tells("Looking it up")
+    time.sleep(0.2)
+    table.emulator.control.cancel(table.ledger()["batches"][0]["id"])
+    receipt = run.end()
+    assert (receipt.result, receipt.rounds, receipt.outcomes["succeeded"]) == ("succeeded", 2, ROWS)
+    book = table.ledger()
+    assert (book["requests_accepted"], book["requests_billed"], book["billed_twice"]["number"]) == (
+        ROWS + 3,
+        ROWS,
+        0,
+    )
+    assert {row["_attempts"] for row in table.rows()} == {1}
+    table.check_answers()
+    check_money(table)
+
+
+def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
+    """Deleted before it ended: nobody can say whose it was. Exit code 3, the rows are held, and no run sends them again."""
+    anthropic.emulator.control.faults(kind="never_ends", nth=1)
+    anthropic.emulator.control.faults(kind="drop_after", nth=1)
+    run = Told(anthropic)
+    run.tells("Looking it up")
+    until(lambda: len(anthropic.emulator.control.ledger()["creates"]) == 1)
+    time.sleep(0.6)  # it has been listed by then
+    anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
+    receipt = run.end()
+    assert (receipt.exit_code, receipt.held_rows, receipt.result) == (3, ROWS, "some_rows_failed")
+    assert any("held" in text for text in receipt.warnings)
+    assert [chunk.state for chunk in all_chunks()] == [ChunkState.HELD]
+    assert anthropic.rows() == []
+    reserved = money(anthropic).reserved
+    assert reserved > 0
+    for _ in range(2):
+        later = anthropic.run()
+        assert (later.plan["in_flight"], later.plan["requests"], later.batches) == (ROWS, 0, 0)
+    assert len(anthropic.emulator.control.ledger()["creates"]) == 1
+    assert money(anthropic).reserved == reserved
+
+
+def test_a_run_says_that_rows_are_held_by_an_earlier_one(anthropic: Table) -> None:
+    """As long as rows are held a run over them is no success: it exits with 3 and says how many."""
+    test_a_candidate_that_went_away_unjudged_is_held(anthropic)
+    receipt = anthropic.run()
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+
+
+def test_held_rows_do_not_hold_up_others(anthropic: Table) -> None:
+    """Of three batches one is held: the other two land, in the same run."""
+    anthropic.emulator.control.faults(kind="never_ends", nth=1)
+    anthropic.emulator.control.faults(kind="drop_after", nth=1)
+    run = Told(anthropic, items_per_batch=2, max_parallel_batches=1)
+    run.tells("Looking it up")
+    time.sleep(0.6)
+    anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
+    receipt = run.end()
+    assert (receipt.exit_code, receipt.held_rows, receipt.outcomes) == (3, 2, {"succeeded": 3})
+    assert sorted(chunk.state for chunk in all_chunks()) == [
+        ChunkState.HELD,
+        ChunkState.LANDED,
+        ChunkState.LANDED,
+    ]
+    assert anthropic.ledger()["requests_accepted"] == ROWS
+
+
+def test_money_of_held_rows_is_not_waited_for(anthropic: Table) -> None:
+    """With what is left of the limit held by a batch that nobody can judge, the run ends, and says that the limit stopped it."""
+    anthropic.emulator.control.faults(kind="never_ends", nth=1)
+    anthropic.emulator.control.faults(kind="drop_after", nth=1)
+    plan = preview(anthropic.spec()).summary
+    assert plan.bound is not None
+    limit = float(usd(plan.bound * 3 // ROWS))  # three of the five rows
+    run = Told(anthropic, items_per_batch=2, max_parallel_batches=1, cost_limit_usd=limit)
+    run.tells("Looking it up")
+    time.sleep(0.6)
+    anthropic.emulator.control.vanish(anthropic.ledger()["batches"][0]["id"])
+    receipt = run.end()
+    assert (receipt.exit_code, receipt.held_rows, receipt.unsent_rows) == (4, 2, 2)
+    assert anthropic.ledger()["requests_billed"] <= 3
+
+
+def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """OpenAI's batches carry our token: a stranger that is deleted meanwhile leaves no doubt."""
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    (foreign,) = emulator.control.foreign("openai", requests=ROWS, ends="never")
+    emulator.control.faults(kind="drop_before", nth=1)
+    run = Told(table)
+    run.tells("Looking it up")
+    emulator.control.vanish(foreign)
+    assert run.end().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_stop_resolves_doubt_and_cancels_what_it_finds(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """The time limit passes while a create is in doubt: the batch is found, cancelled and landed, not left behind."""
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
+    table.emulator.control.faults(kind="drop_after", nth=1)
+    receipt = table.run(time_limit="1s")
+    assert (receipt.result, receipt.outcomes) == (
+        "time_limit_reached",
+        {"canceled": 3, "succeeded": 2},
+    )
+    check_money(table)
+
+
+def test_a_candidate_whose_results_are_archived_is_held(anthropic: Table) -> None:
+    """Nobody can read whose it was: its rows are held, and no run fails over it for ever."""
+    (foreign,) = anthropic.emulator.control.foreign("anthropic", requests=ROWS, ends="at_once")
+    anthropic.emulator.control.archive(foreign)
+    anthropic.emulator.control.faults(kind="drop_before", nth=1)
+    receipt = anthropic.run()
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert anthropic.run().plan["in_flight"] == ROWS

@@ -1,0 +1,339 @@
+"""`batchata reconcile` and `batchata cancel`: the provider's batches against the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.errors import CredentialsError, SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.poll import look_once
+from batchata_tasks.ledger import ChunkState, Ledger
+from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.operations.reconcile import _Work, reconcile
+from batchata_tasks.operations.reconcile_report import Request, pairs_of
+from batchata_tasks.progress.listener import LineProgress
+from tests.support.table import MODELS, Table
+from tests.support.unclear import in_state, leave_in_doubt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of six rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, rows=6)
+
+
+def test_a_batch_that_was_never_confirmed_is_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found in the provider's list and written to the ledger; the next run lands it and sends nothing."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    table.emulator.control.advance(5)
+    report = reconcile()
+    assert list(report.adopted) == [chunk]
+    assert in_state(ChunkState.SUBMITTED) == [chunk]
+    assert table.run().outcomes == {"succeeded": 6}
+    assert table.ledger()["requests_accepted"] == 6
+    table.check_answers()
+
+
+def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> None:
+    """Other programs' batches are listed with size and age, and left alone unless somebody names one."""
+    table.run()
+    table.emulator.control.progress("seconds", 3600)
+    table.emulator.control.foreign(table.provider, batches=2, requests=7)
+    report = reconcile()
+    assert report.known[table.provider] == 1
+    assert [stray.requests for stray in report.strays if stray.requests] in ([7, 7], [])
+    assert len(report.strays) == 2
+    assert {stray.ours for stray in report.strays} == {
+        None if table.provider == "anthropic" else False
+    }
+    named = report.strays[0].batch_id
+    assert reconcile(Request(cancel=(named,))).cancelled == [named]
+    with pytest.raises(SpecError, match="no such batch that nobody owns"):
+        reconcile(Request(cancel=(table.rows()[0]["_batch_id"],)))
+
+
+def test_batches_of_another_ledger_are_not_called_another_programs(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended ones are known by their requests' names, open ones as far as the provider tells; the remedy stands below."""
+    table.emulator.control.progress("seconds", 3600)
+    (foreign,) = table.emulator.control.foreign(table.provider, ends="at_once")
+    with monkeypatch.context() as dying:
+        dying.setattr("batchata_tasks.execution.poll.look_once", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            table.run()
+    (own,) = [line["id"] for line in table.ledger()["batches"]]
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'another.db'}")
+    remedy = ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")
+    unknown = table.provider == "anthropic"
+    report = reconcile()
+    assert {stray.batch_id: stray.ours for stray in report.strays} == {
+        own: None if unknown else True,
+        foreign: False,
+    }
+    (told,) = [
+        text
+        for what, text in report.lines()
+        if what == ("Unknown" if unknown else "Another ledger's")
+    ]
+    assert ("or of another ledger of this one (the provider does not tell)" in told) == unknown
+    assert remedy in report.lines()
+    table.emulator.control.advance(7200)
+    report = reconcile()
+    assert {stray.batch_id: stray.ours for stray in report.strays} == {own: True, foreign: False}
+    assert remedy in report.lines()
+
+
+def test_batches_of_other_programs_alone_need_no_remedy(table: Table) -> None:
+    """Where nothing may be of a lost ledger, nothing is said of one."""
+    table.emulator.control.foreign(table.provider, ends="at_once")
+    report = reconcile()
+    assert [what for what, _ in report.lines()] == ["Known", "Nobody's"]
+
+
+def test_cancelling_tells_what_had_ended_and_what_may_be_of_another_ledger(table: Table) -> None:
+    """An ended batch is not called cancelled; one that this program may have sent comes with a warning."""
+    control = table.emulator.control
+    (ended,) = control.foreign(table.provider, ends="at_once")
+    report = reconcile(Request(cancel=(ended,)))
+    assert (report.cancelled, report.had_ended) == ([], [ended])
+    assert (
+        "Not cancelled",
+        f"batch {ended} had already ended; nothing to cancel",
+    ) in report.lines()
+    (open_,) = control.foreign(table.provider, ends="never")
+    report = reconcile(Request(cancel=(open_,)))
+    assert (report.cancelled, report.had_ended) == ([open_], [])
+    assert any("may have been sent by this program" in note for note in report.notes) == (
+        table.provider == "anthropic"
+    )
+
+
+def test_without_any_key_nothing_is_compared_and_that_is_said(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no report that all is well, but an error that names the variables."""
+    table.run()
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(
+        CredentialsError, match=r"nothing was compared.*ANTHROPIC_API_KEY.*OPENAI_API_KEY"
+    ):
+        reconcile()
+
+
+def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--hold keeps runs from waiting for it, --resend lets its rows be planned again; each row is sent once."""
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    with pytest.raises(SpecError, match="no chunk that is held"):
+        reconcile(Request(resend=(chunk,)))
+    assert reconcile(Request(hold=(chunk,))).held == [chunk]
+    assert in_state(ChunkState.HELD) == [chunk]
+    receipt = table.run()
+    assert (receipt.held_rows, receipt.exit_code, receipt.continued) == (6, 3, True)
+    assert any("batchata reconcile" in text for text in receipt.warnings)
+    assert table.run().plan["in_flight"] == 6
+    assert table.ledger()["requests_accepted"] == 0
+    assert reconcile(Request(resend=(chunk,))).freed == [chunk]
+    assert table.run().outcomes == {"succeeded": 6}
+    assert table.ledger()["requests_accepted"] == 6
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(
+    table: Table, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    """Another program's batch is refused; its own is landed by the next run, also when the run that sent it has ended."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    (foreign,) = table.emulator.control.foreign(table.provider, requests=6, ends="at_once")
+    with monkeypatch.context() as rotated:
+        rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key of the same account")
+        assert reconcile(Request(hold=(chunk,))).held == [chunk]
+        if ended:
+            assert table.run().held_rows == 6
+        (own,) = [line["id"] for line in table.ledger()["batches"]]
+        with pytest.raises(SpecError, match="holds other requests"):
+            reconcile(Request(adopt={chunk: foreign}))
+        assert reconcile(Request(adopt={chunk: own})).adopted == {chunk: own}
+        receipt = table.run()
+        assert (receipt.outcomes, receipt.plan["up_to_date"]) == (
+            ({}, 6) if ended else ({"succeeded": 6}, 0)
+        )
+    assert table.ledger()["requests_accepted"] == 6
+    table.check_answers()
+
+
+def test_requests_are_read_with_care() -> None:
+    """A pair without its batch is refused."""
+    assert pairs_of(["a=b"]) == {"a": "b"}
+    with pytest.raises(SpecError, match="CHUNK=BATCH"):
+        pairs_of(["a="])
+
+
+def start(table: Table, **changes: Any) -> tuple[threading.Thread, list[Any]]:
+    """Run a spec in a thread of its own; return the thread and what will hold its receipt."""
+    receipts: list[Any] = []
+    thread = threading.Thread(target=lambda: receipts.append(table.run(**changes)))
+    thread.start()
+    return thread, receipts
+
+
+def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
+    """It cancels its batches, lands what ran, sends nothing more, and says so."""
+    table.emulator.control.progress("reads", 10**6)
+    thread, receipts = start(table, items_per_batch=2, max_parallel_batches=2)
+    while len(in_state(ChunkState.SUBMITTED)) < 2:
+        time.sleep(0.02)
+    told: list[str] = []
+    found = cancel(table.spec(), progress=LineProgress(told.append))
+    thread.join()
+    (receipt,) = receipts
+    asked = (
+        "it is asked to cancel its batches and to land what ran: its own receipt tells the outcome."
+    )
+    here = f"process {os.getpid()} on {socket.gethostname()} (this machine)"
+    assert told == [f"{here} is at work on this dataset; {asked}"]
+    assert (found.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
+    assert found.outcomes == receipt.outcomes == {"canceled": 4}
+    assert receipt.unsent_rows == 2
+    again = cancel(table.spec())
+    assert again.run_id is None
+    assert "just starting is not seen yet" in again.lines()[0][1]
+
+
+def test_cancelling_where_no_run_began_says_what_it_cannot_see(table: Table) -> None:
+    """A run that is just starting has no dataset yet: nobody is told that there is nothing at all."""
+    with pytest.raises(
+        SpecError, match=r"no dataset in .*a run that is just starting is not seen yet\."
+    ):
+        cancel(table.spec())
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ran is landed and paid for, the rest is canceled; the next run takes it."""
+    table.emulator.control.progress("reads", 5)
+    with monkeypatch.context() as dying:
+        looks = iter([look_once] * 3)
+
+        def look(*asked: Any) -> Any:
+            return next(looks, interrupt)(*asked)
+
+        dying.setattr("batchata_tasks.execution.poll.look_once", look)
+        with pytest.raises(KeyboardInterrupt):
+            table.run()
+    found = cancel(table.spec())
+    assert found.result == "cancelled"
+    assert found.outcomes is not None
+    assert sum(found.outcomes.values()) == 6
+    assert 0 < found.outcomes["succeeded"] < 6
+    table.emulator.control.progress("immediate")
+    assert table.run().outcomes == {"succeeded": found.outcomes["canceled"]}
+    assert table.ledger()["billed_twice"]["number"] == 0
+    table.check_answers()
+    assert json.loads(json.dumps(found.to_json()))["result"] == "cancelled"
+
+
+def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another chunk's, one of another size, one that has not ended where only its results could tell: refused, nothing changes."""
+    table.run(limit=2)
+    (other,) = [line["id"] for line in table.ledger()["batches"]]
+    table.run(limit=2, prompt="x {{ text }}", rerun_on=["new"])  # a third and a fourth row
+    table.values[0]["text"] = "changed"
+    table.write()
+    chunk, control = leave_in_doubt(table, monkeypatch, "drop_before"), table.emulator.control
+    control.progress("seconds", 3600)
+    (smaller,) = control.foreign(table.provider, requests=1)
+    for batch, reason in (
+        (other, "another chunk's"),
+        (smaller, "other requests|when it has ended"),
+    ):
+        with pytest.raises(SpecError, match=reason):
+            reconcile(Request(adopt={chunk: batch}))
+    assert in_state(ChunkState.UNCLEAR) == [chunk]
+
+
+def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as a run, or somebody, has not settled the doubt: its cancellation could be that of paid rows."""
+    table.emulator.control.progress("seconds", 3600)
+    chunk = leave_in_doubt(table, monkeypatch)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    table.emulator.control.foreign(table.provider, requests=7)
+    held = Ledger(Settings().ledger_url)
+    lease = held.acquire_lease(
+        held.chunk(chunk).dataset_id, 60
+    )  # a run is at work, so it is left to that
+    report = reconcile()
+    assert {stray.batch_id: stray.may_be for stray in report.strays if stray.may_be} == {
+        batch: chunk
+    }
+    (told,) = [text for what, text in report.lines() if what == "Perhaps ours"]
+    assert f"may be chunk {chunk}" in told
+    with pytest.raises(SpecError, match=f"it may be chunk {chunk}"):
+        reconcile(Request(cancel=(batch,)))
+    held.release_lease(lease)
+    held.close()
+    assert table.ledger()["batches"][0]["ending"] is None
+
+
+@pytest.mark.parametrize("asked", ["adopt", "hold"])
+def test_what_was_settled_meanwhile_stays_as_it_is(
+    table: Table, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    """A person decides on an old listing, while a run finds the batch: refused, and nothing of the chunk changes."""
+    chunk = leave_in_doubt(table, monkeypatch)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    request = Request(adopt={chunk: batch}) if asked == "adopt" else Request(hold=(chunk,))
+    real = Ledger.acquire_lease
+
+    def late(ledger: Ledger, *asked: Any) -> Any:
+        monkeypatch.setattr(Ledger, "acquire_lease", real)
+        table.run()
+        return real(ledger, *asked)
+
+    monkeypatch.setattr(_Work, "adopt_ours", lambda _work: None)
+    monkeypatch.setattr(Ledger, "acquire_lease", late)
+    with pytest.raises(SpecError, match="any more"):
+        reconcile(request)
+    assert in_state(ChunkState.LANDED) == [chunk]
+    assert "held" not in (table.output / f"_batchata/intents/{chunk}.json").read_text()
+
+
+def test_a_chunk_that_a_run_settles_while_we_look_is_left_to_it(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was in doubt when it was listed, and is landed when its dataset is had: no error, nothing to report."""
+    leave_in_doubt(table, monkeypatch, "drop_before")
+    real = Ledger.acquire_lease
+
+    def late(ledger: Ledger, *asked: Any) -> Any:
+        monkeypatch.setattr(Ledger, "acquire_lease", real)
+        table.run()
+        return real(ledger, *asked)
+
+    monkeypatch.setattr(Ledger, "acquire_lease", late)
+    report = reconcile()
+    assert (report.adopted, report.doubts, report.strays) == ({}, [], [])

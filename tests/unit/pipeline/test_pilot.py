@@ -1,0 +1,242 @@
+"""Pilots, through the real pipeline: the first rows go alone, and the rest only where they turned out well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.errors import HeldError, SpecError, TransientError
+from batchata_tasks.common.money import pico_from_usd, usd
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.reconcile import reconcile
+from batchata_tasks.operations.reconcile_report import Request
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.status import runs_overview, runs_remedy
+from tests.support.books import all_chunks, check_money, run_with, stopping_at
+from tests.support.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.ledger import Chunk
+
+STRICT = {"rows": 4, "max_invalid_share": 0.2}
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of twelve rows, for each provider; a row that is struck stays struck until the faults are cleared."""
+    return Table(tmp_path, emulator, request.param, rows=12)
+
+
+@pytest.fixture
+def claude(emulator: Emulator, tmp_path: Path) -> Table:
+    return Table(tmp_path, emulator, "anthropic", rows=12)
+
+
+def refused(table: Table, **changes: Any) -> str:
+    receipt = table.run(**changes)
+    assert (receipt.result, receipt.exit_code) == ("pilot_failed", 1)
+    text = receipt.reason or ""
+    assert text.startswith("pilot: ")
+    assert "\n" not in text
+    return text
+
+
+def accepted(table: Table) -> int:
+    return table.ledger()["requests_accepted"]
+
+
+def check(table: Table) -> None:
+    """All rows succeeded with their own answers, and the books agree."""
+    assert [row["_status"] for row in table.rows()] == ["succeeded"] * 12
+    table.check_answers()
+    check_money(table)
+
+
+def test_a_pilot_that_holds_is_followed_by_the_rest(table: Table) -> None:
+    """Its rows are a batch of their own, which lands before another is sent; each row is sent once."""
+    receipt = table.run(pilot={**STRICT, "max_cost_per_row_usd": 0.01})
+    assert (receipt.exit_code, receipt.rounds) == (0, 1)
+    pilot, rest = sorted(table.ledger()["batches"], key=lambda batch: batch["requests"])
+    assert (pilot["requests"], rest["requests"]) == (4, 8)
+    assert pilot["ended_at"] <= rest["created_at"]
+    assert accepted(table) == 12
+    check(table)
+
+
+def test_too_many_rows_without_an_answer(table: Table) -> None:
+    """The rest is not sent, now or when the same is run again; what landed stays, and a mended spec goes on from there."""
+    table.emulator.control.faults(kind="request_invalid_answer", contains="row 2")
+    text = refused(table, pilot=STRICT)
+    assert (
+        "25.0% of its 4 rows have no usable answer (1 invalid; `max_invalid_share` allows 20.0%); 8 rows were not sent."
+        in text
+    )
+    assert [row["_status"] for row in table.rows()] == [
+        "succeeded",
+        "succeeded",
+        "invalid",
+        "succeeded",
+    ]
+    check_money(table)
+    assert refused(table, pilot=STRICT) == text
+    assert accepted(table) == 4
+    ahead = preview(table.spec(pilot=STRICT))
+    assert ahead.pilot_failed
+    assert "until the spec or its pilot is changed" in dict(ahead.lines())["First"]
+    (run,) = runs_overview(table.spec(pilot=STRICT))
+    assert (run["result"], runs_remedy([run])) == ("pilot_failed", None)
+    assert not preview(table.spec(pilot={**STRICT, "max_invalid_share": 0.5})).pilot_failed
+    table.emulator.control.clear_faults()
+    receipt = table.run(pilot={**STRICT, "max_invalid_share": 0.5})
+    assert (receipt.exit_code, receipt.plan["requests"], receipt.plan["pilot"]) == (0, 9, 4)
+    assert accepted(table) == 4 + 9
+    check(table)
+
+
+def test_rows_that_cost_too_much(table: Table) -> None:
+    """The cost of a row is that of the pilot by its rows, rounded up; what is allowed may be reached and not passed."""
+    first = table.run(limit=4, output=str(table.folder / "other"))
+    cost = pico_from_usd(first.cost_usd or "")
+    per_row = -(-cost // 4)
+    text = refused(table, pilot={"rows": 4, "max_cost_per_row_usd": float(usd(per_row - 1))})
+    assert text.startswith("pilot: a row costs $")
+    assert "(`max_cost_per_row_usd` allows $" in text
+    assert accepted(table) == 4 + 4
+    receipt = table.run(
+        pilot={"rows": 4, "max_cost_per_row_usd": float(usd(per_row))},
+        where="id in ['k0', 'k1', 'k2', 'k3']",
+    )
+    assert (receipt.exit_code, accepted(table)) == (0, 8)
+
+
+def test_the_allowed_share_may_be_reached(claude: Table) -> None:
+    """One bad row of four is a quarter, which a quarter allows; it goes again in a round like any other."""
+    claude.emulator.control.faults(kind="request_invalid_answer", contains="row 2", times=1)
+    receipt = claude.run(pilot={"rows": 4, "max_invalid_share": 0.25})
+    assert (receipt.exit_code, receipt.rounds, accepted(claude)) == (0, 2, 13)
+    check(claude)
+
+
+@pytest.mark.parametrize("rows", [12, 20])
+def test_a_pilot_with_all_rows_decides_nothing(claude: Table, rows: int) -> None:
+    """Where no rows are left for which to be careful there is no pilot: the run ends as it would without one."""
+    claude.emulator.control.faults(kind="request_refusal", contains="row 2")
+    receipt = claude.run(pilot={"rows": rows, "max_invalid_share": 0})
+    assert (receipt.exit_code, receipt.batches, receipt.plan["pilot"]) == (3, 1, 0)
+
+
+def test_a_cost_limit_cuts_the_pilot(claude: Table) -> None:
+    """A pilot that could not be paid for whole is not judged: the run ends at its limit, and a larger one goes on."""
+    bound = preview(claude.spec()).summary.bound or 0
+    claude.emulator.control.faults(kind="request_refusal", contains="row 0")
+    limit = float(usd(bound)) / 12 * 1.1
+    receipt = claude.run(pilot={"rows": 4, "max_invalid_share": 0}, cost_limit_usd=limit)
+    assert receipt.exit_code == 4
+    assert receipt.outcomes["refused"] == 1
+    sent = accepted(claude)
+    assert 1 <= sent < 4
+    assert check_money(claude).settled <= pico_from_usd(limit)
+    claude.emulator.control.clear_faults()
+    receipt = claude.run(pilot={"rows": 4, "max_invalid_share": 0}, cost_limit_usd=1)
+    assert (receipt.outcomes, receipt.plan["pilot"], accepted(claude)) == (
+        {"succeeded": 12 - sent},
+        4,
+        12,
+    )
+
+
+@pytest.mark.parametrize("step", ["submit", "poll", "collect"])
+@pytest.mark.parametrize(
+    ("start", "fails"),
+    [(0, False), (4, False), (0, True)],
+    ids=["in the pilot", "after it", "in one that does not hold"],
+)
+def test_a_killed_pilot_is_carried_on(claude: Table, step: str, start: int, fails: bool) -> None:
+    """The same command judges the pilot by what landed, before or after the death, and sends nothing twice."""
+
+    def meant(chunk: Chunk) -> bool:
+        return chunk.start == start
+
+    if fails:
+        claude.emulator.control.faults(kind="request_invalid_answer", contains="row 2")
+    with pytest.raises(KeyboardInterrupt):
+        run_with(claude, stopping_at(step, meant, KeyboardInterrupt(), after=True), pilot=STRICT)
+    assert accepted(claude) == (12 if start else 4)
+    if fails:
+        assert "(1 invalid;" in refused(claude, pilot=STRICT)
+        assert (accepted(claude), len(claude.rows())) == (4, 4)
+        return
+    receipt = claude.run(pilot=STRICT)
+    assert (receipt.continued, receipt.exit_code, accepted(claude)) == (True, 0, 12)
+    check(claude)
+
+
+def test_a_pilot_in_several_batches(claude: Table) -> None:
+    """`items_per_batch` cuts the pilot like anything else; it is judged as a whole, before any other row is sent."""
+    claude.emulator.control.faults(kind="request_refusal", contains="row 3")
+    text = refused(claude, pilot={"rows": 5, "max_invalid_share": 0.1}, items_per_batch=2)
+    assert "20.0% of its 5 rows" in text
+    assert [chunk.rows for chunk in all_chunks() if chunk.batch_id] == [2, 2, 1]
+    assert accepted(claude) == 5
+
+
+def test_a_pilot_that_is_held_sends_nothing_more(
+    claude: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that nobody can judge are no pilot that held: the rest waits, run after run, until a person has decided."""
+    claude.emulator.control.faults(kind="drop_before", count=1)
+    for call in range(2, 12):  # the first list goes before the create
+        claude.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
+    with monkeypatch.context() as hasty:
+        hasty.setenv("BATCHATA_PATIENCE", "0")
+        with pytest.raises(TransientError):
+            claude.run(pilot=STRICT)
+    claude.emulator.control.clear_faults()
+    (chunk,) = (chunk.id for chunk in all_chunks() if chunk.state == ChunkState.UNCLEAR)
+    reconcile(Request(hold=(chunk,)))
+    for _ in range(2):
+        with pytest.raises(HeldError, match=r"^pilot: rows of it are held"):
+            claude.run(pilot=STRICT)
+    assert accepted(claude) == 0
+    reconcile(Request(resend=(chunk,)))
+    receipt = claude.run(pilot=STRICT)
+    assert (receipt.continued, receipt.exit_code, receipt.batches, accepted(claude)) == (
+        True,
+        0,
+        2,
+        12,
+    )
+    check(claude)
+
+
+def test_a_price_that_nobody_knows_cannot_be_held(claude: Table) -> None:
+    """A limit of the cost per row needs a priced model, and says so before anything is sent."""
+    with pytest.raises(
+        SpecError,
+        match=r"^model: no batch price .* 'claude-omega-99', so pilot\.max_cost_per_row_usd could",
+    ):
+        claude.run(model="claude-omega-99", pilot={"rows": 4, "max_cost_per_row_usd": 1})
+    assert accepted(claude) == 0
+
+
+def test_the_receipt_of_a_pilot_that_did_not_hold(claude: Table) -> None:
+    """It comes as at any other end: what was sent, what it cost, and why nothing more is; the run stays open, so that it stays so."""
+    claude.emulator.control.faults(kind="request_refusal", contains="row 2")
+    for continued in (False, True):
+        receipt = claude.run(pilot=STRICT)
+        assert receipt.to_json()["result"] == "pilot_failed"
+        assert (receipt.continued, receipt.batches, receipt.outcomes) == (
+            continued,
+            1,
+            {"refused": 1, "succeeded": 3},
+        )
+        assert pico_from_usd(receipt.cost_usd or "") == check_money(claude).settled > 0
+        told = dict(receipt.lines())
+        assert (told["Result"], told["Reason"]) == ("pilot failed", receipt.reason)
+        assert told["Not sent"] == "8 rows, until the spec or its pilot is changed"
+        (run,) = runs_overview(claude.spec())
+        assert (run["state"], run["running"]) == ("open", False)

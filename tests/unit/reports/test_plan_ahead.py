@@ -1,0 +1,207 @@
+"""A plan says what a run then does: what limits do to it, what it recovers, what it would refuse."""
+
+from __future__ import annotations
+
+import shutil
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.money import dollars, exact, usd
+from batchata_tasks.planning.packing import PlannedChunk
+from batchata_tasks.reports.forecast import play
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.reports.status import runs_overview
+from tests.support.books import opened, run_with, stopping_at
+from tests.support.table import MODELS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of forty rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, rows=40)
+
+
+def limits(table: Table, **changes: Any) -> dict[str, Any]:
+    found = preview(table.spec(**changes)).to_json()["limits"]
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize("share", ["0.8", "0.3", "0.0001"], ids=["waits", "waits often", "stops"])
+def test_what_a_limit_does_is_told_before(table: Table, share: str) -> None:
+    """Calibrated by one batch, the plan tells whether the limit stops the run, and near which row."""
+    table.run(limit=10)
+    bound = preview(table.spec()).summary.bound
+    assert bound is not None
+    limit = {"cost_limit_usd": float(usd(int(bound * Decimal(share))))}
+    told = limits(table, **limit)
+    receipt = table.run(**limit)
+    sent = 30 - receipt.unsent_rows
+    assert told["rows"] + told["unsent"] == 30
+    assert told["stops"] == (receipt.result == "cost_limit_reached")
+    assert abs(told["rows"] - sent) <= 3
+    assert abs(told["batches"] - receipt.batches) <= 2
+
+
+def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> None:
+    """One batch is the least that the rows take, and how many they become under a limit is told as about so many."""
+    bound = preview(table.spec()).summary.bound or 0
+    limit = {"cost_limit_usd": float(usd(bound * 2 // 5))}
+    told = dict(preview(table.spec(**limit)).lines())
+    assert told["To send"].startswith("40 requests in at least 1 batch to ")
+    assert " expected to be enough, with about " in told["Limits"]
+    assert table.run(**limit).batches > 1
+    assert dict(preview(table.spec(output=str(table.folder / "other"), cost_limit_usd=10)).lines())[
+        "To send"
+    ].startswith("40 requests in 1 batch to ")
+
+
+def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
+    """And where all of it fits, that is what is said."""
+    assert preview(table.spec()).to_json()["limits"] is None
+    found = preview(table.spec(cost_limit_usd=10))
+    assert dict(found.lines())["Limits"] == "$10.00 a run: all of it fits"
+
+
+def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
+    """What is left in the present period is what is planned with."""
+    budget = {"name": "team", "limit_usd": 1, "period": "total"}
+    receipt = table.run(limit=10, budget=budget)
+    assert receipt.cost_usd is not None
+    told = limits(table, budget=budget)
+    assert Decimal(told["budget"]["left_usd"]) == 1 - Decimal(receipt.cost_usd)
+    assert told["stops"] is False
+
+
+def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -> None:
+    """The same words, and nothing is written."""
+    table.run(limit=1, budget={"name": "team", "limit_usd": 1, "period": "total"})
+    other = table.spec(name="other", budget={"name": "team", "limit_usd": 2, "period": "total"})
+    with pytest.raises(SpecError, match="of 'team', and this says"):
+        preview(other)
+    with opened() as ledger:
+        assert [terms.limit for terms in ledger.budgets()] == [10**12]
+
+
+def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
+    """Its reserved and expected cost stand beside the cost of what would be sent; once it has landed, nothing is in flight."""
+    table.run(limit=5)
+    ahead = preview(table.spec(limit=20)).summary
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()), limit=20)
+    found = preview(table.spec())
+    plan, told = found.to_json(), dict(found.lines())
+    (run, _) = runs_overview(table.spec())
+    assert plan["in_flight_usd"] == run["in_flight_usd"] == exact(ahead.bound)
+    assert plan["in_flight_expected_usd"] == exact(ahead.expected)
+    assert (
+        told["In flight"]
+        == f"1 batch sent before: about {dollars(ahead.expected)} expected, at most {dollars(ahead.bound)}, which is reserved"
+    )
+    assert (plan["requests"], plan["open_batches"]) == (15, 1)
+    assert told["Cost"].startswith(
+        f"at most {dollars(found.summary.bound)} more than what is in flight (upper bound"
+    )
+    table.run()
+    plan = preview(table.spec()).to_json()
+    assert Decimal(plan["in_flight_usd"]) == Decimal(plan["in_flight_expected_usd"]) == 0
+
+
+def test_a_plan_makes_no_ledger(table: Table) -> None:
+    """Where no run has been, a plan leaves nothing behind, not even a ledger."""
+    path = table.folder / "ledger.db"
+    assert not path.exists()
+    preview(table.spec(cost_limit_usd=1, budget={"name": "team", "limit_usd": 1, "period": "day"}))
+    assert not path.exists()
+    assert not table.output.exists()
+
+
+def test_bounds_that_were_found_too_low_count_in_a_plan(table: Table) -> None:
+    """A plan tells the bound that the run will reserve."""
+    table.run(limit=1)
+    before = preview(table.spec()).summary.bound
+    with opened() as ledger:
+        factor = ledger.correct_bounds(
+            table.provider, MODELS[table.provider], 10**6, 2 * 10**6, "c"
+        )
+    after = preview(table.spec()).summary.bound
+    assert before is not None
+    assert after is not None
+    assert after == pytest.approx(before * factor / 10**6, rel=1e-6)
+
+
+def lose_part(table: Table) -> None:
+    for path in (table.output / "data").iterdir():
+        path.unlink()
+
+
+def lose_all(table: Table) -> None:
+    shutil.rmtree(table.output)
+
+
+@pytest.mark.parametrize("lose", [lose_part, lose_all])
+def test_a_plan_says_that_lost_rows_are_fetched_again(
+    table: Table, lose: Callable[[Table], None]
+) -> None:
+    """The ledger knows the batches: the plan says that nothing is sent for their rows, and the run sends nothing."""
+    table.run()
+    lose(table)
+    found = preview(table.spec())
+    plan = found.to_json()
+    assert "nothing is sent for them" in dict(found.lines())["Recovered"]
+    assert plan["recovered"] + plan["recoverable_rows"] == 40
+    assert Decimal(plan["expected_usd"]) == 0
+    receipt = table.run()
+    assert (receipt.batches, table.ledger()["requests_accepted"]) == (0, 40)
+
+
+def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -> None:
+    """Of forty lost and ten new rows, ten are expected to cost something."""
+    table.run()
+    shutil.rmtree(table.output)
+    whole = preview(table.spec()).summary
+    table.values += [
+        {"id": f"new{i}", "text": f"text of row {i + 50}", "note": ""} for i in range(10)
+    ]
+    table.write()
+    found = preview(table.spec())
+    assert whole.expected == 0
+    assert (found.summary.requests, found.recoverable) == (50, 40)
+    expected = found.summary.expected
+    table.run()
+    with opened() as ledger:
+        run = ledger.runs_of(None, 1)[0]
+        settled, _ = ledger.money(run.id)
+    assert expected == pytest.approx(settled, rel=0.15)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 900)), min_size=1, max_size=12),
+    share=st.integers(0, 120),
+    left=st.none() | st.integers(0, 20_000),
+    parallel=st.integers(1, 5),
+    pilot=st.integers(0, 60),
+)
+def test_a_play_of_the_guard_ends_and_adds_up(
+    sizes: list[tuple[int, int]], share: int, left: int | None, parallel: int, pilot: int
+) -> None:
+    """Whatever the plan: rows sent and not sent are all rows, and without a limit, or under one that covers the bound, all are sent."""
+    spans, start = list[PlannedChunk](), 0
+    for rows, bound in sizes:
+        spans.append(PlannedChunk(start, start + rows, rows * 100, bound))
+        start += rows
+    found = play(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
+    assert found.rows + found.unsent == start
+    if left is None or left >= sum(span.bound for span in spans):
+        assert (found.batches, found.waits, found.unsent) == (len(spans), 0, 0)
