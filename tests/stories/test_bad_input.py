@@ -237,7 +237,7 @@ def runs_when_mended(root: Path, emulator: Emulator, before: list[dict[str, Any]
     assert [row for row in after if row["name"] != "polars"] == before
 
 
-# --- what makes inputs bad -------------------------------------------------------------------------
+# --- what makes inputs bad ------------------------------------------------------------------------
 
 
 def parquet(path: Path, **columns: Any) -> Path:
@@ -1082,7 +1082,7 @@ def test_other_commands_refuse_a_bad_spec_too(
     check(in_process(command, "spec.yaml"), 2, ("`max_token`", "did you mean `max_tokens`"))
 
 
-# --- bad states: of folders, ledgers, servers and disks ----------------------------------------------
+# --- bad states: of folders, ledgers, servers and disks -------------------------------------------
 
 
 def test_the_dataset_of_another_ledger_is_refused(
@@ -1238,8 +1238,14 @@ def test_a_full_disk(kib: int, accepted: int, project: Path, emulator: Emulator)
 @pytest.mark.parametrize(
     "prompt",
     [
-        f"{{% for a in range(99999) %}}{{% for b in range(99999) %}}{'0123456789' * 20}{{% endfor %}}{{% endfor %}}",
-        "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(40) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        (
+            f"{{% for a in range(99999) %}}{{% for b in range(99999) "
+            f"%}}{'0123456789' * 20}{{% endfor %}}{{% endfor %}}"
+        ),
+        (
+            "{% set n = namespace(x='xxxxxxxx') %}{% for i in range(40) %}{% "
+            "set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}"
+        ),
     ],
     ids=["loops", "doubling"],
 )

@@ -233,9 +233,9 @@ def test_ctrl_c_says_whether_anything_was_sent(
         stopped()
     told = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.exit_code == 130
-    assert (
-        told
-        == f"Stopped. {'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
+    assert told == (
+        "Stopped. "
+        f"{'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
     )
 
 

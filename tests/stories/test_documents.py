@@ -51,7 +51,10 @@ def pdf(*pages: str) -> bytes:
     objects.append("<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>")
     for number, text in enumerate(pages):
         stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET"
-        page = f"/Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> /Contents {5 + 2 * number} 0 R"
+        page = (
+            "/Parent 2 0 R /MediaBox [0 0 612 792] /Resources << /Font << /F1 3 0 R >> >> "
+            f"/Contents {5 + 2 * number} 0 R"
+        )
         objects += [
             f"<< /Type /Page {page} >>",
             f"<< /Length {len(stream)} >>\nstream\n{stream}\nendstream",

@@ -285,7 +285,10 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
             time.sleep(0.1)
         run.kill()
     died = server.last_flow_run()["id"]
-    code = f"import json; from flows.cancel import cancel; print(json.dumps(cancel(flow_run_id={died!r})))"
+    code = (
+        "import json; from flows.cancel import cancel; "
+        f"print(json.dumps(cancel(flow_run_id={died!r})))"
+    )
     found = in_python(server, table, code)
     assert (found["result"], found["outcomes"]) == ("cancelled", {"canceled": 12})
     artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["cancel"]}}})[
@@ -320,7 +323,10 @@ print(json.dumps([refused(uuid4()), refused(state.state_details.flow_run_id)]))
 def test_planning_is_a_flow(server: Server, table: Table) -> None:
     """Its result and its artifact tell what a run would send and cost; nothing is sent, and no dataset made."""
     path = write_spec(table, {"cost_limit_usd": 1})
-    code = f"import json; from flows.plan import plan; print(json.dumps(plan({str(path)!r}, {{'limit': 7}})))"
+    code = (
+        "import json; from flows.plan import plan; "
+        f"print(json.dumps(plan({str(path)!r}, {{'limit': 7}})))"
+    )
     found = in_python(server, table, code)
     assert (found["reasons"], found["requests"], found["over_limit"]) == ({"new": 7}, 7, 5)
     assert 0 < float(found["expected_usd"]) < float(found["upper_bound_usd"])

@@ -117,7 +117,7 @@ class Aside:
         return self.receipt
 
 
-# --- OpenAI's validation ---------------------------------------------------------------------------
+# --- OpenAI's validation --------------------------------------------------------------------------
 
 
 def test_only_the_bad_lines_of_a_failed_batch_fail(openai: Table) -> None:
@@ -356,7 +356,7 @@ def test_a_rate_limit_with_nothing_open_ends_the_run(table: Table) -> None:
     check_money(table)
 
 
-# --- batches that end otherwise ---------------------------------------------------------------------
+# --- batches that end otherwise -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25])
@@ -417,7 +417,7 @@ def test_output_files_that_are_named_late_are_awaited(
     check_money(openai)
 
 
-# --- stops ------------------------------------------------------------------------------------------
+# --- stops ----------------------------------------------------------------------------------------
 
 
 def test_the_time_limit_cancels_what_never_ends_and_lands_what_ran(table: Table) -> None:

@@ -88,7 +88,10 @@ class PostgresDatabases:
             return self.server.url(name), facts
         name, facts = self.server.prepared[prepare]
         self.server.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = "
+                "current_database() AND pid <> pg_backend_pid()"
+            ),
             database=name,
         )
         again = "; ".join(

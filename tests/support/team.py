@@ -142,7 +142,10 @@ class Team:
                 told = [
                     (run["name"], run["state_name"], run["state"]["message"]) for run in self.runs()
                 ]
-                message = f"not within {seconds} s; runs: {json.dumps(told)}; worker: {(self.folder / 'worker.log').read_text()[-3000:]}"
+                message = (
+                    f"not within {seconds} s; runs: {json.dumps(told)}; worker: "
+                    f"{(self.folder / 'worker.log').read_text()[-3000:]}"
+                )
                 raise TimeoutError(message)
             time.sleep(every)
         return found

@@ -188,7 +188,10 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
     assert claude.run(claude.one, budget).exit_code == 0
     with pytest.raises(
         SpecError,
-        match=r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', and this says \$.*--set-budget",
+        match=(
+            r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', "
+            r"and this says \$.*--set-budget"
+        ),
     ):
         claude.run(claude.two, {**budget, **change})
     assert claude.accepted() == 12

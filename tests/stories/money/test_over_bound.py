@@ -147,7 +147,10 @@ def test_a_run_heeds_what_another_found(
     receipt = other.run(name="other", items_per_batch=4, max_parallel_batches=1, **limit)
     assert (receipt.continued, receipt.exit_code, receipt.unsent_rows) == (True, 4, 12)
     assert receipt.warnings == [
-        "another run had answers above the upper bounds that this one planned with; the next run plans with larger ones"
+        (
+            "another run had answers above the upper bounds that this one planned with; "
+            "the next run plans with larger ones"
+        )
     ]
     assert table.ledger()["requests_accepted"] == sent
     assert other.run(name="other", items_per_batch=4, **limit).exit_code == 0

@@ -46,7 +46,10 @@ def table(
 
 
 def state_prices(table: Table, model: str, rate: str = "2") -> None:
-    text = f'[{table.provider}."{model}"]\ninput = {rate}\noutput = 8\nas_of = 2026-11-01\nsource = "a test"\n'
+    text = (
+        f'[{table.provider}."{model}"]\ninput = {rate}\noutput = '
+        '8\nas_of = 2026-11-01\nsource = "a test"\n'
+    )
     (table.folder / "prices.toml").write_text(text, encoding="utf-8")
 
 
@@ -176,7 +179,10 @@ def test_a_wrong_price_file_stops_a_run_before_it_begins(table: Table) -> None:
     for attempt in (lambda: preview(table.spec()), table.run):
         with pytest.raises(
             SpecError,
-            match=r"^prices\.toml: \w+, model 'another-model': `input`: -2 is no amount; write US dollars",
+            match=(
+                r"^prices\.toml: \w+, model 'another-model': `input`: "
+                "-2 is no amount; write US dollars"
+            ),
         ):
             attempt()
     assert table.ledger()["requests_accepted"] == 0

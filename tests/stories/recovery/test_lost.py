@@ -240,7 +240,7 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
     check(table)
 
 
-# --- a part of a loss, a part of a recovery ---------------------------------------------------------
+# --- a part of a loss, a part of a recovery -------------------------------------------------------
 
 
 def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -98,7 +98,7 @@ def landed(
         )
 
 
-# --- accepted ---------------------------------------------------------------------------------------
+# --- accepted -------------------------------------------------------------------------------------
 
 
 def _spelt(*options: str) -> Callable[[Any], Any]:
@@ -219,7 +219,7 @@ def test_a_class_is_sent_as_stated_and_its_answers_land(
         assert {name: row[name] for name in answer} == answer
 
 
-# --- refused ----------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 @BOTH
@@ -250,7 +250,7 @@ def test_a_map_would_be_emptied_in_silence() -> None:
     assert anthropic_problem(orjson.dumps(emptied)) is None
 
 
-# --- the providers' own measures --------------------------------------------------------------------
+# --- the providers' own measures ------------------------------------------------------------------
 
 
 def _with_types(schema: Any) -> Any:
@@ -309,11 +309,17 @@ def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
     [
         (
             {"n": Literal[tuple(f"{i:060}" for i in range(251))]},
-            "the field n is an enum of 15,060 characters, of which OpenAI takes 15,000 where there are more than 250 values",
+            (
+                "the field n is an enum of 15,060 characters, of which OpenAI takes 15,000 where "
+                "there are more than 250 values"
+            ),
         ),
         (
             {"a": Literal["x" * 60_000], "b": Literal["y" * 60_000]},
-            "the field b brings names and enums to 120,002 characters, of which OpenAI takes 120,000",
+            (
+                "the field b brings names and enums to 120,002 characters, "
+                "of which OpenAI takes 120,000"
+            ),
         ),
     ],
     ids=["large-enum", "characters"],
@@ -354,7 +360,7 @@ def test_lists_without_end_are_refused() -> None:
         )
 
 
-# --- the page ---------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def test_the_page_is_what_the_code_does() -> None:
@@ -368,7 +374,7 @@ def test_the_table_is_wide_enough() -> None:
     assert len({case.what for case in CASES}) == len(CASES)
 
 
-# --- what a ledger keeps ----------------------------------------------------------------------------
+# --- what a ledger keeps --------------------------------------------------------------------------
 
 
 @each([*ACCEPTED])

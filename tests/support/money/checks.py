@@ -47,7 +47,10 @@ class Books:
         self.bill: Bill = bill_of(scenario.provider, scenario.model, book)
         self.runs = ask(
             home,
-            "SELECT r.*, d.url FROM runs r JOIN datasets d ON d.id = r.dataset_id ORDER BY r.started_at",
+            (
+                "SELECT r.*, d.url FROM runs r JOIN datasets d ON d.id "
+                "= r.dataset_id ORDER BY r.started_at"
+            ),
         )
         self.chunks = ask(home, "SELECT * FROM chunks ORDER BY round, start")
         self.reservations = ask(home, "SELECT * FROM reservations")
@@ -87,7 +90,10 @@ class Books:
         if settled * PICO == dataset + other * PICO == self.bill.total:
             return []
         return [
-            f"settled ${settled * PICO}, dataset ${dataset} and ${other * PICO} besides, bill ${self.bill.total}"
+            (
+                f"settled ${settled * PICO}, "
+                f"dataset ${dataset} and ${other * PICO} besides, bill ${self.bill.total}"
+            )
         ]
 
 
@@ -173,7 +179,8 @@ def _left_over(
         rows = chunk["stop"] - chunk["start"]
         if rows >= smallest and chunk["bound"] <= left:
             found.append(
-                f"${left * PICO} was left, and chunk {chunk['id']} of {rows} rows (round {chunk['round']}) needs ${chunk['bound'] * PICO}"
+                f"${left * PICO} was left, and chunk {chunk['id']} of {rows} rows (round "
+                f"{chunk['round']}) needs ${chunk['bound'] * PICO}"
             )
         if chunk["round"] > 1 or planned != len(data.keys):
             continue  # its rows are not the table's
@@ -181,7 +188,8 @@ def _left_over(
         pieces = [sum(bounds[i : i + smallest]) for i in range(rows - smallest + 1)]
         if pieces and min(pieces) <= left:
             found.append(
-                f"${left * PICO} was left, and {smallest} rows of chunk {chunk['id']} need ${min(pieces) * PICO}"
+                f"${left * PICO} was left, "
+                f"and {smallest} rows of chunk {chunk['id']} need ${min(pieces) * PICO}"
             )
     if smallest == 1 and unsent and left >= (least := min(data.bounds[key] for key in unsent)):
         found.append(f"${left * PICO} was left, and an unsent row needs ${least * PICO}")

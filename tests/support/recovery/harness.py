@@ -115,7 +115,8 @@ def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
             rounds=number % 4 == 0,
         )
         sys.stderr.write(
-            f"scenario {number}: {tally.kills} kills, {tally.stops} stops, {len(tally.problems)} problems\n"
+            f"scenario {number}: {tally.kills} kills, {tally.stops} stops, "
+            f"{len(tally.problems)} problems\n"
         )
         number += 1
     return tally

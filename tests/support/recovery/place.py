@@ -280,10 +280,12 @@ class Place(LedgerLook):
         settled, superseded, overhead, found.unsettled = (value or 0 for value in sums)
         if settled * PICO != dataset + (superseded + overhead) * PICO:
             found.money.append(
-                f"settled {settled}, dataset {dataset}, superseded {superseded}, overhead {overhead}"
+                f"settled {settled}, dataset {dataset}, "
+                f"superseded {superseded}, overhead {overhead}"
             )
         (tokens,) = self.ask_ledger(
-            "SELECT SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN cost > 0 THEN rows ELSE 0 END) FROM outcomes WHERE run_id IN {runs}"
+            "SELECT SUM(input_tokens), SUM(output_tokens), SUM(CASE WHEN cost > 0 THEN rows "
+            "ELSE 0 END) FROM outcomes WHERE run_id IN {runs}"
         )
         billed = (
             book["input_tokens_billed"],

@@ -64,7 +64,10 @@ class Killed:
 
     def __str__(self) -> str:
         found = "".join(f"\n  {problem}" for problem in self.problems)
-        return f"{self.kills} kills in {self.starts} starts, {self.jobs} jobs checked, {len(self.problems)} problems{found}"
+        return (
+            f"{self.kills} kills in {self.starts} starts, {self.jobs} jobs checked, "
+            f"{len(self.problems)} problems{found}"
+        )
 
 
 class Script:

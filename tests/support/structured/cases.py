@@ -184,10 +184,16 @@ def _list(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _MAP = "is a map with free keys (dict); name its keys in a nested model, or use a list of pairs."
-_UNION = "is a union of several types; a column has one type (or null): use one model whose fields may be null."
+_UNION = (
+    "is a union of several types; a column has one type (or null): "
+    "use one model whose fields may be null."
+)
 _KIND = "; give it one of string, integer, number, boolean, array, object."
 _MIXED = "is an enum of mixed or unusual values; use strings or integers."
-_NULLS = "the field f16 is one too many that may be null, of which Anthropic takes 16; let fewer be null (an empty text or list may say as much)."
+_NULLS = (
+    "the field f16 is one too many that may be null, of which Anthropic takes 16; let fewer be "
+    "null (an empty text or list may say as much)."
+)
 _VALUES = (
     "the field n brings all enums to 1,001 values, of which OpenAI takes 1,000; ask for plain text."
 )
@@ -346,7 +352,10 @@ ACCEPTED = (
     ),
     Case(
         "computed field (neither asked for nor a column)",
-        "class Answer(BaseModel):\n    n: int\n\n    @computed_field\n    @property\n    def twice(self) -> int:\n        return 2 * self.n",
+        (
+            "class Answer(BaseModel):\n    n: int\n\n    @computed_field\n    @property\n    def "
+            "twice(self) -> int:\n        return 2 * self.n"
+        ),
         _object(n=INTEGER),
         "n: int64",
     ),
@@ -370,7 +379,10 @@ REFUSED = (
     Case("map in a list", "rows: list[dict[str, str]]", refused=f"the field rows[] {_MAP}"),
     Case(
         "typed extra fields",
-        'class Answer(BaseModel, extra="allow"):\n    __pydantic_extra__: dict[str, int]\n    n: int',
+        (
+            'class Answer(BaseModel, extra="allow"):\n    __pydantic_extra__: dict[str, int]\n    '
+            "n: int"
+        ),
         refused=f"the response model {_MAP}",
     ),
     Case("plain union", "value: int | str", refused=f"the field value {_UNION}"),
@@ -400,7 +412,10 @@ REFUSED = (
     Case(
         "set",
         "tags: set[str]",
-        refused="the field tags uses the JSON Schema keyword 'uniqueItems', which batches cannot ask for; use a list instead of a set.",
+        refused=(
+            "the field tags uses the JSON Schema keyword 'uniqueItems', which batches cannot ask "
+            "for; use a list instead of a set."
+        ),
     ),
     Case(
         "tuple of fixed length",
@@ -417,19 +432,28 @@ REFUSED = (
     Case(
         "exact number of any size",
         "price: Decimal",
-        refused="the field price is a Decimal without its size; say it, up to 38 digits: Field(max_digits=12, decimal_places=2).",
+        refused=(
+            "the field price is a Decimal without its size; say it, up to 38 digits: "
+            "Field(max_digits=12, decimal_places=2)."
+        ),
     ),
     Case("Literal of floats", "rate: Literal[0.5]", refused=f"the field rate {_MIXED}"),
     Case("Literal of mixed types", 'rate: Literal[1, "a"]', refused=f"the field rate {_MIXED}"),
     Case(
         "bytes",
         "raw: bytes",
-        refused="the field raw has the format 'binary', which batches cannot ask for; use a plain string.",
+        refused=(
+            "the field raw has the format 'binary', "
+            "which batches cannot ask for; use a plain string."
+        ),
     ),
     Case(
         "duration",
         "took: timedelta",
-        refused="the field took has the format 'duration', which batches cannot ask for; use a plain string.",
+        refused=(
+            "the field took has the format 'duration', "
+            "which batches cannot ask for; use a plain string."
+        ),
     ),
     Case(
         "secret",
@@ -439,12 +463,18 @@ REFUSED = (
     Case(
         "JSON in a text",
         "raw: Json",
-        refused="the field raw uses the JSON Schema keyword 'contentMediaType', which batches cannot ask for.",
+        refused=(
+            "the field raw uses the JSON Schema keyword 'contentMediaType', "
+            "which batches cannot ask for."
+        ),
     ),
     Case(
         "type that JSON cannot hold",
         "act: Callable[[], int]",
-        refused="the field act has a type without JSON Schema (core_schema.CallableSchema); use a type that JSON can hold.",
+        refused=(
+            "the field act has a type without JSON Schema (core_schema.CallableSchema); "
+            "use a type that JSON can hold."
+        ),
     ),
     Case(
         "own keyword",
@@ -455,7 +485,10 @@ REFUSED = (
         "pattern beyond Pydantic's",
         'class Answer(BaseModel):\n    model_config = ConfigDict(regex_engine="python-re")\n'
         '    mark: str = Field(pattern="^(?=x)")',
-        refused="the field mark has a constraint that cannot be checked (pattern: ^(?=x)): mend or remove it.",
+        refused=(
+            "the field mark has a constraint that cannot be checked (pattern: "
+            "^(?=x)): mend or remove it."
+        ),
     ),
     Case(
         "list at the top",

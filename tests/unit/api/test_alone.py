@@ -73,7 +73,10 @@ def files(emulator: Emulator) -> list[Any]:
 
 
 def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
-    """Jobs go out once, are watched, and come home with their own answers, their classes and what was billed."""
+    """Jobs are sent once, watched, and return their own answers.
+
+    Each result has its response class and what was billed.
+    """
     emulator.control.progress("reads", 3)
     asked = [
         *jobs(provider, 20),
@@ -93,7 +96,7 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     assert len(found) == len(asked)
     for one in asked[:20]:
         body = provider.body(one.request(None))
-        assert results[one.id].response == answer_text(SIDE[provider.name], body)  # pyright: ignore[reportArgumentType]
+        assert results[one.id].response == answer_text(SIDE[provider.name], body)
         assert results[one.id].parsed_response is None
     assert isinstance(results["typed"].parsed_response, Label)
     assert isinstance(results["schema"].parsed_response, dict)
@@ -111,7 +114,10 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
 
 
 def test_a_job_is_checked_before_it_is_sent(provider: Provider, emulator: Emulator) -> None:
-    """`validate_job` passes what is right, and says in one sentence which job is wrong, in what, and what to do."""
+    """`validate_job` accepts a valid job.
+
+    Otherwise one sentence names the job, what is wrong with it and what to do.
+    """
     provider.validate_job(job(provider, "fine", max_tokens=64))
     with pytest.raises(
         SpecError, match=r"^job 'capped': params.max_tokens: this is set by"
@@ -121,7 +127,10 @@ def test_a_job_is_checked_before_it_is_sent(provider: Provider, emulator: Emulat
     if provider.name != "openai":
         with pytest.raises(
             SpecError,
-            match=f"^job 'elsewhere': endpoint: {provider.name} has no endpoint 'responses'; remove it",
+            match=(
+                "^job 'elsewhere': endpoint: "
+                f"{provider.name} has no endpoint 'responses'; remove it"
+            ),
         ):
             provider.validate_job(job(provider, "elsewhere", endpoint="responses"))
     provider.validate_job(job(provider, "limited", params={"metadata": {"k": "v"}}), limited=True)
@@ -133,7 +142,10 @@ def test_a_job_is_checked_before_it_is_sent(provider: Provider, emulator: Emulat
 
 
 def test_openai_serves_both_of_its_endpoints(emulator: Emulator) -> None:
-    """Jobs to /v1/responses are checked by its rules, estimated, sent there, and read by whichever object asks."""
+    """Jobs to /v1/responses follow that endpoint's rules.
+
+    They are checked, estimated and sent there, and any object of the provider can read the answers.
+    """
     provider = OpenAIProvider()
     asked = [
         Job(
@@ -169,7 +181,10 @@ def test_openai_serves_both_of_its_endpoints(emulator: Emulator) -> None:
 
 
 def test_results_of_a_batch_that_another_object_created(provider: Provider) -> None:
-    """Its response models are not known then: the raw text is there, the price by the model that answered, and nothing is parsed."""
+    """Results of a batch that another object created have the raw text, parsed as nothing.
+
+    The response models are not known there; the price is that of the model that answered.
+    """
     batch_id = provider.create_batch([job(provider, "1", response_model=Label)])
     own, other = provider.get_batch_results(batch_id), type(provider)().get_batch_results(batch_id)
     assert Label.model_validate_json(other[0].response) == own[0].parsed_response
@@ -204,7 +219,7 @@ def test_failures_say_why(provider: Provider, emulator: Emulator, fault: str, co
 
 
 def test_an_answer_that_its_model_refuses(provider: Provider) -> None:
-    """An answer that does not satisfy its response model is no success; its text and its cost are there."""
+    """An answer that breaks its response model is no success; its text and its cost remain."""
 
     class Never(BaseModel):
         label: str
@@ -225,7 +240,7 @@ def test_an_answer_that_its_model_refuses(provider: Provider) -> None:
 def test_a_lost_answer_is_unclear_and_nothing_is_sent_again(
     provider: Provider, emulator: Emulator, kind: str
 ) -> None:
-    """Whoever sends without a ledger is told that the batch may be running; it is not sent twice."""
+    """Without a ledger, the caller learns that the batch may be running; it is not sent again."""
     emulator.control.faults(kind=kind, count=1)
     with pytest.raises(UnclearError):
         provider.create_batch(jobs(provider, 2))
@@ -238,7 +253,7 @@ def test_a_lost_answer_is_unclear_and_nothing_is_sent_again(
 def test_a_refused_create_leaves_nothing_behind(
     provider: Provider, emulator: Emulator, status: int, error: type[Exception]
 ) -> None:
-    """Where a create was refused for certain, its request file is deleted at the provider."""
+    """If a create was certainly refused, its request file is deleted at the provider."""
     emulator.control.faults(kind="http_error", route="create", status=status, count=1)
     with pytest.raises(error):
         provider.create_batch(jobs(provider, 2))
@@ -249,7 +264,7 @@ def test_a_refused_create_leaves_nothing_behind(
 def test_nothing_is_sent_of_what_is_wrong(
     provider: Provider, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All jobs are looked at before anything goes out; one sentence names the job and the remedy."""
+    """All jobs are checked before anything is sent; one sentence names the job and the remedy."""
     name, good = provider.name, jobs(provider, 2)
     stranger = Job("s", next(model for other, model in MODELS.items() if other != name), prompt="x")
     wrong: list[tuple[list[Job], str]] = [
@@ -308,7 +323,10 @@ def test_anthropic_takes_several_models_in_one_batch(emulator: Emulator) -> None
 
 
 def test_cancelling(provider: Provider, emulator: Emulator) -> None:
-    """A batch that runs is cancelled, and its jobs say so; one that has ended is not, and one that is not there is an error."""
+    """A running batch is cancelled, and its jobs say so.
+
+    One that has ended is not cancelled, and one that does not exist is an error.
+    """
     emulator.control.progress("seconds", 3600)
     batch_id = provider.create_batch(jobs(provider, 3))
     assert provider.cancel_batch(batch_id) is True
@@ -325,7 +343,10 @@ def test_cancelling(provider: Provider, emulator: Emulator) -> None:
 
 
 def test_what_never_comes_home_is_told(provider: Provider, emulator: Emulator) -> None:
-    """A line that is missing is a result of unknown cost for whoever created the batch; results that are gone are an error."""
+    """A missing line is a result of unknown cost; results that are gone are an error.
+
+    The first holds for the object that created the batch.
+    """
     emulator.control.faults(kind="request_missing", contains="Job_1-x")
     batch_id = provider.create_batch(jobs(provider, 3))
     results = {result.job_id: result for result in provider.get_batch_results(batch_id)}
@@ -335,7 +356,10 @@ def test_what_never_comes_home_is_told(provider: Provider, emulator: Emulator) -
 
 
 def test_lines_that_are_broken_or_late(provider: Provider, emulator: Emulator) -> None:
-    """A broken line is an error of unknown cost; results that are not named yet are "later", never an empty list."""
+    """A broken line is an error of unknown cost.
+
+    Results that have no file yet are "later", never an empty list.
+    """
     emulator.control.faults(kind="request_broken_line", contains="Job_1-x")
     results = provider.get_batch_results(provider.create_batch(jobs(provider, 3)))
     broken = [result for result in results if not result.is_success()]
@@ -398,7 +422,7 @@ def test_the_estimate_is_that_of_a_plan(provider: Provider, tmp_path: Path) -> N
 
 
 def test_unknown_prices_are_nan(emulator: Emulator, house: str) -> None:
-    """Where no batch rate is known, neither an estimate nor a result is 0."""
+    """Without a batch rate, neither an estimate nor a result costs 0."""
     provider = provider_type(provider_name("house-sol"))()
     asked = [Job("1", "house-sol", prompt="x")]
     assert math.isnan(provider.estimate_cost([*asked, Job("2", house, prompt="x")]))
@@ -415,7 +439,10 @@ def test_the_first_wait(emulator: Emulator, house: str) -> None:
 
 
 def test_the_example_of_the_docs(emulator: Emulator, capsys: pytest.CaptureFixture[str]) -> None:
-    """The code in docs/providers.md that sends a batch runs as it stands, and prints each job with its answer and its cost."""
+    """The code in docs/providers.md that sends a batch runs as printed.
+
+    It prints each job with its answer and its cost.
+    """
     text = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
     code = next(
         code

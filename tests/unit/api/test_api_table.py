@@ -1,4 +1,4 @@
-"""The table of the Python API's members is whole, and each member is used by the test that it names."""
+"""The table of the Python API's members is complete, and each row names a test that uses it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def sources() -> dict[str, str]:
 
 
 def test_no_class_is_left_out() -> None:
-    """What the package gives away is listed, but for errors, outcomes, specs and the two adapters, which are Providers."""
+    """The table lists all that the package exports.
+
+    Errors, outcomes, specs and the two adapters, which are Providers, are left out.
+    """
     elsewhere = {
         "AnthropicProvider",
         "OpenAIProvider",
@@ -75,7 +78,7 @@ def test_no_class_is_left_out() -> None:
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in ROWS}))
 def test_no_member_is_left_out(name: str) -> None:
-    """What a class shows is what the page lists, but for what it has beside as a convenience."""
+    """The page lists every public member of a class, but for the conveniences named here."""
     listed = {member for kind, cell, _ in ROWS if kind == name for member in members(cell)}
     beside = {
         "Job": {"provider", "endpoint", "params", "check", "destination", "request", "turns"},
@@ -86,7 +89,7 @@ def test_no_member_is_left_out(name: str) -> None:
 
 
 def test_the_named_tests_use_the_members() -> None:
-    """Each row names a test that there is, and that test uses the first of its members, or makes the class."""
+    """Each row names an existing test that uses the first of its members, or creates the class."""
     tests = sources()
     for name, cell, test in ROWS:
         assert test in tests, test

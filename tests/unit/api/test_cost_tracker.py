@@ -34,7 +34,10 @@ RUN: dict[str, Any] = {"name": "n", "spec": "{}", "spec_digest": "s" * 64}
 
 
 def test_a_tracker_counts_exactly(databases: Databases) -> None:
-    """Ten times 0.1 is one dollar, whichever way the amounts are written; what is left is never below zero."""
+    """Ten times 0.1 is one dollar, however the amounts are written.
+
+    What remains is never below zero.
+    """
     tracker = CostTracker("1.05", ledger_url=databases.new())
     for amount in (0.1, "0.1", Decimal("0.1"), 0.3, 0.4):
         assert tracker.can_afford(amount)
@@ -81,12 +84,18 @@ def test_a_name_is_a_shared_budget(databases: Databases) -> None:
 
 
 def test_a_tracker_changes_no_limit(databases: Databases) -> None:
-    """Another limit than the budget's is refused, whoever made it; set by hand it changes, and older programs go on under it."""
+    """A limit other than the budget's is refused, whoever set the budget's.
+
+    It changes when it is set by hand, and programs with the old limit continue under the new one.
+    """
     url = databases.new()
     first, ledger = CostTracker(2, name="night", ledger_url=url), Ledger(url)
     with pytest.raises(
         SpecError,
-        match=r"^budget: a CostTracker says \$2.00 in total .* and this says \$3.00 .* `batchata costs --set-budget night=USD`\.$",
+        match=(
+            r"^budget: a CostTracker says \$2.00 in total .* and this says \$3.00 .* `batchata "
+            r"costs --set-budget night=USD`\.$"
+        ),
     ):
         CostTracker(3, name="night", ledger_url=url)
     assert first.limit_usd == 2
@@ -100,7 +109,7 @@ def test_a_tracker_changes_no_limit(databases: Databases) -> None:
 
 
 def test_a_budget_of_a_spec_keeps_its_terms(databases: Databases) -> None:
-    """A tracker takes the spec's limit and period as they are, and is refused where it says otherwise."""
+    """A tracker takes the spec's limit and period as they are; other terms are refused."""
     url = databases.new()
     ledger = Ledger(url)
     ledger.agree_budget(BudgetTerms("night", 2 * PICO, "day", "UTC"), "topics")
@@ -118,7 +127,10 @@ def test_a_budget_of_a_spec_keeps_its_terms(databases: Databases) -> None:
 
 
 def test_the_guard_and_a_tracker_spend_from_one_limit(databases: Databases) -> None:
-    """What a tracker spent a run cannot reserve; what a run has in flight or spent a tracker cannot afford."""
+    """A run cannot reserve what a tracker spent.
+
+    A tracker cannot afford what a run has in flight or has spent.
+    """
     url = databases.new()
     tracker, ledger, terms = (
         CostTracker(1, name="night", ledger_url=url),
@@ -176,7 +188,10 @@ def test_threads_and_processes_lose_nothing(databases: Databases) -> None:
         for _ in range(3):
             tracker.track_spend("0.01")
 
-    code = "import sys; from batchata_tasks.api.cost_tracker import CostTracker\nfor _ in range(5): CostTracker(name='night', ledger_url=sys.argv[1]).track_spend('0.01')"
+    code = (
+        "import sys; from batchata_tasks.api.cost_tracker import CostTracker\nfor _ in range(5): "
+        "CostTracker(name='night', ledger_url=sys.argv[1]).track_spend('0.01')"
+    )
     with (
         subprocess.Popen([sys.executable, "-c", code, url]) as other,
         ThreadPoolExecutor(8) as pool,
@@ -207,14 +222,21 @@ def test_what_names_no_budget_is_refused(name: str) -> None:
 
 
 def test_the_period_of_a_budget_is_its_makers(databases: Databases) -> None:
-    """One that a tracker makes is for all time, so a spec that names no period (a month) is refused; one of a spec stays a month's."""
+    """A budget keeps the period of whoever made it.
+
+    A tracker's budget is for all time, so a spec without a period (a month) is refused; a spec's
+    budget stays monthly.
+    """
     spec = Budget.model_validate({"name": "night", "limit_usd": 20}).terms()
     url, other = databases.new(), databases.new()
     CostTracker(20, name="night", ledger_url=url)
     with closing(Ledger(url)) as ledger:
         with pytest.raises(
             SpecError,
-            match=r"a CostTracker says \$20\.00 in total \(UTC\) of 'night', and this says \$20\.00 a month",
+            match=(
+                r"a CostTracker says \$20\.00 in total \(UTC\) of 'night', "
+                r"and this says \$20\.00 a month"
+            ),
         ):
             ledger.agree_budget(spec, "table")
         ledger.agree_budget(replace(spec, period="total"), "table")

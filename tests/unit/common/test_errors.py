@@ -47,7 +47,7 @@ def test_the_wait_that_a_provider_asked_for_survives() -> None:
 
 
 def test_the_tree_is_as_drawn() -> None:
-    """The docstring's tree is what callers catch by: every class stands in it, under its parent."""
+    """The docstring's tree is what callers catch by: it shows every class under its parent."""
     assert {
         kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES if kind is not BatchataError
     } == drawn()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_a_durable_file_appears_whole(tmp_path: Path) -> None:
-    """While it is written nothing stands under its name; afterwards all of it does, and nothing beside it."""
+    """Until a file is whole, nothing has its name; afterwards no other file is left."""
     path = tmp_path / "file"
     with durable(path) as stream:
         stream.write(b"one")
@@ -49,7 +49,7 @@ def test_a_write_that_breaks_off_leaves_what_was(
 
 
 def test_the_half_written_file_may_lie_elsewhere(tmp_path: Path) -> None:
-    """`data/` holds Parquet files alone: what is not whole yet lies in the folder named for it."""
+    """`data/` holds only Parquet files: an unfinished one lies in the folder given for it."""
     data, own = tmp_path / "data", tmp_path / "own"
     data.mkdir()
     own.mkdir()
@@ -65,7 +65,10 @@ def test_a_refused_write_is_one_sentence(tmp_path: Path) -> None:
     """A folder that is not there (or a full disk) is a StorageError that names file and reason."""
     with pytest.raises(
         StorageError,
-        match=r"^writing x: the storage refused .*nowhere.*: No such file or directory\. Nothing is lost",
+        match=(
+            "^writing x: the storage refused .*nowhere.*: "
+            r"No such file or directory\. Nothing is lost"
+        ),
     ):
         durable(tmp_path / "nowhere" / "x").__enter__()
 
@@ -101,7 +104,7 @@ def test_syncing_a_folder_leaves_it_alone(tmp_path: Path) -> None:
 
 
 def test_json_records_come_back(tmp_path: Path) -> None:
-    """What is written is read; a record that is not there is None; the form is stable."""
+    """What is written can be read; a missing record is None; the form is stable."""
     value = {"b": [1, None, "ü"], "a": {"x": True}}
     write_json(tmp_path / "r.json", value)
     assert read_json(tmp_path / "r.json") == value

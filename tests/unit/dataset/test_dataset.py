@@ -90,7 +90,7 @@ def test_columns_have_the_types_of_the_response_model(table: Table) -> None:
 
 
 def test_only_parquet_files_lie_in_data(table: Table) -> None:
-    """Whatever reads the folder finds parts and nothing else, hidden files included."""
+    """A reader of the folder sees only parts, hidden files included."""
     assert {path.suffix for path in (table.output / "data").iterdir()} == {".parquet"}
 
 
@@ -123,7 +123,8 @@ def test_a_reader_never_misses_a_key(table: Table) -> None:
                     .to_pylist()
                 )
             except FileNotFoundError:
-                continue  # a part was listed and then deleted: its keys are in the new one, read again
+                # a part was listed and then deleted: its keys are in the new one, read again
+                continue
             if not wanted <= seen:
                 missed.append(wanted - seen)
 
@@ -177,7 +178,10 @@ def test_superseding_an_emptied_part_deletes_it(tmp_path: Path) -> None:
 
 
 def test_a_row_that_came_back_is_taken_out_again(table: Table) -> None:
-    """A process that lost the dataset may, in its last moment, bring an older part back: the next run takes it out."""
+    """The next run removes an older part that came back.
+
+    A process that has lost the dataset may, at its last moment, restore one.
+    """
     table.run(items_per_batch=3)
     parts = {path.name: path.read_bytes() for path in (table.output / "data").iterdir()}
     table.run(items_per_batch=3, prompt="Now: {{ text }}")

@@ -91,7 +91,7 @@ RANGES = st.tuples(st.integers(0, ROWS - 1), st.integers(1, ROWS)).map(
 @given(RANGES)
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_a_range_reads_as_it_was_written(folder: Path, limits: tuple[int, int]) -> None:
-    """Rows, columns and bodies of any range, across blocks, are those that were written, in order."""
+    """A range across blocks has the rows, columns and bodies that were written, in order."""
     rows, chunk = range(*limits), chunk_of(*limits)
     table = plan_rows(folder, "plan", *limits)
     assert table.select(SOURCE.names).to_pylist() == source_rows(*limits).to_pylist()
@@ -114,7 +114,7 @@ def test_a_range_reads_as_it_was_written(folder: Path, limits: tuple[int, int]) 
 def test_a_chunk_manifest_outlives_its_plan(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, limits: tuple[int, int]
 ) -> None:
-    """The file beside the intent holds just the chunk's rows, all columns as in the plan."""
+    """The file beside the intent holds only the chunk's rows, with all columns of the plan."""
     path = tmp_path_factory.mktemp("intents") / "c.arrow"
     start, stop = limits
     write_chunk_manifest(folder, chunk_of(start, stop), path)

@@ -73,7 +73,7 @@ def asking(text: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("node", NODES, ids=json.dumps)
 def test_answers_satisfy_the_schema(node: dict[str, Any]) -> None:
-    """Whatever a model may ask for, the answer validates, formats included."""
+    """The answer satisfies any schema a model may have, formats included."""
     schema = {
         "type": "object",
         "properties": {"x": node},
@@ -128,7 +128,7 @@ def test_input_tokens_never_exceed_the_bytes(text: str) -> None:
 
 
 def pdf(pages: int) -> str:
-    """Return an empty PDF of so many pages, as base64."""
+    """Return an empty PDF with this number of pages, as base64."""
     writer = PdfWriter()
     for _ in range(pages):
         writer.add_blank_page(72, 72)

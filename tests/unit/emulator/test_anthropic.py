@@ -371,7 +371,7 @@ def test_direct_messages_tokens_and_models(
 
 
 def test_citations_quote_the_document(claude: anthropic.Anthropic) -> None:
-    """A cited text stands in the document at the place that the citation names."""
+    """A cited text is in the document at the place that the citation names."""
     data = "First sentence. Second sentence! Third one?"
     document: Any = {
         "type": "document",

@@ -36,7 +36,10 @@ def cache() -> PromptCache:
 
 
 def test_the_first_writes_and_later_ones_read(cache: PromptCache) -> None:
-    """A prefix is written once and found then, save by requests that run beside the one that writes it."""
+    """A prefix is written once and read later.
+
+    Requests that run beside the one that writes it do not find it.
+    """
     assert [cache.use("a", params(), content) for content in (HIT, HIT, MISS, HIT)] == [
         Cached(written_1h=2000),
         Cached(read=2000),
@@ -55,7 +58,10 @@ def test_the_first_writes_and_later_ones_read(cache: PromptCache) -> None:
     ],
 )
 def test_what_differs_is_not_found(cache: PromptCache, account: str, other: dict[str, Any]) -> None:
-    """The cache is the account's, and a prefix is its text, its model and what answers must look like."""
+    """The cache belongs to the account.
+
+    A prefix is its text, its model and the required form of answers.
+    """
     cache.use("a", params(), HIT)
     assert cache.use(account, other, HIT).read == 0
 

@@ -1,4 +1,4 @@
-"""How batches end when nobody wants them to: expired, cancelled by others, late, gone, or never."""
+"""How batches end unexpectedly: expired, cancelled by others, late, gone, or never."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_fate_does_not_depend_on_what_the_create_call_meets(
 
 
 def test_file_ids_come_late_by_the_clock(gpt: openai.OpenAI, control: ControlClient) -> None:
-    """The batch is `completed` with its counts, and names its files so many seconds later."""
+    """The batch is `completed` with its counts, and names its files some set seconds later."""
     control.freeze()
     control.faults(kind="late_files", seconds=30, nth=1)
     control.faults(kind="request_error", contains="row 0")
@@ -166,7 +166,7 @@ def test_file_ids_come_late_by_the_clock(gpt: openai.OpenAI, control: ControlCli
 
 
 def test_file_ids_come_late_by_reads(gpt: openai.OpenAI, control: ControlClient) -> None:
-    """The first so many reads of the ended batch do not name its files, whatever the clock says."""
+    """The first reads of the ended batch, as many as set, do not name its files."""
     control.freeze()
     control.faults(kind="late_files", reads=2)
     for seconds in (0, 3_600):
@@ -178,7 +178,10 @@ def test_file_ids_come_late_by_reads(gpt: openai.OpenAI, control: ControlClient)
 
 
 def test_results_are_archived_at_once(claude: anthropic.Anthropic, control: ControlClient) -> None:
-    """The batch stays with its counts and `archived_at`; its results are a 404; others have theirs."""
+    """The batch keeps its counts and gets `archived_at`; its results are a 404.
+
+    Other batches keep their results.
+    """
     gone, kept = created(claude), created(claude)
     control.archive(gone)
     batch = claude.messages.batches.retrieve(gone)

@@ -1,4 +1,4 @@
-"""Faults: the emulator misbehaves where a test says so, and nowhere else."""
+"""Faults: the emulator misbehaves when a test says so, and at no other time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def accepted(control: ControlClient, provider: str = "anthropic") -> int:
 def test_429_with_and_without_retry_after(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, retry_after: int | None
 ) -> None:
-    """Both SDKs see their rate-limit error, and the header only when it was asked for."""
+    """Both SDKs raise their rate-limit error; the header is there only if it was requested."""
     control.faults(kind="http_429", route="list", retry_after=retry_after)
     for module, listing in (
         (anthropic, claude.messages.batches.list),
@@ -240,7 +240,7 @@ def test_requests_fail_by_the_user_text(
 def test_a_share_strikes_the_same_contents_every_time(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """About so many requests fail, and always the same ones, whatever their custom_id."""
+    """About the given share of requests fails, always the same ones, whatever their custom_id."""
     control.faults(kind="request_error", share=0.2)
     texts = [f"row {number}" for number in range(500)]
     first = results(claude, create(claude, *texts))

@@ -21,14 +21,14 @@ JAPANESE = Lengths("lognormal", mean=150, sigma=1.0, language="ja")
 
 
 def lengths_of(setting: Lengths, number: int = 4_000) -> list[int]:
-    """Return the tokens of so many answers that no cap cuts."""
+    """Return the tokens of this number of answers, none of them cut by a cap."""
     asked = (params(f"row {n}", max_tokens=1_000_000) for n in range(number))
     return [answer("anthropic", given, lengths=setting).output_tokens for given in asked]
 
 
 @pytest.mark.parametrize("setting", [LOGNORMAL, JAPANESE])
 def test_lengths_follow_a_lognormal(setting: Lengths) -> None:
-    """The mean is the one asked for, and the median lies as far below it as that distribution says."""
+    """The mean is the one that was set, and the median is as far below it as in a lognormal."""
     found = lengths_of(setting)
     assert 140 < fmean(found) < 160
     assert 0.55 < median(found) / 150 < 0.67  # exp(-1/2) is 0.61
@@ -44,7 +44,10 @@ def test_lengths_follow_a_pareto() -> None:
 
 
 def test_the_setting_is_part_of_the_function() -> None:
-    """Same request and setting, same answer; another seed draws another length; the cap cuts, no more."""
+    """The same request and setting get the same answer; another seed draws another length.
+
+    The cap only cuts.
+    """
     given = params("a row", max_tokens=1_000_000)
     text = answer_text("anthropic", given, LOGNORMAL)
     assert text == answer_text("anthropic", {**given, "max_tokens": 7}, LOGNORMAL)
@@ -94,7 +97,10 @@ def test_a_structured_answer_grows_in_a_free_string() -> None:
 def test_a_batch_answers_as_it_was_set_when_it_was_created(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """The knob counts for what comes after it, and its answers can be recomputed; `reset` takes it back."""
+    """A setting counts for the batches created after it, and its answers can be recomputed.
+
+    `reset` undoes it.
+    """
     control.answers("lognormal", mean=100, sigma=0.5, seed=3, language="ja")
     batch = claude.messages.batches.create(requests=entries("a", "b", max_tokens=1_000))
     control.answers()
@@ -117,7 +123,9 @@ def test_a_batch_answers_as_it_was_set_when_it_was_created(
 
 @pytest.mark.parametrize("wrong", [
     {"lengths": "normal"}, {"lengths": "pareto", "alpha": 1}, {"lengths": "lognormal", "mean": 0},
-    {"lengths": "lognormal", "language": "xx"}, {"lengths": "lognormal", "middle": 4}, {"lengths": "default", "language": "ja"},
+    {"lengths": "lognormal", "language": "xx"},
+    {"lengths": "lognormal", "middle": 4},
+    {"lengths": "default", "language": "ja"},
 ])  # fmt: skip
 def test_a_wrong_setting_is_refused(control: ControlClient, wrong: dict[str, Any]) -> None:
     """A misspelt setting says so, and does not leave the answers as they were in silence."""

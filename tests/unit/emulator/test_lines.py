@@ -53,7 +53,10 @@ def total(client: openai.OpenAI) -> tuple[int, int, int]:
 def test_chosen_lines_fail_the_validation_of_a_whole_batch(
     gpt: openai.OpenAI, claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """One entry a bad line, counted from 1; no files, nothing billed; Anthropic has no such thing."""
+    """Each invalid line is one error, counted from 1; there are no files and nothing is billed.
+
+    Anthropic has no such validation.
+    """
     control.faults(kind="request_invalid_line", contains="bad")
     batch = gpt.batches.retrieve(chats(gpt, "a", "bad 1", "b", "bad 2").id)
     assert batch.status == "failed"
@@ -94,7 +97,7 @@ def test_a_share_of_lines_fails_the_validation(gpt: openai.OpenAI, control: Cont
 def test_one_request_has_an_error_and_an_answer(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, first: bool
 ) -> None:
-    """Two lines of one custom_id that disagree, in the order asked for, counted and billed once."""
+    """Two lines of one custom_id disagree, in the order that was set; counted and billed once."""
     control.faults(kind="request_error_first" if first else "request_error_last", contains="both")
     kinds = [
         item.result.type
@@ -153,7 +156,7 @@ def test_a_line_that_says_neither_success_nor_failure(
 def test_answers_hold_raw_separators(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """U+2028, U+2029 and U+0085 stand unescaped inside the line, which is still one line of JSON."""
+    """U+2028, U+2029 and U+0085 are unescaped inside the line, which is still one line of JSON."""
     control.faults(kind="request_separators")
     (item,) = anthropic_lines(claude, "a")
     usual = answer_text("anthropic", entries("a")[0]["params"])
@@ -170,7 +173,7 @@ def test_answers_hold_raw_separators(
 def test_answers_by_a_schema_hold_raw_separators_and_satisfy_it(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """They stand in the strings that the schema leaves free, also in plain JSON answers."""
+    """They are in the strings that the schema leaves free, also in plain JSON answers."""
     control.faults(kind="request_separators")
     (item,) = anthropic_lines(claude, "a", output_config=FORMAT)
     for text in (

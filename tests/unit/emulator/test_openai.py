@@ -322,7 +322,7 @@ def test_the_wire_objects_have_every_documented_key(gpt: openai.OpenAI, emulator
 
 
 def test_the_responses_endpoint_works_in_batches_and_directly(gpt: openai.OpenAI) -> None:
-    """Both endpoints answer; a schema is asked for under `text.format` there."""
+    """Both endpoints answer; /v1/responses takes a schema under `text.format`."""
     form = {"type": "json_schema", "name": "row", "schema": SCHEMA, "strict": True}
     given: Any = {"model": "gpt-6-luna", "input": "hello", "text": {"format": form}}
     batch = submit(gpt, line("a", given, url="/v1/responses"), endpoint="/v1/responses")
@@ -381,7 +381,10 @@ def test_responses_refuses_what_is_wrong(
 
 
 def test_reasoning_comes_first_and_counts_against_the_cap(gpt: openai.OpenAI) -> None:
-    """An effort makes an item without text and tokens of output; a cap that it uses up leaves nothing else."""
+    """An effort makes an item without text, and output tokens.
+
+    If it uses up the cap, there is nothing else.
+    """
     effort: Any = {"reasoning": {"effort": "high"}}
     full = cast("Any", gpt).responses.create(**asks(**effort))
     assert [item.type for item in full.output] == ["reasoning", "message"]
@@ -401,7 +404,10 @@ def test_reasoning_comes_first_and_counts_against_the_cap(gpt: openai.OpenAI) ->
 
 @pytest.mark.parametrize("store", [None, False, True])
 def test_responses_says_what_it_was_asked(gpt: openai.OpenAI, store: bool | None) -> None:
-    """What was asked comes back; an answer is stored unless the request says otherwise."""
+    """The response repeats the request's settings.
+
+    It is stored unless the request says otherwise.
+    """
     given: Any = asks(max_output_tokens=64) | ({} if store is None else {"store": store})
     _, _, content = http(
         str(gpt.base_url).rstrip("/"), "POST", "/responses", headers=OPENAI_HEADERS, content=given

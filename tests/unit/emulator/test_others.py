@@ -1,4 +1,4 @@
-"""An account that is shared, a clock that is off, and books that show what is left behind."""
+"""A shared account, a clock that is off, and books that show what remains at the provider."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ PER_CHAT = input_tokens(body("a"))
 
 
 def create(client: anthropic.Anthropic, size: int) -> str:
-    """Create a batch of so many requests and return its id."""
+    """Create a batch with this number of requests and return its id."""
     return client.messages.batches.create(requests=entries(*["a"] * size)).id
 
 

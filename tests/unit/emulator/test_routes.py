@@ -1,4 +1,4 @@
-"""Faults that can meet any call: rate limits, slowness, transient 404s and pages of a proxy."""
+"""Faults that any call can get: rate limits, slowness, transient 404s and a proxy's pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MESSAGE: Any = [{"role": "user", "content": "a"}]
 
 
 def anthropic_calls(client: anthropic.Anthropic) -> dict[str, Callable[[], object]]:
-    """Return a call of each route that succeeds when no fault meets it."""
+    """Return a call of each route that succeeds if it gets no fault."""
     batches = client.messages.batches
     ended, stopped = (batches.create(requests=entries("a")).id for _ in range(2))
     batches.retrieve(ended)
@@ -49,7 +49,7 @@ def anthropic_calls(client: anthropic.Anthropic) -> dict[str, Callable[[], objec
 
 
 def openai_calls(client: openai.OpenAI) -> dict[str, Callable[[], object]]:
-    """Return a call of each route that succeeds when no fault meets it."""
+    """Return a call of each route that succeeds if it gets no fault."""
     ended, stopped = client.batches.retrieve(chats(client, "a").id), chats(client, "a").id
     file_id = ended.input_file_id
     return {
@@ -99,7 +99,7 @@ def test_every_route_can_be_a_429(
 def test_every_route_can_be_slow(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, kind: str
 ) -> None:
-    """The answer is the usual one, so many seconds later."""
+    """The answer is the usual one, the given number of seconds later."""
     for calls in (anthropic_calls(claude), openai_calls(gpt)):
         for route, call in calls.items():
             control.faults(kind=kind, route=route, seconds=0.25, count=1)
@@ -112,7 +112,7 @@ def test_every_route_can_be_slow(
 def test_a_client_gives_up_on_a_slow_create_that_was_accepted(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """A timeout of the client tells it nothing: the batch has come to be all the same."""
+    """A client's timeout says nothing of the batch, which was created all the same."""
     control.faults(kind="slow_after", route="create", seconds=5, nth=1)
     with pytest.raises(anthropic.APITimeoutError):
         claude.messages.batches.create(requests=entries("a"), timeout=2)
@@ -176,7 +176,7 @@ def test_results_are_404_mid_life_and_then_complete(
 def test_a_proxy_finds_a_body_too_large(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, emulator: Emulator
 ) -> None:
-    """A 413 whose body is a page and no JSON, without the API's own headers; nothing is accepted."""
+    """A 413 has a page as its body, without the API's own headers; nothing is accepted."""
     control.faults(kind="html_413")
     with pytest.raises(anthropic.APIStatusError) as caught:
         claude.messages.batches.create(requests=entries("a"))
@@ -215,7 +215,7 @@ def test_a_proxy_lets_smaller_bodies_pass(
 def test_a_create_of_a_stored_file_can_be_too_large_as_well(
     gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """With a route named, the upload passes and only the create meets the page."""
+    """If a route is named, the upload passes and only the create gets the page."""
     control.faults(kind="html_413", route="create")
     with pytest.raises(openai.APIStatusError, match="413"):
         chats(gpt, "a")

@@ -124,7 +124,7 @@ def test_anthropic_counts_optional_parameters(count: int, taken: bool) -> None:
 
 
 def test_models_read_formats_and_sizes_in_descriptions() -> None:
-    """What strict modes take no keywords for stands in descriptions, and answers heed it."""
+    """Descriptions hold what strict modes have no keywords for, and answers follow them."""
     schema = an_object(
         link={**TEXT, "description": "Where. (format: uri, maxLength: 2083)"},
         price={

@@ -88,7 +88,7 @@ def test_the_process_prints_its_url_and_ends_with_its_parent() -> None:
 
 
 def test_it_listens_on_loopback_only(process: EmulatorProcess) -> None:
-    """Nobody else on the network can reach it."""
+    """No other machine on the network can reach it."""
     assert urlsplit(process.url).hostname == "127.0.0.1"
 
 

@@ -57,7 +57,7 @@ def foreign_files(table: Table) -> int:
     return sum(1 for _ in provider.uploads(0.0))
 
 
-# --- request files ---------------------------------------------------------------------------------
+# --- request files --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_an_upload_that_a_stop_left_unsent_is_deleted(openai: Table) -> None:
     assert files(openai, "batch") == []
 
 
-# --- results -----------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 
 def results_left(table: Table) -> int:
@@ -209,7 +209,7 @@ def test_results_of_a_run_that_died_right_after_landing_are_deleted(
     assert results_left(table) == 0
 
 
-# --- when it fails, and others' things ------------------------------------------------------------------
+# --- when it fails, and others' things ------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])

@@ -49,7 +49,7 @@ def row_of(table: Table, key: str) -> dict[str, Any]:
     return next(row for row in table.rows() if row["id"] == key)
 
 
-# --- cut -------------------------------------------------------------------------------------------
+# --- cut ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("clean", [False, True])
@@ -128,7 +128,7 @@ def test_a_cut_download_of_a_dead_run_is_not_trusted(
     check_money(table)
 
 
-# --- lines that should not be -------------------------------------------------------------------------
+# --- lines that should not be ---------------------------------------------------------------------
 
 
 def test_a_line_that_comes_twice_counts_once(table: Table) -> None:
@@ -249,7 +249,7 @@ def test_all_sorts_of_lines_in_one_file(table: Table, monkeypatch: pytest.Monkey
     check_money(table, lost=True)
 
 
-# --- where results are fetched from -------------------------------------------------------------------
+# --- where results are fetched from ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -303,7 +303,7 @@ def test_results_are_fetched_from_the_configured_host_alone(
     assert len(seen) == 1
 
 
-# --- 404s that pass ------------------------------------------------------------------------------------
+# --- 404s that pass -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", ["get", "results"])

@@ -85,7 +85,7 @@ class Told:
         return receipt
 
 
-# --- others' batches --------------------------------------------------------------------------------
+# --- others' batches ------------------------------------------------------------------------------
 
 
 # one without a name that never ends is awaited where ours never came: see the test below
@@ -147,7 +147,7 @@ def test_ours_is_found_among_a_thousand(table: Table, fault: str) -> None:
     check_once(table)
 
 
-# --- acceptance and lists ------------------------------------------------------------------------------
+# --- acceptance and lists -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.8])
@@ -227,7 +227,7 @@ def test_a_clock_that_is_hours_off_waits_for_room(anthropic: Table, hours: int) 
     check_once(anthropic)
 
 
-# --- batches that change meanwhile ------------------------------------------------------------------
+# --- batches that change meanwhile ----------------------------------------------------------------
 
 
 def test_a_candidate_that_somebody_cancelled_is_adopted(table: Table) -> None:

@@ -275,7 +275,10 @@ def test_specs_agree_on_a_budget(runs: Runs) -> None:
     """Another limit, period or time zone than another spec's is refused, naming both and the remedy; nothing changes."""
     runs.ledger.agree_budget(TERMS, "topics")
     runs.ledger.agree_budget(TERMS, "titles")
-    said = r"^budget: the spec topics says \$0.+ a month .* of 'night', and this says .* --set-budget night=USD"
+    said = (
+        r"^budget: the spec topics says \$0.+ a month .* of 'night', "
+        "and this says .* --set-budget night=USD"
+    )
     for other in (
         replace(TERMS, limit=7),
         replace(TERMS, period="day"),
@@ -350,7 +353,10 @@ def test_a_stranger_does_not_change_what_was_set_by_hand(runs: Runs) -> None:
     for ask in (runs.ledger.check_budget, runs.ledger.agree_budget, runs.ledger.agree_budget):
         with pytest.raises(
             SpecError,
-            match=r"^budget: the ledger says \$0.+ and this says .*: change one, or set the limit for all",
+            match=(
+                r"^budget: the ledger says \$0.+ and this says .*: "
+                "change one, or set the limit for all"
+            ),
         ):
             ask(new, "stranger")
     runs.ledger.agree_budget(TERMS, "topics")

@@ -132,7 +132,7 @@ def desk(databases: Databases) -> Iterator[Desk]:
     made.close()
 
 
-# --- the ledger itself ------------------------------------------------------------------------------
+# --- the ledger itself ----------------------------------------------------------------------------
 
 
 def test_a_ledger_keeps_its_id(desk: Desk) -> None:
@@ -157,7 +157,7 @@ def test_writes_are_durable_on_return(desk: Desk) -> None:
     assert found == ([2, "wal"] if desk.ledger.is_sqlite else ["on", "read committed"])
 
 
-# --- datasets and leases ----------------------------------------------------------------------------
+# --- datasets and leases --------------------------------------------------------------------------
 
 
 def test_a_dataset_has_one_id(desk: Desk) -> None:
@@ -185,7 +185,10 @@ def test_a_held_dataset_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
     """One run at a time: the second is told who holds it, in words for people, and how long to wait."""
     with pytest.raises(
         LeaseError,
-        match=r"^another run holds this dataset: process \d+ on \S+ \(this machine\); .*start again in 3\d\d\d s\.$",
+        match=(
+            r"^another run holds this dataset: process \d+ on \S+ \(this machine\); "
+            r".*start again in 3\d\d\d s\.$"
+        ),
     ):
         desk.other.acquire_lease(desk.dataset, LONG)
     desk.ledger.acquire_lease(desk.ledger.dataset_id("file:///else", None), LONG)
@@ -222,7 +225,10 @@ def test_a_late_holder_may_renew_while_nobody_came(desk: Desk) -> None:
 def test_a_dead_process_holds_nothing(desk: Desk) -> None:
     """After a kill the next run on the same machine need not wait for the lease to end."""
     desk.ledger.release_lease(desk.lease)
-    code = f"from batchata_tasks.ledger import Ledger; l = Ledger({desk.url!r}); l.acquire_lease({desk.dataset!r}, 3600)"
+    code = (
+        f"from batchata_tasks.ledger import Ledger; l = Ledger({desk.url!r}); "
+        f"l.acquire_lease({desk.dataset!r}, 3600)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     assert desk.ledger.acquire_lease(desk.dataset, LONG).fence == desk.lease.fence + 2
 
@@ -298,7 +304,7 @@ def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
     ) == before
 
 
-# --- runs and chunks --------------------------------------------------------------------------------
+# --- runs and chunks ------------------------------------------------------------------------------
 
 
 def test_a_runs_life(desk: Desk) -> None:
@@ -524,7 +530,7 @@ def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
     assert desk.other.unfinished_chunks("another", "another") == []
 
 
-# --- sending ----------------------------------------------------------------------------------------
+# --- sending --------------------------------------------------------------------------------------
 
 
 def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
@@ -687,7 +693,7 @@ def test_no_batch_is_adopted_twice(desk: Desk) -> None:
     assert desk.other.chunk(desk.chunks[1].id).state == ChunkState.UNCLEAR
 
 
-# --- money ------------------------------------------------------------------------------------------
+# --- money ----------------------------------------------------------------------------------------
 
 
 def test_reserving_at_the_edge_of_the_limit(desk: Desk) -> None:

@@ -286,7 +286,10 @@ def test_looking_migrates_nothing(old: str) -> None:
     assert is_made(old)
     with pytest.raises(
         LedgerError,
-        match=r"^the ledger is of an older version than this program, .*`batchata status` migrates it, [^.]*\.$",
+        match=(
+            "^the ledger is of an older version than this program, "
+            r".*`batchata status` migrates it, [^.]*\.$"
+        ),
     ):
         Ledger(old, as_it_is=True)
     assert content(old) == before

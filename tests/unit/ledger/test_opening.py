@@ -40,7 +40,7 @@ def refusal(url: str, kind: type[BatchataError] = LedgerError) -> str:
     return said
 
 
-# --- any database ------------------------------------------------------------------------------------
+# --- any database ---------------------------------------------------------------------------------
 
 
 def test_opening_again_is_one_read(databases: Databases) -> None:
@@ -79,7 +79,10 @@ def test_a_ledger_of_a_later_version_is_refused(databases: Databases) -> None:
 def test_processes_that_open_a_new_ledger_at_once_get_the_same(databases: Databases) -> None:
     """Whoever comes first makes it; there is one id."""
     url = databases.new()
-    code = f"import sys; sys.stdin.readline(); from batchata_tasks.ledger import Ledger; print(Ledger({url!r}).id)"
+    code = (
+        "import sys; sys.stdin.readline(); from batchata_tasks.ledger import Ledger; "
+        f"print(Ledger({url!r}).id)"
+    )
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -120,7 +123,7 @@ def test_a_number_that_no_database_holds_is_told(databases: Databases) -> None:
     ledger.close()
 
 
-# --- URLs --------------------------------------------------------------------------------------------
+# --- URLs -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_the_usual_forms_of_a_postgres_url_are_understood(postgres: Server, sche
     postgres.drop(name)
 
 
-# --- files -------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_the_folder_of_a_ledger_is_made(tmp_path: Path) -> None:
@@ -289,7 +292,7 @@ def test_what_may_only_be_read_is_told(what: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-# --- servers -----------------------------------------------------------------------------------------
+# --- servers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def inside(method: Any, ledger: Ledger, *args: Any) -> Callable[[Connection], An
     return lambda connection: method.__wrapped__(ledger, connection, *args)
 
 
-# --- money -------------------------------------------------------------------------------------------
+# --- money ----------------------------------------------------------------------------------------
 
 
 def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
@@ -246,7 +246,7 @@ def test_settling_while_others_reserve(place: Place) -> None:
     assert in_flight in (0, 50)
 
 
-# --- leases and names --------------------------------------------------------------------------------
+# --- leases and names -----------------------------------------------------------------------------
 
 
 def test_one_taker_gets_the_lease(place: Place) -> None:
@@ -310,7 +310,7 @@ def test_the_first_stop_stays_of_many(place: Place) -> None:
     assert place.ledger.stop_reason(place.runs[0]) == "cancel"
 
 
-# --- intents -----------------------------------------------------------------------------------------
+# --- intents --------------------------------------------------------------------------------------
 
 
 def intent(place: Place, one: Chunk, account: str = "account") -> Intent:
@@ -364,7 +364,7 @@ def test_one_of_many_moves_a_chunk(place: Place) -> None:
     ]
 
 
-# --- the server's clock, and a server that goes away -----------------------------------------------
+# --- the server's clock, and a server that goes away ----------------------------------------------
 
 
 @pytest.fixture

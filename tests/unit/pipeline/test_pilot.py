@@ -72,9 +72,9 @@ def test_too_many_rows_without_an_answer(table: Table) -> None:
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 2")
     text = refused(table, pilot=STRICT)
     assert (
-        "25.0% of its 4 rows have no usable answer (1 invalid; `max_invalid_share` allows 20.0%); 8 rows were not sent."
-        in text
-    )
+        "25.0% of its 4 rows have no usable answer (1 invalid; `max_invalid_share` allows "
+        "20.0%); 8 rows were not sent."
+    ) in text
     assert [row["_status"] for row in table.rows()] == [
         "succeeded",
         "succeeded",

@@ -307,7 +307,7 @@ def test_refusals_and_wrong_requests_are_final(table: Table, fault: str, outcome
     check_money(table)
 
 
-# --- how often -------------------------------------------------------------------------------------
+# --- how often ------------------------------------------------------------------------------------
 
 
 def test_attempts_are_counted_over_rounds_and_runs_together(table: Table) -> None:
@@ -371,7 +371,7 @@ def test_no_rounds_where_nobody_asked_for_them(table: Table, changes: dict[str, 
     assert table.ledger()["requests_accepted"] == ROWS
 
 
-# --- with the rest of a spec -----------------------------------------------------------------------
+# --- with the rest of a spec ----------------------------------------------------------------------
 
 
 def test_a_limit_that_allows_the_first_round_and_part_of_the_second(table: Table) -> None:

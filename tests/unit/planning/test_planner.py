@@ -217,7 +217,7 @@ def digest_of(*key: object) -> bytes:
     return key_digest(canonical(list(key)))
 
 
-# --- the first plan ---------------------------------------------------------------------------------
+# --- the first plan -------------------------------------------------------------------------------
 
 
 def test_a_first_plan_sends_every_row(bench: Bench) -> None:
@@ -296,7 +296,7 @@ def test_progress_is_told_by_source_rows(bench: Bench) -> None:
     assert told == sorted(told)
 
 
-# --- reasons ----------------------------------------------------------------------------------------
+# --- reasons --------------------------------------------------------------------------------------
 
 
 def test_landed_rows_are_not_sent_again(bench: Bench) -> None:
@@ -447,7 +447,7 @@ def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) ->
     assert (found.ids, found.summary.in_flight) == (["b"], 2)
 
 
-# --- leaving out ------------------------------------------------------------------------------------
+# --- leaving out ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,10 @@ def test_a_null_is_an_error_that_names_the_row(bench: Bench) -> None:
     bench.write(NULLS)
     with pytest.raises(
         SourceError,
-        match=r"^on_null: the column 'text' .* is null in row 2 \(id='b'\); fill it in, or set `on_null`",
+        match=(
+            r"^on_null: the column 'text' .* is null in row 2 \(id='b'\); "
+            "fill it in, or set `on_null`"
+        ),
     ):
         bench.plan()
     bench.write([NULLS[0], NULLS[2]])
@@ -545,7 +548,7 @@ def test_an_empty_prompt_is_refused(bench: Bench) -> None:
         bench.plan()
 
 
-# --- keys -------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("distance", [1, 2, BATCH_ROWS - 1, BATCH_ROWS, BATCH_ROWS + 1])
@@ -554,7 +557,10 @@ def test_double_keys_are_refused_wherever_they_are(bench: Bench, distance: int) 
     rows = [{"id": str(n), "text": "t", "note": "n"} for n in range(distance + 2)]
     rows[distance + 1]["id"] = "1"
     bench.write(rows)
-    expected = rf"^key: rows 2 and {distance + 2} of the source have the same key \(id='1'\); keys must be unique"
+    expected = (
+        rf"^key: rows 2 and {distance + 2} of the source have the same key \(id='1'\); "
+        "keys must be unique"
+    )
     with pytest.raises(SourceError, match=expected):
         bench.plan()
     assert not list((bench.folder / "run").glob("*"))
@@ -592,7 +598,10 @@ def test_a_null_key_is_refused(bench: Bench) -> None:
     bench.write([ROWS[0], {**ROWS[1], "id": None}])
     with pytest.raises(
         SourceError,
-        match=r"^key: 'id' is null in row 2 of the source; fill it in, or leave such rows out with `where`\.$",
+        match=(
+            "^key: 'id' is null in row 2 of the source; fill it in, "
+            r"or leave such rows out with `where`\.$"
+        ),
     ):
         bench.plan()
 
@@ -605,7 +614,7 @@ def test_rows_are_counted_as_in_the_source(bench: Bench) -> None:
         bench.plan(where="id != 'a'")
 
 
-# --- carried columns, sizes, chunks -----------------------------------------------------------------
+# --- carried columns, sizes, chunks ---------------------------------------------------------------
 
 
 def test_changed_carried_columns_are_rewritten_and_nothing_is_sent(bench: Bench) -> None:
@@ -689,7 +698,7 @@ def test_the_index_is_gone_afterwards(bench: Bench) -> None:
     assert not list((bench.folder / "run").iterdir())
 
 
-# --- before any row is read -------------------------------------------------------------------------
+# --- before any row is read -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -709,7 +718,10 @@ def test_the_index_is_gone_afterwards(bench: Bench) -> None:
         ({"where": "txt"}, "where: the template uses 'txt'"),
         (
             {"model": "claude-unheard-of-9", "cost_limit_usd": 1},
-            "model: no batch price is known for 'claude-unheard-of-9', so cost_limit_usd could not hold; check its name",
+            (
+                "model: no batch price is known for 'claude-unheard-of-9', so cost_limit_usd "
+                "could not hold; check its name"
+            ),
         ),
         ({"params": {"max_tokens": 5}}, "params.max_tokens: this is set by the spec's own keys"),
         (

@@ -94,9 +94,9 @@ def test_an_unknown_column_is_refused_with_those_there_are(text: str) -> None:
     """A misspelt column is an error of the spec that lists the columns."""
     with pytest.raises(SpecError) as caught:
         RowTemplate("prompt", text, COLUMNS)
-    assert (
-        str(caught.value)
-        == f"prompt: the template uses 'nope', and the source has no such column; it has: {', '.join(COLUMNS)}."
+    assert str(caught.value) == (
+        "prompt: the template uses 'nope', and the source has no such column; "
+        f"it has: {', '.join(COLUMNS)}."
     )
 
 

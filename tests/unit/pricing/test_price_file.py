@@ -94,7 +94,10 @@ def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
                 published.cost(dearest[0]) // 10**7,
                 published.output.most(10**7),
             )
-            text = f'[{provider.id}."{model.id}"]\ninput = "{usd(top_input * 10**6):f}"\noutput = "{usd(top_output * 10**6):f}"\n{STAMP}'
+            text = (
+                f'[{provider.id}."{model.id}"]\ninput = "{usd(top_input * 10**6):f}"\noutput = '
+                f'"{usd(top_output * 10**6):f}"\n{STAMP}'
+            )
             own = written(text, folder, (provider.id, model.id))
             for usage in (
                 Usage(10**7, 1, 10**7),

@@ -245,7 +245,10 @@ def test_an_installed_provider_works_from_the_command_line(
 
 def test_built_in_adapters_are_imported_when_they_are_needed() -> None:
     """Names alone import no SDK."""
-    code = "import sys; from batchata_tasks.providers import provider_name; assert provider_name('gpt-6-luna') == 'openai'; print('openai' in sys.modules)"
+    code = (
+        "import sys; from batchata_tasks.providers import provider_name; assert "
+        "provider_name('gpt-6-luna') == 'openai'; print('openai' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )

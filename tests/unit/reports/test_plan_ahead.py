@@ -105,9 +105,9 @@ def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
     (run, _) = runs_overview(table.spec())
     assert plan["in_flight_usd"] == run["in_flight_usd"] == exact(ahead.bound)
     assert plan["in_flight_expected_usd"] == exact(ahead.expected)
-    assert (
-        told["In flight"]
-        == f"1 batch sent before: about {dollars(ahead.expected)} expected, at most {dollars(ahead.bound)}, which is reserved"
+    assert told["In flight"] == (
+        f"1 batch sent before: about {dollars(ahead.expected)} expected, at most "
+        f"{dollars(ahead.bound)}, which is reserved"
     )
     assert (plan["requests"], plan["open_batches"]) == (15, 1)
     assert told["Cost"].startswith(

@@ -818,7 +818,7 @@ def test_an_enum_that_its_type_forbids_is_refused(schema: dict[str, Any]) -> Non
         from_schema(schema)
 
 
-# --- any schema, any value of it --------------------------------------------------------------------
+# --- any schema, any value of it ------------------------------------------------------------------
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 SCALARS: list[tuple[dict[str, Any], st.SearchStrategy[Any]]] = [

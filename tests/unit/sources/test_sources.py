@@ -48,7 +48,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-# --- CSV --------------------------------------------------------------------------------------------
+# --- CSV ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "T.CSV"])
@@ -173,7 +173,7 @@ def test_types_of_unknown_columns_are_refused(tmp_path: Path) -> None:
     assert refusal(path, {"A": "int"}) == "types: the source has no column 'A'; it has: id, a."
 
 
-# --- JSON lines -------------------------------------------------------------------------------------
+# --- JSON lines -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.jsonl.gz"])
@@ -286,7 +286,7 @@ def test_deep_nesting_is_read_or_told(tmp_path: Path, depth: int) -> None:
         return
 
 
-# --- Parquet ----------------------------------------------------------------------------------------
+# --- Parquet --------------------------------------------------------------------------------------
 
 
 def table(start: int, stop: int) -> pa.Table:
@@ -324,7 +324,7 @@ def test_no_parquet_file_is_told(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(write(tmp_path / "t.parquet", "id,a\n"))
 
 
-# --- all of them ------------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.parquet"])
@@ -366,9 +366,8 @@ def test_remote_tables_are_read_by_url(name: str) -> None:
 @pytest.mark.parametrize("name", ["none.csv", "none.jsonl", "none.parquet", "none", "none/"])
 def test_a_source_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
     """The path is named, and what it is relative to."""
-    assert (
-        refusal(f"{tmp_path}/{name}")
-        == f"source: there is no file {tmp_path}/{name} (paths are relative to the folder you run in)."
+    assert refusal(f"{tmp_path}/{name}") == (
+        f"source: there is no file {tmp_path}/{name} (paths are relative to the folder you run in)."
     )
 
 

@@ -25,7 +25,10 @@ BASE: dict[str, Any] = {
     "prompt": "{{ k }}",
     "output": "out",
 }
-MODEL = "from pydantic import BaseModel\n\n\nclass Topic(BaseModel):\n    label: str\n\n\nclass Other:\n    pass\n\n\ntopic = Topic(label='x')\n"
+MODEL = (
+    "from pydantic import BaseModel\n\n\nclass Topic(BaseModel):\n    label: str\n\n\nclass "
+    "Other:\n    pass\n\n\ntopic = Topic(label='x')\n"
+)
 
 
 def spec(**values: Any) -> EnrichmentSpec:
@@ -332,7 +335,7 @@ def test_a_prompt_file_that_cannot_be_read_is_named(tmp_path: Path, content: byt
         spec(prompt=None, prompt_file=str(path)).turns()
 
 
-# --- files and overrides ----------------------------------------------------------------------------
+# --- files and overrides --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
@@ -400,7 +403,7 @@ def test_a_spec_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_spec(tmp_path / "none.yaml")
 
 
-# --- response models --------------------------------------------------------------------------------
+# --- response models ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -509,7 +512,10 @@ def test_a_module_that_fails_is_told(roots: list[Path], code: str) -> None:
 
 def test_a_model_may_refer_to_later_classes(roots: list[Path]) -> None:
     """Forward references inside of the file are resolved."""
-    code = "from __future__ import annotations\nfrom pydantic import BaseModel\nclass A(BaseModel):\n    b: B\nclass B(BaseModel):\n    x: int\n"
+    code = (
+        "from __future__ import annotations\nfrom pydantic import BaseModel\nclass A(BaseModel):\n"
+        "    b: B\nclass B(BaseModel):\n    x: int\n"
+    )
     (roots[0] / "forward.py").write_text(code, encoding="utf-8")
     schema = spec(response_model="forward.py:A").schema_of_answers(roots)
     assert schema is not None
@@ -576,7 +582,8 @@ def test_the_models_that_a_file_has_are_named_the_closest_first(tmp_path: Path) 
     """Who misspelt a name finds the right one in the sentence."""
     path = tmp_path / "m.py"
     path.write_text(
-        "from pydantic import BaseModel\nclass Author(BaseModel): ...\nclass Ticket(BaseModel): ...\n"
+        "from pydantic import BaseModel\nclass Author(BaseModel): "
+        "...\nclass Ticket(BaseModel): ...\n"
     )
     with pytest.raises(SpecError, match=r"no Pydantic model Tickt; it has Ticket, Author\.$"):
         load_model(f"{path}:Tickt", [tmp_path])
