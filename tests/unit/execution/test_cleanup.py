@@ -1,4 +1,7 @@
-"""What is left at the provider: no request files of ours, results until somebody asks for their deletion, nothing of others touched."""
+"""What remains at the provider: no request files of ours, and results until they are deleted.
+
+Results are deleted only on request, and nothing of others is touched.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def foreign_files(table: Table) -> int:
     "changes", [{}, {"items_per_batch": 2, "max_parallel_batches": 3}, {"raw_files": False}]
 )
 def test_a_run_leaves_no_request_file_behind(openai: Table, changes: dict[str, Any]) -> None:
-    """Uploads are deleted once their rows are landed; results stay, as nobody asked for their deletion."""
+    """Uploads are deleted once their rows have landed; results stay, since nobody asked."""
     openai.run(**changes)
     assert files(openai, "batch") == []
     assert files(openai, "batch_output") != []
@@ -129,7 +132,10 @@ def dying_after_upload() -> Iterator[None]:
 
 
 def test_an_upload_whose_create_never_came_to_be_is_found_by_its_name(openai: Table) -> None:
-    """Nothing of ours knows its id: the run that carries on finds it by the chunk that it is named after."""
+    """An upload whose id was never written down is found by the chunk that names it.
+
+    The run that carries on deletes it.
+    """
     with dying_after_upload():
         openai.run()
     (orphan,) = files(openai, "batch")
@@ -140,7 +146,7 @@ def test_an_upload_whose_create_never_came_to_be_is_found_by_its_name(openai: Ta
 
 
 def test_an_upload_of_a_run_that_is_given_up_is_deleted(openai: Table) -> None:
-    """The spec changed after the death: what the old run had uploaded and will never send is deleted, too."""
+    """An upload that a changed spec will never send is deleted after a crash, too."""
     with dying_after_upload():
         openai.run()
     assert len(files(openai, "batch")) == 1
@@ -169,7 +175,10 @@ def results_left(table: Table) -> int:
 
 @pytest.mark.parametrize("delete", [False, True])
 def test_results_are_deleted_where_the_spec_asks_for_it(table: Table, delete: bool) -> None:
-    """With `delete_results` nothing of the run's answers stays at the provider, error files included; else all of it does."""
+    """With `delete_results` no answers of the run remain at the provider, error files included.
+
+    Without it, all of them remain.
+    """
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     receipt = table.run(items_per_batch=3, delete_results=delete)
     assert ended(receipt) == {"succeeded": ROWS}
@@ -180,7 +189,7 @@ def test_results_are_deleted_where_the_spec_asks_for_it(table: Table, delete: bo
 
 
 def test_results_are_not_deleted_before_they_are_landed(table: Table) -> None:
-    """A run that dies on the way home leaves them there, and the next one deletes them once it has them."""
+    """A run that dies during the download deletes nothing; the next one does, once it has them."""
     with pytest.raises(KeyboardInterrupt):
         run_with(
             table,
@@ -214,7 +223,7 @@ def test_results_of_a_run_that_died_right_after_landing_are_deleted(
 
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_a_deletion_that_fails_does_not_fail_the_run(table: Table, status: int) -> None:
-    """Whatever the provider says to it: the run succeeds and says that something stays there."""
+    """Whatever the provider answers, the run succeeds and reports that something remains there."""
     table.emulator.control.faults(kind="http_error", status=status, route="delete")
     table.emulator.control.faults(kind="http_error", status=status, route="delete_file")
     notes: list[str] = []
@@ -258,7 +267,7 @@ def test_files_and_batches_of_others_are_untouched(table: Table) -> None:
 
 
 def test_another_dataset_s_uploads_are_untouched(openai: Table) -> None:
-    """Two datasets share an account: what one has uploaded and not sent yet is not the other's to delete."""
+    """Of two datasets of one account, neither deletes what the other has yet to send."""
     with dying_after_upload():
         openai.run(output=str(openai.folder / "other"))
     (theirs,) = files(openai, "batch")

@@ -1,4 +1,7 @@
-"""Results on their way home: cut, doubled, contradicting, unknown, missing; every row counts once, and what was paid is kept."""
+"""Downloads that are cut, doubled, contradictory, unknown or incomplete.
+
+Every row counts once, and every paid answer is kept.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,10 @@ def row_of(table: Table, key: str) -> dict[str, Any]:
 @pytest.mark.parametrize("clean", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 60, 701, 1500, 2500])
 def test_a_stream_that_is_cut_counts_no_row_twice(table: Table, after: int, clean: bool) -> None:
-    """Wherever it ends, with an error or as if that were all: fetched anew and whole, each row once, paid once."""
+    """A stream that ends early, with an error or without, is fetched again.
+
+    Each row is there once and paid once.
+    """
     table.emulator.control.faults(kind="cut_download", after_bytes=after, clean=clean, count=1)
     receipt = table.run()
     assert [rule["strikes"] for rule in table.emulator.control.list_faults()] == [1]
@@ -67,7 +73,7 @@ def test_a_stream_that_is_cut_counts_no_row_twice(table: Table, after: int, clea
 
 @pytest.mark.parametrize("clean", [False, True])
 def test_the_second_of_two_files_is_cut(emulator: Emulator, tmp_path: Path, clean: bool) -> None:
-    """Answers and errors come in two files: the error file breaks off, and both are there in the end."""
+    """If the error file breaks off after the file of answers, both are complete in the end."""
     table = Table(tmp_path, emulator, "openai", ROWS)
     for row in (1, 2):
         emulator.control.faults(kind="request_invalid", contains=f"row {row}")
@@ -83,7 +89,10 @@ def test_the_second_of_two_files_is_cut(emulator: Emulator, tmp_path: Path, clea
 def test_a_stream_that_breaks_each_time_lands_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No row is guessed at: the run ends in an error, and the next one lands what was paid, without sending."""
+    """No row is guessed: the run ends in an error, and the next one lands the paid rows.
+
+    It sends nothing.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     table.emulator.control.faults(kind="cut_download", after_bytes=900)
     with pytest.raises(TransientError):
@@ -98,7 +107,10 @@ def test_a_stream_that_breaks_each_time_lands_nothing(
 def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the provider never delivers is missing at its bound, and the receipt says that lines and counts differ."""
+    """A row that the provider never delivers is missing at its bound.
+
+    The receipt reports that lines and counts differ.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     table.emulator.control.faults(kind="cut_download", after_bytes=1500, clean=True)
     receipt = table.run(max_attempts=1)
@@ -119,7 +131,10 @@ def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(
 def test_a_cut_download_of_a_dead_run_is_not_trusted(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run died after the batch ended; the next one's download breaks once and is whole at the second try."""
+    """A run died after the batch ended.
+
+    The next download breaks once and succeeds at the second try.
+    """
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
     table.emulator.control.faults(kind="cut_download", after_bytes=1000, count=1)
@@ -143,7 +158,10 @@ def test_a_line_that_comes_twice_counts_once(table: Table) -> None:
 
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_of_an_error_and_an_answer_the_paid_answer_counts(table: Table, order: str) -> None:
-    """In whichever order the two lines of one request come: the answer is kept, paid once, and nothing is sent again."""
+    """Of two lines for one request, in either order, the answer is kept and paid once.
+
+    Nothing is sent again.
+    """
     table.emulator.control.faults(kind=f"request_error_{order}", contains="row 4")
     receipt = table.run()
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 1)
@@ -155,7 +173,7 @@ def test_of_an_error_and_an_answer_the_paid_answer_counts(table: Table, order: s
 
 
 def test_a_line_that_nobody_sent_is_overhead(table: Table) -> None:
-    """Its cost is reported beside the rows' and counted as spent; no row is touched by it."""
+    """Its cost is reported beside the rows' and counts as spent; it changes no row."""
     table.emulator.control.faults(kind="request_unknown_id", contains="row 4")
     receipt = table.run()
     assert (receipt.outcomes, receipt.rounds) == ({"succeeded": ROWS}, 1)
@@ -182,7 +200,7 @@ def test_a_line_of_an_unknown_kind_is_an_error_that_names_it(table: Table) -> No
 
 
 def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
-    """Nobody can say what it cost, so the most that it can have cost counts, as for a broken line."""
+    """Its cost is unknown, so its upper bound counts, as for a broken line."""
     table.emulator.control.faults(kind="request_unknown_type", contains="row 4")
     table.run(max_attempts=1)
     assert money(table).overhead == bound_of(table, where="id == 'k4'")
@@ -191,7 +209,10 @@ def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
 def test_every_line_missing_is_every_row_missing(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An empty file, or none, for a batch that says it succeeded: all rows end, at their bound, and the next run answers them."""
+    """If a batch that succeeded has an empty file or none, all rows end at their bound.
+
+    The next run gets their answers.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     table.emulator.control.faults(kind="request_missing")
     receipt = table.run(max_attempts=1)
@@ -202,7 +223,10 @@ def test_every_line_missing_is_every_row_missing(
 
 
 def test_broken_lines_are_their_rows_own(table: Table) -> None:
-    """Half of a line is no JSON: where its custom_id can be read it is that row's, and all others have their answers."""
+    """A truncated line belongs to its row if its custom_id can be read.
+
+    All other rows have their answers.
+    """
     table.emulator.control.faults(kind="request_broken_line", contains="row 4", times=1)
     table.emulator.control.faults(kind="request_broken_line", contains="row 1", times=1)
     receipt = table.run(max_attempts=1)
@@ -231,7 +255,10 @@ def test_separators_inside_answers_end_no_line(table: Table, schema: Any) -> Non
 
 
 def test_all_sorts_of_lines_in_one_file(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shuffled, doubled, unknown, missing and broken at once: each key once, each with its own answer in the end."""
+    """Lines are shuffled, doubled, unknown, missing and broken at once.
+
+    In the end each key is there once, with its own answer.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     kinds = [
         "request_duplicated",
@@ -283,7 +310,10 @@ def test_results_are_fetched_from_the_configured_host_alone(
     monkeypatch: pytest.MonkeyPatch,
     stranger: tuple[str, list[str]],
 ) -> None:
-    """A `results_url` that names another host is never followed, with the key or without, also when doubt is resolved."""
+    """A `results_url` on another host is never followed, with the key or without.
+
+    That also holds while the fate of a create is resolved.
+    """
     url, seen = stranger
     real = AnthropicBatch.wire
 
@@ -308,7 +338,7 @@ def test_results_are_fetched_from_the_configured_host_alone(
 
 @pytest.mark.parametrize("route", ["get", "results"])
 def test_a_404_that_passes_loses_nothing(table: Table, route: str) -> None:
-    """On the status right after the create, and on results of a batch that has ended: asked again until it is there."""
+    """A 404 on the status after a create, or on ended results, is asked again until it passes."""
     name = "content" if (route, table.provider) == ("results", "openai") else route
     table.emulator.control.faults(kind="not_found", route=name, count=2)
     receipt = table.run()

@@ -140,9 +140,10 @@ def test_verdicts(
     verdict: Verdict,
     rows: int,
 ) -> None:
-    """Send what fits, not below 1 % of the planned rows or what remains; else wait for money in flight.
+    """Send what fits, unless it is below 1 % of the planned rows or of the rest.
 
-    Else rows of which no piece can be paid for are set aside, so that cheaper ones go on.
+    If it is, wait for money in flight; if nothing is in flight, set aside the rows of which no
+    piece can be paid for, so that cheaper ones go on.
     """
     run = Run(databases, bounds, in_flight, settled)
     found, head = run.ask(run.chunk, limit, planned)
@@ -168,14 +169,17 @@ def ten(databases: Databases) -> Iterator[Run]:
 
 
 def test_a_guarded_chunk_is_guarded_once(ten: Run) -> None:
-    """A crashed run that asks again for what it had reserved gets the same answer and reserves nothing more."""
+    """A crashed run that asks again gets the same answer and reserves nothing more."""
     assert ten.ask(ten.chunk, 100) == (SEND, ten.chunk)
     assert ten.ask(ten.chunk, 100) == (SEND, ten.chunk)
     assert ten.ledger.money(ten.id) == (0, 100)
 
 
 def test_the_rest_is_sent_when_money_comes_back(ten: Run) -> None:
-    """The tail of a cut chunk waits, then goes with what the head did not spend; its id is its own."""
+    """The tail of a split chunk waits, then is sent with what the head did not spend.
+
+    Its id is its own.
+    """
     verdict, head = ten.ask(ten.chunk, 60)
     tail = ten.listed()[1]
     assert (verdict, head.stop, tail.start) == (SEND, 6, 6)
@@ -187,7 +191,10 @@ def test_the_rest_is_sent_when_money_comes_back(ten: Run) -> None:
 
 
 def test_money_that_comes_back_while_the_guard_looks_is_used(ten: Run) -> None:
-    """A chunk that settles after the guard saw what is left, and before it sees what is in flight, sets no rows aside."""
+    """A chunk that settles between the guard's two reads sets no rows aside.
+
+    The first read gets what remains of the limit, the second one what is in flight.
+    """
     _, head = ten.ask(ten.chunk, 60)
     tail = ten.listed()[1]
 
@@ -206,7 +213,10 @@ def test_an_unpriced_chunk_passes_without_a_limit(ten: Run) -> None:
 
 
 def test_spend_stays_within_the_limit_and_the_limit_is_used(databases: Databases) -> None:
-    """Whatever the bounds: chunks cover the rows once, in order; spend ≤ limit; each row left out would break it."""
+    """For any bounds, chunks cover the rows once, in order, and spend stays within the limit.
+
+    Each row that is left out would have broken it.
+    """
 
     @given(
         st.lists(st.integers(0, 30), min_size=1, max_size=30),

@@ -1,4 +1,7 @@
-"""Creates of unknown fate, where looking is hard: others' batches, late acceptance, lag, clocks, batches that go away."""
+"""Creates of unknown fate that are hard to look up.
+
+There are others' batches, late acceptance, lagging lists, wrong clocks, and batches that disappear.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def anthropic(emulator: Emulator, tmp_path: Path) -> Table:
 
 
 def check_once(table: Table, batches: int = 1) -> None:
-    """Check that every row was accepted once, in so many batches, and holds its own answer."""
+    """Check that every row was accepted once, in this number of batches, with its own answer."""
     book = table.ledger()
     assert (book["batches_accepted"], book["requests_accepted"]) == (batches, ROWS)
     assert (book["accepted_twice"]["number"], book["billed_twice"]["number"]) == (0, 0)
@@ -57,7 +60,7 @@ def check_once(table: Table, batches: int = 1) -> None:
 
 
 class Told:
-    """A run in another thread, with what it tells."""
+    """A run in another thread, with what it reports."""
 
     def __init__(self, table: Table, **changes: Any) -> None:
         self.notes: list[str] = []
@@ -102,7 +105,10 @@ CROWDS = [
 def test_batches_of_others_of_equal_size_are_not_ours(
     emulator: Emulator, tmp_path: Path, provider: str, fault: str, ends: str
 ) -> None:
-    """Made just before ours, ended or running: ours is adopted, or sent once proven absent; theirs are left alone."""
+    """Others' batches made just before ours, ended or running, are left alone.
+
+    Ours is adopted, or sent once its absence is proven.
+    """
     table = Table(tmp_path, emulator, provider, ROWS)
     foreign = table.emulator.control.foreign(
         table.provider, batches=7, requests=ROWS, ends=ends, offset=-2
@@ -120,7 +126,10 @@ def test_batches_of_others_of_equal_size_are_not_ours(
 
 
 def test_a_nameless_batch_that_runs_is_awaited_before_anything_is_sent(anthropic: Table) -> None:
-    """A stranger of equal size that does not end could be ours: nothing is sent until it is gone or has ended."""
+    """A running batch of equal size could be ours.
+
+    Nothing is sent until it has ended or is gone.
+    """
     (foreign,) = anthropic.emulator.control.foreign("anthropic", requests=ROWS, ends="never")
     anthropic.emulator.control.faults(kind="drop_before", nth=1)
     run = Told(anthropic)
@@ -162,7 +171,10 @@ def test_a_batch_that_is_accepted_late_is_adopted(
 
 
 def test_a_list_that_lags_hides_nothing(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is lost and lists leave the batch out for a while, less than the grace: adopted all the same."""
+    """A batch whose answer was lost is adopted though lists omit it for a while.
+
+    The while is shorter than the grace.
+    """
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
     table.emulator.control.faults(kind="list_lag", seconds=0.8, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
@@ -188,7 +200,7 @@ def test_a_list_that_fails_proves_no_absence(table: Table) -> None:
 
 @pytest.mark.parametrize("fault", ["drop_after", "drop_before", "http_500_after"])
 def test_several_creates_in_doubt_at_a_time(table: Table, fault: str) -> None:
-    """Batches of equal size, each unanswered: each is told from the others, none is sent twice."""
+    """Unanswered batches of equal size are told apart, and none is sent twice."""
     table.emulator.control.faults(kind=fault, count=3)
     assert table.run(items_per_batch=1, max_parallel_batches=3).outcomes == {"succeeded": ROWS}
     check_once(table, batches=ROWS)
@@ -203,7 +215,7 @@ def test_several_creates_in_doubt_at_a_time(table: Table, fault: str) -> None:
 def test_a_clock_that_is_hours_off_sends_nothing_twice(
     table: Table, fault: str, hours: int, others: int
 ) -> None:
-    """The provider's clock is two hours ahead of ours, or behind: what was accepted is found, what was not is sent."""
+    """With the provider's clock two hours off, accepted batches are found, the others sent."""
     table.emulator.control.advance(3600 * hours)
     if others:
         table.emulator.control.foreign(
@@ -216,7 +228,7 @@ def test_a_clock_that_is_hours_off_sends_nothing_twice(
 
 @pytest.mark.parametrize("hours", [-2, 2])
 def test_a_clock_that_is_hours_off_waits_for_room(anthropic: Table, hours: int) -> None:
-    """Open batches are seen by whatever clock: with a full queue the run waits for one of them, and ends."""
+    """Open batches are seen at any clock: with a full queue the run waits for one, and ends."""
     anthropic.emulator.control.advance(3600 * hours)
     anthropic.emulator.control.limits(anthropic_queued_requests=ROWS)
     (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=1, ends="never")
@@ -231,7 +243,10 @@ def test_a_clock_that_is_hours_off_waits_for_room(anthropic: Table, hours: int) 
 
 
 def test_a_candidate_that_somebody_cancelled_is_adopted(table: Table) -> None:
-    """Its answer was lost, and it was cancelled half-way: what ran is landed, the rest goes again, nothing is paid twice."""
+    """A batch that lost its answer and was cancelled half-way is adopted.
+
+    What ran is landed, the rest is sent again, and nothing is paid twice.
+    """
     table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
     run = Told(table)
@@ -252,7 +267,10 @@ def test_a_candidate_that_somebody_cancelled_is_adopted(table: Table) -> None:
 
 
 def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
-    """Deleted before it ended: nobody can say whose it was. Exit code 3, the rows are held, and no run sends them again."""
+    """A candidate that was deleted before it ended may have been anybody's.
+
+    The exit code is 3, the rows are held, and no run sends them again.
+    """
     anthropic.emulator.control.faults(kind="never_ends", nth=1)
     anthropic.emulator.control.faults(kind="drop_after", nth=1)
     run = Told(anthropic)
@@ -300,7 +318,10 @@ def test_held_rows_do_not_hold_up_others(anthropic: Table) -> None:
 
 
 def test_money_of_held_rows_is_not_waited_for(anthropic: Table) -> None:
-    """With what is left of the limit held by a batch that nobody can judge, the run ends, and says that the limit stopped it."""
+    """Nobody waits for money of a held batch.
+
+    If it has the rest of the limit, the run ends and reports that the limit stopped it.
+    """
     anthropic.emulator.control.faults(kind="never_ends", nth=1)
     anthropic.emulator.control.faults(kind="drop_after", nth=1)
     plan = preview(anthropic.spec()).summary
@@ -332,7 +353,7 @@ def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(
 def test_a_stop_resolves_doubt_and_cancels_what_it_finds(
     emulator: Emulator, tmp_path: Path
 ) -> None:
-    """The time limit passes while a create is in doubt: the batch is found, cancelled and landed, not left behind."""
+    """If the time limit passes during the search, the batch is found, cancelled and landed."""
     table = Table(tmp_path, emulator, "openai", ROWS)
     table.emulator.control.faults(kind="never_ends", share=0.4, nth=1)
     table.emulator.control.faults(kind="drop_after", nth=1)
@@ -345,7 +366,7 @@ def test_a_stop_resolves_doubt_and_cancels_what_it_finds(
 
 
 def test_a_candidate_whose_results_are_archived_is_held(anthropic: Table) -> None:
-    """Nobody can read whose it was: its rows are held, and no run fails over it for ever."""
+    """If nobody can read whose it was, its rows are held, and later runs do not fail over it."""
     (foreign,) = anthropic.emulator.control.foreign("anthropic", requests=ROWS, ends="at_once")
     anthropic.emulator.control.archive(foreign)
     anthropic.emulator.control.faults(kind="drop_before", nth=1)

@@ -1,4 +1,4 @@
-"""Shared budgets in the ledger: periods, agreement, and a limit that holds for all runs together."""
+"""Shared budgets in the ledger: periods, agreement, and one limit for all runs together."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ TERMS = BudgetTerms("night", 100, "month", "UTC")
 
 
 class Runs:
-    """Some runs, each of a dataset of its own, in one ledger; each has four chunks of ten rows at four picodollars."""
+    """Some runs in one ledger, each with a dataset of its own.
+
+    Each has four chunks of ten rows, at four picodollars.
+    """
 
     def __init__(self, url: str, number: int = 3) -> None:
         self.ledger, self.other = Ledger(url), Ledger(url)
@@ -96,7 +99,10 @@ def runs(databases: Databases) -> Iterator[Runs]:
 
 
 def test_runs_share_what_is_left(runs: Runs) -> None:
-    """What one run has reserved or spent, another cannot; what is settled for less comes back to all."""
+    """What one run has reserved or spent, another cannot.
+
+    The difference to a lower settled cost is free for all.
+    """
     assert runs.reserve(0, 0) is None
     assert runs.reserve(1, 0) is None
     assert runs.reserve(2, 0) == RemainingBudget(None, 20)
@@ -118,7 +124,10 @@ def test_another_budget_and_none_do_not_count(runs: Runs) -> None:
 def test_money_belongs_to_the_period_in_which_it_was_reserved(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was reserved before midnight and is settled after it counts against the day before; the new day is whole."""
+    """A reservation made before midnight and settled after it counts for the day before.
+
+    The new day has its whole limit.
+    """
     before, after = (
         int(datetime(2026, 3, day, 12, tzinfo=UTC).timestamp() * 1e6) for day in (1, 2)
     )
@@ -140,7 +149,7 @@ def test_money_belongs_to_the_period_in_which_it_was_reserved(
 
 
 def test_parts_of_a_cut_chunk_keep_their_budget(runs: Runs) -> None:
-    """A chunk that is cut after its money was set aside counts against the same period in both halves."""
+    """Both halves of a chunk that is split after its reservation count for the same period."""
     whole = runs.chunks[0][0]
     assert runs.reserve(0, 0) is None
     head, tail = replace(whole, stop=4, bound=16), replace(whole, id="tail", start=4, bound=24)
@@ -150,7 +159,10 @@ def test_parts_of_a_cut_chunk_keep_their_budget(runs: Runs) -> None:
 
 
 def test_threads_of_many_runs_cannot_overshoot(runs: Runs) -> None:
-    """Twelve chunks of three runs ask at once over two connections: as many get money as the budget holds."""
+    """Twelve chunks of three runs ask at once, over two connections.
+
+    As many get money as the budget allows.
+    """
     asked = [(run, one) for run in range(3) for one in runs.chunks[run]]
     gate = threading.Barrier(len(asked))
 
@@ -166,7 +178,7 @@ def test_threads_of_many_runs_cannot_overshoot(runs: Runs) -> None:
 
 
 def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
-    """Money that another run has in flight is waited for while that run lives; then the limit is reached."""
+    """A run waits for money that a live run has in flight; after that, the limit is reached."""
     assert runs.reserve(0, 0) is None
     assert runs.reserve(0, 1) is None
 
@@ -201,7 +213,10 @@ def held(runs: Runs, run: int) -> None:
 
 
 def test_nobody_waits_for_money_that_is_held(runs: Runs) -> None:
-    """Money of a held chunk comes back when a person decides: neither the next run of its dataset waits for it nor any other."""
+    """Money of a held chunk is free only when a person decides.
+
+    Neither the next run of its dataset waits for it nor any other.
+    """
     held(runs, 0)
     again = replace(
         runs.chunks[0][0], id="again", run_id=runs.ledger.begin_run(runs.leases[0], RUN)
@@ -255,7 +270,10 @@ def test_held_money_of_a_run_does_not_keep_it_from_waiting_for_others(runs: Runs
 def test_what_comes_back_decides_what_is_waited_for(
     runs: Runs, bounds: list[int], own: int | None, verdict: Verdict, rows: int
 ) -> None:
-    """Rows are set aside where they cannot be paid for even with all that others have in flight; whatever can be waits for it."""
+    """Rows that cost more than all money, even with that in flight, are set aside.
+
+    All others wait for it.
+    """
     assert runs.reserve(0, 0) is None
     chunk = replace(runs.chunks[1][0], id="dear", start=100, stop=110, bound=sum(bounds))
     runs.ledger.add_round(runs.leases[1], [chunk])
@@ -272,7 +290,10 @@ def test_what_comes_back_decides_what_is_waited_for(
 
 
 def test_specs_agree_on_a_budget(runs: Runs) -> None:
-    """Another limit, period or time zone than another spec's is refused, naming both and the remedy; nothing changes."""
+    """A limit, period or time zone other than another spec's is refused.
+
+    The error names both and the remedy, and nothing changes.
+    """
     runs.ledger.agree_budget(TERMS, "topics")
     runs.ledger.agree_budget(TERMS, "titles")
     said = (
@@ -292,7 +313,10 @@ def test_specs_agree_on_a_budget(runs: Runs) -> None:
 
 
 def test_specs_are_changed_one_after_the_other(runs: Runs) -> None:
-    """Once each spec has said the new terms they hold, whatever the order; a spec alone changes its budget at once."""
+    """New terms hold once each spec has them, in any order.
+
+    A spec that is alone changes its budget at once.
+    """
     new = replace(TERMS, limit=200, period="week")
     runs.ledger.agree_budget(TERMS, "topics")
     runs.ledger.agree_budget(TERMS, "titles")
@@ -309,7 +333,10 @@ def test_specs_are_changed_one_after_the_other(runs: Runs) -> None:
 
 
 def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
-    """It binds at once, though specs say what they said; it ends when they agree on something new, also without one that is gone."""
+    """A limit set by hand binds at once, though specs keep their terms.
+
+    It ends when they agree on something new, also without one that is gone.
+    """
     for spec in ("topics", "titles", "gone"):
         runs.ledger.agree_budget(TERMS, spec)
     runs.ledger.set_budget("night", 45)
@@ -327,7 +354,10 @@ def test_a_limit_that_was_set_by_hand_holds_for_all(runs: Runs) -> None:
 
 
 def test_a_limit_set_by_hand_ends_a_disagreement(runs: Runs) -> None:
-    """Specs that said different things run on under it, in whatever order; saying the same again changes nothing, nor does saying what was set."""
+    """Specs with different terms run under a limit set by hand, in any order.
+
+    Repeating their terms, or naming the limit that was set, changes nothing.
+    """
     dearer, by_hand = replace(TERMS, limit=900, period="day"), replace(TERMS, limit=50)
     runs.ledger.agree_budget(TERMS, "topics")
     with pytest.raises(SpecError):
@@ -346,7 +376,10 @@ def test_a_limit_set_by_hand_ends_a_disagreement(runs: Runs) -> None:
 
 
 def test_a_stranger_does_not_change_what_was_set_by_hand(runs: Runs) -> None:
-    """A spec that the budget has not seen, with terms that nobody said, is refused; those that were there may agree on something new."""
+    """A spec new to the budget is refused if nobody else has its terms.
+
+    The specs that were there may agree on something new.
+    """
     runs.ledger.agree_budget(TERMS, "topics")
     runs.ledger.set_budget("night", 50)
     new = replace(TERMS, limit=900)
@@ -367,7 +400,7 @@ def test_a_stranger_does_not_change_what_was_set_by_hand(runs: Runs) -> None:
 
 
 def test_another_period_forgets_nothing_that_was_spent_in_it(runs: Runs) -> None:
-    """What was reserved today counts today, whatever the period was called when it was reserved."""
+    """What was reserved today counts today, in whatever period it was reserved."""
     runs.ledger.agree_budget(TERMS, "topics")
     assert runs.reserve(0, 0) is None
     daily = replace(TERMS, period="day")
@@ -394,7 +427,10 @@ def test_another_period_forgets_nothing_that_was_spent_in_it(runs: Runs) -> None
     ),
 )
 def test_periods_begin_by_local_clocks(moment: datetime, period: str, zone: str) -> None:
-    """Two moments share a period exactly when their local dates do; it began before both, on the first such date."""
+    """Two moments share a period exactly if their local dates do.
+
+    It began before both, on the first such date.
+    """
     terms = BudgetTerms("b", 1, period, zone)
     first = moment.replace(tzinfo=UTC)
     later = datetime.fromtimestamp(first.timestamp() + 86_400 * 3, UTC)

@@ -1,4 +1,7 @@
-"""The ledger decides: who may send, what was sent, what it may cost. Two connections see one truth."""
+"""The ledger decides who may send, what was sent and what it may cost.
+
+Two connections see the same.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ def prepare(url: str) -> tuple[str, Lease, str]:
 
 
 class Desk:
-    """A ledger with a dataset, a lease and an open run of four chunks; a second connection beside it."""
+    """A ledger with a dataset, a lease and an open run of four chunks, and a second connection."""
 
     def __init__(self, databases: Databases) -> None:
         self.url, (self.dataset, self.lease, self.run) = databases.copy(prepare)
@@ -168,7 +171,10 @@ def test_a_dataset_has_one_id(desk: Desk) -> None:
 
 
 def test_a_moved_dataset_keeps_its_id(desk: Desk) -> None:
-    """Its folder says which dataset it is: what was paid for stays known after a move, and a newcomer at the old place is new."""
+    """A dataset's folder names the dataset.
+
+    Paid answers stay known after a move, and a new dataset at the old place is new.
+    """
     assert desk.ledger.dataset_id("file:///moved", desk.dataset) == desk.dataset
     assert desk.other.dataset_id("file:///moved", None) == desk.dataset
     assert desk.other.dataset_id("file:///data", None) != desk.dataset
@@ -182,7 +188,7 @@ def test_a_dataset_that_replaces_another_takes_its_place(desk: Desk) -> None:
 
 
 def test_a_held_dataset_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run at a time: the second is told who holds it, in words for people, and how long to wait."""
+    """One run at a time: the second learns who holds the dataset and how long to wait."""
     with pytest.raises(
         LeaseError,
         match=(
@@ -214,7 +220,10 @@ def test_an_expired_lease_is_taken_over(desk: Desk) -> None:
 
 
 def test_a_late_holder_may_renew_while_nobody_came(desk: Desk) -> None:
-    """An expired lease that nobody took can be prolonged; until then nothing may be sent under it."""
+    """An expired lease can be prolonged if nobody took it.
+
+    Until then nothing may be sent under it.
+    """
     desk.ledger.renew_lease(desk.lease, 0)
     with pytest.raises(LeaseError):
         desk.ledger.check_lease(desk.lease)
@@ -280,7 +289,10 @@ HOWS = [
 
 @pytest.mark.parametrize(("call", "how"), HOWS)
 def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
-    """A holder that wakes up after its lease went can neither plan nor reserve nor send nor commit, and changes nothing."""
+    """A holder whose lease went to another can neither plan, reserve, send nor commit.
+
+    It changes nothing.
+    """
     one = desk.bring(desk.chunks[0], BEFORE.get(call, ChunkState.PLANNED))
     if how == "released":
         desk.ledger.release_lease(desk.lease)
@@ -308,7 +320,10 @@ def test_an_old_holder_is_refused(desk: Desk, call: str, how: str) -> None:
 
 
 def test_a_runs_life(desk: Desk) -> None:
-    """Planning, open, closed: seen alike by both connections; the open run of a dataset is found until it is closed."""
+    """A run is planning, open, then closed, for both connections alike.
+
+    A dataset's open run is found until it is closed.
+    """
     desk.ledger.close_run(desk.lease, desk.run, "completed")
     assert desk.other.open_run(desk.dataset) is None
     run = desk.ledger.begin_run(desk.lease, {**RUN, "cost_limit": 10**18, "retry_failed": 1})
@@ -428,7 +443,10 @@ EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("edge", EDGES)
 def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -> None:
-    """Each step is taken from the states that allow it; from any other it is refused and changes nothing."""
+    """A chunk takes each step only from the states that allow it; others are refused.
+
+    A refused step changes nothing.
+    """
     call, allowed = EDGES[edge]
     one = desk.bring(desk.chunks[0], state)
     before = desk.other.chunks(desk.run)
@@ -446,7 +464,7 @@ def test_chunks_move_along_their_life_alone(desk: Desk, edge: str, state: str) -
 
 @pytest.mark.parametrize("state", [state for state in STATES if state != ChunkState.DROPPED])
 def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None:
-    """Planned chunks are dropped; what is at the provider or landed stays what it is."""
+    """Planned chunks are dropped; chunks at the provider, or landed, stay as they are."""
     one = desk.bring(desk.chunks[0], state)
     desk.ledger.close_run(desk.lease, desk.run, "cost_limit")
     found = {c.id: c.state for c in desk.other.chunks(desk.run)}
@@ -457,7 +475,7 @@ def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None
 
 
 def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
-    """Head and tail stand in the place of the whole."""
+    """Head and tail replace the whole."""
     whole = desk.chunks[1]
     head, tail = (
         replace(whole, stop=13, bytes=30, bound=15),
@@ -469,7 +487,7 @@ def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
 
 @pytest.mark.parametrize("reserved", [True, False])
 def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
-    """What the whole had reserved its parts have, each its own share; nothing is reserved for parts of what had nothing."""
+    """The parts of a split chunk share its reservation, if it has one."""
     whole, other = desk.chunks[1:3]
     desk.ledger.reserve(desk.lease, other, None)
     if reserved:
@@ -485,7 +503,10 @@ def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
 
 
 def test_the_next_round_is_added_to_the_run(desk: Desk) -> None:
-    """Its chunks stand after the first round's, which stay; its chunks written twice are an error, and once only."""
+    """Its chunks follow those of the first round, which stay.
+
+    Writing them twice is an error, and they are there once.
+    """
     again = [
         replace(chunk(desk.run, desk.dataset, number), id=f"second-{number}", round=2)
         for number in range(2)
@@ -500,7 +521,10 @@ def test_the_next_round_is_added_to_the_run(desk: Desk) -> None:
 
 
 def test_the_first_reason_to_stop_stays(desk: Desk) -> None:
-    """Anybody may ask a run to stop, without its lease; a second reason changes nothing; other runs go on."""
+    """Anybody may ask a run to stop, without its lease.
+
+    A second reason changes nothing, and other runs go on.
+    """
     other = desk.ledger.begin_run(desk.lease, RUN)
     assert desk.other.stop_reason(desk.run) is None
     desk.other.request_stop(desk.run, "time_limit")
@@ -510,7 +534,7 @@ def test_the_first_reason_to_stop_stays(desk: Desk) -> None:
 
 
 def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
-    """A run asks for what is left to do; other runs' rows in flight or unlanded are known to the planner."""
+    """A run gets the chunks that are still to do; the planner gets other runs' unlanded rows."""
     for one, state in zip(
         desk.chunks,
         (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED),
@@ -534,7 +558,10 @@ def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
 
 
 def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
-    """What was about to be sent, under which account and fence; a second intent replaces the first."""
+    """An intent has the account and the fence of what was about to be sent.
+
+    A second replaces it.
+    """
     one = desk.chunks[0]
     for sent_at in (5, 6):
         intent = Intent(
@@ -557,7 +584,10 @@ def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
 def test_two_creates_in_doubt_differ_in_size(
     desk: Desk, account: str, requests: int, state: str, allowed: bool
 ) -> None:
-    """A list without names could not tell two unclear creates of one account and size apart, so the second waits."""
+    """Two unclear creates of one account must differ in size, so the second of one size waits.
+
+    A list without names could not tell them apart.
+    """
     rival, one = desk.chunks[:2]
     assert desk.ledger.record_intent(desk.lease, desk.intent(rival))
     if state == ChunkState.SUBMITTED:
@@ -578,7 +608,7 @@ def test_a_chunk_is_no_rival_of_itself(desk: Desk) -> None:
 
 
 def test_batches_are_known(desk: Desk) -> None:
-    """A batch id belongs to one chunk; looks at it are kept; ids that nobody sent are strangers."""
+    """A batch id belongs to one chunk; each status read is stored; unknown ids are strangers."""
     one = desk.bring(desk.chunks[0], ChunkState.SUBMITTED)
     assert one.batch_id == f"batch-{one.id}"
     assert desk.other.known_batches([one.batch_id, "stranger"]) == {one.batch_id}
@@ -597,7 +627,10 @@ def test_batches_are_known(desk: Desk) -> None:
 
 
 def test_a_returned_chunk_is_sent_again(desk: Desk) -> None:
-    """What the provider took and let none of run keeps its money, loses its batch id and goes again; the batch stays known."""
+    """A chunk of which nothing ran keeps its money, loses its batch id and is sent again.
+
+    The batch stays known.
+    """
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 50)
     batch_id = desk.bring(one, ChunkState.SUBMITTED).batch_id
@@ -612,7 +645,10 @@ def test_a_returned_chunk_is_sent_again(desk: Desk) -> None:
 
 
 def test_a_held_chunk_keeps_its_rows_and_money(desk: Desk) -> None:
-    """Nobody sends it, its rows are in flight for planners, its bound stays reserved, also after its run is closed."""
+    """A held chunk is not sent, and planners see its rows in flight.
+
+    Its bound stays reserved, also after its run is closed.
+    """
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 50)
     desk.bring(one, ChunkState.HELD)
@@ -633,7 +669,10 @@ def test_a_held_chunk_is_no_rival(desk: Desk) -> None:
 
 
 def test_a_held_chunk_is_adopted(desk: Desk) -> None:
-    """A person says which batch it is: it is at the provider, its money stays reserved, and its run is open again."""
+    """A person names the batch of a held chunk.
+
+    It is at the provider, its money stays reserved, and its run is open again.
+    """
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 50)
     desk.bring(one, ChunkState.HELD)
@@ -661,7 +700,10 @@ def test_a_batch_that_is_anothers_is_not_adopted(desk: Desk) -> None:
 
 
 def test_a_held_chunk_of_an_open_run_is_sent_by_it(desk: Desk) -> None:
-    """A person says that it never was accepted: its run, which is carried on, sends it under the money that it holds."""
+    """A person says that it was never accepted, and its run is open.
+
+    The run sends it under the reservation that it has.
+    """
     desk.ledger.reserve(desk.lease, desk.chunks[0], None)
     desk.bring(desk.chunks[0], ChunkState.HELD)
     desk.ledger.drop_held(desk.lease, desk.chunks[0].id)
@@ -670,7 +712,10 @@ def test_a_held_chunk_of_an_open_run_is_sent_by_it(desk: Desk) -> None:
 
 
 def test_a_held_chunk_is_dropped(desk: Desk) -> None:
-    """A person says that it never was accepted, and its run has ended: its rows may be planned again, its money is free, others' is not."""
+    """A person says that it was never accepted, and its run has ended.
+
+    Its rows may be planned again and its money is free; others' is not.
+    """
     one, other = desk.chunks[:2]
     for each in (one, other):
         desk.ledger.reserve(desk.lease, each, None)
@@ -697,7 +742,10 @@ def test_no_batch_is_adopted_twice(desk: Desk) -> None:
 
 
 def test_reserving_at_the_edge_of_the_limit(desk: Desk) -> None:
-    """Exactly the limit fits; what does not fit is told what is left; a reservation is made once."""
+    """A reservation up to the limit succeeds; one beyond it learns what remains.
+
+    A reservation is made once.
+    """
     first, second = desk.chunks[:2]
     assert desk.ledger.reserve(desk.lease, first, 100) is None
     assert desk.other.reserve(desk.lease, first, 100) is None
@@ -724,7 +772,7 @@ def test_runs_have_money_of_their_own(desk: Desk) -> None:
 
 
 def test_settling_frees_what_was_not_spent(desk: Desk) -> None:
-    """Collected chunks count what they cost, unknown lines included; collecting again does not add up."""
+    """Collected chunks count their cost, unknown lines included; collecting again adds nothing."""
     one = desk.chunks[0]
     desk.ledger.reserve(desk.lease, one, 60)
     desk.bring(one, ChunkState.SUBMITTED)
@@ -738,7 +786,10 @@ def test_settling_frees_what_was_not_spent(desk: Desk) -> None:
 
 
 def test_what_was_sent_is_not_released(desk: Desk) -> None:
-    """Money that was spent stays spent, and that of a batch under way stays set aside; what a chunk holds that was not sent is given back."""
+    """Spent money stays spent, and money of a running batch stays reserved.
+
+    The reservation of an unsent chunk is released.
+    """
     for one in desk.chunks[:3]:
         desk.ledger.reserve(desk.lease, one, None)
     desk.bring(desk.chunks[0], ChunkState.COLLECTED)
@@ -777,7 +828,10 @@ def test_an_unknown_cost_is_not_zero(left: int | None, right: int | None, cost: 
 
 
 def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
-    """Of twelve chunks that ask at the same moment over two connections, only so many get money as the limit holds."""
+    """Twelve chunks ask at the same moment, over two connections.
+
+    As many get money as the limit allows.
+    """
     many = [chunk(desk.run, desk.dataset, number, bound=10) for number in range(12)]
     gate = threading.Barrier(len(many))
 
@@ -793,14 +847,17 @@ def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
 
 
 def test_a_closed_run_holds_no_money_for_what_was_never_sent(desk: Desk) -> None:
-    """A chunk that was guarded and then dropped gives its money back: nothing of it is in flight."""
+    """A chunk that was guarded and then dropped gives its money back: none is in flight."""
     desk.ledger.reserve(desk.lease, desk.chunks[0], 100)
     desk.ledger.close_run(desk.lease, desk.run, "failed")
     assert desk.other.money(desk.run) == (0, 0)
 
 
 class Money(RuleBasedStateMachine):
-    """Chunks reserve, are sent, refused, collected and landed in any order, over two connections."""
+    """Chunks reserve, are sent, refused, collected and landed in any order.
+
+    Two connections take turns.
+    """
 
     def __init__(self, databases: Databases) -> None:
         super().__init__()
@@ -879,7 +936,10 @@ class Money(RuleBasedStateMachine):
 
 
 def test_money_adds_up_whatever_happens(databases: Databases) -> None:
-    """In any order of steps: settled and reserved are what was settled and reserved, together never more than the limit."""
+    """In any order of steps, the ledger's sums are those of the steps.
+
+    Settled and reserved money together never exceed the limit.
+    """
     examples = 15 if databases.kind == "sqlite" else 5
     run_state_machine_as_test(
         lambda: Money(databases),

@@ -1,4 +1,7 @@
-"""Ledgers of older versions are migrated in place: every row stays, all or nothing, whoever comes at the same moment."""
+"""Ledgers of older versions are migrated in place, wholly or not at all, and every row stays.
+
+Several programs may open one at the same moment.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,10 @@ def connected(url: str) -> Iterator[Connection]:
 
 @pytest.fixture
 def old(databases: Databases) -> str:
-    """Return the URL of a ledger as the first release left it: an open run, a batch in flight, a create in doubt."""
+    """Return the URL of a ledger of the first release.
+
+    It has an open run, a batch in flight and an unclear create.
+    """
     url = databases.new()
     with connected(url) as connection:
         for statement in FIRST.split(";\n"):
@@ -103,7 +109,7 @@ def test_every_version_has_its_revision() -> None:
 
 
 def test_an_old_ledger_keeps_every_row(old: str) -> None:
-    """Each value of each row is what it was; new columns hold nothing; the ledger is the same one."""
+    """Each value of each row is what it was; new columns are empty; the ledger's id is the same."""
     before = content(old)
     ledger = Ledger(old)
     assert ledger.id == "1" * 40
@@ -140,7 +146,10 @@ def test_an_old_ledger_keeps_every_row(old: str) -> None:
 
 
 def test_an_old_ledger_works(old: str) -> None:
-    """What the first release left in flight is brought home, and what it left out of doubt, rounds and stops works."""
+    """A run of the first release is finished.
+
+    What that release did not have works, too: unclear creates, rounds and stops.
+    """
     ledger = Ledger(old)
     run = ledger.open_run("d1")
     assert run is not None
@@ -177,7 +186,7 @@ def test_an_old_ledger_works(old: str) -> None:
 
 @pytest.mark.parametrize("way", ["migrated", "created", "by revisions alone"])
 def test_there_is_one_schema(way: str, old: str, databases: Databases) -> None:
-    """A ledger that was migrated, one that was made today and one made by all revisions have the same tables."""
+    """A migrated ledger, a new one and one made by all revisions have the same tables."""
     url = old if way == "migrated" else databases.new()
     if way == "by revisions alone":
         with connected(url) as connection:
@@ -239,7 +248,10 @@ event.listen(Engine, "after_cursor_execute", count)
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_a_kill_in_the_middle_leaves_the_old_ledger(old: str, number: int) -> None:
-    """A migration is one transaction: dead after any of its statements, nothing of it stands, and the next opening does it."""
+    """A migration is one transaction: if it dies after any statement, nothing of it remains.
+
+    The next opening migrates.
+    """
     before = content(old)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED.format(number=number) + OPEN.format(url=old)],
@@ -272,7 +284,7 @@ def test_a_migration_that_fails_leaves_the_old_ledger(old: str) -> None:
 
 
 def test_the_first_ledgers_do_not_know_alembic(old: str) -> None:
-    """The version stands in one place, `meta`: there is no second truth in a table of Alembic's."""
+    """Only `meta` has the version: there is no second truth in a table of Alembic's."""
     Ledger(old).close()
     assert sorted(content(old)) == sorted(metadata.tables)
     engine = create_engine(old)
@@ -281,7 +293,10 @@ def test_the_first_ledgers_do_not_know_alembic(old: str) -> None:
 
 
 def test_looking_migrates_nothing(old: str) -> None:
-    """Whoever only looks leaves an older ledger as it is and says in one sentence what migrates it: an older run may be at work on it."""
+    """A program that only reads leaves an older ledger as it is, and says what migrates it.
+
+    An older run may be using it.
+    """
     before = content(old)
     assert is_made(old)
     with pytest.raises(

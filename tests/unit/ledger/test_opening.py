@@ -1,4 +1,4 @@
-"""Opening a ledger: what can be wrong with the URL, the file or the server is one sentence, and nothing is overwritten."""
+"""Opening a ledger: an invalid URL, file or server is one sentence, and nothing is overwritten."""
 
 from __future__ import annotations
 
@@ -103,7 +103,10 @@ def test_processes_that_open_a_new_ledger_at_once_get_the_same(databases: Databa
 
 
 def test_an_emptied_meta_table_is_no_ledger(databases: Databases) -> None:
-    """Tables without the row that names the ledger are refused: a new id would let their money be spent again."""
+    """Tables without the row that names the ledger are refused.
+
+    With a new id, their money could be spent again.
+    """
     url = databases.new()
     Ledger(url).close()
     engine = create_engine(url)
@@ -146,7 +149,7 @@ def test_a_number_that_no_database_holds_is_told(databases: Databases) -> None:
     ],
 )
 def test_a_url_that_is_none_of_a_ledgers_is_refused(url: str) -> None:
-    """The setting is named, with both forms that it may have; a password is never told."""
+    """The error names the setting and the two forms of a URL; it never shows a password."""
     said = refusal(url, SpecError)
     assert "BATCHATA_LEDGER_URL" in said
     assert "sqlite:////folder/ledger.db or postgresql+psycopg://user@host/name" in said
@@ -180,7 +183,7 @@ def test_the_folder_of_a_ledger_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["sqlite:///{file}/x.db", "sqlite:///{folder}"])
 def test_a_path_that_cannot_be_a_file_is_told(tmp_path: Path, url: str) -> None:
-    """A file where a folder should be, a folder where the file should be: the path and the reason."""
+    """A file in place of a folder, or a folder in place of the file: the path and the reason."""
     (tmp_path / "file").write_text("x")
     said = refusal(url.format(file=tmp_path / "file", folder=tmp_path))
     assert str(tmp_path) in said
@@ -226,7 +229,10 @@ def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, how: str) -> None:
 
 
 def test_damage_that_is_met_later_is_told(tmp_path: Path) -> None:
-    """A ledger whose first pages are well opens; the query that meets the damage names the file and the remedy."""
+    """A ledger with intact first pages opens.
+
+    The query that reads the damage names the file and the remedy.
+    """
     path = tmp_path / "ledger.db"
     content = made(path)
     path.write_bytes(content[: len(content) // 2] + b"\xff" * (len(content) - len(content) // 2))
@@ -247,7 +253,7 @@ def test_damage_that_is_met_later_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_database_of_something_else_is_refused_and_kept(tmp_path: Path, tables: str) -> None:
-    """Also where some names are the same: nothing is added, not even the journal mode changes."""
+    """That also holds if some names are the same: nothing is added, and the journal mode stays."""
     path = tmp_path / "photos.db"
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(tables)
@@ -277,7 +283,10 @@ def ordinary_user() -> Iterator[Path]:
 
 @pytest.mark.parametrize("what", ["file", "folder", "new file"])
 def test_what_may_only_be_read_is_told(what: str) -> None:
-    """A read-only file or folder is one sentence with the path, at the latest when the first run wants the dataset."""
+    """A read-only file or folder is one sentence with the path.
+
+    It comes at the latest when the first run needs the dataset.
+    """
     with ordinary_user() as home:
         folder = home / "folder"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""At the same moment: threads and processes that meet in one ledger, and a server that goes away under it."""
+"""Races: threads and processes that share a ledger, and a server that goes away."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ def empty(url: str) -> None:
 
 
 class Place:
-    """A ledger with one dataset, run and chunk for each name; every thread may have a connection of its own."""
+    """A ledger with one dataset, run and chunk for each name.
+
+    Every thread may have a connection of its own.
+    """
 
     def __init__(self, url: str, names: int) -> None:
         self.url = url
@@ -63,7 +66,7 @@ class Place:
         self.runs = [self.ledger.begin_run(lease, RUN) for lease in self.leases]
 
     def chunks(self, run: int, number: int, **values: Any) -> list[Chunk]:
-        """Make a run's plan of so many chunks of ten rows."""
+        """Plan this number of chunks of ten rows for a run."""
         made = [
             replace(
                 Chunk(
@@ -118,9 +121,10 @@ def at_once(calls: list[Callable[[], T]]) -> list[T | Exception]:
 
 
 def while_open(ledger: Ledger, first: Callable[[Connection], object], second: Callable[[], T]) -> T:
-    """Make the second call while the first's transaction is open and has written; return what the second returned.
+    """Make the second call during the first's open transaction; return the second's result.
 
-    A second that does not wait decides without the first, which the tests below tell from what it returns.
+    The first has written by then. A second call that does not wait decides without the first, which
+    the tests below see from its result.
     """
     written, through = threading.Event(), threading.Event()
 
@@ -153,7 +157,10 @@ def inside(method: Any, ledger: Ledger, *args: Any) -> Callable[[Connection], An
 
 
 def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
-    """Eight at once over two connections: as many as fit get money, the others are told what is left."""
+    """Of eight at once over two connections, as many as fit get money.
+
+    The others learn what remains.
+    """
     chunks = place.chunks(0, MANY)
     found = at_once(
         [
@@ -195,7 +202,10 @@ for one in chunks[turn * 3:] + chunks[:turn * 3]:
 
 
 def test_guards_at_once_share_one_limit(place: Place) -> None:
-    """Chunks of rows at five each, guarded by eight threads: cut to what fits, never more than the limit, and it is used."""
+    """Eight threads guard chunks of rows at five each.
+
+    They are split to what fits, spend stays within the limit, and the limit is used.
+    """
     chunks = place.chunks(0, MANY)
 
     def columns(one: Chunk) -> tuple[list[int], list[int]]:
@@ -227,7 +237,7 @@ def test_who_reserves_second_sees_the_first(place: Place) -> None:
 
 
 def test_settling_while_others_reserve(place: Place) -> None:
-    """What comes back is given out once, what is spent stays spent, in any order of threads."""
+    """Freed money is given out once and spent money stays spent, in any order of threads."""
     chunks = place.chunks(0, MANY)
     for one in chunks[:3]:
         place.ledger.reserve(place.leases[0], one, 150)
@@ -260,7 +270,7 @@ def test_one_taker_gets_the_lease(place: Place) -> None:
 
 
 def test_a_lease_that_is_being_taken_is_waited_for(place: Place) -> None:
-    """The second taker sees the first, also where the first has not committed yet."""
+    """The second taker sees the first, even if the first has not committed yet."""
     dataset = place.ledger.dataset_id("file:///free", None)
     with pytest.raises(LeaseError, match="another run holds this dataset"):
         while_open(
@@ -318,7 +328,7 @@ def intent(place: Place, one: Chunk, account: str = "account") -> Intent:
 
 
 def test_of_equal_creates_of_two_datasets_one_waits(place: Place) -> None:
-    """They are rivals by account, whatever dataset they belong to: two of one size would not be told apart."""
+    """They conflict by account, in any dataset: two of one size could not be told apart."""
     for round_ in range(5):
         pairs = [
             (place.leases[number], place.chunks(number, round_ + 1)[-1]) for number in range(2)
@@ -335,7 +345,10 @@ def test_of_equal_creates_of_two_datasets_one_waits(place: Place) -> None:
 
 
 def test_an_intent_that_is_being_written_is_waited_for(place: Place) -> None:
-    """The second sees the first, though they lock different datasets; creates of another account wait for nobody."""
+    """The second sees the first, though they lock different datasets.
+
+    Creates of another account wait for nobody.
+    """
     one, other = place.chunks(0, 1)[0], place.chunks(1, 1)[0]
     written = while_open(
         place.ledger,
@@ -347,7 +360,7 @@ def test_an_intent_that_is_being_written_is_waited_for(place: Place) -> None:
 
 
 def test_one_of_many_moves_a_chunk(place: Place) -> None:
-    """Eight that withdraw, hold or record one chunk in doubt: one does it, the others are refused."""
+    """Eight withdraw, hold or record one unclear chunk: one succeeds, the others are refused."""
     (one,) = place.chunks(0, 1)
     lease = place.leases[0]
     assert place.ledger.record_intent(lease, intent(place, one))
@@ -382,7 +395,10 @@ def remote(postgres: Server) -> Iterator[Place]:
 def test_leases_go_by_the_servers_clock(
     remote: Place, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    """A machine whose clock is a day off neither takes over a dataset that is held, nor loses or keeps one too long."""
+    """A machine whose clock is a day off does not take over a held dataset.
+
+    Nor does it lose its own, or keep it too long.
+    """
     wrong = time.time_ns() + hours * 3600 * 10**9
     monkeypatch.setattr("time.time_ns", lambda: wrong)
     with pytest.raises(LeaseError, match=r"start again in 3[56]\d\d s"):
@@ -437,7 +453,7 @@ def cut(connection: Connection) -> None:
 
 
 def test_a_transaction_that_lost_its_connection_runs_again(remote: Place) -> None:
-    """Before the commit the server undoes all of it, so it stands once, not twice and not in parts."""
+    """A transaction that the server undid before its commit runs again, once and whole."""
     chunks, tries = remote.chunks(0, 2), list[int]()
 
     def body(connection: Connection) -> str:
@@ -522,7 +538,7 @@ def test_a_deadlock_is_run_again(remote: Place) -> None:
 
 
 def test_a_vanished_holder_of_a_lock_is_given_up(remote: Place) -> None:
-    """A transaction in which nothing happens is ended by the server, and nobody waits for a lock without end."""
+    """The server ends an idle transaction, so nobody waits for its lock for ever."""
     found = remote.ledger.transact(
         lambda c: [
             c.execute(text(f"SHOW {name}")).scalar()
@@ -537,7 +553,10 @@ def test_a_vanished_holder_of_a_lock_is_given_up(remote: Place) -> None:
 def test_a_server_that_confirms_too_early_is_overruled(
     remote: Place, postgres: Server, role: str
 ) -> None:
-    """`synchronous_commit = off` would report commits that a crash undoes; other choices of the server stand."""
+    """`synchronous_commit = off` is overruled: it would report commits that a crash undoes.
+
+    The server's other settings stay.
+    """
     name = remote.ledger.url.database or ""
     postgres.run(f"ALTER DATABASE {{}} SET synchronous_commit = {role}", name)
     fresh = Ledger(remote.url)
