@@ -129,7 +129,9 @@ def test_models_read_formats_and_sizes_in_descriptions() -> None:
         link={**TEXT, "description": "Where. (format: uri, maxLength: 2083)"},
         price={
             **TEXT,
-            "description": "(format: decimal, maxDigits: 5, decimalPlaces: 2, minimum: 0, maximum: 20)",
+            "description": (
+                "(format: decimal, maxDigits: 5, decimalPlaces: 2, minimum: 0, maximum: 20)"
+            ),
         },
         any_price={**TEXT, "description": "(format: decimal, maxDigits: 3, decimalPlaces: 0)"},
         count={"type": "integer", "description": "(exclusiveMinimum: 0, exclusiveMaximum: 3)"},

@@ -53,7 +53,9 @@ import sys
 from sqlalchemy import Engine, event
 from batchata_tasks.ledger import Ledger
 said = []
-event.listen(Engine, "before_cursor_execute", lambda c, k, statement, p, x, m: said.append(statement.split()[0]))
+@event.listens_for(Engine, "before_cursor_execute")
+def hear(connection, cursor, statement, *rest):
+    said.append(statement.split()[0])
 ledger = Ledger({url!r})
 assert ledger.id == {first.id!r}
 assert [one for one in said if one not in ("BEGIN", "BEGIN IMMEDIATE")] == ["SELECT"], said

@@ -175,10 +175,11 @@ def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
 def test_processes_cannot_reserve_more_than_the_limit(place: Place) -> None:
     """Four processes that each try every chunk of one run, in an order of their own."""
     chunks = place.chunks(0, 12, bound=10)
+    lease = (place.leases[0].dataset_id, place.leases[0].fence, "")
     code = f"""
 import sys
 from batchata_tasks.ledger import Lease, Ledger
-ledger, lease, turn = Ledger({place.url!r}), Lease(*{(place.leases[0].dataset_id, place.leases[0].fence, "")!r}), int(sys.argv[1])
+ledger, lease, turn = Ledger({place.url!r}), Lease(*{lease!r}), int(sys.argv[1])
 chunks = ledger.chunks({place.runs[0]!r})
 sys.stdin.readline()
 for one in chunks[turn * 3:] + chunks[:turn * 3]:

@@ -37,7 +37,10 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
 def test_a_batch_that_was_never_confirmed_is_adopted(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is found in the provider's list and written to the ledger; the next run lands it and sends nothing."""
+    """An unconfirmed batch is found in the provider's list and written to the ledger.
+
+    The next run lands it and sends nothing.
+    """
     chunk = leave_in_doubt(table, monkeypatch)
     table.emulator.control.advance(5)
     report = reconcile()
@@ -49,7 +52,7 @@ def test_a_batch_that_was_never_confirmed_is_adopted(
 
 
 def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> None:
-    """Other programs' batches are listed with size and age, and left alone unless somebody names one."""
+    """Other programs' batches are listed with size and age, and left alone unless named."""
     table.run()
     table.emulator.control.progress("seconds", 3600)
     table.emulator.control.foreign(table.provider, batches=2, requests=7)
@@ -69,7 +72,11 @@ def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> 
 def test_batches_of_another_ledger_are_not_called_another_programs(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended ones are known by their requests' names, open ones as far as the provider tells; the remedy stands below."""
+    """Batches of another ledger are not reported as another program's.
+
+    Ended ones are recognised by their requests' names, open ones if the provider says enough; the
+    remedy is in a note.
+    """
     table.emulator.control.progress("seconds", 3600)
     (foreign,) = table.emulator.control.foreign(table.provider, ends="at_once")
     with monkeypatch.context() as dying:
@@ -99,14 +106,17 @@ def test_batches_of_another_ledger_are_not_called_another_programs(
 
 
 def test_batches_of_other_programs_alone_need_no_remedy(table: Table) -> None:
-    """Where nothing may be of a lost ledger, nothing is said of one."""
+    """If no batch can be of a lost ledger, the report mentions none."""
     table.emulator.control.foreign(table.provider, ends="at_once")
     report = reconcile()
     assert [what for what, _ in report.lines()] == ["Known", "Nobody's"]
 
 
 def test_cancelling_tells_what_had_ended_and_what_may_be_of_another_ledger(table: Table) -> None:
-    """An ended batch is not called cancelled; one that this program may have sent comes with a warning."""
+    """An ended batch is not reported as cancelled.
+
+    One that this program may have sent comes with a warning.
+    """
     control = table.emulator.control
     (ended,) = control.foreign(table.provider, ends="at_once")
     report = reconcile(Request(cancel=(ended,)))
@@ -139,7 +149,10 @@ def test_without_any_key_nothing_is_compared_and_that_is_said(
 def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """--hold keeps runs from waiting for it, --resend lets its rows be planned again; each row is sent once."""
+    """--hold keeps runs from waiting for a chunk, --resend lets its rows be planned again.
+
+    Each row is sent once.
+    """
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
     with pytest.raises(SpecError, match="no chunk that is held"):
         reconcile(Request(resend=(chunk,)))
@@ -159,7 +172,10 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
 def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(
     table: Table, monkeypatch: pytest.MonkeyPatch, ended: bool
 ) -> None:
-    """Another program's batch is refused; its own is landed by the next run, also when the run that sent it has ended."""
+    """Another program's batch is refused; the chunk's own is landed by the next run.
+
+    That also holds if the run that sent it has ended.
+    """
     chunk = leave_in_doubt(table, monkeypatch)
     (foreign,) = table.emulator.control.foreign(table.provider, requests=6, ends="at_once")
     with monkeypatch.context() as rotated:
@@ -218,7 +234,7 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
 
 
 def test_cancelling_where_no_run_began_says_what_it_cannot_see(table: Table) -> None:
-    """A run that is just starting has no dataset yet: nobody is told that there is nothing at all."""
+    """A run that is just starting has no dataset yet, so nobody reads that nothing is running."""
     with pytest.raises(
         SpecError, match=r"no dataset in .*a run that is just starting is not seen yet\."
     ):
@@ -256,7 +272,10 @@ def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPa
 def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another chunk's, one of another size, one that has not ended where only its results could tell: refused, nothing changes."""
+    """A batch that a chunk cannot be is refused, and nothing changes.
+
+    It is another chunk's, of another size, or not ended while only its results could decide.
+    """
     table.run(limit=2)
     (other,) = [line["id"] for line in table.ledger()["batches"]]
     table.run(limit=2, prompt="x {{ text }}", rerun_on=["new"])  # a third and a fourth row
@@ -277,7 +296,10 @@ def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(
 def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as a run, or somebody, has not settled the doubt: its cancellation could be that of paid rows."""
+    """A batch that may be an unclear chunk's is reported and not cancelled.
+
+    Until a run or a person has decided, that could cancel paid rows.
+    """
     table.emulator.control.progress("seconds", 3600)
     chunk = leave_in_doubt(table, monkeypatch)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
@@ -303,7 +325,10 @@ def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(
 def test_what_was_settled_meanwhile_stays_as_it_is(
     table: Table, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
-    """A person decides on an old listing, while a run finds the batch: refused, and nothing of the chunk changes."""
+    """A decision on an old listing is refused if a run has found the batch since.
+
+    Nothing of the chunk changes.
+    """
     chunk = leave_in_doubt(table, monkeypatch)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
     request = Request(adopt={chunk: batch}) if asked == "adopt" else Request(hold=(chunk,))
@@ -325,7 +350,7 @@ def test_what_was_settled_meanwhile_stays_as_it_is(
 def test_a_chunk_that_a_run_settles_while_we_look_is_left_to_it(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was in doubt when it was listed, and is landed when its dataset is had: no error, nothing to report."""
+    """A chunk that was unclear in the list and has landed since is no error, nor reported."""
     leave_in_doubt(table, monkeypatch, "drop_before")
     real = Ledger.acquire_lease
 

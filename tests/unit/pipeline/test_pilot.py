@@ -1,4 +1,4 @@
-"""Pilots, through the real pipeline: the first rows go alone, and the rest only where they turned out well."""
+"""Pilots: the first rows go alone, and the rest only if they turned out well."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ STRICT = {"rows": 4, "max_invalid_share": 0.2}
 
 @pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of twelve rows, for each provider; a row that is struck stays struck until the faults are cleared."""
+    """Return a table of twelve rows, for each provider.
+
+    A row with a fault keeps it until the faults are cleared.
+    """
     return Table(tmp_path, emulator, request.param, rows=12)
 
 
@@ -57,7 +60,7 @@ def check(table: Table) -> None:
 
 
 def test_a_pilot_that_holds_is_followed_by_the_rest(table: Table) -> None:
-    """Its rows are a batch of their own, which lands before another is sent; each row is sent once."""
+    """A pilot is a batch of its own that lands before another is sent; each row is sent once."""
     receipt = table.run(pilot={**STRICT, "max_cost_per_row_usd": 0.01})
     assert (receipt.exit_code, receipt.rounds) == (0, 1)
     pilot, rest = sorted(table.ledger()["batches"], key=lambda batch: batch["requests"])
@@ -68,7 +71,10 @@ def test_a_pilot_that_holds_is_followed_by_the_rest(table: Table) -> None:
 
 
 def test_too_many_rows_without_an_answer(table: Table) -> None:
-    """The rest is not sent, now or when the same is run again; what landed stays, and a mended spec goes on from there."""
+    """The rest is not sent, now or when the same is run again.
+
+    Landed rows stay, and a corrected spec continues from there.
+    """
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 2")
     text = refused(table, pilot=STRICT)
     assert (
@@ -98,7 +104,10 @@ def test_too_many_rows_without_an_answer(table: Table) -> None:
 
 
 def test_rows_that_cost_too_much(table: Table) -> None:
-    """The cost of a row is that of the pilot by its rows, rounded up; what is allowed may be reached and not passed."""
+    """A row's cost is the pilot's cost by its rows, rounded up.
+
+    It may reach the maximum, and not exceed it.
+    """
     first = table.run(limit=4, output=str(table.folder / "other"))
     cost = pico_from_usd(first.cost_usd or "")
     per_row = -(-cost // 4)
@@ -114,7 +123,10 @@ def test_rows_that_cost_too_much(table: Table) -> None:
 
 
 def test_the_allowed_share_may_be_reached(claude: Table) -> None:
-    """One bad row of four is a quarter, which a quarter allows; it goes again in a round like any other."""
+    """One bad row of four is a quarter, which a quarter allows.
+
+    It is sent again in a round like any other.
+    """
     claude.emulator.control.faults(kind="request_invalid_answer", contains="row 2", times=1)
     receipt = claude.run(pilot={"rows": 4, "max_invalid_share": 0.25})
     assert (receipt.exit_code, receipt.rounds, accepted(claude)) == (0, 2, 13)
@@ -123,14 +135,17 @@ def test_the_allowed_share_may_be_reached(claude: Table) -> None:
 
 @pytest.mark.parametrize("rows", [12, 20])
 def test_a_pilot_with_all_rows_decides_nothing(claude: Table, rows: int) -> None:
-    """Where no rows are left for which to be careful there is no pilot: the run ends as it would without one."""
+    """If no rows would remain, there is no pilot, and the run ends as without one."""
     claude.emulator.control.faults(kind="request_refusal", contains="row 2")
     receipt = claude.run(pilot={"rows": rows, "max_invalid_share": 0})
     assert (receipt.exit_code, receipt.batches, receipt.plan["pilot"]) == (3, 1, 0)
 
 
 def test_a_cost_limit_cuts_the_pilot(claude: Table) -> None:
-    """A pilot that could not be paid for whole is not judged: the run ends at its limit, and a larger one goes on."""
+    """A pilot that could not be paid for as a whole is not judged.
+
+    The run ends at its limit, and a larger one continues.
+    """
     bound = preview(claude.spec()).summary.bound or 0
     claude.emulator.control.faults(kind="request_refusal", contains="row 0")
     limit = float(usd(bound)) / 12 * 1.1
@@ -156,7 +171,10 @@ def test_a_cost_limit_cuts_the_pilot(claude: Table) -> None:
     ids=["in the pilot", "after it", "in one that does not hold"],
 )
 def test_a_killed_pilot_is_carried_on(claude: Table, step: str, start: int, fails: bool) -> None:
-    """The same command judges the pilot by what landed, before or after the death, and sends nothing twice."""
+    """After a kill, before or after the landing, the same command judges what landed.
+
+    It sends nothing twice.
+    """
 
     def meant(chunk: Chunk) -> bool:
         return chunk.start == start
@@ -176,7 +194,7 @@ def test_a_killed_pilot_is_carried_on(claude: Table, step: str, start: int, fail
 
 
 def test_a_pilot_in_several_batches(claude: Table) -> None:
-    """`items_per_batch` cuts the pilot like anything else; it is judged as a whole, before any other row is sent."""
+    """`items_per_batch` splits the pilot, too; it is judged as a whole before others are sent."""
     claude.emulator.control.faults(kind="request_refusal", contains="row 3")
     text = refused(claude, pilot={"rows": 5, "max_invalid_share": 0.1}, items_per_batch=2)
     assert "20.0% of its 5 rows" in text
@@ -187,7 +205,10 @@ def test_a_pilot_in_several_batches(claude: Table) -> None:
 def test_a_pilot_that_is_held_sends_nothing_more(
     claude: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows that nobody can judge are no pilot that held: the rest waits, run after run, until a person has decided."""
+    """A pilot with held rows is not judged: the rest waits until a person has decided.
+
+    That holds for each further run.
+    """
     claude.emulator.control.faults(kind="drop_before", count=1)
     for call in range(2, 12):  # the first list goes before the create
         claude.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
@@ -224,7 +245,10 @@ def test_a_price_that_nobody_knows_cannot_be_held(claude: Table) -> None:
 
 
 def test_the_receipt_of_a_pilot_that_did_not_hold(claude: Table) -> None:
-    """It comes as at any other end: what was sent, what it cost, and why nothing more is; the run stays open, so that it stays so."""
+    """The receipt comes as at any other end: what was sent, its cost, and why no more is sent.
+
+    The run stays open, so that the next one does not send the rest.
+    """
     claude.emulator.control.faults(kind="request_refusal", contains="row 2")
     for continued in (False, True):
         receipt = claude.run(pilot=STRICT)

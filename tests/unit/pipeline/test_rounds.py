@@ -1,4 +1,7 @@
-"""Rounds: rows that are worth another attempt get it, changed as their failure asks, and every book agrees."""
+"""Rounds send rows again that are worth another attempt, changed as their failure requires.
+
+Ledger, dataset and provider agree on the money.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,10 @@ def ended(receipt: Receipt) -> dict[str, int]:
 def test_a_larger_cap_that_brought_no_answer_leaves_the_row_truncated(
     table: Table, unrun: str
 ) -> None:
-    """What was truncated, and had no answer under a larger cap, is not sent under the first cap again: that was paid for."""
+    """A row that a larger cap left without an answer stays truncated.
+
+    It is not sent under the first cap again, which was paid for.
+    """
     control = table.emulator.control
     control.faults(kind="request_truncated", contains="row 4", times=1)
     table.run(rerun_on=["new"])
@@ -77,7 +83,10 @@ def test_a_larger_cap_that_brought_no_answer_leaves_the_row_truncated(
 
 @pytest.mark.parametrize("schema", [SCHEMA, None])
 def test_an_error_of_the_provider_is_tried_again_as_it_is(table: Table, schema: Any) -> None:
-    """The row alone goes again, byte for byte, and succeeds in the same run; its dead attempt counts as one."""
+    """A row with a provider's error is sent again alone, byte for byte.
+
+    It succeeds in the same run. The failed attempt counts as one.
+    """
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     receipt = table.run(response_schema=schema)
     assert (receipt.result, receipt.exit_code, receipt.rounds, receipt.batches) == (
@@ -95,7 +104,7 @@ def test_an_error_of_the_provider_is_tried_again_as_it_is(table: Table, schema: 
 
 
 def test_the_receipt_counts_a_row_once_and_its_tokens_each_time(table: Table) -> None:
-    """A row that failed and then succeeded is one that succeeded; the tokens are those that were billed."""
+    """A row that failed and then succeeded counts as succeeded; all billed tokens count."""
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 4", times=1)
     receipt = table.run()
     assert ended(receipt) == {"succeeded": ROWS}
@@ -117,14 +126,17 @@ def test_an_outcome_that_no_row_has_is_not_named(table: Table) -> None:
 
 
 def test_a_receipt_of_success_tells_of_no_error(table: Table) -> None:
-    """What was mended by another attempt is no error of the run."""
+    """A receipt does not list an error that another attempt has fixed."""
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     assert table.run().errors == {}
 
 
 @pytest.mark.parametrize("attempts", [3, 1])
 def test_an_invalid_answer_is_told_what_was_wrong(table: Table, attempts: int) -> None:
-    """In a round as in a later run the validator's message is a further user turn; the fingerprint stays the base request's."""
+    """In a round, as in a later run, the validator's message is a further user turn.
+
+    The fingerprint stays the base request's.
+    """
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 4", times=1)
     table.run(max_attempts=attempts)
     if attempts == 1:
@@ -161,7 +173,7 @@ def test_the_remark_is_the_validators_message_of_the_last_answer(table: Table) -
 def test_a_truncated_answer_gets_twice_the_cap_and_then_four_times(
     table: Table, schema: Any
 ) -> None:
-    """Caps are doubled and doubled again, never more, and the bound that is reserved grows with them."""
+    """Caps are doubled twice at most, and the reserved bound grows with them."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
     table.run(response_schema=schema, max_attempts=5)
     assert [cap_of(table, body) for body in sent(table, "text of row 4")] == [
@@ -180,7 +192,10 @@ def test_a_truncated_answer_gets_twice_the_cap_and_then_four_times(
 
 
 def test_a_cap_of_our_own_making_ends_the_truncation(table: Table) -> None:
-    """An answer that needs twice the cap has it on the second attempt, whole; what is reasoned counts against the cap."""
+    """An answer that needs twice the cap has it on the second attempt.
+
+    Reasoning counts against the cap.
+    """
     receipt = table.run(response_schema=None, max_tokens=5)
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
     table.check_answers()
@@ -188,7 +203,10 @@ def test_a_cap_of_our_own_making_ends_the_truncation(table: Table) -> None:
 
 
 def test_caps_do_not_pile_up_over_runs(table: Table) -> None:
-    """An attempt in a later run is made from the base request too: four times the cap is the most."""
+    """An attempt in a later run starts from the base request too.
+
+    Four times the cap is the most.
+    """
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
     table.run(max_attempts=1)
     table.run(max_attempts=4)
@@ -197,7 +215,10 @@ def test_caps_do_not_pile_up_over_runs(table: Table) -> None:
 
 
 def test_remarks_do_not_pile_up_over_runs(table: Table) -> None:
-    """An attempt in a later run is made from the base request too: it hears of the last answer alone."""
+    """An attempt in a later run starts from the base request too.
+
+    It quotes only the last answer.
+    """
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 4")
     table.run(max_attempts=1)
     table.run(max_attempts=3)
@@ -208,7 +229,10 @@ def test_remarks_do_not_pile_up_over_runs(table: Table) -> None:
 
 
 def test_a_retry_of_a_retry_has_its_whole_bound_reserved(table: Table) -> None:
-    """A raised cap that fails for another reason goes out with the bound of what is sent, so that a limit holds."""
+    """A retry with a raised cap is reserved at the bound of what is sent.
+
+    That also holds after it failed for another reason, so a limit holds.
+    """
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     table.run(max_attempts=1)
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
@@ -225,7 +249,7 @@ def test_a_retry_of_a_retry_has_its_whole_bound_reserved(table: Table) -> None:
 
 
 def test_a_raised_cap_survives_an_error_in_between(table: Table) -> None:
-    """A cap that was too small once is not tried again because an attempt failed for another reason."""
+    """A cap that was too small is not tried again after an error of another kind."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     table.run()
@@ -235,7 +259,10 @@ def test_a_raised_cap_survives_an_error_in_between(table: Table) -> None:
 def test_a_raised_cap_that_the_model_refuses_is_no_wrong_request(
     emulator: Emulator, tmp_path: Path
 ) -> None:
-    """Where twice the cap is more than the model takes, the row stays truncated: its own request was right."""
+    """If the model does not allow twice the cap, the row stays truncated.
+
+    Its own request was right.
+    """
     table, most = Table(tmp_path, emulator, "anthropic", ROWS), 64_000
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
     receipt = table.run(max_tokens=most)
@@ -246,7 +273,10 @@ def test_a_raised_cap_that_the_model_refuses_is_no_wrong_request(
     "fault", ["request_missing", "request_broken_line", "request_unknown_type"]
 )
 def test_a_line_that_is_missing_or_broken_is_an_attempt(table: Table, fault: str) -> None:
-    """The row goes again and succeeds; where nobody can say what the lost answer cost, its bound counts as overhead."""
+    """A row whose line is missing or broken is sent again and succeeds.
+
+    If the cost of the lost answer is unknown, its bound counts as overhead.
+    """
     table.emulator.control.faults(kind=fault, contains="row 4", times=1)
     receipt = table.run()
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
@@ -265,7 +295,10 @@ def test_a_line_that_is_missing_or_broken_is_an_attempt(table: Table, fault: str
 
 @pytest.mark.parametrize("kind", ["batch_expires", "batch_cancelled"])
 def test_what_never_ran_goes_again_and_is_no_attempt(table: Table, kind: str) -> None:
-    """Half of a batch expired or was cancelled: that half alone is sent again, and each row has one attempt."""
+    """If half of a batch expired or was cancelled, only that half is sent again.
+
+    Each row has one attempt.
+    """
     table.emulator.control.faults(kind=kind, share=0.5, count=1)
     receipt = table.run()
     assert (receipt.result, ended(receipt), receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 2)
@@ -281,7 +314,10 @@ def test_what_never_ran_goes_again_and_is_no_attempt(table: Table, kind: str) ->
 
 @pytest.mark.parametrize("kind", ["batch_expires", "batch_cancelled"])
 def test_what_never_runs_does_not_loop_for_ever(table: Table, kind: str) -> None:
-    """Batches of which nothing ever runs: a run tries as often as a row may be attempted, the next one again."""
+    """If nothing of a batch ever runs, a run tries as often as a row may be attempted.
+
+    The next run does the same.
+    """
     table.emulator.control.faults(kind=kind, share=0.0)
     receipt = table.run()
     assert (receipt.result, receipt.exit_code, receipt.rounds) == ("some_rows_failed", 3, 3)
@@ -329,7 +365,7 @@ def test_attempts_are_counted_over_rounds_and_runs_together(table: Table) -> Non
 
 
 def test_one_attempt_in_one_run_leaves_two_rounds_for_the_next(table: Table) -> None:
-    """The other mix: the rounds of a run end where the attempts of all runs are used up."""
+    """The rounds of a run end when the attempts of all runs are used up."""
     table.emulator.control.faults(kind="request_error", contains="row 4")
     table.run(max_attempts=1)
     assert table.run(max_attempts=3).rounds == 2
@@ -338,7 +374,7 @@ def test_one_attempt_in_one_run_leaves_two_rounds_for_the_next(table: Table) -> 
 
 
 def test_retry_failed_gives_one_more_attempt(table: Table) -> None:
-    """`--retry-failed` takes rows that are out of attempts once more, without rounds of their own."""
+    """`--retry-failed` sends rows that are out of attempts once more, without further rounds."""
     table.emulator.control.faults(kind="request_error", contains="row 4")
     table.run(max_attempts=2)
     receipt = table.run(Options(retry_failed=True), max_attempts=2)
@@ -350,7 +386,10 @@ def test_retry_failed_gives_one_more_attempt(table: Table) -> None:
 
 
 def test_a_changed_row_starts_counting_anew(table: Table) -> None:
-    """Attempts belong to key and fingerprint: another text has all of its own, and the old cost is superseded."""
+    """Attempts belong to key and fingerprint.
+
+    A changed text has all its attempts, and the old cost is superseded.
+    """
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
     table.run(max_attempts=2)
     table.values[4]["text"] = "row 4 in other words"
@@ -375,7 +414,10 @@ def test_no_rounds_where_nobody_asked_for_them(table: Table, changes: dict[str, 
 
 
 def test_a_limit_that_allows_the_first_round_and_part_of_the_second(table: Table) -> None:
-    """Exit code 4, the rows keep how they failed, spend stays under the limit, and a later run goes on."""
+    """The exit code is 4, the rows keep their failures, and spend stays within the limit.
+
+    A later run continues.
+    """
     table.emulator.control.faults(kind="request_truncated")
     plain: dict[str, Any] = {"response_schema": None}
     first = preview(table.spec(max_tokens=128, **plain)).summary.bound
@@ -453,7 +495,7 @@ TYPED = {
 
 @pytest.mark.parametrize("kind", TYPED)
 def test_typed_keys_and_columns_survive(emulator: Emulator, tmp_path: Path, kind: str) -> None:
-    """Rows that went through two rounds have the same key, carried values and types as those of one."""
+    """Rows of two rounds have the same key, carried values and types as rows of one."""
     table = Table(tmp_path, emulator, "openai", ROWS)
     source, values = table.folder / "table.parquet", TYPED[kind]
     facts: dict[str, Any] = {
@@ -492,7 +534,7 @@ def test_typed_keys_and_columns_survive(emulator: Emulator, tmp_path: Path, kind
 
 
 def test_an_oversized_row_is_in_no_round(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that cannot be sent at all stays what it is beside rows that go again."""
+    """A row that cannot be sent at all is unchanged by a round of others."""
     from batchata_tasks.planning import planner as plan
 
     table.values[4]["text"] = "long " * 2000
@@ -515,7 +557,10 @@ def test_rounds_of_an_unpriced_model_have_no_cost(table: Table) -> None:
 
 
 def test_names_of_rows_are_the_same_in_every_round(table: Table) -> None:
-    """A custom_id is the chunk's token and the row's id, which follows from dataset, key and fingerprint alone."""
+    """A custom_id is the chunk's token and the row's id.
+
+    The id follows from dataset, key and fingerprint alone.
+    """
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     table.run()
     names = [name for name, body in table.bodies().items() if "text of row 4" in str(body)]
@@ -548,7 +593,7 @@ DEATHS = [
 def test_a_run_that_dies_in_its_second_round_is_carried_on(
     table: Table, step: str, after: bool, error: type[BaseException]
 ) -> None:
-    """The round stands as it was planned: the next start sends what was not sent, nothing twice, and ends it."""
+    """A planned round is fixed: the next start sends the rest of it, nothing twice, and ends it."""
     table.emulator.control.faults(kind="request_error", times=1)
     with pytest.raises(error):
         run_with(
@@ -573,7 +618,10 @@ def test_a_run_that_dies_in_its_second_round_is_carried_on(
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_run_that_dies_while_a_round_is_planned_is_carried_on(table: Table, after: bool) -> None:
-    """Before the round stands in the ledger it is planned again, after that it is not; either way it runs once."""
+    """A round that is not in the ledger yet is planned again after a crash, else not.
+
+    Either way it runs once.
+    """
     from dataclasses import replace
 
     from batchata_tasks.pipeline.steps import Steps
@@ -599,7 +647,10 @@ def test_a_run_that_dies_while_a_round_is_planned_is_carried_on(table: Table, af
 
 
 def test_a_second_round_is_landed_under_its_own_spec(table: Table) -> None:
-    """The spec changed after the second round was sent: it lands under the old one, then all rows go anew."""
+    """If the spec changes after the second round was sent, the round lands under the old spec.
+
+    Then all rows are sent anew.
+    """
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", second_round, KeyboardInterrupt("stop")))

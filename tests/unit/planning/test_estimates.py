@@ -1,4 +1,4 @@
-"""Expected costs: a guess before the first batch, then what finished batches of the same spec and model used."""
+"""Expected costs: first a guess, then the usage of finished batches of the spec and model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def within(expected: int | None, actual: int, share: float) -> bool:
 
 
 def test_before_the_first_batch_it_is_a_guess_and_says_so(table: Table) -> None:
-    """Not more than the bound, at list price dearer than in a batch, and named a guess in text and JSON."""
+    """The guess is at most the bound, and dearer at list price than in a batch.
+
+    Text and JSON both call it a guess.
+    """
     found = preview(table.spec())
     plan, told = found.to_json(), dict(found.lines())
     assert plan["calibrated_by"] == 0
@@ -51,7 +54,10 @@ def test_before_the_first_batch_it_is_a_guess_and_says_so(table: Table) -> None:
 
 
 def test_a_finished_batch_calibrates_the_next_plan(table: Table) -> None:
-    """What is expected of rows like those that ran is what they then cost, within 15 %; chunks carry it, too."""
+    """The estimate for rows like those that ran is what they then cost, within 15 %.
+
+    Chunks carry it, too.
+    """
     table.run(limit=20)
     found = preview(table.spec())
     assert "(from the last batch)" in dict(found.lines())["Expected"]
@@ -77,7 +83,10 @@ def test_other_specs_and_models_do_not_calibrate(table: Table) -> None:
 
 
 def test_requests_that_never_ran_do_not_calibrate(table: Table) -> None:
-    """A batch of which half expired counts for the half that ran: tokens a request stay what they are."""
+    """A batch of which half expired counts for the half that ran.
+
+    Tokens per request stay the same.
+    """
     table.run(limit=20)
     whole = usual_of(table)
     table.emulator.control.faults(kind="batch_expires", count=1, share=0.5)
@@ -93,7 +102,7 @@ def test_requests_that_never_ran_do_not_calibrate(table: Table) -> None:
 
 
 def test_further_rounds_are_expected_where_there_were_some(table: Table) -> None:
-    """Where every answer was cut and asked for again, the next plan expects to pay for that, too."""
+    """If every answer was truncated and sent again, the next plan expects to pay for that, too."""
     changes: dict[str, Any] = {
         "response_schema": None,
         "prompt": "{{ text }} " + "and a word more " * 9,
@@ -125,7 +134,10 @@ def test_a_cut_chunk_shares_what_is_expected_of_it(table: Table) -> None:
 def test_the_plain_case_is_expected_within_15_percent(
     emulator: Emulator, tmp_path: Path, model: str
 ) -> None:
-    """data/packages.csv: after one batch of 100 rows, what the other 300 are expected to cost is what they cost, within 15 %."""
+    """After one batch of 100 rows of data/packages.csv, the estimate of the other 300 is right.
+
+    It is within 15 % of their cost.
+    """
     changes = [f"output={tmp_path / 'out'}", f"model={model}"]
     path = "deployments/specs/package-topics.yaml"
     first = enrich(load_spec(path, [*changes, "limit=100"]))
@@ -136,7 +148,10 @@ def test_the_plain_case_is_expected_within_15_percent(
 
 
 def test_a_tokenizer_counts_a_sample_of_the_plan(emulator: Emulator, tmp_path: Path) -> None:
-    """Before the first batch of an OpenAI model, tokens are counted on some of the rows: digits have more than one in four bytes."""
+    """Before an OpenAI model's first batch, the tokens of some rows are counted.
+
+    Digits make more than one token in four bytes.
+    """
     table = Table(tmp_path, emulator, "openai", rows=500)
     for value in table.values:
         value["text"] = "1 2 3 4 5 6 7 8 9 " * 40

@@ -72,7 +72,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "decomposed": {"a": "e\u0301"},
     "escapes": {"a": 'quote " slash \\ tab \t nul \x00 del \x7f'},
     "date": {"a": date(2026, 11, 22)},
-    "datetime-naive": {"a": datetime(2026, 11, 22, 10, 30)},  # noqa: DTZ001 - a naive value is what is tested
+    "datetime-naive": {"a": datetime(2026, 11, 22, 10, 30)},  # noqa: DTZ001 - a naive one
     "datetime-utc": {"a": datetime(2026, 11, 22, 10, 30, tzinfo=UTC)},
     "datetime-micro": {"a": datetime(2026, 11, 22, 10, 30, 0, 1, tzinfo=UTC)},
     "time": {"a": time(10, 30, 1)},
@@ -139,7 +139,10 @@ def test_no_two_golden_cases_share_a_fingerprint() -> None:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_golden_digests_follow_from_the_documented_rule(name: str) -> None:
-    """SHA-256 over kind and length-prefixed parts, cut to 96, 120 and 128 bits: anyone can recompute it."""
+    """Anyone can recompute a digest: SHA-256 over kind and length-prefixed parts.
+
+    It is cut to 96, 120 or 128 bits.
+    """
 
     def sha(kind: str, *blocks: bytes) -> bytes:
         return hashlib.sha256(
@@ -157,7 +160,7 @@ def test_the_golden_digests_follow_from_the_documented_rule(name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMS)
 def test_forms_of_one_value_are_one(name: str) -> None:
-    """A moment in another zone, a decimal with zeros behind it and a tuple are the values they stand for."""
+    """Equal values are one: a moment in any zone, a decimal with zeros at its end, a tuple."""
     value, same_as = FORMS[name]
     assert canonical({"a": value}).decode() == GOLDEN[same_as]["canonical"]
 
@@ -314,7 +317,10 @@ def test_base32_has_no_padding() -> None:
 
 
 def test_decimals_keep_all_their_digits() -> None:
-    """Two decimals of 38 digits (what `types: decimal` reads) that differ in the last are two values."""
+    """Two decimals of 38 digits that differ in the last are two values.
+
+    `types: decimal` reads such numbers.
+    """
     assert canonical(Decimal("12345678901234567890123456789.123456789")) != canonical(
         Decimal("12345678901234567890123456789.123456788")
     )

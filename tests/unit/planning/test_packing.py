@@ -1,4 +1,7 @@
-"""Chunks keep the provider's limits and cover every row once; request files are the bytes that were planned."""
+"""Chunks keep the provider's limits and cover every row once.
+
+Request files are the bytes that were planned.
+"""
 
 from __future__ import annotations
 
@@ -82,12 +85,12 @@ def test_the_count_limit_at_its_edge(
     ],
 )
 def test_the_byte_limit_at_its_edge(sizes: list[int], expected: list[int]) -> None:
-    """A batch's requests have at most the limit's bytes; exactly so many fit."""
+    """A batch's requests may have the limit's bytes, and not one more."""
     assert rows_of(packed(Limits(10, 100), sizes)) == expected
 
 
 def test_a_request_over_the_limit_never_fits() -> None:
-    """A request larger than a batch is told apart before it is packed."""
+    """A request larger than a batch is found before it is packed."""
     packer = Packer([Limits(10, 100)])
     assert packer.fits_alone(100)
     assert not packer.fits_alone(101)
@@ -103,7 +106,10 @@ def test_a_request_over_the_limit_never_fits() -> None:
 def test_spans_cover_every_row_once(
     sizes: list[int], requests: int, limit: int, items: int | None
 ) -> None:
-    """No row is lost, none sent twice; sums are the rows' own; no two neighbours would fit in one."""
+    """No row is lost or sent twice, and sums are the rows' own.
+
+    No two neighbours would fit in one.
+    """
     spans = packed(Limits(requests, limit), sizes, items)
     most = min(requests, items or requests)
     assert [n for span in spans for n in range(span.start, span.stop)] == list(range(len(sizes)))
@@ -161,7 +167,10 @@ IDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), max_size=60
 @given(IDS, st.integers(0, 99), st.integers(0, 10**9), st.sampled_from(["batch", "local"]))
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_custom_ids_suit_both_providers(run: str, number: int, start: int, kind: str) -> None:
-    """At most 64 letters, digits and hyphens, always of one length; token and row can be told apart."""
+    """A custom_id has at most 64 letters, digits and hyphens, always of one length.
+
+    Its token and its row's id can be separated.
+    """
     token, row = chunk_token(run, number, start, kind), row_id("d", run.encode(), "f")
     found = custom_id(token, row)
     assert re.fullmatch("[a-z0-9]{20}-[a-z0-9]{24}", found)
@@ -198,7 +207,7 @@ def parsed(name: str, content: bytes) -> list[tuple[str, object]]:
 @pytest.mark.parametrize("count", [0, 1, 2, 1023, 1024, 1025, 2048, 2049])
 @pytest.mark.parametrize("name", FRAMINGS)
 def test_request_files_hold_the_bodies(tmp_path: Path, name: str, count: int) -> None:
-    """Read back as JSON, a request file is its custom ids and bodies, in order, whatever the text."""
+    """Read as JSON, a request file is its custom ids and bodies, in order, for any text."""
     framing: Framing = FRAMINGS[name]
     bodies = [
         (f"{n:024}", orjson.dumps({"n": n, "text": 'new\nline "ü🦊\u2028'})) for n in range(count)

@@ -175,7 +175,10 @@ class Bench:
         using: dict[str, Any] | None = None,
         **values: Any,
     ) -> None:
-        """Write rows into the dataset as a run would have: by the spec as it is, but for `using`; `values` are metadata."""
+        """Write rows into the dataset as a run would have.
+
+        The spec is as it is but for `using`; `values` are metadata.
+        """
         table = self.table(**(using or {}))
         schema, landed = table.dataset.schema, []
         for row in rows:
@@ -221,7 +224,10 @@ def digest_of(*key: object) -> bytes:
 
 
 def test_a_first_plan_sends_every_row(bench: Bench) -> None:
-    """Nothing has landed: all rows are new, in the source's order, with ids and bodies that follow from their content."""
+    """If nothing has landed, all rows are new, in the source's order.
+
+    Their ids and bodies follow from their content.
+    """
     found = bench.plan(system="Be brief.", max_tokens=64, cost_limit_usd=5)
     assert found.summary.reasons == {"new": 3}
     assert (found.summary.source_rows, found.summary.requests, found.summary.batches) == (3, 3, 1)
@@ -245,7 +251,7 @@ def test_a_first_plan_sends_every_row(bench: Bench) -> None:
 
 
 def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
-    """The span's bound is what its rows can cost at most, and its bytes what they take in the request file."""
+    """The bound is the most that its rows can cost, the bytes their size in the request file."""
     found = bench.plan()
     rates = batch_rates("anthropic", "claude-haiku-5-5")
     assert rates is not None
@@ -261,12 +267,15 @@ def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
 
 
 def test_an_unpriced_model_has_no_bound(bench: Bench) -> None:
-    """Unknown is told as unknown, never as free."""
+    """An unknown price is reported as unknown, never as free."""
     assert bench.plan(model="claude-unheard-of-9").summary.bound is None
 
 
 def test_a_plan_is_the_same_when_made_again(bench: Bench) -> None:
-    """The same source and dataset give byte for byte the same plan: a crashed run carries on with the same ids."""
+    """The same source and dataset give the same plan, byte for byte.
+
+    So a crashed run carries on with the same ids.
+    """
     files = ("plan.arrow", "plan.bodies.jsonl", "local.arrow")
     first, again = [
         (bench.plan(), [(bench.folder / "run" / name).read_bytes() for name in files])[1]
@@ -329,7 +338,10 @@ CHANGES: dict[str, dict[str, Any]] = {
 def test_a_changed_spec_sends_every_row_for_that_reason(
     bench: Bench, reason: str, asked: bool
 ) -> None:
-    """A new prompt, cap, model or schema is named as the reason; `rerun_on` without it leaves the rows as they are."""
+    """A changed prompt, cap, model or schema is named as the reason.
+
+    If `rerun_on` does not name it, the rows stay.
+    """
     bench.land(ROWS)
     others = [
         name for name in ("new", "input", "prompt", "model", "schema", "failed") if name != reason
@@ -355,7 +367,10 @@ def test_a_changed_input_sends_that_row_alone(bench: Bench, asked: bool) -> None
 
 
 def test_of_several_changes_one_that_is_asked_for_suffices(bench: Bench) -> None:
-    """Prompt and cap changed: the prompt is the reason, or the model where `rerun_on` names that alone."""
+    """If prompt and cap changed, the prompt is the reason.
+
+    If `rerun_on` names only the model, the model is.
+    """
     bench.land(ROWS)
     both = {**CHANGES["prompt"], **CHANGES["model"]}
     assert bench.plan(**both).summary.reasons == {"prompt": 3}
@@ -367,7 +382,10 @@ FAILURES = ["invalid", "truncated", "refused", "errored", "expired", "canceled",
 
 @pytest.mark.parametrize("status", FAILURES)
 def test_failed_rows_are_tried_again(bench: Bench, status: str) -> None:
-    """Every outcome but success is planned again while attempts are left; what was used and paid so far goes with it."""
+    """Every outcome but success is planned again while attempts remain.
+
+    What was used and paid so far goes with the row.
+    """
     bench.land(ROWS, status=status, error="provider: x", attempts=2)
     found = bench.plan()
     assert found.summary.reasons == {"failed": 3}
@@ -401,7 +419,10 @@ def test_failed_rows_are_tried_again(bench: Bench, status: str) -> None:
 def test_hopeless_rows_are_left_alone(
     bench: Bench, attempts: int, error: str | None, retry: bool, sent: bool
 ) -> None:
-    """Attempts used up, refusals and wrong requests are not paid for again, unless --retry-failed asks for it."""
+    """Rows out of attempts, refusals and wrong requests are not paid for again.
+
+    --retry-failed sends them all the same.
+    """
     bench.land(ROWS, status="errored", error=error, attempts=attempts)
     found = bench.plan(Options(retry_failed=retry))
     assert found.summary.reasons == ({"failed": 3} if sent else {})
@@ -417,7 +438,7 @@ def test_attempts_count_per_fingerprint(bench: Bench) -> None:
 
 
 def test_refresh_counts_older_rows_as_not_landed(bench: Bench) -> None:
-    """Rows landed before the mark are sent again, whatever `rerun_on` says; those landed since are not."""
+    """Rows landed before the mark are sent again under any `rerun_on`; later ones are not."""
     bench.land(ROWS[:2])
     bench.land(ROWS[2:], "p2", enriched_at=datetime(2026, 6, 1, tzinfo=UTC))
     mark = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1e6)
@@ -439,7 +460,7 @@ def test_of_two_landed_rows_the_later_counts(bench: Bench) -> None:
 
 @pytest.mark.parametrize("refresh", [None, 2**60])
 def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) -> None:
-    """What another run sent and nobody landed is left to it, even when everything is refreshed."""
+    """Rows that another run sent and nobody landed are left to it, even in a refresh."""
     found = bench.plan(
         Options(refresh_before=refresh),
         in_flight=[digest_of("a"), digest_of("c"), digest_of("gone")],
@@ -480,7 +501,7 @@ def test_landed_rows_use_up_no_limit(bench: Bench) -> None:
     ],
 )
 def test_where_leaves_rows_out(bench: Bench, where: str, ids: list[str]) -> None:
-    """Only rows for which the expression holds are planned; it may read columns that nothing else reads."""
+    """Only rows that satisfy the expression are planned; it may read columns of its own."""
     found = bench.plan(where=where, columns=[])
     assert (found.ids, found.summary.filtered, found.summary.source_rows) == (ids, 3 - len(ids), 3)
 
@@ -507,7 +528,10 @@ NULLS = [
 
 
 def test_a_null_is_an_error_that_names_the_row(bench: Bench) -> None:
-    """By default a null in a column that the templates use stops the plan; one elsewhere does not matter."""
+    """By default a null in a column that the templates use stops the plan.
+
+    One in another column does not matter.
+    """
     bench.suffix = "jsonl"
     bench.write(NULLS)
     with pytest.raises(
@@ -577,7 +601,7 @@ def test_keys_are_typed(bench: Bench) -> None:
 
 
 def test_keys_of_several_columns(bench: Bench) -> None:
-    """Together they identify a row; where one ends and the next begins is no matter of chance."""
+    """Together they identify a row; values that run into one another are not confused."""
     bench.write(
         [
             {"id": "a", "text": "bc", "note": "n"},
@@ -618,7 +642,10 @@ def test_rows_are_counted_as_in_the_source(bench: Bench) -> None:
 
 
 def test_changed_carried_columns_are_rewritten_and_nothing_is_sent(bench: Bench) -> None:
-    """A column that no template reads changed: the part, the key and the new values are told; no request."""
+    """A changed column that no template reads is rewritten: part, key and new values.
+
+    It makes no request.
+    """
     bench.land(ROWS[:2])
     bench.land(ROWS[2:], "p2")
     bench.write([{**ROWS[0], "note": "NEW"}, ROWS[1], {**ROWS[2], "note": "Z"}])
@@ -741,7 +768,10 @@ def test_the_index_is_gone_afterwards(bench: Bench) -> None:
 def test_what_needs_no_row_is_checked_first(
     bench: Bench, values: dict[str, Any], sentence: str
 ) -> None:
-    """Unknown columns, unpriced models under a limit, unbounded parameters and name clashes are refused before a row is read."""
+    """What needs no row is checked before one is read.
+
+    That is unknown columns, unpriced models under a limit, unbounded parameters and name clashes.
+    """
     with pytest.raises(SpecError) as caught:
         bench.table(**values)
     assert str(caught.value).startswith(sentence)
@@ -776,7 +806,10 @@ KEY_TYPES: dict[str, tuple[pa.DataType, Callable[[int], Any]]] = {
 
 @pytest.mark.parametrize("name", KEY_TYPES)
 def test_keys_survive_the_dataset(bench: Bench, name: str) -> None:
-    """Whatever type a key or carried column has, it is found again after it landed: no row is paid for twice."""
+    """A key or carried column of any type is found again after it landed.
+
+    No row is paid for twice.
+    """
     kind, make = KEY_TYPES[name]
     values = pa.array([make(0), make(1)], type=kind)
     source = pa.table({"id": values, "note": values, "text": ["one", "two"]})

@@ -47,7 +47,10 @@ def test_landed_rows_come_back_whole(index: RowIndex) -> None:
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_two_rows_with_one_key_the_later_counts(index: RowIndex, order: int) -> None:
-    """While a commit is open a dataset holds old and new; `_enriched_at` decides, in whatever order they are read."""
+    """During a commit a dataset has old and new rows; the later `_enriched_at` decides.
+
+    The order of reading does not matter.
+    """
     rows = [(b"k", landed("old", 1)), (b"k", landed("new", 2))]
     index.add_landed(rows[::order])
     assert index.landed(b"k") == landed("new", 2)
@@ -66,7 +69,10 @@ def test_keys_in_flight_are_known_once(index: RowIndex) -> None:
 def test_the_first_double_is_found_across_blocks(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[list[int]]
 ) -> None:
-    """The first row whose key was there before is named with the earlier row, in its own block or an older one."""
+    """The first row with a repeated key is named with the earlier row.
+
+    That may be in its own block or an older one.
+    """
     index = RowIndex(tmp_path_factory.mktemp("index") / "index.db")
     seen: dict[int, int] = {}
     number = 0

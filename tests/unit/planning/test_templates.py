@@ -1,4 +1,4 @@
-"""Templates see a row and nothing else, and say what is wrong with them before anything is sent."""
+"""Templates see a row and nothing else, and their errors are named before anything is sent."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_row_renders(text: str, expected: str) -> None:
     ],
 )
 def test_the_columns_read_are_known(text: str, columns: list[str]) -> None:
-    """The fingerprint's input is what the template reads: no column more, none less, in the source's order."""
+    """The fingerprint covers the columns that the template reads, in the source's order."""
     assert RowTemplate("prompt", text, COLUMNS).columns == columns
 
 
@@ -110,7 +110,7 @@ def test_broken_jinja_is_refused(text: str) -> None:
 
 
 def test_the_line_of_a_syntax_error_is_named() -> None:
-    """In a long prompt, the line is told."""
+    """In a long prompt, the line is named."""
     with pytest.raises(SpecError, match="in line 3"):
         RowTemplate("prompt", "one\ntwo\n{{ }}", COLUMNS)
 
@@ -142,7 +142,10 @@ def test_the_line_of_a_syntax_error_is_named() -> None:
     ],
 )
 def test_the_sandbox_holds(text: str) -> None:
-    """No way leads out of the row: attribute tricks, files, mutation and inflating operators are refused."""
+    """Nothing leads out of the row.
+
+    Attribute tricks, files, mutation and inflating operators are refused.
+    """
     with pytest.raises((SpecError, SourceError)) as caught:
         rendered(text)
     assert str(caught.value).startswith("prompt: ")
@@ -192,7 +195,7 @@ def test_an_oversized_template_is_refused() -> None:
 
 
 def test_a_template_without_columns_is_the_same_for_every_row() -> None:
-    """It is rendered once; where it fails, it fails when the spec is read."""
+    """It is rendered once; if it fails, it fails when the spec is read."""
     template = RowTemplate("system", "Be {{ 'brief' }}.", COLUMNS)
     assert {template.render({}, where), template.render(variables(ROW), where)} == {"Be brief."}
     with pytest.raises(
@@ -296,7 +299,10 @@ def test_a_column_named_row_is_that_column() -> None:
     ],
 )
 def test_the_whole_row_is_refused(text: str) -> None:
-    """`row` names single columns, so that the fingerprint knows which: any other use of it is refused, with the remedy."""
+    """`row` may only name single columns, so that the fingerprint knows them.
+
+    Any other use is refused, with the remedy.
+    """
     with pytest.raises(
         SpecError,
         match=r"^prompt: `row` reaches single columns, as in row\['any name'\]; name the columns",
@@ -312,7 +318,7 @@ def test_the_whole_row_is_refused(text: str) -> None:
     ],
 )
 def test_endless_recursion_is_an_error_of_the_template(text: str) -> None:
-    """A template that calls itself without end is one sentence that names the row, not a traceback."""
+    """A template that calls itself without end is one sentence that names the row."""
     with pytest.raises(SourceError, match=r"^prompt: the template fails on (row 7|every row)"):
         rendered(text)
 

@@ -56,7 +56,10 @@ def listed(usage: Usage, model: tuple[str, str], context: dict[str, Any] | None)
 
 @st.composite
 def usages(draw: st.DrawFn, provider: str, most: int = 2_000_000) -> Usage:
-    """Draw what a provider may report: cached tokens are part of the input; only Anthropic writes for an hour."""
+    """Draw what a provider may report: cached tokens are part of the input.
+
+    Only Anthropic has writes for an hour.
+    """
     whole = draw(st.integers(0, min(most, 500)) | st.integers(0, most))
     read = draw(st.integers(0, whole))
     written = draw(st.integers(0, whole - read))
@@ -70,14 +73,14 @@ CASES = st.sampled_from(PRICED).flatmap(lambda model: st.tuples(st.just(model), 
 @given(CASES)
 @settings(deadline=None, max_examples=600, derandomize=True)
 def test_a_cost_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -> None:
-    """For every model and usage the integer arithmetic equals the library's decimal arithmetic, exactly."""
+    """For every model and usage, the integer arithmetic equals the library's decimals exactly."""
     model, usage = case
     assert usd(rates(model).cost(usage)) == listed(usage, model, BATCH)
 
 
 @pytest.mark.parametrize("model", PRICED, ids="/".join)
 def test_every_models_million_costs_what_is_published(model: tuple[str, str]) -> None:
-    """No model is left to chance: a plain, a cached and an hour-cached answer are priced alike by both."""
+    """For every model, a plain, a cached and an hour-cached answer get the library's prices."""
     usages = [Usage(1000, 1000), Usage(10_000, 1, 5000, 2000, 0, 1)]
     if model[0] == "anthropic":
         usages.append(Usage(10_000, 1, 1, 2, 3))
@@ -104,7 +107,10 @@ def test_a_tier_begins_above_its_start(model: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("model", PRICED, ids="/".join)
 def test_a_batch_never_costs_the_full_price(model: tuple[str, str]) -> None:
-    """What is resolved is the batch variant, which is never dearer than the list price (of one old model it is no cheaper)."""
+    """The batch variant is found, which is below the list price.
+
+    For one old model the two are equal.
+    """
     usage = Usage(1000, 1000)
     assert usd(rates(model).cost(usage)) <= listed(usage, model, None)
     if model != ("openai", "gpt-3.5-turbo-1106"):
@@ -132,7 +138,7 @@ def test_some_models_have_no_batch_rates() -> None:
     ],
 )
 def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
-    """Unknown is None, neither free nor an exception."""
+    """An unknown price is None, neither free nor an exception."""
     assert batch_rates(provider, model) is None
 
 
@@ -170,7 +176,10 @@ def test_the_context_is_the_one_that_means_batch(
 
 
 def test_cached_input_is_halved_for_some_models_alone() -> None:
-    """In batches cached input costs half with gpt-6-luna and claude-opus-5-5, and the whole list price with gpt-4.1 and o4-mini."""
+    """In batches, cached input costs half with gpt-6-luna and claude-opus-5-5.
+
+    With gpt-4.1 and o4-mini it costs the whole list price.
+    """
     cached = Usage(1000, 0, 1000)
     for model, share in (
         ("gpt-6-luna", 2),
@@ -213,7 +222,10 @@ ANY_RATES = st.builds(PriceList, *[ANY_RATE] * 5, search=st.just(0)).map(
 
 @st.composite
 def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
-    """Draw rates (published ones, or any: higher tiers may be cheaper), a usage, and a bound that holds it."""
+    """Draw rates, a usage, and a bound that covers it.
+
+    The rates are published ones or any: higher tiers may be cheaper.
+    """
     found = draw(st.sampled_from(PRICED).map(rates) | ANY_RATES)
     writes = draw(st.booleans())
     usage = draw(usages("anthropic", 400_000))
@@ -232,7 +244,10 @@ def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
 @given(bounded())
 @settings(deadline=None, max_examples=1000, derandomize=True)
 def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int, bool]) -> None:
-    """However the input is cached and wherever the tiers lie, even where a higher one is cheaper: what is reserved covers what is billed."""
+    """What is reserved covers what is billed, however the input is cached.
+
+    That holds for any tiers, even if a higher one is cheaper.
+    """
     found, usage, most_input, most_output, writes = case
     assert found.cost(usage) <= found.bound(most_input, most_output, cache_writes=writes)
 
@@ -257,7 +272,7 @@ def test_a_larger_bound_is_never_cheaper(
 @pytest.mark.parametrize("writes", [False, True])
 @pytest.mark.parametrize("model", PRICED, ids="/".join)
 def test_a_bound_is_no_higher_than_it_must_be(model: tuple[str, str], *, writes: bool) -> None:
-    """Some request of just these tokens costs the whole bound: all of its input at the dearest kind that there is."""
+    """Some request of just these tokens costs the whole bound: its input is of the dearest kind."""
     found = rates(model)
     for whole in (1000, 100_000, 100_001, 272_001, 900_000):
         kinds = [
@@ -330,7 +345,10 @@ def test_amounts_are_exact_both_ways(pico: int) -> None:
 
 
 def test_inference_bound_to_the_us_costs_a_tenth_more() -> None:
-    """Anthropic's surcharge is on every token, in the batch and at the list price, and not on searches."""
+    """Anthropic's surcharge is on every token, in the batch and at list price.
+
+    It is not on searches.
+    """
     rates = batch_rates("anthropic", "claude-opus-5-5")
     assert rates is not None
     plain, bound = (Usage(1000, 100, 300, 50, 20, us_only=us_only) for us_only in (False, True))

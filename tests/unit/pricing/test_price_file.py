@@ -1,4 +1,7 @@
-"""The user's own prices: exact, dated, sourced, safe where they are silent, and refused in one sentence where they are wrong."""
+"""The user's own prices: exact, dated, sourced, and safe if they omit something.
+
+An invalid one is refused in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +77,17 @@ searches_per_thousand = 25
 @given(st.decimals("0.000001", 1_000_000, places=6), st.integers(0, 10**7))
 @settings(deadline=None, max_examples=60, derandomize=True)
 def test_a_rate_is_taken_as_written(rate: Decimal, tokens: int) -> None:
-    """As a number or in quotes, a rate is the decimal that stands there and never its binary neighbour."""
+    """A rate is the decimal as written, as a number or in quotes, never its binary neighbour."""
     for text in (f"{rate:f}", f'"{rate:f}"'):
         found = written(f'[openai."gpt-6.2-sol"]\ninput = {text}\noutput = 1\n{STAMP}', Path.cwd())
         assert usd(found.cost(Usage(tokens))) == rate * tokens / 10**6
 
 
 def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
-    """Set against every model that genai-prices knows: from its input and output rates alone, no kind comes out cheaper."""
+    """From input and output rates alone, no kind of token is priced below genai-prices'.
+
+    It is tried with every model that genai-prices knows.
+    """
     snapshot = data_snapshot.get_snapshot()
     for provider in (p for p in snapshot.providers if p.id in ("anthropic", "openai")):
         for model in provider.models:
@@ -122,7 +128,10 @@ def test_a_model_may_be_free_where_that_is_said(folder: Path) -> None:
 
 
 def test_the_users_entry_wins(folder: Path) -> None:
-    """A negotiated rate replaces the published one, tiers and all; what was saved still counts from the published list price."""
+    """A negotiated rate replaces the published one, tiers and all.
+
+    Savings still count from the published list price.
+    """
     published = batch_rates(*KNOWN)
     assert published is not None
     rates = written(
@@ -142,7 +151,7 @@ def test_models_that_the_file_does_not_name_keep_their_published_price(folder: P
 
 
 def test_no_saving_is_claimed_without_a_list_price(folder: Path) -> None:
-    """Of a model that nobody knows the list price is what the file says of it, and else the batch price."""
+    """The list price of an unknown model is the file's, or else the batch price."""
     usage = Usage(1000, 100, 200)
     rates = written(LEAST, folder)
     assert rates.listed == tariff_of(rates)
@@ -176,7 +185,7 @@ def test_the_file_may_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_changed_file_is_seen(folder: Path) -> None:
-    """The next run of a long-lived process has the prices that stand in the file then."""
+    """The next run of a long-lived process uses the prices that are then in the file."""
     before = written(LEAST, folder)
     after = written(LEAST.replace("1.5", "1.6"), folder)
     (folder / "prices.toml").unlink()
@@ -284,7 +293,10 @@ WRONG = {
 
 @pytest.mark.parametrize(("text", "said"), WRONG.values(), ids=WRONG.keys())
 def test_what_is_wrong_is_refused_in_one_sentence(folder: Path, text: str, said: str) -> None:
-    """A price that cannot be taken as written stops a run before it begins: the sentence names file, model, key and remedy."""
+    """An invalid price stops a run before it begins.
+
+    The sentence names file, model, key and remedy.
+    """
     (folder / "prices.toml").write_text(text, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         batch_rates(*NEW)
@@ -298,7 +310,7 @@ def test_what_is_wrong_is_refused_in_one_sentence(folder: Path, text: str, said:
 
 
 def test_an_entry_that_is_wrong_stops_other_models_too(folder: Path) -> None:
-    """A file is right as a whole or not at all: what stands in it is not read by halves."""
+    """An invalid entry makes the whole file invalid: it is not read in part."""
     (folder / "prices.toml").write_text(LEAST.replace("1.5", "-1"), encoding="utf-8")
     with pytest.raises(SpecError, match=r"gpt-6\.2-sol"):
         batch_rates(*KNOWN)

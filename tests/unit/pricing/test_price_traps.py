@@ -1,4 +1,4 @@
-"""The table of price traps: the hand's figure is ours, the trap's is another, and the page is what the script writes."""
+"""The price traps: our figures are those by hand, and the page is what the script writes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ PRICE_TRAPS = _script()
 
 @pytest.mark.parametrize("trap", PRICE_TRAPS.TRAPS, ids=lambda trap: trap.what.replace(" ", "-"))
 def test_nobody_falls_into_the_trap(trap: Any) -> None:
-    """What the published rates give by hand is what we charge, to the last digit; the trap is a real one, since it gives something else."""
+    """The published rates by hand give what we charge, to the last digit.
+
+    The trap is a real one: it gives something else.
+    """
     assert trap.ours() == trap.by_hand()
     assert trap.trapped() != trap.by_hand()
 
@@ -46,7 +49,10 @@ def test_the_page_is_the_scripts() -> None:
 
 
 def test_both_providers_and_both_directions_are_there() -> None:
-    """Traps that are too cheap and traps that are too dear, with each provider; and some where no price may be given."""
+    """There are traps that are too cheap and too dear, with each provider.
+
+    There are also some for which no price may be given.
+    """
     found = {
         (trap.provider, trap.by_hand() > trap.trapped())
         for trap in PRICE_TRAPS.TRAPS

@@ -33,7 +33,10 @@ from batchata_tasks.types.request import Job, Message
 def test_the_stated_overheads_are_the_ones_added(
     body: bytes, messages: int, schema: bool, bound: int
 ) -> None:
-    """Bytes of the body, 80 for the request with a system prompt, 16 for each message, 512 for a schema."""
+    """The bound is the bytes of the body and fixed additions.
+
+    They are 80 for the request with a system prompt, 16 for each message and 512 for a schema.
+    """
     assert (BASE_OVERHEAD, MESSAGE_OVERHEAD, SCHEMA_OVERHEAD) == (80, 16, 512)
     assert input_bound(body, messages, schema=schema) == bound
 
@@ -60,7 +63,10 @@ SCHEMA = ResponseSchema.from_json_schema(
 def test_bodies_hold_all_that_a_model_is_told(
     api: tuple[str, str], turns: list[tuple[str, str | list[str]]], structured: bool
 ) -> None:
-    """At each endpoint every byte of text and schema is in the body, and so in the bound, with the markers of each turn on top."""
+    """At each endpoint every byte of text and schema is in the body, and so in the bound.
+
+    The markers of each turn come on top.
+    """
     adapter = object.__new__(provider_type(*api))  # bodies need no key
     messages = tuple(
         Message(cast("Any", role), text if isinstance(text, str) else tuple(text))
@@ -87,7 +93,7 @@ def test_bodies_hold_all_that_a_model_is_told(
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=5), st.booleans())
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_no_byte_of_text_is_left_out(texts: list[str], schema: bool) -> None:
-    """Whatever the text, the bound is at least one token for each byte of it, and more with a schema."""
+    """The bound is at least one token for each byte of any text, and more with a schema."""
     body = orjson.dumps({"messages": [{"role": "user", "content": text} for text in texts]})
     bound = input_bound(body, len(texts), schema=schema)
     assert bound >= sum(len(text.encode()) for text in texts) + MESSAGE_OVERHEAD * len(texts)

@@ -1,4 +1,4 @@
-"""The live display: what a run shows on terminals of all sizes, in pipes, and what it leaves behind."""
+"""The live display of a run, on terminals of all sizes and in pipes, and what remains of it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,10 @@ def open_terminal() -> Iterator[Callable[..., Shown]]:
 def middle(
     emulator: Emulator, folder: Path, landed: int, opened: int, per: int = 4, **params: Any
 ) -> Seen:
-    """Return what callbacks get in the middle of a run: so many batches landed, with failed requests in them, and so many open."""
+    """Return what callbacks get in the middle of a run.
+
+    By then `landed` batches have landed, with failed requests in them, and `opened` ones are open.
+    """
     emulator.control.faults(kind="never_ends", provider="anthropic", share=0.5)
     emulator.control.faults(kind="request_refusal", contains="number 1")
     emulator.control.faults(kind="request_error", contains="number 2")
@@ -175,7 +178,10 @@ def middle(
 def test_what_is_shown(
     emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]
 ) -> None:
-    """How many requests landed and how they ended, batches by state, money, times, each open batch, and why requests failed."""
+    """The display shows how many requests landed and how they ended, and why some failed.
+
+    It also shows batches by state, money, times and each open batch.
+    """
     seen = middle(emulator, tmp_path, 2, 3, cost_limit_usd=1.0)
     shown = open_terminal(120)
     shown.start(seen)
@@ -207,7 +213,10 @@ def test_what_is_shown(
 def test_every_terminal_is_fitted(
     emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown], width: int, height: int
 ) -> None:
-    """No line is wrapped, no more lines are drawn than there are, batches without a line are counted, and failures have room first."""
+    """No line wraps, and no more lines are drawn than the terminal has.
+
+    Batches without a line are counted, and failures have room first.
+    """
     seen = middle(emulator, tmp_path, 1, 12, 3, cost_limit_usd=1.0)
     shown = open_terminal(width, height)
     shown.start(seen)
@@ -229,7 +238,7 @@ def test_every_terminal_is_fitted(
 def test_more_batches_than_lines(
     emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]
 ) -> None:
-    """With 50 open batches the oldest have lines, as many as there is room for, and the others are counted."""
+    """Of 50 open batches the oldest have lines, as many as fit; the others are counted."""
     shown = open_terminal(100, 24)
     shown.start(middle(emulator, tmp_path, 1, 50, 1))
     lines = shown.screen.shown
@@ -244,7 +253,7 @@ def test_more_batches_than_lines(
 def test_a_resized_terminal_shows_one_picture(
     emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown], sizes: tuple[int, ...]
 ) -> None:
-    """However lines were wrapped since they were drawn, the next picture takes the place of the whole last one."""
+    """After a resize, the next picture replaces the whole last one, however its lines wrapped."""
     seen = middle(emulator, tmp_path, 1, 3)
     shown = open_terminal(sizes[0])
     shown.start(seen)
@@ -263,7 +272,10 @@ def test_a_resized_terminal_shows_one_picture(
 
 
 def test_notes_stand_above() -> None:
-    """What is printed meanwhile goes above the picture; codes of a provider's text do not reach the terminal."""
+    """Text printed meanwhile goes above the picture.
+
+    Control codes in a provider's text do not reach the terminal.
+    """
     file = StringIO()
     with for_console(Console(file=file, force_terminal=True, width=60, height=20)) as progress:
         progress.planned(12, 1, 0)
@@ -278,7 +290,10 @@ def test_notes_stand_above() -> None:
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_error_restores_the_terminal(error: type[BaseException]) -> None:
-    """Whatever ends a run, the picture is wiped, the cursor is back, and the streams are the program's own."""
+    """However a run ends, the picture is wiped and the cursor is back.
+
+    The streams are the program's own again.
+    """
     file, before = StringIO(), (sys.stdout, sys.stderr)
 
     def fails() -> None:
@@ -297,7 +312,7 @@ def test_an_error_restores_the_terminal(error: type[BaseException]) -> None:
 def test_the_last_state_stays(
     emulator: Emulator, tmp_path: Path, open_terminal: Callable[..., Shown]
 ) -> None:
-    """After `finish_progress` the sums and the failures stand on the screen once, without the open batches."""
+    """After `finish_progress` the sums and the failures are shown once, without open batches."""
     shown = open_terminal(100)
     shown.start(middle(emulator, tmp_path, 1, 2))
     shown.display.finish_progress()
@@ -321,7 +336,10 @@ def test_the_last_state_stays(
 def test_without_a_terminal_there_are_lines(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
-    """In a pipe, with TERM=dumb, NO_COLOR, or a log that takes colours: plain lines, no codes; one says what a callback told."""
+    """In a pipe, with TERM=dumb, NO_COLOR or a log with colours, there are plain lines.
+
+    They have no codes, and one of them is what a callback reported.
+    """
     seen = middle(emulator, tmp_path, 1, 2)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
@@ -344,7 +362,10 @@ def test_without_a_terminal_there_are_lines(
 
 
 def test_a_second_display_prints_lines_above_the_first(open_terminal: Callable[..., Shown]) -> None:
-    """Two runs of a process with displays share a terminal: the first is drawn, the second one's lines stand above."""
+    """If two runs of a process share a terminal, the first is drawn.
+
+    The second one's lines appear above.
+    """
     first = open_terminal(60)
     first.display.start_progress()
     with for_console(first.console) as progress:
@@ -369,9 +390,9 @@ display.start_progress()
 def in_terminal(
     script: str, *words: str, keys: tuple[tuple[str, str], ...] = ()
 ) -> tuple[int, str, str]:
-    """Run a script on a terminal of its own, with each key pressed once its text is seen.
+    """Run a script on a terminal of its own, and press each key once its text appears.
 
-    Returns its exit code, all that it wrote, and what it wrote after the cursor was shown for the last time.
+    Returns its exit code, all that it wrote, and what it wrote after the cursor was last shown.
     """
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
@@ -406,7 +427,10 @@ def in_terminal(
 def test_a_person_is_asked_once(
     emulator: Emulator, tmp_path: Path, answer: str, cancels: bool
 ) -> None:
-    """Enter and yes cancel; anything else, Ctrl-C and Ctrl-D leave the batches; what happens next is told."""
+    """Enter and yes cancel; anything else, Ctrl-C and Ctrl-D leave the batches.
+
+    The next step is reported.
+    """
     seen = middle(emulator, tmp_path, 1, 2)
     body = (
         "found = display.handle_cancellation()\ndisplay.finish_progress()\nprint('cancels', found)"
@@ -432,7 +456,7 @@ def test_nobody_is_asked_for_nothing(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_program_that_dies_restores_the_terminal(emulator: Emulator, tmp_path: Path) -> None:
-    """An exception that nobody catches leaves its traceback, whole, and a cursor."""
+    """An uncaught exception leaves its whole traceback and a cursor."""
     code, text, left = in_terminal(
         ASK.format(body="raise RuntimeError('oh')"), json.dumps(middle(emulator, tmp_path, 1, 2))
     )
@@ -446,7 +470,8 @@ RUN = """
 import fcntl, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 from batchata_tasks import Batch
-batch = Batch(sys.argv[1], items_per_batch=2).set_default_params(model="claude-haiku-5-5", max_tokens=50)
+batch = Batch(sys.argv[1], items_per_batch=2)
+batch.set_default_params(model="claude-haiku-5-5", max_tokens=50)
 for number in range(4):
     batch.add_job(prompt=f"text {number}", id=str(number))
 run = batch.run(print_status=True)
@@ -455,7 +480,10 @@ print("ended as", run.receipt.result)
 
 
 def test_ctrl_c_in_a_run_that_is_shown(emulator: Emulator, tmp_path: Path) -> None:
-    """The person is asked; Enter cancels what is open, the display goes on until it has landed, and its last state stays."""
+    """Ctrl-C asks; Enter cancels what is open.
+
+    The display continues until all has landed, and its last state stays.
+    """
     with open_batches(emulator):
         code, text, left = in_terminal(
             RUN, str(tmp_path / "out"), keys=(("2 running", "\x03"), ("[Y/n]", "\r"))

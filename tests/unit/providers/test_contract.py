@@ -1,4 +1,4 @@
-"""The contract that every adapter keeps, proved against the emulator over HTTP with the official SDKs."""
+"""The contract that every adapter keeps, tested over HTTP with the official SDKs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ SCHEMA = ResponseSchema.from_json_schema(
 
 @pytest.fixture(params=APIS, ids="-".join)
 def provider(request: pytest.FixtureRequest, emulator: Emulator, house: str) -> Provider:
-    """Return each adapter in turn; a new one is tested by adding its names, a model and what it talks to."""
+    """Return each adapter in turn.
+
+    To test a new one, add its names, a model and the server it calls.
+    """
     return provider_type(*request.param)()
 
 
@@ -122,7 +125,7 @@ def test_results_do_not_come_in_order(provider: Provider, tmp_path: Path) -> Non
 def test_every_line_has_one_outcome(
     provider: Provider, emulator: Emulator, tmp_path: Path, fault: str, outcome: Outcome
 ) -> None:
-    """What the provider says of a request becomes one outcome; whether it may be sent again is known."""
+    """A provider's answer to a request is one outcome, which says if it may be sent again."""
     emulator.control.faults(kind=fault, contains="question 1")
     made = bodies(provider, 3)
     look = provider.look(create(provider, tmp_path, made).batch_id)
@@ -162,7 +165,7 @@ def test_a_create_goes_out_once_and_its_errors_are_split(
     fault: dict[str, object],
     error: type[Exception],
 ) -> None:
-    """A create is never repeated by the SDK; refusal, doubt and "later" are told apart by type."""
+    """The SDK never repeats a create; refusal, doubt and "later" are different types."""
     emulator.control.faults(**fault)
     with pytest.raises(error):
         create(provider, tmp_path, bodies(provider, 2))
@@ -249,7 +252,10 @@ def test_a_missing_key_is_an_error_that_names_its_variable(
 
 
 def test_parameters_cannot_override_what_the_guard_counts_on(provider: Provider) -> None:
-    """The cap, the model and the prompt are the spec's; under a limit only priced parameters pass."""
+    """The cap, the model and the prompt are the spec's.
+
+    Under a limit only priced parameters pass.
+    """
     with pytest.raises(SpecError, match=r"params\.max_tokens"):
         provider.check_params(MODELS[provider.name], {"max_tokens": 9}, limited=False)
     with pytest.raises(SpecError, match=r"params\.service_tier"):

@@ -64,7 +64,10 @@ def batch_of(folder: Path, count: int) -> Batch:
 def test_jobs_of_three_providers_under_one_limit(
     emulator: Emulator, house: str, tmp_path: Path
 ) -> None:
-    """Under a limit for a part of them a batch stops in time; with more money the rest follows, nothing twice, each at its own price."""
+    """Under a limit for a part of its jobs, a batch stops in time.
+
+    With more money the rest follows, nothing twice, each job at its own price.
+    """
     batch = batch_of(tmp_path / "out", 24)
     plan = batch.run(dry_run=True).plan
     assert plan is not None
@@ -112,7 +115,7 @@ def test_without_a_price_no_limit(emulator: Emulator, house: str, tmp_path: Path
 
 
 def test_names_that_nobody_registered(emulator: Emulator, tmp_path: Path) -> None:
-    """A provider that is not known is refused in one sentence, wherever it is named; never taken for another."""
+    """An unknown provider is refused in one sentence, wherever it is named; no other is used."""
     sentence = (
         "is none that is known here (anthropic, openai); check its spelling, or register it first."
     )
@@ -130,7 +133,7 @@ def test_names_that_nobody_registered(emulator: Emulator, tmp_path: Path) -> Non
 
 
 def test_a_spec_may_name_what_was_registered(house: str) -> None:
-    """`provider:` takes registered names, where no model's name says otherwise."""
+    """`provider:` accepts registered names, unless a model's name says otherwise."""
     spec = parse_spec(
         {**TABLE, "source": "a.csv", "output": "out", "provider": "house", "model": "llama-9"}
     )
@@ -140,7 +143,7 @@ def test_a_spec_may_name_what_was_registered(house: str) -> None:
 
 
 def test_models_that_two_providers_claim(house: str) -> None:
-    """Nothing is guessed where two providers have models of one name: `provider` has to say."""
+    """If two providers claim a model's name, none is guessed: `provider` has to say."""
     register(provider_type("house"), models="^(house|gpt-6)-")
     with pytest.raises(
         SpecError, match="'gpt-6-luna' may be a model of openai or of house; name `provider:`"
@@ -152,7 +155,10 @@ def test_models_that_two_providers_claim(house: str) -> None:
 
 
 def test_what_cannot_be_registered(house: str) -> None:
-    """A class that is no whole adapter, a name that is taken or none, and a broken expression are refused; nothing changes."""
+    """An incomplete adapter, a name that is taken or empty, and a broken expression are refused.
+
+    Nothing changes.
+    """
     whole = provider_type("house")
     before = known_providers()
 
@@ -200,7 +206,7 @@ def test_keys_of_registered_providers_are_masked(house: str) -> None:
 
 @pytest.fixture
 def installed(emulator: Emulator, house: str, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a process where a package with the third provider is installed."""
+    """Return the environment of a process with an installed package of the third provider."""
     package = tmp_path / "site/house-1.0.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: house\nVersion: 1.0\n")
@@ -223,7 +229,10 @@ def command(
 def test_an_installed_provider_works_from_the_command_line(
     installed: dict[str, str], emulator: Emulator, tmp_path: Path
 ) -> None:
-    """A package that names its provider as an entry point is all that `batchata run` needs; a broken one is told in a sentence."""
+    """A package whose entry point names its provider is all that `batchata run` needs.
+
+    A broken one is reported in a sentence.
+    """
     (tmp_path / "table.csv").write_text("id,text\n1,one\n2,two\n")
     (tmp_path / "spec.json").write_text(
         json.dumps({**TABLE, "source": "table.csv", "output": "out", "cost_limit_usd": 1})

@@ -1,4 +1,4 @@
-"""`endpoint: responses`: what goes out, how answers are read, and that every row and every picodollar is accounted for."""
+"""`endpoint: responses`: what is sent, how answers are read, and what rows and money come to."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
 def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(
     adapter: OpenAIResponsesAdapter,
 ) -> None:
-    """Parts are input or output by their role, the form of the answer is strict, and nothing is kept unless it is asked for."""
+    """Parts are input or output by their role, and the form of the answer is strict.
+
+    Nothing is stored unless it is requested.
+    """
     turns = (
         Message("system", "Be brief."),
         Message("user", ("one", "two")),
@@ -98,14 +101,17 @@ def test_a_parameter_of_chat_is_told_its_name_here(table: Table, name: str) -> N
 
 
 def test_a_temperature_goes_with_a_model_that_does_not_reason(table: Table) -> None:
-    """Models that may reason take one only where they are told not to."""
+    """Models that can reason take a temperature only if told not to reason."""
     with pytest.raises(SpecError, match=r"params\.temperature"):
         table.run(params={"temperature": 0})
     assert table.run(params={"temperature": 0, "reasoning": {"effort": "none"}}).exit_code == 0
 
 
 def test_models_that_chat_does_not_serve_are_sent_here(table: Table) -> None:
-    """A model of this endpoint alone is refused at chat, by a sentence that says where it is, and answers here."""
+    """A model that only this endpoint serves is refused at chat, with the place that serves it.
+
+    It answers here.
+    """
     with pytest.raises(SpecError, match="gpt-5-pro is served by the endpoint /v1/responses alone"):
         table.run(model="gpt-5-pro", endpoint="chat")
     assert table.run(model="gpt-5-pro").exit_code == 0
@@ -132,7 +138,7 @@ def test_requests_to_one_endpoint_are_no_batch_of_the_other(
 def test_another_endpoint_is_another_model(
     emulator: Emulator, table: Table, tmp_path: Path
 ) -> None:
-    """A question asked elsewhere may be answered otherwise, so its rows are sent again, for the reason `model`."""
+    """Another endpoint may answer otherwise, so its rows are sent again, for the reason `model`."""
     table.run(endpoint="chat")
     before = {row["id"]: row["_fingerprint"] for row in table.rows()}
     assert table.run().plan["reasons"] == {"model": ROWS}
@@ -318,7 +324,7 @@ def test_a_response_has_one_outcome(
     text: str | None,
     error: str | None,
 ) -> None:
-    """Whatever its status and output: what it said, how it ended and what it used are all there."""
+    """For any status and output, the outcome, the text and the usage are read."""
     answer = read(adapter, tmp_path, **changes)
     assert (answer.outcome, answer.text, answer.error) == (outcome, text, error)
     assert (answer.usage, answer.readable, answer.model) == (
@@ -349,7 +355,7 @@ def test_a_failure_without_usage_cost_nothing(
 def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(
     adapter: OpenAIResponsesAdapter, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    """It was billed, whatever the line lost; so it counts with its bound."""
+    """It was billed, whatever the line lost, so it counts at its bound."""
     assert not read(adapter, tmp_path, **changes).readable
 
 
@@ -365,7 +371,10 @@ def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(
 def test_each_row_costs_what_its_line_was_billed(
     table: Table, limit: dict[str, Any], effort: str
 ) -> None:
-    """Line by line, in rows as in the ledger as at the provider: what was reasoned is output, and costs what output costs."""
+    """Rows, ledger and provider agree, line by line.
+
+    Reasoning is output and costs what output does.
+    """
     receipt = table.run(params={"reasoning": {"effort": effort}}, **limit)
     assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": ROWS})
     table.check_answers()
@@ -402,7 +411,10 @@ def test_each_row_costs_what_its_line_was_billed(
 def test_a_row_that_fails_says_why(
     table: Table, fault: str, status: str, error: str, attempts: int
 ) -> None:
-    """One row ends as the provider says, is tried again where that can help, and all that was billed is in the books."""
+    """A failed row ends as the provider says, and is sent again if that can help.
+
+    All that was billed is in the books.
+    """
     table.emulator.control.faults(kind=fault, contains="row 4")
     receipt = table.run(cost_limit_usd=1)
     assert receipt.outcomes == {"succeeded": ROWS - 1, status: 1}

@@ -1,4 +1,4 @@
-"""What the providers say of an answer's tokens, brought to one convention: the whole input, cached parts included."""
+"""The providers' reports of tokens, in one convention: the whole input, with its cached parts."""
 
 from __future__ import annotations
 
@@ -312,7 +312,10 @@ BLOCKS: list[tuple[str, str, Any, Usage]] = [
 def test_a_usage_block_is_read(
     provider: str, block: dict[str, Any], usage: Usage, tmp_path: Path
 ) -> None:
-    """Anthropic leaves cached input out of input_tokens, OpenAI has it in; what is null or absent is none."""
+    """Anthropic leaves cached input out of input_tokens, OpenAI includes it.
+
+    Null or absent is zero.
+    """
     answer = answer_of(provider, block, tmp_path)
     assert (answer.usage, answer.readable) == (usage, True)
 
@@ -349,7 +352,7 @@ TOKENS = st.none() | st.integers(0, 300_000)
 def test_all_of_anthropics_input_is_counted_once(
     read: int | None, written: int | None, parts: tuple[int | None, int | None] | None, plain: int
 ) -> None:
-    """Whatever of the block is there: the whole input is the sum of its kinds, and no kind is lost."""
+    """With any part of the block, the whole input is the sum of its kinds; no kind is lost."""
     minutes, hour = parts or (None, None)
     created = (
         None
@@ -386,5 +389,5 @@ def test_a_count_that_is_none_leaves_the_cost_open(
 @pytest.mark.parametrize("provider", MODELS)
 @pytest.mark.parametrize("block", [None, {}, {"input_tokens": None, "prompt_tokens": None}, []])
 def test_an_answer_without_usage_was_not_free(provider: str, block: Any, tmp_path: Path) -> None:
-    """Where nothing says what an answer used, its cost is not known; it is not 0."""
+    """If nothing reports what an answer used, its cost is unknown; it is not 0."""
     assert not answer_of(provider, block, tmp_path).readable

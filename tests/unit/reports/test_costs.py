@@ -1,4 +1,4 @@
-"""What the ledger tells of money: by chunk, run and period, in sums that have no end."""
+"""Money in the ledger's reports: by chunk, run and period, in sums of any size."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def run(databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 
 def test_each_chunk_is_told_with_its_rows(run: Run) -> None:
-    """Money in flight, settled, on its way into the dataset and in it, each with the spec and the model; unreserved chunks not at all."""
+    """Each chunk is reported with its spec, its model and its rows, in flight, settled or landed.
+
+    Chunks without a reservation are left out.
+    """
     run.ledger.reserve(run.lease, run.chunks[0], None)
     run.spend(1, OutcomeTotals(10, 100, 20, 30, 25, 5, 50), overhead=3)
     run.spend(2, OutcomeTotals(10, 100, 20, 0, 30, 0, 60))
@@ -110,7 +113,7 @@ def test_each_chunk_is_told_with_its_rows(run: Run) -> None:
 
 
 def test_a_run_holds_no_money_for_what_it_did_not_send(run: Run) -> None:
-    """What is only set aside comes back when the run ends, so that its books leave it out."""
+    """Money that is only reserved is given back at the end of the run, so its books omit it."""
     run.ledger.reserve(run.lease, run.chunks[0], None)
     run.spend(1, OutcomeTotals(10, cost=25), overhead=3)
     assert run.ledger.books(run.id) == LedgerTotals(0, 28, 0, 3, 25)
@@ -136,7 +139,7 @@ def test_sums_do_not_end_at_63_bits(run: Run) -> None:
 
 
 def test_periods_of_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The present period with what is left of it, and those before it that began since the day asked for."""
+    """The present period comes with what remains of it, and earlier ones since the date given."""
     for days, number in ((3, 0), (1, 1), (0, 2)):
         at = int((NOW - timedelta(days=days)).timestamp()) * 10**6
         for module in ("ledger.money", "ledger.chunks", "ledger.budgets", "reports.costs"):
@@ -161,7 +164,7 @@ def test_periods_of_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_price_is_no_zero() -> None:
-    """What has no price makes a line unknown where it is all, and is counted beside the sums where it is some of it."""
+    """A line that is all unpriced is unknown; unpriced parts are counted beside the sums."""
     group = Group("topics")
     one = Spending(
         1,
@@ -206,7 +209,10 @@ def test_an_unknown_price_is_no_zero() -> None:
 
 
 def test_a_list_price_that_one_answer_lacks_is_unknown_in_the_sum() -> None:
-    """Ledgers of older versions kept none; a sum over some answers would claim too much, in whichever order they are added."""
+    """If one answer has no list price, the sum has none, in any order.
+
+    Ledgers of older versions stored none, and a sum of some answers would claim too much.
+    """
     old, new, none = (
         OutcomeTotals(1, cost=5),
         OutcomeTotals(1, cost=5, list_cost=10),
@@ -217,13 +223,16 @@ def test_a_list_price_that_one_answer_lacks_is_unknown_in_the_sum() -> None:
 
 
 def test_the_average_is_rounded_once() -> None:
-    """The cost of a row is the nearest picodollar; of no rows there is none."""
+    """The cost of a row is the nearest picodollar; for no rows there is none."""
     assert [per_row(7, rows) for rows in (2, 3, 0)] == [4, 2, None]
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_table_fits_the_terminal(width: int) -> None:
-    """Lines keep within a terminal's width, with names cut and lesser columns left out, never an amount cut."""
+    """Lines fit the terminal's width: names are cut and lesser columns left out.
+
+    An amount is never cut.
+    """
     books, tallies = (
         LedgerTotals(123 * 10**9, 4_567 * 10**9, 0, 5),
         {"succeeded": OutcomeTotals(98_765, 10, 10, 5, 4_567 * 10**9, 0, 9_134 * 10**9)},
@@ -244,7 +253,10 @@ def test_the_table_fits_the_terminal(width: int) -> None:
 
 
 def test_since_when(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days include today and begin at midnight (UTC); a date and a number of days exclude each other."""
+    """Days include today and begin at midnight (UTC).
+
+    A date and a number of days exclude each other.
+    """
     monkeypatch.setattr("batchata_tasks.reports.costs.now_us", lambda: int(NOW.timestamp()) * 10**6)
     assert (moment_of(1, None), moment_of(2, None)) == (
         datetime(2026, 11, 2, tzinfo=UTC),

@@ -1,4 +1,4 @@
-"""A plan says what a run then does: what limits do to it, what it recovers, what it would refuse."""
+"""A plan says what a run then does: the effects of limits, what it recovers and what it refuses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def limits(table: Table, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("share", ["0.8", "0.3", "0.0001"], ids=["waits", "waits often", "stops"])
 def test_what_a_limit_does_is_told_before(table: Table, share: str) -> None:
-    """Calibrated by one batch, the plan tells whether the limit stops the run, and near which row."""
+    """Calibrated by one batch, the plan says if the limit stops the run, and near which row."""
     table.run(limit=10)
     bound = preview(table.spec()).summary.bound
     assert bound is not None
@@ -55,7 +55,10 @@ def test_what_a_limit_does_is_told_before(table: Table, share: str) -> None:
 
 
 def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> None:
-    """One batch is the least that the rows take, and how many they become under a limit is told as about so many."""
+    """A plan gives the least number of batches.
+
+    Under a limit, it gives about how many they become.
+    """
     bound = preview(table.spec()).summary.bound or 0
     limit = {"cost_limit_usd": float(usd(bound * 2 // 5))}
     told = dict(preview(table.spec(**limit)).lines())
@@ -68,14 +71,14 @@ def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> 
 
 
 def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
-    """And where all of it fits, that is what is said."""
+    """Without a limit nothing is said of limits; if all fits a limit, the plan says so."""
     assert preview(table.spec()).to_json()["limits"] is None
     found = preview(table.spec(cost_limit_usd=10))
     assert dict(found.lines())["Limits"] == "$10.00 a run: all of it fits"
 
 
 def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
-    """What is left in the present period is what is planned with."""
+    """A plan counts with what remains of the present period."""
     budget = {"name": "team", "limit_usd": 1, "period": "total"}
     receipt = table.run(limit=10, budget=budget)
     assert receipt.cost_usd is not None
@@ -95,7 +98,10 @@ def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -
 
 
 def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
-    """Its reserved and expected cost stand beside the cost of what would be sent; once it has landed, nothing is in flight."""
+    """The reserved and the expected cost in flight are shown beside the cost of what is to be sent.
+
+    Once it has landed, nothing is in flight.
+    """
     table.run(limit=5)
     ahead = preview(table.spec(limit=20)).summary
     with pytest.raises(KeyboardInterrupt):
@@ -119,7 +125,7 @@ def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
 
 
 def test_a_plan_makes_no_ledger(table: Table) -> None:
-    """Where no run has been, a plan leaves nothing behind, not even a ledger."""
+    """Before the first run, a plan leaves nothing behind, not even a ledger."""
     path = table.folder / "ledger.db"
     assert not path.exists()
     preview(table.spec(cost_limit_usd=1, budget={"name": "team", "limit_usd": 1, "period": "day"}))
@@ -128,7 +134,7 @@ def test_a_plan_makes_no_ledger(table: Table) -> None:
 
 
 def test_bounds_that_were_found_too_low_count_in_a_plan(table: Table) -> None:
-    """A plan tells the bound that the run will reserve."""
+    """A plan shows the bound that the run will reserve."""
     table.run(limit=1)
     before = preview(table.spec()).summary.bound
     with opened() as ledger:
@@ -154,7 +160,10 @@ def lose_all(table: Table) -> None:
 def test_a_plan_says_that_lost_rows_are_fetched_again(
     table: Table, lose: Callable[[Table], None]
 ) -> None:
-    """The ledger knows the batches: the plan says that nothing is sent for their rows, and the run sends nothing."""
+    """If the ledger knows the batches of lost rows, the plan says that nothing is sent for them.
+
+    The run sends nothing.
+    """
     table.run()
     lose(table)
     found = preview(table.spec())
@@ -196,7 +205,10 @@ def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -
 def test_a_play_of_the_guard_ends_and_adds_up(
     sizes: list[tuple[int, int]], share: int, left: int | None, parallel: int, pilot: int
 ) -> None:
-    """Whatever the plan: rows sent and not sent are all rows, and without a limit, or under one that covers the bound, all are sent."""
+    """For any plan, rows sent and rows not sent are all rows.
+
+    Without a limit, or under one that covers the bound, all are sent.
+    """
     spans, start = list[PlannedChunk](), 0
     for rows, bound in sizes:
         spans.append(PlannedChunk(start, start + rows, rows * 100, bound))

@@ -1,4 +1,4 @@
-"""Response models: what is asked of the model, what its answer becomes, what is refused before anything is sent."""
+"""Response models: what is sent, how answers are parsed, and what is refused before sending."""
 
 from __future__ import annotations
 
@@ -354,7 +354,10 @@ def landed(schema: ResponseSchema, values: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FIELDS)
 @pytest.mark.parametrize("form", ["class", "schema"])
 def test_a_field_from_schema_to_column(name: str, form: str) -> None:
-    """Each type has its canonical name and its column; a good answer lands as typed, a bad one is refused naming the field."""
+    """Each type has its canonical name and its column.
+
+    A good answer lands with its type, a bad one is refused with the field's name.
+    """
     kind, schema, canonical, arrow, good, lands, bad = FIELDS[name]
     found = from_type(kind) if form == "class" else from_schema(schema)
     assert found.canonical == {"object": {"value": canonical}}
@@ -372,14 +375,20 @@ def test_a_field_from_schema_to_column(name: str, form: str) -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_class_and_its_json_schema_are_one(name: str) -> None:
-    """However a model is spelt, the wire schema, the canonical form and the columns are the same: nothing is paid for again."""
+    """All spellings of a model have one wire schema, canonical form and columns.
+
+    So nothing is paid for again.
+    """
     one, other = from_type(FIELDS[name][0]), from_schema(FIELDS[name][1])
     assert (one.wire, one.canonical, one.arrow) == (other.wire, other.canonical, other.arrow)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_the_wire_schema_is_strict_and_takes_the_good_answer(name: str) -> None:
-    """It is valid JSON Schema without references, all properties required and none beside them, and the good answer satisfies it."""
+    """The wire schema is valid JSON Schema, and the good answer satisfies it.
+
+    It has no references, requires all properties and allows no others.
+    """
     wire = from_type(FIELDS[name][0]).wire
     jsonschema.Draft202012Validator.check_schema(wire)
     jsonschema.validate({"value": FIELDS[name][4]}, wire)
@@ -392,7 +401,10 @@ def test_the_wire_schema_is_strict_and_takes_the_good_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_resumed_run_reads_its_model_from_the_wire_schema(name: str) -> None:
-    """The wire schema is what the ledger keeps; read back, it makes the same columns and the same canonical form."""
+    """The wire schema is what the ledger stores.
+
+    Read back, it makes the same columns and the same canonical form.
+    """
     one = from_type(FIELDS[name][0])
     other = ResponseSchema.from_json_schema(one.wire, "response_model")
     assert (other.canonical, other.arrow) == (one.canonical, one.arrow)
@@ -408,7 +420,7 @@ def test_a_resumed_run_reads_its_model_from_the_wire_schema(name: str) -> None:
     ],
 )
 def test_constraints_are_told_in_words(name: str, told: str) -> None:
-    """Strict modes take no constraints, so the description tells the model of them."""
+    """Strict modes take no constraints, so the description has them for the model."""
     field = from_type(FIELDS[name][0]).wire["properties"]["value"]
     assert field["description"] == told
     assert not {"minLength", "minimum", "pattern", "minItems"} & field.keys()
@@ -495,7 +507,7 @@ def test_a_model_that_no_batch_can_ask_for_is_refused(name: str) -> None:
     ids=json.dumps,
 )
 def test_a_senseless_json_schema_is_refused(schema: Any) -> None:
-    """Whatever a schema file holds, the answer is one sentence, never a traceback."""
+    """For any content of a schema file, the error is one sentence, never a traceback."""
     with pytest.raises(SpecError, match=r"^response_schema: "):
         from_schema(schema)
 
@@ -531,7 +543,10 @@ def test_the_root_must_be_an_object(schema: Any) -> None:
     ids=json.dumps,
 )
 def test_constraints_of_another_type_mean_nothing(schema: dict[str, Any]) -> None:
-    """As in JSON Schema, `minLength` says nothing of an integer: no answer fails for it, no run dies of it."""
+    """As in JSON Schema, `minLength` means nothing for an integer.
+
+    No answer fails for it, and no run dies of it.
+    """
     good = {"integer": 1, "array": ["a", "b"]}.get(schema["type"], "2026-11-22")
     values, error = from_schema(schema).parse(json.dumps({"value": good}))
     assert values is not None
@@ -617,7 +632,7 @@ ALIASES = {
 @pytest.mark.parametrize("name", ALIASES)
 @pytest.mark.parametrize("deep", [False, True])
 def test_no_alias_loses_an_answer(name: str, deep: bool) -> None:
-    """What the wire schema asks for is what is read, and lands under the same name, nested or not."""
+    """The names of the wire schema are those that are read and that land, nested or not."""
     inner = create_model("Inner", text=(str, ALIASES[name]))
     schema = ResponseSchema.from_model(
         create_model("Outer", inner=(inner, ...)) if deep else inner, "response_model"
@@ -671,7 +686,10 @@ class Labels(BaseModel):  # noqa: D101 - a docstring would be told to the model
     ids=json.dumps,
 )
 def test_the_case_of_an_enum_is_mended_and_nothing_else(form: str, answer: Any, lands: Any) -> None:
-    """A value that differs in case alone lands as spelt in the class; an exact one goes before; all else is refused as ever."""
+    """A value that differs only in case lands as the class spells it.
+
+    An exact match goes first, and all else is refused as before.
+    """
     schema = ResponseSchema.from_model(Labels, "response_model")
     if form == "schema":
         schema = ResponseSchema.from_json_schema(schema.kept, "response_schema")
@@ -684,7 +702,7 @@ def test_the_case_of_an_enum_is_mended_and_nothing_else(form: str, answer: Any, 
 
 
 def test_a_case_that_leaves_a_doubt_is_not_mended() -> None:
-    """Where two values differ in case alone, a third spelling is neither."""
+    """If two values differ only in case, a third spelling is neither."""
     schema = from_schema({"enum": ["ab", "AB"]})
     assert schema.parse('{"value": "AB"}') == ({"value": "AB"}, "")
     assert schema.parse('{"value": "Ab"}')[0] is None
@@ -692,14 +710,17 @@ def test_a_case_that_leaves_a_doubt_is_not_mended() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"value": ' * 100_000, '{"value": "\ud800"}'])
 def test_a_hostile_answer_to_an_enum_is_invalid(text: str) -> None:
-    """Mending looks at answers that failed, whatever they are."""
+    """The case is only looked at in answers that failed, whatever they are."""
     values, error = from_type(Colour).parse(text)
     assert values is None
     assert error
 
 
 def test_a_default_factory_is_asked_for_and_never_null() -> None:
-    """The class refuses a null, so none is asked for; the canonical form is what it always was, and nothing is sent again."""
+    """The class refuses a null, so the schema allows none.
+
+    The canonical form is unchanged, and nothing is sent again.
+    """
     schema = ResponseSchema.from_model(
         create_model("Answer", value=(list[str], Field(default_factory=list))), "response_model"
     )
@@ -728,7 +749,10 @@ EXACT = {"type": "string", "format": "decimal", "maxDigits": 6, "decimalPlaces":
     ],
 )
 def test_an_exact_number_stays_exact(form: str, answer: str, lands: str | None) -> None:
-    """A Decimal of a stated size lands digit by digit; one that the column cannot hold makes its own row invalid."""
+    """A Decimal of a stated size lands digit by digit.
+
+    One that the column cannot hold makes its own row invalid.
+    """
     kind = Annotated[Decimal, Field(max_digits=6, decimal_places=2, ge=0)]
     schema = from_type(kind) if form == "class" else from_schema(EXACT)
     values, error = schema.parse(f'{{"value": {answer}}}')
@@ -742,7 +766,10 @@ def test_an_exact_number_stays_exact(form: str, answer: str, lands: str | None) 
 
 
 def test_a_number_of_too_many_digits_costs_its_row_alone() -> None:
-    """Without max_digits the column holds 38 digits; an answer with more is invalid, and no run dies of it."""
+    """Without max_digits the column holds 38 digits.
+
+    An answer with more is invalid, and no run dies of it.
+    """
     schema = from_type(Annotated[Decimal, Field(decimal_places=2)])
     values, error = schema.parse(json.dumps({"value": "9" * 37}))
     assert values is None
@@ -770,7 +797,7 @@ class Word(RootModel[str]):
     ids=["typed-dict", "root-list", "root-text", "list-of-root"],
 )
 def test_other_nested_kinds_land_or_are_refused(kind: Any, value: Any) -> None:
-    """A TypedDict or RootModel inside of a model is refused when it is read, or its answers land as they are."""
+    """A TypedDict or RootModel inside a model is refused when it is read, or its answers land."""
     try:
         schema = from_type(kind)
     except SpecError:
@@ -782,7 +809,10 @@ def test_other_nested_kinds_land_or_are_refused(kind: Any, value: Any) -> None:
 
 @pytest.mark.parametrize(("kind", "value"), [("bytes", "abc"), ("timedelta", "PT1H")])
 def test_texts_of_other_types_land_as_text(kind: str, value: str) -> None:
-    """A type whose column is text lands as the text of the answer, or is refused; the JSON Schema form agrees."""
+    """A type with a text column lands as the text of the answer, or is refused.
+
+    The JSON Schema form agrees.
+    """
     from datetime import timedelta
 
     try:
@@ -795,7 +825,7 @@ def test_texts_of_other_types_land_as_text(kind: str, value: str) -> None:
 
 @pytest.mark.parametrize("name", ["binary", "color", "password"])
 def test_formats_beyond_the_providers_do_not_go_out(name: str) -> None:
-    """A format outside of both providers' strict subset is refused, or told in the description alone."""
+    """A format outside of both providers' strict subset is refused, or only in the description."""
     try:
         wire = from_schema({"type": "string", "format": name}).wire
     except SpecError:
@@ -831,7 +861,11 @@ SCALARS: list[tuple[dict[str, Any], st.SearchStrategy[Any]]] = [
     ({"type": "string", "format": "date"}, st.dates()),
     (
         {"type": "string", "format": "date-time"},
-        st.datetimes(datetime(1700, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+        st.datetimes(
+            datetime(1700, 1, 1),  # noqa: DTZ001
+            datetime(2200, 1, 1),  # noqa: DTZ001
+            timezones=st.just(UTC),
+        ),
     ),
 ]
 PairOf = tuple[dict[str, Any], st.SearchStrategy[Any]]
@@ -873,7 +907,7 @@ CASES = _OBJECT(PAIRS).flatmap(
 def test_every_valid_answer_survives_to_the_column(
     case: tuple[dict[str, Any], list[dict[str, Any]]],
 ) -> None:
-    """Any value of any schema goes over the wire as JSON, is parsed, and stands in Arrow as it was."""
+    """Any value of any schema goes over the wire as JSON, is parsed, and is in Arrow as it was."""
     schema, answers = case
     found = ResponseSchema.from_json_schema(schema, "response_schema")
     jsonschema.Draft202012Validator.check_schema(found.wire)

@@ -70,7 +70,7 @@ def test_quoted_cells(tmp_path: Path, end: str) -> None:
 
 
 def test_quoted_line_ends_over_block_borders(tmp_path: Path) -> None:
-    """Cells of several lines survive wherever the reader's blocks end; the rows keep their order."""
+    """Cells of several lines survive the ends of the reader's blocks; the rows keep their order."""
     cell = "\n".join(["a line, of some length"] * 50)
     path = write(tmp_path / "t.csv", "id,a\n" + "".join(f'{n},"{cell}"\n' for n in range(35_000)))
     source = open_source(str(path), {})
@@ -144,7 +144,7 @@ def test_types_given_by_the_spec(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TYPED if name != "str"])
 def test_a_cell_of_another_type_is_refused(tmp_path: Path, name: str) -> None:
-    """A value that is none of its column's type stops the plan with the file and the value."""
+    """A value that is not of its column's type stops the plan with the file and the value."""
     text = refusal(write(tmp_path / "t.csv", f"a,b\n{TYPED[name][0]},1\n"), {"a": name})
     assert "t.csv cannot be read: " in text
     assert TYPED[name][0] in text or name in ("decimal", "bool")
@@ -178,7 +178,10 @@ def test_types_of_unknown_columns_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.ndjson", "t.jsonl.gz"])
 def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
-    """Numbers, booleans, lists and objects are what they were; a missing key is a null; blank lines are none."""
+    """Numbers, booleans, lists and objects keep their values.
+
+    A missing key is a null; blank lines are skipped.
+    """
     lines = [
         '{"s":"01","i":1,"f":1.5,"b":true,"l":[1],"o":{"x":1}}',
         "",
@@ -242,7 +245,10 @@ def test_types_widen_over_blocks(
 def test_types_that_do_not_go_together_are_refused(
     tmp_path: Path, many: int, first: str, last: str
 ) -> None:
-    """Mixed types, integers beyond 64 bits and integers that a float would round are refused, never changed."""
+    """Mixed types, integers beyond 64 bits and integers that a float would round are refused.
+
+    They are never changed.
+    """
     path = write(tmp_path / "t.jsonl", f'{{"a":{first}}}\n' * many + f'{{"a":{last}}}\n')
     assert refusal(path).startswith(f"source: {path}")
 
@@ -330,7 +336,7 @@ def test_no_parquet_file_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.jsonl", "t.jsonl.gz", "t.parquet"])
 @pytest.mark.parametrize("count", [1, BATCH_ROWS - 1, BATCH_ROWS, BATCH_ROWS + 1, MANY])
 def test_blocks_have_at_most_8192_rows_in_order(tmp_path: Path, name: str, count: int) -> None:
-    """However a table is stored, its rows come once, in order, with just the asked columns in the asked order."""
+    """In any format, rows come once, in order, with just the requested columns in that order."""
     path = tmp_path / name
     if ".parquet" in name:
         pq.write_table(pa.table({"a": ["x"] * count, "id": [str(n) for n in range(count)]}), path)
@@ -408,7 +414,7 @@ def test_types_are_for_csv_alone(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["t.csv.gz", "t.jsonl.gz"])
 @pytest.mark.parametrize("damage", ["no gzip", "cut"])
 def test_a_damaged_archive_is_told(tmp_path: Path, name: str, damage: str) -> None:
-    """An archive that is none, or that ends early, is never a shorter table."""
+    """An invalid archive, or a truncated one, is an error and never a shorter table."""
     content = b"a\n1\n" * 1000 if "csv" in name else b'{"a":1}\n' * 1000
     (tmp_path / name).write_bytes(content if damage == "no gzip" else gzip.compress(content)[:-9])
     assert "cannot be read" in refusal(tmp_path / name)
@@ -422,7 +428,7 @@ CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x0
 def test_any_text_survives(
     tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[str, str]]
 ) -> None:
-    """Whatever stands in a quoted cell or a JSON text is what the templates see."""
+    """Templates see any text of a quoted cell or a JSON string as it is."""
     folder = tmp_path_factory.mktemp("cells")
     quoted = [
         "{},{}".format(*(f'"{cell.replace(chr(34), 2 * chr(34))}"' for cell in pair))

@@ -1,4 +1,4 @@
-"""Specs: every key's default and bounds, and one sentence for whatever is wrong."""
+"""Specs: every key's default and bounds, and one sentence for each error."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_values_beyond_their_bounds_are_refused(key: str, value: object) -> None
 
 @pytest.mark.parametrize("key", BASE)
 def test_a_missing_key_is_named(key: str) -> None:
-    """What a spec cannot do without is asked for by name."""
+    """A required key that is missing is named."""
     with pytest.raises(SpecError, match=f"`{key}`"):
         parse_spec({name: value for name, value in BASE.items() if name != key})
 
@@ -207,7 +207,7 @@ def test_a_missing_key_is_named(key: str) -> None:
     ],
 )
 def test_an_unknown_key_is_never_ignored(key: str, remedy: str) -> None:
-    """A misspelt key is refused with the one that was meant: a limit that nobody reads is no limit."""
+    """A misspelt key is refused with the one that was meant: an ignored limit is no limit."""
     text = refusal(**{key: 1})
     assert text.startswith(f"unknown key `{key}`; ")
     assert remedy in text
@@ -390,7 +390,10 @@ def test_a_wrong_override_is_refused(tmp_path: Path, pair: str) -> None:
     "text", ["", "[1]", "just text", "a: [", "a: !!python/object:os.system x", "\t: x"]
 )
 def test_a_file_that_is_no_spec_is_named(tmp_path: Path, text: str) -> None:
-    """An empty file, a list, broken YAML and YAML that would run code are refused with the file's name."""
+    """An empty file, a list, broken YAML and YAML that would run code are refused.
+
+    The error has the file's name.
+    """
     path = tmp_path / "spec.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpecError, match=r"spec\.yaml: "):
@@ -398,7 +401,7 @@ def test_a_file_that_is_no_spec_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_a_spec_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """The path is told as it was given."""
+    """The path is shown as it was given."""
     with pytest.raises(SpecError, match=r"^SPEC: there is no file .*none\.yaml"):
         load_spec(tmp_path / "none.yaml")
 
@@ -408,7 +411,10 @@ def test_a_spec_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Return a code root, the working folder, with a model in several places; beside it a folder that is no root."""
+    """Return a code root, the working folder, with a model in several places.
+
+    Beside it is a folder that is no root.
+    """
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     (inside / "pack" / "deep").mkdir(parents=True)
     outside.mkdir()
@@ -460,7 +466,10 @@ def test_a_model_inside_of_the_roots_is_loaded(roots: list[Path], reference: str
     ],
 )
 def test_a_model_outside_of_the_roots_is_never_run(roots: list[Path], reference: str) -> None:
-    """The real path decides: neither `..` nor a link leads out, and the file is not even imported."""
+    """The real path decides: neither `..` nor a link leads out.
+
+    The file is not even imported.
+    """
     for path in (roots[0].parent / "outside").iterdir():
         path.write_text("raise SystemExit('imported')", encoding="utf-8")
     with pytest.raises(
@@ -491,7 +500,7 @@ def test_a_model_outside_of_the_roots_is_never_run(roots: list[Path], reference:
 def test_a_reference_that_leads_nowhere_is_told(
     roots: list[Path], reference: str, reason: str
 ) -> None:
-    """Whatever is wrong with the reference is one sentence; installed modules are not looked at."""
+    """Any error in the reference is one sentence; installed modules are not searched."""
     with pytest.raises(SpecError) as caught:
         load_model(reference, roots)
     assert str(caught.value).startswith("response_model: ")
@@ -561,7 +570,7 @@ def test_a_schema_file_that_is_none_is_told(roots: list[Path], content: str | No
 
 
 def test_a_folder_is_no_spec(tmp_path: Path) -> None:
-    """The folder is named, with what is wanted instead."""
+    """The folder is named, with what is needed instead."""
     with pytest.raises(SpecError, match=r"^SPEC: .* is a folder; name the spec file\.$"):
         load_spec(tmp_path)
 

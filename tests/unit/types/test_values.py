@@ -1,4 +1,4 @@
-"""The small values: how a Job ends, what an error's first word says, what is frozen."""
+"""Values: how a Job ends, what an error's first word says, what is frozen."""
 
 from __future__ import annotations
 
@@ -84,5 +84,5 @@ def test_jobs_share_no_parameters() -> None:
     ("value", "expected"), [({"a": 1}, {"a": 1}), (None, {}), ([1], {}), ("x", {}), (0, {})]
 )
 def test_anything_can_be_read_as_an_object(value: Any, expected: dict[str, Any]) -> None:
-    """Null, lists and texts where a provider promised an object read as an empty one."""
+    """Null, lists and texts in place of a provider's object read as an empty one."""
     assert as_dict(value) == expected
