@@ -1,4 +1,4 @@
-"""What all tests share: no test can reach a paid API, and one emulator serves those that need one."""
+"""Fixtures for all tests: no test can reach a paid API, and one emulator serves them."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def _isolated(
 
 @pytest.fixture(autouse=True, scope="session")
 def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Have every client of a test read one certificate authority, and not all of them: nothing here speaks TLS.
+    """Have every client of a test read one certificate authority instead of all.
 
-    Reading them takes longer than most tests.
+    Reading them takes longer than most tests, and nothing here uses TLS.
     """
     first, mark, _ = Path(certifi.where()).read_text(encoding="utf-8").partition(_END)
     one = tmp_path_factory.mktemp("authorities") / "one.pem"
@@ -90,7 +90,7 @@ def house(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 @pytest.fixture(scope="session")
 def free_port() -> int:
-    """Return a port of loopback that nobody listened on a moment ago."""
+    """Return a port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -105,13 +105,13 @@ def _postgres() -> Iterator[LazyServer]:
 
 @pytest.fixture
 def postgres(_postgres: LazyServer) -> Server:
-    """Return the session's Postgres; skips where none can be had."""
+    """Return the session's Postgres; skips the test if there can be none."""
     return _postgres.server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databases]:
-    """Return where a test's ledgers are made: the test runs once for each kind of database."""
+    """Return the place of a test's ledgers; the test runs once for each kind of database."""
     if request.param == "sqlite":
         yield SqliteFiles(tmp_path)
         return

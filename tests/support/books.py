@@ -87,7 +87,7 @@ def billed(table: Table) -> int:
 
 
 def check_money(table: Table, *, lost: bool = False) -> Money:
-    """Check that nothing is in flight and that the ledger's sum is the dataset's, to the last digit.
+    """Check that nothing is in flight and that the ledger's sum is the dataset's, to the digit.
 
     Unless lines were `lost`, it is the provider's bill as well; else it is at least that.
     """
@@ -126,7 +126,10 @@ def run_with(table: Table, steps: Steps, options: Options | None = None, **chang
 def stopping_at(
     step: str, when: Callable[[Chunk], bool], error: BaseException, *, after: bool = False
 ) -> Steps:
-    """Return the steps, of which one raises for the chunks that are meant: before it acts, or after."""
+    """Return steps of which one raises for the chunks that `when` selects.
+
+    It raises before it acts, or after.
+    """
     real = getattr(Steps(), step)
 
     def wrapped(run_id: str, chunk_id: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""A third provider, as somebody else would write it: one file, over plain HTTP, with no SDK.
+"""A third provider as a user would write it: one file, over plain HTTP, with no SDK.
 
-It is a gateway that speaks OpenAI's batch API under names of its own: models are called `house-…`. The
-emulator's OpenAI side stands behind it, under an account of its own.
+It is a gateway that speaks OpenAI's batch API under names of its own: models are called `house-…`.
+The emulator's OpenAI side is behind it, under an account of its own.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def sent(emulator: Emulator) -> int:
 
 
 def bodies(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what was sent, by custom_id, as the raw files tell."""
+    """Return what was sent, by custom_id, from the raw files."""
     found: dict[str, dict[str, Any]] = {}
     for path in (folder / "raw_files/requests").iterdir():
         if path.name.startswith("anthropic"):

@@ -15,14 +15,17 @@ if TYPE_CHECKING:
 
 
 class LedgerLook:
-    """What a ledger knows of one dataset."""
+    """The contents of a ledger for one dataset."""
 
     def __init__(self, ledger_url: str, output: Path) -> None:
         self.ledger_url, self.output = ledger_url, output
         self._engine: Engine | None = None
 
     def ask_ledger(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query, where {datasets} and {runs} are this dataset's; none before the ledger exists."""
+        """Return the rows of a query; there are none before the ledger exists.
+
+        {datasets} and {runs} are this dataset's.
+        """
         if (
             self.ledger_url.startswith("sqlite")
             and not Path(make_url(self.ledger_url).database or "").exists()
@@ -52,8 +55,11 @@ class LedgerLook:
         """Return what the newest run is doing: how many chunks are in which stage."""
         chunks = self.ask_ledger(
             "SELECT u.state, c.state, r.chunk_id IS NOT NULL, b.ended_at IS NOT NULL"
-            " FROM (SELECT id, state FROM runs WHERE id IN {runs} ORDER BY started_at DESC LIMIT 1) u LEFT JOIN chunks c ON c.run_id = u.id"
-            " LEFT JOIN reservations r ON r.chunk_id = c.id LEFT JOIN batches b ON b.chunk_id = c.id"
+            " FROM (SELECT id, state FROM runs WHERE id IN {runs}"
+            " ORDER BY started_at DESC LIMIT 1) u"
+            " LEFT JOIN chunks c ON c.run_id = u.id"
+            " LEFT JOIN reservations r ON r.chunk_id = c.id"
+            " LEFT JOIN batches b ON b.chunk_id = c.id"
         )
         if not chunks or chunks[0][0] != "open":
             return Counter(

@@ -1,4 +1,4 @@
-"""Where tests keep ledgers: SQLite files and databases of a Postgres, made fresh or copied from a prepared one."""
+"""The ledgers of tests: SQLite files and Postgres databases, new or copied from a prepared one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class Databases(Protocol):
         ...
 
     def copy(self, prepare: Callable[[str], T]) -> tuple[str, T]:
-        """Return a database that `prepare` filled, and what it returned; it runs once, its database is copied."""
+        """Return a database that `prepare` filled, and what `prepare` returned.
+
+        It runs once, and its database is copied.
+        """
         ...
 
 
@@ -35,7 +38,8 @@ class SqliteFiles:
     """Files in a folder."""
 
     kind = "sqlite"
-    _prepared: dict[Callable[[str], Any], tuple[bytes, Any]] = {}  # noqa: RUF012 - once for the whole session
+    # once for the whole session
+    _prepared: dict[Callable[[str], Any], tuple[bytes, Any]] = {}  # noqa: RUF012
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._made = folder, 0

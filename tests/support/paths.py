@@ -1,4 +1,4 @@
-"""Where the project is, from wherever a test runs."""
+"""The project's folders, for tests that run in any folder."""
 
 from __future__ import annotations
 

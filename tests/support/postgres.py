@@ -1,6 +1,6 @@
-"""A Postgres of the tests' own: started on loopback when the first test asks for it, gone when the tests are.
+"""A Postgres on loopback that starts with the first test that asks, and ends with the tests.
 
-The binaries are those on the PATH, or Debian's under /usr/lib/postgresql. Where there are none, the
+The binaries are those on the PATH, or Debian's under /usr/lib/postgresql. If there are none, the
 tests that need them are skipped with that reason.
 """
 
@@ -208,14 +208,17 @@ class Server:
 
 
 class LazyServer:
-    """The server of a test session: started by the first test that asks, so that most workers start none."""
+    """The server of a test session.
+
+    The first test that asks starts it, so that most workers start none.
+    """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
 
     @cached_property
     def server(self) -> Server:
-        """The server; skips the test where none can be had."""
+        """The server; skips the test if there can be none."""
         folder = binaries()
         if folder is None:
             pytest.skip("there is no Postgres: neither on the PATH nor in /usr/lib/postgresql")

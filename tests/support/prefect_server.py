@@ -25,7 +25,7 @@ QUIET = {
 
 
 class Server:
-    """A Prefect server of our own: its URL, the environment to reach it, and questions to its API."""
+    """A Prefect server of our own: its URL, the environment to reach it, and calls of its API."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -106,7 +106,10 @@ class Server:
         return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
 
     def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """Return a flow run's task runs; the server takes them in a little later than they happen."""
+        """Return a flow run's task runs.
+
+        The server stores them a little later than they happen.
+        """
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
         for _ in range(40):
             found = self.ask("task_runs/filter", wanted)

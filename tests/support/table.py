@@ -38,7 +38,10 @@ SCHEMA = {
 
 @contextmanager
 def open_batches(emulator: Emulator) -> Iterator[None]:
-    """Let no batch end meanwhile; afterwards all do, whatever happened, so that no run is left waiting."""
+    """Let no batch end meanwhile.
+
+    Afterwards all do, even after an error, so that no run is left waiting.
+    """
     emulator.control.progress("reads", 10**6)
     try:
         yield
@@ -47,7 +50,10 @@ def open_batches(emulator: Emulator) -> Iterator[None]:
 
 
 class Table:
-    """A CSV file with the columns id, text and note, and runs of one spec over it, at one of the APIS."""
+    """A CSV file with the columns id, text and note, and runs of one spec over it.
+
+    The runs use one of the APIS.
+    """
 
     def __init__(self, folder: Path, emulator: Emulator, api: str, rows: int = 20) -> None:
         self.folder, self.emulator = folder, emulator

@@ -1,4 +1,7 @@
-"""A data team with its copy of what the repository ships: deployed to a server under a name of its own, with a worker."""
+"""A data team with its copy of what the repository ships.
+
+It is deployed to a server under a name of its own, with a worker.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +78,7 @@ class Team:
         self.change("prefect.yaml", r'cron: ".*"', f'cron: "{cron}"')
 
     def work_in(self, pool: str) -> None:
-        """Have a work pool of its own: its worker runs nobody else's runs."""
+        """Use a work pool of its own, whose worker runs nobody else's runs."""
         self.change("prefect.yaml", r"\bname: local\b", f"name: {pool}")
 
     def prefect(self, *words: str) -> str:
@@ -91,7 +94,7 @@ class Team:
             )
 
     def lose_worker(self) -> None:
-        """Kill the worker and whatever it runs, as a machine that loses its power does."""
+        """Kill the worker and all that it runs, as a machine that loses its power does."""
         if self.process is None:
             return
         worker = psutil.Process(self.process.pid)

@@ -1,6 +1,7 @@
-"""What type checkers see of the fluent API. Nothing here runs: `make lint` checks it, in both directions.
+"""The fluent API as type checkers see it.
 
-Each `pyright: ignore` marks a mistake that has to be seen; one that is not seen any more is an error by itself.
+Nothing here runs: `make lint` checks it, in both directions. Each `pyright: ignore` marks a mistake
+that has to be seen; one that is not seen any more is an error by itself.
 """
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
@@ -55,7 +56,7 @@ def chained() -> BatchRun:
 
 
 def mistaken() -> None:
-    """What is wrong already while it is written."""
+    """Mistakes that are seen while they are written."""
     Batch("out", max_parallel_batchs=3)  # pyright: ignore[reportCallIssue]
     Batch("out", verbosity_level="loud")  # pyright: ignore[reportArgumentType]
     Batch().set_default_params(modle="x")  # pyright: ignore[reportCallIssue]
@@ -64,7 +65,8 @@ def mistaken() -> None:
     batch.add_cost_limit("1.5")  # pyright: ignore[reportArgumentType]
     batch.add_job(prompt=1)  # pyright: ignore[reportArgumentType]
     batch.add_job("x")  # pyright: ignore[reportCallIssue]
-    batch.add_job(prompt="x", response_model=Label(label="x"))  # pyright: ignore[reportArgumentType]
+    answer = Label(label="x")
+    batch.add_job(prompt="x", response_model=answer)  # pyright: ignore[reportArgumentType]
     batch.add_job(prompt="x", endpoint="completions")  # pyright: ignore[reportArgumentType]
     batch.run(on_progress=print_nothing)  # pyright: ignore[reportArgumentType]
 

@@ -1,4 +1,7 @@
-"""The provider's bill, priced line by line from its own books, without a line of this project's pricing."""
+"""The provider's bill, line by line from its own books.
+
+It uses nothing of this project's pricing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What must hold when a scenario is over; every figure comes from the provider's books, priced independently."""
+"""What must hold after a scenario.
+
+Every figure comes from the provider's books, priced independently.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,7 @@ class Books:
 
 
 def check_rows(data: Data, books: Books) -> list[str]:
-    """Each accepted key has its one row with its own answer; what was not sent is not in the dataset."""
+    """Each accepted key has one row with its own answer; unsent keys have none."""
     rows, sent = data.rows(), data.sent()
     times, found = Counter(row["id"] for row in rows), list[str]()
     accepted: dict[str, set[str]] = defaultdict(set)
@@ -152,7 +155,7 @@ def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
         found.problems += _left_over(
             data, books, run["id"], receipt["plan"]["requests"], unsent, left
         )
-    # rows that an earlier run left in the dataset, and that were planned for another attempt, are not counted here
+    # not counted are rows of an earlier run in the dataset that were planned for another attempt
     first = receipt["plan"]["requests"] == len(data.keys) and all(
         row["_run_id"] == run["id"] for row in data.rows()
     )
@@ -168,7 +171,10 @@ def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
 def _left_over(
     data: Data, books: Books, run: str, planned: int, unsent: list[str], left: int
 ) -> list[str]:
-    """Say where a piece that the guard may send would still have fitted: 1 % of the planned rows, in a row, of one chunk."""
+    """Describe a piece that the guard could still have sent.
+
+    Such a piece is 1 % of the planned rows, consecutive and of one chunk.
+    """
     smallest, found = max(1, planned // _ONE_PERCENT), list[str]()
     dropped = [
         chunk for chunk in books.chunks if chunk["run_id"] == run and chunk["state"] == "dropped"
@@ -197,7 +203,10 @@ def _left_over(
 
 
 def could_spend(data: Data, books: Books) -> Decimal:
-    """Return the smaller of a dataset's limit and what all of its rows cost, those that were not sent without further attempts."""
+    """Return the smaller of a dataset's limit and the cost of all its rows.
+
+    Rows that were not sent count without further attempts.
+    """
     done = {row["id"] for row in data.rows()}
     runs = [run["id"] for run in books.runs if run["url"] == data.output.resolve().as_uri()]
     spent = sum((books.by_run[run] for run in runs), Decimal(0))

@@ -1,4 +1,7 @@
-"""Scenarios, drawn: tables, answer lengths, limits, faults and kills. The same seed and number, the same scenario."""
+"""Scenarios, drawn: tables, answer lengths, limits, faults and kills.
+
+The same seed and number give the same scenario.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Kill:
-    """How one start is killed: after so many seconds, or at a boundary between two steps."""
+    """How one start is killed: after some seconds, or at a boundary between two steps."""
 
     after: float = 0.0
     boundary: str | None = None
@@ -49,7 +52,7 @@ class Kill:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is to happen."""
+    """The tables, limits and disturbances of one scenario."""
 
     name: str
     kind: Kind
@@ -67,7 +70,10 @@ class Scenario:
 
 
 def draw(seed: int, number: int, budgets: float = 0.0, *, small: bool = False) -> Scenario:
-    """Draw a scenario; a share of `budgets` has several datasets under one budget. `small`: with few rows."""
+    """Draw a scenario; `small` ones have few rows.
+
+    A share of `budgets` has several datasets under one budget.
+    """
     rng = random.Random(f"money {seed} {number}")
     kind: Kind = (
         "budget" if rng.random() < budgets else rng.choices(list(KINDS), list(KINDS.values()))[0]
@@ -102,7 +108,10 @@ def draw(seed: int, number: int, budgets: float = 0.0, *, small: bool = False) -
 
 
 def _share(rng: random.Random) -> float:
-    """A limit's share of the bounds: often far below them, as answers are shorter than their caps."""
+    """Draw a limit's share of the bounds.
+
+    It is often far below 1, as answers are shorter than their caps.
+    """
     return rng.choice(
         [
             rng.uniform(0, 1.3),

@@ -1,4 +1,7 @@
-"""Where scenarios happen: an emulator, a launcher and folders; and a dataset with a spec whose limits can change."""
+"""The place of a scenario: an emulator, a launcher, folders, and a dataset with its spec.
+
+The limits of the spec can change.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ class Data:
         self.bodies, self.bounds = self._priced()
 
     def _priced(self) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-        """Return the request body of each key, and its bound in picodollars as the spec's limit counts it."""
+        """Return the request body of each key, and its bound in picodollars by the limit."""
         spec = parse_spec(self.spec, "a scenario")
         builder = prepare(
             spec,
@@ -131,7 +134,7 @@ class Data:
         return sum(self.bounds.values())
 
     def write(self, **changes: Any) -> None:
-        """Write the spec with these keys besides; one that is None is left out."""
+        """Write the spec with these further keys; one that is None is left out."""
         self.spec = {
             name: value for name, value in {**self.spec, **changes}.items() if value is not None
         }

@@ -1,8 +1,10 @@
-"""The proof that a cost limit is a promise: scenarios without number, each checked against the provider's bill.
+"""Any number of scenarios, each checked against the provider's bill: cost limits must hold.
 
-`python -m tests.support.money.scenarios --number 2000 --seed 1 --workers 2` (from the project folder). A scenario is
-a table under a limit, with answers of drawn lengths, faults at the provider, and runs that are killed and started
-again. `--only 17` plays one of them again and keeps its folder.
+`python -m tests.support.money.scenarios --number 2000 --seed 1 --workers 2`
+
+Run it from the project folder. A scenario is a table under a limit, with answers of drawn lengths,
+faults at the provider, and runs that are killed and started again. `--only 17` plays one of them
+again and keeps its folder.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Outcome:
 
 
 def play(station: Station, scenario: Scenario) -> Outcome:
-    """Play a scenario and check it; its folder stays where something was wrong."""
+    """Play a scenario and check it; its folder stays if something was wrong."""
     began, home = time.monotonic(), station.folder / scenario.name
     station.set_up(scenario)
     datas = [
@@ -97,7 +99,7 @@ def play(station: Station, scenario: Scenario) -> Outcome:
 
 
 def usd(pico: float) -> float:
-    """Return picodollars as the number that stands in a spec."""
+    """Return picodollars as the number of a spec."""
     return float(int(pico) * PICO)
 
 
@@ -144,7 +146,7 @@ def _ended(run: Run, outcome: Outcome) -> Ending:
 
 
 def _overlapping(data: Data, outcome: Outcome, apart: float) -> Ending:
-    """Start two runs of one dataset at once, or a moment apart; return how the one that ended last did."""
+    """Start two runs of one dataset at once, or a moment apart; return how the last one ended."""
     instant = time.time() + _AHEAD
     runs = [data.start(**{START_AT: repr(instant + wait)}) for wait in (0.0, apart)]
     codes = [run.wait() for run in runs]

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
 
-VERDICTS = "TEST_VERDICTS"  # the file; one line a verdict: "send", "wait", ..., and "cut" where the chunk was made smaller
+# the file; one line a verdict: "send", "wait", ..., and "cut" if the chunk was made smaller
+VERDICTS = "TEST_VERDICTS"
 
 
 def told(patches: ExitStack) -> None:
-    """Let this process write its guard's verdicts where its environment names a file."""
+    """Let this process write its guard's verdicts to a file, if its environment names one."""
     if (path := os.environ.pop(VERDICTS, None)) is not None:
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         patches.enter_context(patch.object(lanes, "guard", _telling(lanes.guard, target)))

@@ -1,7 +1,7 @@
 """The boundaries between a run's steps, and runs that kill themselves at one.
 
-A boundary is told by what the process makes durable or sends (see trace.py), not by the names of
-functions. Only the launcher's child reads `KILL_AT`; the program under test knows nothing of it.
+A boundary is recognised by what the process makes durable or sends (see trace.py), not by the names
+of functions. Only the launcher's child reads `KILL_AT`; the program under test does not know it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,10 @@ BOUNDARIES: dict[str, Boundary] = {
 
 
 class Killer(Trace):
-    """A trace that ends its own process, without warning, when a boundary is reached for the nth time."""
+    """A trace that ends its own process, without warning, when it reaches a boundary.
+
+    `nth` counts how often.
+    """
 
     def __init__(self, boundary: Boundary, nth: int) -> None:
         super().__init__()
@@ -95,7 +98,10 @@ class Killer(Trace):
 
 
 def armed(patches: ExitStack) -> None:
-    """Let this process die at the boundary that its environment names; called in the launcher's child alone."""
+    """Let this process die at the boundary that its environment names.
+
+    Only the launcher's child calls it.
+    """
     if (name := os.environ.pop(KILL_AT, None)) is not None:
         name, _, nth = name.partition(":")
         patches.enter_context(recorded(Killer(BOUNDARIES[name], int(nth or 1))))

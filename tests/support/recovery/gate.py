@@ -1,4 +1,7 @@
-"""A door to the emulator that shuts after the first call: connections then wait to be made, as on a bad network."""
+"""A door to the emulator that shuts after the first call.
+
+Later connections wait to be made, as on a bad network.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ class Gate:
             with suppress(TimeoutError):
                 while block := outer.recv(1 << 16):
                     answer += block
-            # with a backlog of none, one connection that nobody accepts keeps all others from being made
+            # without a backlog, one connection that nobody accepts keeps out all others
             self._stopper = socket.create_connection(self._listener.getsockname())
             inner.sendall(answer)
 

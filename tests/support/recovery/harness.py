@@ -1,8 +1,9 @@
 """Runs that are killed and started, by hand, for as long as you like.
 
-`python -m tests.support.recovery.harness --provider anthropic --kills 30 --seed 1` (from the project folder).
-Each scenario is a table, enriched once and then again under another prompt and other chunk sizes,
-with faults at the provider and a reader that looks all the time.
+`python -m tests.support.recovery.harness --provider anthropic --kills 30 --seed 1`
+
+Run it from the project folder. Each scenario is a table, enriched once and then again under another
+prompt and other chunk sizes, with faults at the provider and a reader that reads all the time.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
 @contextmanager
 def prefect(folder: Path, *, wanted: bool) -> Generator[dict[str, str], None, None]:
-    """Run a Prefect server with a home of its own, if it is wanted; yield the environment to reach it."""
+    """Run a Prefect server with a home of its own, if wanted.
+
+    Yields the environment to reach it.
+    """
     if not wanted:
         yield {}
         return

@@ -1,4 +1,7 @@
-"""Scenarios: a table enriched under two prompts while its runs are killed or stopped, with faults at the provider."""
+"""Tables enriched under two prompts while their runs are killed or stopped.
+
+There are faults at the provider.
+"""
 
 from __future__ import annotations
 
@@ -100,7 +103,10 @@ def begun(place: Place, rng: random.Random, tally: Tally) -> Run:
 
 
 def disturb(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
-    """Start a run and kill (or stop) it at a drawn moment; True when the table was finished by then."""
+    """Start a run and kill (or stop) it at a drawn moment.
+
+    Returns True if the table was finished by then.
+    """
     if rng.random() < tally.stop_share:
         return stop_one(place, rng, duration, tally)
     if tally.boundary_share > 0 and rng.random() < tally.boundary_share:
@@ -189,7 +195,8 @@ def scenario(
 ) -> None:
     """Enrich a table with `kills` kills, then again under another prompt with as many.
 
-    `midway`: the spec changes while the first run is still open. `rounds`: some rows need another attempt.
+    `midway`: the spec changes while the first run is still open. `rounds`: some rows need another
+    attempt.
     """
     began = time.monotonic()
     add_faults(place, rng, rounds=rounds)

@@ -37,7 +37,7 @@ class Run:
         self._poll, self._code = poll, None
 
     def poll(self) -> int | None:
-        """Return the exit code once it has ended: minus the signal's number where one ended it."""
+        """Return the exit code once it has ended, negative if a signal ended it."""
         if self._code is None:
             self._code: int | None = self._poll()
         return self._code
@@ -58,7 +58,7 @@ class Run:
         return self.wait()
 
     def halt(self) -> None:
-        """Stop it where it stands, as a suspended machine would."""
+        """Suspend it at once, as a machine does."""
         self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -80,7 +80,7 @@ class Launcher:
         self._one_at_a_time = threading.Lock()  # several threads may start and watch runs
 
     def __enter__(self) -> Self:
-        # numpy's thread pool and Arrow's allocator would start threads, which a fork does not take along
+        # numpy's thread pool and Arrow's allocator would start threads, which a fork does not copy
         quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
@@ -192,9 +192,9 @@ def _main() -> None:
 
 
 def _ended(main: Callable[[], None]) -> int:
-    """Run the command line as the interpreter does, up to its exit code, without taking the interpreter apart.
+    """Run the command line as the interpreter does, up to its exit code.
 
-    That would take as long as the run.
+    The interpreter is not shut down: that would take as long as the run.
     """
     try:
         main()
@@ -204,7 +204,7 @@ def _ended(main: Callable[[], None]) -> int:
     except BaseException:  # noqa: BLE001 - as the interpreter says it
         traceback.print_exc()
         code = 1
-    threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue] - waits for threads that are no daemons
+    threading._shutdown()  # waits for threads that are no daemons
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

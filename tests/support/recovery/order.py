@@ -14,7 +14,7 @@ _NEVER = 10**9
 
 
 class Order:
-    """One trace of runs over the dataset in `root`, and what is wrong with it."""
+    """One trace of runs over the dataset in `root`, and the errors in its order."""
 
     def __init__(self, events: list[Event], root: Path) -> None:
         self._events, self._own, self._data = events, root / "_batchata", root / "data"
@@ -42,7 +42,7 @@ class Order:
         return self.problems
 
     def nameless(self) -> list[str]:
-        """Return the new folders whose own names were not durable when the first intent was written to the ledger."""
+        """Return the new folders without a durable name when the first intent was in the ledger."""
         first = next(
             i
             for i, event in enumerate(self._events)
@@ -73,7 +73,10 @@ class Order:
         return next(found, _NEVER)
 
     def _durable(self, path: Path, after: int = -1) -> int:
-        """Return when a file became durable under its name: all of it fsynced, renamed, its folder fsynced."""
+        """Return when a file became durable under its name.
+
+        By then all of it is fsynced, it is renamed, and its folder is fsynced.
+        """
         renamed = self._at("rename", path, after)
         if renamed == _NEVER:
             return _NEVER
@@ -94,7 +97,7 @@ class Order:
     # --- rules ---------------------------------------------------------------------------------
 
     def _plan(self, run: str) -> None:
-        """The plan is on disk before the ledger says that it stands, and stays until the run is closed."""
+        """The plan is on disk before the ledger has it, and stays until the run is closed."""
         folder, opened = self._own / "runs" / run, self._at("begins", f"open {run}")
         for name in ("plan.arrow", "plan.bodies.jsonl", "local.arrow", "local.bodies.jsonl"):
             self._before(
@@ -110,7 +113,7 @@ class Order:
             )
 
     def _sending(self, chunk: str) -> None:
-        """Manifest and request file, then the intent's file, then the ledger's, then the send, then the batch id."""
+        """Manifest and request file, the intent's file, the ledger's, the send, the batch id."""
         intent = self._own / "intents" / f"{chunk}.json"
         about_to_intend, intended = (
             self._at("rename", intent),
@@ -144,7 +147,7 @@ class Order:
         )
 
     def _landing(self, chunk: str) -> None:
-        """Results, then the ledger's outcomes, then the commit record, then the part, then `landed`."""
+        """Results, the ledger's outcomes, the commit record, the part, then `landed`."""
         collected, landed = (
             self._at("begins", f"collected {chunk}"),
             self._at("begins", f"landed {chunk}"),
@@ -220,7 +223,10 @@ class Order:
             )
 
     def _is_new(self, index: int) -> bool:
-        """Whether an event is a new part's appearance; an older one that is rewritten has a version in its name."""
+        """Return whether an event is a new part's appearance.
+
+        An older one that is rewritten has a version in its name.
+        """
         event = self._events[index]
         return (
             event.kind == "rename"

@@ -31,7 +31,10 @@ class Overlaps:
 
 
 def overlap(place: Place, rng: random.Random, tally: Overlaps) -> None:
-    """Start two runs at one instant, or a moment apart; then one more, which must find everything up to date."""
+    """Start two runs at one instant, or a moment apart, and then one more.
+
+    The last must find everything up to date.
+    """
     apart = rng.choice([0.0, 0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.4)])
     instant = time.time() + AHEAD
     runs = [

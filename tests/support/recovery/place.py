@@ -34,8 +34,8 @@ SCHEMA = {
 UNPAID = ("request_error", "request_expired")  # faults of single requests that cost nothing
 PICO = Decimal(10) ** -12
 _OPEN = (
-    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'batchata'"
-    " AND state LIKE 'idle in transaction%%'"
+    "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'batchata' AND state LIKE 'idle in transaction%%'"
 )
 _TICK = 0.004
 _HALTED = 0.02  # until every thread of a stopped process stands
@@ -114,7 +114,7 @@ class Place(LedgerLook):
         self.ask("v1")
 
     def ask(self, version: str, **changes: Any) -> None:
-        """Write the spec; `version` stands in the prompt."""
+        """Write the spec; `version` is part of the prompt."""
         self.version = version
         spec: dict[str, Any] = {
             "spec_version": 1,
@@ -134,7 +134,10 @@ class Place(LedgerLook):
         self.spec.write_text(json.dumps({**spec, **changes}), encoding="utf-8")
 
     def start(self, *, command: bool = False, flow: bool = False, **env: str) -> Run:
-        """Start the command line; a `flow` runs on the Prefect server, always as the real command."""
+        """Start the command line.
+
+        A `flow` runs on the Prefect server, always as the real command.
+        """
         self._starts += 1
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -179,7 +182,10 @@ class Place(LedgerLook):
         return any(str(holder).startswith(f"process {run.pid} ") for (holder,) in holders)
 
     def halt(self, run: Run) -> None:
-        """Stop a run where it stands, but not within a transaction: everyone else would wait for it, on Postgres for a minute."""
+        """Suspend a run, but not within a transaction.
+
+        Everyone else would wait for it, on Postgres for a minute.
+        """
         run.halt()
         time.sleep(_HALTED)
         while self.is_locked():
@@ -220,7 +226,7 @@ class Place(LedgerLook):
         return self.emulator.control.ledger(detail=True)[self.provider]
 
     def bodies(self) -> dict[str, dict[str, Any]]:
-        """Return the request bodies of the present version, by the key that their prompt begins with."""
+        """Return the request bodies of the present version, by the key that begins their prompt."""
         found: dict[str, dict[str, Any]] = {}
         for path in (self.output / "_batchata/requests").glob("*.jsonl"):
             if self.provider == "anthropic":
@@ -242,7 +248,7 @@ class Place(LedgerLook):
             row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()
         ]
         times = Counter(row["id"] for row in rows)
-        # a request that ended in an error, or never ran, is to be sent again, once each time that this befell it
+        # a request that ended in an error, or never ran, is sent again, once each time
         again = sum(
             rule["strikes"]
             for rule in self.emulator.control.list_faults()
@@ -274,7 +280,8 @@ class Place(LedgerLook):
 
     def _check_money(self, found: Findings, dataset: Decimal, book: dict[str, Any]) -> None:
         (sums,) = self.ask_ledger(
-            "SELECT SUM(settled), SUM(superseded), SUM(overhead), SUM(CASE WHEN settled IS NULL THEN 1 ELSE 0 END)"
+            "SELECT SUM(settled), SUM(superseded), SUM(overhead),"
+            " SUM(CASE WHEN settled IS NULL THEN 1 ELSE 0 END)"
             " FROM reservations WHERE run_id IN {runs}"
         )
         settled, superseded, overhead, found.unsettled = (value or 0 for value in sums)

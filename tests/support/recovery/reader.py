@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Reader(threading.Thread):
-    """Reads the whole dataset over and over: a key that was there once must not vanish.
+    """A reader of the whole dataset, over and over: a key that was there must not vanish.
 
-    A reader lists the parts, then opens them. One that is gone by then was replaced: it lists again.
+    It lists the parts, then opens them. One that is gone by then was replaced: it lists again.
     """
 
     def __init__(self, data: Path) -> None:

@@ -1,8 +1,10 @@
 """Batch scripts that are killed and started again, for as long as you like.
 
-`python -m tests.support.recovery.scripts --provider openai --kills 20 --seed 1` (from the project folder).
-Each scenario is one script with the same jobs; it is killed at drawn moments, with faults at the
-provider, and started again until it ends. Then each job has its own answer, and none was accepted twice.
+`python -m tests.support.recovery.scripts --provider openai --kills 20 --seed 1`
+
+Run it from the project folder. Each scenario is one script with the same jobs; it is killed at
+drawn moments, with faults at the provider, and started again until it ends. Then each job has its
+own answer, and none was accepted twice.
 """
 
 from __future__ import annotations
@@ -44,11 +46,16 @@ class Label(BaseModel):
     score: int
 
 model, jobs, per_batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-batch = Batch("out", items_per_batch=per_batch).set_default_params(model=model, max_tokens=60).set_state("state.json").add_cost_limit(5)
+batch = Batch("out", items_per_batch=per_batch).set_default_params(model=model, max_tokens=60)
+batch.set_state("state.json").add_cost_limit(5)
 for number in range(jobs):
-    batch.add_job(id=str(number), prompt=f"text of job {number}", response_model=Label if number % 2 else None)
+    label = Label if number % 2 else None
+    batch.add_job(id=str(number), prompt=f"text of job {number}", response_model=label)
 run = batch.run()
-results = {name: [result.response, result.error, result.is_success()] for name, result in run.results().items()}
+results = {
+    name: [result.response, result.error, result.is_success()]
+    for name, result in run.results().items()
+}
 print(json.dumps(results))
 """
 
@@ -116,7 +123,7 @@ class Script:
         )
 
     def check(self, results: dict[str, list[Any]]) -> list[str]:
-        """Return what is wrong after the last start."""
+        """Return the problems after the last start."""
         book = self.emulator.control.ledger(detail=True)[self.provider]
         found = (
             [f"accepted twice: {book['accepted_twice']}"]
@@ -156,7 +163,7 @@ class Script:
 
 
 def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> None:
-    """Kill a script so many times, at drawn moments, and let it end."""
+    """Kill a script this number of times, at drawn moments, and let it end."""
     for kind, (probability, knobs) in FAULTS.items():
         script.emulator.control.faults(
             kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs

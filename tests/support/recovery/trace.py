@@ -1,4 +1,7 @@
-"""A trace of what one process makes durable and sends, in order: fsyncs, renames, ledger commits, creates."""
+"""A trace of what one process makes durable and sends, in order.
+
+It has fsyncs, renames, ledger commits and creates.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +113,10 @@ def _record_files(trace: Trace, patches: ExitStack) -> None:
 
 
 def _record_creates(trace: Trace, patches: ExitStack) -> None:
-    """Record, of each create, before its first byte and its second block, after its last, and its answer's arrival."""
+    """Record four moments of each create.
+
+    They are before its first byte and its second block, after its last, and its answer's arrival.
+    """
     send, receive = socket.socket.send, socket.socket.recv
     open_creates: dict[int, Event] = {}  # by thread, which has one call at a time
 

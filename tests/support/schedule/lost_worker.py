@@ -1,7 +1,10 @@
-"""Lost workers: kill worker and flow run at once, in each stage of a run, and see which run of the schedule takes it up.
+"""Lost workers: kill worker and flow run at once, in each stage of a run.
 
-`python -m tests.support.schedule.lost_worker --rounds 3` (from the project folder; about five minutes a round). The stages go side by side, each
-with its own copy of the deployments, its own ledger, emulator and worker, all on one Prefect server.
+`python -m tests.support.schedule.lost_worker --rounds 3`
+
+Run it from the project folder; a round takes about five minutes. It shows which run of the schedule
+takes the lost one up. The stages run side by side, each with its own copy of the deployments, its
+own ledger, emulator and worker, all on one Prefect server.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from tests.support.team import EVERY_MINUTE, NIGHTLY, ROOT, SPEC, Team
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# what the ledger says of a run in the stage, and for how many seconds the provider lets a batch take meanwhile
+# a run's stage in the ledger, and how many seconds a batch takes at the provider meanwhile
 STAGES = {
     "planning": ("planning", 1.0),
     "submitting": ("sending", 1.0),
@@ -53,7 +56,7 @@ class Found:
 
     @property
     def problems(self) -> list[str]:
-        """Return what is not as it must be."""
+        """Return the problems of one stage."""
         wrong = {
             f"landed after {self.landed_after:.0f} s": self.landed_after > WITHIN,
             f"{self.rows} rows": self.rows != ROWS,
@@ -65,7 +68,10 @@ class Found:
 
 
 def lost_worker(team: Team, stage: str, cron: str = EVERY_MINUTE) -> Found:
-    """Deploy a team, lose its worker in a stage of its first run, start another worker; tell who took the run up."""
+    """Deploy a team, lose its worker in a stage of its first run, and start another worker.
+
+    Returns who took the run up.
+    """
     _prepare(team, stage, cron)
     team.start_worker(team.name)
     if cron != EVERY_MINUTE:

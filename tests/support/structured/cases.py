@@ -1,7 +1,8 @@
-"""Structured output, type by type: what should be sent, and which column should come of it, or the sentence that refuses.
+"""Structured output, type by type: what is sent, and its column, or the sentence that refuses it.
 
-All of it is stated here by hand, and nothing comes from the code that is checked. `outcome` is what the code makes of
-the same class; tests/stories/structured/test_structured_output.py compares both, and page.py writes the table for people.
+All of it is stated here by hand, and nothing comes from the code that is checked. `outcome` is what
+the code makes of the same class; tests/stories/structured/test_structured_output.py compares both,
+and page.py writes the table for people.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from ipaddress import IPv4Address
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, Json, PositiveInt, RootModel
-from pydantic import SecretStr, StringConstraints, computed_field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, Json, PositiveInt
+from pydantic import RootModel, SecretStr, StringConstraints, computed_field, create_model
 from typing_extensions import TypedDict
 
 T = TypeVar("T")
@@ -104,9 +105,9 @@ AREA = {"type": "string", "enum": ["electronics", "Home & Garden"]}
 
 @dataclass(frozen=True)
 class Case:
-    """A field of a class, or a whole class; `sent` and `column` are what should become of it, or `refused` says why not.
+    """A field of a class, or a whole class, with `sent` and `column`, or why it is `refused`.
 
-    `refused` is for both providers, or by provider where only one of them refuses.
+    `refused` is for both providers, or by provider if only one of them refuses.
     """
 
     what: str
@@ -138,7 +139,7 @@ class Case:
         return module.__dict__["Answer"]
 
     def outcome(self, provider: str) -> tuple[dict[str, Any] | None, str]:
-        """Return what the code sends and the column's type, or None and the sentence that refuses."""
+        """Return what the code sends and the column's type, or None and the refusal."""
         try:
             schema = ResponseSchema.from_model(self.model(), "response_model")
             provider_type(provider).check_schema(schema)
@@ -152,7 +153,7 @@ class Case:
         return schema.wire["properties"][asked], str(schema.arrow.field(0).type)
 
     def stated(self, provider: str) -> tuple[dict[str, Any] | None, str]:
-        """Return what is stated by hand, in the form of `outcome`."""
+        """Return the statement by hand, in the form of `outcome`."""
         why = self.refused.get(provider, "") if isinstance(self.refused, dict) else self.refused
         return (None, f"response_model: {why}") if why else (self.sent, self.column)
 
@@ -420,14 +421,18 @@ REFUSED = (
     Case(
         "tuple of fixed length",
         "pair: tuple[int, str]",
-        refused="the field pair uses the JSON Schema keyword 'prefixItems', which batches cannot ask for; use a nested model instead of a tuple of "
-        "fixed length.",
+        refused=(
+            "the field pair uses the JSON Schema keyword 'prefixItems', which batches cannot ask "
+            "for; use a nested model instead of a tuple of fixed length."
+        ),
     ),
     Case(
         "named tuple",
         "pair: Pair",
-        refused="the field pair uses the JSON Schema keyword 'prefixItems', which batches cannot ask for; use a nested model instead of a tuple of "
-        "fixed length.",
+        refused=(
+            "the field pair uses the JSON Schema keyword 'prefixItems', which batches cannot ask "
+            "for; use a nested model instead of a tuple of fixed length."
+        ),
     ),
     Case(
         "exact number of any size",
@@ -458,7 +463,9 @@ REFUSED = (
     Case(
         "secret",
         "key: SecretStr",
-        refused="the field key uses the JSON Schema keyword 'writeOnly', which batches cannot ask for.",
+        refused=(
+            "the field key uses the JSON Schema keyword 'writeOnly', which batches cannot ask for."
+        ),
     ),
     Case(
         "JSON in a text",
@@ -479,7 +486,9 @@ REFUSED = (
     Case(
         "own keyword",
         'title: str = Field(json_schema_extra={"x-tone": "dry"})',
-        refused="the field title uses the JSON Schema keyword 'x-tone', which batches cannot ask for.",
+        refused=(
+            "the field title uses the JSON Schema keyword 'x-tone', which batches cannot ask for."
+        ),
     ),
     Case(
         "pattern beyond Pydantic's",

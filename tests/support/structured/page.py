@@ -26,25 +26,33 @@ def head() -> str:
     """Return what stands above the tables."""
     return f"""# Structured output
 
-What becomes of each type in a `response_model`. Written by `python -m tests.support.structured.page`.
-tests/support/structured/cases.py states by hand what should be sent; tests/stories/structured/test_structured_output.py compares that with what the
-code makes of it, sends it to the emulated providers and looks at the columns that land.
+What becomes of each type in a `response_model`.
+Written by `python -m tests.support.structured.page`, from tests/support/structured/cases.py,
+which states by hand what should be sent. tests/stories/structured/test_structured_output.py
+compares that with what the code makes of it, sends it to the emulated providers and looks at the
+columns that land.
 
-- Anthropic gets the schema as `output_config.format.schema`, OpenAI as `response_format.json_schema.schema`
-  (`text.format.schema` at `/v1/responses`) with `strict: true`. It is the strict subset of both: each field is required, what is optional may be null, nothing may
-  stand beside the fields. The tables show the schema of the field, or of the whole class.
-- Constraints and formats that not both take are told in the description and checked when the answer comes: an answer that
-  breaks them is `invalid`, with the field in `_error`. Descriptions and docstrings reach both.
-- The value of an enum or Literal is taken in any case where that leaves no doubt, and lands as the class spells it:
-  "ELECTRONICS" is `electronics`. Strict modes do not promise the case.
-- Maps are refused. Anthropic's own helper sends them as objects without fields, so that every answer is empty.
+- Anthropic gets the schema as `output_config.format.schema`, OpenAI as
+  `response_format.json_schema.schema` (`text.format.schema` at `/v1/responses`) with
+  `strict: true`. It is the strict subset of both: each field is required, an optional one may be
+  null, and no further fields are allowed. The tables show the schema of the field, or of the whole
+  class.
+- Constraints and formats that one of the two does not take go into the description, and are checked
+  in the answer: an answer that breaks them is `invalid`, with the field in `_error`. Descriptions
+  and docstrings reach both.
+- The value of an enum or Literal may come in any case if that is unambiguous, and lands as the
+  class spells it: "ELECTRONICS" is `electronics`. Strict modes do not promise the case.
+- Maps are refused. Anthropic's own helper sends them as objects without fields, so that every
+  answer is empty.
 - What is refused is refused before anything is sent, by `batchata plan` too.
-- Beyond these tables, OpenAI takes up to 5,000 fields (refused for both), enums of more than 250 values only up to 15,000
-  characters, and 120,000 characters of names and enums; that is checked. Anthropic also refuses schemas that are too complex
-  to compile, by a measure that it does not publish: try one row first (`--limit 1`).
+- Beyond these tables, OpenAI takes up to 5,000 fields (refused for both), enums of more than 250
+  values only up to 15,000 characters, and 120,000 characters of names and enums; that is checked.
+  Anthropic also refuses schemas that are too complex to compile, by a measure that it does not
+  publish: try one row first (`--limit 1`).
 
-A `response_schema` follows the same rules; there `{{"type": "string", "format": "decimal", "maxDigits": 12, "decimalPlaces": 2}}`
-is an exact number, and a field that is not required may be null.
+A `response_schema` follows the same rules. In it,
+`{{"type": "string", "format": "decimal", "maxDigits": 12, "decimalPlaces": 2}}` is an exact number,
+and a field that is not required may be null.
 
 The classes that the tables use:
 
