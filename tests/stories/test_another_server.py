@@ -26,7 +26,7 @@ ANSWER = json.dumps({"topic": "web", "keywords": ["a"], "audience": None, "confi
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The few routes that a run needs, written from the providers' documentation, in the plainest way."""
+    """The few routes that a run needs, from the providers' documentation, in the plainest way."""
 
     protocol_version = "HTTP/1.1"
     store: dict[str, Any]

@@ -1,7 +1,7 @@
-"""Bad input: one sentence that names the field and the remedy, the right exit code, nothing sent, nothing lost.
+"""Bad input: one sentence with the field and the remedy, the right exit code, nothing sent or lost.
 
 Every case starts from a project whose dataset holds two of its three rows, so that a run which does
-not refuse would send something; and after every case the mended project runs to its end.
+not refuse would send something. After every case the corrected project runs to its end.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Case:
-    """One bad input: what is different from the good project, and what must be said about it."""
+    """One bad input: the difference from the good project, and the expected message."""
 
     name: str
     words: tuple[str, ...]
@@ -138,7 +138,10 @@ def check(ran: Ran, code: int, words: tuple[str, ...]) -> str:
 
 
 def requests_accepted(emulator: Emulator) -> int:
-    """Return how many requests both providers accepted; none of them twice, none over other routes."""
+    """Return how many requests both providers accepted.
+
+    None is accepted twice, or over other routes.
+    """
     ledger = emulator.control.ledger()
     books = [ledger["anthropic"], ledger["openai"]]
     assert [book["accepted_twice"]["number"] for book in books] == [0, 0]
@@ -163,7 +166,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def state_of(root: Path) -> dict[str, bytes]:
-    """Return every file of the dataset and the ledger: where none changed, there is nothing to mend."""
+    """Return every file of the dataset and the ledger: if none changed, there is nothing to fix."""
     paths = [*(root / "out").rglob("*"), *root.glob("ledger.db*")]
     return {str(path): path.read_bytes() for path in paths if path.is_file()}
 
@@ -226,7 +229,7 @@ def spoil(root: Path, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def runs_when_mended(root: Path, emulator: Emulator, before: list[dict[str, Any]]) -> None:
-    """Check that the mended project runs to its end, and sends the one row that is missing once."""
+    """Check that the corrected project runs to its end, and sends the one missing row once."""
     emulator.control.clear_faults()
     write_project(root)
     ran = in_process("run", "spec.yaml", "--direct")
@@ -996,7 +999,10 @@ IN_SHELL = [
 def test_bad_input_is_refused(
     case: Case, project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One sentence and the exit code; nothing accepted, billed or lost; `plan` says the same; mended, it runs."""
+    """The error is one sentence with the exit code; nothing is accepted, billed or lost.
+
+    `plan` says the same, and the corrected project runs.
+    """
     rows, state = rows_of(project / "out"), state_of(project)
     with monkeypatch.context() as patch:
         spoil(project, case, patch)
@@ -1027,12 +1033,15 @@ def test_a_shell_sees_the_same(
 
 
 def test_the_project_of_all_cases_runs(project: Path, emulator: Emulator) -> None:
-    """Unspoiled, it sends its one new row: so a case in which nothing is sent was refused, not idle."""
+    """The good project sends its one new row.
+
+    So a case that sends nothing was refused, not idle.
+    """
     runs_when_mended(project, emulator, rows_of(project / "out"))
 
 
 def test_a_spec_in_json_means_what_json_says(project: Path, emulator: Emulator) -> None:
-    """Tabs, escaped emoji and numbers with exponents are as good in a JSON spec as in any other JSON."""
+    """Tabs, escaped emoji and numbers with exponents are as valid in a JSON spec as in any JSON."""
     values = {
         **SPEC,
         "prompt": "\N{GRINNING FACE} {{ name }}: {{ summary }}",
@@ -1049,7 +1058,7 @@ def test_a_spec_in_json_means_what_json_says(project: Path, emulator: Emulator) 
 
 
 def test_line_ends_inside_of_cells_are_no_ragged_rows(project: Path, emulator: Emulator) -> None:
-    """A quoted cell may hold line ends, wherever the blocks in which a big file is read happen to end."""
+    """A quoted cell may hold line ends, wherever the blocks of a big file end."""
     cell = "one line\n" * 50
     rows = "".join(f'p{i},{i},"{cell}"\n' for i in range(8000))
     (project / "rows.csv").write_text(HEADER + rows)
@@ -1088,7 +1097,10 @@ def test_other_commands_refuse_a_bad_spec_too(
 def test_the_dataset_of_another_ledger_is_refused(
     project: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another ledger does not know what was paid for: it is told which to name, by `plan` as well."""
+    """Another ledger does not know the paid rows.
+
+    The error says which to name, for `plan` as well.
+    """
     before = rows_of(project / "out")
     with monkeypatch.context() as patch:
         patch.setenv("BATCHATA_LEDGER_URL", "sqlite:///another.db")
@@ -1104,7 +1116,10 @@ def test_the_dataset_of_another_ledger_is_refused(
 
 
 def test_a_folder_with_foreign_tables_is_refused(project: Path, emulator: Emulator) -> None:
-    """Parquet files that no run wrote are never taken for a dataset, by `plan` neither, and never touched."""
+    """Parquet files that no run wrote are never taken for a dataset, nor touched.
+
+    That holds for `plan`, too.
+    """
     foreign = project / "elsewhere/data"
     foreign.mkdir(parents=True)
     parquet(foreign / "theirs.parquet", name=["boto3"], summary=["not ours"])
@@ -1142,7 +1157,7 @@ def test_a_damaged_dataset_is_told(
 
 
 def test_a_folder_that_may_not_be_written_is_told(project: Path, emulator: Emulator) -> None:
-    """Where no folder can be made, the storage's refusal is told with the path."""
+    """If no folder can be made, the error is the storage's refusal with the path."""
     before = rows_of(project / "out")
     write_spec(project, output="/dev/null/out")
     check(in_process("run", "spec.yaml", "--direct"), 1, ("output", "/dev/null/out", "start again"))
@@ -1163,7 +1178,10 @@ def test_a_server_that_cannot_be_reached(
     emulator: Emulator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """After `BATCHATA_PATIENCE` the run ends with the server's name; the same command then sends each row once."""
+    """After `BATCHATA_PATIENCE` the run ends with the server's name.
+
+    The same command then sends each row once.
+    """
     write_spec(project, model=model_id, rerun_on=["new"])
     before = rows_of(project / "out")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -1185,7 +1203,10 @@ def big_rows(count: int = 1500) -> str:
 
 @pytest.mark.parametrize("size", [256 << 10, MIB], ids=["ledger", "plan"])
 def test_a_file_that_may_not_grow(size: int, project: Path, emulator: Emulator) -> None:
-    """Where files may not grow, the run ends before it sends; the same command then sends each row once."""
+    """If files may not grow, the run ends before it sends.
+
+    The same command then sends each row once.
+    """
     (project / "rows.csv").write_text(big_rows(700))
     write_spec(project, cost_limit_usd=100)
     before = rows_of(project / "out")
@@ -1211,7 +1232,10 @@ def test_a_file_that_may_not_grow(size: int, project: Path, emulator: Emulator) 
     ids=["index", "plan", "requests", "responses"],
 )
 def test_a_full_disk(kib: int, accepted: int, project: Path, emulator: Emulator) -> None:
-    """Wherever the disk fills up, the run ends with one sentence; with room again, no row is sent twice or lost."""
+    """Wherever the disk fills up, the run ends with one sentence.
+
+    With room again, no row is sent twice or lost.
+    """
     (project / "rows.csv").write_text(big_rows())
     write_spec(project, cost_limit_usd=100, output="disk/out")
     disk = project / "disk"

@@ -1,4 +1,4 @@
-"""The command line: what it prints, where, and how it exits."""
+"""The command line: what it prints, to which stream, and how it exits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def table(emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table with a spec file beside it."""
+    """Return a table with a spec file in its folder."""
     made = Table(tmp_path, emulator, "openai", rows=12)
     facts = made.spec().model_dump(mode="json", exclude_unset=True)
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(facts))
@@ -143,7 +143,10 @@ def test_overrides(table: Table) -> None:
 
 
 def test_a_pilot_that_does_not_hold_has_its_receipt(table: Table) -> None:
-    """It is one JSON object as at any other end, or lines for people; the exit code stays that of a run that was stopped."""
+    """The receipt is one JSON object, as at any other end, or lines for people.
+
+    The exit code stays that of a run that was stopped.
+    """
     words = [
         "run",
         spec_of(table),
@@ -193,7 +196,10 @@ def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
 
 @pytest.mark.parametrize("width", [30, 60, 80, 130, 400])
 def test_rows_fit_the_terminal(table: Table, width: int) -> None:
-    """Long texts are cut, in any script; columns for which there is no room are named, never left out in silence."""
+    """Long texts are cut, in any script.
+
+    Columns that do not fit are named, never silently left out.
+    """
     answers = {f"column_{i}": "日本語 [b] " * i for i in range(1, 12)}
     rows = [
         {
@@ -220,7 +226,10 @@ def test_rows_fit_the_terminal(table: Table, width: int) -> None:
 def test_ctrl_c_says_whether_anything_was_sent(
     capsys: pytest.CaptureFixture[str], sent: bool
 ) -> None:
-    """Stopped while it plans, a run says that nothing was sent; once a batch may have gone out, that batches go on."""
+    """A run that is stopped while it plans says that nothing was sent.
+
+    Once a batch may have been sent, it says that batches continue.
+    """
 
     def stopped() -> None:
         with boundary(), watched() as progress:
@@ -233,10 +242,8 @@ def test_ctrl_c_says_whether_anything_was_sent(
         stopped()
     told = capsys.readouterr().err.splitlines()[-1]
     assert ended.value.exit_code == 130
-    assert told == (
-        "Stopped. "
-        f"{'Batches that were sent go on at the provider; the same command lands them.' if sent else 'Nothing was sent.'}"
-    )
+    goes_on = "Batches that were sent go on at the provider; the same command lands them."
+    assert told == f"Stopped. {goes_on if sent else 'Nothing was sent.'}"
 
 
 def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +254,7 @@ def test_ctrl_c_of_what_sends_nothing(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
-    """One of a thing is told of in the singular, in progress as in receipts."""
+    """One of a thing is named in the singular, in progress as in receipts."""
     assert [pluralize(n, "batch") for n in (0, 1, 2, 1200)] == [
         "0 batches",
         "1 batch",

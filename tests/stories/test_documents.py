@@ -1,4 +1,4 @@
-"""Documents: PDFs, pictures and texts that travel with jobs, what they cost, and citations of them."""
+"""Documents: PDFs, pictures and texts that travel with jobs, their cost, and citations of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ APIS = {
     "responses": {"model": GPT, "endpoint": "responses"},
 }
 PIXEL = b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"
+    "rkJggg=="
 )
 POEM = "Roses are red. Violets are blue.\nSugar is sweet."
 
@@ -65,7 +66,8 @@ def pdf(*pages: str) -> bytes:
         found += f"{number} 0 obj\n{content}\nendobj\n"
     table = "".join(f"{place:010} 00000 n \n" for place in places)
     size = len(objects) + 1
-    return f"{found}xref\n0 {size}\n0000000000 65535 f \n{table}trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(found)}\n%%EOF\n".encode()
+    trailer = f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(found)}\n%%EOF\n"
+    return f"{found}xref\n0 {size}\n0000000000 65535 f \n{table}{trailer}".encode()
 
 
 def locked() -> bytes:
@@ -94,7 +96,10 @@ def batch(emulator: Emulator, folder: Path) -> Batch:
 
 @pytest.mark.parametrize("api", APIS)
 def test_documents_of_each_kind_are_sent_and_paid_for(batch: Batch, folder: Path, api: str) -> None:
-    """Under a limit, each job is answered, and costs what its line was billed, within what was reserved for it."""
+    """Under a limit, each job is answered and costs what its line was billed.
+
+    That is within what was reserved for it.
+    """
     batch.set_default_params(**cast("Any", APIS[api])).add_cost_limit(2)
     for name in ("report.pdf", "poem.txt", "dot.png"):
         batch.add_job(id=name, prompt=f"What is in {name}?", file=folder / name)
@@ -185,7 +190,10 @@ def test_each_api_has_its_own_form(folder: Path) -> None:
 
 
 def test_an_answer_cites_pages_and_places(batch: Batch, folder: Path, emulator: Emulator) -> None:
-    """Citations name the document, the text, and where it stands: pages from 1 with the last one counted in, characters as slices."""
+    """Citations name the document, the text and its place.
+
+    Pages count from 1, the last one included; characters are slices.
+    """
     batch.set_default_params(enable_citations=True)
     batch.add_job(id="pdf", prompt="How were sales?", file=folder / "report.pdf")
     batch.add_job(id="text", prompt="What is sweet?", file=folder / "poem.txt")
@@ -215,7 +223,7 @@ def test_an_answer_cites_pages_and_places(batch: Batch, folder: Path, emulator: 
 
 
 def test_without_citations_there_are_none(batch: Batch, folder: Path) -> None:
-    """A result has a list of citations only where its job asked for them."""
+    """A result has a list of citations only if its job asked for them."""
     batch.add_job(id="a", prompt="How were sales?", file=folder / "report.pdf").add_job(
         id="b", prompt="plain"
     )
@@ -244,7 +252,10 @@ def test_only_another_content_is_another_question(
 def test_a_program_may_go_elsewhere(
     batch: Batch, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A path is that of the folder in which its job was added; jobs without an id are named by what their files hold."""
+    """A path is relative to the folder in which its job was added.
+
+    Jobs without an id are named by the content of their files.
+    """
     monkeypatch.chdir(folder)
     (folder / "copy.txt").write_text(POEM)
     batch.add_job(prompt="p", file="poem.txt").add_job(prompt="p", file="copy.txt").add_job(
@@ -258,7 +269,10 @@ def test_a_program_may_go_elsewhere(
 
 @pytest.mark.parametrize("api", APIS)
 def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
-    """A run spends no more than its limit on documents, and uses it: what was not needed of one goes to the next."""
+    """A run spends no more than its limit on documents, and uses it.
+
+    What one document did not need goes to the next.
+    """
     batch.set_default_params(**cast("Any", APIS[api]))
     rates = batch_rates("anthropic" if api == "anthropic" else "openai", str(APIS[api]["model"]))
     assert rates is not None
@@ -285,7 +299,7 @@ def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
 def test_another_attempt_has_the_document_too(
     batch: Batch, folder: Path, emulator: Emulator, api: str, fault: str
 ) -> None:
-    """What is asked again in a later round of the run is asked with its document, bounded as before."""
+    """A row of a later round is sent with its document, bounded as before."""
     emulator.control.faults(kind=fault, contains="What", times=1)
     batch.set_default_params(**cast("Any", APIS[api]), response_model=Answer).add_cost_limit(1)
     run = batch.add_job(id="a", prompt="What is it?", file=folder / "report.pdf").run()
@@ -302,7 +316,7 @@ def test_another_attempt_has_the_document_too(
 def test_a_citation_that_is_wrong_does_not_cost_the_answer(
     emulator: Emulator, tmp_path: Path
 ) -> None:
-    """Whatever stands in a citation, its answer is read; what of it cannot be told is left out."""
+    """With any content of a citation, the answer is read; what is invalid is left out."""
     del emulator
     odd: list[Any] = [
         {
@@ -351,14 +365,14 @@ def test_a_citation_that_is_wrong_does_not_cost_the_answer(
 
 
 def test_results_need_no_files(batch: Batch, folder: Path) -> None:
-    """What a run brought home can be read when its documents are gone."""
+    """The results of a run can be read when its documents are gone."""
     run = batch.add_job(id="a", prompt="p", file=folder / "poem.txt").run()
     (folder / "poem.txt").unlink()
     assert run.results()["a"].is_success()
 
 
 def test_a_dry_run_estimates_by_pages(batch: Batch, folder: Path, emulator: Emulator) -> None:
-    """A plan's figures follow the pages of a document, and not the bytes that it has when it is encoded."""
+    """A plan's figures follow the pages of a document, not the bytes of its encoding."""
     large = folder / "large.pdf"
     large.write_bytes(pdf("Sales rose.") + b"%" * 3_000_000)
     run = batch.add_job(id="a", prompt="p", file=large).run(dry_run=True)
@@ -542,7 +556,10 @@ def test_a_third_provider_takes_none_unless_it_says_so(
 def test_a_document_that_changes_meanwhile_is_not_sent(
     batch: Batch, folder: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was planned is what is sent: a file that is rewritten between the two stops the run in one sentence."""
+    """The planned documents are those that are sent.
+
+    A file that is rewritten in between stops the run in one sentence.
+    """
     batch.add_job(id="a", prompt="p", file=folder / "poem.txt")
     enter = PlanWriter.__enter__
 

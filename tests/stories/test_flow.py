@@ -1,4 +1,4 @@
-"""The flow on a real Prefect server: states, task runs, caching, artifacts, a deployment by a worker."""
+"""The flow on a real Prefect server: states, task runs, caching, artifacts, a deployment."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def write_spec(table: Table, changes: dict[str, Any]) -> Path:
 
 
 def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
-    """One flow run, one task run per step and chunk with a name for people, and a receipt artifact."""
+    """There is one flow run, one named task run for each step and chunk, and a receipt artifact."""
     done = batchata(server, table, "--json", spec={"items_per_batch": 6})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outcomes"] == {"succeeded": 12}
@@ -136,7 +136,10 @@ def test_how_a_run_ended_is_told_twice(
 def test_a_killed_flow_run_is_carried_on_by_the_next(
     server: Server, table: Table, lost: bool
 ) -> None:
-    """Kill -9 while batches are out; the next flow run lands them and sends nothing twice, also without Prefect's results."""
+    """After kill -9 with batches out, the next flow run lands them and sends nothing twice.
+
+    That also holds without Prefect's results.
+    """
     table.emulator.control.progress("seconds", 3600)
     path = write_spec(table, {"items_per_batch": 4})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
@@ -173,7 +176,9 @@ from batchata_tasks.spec.loading import load_spec
 sent = []
 def submit_step(run_id, chunk_id):
     sent.append(chunk_id)
-    return pipeline.submit_step(run_id, chunk_id) if len(sent) > 1 else {"chunk": chunk_id, "batch_id": "msgbatch_other"}
+    if len(sent) == 1:
+        return {"chunk": chunk_id, "batch_id": "msgbatch_other"}
+    return pipeline.submit_step(run_id, chunk_id)
 
 real = tasks.pipeline
 class Shim:
@@ -199,7 +204,10 @@ sys.exit(0 if len(sent) == 2 else 1)
 
 
 def in_python(server: Server, table: Table, code: str) -> Any:
-    """Run code that calls a flow, in a process of its own; return the JSON value that it prints last."""
+    """Run code that calls a flow, in a process of its own.
+
+    Return the JSON value of its last line.
+    """
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=command_env(server, table),
@@ -218,7 +226,8 @@ import json
 from batchata_tasks import Batch
 
 def labelled():
-    batch = Batch({folder!r}, items_per_batch=2).set_default_params(model="claude-haiku-5-5", max_tokens=50)
+    batch = Batch({folder!r}, items_per_batch=2)
+    batch.set_default_params(model="claude-haiku-5-5", max_tokens=50)
     for number in range(4):
         batch.add_job(prompt=f"text {{number}}", id=str(number))
     return batch.run().results()
@@ -226,7 +235,10 @@ def labelled():
 
 
 def test_a_batch_inside_a_flow_is_its_child_tasks(server: Server, table: Table) -> None:
-    """Inside somebody's flow a Batch's steps are task runs of that flow run, one of each kind per batch; it is never suspended."""
+    """Inside a user's flow, a Batch's steps are task runs of that flow run, one per kind and batch.
+
+    The flow is never suspended.
+    """
     code = (
         BATCH.format(folder=str(table.folder / "batch"))
         + """
@@ -254,7 +266,10 @@ print(json.dumps(mine()))
 
 
 def test_a_batch_is_a_flow_run_where_prefect_is_configured(server: Server, table: Table) -> None:
-    """With PREFECT_API_URL set, a plain script's Batch shows as a flow run of its own, with its receipt as an artifact."""
+    """With PREFECT_API_URL set, a plain script's Batch is a flow run of its own.
+
+    Its receipt is an artifact.
+    """
     code = (
         BATCH.format(folder=str(table.folder / "batch"))
         + "print(json.dumps([result.is_success() for result in labelled().values()]))"
@@ -273,7 +288,10 @@ def test_a_batch_is_a_flow_run_where_prefect_is_configured(server: Server, table
 
 
 def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None:
-    """The flow `cancel` finds the spec of a flow run that died, cancels its batches, lands what ran, and leaves an artifact."""
+    """The flow `cancel` finds the spec of a dead flow run, cancels its batches and lands what ran.
+
+    It leaves an artifact.
+    """
     table.emulator.control.progress("reads", 10**6)
     path = write_spec(table, {"items_per_batch": 6})
     command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
@@ -298,7 +316,10 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
 
 
 def test_only_runs_of_enrich_are_cancelled_by_their_id(server: Server, table: Table) -> None:
-    """An id that the server does not know, or one of another flow's run, is refused in one sentence; the flow run's spec wins over `spec`."""
+    """An id that the server does not know, or of another flow's run, is refused in one sentence.
+
+    The flow run's spec takes precedence over `spec`.
+    """
     code = """
 import json
 from uuid import uuid4
@@ -321,7 +342,10 @@ print(json.dumps([refused(uuid4()), refused(state.state_details.flow_run_id)]))
 
 
 def test_planning_is_a_flow(server: Server, table: Table) -> None:
-    """Its result and its artifact tell what a run would send and cost; nothing is sent, and no dataset made."""
+    """Its result and its artifact say what a run would send and cost.
+
+    Nothing is sent, and no dataset is made.
+    """
     path = write_spec(table, {"cost_limit_usd": 1})
     code = (
         "import json; from flows.plan import plan; "
@@ -340,7 +364,7 @@ def test_planning_is_a_flow(server: Server, table: Table) -> None:
 
 
 def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
-    """Its result and its artifact tell what is known and what nobody owns."""
+    """Its result and its artifact list the known batches and those that nobody owns."""
     table.run()
     (stray,) = table.emulator.control.foreign("anthropic", requests=7)
     code = "import json; from flows.reconcile import reconcile; print(json.dumps(reconcile()))"
@@ -354,7 +378,10 @@ def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
 
 
 def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
-    """The server has the event, with the dataset as its resource; the automation of `deployments` waits for it."""
+    """The server has the event, with the dataset as its resource.
+
+    The automation of `deployments` waits for it.
+    """
     done = batchata(server, table, spec={"name": "limited", "cost_limit_usd": 0.000001})
     assert done.returncode == 4, done.stderr
     wanted = {
@@ -386,7 +413,10 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
 
 
 def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
-    """It ends as Completed `AlreadyRunning`, which names who holds the dataset; the command says so at once and exits with 1."""
+    """It ends as Completed `AlreadyRunning` with the holder's name.
+
+    The command says so at once and exits with 1.
+    """
     with hold_dataset(str(table.output), Settings(), run="flow run 0815"):
         done = batchata(server, table)
     holder = f"process {os.getpid()} (flow run 0815) on {socket.gethostname()} (this machine)"
@@ -410,7 +440,10 @@ print(json.dumps([state.name, state.message]))
 def test_a_scheduled_run_looks_whether_the_holder_lives(
     server: Server, table: Table, monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
-    """A holder that renews its lease is left alone; one that fell silent is waited for until its lease has ended, and carried on."""
+    """A holder that renews its lease is left alone.
+
+    One that fell silent is awaited until its lease has ended, and its run carried on.
+    """
     monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
     monkeypatch.setitem(
         server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run"
@@ -429,7 +462,10 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
 
 
 def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
-    """Two copies, each under its spec's own name, stand beside each other on one server: four deployments each, on their own folder."""
+    """Two copies run on one server, each under its spec's own name.
+
+    Each has four deployments, in its own folder.
+    """
     teams = [
         Team(tmp_path / name, server, table.emulator, name)
         for name in ("package-topics", "ticket-topics")

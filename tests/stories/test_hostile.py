@@ -53,7 +53,10 @@ def after_download(
 def test_a_page_that_is_no_results_file_lands_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A maintenance page instead of results, with as many lines: no row lands as missing, none is paid twice."""
+    """A maintenance page of as many lines arrives instead of results.
+
+    No row lands as missing, and none is paid twice.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "1")
     with monkeypatch.context() as broken:
         after_download(table, broken, lambda _content: b"<p>maintenance</p>\n" * 50)
@@ -102,9 +105,10 @@ def test_broken_lines_cannot_carry_spend_over_the_limit(
 def test_a_validator_that_raises_costs_its_row_not_the_run(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a response model's own code raises, the answer is invalid and the run ends."""
+    """If a response model's own code raises anything, the answer is invalid and the run ends."""
     (table.folder / "model.py").write_text(
-        "from pydantic import BaseModel, field_validator\n\n\nclass Answer(BaseModel):\n    label: str\n\n"
+        "from pydantic import BaseModel, field_validator\n\n\n"
+        "class Answer(BaseModel):\n    label: str\n\n"
         "    @field_validator('label')\n    def odd(cls, value):\n        return {}[value]\n"
     )
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(table.folder))
@@ -123,7 +127,7 @@ def test_a_dear_row_does_not_block_cheap_ones(table: Table) -> None:
 
 
 def test_a_key_keeps_its_type(table: Table) -> None:
-    """A key column of another type is refused: it would make every row a new one beside the old."""
+    """A key column of another type is refused: it would make every row a new one."""
     for value in table.values:
         value["id"] = value["id"].removeprefix("k")
     table.write()
@@ -136,7 +140,10 @@ def test_a_key_keeps_its_type(table: Table) -> None:
 def test_doubt_is_not_resolved_under_another_key(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unclear create can be judged by its own account alone; another's empty list proves nothing."""
+    """An unclear create can be judged by its own account alone.
+
+    Another account's empty list proves nothing.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0")
     table.emulator.control.faults(kind="drop_after", count=1)
     for call in range(2, 12):  # the first list goes before the create

@@ -31,7 +31,7 @@ SCHEMA = {"type": "object", "properties": {"capital": {"type": "string"}}, "requ
     ("name", "endpoint"), [("anthropic", "chat"), ("openai", "chat"), ("openai", "responses")]
 )
 def test_the_real_api_keeps_the_contract(name: str, endpoint: str, tmp_path: Path) -> None:
-    """A batch of two is created once, found in the list, ends, and brings two structured answers home."""
+    """A batch of two is created once, listed, ends, and returns two structured answers."""
     if not (os.environ.get("BATCHATA_LIVE") and os.environ.get(f"{name.upper()}_API_KEY")):
         pytest.skip(f"needs BATCHATA_LIVE=1 and {name.upper()}_API_KEY")
     provider, schema, token = (

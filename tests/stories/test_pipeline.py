@@ -39,7 +39,7 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
 
 
 def test_every_row_gets_its_own_answer(table: Table) -> None:
-    """One row per key, typed answer columns, the carried column, and the answer to its own request."""
+    """Each key has one row, with typed answer columns, the carried column and its own answer."""
     receipt = table.run()
     assert (receipt.result, receipt.exit_code, receipt.outcomes) == (
         "succeeded",
@@ -94,7 +94,10 @@ def test_a_changed_row_is_sent_again_alone_and_supersedes(table: Table) -> None:
     ],
 )
 def test_a_change_of_the_spec_is_named(table: Table, change: dict[str, Any], reason: str) -> None:
-    """A changed prompt, model or schema re-sends all rows, under its own name; `rerun_on` can forbid it."""
+    """A changed prompt, model or schema sends all rows again, under its own name.
+
+    `rerun_on` can forbid it.
+    """
     table.run()
     others = [
         known
@@ -139,7 +142,7 @@ def test_several_batches_at_a_time(table: Table) -> None:
 
 
 def test_limit_takes_the_first_rows_that_need_work(table: Table) -> None:
-    """Try 5 before 20: the first five go, then the next five, and the receipt says what is left."""
+    """Try 5 before 20: the first five go, then the next five, and the receipt says what remains."""
     assert table.run(limit=5).plan["over_limit"] == 15
     assert sorted(row["id"] for row in table.rows()) == sorted(f"k{i}" for i in range(5))
     table.run(limit=5)
@@ -170,7 +173,7 @@ def test_where_keeps_rows_out(table: Table) -> None:
 def test_every_row_ends_in_one_outcome(
     table: Table, fault: str, outcome: str, attempts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever becomes of one request, its row is there and says why; the others are untouched."""
+    """Whatever happens to one request, its row is there and says why; the others are untouched."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.6")
     table.emulator.control.faults(kind=fault, contains="row 4")
     receipt = table.run()
@@ -226,7 +229,10 @@ def test_refresh_sends_landed_rows_again(table: Table) -> None:
 
 @pytest.mark.parametrize("limit", [{}, {"cost_limit_usd": 0.5}], ids=["no limit", "limit"])
 def test_a_refresh_is_not_lost_to_a_run_that_died(table: Table, limit: dict[str, Any]) -> None:
-    """`--refresh` after a run that died without it lands what that one sent, and sends all other rows again; itself carried on, it sends none twice."""
+    """`--refresh` after a dead run without it lands that run's rows, and sends all others again.
+
+    A refresh that is carried on sends none twice.
+    """
     table.run(**limit)
     table.values.append({"id": "k-new", "text": "text of a new row", "note": "n"})
     table.write()
@@ -288,7 +294,10 @@ def test_costs_add_up(table: Table) -> None:
 
 
 def test_a_cost_limit_is_never_exceeded_and_is_used(table: Table) -> None:
-    """With half of the worst case as the limit, batches are cut, money comes back and more is sent."""
+    """With half of the worst case as the limit, batches are split.
+
+    As money is freed, more is sent.
+    """
     bound = preview(table.spec()).summary.bound
     assert bound is not None
     limit = float(usd(bound)) / 2
@@ -367,7 +376,10 @@ def test_a_run_that_stopped_is_carried_on(table: Table, monkeypatch: pytest.Monk
 def test_a_dead_run_of_an_older_spec_lands_first(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The spec changed while batches were out: they land under the old one, then the new one plans."""
+    """The spec changed while batches were out.
+
+    They land under the old one, then the new one plans.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0")
     for call in (2, 3):
         table.emulator.control.faults(kind="http_429", route="create", nth=call)
@@ -442,12 +454,15 @@ def test_direct_runs_load_no_prefect(table: Table) -> None:
 
 
 def sent_as(notes: list[str]) -> list[int]:
-    """Return the numbers under which batches were at the provider, in the order in which that was told."""
+    """Return the numbers of batches at the provider, in the order of the reports."""
     return [int(text.split()[1]) for text in notes if text.endswith(": at the provider")]
 
 
 def test_batches_are_numbered_as_they_are_sent(table: Table) -> None:
-    """From 1 without a gap, also where a limit cuts batches and leaves rows out; carried on, a run counts on."""
+    """Batches are numbered from 1 without a gap.
+
+    That also holds if a limit splits batches and leaves rows out; when carried on, a run counts on.
+    """
     notes = list[str]()
     table.values[4]["text"] = "dear " * 20_000
     table.write()

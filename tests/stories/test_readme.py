@@ -128,7 +128,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator) -> 
 
 
 def test_every_block_is_covered() -> None:
-    """No block of a language that nobody runs; the test command is the one that runs this."""
+    """No block is in an untested language; the test command is the one that runs this."""
     assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
     assert {
         language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)
@@ -138,7 +138,7 @@ def test_every_block_is_covered() -> None:
 
 
 def test_the_demo_runs(shell: Shell) -> None:
-    """`make demo` enriches with both providers through Prefect, and says where the dataset is."""
+    """`make demo` enriches with both providers through Prefect, and prints the dataset's place."""
     output = shell.run(blocks("bash")[0])
     assert output.count("400 succeeded") == 2
     assert "read_parquet" in output
@@ -153,7 +153,11 @@ def test_the_first_real_run_and_its_result(shell: Shell) -> None:
 
 
 def test_jobs_from_python(shell: Shell) -> None:
-    """A first Batch; then structured output of both providers with limits, a dry run, a run that is not waited for, and its state; a document."""
+    """The examples of jobs run: a first Batch, structured output, and a document.
+
+    The second uses both providers, with limits, a dry run, a run that is not awaited, and its
+    state.
+    """
     _, first, second, third = blocks("python")
     output = shell.run(f"python - <<'CODE'\n{first}\nCODE")
     assert [
@@ -167,7 +171,7 @@ def test_jobs_from_python(shell: Shell) -> None:
 
 
 def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every cell of the example runs in a kernel, where an event loop runs already."""
+    """Every cell of the example runs in a kernel, in which an event loop already runs."""
     for name, value in shell.env.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(ROOT / "docs/jobs.ipynb", as_version=4)
@@ -205,7 +209,7 @@ def wait_for(url: str) -> None:
 
 
 def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
-    """Its keys are all keys there are (but alternatives), and its values the defaults or the demo's."""
+    """Its keys are all keys but alternatives, and its values are the defaults or the demo's."""
     (text,) = blocks("yaml")
     shown = yaml.safe_load(text)
     shipped = load_spec(ROOT / "deployments/specs/package-topics.yaml")
@@ -222,7 +226,7 @@ def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
 
 
 def test_no_link_leads_nowhere() -> None:
-    """Every file that the README or a page beside it links to or names in backquotes is there."""
+    """Every file that the README or a page links to, or names in backquotes, exists."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         linked = [name for name in re.findall(r"\]\(([^)]+)\)", text) if "://" not in name]
@@ -238,7 +242,7 @@ def test_no_link_leads_nowhere() -> None:
 
 
 def test_the_map_of_the_package_is_true() -> None:
-    """Every package stands in docs/architecture.md, in a layer; every place that it names for a change is there."""
+    """Every package is in docs/architecture.md, in a layer; every place that it names exists."""
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
     package = ROOT / "batchata_tasks"
     packages = {path.parent.name for path in package.glob("*/__init__.py")}
@@ -248,7 +252,7 @@ def test_the_map_of_the_package_is_true() -> None:
 
 
 def test_the_tables_are_true() -> None:
-    """Every command, exit code and setting that there is stands in the README, and no other."""
+    """The README has every command, exit code and setting, and no other."""
     commands = {
         command.name or command.callback.__name__
         for command in app.registered_commands

@@ -51,7 +51,7 @@ ROWS = 12
 
 
 def _base64(text: str) -> Iterator[bytes]:
-    """Yield what `text` looks like inside of any longer text in base64, at each of the three offsets."""
+    """Yield the forms of `text` inside a longer text in base64, at each of the three offsets."""
     for offset in range(3):
         padded = b"\0" * offset + text.encode()
         core = slice(
@@ -74,7 +74,7 @@ def gives_away(content: bytes | str) -> bool:
 
 
 def contents(path: Path) -> Iterator[bytes]:
-    """Yield a file's bytes, and what is compressed or spread over pages in them."""
+    """Yield a file's bytes, and its content that is compressed or spread over pages."""
     raw = path.read_bytes()
     yield raw
     if path.suffix == ".parquet":
@@ -89,7 +89,10 @@ def contents(path: Path) -> Iterator[bytes]:
 
 
 def files_that_give_away(root: Path) -> list[str]:
-    """Return the files under `root` that hold the canary in any form; there must be files to search."""
+    """Return the files under `root` that hold the canary in any form.
+
+    There must be files to search.
+    """
     paths = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
     assert paths
     found: list[str] = []
@@ -104,7 +107,10 @@ def files_that_give_away(root: Path) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one spec per provider, a home of its own, its ledger at the default place, the canary as key."""
+    """A project with one spec per provider, a home of its own, and the canary as key.
+
+    Its ledger is at the default place.
+    """
     root = tmp_path / "project"
     root.mkdir()
     (root / "rows.csv").write_text("name,text\n" + "".join(f"p{i},text {i}\n" for i in range(ROWS)))
@@ -163,7 +169,7 @@ _THROUGH_PREFECT = _RUNS.format(
 
 
 def in_shell(code: str, **env: str) -> subprocess.CompletedProcess[bytes]:
-    """Run commands one after the other in a process of its own, so that Prefect starts once for all."""
+    """Run commands one after the other in one process, so that Prefect starts once for all."""
     found = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(
         [sys.executable, "-c", code], env=found, capture_output=True, timeout=110, check=False
@@ -172,7 +178,7 @@ def in_shell(code: str, **env: str) -> subprocess.CompletedProcess[bytes]:
 
 @pytest.mark.parametrize("form", ["raw", "base64", "quoted", "parquet", "arrow", "sqlite", "name"])
 def test_the_search_finds_what_is_hidden(form: str, tmp_path: Path) -> None:
-    """A canary that is planted in any of these places is found, so that finding none means something."""
+    """A canary planted in any of these places is found, so that finding none means something."""
     long = "x" * 5003 + CANARY + "y" * 5000  # over several pages of a database
     table = pa.table({"text": [long, long]})
     match form:
@@ -220,7 +226,10 @@ def test_direct_runs_leave_no_key(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Runs that go well, meet every kind of fault, are refused or find no server: no file, line or log holds the key."""
+    """Runs that succeed, fail in any way, are refused or find no server leave no key.
+
+    It is in no file, line or log.
+    """
     caplog.set_level(logging.DEBUG)
     printed: dict[str, str] = {}
     for fault, knobs in FAULTS.items():
@@ -255,7 +264,10 @@ def test_the_sdks_own_debug_logs_hold_no_key(project: Path, emulator: Emulator) 
 
 
 def test_prefect_keeps_no_key(project: Path, emulator: Emulator) -> None:
-    """Runs through Prefect, one of them ending in an error: its database, results and logs at DEBUG hold no key."""
+    """Runs through Prefect, one of them with an error, leave no key.
+
+    It is not in the database, results or logs at DEBUG.
+    """
     emulator.control.faults(kind="http_error", route="get", status=500, count=2)
     emulator.control.faults(kind="http_error", route="create", status=400, provider="openai", nth=2)
     done = in_shell(_THROUGH_PREFECT, PREFECT_LOGGING_LEVEL="DEBUG")
@@ -272,7 +284,10 @@ def test_prefect_keeps_no_key(project: Path, emulator: Emulator) -> None:
 def test_nothing_in_a_live_run_shows_the_key(
     provider: str, project: Path, emulator: Emulator
 ) -> None:
-    """The reprs of settings, session, site, ledger, provider and its SDK client, in every step, hold no key."""
+    """No repr in a live run has the key.
+
+    That is settings, run context, dataset, ledger, provider and its SDK client, in every step.
+    """
     seen: list[str] = []
 
     def watched(step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -325,7 +340,10 @@ def test_nothing_in_a_live_run_shows_the_key(
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 429, 500, 529])
 def test_errors_carry_no_key(provider: str, status: int, project: Path, emulator: Emulator) -> None:
-    """An error of any status, with all its causes, as text, repr, traceback and pickle, holds no key."""
+    """An error of any status has no key.
+
+    That holds for its causes, text, repr, traceback and pickle.
+    """
     emulator.control.faults(kind="http_error", status=status)
     adapter = provider_type(provider)()
     adapter._client = adapter._client.with_options(max_retries=0)  # type: ignore[attr-defined]
@@ -354,7 +372,10 @@ def test_a_key_that_no_header_takes_is_not_printed(
 def test_a_provider_that_repeats_the_key_is_not_quoted(
     provider: str, status: int, project: Path, emulator: Emulator
 ) -> None:
-    """Where an error of the provider (or of a proxy before it) repeats the key, what we print and keep does not."""
+    """If an error of the provider (or of a proxy before it) repeats the key, ours does not.
+
+    That holds for what is printed and for what is stored.
+    """
     message = f"Incorrect API key provided: {CANARY}. You can find yours in the console."
     emulator.control.faults(kind="http_error", status=status, message=message)
     code, printed = run("run", f"{provider}.yaml", "--direct")
@@ -376,7 +397,7 @@ def test_a_provider_that_repeats_the_key_is_not_quoted(
 def test_the_ledgers_password_is_not_printed(
     url: str, project: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ledger that cannot be opened is told without its URL, which may hold a password."""
+    """The error of a ledger that cannot be opened omits its URL, which may hold a password."""
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("BATCHATA_LEDGER_URL", url.format(quote(CANARY, safe=""), unused_port()))
     code, printed = run("run", "anthropic.yaml", "--direct")
@@ -390,7 +411,7 @@ def test_the_ledgers_password_is_not_printed(
 def test_a_password_in_the_address_is_not_printed(
     provider: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy's address may hold user and password: the error that it cannot be reached names the host alone."""
+    """A proxy's address may hold user and password: the error names only the host."""
     address = f"http://user:{quote(CANARY, safe='')}@127.0.0.1:{unused_port()}/v1"
     monkeypatch.setenv(f"{provider.upper()}_BASE_URL", address)
     use_key("some-key", monkeypatch)

@@ -1,4 +1,4 @@
-"""Stopping: from the first second, whatever is waited for; and nothing that others made is lost by it."""
+"""Stopping works from the first second, in any wait, and loses nothing of others."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ def until(holds: Callable[[], object]) -> None:
 def left_open(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Batch]:
-    """Leave a batch of three jobs open, its script killed; return another batch over the same folder."""
+    """Leave a batch of three jobs open, its script killed.
+
+    Returns another batch over the same folder.
+    """
     monkeypatch.chdir(tmp_path)
     with open_batches(emulator):
         with subprocess.Popen([sys.executable, "-c", EARLIER], cwd=tmp_path) as script:
@@ -87,7 +90,10 @@ def left_open(
 def test_a_run_is_left_while_an_earlier_batch_is_awaited(
     left_open: Batch, emulator: Emulator
 ) -> None:
-    """`shutdown(wait_for_active=False)` ends it at once, and nothing is sent, now or later; the earlier batch is landed by the next run."""
+    """`shutdown(wait_for_active=False)` ends it at once, and nothing is sent, now or later.
+
+    The next run lands the earlier batch.
+    """
     run = left_open.run(wait=False)
     time.sleep(1)
     began = time.monotonic()
@@ -115,7 +121,10 @@ def test_a_run_is_shut_down_while_an_earlier_batch_is_awaited(
 
 
 def test_nothing_is_sent_once_the_dataset_is_let_go(emulator: Emulator, tmp_path: Path) -> None:
-    """A call that nobody waited for any more is stopped right before bytes go out: another run may hold the dataset by then."""
+    """A call that nobody waits for any more is stopped before its bytes go out.
+
+    Another run may hold the dataset by then.
+    """
     table = Table(tmp_path, emulator, "anthropic", rows=1)
     with hold_dataset(str(table.output), Settings()) as held:
         context = RunContext(held, "run", table.spec(), AnswerSchemas(None))
@@ -125,7 +134,10 @@ def test_nothing_is_sent_once_the_dataset_is_let_go(emulator: Emulator, tmp_path
 
 
 def test_ctrl_c_in_the_second_run_of_a_process(emulator: Emulator, tmp_path: Path) -> None:
-    """It leaves the run that is under way, not one that has ended: the program ends as interrupted, with the sentence."""
+    """Ctrl-C leaves the run that is under way, not one that has ended.
+
+    The program ends as interrupted, with the sentence.
+    """
     script = subprocess.Popen(
         [sys.executable, "-c", SECOND_RUN],
         cwd=tmp_path,
@@ -159,7 +171,10 @@ def test_ctrl_c_is_as_it_was_after_a_run(emulator: Emulator, tmp_path: Path) -> 
 
 
 def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path) -> None:
-    """A server that leaves a call without an answer does not keep `run --direct` alive: 130, and the sentence, at once."""
+    """A server that does not answer a call does not keep `run --direct` alive.
+
+    It exits with 130, and the sentence, at once.
+    """
     table = Table(tmp_path, emulator, "anthropic", rows=3)
     (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
     with open_batches(emulator):
@@ -186,7 +201,10 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
 def test_state_files_resolve_as_long_as_the_ledger_has_their_runs(
     emulator: Emulator, tmp_path: Path
 ) -> None:
-    """Twelve nights into one folder, each with a state file of its own: all of them load, and the first is up to date still."""
+    """Twelve nights into one folder, each with a state file of its own.
+
+    All of them load, and the first is still up to date.
+    """
     files = [tmp_path / f"night-{number}.json" for number in range(12)]
     for number, file in enumerate(files):
         batch = (

@@ -121,7 +121,10 @@ class Aside:
 
 
 def test_only_the_bad_lines_of_a_failed_batch_fail(openai: Table) -> None:
-    """A validation that names two lines: these two are wrong requests, the rest goes again and succeeds, none is paid twice."""
+    """A validation names two lines: these are wrong requests, the rest is sent again and succeeds.
+
+    None is paid twice.
+    """
     for row in (2, 5):
         openai.emulator.control.faults(kind="request_invalid_line", contains=f"row {row}")
     receipt = openai.run()
@@ -159,7 +162,10 @@ def test_a_batch_that_fails_for_no_line_is_tried_again(openai: Table) -> None:
 
 
 def test_rows_that_never_ran_have_their_one_attempt(openai: Table) -> None:
-    """With `max_attempts: 1` too, the rows beside a bad line are sent again: they had no attempt yet."""
+    """Even with `max_attempts: 1`, rows of a batch with a bad line are sent again.
+
+    They had no attempt yet.
+    """
     openai.emulator.control.faults(kind="request_invalid_line", contains="row 2")
     assert ended(openai.run(max_attempts=1)) == {"errored": 1, "succeeded": ROWS - 1}
 
@@ -169,7 +175,10 @@ def test_rows_that_never_ran_have_their_one_attempt(openai: Table) -> None:
 
 @pytest.mark.parametrize("rows", [ROWS, 1])
 def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table, rows: int) -> None:
-    """With another batch open: the chunk, one of a single row too, waits for its end and goes again whole, in the same round."""
+    """With another batch open, the chunk waits for its end and is sent again whole.
+
+    It is the same round. That also holds for a chunk of one row.
+    """
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
     notes: list[str] = []
@@ -213,7 +222,7 @@ def test_a_batch_too_large_for_an_empty_queue_is_halved(openai: Table, room: int
 
 
 def test_a_row_that_never_fits_is_one_failed_row(openai: Table) -> None:
-    """One request is larger than the whole queue: it ends as itself, never paid; all others succeed."""
+    """A request larger than the whole queue fails alone, never paid; all others succeed."""
     openai.values[3]["text"] = "long " * 2000
     openai.write()
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
@@ -227,7 +236,10 @@ def test_a_row_that_never_fits_is_one_failed_row(openai: Table) -> None:
 
 
 def test_many_chunks_at_a_time_and_little_room(emulator: Emulator, tmp_path: Path) -> None:
-    """Forty rows in batches of ten, four at once, room for eight rows: all succeed, nothing twice, money settles."""
+    """Forty rows in batches of ten, four at once, with room for eight rows: all succeed.
+
+    Nothing is sent twice, and money settles.
+    """
     table = Table(tmp_path, emulator, "openai", 40)
     emulator.control.limits(openai_enqueued_tokens=per_row(table) * 8 + 8)
     emulator.control.progress("reads", 2)
@@ -247,7 +259,10 @@ def test_many_chunks_at_a_time_and_little_room(emulator: Emulator, tmp_path: Pat
 def test_a_run_that_dies_for_want_of_room_is_carried_on(
     openai: Table, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    """Killed after the create, after the look at it, or when it had given the batch up: the next run goes on, nothing twice."""
+    """A run dies after the create, after a status read, or after it gave the batch up.
+
+    The next run continues, and sends nothing twice.
+    """
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * 3)
     with monkeypatch.context() as dying:
         if after == "return":
@@ -274,7 +289,10 @@ def test_a_run_that_dies_for_want_of_room_is_carried_on(
 
 
 def test_the_time_limit_ends_the_wait_for_room(openai: Table) -> None:
-    """The queue stays full: the run ends by its time limit, its rows unsent and unpaid, and the next one sends them."""
+    """If the queue stays full, the run ends by its time limit, its rows unsent and unpaid.
+
+    The next one sends them.
+    """
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * ROWS)
     (blocking,) = openai.emulator.control.foreign("openai", requests=60, ends="never")
     receipt = openai.run(time_limit="1s")
@@ -292,7 +310,10 @@ def test_the_time_limit_ends_the_wait_for_room(openai: Table) -> None:
 
 
 def test_a_limit_of_cost_holds_while_batches_come_back(openai: Table) -> None:
-    """A chunk that is given back and cut keeps the money that it had: the limit is neither broken nor used up by it."""
+    """A chunk that is given back and split keeps its money.
+
+    It neither breaks the limit nor uses it up.
+    """
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * 3)
     bound = bound_of(openai)
     receipt = openai.run(cost_limit_usd=bound / 10**12)
@@ -303,7 +324,10 @@ def test_a_limit_of_cost_holds_while_batches_come_back(openai: Table) -> None:
 def test_a_full_queue_of_requests_is_waited_for(
     anthropic: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anthropic answers 429 while our own batches fill the queue: the others wait, none fails, nothing goes twice."""
+    """Anthropic answers 429 while our own batches fill the queue: the others wait.
+
+    None fails, and none is sent twice.
+    """
     monkeypatch.setenv("BATCHATA_PATIENCE", "5")
     anthropic.emulator.control.limits(anthropic_queued_requests=4)
     anthropic.emulator.control.progress("reads", 30)
@@ -331,7 +355,10 @@ def test_a_queue_that_others_fill_is_waited_for(anthropic: Table) -> None:
 def test_a_queue_that_empties_right_after_the_429_stops_nothing(
     anthropic: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch that filled the queue ends between the refusal and the look at what is open: there is room now."""
+    """The batch that filled the queue ends between the refusal and the list of open ones.
+
+    There is room then.
+    """
     anthropic.emulator.control.limits(anthropic_queued_requests=10)
     (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=5, ends="never")
     kind = provider_type("anthropic")
@@ -346,7 +373,10 @@ def test_a_queue_that_empties_right_after_the_429_stops_nothing(
 
 
 def test_a_rate_limit_with_nothing_open_ends_the_run(table: Table) -> None:
-    """429 for ever and no batch to wait for: an error once patience is over; the next run sends all."""
+    """If 429 stays and there is no batch to wait for, the run ends in an error after its patience.
+
+    The next run sends all.
+    """
     table.emulator.control.faults(kind="http_429", route="create")
     with pytest.raises(TransientError, match="429"):
         table.run()
@@ -362,7 +392,10 @@ def test_a_rate_limit_with_nothing_open_ends_the_run(table: Table) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.25])
 @pytest.mark.parametrize("kind", ["batch_expires", "batch_cancelled"])
 def test_what_ran_of_a_batch_is_kept(table: Table, kind: str, share: float) -> None:
-    """With one attempt: what ran is landed and paid, what never ran is no attempt, and the next run sends just that."""
+    """With one attempt, what ran is landed and paid, and what never ran is no attempt.
+
+    The next run sends just that.
+    """
     ran = int(ROWS * share)
     table.emulator.control.faults(kind=kind, share=share, count=1)
     receipt = table.run(rerun_on=["new"])
@@ -383,7 +416,10 @@ def lose(table: Table, batch_id: str) -> None:
 
 
 def test_results_that_are_gone_cost_their_bound_and_an_attempt(table: Table) -> None:
-    """Nobody can say what the answers cost: the bound counts, the rows are missing, and the next attempt works."""
+    """If nobody can say what the answers cost, the bound counts and the rows are missing.
+
+    The next attempt works.
+    """
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
     lose(table, batches(table)[0]["id"])
@@ -396,7 +432,10 @@ def test_results_that_are_gone_cost_their_bound_and_an_attempt(table: Table) -> 
 
 
 def test_a_batch_that_somebody_deleted_does_not_stop_runs_for_ever(table: Table) -> None:
-    """Its money stays counted, and the run ends: its rows are missing and tried again, or held for a person."""
+    """Its money stays counted, and the run ends.
+
+    Its rows are missing and tried again, or held for a person.
+    """
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
     table.emulator.control.vanish(batches(table)[0]["id"])
@@ -421,7 +460,10 @@ def test_output_files_that_are_named_late_are_awaited(
 
 
 def test_the_time_limit_cancels_what_never_ends_and_lands_what_ran(table: Table) -> None:
-    """Exit code 5: the open batch is cancelled, its finished part is landed and paid, the next run sends the rest."""
+    """The open batch is cancelled, its finished part landed and paid, and the exit code is 5.
+
+    The next run sends the rest.
+    """
     table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
     receipt = table.run(time_limit="1s")
     assert (receipt.result, receipt.exit_code) == ("time_limit_reached", 5)
@@ -450,7 +492,10 @@ def test_the_time_limit_sends_nothing_more(table: Table) -> None:
 
 
 def test_a_batch_cancelled_before_it_was_validated_cost_nothing(openai: Table) -> None:
-    """Such a batch has no files and no counts: its rows never ran, which is no attempt and no money."""
+    """Such a batch has no files and no counts.
+
+    Its rows never ran, which is no attempt and costs nothing.
+    """
     openai.emulator.control.progress("reads", 2000)
     receipt = openai.run(time_limit="1s")
     assert (receipt.exit_code, openai.ledger()["requests_billed"]) == (5, 0)
@@ -463,7 +508,10 @@ def test_a_batch_cancelled_before_it_was_validated_cost_nothing(openai: Table) -
 def test_a_time_limit_that_passed_while_the_run_was_dead(
     emulator: Emulator, tmp_path: Path, name: str
 ) -> None:
-    """The limit counts from the run's start: carried on too late, it lands what ran and sends nothing."""
+    """The limit counts from the run's start: carried on too late, it lands what ran.
+
+    It sends nothing.
+    """
     table = Table(tmp_path, emulator, name, ROWS)
     with pytest.raises(KeyboardInterrupt):
         run_with(
@@ -500,7 +548,10 @@ def ended_by_others(table: Table) -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["spend_cap", "hard_limit"])
 def test_a_spend_cap_is_asked_once_and_what_is_under_way_is_landed(table: Table, kind: str) -> None:
-    """No storm of creates that waiting does not cure; the batch that was accepted before is landed; the next run goes on."""
+    """A create that waiting does not help is not repeated; the batch accepted before is landed.
+
+    The next run continues.
+    """
     table.emulator.control.faults(kind="never_ends", share=0.5, count=1)
     table.emulator.control.faults(kind=kind, nth=2)
     table.emulator.control.faults(kind=kind, nth=3)

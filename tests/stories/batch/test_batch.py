@@ -1,4 +1,7 @@
-"""The fluent API: jobs of several models in one batch, over the same pipeline, ledger and dataset as tables."""
+"""The fluent API: jobs of several models in one batch.
+
+They use the same pipeline, ledger and dataset as tables.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,10 @@ def test_models_of_both_providers_in_one_batch(
 def test_one_model_at_both_of_its_endpoints(
     batch: Batch, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """Jobs of two endpoints go in two batches, as each endpoint has its requests; parts of text are parts there, too."""
+    """Jobs of two endpoints go in two batches, each with the requests of its endpoint.
+
+    Parts of text become that endpoint's parts.
+    """
     turns = [
         {
             "role": "user",
@@ -110,7 +116,10 @@ def test_one_model_at_both_of_its_endpoints(
 
 
 def test_what_landed_is_not_sent_again(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
-    """A second run of the same jobs sends nothing; a changed and a new one are sent, and answered as they are now."""
+    """A second run of the same jobs sends nothing.
+
+    A changed job and a new one are sent, and answered as they are now.
+    """
     batch.add_job(prompt="one", id="1").add_job(prompt="two", id="2")
     batch.run()
     assert batch.run().results()["2"].response.endswith("two")
@@ -139,7 +148,10 @@ def test_without_reuse_all_is_asked_again(batch: Batch, emulator: Emulator, tmp_
 
 
 def test_jobs_that_are_alike_are_all_sent(batch: Batch, emulator: Emulator) -> None:
-    """Without an id a job is named by its content, the second of two alike by a number; names are the same in each process."""
+    """A job without an id is named by its content, the second of two equal ones by a number.
+
+    Names are the same in each process.
+    """
     for _ in range(3):
         batch.add_job(prompt="same")
     names = [job.id for job in batch.jobs]
@@ -149,7 +161,10 @@ def test_jobs_that_are_alike_are_all_sent(batch: Batch, emulator: Emulator) -> N
 
 
 def test_one_response_model_for_all_makes_columns(batch: Batch, tmp_path: Path) -> None:
-    """Where all jobs have the same response model its fields are columns; the class's own validators see the answers."""
+    """If all jobs have the same response model, its fields are columns.
+
+    The class's own validators check the answers.
+    """
     for number in range(3):
         batch.add_job(prompt=f"text {number}", id=str(number), response_model=Shout)
     run = batch.run()
@@ -276,12 +291,15 @@ def test_a_wrong_job_is_refused_as_it_is_added(
 def test_a_model_without_a_price_is_refused_under_a_limit(
     batch: Batch, emulator: Emulator, limit_first: bool
 ) -> None:
-    """As its job is added where the limit is known by then, else as the batch is run; nothing is sent."""
+    """It is refused as the job is added if the limit is known by then, else as the batch is run.
+
+    Nothing is sent.
+    """
     if limit_first:
         batch.add_cost_limit(1)
     with pytest.raises(
         SpecError,
-        match=r"model: no batch price is known for 'claude-hiku-5-5'.*did you mean claude-haiku-5-5",
+        match=r"no batch price is known for 'claude-hiku-5-5'.*did you mean claude-haiku-5-5",
     ):
         batch.add_job(prompt="x", id="a", model="claude-hiku-5-5").add_cost_limit(1).run()
     assert sent(emulator) == 0
@@ -296,12 +314,12 @@ def test_what_was_answered_before_is_told(batch: Batch, capsys: pytest.CaptureFi
 
 
 def test_wrong_values_of_a_batch_are_refused_at_once(batch: Batch, tmp_path: Path) -> None:
-    """Limits, defaults and parameters are checked where they are given."""
+    """Limits, defaults and parameters are checked as soon as they are given."""
     for wrong, sentence in (
         (lambda: batch.add_cost_limit(-1), "cost_limit_usd: "),
         (batch.add_time_limit, "time_limit_seconds: "),
         (lambda: batch.set_default_params(modle="x"), "did you mean model"),
-        (lambda: batch.set_verbosity("loud"), "verbosity_level: "),  # pyright: ignore[reportArgumentType]
+        (lambda: batch.set_verbosity("loud"), "verbosity_level: "),
         (lambda: Batch(tmp_path, items_per_bach=3), "did you mean items_per_batch"),
         (lambda: Batch(tmp_path).run(), "jobs: there are none"),
         (lambda: Batch(tmp_path).add_job(prompt="x"), "model: name one"),
@@ -314,7 +332,10 @@ def test_wrong_values_of_a_batch_are_refused_at_once(batch: Batch, tmp_path: Pat
 
 
 def test_a_cost_limit_binds_all_models(batch: Batch, emulator: Emulator) -> None:
-    """Under a limit for a part of the jobs the run stops in time, says so for each job, and the next one sends the rest."""
+    """Under a limit for a part of the jobs, the run stops in time and says so for each job.
+
+    The next run sends the rest.
+    """
     batch.config.items_per_batch = 2
     for number in range(10):
         batch.add_job(prompt=f"text {number}", id=str(number), model=(CLAUDE, GPT)[number % 2])
@@ -336,7 +357,7 @@ def test_a_cost_limit_binds_all_models(batch: Batch, emulator: Emulator) -> None
 def test_a_dry_run_sends_nothing(
     batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It tells how many requests there are and what they cost at most."""
+    """A dry run reports how many requests there are and what they cost at most."""
     batch.add_job(prompt="x").add_job(prompt="y", model=GPT)
     run = batch.run(dry_run=True)
     told = capsys.readouterr().out
@@ -348,7 +369,10 @@ def test_a_dry_run_sends_nothing(
 
 
 def test_a_run_that_is_not_waited_for(batch: Batch, emulator: Emulator) -> None:
-    """`run(wait=False)` returns at once; status, results and wait tell how far it is; callbacks come until the end."""
+    """`run(wait=False)` returns at once; status, results and wait follow its progress.
+
+    Callbacks come until the end.
+    """
     emulator.control.progress("reads", 10**6)
     told: list[tuple[dict[str, Any], float, dict[str, Any]]] = []
     ended = threading.Event()
@@ -381,7 +405,10 @@ def test_a_run_that_is_not_waited_for(batch: Batch, emulator: Emulator) -> None:
 
 @pytest.mark.parametrize("wait", [True, False])
 def test_shutdown_leaves_nothing_behind(batch: Batch, emulator: Emulator, wait: bool) -> None:
-    """Batches that are open are landed, or left to the next run; what was not sent is sent then; nothing twice."""
+    """Open batches are landed, or left to the next run.
+
+    What was not sent is sent then, and nothing twice.
+    """
     batch.config.items_per_batch, batch.config.max_parallel_batches = 1, 1
     emulator.control.progress("reads", 10**6)
     for number in range(3):
@@ -400,7 +427,10 @@ def test_shutdown_leaves_nothing_behind(batch: Batch, emulator: Emulator, wait: 
 
 
 def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
-    """StateManager reads from the ledger what a file names; it is cleared only once nothing is open; its jobs can be run again."""
+    """StateManager reads from the ledger the run that a file names.
+
+    It is cleared only once nothing is open, and its jobs can be run again.
+    """
     file = tmp_path / "state/run.json"
     emulator.control.progress("reads", 10**6)
     run = batch.add_job(prompt="x", id="1", response_model=Label).set_state(file).run(wait=False)
@@ -448,7 +478,10 @@ def test_the_state_file_names_the_run(batch: Batch, emulator: Emulator, tmp_path
 def test_a_file_of_another_kind_is_no_state_file(
     batch: Batch, emulator: Emulator, tmp_path: Path, text: str
 ) -> None:
-    """It is neither read, nor written over, nor deleted, and nothing is sent; an empty one is taken."""
+    """Such a file is neither read nor written over nor deleted, and nothing is sent.
+
+    An empty one is accepted.
+    """
     file = tmp_path / "cities.csv"
     file.write_text(text)
     batch.add_job(prompt="x", id="1").set_state(file)
@@ -469,7 +502,7 @@ def test_a_file_of_another_kind_is_no_state_file(
 
 
 def test_a_callback_can_shut_its_run_down(batch: Batch, emulator: Emulator) -> None:
-    """It does not wait for the run that waits for it; to wait for it is refused, and told."""
+    """It does not wait for the run that waits for it; a request to wait for it is refused."""
     emulator.control.progress("reads", 10**6)
     told = list[str]()
 
@@ -524,7 +557,10 @@ def test_a_run_is_made_from_its_parts(emulator: Emulator, tmp_path: Path) -> Non
 
 
 def test_a_time_limit_cancels_and_lands(batch: Batch, emulator: Emulator) -> None:
-    """A batch that does not end is cancelled once the time is over; its jobs say that they never ran, and the next run sends them."""
+    """A batch that does not end is cancelled once the time is over.
+
+    Its jobs say that they never ran, and the next run sends them.
+    """
     emulator.control.progress("reads", 10**6)
     run = batch.add_job(prompt="x", id="1").add_time_limit(seconds=2).run()
     assert run.receipt is not None
@@ -538,7 +574,7 @@ def test_a_time_limit_cancels_and_lands(batch: Batch, emulator: Emulator) -> Non
 def test_verbosity_and_raw_files(
     batch: Batch, emulator: Emulator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`debug` prints each step; without raw files there are none, and results are as good."""
+    """`debug` prints each step; without raw files there are none, and results are the same."""
     run = batch.set_verbosity("debug").raw_files(False).add_job(prompt="x", id="1").run()
     assert "batch 1 (1 row): landed" in capsys.readouterr().err
     assert not (tmp_path / "out/raw_files").exists()
@@ -547,7 +583,10 @@ def test_verbosity_and_raw_files(
 
 
 def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
-    """One file of requests and of responses a batch, JSON for Anthropic and JSONL for OpenAI, and one file a job, whatever its id."""
+    """There is one file of requests and one of responses for each batch, and one for each job.
+
+    A batch's are JSON for Anthropic and JSONL for OpenAI; a job's has a valid name for any id.
+    """
     batch.add_job(prompt="x", id="../a b").add_job(prompt="y", id="2", model=GPT).run()
     found = sorted(
         str(path.relative_to(tmp_path / "out/raw_files"))
@@ -572,7 +611,10 @@ def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
 
 
 def test_old_jobs_are_not_kept_for_ever(batch: Batch, tmp_path: Path) -> None:
-    """Of jobs that no run ever sent, the newest alone are kept; those of a run stay as long as the ledger has it."""
+    """Of jobs that no run ever sent, only the newest are kept.
+
+    Those of a run stay as long as the ledger has it.
+    """
     folder = tmp_path / "out/_batchata/jobs"
     batch.add_job(prompt="first", id="first").run()
     (first,) = folder.iterdir()
@@ -587,7 +629,7 @@ def test_old_jobs_are_not_kept_for_ever(batch: Batch, tmp_path: Path) -> None:
 def test_what_stops_a_run_is_told(
     batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An error is raised to who waits; where nobody does, it is printed in one sentence."""
+    """An error is raised in the thread that waits; if none does, it is printed in one sentence."""
     emulator.control.faults(kind="http_error", route="create", status=401, probability=1)
     batch.add_job(prompt="x", id="1")
     with pytest.raises(BatchataError, match=r"(401|key)") as caught:
@@ -601,7 +643,10 @@ def test_what_stops_a_run_is_told(
 
 
 def test_jobs_made_by_hand_are_checked(batch: Batch, emulator: Emulator) -> None:
-    """Jobs that did not come by way of `add_job` are checked before anything is sent, and so is a limit that came late."""
+    """Jobs that did not come through `add_job` are checked before anything is sent.
+
+    So is a limit that was set later.
+    """
     for jobs, sentence in (
         ([Job("1", CLAUDE, prompt="x"), Job("1", CLAUDE, prompt="y")], "two of this id"),
         ([Job("1", CLAUDE)], "exactly one of prompt"),
@@ -618,7 +663,10 @@ def test_jobs_made_by_hand_are_checked(batch: Batch, emulator: Emulator) -> None
 def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
     batch: Batch, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """With batches open, the ledger is deleted: a run says what to do, and after that lands them; nothing is sent twice."""
+    """The ledger is deleted while batches are open: a run says what to do, and then lands them.
+
+    Nothing is sent twice.
+    """
     for number in range(6):
         batch.add_job(prompt=f"text {number}", id=f"a{number}")
         batch.add_job(prompt=f"text {number}", id=f"b{number}", model=GPT, response_model=Label)
@@ -649,7 +697,7 @@ def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
 
 
 def test_only_a_batchs_folder_is_rebuilt_by_its_name(tmp_path: Path) -> None:
-    """Another folder is told from one in which a Batch ran."""
+    """A folder in which no Batch ran is not taken for one in which a Batch did."""
     told = CliRunner().invoke(app, ["status", str(tmp_path), "--rebuild"])
     assert told.exit_code == 2
     assert "no Batch ran with this folder as its results_dir" in told.output

@@ -1,4 +1,4 @@
-"""What an attack on the Python API found: each test is a way in which it gave a wrong answer, or none."""
+"""Attacks on the Python API: each test is a way in which it once gave a wrong answer, or none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batch(emulator: Emulator, tmp_path: Path) -> Batch:
 
 
 class Word(BaseModel):
-    """A response model that takes what it is told to."""
+    """A response model that does whatever it is told."""
 
     word: str
 
@@ -64,7 +64,10 @@ def look_alike(number: int, *, accepts: bool) -> type[BaseModel]:
 def test_classes_that_look_alike_keep_to_their_own_jobs(
     batch: Batch, emulator: Emulator, order: tuple[int, ...]
 ) -> None:
-    """Each answer is checked by the class of its own job, however many there are of one name, and is an object of it."""
+    """Each answer is checked by its own job's class, and is an object of that class.
+
+    There may be any number of classes of one name.
+    """
     kinds = {number: look_alike(number, accepts=number != 3) for number in order}
     for number, kind in kinds.items():
         batch.add_job(id=str(number), prompt=f"text {number}", response_model=kind)
@@ -87,7 +90,10 @@ def test_classes_that_look_alike_keep_to_their_own_jobs(
 def test_an_answer_that_its_class_refuses_by_now_is_one_failed_result(
     batch: Batch, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other results are there; the answer's text is, too, and it is not asked for again."""
+    """The other results are there.
+
+    The answer's text is there, too, and is not asked for again.
+    """
     batch.add_job(id="1", prompt="x", response_model=Word).add_job(id="2", prompt="y")
     assert all(result.is_success() for result in batch.run().results().values())
     monkeypatch.setattr(Word, "refusing", True)
@@ -129,7 +135,7 @@ def test_jobs_are_copies(batch: Batch) -> None:
 def test_rows_keep_their_answers_under_the_columns_of_another_batch(
     batch: Batch, tmp_path: Path
 ) -> None:
-    """Where the last batch has no response model in common, the column `response` holds the answers of older rows, too."""
+    """If the last batch has no common model, `response` also has the older rows' answers."""
     batch.add_job(id="a", prompt="x", response_model=Word).run()
     batch.add_job(id="b", prompt="y").run()
     rows = pd.read_parquet(tmp_path / "out/data").set_index("job_id")
@@ -142,7 +148,7 @@ def test_rows_keep_their_answers_under_the_columns_of_another_batch(
 def test_a_providers_text_is_one_clean_line(
     batch: Batch, emulator: Emulator, capsys: pytest.CaptureFixture[str], status: int
 ) -> None:
-    """Codes that move a terminal's cursor reach neither the exception, nor its causes, nor the screen."""
+    """Codes that move a terminal's cursor do not reach the exception, its causes or the screen."""
     emulator.control.faults(
         kind="http_error",
         route="create",
@@ -163,7 +169,7 @@ def test_a_providers_text_is_one_clean_line(
 def test_nobody_is_asked_where_standard_input_is_closed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A service whose standard input is closed counts as without a person: what is open is cancelled."""
+    """A service with a closed standard input has no person to ask: what is open is cancelled."""
     display = RichBatchProgressDisplay()
     display.update_progress({}, 0.0, {"batch_1": {"state": "submitted"}})
     monkeypatch.setattr(sys, "stdin", None)
@@ -172,7 +178,7 @@ def test_nobody_is_asked_where_standard_input_is_closed(
 
 
 class Half(BaseModel):
-    """A response model whose validator returns what is no text."""
+    """A response model whose validator returns invalid text."""
 
     word: str
 
@@ -183,7 +189,7 @@ class Half(BaseModel):
 
 
 def test_a_validator_that_returns_no_text_fails_its_own_job(batch: Batch) -> None:
-    """Half of a surrogate pair is an invalid answer; the rows beside it land."""
+    """Half of a surrogate pair is an invalid answer; the other rows land."""
     batch.add_job(id="half", prompt="x", response_model=Half).add_job(id="whole", prompt="y")
     results = batch.run().results()
     assert "half of a surrogate pair" in str(results["half"].error)

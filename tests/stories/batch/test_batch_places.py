@@ -1,4 +1,4 @@
-"""Where a Batch runs: a plain script, a worker thread, a running event loop, two at once; and how Ctrl-C ends one."""
+"""The places of a Batch: a script, a worker thread, an event loop, two at once; and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ def test_a_plain_script_needs_no_prefect(emulator: Emulator, tmp_path: Path) -> 
 
 
 def test_a_script_that_does_not_wait_ends_with_its_run(emulator: Emulator, tmp_path: Path) -> None:
-    """`wait=False` in a script's last line loses nothing: the process lives until the run has landed."""
+    """`wait=False` in a script's last line loses nothing.
+
+    The process lives until the run has landed.
+    """
     process = script(tmp_path, wait=False)
     assert process.wait(timeout=120) == 0
     assert len(jobs(tmp_path / "out").run().results()) == 3
@@ -100,7 +103,7 @@ def test_a_worker_thread(emulator: Emulator, tmp_path: Path) -> None:
 
 
 def test_a_running_event_loop(emulator: Emulator, tmp_path: Path) -> None:
-    """A run may be started where an event loop runs, as in a notebook's cell."""
+    """A run may be started while an event loop runs, as in a notebook's cell."""
 
     async def cell() -> int:
         await asyncio.sleep(0)
@@ -110,7 +113,10 @@ def test_a_running_event_loop(emulator: Emulator, tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_process(emulator: Emulator, tmp_path: Path) -> None:
-    """Two runs over two folders go side by side; a second one over the same folder is refused in one sentence."""
+    """Two runs over two folders run side by side.
+
+    A second one over the same folder is refused in one sentence.
+    """
     with open_batches(emulator):
         runs = [jobs(tmp_path / name).run(wait=False) for name in ("one", "two")]
         wait_for_batches(emulator, 2)
@@ -123,7 +129,10 @@ def test_two_runs_in_one_process(emulator: Emulator, tmp_path: Path) -> None:
 
 
 def test_one_ctrl_c_cancels_and_lands(emulator: Emulator, tmp_path: Path) -> None:
-    """Without a person to ask, the first Ctrl-C cancels what is open, lands what ran and ends the script by itself."""
+    """Without a person to ask, the first Ctrl-C cancels what is open and lands what ran.
+
+    The script then ends by itself.
+    """
     with open_batches(emulator):
         process = script(tmp_path)
         wait_for_batches(emulator, 2)
@@ -138,7 +147,10 @@ def test_one_ctrl_c_cancels_and_lands(emulator: Emulator, tmp_path: Path) -> Non
 
 
 def test_a_second_ctrl_c_leaves_at_once(emulator: Emulator, tmp_path: Path) -> None:
-    """It ends the script while batches are still open; the next run lands them, and sends nothing again."""
+    """A second Ctrl-C ends the script while batches are open.
+
+    The next run lands them, and sends nothing again.
+    """
     with open_batches(emulator):
         process = script(tmp_path)
         wait_for_batches(emulator, 2)
@@ -152,7 +164,10 @@ def test_a_second_ctrl_c_leaves_at_once(emulator: Emulator, tmp_path: Path) -> N
 
 
 def test_ctrl_c_after_the_programs_own_end(emulator: Emulator, tmp_path: Path) -> None:
-    """Where only the run keeps a program, Ctrl-C leaves it, and the program ends as interrupted; the next run lands what is open."""
+    """If only the run keeps a program alive, Ctrl-C leaves the run.
+
+    The program ends as interrupted, and the next run lands what is open.
+    """
     with open_batches(emulator):
         process = script(tmp_path, wait=False)
         assert process.stdout is not None

@@ -34,7 +34,7 @@ _DAY_US = 86_400 * 10**6
 
 
 class Pair:
-    """Two tables with a spec each, which share a budget of so many rows' upper bounds."""
+    """Two tables with a spec each, which share a budget for this number of rows at their bounds."""
 
     def __init__(self, folder: Path, emulator: Emulator, provider: str, rows: int = 12) -> None:
         for name in ("one", "two"):
@@ -89,7 +89,10 @@ def until(what: Callable[[], bool]) -> None:
 
 
 def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
-    """Both spend from the same money, never more than it; what could not be paid for is sent when the limit is raised."""
+    """Two runs never spend more than the budget together.
+
+    What could not be paid for is sent when the limit is raised.
+    """
     budget = pair.budget(1.7)
     with ThreadPoolExecutor(2) as pool:
         runs = [
@@ -116,7 +119,10 @@ def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
 
 
 def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
-    """While another run has the budget in flight this one waits, and says so once; it goes on when that is settled."""
+    """While another run has the budget in flight, this one waits, and says so once.
+
+    It continues when that is settled.
+    """
     budget, notes = pair.budget(12.2), list[str]()
     with ThreadPoolExecutor(2) as pool:
         with open_batches(pair.one.emulator):
@@ -151,7 +157,10 @@ def test_a_waiting_run_heeds_its_time_limit(claude: Pair) -> None:
 
 
 def test_money_of_a_dead_run_is_not_waited_for(claude: Pair) -> None:
-    """What a run that died has in flight counts, but nobody waits for it; its own next run settles it."""
+    """Money that a dead run has in flight counts, but nobody waits for it.
+
+    The dataset's own next run settles it.
+    """
     budget = claude.budget(12.2)
     claude.one.emulator.control.progress("reads", 10**6)
     steps = stopping_at("submit", lambda _: True, KeyboardInterrupt(), after=True)
@@ -166,7 +175,10 @@ def test_money_of_a_dead_run_is_not_waited_for(claude: Pair) -> None:
 
 
 def test_a_run_that_ends_with_an_error_gives_back_what_it_did_not_send(claude: Pair) -> None:
-    """A refused key, say, does not keep other runs from the budget's money; carried on, the run sets its own aside anew."""
+    """A run that ends, say with a refused key, gives the budget's money back.
+
+    When it is carried on, it reserves its own anew.
+    """
     budget = claude.budget(12.5)
     claude.one.emulator.control.faults(kind="http_error", status=401, route="create", nth=1)
     with pytest.raises(CredentialsError):
@@ -183,7 +195,10 @@ def test_a_run_that_ends_with_an_error_gives_back_what_it_did_not_send(claude: P
     "change", [{"limit_usd": 2}, {"period": "day"}, {"timezone": "Europe/Berlin"}]
 )
 def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
-    """The second spec is refused before anything is sent, by one sentence that names both limits and the remedy."""
+    """The second spec is refused before anything is sent.
+
+    One sentence names both limits and the remedy.
+    """
     budget = claude.budget(100)
     assert claude.run(claude.one, budget).exit_code == 0
     with pytest.raises(
@@ -199,7 +214,7 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
 
 
 def test_a_plan_says_nothing_of_a_budget(claude: Pair) -> None:
-    """Planning with other terms, which a run would make hold or refuse, changes nothing in the ledger."""
+    """A plan with other terms, which a run would record or refuse, leaves the ledger unchanged."""
     budget = claude.budget(100)
     other = {**budget, "limit_usd": 1}
     assert claude.run(claude.one, budget).exit_code == 0
@@ -235,7 +250,10 @@ def test_a_model_without_a_price_has_no_budget(claude: Pair) -> None:
 
 
 def test_a_day_later_there_is_money_again(claude: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daily budget that is used up begins anew with the next day; what was spent before stays where it was."""
+    """A daily budget that is used up is whole again on the next day.
+
+    Earlier spending stays in its own day.
+    """
     budget = claude.budget(1.5, period="day")
     first = claude.run(claude.one, budget)
     assert first.exit_code == 4
@@ -255,7 +273,7 @@ def test_a_day_later_there_is_money_again(claude: Pair, monkeypatch: pytest.Monk
 def test_a_plan_counts_by_the_period_that_it_says(
     claude: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a spec has another period by now, its plan tells what that one leaves, as its run will have it."""
+    """If a spec has a new period, its plan shows what that one leaves, as its run will have it."""
     budget = claude.budget(1.5, period="day")
     assert claude.run(claude.one, budget).exit_code == 4
     for module in ("money", "budgets"):
@@ -271,7 +289,7 @@ def test_a_plan_counts_by_the_period_that_it_says(
 
 
 def test_a_run_keeps_its_own_limit_within_a_budget(claude: Pair) -> None:
-    """Where both are given the smaller remainder binds."""
+    """If there is a limit and a budget, the smaller remainder binds."""
     budget = claude.budget(100)
     receipt = claude.run(claude.one, budget, cost_limit_usd=round(1.5 * claude.row, 6))
     assert receipt.exit_code == 4
@@ -280,7 +298,7 @@ def test_a_run_keeps_its_own_limit_within_a_budget(claude: Pair) -> None:
 
 
 def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path) -> None:
-    """Intents name budget and period, so a ledger that was lost counts the spending again once it is rebuilt."""
+    """Intents name budget and period, so a rebuilt ledger counts the spending of the lost one."""
     budget = claude.budget(1.5)
     assert claude.run(claude.one, budget).exit_code == 4
     spent, sent = claude.spent(budget), claude.accepted()
@@ -298,7 +316,10 @@ def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path
 def test_a_chunk_that_is_cut_twice_loses_no_row(
     claude: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where another spends of the budget between two looks of the guard, the chunk is cut again; every piece is sent in its turn."""
+    """If another run spends between two reads of the guard, the chunk is split again.
+
+    Every piece is sent in its turn.
+    """
     budget, real, cuts = claude.budget(9.5), guards.cut, list[int]()
 
     def cut(*given: Any) -> Chunk:

@@ -1,4 +1,4 @@
-"""Prompt caching, through the real pipeline: what is marked, reserved, billed, counted and told."""
+"""Prompt caching, from the request to the receipt: what is marked, reserved, billed and counted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
 
 
 def bill_of(table: Table) -> list[tuple[Decimal, Decimal]]:
-    """Price each result line with genai-prices: as it was billed, and as it would be without a cache."""
+    """Price each result line with genai-prices, as it was billed and as it would be uncached."""
     found: list[tuple[Decimal, Decimal]] = []
     for path in (table.output / "_batchata/responses").glob("*.jsonl"):
         for line in map(orjson.loads, path.read_bytes().splitlines()):
@@ -73,7 +73,10 @@ def marked(table: Table) -> set[bool]:
 
 
 def test_what_the_cache_did_is_told_to_the_last_digit(table: Table) -> None:
-    """Cost, shares and saving of the receipt are those of the bill, line by line; the dataset holds what was read."""
+    """The receipt's cost, shares and saving are those of the bill, line by line.
+
+    The dataset holds the tokens that were read.
+    """
     receipt = table.run(cache=True, system=SYSTEM)
     bill, book = bill_of(table), table.ledger()
     assert len(bill) == 12
@@ -102,7 +105,10 @@ def test_what_the_cache_did_is_told_to_the_last_digit(table: Table) -> None:
 
 
 def test_a_cache_that_is_never_hit_costs_more_and_says_so(table: Table) -> None:
-    """Where every request writes and none reads, the saving is negative, exactly, and the receipt says what it cost."""
+    """If every request writes and none reads, the saving is negative, exactly.
+
+    The receipt says what the cache cost.
+    """
     table.emulator.control.cache(hit_share=0)
     receipt = table.run(cache=True, system=SYSTEM)
     cost, plain = (sum(line[i] for line in bill_of(table)) for i in (0, 1))
@@ -134,7 +140,10 @@ def test_outcomes_keep_what_was_written(table: Table) -> None:
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_limit_holds_when_everything_is_written(table: Table, rows: int) -> None:
-    """Input is reserved at the 1 h write price, so a limit holds even if each request writes and none reads."""
+    """Input is reserved at the 1 h write price.
+
+    So a limit holds even if each request writes and none reads.
+    """
     table.emulator.control.cache(hit_share=0)
     plain = preview(table.spec(system=SYSTEM)).summary.bound or 0
     bound = preview(table.spec(cache=True, system=SYSTEM)).summary.bound or 0
@@ -162,7 +171,7 @@ def test_switching_the_cache_sends_nothing_again(table: Table) -> None:
 
 
 def test_an_estimate_does_not_count_on_a_cache_that_is_off(table: Table) -> None:
-    """Calibrated by cached batches, the next ones are expected to cost what they do without a cache, once it is switched off."""
+    """After cached batches, the estimate for uncached ones is their cost without a cache."""
     table.run(cache=True, system=SYSTEM, limit=2)  # the first of an hour write
     table.run(cache=True, system=SYSTEM, limit=5)
     cached, off = (
@@ -185,7 +194,10 @@ def test_off_by_default(table: Table) -> None:
 
 
 def test_a_prompt_that_is_too_short_is_told_of(table: Table) -> None:
-    """A prefix under the provider's minimum is not cached and not billed for it: plan and receipt say why."""
+    """A prefix below the provider's minimum is not cached and not billed as such.
+
+    Plan and receipt say why.
+    """
     receipt = table.run(cache=True)
     assert receipt.cached_share == 0
     assert (
@@ -197,7 +209,7 @@ def test_a_prompt_that_is_too_short_is_told_of(table: Table) -> None:
 
 
 def test_other_rows_of_the_hour_find_the_prefix(table: Table) -> None:
-    """A second run within the hour reads what the first one wrote; one that comes later writes it again."""
+    """A second run within the hour reads what the first one wrote; a later one writes it again."""
     control = table.emulator.control
     control.cache(hit_share=1)
     table.run(cache=True, system=SYSTEM, limit=4)
@@ -235,7 +247,7 @@ def test_other_rows_of_the_hour_find_the_prefix(table: Table) -> None:
 def test_where_there_is_nothing_to_mark(
     emulator: Emulator, tmp_path: Path, provider: str, changes: dict[str, Any], sentence: str
 ) -> None:
-    """`cache` is refused where it could do nothing, before anything is sent."""
+    """`cache` is refused if it would do nothing, before anything is sent."""
     table = Table(tmp_path, emulator, provider)
     with pytest.raises(SpecError) as refused:
         table.run(cache=True, **changes)
@@ -244,7 +256,10 @@ def test_where_there_is_nothing_to_mark(
 
 
 def test_system_turns_are_marked_as_one(table: Table) -> None:
-    """With `messages`, turns of role system become the marked block; a prompt that renders to blanks is left as it is."""
+    """With `messages`, the turns of role system become the marked block.
+
+    A prompt that renders to blanks is left as it is.
+    """
     turns = [
         {"role": "system", "content": "{% if text != 'text of row 1' %}" + SYSTEM + "{% endif %}"},
         {"role": "user", "content": "{{ text }}"},

@@ -1,4 +1,7 @@
-"""Receipts, `batchata costs` and `status` after real runs: every figure is the dataset's and the provider's."""
+"""Receipts, `batchata costs` and `status` after real runs.
+
+Every figure is the dataset's and the provider's.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def money(found: dict[str, Any], *names: str) -> list[Decimal]:
 
 
 def check_dataset(table: Table) -> dict[str, Any]:
-    """Check that what costs says is in the dataset is the sum of its rows, to the last digit; return what it says."""
+    """Check that the costs of the dataset are the sum of its rows, to the last digit.
+
+    Returns these costs.
+    """
     (found,) = [
         one for one in costs()["datasets"] if one["dataset"] == table.output.resolve().as_uri()
     ]
@@ -61,7 +67,10 @@ def check_dataset(table: Table) -> dict[str, Any]:
 
 
 def test_every_dollar_is_accounted_for(table: Table) -> None:
-    """Retries, unknown and missing lines, a changed prompt, a changed row and a refresh: settled = dataset + superseded + overhead."""
+    """Settled money is that of the dataset, of superseded rows and of overhead.
+
+    There are retries, unknown and missing lines, a changed prompt, a changed row and a refresh.
+    """
     control = table.emulator.control
     for kind, text in (
         ("request_error", "row 1"),
@@ -87,7 +96,10 @@ def test_every_dollar_is_accounted_for(table: Table) -> None:
 
 
 def test_a_receipt_tells_what_was_saved(table: Table) -> None:
-    """List price and saving are those of the very tokens that were billed, and the cost is told by row and outcome."""
+    """List price and saving are those of the very tokens that were billed.
+
+    The receipt gives the cost by row and by outcome.
+    """
     table.emulator.control.faults(kind="request_refusal", contains="row 1")
     receipt = table.run(budget=BUDGET)
     rates, book = batch_rates(table.provider, MODELS[table.provider]), table.ledger()
@@ -128,7 +140,10 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
 
 
 def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
-    """The same money four times, each time wholly: groups add up to the total, a tracker's spend among them."""
+    """Each of four groupings has all the money.
+
+    Groups add up to the total, with a tracker's spend.
+    """
     table.run(budget=BUDGET, name="first")
     table.run(prompt="Say: {{ text }}", name="second")
     CostTracker(name="night").track_spend("0.5")
@@ -185,7 +200,10 @@ def test_an_empty_ledger_has_no_costs() -> None:
 
 
 def test_status_tells_stopped_from_running(table: Table) -> None:
-    """A run whose process died is stopped, with the remedy; while a process holds the dataset it is running."""
+    """A run whose process died is stopped, with the remedy.
+
+    While a process holds the dataset, it is running.
+    """
     seen: list[dict[str, Any]] = []
     with pytest.raises(KeyboardInterrupt):
         run_with(
@@ -210,7 +228,7 @@ def test_status_tells_stopped_from_running(table: Table) -> None:
 
 
 def test_status_of_a_deleted_dataset(table: Table) -> None:
-    """The ledger knows the runs of that place, and does not change by being asked."""
+    """The ledger still has the runs of that folder, and `status` does not change it."""
     receipt = table.run()
     shutil.rmtree(table.output)
     assert [run["run_id"] for run in runs_overview(table.spec())] == [receipt.run_id]
@@ -219,7 +237,7 @@ def test_status_of_a_deleted_dataset(table: Table) -> None:
 
 
 def test_a_rebuilt_ledger_knows_list_prices(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commits carry what was saved and superseded, so a ledger that is made from them says the same."""
+    """A ledger rebuilt from commits has the same sums of savings and superseded cost."""
     table.emulator.control.faults(kind="request_error", contains="row 1", times=1)
     table.run()
     table.run(prompt="Say: {{ text }}")
@@ -243,6 +261,6 @@ def test_a_rebuilt_ledger_knows_list_prices(table: Table, monkeypatch: pytest.Mo
 
 
 def test_ages_are_whole_seconds(table: Table) -> None:
-    """What nobody owns is told with an age that people can read."""
+    """Batches that nobody owns are listed with an age that people can read."""
     table.emulator.control.foreign(table.provider, batches=1, requests=2)
     assert [type(stray["age"]) for stray in reconcile().to_json()["strays"]] == [int]

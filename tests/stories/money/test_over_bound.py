@@ -41,7 +41,10 @@ def per_row(upper_bound: str | None, rows: int) -> Decimal:
 
 @pytest.mark.parametrize("limit", LIMITS, ids=["own limit", "budget"])
 def test_under_a_limit_nothing_more_is_sent(table: Table, limit: dict[str, Any]) -> None:
-    """The run ends as one that reached its limit and says why; bounds grow, and the next run goes on with those."""
+    """The run ends with its limit reached, and says why.
+
+    Bounds grow, and the next run uses the new ones.
+    """
     first = table.run(items_per_batch=4, max_parallel_batches=1, **limit)
     assert (first.result, first.exit_code, first.unsent_rows) == ("cost_limit_reached", 4, 8)
     assert any(text.startswith(WARNING) for text in first.warnings)
@@ -59,7 +62,10 @@ def test_under_a_limit_nothing_more_is_sent(table: Table, limit: dict[str, Any])
 
 
 def test_what_is_under_way_lands(table: Table) -> None:
-    """Batches at the provider when the answer comes are landed and paid; chunks that wait are not sent."""
+    """Batches at the provider when the answer comes are landed and paid.
+
+    Chunks that wait are not sent.
+    """
     with ThreadPoolExecutor(1) as pool:
         with open_batches(table.emulator):
             run = pool.submit(
@@ -76,7 +82,7 @@ def test_what_is_under_way_lands(table: Table) -> None:
 
 
 def test_without_a_limit_it_is_a_warning(table: Table) -> None:
-    """Nobody asked for a promise, so the run goes on; it is told of, and bounds grow all the same."""
+    """Without a limit the run continues and warns; bounds grow all the same."""
     receipt = table.run(items_per_batch=4, max_parallel_batches=1)
     assert (receipt.exit_code, receipt.unsent_rows) == (0, 0)
     assert any(text.startswith(WARNING) for text in receipt.warnings)
@@ -85,7 +91,10 @@ def test_without_a_limit_it_is_a_warning(table: Table) -> None:
 
 
 def test_the_same_answer_counts_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that dies after it noted the answer, and lands it again, lets bounds grow no further; the stop stays."""
+    """A run that notes the answer, dies and lands it again raises the bounds no further.
+
+    The stop stays.
+    """
     found: list[float] = []
     noted = Ledger.correct_bounds
 
@@ -104,7 +113,7 @@ def test_the_same_answer_counts_once(table: Table, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_that_dies_stopped_stays_stopped(table: Table) -> None:
-    """What stopped the run is in the ledger: the process that carries it on sends nothing either."""
+    """The ledger has the reason for the stop: the process that carries the run on sends nothing."""
     steps = stopping_at("collect", lambda chunk: chunk.start == 0, KeyboardInterrupt(), after=True)
     with pytest.raises(KeyboardInterrupt):
         run_with(table, steps, items_per_batch=4, max_parallel_batches=1, cost_limit_usd=1)
@@ -115,7 +124,10 @@ def test_a_run_that_dies_stopped_stays_stopped(table: Table) -> None:
 
 
 def test_dear_answers_of_one_plan_do_not_multiply(table: Table) -> None:
-    """Chunks that were planned with the same bounds let them grow to the dearest answer and a tenth, not by each other."""
+    """Chunks planned with the same bounds raise them to the dearest answer and a tenth.
+
+    They do not multiply each other's corrections.
+    """
     table.emulator.control.faults(kind="request_dear", contains="row 3", times=1)
     receipt = table.run(items_per_batch=1)
     assert any(text.startswith("2 answers above") for text in receipt.warnings)
@@ -130,7 +142,10 @@ def test_dear_answers_of_one_plan_do_not_multiply(table: Table) -> None:
 def test_a_run_heeds_what_another_found(
     table: Table, tmp_path: Path, limit: dict[str, Any]
 ) -> None:
-    """A run that died, and had planned with bounds which another found too low meanwhile sends nothing when it is carried on, and says why."""
+    """A dead run whose bounds another run has since found too low sends nothing when carried on.
+
+    It says why.
+    """
     (tmp_path / "other").mkdir()
     other = Table(tmp_path / "other", table.emulator, table.provider, rows=12)
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +172,10 @@ def test_a_run_heeds_what_another_found(
 
 
 def test_a_run_at_work_heeds_what_another_finds(table: Table) -> None:
-    """Bounds that grow while its first batch is at the provider stop a run before its second; without a limit it goes on."""
+    """Bounds that grow while a run's first batch is at the provider stop it before its second.
+
+    Without a limit it continues.
+    """
     for limit, code, sent in (({"cost_limit_usd": 1}, 4, 4), ({}, 0, 12)):
         with ThreadPoolExecutor(1) as pool:
             with open_batches(table.emulator):

@@ -1,4 +1,4 @@
-"""Parameters of a spec and what they could do to a bill: bounded, or refused before anything is sent."""
+"""Parameters of a spec that could raise a bill: bounded, or refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -140,7 +140,10 @@ def test_what_changes_the_price_or_the_count_is_no_parameter(
 def test_under_a_limit_only_what_is_bounded_passes(
     emulator: Emulator, tmp_path: Path, api: str, params: dict[str, Any], limit: dict[str, Any]
 ) -> None:
-    """Whatever is not known to be bounded is refused, however it is spelled; the sentence says what is allowed."""
+    """A parameter without a known bound is refused, in any spelling.
+
+    The sentence says what is allowed.
+    """
     text = refusal(tmp_path, emulator, api, params=params, **limit)
     assert text.startswith(f"params.{name_of(params)}: its effect on the price has no bound")
     assert "(allowed: " in text

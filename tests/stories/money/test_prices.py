@@ -1,4 +1,7 @@
-"""Prices through the real pipeline: unknown is said everywhere and is never zero; the user's own count like any other."""
+"""Prices in real runs: an unknown one is reported everywhere and never zero.
+
+The user's own prices count like any other.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,10 @@ def line(lines: list[tuple[str, str]], what: str) -> str:
 
 
 def test_an_unknown_price_is_said_and_never_zero(table: Table) -> None:
-    """Plan, receipt, dataset, `show` and `status` of a model without a price: null or `unknown`, in each of them."""
+    """A model without a price has null or `unknown` wherever a cost is shown.
+
+    That is plan, receipt, dataset, `show` and `status`.
+    """
     model = UNKNOWN[table.provider]
     found = preview(table.spec(model=model))
     assert (found.to_json()["upper_bound_usd"], found.to_json()["price_source"]) == (None, None)
@@ -113,7 +119,7 @@ def test_unknown_while_it_flies_and_when_it_is_cancelled(
 
 
 def test_known_costs_are_told(table: Table) -> None:
-    """Of a priced model `status` and `cancel` tell the settled money, digit by digit."""
+    """For a priced model, `status` and `cancel` report the settled money, digit by digit."""
     receipt = table.run()
     (run,) = runs_overview(table.spec())
     assert (run["settled_usd"], run["in_flight_usd"]) == (receipt.cost_usd, f"{usd(0):f}")
@@ -124,7 +130,7 @@ def test_known_costs_are_told(table: Table) -> None:
 
 @pytest.mark.parametrize("fault", ["request_unknown_id", "request_missing", "request_unknown_type"])
 def test_overhead_of_an_unknown_price_is_unknown(table: Table, fault: str) -> None:
-    """Lines that nobody sent and answers that were lost make no unknown sum a known one."""
+    """Lines that nobody sent and lost answers do not turn an unknown sum into a number."""
     table.emulator.control.faults(kind=fault, contains="row 4", times=1)
     receipt = table.run(model=UNKNOWN[table.provider], max_attempts=1)
     assert receipt.cost_usd is None
@@ -134,7 +140,10 @@ def test_overhead_of_an_unknown_price_is_unknown(table: Table, fault: str) -> No
 
 
 def test_a_row_whose_earlier_attempt_had_no_price_has_none(table: Table) -> None:
-    """The sum of an unknown and a known amount is unknown; rows that only the priced run paid for have their price."""
+    """The sum of an unknown and a known amount is unknown.
+
+    Rows that only the priced run paid for have their price.
+    """
     model = UNKNOWN[table.provider]
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     table.run(model=model, max_attempts=1)
@@ -152,7 +161,10 @@ def test_a_row_whose_earlier_attempt_had_no_price_has_none(table: Table) -> None
 
 
 def test_the_users_prices_hold_a_limit(table: Table) -> None:
-    """With rates from prices.toml a limit is taken, the books are exact, and plan, receipt and ledger name the source."""
+    """With rates from prices.toml a limit is accepted and the books are exact.
+
+    Plan, receipt and ledger name the source.
+    """
     model = UNKNOWN[table.provider]
     with pytest.raises(SpecError, match=r"state its batch rates in prices\.toml"):
         preview(table.spec(model=model, cost_limit_usd=1))
@@ -174,7 +186,10 @@ def test_the_users_prices_hold_a_limit(table: Table) -> None:
 
 
 def test_a_wrong_price_file_stops_a_run_before_it_begins(table: Table) -> None:
-    """Plan and run refuse it in the same words, also where the model's own price is known; nothing is sent or written."""
+    """Plan and run refuse it in the same words, even if the model's own price is known.
+
+    Nothing is sent or written.
+    """
     state_prices(table, "another-model", "-2")
     for attempt in (lambda: preview(table.spec()), table.run):
         with pytest.raises(
@@ -190,7 +205,10 @@ def test_a_wrong_price_file_stops_a_run_before_it_begins(table: Table) -> None:
 
 
 def test_a_run_keeps_the_prices_that_it_began_with(table: Table) -> None:
-    """Prices that change while batches are at the provider change nothing of that run: its books stay those of its bounds."""
+    """Prices that change while batches are at the provider do not change that run.
+
+    Its books stay those of its bounds.
+    """
     state_prices(table, MODELS[table.provider])
 
     def dearer(run_id: str, chunk_id: str) -> dict[str, Any]:
@@ -214,7 +232,10 @@ def died_at_the_provider(table: Table, model: str) -> None:
 
 @pytest.mark.parametrize("now", ["900", None], ids=["dearer", "gone"])
 def test_a_run_that_is_carried_on_keeps_its_prices(table: Table, now: str | None) -> None:
-    """Whatever the price file says by then: its books stay those of its bounds, and no bounds grow for it."""
+    """Whatever is in the price file by then, the run's books stay those of its bounds.
+
+    No bounds grow for it.
+    """
     model = UNKNOWN[table.provider]
     state_prices(table, model)
     died_at_the_provider(table, model)
@@ -235,7 +256,10 @@ def test_a_run_that_is_carried_on_keeps_its_prices(table: Table, now: str | None
 
 
 def test_a_dead_run_of_another_spec_lands_at_its_own_prices(table: Table) -> None:
-    """What it sent costs what was reserved for it at most; what is sent from then on is bounded by the prices of today."""
+    """What the dead run sent costs at most its reservation.
+
+    What is sent from then on is bounded by today's prices.
+    """
     model = UNKNOWN[table.provider]
     state_prices(table, model)
     died_at_the_provider(table, model)
@@ -250,7 +274,7 @@ def test_a_dead_run_of_another_spec_lands_at_its_own_prices(table: Table) -> Non
 
 
 def test_prices_that_come_later_make_no_unknown_cost_known(table: Table) -> None:
-    """A run that was planned without a price has none, also where it is landed when there is one."""
+    """A run that was planned without a price has none, even if there is one when it lands."""
     model = UNKNOWN[table.provider]
     died_at_the_provider(table, model)
     state_prices(table, model)
@@ -280,7 +304,10 @@ def test_each_row_is_priced_alone(table: Table) -> None:
 
 
 def test_a_bound_takes_what_the_provider_can_bill(table: Table) -> None:
-    """Anthropic bills cache writes only on request, so its bound is the plain rate; OpenAI may write caches unasked."""
+    """Anthropic bills cache writes only on request, so its bound is the plain rate.
+
+    OpenAI may write caches without one.
+    """
     rates, bound = (
         batch_rates(table.provider, MODELS[table.provider]),
         preview(table.spec(max_tokens=1)).summary.bound,
@@ -295,7 +322,10 @@ def test_a_bound_takes_what_the_provider_can_bill(table: Table) -> None:
 
 
 def test_a_cache_mark_doubles_anthropics_bound(emulator: Emulator, tmp_path: Path) -> None:
-    """A request that asks for caching may be billed at the rate of hour-long writes; the words in a row's text ask for nothing."""
+    """A request for caching is bounded at the rate of hour-long writes.
+
+    The same words in a row's text request nothing.
+    """
     table = Table(tmp_path, emulator, "anthropic", rows=1)
     rates = batch_rates("anthropic", MODELS["anthropic"])
     assert rates is not None

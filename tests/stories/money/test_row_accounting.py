@@ -1,4 +1,4 @@
-"""The table of what becomes of rows and money: it knows every fault, its books agree, and it can be made again."""
+"""The table of what becomes of rows and money is complete, adds up, and can be made again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,10 @@ def test_the_table_knows_every_fault() -> None:
     [pytest.param(line, id=f"{line['fault']}-{line['API']}") for line in TABLE],
 )
 def test_what_was_billed_is_in_the_books(line: dict[str, str]) -> None:
-    """Settled is what was billed, or more by what is named as overhead; nothing flies on after a run that ended."""
+    """Settled money is the bill, or exceeds it by the overhead.
+
+    Nothing stays in flight after the end.
+    """
     billed, settled, overhead, flying = (
         Decimal(line[name]) for name in ("billed $", "settled $", "of it overhead $", "in flight $")
     )

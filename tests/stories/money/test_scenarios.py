@@ -1,6 +1,8 @@
-"""The cost limit is a promise: a small, seeded set of scenarios, each checked against the provider's bill.
+"""Cost limits hold: a small, seeded set of scenarios, each checked against the provider's bill.
 
-By hand, as many as you like: `python -m tests.support.money.scenarios --number 2000 --seed 1 --workers 2`.
+By hand, as many as you like:
+
+`python -m tests.support.money.scenarios --number 2000 --seed 1 --workers 2`
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ def _keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_no_run_spends_more_than_its_limit(station: Station, number: int) -> None:
-    """Whatever the answers, faults and kills: spend <= limit, the limit is used, the books agree to the last digit."""
+    """With any answers, faults and kills, spend stays within the limit, and the limit is used.
+
+    The books agree to the last digit.
+    """
     outcome = play(station, draw(2026, number, budgets=0.25, small=True))
     assert not outcome.found.problems
     assert outcome.codes
@@ -68,7 +73,10 @@ def table(texts: list[str], limit_share: float, per_batch: int, parallel: int = 
 
 
 def test_money_that_a_killed_run_had_set_aside_is_used(station: Station) -> None:
-    """Rows too dear for the limit come first, and the run dies before it sends what it set money aside for: the next start sends it."""
+    """Rows too dear for the limit come first, and the run dies before it sends what it reserved.
+
+    The next start sends it.
+    """
     dear, cheap = ["x" * 5000], [f"row {number}" for number in range(10)]
     scenario = Scenario(
         "set-aside",

@@ -29,10 +29,10 @@ FIRST_ONLY = ("owner.json is written aside",)
 def test_a_run_that_dies_at_a_boundary_is_carried_on(
     make: Callable[..., Place], provider: Provider, boundary: str
 ) -> None:
-    """Killed there when the dataset is new, and again when older rows are superseded: one start later, all is well.
+    """A run dies there with a new dataset, and again while older rows are superseded.
 
-    Each row once, with its own answer, accepted once, exact money. The providers take turns; the harness dies at each
-    boundary with both (`kills.py`).
+    One start later, all is well. Each row is there once, with its own answer, accepted once, at its
+    exact cost. The providers take turns; the harness dies at each boundary with both (`kills.py`).
     """
     place, what = make(provider, rows=ROWS, seconds=0.0), BOUNDARIES[boundary]
     # a create that arrived is soon found; a longer grace then only guards against a slow machine

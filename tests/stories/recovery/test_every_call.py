@@ -1,4 +1,7 @@
-"""A fault at every single HTTP call of a run, one run per call: whichever it is, nothing is lost or paid twice."""
+"""A fault at every single HTTP call of a run, one run for each call.
+
+Nothing is lost or paid twice, whichever call it is.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,16 @@ if TYPE_CHECKING:
     Make = Callable[..., Table]
 
 PER_BATCH = 4
-ALIKE, UNLIKE = (
-    12,
-    7,
-)  # rows: three batches of one size, whose creates wait for each other while in doubt; two that differ
+ALIKE = 12  # rows: three batches of one size, whose creates wait for each other while unclear
+UNLIKE = 7  # rows: two batches that differ in size
 WRITES = ("upload", "create")
 DOWNLOADS = ("results", "content")
 ROUTES = {
     "anthropic": ("create", "get", "results"),
     "openai": ("upload", "create", "get", "content"),
 }
-# which routes a fault meets: an answer may be lost on each; before anything was done, only writes differ from that
+# the routes of each fault: an answer may be lost on each, and for reads it is the same whether the
+# call was lost before it did anything
 MEETS = {
     "http_500_after": (*WRITES, "get", *DOWNLOADS),
     "drop_after": (*WRITES, "get", *DOWNLOADS),
@@ -54,7 +56,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fresh(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """Return a maker of tables: each with a folder, a ledger and a provider that know nothing yet."""
+    """Return a maker of tables: each has a new folder, an empty ledger and an empty provider."""
     numbers: Iterator[int] = count()
 
     def make(provider: str, rows: int = ALIKE) -> Table:
@@ -68,7 +70,7 @@ def fresh(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def run_to_the_end(table: Table) -> str:
-    """Run once, and once more where that ended in an error, which is returned."""
+    """Run once, and once more if that ended in an error, which is returned."""
     try:
         assert table.run(items_per_batch=PER_BATCH).exit_code == 0
     except BatchataError as error:
@@ -82,7 +84,7 @@ def batches_of(table: Table) -> int:
 
 
 def check(table: Table) -> None:
-    """Check that each key has one row with its own answer, and that its request was accepted once."""
+    """Check that each key has one row with its own answer, and one accepted request."""
     rows = table.rows()
     assert [row["id"] for row in rows] == sorted(value["id"] for value in table.values)
     assert {row["_status"] for row in rows} == {"succeeded"}
@@ -96,7 +98,7 @@ def check(table: Table) -> None:
 
 
 def calls_of(table: Table, *routes: str, **doubt: Any) -> dict[str, int]:
-    """Return how many calls of each route a run makes that meets no fault but `doubt`."""
+    """Return how many calls of each route a run makes that has no fault but `doubt`."""
     control = table.emulator.control
     for route in routes:
         control.faults(kind="slow", route=route, nth=10**9)  # only counts
@@ -110,7 +112,7 @@ def calls_of(table: Table, *routes: str, **doubt: Any) -> dict[str, int]:
 
 
 def undisturbed(fresh: Make, provider: str, rows: int) -> dict[str, int]:
-    """Return how many calls of each route a run makes that meets no fault."""
+    """Return how many calls of each route a run without a fault makes."""
     if (provider, rows) not in _UNDISTURBED:
         table, routes = fresh(provider, rows), ROUTES[provider]
         calls = _UNDISTURBED[provider, rows] = calls_of(table, *routes, "list")
@@ -137,7 +139,10 @@ def strikes_of(table: Table, *rules: dict[str, Any]) -> list[int]:
 @pytest.mark.parametrize("fault", MEETS)
 @pytest.mark.parametrize("provider", MODELS)
 def test_a_fault_at_any_call_costs_nothing(fresh: Make, provider: str, fault: str) -> None:
-    """At the nth call of each route, for every n: one row per key with its own answer, accepted once, exit code 0."""
+    """After a fault at the nth call of each route, for every n, each key has its own answer.
+
+    It was accepted once, and the exit code is 0.
+    """
     for rows, routes in ((ALIKE, WRITES), (UNLIKE, ("get", *DOWNLOADS))):
         calls = undisturbed(fresh, provider, rows)
         for route in (route for route in routes if route in MEETS[fault]):
@@ -151,7 +156,10 @@ def test_a_fault_at_any_call_costs_nothing(fresh: Make, provider: str, fault: st
 def test_a_fault_while_a_create_is_in_doubt_costs_nothing(
     fresh: Make, provider: str, doubt: str
 ) -> None:
-    """A create's answer is lost, and then that of the nth call by which its fate is looked up, for every n: as above."""
+    """A create's answer is lost, then that of the nth call of the search for it, for every n.
+
+    Each key has its own answer, accepted once, and the exit code is 0.
+    """
     unclear = {"kind": doubt, "route": "create", "nth": 2}
     routes = ("list", "results") if provider == "anthropic" else ("list",)
     calls = calls_of(fresh(provider), *routes, **unclear)

@@ -1,6 +1,8 @@
 """Runs that are killed at drawn moments, with faults at the provider: small and seeded.
 
-The same for as long as you like: `python -m tests.support.recovery.harness --provider openai --kills 100 --seed 7`.
+The same for as long as you like:
+
+`python -m tests.support.recovery.harness --provider openai --kills 100 --seed 7`
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ WORK_SECONDS = 1.0  # about what an undisturbed run of this size works
 def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
     make: Callable[..., Place], provider: Provider
 ) -> None:
-    """Killed again and again, with drops, 500s, 429s and cut downloads: each row once, its own answer, exact money.
+    """A run that is killed again and again has each row once, with its own answer and exact money.
 
-    A reader that looks all the time, also while a second run supersedes every row, never misses a key.
+    There are drops, 500s, 429s and cut downloads. A reader that reads all the time, also while a
+    second run supersedes every row, never misses a key.
     """
     tally = Tally()
     scenario(
@@ -42,7 +45,10 @@ def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
 
 
 def test_the_real_command_is_carried_on(make: Callable[..., Place]) -> None:
-    """`python -m batchata_tasks.cli run SPEC --direct`, killed with batches open: the next run carries on."""
+    """`python -m batchata_tasks.cli run SPEC --direct` is killed with batches open.
+
+    The next run carries on.
+    """
     place = make("anthropic", rows=120)
     run = place.start(command=True)
     assert place.until(lambda: place.stages()["polling"], run)

@@ -1,4 +1,4 @@
-"""Files that were lost between runs: the dataset, the ledger, Prefect's results. No row is paid for twice."""
+"""Files lost between runs: the dataset, the ledger, Prefect's results. No row is paid for twice."""
 
 from __future__ import annotations
 
@@ -90,7 +90,10 @@ def check(table: Table) -> None:
 def test_a_deleted_dataset_comes_back_from_the_provider(
     table: Table, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """Deleted with batches landed and open: all of it is fetched again, and only what never was sent is sent."""
+    """The folder is deleted with batches landed and open: all of them are fetched again.
+
+    Only what was never sent is sent.
+    """
     die_with_batches_open(table, monkeypatch)
     shutil.rmtree(table.output if what == "the dataset's folder" else table.output / "data")
     receipt = table.run(items_per_batch=3)
@@ -104,7 +107,10 @@ def test_a_deleted_dataset_comes_back_from_the_provider(
 def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Lost with batches landed and open: a new ledger is refused, then rebuilt, and nothing is sent twice."""
+    """The ledger is lost with batches landed and open: a new one is refused, then rebuilt.
+
+    Nothing is sent twice.
+    """
     die_with_batches_open(table, monkeypatch)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     with pytest.raises(WrongLedgerError, match="status SPEC --rebuild"):
@@ -120,7 +126,10 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
 
 
 def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: Path) -> None:
-    """Runs, outcomes, tokens and money, with failures, rounds and superseded rows, are the same to the last digit."""
+    """Runs, outcomes, tokens and money are the same to the last digit.
+
+    That includes failures, rounds and superseded rows.
+    """
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     table.emulator.control.faults(kind="request_refusal", contains="row 7")
     table.run(items_per_batch=5)
@@ -133,7 +142,7 @@ def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: P
 
 
 def books() -> list[Any]:
-    """Return what the ledger knows of each run."""
+    """Return the ledger's figures of each run."""
     ledger = Ledger(Settings().ledger_url)
     runs = [
         (run.id, run.name, ledger.money(run.id), ledger.outcomes(run.id))
@@ -149,7 +158,7 @@ def books() -> list[Any]:
 def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A create that nobody can judge is not sent again because the ledger was lost."""
+    """An unclear create that nobody can judge is not sent again because the ledger was lost."""
     chunk = leave_in_doubt(table, monkeypatch)
     with monkeypatch.context() as rotated:
         rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key")
@@ -174,7 +183,7 @@ def test_ledger_and_rows_are_lost_together(table: Table, tmp_path: Path) -> None
 def test_a_recovery_that_dies_is_taken_up_by_the_next_run(
     table: Table, monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """Whatever it had begun with: every row is there in the end, and was paid for once."""
+    """Wherever it died, every row is there in the end, and was paid for once."""
     table.run(items_per_batch=3)
     shutil.rmtree(table.folder / lost)
     with monkeypatch.context() as dying:
@@ -187,7 +196,7 @@ def test_a_recovery_that_dies_is_taken_up_by_the_next_run(
 
 
 def test_what_was_paid_for_comes_back_whatever_is_asked(table: Table) -> None:
-    """`limit` and `rerun_on` say what is sent, not what is landed."""
+    """`limit` and `rerun_on` decide what is sent, not what is landed."""
     table.run(items_per_batch=3)
     shutil.rmtree(table.output)
     receipt = table.run(items_per_batch=3, limit=1, rerun_on=["failed"])
@@ -197,7 +206,7 @@ def test_what_was_paid_for_comes_back_whatever_is_asked(table: Table) -> None:
 
 @pytest.mark.parametrize("lost", ["out", "out/data"])
 def test_attempts_are_remembered_when_a_dataset_is_lost(table: Table, lost: str) -> None:
-    """Rows whose attempts were used up are not sent again, and cost what all their attempts cost."""
+    """Rows that are out of attempts are not sent again, and cost what all their attempts cost."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4")
     table.run(items_per_batch=6)
     before = table.rows()
@@ -244,7 +253,7 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
 
 
 def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a step that dies once it was taken so many times."""
+    """Return a step that dies the `times`th time."""
     left = iter([real] * calls)
 
     def step(*asked: Any) -> Any:
@@ -256,7 +265,10 @@ def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
 def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that has replaced some rows of an older part dies, and data/ is lost: each key is there once in the end."""
+    """A run that has replaced some rows of an older part dies, and data/ is lost.
+
+    Each key is there once in the end.
+    """
     table.run()
     table.emulator.control.progress("reads", 1)
     with monkeypatch.context() as dying:
@@ -276,7 +288,10 @@ def test_no_key_is_doubled_when_rows_are_lost_in_the_middle_of_a_run(
 def test_a_folder_that_was_away_is_back(
     table: Table, monkeypatch: pytest.MonkeyPatch, landed: int
 ) -> None:
-    """A run that missed it began to recover, and died: the rows are there as before, and their money counts once."""
+    """A run without the folder began to recover, and died.
+
+    The rows are there as before, and their money counts once.
+    """
     table.run(items_per_batch=4)
     before = table.rows()
     table.output.rename(table.folder / "aside")
@@ -299,7 +314,7 @@ def test_a_folder_that_was_away_is_back(
 def test_a_recovery_that_dies_between_rounds_sends_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch, landed: int
 ) -> None:
-    """Whatever is asked for then: the answer of a later attempt is landed, not sent for again."""
+    """Under any options, the answer of a later attempt is landed and not sent for again."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     assert table.run(items_per_batch=6).rounds == 2
     before, sent = table.rows(), table.ledger()["requests_accepted"]
@@ -324,7 +339,10 @@ def test_a_recovery_that_dies_between_rounds_sends_nothing(
 def test_a_part_that_cannot_be_had_again_is_paid_for_once(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its results are gone, too: its rows are sent again, and what it cost counts once, though a later attempt carries some of it."""
+    """Its results are gone, too: its rows are sent again, and their cost counts once.
+
+    A later attempt carries some of that cost.
+    """
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     table.run()
     next((table.output / "data").glob("*.v2.parquet")).unlink()
@@ -340,7 +358,7 @@ def test_a_part_that_cannot_be_had_again_is_paid_for_once(
 
 
 def test_manifests_and_a_part_are_lost(table: Table) -> None:
-    """What rows that are left hold of earlier attempts is not counted a second time; nothing is sent."""
+    """The cost of earlier attempts in the remaining rows is not counted again; nothing is sent."""
     table.emulator.control.faults(kind="request_truncated", contains="row", times=1)
     table.run(items_per_batch=3)
     before, sent = table.rows(), table.ledger()["requests_accepted"]
@@ -370,7 +388,10 @@ def test_the_plan_of_a_later_round_is_lost(table: Table) -> None:
 def test_a_batch_that_another_chunk_adopted_holds_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A lost ledger with batches of equal size in flight: each chunk waits for its own, whenever the others found theirs."""
+    """The ledger is lost with batches of equal size in flight: each chunk waits for its own.
+
+    The others may find theirs at any time.
+    """
     table.emulator.control.faults(kind="never_ends", nth=2)
 
     def die(*_: object) -> None:
@@ -401,7 +422,10 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(
 
 
 def test_what_failed_and_comes_back_is_tried_again_at_once(table: Table) -> None:
-    """A run that recovers a row which is worth another attempt makes it, and says how the row ended."""
+    """A run that recovers a row worth another attempt makes that attempt.
+
+    It reports how the row ended.
+    """
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     assert table.run(max_attempts=1, rerun_on=["new"]).exit_code == 3
     shutil.rmtree(table.output)
@@ -418,7 +442,10 @@ def test_what_failed_and_comes_back_is_tried_again_at_once(table: Table) -> None
 def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In flight when the folder was lost, for a prompt that has changed since: settled from their usage, not from their bound."""
+    """Rows in flight when the folder was lost have another prompt since.
+
+    They are settled from their usage, not from their bound.
+    """
     die_with_batches_open(table, monkeypatch)
     shutil.rmtree(table.output)
     table.emulator.control.progress("immediate")
@@ -430,7 +457,10 @@ def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(
 def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """They were landing when the run died: they land under the rebuilt ledger, and nothing is looked for."""
+    """Rows that were landing when the run died land under the rebuilt ledger.
+
+    Nothing is looked up.
+    """
     for provider in (AnthropicAdapter, OpenAIAdapter):
         monkeypatch.setattr(provider, "limits", Limits(1000, 10))
     with monkeypatch.context() as dying:
@@ -447,7 +477,10 @@ def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(
 
 
 def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Path) -> None:
-    """Recovered, then the ledger lost and rebuilt, then lost once more: the batches are known, and nothing is sent."""
+    """A dataset is recovered, then its ledger is lost and rebuilt twice.
+
+    The batches are known, and nothing is sent.
+    """
     table.run(items_per_batch=3)
     shutil.rmtree(table.output)
     table.run(items_per_batch=3)
@@ -464,7 +497,10 @@ def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Pa
 def test_doubt_that_outlives_the_folder_is_held(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody can tell whether a create was accepted, nor whose rows it had: a person frees it, as the runs say, and they are sent."""
+    """If nobody can say whether a create was accepted, nor which rows it had, it is held.
+
+    A person frees it, as the runs say, and its rows are sent.
+    """
     table = Table(tmp_path, emulator, "anthropic", rows=12)
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
     (other,) = emulator.control.foreign("anthropic", requests=12, ends="at_once")
@@ -482,7 +518,10 @@ def test_doubt_that_outlives_the_folder_is_held(
 def test_batches_of_a_lost_folder_can_be_cancelled(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They go on at the provider; what ran by then is landed by the next run, the rest is sent, nothing is paid for twice."""
+    """They continue at the provider; the next run lands what ran by then and sends the rest.
+
+    Nothing is paid for twice.
+    """
     die_with_batches_open(table, monkeypatch)
     shutil.rmtree(table.output)
     assert cancel(table.spec(items_per_batch=3)).result == "cancelled"

@@ -1,7 +1,8 @@
-"""The order of write, fsync, commit and send, by a trace of it: a killed process cannot show what a power cut would.
+"""The order of write, fsync, commit and send, by a trace.
 
-What a process has written survives its death, fsynced or not. So each fsync, rename, commit and
-first byte is recorded, and the order is checked; that the check would notice is checked too.
+A killed process cannot show what a power cut would: what it has written survives its death, fsynced
+or not. So each fsync, rename, commit and first byte is recorded, and the order is checked; that the
+check would notice an error is tested too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ _TRACES: dict[str, tuple[Trace, Path]] = {}
 
 @pytest.fixture
 def traced(emulator: Emulator, tmp_path: Path) -> Callable[[str], tuple[Trace, Path]]:
-    """Return a maker of traces, kept once made: a table enriched, then again under another prompt, with its folder."""
+    """Return a maker of traces, which it stores.
+
+    A trace is of a table enriched, then again under another prompt, with its folder.
+    """
 
     def make(provider: str) -> tuple[Trace, Path]:
         if provider not in _TRACES:
@@ -51,9 +55,11 @@ def traced(emulator: Emulator, tmp_path: Path) -> Callable[[str], tuple[Trace, P
 def test_nothing_is_acted_upon_before_it_is_durable(
     traced: Callable[[str], tuple[Trace, Path]], provider: str
 ) -> None:
-    """Plan, manifest, request file, intent, send, batch id, results, money, commit record, part, older parts: in that order.
+    """Nothing is used before it is durable, from the plan to the older parts.
 
-    Files are fsynced whole, renamed and their folder fsynced before what comes next.
+    The order is plan, manifest, request file, intent, send, batch id, results, money, commit
+    record, part, older parts. Files are fsynced whole, renamed and their folder fsynced before the
+    next step.
     """
     trace, root = traced(provider)
     order = Order(trace.events, root)
@@ -74,7 +80,10 @@ def test_a_commit_of_the_ledger_is_on_disk_when_it_returns(
 def test_new_folders_are_durable_before_anything_is_sent(
     traced: Callable[[str], tuple[Trace, Path]],
 ) -> None:
-    """A file is found again only if every folder above it is: their names are fsynced before the first intent."""
+    """A file is found again only if every folder above it is.
+
+    Their names are fsynced before the first intent.
+    """
     trace, root = traced("anthropic")
     assert not Order(trace.events, root).nameless()
 
@@ -126,7 +135,7 @@ def file(kind: str, part: str, ending: str = "") -> Is:
 def test_a_step_that_is_left_out_is_noticed(
     traced: Callable[[str], tuple[Trace, Path]], gone: Is, said: str
 ) -> None:
-    """Without any one kind of fsync, rename or commit, the trace is called wrong, for that reason."""
+    """Without any one kind of fsync, rename or commit, the trace is invalid, for that reason."""
     trace, root = traced("openai")
     assert said in Order([event for event in trace.events if not gone(event)], root).checked()
 
@@ -179,7 +188,7 @@ def test_a_step_that_is_left_out_is_noticed(
 def test_a_step_that_comes_too_early_is_noticed(
     traced: Callable[[str], tuple[Trace, Path]], which: Is, there: Is, said: str
 ) -> None:
-    """With one step of a chunk moved before the one that must precede it, the trace is called wrong, for that reason."""
+    """With two steps of a chunk in the wrong order, the trace is invalid, for that reason."""
     trace, root = traced("anthropic")
     chunk = Order(trace.events, root).chunks[0]
     here = [i for i, event in enumerate(trace.events) if chunk in event.what]
@@ -193,7 +202,7 @@ def test_a_step_that_comes_too_early_is_noticed(
 def test_a_file_that_grew_after_its_fsync_is_noticed(
     traced: Callable[[str], tuple[Trace, Path]],
 ) -> None:
-    """What is renamed must be all fsynced, to its last byte."""
+    """A renamed file must be all fsynced, to its last byte."""
     trace, root = traced("anthropic")
     events = [
         Event(e.kind, e.what, e.thread, e.source, e.size - fsync_in("/requests/")(e))

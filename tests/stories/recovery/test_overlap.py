@@ -1,4 +1,9 @@
-"""Two runs at once; as often as you like: `python -m tests.support.recovery.harness --overlap 50 [--ledger-url URL]`."""
+"""Two runs at once.
+
+As often as you like:
+
+`python -m tests.support.recovery.harness --overlap 50 [--ledger-url URL]`
+"""
 
 from __future__ import annotations
 
@@ -22,9 +27,10 @@ PAIRS = 3  # of each provider
 def test_two_runs_that_start_at_once_do_everything_once(
     make: Callable[..., Place], provider: Provider
 ) -> None:
-    """On a new dataset and ledger: one works, the other is refused with a sentence or finds nothing left to do.
+    """On a new dataset and ledger, one run works; the other is refused or has nothing left to do.
 
-    No row is lost or accepted twice, and a third run finds everything up to date.
+    The refusal is a sentence. No row is lost or accepted twice, and a third run finds everything up
+    to date.
     """
     tally, rng = Overlaps(), random.Random(5)
     for number in range(PAIRS):

@@ -1,6 +1,8 @@
 """Batch scripts that are killed at drawn moments: small and seeded.
 
-The same for as long as you like: `python -m tests.support.recovery.scripts --provider openai --kills 20`.
+The same for as long as you like:
+
+`python -m tests.support.recovery.scripts --provider openai --kills 20`
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 def test_a_killed_script_is_carried_on(
     provider_process: EmulatorProcess, tmp_path: Path, provider: str
 ) -> None:
-    """Killed, with drops, 500s and cut downloads, and started again: each job has its own answer, none was accepted twice."""
+    """A killed script is started again: each job has its own answer, and none was accepted twice.
+
+    There are drops, 500s and cut downloads.
+    """
     tally = Killed()
     scenario(
         Script(tmp_path / provider, provider_process, provider, 30), random.Random(5), 2, tally

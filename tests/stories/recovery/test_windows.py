@@ -39,7 +39,10 @@ def creates(place: Place) -> int:
 def test_a_batch_that_was_accepted_unseen_is_adopted(
     make: Make, provider: Provider, fault: str
 ) -> None:
-    """Killed while it did not know of its accepted batch: found in the account, adopted, never sent again."""
+    """A run is killed before it knows of its accepted batch.
+
+    The batch is found in the account, adopted and never sent again.
+    """
     place = make(provider, rows=80, seconds=LONG)
     place.emulator.control.faults(kind=fault, route="create", nth=2, seconds=0.6)
     run = place.start()
@@ -55,7 +58,10 @@ def test_a_batch_that_was_accepted_unseen_is_adopted(
 
 
 def test_a_create_that_never_arrived_is_sent_once(make: Make) -> None:
-    """Killed after a create that the provider never saw: absence is proven first, then it is sent."""
+    """A run is killed after a create that the provider never saw.
+
+    Its absence is proven first, then it is sent.
+    """
     place = make("anthropic", rows=40)
     place.emulator.control.faults(kind="drop_before", nth=1)
     run = place.start()
@@ -71,7 +77,10 @@ def test_a_create_that_never_arrived_is_sent_once(make: Make) -> None:
 
 
 def test_a_create_that_waited_for_another_has_its_whole_grace(make: Make) -> None:
-    """It waits while a rival of equal size is in doubt; its own grace begins when it is sent, and waiting is no sleep."""
+    """A create waits while a rival of equal size is unclear.
+
+    Its own grace begins when it is sent, and the run does not sleep meanwhile.
+    """
     place = make("anthropic", rows=80)
     place.emulator.control.faults(kind="drop_before", nth=1)
     place.emulator.control.faults(kind="accept_delay", nth=3, seconds=GRACE / 3)
@@ -83,7 +92,10 @@ def test_a_create_that_waited_for_another_has_its_whole_grace(make: Make) -> Non
 
 
 def test_a_changed_spec_lands_the_old_rows_first(make: Make) -> None:
-    """What the dead run had at the provider is landed under its own spec; then the new plan sends every row."""
+    """What the dead run had at the provider is landed under its own spec.
+
+    Then the new plan sends every row.
+    """
     place = make("anthropic", rows=160, seconds=LONG)
     run = place.start()
     assert place.until(lambda: place.stages()["polling"] == 3, run)
@@ -98,7 +110,10 @@ def test_a_changed_spec_lands_the_old_rows_first(make: Make) -> None:
 
 
 def test_what_a_dead_run_of_another_spec_never_sent_is_not_sent(make: Make) -> None:
-    """A create of unknown fate whose absence is proven is dropped when the prompt has changed: nobody wants its rows."""
+    """An unclear create of an old prompt is dropped once its absence is proven.
+
+    Nobody wants its rows.
+    """
     place = make("openai", rows=40)
     place.emulator.control.faults(kind="drop_before", nth=1)
     run = place.start()
@@ -112,7 +127,10 @@ def test_what_a_dead_run_of_another_spec_never_sent_is_not_sent(make: Make) -> N
 
 
 def test_money_of_a_chunk_that_was_never_sent_is_given_back(make: Make) -> None:
-    """Killed between the reservation and the intent, then another prompt: no reservation stays open for ever."""
+    """A run is killed between reservation and intent, then the prompt changes.
+
+    No reservation stays open for ever.
+    """
     place = make("openai", rows=40)
     place.emulator.control.faults(kind="slow", route="upload", nth=1, seconds=2.0)
     run = place.start()
@@ -126,7 +144,10 @@ def test_money_of_a_chunk_that_was_never_sent_is_given_back(make: Make) -> None:
 
 
 def test_a_stopped_run_that_wakes_up_cannot_send_or_commit(make: Make) -> None:
-    """Stopped with batches open, past its lease; another run finishes; woken up, it gives up without a trace."""
+    """A run is suspended with batches open, past its lease, and another finishes.
+
+    When it wakes up, it gives up without a trace.
+    """
     place = make("openai", rows=120, seconds=LONG)
     run = place.start(**SHORT_LEASE)
     assert place.until(lambda: place.stages()["polling"] == 3, run)
@@ -144,7 +165,10 @@ def test_a_stopped_run_that_wakes_up_cannot_send_or_commit(make: Make) -> None:
 
 
 def test_a_run_that_was_stopped_while_it_connected_cannot_send(make: Make) -> None:
-    """Stopped after its intent, with the connection for its create not made yet: woken up, it does not send."""
+    """A run is suspended after its intent, before the connection for its create is made.
+
+    When it wakes up, it does not send.
+    """
     place = make("anthropic", rows=40)
     with Gate(place.emulator.url) as gate:
         through = {**SHORT_LEASE, "ANTHROPIC_BASE_URL": f"{gate.url}/anthropic"}
@@ -163,7 +187,10 @@ def test_a_run_that_was_stopped_while_it_connected_cannot_send(make: Make) -> No
 
 
 def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(make: Make) -> None:
-    """Its create is refused only when the successor's own is under way: the successor's intent stays."""
+    """Its create is refused only when the successor's own is under way.
+
+    The successor's intent stays.
+    """
     place = make("anthropic", rows=40)
     control, quick = place.emulator.control, {**SHORT_LEASE, "BATCHATA_UNCLEAR_GRACE": "0.5"}
     control.faults(kind="slow", route="create", nth=1, seconds=LEASE + 1.5)
@@ -189,7 +216,10 @@ def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(mak
 
 
 def test_two_runs_at_once_do_nothing_twice(make: Make) -> None:
-    """Started at the same moment on a new dataset: one works, the other is refused with a sentence."""
+    """Two runs start at the same moment on a new dataset.
+
+    One works, the other is refused with a sentence.
+    """
     place = make("openai", rows=40)
     runs = [place.start(), place.start()]
     codes = sorted(run.wait() for run in runs)
@@ -203,7 +233,10 @@ def test_two_runs_at_once_do_nothing_twice(make: Make) -> None:
 
 
 def test_a_download_that_is_cut_within_its_last_line_is_fetched_again(make: Make) -> None:
-    """A result file that ends early, as if that were all, is not taken for the whole: no paid answer is lost."""
+    """A result file that ends early, without an error, is not taken for the whole.
+
+    No paid answer is lost.
+    """
     place = make("openai", rows=1)
     place.emulator.control.faults(kind="cut_download", nth=1, after_bytes=200, clean=True)
     place.finish()

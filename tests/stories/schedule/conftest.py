@@ -1,4 +1,7 @@
-"""A Prefect server for each test of the schedule: automations and work pools are a server's, and their names are taken once."""
+"""A Prefect server for each test of the schedule.
+
+A server has one set of automations and work pools, with unique names.
+"""
 
 from __future__ import annotations
 

@@ -33,7 +33,10 @@ def team(tmp_path: Path, server: Server) -> Iterator[Team]:
 
 
 def test_two_runs_start_by_themselves(team: Team) -> None:
-    """`prefect.yaml` as it is, with its cron set to every minute: one run lands the rows, the next sends nothing; no error."""
+    """`prefect.yaml` runs as it is, with its cron set to every minute.
+
+    One run lands the rows, the next sends nothing, and there is no error.
+    """
     team.schedule(EVERY_MINUTE)
     team.prefect("work-pool", "create", "local", "--type", "process")
     team.prefect("--no-prompt", "deploy", "--all")
@@ -55,9 +58,10 @@ def test_two_runs_start_by_themselves(team: Team) -> None:
     [(EVERY_MINUTE, "a later run of the schedule"), (NIGHTLY, "the same run")],
 )
 def test_a_lost_worker_does_not_stop_the_schedule(team: Team, cron: str, taken_up_by: str) -> None:
-    """Worker and run are killed while batches are out: within three minutes the rows are landed, nothing is sent twice, people are told.
+    """Worker and run are killed while batches are out: within three minutes all rows are landed.
 
-    By the next run of the schedule, or, if none is due for hours, by the run itself, which the automations start again.
+    Nothing is sent twice, and people are notified. It is done by the next run of the schedule, or,
+    if none is due for hours, by the run itself, which the automations start again.
     """
     team.prefect("automation", "create", "--from-file", "deployments/automations.yaml")
     found = lost_worker(team, "polling", cron)

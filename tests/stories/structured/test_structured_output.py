@@ -1,4 +1,7 @@
-"""Structured output, type by type: what is stated by hand is what is sent, what lands, and what docs/structured-output.md shows."""
+"""Structured output, type by type: what is stated by hand is what is sent and what lands.
+
+docs/structured-output.md shows the same.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,10 @@ def run(table: Table, text: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def landed(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Landed]:
-    """Return a provider and what 12 rows of all accepted fields became there; three answers have their enums in capitals."""
+    """Return a provider and the 12 rows that all accepted fields became there.
+
+    Three answers have their enums in capitals.
+    """
     folder, provider = tmp_path_factory.mktemp(request.param), request.param
     with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
         for name, value in {
@@ -134,7 +140,10 @@ LANDS: dict[str, Callable[[Any], Any]] = {
 def test_a_field_is_sent_as_stated_and_its_answers_land_typed(
     landed: tuple[str, Landed], case: Case
 ) -> None:
-    """The schema on the wire is the one stated by hand, the column has the stated type, and each row the value of its own answer."""
+    """The schema on the wire and the column's type are those stated by hand.
+
+    Each row has the value of its own answer.
+    """
     provider, found = landed
     for body in found.bodies.values():
         assert asked(provider, body)["properties"][case.name] == case.sent
@@ -147,7 +156,10 @@ def test_a_field_is_sent_as_stated_and_its_answers_land_typed(
 
 
 def test_the_provider_got_the_requests_that_were_looked_at(landed: tuple[str, Landed]) -> None:
-    """Each request is, byte for byte of its content, one that the provider accepted and billed; its answer was made from that schema."""
+    """Each request is, byte for byte of its content, one that the provider accepted and billed.
+
+    Its answer was made from that schema.
+    """
     provider, found = landed
     for body in found.bodies.values():
         content = blake2b(
@@ -166,7 +178,11 @@ def test_the_provider_got_the_requests_that_were_looked_at(landed: tuple[str, La
 def test_enums_in_another_case_land_as_the_class_spells_them(
     landed: tuple[str, Landed], name: str
 ) -> None:
-    """An answer of "ELECTRONICS" is electronics, also of a Literal, in a list and where it may be null; `_response` keeps what the model wrote."""
+    """An answer of "ELECTRONICS" is electronics.
+
+    That also holds for a Literal, in a list and if it may be null. `_response` keeps what the model
+    wrote.
+    """
     _, found = landed
     said = [
         json.loads(row["_response"])[name] for row in found.rows if row["id"] in found.in_capitals
@@ -197,7 +213,10 @@ def test_what_is_optional_may_be_null(landed: tuple[str, Landed], name: str) -> 
 def test_a_class_is_sent_as_stated_and_its_answers_land(
     provider: str, case: Case, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docstrings reach the model, computed and extra fields do not, a RootModel is what it wraps; limits of one provider bind it alone."""
+    """A class is sent as stated: docstrings reach the model, computed and extra fields do not.
+
+    A RootModel is what it wraps, and limits of one provider bind it alone.
+    """
     table = Table(tmp_path, emulator, provider, rows=2)
     sent, told = case.stated(provider)
     assert case.outcome(provider) == (sent, told)
@@ -238,7 +257,10 @@ def test_a_type_that_no_batch_can_ask_for_is_refused_in_a_sentence(
 
 
 def test_a_map_would_be_emptied_in_silence() -> None:
-    """Why maps are refused: Anthropic's helper sends an object without fields, which the API takes, and each answer would be {}."""
+    """Maps are refused because Anthropic's helper sends them as an object without fields.
+
+    The API accepts that, and each answer would be {}.
+    """
     case = next(case for case in REFUSED if case.what == "map")
     emptied = anthropic.transform_schema(case.model())
     assert emptied["properties"]["prices"] | {"title": ""} == {
@@ -268,7 +290,10 @@ def _with_types(schema: Any) -> Any:
 
 @each([*ACCEPTED])
 def test_both_sdks_find_nothing_to_change(case: Case) -> None:
-    """The SDKs' own helpers bring schemas into the subset that their APIs take: ours are in it already, and the emulator agrees."""
+    """The SDKs' own helpers, which bring schemas into their APIs' subsets, change nothing in ours.
+
+    The emulator accepts them, too.
+    """
     wire = ResponseSchema.from_model(case.model(), "response_model").wire
     assert anthropic.transform_schema(wire) == _with_types(wire)
     assert (
@@ -280,7 +305,10 @@ def test_both_sdks_find_nothing_to_change(case: Case) -> None:
 
 
 def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
-    """The limits of one provider are its API's: the emulator refuses what the local check does, and takes one less."""
+    """The limits of one provider are its API's.
+
+    The emulator refuses what the local check does, and accepts one less.
+    """
     optionals, values = (
         next(case for case in REFUSED if case.what == what)
         for what in ("more than 16 optionals", "more than 1,000 values of enums")
@@ -337,7 +365,10 @@ def test_long_enums_are_refused_for_openai(fields: dict[str, Any], sentence: str
 
 
 def test_more_fields_than_any_provider_takes_are_refused() -> None:
-    """A model that refers to another one ten times over on each of many levels is refused at once, instead of being written out."""
+    """A model that refers to another ten times, on each of many levels, is refused at once.
+
+    It is not written out first.
+    """
     text = {"type": "object", "properties": {"n": {"type": "string"}}, "required": ["n"]}
     levels: dict[str, Any] = {"L7": text}
     for level in range(7):
@@ -379,7 +410,7 @@ def test_the_table_is_wide_enough() -> None:
 
 @each([*ACCEPTED])
 def test_a_kept_response_model_reads_back_whole(case: Case) -> None:
-    """What a ledger keeps makes the same columns, the same canonical form and the same checks as the class."""
+    """A stored model makes the same columns, canonical form and checks as the class."""
     schema = ResponseSchema.from_model(case.model(), "response_model")
     kept = json.loads(json.dumps(schema.kept))
     again = ResponseSchema.from_json_schema(kept, "response_model")
@@ -390,7 +421,10 @@ def test_a_kept_response_model_reads_back_whole(case: Case) -> None:
 def test_the_ledger_keeps_the_response_model_whole(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a dead run of another spec is landed by has the run's own columns and checks, not only what was sent."""
+    """What a dead run of another spec lands has the run's own columns and checks.
+
+    They are not only those of the schema that was sent.
+    """
     exact = next(case for case in ACCEPTED if case.what == "exact number")
     run(Table(tmp_path, emulator, "openai", rows=2), exact.text(), monkeypatch)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:
