@@ -38,19 +38,20 @@ def run_spec(
     spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry_failed: bool = False
 ) -> dict[str, Any]:
     """Run a spec with progress on the terminal; return the receipt."""
-    from batchata_tasks.pipeline.runner import DirectRunner
-
-    with watched() as progress:
-        runner = DirectRunner() if direct else _prefect(spec, progress)
-        return runner.table(spec, progress, refresh=refresh, retry_failed=retry_failed).to_json()
-
-
-def _prefect(spec: EnrichmentSpec, progress: Progress) -> Runner:
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.pipeline.runner import prefect_runner
+    from batchata_tasks.pipeline.runner import DirectRunner
     from batchata_tasks.planning.prepare import prepare_run
 
-    prepare_run(spec, Settings())  # bad input is told at once, before Prefect takes its seconds
+    with watched() as progress:
+        # bad input is reported at once, before Prefect takes its seconds
+        ready = prepare_run(spec, Settings())
+        runner = DirectRunner() if direct else _prefect(progress)
+        return runner.table(ready, progress, refresh=refresh, retry_failed=retry_failed).to_json()
+
+
+def _prefect(progress: Progress) -> Runner:
+    from batchata_tasks.pipeline.runner import prefect_runner
+
     quiet_prefect()
     progress.note("starting Prefect")
     runner = prefect_runner()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
@@ -14,19 +16,21 @@ from prefect.states import Completed, Failed
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import Receipt, RunResult
 from batchata_tasks.pipeline.start import refresh_mark
+from batchata_tasks.planning.prepare import PreparedRun, prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress, listener
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec.loading import overridden
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from batchata_tasks.pipeline.steps import Steps
     from batchata_tasks.progress.listener import Progress
@@ -35,6 +39,8 @@ if TYPE_CHECKING:
 LIMIT_EVENT = "batchata.cost-limit-reached"
 CARRIED_ON_EVENT = "batchata.run-carried-on"
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
+# what this process prepared before it started a flow run, whose parameters cannot carry an object
+_HANDED_ON: ContextVar[list[PreparedRun] | None] = ContextVar("batchata_prepared", default=None)
 _STATE_NAMES: dict[str, str] = {
     RunResult.SOME_ROWS_FAILED: "SomeRowsFailed",
     RunResult.COST_LIMIT_REACHED: "CostLimitReached",
@@ -65,14 +71,17 @@ def enrich(
         refresh: count rows that landed before this run as not landed.
         retry_failed: send rows again that failed for good or used up their attempts.
     """
-    wanted, options = (
-        overridden(spec, overrides or {}),
-        Options(refresh_mark(refresh), retry_failed),
-    )
+    wanted, settings = overridden(spec, overrides or {}), Settings()
+    options = Options(refresh_mark(refresh), retry_failed)
     progress, name = listener() or LineProgress(get_run_logger().info), f"flow run {flow_run.id}"
     try:
         receipt = _when_free(
-            lambda: pipeline.enrich(wanted, options, STEPS, progress, run=name), name, progress
+            # prepared anew each time: the source may have changed while the dataset was held
+            lambda: pipeline.run_prepared(
+                _prepared(wanted, settings), options, STEPS, progress, name
+            ),
+            name,
+            progress,
         )
     except AlreadyRunningError as error:
         data = {"result": "already_running", "holder": error.holder, "error": str(error)}
@@ -82,6 +91,24 @@ def enrich(
             data=data,
         )
     return told(receipt)
+
+
+@contextmanager
+def handed_on(ready: PreparedRun) -> Generator[None, None, None]:
+    """Let a flow run that is started inside use what this process prepared already."""
+    token = _HANDED_ON.set([ready])
+    try:
+        yield
+    finally:
+        _HANDED_ON.reset(token)
+
+
+def _prepared(spec: EnrichmentSpec, settings: Settings) -> PreparedRun:
+    """Return a spec prepared: as it was handed on, which serves one run, or anew."""
+    waiting = _HANDED_ON.get()
+    if waiting and waiting[0].spec == spec:
+        return waiting.pop()
+    return prepare_run(spec, settings)
 
 
 def _when_free(work: Callable[[], Receipt], name: str, progress: Progress) -> Receipt:

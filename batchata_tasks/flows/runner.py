@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.errors import LeaseError
-from batchata_tasks.flows.enrich import as_flow, enrich
+from batchata_tasks.flows.enrich import as_flow, enrich, handed_on
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.pipeline.runner import in_flow
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.pipeline.steps import Steps
+    from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
     from batchata_tasks.spec.jobs import JobsSpec
@@ -24,10 +25,11 @@ class PrefectRunner:
     """See Runner: a flow run of its own, or, inside of somebody's flow, tasks of that one."""
 
     def table(
-        self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool
+        self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
     ) -> Receipt:
         """See Runner."""
-        with told_to(progress):
+        spec = cast("EnrichmentSpec", ready.spec)  # nothing else describes a table
+        with told_to(progress), handed_on(ready):
             state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
             found = (

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.run import RunSpec
 
@@ -48,9 +49,20 @@ def enrich(
         AlreadyRunningError: another run holds the dataset.
         BatchataError: something else stopped the run; the next one carries on.
     """
-    steps, settings, options = steps or Steps(), settings or Settings(), options or Options()
-    ready = prepare_run(spec, settings)
-    with hold_dataset(spec.output, settings, progress, run) as held, _followed(held) as handle:
+    return run_prepared(prepare_run(spec, settings or Settings()), options, steps, progress, run)
+
+
+def run_prepared(
+    ready: PreparedRun,
+    options: Options | None = None,
+    steps: Steps | None = None,
+    progress: Progress | None = None,
+    run: str | None = None,
+) -> Receipt:
+    """Run one enrichment that is prepared already, as `enrich` does."""
+    steps, options = steps or Steps(), options or Options()
+    output, settings = ready.spec.output, ready.settings
+    with hold_dataset(output, settings, progress, run) as held, _followed(held) as handle:
         held.recovery = recover(held)
         while (old := unfinished_run(held, ready, options)) is not None:
             with active(old):

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.summary import Options
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
-    from batchata_tasks.spec.enrichment import EnrichmentSpec
     from batchata_tasks.spec.jobs import JobsSpec
 
 _PREFECT = "batchata_tasks.flows.runner"  # imported by name: Prefect takes seconds to import, and is a layer above
@@ -27,7 +27,7 @@ class Runner(Protocol):
     """Runs a spec to its end."""
 
     def table(
-        self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool
+        self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
     ) -> Receipt:
         """Run an enrichment of a table."""
         ...
@@ -41,10 +41,10 @@ class DirectRunner:
     """Runs in this process, without Prefect."""
 
     def table(
-        self, spec: EnrichmentSpec, progress: Progress, *, refresh: bool, retry_failed: bool
+        self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
     ) -> Receipt:
         """See Runner."""
-        return enrich(spec, Options(refresh_mark(refresh), retry_failed), progress=progress)
+        return run_prepared(ready, Options(refresh_mark(refresh), retry_failed), progress=progress)
 
     def jobs(self, spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
         """See Runner."""

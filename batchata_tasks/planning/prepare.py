@@ -36,9 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A spec that passed every check that needs no rows, with what the ledger keeps of it."""
+    """A spec that passed every check that needs no rows, with what the ledger keeps of it.
+
+    It serves one run: its routes learn what that run's requests may cost.
+    """
 
     spec: RunSpec
+    settings: Settings
     table: Table
     record: dict[str, Any]
 
@@ -53,7 +57,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     folder = DatasetFolder(spec.output)
     folder.check()
     table = _prepared(spec, providers, folder.data, settings)
-    return PreparedRun(spec, table, _record(spec, table))
+    return PreparedRun(spec, settings, table, _record(spec, table))
 
 
 def _prepared(
