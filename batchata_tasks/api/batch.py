@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
@@ -15,13 +14,10 @@ from batchata_tasks.api.config import (
     checked_params,
     unknown_key,
 )
-from batchata_tasks.api.job_checks import check_as_sent
+from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.providers import provider_type
-from batchata_tasks.sources.documents import digest_of
-from batchata_tasks.spec.job import MAX_TOKENS, Job
-from batchata_tasks.spec.job_schemas import ResponseModels
+from batchata_tasks.spec.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +49,7 @@ class Batch:
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
         self._priced: set[tuple[str, str]] = set()
-        self._schemas = ResponseModels()
+        self._checked = CheckedJobs()
 
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
         """Let a file name the run, so that a later process finds it; see StateManager.
@@ -108,50 +104,47 @@ class Batch:
         Raises:
             SpecError: something is wrong with it; the field is named, with the remedy.
         """
-        given = {
-            "model": model,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "response_model": response_model,
-            "enable_citations": enable_citations,
-            "provider": provider,
-            "endpoint": endpoint,
-            "params": params,
-        }
-        known: dict[str, Any] = {
+        given = {name: value for name, value in locals().items() if value is not None}
+        fields: dict[str, Any] = {
             **self.config.default_params,
-            **{name: value for name, value in given.items() if value is not None},
+            **{name: given[name] for name in JobDefaults.__annotations__ if name in given},
         }
-        if "model" not in known:
+        if "model" not in fields:
             message = (
                 "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             )
             raise SpecError(message)
-        known.setdefault("max_tokens", MAX_TOKENS)
         # copies: who gave them may change them for the next job
-        if "params" in known:
-            known["params"] = deepcopy(known["params"])
-        if isinstance(known.get("response_model"), dict):
-            known["response_model"] = self._schemas.own(known["response_model"])
-        asked = f"#{len(self.jobs) + 1}" if id is None else id
-        job = Job(asked, messages=deepcopy(messages), prompt=prompt, file=_absolute(file), **known)
-        job.check()
-        name, schema = self._schemas.of(job)
-        to = job.destination()
-        adapter = provider_type(to.provider, to.endpoint)
-        if schema is not None:
-            adapter.check_schema(schema)
-        check_as_sent(adapter, job, limited=self.config.cost_limit_usd is not None)
-        if self.config.cost_limit_usd is not None and (to.provider, to.model) not in self._priced:
-            _check_priced(job.id, to.provider, to.model)
-            self._priced.add((to.provider, to.model))
-        self.jobs.append(
-            self._named(job, self._schemas.content(name)) if id is None else self._once(job)
-        )
+        if "params" in fields:
+            fields["params"] = deepcopy(fields["params"])
+        if isinstance(fields.get("response_model"), dict):
+            fields["response_model"] = self._checked.schemas.own(fields["response_model"])
+        given_id = f"#{len(self.jobs) + 1}" if id is None else id
+        turns, path = deepcopy(messages), _absolute(file)
+        job = Job(given_id, messages=turns, prompt=prompt, file=path, **fields)
+        self._checked.check(job, limited=self.config.cost_limit_usd is not None)
+        if self.config.cost_limit_usd is not None:
+            self._check_priced(job)
+        self.jobs.append(self._named(job) if id is None else self._once(job))
         return self
 
-    def _named(self, job: Job, schema: str | None) -> Job:
+    def _check_priced(self, job: Job) -> None:
+        """Refuse a model without a known price, since no limit could hold; a run does so, too."""
+        from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415 - few batches have a limit
+
+        provider, model, _ = job.destination()
+        if (provider, model) in self._priced:
+            return
+        if batch_rates(provider, model) is None:
+            reason = unpriced("model", provider, model, "cost_limit_usd")
+            message = f"job {job.id!r:.80}: {reason}"
+            raise SpecError(message)
+        self._priced.add((provider, model))
+
+    def _named(self, job: Job) -> Job:
         """Name a job by its content; of jobs that are all alike, each has a number."""
+        schemas = self._checked.schemas
+        schema, _ = schemas.of(job)
         facts: list[object] = [
             *job.destination(),
             job.messages,
@@ -159,15 +152,14 @@ class Batch:
             job.temperature,
             job.max_tokens,
             job.params,
-            schema,
+            schemas.content(schema),
         ]
         if job.file is not None:
-            facts += [digest_of(job.file), job.enable_citations]
+            facts += [self._checked.digest_of(job.file), job.enable_citations]
         name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
         number = self._ids[name] = self._ids.get(name, 0) + 1
-        return self._once(
-            replace(job, id=name if number == 1 else f"{name}-{number}"), counted=number == 1
-        )
+        job_id = name if number == 1 else f"{name}-{number}"
+        return self._once(self._checked.renamed(job, job_id), counted=number == 1)
 
     def _once(self, job: Job, *, counted: bool = False) -> Job:
         if job.id in self._ids and not counted:
@@ -200,7 +192,7 @@ class Batch:
         """
         from batchata_tasks.api.run import BatchRun  # noqa: PLC0415 - it brings the whole pipeline, which building needs not
 
-        run = BatchRun(self.config, self.jobs, schemas=self._schemas)
+        run = BatchRun(self.config, self.jobs, checked=self._checked)
         if on_progress is not None:
             run.set_on_progress(on_progress, progress_interval)
         run.show(print_status)
@@ -216,15 +208,6 @@ class Batch:
     def _set(self, **values: Any) -> Self:
         self.config = checked_params({**self.config.model_dump(), **values})
         return self
-
-
-def _check_priced(job_id: str, provider: str, model: str) -> None:
-    """Refuse a model without a known price, since no limit could hold; a run does so, too."""
-    from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415 - few batches have a limit
-
-    if batch_rates(provider, model) is None:
-        message = f"job {job_id!r:.80}: {unpriced('model', provider, model, 'cost_limit_usd')}"
-        raise SpecError(message)
 
 
 def _absolute(file: object) -> Path | None:

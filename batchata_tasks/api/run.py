@@ -7,9 +7,9 @@ import time
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-from batchata_tasks.api.job_checks import check_as_sent
+from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.api.raw_files import with_raw_files
 from batchata_tasks.api.results import landed_results, landed_table
@@ -19,15 +19,13 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import StopReason
-from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.runner import runner_of_jobs
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.job_store import dataset_name, write_jobs
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
-from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.plan import preview
-from batchata_tasks.spec.job_schemas import ResponseModels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from batchata_tasks.api.config import BatchParams
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.pipeline.steps import Steps
+    from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.reports.plan import Preview
     from batchata_tasks.spec.job import Job
@@ -59,11 +58,12 @@ class BatchRun:
     """
 
     def __init__(
-        self, config: BatchParams, jobs: list[Job], *, schemas: ResponseModels | None = None
+        self, config: BatchParams, jobs: list[Job], *, checked: CheckedJobs | None = None
     ) -> None:
         self.config, self.jobs = config.model_copy(deep=True), list(jobs)
         self.receipt: Receipt | None = None
-        self._schemas = schemas or ResponseModels()
+        self._checked = checked or CheckedJobs()
+        self._settings = Settings()
         self._spec: JobsSpec | None = None
         self.plan: Preview | None = None
         self._thread: threading.Thread | None = None
@@ -97,11 +97,11 @@ class BatchRun:
         if self._thread is not None:
             message = "start: this run was started already; make another one with Batch.run."
             raise SpecError(message)
-        spec = self._written()
-        prepare_run(spec, Settings())  # what is wrong is raised here, and not in the thread
+        # what is wrong is raised here, and not in the thread
+        ready = prepare_run(self._written(), self._settings)
         self._began = time.monotonic()
         self._thread = threading.Thread(
-            target=copy_context().run, args=(self._work, spec), name="batch"
+            target=copy_context().run, args=(self._work, ready), name="batch"
         )
         self._watch.heed_interrupts(self._goes_on, self._over)
         self._thread.start()
@@ -112,17 +112,17 @@ class BatchRun:
         Raises:
             SpecError: what a run would refuse, in the same words.
         """
-        self.plan = preview(self._written())
+        self.plan = preview(self._written(), settings=self._settings)
         self._watch.print_pairs(self.plan.lines())
 
     def _written(self) -> JobsSpec:
         """Write the jobs where runs find them; return the spec of a run of them."""
         if self.config.state_file is not None:
-            StateManager(self.config.state_file).check(self.jobs)
+            self._state(self.config.state_file).check(self.jobs)
         if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
-            manager = StateManager(self.config.state_file)
+            manager = self._state(self.config.state_file)
             self.jobs = manager.jobs()
-            self._schemas.adopt(manager.response_models())
+            self._checked.schemas.adopt(manager.response_models())
         if not self.jobs:
             message = "jobs: there are none; add some with add_job."
             raise SpecError(message)
@@ -133,7 +133,8 @@ class BatchRun:
             self._spec = write_jobs(
                 folder,
                 self.jobs,
-                self._schemas,
+                self._checked.schemas,
+                self._checked.digest_of,
                 name=dataset_name(folder),
                 max_parallel_batches=config.max_parallel_batches,
                 items_per_batch=config.items_per_batch,
@@ -143,21 +144,27 @@ class BatchRun:
             )
         return self._spec
 
+    def _state(self, file: str) -> StateManager:
+        return StateManager(file, settings=self._settings)
+
     def _check_jobs(self) -> None:
-        """Check every job: some may not have come by way of `add_job`, and a limit may have come after them."""
+        """Check every job that was not checked as it is now.
+
+        Some may not have come by way of `add_job`, or changed since, and a limit may have come after them.
+        """
         limited, ids = self.config.cost_limit_usd is not None, set[str]()
         for job in self.jobs:
-            to = job.destination()
-            check_as_sent(provider_type(to.provider, to.endpoint), job, limited=limited)
+            self._checked.check(job, limited=limited)
             if job.id in ids:
                 message = f"job {job.id!r:.80}: there are two of this id; ids must be unique."
                 raise SpecError(message)
             ids.add(job.id)
 
-    def _work(self, spec: JobsSpec) -> None:
+    def _work(self, ready: PreparedRun) -> None:
+        spec = cast("JobsSpec", ready.spec)
         try:
             with self._watch as progress:
-                self.receipt = runner_of_jobs().jobs(spec, partial(self._enrich, spec, progress))
+                self.receipt = runner_of_jobs().jobs(spec, partial(self._run, ready, progress))
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits
             self._error = error
             if not self._awaited:
@@ -167,12 +174,13 @@ class BatchRun:
             self._over.set()
             self._watch.heed_no_more()
 
-    def _enrich(self, spec: JobsSpec, progress: Progress, steps: Steps) -> Receipt:
+    def _run(self, ready: PreparedRun, progress: Progress, steps: Steps) -> Receipt:
         if self.config.state_file is not None:
-            steps = replace(steps, plan=naming(steps.plan, self.config.state_file))
+            steps = replace(steps, plan=naming(steps.plan, self._state(self.config.state_file)))
         if self.config.raw_files:
             steps = replace(steps, collect=with_raw_files(steps.collect))
-        return enrich(spec, Options(refresh_mark(not self.config.reuse_state)), steps, progress)
+        options = Options(refresh_mark(not self.config.reuse_state))
+        return run_prepared(ready, options, steps, progress)
 
     @property
     def done(self) -> bool:

@@ -80,20 +80,22 @@ class StateManager:
 
     Args:
         file: the path of the file.
+        settings: where the ledger is; by default as the environment says.
 
     Raises:
         StorageError: the file cannot be read or written, or is no such file; so do all methods.
     """
 
-    def __init__(self, file: str | Path) -> None:
+    def __init__(self, file: str | Path, *, settings: Settings | None = None) -> None:
         self.file = Path(file)
+        self._settings = settings or Settings()
 
     def save(self, state: BatchState) -> None:
         """Let the file name the run that sent the state's batch; without a batch, keep the jobs that are still to be sent."""
         if not state.batch_id:
             self._write({"state": state.to_dict()})
             return
-        with _ledger() as ledger:
+        with self._ledger() as ledger:
             run = ledger.run_of_batch(state.batch_id)
         if run is None:
             message = f"batch_id: the ledger knows no batch {state.batch_id!r}; set BATCHATA_LEDGER_URL to the ledger that sent it."
@@ -111,7 +113,7 @@ class StateManager:
             return None
         if "state" in kept:
             return self._state(kept)
-        with _ledger() as ledger:
+        with self._ledger() as ledger:
             run = ledger.find_run(kept.get("run_id", ""))
             return None if run is None else _state_of(ledger, run)
 
@@ -120,13 +122,13 @@ class StateManager:
         kept = kept_in(self.file)
         if "state" in kept:
             return self._state(kept).pending_jobs
-        with _ledger() as ledger:
+        with self._ledger() as ledger:
             run = ledger.find_run(kept.get("run_id", ""))
         return [] if run is None else stored_jobs(spec_of(run))
 
     def response_models(self) -> dict[str, dict[str, Any]]:
         """Return the response models of those jobs as JSON Schema, by the names that the run has for them."""
-        with _ledger() as ledger:
+        with self._ledger() as ledger:
             run = ledger.find_run(kept_in(self.file).get("run_id", ""))
         return {} if run is None else spec_of(run).schemas
 
@@ -137,7 +139,7 @@ class StateManager:
             TerminalError: a batch of the run is open; it is paid for, and the file tells where it belongs.
         """
         kept = kept_in(self.file)
-        with _ledger() as ledger:
+        with self._ledger() as ledger:
             chunks = ledger.chunks(kept.get("run_id", ""), UNFINISHED)
         if chunks:
             message = f"{self.file} names a run with {pluralize(len(chunks), 'open batch')}, to be paid for; run it to its end first."
@@ -171,6 +173,14 @@ class StateManager:
             message = f"state_file: {self.file} is damaged; restore it from a copy, or remove it."
             raise StorageError(message) from error
 
+    @contextmanager
+    def _ledger(self) -> Generator[Ledger, None, None]:
+        ledger = Ledger(self._settings.ledger_url)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+
     def _write(self, facts: dict[str, Any]) -> None:
         kept_in(self.file)
         make_folder(self.file.absolute().parent)
@@ -199,11 +209,13 @@ def kept_in(file: str | Path) -> dict[str, Any]:
     return as_dict(kept)
 
 
-def naming(plan: Callable[[str], dict[str, Any]], file: str) -> Callable[[str], dict[str, Any]]:
-    """Return a plan step that writes the run's name to a file first."""
+def naming(
+    plan: Callable[[str], dict[str, Any]], state: StateManager
+) -> Callable[[str], dict[str, Any]]:
+    """Return a plan step that writes the run's name to a state file first."""
 
     def named(run_id: str) -> dict[str, Any]:
-        StateManager(file).name_run(run_id)
+        state.name_run(run_id)
         return plan(run_id)
 
     return named
@@ -235,12 +247,3 @@ def _state_of(ledger: Ledger, run: RunRow) -> BatchState:
         failed,
         math.fsum(result.cost_usd for result in results.values()),
     )
-
-
-@contextmanager
-def _ledger() -> Generator[Ledger, None, None]:
-    ledger = Ledger(Settings().ledger_url)
-    try:
-        yield ledger
-    finally:
-        ledger.close()

@@ -33,7 +33,7 @@ class JobBuilder:
         *,
         common: bool,
     ) -> None:
-        self._spec, self._stored, self._common = spec, StoredJobs(schemas), common
+        self._stored, self._common = StoredJobs(schemas), common
         self.routes = [
             Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model))
             for to in spec.to
@@ -68,8 +68,6 @@ class JobBuilder:
         job, digest, schema = self._stored.read(row)
         place = self._places[job.destination()]
         route = self.routes[place]
-        route.provider.check_model(job.model, job.max_tokens)
-        route.provider.check_params(job.model, job.request(None).params, limited=self._spec.limited)
         document = self._stored.document(row)
         body = route.provider.body(job.request(schema, document))
         route.cap = max(route.cap, job.max_tokens)

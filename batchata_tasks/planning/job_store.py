@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,12 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import durable
 from batchata_tasks.planning.fingerprint import fingerprint, part
 from batchata_tasks.schema.response import ResponseSchema
-from batchata_tasks.sources.documents import digest_of
 from batchata_tasks.sources.table import BATCH_ROWS
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.schema.response import ResponseSchema
@@ -34,11 +34,16 @@ _COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())]
 
 
 def write_jobs(
-    folder: DatasetFolder, jobs: Sequence[Job], schemas: ResponseModels, **values: Any
+    folder: DatasetFolder,
+    jobs: Sequence[Job],
+    schemas: ResponseModels,
+    digest_of: Callable[[Path], str],
+    **values: Any,
 ) -> JobsSpec:
     """Write jobs where a dataset's runs find them; return the spec of a run of them, with these other values.
 
-    The file is named by its content, so that the same jobs are the same run.
+    The file is named by its content, so that the same jobs are the same run. `digest_of` gives the
+    `sha256` of a job's document.
     """
     by_place, places = sorted_by_destination(jobs)
     kinds = {schemas.of(job)[0] for job in jobs}
@@ -92,25 +97,14 @@ def _blocks(
 
 
 def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
-    fields = {
-        "model": job.model,
-        "messages": job.messages,
-        "prompt": job.prompt,
-        "temperature": job.temperature,
-        "max_tokens": job.max_tokens,
-        "provider": job.provider,
-        "params": job.params,
-    }
+    """Return a job as JSON; its id has a column, and for its response model there is the digest."""
+    values: dict[str, Any] = {one.name: getattr(job, one.name) for one in fields(job)}
+    del values["id"], values["response_model"]
+    values["enable_citations"] = job.enable_citations or None
     if job.file is not None:
-        fields |= {
-            "file": str(job.file.absolute()),
-            "sha256": digests[job.file],
-            "enable_citations": job.enable_citations or None,
-        }
-    kept = {name: value for name, value in fields.items() if value not in (None, {})}
-    return orjson.dumps(
-        {**kept, "endpoint": job.endpoint, "schema": schema}, option=orjson.OPT_SORT_KEYS
-    ).decode()
+        values |= {"file": str(job.file.absolute()), "sha256": digests[job.file]}
+    stored = {name: value for name, value in values.items() if value not in (None, {})}
+    return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def dataset_name(folder: DatasetFolder) -> str:
