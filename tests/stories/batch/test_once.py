@@ -16,8 +16,8 @@ from batchata_tasks import Batch, Job, SpecError
 from batchata_tasks.api.config import BatchOptions, BatchParams, JobDefaults
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.providers import register, registry
-from tests.house import HouseProvider
-from tests.table import Table
+from tests.support.house import HouseProvider
+from tests.support.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
