@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
-import subprocess
-import sys
+import urllib.request
 from decimal import Decimal
 from io import StringIO
+from select import select
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,8 +23,9 @@ from batchata_tasks.cli.console import boundary, err, watched
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.rows import rows_table
-from tests.support.paths import ROOT
+from tests.support.commands import batchata, start
 from tests.support.table import Table
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,19 +40,6 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
     facts = made.spec().model_dump(mode="json", exclude_unset=True)
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(facts))
     return made
-
-
-def batchata(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "batchata_tasks.cli", *words]
-    return subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
 
 
 def spec_of(table: Table) -> str:
@@ -99,11 +88,10 @@ def test_a_terminal_gets_a_live_display(table: Table) -> None:
     """On a terminal the run is drawn and wiped; the receipt stays."""
     leader, follower = pty.openpty()
     table.emulator.control.progress("seconds", 1)
-    command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=follower, stdout=follower, stderr=follower
-    ) as running:
+    env = {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    words = ("run", spec_of(table), "--direct")
+    with start(*words, env=env, terminal=os.ttyname(follower)) as running:
+        until(lambda: bool(select([leader], [], [], 0)[0]))  # it has opened the terminal
         os.close(follower)
         seen = b""
         while True:
@@ -112,9 +100,9 @@ def test_a_terminal_gets_a_live_display(table: Table) -> None:
             except OSError:  # the terminal closes when the program has ended
                 break
             seen += block
-    os.close(leader)
+        os.close(leader)
+        assert running.wait().returncode == 0, seen.decode()
     text = seen.decode()
-    assert running.returncode == 0, text
     assert "1 running" in text
     assert "of 12 landed" in text
     shown = text.rpartition("\x1b[?25h")[2]
@@ -176,19 +164,13 @@ def test_failed_rows_are_shown_with_their_reason(table: Table) -> None:
 
 def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
     """SIGINT ends at once with 130 and says what goes on; the same command lands it."""
-    import time
-
     table.emulator.control.progress("seconds", 3600)
-    command = [sys.executable, "-m", "batchata_tasks.cli", "run", spec_of(table), "--direct"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as running:
-        while table.ledger()["batches_accepted"] == 0:
-            time.sleep(0.05)
-        time.sleep(0.3)
+    with start("run", spec_of(table), "--direct") as running:
+        until(lambda: "at the provider" in running.stderr)
         running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=30)
-    assert running.returncode == 130
-    assert "the same command lands them" in errors
-    assert "Traceback" not in errors
+        assert running.wait().returncode == 130
+    assert "the same command lands them" in running.stderr
+    assert "Traceback" not in running.stderr
     table.emulator.control.advance(7200)
     assert ask("run", spec_of(table), "--direct")["continued"] is True
     assert table.ledger()["requests_accepted"] == 12
@@ -285,18 +267,13 @@ def test_help_has_an_example(command: str) -> None:
 
 def test_the_emulator_says_how_to_be_used() -> None:
     """`batchata emulator` prints the variables to set, serves, and ends with Ctrl-C."""
-    import re
-    import urllib.request
-
-    command = [sys.executable, "-m", "batchata_tasks.cli", "emulator", "--port", "0"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        head = running.stdout.readline()
-        url = re.search(r"http://127\.0\.0\.1:\d+", head)
+    with start("emulator", "--port", "0") as running:
+        until(lambda: "OPENAI_API_KEY" in running.stdout)
+        url = re.search(r"http://127\.0\.0\.1:\d+", running.stdout)
         assert url is not None
         with urllib.request.urlopen(f"{url.group()}/_emulator/health", timeout=10) as answer:
             assert answer.status == 200
         running.send_signal(signal.SIGINT)
-        rest = running.stdout.read()
-    assert f"ANTHROPIC_BASE_URL={url.group()}/anthropic" in rest
-    assert f"OPENAI_BASE_URL={url.group()}/openai/v1" in rest
+        running.wait()
+    assert f"ANTHROPIC_BASE_URL={url.group()}/anthropic" in running.stdout
+    assert f"OPENAI_BASE_URL={url.group()}/openai/v1" in running.stdout

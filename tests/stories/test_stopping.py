@@ -18,10 +18,12 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.run_context import RunContext
 from batchata_tasks.schema.answers import AnswerSchemas
+from tests.support.commands import start
 from tests.support.table import Table, open_batches
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
@@ -61,13 +63,6 @@ def books(emulator: Emulator) -> list[int]:
     ]
 
 
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def left_open(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -78,9 +73,8 @@ def left_open(
     """
     monkeypatch.chdir(tmp_path)
     with open_batches(emulator):
-        with subprocess.Popen([sys.executable, "-c", EARLIER], cwd=tmp_path) as script:
+        with start("-c", EARLIER, cwd=tmp_path):  # and killed at the end
             until(lambda: books(emulator) == [3])
-            script.kill()
         batch = Batch("res").set_default_params(model=CLAUDE, max_tokens=50)
         for number in range(2):
             batch.add_job(prompt=f"later {number}", id=f"l{number}")
@@ -177,25 +171,16 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
     """
     table = Table(tmp_path, emulator, "anthropic", rows=3)
     (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
-    with open_batches(emulator):
-        command = [
-            sys.executable,
-            "-m",
-            "batchata_tasks.cli",
-            "run",
-            str(tmp_path / "spec.json"),
-            "--direct",
-        ]
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as run:
-            until(lambda: books(emulator) == [3])
-            emulator.control.faults(kind="slow_after", seconds=40)
-            time.sleep(1)
-            began = time.monotonic()
-            run.send_signal(signal.SIGINT)
-            _, errors = run.communicate(timeout=60)
-    assert run.returncode == 130, errors
+    command = ("run", str(tmp_path / "spec.json"), "--direct")
+    with open_batches(emulator), start(*command, cwd=tmp_path) as run:
+        until(lambda: books(emulator) == [3])
+        emulator.control.faults(kind="slow_after", seconds=40)
+        time.sleep(1)
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        assert run.wait().returncode == 130, run.stderr
     assert time.monotonic() - began < AT_ONCE
-    assert "the same command lands them" in errors
+    assert "the same command lands them" in run.stderr
 
 
 def test_state_files_resolve_as_long_as_the_ledger_has_their_runs(

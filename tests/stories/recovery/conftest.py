@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from batchata_tasks.emulator import EmulatorProcess
-from tests.support.recovery.launcher import Launcher
+from tests.support.launcher import Launcher
 from tests.support.recovery.place import Place, Provider
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from batchata_tasks.emulator import EmulatorProcess
 from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.loading import parse_spec
+from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.money.draw import SCHEMA, Scenario, Table
 from tests.support.money.verdicts import VERDICTS
-from tests.support.recovery.launcher import ROOT, Launcher, Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

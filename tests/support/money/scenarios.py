@@ -26,17 +26,17 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.ledger import Ledger
+from tests.support.launcher import START_AT
 from tests.support.money.checks import Books, Ending, Found, check_end, check_rows, could_spend
 from tests.support.money.draw import Scenario, draw
 from tests.support.money.place import PICO, Data, Station
 from tests.support.recovery.boundaries import KILL_AT
-from tests.support.recovery.launcher import START_AT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tests.support.launcher import Run
     from tests.support.money.draw import Kill
-    from tests.support.recovery.launcher import Run
 
 ENDINGS = (0, 3, 4)  # how a run ends that nothing and nobody stopped
 HELD = "another run holds this dataset"

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import EmulatorProcess
+from tests.support.launcher import Launcher
 from tests.support.prefect_server import Server
 from tests.support.recovery.kills import Tally, measure, scenario
-from tests.support.recovery.launcher import Launcher
 from tests.support.recovery.overlap import Overlaps, overlap
 from tests.support.recovery.place import MODELS, Place
 

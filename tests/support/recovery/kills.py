@@ -18,7 +18,7 @@ from tests.support.recovery.reader import Reader
 if TYPE_CHECKING:
     import random
 
-    from tests.support.recovery.launcher import Run
+    from tests.support.launcher import Run
 
 LONGEST = 240.0  # seconds to wait for a run that is left alone
 AIMS = (

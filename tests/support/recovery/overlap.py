@@ -8,12 +8,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.support.recovery.launcher import START_AT
+from tests.support.launcher import START_AT
 
 if TYPE_CHECKING:
     import random
 
-    from tests.support.recovery.launcher import Run
+    from tests.support.launcher import Run
     from tests.support.recovery.place import Place
 
 HELD = "another run holds this dataset"

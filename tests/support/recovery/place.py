@@ -15,8 +15,8 @@ import orjson
 import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess, answer_text
+from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.ledger_look import LedgerLook
-from tests.support.recovery.launcher import ROOT, Launcher, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import EmulatorProcess, answer_text
-from tests.support.paths import ROOT
+from tests.support.commands import start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchata_tasks.emulator import Emulator
+    from tests.support.commands import Process
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 FAULTS: dict[str, tuple[float, dict[str, Any]]] = {
@@ -88,39 +87,17 @@ class Script:
         emulator.control.reset()
         emulator.control.progress("seconds", 0.4)
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> Process:
         environment = {
-            **{
-                name: value
-                for name, value in os.environ.items()
-                if not name.startswith(("ANTHROPIC_", "OPENAI_", "BATCHATA_", "PREFECT_"))
-            },
             "BATCHATA_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
             "BATCHATA_POLL_INTERVAL": "0.05",
             "BATCHATA_UNCLEAR_GRACE": "1",
             "BATCHATA_LEASE_SECONDS": "2",
             "BATCHATA_PATIENCE": "10",
-            "PYTHONPATH": str(ROOT),
             **self.emulator.env(),
         }
-        command = [
-            sys.executable,
-            "-c",
-            SCRIPT,
-            MODELS[self.provider],
-            str(self.jobs),
-            str(max(self.jobs // 3, 1)),
-        ]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=environment,
-            stdout=pipe,
-            stderr=pipe,
-            stdin=subprocess.DEVNULL,
-            text=True,
-        )
+        words = (MODELS[self.provider], str(self.jobs), str(max(self.jobs // 3, 1)))
+        return start("-c", SCRIPT, *words, cwd=self.folder, env=environment)
 
     def check(self, results: dict[str, list[Any]]) -> list[str]:
         """Return the problems after the last start."""
@@ -168,26 +145,25 @@ def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> N
         script.emulator.control.faults(
             kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
         )
-    seconds, left = 3.0, kills
+    seconds, left = 2.0, kills
     while True:
         began, process = time.monotonic(), script.start()
         tally.starts += 1
         try:
-            out, err = process.communicate(timeout=rng.uniform(0.8, seconds) if left else 120)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+            process.wait(rng.uniform(0.2, seconds) if left else 120)
+        except TimeoutError:  # it was killed
             tally.kills += 1
             left -= 1
             continue
         if process.returncode == 0:
             break
         if not left and time.monotonic() - began > 100:
-            tally.problems.append(f"{script.folder}: did not end: {err[-300:]}")
+            tally.problems.append(f"{script.folder}: did not end: {process.stderr[-300:]}")
             return
     tally.jobs += script.jobs
     tally.problems += [
-        f"{script.folder}: {problem}" for problem in script.check(json.loads(out.splitlines()[-1]))
+        f"{script.folder}: {problem}"
+        for problem in script.check(json.loads(process.stdout.splitlines()[-1]))
     ]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -26,6 +24,7 @@ from batchata_tasks.ledger import (
     RemainingBudget,
 )
 from batchata_tasks.spec.parts import Budget
+from tests.support.commands import start
 
 if TYPE_CHECKING:
     from tests.support.ledgers import Databases
@@ -192,12 +191,9 @@ def test_threads_and_processes_lose_nothing(databases: Databases) -> None:
         "import sys; from batchata_tasks.api.cost_tracker import CostTracker\nfor _ in range(5): "
         "CostTracker(name='night', ledger_url=sys.argv[1]).track_spend('0.01')"
     )
-    with (
-        subprocess.Popen([sys.executable, "-c", code, url]) as other,
-        ThreadPoolExecutor(8) as pool,
-    ):
+    with start("-c", code, url) as other, ThreadPoolExecutor(8) as pool:
         list(pool.map(spend, range(8)))
-        assert other.wait(60) == 0
+        assert other.wait().returncode == 0
     assert tracker.remaining_usd == Decimal("9.71")
     assert tracker.get_stats()["entries"] == 29
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -39,12 +37,13 @@ from batchata_tasks.ledger import (
     new_id,
     now_us,
 )
-from tests.support.paths import ROOT
+from tests.support.commands import python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.support.ledgers import Databases
+
 
 RUN: dict[str, Any] = {"name": "n", "spec": "{}", "spec_digest": "s" * 64}
 LONG = 3600.0
@@ -238,7 +237,7 @@ def test_a_dead_process_holds_nothing(desk: Desk) -> None:
         f"from batchata_tasks.ledger import Ledger; l = Ledger({desk.url!r}); "
         f"l.acquire_lease({desk.dataset!r}, 3600)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert python(code).returncode == 0
     assert desk.ledger.acquire_lease(desk.dataset, LONG).fence == desk.lease.fence + 2
 
 

@@ -6,8 +6,6 @@ Several programs may open one at the same moment.
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +28,7 @@ from batchata_tasks.ledger import (
 )
 from batchata_tasks.ledger.engine import make_engine, parse_url
 from batchata_tasks.ledger.tables import SCHEMA_VERSION, metadata
-from tests.support.paths import ROOT
+from tests.support.commands import python, python_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,24 +206,8 @@ OPEN = "from batchata_tasks.ledger import Ledger; Ledger({url!r}).close()"
 
 def test_processes_that_migrate_at_once_do_it_once(old: str) -> None:
     """Each finds the whole of it, whoever did it; no row is touched twice."""
-    code = f"import sys; sys.stdin.readline(); {OPEN.format(url=old)}"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    assert [(process.communicate(timeout=60)[1], process.returncode) for process in processes] == [
-        ("", 0)
-    ] * 4
+    processes = python_at_once([OPEN.format(url=old)] * 4)
+    assert [(process.stderr, process.returncode) for process in processes] == [("", 0)] * 4
     ledger = Ledger(old)
     assert ledger.runs_of(None, 9)[0].stop is None
     ledger.close()
@@ -253,11 +235,7 @@ def test_a_kill_in_the_middle_leaves_the_old_ledger(old: str, number: int) -> No
     The next opening migrates.
     """
     before = content(old)
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED.format(number=number) + OPEN.format(url=old)],
-        check=False,
-        cwd=ROOT,
-    )
+    killed = python(KILLED.format(number=number) + OPEN.format(url=old))
     assert killed.returncode == -signal.SIGKILL
     assert content(old) == before
     Ledger(old).close()

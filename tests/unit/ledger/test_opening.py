@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, text
 from batchata_tasks.common.errors import BatchataError, LedgerError, SpecError, WrongLedgerError
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.ledger.tables import SCHEMA_VERSION
+from tests.support.commands import python_at_once
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -81,27 +82,10 @@ def test_a_ledger_of_a_later_version_is_refused(databases: Databases) -> None:
 def test_processes_that_open_a_new_ledger_at_once_get_the_same(databases: Databases) -> None:
     """Whoever comes first makes it; there is one id."""
     url = databases.new()
-    code = (
-        "import sys; sys.stdin.readline(); from batchata_tasks.ledger import Ledger; "
-        f"print(Ledger({url!r}).id)"
-    )
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    found = {process.communicate(timeout=60)[0] for process in processes}
+    code = f"from batchata_tasks.ledger import Ledger; print(Ledger({url!r}).id)"
+    processes = python_at_once([code] * 4)
     assert [process.returncode for process in processes] == [0] * 4
-    assert len(found) == 1
+    assert len({process.stdout for process in processes}) == 1
 
 
 def test_an_emptied_meta_table_is_no_ledger(databases: Databases) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +26,7 @@ from batchata_tasks.ledger import (
 )
 from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
-from tests.support.paths import ROOT
+from tests.support.commands import python_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -177,26 +175,13 @@ def test_processes_cannot_reserve_more_than_the_limit(place: Place) -> None:
     chunks = place.chunks(0, 12, bound=10)
     lease = (place.leases[0].dataset_id, place.leases[0].fence, "")
     code = f"""
-import sys
 from batchata_tasks.ledger import Lease, Ledger
-ledger, lease, turn = Ledger({place.url!r}), Lease(*{lease!r}), int(sys.argv[1])
+ledger, lease, turn = Ledger({place.url!r}), Lease(*{lease!r}), TURN
 chunks = ledger.chunks({place.runs[0]!r})
-sys.stdin.readline()
 for one in chunks[turn * 3:] + chunks[:turn * 3]:
     ledger.reserve(lease, one, 75)
 """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(turn)], stdin=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        for turn in range(4)
-    ]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate(timeout=60)
+    processes = python_at_once([code.replace("TURN", str(turn)) for turn in range(4)])
     assert [process.returncode for process in processes] == [0] * 4
     assert len(chunks) == 12
     assert place.ledger.money(place.runs[0]) == (0, 70)

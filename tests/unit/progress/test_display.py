@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import re
-import subprocess
 import sys
 import time
 from io import StringIO
@@ -19,6 +18,7 @@ from rich.console import Console
 from batchata_tasks import Batch, RichBatchProgressDisplay
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.listener import LineProgress
+from tests.support.commands import start
 from tests.support.table import open_batches
 
 if TYPE_CHECKING:
@@ -395,22 +395,22 @@ def in_terminal(
     Returns its exit code, all that it wrote, and what it wrote after the cursor was last shown.
     """
     leader, follower = pty.openpty()
-    env = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
-    command = [sys.executable, "-c", script, *words]
-    with subprocess.Popen(
-        command, env=env, stdin=follower, stdout=follower, stderr=follower, start_new_session=True
-    ) as running:
-        os.close(follower)
+    env = {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    with start("-c", script, *words, env=env, terminal=os.ttyname(follower)) as running:
         text, waiting = "", list(keys)
         while True:
             try:
                 text += os.read(leader, 65536).decode(errors="replace")
             except OSError:  # the program has ended
                 break
+            if follower is not None:  # the program has the terminal by now
+                follower = os.close(follower)
             if waiting and waiting[0][0] in text:
                 os.write(leader, waiting.pop(0)[1].encode())
-    os.close(leader)
-    return running.returncode, text, text.rpartition("\x1b[?25h")[2]
+        os.close(leader)
+        code = running.wait().returncode
+    assert code is not None
+    return code, text, text.rpartition("\x1b[?25h")[2]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Starts the command line often without paying for its imports each time.
+"""Starts the command line, or a script, often without paying for its imports each time.
 
 A process that has imported everything forks one child per start. The child is an ordinary process:
-it has its own environment, runs the same `main`, and can be killed or stopped at any moment.
+it has its own environment, runs the same code, and can be killed or stopped at any moment.
 """
 
 from __future__ import annotations
@@ -17,10 +17,17 @@ import threading
 import time
 import traceback
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx2
+from bpe_openai import get_encoding
+
+from batchata_tasks.pricing.lookup import batch_rates
+from tests.support.money.verdicts import told
 from tests.support.paths import ROOT
+from tests.support.recovery.boundaries import armed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,17 +61,17 @@ class Run:
 
     def kill(self) -> int:
         """Kill it without warning; return how it ended, which may have been before."""
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         return self.wait()
 
     def halt(self) -> None:
         """Suspend it at once, as a machine does."""
-        self._signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        self._signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         if self.poll() is None:  # it is our child, not reaped: the number cannot be another's
             os.kill(self.pid, number)
 
@@ -84,7 +91,7 @@ class Launcher:
         quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.recovery.launcher"],
+            [sys.executable, "-m", "tests.support.launcher"],
             cwd=ROOT,
             env=environment,
             text=True,
@@ -108,8 +115,14 @@ class Launcher:
         cwd: Path,
         log: Path,
         *,
+        errors: Path | None = None,
         command: bool = False,
     ) -> Run:
+        """Start `batchata arguments`, or `python -c code` if they begin with "-c".
+
+        Its stdout goes to `log`, its stderr to `errors` (default: also to `log`). A `log` that is a
+        terminal is its stdin too.
+        """
         if command:
             words = [sys.executable, "-m", "batchata_tasks.cli", *arguments]
             with log.open("w", encoding="utf-8") as stream:
@@ -117,8 +130,8 @@ class Launcher:
                     words, cwd=cwd, env=dict(env), stdout=stream, stderr=stream
                 )
             return Run(process.pid, log, process.poll)
-        order = {"start": arguments, "env": dict(env), "cwd": str(cwd), "log": str(log)}
-        pid = self._order(order)
+        files = {"log": str(log), "errors": str(errors or log)}
+        pid = self._order({"start": arguments, "env": dict(env), "cwd": str(cwd), **files})
         return Run(pid, log, lambda: self._order({"poll": pid}))
 
     def _order(self, order: dict[str, Any]) -> Any:
@@ -156,48 +169,77 @@ def _become(order: dict[str, Any]) -> list[str]:
     os.environ.clear()
     os.environ.update(order["env"])
     os.chdir(order["cwd"])
-    output = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    os.setsid()  # a terminal that is opened next is its own: keys reach it as signals
+    output = _opened(order["log"])
+    errors = output if order["errors"] == order["log"] else _opened(order["errors"])
+    terminal = os.isatty(output)
+    nothing = output if terminal else os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (output, 1), (errors, 2)):
         os.dup2(source, target)
     time.sleep(max(0.0, float(os.environ.pop(START_AT, "0")) - time.time()))
     return order["start"]
 
 
+def _opened(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+
+
 def _main() -> None:
-    # all that a run imports on its way; none of it starts a thread
-    import httpx2
-
-    import batchata_tasks.pipeline.runner
-    import batchata_tasks.providers.anthropic.adapter
-    import batchata_tasks.providers.openai.chat
-    import batchata_tasks.reports.plan
-    from batchata_tasks.cli.main import main
-    from batchata_tasks.pricing.lookup import batch_rates
-    from tests.support.money.verdicts import told
-    from tests.support.recovery.boundaries import armed
-
-    del batchata_tasks
-    batch_rates("openai", "gpt-6-luna")
-    httpx2.Client().close()
+    _import_all()
     gc.collect()
     gc.freeze()  # a child that collected these objects would copy them all
     arguments = _serve()
-    if arguments is not None:
-        sys.argv = ["batchata", *arguments]
-        with ExitStack() as patches:
-            armed(patches)
-            told(patches)
-            os._exit(_ended(main))
+    if arguments is None:
+        return
+    with ExitStack() as patches:
+        armed(patches)
+        told(patches)
+        os._exit(_ended(lambda: _program(arguments)))
 
 
-def _ended(main: Callable[[], None]) -> int:
-    """Run the command line as the interpreter does, up to its exit code.
+def _import_all() -> None:
+    """Import all that a run imports on its way; none of it starts a thread.
+
+    Not the command line itself: its consoles look at the environment as they are imported.
+    """
+    for name in (
+        "anthropic",
+        "bpe_openai",
+        "httpx2",
+        "openai",
+        "rich.live",
+        "rich.progress",
+        "rich.table",
+        "typer",
+        "yaml",
+        "batchata_tasks.pipeline.runner",
+        "batchata_tasks.providers.anthropic.adapter",
+        "batchata_tasks.providers.openai.chat",
+        "batchata_tasks.reports.plan",
+    ):
+        import_module(name)
+    batch_rates("openai", "gpt-6-luna")
+    get_encoding("o200k_base")
+    httpx2.Client().close()
+
+
+def _program(arguments: list[str]) -> None:
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path.insert(0, "")
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+        return
+    sys.argv = ["batchata", *arguments]
+    import_module("batchata_tasks.cli.main").main()
+
+
+def _ended(program: Callable[[], None]) -> int:
+    """Run a program as the interpreter does, up to its exit code.
 
     The interpreter is not shut down: that would take as long as the run.
     """
     try:
-        main()
+        program()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
