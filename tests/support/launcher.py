@@ -207,6 +207,10 @@ def _import_all() -> None:
         "bpe_openai",
         "httpx2",
         "openai",
+        "opentelemetry.propagate",
+        "pandas",  # which pyarrow imports at its first table
+        "pyarrow.dataset",
+        "sqlalchemy.dialects.sqlite",
         "rich.live",
         "rich.progress",
         "rich.table",
@@ -215,6 +219,7 @@ def _import_all() -> None:
         "batchata_tasks.pipeline.runner",
         "batchata_tasks.providers.anthropic.adapter",
         "batchata_tasks.providers.openai.chat",
+        "batchata_tasks.progress.display",
         "batchata_tasks.reports.plan",
     ):
         import_module(name)
