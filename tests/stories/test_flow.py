@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +15,19 @@ import yaml
 
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import hold_dataset
+from tests.support import commands
+from tests.support.commands import python, start
 from tests.support.paths import ROOT
 from tests.support.prefect_server import Server
 from tests.support.table import Table
 from tests.support.team import Team
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from batchata_tasks.emulator import Emulator
+    from tests.support.commands import Process
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +50,10 @@ def command_env(server: Server, table: Table) -> dict[str, str]:
 
 def batchata(
     server: Server, table: Table, *words: str, spec: dict[str, Any] | None = None
-) -> subprocess.CompletedProcess[str]:
+) -> Process:
     """Run the command on a spec file of the table."""
     path = write_spec(table, spec or {})
-    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path), *words]
-    return subprocess.run(
-        command,
-        env=command_env(server, table),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    return commands.batchata("run", str(path), *words, env=command_env(server, table), timeout=100)
 
 
 def write_spec(table: Table, changes: dict[str, Any]) -> Path:
@@ -142,15 +135,8 @@ def test_a_killed_flow_run_is_carried_on_by_the_next(
     """
     table.emulator.control.progress("seconds", 3600)
     path = write_spec(table, {"items_per_batch": 4})
-    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
-    with subprocess.Popen(
-        command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL
-    ) as first:
-        deadline = time.monotonic() + 60
-        while table.ledger()["batches_accepted"] < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        first.kill()
+    with start("run", str(path), env=command_env(server, table)):  # and killed at the end
+        until(lambda: table.ledger()["batches_accepted"] == 3)
     table.emulator.control.advance(7200)
     storage = Path(server.env["PREFECT_HOME"]) / "storage"
     assert any(storage.rglob("*"))
@@ -189,15 +175,7 @@ enrich(load_spec(sys.argv[1]))
 sys.exit(0 if len(sent) == 2 else 1)
 """
     path = write_spec(table, {})
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        env=command_env(server, table),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = python(code, str(path), env=command_env(server, table), timeout=100)
     assert done.returncode == 0, done.stderr
     assert table.ledger()["requests_accepted"] == 12
     table.check_answers()
@@ -208,15 +186,7 @@ def in_python(server: Server, table: Table, code: str) -> Any:
 
     Return the JSON value of its last line.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=command_env(server, table),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
+    done = python(code, env=command_env(server, table), timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -294,14 +264,8 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     """
     table.emulator.control.progress("reads", 10**6)
     path = write_spec(table, {"items_per_batch": 6})
-    command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
-    with subprocess.Popen(
-        command, env=command_env(server, table), cwd=ROOT, stderr=subprocess.DEVNULL
-    ) as run:
-        deadline = time.monotonic() + 60
-        while table.ledger()["batches_accepted"] < 2 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        run.kill()
+    with start("run", str(path), env=command_env(server, table)):  # and killed at the end
+        until(lambda: table.ledger()["batches_accepted"] == 2)
     died = server.last_flow_run()["id"]
     code = (
         "import json; from flows.cancel import cancel; "

@@ -62,14 +62,14 @@ def start(
     *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None, terminal: str = ""
 ) -> Process:
     """Start `batchata words`, or `python words` if they begin with "-c"; `terminal` is a device's path."""
-    launcher, folder = _launcher()
+    environment = {**os.environ, "COLUMNS": "160", **(env or {})}
+    launcher, folder = _launcher(prefect="PREFECT_API_URL" in environment)
     name = folder / str(next(_NUMBERS))
     log, errors = name.with_suffix(".out"), name.with_suffix(".err")
     for file in (log, errors):
         file.touch()
     if terminal:
         log = errors = Path(terminal)
-    environment = {**os.environ, "COLUMNS": "160", **(env or {})}
     return Process(launcher.start(list(words), environment, cwd, log, errors=errors), errors)
 
 
@@ -80,9 +80,15 @@ def batchata(
     return start(*words, cwd=cwd, env=env).wait(timeout)
 
 
-def python(code: str, *words: str, cwd: Path = ROOT, timeout: float = 60) -> Process:
+def python(
+    code: str,
+    *words: str,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 60,
+) -> Process:
     """Run `python -c code words` to its end."""
-    return start("-c", code, *words, cwd=cwd).wait(timeout)
+    return start("-c", code, *words, cwd=cwd, env=env).wait(timeout)
 
 
 def python_at_once(codes: list[str]) -> list[Process]:
@@ -93,9 +99,9 @@ def python_at_once(codes: list[str]) -> list[Process]:
 
 
 @cache
-def _launcher() -> tuple[Launcher, Path]:
+def _launcher(*, prefect: bool) -> tuple[Launcher, Path]:
     folder = TemporaryDirectory()
-    launcher = Launcher().__enter__()
+    launcher = Launcher(prefect=prefect).__enter__()
     atexit.register(folder.cleanup)
     atexit.register(launcher.__exit__)
     return launcher, Path(folder.name)

@@ -19,6 +19,7 @@ import traceback
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 START_AT = "TEST_START_AT"  # a child that finds this in its environment waits until that time
+PREFECT = "batchata_tasks.flows.runner"
 _TICK = 0.005
 
 
@@ -80,9 +82,13 @@ class Run:
 
 
 class Launcher:
-    """Starts runs, by fork or (`command=True`) as the real command."""
+    """Starts runs, by fork or (`command=True`) as the real command.
 
-    def __init__(self) -> None:
+    With `prefect`, runs may be flows: it takes longer to start, and each run a little longer.
+    """
+
+    def __init__(self, *, prefect: bool = False) -> None:
+        self._module = PREFECT if prefect else ""
         self._server: subprocess.Popen[str] | None = None
         self._one_at_a_time = threading.Lock()  # several threads may start and watch runs
 
@@ -91,7 +97,7 @@ class Launcher:
         quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.launcher"],
+            [sys.executable, "-m", "tests.support.launcher", self._module],
             cwd=ROOT,
             env=environment,
             text=True,
@@ -176,8 +182,20 @@ def _become(order: dict[str, Any]) -> list[str]:
     nothing = output if terminal else os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (errors, 2)):
         os.dup2(source, target)
+    if PREFECT in sys.modules:
+        _configure_prefect(order["start"])
     time.sleep(max(0.0, float(os.environ.pop(START_AT, "0")) - time.time()))
     return order["start"]
+
+
+def _configure_prefect(arguments: list[str]) -> None:
+    """Let Prefect read its settings again: it read those of the launcher when it was imported."""
+    if arguments[0] == "run":
+        import_module("batchata_tasks.cli.running").quiet_prefect()
+    import_module("prefect.context").refresh_global_settings_context()
+    logging = import_module("prefect.logging.configuration")
+    logging.PROCESS_LOGGING_CONFIG.clear()
+    logging.setup_logging()
 
 
 def _opened(path: str) -> int:
@@ -223,6 +241,8 @@ def _import_all() -> None:
         "batchata_tasks.reports.plan",
     ):
         import_module(name)
+    if sys.argv[1]:
+        import_module(sys.argv[1])
     batch_rates("openai", "gpt-6-luna")
     get_encoding("o200k_base")
     httpx2.Client().close()
@@ -232,7 +252,8 @@ def _program(arguments: list[str]) -> None:
     if arguments[0] == "-c":
         sys.argv = ["-c", *arguments[2:]]
         sys.path.insert(0, "")
-        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
         return
     sys.argv = ["batchata", *arguments]
     import_module("batchata_tasks.cli.main").main()
