@@ -1,4 +1,4 @@
-"""The pipeline runs against any server that speaks the APIs; it knows nothing of the emulator."""
+"""The pipeline runs against any server of the APIs; it does not know the emulator."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def address() -> Iterator[str]:
 def test_the_demo_spec_runs_against_another_server(
     address: str, tmp_path: Path, model: str
 ) -> None:
-    """By the SDKs' own variables alone: 400 packages, answered by sixty lines of http.server."""
+    """With the SDKs' own variables alone, sixty lines of http.server answer 400 packages."""
     env = {
         **os.environ,
         "ANTHROPIC_BASE_URL": address,
@@ -225,7 +225,7 @@ def test_the_demo_spec_runs_against_another_server(
 
 
 def test_only_the_demo_knows_the_emulator() -> None:
-    """No module of the pipeline imports it, so nothing can be made for it alone."""
+    """No module of the pipeline imports the emulator, so nothing can be made for it alone."""
     knowing: set[str] = set()
     for path in (ROOT / "batchata_tasks").rglob("*.py"):
         if "emulator" in path.parts:

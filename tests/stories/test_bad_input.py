@@ -89,7 +89,7 @@ class Case:
 
 
 def in_process(*words: str) -> Ran:
-    """Run a command here; what would reach the interpreter's top is shown as it would be there."""
+    """Run a command here, and print an uncaught error as the interpreter does."""
     result = CliRunner().invoke(app, words)
     err = result.stderr
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -119,7 +119,7 @@ def in_shell(*words: str, limits: Mapping[int, int] | None = None) -> Ran:
 
 
 def sentence(ran: Ran) -> str:
-    """Return the one sentence of a refusal, and check that it is one: whole, last and alone."""
+    """Return the one sentence of a refusal, having checked that it is whole, last and alone."""
     assert "Traceback" not in ran.err, ran.err
     lines = ran.err.strip().splitlines()
     found = [line for line in lines if line.startswith("Error: ")]
@@ -207,7 +207,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def project(
     landed: Path, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A copy of it: two rows in the dataset, a third in the source."""
+    """A copy of the project: two rows in the dataset, a third in the source."""
     root = tmp_path / "project"
     shutil.copytree(landed, root)
     settle(root, monkeypatch)
@@ -249,7 +249,7 @@ def parquet(path: Path, **columns: Any) -> Path:
 
 
 def rows_with(**columns: Any) -> Callable[[Path], object]:
-    """Return what writes the good rows as Parquet, with some columns otherwise."""
+    """Return a function that writes the good rows as Parquet, with some columns changed."""
     plain = {
         "name": ["boto3", "pydantic", "polars"],
         "stars": [1, 2, 3],
@@ -1086,7 +1086,7 @@ def test_a_wrong_option_is_named(
 def test_other_commands_refuse_a_bad_spec_too(
     command: str, project: Path, emulator: Emulator
 ) -> None:
-    """Every command that takes a spec says the same of a bad one."""
+    """Every command that takes a spec refuses a bad one in the same words."""
     write_spec(project, max_token=5)
     check(in_process(command, "spec.yaml"), 2, ("`max_token`", "did you mean `max_tokens`"))
 
@@ -1146,7 +1146,7 @@ def test_a_folder_with_foreign_tables_is_refused(project: Path, emulator: Emulat
 def test_a_damaged_dataset_is_told(
     command: tuple[str, ...], path: str, words: tuple[str, ...], project: Path, emulator: Emulator
 ) -> None:
-    """A file of the dataset that cannot be read is named; restored, the same command goes on."""
+    """An unreadable file of the dataset is named; once restored, the same command continues."""
     before, damaged = rows_of(project / "out"), project / "out" / path
     was = damaged.read_bytes() if damaged.exists() else None
     damaged.write_bytes(b"nothing of it")

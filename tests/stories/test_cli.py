@@ -163,7 +163,7 @@ def test_failed_rows_are_shown_with_their_reason(table: Table) -> None:
 
 
 def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
-    """SIGINT ends at once with 130 and says what goes on; the same command lands it."""
+    """SIGINT ends at once with 130 and says what continues; the same command lands it."""
     table.emulator.control.progress("seconds", 3600)
     with start("run", spec_of(table), "--direct") as running:
         until(lambda: "at the provider" in running.stderr)

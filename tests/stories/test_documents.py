@@ -389,7 +389,7 @@ def test_a_dry_run_estimates_by_pages(batch: Batch, folder: Path, emulator: Emul
 
 
 def test_documents_go_with_what_works_by_itself(emulator: Emulator, folder: Path) -> None:
-    """A provider alone sends, prices and estimates documents, and reads citations."""
+    """A provider by itself sends, prices and estimates documents, and reads citations."""
     del emulator
     provider = AnthropicProvider()
     jobs = [
@@ -546,7 +546,7 @@ def test_models_with_dear_pictures_are_held_dearer(folder: Path) -> None:
 def test_a_third_provider_takes_none_unless_it_says_so(
     batch: Batch, folder: Path, house: str
 ) -> None:
-    """An adapter that was written without documents in mind is never handed one."""
+    """An adapter that does not declare documents never gets one."""
     with pytest.raises(
         SpecError, match="the house API takes no documents; put the text into the prompt"
     ):

@@ -115,7 +115,7 @@ def test_how_a_run_ended_is_told_twice(
     code: int,
     state: tuple[str, str],
 ) -> None:
-    """The exit code and the Prefect state say the same; an outcome is not a failure."""
+    """Exit code and Prefect state agree; an outcome is not a failure."""
     if fault:
         table.emulator.control.faults(kind=fault, contains="row 4")
     done = batchata(server, table, spec=spec)
@@ -151,7 +151,7 @@ def test_a_killed_flow_run_is_carried_on_by_the_next(
 
 
 def test_a_cached_value_is_not_believed_over_the_ledger(server: Server, table: Table) -> None:
-    """Prefect's cache says "submitted", the ledger does not know the batch: the ledger decides."""
+    """If Prefect's cache says "submitted" and the ledger has no batch, the ledger decides."""
     code = """
 import sys
 from batchata_tasks.flows import tasks

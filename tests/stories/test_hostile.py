@@ -1,4 +1,4 @@
-"""Answers and inputs that mean harm, or look as if: the run ends, and every promise holds."""
+"""Answers and inputs that do harm, or seem to: the run ends, and every promise holds."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_page_that_is_no_results_file_lands_nothing(
 def test_usage_that_is_none_spoils_one_row_alone(
     table: Table, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
-    """A line whose tokens are no numbers ends as an error at the most that it can have cost."""
+    """A line with tokens that are no numbers is an error at its bound."""
     field = b'"output_tokens":' if table.provider == "anthropic" else b'"completion_tokens":'
 
     def change(content: bytes) -> bytes:
@@ -91,7 +91,7 @@ def test_usage_that_is_none_spoils_one_row_alone(
 def test_broken_lines_cannot_carry_spend_over_the_limit(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With every answer unreadable the limit still holds: each row counts at its bound."""
+    """If every answer is unreadable the limit still holds: each row counts at its bound."""
     bound = preview(table.spec()).summary.bound
     assert bound is not None
     after_download(
@@ -176,7 +176,7 @@ def test_templates_see_plain_values_alone(table: Table, tmp_path: Path) -> None:
 
 
 def test_encoded_columns_are_plain_ones(table: Table, tmp_path: Path) -> None:
-    """Categories and views of one table are the strings of another: same identity, same rows."""
+    """Categories and views of one table are the strings of another: same keys, same rows."""
     source = tmp_path / "table.parquet"
     parts = [
         pa.table(
@@ -214,7 +214,7 @@ def test_a_key_that_an_answer_quotes_is_masked(
 
 
 def test_moments_out_of_range_are_invalid(table: Table) -> None:
-    """A date-time that no clock of ours can hold is an invalid answer, not a broken dataset."""
+    """A date-time out of range is an invalid answer, not a broken dataset."""
     from batchata_tasks.schema.response import ResponseSchema
 
     when = {

@@ -1,4 +1,4 @@
-"""The whole way, without Prefect: real files, the real SDKs over HTTP, both providers."""
+"""Whole runs without Prefect: real files, the real SDKs over HTTP, both providers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_second_run_sends_nothing(table: Table) -> None:
 
 
 def test_a_changed_row_is_sent_again_alone_and_supersedes(table: Table) -> None:
-    """Of 20 rows one changed: one request; its old row is gone, the others stay as they were."""
+    """Of 20 rows one changed: one request replaces its row, and the others stay."""
     table.run()
     before = {row["id"]: row for row in table.rows()}
     table.values[7]["text"] = "another text"
@@ -133,7 +133,7 @@ def test_a_new_carried_column_reaches_old_rows(table: Table) -> None:
 
 
 def test_several_batches_at_a_time(table: Table) -> None:
-    """Small batches travel side by side; each request is in exactly one of them."""
+    """Small batches run side by side; each request is in exactly one of them."""
     receipt = table.run(items_per_batch=3, max_parallel_batches=4)
     assert receipt.batches == 7
     assert table.ledger()["batches_accepted"] == 7
@@ -221,7 +221,7 @@ def test_attempts_are_counted_over_runs_and_end(table: Table) -> None:
 
 
 def test_refresh_sends_landed_rows_again(table: Table) -> None:
-    """`--refresh` counts what landed before as not landed."""
+    """`--refresh` treats landed rows as not landed."""
     table.run()
     assert table.run(Options(refresh_before=now_us())).outcomes == {"succeeded": 20}
     assert len(table.rows()) == 20
@@ -282,7 +282,7 @@ def test_an_oversized_row_fails_only_itself(table: Table, monkeypatch: pytest.Mo
 
 
 def test_costs_add_up(table: Table) -> None:
-    """Σ dataset = settled in the ledger = the receipt, to the last digit."""
+    """The sums of dataset, ledger and receipt are equal, to the last digit."""
     receipt = table.run(items_per_batch=6)
     total = sum(row["_cost_usd"] for row in table.rows())
     ledger = Ledger(Settings().ledger_url)
@@ -309,7 +309,7 @@ def test_a_cost_limit_is_never_exceeded_and_is_used(table: Table) -> None:
 
 
 def test_a_reached_cost_limit_is_an_outcome(table: Table) -> None:
-    """Too little for one row: nothing is sent, exit code 4; a later run with more carries on."""
+    """Too little for one row: nothing is sent, exit code 4; a later run with more continues."""
     receipt = table.run(cost_limit_usd=0.000001)
     assert (receipt.result, receipt.exit_code, receipt.unsent_rows) == ("cost_limit_reached", 4, 20)
     assert table.ledger()["requests_accepted"] == 0
@@ -351,7 +351,7 @@ def test_rate_limits_are_ridden_out(table: Table) -> None:
 
 
 def test_a_cut_download_is_fetched_again(table: Table) -> None:
-    """A results stream that breaks, or ends cleanly too early, is downloaded anew."""
+    """A results stream that breaks, or ends cleanly too early, is downloaded again."""
     table.emulator.control.faults(kind="cut_download", after_bytes=700, count=1)
     table.emulator.control.faults(kind="cut_download", after_bytes=700, clean=True, count=1)
     assert table.run().outcomes == {"succeeded": 20}
@@ -359,7 +359,7 @@ def test_a_cut_download_is_fetched_again(table: Table) -> None:
 
 
 def test_a_run_that_stopped_is_carried_on(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an error half-way the next start lands what was sent, and sends only the rest."""
+    """After an error half-way, the next start lands what was sent and sends only the rest."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0")
     for call in (3, 4):  # a queue that seems empty is tried once more
         table.emulator.control.faults(kind="http_429", route="create", nth=call)
@@ -418,7 +418,7 @@ def test_another_ledger_is_refused(table: Table, monkeypatch: pytest.MonkeyPatch
 def test_a_refused_key_sends_nothing_and_loses_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a 401 the same run goes on with a good key."""
+    """After a 401 the same run continues with a valid key."""
     variable = f"{table.provider.upper()}_API_KEY"
     monkeypatch.setenv(variable, "invalid")
     with pytest.raises(CredentialsError, match="key"):

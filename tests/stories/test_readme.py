@@ -1,4 +1,4 @@
-"""The README's code is run as it stands."""
+"""The README's code runs as printed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def blocks(language: str) -> list[str]:
 
 
 class Shell:
-    """A copy of the project in which a reader follows the README from top to bottom."""
+    """A copy of the project, in which a reader follows the README from top to bottom."""
 
     def __init__(self, home: Path, emulator: Emulator) -> None:
         self.project = home / "project"
@@ -146,7 +146,7 @@ def test_the_demo_runs(shell: Shell) -> None:
 
 
 def test_the_first_real_run_and_its_result(shell: Shell) -> None:
-    """Plan, 20 rows, a look, and the dataset in pandas and DuckDB."""
+    """The blocks are plan, 20 rows, a status, and the dataset in pandas and DuckDB."""
     output = shell.run(blocks("bash")[2])
     assert "20 succeeded" in output
     shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE")
@@ -186,7 +186,7 @@ def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_schedule(shell: Shell, free_port: int) -> None:
-    """Server, work pool, deployment, worker, and a run that is watched to its end."""
+    """The blocks are server, work pool, deployment, worker, and a run to its end."""
     serve, register, work, run = (
         block.replace("4200", str(free_port)) for block in blocks("bash")[3:]
     )

@@ -254,7 +254,7 @@ def test_direct_runs_leave_no_key(
 
 
 def test_the_sdks_own_debug_logs_hold_no_key(project: Path, emulator: Emulator) -> None:
-    """With the SDKs' debug logging on, a process of its own prints a lot, and not the key."""
+    """With the SDKs' debug logging on, a process prints a lot, and not the key."""
     done = in_shell(_DIRECTLY, ANTHROPIC_LOG="debug", OPENAI_LOG="debug")
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed.decode()
@@ -359,7 +359,7 @@ def test_errors_carry_no_key(provider: str, status: int, project: Path, emulator
 def test_a_key_that_no_header_takes_is_not_printed(
     provider: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key with a line end, as secret files often have it, is refused without being shown."""
+    """A key with a line end, as in some secret files, is refused without being shown."""
     use_key(CANARY + "\n", monkeypatch)
     code, printed = run("run", f"{provider}.yaml", "--direct")
     assert not gives_away(printed)

@@ -157,7 +157,7 @@ def test_ctrl_c_in_the_second_run_of_a_process(emulator: Emulator, tmp_path: Pat
 
 
 def test_ctrl_c_is_as_it_was_after_a_run(emulator: Emulator, tmp_path: Path) -> None:
-    """A run that was waited for leaves no handler behind."""
+    """A run leaves no signal handler behind."""
     del emulator
     batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE, max_tokens=50)
     batch.add_job(prompt="text").run()

@@ -68,7 +68,7 @@ def bound_of(table: Table, **changes: Any) -> int:
 
 
 def creates(table: Table) -> list[int | None]:
-    """Return what every create was answered with, in order."""
+    """Return the answer to every create, in order."""
     return [seen["status"] for seen in table.emulator.control.ledger()["creates"]]
 
 
@@ -94,7 +94,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Aside:
-    """A run in another thread, and what came of it."""
+    """A run in another thread, and its result."""
 
     def __init__(self, work: Callable[[], Receipt]) -> None:
         self.receipt: Receipt | None = None
@@ -154,7 +154,10 @@ def test_only_the_bad_lines_of_a_failed_batch_fail(openai: Table) -> None:
 
 
 def test_a_batch_that_fails_for_no_line_is_tried_again(openai: Table) -> None:
-    """A failure that names no line: all rows go again, as often as attempts allow, at no cost."""
+    """A failure that names no line sends all rows again.
+
+    It does so as often as attempts allow, at no cost.
+    """
     openai.emulator.control.faults(kind="token_limit", count=1)
     receipt = openai.run()
     assert (receipt.result, ended(receipt)) == ("succeeded", {"succeeded": ROWS})
@@ -203,7 +206,7 @@ def test_a_full_queue_is_waited_for_and_the_same_chunk_sent(openai: Table, rows:
 
 @pytest.mark.parametrize("room", [1, 3, 7])
 def test_a_batch_too_large_for_an_empty_queue_is_halved(openai: Table, room: int) -> None:
-    """With nothing else open: halves, and halves of these, until each fits; no row twice."""
+    """With nothing else open it is halved, and again, until each part fits; no row runs twice."""
     openai.emulator.control.limits(openai_enqueued_tokens=per_row(openai) * room)
     receipt = openai.run()
     assert (receipt.result, ended(receipt), receipt.rounds) == ("succeeded", {"succeeded": ROWS}, 1)
@@ -341,7 +344,7 @@ def test_a_full_queue_of_requests_is_waited_for(
 
 
 def test_a_queue_that_others_fill_is_waited_for(anthropic: Table) -> None:
-    """The open batch is somebody else's: it is waited for longer than patience lasts."""
+    """If others fill the queue, the run waits for longer than its patience."""
     anthropic.emulator.control.limits(anthropic_queued_requests=10)
     (blocking,) = anthropic.emulator.control.foreign("anthropic", requests=5, ends="never")
     run = Aside(anthropic.run)
@@ -447,7 +450,7 @@ def test_a_batch_that_somebody_deleted_does_not_stop_runs_for_ever(table: Table)
 def test_output_files_that_are_named_late_are_awaited(
     openai: Table, monkeypatch: pytest.MonkeyPatch, late: dict[str, float]
 ) -> None:
-    """`completed` without its files: no row is missing, none is sent again."""
+    """`completed` without its files is awaited: no row is missing, none is sent again."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "2")
     openai.emulator.control.faults(kind="late_files", **late)
     receipt = openai.run()
@@ -481,7 +484,7 @@ def test_the_time_limit_cancels_what_never_ends_and_lands_what_ran(table: Table)
 
 
 def test_the_time_limit_sends_nothing_more(table: Table) -> None:
-    """Batches that wait for their turn are not sent once the time is over."""
+    """Waiting batches are not sent once the time is over."""
     table.emulator.control.faults(kind="never_ends", share=0.0)
     receipt = table.run(time_limit="1s", items_per_batch=2, max_parallel_batches=2)
     assert (receipt.exit_code, receipt.unsent_rows, ended(receipt)) == (5, 4, {"canceled": 4})
@@ -570,7 +573,7 @@ def test_a_spend_cap_is_asked_once_and_what_is_under_way_is_landed(table: Table,
 
 
 def test_a_key_that_is_revoked_half_way(table: Table) -> None:
-    """An error that says so; with the key restored the next run lands every row, nothing twice."""
+    """The error says so; with the key restored the next run lands every row, nothing twice."""
     table.emulator.control.progress("reads", 400)
     run = Aside(lambda: table.run(items_per_batch=4, max_parallel_batches=2))
     until(lambda: len(batches(table)) == 2)

@@ -1,4 +1,4 @@
-"""The books of a table's runs, set against the dataset's and against the provider's own."""
+"""The books of a table's runs, compared with the dataset's and the provider's own."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def money(table: Table) -> Money:
 
 
 def billed(table: Table) -> int:
-    """Return what the provider billed for all that it ever ran, in picodollars."""
+    """Return the provider's bill for all that it ever ran, in picodollars."""
     book, rates = table.ledger(), batch_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     return rates.cost(
@@ -103,7 +103,7 @@ def check_money(table: Table, *, lost: bool = False) -> Money:
 
 
 def sent(table: Table, text: str) -> list[dict[str, Any]]:
-    """Return the request bodies that went out for the row of this text, oldest first."""
+    """Return the request bodies that were sent for the row of this text, oldest first."""
     order = {chunk.id: place for place, chunk in enumerate(all_chunks())}
     found = [
         (order[name.partition("-")[0]], body)

@@ -193,7 +193,7 @@ class HouseProvider(Provider):
 
 @contextmanager
 def _told(*, creating: bool = False) -> Iterator[None]:
-    """Turn errors of the wire into those of the package."""
+    """Turn errors of the connection into those of the package."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:

@@ -1,4 +1,4 @@
-"""Models for jobs, and what a batch of them sent."""
+"""Models for jobs, and the requests of a batch of them."""
 
 from __future__ import annotations
 

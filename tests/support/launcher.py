@@ -1,4 +1,4 @@
-"""Starts the command line, or a script, often without paying for its imports each time.
+"""Starts the command line, or a script, often without importing it each time.
 
 A process that has imported everything forks one child per start. The child is an ordinary process:
 it has its own environment, runs the same code, and can be killed or stopped at any moment.

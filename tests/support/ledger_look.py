@@ -1,4 +1,4 @@
-"""Looks at a ledger from outside, as another process sees it."""
+"""A ledger as another process sees it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LedgerLook:
         return self._engine
 
     def stages(self) -> Counter[str]:
-        """Return what the newest run is doing: how many chunks are in which stage."""
+        """Return the stages of the newest run's chunks, with their number."""
         chunks = self.ask_ledger(
             "SELECT u.state, c.state, r.chunk_id IS NOT NULL, b.ended_at IS NOT NULL"
             " FROM (SELECT id, state FROM runs WHERE id IN {runs}"

@@ -76,7 +76,7 @@ class PostgresDatabases:
         return self.server.url(self._made[-1])
 
     def copy(self, prepare: Callable[[str], T]) -> tuple[str, T]:
-        """Return the database that was prepared, as it was then: the copy before this one is gone.
+        """Return the prepared database, as it was then: the copy before this one is gone.
 
         Filling the same tables anew takes a tenth of the time that copying a database takes.
         """

@@ -57,7 +57,7 @@ def binaries() -> Path | None:
 
 
 def _as_user() -> dict[str, Any]:
-    """Return what makes a subprocess an ordinary user's: Postgres refuses to run as root."""
+    """Return the options that make a subprocess an ordinary user's: Postgres refuses root."""
     if os.geteuid() != 0:
         return {}
     for name in ("postgres", "nobody"):
@@ -133,7 +133,7 @@ class Server:
         self._stack.close()
 
     def start(self) -> None:
-        """Start the process, unless it runs, and wait until it lets connections in."""
+        """Start the process, unless it runs, and wait until it accepts connections."""
         if self._process is not None and self._process.poll() is None:
             return
         options = [

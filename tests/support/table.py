@@ -1,4 +1,4 @@
-"""A small table, a spec over it, and ways to look at what a run left."""
+"""A small table, a spec over it, and the results of its runs."""
 
 from __future__ import annotations
 

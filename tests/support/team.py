@@ -138,7 +138,7 @@ class Team:
         return "\n".join(line["message"] for line in lines)
 
     def until(self, look: Callable[[], Any], seconds: float, every: float = 1.0) -> Any:
-        """Look until something is seen; return it."""
+        """Call `look` until it returns something, and return that."""
         deadline = time.monotonic() + seconds
         while not (found := look()):
             if time.monotonic() > deadline:

@@ -140,7 +140,7 @@ def test_what_landed_is_not_sent_again(batch: Batch, emulator: Emulator, tmp_pat
 
 
 def test_without_reuse_all_is_asked_again(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
-    """`set_state(file, reuse_state=False)` sends jobs again that landed before."""
+    """`set_state(file, reuse_state=False)` sends jobs again that have landed."""
     batch.add_job(prompt="one", id="1")
     batch.run()
     batch.set_state(tmp_path / "state.json", reuse_state=False).run()
@@ -307,7 +307,7 @@ def test_a_model_without_a_price_is_refused_under_a_limit(
 
 
 def test_what_was_answered_before_is_told(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The status of a run that had nothing to send says why."""
+    """The status of a run with nothing to send says why."""
     batch.add_job(prompt="x").run()
     batch.run().status(print_status=True)
     assert "0 succeeded, 0 failed, 0 pending, 1 answered before" in capsys.readouterr().out

@@ -44,7 +44,7 @@ Word.refusing = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def look_alike(number: int, *, accepts: bool) -> type[BaseModel]:
-    """Return one of several classes that ask for the same under the same name."""
+    """Return one of several classes with the same fields and the same name."""
 
     class Score(BaseModel):
         word: str
@@ -106,7 +106,7 @@ def test_an_answer_that_its_class_refuses_by_now_is_one_failed_result(
 
 
 def test_jobs_are_copies(batch: Batch) -> None:
-    """Who gave turns, parameters or a schema may change them for the next job."""
+    """A caller may change turns, parameters or a schema for the next job."""
     turns, params = [{"role": "user", "content": ""}], {"metadata": {"user_id": ""}}
     schema = {
         "type": "object",
@@ -209,7 +209,7 @@ def test_what_a_limit_allows_at_responses(batch: Batch, emulator: Emulator) -> N
     "state", [{}, None, [], {"batch_id": "", "created_at": "", "pending_jobs": 5}, {"batch_id": ""}]
 )
 def test_a_damaged_state_is_an_error_that_says_so(batch: Batch, tmp_path: Path, state: Any) -> None:
-    """It is one sentence, and nothing is written over."""
+    """The error is one sentence, and nothing is written over."""
     file = tmp_path / "state.json"
     file.write_text(json.dumps({"format": 1, "state": state}))
     for use in (

@@ -1,4 +1,4 @@
-"""Shared budgets, through the real pipeline: two specs on two datasets, one limit."""
+"""Shared budgets in real runs: two specs on two datasets, one limit."""
 
 from __future__ import annotations
 

@@ -187,14 +187,14 @@ def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
     ],
 )
 def test_wrong_words_are_refused(words: list[str]) -> None:
-    """One sentence and exit code 2."""
+    """The error is one sentence, and the exit code 2."""
     done = CliRunner().invoke(app, ["costs", *words])
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr.startswith(f"Error: {words[0]}")
 
 
 def test_an_empty_ledger_has_no_costs() -> None:
-    """No table, and a total of nothing."""
+    """There is no table, and the total is zero."""
     assert "nothing was spent" in CliRunner().invoke(app, ["costs"]).stdout
     assert costs()["groups"] == []
 

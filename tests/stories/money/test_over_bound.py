@@ -1,4 +1,4 @@
-"""Answers that cost more than their proven bound, through the real pipeline."""
+"""Answers that cost more than their proven bound, in real runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ LIMITS: list[dict[str, Any]] = [{"cost_limit_usd": 1}, {"budget": {"name": "b", 
 
 @pytest.fixture(params=APIS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of twelve rows, for each provider, of which one row's first answer is dear."""
+    """Return a table of twelve rows, for each provider.
+
+    The first answer of one of them is dear.
+    """
     emulator.control.faults(kind="request_dear", contains="row 2", times=1)
     return Table(tmp_path, emulator, request.param, rows=12)
 

@@ -127,7 +127,7 @@ def refusal(folder: Path, emulator: Emulator, api: str, **changes: Any) -> str:
 def test_what_changes_the_price_or_the_count_is_no_parameter(
     emulator: Emulator, tmp_path: Path, api: str, params: dict[str, Any], limit: dict[str, Any]
 ) -> None:
-    """With a limit or without one, by a sentence that names the parameter."""
+    """It is refused with a limit or without, by a sentence that names the parameter."""
     text = refusal(tmp_path, emulator, api, params=params, **limit)
     assert text.startswith(f"params.{name_of(params)}: ")
     assert text.endswith("remove it.")

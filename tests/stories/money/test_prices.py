@@ -103,7 +103,7 @@ def tallies(run_id: str) -> dict[str, Any]:
 def test_unknown_while_it_flies_and_when_it_is_cancelled(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`status` of a run that is under way, and what `cancel` reports of it."""
+    """The cost is unknown in `status` while a run works, and in the report of `cancel`."""
     table.emulator.control.progress("reads", 3)
     with monkeypatch.context(), pytest.raises(KeyboardInterrupt):
         run_with(
@@ -284,7 +284,7 @@ def test_prices_that_come_later_make_no_unknown_cost_known(table: Table) -> None
 
 
 def test_each_row_is_priced_alone(table: Table) -> None:
-    """Tiers go by a row's own input: many small rows never fall into the tier of their sum."""
+    """Tiers go by a row's own input: many small rows do not reach the tier of their sum."""
     rates = batch_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     start = rates.input.tiers[0][0]

@@ -46,7 +46,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_the_table_knows_every_fault() -> None:
-    """A fault that the emulator learns must be accounted for, with each API."""
+    """Every fault of the emulator is in the table, with each API."""
     (head,) = [line for line in PAGE.splitlines() if line.startswith("Kinds: ")]
     assert head.removeprefix("Kinds: ").split(", ") == list(KINDS)
     assert [(line["fault"], line["API"]) for line in TABLE] == [
@@ -78,7 +78,7 @@ def test_what_was_billed_is_in_the_books(line: dict[str, str]) -> None:
 def test_the_table_can_be_made_again(
     emulator: Emulator, tmp_path: Path, script: ModuleType, kind: str
 ) -> None:
-    """The committed lines are those that the pipeline of today produces."""
+    """The committed lines are those that the pipeline produces today."""
     assert list(script.lines([kind], emulator, tmp_path)) == [
         line for line in LINES[1:] if cells(line)[0] == kind
     ]

@@ -93,7 +93,7 @@ def test_money_that_a_killed_run_had_set_aside_is_used(station: Station) -> None
 
 
 def test_one_dear_row_does_not_keep_the_others_from_being_sent(station: Station) -> None:
-    """A piece of 1 % that is too dear is passed over: a cheaper one behind it is sent."""
+    """A piece of 1 % that is too dear is passed over: a cheaper one after it is sent."""
     texts = ["row", "x" * 5000, *("row" for _ in range(300))]
     scenario = Scenario(
         "one-dear",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def launcher() -> Iterator[Launcher]:
-    """Return what starts the command line."""
+    """Return a launcher of the command line."""
     with Launcher() as launcher:
         yield launcher
 

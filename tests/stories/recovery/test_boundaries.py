@@ -1,4 +1,4 @@
-"""Runs that die at each boundary between two steps, and what the next run makes of it."""
+"""Runs that die at each boundary between two steps, and the next run."""
 
 from __future__ import annotations
 

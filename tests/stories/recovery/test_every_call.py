@@ -47,7 +47,7 @@ _UNDISTURBED: dict[tuple[str, int], dict[str, int]] = {}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait little: no promise here is one about time."""
+    """Wait little: no promise here is about time."""
     monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "0.02")
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
     for sdk in MODELS:
@@ -124,7 +124,10 @@ def undisturbed(fresh: Make, provider: str, rows: int) -> dict[str, int]:
 
 
 def strikes_of(table: Table, *rules: dict[str, Any]) -> list[int]:
-    """Run under these faults, check what came of it, return how often each struck."""
+    """Run under these faults and check the result.
+
+    Returns how often each fault struck.
+    """
     for rule in rules:
         table.emulator.control.faults(**rule)
     error = run_to_the_end(table)

@@ -68,7 +68,10 @@ def die_with_batches_open(
 
 
 def check(table: Table) -> None:
-    """Each row once with its own answer, sent once, and money that adds up to the last digit."""
+    """Check that each row is there once with its own answer, sent once.
+
+    The money adds up to the last digit.
+    """
     rows, builder = table.rows(), prepare_run(table.spec(), Settings()).table.builder
     assert [row["_attempts"] for row in rows] == [1] * 12
     for row, value in zip(rows, sorted(table.values, key=lambda value: value["id"]), strict=True):
@@ -170,7 +173,7 @@ def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(
 
 
 def test_ledger_and_rows_are_lost_together(table: Table, tmp_path: Path) -> None:
-    """Manifests and commits are enough: the parts come back, nothing is sent."""
+    """Manifests and commits are enough: the parts are restored, and nothing is sent."""
     table.run(items_per_batch=3)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     shutil.rmtree(table.output / "data")
@@ -221,7 +224,7 @@ def test_attempts_are_remembered_when_a_dataset_is_lost(table: Table, lost: str)
 
 
 def test_one_part_is_lost(table: Table) -> None:
-    """It is written anew just as it was; every other row and all money stay what they were."""
+    """It is written again just as it was; every other row and all money stay the same."""
     table.run(items_per_batch=3)
     before = table.rows()
     next((table.output / "data").iterdir()).unlink()
@@ -233,7 +236,7 @@ def test_one_part_is_lost(table: Table) -> None:
 def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing is sent for it; with the right key at hand again it is found and adopted."""
+    """Nothing is sent for it; with the right key again, it is found and adopted."""
     leave_in_doubt(table, monkeypatch)
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     with monkeypatch.context() as rotated:
@@ -374,7 +377,7 @@ def test_manifests_and_a_part_are_lost(table: Table) -> None:
 
 
 def test_the_plan_of_a_later_round_is_lost(table: Table) -> None:
-    """The rows are planned anew: no run depends on a file that can be made again."""
+    """The rows are planned again: no run depends on a file that can be made again."""
     table.emulator.control.faults(kind="request_truncated", contains="row 4", times=1)
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("submit", lambda chunk: chunk.round > 1, KeyboardInterrupt()))

@@ -216,7 +216,7 @@ def test_a_file_that_grew_after_its_fsync_is_noticed(
 def test_an_older_part_that_changes_after_landing_is_noticed(
     traced: Callable[[str], tuple[Trace, Path]],
 ) -> None:
-    """Between the new part and `landed`, older rows go; a change that comes later is wrong."""
+    """Older rows are removed between the new part and `landed`; a later change is wrong."""
     trace, root = traced("anthropic")
     last = max(i for i, event in enumerate(trace.events) if fact("begins", "landed ")(event))
     change = max(i for i in range(last) if file("unlink", "/data/")(trace.events[i]))

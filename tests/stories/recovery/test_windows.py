@@ -1,4 +1,4 @@
-"""The moments at which a crash would cost most, each met on purpose."""
+"""The moments at which a crash would cost most, each on purpose."""
 
 from __future__ import annotations
 

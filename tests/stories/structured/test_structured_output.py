@@ -48,7 +48,7 @@ def each(cases: list[Case]) -> pytest.MarkDecorator:
 
 
 class Landed(NamedTuple):
-    """What one run with all accepted fields in one class left."""
+    """The results of one run with all accepted fields in one class."""
 
     rows: list[dict[str, Any]]
     schema: pa.Schema
@@ -353,7 +353,7 @@ def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
     ids=["large-enum", "characters"],
 )
 def test_long_enums_are_refused_for_openai(fields: dict[str, Any], sentence: str) -> None:
-    """OpenAI counts the characters of enums; Anthropic publishes no such count."""
+    """OpenAI limits the characters of enums; Anthropic publishes no such limit."""
     schema = ResponseSchema.from_model(
         create_model("Answer", **{name: (kind, ...) for name, kind in fields.items()}),
         "response_model",

@@ -27,7 +27,7 @@ def price(provider: str, model: str, input_tokens: int, output_tokens: int) -> D
 
 @dataclass
 class Bill:
-    """What was accepted and what it cost."""
+    """Accepted requests and their cost."""
 
     by_chunk: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
     accepted: dict[str, str] = field(

@@ -32,7 +32,7 @@ class Ending:
 
 @dataclass
 class Found:
-    """What a scenario came to."""
+    """The result of a scenario."""
 
     problems: list[str] = field(default_factory=list[str])
     spent: Decimal = Decimal(0)

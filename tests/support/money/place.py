@@ -85,7 +85,7 @@ class Station:
 
 
 class Data:
-    """A dataset: its table, its spec and what became of it. `home` holds the ledger."""
+    """A dataset: its table, its spec and its rows. `home` holds the ledger."""
 
     def __init__(
         self, station: Station, scenario: Scenario, table: Table, home: Path, name: str

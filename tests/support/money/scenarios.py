@@ -186,7 +186,7 @@ def _check(
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Play what the options say; print what came of it."""
+    """Play the scenarios of the options and print the result."""
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-money-"))
     os.environ.update(

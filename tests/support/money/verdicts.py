@@ -1,6 +1,6 @@
-"""What the guard said, call by call, written to a file: a killed run leaves it too.
+"""The guard's verdicts, call by call, in a file: a killed run leaves it too.
 
-Only the launcher's child reads `VERDICTS`; the program under test knows nothing of it.
+Only the launcher's child reads `VERDICTS`; the program under test does not know it.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Do what the options say; print what came of it."""
+    """Do what the options say and print the result."""
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-kills-"))
     with (

@@ -37,7 +37,7 @@ AIMS = (
 
 @dataclass
 class Tally:
-    """What a number of scenarios came to."""
+    """The result of a number of scenarios."""
 
     stop_share: float = 0.0  # this share of runs is stopped past its lease instead of killed
     boundary_share: float = 0.0  # this share of kills happens at a boundary between two steps

@@ -1,4 +1,4 @@
-"""What must come before what, checked on a trace: durable first, then known, then acted upon."""
+"""The order of a trace: a fact is durable before it is recorded, and recorded before it is used."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ class Order:
         return (event for event in self._events if event.kind == kind)
 
     def _at(self, kind: Kind, what: object, after: int = -1) -> int:
-        """Return when something first happened after a moment; never is later than everything."""
+        """Return when something first happened after a moment.
+
+        Never is later than everything.
+        """
         found = (
             i
             for i, event in enumerate(self._events)

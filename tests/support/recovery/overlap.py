@@ -23,7 +23,7 @@ AHEAD = 0.15  # seconds from the order to the start: both children stand ready b
 
 @dataclass
 class Overlaps:
-    """What a number of such pairs came to."""
+    """The result of a number of such pairs."""
 
     pairs: int = 0
     endings: Counter[str] = field(default_factory=Counter[str])  # how the two ended
@@ -55,7 +55,7 @@ def overlap(place: Place, rng: random.Random, tally: Overlaps) -> None:
 
 
 def _endings(runs: list[Run], tally: Overlaps) -> list[str]:
-    """Wait for both; one must do the work, the other do nothing or be refused with the sentence."""
+    """Wait for both; one must work, the other do nothing or be refused with the sentence."""
     codes = [run.wait() for run in runs]
     tally.endings[" and ".join(map(str, sorted(codes)))] += 1
     problems = [

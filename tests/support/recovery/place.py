@@ -43,7 +43,7 @@ _HALTED = 0.02  # until every thread of a stopped process stands
 
 @dataclass
 class Findings:
-    """What a dataset, a ledger and the provider's books say of each other."""
+    """Differences between a dataset, a ledger and the provider's books."""
 
     rows: int = 0
     accepted: int = 0  # contents that the provider accepted

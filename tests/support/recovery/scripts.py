@@ -61,7 +61,7 @@ print(json.dumps(results))
 
 @dataclass
 class Killed:
-    """What came of scenarios."""
+    """The result of scenarios."""
 
     kills: int = 0
     starts: int = 0
@@ -168,7 +168,7 @@ def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> N
 
 
 def main(arguments: Iterable[str] | None = None) -> int:
-    """Do what the options say; print what came of it."""
+    """Do what the options say and print the result."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.support.recovery.scripts", description=__doc__
     )

@@ -44,8 +44,8 @@ _PRAGMAS = ("synchronous", "journal_mode")
 class Event:
     """One thing that happened.
 
-    `what` is a path (of `rename`: the new one), the fact that a ledger commit makes true
-    ("intent <chunk>"), or the chunk that a create is of.
+    `what` is a path (of `rename`: the new one), the fact that a ledger commit makes true ("intent
+    <chunk>"), or the chunk of a create.
     """
 
     kind: Kind
@@ -177,7 +177,7 @@ def _record_commits(trace: Trace, patches: ExitStack) -> None:
 
 
 def _fact(table: str, values: dict[str, Any]) -> str | None:
-    """Name what a written row says, as far as the order of things depends on it."""
+    """Return the fact in a written row, as far as the order depends on it."""
     match table, values.get("state"):
         case (("intents" | "batches" | "reservations"), _) if "chunk_id" in values:
             return f"{table} {values['chunk_id']}"

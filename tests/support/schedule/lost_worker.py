@@ -43,7 +43,7 @@ _AWAY = 3.0  # seconds after which the next worker is there
 
 @dataclass(frozen=True)
 class Found:
-    """What became of a lost worker's run; times are in seconds from the kill."""
+    """The fate of a lost worker's run; times are in seconds from the kill."""
 
     stage: str
     lost: str  # the states of the run that was lost

@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def head() -> str:
-    """Return what stands above the tables."""
+    """Return the page above its tables."""
     return f"""# Structured output
 
 What becomes of each type in a `response_model`.

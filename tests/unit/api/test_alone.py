@@ -42,7 +42,7 @@ class Label(BaseModel):
 
 
 def client(name: str) -> Provider:
-    """Return what sends batches of a provider by itself."""
+    """Return one provider that sends batches by itself."""
     kind: Any = {"anthropic": AnthropicProvider, "openai": OpenAIProvider}.get(
         name
     ) or provider_type(name)
@@ -309,7 +309,7 @@ def test_nothing_is_sent_of_what_is_wrong(
 
 
 def test_anthropic_takes_several_models_in_one_batch(emulator: Emulator) -> None:
-    """Each is answered and priced as what it is."""
+    """Each request is answered and priced by its own model."""
     provider = AnthropicProvider()
     asked = [
         Job("h", MODELS["anthropic"], prompt="same"),
@@ -390,7 +390,7 @@ def test_a_batch_that_was_refused_as_a_whole(name: str, emulator: Emulator, hous
 
 
 def test_archived_results_are_an_error(emulator: Emulator) -> None:
-    """Results that Anthropic keeps no more are not an empty list."""
+    """Results that Anthropic has archived are an error, not an empty list."""
     provider = AnthropicProvider()
     batch_id = provider.create_batch(jobs(provider, 1))
     provider.get_batch_status(batch_id)
@@ -432,7 +432,7 @@ def test_unknown_prices_are_nan(emulator: Emulator, house: str) -> None:
 
 
 def test_the_first_wait(emulator: Emulator, house: str) -> None:
-    """A second at Anthropic, five at OpenAI, what an adapter says at others."""
+    """The interval is a second at Anthropic, five at OpenAI, else what the adapter says."""
     assert AnthropicProvider().get_polling_interval() == 1
     assert OpenAIProvider().get_polling_interval() == 5
     assert provider_type(provider_name(house))().get_polling_interval() == 2

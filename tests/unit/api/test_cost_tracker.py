@@ -60,7 +60,7 @@ def test_a_tracker_counts_exactly(databases: Databases) -> None:
 
 
 def test_without_a_name_each_tracker_counts_for_itself(databases: Databases) -> None:
-    """One without a limit affords everything and still counts."""
+    """A tracker without a limit affords everything and still counts."""
     url = databases.new()
     one, other = CostTracker(1, ledger_url=url), CostTracker(ledger_url=url)
     one.track_spend(1)
@@ -70,7 +70,7 @@ def test_without_a_name_each_tracker_counts_for_itself(databases: Databases) -> 
 
 
 def test_a_name_is_a_shared_budget(databases: Databases) -> None:
-    """Trackers of one name share limit and spend; the limit may be left out."""
+    """Trackers of one name share limit and spend; the limit may be omitted."""
     url = databases.new()
     with pytest.raises(SpecError, match="no budget of the name 'night'; give its `limit_usd`"):
         CostTracker(name="night", ledger_url=url)
@@ -212,7 +212,7 @@ def test_what_is_no_amount_is_refused(amount: Any) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 101, "a\n"])
 def test_what_names_no_budget_is_refused(name: str) -> None:
-    """A tracker's name is one that a spec could give, too."""
+    """A tracker's name follows the rules of a budget's name in a spec."""
     with pytest.raises(SpecError, match=r"^name: "):
         CostTracker(1, name=name)
 

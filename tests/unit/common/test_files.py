@@ -1,4 +1,4 @@
-"""Writes are whole or absent, and a refused one is a sentence."""
+"""Writes are whole or absent, and a refused write is a sentence."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_half_written_file_may_lie_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_refused_write_is_one_sentence(tmp_path: Path) -> None:
-    """A folder that is not there (or a full disk) is a StorageError that names file and reason."""
+    """A missing folder (or a full disk) is a StorageError that names file and reason."""
     with pytest.raises(
         StorageError,
         match=(
@@ -132,7 +132,7 @@ def test_an_unreadable_record_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["{root}", "file://{root}", "{root}/", "{root}/../out"])
 def test_one_folder_has_one_url(tmp_path: Path, form: str) -> None:
-    """However it is written, a dataset's folder is one dataset to the ledger."""
+    """All spellings of a dataset's folder are one dataset to the ledger."""
     root = tmp_path / "out"
     root.mkdir()
     assert DatasetFolder(form.format(root=root)).url == root.resolve().as_uri()
@@ -148,7 +148,7 @@ def test_a_link_is_the_folder_it_leads_to(tmp_path: Path) -> None:
 def test_a_relative_output_is_under_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative paths stay what they meant when a process changes its folder later."""
+    """Relative paths keep their meaning when a process changes its folder later."""
     monkeypatch.chdir(tmp_path)
     folder = DatasetFolder("out/x")
     monkeypatch.chdir("/")
@@ -157,7 +157,7 @@ def test_a_relative_output_is_under_the_working_folder(
 
 @pytest.mark.parametrize("output", ["s3://bucket/x", "memory://x", "gs://b"])
 def test_remote_outputs_are_refused_by_name(output: str) -> None:
-    """An output that this version cannot keep safe is refused before anything is sent."""
+    """An output that this version cannot write safely is refused before anything is sent."""
     with pytest.raises(SpecError, match=r"^output: .* is remote"):
         DatasetFolder(output)
 
@@ -195,7 +195,7 @@ def test_the_owner_is_written_and_read(tmp_path: Path) -> None:
 
 
 def test_a_runs_plan_can_be_dropped(tmp_path: Path) -> None:
-    """Dropping a run's folder takes it and nothing else, and may be done twice."""
+    """Dropping a run's folder removes only that, and may be done twice."""
     folder = DatasetFolder(str(tmp_path))
     folder.create()
     for run in ("one", "two"):

@@ -61,7 +61,7 @@ def test_each_variable_sets_its_field(
 def test_senseless_values_are_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
-    """A wait of zero seconds or of `soon` is refused, naming the setting."""
+    """A wait of zero seconds, or of `soon`, is refused with the setting's name."""
     monkeypatch.setenv(name, text)
     with pytest.raises(SpecError, match=name):
         Settings()
@@ -74,7 +74,7 @@ def test_the_ledgers_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_settings_are_frozen() -> None:
-    """A run cannot change its settings under way."""
+    """A run cannot change its settings while it works."""
     with pytest.raises(ValidationError):
         Settings().patience = 1
 

@@ -95,7 +95,10 @@ def test_only_parquet_files_lie_in_data(table: Table) -> None:
 
 
 def test_a_changed_response_model_leaves_one_schema(table: Table) -> None:
-    """With some rows re-run under a new model, all parts have its columns; the raw answers stay."""
+    """If some rows are re-run under a new model, all parts have its columns.
+
+    The raw answers stay.
+    """
     smaller = {
         "type": "object",
         "properties": {"label": {"type": "string"}, "why": {"type": "string"}},
@@ -138,7 +141,7 @@ def test_a_reader_never_misses_a_key(table: Table) -> None:
 
 
 def test_name_clashes_are_refused() -> None:
-    """Source, response model and metadata share one table, so no name may stand for two columns."""
+    """Source, response model and metadata share one table, so no name may be two columns."""
     answers = ResponseSchema.from_json_schema(
         {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}, "x"
     )
@@ -149,7 +152,7 @@ def test_name_clashes_are_refused() -> None:
 
 
 def test_a_damaged_part_is_named(table: Table) -> None:
-    """A part that cannot be read stops the run before anything is sent, and says which it is."""
+    """A part that cannot be read stops the run before anything is sent, and is named."""
     (part, *_) = sorted((table.output / "data").iterdir())
     part.write_bytes(part.read_bytes()[:100])
     before = table.ledger()["requests_accepted"]
@@ -159,7 +162,7 @@ def test_a_damaged_part_is_named(table: Table) -> None:
 
 
 def test_superseding_an_emptied_part_deletes_it(tmp_path: Path) -> None:
-    """A part whose keys all moved on is gone; one that keeps a key keeps just that."""
+    """A part without keys of its own is deleted; one that keeps a key keeps only that."""
     (tmp_path / "data").mkdir()
     (tmp_path / "_batchata").mkdir()
     schema = dataset_schema(pa.schema([("id", pa.int64())]), None)

@@ -1,4 +1,4 @@
-"""A plan on disk gives back, for any range, the rows and bodies that were written."""
+"""A plan on disk returns, for any range, the rows and bodies that were written."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_an_empty_plan_is_two_files(tmp_path: Path) -> None:
 
 
 def test_a_lost_file_is_named(tmp_path: Path) -> None:
-    """A plan or manifest that is gone is one sentence."""
+    """A missing plan or manifest is one sentence."""
     with pytest.raises(StorageError, match=r"plan\.arrow is needed"):
         plan_rows(tmp_path, "plan", 0, 1)
     with pytest.raises(StorageError, match=r"c\.arrow is needed"):

@@ -30,7 +30,7 @@ def emulator(running: Emulator) -> Emulator:
 
 @pytest.fixture
 def control(emulator: Emulator) -> ControlClient:
-    """Return the knobs."""
+    """Return the emulator's controls."""
     return emulator.control
 
 

@@ -1,4 +1,4 @@
-"""Answers: deterministic, true to the schema, never more than they may cost."""
+"""Answers are deterministic, satisfy the schema, and never exceed their price bound."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_answers_satisfy_the_schema(node: dict[str, Any]) -> None:
 
 
 def test_an_answer_depends_on_the_text_and_on_nothing_else() -> None:
-    """The cap and other parameters leave it as it is; another text or prompt changes it."""
+    """Another text or prompt changes an answer; the cap and other parameters do not."""
     form = {"format": {"type": "json_schema", "schema": SCHEMA}}
     given = params("a", output_config=form)
     same = [given, {**given, "max_tokens": 7}, {**given, "metadata": {"user_id": "x"}}]
@@ -98,7 +98,7 @@ def test_an_answer_depends_on_the_text_and_on_nothing_else() -> None:
 
 
 def test_a_plain_answer_echoes_the_prompt() -> None:
-    """A person who looks at a row sees where it came from."""
+    """The answer begins with its prompt, so that a row can be traced."""
     text = answer_text("anthropic", params("The quick brown fox jumps over the lazy dog"))
     assert "The quick brown fox" in text
     assert text.startswith("Echo ")

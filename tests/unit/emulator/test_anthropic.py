@@ -177,7 +177,7 @@ def layouts(sent: Any) -> list[str]:
 def test_any_layout_of_the_same_json_is_the_same_batch(
     emulator: Emulator, claude: anthropic.Anthropic, layout: int
 ) -> None:
-    """White space, the order of keys, and texts that look like the seam of two requests."""
+    """White space, the order of keys, and texts like the border of two requests change nothing."""
     tricky = '"},{"custom_id":"r9","params":{}},{"custom_id": '
     sent = entries("a", tricky, "b", metadata={"user_id": "u"}, stop_sequences=[tricky])
     content = layouts(sent)[layout].encode()
@@ -227,7 +227,7 @@ def test_any_layout_of_the_same_json_is_the_same_batch(
 def test_wrong_params_error_one_request_and_only_at_the_end(
     claude: anthropic.Anthropic, change: dict[str, Any], message: str
 ) -> None:
-    """The batch is accepted; the request's line says what was wrong, nested twice."""
+    """The batch is accepted, and the request's line holds the error, nested twice."""
     sent: Any = [*entries("fine"), {"custom_id": "bad", "params": {**params("x"), **change}}]
     batch = claude.messages.batches.create(requests=sent)
     counts = claude.messages.batches.retrieve(batch.id).request_counts
@@ -307,7 +307,10 @@ def test_cancel_keeps_what_ran_and_cancels_the_rest(
 def test_results_are_gone_before_the_end_and_after_archiving(
     claude: anthropic.Anthropic, control: ControlClient, emulator: Emulator
 ) -> None:
-    """404 while it runs, 29 days after creation and for unknown batches; the batch stays."""
+    """Results are a 404 while it runs, 29 days after creation and for unknown batches.
+
+    The batch stays.
+    """
     control.progress("reads", 1)
     batch = claude.messages.batches.create(requests=entries("a"))
     path = f"{BATCHES}/{batch.id}/results"

@@ -1,4 +1,4 @@
-"""The emulated prompt cache: what lives there, for whom and for how long."""
+"""The emulated prompt cache: what it holds, for whom and for how long."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_entry_lives_on_while_it_is_used(
 
 
 def test_what_is_short_or_unmarked_is_not_cached(cache: PromptCache) -> None:
-    """Below the model's minimum, or without a mark, input is plain input."""
+    """Below the model's minimum, or without a mark, input is not cached."""
     for given in (
         params(text="x" * 4095),
         params(model="claude-haiku-5-5"),

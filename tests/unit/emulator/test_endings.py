@@ -83,7 +83,7 @@ def test_somebody_else_cancels_a_batch_at_its_creation(
 def test_a_fated_batch_looks_like_any_other_until_its_end(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """It runs at the pace, is never `finalizing`, and is seen being cancelled."""
+    """It runs at the set pace, is never `finalizing`, and can be seen being cancelled."""
     control.progress("reads", 3)
     control.faults(kind="batch_cancelled", share=0.5)
     batch_id, other_id = created(claude), chats(gpt, *TEXTS).id
@@ -100,7 +100,7 @@ def test_a_fated_batch_looks_like_any_other_until_its_end(
 def test_a_batch_never_ends_until_it_is_cancelled(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Neither reads nor days end it; cancelling it keeps and bills what ran."""
+    """Neither reads nor days end it; a cancellation keeps and bills what ran."""
     control.faults(kind="never_ends", share=0.75)
     batch_id, other_id = created(claude), chats(gpt, *TEXTS).id
     for _ in range(3):
@@ -133,7 +133,7 @@ def test_a_cancellation_ends_after_the_day_is_over_as_well(
 def test_a_fate_does_not_depend_on_what_the_create_call_meets(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """A batch whose creation was never answered can be one that expires, too."""
+    """A batch whose create got no answer can be one that expires, too."""
     control.faults(kind="drop_after", nth=1)
     control.faults(kind="batch_expires", share=0)
     with pytest.raises(anthropic.APIConnectionError):
@@ -195,7 +195,7 @@ def test_results_are_archived_at_once(claude: anthropic.Anthropic, control: Cont
 
 
 def test_output_files_are_deleted(gpt: openai.OpenAI, control: ControlClient) -> None:
-    """The batch goes on naming its files, which are a 404; its input file stays."""
+    """The batch still names its files, which are a 404; its input file stays."""
     control.faults(kind="request_error", contains="row 0")
     batch_id = chats(gpt, *TEXTS).id
     control.delete_outputs(batch_id)
@@ -212,7 +212,7 @@ def test_output_files_are_deleted(gpt: openai.OpenAI, control: ControlClient) ->
 def test_a_batch_vanishes_whatever_its_state(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Running or ended, it is a 404 and in no list; the books still know it."""
+    """Running or ended, it is a 404 and in no list; the emulator's books still have it."""
     control.progress("reads", 2)
     running, other = created(claude), chats(gpt, *TEXTS).id
     control.progress("immediate")
@@ -242,7 +242,7 @@ def test_somebody_else_cancels_a_batch_later(
     share: float | None,
     ran: int,
 ) -> None:
-    """After the given part of it has run; what ran is kept, and an ended one is refused."""
+    """It happens after the set part has run, which is kept; an ended batch is refused."""
     batch_id, other_id = created(claude), chats(gpt, *TEXTS).id
     control.cancel(batch_id, share=share)
     control.cancel(other_id, share=share)
@@ -261,7 +261,7 @@ def test_somebody_else_cancels_a_batch_later(
 def test_what_a_provider_does_not_have_is_refused(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Archiving an OpenAI batch or deleting an Anthropic one's files would test nothing."""
+    """Archiving an OpenAI batch, or deleting an Anthropic one's files, would test nothing."""
     calls: list[tuple[Any, str]] = [
         (control.archive, chats(gpt, "a").id),
         (control.delete_outputs, created(claude)),
@@ -272,7 +272,7 @@ def test_what_a_provider_does_not_have_is_refused(
 
 
 def test_a_fate_that_could_not_be_heeded_is_refused(control: ControlClient) -> None:
-    """Whole batches are not chosen by a text, and no more than all of their requests run."""
+    """Whole batches are not selected by a text, and no more than all of their requests run."""
     for knobs in ({"contains": "x"}, {"times": 1}, {"share": 1.5}, {"share": -0.1}):
         with pytest.raises(ControlError):
             control.faults(kind="batch_expires", **knobs)

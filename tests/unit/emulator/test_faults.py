@@ -80,7 +80,7 @@ def test_a_500_before_acceptance_accepts_nothing(
 def test_a_500_after_acceptance_is_a_batch_that_nobody_was_told_of(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """The client sees an error, the provider has the batch, and sending it again shows."""
+    """The client sees an error, the provider has the batch, and a second create is visible."""
     control.faults(kind="http_500_after", count=2)
     with pytest.raises(anthropic.InternalServerError):
         create(claude)
@@ -253,7 +253,7 @@ def test_a_share_strikes_the_same_contents_every_time(
 def test_a_fault_strikes_a_content_so_many_times(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """With `times=1` the retry of a request succeeds, also when its cap was raised."""
+    """With `times=1` the retry of a request succeeds, even if its cap was raised."""
     control.faults(kind="request_truncated", contains="x", times=1)
     assert results(claude, create(claude, "x"))["r0"].message.stop_reason == "max_tokens"
     retried = results(claude, create(claude, "x", max_tokens=512))
@@ -286,7 +286,7 @@ def test_the_enqueued_token_limit_is_a_wait(gpt: openai.OpenAI, control: Control
 
 
 def test_probability_is_reproducible(claude: anthropic.Anthropic, control: ControlClient) -> None:
-    """The same seed fails the same calls."""
+    """The same seed makes the same calls fail."""
 
     def outcomes() -> list[bool]:
         control.clear_faults()
@@ -320,7 +320,7 @@ def test_knobs_that_do_not_exist_are_refused(control: ControlClient) -> None:
 
 
 def test_the_books_by_content(claude: anthropic.Anthropic, control: ControlClient) -> None:
-    """The detail names each content with its custom_ids, what it cost, and no text or key."""
+    """The detail lists each content with its custom_ids and its cost, without text or key."""
     sent: Any = [
         *entries("secret text"),
         {"custom_id": "bad", "params": params("secret text", max_tokens=0)},

@@ -128,6 +128,6 @@ def test_a_batch_answers_as_it_was_set_when_it_was_created(
     {"lengths": "default", "language": "ja"},
 ])  # fmt: skip
 def test_a_wrong_setting_is_refused(control: ControlClient, wrong: dict[str, Any]) -> None:
-    """A misspelt setting says so, and does not leave the answers as they were in silence."""
+    """A misspelt setting is an error, and does not leave the answers unchanged."""
     with pytest.raises(ControlError):
         control.answers(**wrong)

@@ -1,4 +1,4 @@
-"""Lines that are wrong: in an input file that fails its batch, and among the results."""
+"""Invalid lines: in an input file that fails its batch, and among the results."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_chosen_lines_fail_the_validation_of_a_whole_batch(
 
 
 def test_a_share_of_lines_fails_the_validation(gpt: openai.OpenAI, control: ControlClient) -> None:
-    """The same contents each time, with the words that the test gives, and a retry with `times`."""
+    """The same contents fail each time, with the test's words, and pass later with `times`."""
     control.faults(
         kind="request_invalid_line",
         share=0.2,
@@ -118,7 +118,7 @@ def test_one_request_has_an_error_and_an_answer(
 def test_a_line_of_a_request_that_nobody_sent(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """It has a custom_id of its own and usage; all that were sent are there, billed once."""
+    """It has a custom_id of its own and usage; all requests have their lines, billed once."""
     control.faults(kind="request_unknown_id", contains="a")
     found = {item.custom_id: item.result for item in anthropic_lines(claude, "a", "b")}
     assert len(found) == 3
@@ -137,7 +137,7 @@ def test_a_line_of_a_request_that_nobody_sent(
 def test_a_line_that_says_neither_success_nor_failure(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, emulator: Emulator
 ) -> None:
-    """A result type of the future; with OpenAI a line without a response and without an error."""
+    """It is a result type of the future, or at OpenAI a line without response and error."""
     control.faults(kind="request_unknown_type", contains="odd")
     # Only a client that does not insist on the documented shape lets it pass.
     url = emulator.anthropic_url

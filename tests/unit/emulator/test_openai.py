@@ -177,7 +177,7 @@ def test_an_unknown_input_file_is_not_a_create_error(gpt: openai.OpenAI) -> None
 def test_failed_batches_are_neither_accepted_nor_billed(
     gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Sending the same content again after a failed validation is not sending it twice."""
+    """The same content after a failed validation does not count as sent twice."""
     good = line("a", body("a"))
     errors(gpt, good, b"x")
     gpt.batches.retrieve(submit(gpt, good).id)
@@ -246,7 +246,10 @@ def test_files_come_back_byte_for_byte(gpt: openai.OpenAI, tmp_path: Path) -> No
 
 
 def test_cancel_keeps_what_ran(gpt: openai.OpenAI, control: ControlClient) -> None:
-    """cancelling, then cancelled with both files; cancelled again it stays; completed is a 409."""
+    """The states are cancelling, then cancelled with both files.
+
+    A second cancellation changes nothing; a completed batch is a 409.
+    """
     control.progress("reads", 3)
     batch = chats(gpt, *map(str, range(9)))
     gpt.batches.retrieve(batch.id)
@@ -267,7 +270,7 @@ def test_cancel_keeps_what_ran(gpt: openai.OpenAI, control: ControlClient) -> No
 
 
 def test_a_batch_cancelled_while_validating_has_no_files(gpt: openai.OpenAI) -> None:
-    """Nothing ran, nothing is counted and nothing is billed."""
+    """Nothing ran, so nothing is counted or billed."""
     batch = chats(gpt, "a", "b")
     gpt.batches.cancel(batch.id)
     ended = gpt.batches.retrieve(batch.id)

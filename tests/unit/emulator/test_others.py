@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_a_thousand_batches_of_another_program_fill_the_lists(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Ours is found among pages of batches of its size, in the order of their creation."""
+    """Our batch is found among pages of others of its size, listed in order of creation."""
     control.freeze()
     mine = claude.messages.batches.create(requests=entries("a", "b", "c")).id
     other = chats(gpt, "a", "b", "c").id
@@ -53,7 +53,7 @@ def test_other_programs_batches_end_as_they_are_told(
     ends: Any,
     states: tuple[str, str],
 ) -> None:
-    """By the pace, never, or at once with results whose custom_ids are not ours."""
+    """They end by the pace, never, or at once, with results under others' custom_ids."""
     control.progress("reads", 2)
     control.faults(kind="request_error")
     (batch_id,) = control.foreign("anthropic", requests=4, ends=ends)
@@ -78,7 +78,7 @@ def test_other_programs_batches_end_as_they_are_told(
 def test_other_programs_batches_are_no_entries_of_our_books(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """They are listed apart, with their state: a client that cancels or deletes them shows."""
+    """They are listed apart, with their state, so that a cancellation or deletion is visible."""
     ids = control.foreign("anthropic", batches=2, requests=5, ends="never")
     (other,) = control.foreign("openai", requests=5, ends="at_once")
     claude.messages.batches.cancel(ids[0])
@@ -99,7 +99,7 @@ def test_other_programs_batches_are_no_entries_of_our_books(
 def test_other_programs_batches_take_up_the_queue(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, emulator: Emulator
 ) -> None:
-    """Quotas are an account's, whoever filled it; in another account nothing is to be seen."""
+    """A queue is an account's, whoever filled it; other accounts see nothing of it."""
     control.limits(anthropic_queued_requests=10, openai_enqueued_tokens=400)
     control.foreign("anthropic", requests=100, ends="never", account="other")
     claude.messages.batches.create(requests=entries("a"))
@@ -118,7 +118,7 @@ def test_other_programs_batches_take_up_the_queue(
 def test_a_provider_s_clock_is_off(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, skew: float
 ) -> None:
-    """`created_at` and `expires_at` are by the provider's clock; work goes on as ever."""
+    """`created_at` and `expires_at` follow the provider's clock; work goes on as usual."""
     control.advance(skew)
     batch = claude.messages.batches.create(requests=entries("a"))
     other = chats(gpt, "a")
@@ -135,7 +135,7 @@ def test_a_provider_s_clock_is_off(
 def test_a_clock_that_is_set_back_hides_nothing(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """What was created before stays in get and list, with a `created_at` that is yet to come."""
+    """Older batches stay in get and list, with a `created_at` in the future."""
     batch_id, other_id = (
         claude.messages.batches.create(requests=entries("a")).id,
         chats(gpt, "a").id,
@@ -152,7 +152,7 @@ def test_a_clock_that_is_set_back_hides_nothing(
 def test_the_books_name_account_and_state(
     claude: anthropic.Anthropic, control: ControlClient, emulator: Emulator
 ) -> None:
-    """Of each batch, in its provider's words, and no key."""
+    """Each batch has its account and its state in its provider's words, and no key."""
     control.progress("reads", 1)
     claude.messages.batches.create(requests=entries("a"))
     with openai.OpenAI(api_key="acct:team:secret", base_url=emulator.openai_url) as gpt:
@@ -167,7 +167,7 @@ def test_the_books_name_account_and_state(
 def test_the_books_show_files_that_are_left_behind(
     gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Every stored file of an account until it is deleted or has expired."""
+    """They list every stored file of an account until it is deleted or has expired."""
     control.freeze()
     batch = gpt.batches.retrieve(chats(gpt, "a").id)
     size = len(gpt.files.content(batch.input_file_id).content)

@@ -36,7 +36,7 @@ def failures(gpt: openai.OpenAI, batch_id: str) -> list[BatchError]:
 def test_the_queue_of_unfinished_requests(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """A create that would exceed it is a plain 429, until earlier requests have run or are gone."""
+    """A create that would exceed it is a plain 429 until earlier requests have run or gone."""
     control.limits(anthropic_queued_requests=10)
     control.progress("reads", 2)
     first = create(claude, 6)
@@ -62,7 +62,7 @@ def test_the_queue_of_unfinished_requests(
 def test_the_queue_is_an_account_s_own_and_off_unless_asked_for(
     claude: anthropic.Anthropic, control: ControlClient, emulator: Emulator
 ) -> None:
-    """Others' batches do not count, ended ones neither, and a batch alone may be too large."""
+    """Others' and ended batches do not count, and a batch alone may be too large."""
     control.progress("reads", 2)
     batch_id = create(claude, 9)
     create(claude, 9)
@@ -112,7 +112,7 @@ def test_enqueued_tokens_fail_a_batch_at_its_validation(
 def test_a_batch_over_the_enqueued_tokens_alone_always_fails(
     gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Just at the limit it passes; waiting does not help one that is over it."""
+    """A batch just at the limit passes; one over it fails however long it waits."""
     control.limits(openai_enqueued_tokens=PER_CHAT * 3)
     assert gpt.batches.retrieve(chats(gpt, *"aaa").id).status == "completed"
     for _ in range(2):
@@ -125,7 +125,10 @@ def test_a_batch_over_the_enqueued_tokens_alone_always_fails(
 def test_enqueued_tokens_are_counted_at_the_moment_of_validation(
     gpt: openai.OpenAI, control: ControlClient, emulator: Emulator
 ) -> None:
-    """Not at creation, nor when somebody looks; by account and model; ended ones do not count."""
+    """They are counted at validation, not at creation or when read.
+
+    They count by account and model, without ended batches.
+    """
     control.freeze()
     control.progress("seconds", 100)
     control.limits(openai_enqueued_tokens=PER_CHAT * 5)
@@ -153,7 +156,10 @@ def test_enqueued_tokens_are_counted_at_the_moment_of_validation(
 def test_a_spend_cap_is_a_429_that_waiting_does_not_cure(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, create_batch: bool
 ) -> None:
-    """Each provider's own code and no retry-after, on what costs money; reading goes on."""
+    """It is each provider's own code without retry-after, on calls that cost money.
+
+    Reads still work.
+    """
     control.faults(kind="spend_cap")
     calls: tuple[Callable[[], Any], ...] = (
         lambda: create(claude, 1),
@@ -196,7 +202,10 @@ def test_a_limit_that_the_customer_has_set_is_a_400(
 def test_keys_stop_being_valid_half_way_and_come_back(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, emulator: Emulator
 ) -> None:
-    """401 on every call of that account, before any fault, and of no other; then all is there."""
+    """Every call of that account is a 401, before any fault, and of no other.
+
+    Afterwards everything is there.
+    """
     batch_id, other_id = create(claude, 1), chats(gpt, "a").id
     file_id = gpt.batches.retrieve(other_id).output_file_id
     assert file_id
@@ -237,7 +246,7 @@ def test_keys_stop_being_valid_half_way_and_come_back(
 def test_a_key_of_one_provider_is_revoked_alone(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """A provider that is named is the only one; one that does not exist is an error."""
+    """If a provider is named, only its key is revoked; an unknown one is an error."""
     control.revoke(provider="anthropic")
     with pytest.raises(anthropic.AuthenticationError):
         claude.messages.batches.list()

@@ -123,7 +123,7 @@ def test_a_client_gives_up_on_a_slow_create_that_was_accepted(
 def test_a_reset_leaves_nothing_of_calls_that_are_under_way(
     claude: anthropic.Anthropic, control: ControlClient
 ) -> None:
-    """A slow call that outlives its test creates nothing in the next one, and is in no books."""
+    """A slow call that outlives its test creates nothing in the next one, nor in its books."""
     for kind in ("slow_after", "slow"):
         control.faults(kind=kind, route="create", seconds=2)
         with pytest.raises(anthropic.APITimeoutError):
@@ -137,7 +137,7 @@ def test_a_reset_leaves_nothing_of_calls_that_are_under_way(
 def test_what_exists_can_be_a_404_for_a_moment(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """A batch, its results, a file and its content; the next call finds them unharmed."""
+    """A batch, its results, a file and its content are a 404 once; the next call has them."""
     theirs, ours = anthropic_calls(claude), openai_calls(gpt)
     for module, calls, routes in (
         (anthropic, theirs, ("get", "results")),
@@ -154,7 +154,7 @@ def test_what_exists_can_be_a_404_for_a_moment(
 def test_results_are_404_mid_life_and_then_complete(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """The nth of several downloads fails; what comes later is all of it."""
+    """The nth of several downloads fails; later ones are complete."""
     control.faults(kind="not_found", route="results", nth=2)
     control.faults(kind="not_found", route="content", nth=2)
     batch = claude.messages.batches.create(requests=entries("a", "b"))

@@ -75,7 +75,7 @@ def or_null(schema: Any) -> dict[str, Any]:
     ids=lambda value: value[:50] if isinstance(value, str) else "",
 )
 def test_openai_refuses_in_strict_mode(schema: dict[str, Any], says: str) -> None:
-    """What strict mode does not take is refused with its place; without strict it is taken."""
+    """What strict mode does not support is refused with its place; without strict it passes."""
     assert says in (openai_problem(orjson.dumps(schema), strict=True) or "")
     assert openai_problem(orjson.dumps(schema), strict=False) is None
 
@@ -90,7 +90,7 @@ def test_openai_refuses_in_strict_mode(schema: dict[str, Any], says: str) -> Non
     ids=["levels", "values", "unions"],
 )
 def test_openai_takes_what_is_just_within(schema: dict[str, Any]) -> None:
-    """The limits themselves are taken."""
+    """The limits themselves pass."""
     assert openai_problem(orjson.dumps(schema), strict=True) is None
 
 
@@ -99,7 +99,7 @@ def test_openai_takes_what_is_just_within(schema: dict[str, Any]) -> None:
     "spelling", [or_null(TEXT), {"type": ["string", "null"]}], ids=["anyOf", "type"]
 )
 def test_anthropic_counts_unions(count: int, taken: bool, spelling: dict[str, Any]) -> None:
-    """16 parameters may be of a union, however it is spelt, nested ones included."""
+    """16 parameters may be of a union, in any spelling, nested ones included."""
     inner = {f"f{i}": spelling for i in range(count - 8)}
     schema = an_object(
         one={"type": "array", "items": an_object(**inner)}, **{f"g{i}": spelling for i in range(8)}
@@ -114,7 +114,7 @@ def test_anthropic_counts_unions(count: int, taken: bool, spelling: dict[str, An
 
 @pytest.mark.parametrize(("count", "taken"), [(24, True), (25, False)])
 def test_anthropic_counts_optional_parameters(count: int, taken: bool) -> None:
-    """24 parameters may be left out."""
+    """24 parameters may be optional."""
     problem = anthropic_problem(
         orjson.dumps({**an_object(**{f"f{i}": TEXT for i in range(count)}), "required": []})
     )

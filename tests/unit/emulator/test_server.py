@@ -93,7 +93,7 @@ def test_it_listens_on_loopback_only(process: EmulatorProcess) -> None:
 
 
 def test_a_client_that_leaves_in_the_middle_does_no_harm(process: EmulatorProcess) -> None:
-    """Half an upload is nothing: the next call is answered as ever."""
+    """Half an upload is ignored: the next call is answered as usual."""
     process.control.reset()
     connection = HTTPConnection(urlsplit(process.url).netloc)
     connection.putrequest("POST", "/anthropic/v1/messages/batches")

@@ -88,7 +88,7 @@ FAULTS: list[dict[str, Any]] = [
 def test_no_request_file_is_left_whatever_happened(
     openai: Table, fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounds, batches that failed or were sent again, doubt: each upload is deleted in the end."""
+    """After rounds, failed or repeated batches and unclear creates, each upload is deleted."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "5")
     openai.emulator.control.faults(**fault)
     openai.run()
@@ -106,7 +106,7 @@ DEATHS = [
 
 @pytest.mark.parametrize(("step", "after"), DEATHS)
 def test_no_request_file_is_left_by_a_run_that_died(openai: Table, step: str, after: bool) -> None:
-    """Carried on, it deletes what it had uploaded before it died, too."""
+    """When carried on, a run deletes what it uploaded before it died, too."""
     with pytest.raises(KeyboardInterrupt):
         run_with(
             openai,
@@ -155,7 +155,7 @@ def test_an_upload_of_a_run_that_is_given_up_is_deleted(openai: Table) -> None:
 
 
 def test_an_upload_that_a_stop_left_unsent_is_deleted(openai: Table) -> None:
-    """The queue was full until the time limit: the chunk is dropped, and its files go with it."""
+    """A chunk that waits for the queue until the time limit is dropped with its files."""
     openai.emulator.control.faults(kind="token_limit")
     openai.emulator.control.foreign("openai", requests=5, ends="never")
     receipt = openai.run(time_limit="1s")
@@ -204,7 +204,7 @@ def test_results_are_not_deleted_before_they_are_landed(table: Table) -> None:
 def test_results_of_a_run_that_died_right_after_landing_are_deleted(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Landed, and dead before the deletion: the run that carries on does it."""
+    """A run dies after the landing and before the deletion: the next one deletes."""
     from batchata_tasks.execution import land
 
     def dying(*_: Any) -> None:
@@ -238,7 +238,7 @@ def test_a_deletion_that_fails_does_not_fail_the_run(table: Table, status: int) 
 def test_a_list_of_files_that_fails_does_not_fail_the_run(
     openai: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Looking for leftovers is no part of the work."""
+    """A failed search for leftovers does not fail the run."""
 
     def uploads(_self: Any, _since: float) -> Any:
         message = "the list cannot be had."

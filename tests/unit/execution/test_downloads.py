@@ -188,7 +188,7 @@ def test_a_line_that_nobody_sent_is_overhead(table: Table) -> None:
 
 
 def test_a_line_of_an_unknown_kind_is_an_error_that_names_it(table: Table) -> None:
-    """Neither success nor failure: never taken for an answer, and the row says what came."""
+    """It is neither success nor failure: never an answer, and the row says what came."""
     table.emulator.control.faults(kind="request_unknown_type", contains="row 4")
     receipt = table.run(max_attempts=1)
     assert ended(receipt) == {"errored": 1, "succeeded": ROWS - 1}
@@ -293,7 +293,7 @@ def stranger() -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -348,7 +348,7 @@ def test_a_404_that_passes_loses_nothing(table: Table, route: str) -> None:
 
 
 def test_a_404_half_way_loses_nothing(table: Table) -> None:
-    """In the middle of a batch's life, between looks that found it."""
+    """A 404 in the middle of a batch's life, after reads that found it, loses nothing."""
     table.emulator.control.progress("reads", 4)
     for nth in (3, 5):
         table.emulator.control.faults(kind="not_found", nth=nth)

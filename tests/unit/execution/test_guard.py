@@ -1,4 +1,4 @@
-"""The guard: nothing is sent unreserved, the limit holds, and it is used."""
+"""The guard: nothing is sent without a reservation, the limit holds, and it is used."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_money_that_comes_back_while_the_guard_looks_is_used(ten: Run) -> None:
 
 
 def test_an_unpriced_chunk_passes_without_a_limit(ten: Run) -> None:
-    """No price and no limit: nothing to guard."""
+    """Without a price and a limit there is nothing to guard."""
     unpriced = replace(ten.chunk, bound=None)
     assert ten.ask(unpriced, None) == (SEND, unpriced)
 
@@ -257,7 +257,7 @@ def test_spend_stays_within_the_limit_and_the_limit_is_used(databases: Databases
 
 
 def test_a_bound_that_is_unknown_stays_unknown(databases: Databases) -> None:
-    """Of a chunk without a price both halves have none: nothing of it counts as free."""
+    """Both halves of a chunk without a price have none: neither counts as free."""
     run = Run(databases, [0] * 4)
     chunk = replace(run.chunk, bound=None)
     head = cut(run.ledger, run.lease, chunk, 2, *run.columns(chunk))

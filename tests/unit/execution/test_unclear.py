@@ -163,7 +163,7 @@ def test_ours_is_found_among_a_thousand(table: Table, fault: str) -> None:
 def test_a_batch_that_is_accepted_late_is_adopted(
     table: Table, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    """It comes to be within the grace: found then, never sent again."""
+    """A batch that appears within the grace is found then, and never sent again."""
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "2")
     table.emulator.control.faults(kind="accept_delay", seconds=seconds, nth=1)
     assert table.run().outcomes == {"succeeded": ROWS}
@@ -183,14 +183,14 @@ def test_a_list_that_lags_hides_nothing(table: Table, monkeypatch: pytest.Monkey
 
 
 def test_a_lag_alone_changes_nothing(table: Table) -> None:
-    """A create that was answered needs no list."""
+    """A create that got its answer needs no list."""
     table.emulator.control.faults(kind="list_lag", seconds=3600)
     assert table.run(items_per_batch=3).outcomes == {"succeeded": ROWS}
     check_once(table, batches=2)
 
 
 def test_a_list_that_fails_proves_no_absence(table: Table) -> None:
-    """While lists cannot be had nothing is sent again, however long ago the create was."""
+    """While lists fail nothing is sent again, however old the create is."""
     table.emulator.control.faults(kind="drop_after", nth=1)
     table.emulator.control.faults(kind="http_error", status=500, route="list", nth=2)
     table.emulator.control.faults(kind="http_error", status=429, route="list", nth=3)
@@ -293,7 +293,10 @@ def test_a_candidate_that_went_away_unjudged_is_held(anthropic: Table) -> None:
 
 
 def test_a_run_says_that_rows_are_held_by_an_earlier_one(anthropic: Table) -> None:
-    """As long as rows are held a run over them is no success: it exits with 3 and says how many."""
+    """As long as rows are held, a run over them is no success.
+
+    It exits with 3 and says how many.
+    """
     test_a_candidate_that_went_away_unjudged_is_held(anthropic)
     receipt = anthropic.run()
     assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
@@ -339,7 +342,7 @@ def test_money_of_held_rows_is_not_waited_for(anthropic: Table) -> None:
 def test_a_foreign_candidate_that_goes_away_holds_nothing_of_a_name(
     emulator: Emulator, tmp_path: Path
 ) -> None:
-    """OpenAI's batches carry our token: a stranger that is deleted meanwhile leaves no doubt."""
+    """OpenAI's batches carry our token: a deleted batch of others leaves no doubt."""
     table = Table(tmp_path, emulator, "openai", ROWS)
     (foreign,) = emulator.control.foreign("openai", requests=ROWS, ends="never")
     emulator.control.faults(kind="drop_before", nth=1)

@@ -202,7 +202,7 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
 
 
 def held(runs: Runs, run: int) -> None:
-    """Let the first chunk of a run be held, its money with it, and the run end."""
+    """Let the first chunk of a run be held with its money, and the run end."""
     ledger, lease, chunk = runs.ledger, runs.leases[run], runs.chunks[run][0]
     assert runs.reserve(run, 0) is None
     assert ledger.record_intent(

@@ -70,7 +70,7 @@ def chunk(run_id: str, dataset_id: str, number: int = 0, **values: Any) -> Chunk
 
 
 def prepare(url: str) -> tuple[str, Lease, str]:
-    """Make the ledger that a desk begins with; return its dataset, lease and run."""
+    """Make the ledger of a desk; return its dataset, lease and run."""
     ledger = Ledger(url)
     dataset = ledger.dataset_id("file:///data", None)
     lease = ledger.acquire_lease(dataset, LONG)
@@ -98,7 +98,7 @@ class Desk:
         return replace(Intent(one.id, "account", one.rows, self.lease.fence, now_us()), **values)
 
     def bring(self, one: Chunk, state: str) -> Chunk:
-        """Bring a planned chunk into a state, along the way that a run takes."""
+        """Bring a planned chunk into a state, by the steps of a run."""
         steps: dict[str, Callable[[], object]] = {
             ChunkState.UNCLEAR: lambda: self.ledger.record_intent(
                 self.lease, self.intent(one, requests=1000 + one.start)
@@ -138,7 +138,7 @@ def desk(databases: Databases) -> Iterator[Desk]:
 
 
 def test_a_ledger_keeps_its_id(desk: Desk) -> None:
-    """Every connection to one database is the same ledger; another database is another one."""
+    """Every connection to one database is the same ledger; another database is another."""
     assert desk.ledger.id == desk.other.id
     assert len(desk.ledger.id) == 40
 
@@ -180,7 +180,7 @@ def test_a_moved_dataset_keeps_its_id(desk: Desk) -> None:
 
 
 def test_a_dataset_that_replaces_another_takes_its_place(desk: Desk) -> None:
-    """A folder that was swapped for another dataset's is that other dataset."""
+    """A folder that was swapped for another dataset's is that dataset."""
     other = desk.ledger.dataset_id("file:///else", None)
     assert desk.ledger.dataset_id("file:///data", other) == other
     assert desk.other.dataset_id("file:///data", None) == other
@@ -204,13 +204,13 @@ def test_a_held_dataset_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_released_dataset_is_free(desk: Desk) -> None:
-    """Giving it back lets the next run in at once, with a higher fence."""
+    """A released dataset lets the next run in at once, with a higher fence."""
     desk.ledger.release_lease(desk.lease)
     assert desk.other.acquire_lease(desk.dataset, LONG).fence > desk.lease.fence
 
 
 def test_an_expired_lease_is_taken_over(desk: Desk) -> None:
-    """A run that showed no life loses its hold; a renewal before that keeps it."""
+    """A run that did not renew its lease loses the dataset; a renewal in time keeps it."""
     desk.ledger.renew_lease(desk.lease, 0)
     taken = desk.other.acquire_lease(desk.dataset, LONG)
     assert taken.fence == desk.lease.fence + 1
@@ -347,14 +347,14 @@ def test_a_runs_life(desk: Desk) -> None:
 
 
 def test_an_unknown_run_or_chunk_is_an_error(desk: Desk) -> None:
-    """No traceback of the database's library."""
+    """An unknown run or chunk is an error, without a traceback of the database's library."""
     for ask in (desk.ledger.run, desk.ledger.chunk, desk.ledger.intent):
         with pytest.raises(LedgerError):
             ask("nobody")
 
 
 def test_fixing_a_plan_replaces_its_chunks(desk: Desk) -> None:
-    """A plan that was made again stands alone; other runs' chunks stay."""
+    """A new plan replaces the old one; other runs' chunks stay."""
     other = desk.ledger.begin_run(desk.lease, RUN)
     desk.ledger.fix_plan(desk.lease, other, {}, [chunk(other, desk.dataset)])
     anew = [chunk(desk.run, desk.dataset, 7), chunk(desk.run, desk.dataset, 6)]
@@ -601,7 +601,7 @@ def test_two_creates_in_doubt_differ_in_size(
 
 
 def test_a_chunk_is_no_rival_of_itself(desk: Desk) -> None:
-    """The intent of a chunk in doubt can be written again."""
+    """The intent of an unclear chunk can be written again."""
     assert desk.ledger.record_intent(desk.lease, desk.intent(desk.chunks[0]))
     assert desk.ledger.record_intent(desk.lease, desk.intent(desk.chunks[0]))
 
@@ -660,7 +660,7 @@ def test_a_held_chunk_keeps_its_rows_and_money(desk: Desk) -> None:
 
 
 def test_a_held_chunk_is_no_rival(desk: Desk) -> None:
-    """It was given up on as undecidable, so creates of its size go on."""
+    """It was given up as undecidable, so creates of its size continue."""
     one, other = desk.chunks[:2]
     assert desk.ledger.record_intent(desk.lease, desk.intent(one))
     desk.ledger.hold(desk.lease, one.id)
@@ -687,7 +687,7 @@ def test_a_held_chunk_is_adopted(desk: Desk) -> None:
 
 
 def test_a_batch_that_is_anothers_is_not_adopted(desk: Desk) -> None:
-    """The chunk stays held, its run closed: all of it, or nothing."""
+    """The chunk stays held and its run closed: the adoption is whole or not at all."""
     one, other = desk.chunks[:2]
     batch_id = desk.bring(other, ChunkState.SUBMITTED).batch_id or ""
     desk.bring(one, ChunkState.HELD)
@@ -728,7 +728,7 @@ def test_a_held_chunk_is_dropped(desk: Desk) -> None:
 
 
 def test_no_batch_is_adopted_twice(desk: Desk) -> None:
-    """Two chunks cannot claim one batch; the second stays in doubt."""
+    """Two chunks cannot claim one batch; the second stays unclear."""
     for one in desk.chunks[:2]:
         desk.bring(one, ChunkState.UNCLEAR)
     desk.ledger.record_batch(desk.lease, desk.chunks[0], "same", "account", "in_progress")
@@ -763,7 +763,7 @@ def test_an_unpriced_chunk_reserves_nothing(desk: Desk) -> None:
 
 
 def test_runs_have_money_of_their_own(desk: Desk) -> None:
-    """What one run reserved takes nothing from another's limit."""
+    """One run's reservations take nothing from another's limit."""
     other = desk.ledger.begin_run(desk.lease, RUN)
     assert desk.ledger.reserve(desk.lease, desk.chunks[0], 50) is None
     assert desk.ledger.reserve(desk.lease, chunk(other, desk.dataset), 50) is None
@@ -820,7 +820,7 @@ def test_outcomes_add_up_over_chunks(desk: Desk) -> None:
     [(None, None, None), (None, 5, 5), (5, None, 5), (2, 3, 5), (0, None, 0)],
 )
 def test_an_unknown_cost_is_not_zero(left: int | None, right: int | None, cost: int | None) -> None:
-    """Tallies without a price have none together either."""
+    """The sum of tallies without a price has none, either."""
     assert (OutcomeTotals(1, cost=left) + OutcomeTotals(2, cost=right)) == OutcomeTotals(
         3, cost=cost
     )

@@ -42,7 +42,7 @@ FIRST = (Path(__file__).parent / "ledger_v1.sql").read_text()
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    """Give a transaction in a ledger's database, without opening the ledger."""
+    """Yield a transaction in a ledger's database, without opening the ledger."""
     engine = make_engine(parse_url(url))
     with engine.begin() as connection:
         yield connection
@@ -99,7 +99,7 @@ def schema(url: str) -> Any:
 
 
 def test_every_version_has_its_revision() -> None:
-    """Whoever raises the version writes how ledgers get there."""
+    """Every version has a migration that leads to it."""
     script = ScriptDirectory(str(Path(migrations.__file__).parent))
     assert [step.revision for step in script.walk_revisions()] == [
         str(number) for number in range(SCHEMA_VERSION, 0, -1)
@@ -205,7 +205,7 @@ OPEN = "from batchata_tasks.ledger import Ledger; Ledger({url!r}).close()"
 
 
 def test_processes_that_migrate_at_once_do_it_once(old: str) -> None:
-    """Each finds the whole of it, whoever did it; no row is touched twice."""
+    """Each process finds it complete, whoever migrated; no row is changed twice."""
     processes = python_at_once([OPEN.format(url=old)] * 4)
     assert [(process.stderr, process.returncode) for process in processes] == [("", 0)] * 4
     ledger = Ledger(old)
@@ -243,7 +243,10 @@ def test_a_kill_in_the_middle_leaves_the_old_ledger(old: str, number: int) -> No
 
 
 def test_a_migration_that_fails_leaves_the_old_ledger(old: str) -> None:
-    """An error in the last statement undoes the others: one sentence, and the ledger as it was."""
+    """An error in the last statement undoes the others.
+
+    It is one sentence, and the ledger is as it was.
+    """
     before = content(old)
 
     def refuse(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
@@ -291,7 +294,7 @@ def test_looking_migrates_nothing(old: str) -> None:
 
 
 def test_looking_makes_nothing(databases: Databases) -> None:
-    """An empty database, or an empty file, is no ledger yet, and none after it was looked at."""
+    """An empty database or file is no ledger, and a read does not make one of it."""
     url = databases.new()
     if url.startswith("sqlite"):
         Path(url.removeprefix("sqlite:///")).touch()

@@ -32,7 +32,7 @@ RUN: dict[str, Any] = {"name": "n", "spec": "{}", "spec_digest": "s" * 64}
 
 
 def refusal(url: str, kind: type[BatchataError] = LedgerError) -> str:
-    """Return the one sentence with which a ledger is refused."""
+    """Return the one sentence that refuses a ledger."""
     with pytest.raises(kind) as caught:
         Ledger(url)
     said = str(caught.value)
@@ -45,7 +45,7 @@ def refusal(url: str, kind: type[BatchataError] = LedgerError) -> str:
 
 
 def test_opening_again_is_one_read(databases: Databases) -> None:
-    """At today's version a ledger is opened by one query, without Alembic."""
+    """A ledger of today's version is opened by one query, without Alembic."""
     url = databases.new()
     first = Ledger(url)
     first.close()
@@ -66,7 +66,7 @@ assert not any(name.startswith("alembic") for name in sys.modules)
 
 
 def test_a_ledger_of_a_later_version_is_refused(databases: Databases) -> None:
-    """A newer program's ledger is not written into."""
+    """Nothing is written to a newer program's ledger."""
     url = databases.new()
     Ledger(url).close()
     engine = create_engine(url)
@@ -80,7 +80,7 @@ def test_a_ledger_of_a_later_version_is_refused(databases: Databases) -> None:
 
 
 def test_processes_that_open_a_new_ledger_at_once_get_the_same(databases: Databases) -> None:
-    """Whoever comes first makes it; there is one id."""
+    """The first process makes it; there is one id."""
     url = databases.new()
     code = f"from batchata_tasks.ledger import Ledger; print(Ledger({url!r}).id)"
     processes = python_at_once([code] * 4)
@@ -103,7 +103,7 @@ def test_an_emptied_meta_table_is_no_ledger(databases: Databases) -> None:
 
 
 def test_a_number_that_no_database_holds_is_told(databases: Databases) -> None:
-    """More than 63 bits: one sentence, nothing written."""
+    """A number of more than 63 bits is one sentence, and nothing is written."""
     ledger = Ledger(databases.new())
     lease = ledger.acquire_lease(ledger.dataset_id("file:///d", None), 3600)
     with pytest.raises(LedgerError):
@@ -143,7 +143,7 @@ def test_a_url_that_is_none_of_a_ledgers_is_refused(url: str) -> None:
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Postgres needs an extra; the sentence says which."""
+    """Postgres needs an extra; the sentence names it."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert "pip install 'batchata-flows[postgres]'" in refusal(
         "postgresql+psycopg://user:canary@host/db", SpecError
@@ -152,7 +152,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_the_usual_forms_of_a_postgres_url_are_understood(postgres: Server, scheme: str) -> None:
-    """What hosters hand out works as it is."""
+    """The URLs that hosters give out work as they are."""
     name = postgres.create()
     Ledger(postgres.url(name).replace("postgresql+psycopg", scheme)).close()
     postgres.drop(name)
@@ -162,7 +162,7 @@ def test_the_usual_forms_of_a_postgres_url_are_understood(postgres: Server, sche
 
 
 def test_the_folder_of_a_ledger_is_made(tmp_path: Path) -> None:
-    """The user's data folder need not be there."""
+    """The user's data folder is made if it is missing."""
     Ledger(f"sqlite:///{tmp_path / 'a' / 'b' / 'l.db'}").close()
     assert (tmp_path / "a" / "b" / "l.db").exists()
 
@@ -318,14 +318,14 @@ def test_a_server_that_does_not_let_us_in_is_told(
 
 
 def test_an_option_that_the_driver_does_not_know_is_told(postgres: Server) -> None:
-    """That is a wrong setting, not a server's refusal."""
+    """An unknown option is an invalid setting, not a server's refusal."""
     assert 'invalid connection option "nope"' in refusal(
         f"{postgres.url('postgres')}?nope=1", SpecError
     )
 
 
 def test_a_ledger_lives_beside_other_tables_of_a_server(postgres: Server) -> None:
-    """A database may hold other things, as long as no name is taken."""
+    """A database may hold other things, unless a name is taken."""
     name = postgres.create()
     postgres.run("CREATE TABLE photos (id int)", database=name)
     Ledger(postgres.url(name)).close()
@@ -340,7 +340,7 @@ def test_a_ledger_lives_beside_other_tables_of_a_server(postgres: Server) -> Non
 
 
 def test_a_user_without_rights_is_told(postgres: Server) -> None:
-    """Who may not make tables learns that."""
+    """A user who may not make tables reads that."""
     name = postgres.create()
     postgres.run("CREATE ROLE {} LOGIN PASSWORD 'canary'", f"guest_{name}")
     said = refusal(

@@ -147,7 +147,7 @@ def while_open(ledger: Ledger, first: Callable[[Connection], object], second: Ca
 
 
 def inside(method: Any, ledger: Ledger, *args: Any) -> Callable[[Connection], Any]:
-    """Return a method of the ledger as the body of a transaction that somebody else holds open."""
+    """Return a method of the ledger as the body of a transaction that another holds open."""
     return lambda connection: method.__wrapped__(ledger, connection, *args)
 
 
@@ -171,7 +171,7 @@ def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
 
 
 def test_processes_cannot_reserve_more_than_the_limit(place: Place) -> None:
-    """Four processes that each try every chunk of one run, in an order of their own."""
+    """Four processes each try every chunk of one run, each in another order."""
     chunks = place.chunks(0, 12, bound=10)
     lease = (place.leases[0].dataset_id, place.leases[0].fence, "")
     code = f"""
@@ -212,7 +212,7 @@ def test_guards_at_once_share_one_limit(place: Place) -> None:
 
 
 def test_who_reserves_second_sees_the_first(place: Place) -> None:
-    """A reservation under way is waited for: its money is not given away twice."""
+    """A second reservation waits for the first: its money is not given away twice."""
     one, other = place.chunks(0, 2)
     left = while_open(
         place.ledger,
@@ -246,7 +246,7 @@ def test_settling_while_others_reserve(place: Place) -> None:
 
 
 def test_one_taker_gets_the_lease(place: Place) -> None:
-    """Of eight that want a free dataset one has it; its fence is the next."""
+    """Of eight that want a free dataset, one gets it; its fence is the next."""
     dataset = place.ledger.dataset_id("file:///free", None)
     found = at_once(
         [lambda n=n: place.ledgers[n % 2].acquire_lease(dataset, LONG) for n in range(MANY)]
@@ -267,7 +267,7 @@ def test_a_lease_that_is_being_taken_is_waited_for(place: Place) -> None:
 
 
 def test_an_old_holder_cannot_slip_in_while_its_lease_goes(place: Place) -> None:
-    """A write that began before the dataset was taken over, and waited for it, is refused."""
+    """A write that began before the takeover, and waited for it, is refused."""
     one, *_ = place.chunks(0, 1)
     place.ledger.renew_lease(place.leases[0], 0)
     with pytest.raises(LeaseError, match="lost its hold"):
@@ -279,7 +279,7 @@ def test_an_old_holder_cannot_slip_in_while_its_lease_goes(place: Place) -> None
 
 
 def test_a_place_gets_one_dataset_id(place: Place) -> None:
-    """First runs at one new place agree on its id."""
+    """First runs of one new folder agree on its id."""
     found = at_once(
         [lambda n=n: place.ledgers[n % 2].dataset_id("file:///new", None) for n in range(MANY)]
     )
@@ -297,7 +297,7 @@ def test_a_place_gets_one_dataset_id(place: Place) -> None:
 
 
 def test_the_first_stop_stays_of_many(place: Place) -> None:
-    """Whoever asks first gives the reason; those that wait for it change nothing."""
+    """The first request gives the reason; the others change nothing."""
     while_open(
         place.ledger,
         inside(Ledger.request_stop, place.ledger, place.runs[0], "cancel"),
@@ -421,7 +421,7 @@ def test_a_server_that_is_away_is_waited_for(remote: Place, postgres: Server) ->
 
 
 def test_a_server_that_stays_away_is_told(remote: Place, postgres: Server) -> None:
-    """When patience is at its end: one sentence, naming the server."""
+    """When patience is over: one sentence that names the server."""
     impatient = Ledger(remote.url, patience=0.2)
     postgres.stop()
     try:
@@ -456,7 +456,7 @@ def test_a_transaction_that_lost_its_connection_runs_again(remote: Place) -> Non
 
 
 def test_an_iterator_survives_a_second_try(remote: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan that is streamed into the ledger is whole, though its transaction ran twice."""
+    """A plan that is streamed into the ledger is whole, even if its transaction ran twice."""
     made, tries = remote.chunks(0, 3), list[int]()
     add = runs._add
 
@@ -473,7 +473,7 @@ def test_an_iterator_survives_a_second_try(remote: Place, monkeypatch: pytest.Mo
 
 
 def test_a_commit_that_nobody_confirmed_is_an_error(remote: Place, postgres: Server) -> None:
-    """It may stand or not, so it is never run again blindly; the sentence says so."""
+    """It may be committed or not, so it is never repeated blindly; the sentence says so."""
     (one,) = remote.chunks(0, 1)
     tries: list[int] = []
 
@@ -491,7 +491,7 @@ def test_a_commit_that_nobody_confirmed_is_an_error(remote: Place, postgres: Ser
 
 
 def test_a_deadlock_is_run_again(remote: Place) -> None:
-    """The server ends one of two transactions that wait for each other; both come through."""
+    """The server ends one of two deadlocked transactions; both succeed in the end."""
     for name in ("a", "b"):
         remote.ledger.dataset_id(f"file:///{name}", None)
     gate = threading.Barrier(2, timeout=10)

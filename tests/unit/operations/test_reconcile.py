@@ -136,7 +136,7 @@ def test_cancelling_tells_what_had_ended_and_what_may_be_of_another_ledger(table
 def test_without_any_key_nothing_is_compared_and_that_is_said(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is no report that all is well, but an error that names the variables."""
+    """Without any key, the result is an error that names the variables, not an empty report."""
     table.run()
     for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name)
@@ -203,7 +203,7 @@ def test_requests_are_read_with_care() -> None:
 
 
 def start(table: Table, **changes: Any) -> tuple[threading.Thread, list[Any]]:
-    """Run a spec in a thread of its own; return the thread and what will hold its receipt."""
+    """Run a spec in a thread of its own; return the thread and the list for its receipt."""
     receipts: list[Any] = []
     thread = threading.Thread(target=lambda: receipts.append(table.run(**changes)))
     thread.start()
@@ -246,7 +246,7 @@ def interrupt(*_: object) -> None:
 
 
 def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ran is landed and paid for, the rest is canceled; the next run takes it."""
+    """What ran is landed and paid for, the rest is cancelled; the next run takes it."""
     table.emulator.control.progress("reads", 5)
     with monkeypatch.context() as dying:
         looks = iter([look_once] * 3)

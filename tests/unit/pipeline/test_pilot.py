@@ -53,7 +53,7 @@ def accepted(table: Table) -> int:
 
 
 def check(table: Table) -> None:
-    """All rows succeeded with their own answers, and the books agree."""
+    """Check that all rows succeeded with their own answers, and that the books agree."""
     assert [row["_status"] for row in table.rows()] == ["succeeded"] * 12
     table.check_answers()
     check_money(table)
@@ -235,7 +235,7 @@ def test_a_pilot_that_is_held_sends_nothing_more(
 
 
 def test_a_price_that_nobody_knows_cannot_be_held(claude: Table) -> None:
-    """A limit of the cost per row needs a priced model, and says so before anything is sent."""
+    """A limit of the cost per row is refused without a price, before anything is sent."""
     with pytest.raises(
         SpecError,
         match=r"^model: no batch price .* 'claude-omega-99', so pilot\.max_cost_per_row_usd could",

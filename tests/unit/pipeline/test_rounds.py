@@ -120,7 +120,7 @@ def test_the_receipt_counts_a_row_once_and_its_tokens_each_time(table: Table) ->
 
 
 def test_an_outcome_that_no_row_has_is_not_named(table: Table) -> None:
-    """What no row ended as is not in the receipt, not even as zero."""
+    """An outcome that no row has is not in the receipt, not even as zero."""
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     assert table.run().outcomes == {"succeeded": ROWS}
 
@@ -156,7 +156,7 @@ def test_an_invalid_answer_is_told_what_was_wrong(table: Table, attempts: int) -
 
 
 def test_the_remark_is_the_validators_message_of_the_last_answer(table: Table) -> None:
-    """Each attempt hears of the answer before it, once: remarks do not pile up."""
+    """Each attempt quotes the answer before it, once: remarks do not pile up."""
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 4")
     receipt = table.run()
     assert ended(receipt) == {"invalid": 1, "succeeded": ROWS - 1}
@@ -333,7 +333,7 @@ def test_what_never_runs_does_not_loop_for_ever(table: Table, kind: str) -> None
     ("fault", "outcome"), [("request_refusal", "refused"), ("request_invalid", "errored")]
 )
 def test_refusals_and_wrong_requests_are_final(table: Table, fault: str, outcome: str) -> None:
-    """They end the same way each time, so no round and no later run pays for them again."""
+    """They end the same way each time, so no round or later run pays for them again."""
     table.emulator.control.faults(kind=fault, contains="row 4", times=1)
     receipt = table.run()
     assert (ended(receipt), receipt.rounds) == ({outcome: 1, "succeeded": ROWS - 1}, 1)
@@ -403,7 +403,7 @@ def test_a_changed_row_starts_counting_anew(table: Table) -> None:
 
 @pytest.mark.parametrize("changes", [{"rerun_on": ["new", "input"]}, {"max_attempts": 1}])
 def test_no_rounds_where_nobody_asked_for_them(table: Table, changes: dict[str, Any]) -> None:
-    """Without `failed` in `rerun_on`, and with one attempt, a failed row is left as it is."""
+    """Without `failed` in `rerun_on`, and with one attempt, a failed row stays."""
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     receipt = table.run(**changes)
     assert (receipt.rounds, ended(receipt)) == (1, {"errored": 1, "succeeded": ROWS - 1})
@@ -440,7 +440,7 @@ def test_a_limit_that_allows_the_first_round_and_part_of_the_second(table: Table
 
 
 def test_a_round_that_the_limit_forbids_wholly(table: Table) -> None:
-    """Not one row of the second round can be paid for: nothing of it is sent."""
+    """If no row of the second round can be paid for, nothing of it is sent."""
     long = "word " * 400
     table.values[0]["text"] = long
     table.write()

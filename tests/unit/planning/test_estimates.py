@@ -118,7 +118,7 @@ def test_further_rounds_are_expected_where_there_were_some(table: Table) -> None
 
 
 def test_a_cut_chunk_shares_what_is_expected_of_it(table: Table) -> None:
-    """Cut chunks expect together what the chunk did, to the picodollar."""
+    """The parts of a split chunk share its estimate, to the picodollar."""
     bound = preview(table.spec()).summary.bound
     assert bound is not None
     table.run(cost_limit_usd=bound * 2 / 3 / 1e12)

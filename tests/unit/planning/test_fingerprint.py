@@ -108,7 +108,7 @@ FORMS = {
 
 
 def outcome(case: tuple[Any, Any, Any, Any]) -> dict[str, str]:
-    """Return everything that is stored of a case."""
+    """Return all stored values of a case."""
     parts = [part(kind, value) for kind, value in zip(KINDS, case, strict=True)]
     found, key = fingerprint(*parts), canonical(list(case[0].values()))
     return {
@@ -122,7 +122,7 @@ def outcome(case: tuple[Any, Any, Any, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_stored_format_never_changes(name: str) -> None:
-    """What fingerprints, row ids and key digests were when v1 was published, they are today."""
+    """Fingerprints, row ids and key digests are what they were when v1 was published."""
     assert outcome(CASES[name]) == GOLDEN[name]
 
 
@@ -132,7 +132,7 @@ def test_the_golden_file_has_no_case_too_many() -> None:
 
 
 def test_no_two_golden_cases_share_a_fingerprint() -> None:
-    """The values "01", 1, 1.0 and true, and all other pinned values, are different values."""
+    """The values "01", 1, 1.0 and true, and all other pinned values, differ."""
     assert len({case["fingerprint"] for case in GOLDEN.values()}) == len(GOLDEN)
     assert len({case["canonical"] for case in GOLDEN.values()}) == len(INPUTS)
 
@@ -251,7 +251,7 @@ def test_canonical_loses_nothing(value: Any) -> None:
 @given(st.dictionaries(_NAMES, VALUES, max_size=6), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_canonical_is_independent_of_order(row: dict[str, Any], random: Any) -> None:
-    """The order in which a source lists its columns is nothing."""
+    """The order of a source's columns does not matter."""
     items = list(row.items())
     random.shuffle(items)
     assert canonical(dict(items)) == canonical(row)
@@ -260,7 +260,7 @@ def test_canonical_is_independent_of_order(row: dict[str, Any], random: Any) -> 
 @given(VALUES)
 @settings(deadline=None, max_examples=50, derandomize=True)
 def test_parts_have_96_bits(value: Any) -> None:
-    """Every part of a fingerprint is 24 hexadecimal digits, and fit for a fingerprint of four."""
+    """Every part of a fingerprint is 24 hexadecimal digits, and a fingerprint has four."""
     found = part("input", value)
     assert re.fullmatch("[0-9a-f]{24}", found)
     assert re.fullmatch(
@@ -278,7 +278,7 @@ def test_row_ids_are_safe_everywhere(dataset: str, key: bytes, found: str) -> No
 @given(st.lists(st.binary(), max_size=4), st.lists(st.binary(), max_size=4))
 @settings(deadline=None, max_examples=100, derandomize=True)
 def test_digests_know_where_parts_end(left: list[bytes], right: list[bytes]) -> None:
-    """Moving bytes from one part to the next is another digest."""
+    """Bytes moved from one part to the next make another digest."""
     assert (digest("k", *left) == digest("k", *right)) == (left == right)
 
 
@@ -307,7 +307,7 @@ def test_all_changed_parts_are_named_prompt_first(kinds: set[str]) -> None:
 
 @pytest.mark.parametrize("old", ["v0:a.b.c.d", "v1:a.b.c", "", "nonsense"])
 def test_a_foreign_fingerprint_reads_as_another_input(old: str) -> None:
-    """What an older version or another program wrote is no crash: the row counts as changed."""
+    """A fingerprint of an older version or another program is no crash: the row has changed."""
     assert changed(old, fingerprint(*("0" * 24 for _ in KINDS))) == ["input"]
 
 

@@ -133,7 +133,7 @@ def test_the_limits_leave_room_for_the_frame(name: str) -> None:
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 9))), st.integers(0, 200))
 @settings(deadline=None, max_examples=200, derandomize=True)
 def test_a_prefix_is_the_longest_that_fits(rows: list[tuple[int, int]], money: int) -> None:
-    """Its bounds are within the money, and one row more would not be."""
+    """Its bounds fit the money, and one more row would not."""
     bounds = [bound for bound, _ in rows]
     count = prefix_within(bounds, money)
     assert sum(bounds[:count]) <= money
@@ -152,12 +152,12 @@ def test_a_prefix_is_the_longest_that_fits(rows: list[tuple[int, int]], money: i
     ],
 )
 def test_a_prefix_at_the_edge(money: int, expected: tuple[int, int, int]) -> None:
-    """Exactly the last picodollar is used, none beyond."""
+    """It uses the last picodollar and no more."""
     assert prefix_within([10, 20, 10], money) == expected[0]
 
 
 def test_free_rows_fit_into_no_money() -> None:
-    """Rows that cannot cost anything are never held back."""
+    """Rows that cost nothing are never held back."""
     assert prefix_within([0, 0, 1], 0) == 2
 
 
@@ -179,7 +179,7 @@ def test_custom_ids_suit_both_providers(run: str, number: int, start: int, kind:
 
 
 def test_a_carried_on_run_makes_the_same_tokens() -> None:
-    """A token depends on run, round, place and kind, on each of them, and on nothing else."""
+    """A token depends on each of run, round, place and kind, and on nothing else."""
     facts = [
         ("r", 1, 0, "batch"),
         ("s", 1, 0, "batch"),

@@ -1,4 +1,4 @@
-"""Planning: which rows are sent, and why; which are not, and why not. Nothing is sent by it."""
+"""Planning: which rows are sent and why, and which are not. It sends nothing."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
 
 @cache
 def adapter(kind: type[AnthropicAdapter]) -> AnthropicAdapter:
-    """Return one adapter of a kind for all tests: making its client takes longer than planning."""
+    """Return one adapter of a kind for all tests.
+
+    Making its client takes longer than planning.
+    """
     return kind()
 
 
@@ -63,7 +66,7 @@ class Small(AnthropicAdapter):
 
 @dataclass
 class Planned:
-    """What one planning pass left behind."""
+    """The results of one planning pass."""
 
     table: Table
     planner: Planner
@@ -297,7 +300,7 @@ def test_an_empty_source_plans_nothing(bench: Bench) -> None:
 
 
 def test_progress_is_told_by_source_rows(bench: Bench) -> None:
-    """Who waits for a plan sees how far it is."""
+    """Progress is reported in source rows."""
     told: list[int] = []
     bench.write({"id": str(n), "text": "t", "note": "n"} for n in range(BATCH_ROWS + 1))
     Planner(bench.table(), bench.folder / "run", DATASET, Options(), told.append).run()
@@ -357,7 +360,7 @@ def test_a_changed_spec_sends_every_row_for_that_reason(
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_a_changed_input_sends_that_row_alone(bench: Bench, asked: bool) -> None:
-    """One cell that a template reads: one row. New keys are another reason."""
+    """A changed cell that a template reads sends that row; new keys have another reason."""
     bench.land(ROWS)
     bench.write([*ROWS[:2], {**ROWS[2], "text": "THREE"}, {"id": "d", "text": "four", "note": "n"}])
     found = bench.plan(rerun_on=["input", "new"] if asked else ["prompt"])
@@ -430,7 +433,7 @@ def test_hopeless_rows_are_left_alone(
 
 
 def test_attempts_count_per_fingerprint(bench: Bench) -> None:
-    """A row that was given up is new again when its request changes."""
+    """A row that is out of attempts is new again when its request changes."""
     bench.land(ROWS, status="refused", error="refused: no", attempts=3)
     found = bench.plan(**CHANGES["prompt"])
     assert found.summary.reasons == {"prompt": 3}
@@ -475,7 +478,7 @@ def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) ->
     ("limit", "ids"), [(1, ["a"]), (2, ["a", "b"]), (3, ["a", "b", "c"]), (4, ["a", "b", "c"])]
 )
 def test_a_limit_is_of_rows_that_need_work(bench: Bench, limit: int, ids: list[str]) -> None:
-    """The first N that need work; those beyond are counted."""
+    """The first N rows that need work are sent; those beyond are counted."""
     found = bench.plan(limit=limit)
     assert (found.ids, found.summary.over_limit, found.summary.requests) == (
         ids,
@@ -485,7 +488,7 @@ def test_a_limit_is_of_rows_that_need_work(bench: Bench, limit: int, ids: list[s
 
 
 def test_landed_rows_use_up_no_limit(bench: Bench) -> None:
-    """Try 20 before 20,000: the next 20 are others."""
+    """Try 20 before 20,000: the next 20 are other rows."""
     bench.land(ROWS[:1])
     found = bench.plan(limit=1)
     assert (found.ids, found.summary.over_limit, found.summary.up_to_date) == (["b"], 1, 1)
@@ -557,7 +560,7 @@ def test_a_null_may_be_empty_or_skipped(bench: Bench) -> None:
 
 
 def test_null_and_empty_text_are_two_inputs(bench: Bench) -> None:
-    """They render alike and are not the same: a filled-in null is a changed input."""
+    """They render alike and differ: a filled-in null is a changed input."""
     bench.suffix = "jsonl"
     bench.write(NULLS)
     found = bench.plan(on_null="empty", prompt="[{{ text }}]")
@@ -591,7 +594,7 @@ def test_double_keys_are_refused_wherever_they_are(bench: Bench, distance: int) 
 
 
 def test_keys_are_typed(bench: Bench) -> None:
-    """The texts "01" and "1" are two values; 1 and 1.0 are one number in a column of floats."""
+    """The texts "01" and "1" differ; 1 and 1.0 are one number in a column of floats."""
     bench.write([{"id": "01", "text": "t", "note": "n"}, {"id": "1", "text": "t", "note": "n"}])
     assert bench.plan().ids == ["01", "1"]
     bench.suffix = "jsonl"
@@ -617,7 +620,7 @@ def test_keys_of_several_columns(bench: Bench) -> None:
 
 
 def test_a_null_key_is_refused(bench: Bench) -> None:
-    """A row without its key could never be found again."""
+    """A row without its key could not be found again."""
     bench.suffix = "jsonl"
     bench.write([ROWS[0], {**ROWS[1], "id": None}])
     with pytest.raises(
@@ -658,7 +661,7 @@ def test_changed_carried_columns_are_rewritten_and_nothing_is_sent(bench: Bench)
 
 
 def test_a_row_that_is_sent_anyway_is_not_rewritten(bench: Bench) -> None:
-    """Input and carried column changed: the new row brings both."""
+    """If input and carried column changed, the new row has both."""
     bench.land(ROWS)
     bench.write([{**ROWS[0], "note": "NEW", "text": "ONE"}, *ROWS[1:]])
     found = bench.plan()
@@ -670,13 +673,13 @@ def test_a_row_that_is_sent_anyway_is_not_rewritten(bench: Bench) -> None:
 
 
 def test_a_column_that_is_newly_carried_is_filled_in(bench: Bench) -> None:
-    """`columns` names one more: the landed rows get it without a request."""
+    """Landed rows get a newly named column without a request."""
     bench.land(ROWS, using={"columns": []})
     assert bench.plan(columns=["note"]).summary.carried == 3
 
 
 def test_a_request_over_the_limit_is_not_sent(bench: Bench) -> None:
-    """It lands as an error with the reason; its neighbours go, and it costs nothing."""
+    """It lands as an error with the reason and costs nothing; the other rows are sent."""
     bench.provider = Small
     bench.write([ROWS[0], {**ROWS[1], "text": "x" * 2000}, ROWS[2]])
     found = bench.plan()
@@ -699,7 +702,7 @@ def test_a_request_over_the_limit_is_not_sent(bench: Bench) -> None:
     [({}, [3, 3, 1]), ({"items_per_batch": 2}, [2, 2, 2, 1]), ({"items_per_batch": 9}, [3, 3, 1])],
 )
 def test_spans_keep_the_limits(bench: Bench, spec: dict[str, Any], expected: list[int]) -> None:
-    """Seven rows under a limit of three, or of `items_per_batch`, each in one span."""
+    """Seven rows under a limit of three, or of `items_per_batch`, make spans of three."""
     bench.provider = Small
     bench.write({"id": str(n), "text": "t", "note": "n"} for n in range(7))
     found = bench.plan(**spec)
@@ -717,7 +720,7 @@ def test_a_plan_reads_many_blocks(bench: Bench) -> None:
 
 
 def test_the_index_is_gone_afterwards(bench: Bench) -> None:
-    """Planning's scratch file goes, also when a row stops the plan."""
+    """Planning's scratch file is deleted, even if a row stops the plan."""
     bench.suffix = "jsonl"
     bench.write([{**ROWS[0], "text": None}])
     with pytest.raises(SourceError):

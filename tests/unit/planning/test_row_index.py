@@ -1,4 +1,4 @@
-"""The index answers a plan's questions about keys."""
+"""The index of a plan's keys."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_empty_index_knows_nothing(index: RowIndex) -> None:
 
 
 def test_landed_rows_come_back_whole(index: RowIndex) -> None:
-    """Every fact of a row, nulls included, is what the dataset said."""
+    """Every fact of a row, nulls included, is the dataset's."""
     rows = {b"a": landed(), b"b": landed(status="errored", error="provider: x", cost=None)}
     index.add_landed(rows.items())
     assert {key: index.landed(key) for key in rows} == rows
@@ -57,7 +57,7 @@ def test_of_two_rows_with_one_key_the_later_counts(index: RowIndex, order: int) 
 
 
 def test_keys_in_flight_are_known_once(index: RowIndex) -> None:
-    """A key that two chunks name is in flight; a key that none names is not."""
+    """A key that two chunks have is in flight; a key that none has is not."""
     index.add_in_flight([b"a", b"b", b"a"])
     index.add_in_flight(iter([b"b"]))
     assert [index.in_flight(key) for key in (b"a", b"b", b"c")] == [True, True, False]

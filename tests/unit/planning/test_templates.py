@@ -263,7 +263,7 @@ def test_a_condition_that_fails_names_the_row(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["range", "dict", "namespace", "cycler", "joiner", "lipsum"])
 def test_a_column_named_like_a_global_is_a_column(name: str) -> None:
-    """A price `range` in the source is what `{{ range }}` means."""
+    """With a column `range` in the source, `{{ range }}` is that column."""
     template = RowTemplate("prompt", "{{ " + name + " }}", [name])
     assert template.columns == [name]
     assert template.render(variables({name: "1-5"}), where) == "1-5"

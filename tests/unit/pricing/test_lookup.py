@@ -89,7 +89,7 @@ def test_every_models_million_costs_what_is_published(model: tuple[str, str]) ->
 
 
 def test_tiers_are_tested() -> None:
-    """There are models whose price rises with the input, of both providers."""
+    """Both providers have models whose price rises with the input."""
     assert {provider for provider, _ in TIERED} == {"anthropic", "openai"}
 
 
@@ -119,12 +119,12 @@ def test_a_batch_never_costs_the_full_price(model: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("model", UNPRICED, ids="/".join)
 def test_a_model_without_batch_rates_has_no_price(model: tuple[str, str]) -> None:
-    """The library would give the list price; here it is unknown, which a cost limit refuses."""
+    """The library would give the list price; here it is unknown, so a cost limit refuses it."""
     assert batch_rates(*model) is None
 
 
 def test_some_models_have_no_batch_rates() -> None:
-    """The case above is a real one."""
+    """There is at least one model for the test above."""
     assert any(provider == "openai" for provider, _ in UNPRICED)
 
 
@@ -145,14 +145,14 @@ def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
 @given(CASES)
 @settings(deadline=None, max_examples=300, derandomize=True)
 def test_a_list_price_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -> None:
-    """What a receipt says was saved is against the published price of the very same answer."""
+    """A receipt's saving is against the published price of the very same answer."""
     model, usage = case
     assert usd(rates(model).list_cost(usage)) == listed(usage, model, None)
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-mini-search-preview", "gpt-4o-search-preview"])
 def test_a_model_that_searches_unasked_has_no_price(model: str) -> None:
-    """The library takes it for its plain sibling; the fee for each search would be left out."""
+    """The library takes it for its plain sibling, and would omit the fee for each search."""
     assert batch_rates("openai", model) is None
 
 
@@ -169,7 +169,7 @@ def test_a_model_that_searches_unasked_has_no_price(model: str) -> None:
 def test_the_context_is_the_one_that_means_batch(
     context: dict[str, str] | None, *, is_batch: bool
 ) -> None:
-    """The library answers any other spelling with the list price and without a word."""
+    """For any other spelling, the library silently returns the list price."""
     usage, model = Usage(1000, 1000), ("anthropic", "claude-opus-5-5")
     assert (listed(usage, model, context) == usd(rates(model).cost(usage))) is is_batch
     assert (listed(usage, model, context) == usd(rates(model).list_cost(usage))) is not is_batch
@@ -263,7 +263,7 @@ def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int
 def test_a_larger_bound_is_never_cheaper(
     found: Rates, low: int, more: int, output: int, writes: bool
 ) -> None:
-    """Bounds grow with what they bound, tiers or not, and with what may be billed."""
+    """Bounds grow with tokens and with what may be billed, with tiers or without."""
     bound = found.bound(low, output, cache_writes=writes)
     assert bound <= found.bound(low + more, output, cache_writes=writes)
     assert bound <= found.bound(low, output, cache_writes=True)
@@ -286,7 +286,7 @@ def test_a_bound_is_no_higher_than_it_must_be(model: tuple[str, str], *, writes:
 
 
 def test_a_cheaper_higher_tier_lowers_no_bound() -> None:
-    """A request of fewer tokens than its bound falls into a lower tier, which may be dearer."""
+    """A request below its bound falls into a lower tier, which may be dearer."""
     rate = Rate(5, ((100, 9), (200, 1)))
     assert [rate.at(tokens) for tokens in (100, 101, 200, 201)] == [5, 9, 9, 1]
     assert [rate.most(tokens) for tokens in (100, 101, 200, 201)] == [5, 9, 9, 9]
@@ -312,7 +312,7 @@ def test_the_source_of_a_price_is_named() -> None:
     ],
 )
 def test_dollars_for_people(pico: int | None, text: str) -> None:
-    """Cents for dollars, more digits for less, a word for the unknown."""
+    """Cents for dollars, more digits for less, a word for an unknown amount."""
     assert dollars(pico) == text
 
 
@@ -333,7 +333,7 @@ def test_dollars_for_people(pico: int | None, text: str) -> None:
     ],
 )
 def test_a_limit_is_taken_as_written(amount: float | str | Decimal, pico: int) -> None:
-    """0.1 is a tenth, not its binary neighbour; less than a picodollar is nothing."""
+    """0.1 is a tenth, not its binary neighbour; less than a picodollar is zero."""
     assert pico_from_usd(amount) == pico
 
 

@@ -55,7 +55,7 @@ def test_a_model_that_nobody_knows_gets_its_price_from_the_file(folder: Path) ->
 
 
 def test_every_rate_has_its_key(folder: Path) -> None:
-    """Each kind of token, and searches, cost what stands under their key, to the last digit."""
+    """Each kind of token, and searches, cost the rate of their key, to the last digit."""
     text = f"""[openai."gpt-6.2-sol"]
 input = 3
 output = "0.000001"
@@ -115,14 +115,14 @@ def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
 
 
 def test_a_given_short_write_rate_lifts_the_long_one(folder: Path) -> None:
-    """A cache write for an hour is never taken to be cheaper than one for five minutes."""
+    """A cache write for an hour never costs less than one for five minutes."""
     rates = written(LEAST + "cache_write = 9\n", folder)
     assert rates.cache_write_1h == rates.cache_write
     assert rates.cache_write.base == 9 * 10**6
 
 
 def test_a_model_may_be_free_where_that_is_said(folder: Path) -> None:
-    """With `free = true` rates of 0 are taken: answers cost nothing, at most as well."""
+    """With `free = true` rates of 0 are accepted: answers cost nothing, and so do bounds."""
     rates = written(f'[openai."gpt-6.2-sol"]\nfree = true\ninput = 0\noutput = 0\n{STAMP}', folder)
     assert rates.cost(Usage(10**6, 10**6)) == rates.bound(10**6, 10**6, cache_writes=True) == 0
 
@@ -162,7 +162,7 @@ def test_no_saving_is_claimed_without_a_list_price(folder: Path) -> None:
 
 
 def test_the_bound_covers_the_files_rates(folder: Path) -> None:
-    """A reservation counts the dearest kind of input, the silent ones included."""
+    """A reservation counts the dearest kind of input, with the rates that the file omits."""
     rates = written(LEAST, folder)
     assert rates.bound(1000, 0, cache_writes=False) == rates.cost(Usage(1000))
     assert (
@@ -173,7 +173,7 @@ def test_the_bound_covers_the_files_rates(folder: Path) -> None:
 
 
 def test_the_file_may_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BATCHATA_PRICES names it wherever it lies; then the folder's own is not read."""
+    """BATCHATA_PRICES names it in any folder; then the working folder's own is not read."""
     (folder / "prices.toml").write_text("nonsense")
     elsewhere = folder / "deep" / "contract.toml"
     elsewhere.parent.mkdir()
@@ -200,7 +200,7 @@ def test_a_day_may_stand_in_quotes(folder: Path, day: str) -> None:
 
 
 def test_a_source_is_one_short_line(folder: Path) -> None:
-    """It goes into receipts and into the ledger."""
+    """The source is shown in receipts and in the ledger."""
     rates = written(LEAST.replace('"price page"', f'"""\nmail of\n  {"x" * 500}"""'), folder)
     assert rates.source.startswith("prices.toml (as of 2026-11-01, source: mail of xxx")
     assert len(rates.source) < 300
@@ -324,7 +324,7 @@ def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
 
 
 def test_a_named_file_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prices that somebody relies on are not left out in silence."""
+    """A file that is named and missing is an error."""
     monkeypatch.setenv("BATCHATA_PRICES", "none.toml")
     with pytest.raises(
         SpecError, match=r"BATCHATA_PRICES: there is no file none\.toml; mend or unset"
@@ -338,7 +338,7 @@ def test_a_named_file_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_readmes_example_is_a_price_file(folder: Path) -> None:
-    """What the README shows is taken as it stands, and its defaults are those it names."""
+    """The README's example is valid, and its defaults are those it names."""
     text = (ROOT / "docs/money.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     rates = written(example, folder)

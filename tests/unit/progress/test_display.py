@@ -33,7 +33,7 @@ CODES = re.compile(r"\x1b\[(\??)(\d*)([A-Za-z])")
 
 
 class Screen:
-    """What a terminal shows that wraps its lines anew when it is made narrower."""
+    """A terminal that wraps its lines anew when it becomes narrower."""
 
     def __init__(self, width: int) -> None:
         self.width, self.rows, self.row, self.column, self.cursor = width, [""], 0, 0, True
@@ -100,7 +100,7 @@ class Screen:
 
 
 class Shown:
-    """A display on a terminal that a test looks at; it is drawn when the test says so."""
+    """A display on a terminal that a test reads; it is drawn when the test says so."""
 
     def __init__(self, width: int, height: int) -> None:
         self.file, self.screen, self._read = StringIO(), Screen(width), 0
@@ -126,7 +126,7 @@ class Shown:
 
 @pytest.fixture
 def open_terminal() -> Iterator[Callable[..., Shown]]:
-    """Return what opens terminals, one after the other."""
+    """Return a function that opens terminals one after the other."""
     made: list[Shown] = []
 
     def opened(width: int, height: int = 40) -> Shown:
@@ -449,7 +449,7 @@ def test_a_person_is_asked_once(
 
 
 def test_nobody_is_asked_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a person, or without an open batch, it is yes."""
+    """Without a person, or without an open batch, the answer is yes."""
     display = RichBatchProgressDisplay()
     assert display.handle_cancellation()
     assert "Nothing is at the provider" in capsys.readouterr().err

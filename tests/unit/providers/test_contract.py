@@ -77,7 +77,7 @@ def create(
 def test_a_batch_travels_out_and_home(
     provider: Provider, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """Every request comes back once, under its custom_id, with its own answer and usage."""
+    """Every request returns once, under its custom_id, with its own answer and usage."""
     made = bodies(provider, 50, SCHEMA)
     look = create(provider, tmp_path, made)
     assert not look.ended or look.requests == 50
@@ -177,7 +177,7 @@ def test_a_create_goes_out_once_and_its_errors_are_split(
 def test_an_unreachable_server_is_certain_to_have_accepted_nothing(
     provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused connection may be tried again freely."""
+    """After a refused connection, the create may be sent again."""
     for name in ("ANTHROPIC_BASE_URL", "OPENAI_BASE_URL", "HOUSE_BASE_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     lost = type(provider)()
@@ -188,7 +188,7 @@ def test_an_unreachable_server_is_certain_to_have_accepted_nothing(
 
 
 def test_reads_are_retried(provider: Provider, emulator: Emulator, tmp_path: Path) -> None:
-    """A look rides out a passing 500; it costs nothing to ask again."""
+    """A read is repeated after a passing 500; that costs nothing."""
     look = create(provider, tmp_path, bodies(provider, 2))
     emulator.control.faults(kind="http_error", route="get", status=500, count=1)
     assert provider.look(look.batch_id).ended
@@ -197,7 +197,7 @@ def test_reads_are_retried(provider: Provider, emulator: Emulator, tmp_path: Pat
 def test_a_cut_download_leaves_nothing_behind(
     provider: Provider, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """A stream that breaks raises and leaves no file; the next try has it all."""
+    """A stream that breaks raises and leaves no file; the next try is complete."""
     look = provider.look(create(provider, tmp_path, bodies(provider, 40)).batch_id)
     emulator.control.faults(kind="cut_download", after_bytes=900, count=1)
     folder = tmp_path / "down"
@@ -212,7 +212,7 @@ def test_a_cut_download_leaves_nothing_behind(
 def test_a_batch_is_found_again_and_known_as_ours(
     provider: Provider, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """Listing since a moment finds our batch among others; the token proves whose it is."""
+    """The list since a moment has our batch among others; the token proves that it is ours."""
     since = emulator.control.now() - 60
     ours = create(provider, tmp_path, bodies(provider, 3))
     other = create(provider, tmp_path, bodies(provider, 3), "s" * 20)
@@ -226,7 +226,7 @@ def test_a_batch_is_found_again_and_known_as_ours(
 def test_a_running_batch_can_be_cancelled(
     provider: Provider, emulator: Emulator, tmp_path: Path
 ) -> None:
-    """What had not run when a batch is cancelled ends as cancelled, once the batch has ended."""
+    """Requests that had not run when a batch is cancelled end as cancelled, with the batch."""
     emulator.control.progress("seconds", 3600)
     look = create(provider, tmp_path, bodies(provider, 3))
     provider.cancel(look.batch_id)
@@ -266,7 +266,7 @@ def test_parameters_cannot_override_what_the_guard_counts_on(provider: Provider)
 def test_the_account_tells_keys_apart_and_gives_none_away(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two keys are two accounts; the name of an account holds nothing of its key."""
+    """Two keys are two accounts; an account's name has nothing of its key."""
     first = provider.account("ledger")
     monkeypatch.setenv(f"{provider.name.upper()}_API_KEY", "another-key")
     assert first != type(provider)().account("ledger")

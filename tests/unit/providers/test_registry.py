@@ -1,4 +1,4 @@
-"""A third provider: made known by one call, and then as good as the others."""
+"""A third provider: registered by one call, and then like the others."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_what_cannot_be_registered(house: str) -> None:
 
 
 def test_the_example_of_the_docs(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code in docs/providers.md registers a provider as it stands."""
+    """The code in docs/providers.md registers a provider as printed."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     monkeypatch.syspath_prepend(str(SUPPORT))
     text = (ROOT / "docs/providers.md").read_text(encoding="utf-8")
@@ -253,7 +253,7 @@ def test_an_installed_provider_works_from_the_command_line(
 
 
 def test_built_in_adapters_are_imported_when_they_are_needed() -> None:
-    """Names alone import no SDK."""
+    """A provider's name alone imports no SDK."""
     code = (
         "import sys; from batchata_tasks.providers import provider_name; assert "
         "provider_name('gpt-6-luna') == 'openai'; print('openai' in sys.modules)"

@@ -92,7 +92,7 @@ def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(
 
 @pytest.mark.parametrize("name", ["reasoning_effort", "verbosity"])
 def test_a_parameter_of_chat_is_told_its_name_here(table: Table, name: str) -> None:
-    """What the API would refuse for each row is refused before, with the words to write instead."""
+    """What the API would refuse for each row is refused before, with the correct words."""
     with pytest.raises(
         SpecError, match=rf"^params\.{name}: /v1/responses has it under another name; write `"
     ):
@@ -337,7 +337,7 @@ def test_a_response_has_one_outcome(
 def test_a_failure_without_usage_cost_nothing(
     adapter: OpenAIResponsesAdapter, tmp_path: Path
 ) -> None:
-    """As with an HTTP error, there is no answer that could be billed."""
+    """As after an HTTP error, there is no answer to bill."""
     answer = read(adapter, tmp_path, status="failed", usage=None, output=[])
     assert (answer.usage, answer.readable) == (Usage(), True)
 
@@ -425,7 +425,7 @@ def test_a_row_that_fails_says_why(
 
 
 def test_a_cap_that_is_spent_on_reasoning_brings_no_text(table: Table) -> None:
-    """An answer that never came to its text is truncated, billed, and had with a larger cap."""
+    """Such an answer is truncated and billed, and a larger cap gets the text."""
     plain = {
         "response_schema": None,
         "max_tokens": 64,

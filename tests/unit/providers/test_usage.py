@@ -334,7 +334,7 @@ THEIRS = [
 def test_a_usage_block_costs_what_genai_prices_makes_of_it(
     provider: str, block: dict[str, Any], tmp_path: Path
 ) -> None:
-    """From the provider's own JSON to dollars, two programs come to one figure."""
+    """From the provider's own JSON to dollars, two programs get one figure."""
     rates = batch_rates(SIDES[provider], MODELS[provider])
     assert rates is not None
     body = {"model": MODELS[provider], "usage": block}
@@ -381,7 +381,7 @@ def test_all_of_anthropics_input_is_counted_once(
 def test_a_count_that_is_none_leaves_the_cost_open(
     provider: str, count: Any, tmp_path: Path
 ) -> None:
-    """A block that cannot be read is no answer that was free."""
+    """A count that is invalid leaves the cost open: the answer was not free."""
     name = "prompt_tokens" if provider == "openai" else "input_tokens"
     assert not answer_of(provider, {name: count}, tmp_path).readable
 

@@ -36,7 +36,7 @@ NOW = datetime(2026, 11, 2, 23, 59, tzinfo=UTC)
 
 
 class Run:
-    """A run of four chunks of ten rows, in a ledger that the settings name."""
+    """A run of four chunks of ten rows, in the ledger of the settings."""
 
     def __init__(self, url: str) -> None:
         self.ledger = Ledger(url)

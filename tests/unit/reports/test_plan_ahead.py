@@ -88,7 +88,7 @@ def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
 
 
 def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -> None:
-    """The same words, and nothing is written."""
+    """A plan refuses them in the run's words, and writes nothing."""
     table.run(limit=1, budget={"name": "team", "limit_usd": 1, "period": "total"})
     other = table.spec(name="other", budget={"name": "team", "limit_usd": 2, "period": "total"})
     with pytest.raises(SpecError, match="of 'team', and this says"):
@@ -176,7 +176,7 @@ def test_a_plan_says_that_lost_rows_are_fetched_again(
 
 
 def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -> None:
-    """Of forty lost and ten new rows, ten are expected to cost something."""
+    """Of forty lost and ten new rows, ten have an expected cost."""
     table.run()
     shutil.rmtree(table.output)
     whole = preview(table.spec()).summary

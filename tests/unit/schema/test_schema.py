@@ -570,7 +570,7 @@ def test_depth_has_a_limit() -> None:
 
 
 def test_dots_in_names_are_no_depth() -> None:
-    """A field named like a version or a path is nested no deeper for it."""
+    """Dots in a field's name, as in a version or a path, are no depth."""
     schema = {"type": "object", "properties": {"1.2.3.4.5.6.7.8.9": {"type": "string"}}}
     assert ResponseSchema.from_json_schema(schema, "response_schema").arrow.names == [
         "1.2.3.4.5.6.7.8.9"
@@ -603,7 +603,7 @@ def test_an_answer_that_is_no_object_is_refused(text: str) -> None:
 
 
 def test_more_than_was_asked_for_is_ignored() -> None:
-    """A field that the model adds is no column and no error."""
+    """A field that the model adds is neither a column nor an error."""
     assert from_type(int).parse('{"value": 1, "more": 2}') == ({"value": 1}, "")
 
 
@@ -646,7 +646,7 @@ def test_no_alias_loses_an_answer(name: str, deep: bool) -> None:
 
 
 def test_no_serializer_changes_a_column() -> None:
-    """A class's serializers are for elsewhere: the column has the field's type and value."""
+    """A class's serializers do not matter: the column has the field's type and value."""
 
     class Model(BaseModel):
         day: date

@@ -1,4 +1,4 @@
-"""Tables as streams: types, order, block sizes, and a sentence for every broken one."""
+"""Tables as streams: types, order, block sizes, and a sentence for each broken one."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_cell_of_megabytes(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
-    """Files from spreadsheets begin with one."""
+    """Spreadsheets write a byte order mark; it is no part of a name."""
     assert rows(write(tmp_path / "t.csv", b"\xef\xbb\xbfid,a\n1,2\n")) == [{"id": "1", "a": "2"}]
 
 
@@ -216,7 +216,7 @@ def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
 def test_types_widen_over_blocks(
     tmp_path: Path, first: dict[str, Any], last: dict[str, Any], kind: pa.DataType, value: Any
 ) -> None:
-    """What a late line needs, the column has from its first row on."""
+    """A type that a late line needs is the column's from its first row on."""
     lines = [json.dumps(first)] * (BATCH_ROWS + 1) + [json.dumps(last)]
     path = write(tmp_path / "t.jsonl", "\n".join(lines))
     assert open_source(str(path), {}).schema.field("a").type == kind
@@ -278,13 +278,13 @@ def test_a_broken_line_is_told_by_its_number(tmp_path: Path, line: str, reason: 
 
 
 def test_an_empty_file_of_lines_is_an_empty_table(tmp_path: Path) -> None:
-    """No line, no column, no row."""
+    """An empty file has no rows and no columns."""
     assert open_source(str(write(tmp_path / "t.jsonl", "")), {}).schema.names == []
 
 
 @pytest.mark.parametrize("depth", [10, 100_000])
 def test_deep_nesting_is_read_or_told(tmp_path: Path, depth: int) -> None:
-    """A line nested without sense is a sentence, not a traceback."""
+    """A line nested too deep is a sentence, not a traceback."""
     path = write(tmp_path / "t.jsonl", '{"a":' + "[" * depth + "]" * depth + "}\n")
     try:
         rows(path)
@@ -314,7 +314,7 @@ def test_a_parquet_file_keeps_its_types(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
-    """Its files in the order of their names, as often as it is read."""
+    """Its files are read in the order of their names, each time."""
     for number in (2, 0, 1):
         pq.write_table(
             table(number * 10, number * 10 + 10),
@@ -326,7 +326,7 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
 
 
 def test_no_parquet_file_is_told(tmp_path: Path) -> None:
-    """Another content under the name is one sentence."""
+    """A file of other content is one sentence."""
     assert "cannot be read" in refusal(write(tmp_path / "t.parquet", "id,a\n"))
 
 
@@ -355,7 +355,7 @@ def test_blocks_have_at_most_8192_rows_in_order(tmp_path: Path, name: str, count
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
 def test_remote_tables_are_read_by_url(name: str) -> None:
-    """Any fsspec URL is a source; memory:// stands for the object stores."""
+    """Any fsspec URL is a source; memory:// is tested in place of object stores."""
     files = fsspec.filesystem("memory")
     url = f"memory://unit-sources/{name}"
     with files.open(url, "wb") as stream:
@@ -371,7 +371,7 @@ def test_remote_tables_are_read_by_url(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["none.csv", "none.jsonl", "none.parquet", "none", "none/"])
 def test_a_source_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
-    """The path is named, and what it is relative to."""
+    """The error names the path and the folder that it is relative to."""
     assert refusal(f"{tmp_path}/{name}") == (
         f"source: there is no file {tmp_path}/{name} (paths are relative to the folder you run in)."
     )
@@ -379,7 +379,7 @@ def test_a_source_that_is_not_there_is_told(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("url", ["memory://none.csv", "memory://none.parquet"])
 def test_a_url_that_is_not_there_is_told(url: str) -> None:
-    """As for paths."""
+    """The error is like that of a path."""
     assert refusal(url).startswith(f"source: there is no file {url}")
 
 
@@ -396,7 +396,7 @@ def test_a_url_that_is_not_there_is_told(url: str) -> None:
 def test_a_source_of_an_unknown_kind_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, reason: str
 ) -> None:
-    """The kinds there are, or the protocol that is not, are named."""
+    """The error names the kinds that exist, or the unknown protocol."""
     monkeypatch.chdir(tmp_path)
     if "://" not in url:
         write(tmp_path / url, "x")
@@ -405,7 +405,7 @@ def test_a_source_of_an_unknown_kind_is_told(
 
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
 def test_types_are_for_csv_alone(tmp_path: Path, name: str) -> None:
-    """Other kinds have types of their own."""
+    """Sources of other kinds have types of their own, so `types` is refused."""
     assert refusal(tmp_path / name, {"a": "int"}).startswith(
         "types: only CSV columns can be given types"
     )

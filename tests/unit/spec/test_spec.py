@@ -124,7 +124,7 @@ def test_every_key_is_tested() -> None:
     ],
 )
 def test_values_at_their_bounds_are_taken(key: str, value: object) -> None:
-    """The least and the most that a key allows."""
+    """The least and the greatest value of each key are accepted."""
     assert key in spec(**{key: value}).model_fields_set
 
 
@@ -182,7 +182,7 @@ def test_values_at_their_bounds_are_taken(key: str, value: object) -> None:
     ],
 )
 def test_values_beyond_their_bounds_are_refused(key: str, value: object) -> None:
-    """Anything else is one sentence that names the key."""
+    """Any other value is one sentence that names the key."""
     more = {"prompt": None} if key == "messages" else {}
     assert f"`{key}" in refusal(**{**more, key: value})
 
@@ -224,7 +224,7 @@ NOT_BUILT = {
 
 @pytest.mark.parametrize("key", NOT_BUILT)
 def test_a_published_key_that_is_not_built_is_refused_by_name(key: str) -> None:
-    """A known key without its work behind it is never silently ignored; its default may stand."""
+    """A key that is not implemented is refused by name; its default is accepted."""
     assert (
         refusal(**{key: NOT_BUILT[key]})
         == f"`{key}` is a known key that this version does not support yet; remove it."
@@ -234,7 +234,7 @@ def test_a_published_key_that_is_not_built_is_refused_by_name(key: str) -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("on_missing", "mark"), ("on_missing", "delete")])
 def test_a_published_value_that_is_not_built_is_refused_by_name(key: str, value: str) -> None:
-    """As for keys: `on_missing: delete` that keeps rows would be a lie."""
+    """A value that is not implemented is refused by name, as `on_missing: delete`."""
     assert (
         refusal(**{key: value})
         == f"`{key}: {value}` is known, but this version does not support it yet; remove it."
@@ -275,7 +275,7 @@ def test_contradictions_are_told(values: dict[str, Any], sentence: str) -> None:
 
 @pytest.mark.parametrize("data", [[], "x", None, 5, {1: 2}])
 def test_anything_that_is_no_spec_is_refused(data: Any) -> None:
-    """Lists, texts and keys that are no text are refused, not stumbled over."""
+    """Lists, texts and keys that are no text are refused in a sentence."""
     with pytest.raises(SpecError, match=r"^spec: "):
         parse_spec(data)
 
@@ -292,7 +292,7 @@ def test_carried_columns_begin_with_the_key() -> None:
 
 
 def test_a_spec_is_frozen_and_survives_json() -> None:
-    """What the ledger keeps of a spec reads back as the same spec."""
+    """The ledger's form of a spec reads back as the same spec."""
     full = spec(
         columns=["c"],
         types={"c": "int"},
@@ -307,7 +307,7 @@ def test_a_spec_is_frozen_and_survives_json() -> None:
 
 
 def test_turns(tmp_path: Path) -> None:
-    """System and prompt become turns; a prompt file is read; messages stand as they are."""
+    """System and prompt become turns; a prompt file is read; messages stay as they are."""
     assert [(t.role, t.content) for t in spec(system="s").turns()] == [
         ("system", "s"),
         ("user", "{{ k }}"),
@@ -370,7 +370,7 @@ def test_overrides_are_yaml(tmp_path: Path, pair: str, key: str, value: object) 
 
 
 def test_the_last_override_wins(tmp_path: Path) -> None:
-    """As on every command line."""
+    """The last of several wins, as on every command line."""
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(BASE), encoding="utf-8")
     assert load_spec(path, ["limit=1", "limit=2"]).limit == 2
@@ -538,7 +538,7 @@ def test_without_roots_nothing_loads() -> None:
 
 
 def test_answers_have_a_schema_or_are_text(roots: list[Path]) -> None:
-    """Class, inline schema and schema file are one; none of them means text."""
+    """Class, inline schema and schema file are equivalent; without one, answers are text."""
     schema = {
         "title": "Topic",
         "type": "object",
@@ -562,7 +562,7 @@ def test_answers_have_a_schema_or_are_text(roots: list[Path]) -> None:
 
 @pytest.mark.parametrize("content", [None, "{", "[]", "5", "null"])
 def test_a_schema_file_that_is_none_is_told(roots: list[Path], content: str | None) -> None:
-    """Missing, broken or no object: the key is named."""
+    """If it is missing, broken or no object, the key is named."""
     if content is not None:
         (roots[0] / "s.json").write_text(content, encoding="utf-8")
     with pytest.raises(SpecError, match=r"^response_schema: "):
@@ -576,7 +576,7 @@ def test_a_folder_is_no_spec(tmp_path: Path) -> None:
 
 
 def test_yaml_that_cannot_be_read_is_told_by_file_and_line(tmp_path: Path) -> None:
-    """The parser's own name for the text appears nowhere."""
+    """The parser's own name for the text is not in the sentence."""
     path = tmp_path / "s.yaml"
     path.write_text("name: a\nprompt: b: c\n")
     with pytest.raises(SpecError) as caught:
@@ -588,7 +588,7 @@ def test_yaml_that_cannot_be_read_is_told_by_file_and_line(tmp_path: Path) -> No
 
 
 def test_the_models_that_a_file_has_are_named_the_closest_first(tmp_path: Path) -> None:
-    """Who misspelt a name finds the right one in the sentence."""
+    """A misspelt name gets the right one in the sentence, the closest first."""
     path = tmp_path / "m.py"
     path.write_text(
         "from pydantic import BaseModel\nclass Author(BaseModel): "

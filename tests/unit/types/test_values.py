@@ -50,12 +50,12 @@ def test_a_stored_error_remembers_whether_it_is_final(code: ErrorCode) -> None:
     [None, "", "request", "refused", "nonsense", "nonsense: request", "REQUEST: x", " request: x"],
 )
 def test_any_text_can_be_asked(error: str | None) -> None:
-    """Texts that this program did not write are not final, and no crash."""
+    """Texts of other programs are not final, and no crash."""
     assert is_final(error) is (error in {"request", "refused"})
 
 
 def test_a_description_is_bounded() -> None:
-    """A provider's endless message does not get into the dataset whole."""
+    """A provider's endless message does not land in the dataset whole."""
     assert describe(ErrorCode.PROVIDER, "x" * 9999) == "provider: " + "x" * 1990
     assert describe(ErrorCode.PROVIDER, "abc", limit=11) == "provider: a"
 
@@ -70,7 +70,7 @@ def test_a_description_is_bounded() -> None:
     ],
 )
 def test_values_are_frozen(value: object, field: str) -> None:
-    """What travels between steps cannot be changed on the way."""
+    """Values that travel between steps are frozen."""
     with pytest.raises(FrozenInstanceError):
         setattr(value, field, "other")
 
