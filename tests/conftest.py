@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OURS = ("ANTHROPIC_", "OPENAI_", "HOUSE_", "BATCHATA_", "PREFECT_")
-# nothing listens there: a test that forgets the emulator meets a refused connection, never a bill
 _END = "-----END CERTIFICATE-----"
+# nothing listens there: a test that forgets the emulator gets a refused connection, never a bill
 _NOWHERE = "http://127.0.0.1:9"
 
 

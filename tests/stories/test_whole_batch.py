@@ -21,6 +21,7 @@ from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.plan import preview
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.table import MODELS, Table
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,14 +86,6 @@ def per_row(table: Table) -> int:
     return input_tokens(orjson.loads(body))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that another thread brings about."""
-    give_up = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < give_up, "it never came"
-        time.sleep(0.02)
-
-
 class Aside:
     """A run in another thread, and its result."""
 
@@ -105,7 +98,7 @@ class Aside:
     def _run(self, work: Callable[[], Receipt]) -> None:
         try:
             self.receipt = work()
-        except BaseException as error:  # noqa: BLE001 - told to the test
+        except BaseException as error:  # noqa: BLE001 - raised in the test
             self.error = error
 
     def end(self) -> Receipt:
@@ -173,7 +166,7 @@ def test_rows_that_never_ran_have_their_one_attempt(openai: Table) -> None:
     assert ended(openai.run(max_attempts=1)) == {"errored": 1, "succeeded": ROWS - 1}
 
 
-# --- room ---------------------------------------------------------------------------------------
+# --- a full queue ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [ROWS, 1])

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds; fail after a minute."""
     give_up = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < give_up, "it never came"

@@ -22,9 +22,9 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.plan import preview
 from tests.support.books import billed, opened, run_with, stopping_at
 from tests.support.table import MODELS, Table, open_batches
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
@@ -79,13 +79,6 @@ def pair(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> 
 @pytest.fixture
 def claude(emulator: Emulator, tmp_path: Path) -> Pair:
     return Pair(tmp_path, emulator, "anthropic")
-
-
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not what() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert what()
 
 
 def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:

@@ -118,7 +118,7 @@ def _place(value: Any) -> Any:
 
 
 AREA = _spelt("electronics", "Home & Garden")
-# what lands of a value of the answer, where that is another
+# the landed value of an answer's value, if it is another
 LANDS: dict[str, Callable[[Any], Any]] = {
     "day": date.fromisoformat,
     "moment": datetime.fromisoformat,

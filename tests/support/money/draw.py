@@ -39,7 +39,7 @@ class Table:
     max_tokens: int
     schema: bool
     limit_share: float | None  # of the sum of its rows' bounds; None for no limit
-    again_share: float  # of the limit that takes its place, where it is changed
+    again_share: float  # of the limit that replaces it, if it is changed
 
 
 @dataclass(frozen=True)

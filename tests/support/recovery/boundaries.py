@@ -28,7 +28,7 @@ class Boundary:
     kind: Kind
     what: str
     per_chunk: bool = True
-    second_round: bool = False  # reached only where older rows are superseded
+    second_round: bool = False  # reached only if older rows are superseded
     absent: bool = False  # a create of unknown fate never arrived: its absence must be proven
 
     def is_reached(self, event: Event) -> bool:

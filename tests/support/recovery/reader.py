@@ -39,7 +39,7 @@ class Reader(threading.Thread):
         try:
             while not self._done.wait(0.01):
                 self._read()
-        except BaseException as error:  # noqa: BLE001 - told by __exit__
+        except BaseException as error:  # noqa: BLE001 - raised by __exit__
             self.error = error
 
     def _listing(self) -> dict[str, tuple[int, int]]:

@@ -70,7 +70,7 @@ def test_other_programs_batches_end_as_they_are_told(
         return
     names = {f"job-{number}" for number in range(4)}
     found = {item.custom_id: item.result.type for item in claude.messages.batches.results(batch_id)}
-    # Faults are for the program under test: they do not meet what others have sent.
+    # Faults are for the program under test: others' requests do not get them.
     assert found == dict.fromkeys(names, "succeeded")
     assert rows(gpt, other.output_file_id).keys() == names
 

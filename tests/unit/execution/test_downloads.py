@@ -276,7 +276,7 @@ def test_all_sorts_of_lines_in_one_file(table: Table, monkeypatch: pytest.Monkey
     check_money(table, lost=True)
 
 
-# --- where results are fetched from ---------------------------------------------------------------
+# --- the host of results ---------------------------------------------------------------
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class Told:
             self._found.append(
                 enrich(table.spec(**changes), progress=LineProgress(self.notes.append))
             )
-        except BaseException as error:  # noqa: BLE001 - told to the test
+        except BaseException as error:  # noqa: BLE001 - raised in the test
             self._found.append(error)
 
     def tells(self, text: str) -> None:
@@ -91,7 +91,7 @@ class Told:
 # --- others' batches ------------------------------------------------------------------------------
 
 
-# one without a name that never ends is awaited where ours never came: see the test below
+# one without a name that never ends is awaited if ours never came: see the test below
 CROWDS = [
     (provider, fault, ends)
     for provider in MODELS

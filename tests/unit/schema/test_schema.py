@@ -30,22 +30,22 @@ from batchata_tasks.schema.reader import MAX_DEPTH
 from batchata_tasks.schema.response import ResponseSchema
 
 
-class Colour(Enum):  # noqa: D101 - a docstring would be told to the model
+class Colour(Enum):  # noqa: D101 - a docstring would reach the model
     RED = "red"
     BLUE = "blue"
 
 
-class Level(IntEnum):  # noqa: D101 - a docstring would be told to the model
+class Level(IntEnum):  # noqa: D101 - a docstring would reach the model
     LOW = 1
     HIGH = 2
 
 
-class Point(BaseModel):  # noqa: D101 - a docstring would be told to the model
+class Point(BaseModel):  # noqa: D101 - a docstring would reach the model
     x: int
     label: str | None
 
 
-class Node(BaseModel):  # noqa: D101 - a docstring would be told to the model
+class Node(BaseModel):  # noqa: D101 - a docstring would reach the model
     child: Node | None
 
 
@@ -660,7 +660,7 @@ def test_no_serializer_changes_a_column() -> None:
     assert landed(schema, values or {}) == {"day": date(2026, 11, 22)}
 
 
-class Labels(BaseModel):  # noqa: D101 - a docstring would be told to the model
+class Labels(BaseModel):  # noqa: D101 - a docstring would reach the model
     one: Literal["a", "A", "b"]
     many: list[Colour]
     level: Level
