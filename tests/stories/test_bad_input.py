@@ -1014,9 +1014,8 @@ def test_bad_input_is_refused(
         touched = state_of(project)
         if case.plan:
             planned = check(in_process("plan", "spec.yaml", *case.options), case.code, case.words)
-            assert (
-                planned.partition(" recursion ")[0] == said.partition(" recursion ")[0]
-            )  # Python words the rest at will
+            # Python words the rest at will
+            assert planned.partition(" recursion ")[0] == said.partition(" recursion ")[0]
             assert nothing_was_sent(emulator)
     if touched != state:
         runs_when_mended(project, emulator, rows)

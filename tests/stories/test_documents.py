@@ -278,9 +278,8 @@ def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
     assert rates is not None
     for number in range(12):
         batch.add_job(id=str(number), prompt=f"What is {number}?", file=folder / "report.pdf")
-    limit = usd(
-        rates.bound(60_000, 600, cache_writes=api != "anthropic")
-    )  # of less than three documents, as they are bounded
+    # of less than three documents, as they are bounded
+    limit = usd(rates.bound(60_000, 600, cache_writes=api != "anthropic"))
     run = batch.add_cost_limit(float(limit)).run()
     rows = pq.read_table(folder / "out/data").to_pylist()
     spent, landed = (

@@ -409,9 +409,8 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
     One that fell silent is awaited until its lease has ended, and its run carried on.
     """
     monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
-    monkeypatch.setitem(
-        server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run"
-    )  # what a worker's run finds set
+    # what a worker's run finds set
+    monkeypatch.setitem(server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run")
     path = write_spec(table, {})
     with hold_dataset(str(table.output), Settings()) as site:
         if not alive:

@@ -54,9 +54,8 @@ def _base64(text: str) -> Iterator[bytes]:
     """Yield the forms of `text` inside a longer text in base64, at each of the three offsets."""
     for offset in range(3):
         padded = b"\0" * offset + text.encode()
-        core = slice(
-            -(-offset * 4 // 3), len(padded) * 4 // 3
-        )  # characters that hold bits of `text` alone
+        # characters that hold bits of `text` alone
+        core = slice(-(-offset * 4 // 3), len(padded) * 4 // 3)
         yield base64.b64encode(padded)[core]
         yield base64.urlsafe_b64encode(padded)[core]
 

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
-APIS = (
-    *MODELS,
-    "responses",
-)  # what adapters there are to: each provider's usual endpoint, and the other one of OpenAI
+# one for each adapter: each provider's usual endpoint, and the other one of OpenAI
+APIS = (*MODELS, "responses")
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -672,9 +672,8 @@ def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
         batch.add_job(prompt=f"text {number}", id=f"b{number}", model=GPT, response_model=Label)
     batch.config.items_per_batch = 2
     batch.config.max_parallel_batches = 3
-    emulator.control.progress(
-        "seconds", 1
-    )  # and not by reads: what is in doubt is looked for in lists, until it has ended
+    # and not by reads: what is in doubt is looked for in lists, until it has ended
+    emulator.control.progress("seconds", 1)
     calls = threading.Event()
     run = BatchRun(batch.config, batch.jobs).set_on_progress(
         lambda stats, _elapsed, _batches: calls.set() if stats["completed"] else None, 0.02

@@ -19,10 +19,11 @@ from tests.support.money.scenarios import play
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# bounds are computed here; nothing is sent
 KEYS = {
     "ANTHROPIC_API_KEY": "nobody",
     "OPENAI_API_KEY": "nobody",
-}  # bounds are computed here; nothing is sent
+}
 
 NUMBERS = (
     1,

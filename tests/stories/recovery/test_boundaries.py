@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from tests.support.recovery.place import Place, Provider
 
 ROWS = 12
+# two batches that a list of batches tells apart; other rows in each than before
 PER_BATCH = {
     "v1": 7,
     "v2": 8,
-}  # two batches that a list of batches tells apart; other rows in each than before
+}
 FIRST_ONLY = ("owner.json is written aside",)
 
 

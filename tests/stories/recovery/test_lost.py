@@ -408,9 +408,8 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(
     first, second = (line["id"] for line in table.ledger()["batches"])
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     rebuild(prepare_run(table.spec(), Settings()), Settings())
-    adopted = set(
-        reconcile().adopted.values()
-    )  # the second needs its end, or its token, to be told
+    # the second needs its end, or its token, to be told
+    adopted = set(reconcile().adopted.values())
     assert {first} <= adopted <= {first, second}
     for chunk in all_chunks():  # as a run leaves them that saw both, and died
         path = table.output / f"_batchata/intents/{chunk.id}.json"

@@ -198,9 +198,8 @@ def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(mak
     assert place.until(lambda: place.stages()["sending"], run)
     time.sleep(0.2)
     place.halt(run)
-    control.limits(
-        anthropic_requests=39
-    )  # looked at when the create has been held back: it will be refused
+    # looked at when the create has been held back: it will be refused
+    control.limits(anthropic_requests=39)
     control.faults(kind="slow", route="create", nth=1, seconds=LEASE + 0.5)
     successor = place.take_over(**quick)
     assert place.until(lambda: creates(place) == 1, successor)

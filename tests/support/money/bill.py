@@ -30,13 +30,11 @@ class Bill:
     """Accepted requests and their cost."""
 
     by_chunk: dict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
-    accepted: dict[str, str] = field(
-        default_factory=dict[str, str]
-    )  # the content of each custom_id
+    # the content of each custom_id
+    accepted: dict[str, str] = field(default_factory=dict[str, str])
     again: set[str] = field(default_factory=set[str])  # contents that were billed more than once
-    twice: list[str] = field(
-        default_factory=list[str]
-    )  # custom_ids that were accepted more than once
+    # custom_ids that were accepted more than once
+    twice: list[str] = field(default_factory=list[str])
 
     @property
     def total(self) -> Decimal:

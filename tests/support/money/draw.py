@@ -14,12 +14,13 @@ from tests.support.recovery.boundaries import BOUNDARIES
 from tests.support.recovery.place import MODELS, Provider
 
 Kind = Literal["alone", "killed", "overlap", "changed", "budget"]
+# "budget" takes a share of its own
 KINDS: dict[Kind, float] = {
     "alone": 0.3,
     "killed": 0.45,
     "overlap": 0.15,
     "changed": 0.1,
-}  # "budget" takes a share of its own
+}
 SCHEMA = {
     "type": "object",
     "properties": {"label": {"enum": ["x", "y"]}, "why": {"type": "string"}},

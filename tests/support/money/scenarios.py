@@ -189,9 +189,8 @@ def main(arguments: Iterable[str] | None = None) -> int:
     """Play the scenarios of the options and print the result."""
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-money-"))
-    os.environ.update(
-        ANTHROPIC_API_KEY="nobody", OPENAI_API_KEY="nobody"
-    )  # bounds are computed here; nothing is sent
+    # bounds are computed here; nothing is sent
+    os.environ.update(ANTHROPIC_API_KEY="nobody", OPENAI_API_KEY="nobody")
     numbers = [given.only] if given.only is not None else list(range(given.number))
     with ExitStack() as stack:
         local, lock = threading.local(), threading.Lock()

@@ -53,9 +53,8 @@ class Order:
             for i, event in enumerate(self._events[:first])
             if event.kind == "mkdir"
         ]
-        kept = [
-            (i, path) for i, path in made if self._own / "runs" not in (path, *path.parents)
-        ]  # a plan may be made anew
+        # a plan may be made anew
+        kept = [(i, path) for i, path in made if self._own / "runs" not in (path, *path.parents)]
         return [str(path) for i, path in kept if self._at("folder", path.parent, i) > first]
 
     # --- finding -------------------------------------------------------------------------------

@@ -132,9 +132,8 @@ class Case:
 
     def model(self) -> type[BaseModel]:
         """Return the class."""
-        module = sys.modules["structured_output_answer"] = ModuleType(
-            "structured_output_answer"
-        )  # Pydantic looks names up in it
+        # Pydantic looks names up in it
+        module = sys.modules["structured_output_answer"] = ModuleType("structured_output_answer")
         exec(compile(self.text(), "answer", "exec", dont_inherit=True), module.__dict__)
         return module.__dict__["Answer"]
 

@@ -9,10 +9,11 @@ import pytest
 from batchata_tasks.emulator.core.clock import Clock
 from batchata_tasks.emulator.core.prompt_cache import Cached, PromptCache, minimum
 
+# hashes of contents that find what is there, and that do not
 HIT, MISS = (
     b"\x00" * 16,
     b"\xff" * 16,
-)  # hashes of contents that find what is there, and that do not
+)
 TEXT = "x" * 8000
 
 

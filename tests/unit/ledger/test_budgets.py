@@ -193,9 +193,8 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
         )[0]
 
     assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.WAIT_FOR_OTHERS
-    assert (
-        ask(Limits(3, replace(TERMS, limit=83))) is Verdict.ASIDE
-    )  # whatever comes back, its own limit leaves nothing
+    # whatever comes back, its own limit leaves nothing
+    assert ask(Limits(3, replace(TERMS, limit=83))) is Verdict.ASIDE
     runs.ledger.release_lease(runs.leases[0])
     assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.ASIDE
     assert ask(Limits(None, replace(TERMS, limit=120))) is Verdict.SEND

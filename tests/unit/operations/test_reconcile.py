@@ -305,9 +305,8 @@ def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
     table.emulator.control.foreign(table.provider, requests=7)
     held = Ledger(Settings().ledger_url)
-    lease = held.acquire_lease(
-        held.chunk(chunk).dataset_id, 60
-    )  # a run is at work, so it is left to that
+    # a run is at work, so it is left to that
+    lease = held.acquire_lease(held.chunk(chunk).dataset_id, 60)
     report = reconcile()
     assert {stray.batch_id: stray.may_be for stray in report.strays if stray.may_be} == {
         batch: chunk

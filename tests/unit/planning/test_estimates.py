@@ -65,9 +65,8 @@ def test_a_finished_batch_calibrates_the_next_plan(table: Table) -> None:
     receipt = table.run(items_per_batch=10)
     actual = money(table).settled - before
     assert within(found.summary.expected, actual, 0.15)
-    assert within(
-        pico_from_usd(receipt.expected_usd or 0), found.summary.expected or 0, 0.01
-    )  # batches are rounded one by one
+    # batches are rounded one by one
+    assert within(pico_from_usd(receipt.expected_usd or 0), found.summary.expected or 0, 0.01)
     chunks = all_chunks()[-2:]
     assert [chunk.rows for chunk in chunks] == [10, 10]
     assert within(sum(chunk.expected or 0 for chunk in chunks), actual, 0.15)

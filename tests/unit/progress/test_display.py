@@ -283,9 +283,8 @@ def test_notes_stand_above() -> None:
     screen = Screen(60)
     screen.feed(file.getvalue())
     told = " ".join(" ".join(screen.shown).split())
-    assert told == "a [2J note " + " ".join(
-        ["of many words"] * 8
-    )  # and of the picture nothing is left
+    # and of the picture nothing is left
+    assert told == "a [2J note " + " ".join(["of many words"] * 8)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
