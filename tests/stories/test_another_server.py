@@ -231,13 +231,11 @@ def test_only_the_demo_knows_the_emulator() -> None:
         if "emulator" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            names = (
-                [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else [a.name for a in node.names]
-                if isinstance(node, ast.Import)
-                else []
-            )
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
             if any("emulator" in name for name in names):
                 knowing.add(path.name)
     assert knowing == {"demo.py"}

@@ -106,10 +106,8 @@ def test_documents_of_each_kind_are_sent_and_paid_for(batch: Batch, folder: Path
     run = batch.run()
     results = run.results()
     rows = {row["job_id"]: row for row in pq.read_table(folder / "out/data").to_pylist()}
-    asked, rates = (
-        bodies(folder / "out"),
-        batch_rates(rows["dot.png"]["_provider"], str(APIS[api]["model"])),
-    )
+    asked = bodies(folder / "out")
+    rates = batch_rates(rows["dot.png"]["_provider"], str(APIS[api]["model"]))
     assert rates is not None
     for name, result in results.items():
         row = rows[name]
@@ -282,10 +280,8 @@ def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
     limit = usd(rates.bound(60_000, 600, cache_writes=api != "anthropic"))
     run = batch.add_cost_limit(float(limit)).run()
     rows = pq.read_table(folder / "out/data").to_pylist()
-    spent, landed = (
-        sum(row["_cost_usd"] for row in rows),
-        [row for row in rows if row["_status"] == "succeeded"],
-    )
+    spent = sum(row["_cost_usd"] for row in rows)
+    landed = [row for row in rows if row["_status"] == "succeeded"]
     one = usd(rates.bound(20_500, 100, cache_writes=api != "anthropic"))
     assert run.receipt is not None
     assert spent <= limit

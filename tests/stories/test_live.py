@@ -34,11 +34,9 @@ def test_the_real_api_keeps_the_contract(name: str, endpoint: str, tmp_path: Pat
     """A batch of two is created once, listed, ends, and returns two structured answers."""
     if not (os.environ.get("BATCHATA_LIVE") and os.environ.get(f"{name.upper()}_API_KEY")):
         pytest.skip(f"needs BATCHATA_LIVE=1 and {name.upper()}_API_KEY")
-    provider, schema, token = (
-        provider_type(name, endpoint)(),
-        ResponseSchema.from_json_schema(SCHEMA, "live"),
-        "live" * 5,
-    )
+    provider = provider_type(name, endpoint)()
+    schema = ResponseSchema.from_json_schema(SCHEMA, "live")
+    token = "live" * 5
     bodies = {
         f"{i:024}": orjson.dumps(
             provider.body(

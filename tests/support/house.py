@@ -255,10 +255,8 @@ def _answer(line: dict[str, Any]) -> Answer:
     if choice["message"].get("refusal"):
         outcome, error = Outcome.REFUSED, describe(ErrorCode.REFUSED, choice["message"]["refusal"])
     elif choice["finish_reason"] == "length":
-        outcome, error = (
-            Outcome.TRUNCATED,
-            describe(ErrorCode.TRUNCATED, "stopped by the token cap"),
-        )
+        outcome = Outcome.TRUNCATED
+        error = describe(ErrorCode.TRUNCATED, "stopped by the token cap")
     return Answer(
         name,
         outcome,

@@ -61,16 +61,11 @@ class LedgerLook:
             " LEFT JOIN reservations r ON r.chunk_id = c.id"
             " LEFT JOIN batches b ON b.chunk_id = c.id"
         )
-        if not chunks or chunks[0][0] != "open":
-            return Counter(
-                {
-                    "starting"
-                    if not chunks
-                    else "planning"
-                    if chunks[0][0] == "planning"
-                    else "ended": 1
-                }
-            )
+        if not chunks:
+            return Counter({"starting": 1})
+        state = chunks[0][0]
+        if state != "open":
+            return Counter({"planning" if state == "planning" else "ended": 1})
         names = {
             ("planned", 1, 0): "writing",
             ("unclear", 1, 0): "sending",

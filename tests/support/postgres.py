@@ -83,7 +83,9 @@ class Server:
     """One server process in a temporary folder; `with` starts and stops it."""
 
     def __init__(self, folder: Path) -> None:
-        self._binaries, self._data, self._user = folder, Path(), _as_user()
+        self._binaries = folder
+        self._data = Path()
+        self._user = _as_user()
         self._process: subprocess.Popen[bytes] | None = None
         self._stack = ExitStack()
         self.password = secrets.token_hex(8)

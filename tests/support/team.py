@@ -41,7 +41,10 @@ class Team:
         emulator: Emulator | EmulatorProcess,
         name: str = "package-topics",
     ) -> None:
-        self.folder, self.server, self.emulator, self.name = folder, server, emulator, name
+        self.folder = folder
+        self.server = server
+        self.emulator = emulator
+        self.name = name
         folder.mkdir(parents=True, exist_ok=True)
         for shipped in ("data", "deployments", "flows"):
             shutil.copytree(

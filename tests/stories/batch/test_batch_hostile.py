@@ -72,11 +72,9 @@ def test_classes_that_look_alike_keep_to_their_own_jobs(
     for number, kind in kinds.items():
         batch.add_job(id=str(number), prompt=f"text {number}", response_model=kind)
     run = batch.run()
-    results, attempts = (
-        run.results(),
-        dict(
-            zip(*run.to_arrow().select(["job_id", "_attempts"]).to_pydict().values(), strict=True)
-        ),
+    results = run.results()
+    attempts = dict(
+        zip(*run.to_arrow().select(["job_id", "_attempts"]).to_pydict().values(), strict=True)
     )
     for number in (1, 2):
         assert attempts[str(number)] == 1

@@ -313,7 +313,9 @@ def test_a_chunk_that_is_cut_twice_loses_no_row(
 
     Every piece is sent in its turn.
     """
-    budget, real, cuts = claude.budget(9.5), guards.cut, list[int]()
+    budget = claude.budget(9.5)
+    real = guards.cut
+    cuts = list[int]()
 
     def cut(*given: Any) -> Chunk:
         cuts.append(given[3])

@@ -308,10 +308,8 @@ def test_a_bound_takes_what_the_provider_can_bill(table: Table) -> None:
 
     OpenAI may write caches without one.
     """
-    rates, bound = (
-        batch_rates(table.provider, MODELS[table.provider]),
-        preview(table.spec(max_tokens=1)).summary.bound,
-    )
+    rates = batch_rates(table.provider, MODELS[table.provider])
+    bound = preview(table.spec(max_tokens=1)).summary.bound
     assert rates is not None
     assert bound is not None
     rate = {"anthropic": rates.input, "openai": rates.cache_write}[table.provider].base

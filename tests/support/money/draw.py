@@ -86,15 +86,13 @@ def draw(seed: int, number: int, budgets: float = 0.0, *, small: bool = False) -
         _table(rng, cap, lengths.language == "ja", small=small or shared, shared=shared)
         for _ in range(number_of_tables)
     ]
-    kills = (
-        rng.randint(1, 3)
-        if kind == "killed"
-        else 1
-        if kind == "changed"
-        else rng.choice([0, 0, 1])
-        if kind == "budget"
-        else 0
-    )
+    kills = 0
+    if kind == "killed":
+        kills = rng.randint(1, 3)
+    elif kind == "changed":
+        kills = 1
+    elif kind == "budget":
+        kills = rng.choice([0, 0, 1])
     return Scenario(
         f"{seed}-{number}",
         kind,
@@ -125,11 +123,9 @@ def _share(rng: random.Random) -> float:
 
 def _lengths(rng: random.Random) -> tuple[Lengths, int]:
     cap = rng.choice([20, 60, 100, 300, 1000])
-    mean, seed, language = (
-        max(8.0, cap * rng.choice([0.2, 0.5, 0.9])),
-        rng.randrange(1 << 30),
-        rng.choice(["en", "en", "ja"]),
-    )
+    mean = max(8.0, cap * rng.choice([0.2, 0.5, 0.9]))
+    seed = rng.randrange(1 << 30)
+    language = rng.choice(["en", "en", "ja"])
     setting = rng.choice(
         [
             Lengths(),

@@ -90,7 +90,10 @@ class Data:
     def __init__(
         self, station: Station, scenario: Scenario, table: Table, home: Path, name: str
     ) -> None:
-        self.scenario, self.table, self.home, self.name = scenario, table, home, name
+        self.scenario = scenario
+        self.table = table
+        self.home = home
+        self.name = name
         self.folder, self.output = home / name, home / name / "out"
         self.station, self._starts = station, 0
         self.keys = [f"row-{number:04}" for number in range(len(table.texts))]

@@ -271,10 +271,8 @@ def _line(name: str, outcomes: list[Outcome]) -> str:
     if not outcomes:
         return f"| {name} | 0 |" + " |" * 9
     used = sorted(outcome.found.utilisation for outcome in outcomes if outcome.found.utilisation)
-    waits, seconds = (
-        [outcome.said("wait", "wait cut") for outcome in outcomes],
-        [outcome.seconds for outcome in outcomes],
-    )
+    waits = [outcome.said("wait", "wait cut") for outcome in outcomes]
+    seconds = [outcome.seconds for outcome in outcomes]
     cells = [
         name,
         len(outcomes),

@@ -85,7 +85,9 @@ class Killer(Trace):
 
     def __init__(self, boundary: Boundary, nth: int) -> None:
         super().__init__()
-        self._boundary, self._left, self._lock = boundary, nth, threading.Lock()
+        self._boundary = boundary
+        self._left = nth
+        self._lock = threading.Lock()
 
     def add(self, kind: Kind, what: object, **more: Any) -> Event:
         event = super().add(kind, what, **more)

@@ -17,7 +17,9 @@ class Order:
     """One trace of runs over the dataset in `root`, and the errors in its order."""
 
     def __init__(self, events: list[Event], root: Path) -> None:
-        self._events, self._own, self._data = events, root / "_batchata", root / "data"
+        self._events = events
+        self._own = root / "_batchata"
+        self._data = root / "data"
         self.problems: list[str] = []
         self.chunks = list(
             dict.fromkeys(
@@ -117,10 +119,8 @@ class Order:
     def _sending(self, chunk: str) -> None:
         """Manifest and request file, the intent's file, the ledger's, the send, the batch id."""
         intent = self._own / "intents" / f"{chunk}.json"
-        about_to_intend, intended = (
-            self._at("rename", intent),
-            self._at("begins", f"intents {chunk}"),
-        )
+        about_to_intend = self._at("rename", intent)
+        intended = self._at("begins", f"intents {chunk}")
         sent, answered = self._at("send", chunk), self._at("answer", chunk)
         for name, path in (
             ("manifest", self._own / f"intents/{chunk}.arrow"),
@@ -150,10 +150,8 @@ class Order:
 
     def _landing(self, chunk: str) -> None:
         """Results, the ledger's outcomes, the commit record, the part, then `landed`."""
-        collected, landed = (
-            self._at("begins", f"collected {chunk}"),
-            self._at("begins", f"landed {chunk}"),
-        )
+        collected = self._at("begins", f"collected {chunk}")
+        landed = self._at("begins", f"landed {chunk}")
         record, part = self._own / "commits" / f"{chunk}.json", self._data / f"part-{chunk}.parquet"
         known, appears = self._at("committed", f"batches {chunk}"), self._at("rename", part)
         results = [
@@ -208,10 +206,8 @@ class Order:
                 j for j in range(i) if self._events[j].thread == event.thread and self._is_new(j)
             ]
             chunk = Path(self._events[own[-1]].what).stem.removeprefix("part-") if own else ""
-            newer, landed = (
-                self._data / f"part-{chunk}.parquet",
-                self._at("begins", f"landed {chunk}"),
-            )
+            newer = self._data / f"part-{chunk}.parquet"
+            landed = self._at("begins", f"landed {chunk}")
             self._before(
                 self._durable(newer), i, "an older part changes before the new one is durable"
             )

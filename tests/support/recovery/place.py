@@ -93,17 +93,17 @@ class Place(LedgerLook):
         ledger_url: str | None = None,
         prefect: Mapping[str, str] | None = None,
     ) -> None:
-        self.folder, self.provider, self.emulator, self._launcher = (
-            folder,
-            provider,
-            emulator,
-            launcher,
-        )
+        self.folder = folder
+        self.provider = provider
+        self.emulator = emulator
+        self._launcher = launcher
         self.keys = [f"row-{number:05}" for number in range(rows)]
         self.database, self.spec = folder / "ledger.db", folder / "spec.json"
         # another ledger may hold other places too
         super().__init__(ledger_url or f"sqlite:///{self.database}", folder / "out")
-        self._per_batch, self._schema, self._starts = per_batch, schema, 0
+        self._per_batch = per_batch
+        self._schema = schema
+        self._starts = 0
         self._prefect = prefect or {}  # the environment of runs that are flows
         folder.mkdir(parents=True, exist_ok=True)
         lines = [f"{key},fact {number * 7919 % 10007}" for number, key in enumerate(self.keys)]

@@ -20,7 +20,9 @@ class Reader(threading.Thread):
 
     def __init__(self, data: Path) -> None:
         super().__init__(name="reader", daemon=True)
-        self._data, self._done, self._known = data, threading.Event(), set[str]()
+        self._data = data
+        self._done = threading.Event()
+        self._known = set[str]()
         self.reads = self.repeats = self.mixed = 0
         self.vanished: list[str] = []
         self.error: BaseException | None = None

@@ -83,7 +83,10 @@ class Script:
         self, folder: Path, emulator: Emulator | EmulatorProcess, provider: str, jobs: int
     ) -> None:
         folder.mkdir(parents=True)
-        self.folder, self.emulator, self.provider, self.jobs = folder, emulator, provider, jobs
+        self.folder = folder
+        self.emulator = emulator
+        self.provider = provider
+        self.jobs = jobs
         emulator.control.reset()
         emulator.control.progress("seconds", 0.4)
 
@@ -177,7 +180,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=60)
     given = parser.parse_args(None if arguments is None else list(arguments))
-    folder, tally, number = Path(tempfile.mkdtemp(prefix="batchata-scripts-")), Killed(), 0
+    folder = Path(tempfile.mkdtemp(prefix="batchata-scripts-"))
+    tally = Killed()
+    number = 0
     with EmulatorProcess() as emulator:
         while tally.kills < given.kills:
             rng = random.Random(f"{given.seed} {number}")

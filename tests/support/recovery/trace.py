@@ -81,7 +81,10 @@ def recorded(trace: Trace | None = None) -> Generator[Trace, None, None]:
 
 
 def _record_files(trace: Trace, patches: ExitStack) -> None:
-    fsync, replace, unlink, mkdir = os.fsync, os.replace, os.unlink, os.mkdir
+    fsync = os.fsync
+    replace = os.replace
+    unlink = os.unlink
+    mkdir = os.mkdir
 
     def fsynced(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()

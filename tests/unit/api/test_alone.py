@@ -101,10 +101,8 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     assert isinstance(results["typed"].parsed_response, Label)
     assert isinstance(results["schema"].parsed_response, dict)
     assert all(result.is_success() for result in found)
-    book, rates = (
-        emulator.control.ledger()[SIDE[provider.name]],
-        batch_rates(provider.name, MODELS[provider.name]),
-    )
+    book = emulator.control.ledger()[SIDE[provider.name]]
+    rates = batch_rates(provider.name, MODELS[provider.name])
     assert rates is not None
     bill = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
     assert math.fsum(result.cost_usd for result in found) == pytest.approx(

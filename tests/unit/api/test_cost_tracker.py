@@ -17,13 +17,12 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO
 from batchata_tasks.ledger import (
     BudgetTerms,
-    Chunk,
-    ChunkState,
     Ledger,
     OutcomeTotals,
     RemainingBudget,
 )
 from batchata_tasks.spec.parts import Budget
+from tests.support.chunks import planned_chunk
 from tests.support.commands import start
 
 if TYPE_CHECKING:
@@ -131,30 +130,14 @@ def test_the_guard_and_a_tracker_spend_from_one_limit(databases: Databases) -> N
     A tracker cannot afford what a run has in flight or has spent.
     """
     url = databases.new()
-    tracker, ledger, terms = (
-        CostTracker(1, name="night", ledger_url=url),
-        Ledger(url),
-        BudgetTerms("night", PICO, "total", "UTC"),
-    )
+    tracker = CostTracker(1, name="night", ledger_url=url)
+    ledger = Ledger(url)
+    terms = BudgetTerms("night", PICO, "total", "UTC")
     tracker.track_spend(0.4)
     lease = ledger.acquire_lease(ledger.dataset_id("file:///d", None), 3600)
     run = ledger.begin_run(lease, RUN)
     chunks = [
-        Chunk(
-            f"c{n}",
-            run,
-            lease.dataset_id,
-            1,
-            "batch",
-            "openai",
-            "m",
-            "chat",
-            n,
-            n + 1,
-            1,
-            PICO // 2,
-            ChunkState.PLANNED,
-        )
+        planned_chunk(f"c{n}", run, lease.dataset_id, range(n, n + 1), bytes=1, bound=PICO // 2)
         for n in range(2)
     ]
     ledger.fix_plan(lease, run, {}, chunks)

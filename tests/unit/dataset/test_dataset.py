@@ -115,7 +115,9 @@ def test_a_changed_response_model_leaves_one_schema(table: Table) -> None:
 
 def test_a_reader_never_misses_a_key(table: Table) -> None:
     """While rows are superseded a reader sees each key's old or new row, or both."""
-    wanted, missed, stop = {value["id"] for value in table.values}, [], threading.Event()
+    wanted = {value["id"] for value in table.values}
+    missed = []
+    stop = threading.Event()
 
     def read() -> None:
         while not stop.is_set():

@@ -10,10 +10,8 @@ from batchata_tasks.emulator.core.clock import Clock
 from batchata_tasks.emulator.core.prompt_cache import Cached, PromptCache, minimum
 
 # hashes of contents that find what is there, and that do not
-HIT, MISS = (
-    b"\x00" * 16,
-    b"\xff" * 16,
-)
+HIT = b"\x00" * 16
+MISS = b"\xff" * 16
 TEXT = "x" * 8000
 
 

@@ -136,10 +136,8 @@ def test_a_clock_that_is_set_back_hides_nothing(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
     """Older batches stay in get and list, with a `created_at` in the future."""
-    batch_id, other_id = (
-        claude.messages.batches.create(requests=entries("a")).id,
-        chats(gpt, "a").id,
-    )
+    batch_id = claude.messages.batches.create(requests=entries("a")).id
+    other_id = chats(gpt, "a").id
     control.advance(-3_600)
     assert claude.messages.batches.retrieve(batch_id).created_at.timestamp() > control.now() + 3_000
     later = claude.messages.batches.create(requests=entries("b")).id

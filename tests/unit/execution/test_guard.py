@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.execution.guard import Verdict, cut, guard
-from batchata_tasks.ledger import Chunk, ChunkState, Ledger, OutcomeTotals
+from batchata_tasks.ledger import Chunk, Ledger, OutcomeTotals
 from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
+from tests.support.chunks import planned_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,21 +57,8 @@ class Run:
     def make(self, start: int, stop: int) -> Chunk:
         token = chunk_token(self.id, 1, start, "batch")
         size, bound = sum(self.sizes[start:stop]), sum(self.bounds[start:stop])
-        return Chunk(
-            token,
-            self.id,
-            self.dataset,
-            1,
-            "batch",
-            "anthropic",
-            "m",
-            "chat",
-            start,
-            stop,
-            size,
-            bound,
-            ChunkState.PLANNED,
-        )
+        rows = range(start, stop)
+        return planned_chunk(token, self.id, self.dataset, rows, bytes=size, bound=bound)
 
     def columns(self, chunk: Chunk) -> tuple[list[int], list[int]]:
         return self.bounds[chunk.start : chunk.stop], self.sizes[chunk.start : chunk.stop]
@@ -87,7 +75,9 @@ class Run:
 
 
 TEN = [10] * 10
-WAIT, SEND, ASIDE = Verdict.WAIT, Verdict.SEND, Verdict.ASIDE
+WAIT = Verdict.WAIT
+SEND = Verdict.SEND
+ASIDE = Verdict.ASIDE
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.ledger import (
     BudgetTerms,
     Chunk,
-    ChunkState,
     Intent,
     Lease,
     Ledger,
@@ -27,6 +26,7 @@ from batchata_tasks.ledger import (
     now_us,
 )
 from batchata_tasks.planning.limits import Limits
+from tests.support.chunks import planned_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,21 +57,8 @@ class Runs:
 
     def _chunk(self, lease: Lease, run: str, number: int) -> Chunk:
         start = number * 10
-        return Chunk(
-            f"{run[:8]}-{number}",
-            run,
-            lease.dataset_id,
-            1,
-            "batch",
-            "openai",
-            "m",
-            "chat",
-            start,
-            start + 10,
-            100,
-            40,
-            ChunkState.PLANNED,
-        )
+        rows = range(start, start + 10)
+        return planned_chunk(f"{run[:8]}-{number}", run, lease.dataset_id, rows, bound=40)
 
     def reserve(
         self, run: int, number: int, terms: BudgetTerms | None = TERMS, limit: int | None = None
@@ -202,7 +189,9 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
 
 def held(runs: Runs, run: int) -> None:
     """Let the first chunk of a run be held with its money, and the run end."""
-    ledger, lease, chunk = runs.ledger, runs.leases[run], runs.chunks[run][0]
+    ledger = runs.ledger
+    lease = runs.leases[run]
+    chunk = runs.chunks[run][0]
     assert runs.reserve(run, 0) is None
     assert ledger.record_intent(
         lease, Intent(chunk.id, "account", chunk.rows, lease.fence, now_us())

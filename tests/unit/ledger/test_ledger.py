@@ -37,6 +37,7 @@ from batchata_tasks.ledger import (
     new_id,
     now_us,
 )
+from tests.support.chunks import planned_chunk
 from tests.support.commands import python
 
 if TYPE_CHECKING:
@@ -51,22 +52,8 @@ LONG = 3600.0
 
 def chunk(run_id: str, dataset_id: str, number: int = 0, **values: Any) -> Chunk:
     start = number * 10
-    made = Chunk(
-        f"{run_id[:8]}-{number}",
-        run_id,
-        dataset_id,
-        1,
-        "batch",
-        "anthropic",
-        "m",
-        "chat",
-        start,
-        start + 10,
-        100,
-        50,
-        ChunkState.PLANNED,
-    )
-    return replace(made, **values)
+    rows = range(start, start + 10)
+    return planned_chunk(f"{run_id[:8]}-{number}", run_id, dataset_id, rows, **values)
 
 
 def prepare(url: str) -> tuple[str, Lease, str]:
@@ -476,10 +463,8 @@ def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None
 def test_a_split_chunk_is_its_two_parts(desk: Desk) -> None:
     """Head and tail replace the whole."""
     whole = desk.chunks[1]
-    head, tail = (
-        replace(whole, stop=13, bytes=30, bound=15),
-        replace(whole, id="tail", start=13, bytes=70, bound=35),
-    )
+    head = replace(whole, stop=13, bytes=30, bound=15)
+    tail = replace(whole, id="tail", start=13, bytes=70, bound=35)
     desk.ledger.split_chunk(desk.lease, whole, head, tail)
     assert desk.other.chunks(desk.run) == [desk.chunks[0], head, tail, *desk.chunks[2:]]
 
@@ -491,10 +476,8 @@ def test_money_of_a_split_chunk_is_split(desk: Desk, reserved: bool) -> None:
     desk.ledger.reserve(desk.lease, other, None)
     if reserved:
         desk.ledger.reserve(desk.lease, whole, None)
-    head, tail = (
-        replace(whole, stop=13, bytes=30, bound=15),
-        replace(whole, id="tail", start=13, bytes=70, bound=35),
-    )
+    head = replace(whole, stop=13, bytes=30, bound=15)
+    tail = replace(whole, id="tail", start=13, bytes=70, bound=35)
     desk.ledger.split_chunk(desk.lease, whole, head, tail)
     assert desk.other.money(desk.run) == (0, 100 if reserved else 50)
     desk.ledger.collect(desk.lease, tail, {"succeeded": OutcomeTotals(7, cost=5)}, 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -15,7 +14,6 @@ from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.ledger import (
     Chunk,
-    ChunkState,
     Intent,
     Lease,
     Ledger,
@@ -26,6 +24,7 @@ from batchata_tasks.ledger import (
 )
 from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
+from tests.support.chunks import planned_chunk
 from tests.support.commands import python_at_once
 
 if TYPE_CHECKING:
@@ -66,22 +65,11 @@ class Place:
     def chunks(self, run: int, number: int, **values: Any) -> list[Chunk]:
         """Plan this number of chunks of ten rows for a run."""
         made = [
-            replace(
-                Chunk(
-                    chunk_token(self.runs[run], 1, start, "batch"),
-                    self.runs[run],
-                    self.datasets[run],
-                    1,
-                    "batch",
-                    "anthropic",
-                    "m",
-                    "chat",
-                    start,
-                    start + 10,
-                    100,
-                    50,
-                    ChunkState.PLANNED,
-                ),
+            planned_chunk(
+                chunk_token(self.runs[run], 1, start, "batch"),
+                self.runs[run],
+                self.datasets[run],
+                range(start, start + 10),
                 **values,
             )
             for start in range(0, 10 * number, 10)

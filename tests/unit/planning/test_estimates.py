@@ -121,10 +121,8 @@ def test_a_cut_chunk_shares_what_is_expected_of_it(table: Table) -> None:
     bound = preview(table.spec()).summary.bound
     assert bound is not None
     table.run(cost_limit_usd=bound * 2 / 3 / 1e12)
-    chunks, plan = (
-        [chunk for chunk in all_chunks() if chunk.round == 1],
-        preview(table.spec(output=str(table.folder / "new"), name="new")).summary,
-    )
+    chunks = [chunk for chunk in all_chunks() if chunk.round == 1]
+    plan = preview(table.spec(output=str(table.folder / "new"), name="new")).summary
     assert len(chunks) > 1
     assert sum(chunk.expected or 0 for chunk in chunks) == plan.expected
 

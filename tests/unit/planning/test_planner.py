@@ -17,7 +17,6 @@ from batchata_tasks.common.canonical import canonical, key_digest
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import _batches, plan_bodies
-from batchata_tasks.ledger import Chunk
 from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare
@@ -28,6 +27,7 @@ from batchata_tasks.providers.base import Limits
 from batchata_tasks.sources.table import BATCH_ROWS
 from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
+from tests.support.chunks import planned_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -136,31 +136,8 @@ class Bench:
         spans = planner.run(in_flight)
         count = spans[-1].stop if spans else 0
         rows = plan_rows(plan, "plan", 0, count).to_pylist() if count else []
-        bodies = (
-            [
-                json.loads(body)
-                for _, body in plan_bodies(
-                    plan,
-                    Chunk(
-                        "c",
-                        "r",
-                        "d",
-                        1,
-                        "batch",
-                        "anthropic",
-                        "m",
-                        "chat",
-                        0,
-                        count,
-                        1,
-                        1,
-                        "planned",
-                    ),
-                )
-            ]
-            if count
-            else []
-        )
+        chunk = planned_chunk("c", "r", "d", range(count))
+        bodies = [json.loads(body) for _, body in plan_bodies(plan, chunk)] if count else []
         too_large = planner.summary.too_large
         local = plan_rows(plan, "local", 0, too_large).to_pylist() if too_large else []
         assert sorted(path.name for path in plan.iterdir()) == [

@@ -96,10 +96,8 @@ def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
             if published is None:
                 continue
             dearest = Usage(10**7), Usage(0, 1)
-            top_input, top_output = (
-                published.cost(dearest[0]) // 10**7,
-                published.output.most(10**7),
-            )
+            top_input = published.cost(dearest[0]) // 10**7
+            top_output = published.output.most(10**7)
             text = (
                 f'[{provider.id}."{model.id}"]\ninput = "{usd(top_input * 10**6):f}"\noutput = '
                 f'"{usd(top_output * 10**6):f}"\n{STAMP}'

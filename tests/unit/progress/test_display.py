@@ -36,7 +36,11 @@ class Screen:
     """A terminal that wraps its lines anew when it becomes narrower."""
 
     def __init__(self, width: int) -> None:
-        self.width, self.rows, self.row, self.column, self.cursor = width, [""], 0, 0, True
+        self.width = width
+        self.rows = [""]
+        self.row = 0
+        self.column = 0
+        self.cursor = True
         self._ends = set[int]()  # rows that end a line
 
     def feed(self, text: str) -> None:
@@ -103,7 +107,9 @@ class Shown:
     """A display on a terminal that a test reads; it is drawn when the test says so."""
 
     def __init__(self, width: int, height: int) -> None:
-        self.file, self.screen, self._read = StringIO(), Screen(width), 0
+        self.file = StringIO()
+        self.screen = Screen(width)
+        self._read = 0
         self.console = Console(file=self.file, force_terminal=True, width=width, height=height)
         self.display = RichBatchProgressDisplay(self.console)
 

@@ -14,8 +14,6 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import per_row
 from batchata_tasks.ledger import (
     BudgetTerms,
-    Chunk,
-    ChunkState,
     Ledger,
     LedgerTotals,
     OutcomeTotals,
@@ -23,6 +21,7 @@ from batchata_tasks.ledger import (
 )
 from batchata_tasks.reports.costs import Costs, Group, gather, moment_of
 from batchata_tasks.reports.costs_table import print_costs
+from tests.support.chunks import planned_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,22 +42,14 @@ class Run:
         self.lease = self.ledger.acquire_lease(self.ledger.dataset_id("file:///d", None), 3600)
         self.id = self.ledger.begin_run(self.lease, RUN)
         self.chunks = [
-            Chunk(
+            planned_chunk(
                 f"c{n}",
                 self.id,
                 self.lease.dataset_id,
-                1,
-                "batch",
-                "openai",
-                "m",
-                "chat",
-                n * 10,
-                n * 10 + 10,
-                9,
-                40,
-                ChunkState.PLANNED,
-                None,
-                20,
+                range(n * 10, n * 10 + 10),
+                provider="openai",
+                bound=40,
+                expected=20,
             )
             for n in range(4)
         ]
@@ -213,11 +204,9 @@ def test_a_list_price_that_one_answer_lacks_is_unknown_in_the_sum() -> None:
 
     Ledgers of older versions stored none, and a sum of some answers would claim too much.
     """
-    old, new, none = (
-        OutcomeTotals(1, cost=5),
-        OutcomeTotals(1, cost=5, list_cost=10),
-        OutcomeTotals(1),
-    )
+    old = OutcomeTotals(1, cost=5)
+    new = OutcomeTotals(1, cost=5, list_cost=10)
+    none = OutcomeTotals(1)
     assert (old + new).list_cost is (new + old).list_cost is (old + new + new).saved is None
     assert (new + none + new).list_cost == 20
 
@@ -233,10 +222,8 @@ def test_the_table_fits_the_terminal(width: int) -> None:
 
     An amount is never cut.
     """
-    books, tallies = (
-        LedgerTotals(123 * 10**9, 4_567 * 10**9, 0, 5),
-        {"succeeded": OutcomeTotals(98_765, 10, 10, 5, 4_567 * 10**9, 0, 9_134 * 10**9)},
-    )
+    books = LedgerTotals(123 * 10**9, 4_567 * 10**9, 0, 5)
+    tallies = {"succeeded": OutcomeTotals(98_765, 10, 10, 5, 4_567 * 10**9, 0, 9_134 * 10**9)}
     groups = [
         Group(name, {"r"}, 12, 0, 1, 4_000 * 10**9, books, 0, 98_765, tallies)
         for name in ("a" * 50, "b")
