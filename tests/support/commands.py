@@ -1,4 +1,4 @@
-"""The command line and scripts as people start them: in a process of their own, which prints and exits."""
+"""The command line and scripts as people start them: processes that print and exit."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Process:
         self._run.send_signal(number)
 
     def wait(self, timeout: float = 60) -> Self:
-        """Wait until it has ended; it is killed after `timeout` seconds, and TimeoutError raised."""
+        """Wait until it has ended; after `timeout` seconds kill it and raise TimeoutError."""
         self._run.wait(timeout)
         return self
 
@@ -61,7 +61,10 @@ class Process:
 def start(
     *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None, terminal: str = ""
 ) -> Process:
-    """Start `batchata words`, or `python words` if they begin with "-c"; `terminal` is a device's path."""
+    """Start `batchata words`, or `python words` if they begin with "-c".
+
+    `terminal` is a device's path.
+    """
     environment = {**os.environ, "COLUMNS": "160", **(env or {})}
     launcher, folder = _launcher(prefect="PREFECT_API_URL" in environment)
     name = folder / str(next(_NUMBERS))
