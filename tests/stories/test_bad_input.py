@@ -28,7 +28,9 @@ from typer.testing import CliRunner
 
 from batchata_tasks.cli.main import app
 from batchata_tasks.emulator import Emulator
+from tests.support.commands import batchata
 from tests.support.paths import ROOT
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -111,7 +113,7 @@ def in_shell(*words: str, limits: Mapping[int, int] | None = None) -> Ran:
         env=env,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=PATIENCE,
         check=False,
         preexec_fn=limit if limits else None,
     )
@@ -1027,7 +1029,8 @@ def test_a_shell_sees_the_same(
 ) -> None:
     """A process of its own prints the same sentence to stderr and ends with the same code."""
     spoil(project, case, monkeypatch)
-    check(in_shell("run", "spec.yaml", "--direct"), case.code, case.words)
+    done = batchata("run", "spec.yaml", "--direct", cwd=project)
+    check(Ran(done.returncode or 0, done.stdout, done.stderr), case.code, case.words)
     assert nothing_was_sent(emulator)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,7 @@ def batchata(
 ) -> Process:
     """Run the command on a spec file of the table."""
     path = write_spec(table, spec or {})
-    return commands.batchata("run", str(path), *words, env=command_env(server, table), timeout=100)
+    return commands.batchata("run", str(path), *words, env=command_env(server, table))
 
 
 def write_spec(table: Table, changes: dict[str, Any]) -> Path:
@@ -175,7 +174,7 @@ enrich(load_spec(sys.argv[1]))
 sys.exit(0 if len(sent) == 2 else 1)
 """
     path = write_spec(table, {})
-    done = python(code, str(path), env=command_env(server, table), timeout=100)
+    done = python(code, str(path), env=command_env(server, table))
     assert done.returncode == 0, done.stderr
     assert table.ledger()["requests_accepted"] == 12
     table.check_answers()
@@ -186,7 +185,7 @@ def in_python(server: Server, table: Table, code: str) -> Any:
 
     Return the JSON value of its last line.
     """
-    done = python(code, env=command_env(server, table), timeout=100)
+    done = python(code, env=command_env(server, table))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -354,12 +353,7 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
             "resource": {"id": ["batchata.dataset.limited"]},
         }
     }
-    deadline = time.monotonic() + 30
-    while (
-        not (found := server.ask("events/filter", wanted)["events"]) and time.monotonic() < deadline
-    ):
-        time.sleep(0.3)
-    (event,) = found
+    (event,) = until(lambda: server.ask("events/filter", wanted)["events"], every=0.3)
     assert event["resource"]["batchata.dataset"] == str(table.output / "data")
     assert (event["payload"]["unsent_rows"], event["payload"]["cost_limit_usd"]) == (
         12,

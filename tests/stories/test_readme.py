@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from batchata_tasks.pipeline.receipt import EXIT_CODES
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.loading import load_spec, parse_spec
 from tests.support.paths import ROOT
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ class Shell:
             ) as shell,
         ):
             try:
-                code = shell.wait(110)
+                code = shell.wait(PATIENCE)
             finally:
                 with suppress(ProcessLookupError):
                     os.killpg(shell.pid, signal.SIGKILL)
@@ -176,7 +176,7 @@ def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(ROOT / "docs/jobs.ipynb", as_version=4)
     NotebookClient(
-        notebook, timeout=100, resources={"metadata": {"path": str(shell.project)}}
+        notebook, timeout=int(PATIENCE), resources={"metadata": {"path": str(shell.project)}}
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert "3 requests in 1 batch to anthropic" in "".join(
@@ -200,12 +200,12 @@ def test_the_schedule(shell: Shell, free_port: int) -> None:
 
 
 def wait_for(url: str) -> None:
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        time.sleep(0.3)
-    raise TimeoutError(url)
+    def answers() -> bool:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=PATIENCE):
+            return True
+        return False
+
+    until(answers, every=0.3)
 
 
 def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:

@@ -37,6 +37,7 @@ from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.loading import load_spec
 from tests.support.paths import ROOT
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -171,7 +172,7 @@ def in_shell(code: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     """Run commands one after the other in one process, so that Prefect starts once for all."""
     found = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(
-        [sys.executable, "-c", code], env=found, capture_output=True, timeout=110, check=False
+        [sys.executable, "-c", code], env=found, capture_output=True, timeout=PATIENCE, check=False
     )
 
 

@@ -20,7 +20,7 @@ from batchata_tasks.execution.run_context import RunContext
 from batchata_tasks.schema.answers import AnswerSchemas
 from tests.support.commands import start
 from tests.support.table import Table, open_batches
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
 
 CLAUDE = "claude-haiku-5-5"
-AT_ONCE = 15.0  # seconds in which a run that is left has ended
 EARLIER = """
 from batchata_tasks import Batch
 batch = Batch("res").set_default_params(model="claude-haiku-5-5", max_tokens=50)
@@ -90,10 +89,8 @@ def test_a_run_is_left_while_an_earlier_batch_is_awaited(
     """
     run = left_open.run(wait=False)
     time.sleep(1)
-    began = time.monotonic()
     run.shutdown(wait_for_active=False)
-    assert run.done
-    assert time.monotonic() - began < AT_ONCE
+    assert run.done  # while the batch goes on, for as long as it is read
     assert books(emulator) == [3]
     emulator.control.progress("immediate")
     assert all(result.is_success() for result in left_open.run().results().values())
@@ -150,7 +147,7 @@ def test_ctrl_c_in_the_second_run_of_a_process(emulator: Emulator, tmp_path: Pat
         until(lambda: len(books(emulator)) == 2)
         time.sleep(1)  # the main thread has ended by then
         script.send_signal(signal.SIGINT)
-        _, errors = script.communicate(timeout=60)
+        _, errors = script.communicate(timeout=PATIENCE)
     assert script.returncode == -signal.SIGINT, errors
     assert "the next run lands them" in errors
     assert "Exception ignored" not in errors
@@ -174,12 +171,10 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
     command = ("run", str(tmp_path / "spec.json"), "--direct")
     with open_batches(emulator), start(*command, cwd=tmp_path) as run:
         until(lambda: books(emulator) == [3])
-        emulator.control.faults(kind="slow_after", seconds=40)
-        time.sleep(1)
-        began = time.monotonic()
+        emulator.control.faults(kind="slow_after", route="get", seconds=2 * PATIENCE)
+        until(lambda: emulator.control.list_faults()[0]["calls"])
         run.send_signal(signal.SIGINT)
-        assert run.wait().returncode == 130, run.stderr
-    assert time.monotonic() - began < AT_ONCE
+        assert run.wait().returncode == 130, run.stderr  # and not by the answer's coming
     assert "the same command lands them" in run.stderr
 
 

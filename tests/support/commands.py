@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from tests.support.launcher import START_AT, Launcher
 from tests.support.paths import ROOT
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     import signal
@@ -46,7 +47,7 @@ class Process:
     def send_signal(self, number: signal.Signals) -> None:
         self._run.send_signal(number)
 
-    def wait(self, timeout: float = 60) -> Self:
+    def wait(self, timeout: float = PATIENCE) -> Self:
         """Wait until it has ended; after `timeout` seconds kill it and raise TimeoutError."""
         self._run.wait(timeout)
         return self
@@ -77,7 +78,7 @@ def start(
 
 
 def batchata(
-    *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None, timeout: float = 60
+    *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None, timeout: float = PATIENCE
 ) -> Process:
     """Run `batchata words` to its end."""
     return start(*words, cwd=cwd, env=env).wait(timeout)
@@ -88,7 +89,7 @@ def python(
     *words: str,
     cwd: Path = ROOT,
     env: Mapping[str, str] | None = None,
-    timeout: float = 60,
+    timeout: float = PATIENCE,
 ) -> Process:
     """Run `python -c code words` to its end."""
     return start("-c", code, *words, cwd=cwd, env=env).wait(timeout)

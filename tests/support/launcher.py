@@ -29,6 +29,7 @@ from batchata_tasks.pricing.lookup import batch_rates
 from tests.support.money.verdicts import told
 from tests.support.paths import ROOT
 from tests.support.recovery.boundaries import armed
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +52,7 @@ class Run:
             self._code: int | None = self._poll()
         return self._code
 
-    def wait(self, timeout: float = 60.0) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         deadline = time.monotonic() + timeout
         while (code := self.poll()) is None:
             if time.monotonic() > deadline:

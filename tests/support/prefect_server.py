@@ -12,6 +12,8 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support.waiting import PATIENCE, until
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -59,16 +61,16 @@ class Server:
         log = (home / "server.log").open("w")
         self.process = subprocess.Popen(command, env=self.env, stdout=log, stderr=log)
 
-    def wait(self, seconds: float = 90) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
-                    return
-            except OSError:
-                assert self.process.poll() is None, "the Prefect server did not start"
-                time.sleep(0.3)
-        raise TimeoutError
+    def wait(self) -> None:
+        until(self._answers, every=0.3)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=PATIENCE):
+                return True
+        except OSError:
+            assert self.process.poll() is None, "the Prefect server did not start"
+            return False
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(
@@ -76,11 +78,11 @@ class Server:
             json.dumps(body or {}).encode(),
             {"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"{self.url}/{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}/{path}", timeout=PATIENCE) as answer:
             return json.load(answer)
 
     def command(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
@@ -93,7 +95,7 @@ class Server:
             capture_output=True,
             text=True,
             check=False,
-            timeout=100,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

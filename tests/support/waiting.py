@@ -1,17 +1,22 @@
-"""Waiting for what another thread brings about."""
+"""Waiting for what another thread, process or server brings about."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+T = TypeVar("T")
+# seconds that a test waits for what must come: only a failure takes so long, so a busy machine passes
+PATIENCE = 400.0
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until a condition holds; fail after a minute."""
-    give_up = time.monotonic() + 60
-    while not condition():
+
+def until(look: Callable[[], T], every: float = 0.02) -> T:
+    """Look until something true is seen; return it."""
+    give_up = time.monotonic() + PATIENCE
+    while not (seen := look()):
         assert time.monotonic() < give_up, "it never came"
-        time.sleep(0.02)
+        time.sleep(every)
+    return seen

@@ -24,6 +24,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.emulator import answer_text
 from tests.support.jobs import CLAUDE, GPT, bodies, sent
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -386,7 +387,7 @@ def test_a_run_that_is_not_waited_for(batch: Batch, emulator: Emulator) -> None:
         run.wait(timeout=0.3)
     assert (run.status()["state"], run.results()) == ("running", {})
     emulator.control.progress("immediate")
-    run.wait(timeout=60)
+    run.wait(timeout=PATIENCE)
     assert ended.is_set()
     assert run.results()["1"].is_success()
     assert run.status()["completed"] == 1

@@ -17,6 +17,7 @@ import pytest
 from batchata_tasks import Batch
 from batchata_tasks.common.errors import LeaseError
 from tests.support.table import open_batches
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +76,7 @@ def wait_for_batches(emulator: Emulator, number: int) -> None:
 
 def test_a_plain_script_needs_no_prefect(emulator: Emulator, tmp_path: Path) -> None:
     """It prints its results and ends; Prefect is never imported."""
-    out, err = script(tmp_path).communicate(timeout=120)
+    out, err = script(tmp_path).communicate(timeout=PATIENCE)
     results, prefect, _ = out.splitlines()
     assert set(json.loads(results)) == {"0", "1", "2", "3"}, err
     assert prefect == "False"
@@ -88,7 +89,7 @@ def test_a_script_that_does_not_wait_ends_with_its_run(emulator: Emulator, tmp_p
     The process lives until the run has landed.
     """
     process = script(tmp_path, wait=False)
-    assert process.wait(timeout=120) == 0
+    assert process.wait(timeout=PATIENCE) == 0
     assert len(jobs(tmp_path / "out").run().results()) == 3
     assert accepted(emulator) == 4
 
@@ -98,7 +99,7 @@ def test_a_worker_thread(emulator: Emulator, tmp_path: Path) -> None:
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(jobs(tmp_path / "out").run().results()))
     thread.start()
-    thread.join(timeout=60)
+    thread.join(timeout=PATIENCE)
     assert len(found[0]) == accepted(emulator) == 3
 
 
@@ -123,7 +124,7 @@ def test_two_runs_in_one_process(emulator: Emulator, tmp_path: Path) -> None:
         with pytest.raises(LeaseError, match=r"(is at work|holds)"):
             jobs(tmp_path / "one").run()
     for run in runs:
-        run.wait(timeout=60)
+        run.wait(timeout=PATIENCE)
         assert all(result.is_success() for result in run.results().values())
     assert accepted(emulator) == 6
 
@@ -137,7 +138,7 @@ def test_one_ctrl_c_cancels_and_lands(emulator: Emulator, tmp_path: Path) -> Non
         process = script(tmp_path)
         wait_for_batches(emulator, 2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert json.loads(out.splitlines()[0]) == dict.fromkeys("0123", "")
     assert out.splitlines()[2] == "cancelled"
@@ -157,7 +158,7 @@ def test_a_second_ctrl_c_leaves_at_once(emulator: Emulator, tmp_path: Path) -> N
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
     results = jobs(tmp_path / "out", 4).run().results()
     assert all(result.is_success() for result in results.values())
     assert accepted(emulator) in (4, 8)
@@ -174,7 +175,7 @@ def test_ctrl_c_after_the_programs_own_end(emulator: Emulator, tmp_path: Path) -
         assert [process.stdout.readline() for _ in range(3)][1:] == ["False\n", "None\n"]
         wait_for_batches(emulator, 2)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGINT, err
     assert "the next run lands them" in err
     assert "Traceback" not in err

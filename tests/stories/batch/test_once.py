@@ -18,6 +18,7 @@ from batchata_tasks.cli.running import run_spec
 from batchata_tasks.providers import register, registry
 from tests.support.house import HouseProvider
 from tests.support.table import Table
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +160,7 @@ def test_the_code_of_a_spec_is_loaded_once(
         path = tmp_path / "spec.json"
         path.write_text(json.dumps(table.spec(**changes).model_dump(exclude_unset=True)))
         command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
-        subprocess.run(command, check=True, capture_output=True, timeout=100)
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     assert (tmp_path / "loaded").read_text() == "once\n"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import Ledger
 from tests.support.books import all_chunks, check_money, opened, run_with, stopping_at
 from tests.support.table import APIS, MODELS, Table, open_batches
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,10 +74,8 @@ def test_what_is_under_way_lands(table: Table) -> None:
             run = pool.submit(
                 table.run, items_per_batch=4, max_parallel_batches=2, cost_limit_usd=1
             )
-            deadline = time.monotonic() + 60
-            while table.ledger()["requests_accepted"] < 8 and time.monotonic() < deadline:
-                time.sleep(0.02)
-        receipt = run.result(60)
+            until(lambda: table.ledger()["requests_accepted"] == 8)
+        receipt = run.result(PATIENCE)
     assert receipt.exit_code == 4
     assert table.ledger()["requests_accepted"] == len(table.rows()) == 8 + 4 * (receipt.batches - 2)
     assert receipt.unsent_rows == 12 - len(table.rows())
@@ -183,12 +181,10 @@ def test_a_run_at_work_heeds_what_another_finds(table: Table) -> None:
         with ThreadPoolExecutor(1) as pool:
             with open_batches(table.emulator):
                 run = pool.submit(table.run, items_per_batch=4, max_parallel_batches=1, **limit)
-                deadline = time.monotonic() + 60
-                while table.ledger()["requests_accepted"] < 4 and time.monotonic() < deadline:
-                    time.sleep(0.02)
+                until(lambda: table.ledger()["requests_accepted"] == 4)
                 with opened() as ledger:
                     ledger.correct_bounds(
                         table.provider, MODELS[table.provider], 10**6, 5 * 10**6, "another"
                     )
-            assert run.result(60).exit_code == code
+            assert run.result(PATIENCE).exit_code == code
         assert table.ledger()["requests_accepted"] == sent

@@ -20,6 +20,7 @@ import pytest
 from batchata_tasks import emulator as package
 from batchata_tasks.emulator import ControlClient, Emulator, EmulatorError, EmulatorProcess
 from tests.support.emulator_requests import ANTHROPIC_HEADERS, chats, entries, http, params
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,9 +102,7 @@ def test_a_client_that_leaves_in_the_middle_does_no_harm(process: EmulatorProces
         connection.putheader(name, value)
     connection.endheaders(b'{"requests":[')
     connection.close()
-    deadline = time.monotonic() + 5
-    while not process.control.ledger()["creates"] and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: process.control.ledger()["creates"])
     book = process.control.ledger()
     assert [seen["status"] for seen in book["creates"]] == [None]
     assert book["anthropic"]["batches_accepted"] == 0
@@ -153,6 +152,5 @@ def test_a_batch_of_the_largest_size(process: EmulatorProcess) -> None:
     _, _, got = http(url, "GET", f"{path}/results", headers=ANTHROPIC_HEADERS)
     assert got.count(b"\n") == 100_000
     assert process.control.ledger()["anthropic"]["requests_billed"] == 100_000
-    assert time.monotonic() - start < 30
-    assert slowest < 2
+    assert slowest < (time.monotonic() - start) / 3  # so it did not wait for the whole of it
     assert memory(process.pid) < 600

@@ -26,6 +26,7 @@ from batchata_tasks.planning.limits import Limits
 from batchata_tasks.types.ids import chunk_token
 from tests.support.chunks import planned_chunk
 from tests.support.commands import python_at_once
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -482,7 +483,7 @@ def test_a_deadlock_is_run_again(remote: Place) -> None:
     """The server ends one of two deadlocked transactions; both succeed in the end."""
     for name in ("a", "b"):
         remote.ledger.dataset_id(f"file:///{name}", None)
-    gate = threading.Barrier(2, timeout=10)
+    gate = threading.Barrier(2, timeout=PATIENCE)
     entered: list[str] = []
 
     def body(connection: Connection, first: str, second: str) -> None:

@@ -25,6 +25,7 @@ from batchata_tasks.providers import (
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.paths import ROOT, SUPPORT
 from tests.support.table import SCHEMA
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,7 +223,13 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "-m", "batchata_tasks.cli", *arguments]
     return subprocess.run(
-        call, env=environment, cwd=folder, capture_output=True, text=True, timeout=100, check=False
+        call,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 
@@ -259,6 +266,6 @@ def test_built_in_adapters_are_imported_when_they_are_needed() -> None:
         "provider_name('gpt-6-luna') == 'openai'; print('openai' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.strip() == "False"
