@@ -124,11 +124,11 @@ def sentence(ran: Ran) -> str:
     """Return the one sentence of a refusal, having checked that it is whole, last and alone."""
     assert "Traceback" not in ran.err, ran.err
     lines = ran.err.strip().splitlines()
-    found = [line for line in lines if line.startswith("Error: ")]
-    assert len(found) == 1, f"exit code {ran.code}, stderr: {ran.err!r}, stdout: {ran.out!r}"
-    assert lines[-1] == found[0], f"the sentence goes on over lines: {ran.err!r}"
+    errors = [line for line in lines if line.startswith("Error: ")]
+    assert len(errors) == 1, f"exit code {ran.code}, stderr: {ran.err!r}, stdout: {ran.out!r}"
+    assert lines[-1] == errors[0], f"the sentence goes on over lines: {ran.err!r}"
     assert ran.out == ""
-    return found[0]
+    return errors[0]
 
 
 def check(ran: Ran, code: int, words: tuple[str, ...]) -> str:

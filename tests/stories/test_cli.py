@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def table(emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table with a spec file in its folder."""
-    made = Table(tmp_path, emulator, "openai", rows=12)
-    facts = made.spec().model_dump(mode="json", exclude_unset=True)
+    table = Table(tmp_path, emulator, "openai", rows=12)
+    facts = table.spec().model_dump(mode="json", exclude_unset=True)
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(facts))
-    return made
+    return table
 
 
 def spec_of(table: Table) -> str:

@@ -72,11 +72,11 @@ def pdf(*pages: str) -> bytes:
 
 def locked() -> bytes:
     """Return a PDF that asks for a password."""
-    writer, found = PdfWriter(), BytesIO()
+    writer, stream = PdfWriter(), BytesIO()
     writer.add_blank_page(100, 100)
     writer.encrypt("secret", algorithm="RC4-128")
-    writer.write(found)
-    return found.getvalue()
+    writer.write(stream)
+    return stream.getvalue()
 
 
 @pytest.fixture
@@ -106,13 +106,13 @@ def test_documents_of_each_kind_are_sent_and_paid_for(batch: Batch, folder: Path
     run = batch.run()
     results = run.results()
     rows = {row["job_id"]: row for row in pq.read_table(folder / "out/data").to_pylist()}
-    asked = bodies(folder / "out")
+    requests = bodies(folder / "out")
     rates = batch_rates(rows["dot.png"]["_provider"], str(APIS[api]["model"]))
     assert rates is not None
     for name, result in results.items():
         row = rows[name]
         assert result.is_success()
-        assert result.response == answer_text(row["_provider"], asked[row["_custom_id"]])
+        assert result.response == answer_text(row["_provider"], requests[row["_custom_id"]])
         assert row["_cost_usd"] == usd(rates.cost(Usage(result.input_tokens, result.output_tokens)))
     assert results["report.pdf"].input_tokens > 2 * 1_800 > results["dot.png"].input_tokens > 1_200
     assert results["poem.txt"].input_tokens < 100
@@ -129,7 +129,7 @@ def test_each_api_has_its_own_form(folder: Path) -> None:
         {"role": "assistant", "content": "two"},
         {"role": "user", "content": "three"},
     ]
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name in ("report.pdf", "poem.txt", "dot.png"):
         for kind, api in APIS.items():
             job = Job("a", messages=turns, file=folder / name, **cast("Any", api))
@@ -137,9 +137,9 @@ def test_each_api_has_its_own_form(folder: Path) -> None:
             body = adapter.body(cast("Any", None), job.request(None, job.document()))
             last = body[adapter.turns_param][-1]
             assert (last["role"], last["content"][1]["text"]) == ("user", "three")
-            found[kind, name] = last["content"][:1]
+            parts[kind, name] = last["content"][:1]
     encoded = {
-        name: str(found["anthropic", name][0]["source"]["data"])
+        name: str(parts["anthropic", name][0]["source"]["data"])
         for name in ("report.pdf", "dot.png")
     }
     assert b64decode(encoded["report.pdf"]) == (folder / "report.pdf").read_bytes()
@@ -148,7 +148,7 @@ def test_each_api_has_its_own_form(folder: Path) -> None:
         "dot.png": f"data:image/png;base64,{encoded['dot.png']}",
     }
     text = f"poem.txt:\n\n{POEM}"
-    assert {place: part for place, [part] in found.items()} == {
+    assert {place: part for place, [part] in parts.items()} == {
         ("anthropic", "report.pdf"): {
             "type": "document",
             "source": {
@@ -399,12 +399,12 @@ def test_documents_go_with_what_works_by_itself(emulator: Emulator, folder: Path
         for name, kind in (("report", "pdf"), ("poem", "txt"), ("dot", "png"))
     ]
     assert 0 < provider.estimate_cost(jobs) < 0.05
-    found = {
+    results = {
         result.job_id: result for result in provider.get_batch_results(provider.create_batch(jobs))
     }
-    assert all(result.is_success() and result.cost_usd > 0 for result in found.values())
-    assert [len(found[name].citations or []) for name in ("report", "poem", "dot")] == [1, 1, 0]
-    assert found["dot"].citations is None
+    assert all(result.is_success() and result.cost_usd > 0 for result in results.values())
+    assert [len(results[name].citations or []) for name in ("report", "poem", "dot")] == [1, 1, 0]
+    assert results["dot"].citations is None
 
 
 class Answer(BaseModel):

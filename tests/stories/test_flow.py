@@ -270,8 +270,8 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
         "import json; from flows.cancel import cancel; "
         f"print(json.dumps(cancel(flow_run_id={died!r})))"
     )
-    found = in_python(server, table, code)
-    assert (found["result"], found["outcomes"]) == ("cancelled", {"canceled": 12})
+    result = in_python(server, table, code)
+    assert (result["result"], result["outcomes"]) == ("cancelled", {"canceled": 12})
     artifact = server.ask("artifacts/latest/filter", {"artifacts": {"key": {"any_": ["cancel"]}}})[
         0
     ]
@@ -314,9 +314,9 @@ def test_planning_is_a_flow(server: Server, table: Table) -> None:
         "import json; from flows.plan import plan; "
         f"print(json.dumps(plan({str(path)!r}, {{'limit': 7}})))"
     )
-    found = in_python(server, table, code)
-    assert (found["reasons"], found["requests"], found["over_limit"]) == ({"new": 7}, 7, 5)
-    assert 0 < float(found["expected_usd"]) < float(found["upper_bound_usd"])
+    result = in_python(server, table, code)
+    assert (result["reasons"], result["requests"], result["over_limit"]) == ({"new": 7}, 7, 5)
+    assert 0 < float(result["expected_usd"]) < float(result["upper_bound_usd"])
     artifact = server.ask(
         "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["plan-table"]}}}
     )[0]
@@ -331,9 +331,9 @@ def test_reconciling_is_a_flow(server: Server, table: Table) -> None:
     table.run()
     (stray,) = table.emulator.control.foreign("anthropic", requests=7)
     code = "import json; from flows.reconcile import reconcile; print(json.dumps(reconcile()))"
-    found = in_python(server, table, code)
-    assert found["known"] == {"anthropic": 1, "openai": 0}
-    assert [line["batch_id"] for line in found["strays"]] == [stray]
+    result = in_python(server, table, code)
+    assert result["known"] == {"anthropic": 1, "openai": 0}
+    assert [line["batch_id"] for line in result["strays"]] == [stray]
     artifact = server.ask(
         "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["reconcile"]}}}
     )[0]

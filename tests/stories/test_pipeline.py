@@ -438,8 +438,8 @@ def test_raw_files_can_be_left_out(table: Table) -> None:
 
 def test_a_plan_writes_and_sends_nothing(table: Table) -> None:
     """A preview leaves no dataset and no request behind."""
-    found = preview(table.spec(cost_limit_usd=1))
-    assert found.summary.reasons == {"new": 20}
+    plan = preview(table.spec(cost_limit_usd=1))
+    assert plan.summary.reasons == {"new": 20}
     assert not table.output.exists()
     assert table.ledger()["requests_accepted"] == 0
 

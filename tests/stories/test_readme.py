@@ -56,13 +56,13 @@ class Shell:
             shutil.copy2(ROOT / name, self.project / name)
         (self.project / "ready").touch()
         (self.project / ".venv").symlink_to(sys.prefix)
-        kept = {
+        environment = {
             k: v
             for k, v in os.environ.items()
             if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))
         }
         self.env = {
-            **kept,
+            **environment,
             **emulator.env(),
             "HOME": str(home),
             "PYTHONPATH": str(ROOT),

@@ -95,14 +95,14 @@ def files_that_give_away(root: Path) -> list[str]:
     """
     paths = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink()]
     assert paths
-    found: list[str] = []
+    names: list[str] = []
     for path in paths:
         with suppress(
             FileNotFoundError
         ):  # a database that is closed at this moment takes its log along
             if gives_away(str(path)) or any(map(gives_away, contents(path))):
-                found.append(str(path))
-    return found
+                names.append(str(path))
+    return names
 
 
 @pytest.fixture
@@ -170,9 +170,13 @@ _THROUGH_PREFECT = _RUNS.format(
 
 def in_shell(code: str, **env: str) -> subprocess.CompletedProcess[bytes]:
     """Run commands one after the other in one process, so that Prefect starts once for all."""
-    found = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     return subprocess.run(
-        [sys.executable, "-c", code], env=found, capture_output=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
     )
 
 

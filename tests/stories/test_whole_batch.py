@@ -422,8 +422,8 @@ def test_results_that_are_gone_cost_their_bound_and_an_attempt(table: Table) -> 
     receipt = table.run()
     assert (receipt.continued, receipt.rounds, ended(receipt)) == (True, 2, {"succeeded": ROWS})
     assert {row["_attempts"] for row in table.rows()} == {2}
-    found = check_money(table, lost=True)
-    assert found.overhead == bound_of(table)
+    sums = check_money(table, lost=True)
+    assert sums.overhead == bound_of(table)
     assert any("without a readable result line" in text for text in receipt.warnings)
 
 

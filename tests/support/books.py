@@ -91,26 +91,26 @@ def check_money(table: Table, *, lost: bool = False) -> Money:
 
     Unless lines were `lost`, it is the provider's bill as well; else it is at least that.
     """
-    found = money(table)
-    assert found.reserved == 0
-    assert found.settled == found.dataset + found.superseded + found.overhead
+    sums = money(table)
+    assert sums.reserved == 0
+    assert sums.settled == sums.dataset + sums.superseded + sums.overhead
     if lost:
-        assert found.settled >= billed(table)
+        assert sums.settled >= billed(table)
     else:
-        assert found.overhead == 0
-        assert found.settled == billed(table)
-    return found
+        assert sums.overhead == 0
+        assert sums.settled == billed(table)
+    return sums
 
 
 def sent(table: Table, text: str) -> list[dict[str, Any]]:
     """Return the request bodies that were sent for the row of this text, oldest first."""
     order = {chunk.id: place for place, chunk in enumerate(all_chunks())}
-    found = [
+    requests = [
         (order[name.partition("-")[0]], body)
         for name, body in table.bodies().items()
         if _asks(table.turns(body), text)
     ]
-    return [body for _, body in sorted(found, key=lambda pair: pair[0])]
+    return [body for _, body in sorted(requests, key=lambda pair: pair[0])]
 
 
 def _asks(turns: list[dict[str, Any]], text: str) -> bool:

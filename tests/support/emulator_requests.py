@@ -78,8 +78,8 @@ def rows(client: openai.OpenAI, file_id: str | None) -> dict[str, Any]:
     if file_id is None:
         return {}
     text = client.files.content(file_id).text
-    found = [json.loads(row) for row in text.splitlines()]
-    return {row["custom_id"]: row for row in found}
+    lines = [json.loads(row) for row in text.splitlines()]
+    return {row["custom_id"]: row for row in lines}
 
 
 def satisfies(text: str, schema: dict[str, Any]) -> bool:

@@ -96,15 +96,15 @@ class HouseProvider(Provider):
 
     def upload(self, path: Path) -> str | None:
         with path.open("rb") as stream:
-            found: str = self._call(
+            file_id: str = self._call(
                 "POST", "/files", data={"purpose": "batch"}, files={"file": (path.name, stream)}
             ).json()["id"]
-        return found
+        return file_id
 
     def create(
         self, path: Path, file_id: str | None, token: str, may_send: Callable[[], None]
     ) -> BatchLook:
-        asked = {
+        request = {
             "input_file_id": file_id,
             "endpoint": "/v1/chat/completions",
             "completion_window": "24h",
@@ -112,7 +112,7 @@ class HouseProvider(Provider):
         }
         may_send()
         with _told(creating=True):
-            return _look(_checked(self._http.post("/batches", json=asked)).json())
+            return _look(_checked(self._http.post("/batches", json=request)).json())
 
     def look(self, batch_id: str) -> BatchLook:
         return _look(self._read(f"/batches/{batch_id}").json())

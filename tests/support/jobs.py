@@ -26,15 +26,15 @@ def sent(emulator: Emulator) -> int:
 
 def bodies(folder: Path) -> dict[str, dict[str, Any]]:
     """Return what was sent, by custom_id, from the raw files."""
-    found: dict[str, dict[str, Any]] = {}
+    requests: dict[str, dict[str, Any]] = {}
     for path in (folder / "raw_files/requests").iterdir():
         if path.name.startswith("anthropic"):
-            found |= {
+            requests |= {
                 one["custom_id"]: one["params"] for one in json.loads(path.read_text())["requests"]
             }
         else:
-            found |= {
+            requests |= {
                 one["custom_id"]: one["body"]
                 for one in map(json.loads, path.read_text().splitlines())
             }
-    return found
+    return requests

@@ -35,8 +35,8 @@ class LedgerLook:
         runs = f"(SELECT id FROM runs WHERE dataset_id IN {datasets})"
         try:
             with self._looked_at().connect() as connection:
-                found = connection.exec_driver_sql(query.format(datasets=datasets, runs=runs))
-                return [tuple(row) for row in found]
+                rows = connection.exec_driver_sql(query.format(datasets=datasets, runs=runs))
+                return [tuple(row) for row in rows]
         except (OperationalError, ProgrammingError):  # no tables yet
             return []
 

@@ -39,8 +39,8 @@ _SETTINGS = {
 
 def binaries() -> Path | None:
     """Return the folder that holds `initdb` and `postgres`, or None."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
+    initdb = shutil.which("initdb")
+    folders = [Path(initdb).resolve().parent] if initdb else []
     folders += sorted(
         Path("/usr/lib/postgresql").glob("*/bin"),
         key=lambda folder: int(folder.parent.name),
@@ -112,16 +112,16 @@ class Server:
             "--no-locale",
             "--no-sync",
         ]
-        made = subprocess.run(
+        done = subprocess.run(
             [self._binaries / "initdb", *arguments, "--pgdata", self._data],
             capture_output=True,
             check=False,
             cwd="/",
             **self._user,
         )
-        if made.returncode:
+        if done.returncode:
             self._stack.close()
-            pytest.skip(f"initdb failed: {made.stderr.decode(errors='replace').strip()}")
+            pytest.skip(f"initdb failed: {done.stderr.decode(errors='replace').strip()}")
         for _ in range(5):
             self.port = _free_port()
             with suppress(EndedError):  # somebody else was quicker to take the port

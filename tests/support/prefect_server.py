@@ -35,13 +35,13 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/api"
-        kept = {
+        environment = {
             k: v
             for k, v in os.environ.items()
             if not k.startswith(("PREFECT_", "ANTHROPIC_", "OPENAI_", "BATCHATA_"))
         }
         self.env = {
-            **kept,
+            **environment,
             **QUIET,
             "HOME": str(home),
             "PREFECT_HOME": str(home / ".prefect"),
@@ -114,12 +114,12 @@ class Server:
         """
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
         for _ in range(40):
-            found = self.ask("task_runs/filter", wanted)
+            runs = self.ask("task_runs/filter", wanted)
             if any(
                 run["name"].startswith("collect") and run["state_type"] == "COMPLETED"
-                for run in found
+                for run in runs
             ):
-                return found
+                return runs
             time.sleep(0.5)
         return self.ask("task_runs/filter", wanted)
 

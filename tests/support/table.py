@@ -89,9 +89,9 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the dataset's rows by key, having checked that every key is there once."""
-        found = pq.read_table(self.output / "data").to_pylist()
-        assert len({row["id"] for row in found}) == len(found)
-        return sorted(found, key=lambda row: row["id"])
+        rows = pq.read_table(self.output / "data").to_pylist()
+        assert len({row["id"] for row in rows}) == len(rows)
+        return sorted(rows, key=lambda row: row["id"])
 
     def ledger(self) -> dict[str, Any]:
         """Return what the provider accepted and billed."""
@@ -112,16 +112,16 @@ class Table:
 
     def bodies(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies that were sent, by custom_id."""
-        found: dict[str, dict[str, Any]] = {}
+        requests: dict[str, dict[str, Any]] = {}
         for path in (self.output / "_batchata/requests").glob("*.jsonl"):
             if self.provider == "anthropic":
-                found |= {
+                requests |= {
                     item["custom_id"]: item["params"]
                     for item in orjson.loads(path.read_bytes())["requests"]
                 }
             else:
-                found |= {
+                requests |= {
                     item["custom_id"]: item["body"]
                     for item in map(orjson.loads, path.read_bytes().splitlines())
                 }
-        return found
+        return requests

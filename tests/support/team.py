@@ -130,8 +130,8 @@ class Team:
 
     def states(self, run: dict[str, Any]) -> list[str]:
         """Return the names of the states that a run went through, in order."""
-        found = self.server.get(f"flow_run_states/?flow_run_id={run['id']}")
-        return [state["name"] for state in sorted(found, key=lambda state: state["timestamp"])]
+        states = self.server.get(f"flow_run_states/?flow_run_id={run['id']}")
+        return [state["name"] for state in sorted(states, key=lambda state: state["timestamp"])]
 
     def log(self, run: dict[str, Any]) -> str:
         """Return what a run logged."""

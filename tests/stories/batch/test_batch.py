@@ -67,9 +67,9 @@ def test_models_of_both_providers_in_one_batch(
     results = run.results()
     assert set(results) == {f"{kind}{number}" for kind in "ab" for number in range(4)}
     rows = {row["job_id"]: row for row in pq.read_table(tmp_path / "out/data").to_pylist()}
-    asked = bodies(tmp_path / "out")
+    requests = bodies(tmp_path / "out")
     for name, result in results.items():
-        provider, body = rows[name]["_provider"], asked[rows[name]["_custom_id"]]
+        provider, body = rows[name]["_provider"], requests[rows[name]["_custom_id"]]
         assert body["messages"] == [{"role": "user", "content": f"text {name[1]}"}]
         assert result.response == answer_text(provider, body)
         assert isinstance(result.parsed_response, Label) is (name[0] == "b")
@@ -103,14 +103,14 @@ def test_one_model_at_both_of_its_endpoints(
     assert run.receipt is not None
     assert run.receipt.batches == 2
     rows = {row["job_id"]: row for row in pq.read_table(tmp_path / "out/data").to_pylist()}
-    asked = {name: bodies(tmp_path / "out")[row["_custom_id"]] for name, row in rows.items()}
-    assert asked["c"]["messages"] == turns
-    assert [part["type"] for part in asked["r"]["input"][0]["content"]] == [
+    requests = {name: bodies(tmp_path / "out")[row["_custom_id"]] for name, row in rows.items()}
+    assert requests["c"]["messages"] == turns
+    assert [part["type"] for part in requests["r"]["input"][0]["content"]] == [
         "input_text",
         "input_text",
     ]
     assert {name: result.response for name, result in run.results().items()} == {
-        name: answer_text("openai", body) for name, body in asked.items()
+        name: answer_text("openai", body) for name, body in requests.items()
     }
     assert isinstance(run.results()["r"].parsed_response, Label)
     assert sent(emulator) == 2
@@ -589,7 +589,7 @@ def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
     A batch's are JSON for Anthropic and JSONL for OpenAI; a job's has a valid name for any id.
     """
     batch.add_job(prompt="x", id="../a b").add_job(prompt="y", id="2", model=GPT).run()
-    found = sorted(
+    files = sorted(
         str(path.relative_to(tmp_path / "out/raw_files"))
         for path in (tmp_path / "out/raw_files").rglob("*.json*")
     )
@@ -597,7 +597,7 @@ def test_raw_files_lie_as_documented(batch: Batch, tmp_path: Path) -> None:
         row["job_id"]: row["_batch_id"] for row in pq.read_table(tmp_path / "out/data").to_pylist()
     }
     batches = [f"anthropic_batch_{rows['../a b']}.json", f"openai_batch_{rows['2']}.jsonl"]
-    assert found == sorted(
+    assert files == sorted(
         [f"{folder}/{name}" for folder in ("requests", "responses") for name in batches]
         + ["responses/..%2Fa b_raw.json", "responses/2_raw.json"]
     )

@@ -78,9 +78,9 @@ def test_classes_that_look_alike_keep_to_their_own_jobs(
     )
     for number in (1, 2):
         assert attempts[str(number)] == 1
-        found = results[str(number)].parsed_response
-        assert isinstance(found, kinds[number])
-        assert str(found.model_dump()["word"]).startswith(f"{number}:")
+        answer = results[str(number)].parsed_response
+        assert isinstance(answer, kinds[number])
+        assert str(answer.model_dump()["word"]).startswith(f"{number}:")
     assert "model 3 refuses" in str(results["3"].error)
     assert sent(emulator) == 2 + attempts["3"]
 

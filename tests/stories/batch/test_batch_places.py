@@ -96,11 +96,13 @@ def test_a_script_that_does_not_wait_ends_with_its_run(emulator: Emulator, tmp_p
 
 def test_a_worker_thread(emulator: Emulator, tmp_path: Path) -> None:
     """A run may be started and waited for in any thread."""
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(jobs(tmp_path / "out").run().results()))
+    outcomes: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: outcomes.append(jobs(tmp_path / "out").run().results())
+    )
     thread.start()
     thread.join(timeout=PATIENCE)
-    assert len(found[0]) == accepted(emulator) == 3
+    assert len(outcomes[0]) == accepted(emulator) == 3
 
 
 def test_a_running_event_loop(emulator: Emulator, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def table(emulator: Emulator, tmp_path: Path) -> Table:
 
 def bill_of(table: Table) -> list[tuple[Decimal, Decimal]]:
     """Price each result line with genai-prices, as it was billed and as it would be uncached."""
-    found: list[tuple[Decimal, Decimal]] = []
+    costs: list[tuple[Decimal, Decimal]] = []
     for path in (table.output / "_batchata/responses").glob("*.jsonl"):
         for line in map(orjson.loads, path.read_bytes().splitlines()):
             usage = line["result"]["message"]["usage"]
@@ -53,8 +53,8 @@ def bill_of(table: Table) -> list[tuple[Decimal, Decimal]]:
                 "cache_write_tokens": written,
                 "cache_write_1h_tokens": written,
             }
-            found.append((priced(**whole, **cached), priced(**whole)))
-    return found
+            costs.append((priced(**whole, **cached), priced(**whole)))
+    return costs
 
 
 def priced(**tokens: int) -> Decimal:
@@ -64,8 +64,8 @@ def priced(**tokens: int) -> Decimal:
 
 
 def told(lines: list[tuple[str, str]], what: str) -> str:
-    (found,) = [value for name, value in lines if name == what]
-    return found
+    (line,) = [value for name, value in lines if name == what]
+    return line
 
 
 def marked(table: Table) -> set[bool]:

@@ -55,15 +55,15 @@ def check_dataset(table: Table) -> dict[str, Any]:
 
     Returns these costs.
     """
-    (found,) = [
+    (dataset,) = [
         one for one in costs()["datasets"] if one["dataset"] == table.output.resolve().as_uri()
     ]
     settled, inside, superseded, overhead, unlanded = money(
-        found, "settled", "in_dataset", "superseded", "overhead", "unlanded"
+        dataset, "settled", "in_dataset", "superseded", "overhead", "unlanded"
     )
     assert inside == sum(row["_cost_usd"] for row in table.rows())
     assert settled == inside + superseded + overhead + unlanded
-    return found
+    return dataset
 
 
 def test_every_dollar_is_accounted_for(table: Table) -> None:
@@ -86,13 +86,13 @@ def test_every_dollar_is_accounted_for(table: Table) -> None:
     receipts.append(table.run())
     control.faults(kind="request_invalid_answer", contains="row 6")
     receipts.append(table.run(prompt="Say: {{ text }}"))
-    found = check_dataset(table)
-    assert min(money(found, "superseded", "overhead")) > 0
-    assert [money(found, name)[0] for name in ("settled", "superseded", "overhead")] == [
+    dataset = check_dataset(table)
+    assert min(money(dataset, "superseded", "overhead")) > 0
+    assert [money(dataset, name)[0] for name in ("settled", "superseded", "overhead")] == [
         sum(Decimal(str(getattr(receipt, field))) for receipt in receipts)
         for field in ("cost_usd", "superseded_usd", "overhead_usd")
     ]
-    assert money(costs()["total"], "settled", "in_flight") == [*money(found, "settled"), 0]
+    assert money(costs()["total"], "settled", "in_flight") == [*money(dataset, "settled"), 0]
 
 
 def test_a_receipt_tells_what_was_saved(table: Table) -> None:
@@ -153,21 +153,21 @@ def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
         "model": {MODELS[table.provider], None},
     }
     for by in ("spec", "budget", "model", "day"):
-        found = costs("--by", by)
-        assert {group["name"] for group in found["groups"]} == names.get(
-            by, {group["name"] for group in found["groups"]}
+        report = costs("--by", by)
+        assert {group["name"] for group in report["groups"]} == names.get(
+            by, {group["name"] for group in report["groups"]}
         )
         for name in ("settled", "list_price", "saved", "superseded", "overhead", "in_flight"):
             assert (
-                sum(money(group, name)[0] for group in found["groups"])
-                == money(found["total"], name)[0]
+                sum(money(group, name)[0] for group in report["groups"])
+                == money(report["total"], name)[0]
             )
-    assert (found["total"]["runs"], found["total"]["batches"], found["total"]["rows"]) == (
+    assert (report["total"]["runs"], report["total"]["batches"], report["total"]["rows"]) == (
         2,
         2,
         2 * ROWS,
     )
-    (budget,) = found["budgets"]
+    (budget,) = report["budgets"]
     (night,) = [group for group in costs("--by", "budget")["groups"] if group["name"] == "night"]
     assert budget["spent_usd"] == night["settled_usd"]
     assert sum(money(budget, "spent", "left")) == 2
@@ -245,7 +245,7 @@ def test_a_rebuilt_ledger_knows_list_prices(table: Table, monkeypatch: pytest.Mo
     monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'rebuilt.db'}")
     rebuild(prepare_run(table.spec(), Settings()), Settings())
     after = costs()
-    kept = (
+    columns = (
         "rows",
         "settled_usd",
         "list_price_usd",
@@ -254,8 +254,8 @@ def test_a_rebuilt_ledger_knows_list_prices(table: Table, monkeypatch: pytest.Mo
         "overhead_usd",
         "cost_by_outcome",
     )
-    assert {name: after["total"][name] for name in kept} == {
-        name: before["total"][name] for name in kept
+    assert {name: after["total"][name] for name in columns} == {
+        name: before["total"][name] for name in columns
     }
     check_dataset(table)
 

@@ -96,7 +96,7 @@ def test_the_same_answer_counts_once(table: Table, monkeypatch: pytest.MonkeyPat
 
     The stop stays.
     """
-    found: list[float] = []
+    factors: list[float] = []
     noted = Ledger.correct_bounds
 
     def dying(self: Ledger, *facts: Any) -> int:
@@ -107,10 +107,10 @@ def test_the_same_answer_counts_once(table: Table, monkeypatch: pytest.MonkeyPat
         dead.setattr(Ledger, "correct_bounds", dying)
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=4, max_parallel_batches=1, cost_limit_usd=1)
-    found.append(factor(table))
+    factors.append(factor(table))
     receipt = table.run(items_per_batch=4, max_parallel_batches=1, cost_limit_usd=1)
     assert (receipt.continued, receipt.exit_code) == (True, 4)
-    assert factor(table) == found[0] > 1.1
+    assert factor(table) == factors[0] > 1.1
 
 
 def test_a_run_that_dies_stopped_stays_stopped(table: Table) -> None:

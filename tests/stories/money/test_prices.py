@@ -72,9 +72,9 @@ def test_an_unknown_price_is_said_and_never_zero(table: Table) -> None:
     That is plan, receipt, dataset, `show` and `status`.
     """
     model = UNKNOWN[table.provider]
-    found = preview(table.spec(model=model))
-    assert (found.to_json()["upper_bound_usd"], found.to_json()["price_source"]) == (None, None)
-    assert line(found.lines(), "Cost").startswith(f"{NO_PRICE} {model}")
+    plan = preview(table.spec(model=model))
+    assert (plan.to_json()["upper_bound_usd"], plan.to_json()["price_source"]) == (None, None)
+    assert line(plan.lines(), "Cost").startswith(f"{NO_PRICE} {model}")
 
     receipt = table.run(model=model)
     assert receipt.outcomes == {"succeeded": ROWS}
@@ -113,9 +113,9 @@ def test_unknown_while_it_flies_and_when_it_is_cancelled(
         )
     (run,) = runs_overview(None)
     assert (run["state"], run["settled_usd"], run["in_flight_usd"]) == ("open", None, None)
-    found = cancel(table.spec(model=UNKNOWN[table.provider]))
-    assert found.settled_usd is None
-    assert line(found.lines(), "Cost") == "unknown"
+    report = cancel(table.spec(model=UNKNOWN[table.provider]))
+    assert report.settled_usd is None
+    assert line(report.lines(), "Cost") == "unknown"
 
 
 def test_known_costs_are_told(table: Table) -> None:
@@ -299,8 +299,8 @@ def test_each_row_is_priced_alone(table: Table) -> None:
         assert row["_cost_usd"] == usd(
             rates.cost(Usage(row["_input_tokens"], row["_output_tokens"]))
         )
-    found = money(table)
-    assert found.settled == found.dataset < billed(table)  # which prices the sum
+    sums = money(table)
+    assert sums.settled == sums.dataset < billed(table)  # which prices the sum
 
 
 def test_a_bound_takes_what_the_provider_can_bill(table: Table) -> None:

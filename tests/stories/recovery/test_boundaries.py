@@ -36,7 +36,7 @@ def test_a_run_that_dies_at_a_boundary_is_carried_on(
     exact cost. The providers take turns; the harness dies at each boundary with both (`kills.py`).
     """
     place, what = make(provider, rows=ROWS, seconds=0.0), BOUNDARIES[boundary]
-    # a create that arrived is soon found; a longer grace then only guards against a slow machine
+    # a create that arrived is soon findings; a longer grace then only guards against a slow machine
     quick = {
         "BATCHATA_POLL_INTERVAL": "0.02",
         "BATCHATA_UNCLEAR_GRACE": "0.3" if what.absent else "1.5",
@@ -47,6 +47,6 @@ def test_a_run_that_dies_at_a_boundary_is_carried_on(
             run = place.start(**quick, **{KILL_AT: f"{boundary}:{number if what.per_chunk else 1}"})
             assert run.wait() == -9, f"never reached: {run.text()}"
         place.finish(**quick)
-        found = place.check()
-        assert not found.problems()
-        assert found.accepted == number * ROWS
+        findings = place.check()
+        assert not findings.problems()
+        assert findings.accepted == number * ROWS

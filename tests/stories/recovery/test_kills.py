@@ -54,6 +54,6 @@ def test_the_real_command_is_carried_on(make: Callable[..., Place]) -> None:
     assert place.until(lambda: place.stages()["polling"], run)
     assert run.kill() == -9
     place.finish()
-    found = place.check()
-    assert not found.problems()
-    assert (found.rows, found.accepted) == (120, 120)
+    findings = place.check()
+    assert not findings.problems()
+    assert (findings.rows, findings.accepted) == (120, 120)

@@ -54,10 +54,10 @@ def die_with_batches_open(
 ) -> None:
     """Run until some batches landed and others are open at the provider; then die."""
     table.emulator.control.progress("reads", 1)
-    left = iter([look_once] * looks)
+    looks_left = iter([look_once] * looks)
 
     def look(*asked: Any) -> Any:
-        return next(left, interrupt)(*asked)
+        return next(looks_left, interrupt)(*asked)
 
     with monkeypatch.context() as dying:
         dying.setattr("batchata_tasks.execution.poll.look_once", look)
@@ -119,8 +119,8 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
     with pytest.raises(WrongLedgerError, match="status SPEC --rebuild"):
         table.run(items_per_batch=3)
     table.emulator.control.progress("immediate")
-    found = rebuild(prepare_run(table.spec(), Settings()), Settings())
-    assert (found.runs, found.chunks, found.open_chunks) == (1, 2, 1)
+    report = rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert (report.runs, report.chunks, report.open_chunks) == (1, 2, 1)
     receipt = table.run(items_per_batch=3)
     assert (receipt.plan["up_to_date"], receipt.outcomes) == (6, {"succeeded": 6})
     check(table)
@@ -216,9 +216,9 @@ def test_attempts_are_remembered_when_a_dataset_is_lost(table: Table, lost: str)
     shutil.rmtree(table.folder / lost)
     receipt = table.run(items_per_batch=6)
     assert receipt.outcomes == {}
-    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
-    assert [[row[name] for name in kept] for row in table.rows()] == [
-        [row[name] for name in kept] for row in before
+    columns = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in columns] for row in table.rows()] == [
+        [row[name] for name in columns] for row in before
     ]
     assert table.run(items_per_batch=6).plan["exhausted"] == 1
 
@@ -257,10 +257,10 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
 
 def dying_after(calls: int, real: Callable[..., Any]) -> Callable[..., Any]:
     """Return a step that dies the `times`th time."""
-    left = iter([real] * calls)
+    calls_left = iter([real] * calls)
 
     def step(*asked: Any) -> Any:
-        return next(left, interrupt)(*asked)
+        return next(calls_left, interrupt)(*asked)
 
     return step
 
@@ -331,9 +331,9 @@ def test_a_recovery_that_dies_between_rounds_sends_nothing(
             table.run(items_per_batch=6)
     table.run(items_per_batch=6, rerun_on=["new"])
     table.run(items_per_batch=6)
-    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
-    assert [[row[name] for name in kept] for row in table.rows()] == [
-        [row[name] for name in kept] for row in before
+    columns = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in columns] for row in table.rows()] == [
+        [row[name] for name in columns] for row in before
     ]
     assert table.ledger()["requests_accepted"] == sent
     check_money(table)
@@ -355,8 +355,8 @@ def test_a_part_that_cannot_be_had_again_is_paid_for_once(
     (control.archive if table.provider == "anthropic" else control.delete_outputs)(str(first))
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
     assert table.run().outcomes == {"succeeded": 11}
-    found = money(table)
-    assert found.settled == found.dataset + found.superseded + found.overhead
+    sums = money(table)
+    assert sums.settled == sums.dataset + sums.superseded + sums.overhead
     assert len(table.rows()) == 12
 
 
@@ -368,9 +368,9 @@ def test_manifests_and_a_part_are_lost(table: Table) -> None:
     min((table.output / "data").iterdir()).unlink()
     shutil.rmtree(table.output / "_batchata/intents")
     table.run(items_per_batch=3)
-    kept = ("id", "_status", "_attempts", "_cost_usd", "_response")
-    assert [[row[name] for name in kept] for row in table.rows()] == [
-        [row[name] for name in kept] for row in before
+    columns = ("id", "_status", "_attempts", "_cost_usd", "_response")
+    assert [[row[name] for name in columns] for row in table.rows()] == [
+        [row[name] for name in columns] for row in before
     ]
     assert table.ledger()["requests_accepted"] == sent
     check_money(table)
@@ -452,8 +452,8 @@ def test_answers_that_nobody_wants_any_more_count_with_what_they_cost(
     shutil.rmtree(table.output)
     table.emulator.control.progress("immediate")
     assert table.run(items_per_batch=3, prompt="Again: {{ text }}").outcomes == {"succeeded": 12}
-    found = money(table)
-    assert found.settled == found.dataset + found.overhead == billed(table)
+    sums = money(table)
+    assert sums.settled == sums.dataset + sums.overhead == billed(table)
 
 
 def test_rows_that_cannot_be_sent_survive_the_loss_of_the_ledger(

@@ -52,9 +52,9 @@ def test_a_batch_that_was_accepted_unseen_is_adopted(
     assert run.kill() == -9
     place.emulator.control.progress("seconds", 0.2)
     place.finish()
-    found = place.check()
-    assert not found.problems()
-    assert (found.rows, found.accepted, place.book()["batches_accepted"]) == (80, 80, 2)
+    findings = place.check()
+    assert not findings.problems()
+    assert (findings.rows, findings.accepted, place.book()["batches_accepted"]) == (80, 80, 2)
 
 
 def test_a_create_that_never_arrived_is_sent_once(make: Make) -> None:
@@ -69,10 +69,10 @@ def test_a_create_that_never_arrived_is_sent_once(make: Make) -> None:
     assert run.kill() == -9
     began = time.time()
     place.finish()
-    found = place.check()
-    assert not found.problems()
+    findings = place.check()
+    assert not findings.problems()
     book = place.book()
-    assert (found.rows, book["batches_accepted"]) == (40, 1)
+    assert (findings.rows, book["batches_accepted"]) == (40, 1)
     assert book["batches"][0]["created_at"] > began + GRACE / 2
 
 
@@ -86,8 +86,8 @@ def test_a_create_that_waited_for_another_has_its_whole_grace(make: Make) -> Non
     place.emulator.control.faults(kind="accept_delay", nth=3, seconds=GRACE / 3)
     assert LEASE / 2 < GRACE
     place.finish(**SHORT_LEASE)
-    found = place.check()
-    assert not found.problems()
+    findings = place.check()
+    assert not findings.problems()
     assert place.book()["batches_accepted"] == 2
 
 
@@ -104,9 +104,9 @@ def test_a_changed_spec_lands_the_old_rows_first(make: Make) -> None:
     place.emulator.control.progress("seconds", 0.2)
     receipt = json.loads(place.finish().text().splitlines()[-1])
     assert receipt["plan"]["reasons"] == {"new": 40, "prompt": 120}
-    found = place.check()
-    assert not found.problems()
-    assert (found.rows, found.accepted) == (160, 160 + 120)
+    findings = place.check()
+    assert not findings.problems()
+    assert (findings.rows, findings.accepted) == (160, 160 + 120)
 
 
 def test_what_a_dead_run_of_another_spec_never_sent_is_not_sent(make: Make) -> None:
@@ -121,9 +121,9 @@ def test_what_a_dead_run_of_another_spec_never_sent_is_not_sent(make: Make) -> N
     assert run.kill() == -9
     place.ask("v2")
     place.finish()
-    found = place.check()
-    assert not found.problems()
-    assert (found.rows, found.accepted) == (40, 40)
+    findings = place.check()
+    assert not findings.problems()
+    assert (findings.rows, findings.accepted) == (40, 40)
 
 
 def test_money_of_a_chunk_that_was_never_sent_is_given_back(make: Make) -> None:
@@ -138,9 +138,9 @@ def test_money_of_a_chunk_that_was_never_sent_is_given_back(make: Make) -> None:
     assert run.kill() == -9
     place.ask("v2")
     place.finish()
-    found = place.check()
-    assert not found.problems()
-    assert found.accepted == 40
+    findings = place.check()
+    assert not findings.problems()
+    assert findings.accepted == 40
 
 
 def test_a_stopped_run_that_wakes_up_cannot_send_or_commit(make: Make) -> None:
@@ -159,9 +159,9 @@ def test_a_stopped_run_that_wakes_up_cannot_send_or_commit(make: Make) -> None:
     assert run.wait() == 1
     assert "lost its hold on the dataset" in run.text()
     assert place.book() == before
-    found = place.check()
-    assert not found.problems()
-    assert found.accepted == 120
+    findings = place.check()
+    assert not findings.problems()
+    assert findings.accepted == 120
 
 
 def test_a_run_that_was_stopped_while_it_connected_cannot_send(make: Make) -> None:
@@ -181,9 +181,9 @@ def test_a_run_that_was_stopped_while_it_connected_cannot_send(make: Make) -> No
         assert other.wait() == 0, other.text()
         run.go_on()
         assert run.wait() == 1, run.text()
-    found = place.check()
-    assert not found.problems()
-    assert (found.accepted, place.book()["batches_accepted"]) == (40, 1)
+    findings = place.check()
+    assert not findings.problems()
+    assert (findings.accepted, place.book()["batches_accepted"]) == (40, 1)
 
 
 def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(make: Make) -> None:
@@ -209,9 +209,9 @@ def test_a_run_that_was_stopped_while_it_sent_does_not_disturb_its_successor(mak
     assert run.wait() == 1, run.text()
     assert successor.wait() == 0, successor.text()
     place.finish()
-    found = place.check()
-    assert not found.problems()
-    assert found.accepted == 40
+    findings = place.check()
+    assert not findings.problems()
+    assert findings.accepted == 40
 
 
 def test_two_runs_at_once_do_nothing_twice(make: Make) -> None:
@@ -226,9 +226,9 @@ def test_two_runs_at_once_do_nothing_twice(make: Make) -> None:
     assert codes in ([0, 0], [0, 1]), texts
     if codes == [0, 1]:
         assert any("another run holds this dataset" in text for text in texts), texts
-    found = place.check()
-    assert not found.problems()
-    assert found.accepted == 40
+    findings = place.check()
+    assert not findings.problems()
+    assert findings.accepted == 40
 
 
 def test_a_download_that_is_cut_within_its_last_line_is_fetched_again(make: Make) -> None:
@@ -239,6 +239,6 @@ def test_a_download_that_is_cut_within_its_last_line_is_fetched_again(make: Make
     place = make("openai", rows=1)
     place.emulator.control.faults(kind="cut_download", nth=1, after_bytes=200, clean=True)
     place.finish()
-    found = place.check()
-    assert not found.problems()
-    assert found.accepted == 1
+    findings = place.check()
+    assert not findings.problems()
+    assert findings.accepted == 1

@@ -64,6 +64,6 @@ def test_a_lost_worker_does_not_stop_the_schedule(team: Team, cron: str, taken_u
     if none is due for hours, by the run itself, which the automations start again.
     """
     team.prefect("automation", "create", "--from-file", "deployments/automations.yaml")
-    found = lost_worker(team, "polling", cron)
-    assert not found.problems, found
-    assert found.taken_up_by == taken_up_by
+    fate = lost_worker(team, "polling", cron)
+    assert not fate.problems, fate
+    assert fate.taken_up_by == taken_up_by

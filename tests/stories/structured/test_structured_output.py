@@ -144,11 +144,11 @@ def test_a_field_is_sent_as_stated_and_its_answers_land_typed(
 
     Each row has the value of its own answer.
     """
-    provider, found = landed
-    for body in found.bodies.values():
+    provider, result = landed
+    for body in result.bodies.values():
         assert asked(provider, body)["properties"][case.name] == case.sent
-    assert str(found.schema.field(case.name).type) == case.column.replace("item:", "element:")
-    for row in found.rows:
+    assert str(result.schema.field(case.name).type) == case.column.replace("item:", "element:")
+    for row in result.rows:
         assert row[case.name] == LANDS.get(case.name, lambda value: value)(
             json.loads(row["_response"])[case.name]
         )
@@ -160,18 +160,18 @@ def test_the_provider_got_the_requests_that_were_looked_at(landed: tuple[str, La
 
     Its answer was made from that schema.
     """
-    provider, found = landed
-    for body in found.bodies.values():
+    provider, result = landed
+    for body in result.bodies.values():
         content = blake2b(
             orjson.dumps(body, option=orjson.OPT_SORT_KEYS), digest_size=16
         ).hexdigest()
-        assert found.contents[content]["billed"] == 1
+        assert result.contents[content]["billed"] == 1
         schema = asked(provider, body)
         assert schema["required"] == list(schema["properties"])
         assert schema["additionalProperties"] is False
-    for row in found.rows:
-        if row["id"] not in found.in_capitals:
-            assert row["_response"] == answer_text(provider, found.bodies[row["_custom_id"]])
+    for row in result.rows:
+        if row["id"] not in result.in_capitals:
+            assert row["_response"] == answer_text(provider, result.bodies[row["_custom_id"]])
 
 
 @pytest.mark.parametrize("name", ["area", "areas", "medium", "choice"])
@@ -183,9 +183,9 @@ def test_enums_in_another_case_land_as_the_class_spells_them(
     That also holds for a Literal, in a list and if it may be null. `_response` keeps what the model
     wrote.
     """
-    _, found = landed
+    _, result = landed
     said = [
-        json.loads(row["_response"])[name] for row in found.rows if row["id"] in found.in_capitals
+        json.loads(row["_response"])[name] for row in result.rows if row["id"] in result.in_capitals
     ]
     texts = [
         text for value in said for text in (value if isinstance(value, list) else [value]) if text
@@ -194,7 +194,7 @@ def test_enums_in_another_case_land_as_the_class_spells_them(
     assert all(text == text.upper() for text in texts)
     kept = {
         text
-        for row in found.rows
+        for row in result.rows
         if row[name]
         for text in (row[name] if isinstance(row[name], list) else [row[name]])
     }
@@ -204,8 +204,8 @@ def test_enums_in_another_case_land_as_the_class_spells_them(
 @pytest.mark.parametrize("name", ["note", "rank", "choice", "origin"])
 def test_what_is_optional_may_be_null(landed: tuple[str, Landed], name: str) -> None:
     """Some answers leave it null, others do not; both land."""
-    _, found = landed
-    assert {row[name] is None for row in found.rows} == {True, False}
+    _, result = landed
+    assert {row[name] is None for row in result.rows} == {True, False}
 
 
 @BOTH
@@ -412,10 +412,10 @@ def test_the_table_is_wide_enough() -> None:
 def test_a_kept_response_model_reads_back_whole(case: Case) -> None:
     """A stored model makes the same columns, canonical form and checks as the class."""
     schema = ResponseSchema.from_model(case.model(), "response_model")
-    kept = json.loads(json.dumps(schema.kept))
-    again = ResponseSchema.from_json_schema(kept, "response_model")
+    stored = json.loads(json.dumps(schema.kept))
+    again = ResponseSchema.from_json_schema(stored, "response_model")
     assert (again.canonical, again.arrow) == (schema.canonical, schema.arrow)
-    assert read_root(kept, "response_model", of_class=True) == schema.root
+    assert read_root(stored, "response_model", of_class=True) == schema.root
 
 
 def test_the_ledger_keeps_the_response_model_whole(
@@ -428,7 +428,7 @@ def test_the_ledger_keeps_the_response_model_whole(
     exact = next(case for case in ACCEPTED if case.what == "exact number")
     run(Table(tmp_path, emulator, "openai", rows=2), exact.text(), monkeypatch)
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger:
-        (kept,) = ledger.execute("select spec from runs").fetchone()
-    again = ResponseSchema.from_json_schema(json.loads(kept)["schema"], "response_model")
+        (stored,) = ledger.execute("select spec from runs").fetchone()
+    again = ResponseSchema.from_json_schema(json.loads(stored)["schema"], "response_model")
     assert again.arrow == pa.schema([pa.field("price", pa.decimal128(12, 2))])
     assert again.parse('{"price": "-1"}')[0] is None

@@ -64,25 +64,25 @@ class Books:
 
     def problems(self) -> list[str]:
         """Check all that needs no dataset's rows."""
-        found = [f"{custom_id} was accepted twice" for custom_id in self.bill.twice]
-        found += [
+        problems = [f"{custom_id} was accepted twice" for custom_id in self.bill.twice]
+        problems += [
             f"${cost} of no run" for run, cost in self.by_run.items() if run == "no run" and cost
         ]
-        found += [
+        problems += [
             f"run {run['id']} is {run['state']}" for run in self.runs if run["state"] != "closed"
         ]
-        found += [f"unsettled: {row}" for row in self.reservations if row["settled"] is None]
+        problems += [f"unsettled: {row}" for row in self.reservations if row["settled"] is None]
         for run in self.runs:
             spent, limit = self.by_run[run["id"]], run["cost_limit"]
             if limit is not None and spent > limit * PICO:
-                found.append(f"run {run['id']} spent ${spent} of a limit of ${limit * PICO}")
+                problems.append(f"run {run['id']} spent ${spent} of a limit of ${limit * PICO}")
             settled = (
                 sum(row["settled"] or 0 for row in self.reservations if row["run_id"] == run["id"])
                 * PICO
             )
             if settled != spent:
-                found.append(f"run {run['id']} settled ${settled}, the bill says ${spent}")
-        return found + self._sums()
+                problems.append(f"run {run['id']} settled ${settled}, the bill says ${spent}")
+        return problems + self._sums()
 
     def _sums(self) -> list[str]:
         settled, other = (

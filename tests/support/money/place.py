@@ -160,17 +160,17 @@ class Data:
 
     def sent(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies that may have gone out, by custom_id."""
-        found: dict[str, dict[str, Any]] = {}
+        requests: dict[str, dict[str, Any]] = {}
         for path in (self.output / "_batchata/requests").glob("*.jsonl"):
             if self.scenario.provider == "anthropic":
-                found |= {
+                requests |= {
                     item["custom_id"]: item["params"]
                     for item in orjson.loads(path.read_bytes())["requests"]
                 }
             else:
                 lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
-                found |= {line["custom_id"]: line["body"] for line in lines}
-        return found
+                requests |= {line["custom_id"]: line["body"] for line in lines}
+        return requests
 
 
 def ask(home: Path, query: str) -> list[dict[str, Any]]:

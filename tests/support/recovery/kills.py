@@ -215,12 +215,13 @@ def scenario(
                 )
     for rule in place.emulator.control.list_faults():
         tally.strikes[rule["kind"]] += rule["strikes"]
-    found = place.check()
+    findings = place.check()
     expected = range(len(place.keys), 2 * len(place.keys) + 1) if midway else (2 * len(place.keys),)
-    problems = found.problems()
-    if found.accepted not in expected:
+    problems = findings.problems()
+    if findings.accepted not in expected:
         problems.append(
-            f"{found.accepted} contents were accepted for {len(place.keys)} rows under two prompts"
+            f"{findings.accepted} contents were accepted "
+            f"for {len(place.keys)} rows under two prompts"
         )
     if reader.vanished:
         problems.append(f"keys that vanished: {reader.vanished[:5]}")
@@ -230,6 +231,6 @@ def scenario(
         (place.folder / "provider.json").write_text(books, encoding="utf-8")
     tally.scenarios += 1
     tally.reads, tally.mixed = tally.reads + reader.reads, tally.mixed + reader.mixed
-    tally.rows, tally.accepted = tally.rows + found.rows, tally.accepted + found.accepted
-    tally.litter += len(found.litter)
+    tally.rows, tally.accepted = tally.rows + findings.rows, tally.accepted + findings.accepted
+    tally.litter += len(findings.litter)
     tally.seconds += time.monotonic() - began

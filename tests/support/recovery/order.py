@@ -56,8 +56,8 @@ class Order:
             if event.kind == "mkdir"
         ]
         # a plan may be made anew
-        kept = [(i, path) for i, path in made if self._own / "runs" not in (path, *path.parents)]
-        return [str(path) for i, path in kept if self._at("folder", path.parent, i) > first]
+        folders = [(i, path) for i, path in made if self._own / "runs" not in (path, *path.parents)]
+        return [str(path) for i, path in folders if self._at("folder", path.parent, i) > first]
 
     # --- finding -------------------------------------------------------------------------------
 
@@ -69,12 +69,12 @@ class Order:
 
         Never is later than everything.
         """
-        found = (
+        moments = (
             i
             for i, event in enumerate(self._events)
             if i > after and (event.kind, event.what) == (kind, str(what))
         )
-        return next(found, _NEVER)
+        return next(moments, _NEVER)
 
     def _durable(self, path: Path, after: int = -1) -> int:
         """Return when a file became durable under its name.

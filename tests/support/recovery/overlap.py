@@ -47,10 +47,10 @@ def overlap(place: Place, rng: random.Random, tally: Overlaps) -> None:
         problems.append(f"the third run ended with exit code {code}:\n{third.text()}")
     elif (requests := json.loads(third.text().splitlines()[-1])["plan"]["requests"]) != 0:
         problems.append(f"the third run found {requests} rows to send")
-    found = place.check()
-    problems += found.problems()
-    if found.accepted != len(place.keys):
-        problems.append(f"{found.accepted} contents were accepted for {len(place.keys)} rows")
+    findings = place.check()
+    problems += findings.problems()
+    if findings.accepted != len(place.keys):
+        problems.append(f"{findings.accepted} contents were accepted for {len(place.keys)} rows")
     tally.problems += [f"{place.folder} ({apart:.3f} s apart): {problem}" for problem in problems]
 
 

@@ -57,7 +57,7 @@ class Findings:
     litter: list[str] = field(default_factory=list[str])  # left by killed runs, used by nobody
 
     def problems(self) -> list[str]:
-        found = {
+        counts = {
             "contents accepted twice": self.accepted_twice,
             "keys with two rows": self.doubled,
             "keys without a row": self.lost,
@@ -68,7 +68,7 @@ class Findings:
         }
         return [
             f"{what}: {value if isinstance(value, int) else value[:5]}"
-            for what, value in found.items()
+            for what, value in counts.items()
             if value
         ]
 
@@ -227,7 +227,7 @@ class Place(LedgerLook):
 
     def bodies(self) -> dict[str, dict[str, Any]]:
         """Return the request bodies of the present version, by the key that begins their prompt."""
-        found: dict[str, dict[str, Any]] = {}
+        requests: dict[str, dict[str, Any]] = {}
         for path in (self.output / "_batchata/requests").glob("*.jsonl"):
             if self.provider == "anthropic":
                 bodies = [item["params"] for item in orjson.loads(path.read_bytes())["requests"]]
@@ -236,8 +236,8 @@ class Place(LedgerLook):
             for body in bodies:
                 key, version = body["messages"][-1]["content"].split(":")[0].split(" ")
                 if version == self.version:
-                    found[key] = body
-        return found
+                    requests[key] = body
+        return requests
 
     def check(self) -> Findings:
         """Compare dataset, ledger, request files and the provider's books."""
@@ -254,29 +254,29 @@ class Place(LedgerLook):
             for rule in self.emulator.control.list_faults()
             if rule["kind"] in UNPAID
         )
-        found = Findings(
+        findings = Findings(
             rows=len(rows),
             accepted=len(book["contents"]),
             doubled=[key for key, number in times.items() if number > 1],
             lost=[key for key in self.keys if key not in times],
         )
         repeats = sum(content["accepted"] - 1 for content in book["contents"].values())
-        found.accepted_twice = max(repeats - again, book["billed_twice"]["number"])
+        findings.accepted_twice = max(repeats - again, book["billed_twice"]["number"])
         bodies = self.bodies()
         for row in rows:
             right = answer_text(self.provider, bodies[row["id"]]) if row["id"] in bodies else None
             if row["_status"] != "succeeded" or row["_response"] != right:
-                found.wrong.append(
+                findings.wrong.append(
                     f"{row['id']} {row['_status']}: {row['_response']!r}, not {right!r}"
                 )
-        self._check_money(found, sum((row["_cost_usd"] for row in rows), Decimal(0)), book)
-        found.strangers = [
+        self._check_money(findings, sum((row["_cost_usd"] for row in rows), Decimal(0)), book)
+        findings.strangers = [
             path.name for path in (self.output / "data").iterdir() if path.suffix != ".parquet"
         ]
         own = self.output / "_batchata"
         litter = [*own.rglob("*.tmp"), *(own / "runs").iterdir()]
-        found.litter = sorted(str(path.relative_to(own)) for path in litter)
-        return found
+        findings.litter = sorted(str(path.relative_to(own)) for path in litter)
+        return findings
 
     def _check_money(self, found: Findings, dataset: Decimal, book: dict[str, Any]) -> None:
         (sums,) = self.ask_ledger(

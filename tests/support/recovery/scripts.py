@@ -69,10 +69,10 @@ class Killed:
     problems: list[str] = field(default_factory=list[str])
 
     def __str__(self) -> str:
-        found = "".join(f"\n  {problem}" for problem in self.problems)
+        problems = "".join(f"\n  {problem}" for problem in self.problems)
         return (
             f"{self.kills} kills in {self.starts} starts, {self.jobs} jobs checked, "
-            f"{len(self.problems)} problems{found}"
+            f"{len(self.problems)} problems{problems}"
         )
 
 
@@ -105,13 +105,13 @@ class Script:
     def check(self, results: dict[str, list[Any]]) -> list[str]:
         """Return the problems after the last start."""
         book = self.emulator.control.ledger(detail=True)[self.provider]
-        found = (
+        problems = (
             [f"accepted twice: {book['accepted_twice']}"]
             if book["accepted_twice"]["number"]
             else []
         )
         if set(results) != {str(number) for number in range(self.jobs)}:
-            found.append(f"{len(results)} results for {self.jobs} jobs")
+            problems.append(f"{len(results)} results for {self.jobs} jobs")
         bodies = self._bodies()
         for name, (text, error, success) in results.items():
             body = next(
@@ -123,23 +123,23 @@ class Script:
                 None,
             )
             if not success or body is None or text != answer_text(self.provider, body):
-                found.append(f"job {name}: {error or 'not its own answer'}: {text[:60]}")
-        return found
+                problems.append(f"job {name}: {error or 'not its own answer'}: {text[:60]}")
+        return problems
 
     def _bodies(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+        requests: list[dict[str, Any]] = []
         for path in (self.folder / "out/_batchata/requests").glob("*.jsonl"):
             if self.provider == "anthropic":
-                found += [
+                requests += [
                     one["params"]
                     for one in json.loads(path.read_text(encoding="utf-8"))["requests"]
                 ]
             else:
-                found += [
+                requests += [
                     json.loads(line)["body"]
                     for line in path.read_text(encoding="utf-8").splitlines()
                 ]
-        return found
+        return requests
 
 
 def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> None:

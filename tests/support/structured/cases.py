@@ -148,8 +148,8 @@ class Case:
             return schema.wire, ", ".join(
                 f"{column.name}: {column.type}" for column in schema.arrow
             )
-        (asked,) = schema.wire["properties"]
-        return schema.wire["properties"][asked], str(schema.arrow.field(0).type)
+        (name,) = schema.wire["properties"]
+        return schema.wire["properties"][name], str(schema.arrow.field(0).type)
 
     def stated(self, provider: str) -> tuple[dict[str, Any] | None, str]:
         """Return the statement by hand, in the form of `outcome`."""

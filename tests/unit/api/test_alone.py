@@ -78,12 +78,12 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     Each result has its response class and what was billed.
     """
     emulator.control.progress("reads", 3)
-    asked = [
+    sent = [
         *jobs(provider, 20),
         job(provider, "typed", response_model=Label),
         job(provider, "schema", response_model=Label.model_json_schema()),
     ]
-    batch_id = provider.create_batch(iter(asked))
+    batch_id = provider.create_batch(iter(sent))
     with pytest.raises(TransientError, match=f"batch {batch_id} has not ended") as early:
         provider.get_batch_results(batch_id)
     assert early.value.retry_after == provider.get_polling_interval()
@@ -92,9 +92,9 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     assert seen & {"in_progress", "validating", "finalizing"}
     found = provider.get_batch_results(batch_id)
     results = {result.job_id: result for result in found}
-    assert set(results) == {one.id for one in asked}
-    assert len(found) == len(asked)
-    for one in asked[:20]:
+    assert set(results) == {one.id for one in sent}
+    assert len(found) == len(sent)
+    for one in sent[:20]:
         body = provider.body(one.request(None))
         assert results[one.id].response == answer_text(SIDE[provider.name], body)
         assert results[one.id].parsed_response is None
@@ -145,7 +145,7 @@ def test_openai_serves_both_of_its_endpoints(emulator: Emulator) -> None:
     They are checked, estimated and sent there, and any object of the provider can read the answers.
     """
     provider = OpenAIProvider()
-    asked = [
+    jobs = [
         Job(
             str(number),
             "gpt-6-luna",
@@ -162,10 +162,10 @@ def test_openai_serves_both_of_its_endpoints(emulator: Emulator) -> None:
         provider.validate_job(
             Job("small", "gpt-6-luna", prompt="x", max_tokens=9, endpoint="responses")
         )
-    assert provider.estimate_cost(asked) > 0
-    batch_id = provider.create_batch(asked)
+    assert provider.estimate_cost(jobs) > 0
+    batch_id = provider.create_batch(jobs)
     results = {result.job_id: result for result in provider.get_batch_results(batch_id)}
-    assert all(isinstance(results[one.id].parsed_response, Label) for one in asked)
+    assert all(isinstance(results[one.id].parsed_response, Label) for one in jobs)
     other = {result.job_id: result for result in OpenAIProvider().get_batch_results(batch_id)}
     assert {name: (one.response, one.cost_usd) for name, one in other.items()} == {
         name: (one.response, one.cost_usd) for name, one in results.items()
@@ -309,12 +309,12 @@ def test_nothing_is_sent_of_what_is_wrong(
 def test_anthropic_takes_several_models_in_one_batch(emulator: Emulator) -> None:
     """Each request is answered and priced by its own model."""
     provider = AnthropicProvider()
-    asked = [
+    jobs = [
         Job("h", MODELS["anthropic"], prompt="same"),
         Job("s", OTHER["anthropic"], prompt="same"),
     ]
     haiku, sonnet = sorted(
-        provider.get_batch_results(provider.create_batch(asked)), key=lambda result: result.job_id
+        provider.get_batch_results(provider.create_batch(jobs)), key=lambda result: result.job_id
     )
     assert haiku.is_success()
     assert sonnet.cost_usd > haiku.cost_usd > 0
@@ -422,9 +422,9 @@ def test_the_estimate_is_that_of_a_plan(provider: Provider, tmp_path: Path) -> N
 def test_unknown_prices_are_nan(emulator: Emulator, house: str) -> None:
     """Without a batch rate, neither an estimate nor a result costs 0."""
     provider = provider_type(provider_name("house-sol"))()
-    asked = [Job("1", "house-sol", prompt="x")]
-    assert math.isnan(provider.estimate_cost([*asked, Job("2", house, prompt="x")]))
-    result = provider.get_batch_results(provider.create_batch(asked))[0]
+    jobs = [Job("1", "house-sol", prompt="x")]
+    assert math.isnan(provider.estimate_cost([*jobs, Job("2", house, prompt="x")]))
+    result = provider.get_batch_results(provider.create_batch(jobs))[0]
     assert result.is_success()
     assert math.isnan(result.cost_usd)
 

@@ -48,15 +48,15 @@ def public(name: str) -> set[str]:
 
 def sources() -> dict[str, str]:
     """Return the text of every test function."""
-    found: dict[str, str] = {}
+    functions: dict[str, str] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         text = path.read_text(encoding="utf-8")
-        found |= {
+        functions |= {
             node.name: ast.get_source_segment(text, node) or ""
             for node in ast.parse(text).body
             if isinstance(node, ast.FunctionDef)
         }
-    return found
+    return functions
 
 
 def test_no_class_is_left_out() -> None:

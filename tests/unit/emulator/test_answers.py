@@ -122,9 +122,9 @@ def test_input_tokens_never_exceed_the_bytes(text: str) -> None:
     messages = [{"role": "user", "content": text}, {"role": "user", "content": "x"}]
     plain = {"messages": messages, "system": "s"}
     assert input_tokens(plain) <= len(text.encode()) + 2 + 2 * 8
-    asked = input_tokens({**plain, "output_config": form})
-    assert asked <= len(text.encode()) + 2 + 2 * 8 + schema_bytes
-    assert asked > input_tokens(plain)
+    tokens = input_tokens({**plain, "output_config": form})
+    assert tokens <= len(text.encode()) + 2 + 2 * 8 + schema_bytes
+    assert tokens > input_tokens(plain)
 
 
 def pdf(pages: int) -> str:

@@ -38,9 +38,9 @@ def test_a_batch_runs_and_every_request_gets_its_own_answer(claude: anthropic.An
     assert batch.request_counts.processing == 50
     ended = claude.messages.batches.retrieve(batch.id)
     assert (ended.processing_status, ended.request_counts.succeeded) == ("ended", 50)
-    found = results(claude, batch.id)
+    lines = results(claude, batch.id)
     for entry in sent:
-        message = found[entry["custom_id"]].message
+        message = lines[entry["custom_id"]].message
         assert message.content[0].text == answer_text("anthropic", entry["params"])
         assert message.stop_reason == "end_turn"
         assert message.usage.service_tier == "batch"
@@ -186,8 +186,8 @@ def test_any_layout_of_the_same_json_is_the_same_batch(
     )
     batch_id = json.loads(answer)["id"]
     claude.messages.batches.retrieve(batch_id)
-    found = results(claude, batch_id)
-    assert {key: item.message.content[0].text for key, item in found.items()} == {
+    lines = results(claude, batch_id)
+    assert {key: item.message.content[0].text for key, item in lines.items()} == {
         row["custom_id"]: answer_text("anthropic", row["params"]) for row in sent
     }
 

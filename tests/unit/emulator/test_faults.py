@@ -214,15 +214,15 @@ def test_requests_fail_by_the_user_text(
     for kind in kinds:
         control.faults(kind=f"request_{kind}", contains=f"«{kind}»")
     texts = [f'say "«{kind}»"' for kind in (*kinds, "fine")]
-    found = results(claude, create(claude, *texts, output_config=FORMAT))
-    assert found["r0"].error.error.type == "api_error"
-    assert found["r1"].error.error.type == "invalid_request_error"
-    assert found["r2"].type == "expired"
-    assert found["r3"].message.stop_reason == "refusal"
-    assert found["r4"].message.stop_reason == "max_tokens"
-    assert not satisfies(found["r5"].message.content[0].text, SCHEMA)
-    assert "r6" not in found
-    assert satisfies(found["r7"].message.content[0].text, SCHEMA)
+    lines = results(claude, create(claude, *texts, output_config=FORMAT))
+    assert lines["r0"].error.error.type == "api_error"
+    assert lines["r1"].error.error.type == "invalid_request_error"
+    assert lines["r2"].type == "expired"
+    assert lines["r3"].message.stop_reason == "refusal"
+    assert lines["r4"].message.stop_reason == "max_tokens"
+    assert not satisfies(lines["r5"].message.content[0].text, SCHEMA)
+    assert "r6" not in lines
+    assert satisfies(lines["r7"].message.content[0].text, SCHEMA)
     batch = gpt.batches.retrieve(chats(gpt, *texts, response_format=CHAT_FORMAT).id)
     done, failed = rows(gpt, batch.output_file_id), rows(gpt, batch.error_file_id)
     assert failed["r0"]["response"]["status_code"] == 500
@@ -267,8 +267,8 @@ def test_lines_are_duplicated_or_broken(
     control.faults(kind="request_duplicated", contains="twice")
     batch_id = create(claude, "twice", "once")
     claude.messages.batches.retrieve(batch_id)
-    found = [item.custom_id for item in claude.messages.batches.results(batch_id)]
-    assert sorted(found) == ["r0", "r0", "r1"]
+    names = [item.custom_id for item in claude.messages.batches.results(batch_id)]
+    assert sorted(names) == ["r0", "r0", "r1"]
     control.faults(kind="request_broken_line", contains="broken")
     with pytest.raises(json.JSONDecodeError):
         results(claude, create(claude, "broken"))

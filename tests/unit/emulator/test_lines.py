@@ -61,8 +61,8 @@ def test_chosen_lines_fail_the_validation_of_a_whole_batch(
     batch = gpt.batches.retrieve(chats(gpt, "a", "bad 1", "b", "bad 2").id)
     assert batch.status == "failed"
     assert batch.errors
-    found = [(item.line, item.code, item.param) for item in batch.errors.data or []]
-    assert found == [
+    errors = [(item.line, item.code, item.param) for item in batch.errors.data or []]
+    assert errors == [
         (2, "invalid_request", "body.messages"),
         (4, "invalid_request", "body.messages"),
     ]
@@ -120,11 +120,11 @@ def test_a_line_of_a_request_that_nobody_sent(
 ) -> None:
     """It has a custom_id of its own and usage; all requests have their lines, billed once."""
     control.faults(kind="request_unknown_id", contains="a")
-    found = {item.custom_id: item.result for item in anthropic_lines(claude, "a", "b")}
-    assert len(found) == 3
-    (name,) = found.keys() - {"r0", "r1"}
+    results = {item.custom_id: item.result for item in anthropic_lines(claude, "a", "b")}
+    assert len(results) == 3
+    (name,) = results.keys() - {"r0", "r1"}
     assert name.startswith("unknown-")
-    assert found[name].message.usage.output_tokens > 0
+    assert results[name].message.usage.output_tokens > 0
     output, _ = openai_lines(gpt, "a", "b")
     rows = {row["custom_id"]: row["response"]["body"] for row in output}
     (name,) = rows.keys() - {"r0", "r1"}

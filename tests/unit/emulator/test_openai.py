@@ -55,9 +55,9 @@ def test_a_batch_runs_and_every_request_gets_its_own_answer(gpt: openai.OpenAI) 
     batch = gpt.batches.retrieve(batch.id)
     assert (batch.status, batch.model) == ("completed", "gpt-6-luna")
     assert batch.error_file_id is None
-    found = rows(gpt, batch.output_file_id)
+    lines = rows(gpt, batch.output_file_id)
     for index, text in enumerate(texts):
-        answer = found[f"r{index}"]["response"]["body"]
+        answer = lines[f"r{index}"]["response"]["body"]
         expected = answer_text("openai", body(text, response_format=FORMAT))
         assert answer["choices"][0]["message"]["content"] == expected
         assert set(json.loads(expected)) == {"topic", "score"}
@@ -125,7 +125,7 @@ def test_requests_that_fail_go_to_the_error_file(gpt: openai.OpenAI) -> None:
 
 def test_validation_lists_every_bad_line(gpt: openai.OpenAI) -> None:
     """One bad line fails the batch, and all bad lines are named, counted from 1."""
-    found = errors(
+    faults = errors(
         gpt,
         line("a", body("a")),
         b"not json",
@@ -138,7 +138,7 @@ def test_validation_lists_every_bad_line(gpt: openai.OpenAI) -> None:
         line("a", body("again")),
         line("h", {**body("h"), "model": "gpt-6-sol"}),
     )
-    assert found == [
+    assert faults == [
         ("invalid_json_line", 2, None),
         ("missing_required_parameter", 3, "body"),
         ("invalid_url", 4, "url"),
@@ -415,8 +415,8 @@ def test_responses_says_what_it_was_asked(gpt: openai.OpenAI, store: bool | None
     _, _, content = http(
         str(gpt.base_url).rstrip("/"), "POST", "/responses", headers=OPENAI_HEADERS, content=given
     )
-    found = json.loads(content)
-    assert (found["max_output_tokens"], found["store"]) == (64, store is not False)
+    response = json.loads(content)
+    assert (response["max_output_tokens"], response["store"]) == (64, store is not False)
 
 
 def test_direct_chat_and_models(gpt: openai.OpenAI) -> None:

@@ -69,9 +69,11 @@ def test_other_programs_batches_end_as_they_are_told(
     if ends == "never":
         return
     names = {f"job-{number}" for number in range(4)}
-    found = {item.custom_id: item.result.type for item in claude.messages.batches.results(batch_id)}
+    results = {
+        item.custom_id: item.result.type for item in claude.messages.batches.results(batch_id)
+    }
     # Faults are for the program under test: others' requests do not get them.
-    assert found == dict.fromkeys(names, "succeeded")
+    assert results == dict.fromkeys(names, "succeeded")
     assert rows(gpt, other.output_file_id).keys() == names
 
 
@@ -179,8 +181,8 @@ def test_the_books_show_files_that_are_left_behind(
         "bytes": size,
     }
     gpt.files.delete(batch.input_file_id)
-    (left,) = control.ledger()["openai"]["files"]
-    assert (left["id"], left["purpose"]) == (batch.output_file_id, "batch_output")
+    (remaining,) = control.ledger()["openai"]["files"]
+    assert (remaining["id"], remaining["purpose"]) == (batch.output_file_id, "batch_output")
     control.advance(30 * 86_400)
     assert control.ledger()["openai"]["files"] == []
 

@@ -121,8 +121,8 @@ def test_a_file_that_stays_short_costs_its_missing_rows_their_bound(
         text.startswith(f"{pluralize(len(lost), 'request')} without a readable result line")
         for text in receipt.warnings
     )
-    found = check_money(table, lost=True)
-    assert found.overhead == sum(bound_of(table, where=f"id == '{key}'") for key in lost)
+    sums = check_money(table, lost=True)
+    assert sums.overhead == sum(bound_of(table, where=f"id == '{key}'") for key in lost)
     table.emulator.control.clear_faults()
     assert table.run(max_attempts=2).outcomes == {"succeeded": len(lost)}
     table.check_answers()
@@ -180,10 +180,10 @@ def test_a_line_that_nobody_sent_is_overhead(table: Table) -> None:
     assert receipt.warnings == [
         "1 result line that nobody sent (what was billed counts as overhead)"
     ]
-    found = money(table)
-    assert found.settled == found.dataset + found.overhead
-    assert found.overhead == int(row_of(table, "k4")["_cost_usd"] * PICO)
-    assert found.dataset == billed(table)
+    sums = money(table)
+    assert sums.settled == sums.dataset + sums.overhead
+    assert sums.overhead == int(row_of(table, "k4")["_cost_usd"] * PICO)
+    assert sums.dataset == billed(table)
     table.check_answers()
 
 

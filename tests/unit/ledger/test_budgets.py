@@ -150,18 +150,18 @@ def test_threads_of_many_runs_cannot_overshoot(runs: Runs) -> None:
 
     As many get money as the budget allows.
     """
-    asked = [(run, one) for run in range(3) for one in runs.chunks[run]]
-    gate = threading.Barrier(len(asked))
+    pairs = [(run, one) for run in range(3) for one in runs.chunks[run]]
+    gate = threading.Barrier(len(pairs))
 
     def ask(one: tuple[int, Chunk]) -> RemainingBudget | None:
         gate.wait()
         ledger = runs.ledger if one[1].start % 20 else runs.other
         return ledger.reserve(runs.leases[one[0]], one[1], None, replace(TERMS, limit=205))
 
-    with ThreadPoolExecutor(len(asked)) as pool:
-        left = list(pool.map(ask, asked))
-    assert left.count(None) == 5
-    assert set(left) - {None} == {RemainingBudget(None, 5)}
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        refusals = list(pool.map(ask, pairs))
+    assert refusals.count(None) == 5
+    assert set(refusals) - {None} == {RemainingBudget(None, 5)}
 
 
 def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:

@@ -108,9 +108,9 @@ class Desk:
                 step()
                 if name == state:
                     break
-        found = self.ledger.chunk(one.id)
-        assert found.state == state
-        return found
+        chunk = self.ledger.chunk(one.id)
+        assert chunk.state == state
+        return chunk
 
 
 @pytest.fixture
@@ -132,18 +132,18 @@ def test_a_ledger_keeps_its_id(desk: Desk) -> None:
 
 def test_writes_are_durable_on_return(desk: Desk) -> None:
     """Each commit is on disk before it is reported; SQLite lets readers through meanwhile (WAL)."""
-    asked = (
+    queries = (
         ["PRAGMA synchronous", "PRAGMA journal_mode"]
         if desk.ledger.is_sqlite
         else ["SHOW synchronous_commit", "SHOW transaction_isolation"]
     )
-    found = [
+    values = [
         desk.ledger.transact(
             lambda connection, one=one: connection.execute(text(one)).scalar(), reading=True
         )
-        for one in asked
+        for one in queries
     ]
-    assert found == ([2, "wal"] if desk.ledger.is_sqlite else ["on", "read committed"])
+    assert values == ([2, "wal"] if desk.ledger.is_sqlite else ["on", "read committed"])
 
 
 # --- datasets and leases --------------------------------------------------------------------------
@@ -453,8 +453,8 @@ def test_closing_a_run_drops_what_was_never_sent(desk: Desk, state: str) -> None
     """Planned chunks are dropped; chunks at the provider, or landed, stay as they are."""
     one = desk.bring(desk.chunks[0], state)
     desk.ledger.close_run(desk.lease, desk.run, "cost_limit")
-    found = {c.id: c.state for c in desk.other.chunks(desk.run)}
-    assert found == {
+    states = {c.id: c.state for c in desk.other.chunks(desk.run)}
+    assert states == {
         one.id: ChunkState.DROPPED if state == ChunkState.PLANNED else state,
         **{c.id: ChunkState.DROPPED for c in desk.chunks[1:]},
     }
@@ -822,9 +822,9 @@ def test_threads_that_reserve_at_once_cannot_overshoot(desk: Desk) -> None:
         return (desk.ledger if one.start % 20 else desk.other).reserve(desk.lease, one, 35)
 
     with ThreadPoolExecutor(len(many)) as pool:
-        left = list(pool.map(ask, many))
-    assert left.count(None) == 3
-    assert set(left) == {None, RemainingBudget(5, None)}
+        refusals = list(pool.map(ask, many))
+    assert refusals.count(None) == 3
+    assert set(refusals) == {None, RemainingBudget(5, None)}
     assert desk.other.money(desk.run) == (0, 30)
 
 
@@ -912,9 +912,9 @@ class Money(RuleBasedStateMachine):
     def spend_stays_within_the_limit(self) -> None:
         if not hasattr(self, "desk"):
             return
-        found = self.desk.other.money(self.desk.run)
-        assert found == (sum(self.settled.values()), sum(self.reserved.values()))
-        assert sum(found) <= self.limit
+        sums = self.desk.other.money(self.desk.run)
+        assert sums == (sum(self.settled.values()), sum(self.reserved.values()))
+        assert sum(sums) <= self.limit
 
 
 def test_money_adds_up_whatever_happens(databases: Databases) -> None:

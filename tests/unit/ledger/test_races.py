@@ -65,7 +65,7 @@ class Place:
 
     def chunks(self, run: int, number: int, **values: Any) -> list[Chunk]:
         """Plan this number of chunks of ten rows for a run."""
-        made = [
+        chunks = [
             planned_chunk(
                 chunk_token(self.runs[run], 1, start, "batch"),
                 self.runs[run],
@@ -75,8 +75,8 @@ class Place:
             )
             for start in range(0, 10 * number, 10)
         ]
-        self.ledger.fix_plan(self.leases[run], self.runs[run], {}, made)
-        return made
+        self.ledger.fix_plan(self.leases[run], self.runs[run], {}, chunks)
+        return chunks
 
     def close(self) -> None:
         for ledger in self.ledgers:
@@ -149,13 +149,13 @@ def test_threads_cannot_reserve_more_than_the_limit(place: Place) -> None:
     The others learn what remains.
     """
     chunks = place.chunks(0, MANY)
-    found = at_once(
+    outcomes = at_once(
         [
             lambda one=one, n=n: place.ledgers[n % 2].reserve(place.leases[0], one, 170)
             for n, one in enumerate(chunks)
         ]
     )
-    assert sorted(map(str, found)) == sorted(["None"] * 3 + [str(RemainingBudget(20, None))] * 5)
+    assert sorted(map(str, outcomes)) == sorted(["None"] * 3 + [str(RemainingBudget(20, None))] * 5)
     assert place.ledger.money(place.runs[0]) == (0, 150)
 
 
@@ -186,13 +186,13 @@ def test_guards_at_once_share_one_limit(place: Place) -> None:
     def columns(one: Chunk) -> tuple[list[int], list[int]]:
         return [5] * one.rows, [10] * one.rows
 
-    found = at_once(
+    outcomes = at_once(
         [
             lambda one=one: guard(place.ledger, place.leases[0], one, Limits(123), 80, columns)
             for one in chunks
         ]
     )
-    verdicts = [one[0] if isinstance(one, tuple) else one for one in found]
+    verdicts = [one[0] if isinstance(one, tuple) else one for one in outcomes]
     assert {Verdict.SEND, Verdict.WAIT} >= set(verdicts)
     sent, in_flight = place.ledger.money(place.runs[0])
     assert (sent, in_flight) == (0, 120)
@@ -237,11 +237,11 @@ def test_settling_while_others_reserve(place: Place) -> None:
 def test_one_taker_gets_the_lease(place: Place) -> None:
     """Of eight that want a free dataset, one gets it; its fence is the next."""
     dataset = place.ledger.dataset_id("file:///free", None)
-    found = at_once(
+    outcomes = at_once(
         [lambda n=n: place.ledgers[n % 2].acquire_lease(dataset, LONG) for n in range(MANY)]
     )
-    assert sorted(type(one).__name__ for one in found) == ["AlreadyRunningError"] * 7 + ["Lease"]
-    assert [one.fence for one in found if isinstance(one, Lease)] == [1]
+    assert sorted(type(one).__name__ for one in outcomes) == ["AlreadyRunningError"] * 7 + ["Lease"]
+    assert [one.fence for one in outcomes if isinstance(one, Lease)] == [1]
 
 
 def test_a_lease_that_is_being_taken_is_waited_for(place: Place) -> None:
@@ -269,10 +269,10 @@ def test_an_old_holder_cannot_slip_in_while_its_lease_goes(place: Place) -> None
 
 def test_a_place_gets_one_dataset_id(place: Place) -> None:
     """First runs of one new folder agree on its id."""
-    found = at_once(
+    outcomes = at_once(
         [lambda n=n: place.ledgers[n % 2].dataset_id("file:///new", None) for n in range(MANY)]
     )
-    assert len(set(found)) == 1
+    assert len(set(outcomes)) == 1
     url = "file:///newer"
     named: list[str] = []
     second = while_open(
@@ -308,14 +308,14 @@ def test_of_equal_creates_of_two_datasets_one_waits(place: Place) -> None:
         pairs = [
             (place.leases[number], place.chunks(number, round_ + 1)[-1]) for number in range(2)
         ]
-        found = at_once(
+        outcomes = at_once(
             [
                 lambda n=n, p=pair: place.ledgers[n].record_intent(p[0], intent(place, p[1]))
                 for n, pair in enumerate(pairs)
             ]
         )
-        assert sorted(map(str, found)) == ["False", "True"]
-        lease, one = pairs[found.index(True)]
+        assert sorted(map(str, outcomes)) == ["False", "True"]
+        lease, one = pairs[outcomes.index(True)]
         place.ledger.record_batch(lease, one, f"batch-{round_}", "account", "in_progress")
 
 
@@ -514,14 +514,14 @@ def test_a_deadlock_is_run_again(remote: Place) -> None:
 
 def test_a_vanished_holder_of_a_lock_is_given_up(remote: Place) -> None:
     """The server ends an idle transaction, so nobody waits for its lock for ever."""
-    found = remote.ledger.transact(
+    settings = remote.ledger.transact(
         lambda c: [
             c.execute(text(f"SHOW {name}")).scalar()
             for name in ("lock_timeout", "idle_in_transaction_session_timeout")
         ],
         reading=True,
     )
-    assert found == ["1min", "1min"]
+    assert settings == ["1min", "1min"]
 
 
 @pytest.mark.parametrize("role", ["off", "local"])

@@ -217,7 +217,7 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
     while len(in_state(ChunkState.SUBMITTED)) < 2:
         time.sleep(0.02)
     told: list[str] = []
-    found = cancel(table.spec(), progress=LineProgress(told.append))
+    report = cancel(table.spec(), progress=LineProgress(told.append))
     thread.join()
     (receipt,) = receipts
     asked = (
@@ -225,8 +225,8 @@ def test_a_working_run_is_cancelled_from_elsewhere(table: Table) -> None:
     )
     here = f"process {os.getpid()} on {socket.gethostname()} (this machine)"
     assert told == [f"{here} is at work on this dataset; {asked}"]
-    assert (found.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
-    assert found.outcomes == receipt.outcomes == {"canceled": 4}
+    assert (report.result, receipt.result, receipt.exit_code) == ("cancelled", "cancelled", 3)
+    assert report.outcomes == receipt.outcomes == {"canceled": 4}
     assert receipt.unsent_rows == 2
     again = cancel(table.spec())
     assert again.run_id is None
@@ -257,16 +257,16 @@ def test_a_dead_run_is_cancelled_here(table: Table, monkeypatch: pytest.MonkeyPa
         dying.setattr("batchata_tasks.execution.poll.look_once", look)
         with pytest.raises(KeyboardInterrupt):
             table.run()
-    found = cancel(table.spec())
-    assert found.result == "cancelled"
-    assert found.outcomes is not None
-    assert sum(found.outcomes.values()) == 6
-    assert 0 < found.outcomes["succeeded"] < 6
+    report = cancel(table.spec())
+    assert report.result == "cancelled"
+    assert report.outcomes is not None
+    assert sum(report.outcomes.values()) == 6
+    assert 0 < report.outcomes["succeeded"] < 6
     table.emulator.control.progress("immediate")
-    assert table.run().outcomes == {"succeeded": found.outcomes["canceled"]}
+    assert table.run().outcomes == {"succeeded": report.outcomes["canceled"]}
     assert table.ledger()["billed_twice"]["number"] == 0
     table.check_answers()
-    assert json.loads(json.dumps(found.to_json()))["result"] == "cancelled"
+    assert json.loads(json.dumps(report.to_json()))["result"] == "cancelled"
 
 
 def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(

@@ -282,10 +282,10 @@ def test_a_line_that_is_missing_or_broken_is_an_attempt(table: Table, fault: str
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
     assert row_of(table, "k4")["_attempts"] == 2
     table.check_answers()
-    found = check_money(table, lost=True)
+    sums = check_money(table, lost=True)
     if fault != "request_unknown_type":
         assert (
-            found.overhead
+            sums.overhead
             == preview(
                 table.spec(where="id == 'k4'", output=str(table.folder / "other"))
             ).summary.bound
@@ -511,13 +511,13 @@ def test_typed_keys_and_columns_survive(emulator: Emulator, tmp_path: Path, kind
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     receipt = table.run(source=str(source), key=key, columns=["n", "tags", "at"], items_per_batch=3)
     assert (ended(receipt), receipt.rounds) == ({"succeeded": ROWS}, 2)
-    found, wanted = (
+    rows, wanted = (
         sorted(pq.read_table(place).to_pylist(), key=lambda row: row["id"])
         for place in (table.output / "data", source)
     )
     for name in (*key, "n", "tags", "at"):
-        assert [row[name] for row in found] == [row[name] for row in wanted]
-    assert [row["_attempts"] for row in found] == [1, 1, 1, 1, 2, 1]
+        assert [row[name] for row in rows] == [row[name] for row in wanted]
+    assert [row["_attempts"] for row in rows] == [1, 1, 1, 1, 2, 1]
     assert (
         len(
             {

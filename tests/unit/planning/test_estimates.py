@@ -29,9 +29,9 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
 
 def usual_of(table: Table) -> UsageHistory:
     with opened() as ledger:
-        found = ledger.usual(table.provider, MODELS[table.provider], "table")
-    assert found is not None
-    return found
+        history = ledger.usual(table.provider, MODELS[table.provider], "table")
+    assert history is not None
+    return history
 
 
 def within(expected: int | None, actual: int, share: float) -> bool:
@@ -59,14 +59,14 @@ def test_a_finished_batch_calibrates_the_next_plan(table: Table) -> None:
     Chunks carry it, too.
     """
     table.run(limit=20)
-    found = preview(table.spec())
-    assert "(from the last batch)" in dict(found.lines())["Expected"]
+    plan = preview(table.spec())
+    assert "(from the last batch)" in dict(plan.lines())["Expected"]
     before = money(table).settled
     receipt = table.run(items_per_batch=10)
     actual = money(table).settled - before
-    assert within(found.summary.expected, actual, 0.15)
+    assert within(plan.summary.expected, actual, 0.15)
     # batches are rounded one by one
-    assert within(pico_from_usd(receipt.expected_usd or 0), found.summary.expected or 0, 0.01)
+    assert within(pico_from_usd(receipt.expected_usd or 0), plan.summary.expected or 0, 0.01)
     chunks = all_chunks()[-2:]
     assert [chunk.rows for chunk in chunks] == [10, 10]
     assert within(sum(chunk.expected or 0 for chunk in chunks), actual, 0.15)
@@ -153,5 +153,5 @@ def test_a_tokenizer_counts_a_sample_of_the_plan(emulator: Emulator, tmp_path: P
     for value in table.values:
         value["text"] = "1 2 3 4 5 6 7 8 9 " * 40
     table.write()
-    found = preview(table.spec()).summary
-    assert 500 * 600 < found.input_tokens < 500 * 900
+    plan = preview(table.spec()).summary
+    assert 500 * 600 < plan.input_tokens < 500 * 900

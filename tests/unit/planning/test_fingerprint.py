@@ -261,10 +261,10 @@ def test_canonical_is_independent_of_order(row: dict[str, Any], random: Any) -> 
 @settings(deadline=None, max_examples=50, derandomize=True)
 def test_parts_have_96_bits(value: Any) -> None:
     """Every part of a fingerprint is 24 hexadecimal digits, and a fingerprint has four."""
-    found = part("input", value)
-    assert re.fullmatch("[0-9a-f]{24}", found)
+    digest = part("input", value)
+    assert re.fullmatch("[0-9a-f]{24}", digest)
     assert re.fullmatch(
-        r"v1:[0-9a-f]{24}(\.[0-9a-f]{24}){3}", fingerprint(found, found, found, found)
+        r"v1:[0-9a-f]{24}(\.[0-9a-f]{24}){3}", fingerprint(digest, digest, digest, digest)
     )
 
 

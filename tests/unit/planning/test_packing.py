@@ -172,10 +172,10 @@ def test_custom_ids_suit_both_providers(run: str, number: int, start: int, kind:
     Its token and its row's id can be separated.
     """
     token, row = chunk_token(run, number, start, kind), row_id("d", run.encode(), "f")
-    found = custom_id(token, row)
-    assert re.fullmatch("[a-z0-9]{20}-[a-z0-9]{24}", found)
-    assert len(found) == CUSTOM_ID_CHARS <= 64
-    assert found.partition("-")[::2] == (token, row)
+    name = custom_id(token, row)
+    assert re.fullmatch("[a-z0-9]{20}-[a-z0-9]{24}", name)
+    assert len(name) == CUSTOM_ID_CHARS <= 64
+    assert name.partition("-")[::2] == (token, row)
 
 
 def test_a_carried_on_run_makes_the_same_tokens() -> None:

@@ -208,13 +208,13 @@ def test_a_first_plan_sends_every_row(bench: Bench) -> None:
 
     Their ids and bodies follow from their content.
     """
-    found = bench.plan(system="Be brief.", max_tokens=64, cost_limit_usd=5)
-    assert found.summary.reasons == {"new": 3}
-    assert (found.summary.source_rows, found.summary.requests, found.summary.batches) == (3, 3, 1)
-    assert found.ids == ["a", "b", "c"]
-    assert [row["note"] for row in found.rows] == ["x", "y", "z"]
-    for row, body, source in zip(found.rows, found.bodies, ROWS, strict=True):
-        assert row["_fingerprint"] == found.table.builder.fingerprint(source)
+    plan = bench.plan(system="Be brief.", max_tokens=64, cost_limit_usd=5)
+    assert plan.summary.reasons == {"new": 3}
+    assert (plan.summary.source_rows, plan.summary.requests, plan.summary.batches) == (3, 3, 1)
+    assert plan.ids == ["a", "b", "c"]
+    assert [row["note"] for row in plan.rows] == ["x", "y", "z"]
+    for row, body, source in zip(plan.rows, plan.bodies, ROWS, strict=True):
+        assert row["_fingerprint"] == plan.table.builder.fingerprint(source)
         assert row["_row_id"] == row_id(DATASET, canonical([source["id"]]), row["_fingerprint"])
         assert body["messages"] == [{"role": "user", "content": source["text"]}]
         assert (body["system"], body["max_tokens"], body["model"]) == (
@@ -232,18 +232,18 @@ def test_a_first_plan_sends_every_row(bench: Bench) -> None:
 
 def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
     """The bound is the most that its rows can cost, the bytes their size in the request file."""
-    found = bench.plan()
+    plan = bench.plan()
     rates = batch_rates("anthropic", "claude-haiku-5-5")
     assert rates is not None
-    (span,) = found.spans
-    for row, body in zip(found.rows, found.bodies, strict=True):
+    (span,) = plan.spans
+    for row, body in zip(plan.rows, plan.bodies, strict=True):
         size = len(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode())
         assert row["_bytes"] == AnthropicAdapter.framing.size(CUSTOM_ID_CHARS, b"x" * size)
         assert row["_bound"] >= rates.bound(size, 1024, cache_writes=False)
     assert span == PlannedChunk(
-        0, 3, sum(row["_bytes"] for row in found.rows), sum(row["_bound"] for row in found.rows)
+        0, 3, sum(row["_bytes"] for row in plan.rows), sum(row["_bound"] for row in plan.rows)
     )
-    assert found.summary.bound == span.bound
+    assert plan.summary.bound == span.bound
 
 
 def test_an_unpriced_model_has_no_bound(bench: Bench) -> None:
@@ -267,8 +267,8 @@ def test_a_plan_is_the_same_when_made_again(bench: Bench) -> None:
 def test_an_empty_source_plans_nothing(bench: Bench) -> None:
     """A table of no rows is an empty plan, not an error."""
     (bench.folder / "source.csv").write_text("id,text,note\n")
-    found = bench.plan()
-    assert (found.spans, found.summary.source_rows, found.summary.bound, found.summary.reasons) == (
+    plan = bench.plan()
+    assert (plan.spans, plan.summary.source_rows, plan.summary.bound, plan.summary.reasons) == (
         [],
         0,
         0,
@@ -291,8 +291,8 @@ def test_progress_is_told_by_source_rows(bench: Bench) -> None:
 def test_landed_rows_are_not_sent_again(bench: Bench) -> None:
     """A second run of an unchanged spec over an unchanged source sends nothing."""
     bench.land(ROWS)
-    found = bench.plan()
-    assert (found.spans, found.summary.up_to_date, found.summary.reasons, found.summary.bound) == (
+    plan = bench.plan()
+    assert (plan.spans, plan.summary.up_to_date, plan.summary.reasons, plan.summary.bound) == (
         [],
         3,
         {},
@@ -326,12 +326,12 @@ def test_a_changed_spec_sends_every_row_for_that_reason(
     others = [
         name for name in ("new", "input", "prompt", "model", "schema", "failed") if name != reason
     ]
-    found = bench.plan(**CHANGES[reason], rerun_on=[*others, *([reason] if asked else [])])
-    assert found.summary.reasons == ({reason: 3} if asked else {})
-    assert found.summary.not_asked == (0 if asked else 3)
+    plan = bench.plan(**CHANGES[reason], rerun_on=[*others, *([reason] if asked else [])])
+    assert plan.summary.reasons == ({reason: 3} if asked else {})
+    assert plan.summary.not_asked == (0 if asked else 3)
     if asked:
         assert [
-            (row["_replaces"], row["_prior_attempts"], row["_replaced_cost"]) for row in found.rows
+            (row["_replaces"], row["_prior_attempts"], row["_replaced_cost"]) for row in plan.rows
         ] == [("p1.parquet", 0, 5 * 10**11)] * 3
 
 
@@ -340,10 +340,10 @@ def test_a_changed_input_sends_that_row_alone(bench: Bench, asked: bool) -> None
     """A changed cell that a template reads sends that row; new keys have another reason."""
     bench.land(ROWS)
     bench.write([*ROWS[:2], {**ROWS[2], "text": "THREE"}, {"id": "d", "text": "four", "note": "n"}])
-    found = bench.plan(rerun_on=["input", "new"] if asked else ["prompt"])
-    assert found.summary.reasons == ({"input": 1, "new": 1} if asked else {})
-    assert found.ids == (["c", "d"] if asked else [])
-    assert (found.summary.up_to_date, found.summary.not_asked) == (2, 0 if asked else 2)
+    plan = bench.plan(rerun_on=["input", "new"] if asked else ["prompt"])
+    assert plan.summary.reasons == ({"input": 1, "new": 1} if asked else {})
+    assert plan.ids == (["c", "d"] if asked else [])
+    assert (plan.summary.up_to_date, plan.summary.not_asked) == (2, 0 if asked else 2)
 
 
 def test_of_several_changes_one_that_is_asked_for_suffices(bench: Bench) -> None:
@@ -367,8 +367,8 @@ def test_failed_rows_are_tried_again(bench: Bench, status: str) -> None:
     What was used and paid so far goes with the row.
     """
     bench.land(ROWS, status=status, error="provider: x", attempts=2)
-    found = bench.plan()
-    assert found.summary.reasons == {"failed": 3}
+    plan = bench.plan()
+    assert plan.summary.reasons == {"failed": 3}
     names = (
         "_prior_attempts",
         "_prior_input_tokens",
@@ -377,7 +377,7 @@ def test_failed_rows_are_tried_again(bench: Bench, status: str) -> None:
         "_prior_cost",
         "_replaced_cost",
     )
-    assert [found.rows[0][name] for name in names] == [2, 10, 5, 2, 5 * 10**11, 0]
+    assert [plan.rows[0][name] for name in names] == [2, 10, 5, 2, 5 * 10**11, 0]
     assert bench.plan(rerun_on=["new"]).summary.not_asked == 3
 
 
@@ -404,17 +404,17 @@ def test_hopeless_rows_are_left_alone(
     --retry-failed sends them all the same.
     """
     bench.land(ROWS, status="errored", error=error, attempts=attempts)
-    found = bench.plan(Options(retry_failed=retry))
-    assert found.summary.reasons == ({"failed": 3} if sent else {})
-    assert found.summary.exhausted == (0 if sent else 3)
+    plan = bench.plan(Options(retry_failed=retry))
+    assert plan.summary.reasons == ({"failed": 3} if sent else {})
+    assert plan.summary.exhausted == (0 if sent else 3)
 
 
 def test_attempts_count_per_fingerprint(bench: Bench) -> None:
     """A row that is out of attempts is new again when its request changes."""
     bench.land(ROWS, status="refused", error="refused: no", attempts=3)
-    found = bench.plan(**CHANGES["prompt"])
-    assert found.summary.reasons == {"prompt": 3}
-    assert {row["_prior_attempts"] for row in found.rows} == {0}
+    plan = bench.plan(**CHANGES["prompt"])
+    assert plan.summary.reasons == {"prompt": 3}
+    assert {row["_prior_attempts"] for row in plan.rows} == {0}
 
 
 def test_refresh_counts_older_rows_as_not_landed(bench: Bench) -> None:
@@ -422,13 +422,13 @@ def test_refresh_counts_older_rows_as_not_landed(bench: Bench) -> None:
     bench.land(ROWS[:2])
     bench.land(ROWS[2:], "p2", enriched_at=datetime(2026, 6, 1, tzinfo=UTC))
     mark = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1e6)
-    found = bench.plan(Options(refresh_before=mark), rerun_on=["new"])
-    assert (found.summary.reasons, found.ids, found.summary.up_to_date) == (
+    plan = bench.plan(Options(refresh_before=mark), rerun_on=["new"])
+    assert (plan.summary.reasons, plan.ids, plan.summary.up_to_date) == (
         {"refresh": 2},
         ["a", "b"],
         1,
     )
-    assert [row["_replaces"] for row in found.rows] == ["p1.parquet"] * 2
+    assert [row["_replaces"] for row in plan.rows] == ["p1.parquet"] * 2
 
 
 def test_of_two_landed_rows_the_later_counts(bench: Bench) -> None:
@@ -441,11 +441,11 @@ def test_of_two_landed_rows_the_later_counts(bench: Bench) -> None:
 @pytest.mark.parametrize("refresh", [None, 2**60])
 def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) -> None:
     """Rows that another run sent and nobody landed are left to it, even in a refresh."""
-    found = bench.plan(
+    plan = bench.plan(
         Options(refresh_before=refresh),
         in_flight=[digest_of("a"), digest_of("c"), digest_of("gone")],
     )
-    assert (found.ids, found.summary.in_flight) == (["b"], 2)
+    assert (plan.ids, plan.summary.in_flight) == (["b"], 2)
 
 
 # --- leaving out ----------------------------------------------------------------------------------
@@ -456,8 +456,8 @@ def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) ->
 )
 def test_a_limit_is_of_rows_that_need_work(bench: Bench, limit: int, ids: list[str]) -> None:
     """The first N rows that need work are sent; those beyond are counted."""
-    found = bench.plan(limit=limit)
-    assert (found.ids, found.summary.over_limit, found.summary.requests) == (
+    plan = bench.plan(limit=limit)
+    assert (plan.ids, plan.summary.over_limit, plan.summary.requests) == (
         ids,
         3 - len(ids),
         len(ids),
@@ -467,8 +467,8 @@ def test_a_limit_is_of_rows_that_need_work(bench: Bench, limit: int, ids: list[s
 def test_landed_rows_use_up_no_limit(bench: Bench) -> None:
     """Try 20 before 20,000: the next 20 are other rows."""
     bench.land(ROWS[:1])
-    found = bench.plan(limit=1)
-    assert (found.ids, found.summary.over_limit, found.summary.up_to_date) == (["b"], 1, 1)
+    plan = bench.plan(limit=1)
+    assert (plan.ids, plan.summary.over_limit, plan.summary.up_to_date) == (["b"], 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -482,8 +482,8 @@ def test_landed_rows_use_up_no_limit(bench: Bench) -> None:
 )
 def test_where_leaves_rows_out(bench: Bench, where: str, ids: list[str]) -> None:
     """Only rows that satisfy the expression are planned; it may read columns of its own."""
-    found = bench.plan(where=where, columns=[])
-    assert (found.ids, found.summary.filtered, found.summary.source_rows) == (ids, 3 - len(ids), 3)
+    plan = bench.plan(where=where, columns=[])
+    assert (plan.ids, plan.summary.filtered, plan.summary.source_rows) == (ids, 3 - len(ids), 3)
 
 
 def test_rows_that_where_leaves_out_may_be_broken(bench: Bench) -> None:
@@ -530,18 +530,18 @@ def test_a_null_may_be_empty_or_skipped(bench: Bench) -> None:
     """`skip` leaves the row out and counts it; `empty` renders nothing in its place."""
     bench.suffix = "jsonl"
     bench.write(NULLS)
-    found = bench.plan(on_null="skip")
-    assert (found.ids, found.summary.null_skipped) == (["a", "c"], 1)
-    found = bench.plan(on_null="empty", prompt="[{{ text }}]")
-    assert [body["messages"][0]["content"] for body in found.bodies] == ["[one]", "[]", "[three]"]
+    plan = bench.plan(on_null="skip")
+    assert (plan.ids, plan.summary.null_skipped) == (["a", "c"], 1)
+    plan = bench.plan(on_null="empty", prompt="[{{ text }}]")
+    assert [body["messages"][0]["content"] for body in plan.bodies] == ["[one]", "[]", "[three]"]
 
 
 def test_null_and_empty_text_are_two_inputs(bench: Bench) -> None:
     """They render alike and differ: a filled-in null is a changed input."""
     bench.suffix = "jsonl"
     bench.write(NULLS)
-    found = bench.plan(on_null="empty", prompt="[{{ text }}]")
-    builder = found.table.builder
+    plan = bench.plan(on_null="empty", prompt="[{{ text }}]")
+    builder = plan.table.builder
     assert builder.fingerprint({**NULLS[1], "text": ""}) != builder.fingerprint(NULLS[1])
 
 
@@ -589,8 +589,8 @@ def test_keys_of_several_columns(bench: Bench) -> None:
             {"id": "a", "text": "c", "note": "n"},
         ]
     )
-    found = bench.plan(key=["id", "text"])
-    assert found.summary.requests == 3
+    plan = bench.plan(key=["id", "text"])
+    assert plan.summary.requests == 3
     bench.write([ROWS[0], {**ROWS[0], "note": "other"}])
     with pytest.raises(SourceError, match=r"the same key \(id='a', text='one'\)"):
         bench.plan(key=["id", "text"])
@@ -629,9 +629,9 @@ def test_changed_carried_columns_are_rewritten_and_nothing_is_sent(bench: Bench)
     bench.land(ROWS[:2])
     bench.land(ROWS[2:], "p2")
     bench.write([{**ROWS[0], "note": "NEW"}, ROWS[1], {**ROWS[2], "note": "Z"}])
-    found = bench.plan()
-    assert (found.spans, found.summary.carried, found.summary.up_to_date) == ([], 2, 3)
-    assert dict(found.planner.carried) == {
+    plan = bench.plan()
+    assert (plan.spans, plan.summary.carried, plan.summary.up_to_date) == ([], 2, 3)
+    assert dict(plan.planner.carried) == {
         "p1.parquet": {digest_of("a"): ("NEW",)},
         "p2.parquet": {digest_of("c"): ("Z",)},
     }
@@ -641,8 +641,8 @@ def test_a_row_that_is_sent_anyway_is_not_rewritten(bench: Bench) -> None:
     """If input and carried column changed, the new row has both."""
     bench.land(ROWS)
     bench.write([{**ROWS[0], "note": "NEW", "text": "ONE"}, *ROWS[1:]])
-    found = bench.plan()
-    assert (found.summary.reasons, found.summary.carried, found.rows[0]["note"]) == (
+    plan = bench.plan()
+    assert (plan.summary.reasons, plan.summary.carried, plan.rows[0]["note"]) == (
         {"input": 1},
         0,
         "NEW",
@@ -659,19 +659,19 @@ def test_a_request_over_the_limit_is_not_sent(bench: Bench) -> None:
     """It lands as an error with the reason and costs nothing; the other rows are sent."""
     bench.provider = Small
     bench.write([ROWS[0], {**ROWS[1], "text": "x" * 2000}, ROWS[2]])
-    found = bench.plan()
-    assert (found.ids, [row["id"] for row in found.local]) == (["a", "c"], ["b"])
-    assert (found.summary.too_large, found.summary.requests, found.summary.reasons) == (
+    plan = bench.plan()
+    assert (plan.ids, [row["id"] for row in plan.local]) == (["a", "c"], ["b"])
+    assert (plan.summary.too_large, plan.summary.requests, plan.summary.reasons) == (
         1,
         2,
         {"new": 3},
     )
-    (large,) = found.local
+    (large,) = plan.local
     assert (
         large["_error"]
         == f"too_large: the request has {large['_bytes']:,} bytes; one batch holds 2,000"
     )
-    assert (large["_bound"], found.summary.bound) == (0, sum(row["_bound"] for row in found.rows))
+    assert (large["_bound"], plan.summary.bound) == (0, sum(row["_bound"] for row in plan.rows))
 
 
 @pytest.mark.parametrize(
@@ -682,18 +682,18 @@ def test_spans_keep_the_limits(bench: Bench, spec: dict[str, Any], expected: lis
     """Seven rows under a limit of three, or of `items_per_batch`, make spans of three."""
     bench.provider = Small
     bench.write({"id": str(n), "text": "t", "note": "n"} for n in range(7))
-    found = bench.plan(**spec)
-    assert [span.stop - span.start for span in found.spans] == expected
-    assert found.summary.batches == len(expected)
-    assert found.summary.bound == sum(row["_bound"] for row in found.rows)
+    plan = bench.plan(**spec)
+    assert [span.stop - span.start for span in plan.spans] == expected
+    assert plan.summary.batches == len(expected)
+    assert plan.summary.bound == sum(row["_bound"] for row in plan.rows)
 
 
 def test_a_plan_reads_many_blocks(bench: Bench) -> None:
     """Rows of several record batches are planned once each, in order."""
     bench.write({"id": str(n), "text": f"t{n}", "note": "n"} for n in range(2 * BATCH_ROWS + 3))
-    found = bench.plan(where="id != '5'")
-    assert found.ids == [str(n) for n in range(2 * BATCH_ROWS + 3) if n != 5]
-    assert found.bodies[-1]["messages"][0]["content"] == f"t{2 * BATCH_ROWS + 2}"
+    plan = bench.plan(where="id != '5'")
+    assert plan.ids == [str(n) for n in range(2 * BATCH_ROWS + 3) if n != 5]
+    assert plan.bodies[-1]["messages"][0]["content"] == f"t{2 * BATCH_ROWS + 2}"
 
 
 def test_the_index_is_gone_afterwards(bench: Bench) -> None:

@@ -32,9 +32,9 @@ TIERED = [
 
 
 def rates(model: tuple[str, str]) -> Rates:
-    found = batch_rates(*model)
-    assert found is not None
-    return found
+    prices = batch_rates(*model)
+    assert prices is not None
+    return prices
 
 
 def listed(usage: Usage, model: tuple[str, str], context: dict[str, Any] | None) -> Decimal:
@@ -96,13 +96,13 @@ def test_tiers_are_tested() -> None:
 @pytest.mark.parametrize("model", TIERED, ids="/".join)
 def test_a_tier_begins_above_its_start(model: tuple[str, str]) -> None:
     """N tokens cost the lower rate, N+1 the higher one for all of them, as in the library."""
-    found = rates(model)
-    for start, price in found.input.tiers:
-        assert found.cost(Usage(start)) == start * found.input.at(start)
-        assert found.cost(Usage(start + 1)) == (start + 1) * price
+    prices = rates(model)
+    for start, price in prices.input.tiers:
+        assert prices.cost(Usage(start)) == start * prices.input.at(start)
+        assert prices.cost(Usage(start + 1)) == (start + 1) * price
         for tokens in (start - 1, start, start + 1):
             usage = Usage(tokens, 7, tokens // 3)
-            assert usd(found.cost(usage)) == listed(usage, model, BATCH)
+            assert usd(prices.cost(usage)) == listed(usage, model, BATCH)
 
 
 @pytest.mark.parametrize("model", PRICED, ids="/".join)
@@ -188,10 +188,10 @@ def test_cached_input_is_halved_for_some_models_alone() -> None:
         ("o3", 1),
         ("o4-mini", 1),
     ):
-        found = rates(("openai", model))
-        assert found.cost(cached) * share == found.list_cost(cached)
-    found = rates(("anthropic", "claude-opus-5-5"))
-    assert found.cost(cached) * 2 == found.list_cost(cached)
+        prices = rates(("openai", model))
+        assert prices.cost(cached) * share == prices.list_cost(cached)
+    prices = rates(("anthropic", "claude-opus-5-5"))
+    assert prices.cost(cached) * 2 == prices.list_cost(cached)
 
 
 @pytest.mark.parametrize("model", [pair for pair in PRICED if rates(pair).search], ids="/".join)
@@ -226,14 +226,14 @@ def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
 
     The rates are published ones or any: higher tiers may be cheaper.
     """
-    found = draw(st.sampled_from(PRICED).map(rates) | ANY_RATES)
+    prices = draw(st.sampled_from(PRICED).map(rates) | ANY_RATES)
     writes = draw(st.booleans())
     usage = draw(usages("anthropic", 400_000))
     if not writes:
         usage = Usage(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens)
     usage = replace(usage, web_searches=0)
     return (
-        found,
+        prices,
         usage,
         usage.input_tokens + draw(st.integers(0, 400_000)),
         usage.output_tokens + draw(st.integers(0, 9)),
@@ -248,8 +248,8 @@ def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int
 
     That holds for any tiers, even if a higher one is cheaper.
     """
-    found, usage, most_input, most_output, writes = case
-    assert found.cost(usage) <= found.bound(most_input, most_output, cache_writes=writes)
+    prices, usage, most_input, most_output, writes = case
+    assert prices.cost(usage) <= prices.bound(most_input, most_output, cache_writes=writes)
 
 
 @given(
@@ -273,15 +273,15 @@ def test_a_larger_bound_is_never_cheaper(
 @pytest.mark.parametrize("model", PRICED, ids="/".join)
 def test_a_bound_is_no_higher_than_it_must_be(model: tuple[str, str], *, writes: bool) -> None:
     """Some request of just these tokens costs the whole bound: its input is of the dearest kind."""
-    found = rates(model)
+    prices = rates(model)
     for whole in (1000, 100_000, 100_001, 272_001, 900_000):
         kinds = [
             Usage(whole, 5),
             Usage(whole, 5, whole),
             *([Usage(whole, 5, 0, whole), Usage(whole, 5, 0, 0, whole)] if writes else []),
         ]
-        assert found.bound(whole, 5, cache_writes=writes) == max(
-            found.cost(usage) for usage in kinds
+        assert prices.bound(whole, 5, cache_writes=writes) == max(
+            prices.cost(usage) for usage in kinds
         )
 
 

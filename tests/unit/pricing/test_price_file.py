@@ -37,9 +37,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(text: str, folder: Path, model: tuple[str, str] = NEW) -> Rates:
     (folder / "prices.toml").write_text(text, encoding="utf-8")
-    found = batch_rates(*model)
-    assert found is not None
-    return found
+    prices = batch_rates(*model)
+    assert prices is not None
+    return prices
 
 
 def tariff_of(rates: Rates) -> PriceList:
@@ -79,8 +79,8 @@ searches_per_thousand = 25
 def test_a_rate_is_taken_as_written(rate: Decimal, tokens: int) -> None:
     """A rate is the decimal as written, as a number or in quotes, never its binary neighbour."""
     for text in (f"{rate:f}", f'"{rate:f}"'):
-        found = written(f'[openai."gpt-6.2-sol"]\ninput = {text}\noutput = 1\n{STAMP}', Path.cwd())
-        assert usd(found.cost(Usage(tokens))) == rate * tokens / 10**6
+        prices = written(f'[openai."gpt-6.2-sol"]\ninput = {text}\noutput = 1\n{STAMP}', Path.cwd())
+        assert usd(prices.cost(Usage(tokens))) == rate * tokens / 10**6
 
 
 def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
@@ -177,9 +177,9 @@ def test_the_file_may_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     elsewhere.parent.mkdir()
     elsewhere.write_text(LEAST)
     monkeypatch.setenv("BATCHATA_PRICES", str(elsewhere))
-    found = batch_rates(*NEW)
-    assert found is not None
-    assert found.source.startswith("contract.toml (as of")
+    prices = batch_rates(*NEW)
+    assert prices is not None
+    assert prices.source.startswith("contract.toml (as of")
 
 
 def test_a_changed_file_is_seen(folder: Path) -> None:

@@ -53,12 +53,12 @@ def test_both_providers_and_both_directions_are_there() -> None:
 
     There are also some for which no price may be given.
     """
-    found = {
+    directions = {
         (trap.provider, trap.by_hand() > trap.trapped())
         for trap in PRICE_TRAPS.TRAPS
         if trap.by_hand() is not None
     }
-    assert found == {
+    assert directions == {
         (provider, cheaper) for provider in ("anthropic", "openai") for cheaper in (True, False)
     }
     assert sum(trap.by_hand() is None for trap in PRICE_TRAPS.TRAPS) >= 3

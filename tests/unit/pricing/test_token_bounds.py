@@ -72,7 +72,7 @@ def test_bodies_hold_all_that_a_model_is_told(
         Message(cast("Any", role), text if isinstance(text, str) else tuple(text))
         for role, text in turns
     )
-    made = adapter.body(Job("gpt-6-luna", messages, 200, {}, SCHEMA if structured else None))
+    body = adapter.body(Job("gpt-6-luna", messages, 200, {}, SCHEMA if structured else None))
     told = sum(
         len(text.encode())
         for _, texts in turns
@@ -80,12 +80,12 @@ def test_bodies_hold_all_that_a_model_is_told(
     )
     if structured:
         told += len(orjson.dumps(SCHEMA.wire))
-    count = len(made[adapter.turns_param])
+    count = len(body[adapter.turns_param])
     assert count == (
         len(turns) if api[0] == "openai" else sum(role != "system" for role, _ in turns)
     )
     assert (
-        input_bound(orjson.dumps(made), count, schema=structured)
+        input_bound(orjson.dumps(body), count, schema=structured)
         >= told + BASE_OVERHEAD + MESSAGE_OVERHEAD * count
     )
 

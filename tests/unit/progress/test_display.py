@@ -133,16 +133,16 @@ class Shown:
 @pytest.fixture
 def open_terminal() -> Iterator[Callable[..., Shown]]:
     """Return a function that opens terminals one after the other."""
-    made: list[Shown] = []
+    terminals: list[Shown] = []
 
     def opened(width: int, height: int = 40) -> Shown:
-        for one in made:
+        for one in terminals:
             one.display.finish_progress()
-        made.append(Shown(width, height))
-        return made[-1]
+        terminals.append(Shown(width, height))
+        return terminals[-1]
 
     yield opened
-    for one in made:
+    for one in terminals:
         one.display.finish_progress()
 
 

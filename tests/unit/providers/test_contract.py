@@ -78,16 +78,16 @@ def test_a_batch_travels_out_and_home(
     provider: Provider, emulator: Emulator, tmp_path: Path
 ) -> None:
     """Every request returns once, under its custom_id, with its own answer and usage."""
-    made = bodies(provider, 50, SCHEMA)
-    look = create(provider, tmp_path, made)
+    requests = bodies(provider, 50, SCHEMA)
+    look = create(provider, tmp_path, requests)
     assert not look.ended or look.requests == 50
     ended = provider.look(look.batch_id)
     assert ended.ended
     assert ended.requests == 50
     paths = provider.download(ended, tmp_path, "results")
     answers = {answer.custom_id: answer for path in paths for answer in provider.answers(path)}
-    assert set(answers) == {f"{TOKEN}-{row}" for row in made}
-    for row, body in made.items():
+    assert set(answers) == {f"{TOKEN}-{row}" for row in requests}
+    for row, body in requests.items():
         answer = answers[f"{TOKEN}-{row}"]
         assert answer.outcome is Outcome.SUCCEEDED
         assert answer.text == answer_text(SIDE[provider.name], orjson.loads(body))
@@ -101,14 +101,14 @@ def test_a_batch_travels_out_and_home(
 
 def test_results_do_not_come_in_order(provider: Provider, tmp_path: Path) -> None:
     """The emulator shuffles, so a join by position cannot pass these tests."""
-    made = bodies(provider, 50)
-    look = provider.look(create(provider, tmp_path, made).batch_id)
+    requests = bodies(provider, 50)
+    look = provider.look(create(provider, tmp_path, requests).batch_id)
     ids = [
         answer.custom_id
         for path in provider.download(look, tmp_path, "r")
         for answer in provider.answers(path)
     ]
-    assert sorted(ids) == [f"{TOKEN}-{row}" for row in made]
+    assert sorted(ids) == [f"{TOKEN}-{row}" for row in requests]
     assert ids != sorted(ids)
 
 
@@ -127,8 +127,8 @@ def test_every_line_has_one_outcome(
 ) -> None:
     """A provider's answer to a request is one outcome, which says if it may be sent again."""
     emulator.control.faults(kind=fault, contains="question 1")
-    made = bodies(provider, 3)
-    look = provider.look(create(provider, tmp_path, made).batch_id)
+    requests = bodies(provider, 3)
+    look = provider.look(create(provider, tmp_path, requests).batch_id)
     answers = {
         a.custom_id: a
         for path in provider.download(look, tmp_path, "r")
@@ -216,8 +216,8 @@ def test_a_batch_is_found_again_and_known_as_ours(
     since = emulator.control.now() - 60
     ours = create(provider, tmp_path, bodies(provider, 3))
     other = create(provider, tmp_path, bodies(provider, 3), "s" * 20)
-    found = {look.batch_id: look for look in provider.recent(since)}
-    assert {ours.batch_id, other.batch_id} <= set(found)
+    batches = {look.batch_id: look for look in provider.recent(since)}
+    assert {ours.batch_id, other.batch_id} <= set(batches)
     assert provider.owns(provider.look(ours.batch_id), TOKEN) is True
     assert provider.owns(provider.look(other.batch_id), TOKEN) is False
     assert list(provider.recent(emulator.control.now() + 3600)) == []

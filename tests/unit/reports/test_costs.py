@@ -137,8 +137,8 @@ def test_periods_of_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(f"batchata_tasks.{module}.now_us", lambda at=at: at)
         run.spend(number, OutcomeTotals(10, cost=10 + number), budget=DAILY)
     run.ledger.agree_budget(DAILY, "topics")
-    found = gather("day", moment_of(2, None)).to_json()
-    (budget,) = found["budgets"]
+    report = gather("day", moment_of(2, None)).to_json()
+    (budget,) = report["budgets"]
     assert (budget["name"], budget["spent_usd"], budget["left_usd"]) == (
         "night",
         "0.000000000012",
@@ -147,11 +147,11 @@ def test_periods_of_a_budget(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(one["first_day"], one["spent_usd"]) for one in budget["past"]] == [
         ((NOW - timedelta(days=1)).date().isoformat(), "0.000000000011")
     ]
-    assert [(group["name"], group["settled_usd"]) for group in found["groups"]] == [
+    assert [(group["name"], group["settled_usd"]) for group in report["groups"]] == [
         ((NOW - timedelta(days=days)).date().isoformat(), amount)
         for days, amount in ((1, "0.000000000011"), (0, "0.000000000012"))
     ]
-    assert found["datasets"][0]["settled_usd"] == "0.000000000033"  # of all time
+    assert report["datasets"][0]["settled_usd"] == "0.000000000033"  # of all time
 
 
 def test_an_unknown_price_is_no_zero() -> None:
@@ -186,13 +186,13 @@ def test_an_unknown_price_is_no_zero() -> None:
         {"succeeded": OutcomeTotals(4, cost=40, list_cost=80)},
     )
     group.add(priced)
-    found = group.to_json()
-    assert (found["rows"], found["unpriced_batches"], found["settled_usd"]) == (
+    line = group.to_json()
+    assert (line["rows"], line["unpriced_batches"], line["settled_usd"]) == (
         9,
         1,
         "0.000000000040",
     )
-    assert (found["saved_usd"], found["cost_per_row_usd"], found["expected_usd"]) == (
+    assert (line["saved_usd"], line["cost_per_row_usd"], line["expected_usd"]) == (
         "0.000000000040",
         "0.000000000010",
         None,

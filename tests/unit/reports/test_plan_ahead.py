@@ -33,9 +33,9 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
 
 
 def limits(table: Table, **changes: Any) -> dict[str, Any]:
-    found = preview(table.spec(**changes)).to_json()["limits"]
-    assert isinstance(found, dict)
-    return found
+    plan = preview(table.spec(**changes)).to_json()["limits"]
+    assert isinstance(plan, dict)
+    return plan
 
 
 @pytest.mark.parametrize("share", ["0.8", "0.3", "0.0001"], ids=["waits", "waits often", "stops"])
@@ -73,8 +73,8 @@ def test_where_a_limit_cuts_batches_their_number_is_no_promise(table: Table) -> 
 def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
     """Without a limit nothing is said of limits; if all fits a limit, the plan says so."""
     assert preview(table.spec()).to_json()["limits"] is None
-    found = preview(table.spec(cost_limit_usd=10))
-    assert dict(found.lines())["Limits"] == "$10.00 a run: all of it fits"
+    plan = preview(table.spec(cost_limit_usd=10))
+    assert dict(plan.lines())["Limits"] == "$10.00 a run: all of it fits"
 
 
 def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
@@ -184,10 +184,10 @@ def test_new_rows_beside_lost_ones_are_still_expected_to_be_sent(table: Table) -
         {"id": f"new{i}", "text": f"text of row {i + 50}", "note": ""} for i in range(10)
     ]
     table.write()
-    found = preview(table.spec())
+    plan = preview(table.spec())
     assert whole.expected == 0
-    assert (found.summary.requests, found.recoverable) == (50, 40)
-    expected = found.summary.expected
+    assert (plan.summary.requests, plan.recoverable) == (50, 40)
+    expected = plan.summary.expected
     table.run()
     with opened() as ledger:
         run = ledger.runs_of(None, 1)[0]
@@ -213,7 +213,7 @@ def test_a_play_of_the_guard_ends_and_adds_up(
     for rows, bound in sizes:
         spans.append(PlannedChunk(start, start + rows, rows * 100, bound))
         start += rows
-    found = play(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
-    assert found.rows + found.unsent == start
+    outcome = play(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
+    assert outcome.rows + outcome.unsent == start
     if left is None or left >= sum(span.bound for span in spans):
-        assert (found.batches, found.waits, found.unsent) == (len(spans), 0, 0)
+        assert (outcome.batches, outcome.waits, outcome.unsent) == (len(spans), 0, 0)

@@ -220,9 +220,9 @@ def test_types_widen_over_blocks(
     lines = [json.dumps(first)] * (BATCH_ROWS + 1) + [json.dumps(last)]
     path = write(tmp_path / "t.jsonl", "\n".join(lines))
     assert open_source(str(path), {}).schema.field("a").type == kind
-    found = rows(path)
-    assert len(found) == BATCH_ROWS + 2
-    assert (found[0], found[-1]) == (
+    table = rows(path)
+    assert len(table) == BATCH_ROWS + 2
+    assert (table[0], table[-1]) == (
         {"a": value},
         {"a": last.get("a")}
         if kind != pa.struct([("x", pa.int64()), ("y", pa.string())])

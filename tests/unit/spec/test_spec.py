@@ -448,9 +448,9 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 )
 def test_a_model_inside_of_the_roots_is_loaded(roots: list[Path], reference: str) -> None:
     """By file or by module, links within the roots included."""
-    found = load_model(reference.format(root=roots[0]), roots)
-    assert issubclass(found, BaseModel)
-    assert list(found.model_fields) == ["label"]
+    model = load_model(reference.format(root=roots[0]), roots)
+    assert issubclass(model, BaseModel)
+    assert list(model.model_fields) == ["label"]
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ def test_answers_have_a_schema_or_are_text(roots: list[Path]) -> None:
         "required": ["label"],
     }
     (roots[0] / "s.json").write_text(json.dumps(schema), encoding="utf-8")
-    found = [
+    schemas = [
         spec(**values).schema_of_answers(roots)
         for values in (
             {"response_model": "m.py:Topic"},
@@ -554,7 +554,7 @@ def test_answers_have_a_schema_or_are_text(roots: list[Path]) -> None:
             {"response_schema": "s.json"},
         )
     ]
-    assert [one.canonical for one in found if one is not None] == [
+    assert [one.canonical for one in schemas if one is not None] == [
         {"object": {"label": "string"}}
     ] * 3
     assert spec().schema_of_answers(roots) is None
