@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
-# seconds that a test waits for what must come: only a failure takes so long, so a busy machine passes
+# seconds that a test waits for what must come: only a failure takes so long, not a busy machine
 PATIENCE = 400.0
 
 
