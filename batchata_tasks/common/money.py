@@ -7,8 +7,12 @@ the order of adding is nothing.
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
+from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PICO = 10**12
 MOST_USD = 1_000_000  # that a limit or a single entry may be
@@ -38,6 +42,16 @@ def stated(amount: float | str | Decimal, what: str, *, up: bool = False) -> int
         message = f"{what}: {amount} is no amount; write US dollars, from 0 to {MOST_USD:,}."
         raise SpecError(message)
     return int((found * PICO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
+
+
+def total(amounts: Iterable[int | None]) -> int | None:
+    """Return the sum of amounts; None if one of them is unknown."""
+    pico = 0
+    for amount in amounts:
+        if amount is None:
+            return None
+        pico += amount
+    return pico
 
 
 def exact(pico: int | None) -> str | None:

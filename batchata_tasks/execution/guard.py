@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.ledger import Chunk, Lease, Ledger
-    from batchata_tasks.planning.limits import Limits
+    from batchata_tasks.planning.limits import SpendingLimits
 
 SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
 
@@ -37,7 +37,7 @@ def guard(
     ledger: Ledger,
     lease: Lease,
     chunk: Chunk,
-    limits: Limits,
+    limits: SpendingLimits,
     planned_rows: int,
     columns: Callable[[Chunk], tuple[list[int], list[int]]],
 ) -> tuple[Verdict, Chunk]:

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.ledger import Chunk, Lease
-    from batchata_tasks.planning.limits import Limits
-    from batchata_tasks.planning.table import Table
+    from batchata_tasks.planning.limits import SpendingLimits
+    from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.answers import AnswerSchemas
@@ -77,7 +77,7 @@ class RunContext:
     answers: AnswerSchemas
     continued: bool = False
     sends: bool = True  # a dead run of another spec only brings home what was sent
-    table: Table | None = None  # only where the run is (to be) planned by this process
+    table: PreparedTable | None = None  # only where the run is (to be) planned by this process
     state: RunState = field(default_factory=RunState)
 
     @property
@@ -141,7 +141,7 @@ class RunContext:
         return self.limits.run
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> SpendingLimits:
         """What binds the run's spending."""
         return limits_of(self.spec)
 

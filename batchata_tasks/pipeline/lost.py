@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from batchata_tasks.common.money import total
 from batchata_tasks.dataset.columns import part_of_chunk
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
@@ -48,13 +49,8 @@ class InFlight:
 def in_flight(chunks: Iterable[Chunk]) -> InFlight:
     """Return what is in flight of the unfinished chunks of a dataset: all but those whose results were settled."""
     sent = [chunk for chunk in chunks if chunk.state != ChunkState.COLLECTED]
-    bounds, expected = [chunk.bound for chunk in sent], [chunk.expected for chunk in sent]
-    return InFlight(len(sent), _sum(bounds), _sum(expected))
-
-
-def _sum(amounts: list[int | None]) -> int | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) if len(known) == len(amounts) else None
+    bound = total(chunk.bound for chunk in sent)
+    return InFlight(len(sent), bound, total(chunk.expected for chunk in sent))
 
 
 def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:

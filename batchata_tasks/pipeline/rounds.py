@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.planning.packing import PlannedChunk
-    from batchata_tasks.planning.table import Table
+    from batchata_tasks.planning.table import PreparedTable
 
 _ROUNDS = 3  # of one run, also where fewer attempts are allowed: what never ran was no attempt
 _ALL = 10**6  # turns; manifests of older versions do not tell how many are the request's own
@@ -72,7 +72,9 @@ def plan_round(context: RunContext) -> list[Chunk]:
     return following
 
 
-def _chunk_of(before: Chunk, table: Table, span: PlannedChunk, expected: int | None) -> Chunk:
+def _chunk_of(
+    before: Chunk, table: PreparedTable, span: PlannedChunk, expected: int | None
+) -> Chunk:
     number, route = before.round + 1, table.builder.routes[span.route]
     provider, model, endpoint = route.destination
     return replace(
@@ -95,7 +97,7 @@ def _chunk_of(before: Chunk, table: Table, span: PlannedChunk, expected: int | N
 class _Round:
     """Writes one round's plan."""
 
-    def __init__(self, context: RunContext, table: Table, number: int) -> None:
+    def __init__(self, context: RunContext, table: PreparedTable, number: int) -> None:
         self._context, self._table, self._number = context, table, number
         self._folder = context.folder.run_folder(context.run_id)
         self._places = {route.destination: i for i, route in enumerate(table.builder.routes)}

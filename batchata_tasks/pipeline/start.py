@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import RunRow
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.planning.summary import Options
-    from batchata_tasks.planning.table import Table
+    from batchata_tasks.planning.table import PreparedTable
 
 
 def start_run(held: HeldDataset, ready: PreparedRun, options: Options) -> RunContext:
@@ -69,13 +69,13 @@ def _jobs_in_use(held: HeldDataset) -> set[str]:
     return {Path(spec["jobs"]).name for spec in specs if "jobs" in spec}
 
 
-def correct_bounds(ledger: Ledger, table: Table) -> None:
+def correct_bounds(ledger: Ledger, table: PreparedTable) -> None:
     """Multiply bounds of models with what answers above them taught."""
     for route in table.builder.routes:
         route.factor = ledger.bounds_factor(route.provider.name, route.model)
 
 
-def price_source(table: Table) -> str | None:
+def price_source(table: PreparedTable) -> str | None:
     """Say where the prices of a plan are from; None where none is known."""
     sources = dict.fromkeys(
         route.rates.source for route in table.builder.routes if route.rates is not None
@@ -83,7 +83,9 @@ def price_source(table: Table) -> str | None:
     return "; ".join(sources) or None
 
 
-def _context(held: HeldDataset, run_id: str, table: Table, *, continued: bool) -> RunContext:
+def _context(
+    held: HeldDataset, run_id: str, table: PreparedTable, *, continued: bool
+) -> RunContext:
     state = RunState(routes={route.destination: route for route in table.builder.routes})
     return RunContext(
         held, run_id, table.spec, table.answers, continued=continued, table=table, state=state

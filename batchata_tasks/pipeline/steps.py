@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchata_tasks.planning.packing import PlannedChunk
-    from batchata_tasks.planning.table import Table
+    from batchata_tasks.planning.table import PreparedTable
 
 ROUND = 1
 
@@ -103,7 +103,7 @@ def _local_chunk(context: RunContext, rows: int) -> Chunk:
 
 
 def _planned(
-    context: RunContext, table: Table, options: Options, recovery: Recovery | None = None
+    context: RunContext, table: PreparedTable, options: Options, recovery: Recovery | None = None
 ) -> tuple[Planner, list[PlannedChunk]]:
     """Make a planning pass, with the rows that `recovery` has answers for apart; bring the dataset up to date with it."""
     claims, dataset_id = recovery or Recovery({}), context.lease.dataset_id

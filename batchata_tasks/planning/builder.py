@@ -1,4 +1,4 @@
-"""What turns a row, or a stored Job, into a request."""
+"""The interface of what turns a row, or a stored Job, into a request."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ class BuiltRequest:
 
 
 class Builder(Protocol):
-    """What planning asks of a row: whether it counts, what it is asked, and whether that is something new."""
+    """Turns rows into requests, and into the fingerprints that decide which are to be sent.
+
+    `constant` is what rows share of their requests, and the text of the spec does not show.
+    """
 
     routes: list[Route]
-    constant: tuple[str, ...]  # what of the requests the spec's text does not tell
+    constant: tuple[str, ...]
 
     def columns_needed(self, all_columns: list[str]) -> list[str]:
         """Return the columns that must be read."""
@@ -42,6 +45,6 @@ class Builder(Protocol):
         """Return the first column that the request uses and the row leaves null."""
         ...
 
-    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
+    def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the row's request; `where` names the row in an error."""
         ...

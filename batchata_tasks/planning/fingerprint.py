@@ -1,4 +1,4 @@
-"""Fingerprints: what tells whether a row is to be sent again, and why."""
+"""Fingerprints: they show whether a row is to be sent again, and why."""
 
 from __future__ import annotations
 
@@ -30,22 +30,17 @@ def _parts(text: str) -> tuple[str, tuple[str, ...]]:
 
 
 def changed(old: str, new: str) -> list[str]:
-    """Name the parts in which two fingerprints differ: prompt, input, model, schema.
+    """Return the parts in which two fingerprints differ: prompt, input, model, schema.
 
-    Empty means they are equal. The prompt comes first, since a template that reads other columns
-    changes the input too. A fingerprint of another version differs in its input.
+    None of them if they are equal. The prompt comes first, since a template that reads other
+    columns changes the input too. A fingerprint of another version differs in its input.
     """
     if old == new:
         return []
     (old_version, old_parts), (_, new_parts) = _parts(old), _parts(new)
     if old_version != FINGERPRINT_VERSION or len(old_parts) != len(new_parts):
         return ["input"]
-    before, after = (
-        dict(zip(_PARTS, old_parts, strict=True)),
-        dict(zip(_PARTS, new_parts, strict=True)),
-    )
-    return [
-        reason
-        for reason in ("prompt", "input", "model", "schema")
-        if before[reason] != after[reason]
-    ]
+    before = dict(zip(_PARTS, old_parts, strict=True))
+    after = dict(zip(_PARTS, new_parts, strict=True))
+    reasons = ("prompt", "input", "model", "schema")
+    return [reason for reason in reasons if before[reason] != after[reason]]

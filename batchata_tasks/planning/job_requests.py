@@ -62,7 +62,7 @@ class JobBuilder:
         """Return the fingerprint of the job's base request."""
         return self._stored.fingerprint(row)
 
-    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
+    def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the job's request."""
         del where
         job, digest, schema = self._stored.read(row)

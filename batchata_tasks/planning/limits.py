@@ -1,4 +1,4 @@
-"""What binds a run's spending: its own limit and a shared budget."""
+"""The limits on a run's spending: its own limit, and a shared budget."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What binds a run's spending: its own limit in picodollars, and the budget that it shares."""
+class SpendingLimits:
+    """The limits on a run's spending: its own in picodollars, and the budget that it shares."""
 
     run: int | None = None
     budget: BudgetTerms | None = None
 
 
-def limits_of(spec: RunSpec) -> Limits:
-    """Return what binds the spending of a spec's runs."""
+def limits_of(spec: RunSpec) -> SpendingLimits:
+    """Return the limits on the spending of a spec's runs."""
     run = pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None
-    return Limits(run, spec.budget.terms() if spec.budget is not None else None)
+    return SpendingLimits(run, spec.budget.terms() if spec.budget is not None else None)
 
 
 def budget_member(spec: RunSpec) -> str:
-    """Return who a spec is where it speaks of a budget: two may have one name, but not one dataset."""
+    """Return what identifies a spec among those that share a budget.
+
+    Two specs may have the same name, but not the same dataset.
+    """
     return f"{spec.name} for {DatasetFolder(spec.output).url}"
 
 
 def limit_of(spec: RunSpec) -> str | None:
-    """Name the first key of a spec that limits costs."""
+    """Return the first key of a spec that limits costs; None if there is none."""
     if spec.cost_limit_usd is not None:
         return "cost_limit_usd"
     if spec.budget is not None:
         return "budget"
-    return (
-        "pilot.max_cost_per_row_usd"
-        if spec.pilot is not None and spec.pilot.max_cost_per_row_usd is not None
-        else None
-    )
+    if spec.pilot is not None and spec.pilot.max_cost_per_row_usd is not None:
+        return "pilot.max_cost_per_row_usd"
+    return None

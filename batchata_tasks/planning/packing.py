@@ -1,4 +1,4 @@
-"""Chunking: rows of a plan packed into ranges under a provider's limits, then into request files."""
+"""Chunking: the rows of a plan packed into ranges under a provider's limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PlannedChunk:
-    """Rows `start` to `stop` of a plan, the bytes of their requests, their upper price bound, their route."""
+    """The rows `start` to `stop` of a plan: the bytes of their requests, their bound, their route.
+
+    The bound is the most that they can cost, in picodollars.
+    """
 
     start: int
     stop: int
@@ -23,10 +26,10 @@ class PlannedChunk:
 
 
 class Packer:
-    """Packs requests, in order, into as few spans as the limits allow.
+    """Packs requests, in order, into as few chunks as the limits allow.
 
-    Requests of different routes never share a span, nor do those of a `pilot` and the others.
-    `limits` are those of each route.
+    Requests of different routes never share a chunk, nor do those of a `pilot` and the others.
+    `limits` has those of each route.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Packer:
         self._bound += bound
 
     def finish(self) -> list[PlannedChunk]:
-        """Return all spans."""
+        """Return all chunks."""
         if self._stop > self._start:
             self.spans.append(
                 PlannedChunk(self._start, self._stop, self._size, self._bound, self._route)
@@ -63,7 +66,7 @@ class Packer:
 
 
 def prefix_within(bounds: Iterable[int], money: int) -> int:
-    """Return how many rows the longest prefix has whose bounds add up to at most `money`."""
+    """Return how many rows the longest prefix has whose bounds sum up to at most `money`."""
     rows = total = 0
     for bound in bounds:
         total += bound

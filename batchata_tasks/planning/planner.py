@@ -1,8 +1,8 @@
-"""Planning: one pass over the source that decides, row by row, what is to be sent and why.
+"""Planning: one pass over the source that decides, row by row, which are to be sent and why.
 
 The pass is a stream: rows are read, keyed, fingerprinted and compared with the dataset; those that
-need work are rendered into request bodies in the run's folder and packed into spans. Nothing is
-sent before it has ended, so that a double key in the last row costs nothing.
+need work are rendered into request bodies in the run's folder and packed into chunks. Nothing is
+sent before the pass has ended, so that a duplicate key in the last row costs nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.dataset.parts import LandedRow
     from batchata_tasks.planning.builder import BuiltRequest
-    from batchata_tasks.planning.table import Table
+    from batchata_tasks.planning.table import PreparedTable
 
 
 class Planner:
@@ -42,7 +42,7 @@ class Planner:
 
     def __init__(
         self,
-        table: Table,
+        table: PreparedTable,
         folder: Path,
         dataset_id: str,
         options: Options,
@@ -51,19 +51,18 @@ class Planner:
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options, self._progress = dataset_id, options, progress
-        self._claimed = claimed  # rows for which an answer is at hand already
+        self._claimed = claimed  # ids of the rows whose answers are recovered
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
-        self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be taken out, by part
+        self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be deleted, by part
         limits = [route.provider.limits for route in table.builder.routes]
-        self.packer = Packer(
-            limits, table.spec.items_per_batch, table.spec.pilot.rows if table.spec.pilot else None
-        )
+        pilot = table.spec.pilot.rows if table.spec.pilot else None
+        self.packer = Packer(limits, table.spec.items_per_batch, pilot)
 
     def run(self, in_flight: Iterable[bytes] = ()) -> list[PlannedChunk]:
-        """Make the pass; return the spans of the plan, in order.
+        """Make the pass; return the chunks of the plan, in order.
 
         Raises:
             SourceError: a row cannot be used; it is named, with the remedy.
@@ -71,10 +70,8 @@ class Planner:
         shutil.rmtree(self._folder, ignore_errors=True)
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
-        table, fields = (
-            self._table,
-            pa.schema([self._table.source.schema.field(n) for n in self._spec.carried]),
-        )
+        table = self._table
+        fields = pa.schema([table.source.schema.field(name) for name in self._spec.carried])
         with scratch_index(self._folder / "index.db") as self._index:
             self._index.add_landed(table.dataset.landed())
             if self._index.landed_twice:
@@ -93,9 +90,13 @@ class Planner:
         return self._finish()
 
     def _find_doubled(self) -> None:
-        """Note the rows whose key has a newer row: a process that lost the dataset may have brought them back."""
+        """Collect the rows whose key has a newer row.
+
+        A process that lost its hold on the dataset may have brought them back.
+        """
         for digest, row in self._table.dataset.landed():
-            if (newest := self._index.landed(digest)) is not None and newest.part != row.part:
+            newest = self._index.landed(digest)
+            if newest is not None and newest.part != row.part:
                 self.doubled[row.part].add(digest)
 
     def _finish(self) -> list[PlannedChunk]:
@@ -106,11 +107,10 @@ class Planner:
         summary.batches = len(spans)
         routes = self._builder.routes
         summary.factors = {route.destination.key: route.factor for route in routes}
-        priced = (
-            all(routes[span.route].rates is not None for span in spans)
-            if spans
-            else any(route.rates for route in routes)
-        )
+        if spans:
+            priced = all(routes[span.route].rates is not None for span in spans)
+        else:
+            priced = any(route.rates for route in routes)
         summary.bound = sum(span.bound for span in spans) if priced else None
         pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
         summary.pilot = pilot if summary.requests > pilot else 0
@@ -122,24 +122,20 @@ class Planner:
         self.summary.source_rows += batch.num_rows
         values = {name: _values(batch, name, first) for name in batch.schema.names}
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        kept = [
-            i for i, row in enumerate(rows) if self._builder.keeps(row, self._namer(row, first + i))
-        ]
-        self.summary.filtered += len(rows) - len(kept)
-        if len(kept) < len(rows):
-            batch, rows = batch.take(pa.array(kept, pa.int64())), [rows[i] for i in kept]
-        numbers = [first + i for i in kept]
+        keeps = self._builder.keeps
+        places = [i for i, row in enumerate(rows) if keeps(row, self._namer(row, first + i))]
+        self.summary.filtered += len(rows) - len(places)
+        if len(places) < len(rows):
+            batch, rows = batch.take(pa.array(places, pa.int64())), [rows[i] for i in places]
+        numbers = [first + i for i in places]
         keys = [canonical([row[name] for name in self._spec.key]) for row in rows]
         digests = self._checked(rows, numbers, keys)
-        picked, source_rows = (
-            {name: PlanRows() for name in writers},
-            batch.select(self._spec.carried),
-        )
-        carried = (
-            carried_digests(batch, self._table.dataset.carried)
-            if self._index.landed_rows
-            else [b""] * len(rows)
-        )
+        picked = {name: PlanRows() for name in writers}
+        source_rows = batch.select(self._spec.carried)
+        if self._index.landed_rows:
+            carried = carried_digests(batch, self._table.dataset.carried)
+        else:
+            carried = [b""] * len(rows)
         for i, row in enumerate(rows):
             planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
             if planned is not None:
@@ -151,27 +147,29 @@ class Planner:
             rows_of_plan.write(writers[name], source_rows)
 
     def _namer(self, row: Mapping[str, Any], number: int) -> Callable[[], str]:
-        """Return what names a row in an error: its number and its key."""
-        return lambda: (
-            f"row {number} ({', '.join(f'{name}={row[name]!r}' for name in self._spec.key)})"
-        )
+        """Return a function that names a row in an error, by its number and its key."""
+        return lambda: f"row {number} ({self._key_of(row)})"
+
+    def _key_of(self, row: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name}={row[name]!r}" for name in self._spec.key)
 
     def _checked(
         self, rows: list[dict[str, Any]], numbers: list[int], keys: list[bytes]
     ) -> list[bytes]:
-        """Refuse null and double keys; return the digests of the keys."""
+        """Refuse null and duplicate keys; return the digests of the keys."""
         for row, number in zip(rows, numbers, strict=True):
             for name in self._spec.key:
                 if row[name] is None:
-                    message = f"key: {name!r} is null in row {number} of the source; fill it in, or leave such rows out with `where`."
+                    where = f"key: {name!r} is null in row {number} of the source"
+                    message = f"{where}; fill it in, or leave such rows out with `where`."
                     raise SourceError(message)
         digests = [key_digest(key) for key in keys]
         double = self._index.first_double(digests, numbers)
         if double is not None:
-            number, earlier, at = double
-            named = ", ".join(f"{name}={rows[at][name]!r}" for name in self._spec.key)
-            same = f"key: rows {earlier} and {number} of the source have the same key ({named})"
-            message = f"{same}; keys must be unique: mend the source, or add a column to `key`."
+            number, earlier, place = double
+            key = self._key_of(rows[place])
+            same = f"key: rows {earlier} and {number} of the source have the same key ({key})"
+            message = f"{same}; keys must be unique: fix the source, or add a column to `key`."
             raise SourceError(message)
         return digests
 
@@ -183,90 +181,85 @@ class Planner:
         carried: bytes,
         where: Callable[[], str],
     ) -> tuple[str, dict[str, Any], bytes] | None:
-        """Decide on one row: what is to be written to which plan, or None."""
+        """Decide on one row; return what is to be written to which plan, if anything is."""
         summary, builder = self.summary, self._builder
         if (null := builder.null_column(row)) is not None and self._spec.on_null != "empty":
             if self._spec.on_null == "skip":
                 summary.null_skipped += 1
                 return None
-            found = f"on_null: the column {null!r} that the templates use is null in {where()}"
-            message = f"{found}; fill it in, or set `on_null` to empty or skip."
+            reason = f"on_null: the column {null!r} that the templates use is null in {where()}"
+            message = f"{reason}; fill it in, or set `on_null` to empty or skip."
             raise SourceError(message)
-        found, landed = builder.fingerprint(row), self._index.landed(digest)
+        fingerprint, landed = builder.fingerprint(row), self._index.landed(digest)
         if self._index.in_flight(digest):
             summary.in_flight += 1
             return None
-        name = row_id(self._dataset_id, key, found)
-        if name in self._claimed:
+        request_id = row_id(self._dataset_id, key, fingerprint)
+        if request_id in self._claimed:
             summary.recovered += 1
-            return self._request(builder.made(row, where), name, found, None, landed)
-        reason = self._reason(found, landed)
+            return self._request(builder.build(row, where), request_id, fingerprint, None, landed)
+        reason = self._reason(fingerprint, landed)
         if reason is None:
             if landed is not None and landed.carried != carried:
-                self.carried[landed.part][digest] = tuple(
-                    row[name] for name in self._table.dataset.carried
-                )
+                values = tuple(row[name] for name in self._table.dataset.carried)
+                self.carried[landed.part][digest] = values
             return None
         if self._spec.limit is not None and sum(self._reasons.values()) >= self._spec.limit:
             summary.over_limit += 1
             return None
         self._reasons[reason] += 1
-        return self._request(
-            builder.made(row, where), name, found, landed if reason == "failed" else None, landed
-        )
+        failed = landed if reason == "failed" else None
+        return self._request(builder.build(row, where), request_id, fingerprint, failed, landed)
 
     def _request(
         self,
-        made: BuiltRequest,
-        name: str,
-        found: str,
+        request: BuiltRequest,
+        request_id: str,
+        fingerprint: str,
         failed: LandedRow | None,
         landed: LandedRow | None,
     ) -> tuple[str, dict[str, Any], bytes]:
-        """Return (plan, system fields, body) of a row that is to be sent; `failed` is what is tried again."""
-        summary, again, shape, route = (
-            self.summary,
-            None,
-            made.shape,
-            self._builder.routes[made.route],
-        )
+        """Return (plan, system fields, body) of a row that is to be sent.
+
+        `failed` is the row of an attempt that is made again.
+        """
+        shape, route, again = request.shape, self._builder.routes[request.route], None
         if failed is not None:
-            again = route.again(made.body, shape, failed.status, failed.error, failed.attempts)
-        body, bound = again or (made.body, route.bound(made.body, shape))
+            again = route.again(request.body, shape, failed.status, failed.error, failed.attempts)
+        body, bound = again or (request.body, route.bound(request.body, shape))
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
-        system = _system_fields(name, found, landed)
-        system |= {
+        system = _system_fields(request_id, fingerprint, landed) | {
             "_changed": again is not None,
             "_prior_error": landed.error if landed is not None else None,
-        }
-        system |= {"_bytes": size, "_bound": bound, "_error": None}
-        system |= {
+            "_bytes": size,
+            "_bound": bound,
+            "_error": None,
             "_cap": shape.cap,
             "_turns": shape.turns,
             "_schema": shape.schema,
             "_attached": shape.attached,
         }
-        if name in self._claimed:
+        if request_id in self._claimed:
             return "claimed", system, body
-        if self.packer.fits_alone(size, made.route):
-            self.packer.add(size, system["_bound"], made.route)
-            summary.least = min(summary.least or system["_bound"], system["_bound"])
+        if self.packer.fits_alone(size, request.route):
+            self.packer.add(size, bound, request.route)
+            self.summary.least = min(self.summary.least or bound, bound)
             return "plan", system, body
-        summary.too_large += 1
+        self.summary.too_large += 1
         text = f"the request has {size:,} bytes; one batch holds {route.provider.limits.bytes:,}"
         system |= {"_error": describe(ErrorCode.TOO_LARGE, text), "_bound": 0}
         return "local", system, b"{}"
 
-    def _reason(self, found: str, landed: LandedRow | None) -> str | None:
-        """Why a row is to be sent; None where it is not, and the summary says why not."""
+    def _reason(self, fingerprint: str, landed: LandedRow | None) -> str | None:
+        """Return why a row is to be sent; None if it is not, which the summary then counts."""
         summary = self.summary
         if landed is None:
-            return self._asked("new")
+            return self._wanted("new")
         refresh = self._options.refresh_before
         if refresh is not None and landed.enriched_at < refresh:
             return "refresh"
-        if parts := changed(landed.fingerprint, found):
-            return self._asked(*parts)
+        if parts := changed(landed.fingerprint, fingerprint):
+            return self._wanted(*parts)
         if landed.status == Outcome.SUCCEEDED:
             summary.up_to_date += 1
             return None
@@ -274,9 +267,10 @@ class Planner:
         if not again and not self._options.retry_failed:
             summary.exhausted += 1
             return None
-        return self._asked("failed")
+        return self._wanted("failed")
 
-    def _asked(self, *reasons: str) -> str | None:
+    def _wanted(self, *reasons: str) -> str | None:
+        """Return the first of these reasons for which the spec sends rows again."""
         for reason in reasons:
             if reason in self._spec.rerun_on:
                 return reason
@@ -285,22 +279,23 @@ class Planner:
 
 
 def _values(batch: pa.RecordBatch, name: str, first: int) -> list[Any]:
-    """Return a column in Python values, which cannot be all that Arrow can."""
+    """Return a column in Python values, which cannot hold all that Arrow's can."""
     try:
         return batch.column(name).to_pylist()
     except (ValueError, OverflowError) as error:
         last = first + batch.num_rows - 1
-        message = f"source: the column {name!r} holds a value that cannot be used, in rows {first} to {last}: {error}; mend it."
+        where = f"source: the column {name!r} holds a value that cannot be used"
+        message = f"{where}, in rows {first} to {last}: {error}; fix it."
         raise SourceError(message) from error
 
 
-def _system_fields(request_id: str, found: str, landed: LandedRow | None) -> dict[str, Any]:
-    """Return what the plan knows of a row: its ids and what earlier attempts used and cost."""
-    same = landed is not None and landed.fingerprint == found
-    prior = landed if landed is not None and same else None
+def _system_fields(request_id: str, fingerprint: str, landed: LandedRow | None) -> dict[str, Any]:
+    """Return a planned row's ids, and what earlier attempts at it used and cost."""
+    same = landed is not None and landed.fingerprint == fingerprint
+    prior = landed if same else None
     return {
         "_row_id": request_id,
-        "_fingerprint": found,
+        "_fingerprint": fingerprint,
         "_replaces": landed.part if landed is not None else None,
         "_prior_attempts": prior.attempts if prior else 0,
         "_prior_input_tokens": prior.input_tokens if prior else 0,

@@ -16,7 +16,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.planning.job_requests import JobBuilder
 from batchata_tasks.planning.row_requests import RequestBuilder
-from batchata_tasks.planning.table import Table
+from batchata_tasks.planning.table import PreparedTable
 from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.answers import AnswerSchemas
@@ -43,7 +43,7 @@ class PreparedRun:
 
     spec: RunSpec
     settings: Settings
-    table: Table
+    table: PreparedTable
     record: dict[str, Any]
 
 
@@ -62,14 +62,14 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
 
 def _prepared(
     spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings
-) -> Table:
+) -> PreparedTable:
     if isinstance(spec, JobsSpec):
         return prepare_jobs(spec, providers, data)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
     return prepare(spec, providers, data, settings.roots())
 
 
-def _record(spec: RunSpec, table: Table) -> dict[str, Any]:
+def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     """Return what the ledger keeps of a spec and its prices; the spec's digest tells whether a dead run may go on.
 
     The digest holds the texts that the spec only refers to (prompt file, response model) too.
@@ -83,7 +83,9 @@ def _record(spec: RunSpec, table: Table) -> dict[str, Any]:
     return {"name": spec.name, "spec": text, "spec_digest": digest}
 
 
-def prepare_jobs(spec: JobsSpec, providers: Mapping[Destination, Adapter], data: Path) -> Table:
+def prepare_jobs(
+    spec: JobsSpec, providers: Mapping[Destination, Adapter], data: Path
+) -> PreparedTable:
     """Make a batch of jobs ready to be planned.
 
     Raises:
@@ -100,7 +102,7 @@ def prepare_jobs(spec: JobsSpec, providers: Mapping[Destination, Adapter], data:
     )
     builder = JobBuilder(spec, providers, schemas, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
-    return Table(spec, open_source(spec.jobs, {}), builder, answers, dataset)
+    return PreparedTable(spec, open_source(spec.jobs, {}), builder, answers, dataset)
 
 
 def prepare(
@@ -108,7 +110,7 @@ def prepare(
     providers: Mapping[Destination, Adapter],
     data: Path,
     roots: Iterable[Path],
-) -> Table:
+) -> PreparedTable:
     """Check everything of a spec that can be checked without reading the rows.
 
     Raises:
@@ -128,7 +130,7 @@ def prepare(
     carried = pa.schema([source.schema.field(name) for name in spec.carried])
     dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
     provider = providers[spec.destinations()[0]]
-    return Table(
+    return PreparedTable(
         spec,
         source,
         RequestBuilder(spec, schema, provider, columns),

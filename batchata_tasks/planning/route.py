@@ -1,4 +1,4 @@
-"""Routes: where requests go that may share a batch, and what they can cost there."""
+"""Routes: where requests go that may share a batch, and the most that they can cost there."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What bounds a request, and what another attempt at it has to know: its cap, its turns, its response model.
+    """The facts of a request on which its bound rests, and which another attempt needs.
 
-    `turns` counts the messages of the body, in which a system prompt is none everywhere;
-    `structured` tells whether an answer in JSON is asked for; `schema` is the digest of a response
-    model that is the request's own; `attached` are the most tokens of its document, beyond the bytes that it has in the body.
+    `turns` counts the messages of the body: a system prompt is one with some providers only.
+    `structured` says whether the answer has to be JSON. `schema` is the digest of a response model
+    that is the request's own. `attached` is the most tokens of its document, beyond the bytes that
+    it has in the body.
     """
 
     cap: int
@@ -35,11 +36,11 @@ class Shape:
 class Route:
     """One provider's model at one endpoint.
 
-    `cap` is the most output tokens that one of its requests asks for. `rates` is None where no price
-    is known. `factor` is what bounds are multiplied with, in millionths: more than one once an
-    answer of the model cost more than its bound. `caches` tells whether its requests may be read
-    from a cache or written to one. `attached` are the bytes that documents have in the requests that
-    were made, and how many tokens they are likely to be.
+    `cap` is the most output tokens that one of its requests asks for. `rates` is None without a
+    known price. `factor`, in millionths, multiplies bounds: it is more than one once an answer of
+    the model cost more than its bound. `caches` says whether its requests may be read from a cache
+    or written to one. `attached` is the number of bytes that documents have in the requests built
+    so far, and of the tokens that they are likely to be.
     """
 
     provider: Adapter
@@ -53,20 +54,20 @@ class Route:
 
     @property
     def destination(self) -> Destination:
-        """The names of provider, model and endpoint."""
+        """The names of its provider, model and endpoint."""
         return Destination(self.provider.name, self.model, self.endpoint)
 
     def attach(self, document: Document) -> int:
-        """Count a document in; return its tokens as a Shape has them."""
+        """Add a document to `attached`; return the most tokens of it, as a Shape has them."""
         size, tokens = document.usual()
         self.attached = self.attached[0] + size, self.attached[1] + tokens
         return document.token_bound(*self.provider.document_tokens(self.model))
 
     def bound(self, body: bytes, shape: Shape) -> int:
-        """Return the most that a request can cost, in picodollars; 0 where no price is known."""
+        """Return the most that a request can cost, in picodollars; 0 without a known price."""
         if self.rates is None:
             return 0
-        # within a text of the body the quotes would be escaped
+        # a text that says so is no match: its quotes are escaped in the body
         writes = self.provider.caches_unasked or b'"cache_control"' in body
         tokens = input_bound(body, shape.turns, schema=shape.structured) + shape.attached
         bound = self.rates.bound(tokens, shape.cap, cache_writes=writes)
@@ -75,13 +76,19 @@ class Route:
     def again(
         self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int
     ) -> tuple[bytes, int] | None:
-        """Return the body of another attempt at a request and its bound; None where it is sent again as it was.
+        """Return the body of another attempt and its bound; None if it is sent again as it was.
 
-        `body` is what was sent last, or the base request where that is not known any more.
+        `body` is the last request, or the base request if that one is lost.
         """
-        names = {"cap_param": self.provider.cap_param, "turns_param": self.provider.turns_param}
         changed = changed_body(
-            body, status, error, attempts, **names, cap=shape.cap, turns=shape.turns
+            body,
+            status,
+            error,
+            attempts,
+            cap_param=self.provider.cap_param,
+            turns_param=self.provider.turns_param,
+            cap=shape.cap,
+            turns=shape.turns,
         )
         if changed is None:
             return None

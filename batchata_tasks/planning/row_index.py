@@ -1,7 +1,7 @@
-"""An index of rows by key, on disk, so that planning needs little memory whatever the table's size.
+"""An index of rows by key, on disk, so that planning needs little memory for any size of table.
 
-It answers two questions of a plan: was this key seen before in the source, and what does the
-dataset hold for it? It is scratch: made anew for each plan and deleted with it.
+It answers two questions of a plan: did this key occur before in the source, and which row of the
+dataset has it? It is made anew for each plan, and deleted with it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_PRAGMAS = (
+    "journal_mode=OFF",
+    "synchronous=OFF",
+    "locking_mode=EXCLUSIVE",
+    "cache_size=-16384",  # KiB
+)
+
+
 @contextmanager
 def scratch_index(path: Path) -> Generator[RowIndex, None, None]:
     """Open an index, and delete it when the block ends.
 
     Raises:
-        StorageError: there is no room for it.
+        StorageError: it cannot be written.
     """
     try:
         with closing(RowIndex(path)) as index:
             yield index
     except sqlite3.Error as error:
-        message = f"planning: the storage refused the scratch index: {error}. Nothing is lost: mend it and start again."
+        reason = f"planning: the storage refused the scratch index: {error}"
+        message = f"{reason}. Nothing is lost: fix it and start again."
         raise StorageError(message) from error
     finally:
         path.unlink(missing_ok=True)
@@ -40,12 +49,7 @@ class RowIndex:
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for pragma in (
-            "journal_mode=OFF",
-            "synchronous=OFF",
-            "locking_mode=EXCLUSIVE",
-            "cache_size=-16384",
-        ):
+        for pragma in _PRAGMAS:
             self._connection.execute(f"PRAGMA {pragma}")
         columns = ", ".join(LandedRow._fields)
         self._connection.execute(
@@ -61,31 +65,33 @@ class RowIndex:
         self.rows_in_flight = 0
 
     def close(self) -> None:
-        """Close the file; whoever made its folder deletes it."""
+        """Close the file; deleting it is the caller's part."""
         self._connection.close()
 
     def add_landed(self, rows: Iterable[tuple[bytes, LandedRow]]) -> None:
-        """Add the dataset's rows; of two with one key, the one enriched later counts."""
+        """Add the dataset's rows; of two with the same key, the one enriched later counts."""
         marks = ",".join("?" * (len(LandedRow._fields) + 1))
         update = ", ".join(f"{name}=excluded.{name}" for name in LandedRow._fields)
-        given, before = [0], self._connection.total_changes
+        before = self._connection.total_changes
+        added = 0
 
-        def pluralize() -> Iterator[tuple[object, ...]]:
+        def counted() -> Iterator[tuple[object, ...]]:
+            nonlocal added
             for key, row in rows:
-                given[0] += 1
+                added += 1
                 yield (key, *row)
 
         self._connection.executemany(
             f"INSERT INTO landed VALUES ({marks}) ON CONFLICT(key) DO UPDATE SET {update}"  # noqa: S608 - fixed names
             " WHERE excluded.enriched_at >= landed.enriched_at",
-            pluralize(),
+            counted(),
         )
         self.landed_rows += self._connection.total_changes - before
         (keys,) = self._connection.execute("SELECT COUNT(*) FROM landed").fetchone()
-        self.landed_twice = keys < given[0]
+        self.landed_twice = keys < added
 
     def add_in_flight(self, keys: Iterable[bytes]) -> None:
-        """Add keys whose requests are at a provider, or collected and not landed yet."""
+        """Add keys whose requests are at a provider, or collected and not landed."""
         before = self._connection.total_changes
         self._connection.executemany(
             "INSERT OR IGNORE INTO in_flight VALUES (?)", ((key,) for key in keys)
@@ -93,32 +99,33 @@ class RowIndex:
         self.rows_in_flight += self._connection.total_changes - before
 
     def landed(self, key: bytes) -> LandedRow | None:
-        """Return what the dataset holds for a key."""
+        """Return the dataset's row of a key."""
         if not self.landed_rows:
             return None
-        found = self._connection.execute("SELECT * FROM landed WHERE key=?", (key,)).fetchone()
-        return LandedRow._make(found[1:]) if found else None
+        row = self._connection.execute("SELECT * FROM landed WHERE key=?", (key,)).fetchone()
+        return LandedRow._make(row[1:]) if row else None
 
     def in_flight(self, key: bytes) -> bool:
         """Whether a request for this key is on its way."""
         if not self.rows_in_flight:
             return False
-        return (
-            self._connection.execute("SELECT 1 FROM in_flight WHERE key=?", (key,)).fetchone()
-            is not None
-        )
+        row = self._connection.execute("SELECT 1 FROM in_flight WHERE key=?", (key,)).fetchone()
+        return row is not None
 
     def first_double(self, keys: list[bytes], numbers: list[int]) -> tuple[int, int, int] | None:
-        """Add the source's keys; (row number, earlier row number, position) of the first double."""
+        """Add keys of the source; return the first that occurred before, None if there is none.
+
+        It is returned as the number of its row, that of the earlier row, and its place in `keys`.
+        """
         before = self._connection.total_changes
         rows = list(zip(keys, numbers, strict=True))
         self._connection.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", rows)
         if self._connection.total_changes - before == len(keys):
             return None
-        for at, (key, number) in enumerate(rows):
+        for place, (key, number) in enumerate(rows):
             (earlier,) = self._connection.execute(
                 "SELECT number FROM seen WHERE key=?", (key,)
             ).fetchone()
             if earlier != number:
-                return number, int(earlier), at
-        return None  # pragma: no cover - a shorter count means that one is found
+                return number, int(earlier), place
+        return None  # pragma: no cover - fewer rows were added, so there is one

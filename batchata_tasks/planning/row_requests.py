@@ -118,10 +118,6 @@ class RequestBuilder:
         )
         return orjson.dumps(self._provider.body(job))
 
-    def made(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
+    def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the row's request; nulls render as nothing."""
         return BuiltRequest(self.body(row, where), self._shape)
-
-    def bound(self, body: bytes) -> int:
-        """Return the most that a base request can cost, in picodollars; 0 where no price is known."""
-        return self.routes[0].bound(body, self._shape)

@@ -1,4 +1,4 @@
-"""What a plan found, and the options of a run."""
+"""The summary of a plan, and the options of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MONEY = frozenset({"bound", "expected", "expected_list", "factors", "least"})
 
 @dataclass
 class PlanSummary:
-    """What a plan found; money in picodollars."""
+    """The counts and costs of a plan; money in picodollars."""
 
     source_rows: int = 0
     filtered: int = 0  # left out by `where`
@@ -30,36 +30,35 @@ class PlanSummary:
     reasons: dict[str, int] = field(default_factory=dict[str, int])
     requests: int = 0
     batches: int = 0
-    bound: int | None = 0  # the most that it can cost; null without a known price
-    expected: int | None = None  # what it is likely to cost, further rounds included
+    bound: int | None = 0  # the most that it can cost; None without a known price
+    expected: int | None = None  # its likely cost, further rounds included
     expected_list: int | None = None  # the same outside of a batch
     input_tokens: int = 0  # likely
-    output_tokens: int = 0
+    output_tokens: int = 0  # likely
     calibrated_by: int = 0  # finished batches that the likely figures rest on; 0: they are a guess
-    factors: dict[str, int] = field(
-        default_factory=dict[str, int]
-    )  # what bounds of each model were multiplied with, in millionths
+    # by which the bounds of each model were multiplied, in millionths
+    factors: dict[str, int] = field(default_factory=dict[str, int])
     least: int = 0  # the bound of the cheapest request
-    pilot: int = 0  # rows that are sent first, and have to hold; 0 where there are no others
+    pilot: int = 0  # rows that are sent first, and decide on the others; 0 if there are no others
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> PlanSummary:
-        """Return what `to_json` gave; of an older version, what is still known of it."""
-        known = {one.name for one in fields(cls)}
-        return cls(**{name: value for name, value in kept.items() if name in known})
+    def from_json(cls, stored: Mapping[str, Any]) -> PlanSummary:
+        """Return a summary from what `to_json` gave; fields of other versions are left out."""
+        names = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in stored.items() if name in names})
 
     def facts(self) -> dict[str, Any]:
-        """Return all that is not about money, as plain JSON values."""
+        """Return all that is no money, as plain JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in _MONEY}
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a person asks of one run beside the spec."""
+    """The options of one run that are no part of its spec."""
 
     refresh_before: int | None = None
     retry_failed: bool = False

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Table:
+class PreparedTable:
     """A spec made ready: its source, its request builder, its dataset."""
 
     spec: RunSpec

@@ -1,4 +1,4 @@
-"""Jinja2 templates over a row, in an immutable sandbox with a cap on what they may produce."""
+"""Jinja2 templates over a row, in an immutable sandbox, with a cap on the size of their output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        # plain values alone have attributes here: a pandas timestamp, say, can write files
+        # only plain values have attributes here: a pandas timestamp, say, can write files
         home = type(obj).__module__.partition(".")[0]
         return home in _PLAIN_HOMES and super().is_safe_attribute(obj, attr, value)
 
@@ -71,7 +71,7 @@ class WholeRow:
 
 
 def variables(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a template sees: the columns by name, and `row` unless a column has that name."""
+    """Return a template's variables: the columns, and `row` unless a column has that name."""
     return {WHOLE_ROW: WholeRow(row), **row}
 
 
@@ -83,7 +83,8 @@ class RowTemplate:
 
     def __init__(self, field: str, text: str, columns: Iterable[str]) -> None:
         if len(text) > MAX_TEMPLATE_CHARS:
-            message = f"{field}: the template has {len(text):,} characters; {MAX_TEMPLATE_CHARS:,} is the limit."
+            size = f"{field}: the template has {len(text):,} characters"
+            message = f"{size}; {MAX_TEMPLATE_CHARS:,} is the limit."
             raise SpecError(message)
         self.field = field
         self.text = text
@@ -94,7 +95,8 @@ class RowTemplate:
             # a chain of mappings otherwise, which Jinja copies for every row
             self._template.globals = dict(self._template.globals)
         except (TemplateError, RecursionError) as error:
-            line = f" in line {error.lineno}" if getattr(error, "lineno", None) else ""  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+            number = getattr(error, "lineno", None)
+            line = f" in line {number}" if number else ""
             message = f"{field}: the template is not valid Jinja2{line}: {error}"
             raise SpecError(message) from error
         self.columns = _columns_read(field, tree, list(columns))
@@ -121,7 +123,8 @@ class RowTemplate:
             RecursionError,
             MemoryError,
         ) as error:
-            message = f"{self.field}: the template fails on {where()}: {str(error) or type(error).__name__}"
+            reason = str(error) or type(error).__name__
+            message = f"{self.field}: the template fails on {where()}: {reason}"
             raise SourceError(message) from error
         return text
 
@@ -131,14 +134,15 @@ class RowTemplate:
         for piece in self._template.generate(row):
             size += len(piece)
             if size > MAX_RENDERED_CHARS:
-                message = f"{self.field}: {where()} renders to more than {MAX_RENDERED_CHARS:,} characters, the limit."
+                limit = f"{MAX_RENDERED_CHARS:,} characters, the limit"
+                message = f"{self.field}: {where()} renders to more than {limit}."
                 raise SourceError(message)
             pieces.append(piece)
         return "".join(pieces)
 
 
 class RowCondition:
-    """The spec's `where`: an expression over a row that is true for the rows to keep."""
+    """The spec's `where`: an expression over a row, true for the rows to keep."""
 
     def __init__(self, text: str, columns: Iterable[str]) -> None:
         try:
@@ -146,8 +150,8 @@ class RowCondition:
             self._expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
         except (TemplateError, RecursionError) as error:
             message = (
-                f"where: not a valid Jinja2 expression: {error}; write a condition over the columns, without braces, "
-                "such as month >= '2026-01' and name != ''."
+                f"where: not a valid Jinja2 expression: {error}; write a condition over the "
+                "columns, without braces, such as month >= '2026-01' and name != ''."
             )
             raise SpecError(message) from error
         self.columns = _columns_read("where", tree, list(columns))
@@ -174,13 +178,14 @@ class RowCondition:
 
 
 def _columns_read(field: str, tree: nodes.Template, columns: list[str]) -> list[str]:
-    """Name the columns that a template reads, in the source's order; refuse unknown ones."""
+    """Return the columns that a template reads, in the source's order; refuse unknown ones."""
     names = meta.find_undeclared_variables(tree) - (set(_ENVIRONMENT.globals) - set(columns))
     if WHOLE_ROW in names and WHOLE_ROW not in columns:
         names.discard(WHOLE_ROW)
         names |= _named_items(field, tree)
     for name in sorted(names - set(columns)):
-        message = f"{field}: the template uses {name!r}, and the source has no such column; it has: {', '.join(columns)}."
+        unknown = f"{field}: the template uses {name!r}, and the source has no such column"
+        message = f"{unknown}; it has: {', '.join(columns)}."
         raise SpecError(message)
     return [column for column in columns if column in names]
 
@@ -200,6 +205,7 @@ def _named_items(field: str, tree: nodes.Template) -> set[str]:
             continue
         plain -= 1
     if plain or len(named) == 0:
-        message = f"{field}: `row` reaches single columns, as in row['any name']; name the columns that the template uses."
+        use = f"{field}: `row` reaches single columns, as in row['any name']"
+        message = f"{use}; name the columns that the template uses."
         raise SpecError(message)
     return named

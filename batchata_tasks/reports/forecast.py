@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.money import dollars, usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.guard import SMALLEST_SHARE
-from batchata_tasks.planning.limits import Limits, budget_member, limits_of
+from batchata_tasks.planning.limits import SpendingLimits, budget_member, limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -110,7 +110,7 @@ def play(
 class LimitsAhead:
     """What is left of a run's limits before it begins, and how far that would bring it."""
 
-    limits: Limits
+    limits: SpendingLimits
     budget_left: int | None  # in the budget's present period
     bound: int  # of all that would be sent
     prospect: Prospect
@@ -187,7 +187,7 @@ def look_ahead(
     if not spec.limited:
         return None
     if limits.budget is not None and ledger is not None:
-        limits = Limits(limits.run, ledger.check_budget(limits.budget, budget_member(spec)))
+        limits = SpendingLimits(limits.run, ledger.check_budget(limits.budget, budget_member(spec)))
     left = None if limits.budget is None else limits.budget.limit
     if limits.budget is not None and left is not None and ledger is not None:
         left = max(left - sum(ledger.budget_money(limits.budget)), 0)

@@ -126,10 +126,11 @@ class Data:
             [],
         ).builder
         rows = zip(self.keys, self.table.texts, strict=True)
-        raw = {key: builder.body({"id": key, "text": text}, lambda: "a row") for key, text in rows}
-        return {key: orjson.loads(body) for key, body in raw.items()}, {
-            key: builder.bound(body) for key, body in raw.items()
-        }
+        requests = {key: builder.build({"id": key, "text": text}, str) for key, text in rows}
+        bodies = {key: orjson.loads(request.body) for key, request in requests.items()}
+        (route,) = builder.routes
+        bounds = {key: route.bound(one.body, one.shape) for key, one in requests.items()}
+        return bodies, bounds
 
     @property
     def bound(self) -> int:

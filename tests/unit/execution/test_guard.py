@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.execution.guard import Verdict, cut, guard
 from batchata_tasks.ledger import Chunk, Ledger, OutcomeTotals
-from batchata_tasks.planning.limits import Limits
+from batchata_tasks.planning.limits import SpendingLimits
 from batchata_tasks.types.ids import chunk_token
 from tests.support.chunks import planned_chunk
 
@@ -67,7 +67,12 @@ class Run:
         self, chunk: Chunk, limit: int | None, planned: int | None = None
     ) -> tuple[Verdict, Chunk]:
         return guard(
-            self.ledger, self.lease, chunk, Limits(limit), planned or len(self.bounds), self.columns
+            self.ledger,
+            self.lease,
+            chunk,
+            SpendingLimits(limit),
+            planned or len(self.bounds),
+            self.columns,
         )
 
     def listed(self) -> list[Chunk]:
@@ -192,7 +197,7 @@ def test_money_that_comes_back_while_the_guard_looks_is_used(ten: Run) -> None:
         ten.ledger.collect(ten.lease, head, {"succeeded": OutcomeTotals(6, cost=15)}, 0)
         return ten.columns(chunk)
 
-    assert guard(ten.ledger, ten.lease, tail, Limits(60), 10, columns) == (SEND, tail)
+    assert guard(ten.ledger, ten.lease, tail, SpendingLimits(60), 10, columns) == (SEND, tail)
     assert ten.ledger.money(ten.id) == (15, 40)
 
 

@@ -25,7 +25,7 @@ from batchata_tasks.ledger import (
     RemainingBudget,
     now_us,
 )
-from batchata_tasks.planning.limits import Limits
+from batchata_tasks.planning.limits import SpendingLimits
 from tests.support.chunks import planned_chunk
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
     assert runs.reserve(0, 0) is None
     assert runs.reserve(0, 1) is None
 
-    def ask(limits: Limits) -> Verdict:
+    def ask(limits: SpendingLimits) -> Verdict:
         return guard(
             runs.ledger,
             runs.leases[1],
@@ -179,12 +179,12 @@ def test_the_guard_waits_for_live_runs_alone(runs: Runs) -> None:
             lambda chunk: ([4] * chunk.rows, [10] * chunk.rows),
         )[0]
 
-    assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.WAIT_FOR_OTHERS
+    assert ask(SpendingLimits(None, replace(TERMS, limit=83))) is Verdict.WAIT_FOR_OTHERS
     # whatever comes back, its own limit leaves nothing
-    assert ask(Limits(3, replace(TERMS, limit=83))) is Verdict.ASIDE
+    assert ask(SpendingLimits(3, replace(TERMS, limit=83))) is Verdict.ASIDE
     runs.ledger.release_lease(runs.leases[0])
-    assert ask(Limits(None, replace(TERMS, limit=83))) is Verdict.ASIDE
-    assert ask(Limits(None, replace(TERMS, limit=120))) is Verdict.SEND
+    assert ask(SpendingLimits(None, replace(TERMS, limit=83))) is Verdict.ASIDE
+    assert ask(SpendingLimits(None, replace(TERMS, limit=120))) is Verdict.SEND
 
 
 def held(runs: Runs, run: int) -> None:
@@ -210,7 +210,7 @@ def test_nobody_waits_for_money_that_is_held(runs: Runs) -> None:
         runs.chunks[0][0], id="again", run_id=runs.ledger.begin_run(runs.leases[0], RUN)
     )
     runs.ledger.fix_plan(runs.leases[0], again.run_id, {}, [again])
-    limits = Limits(None, replace(TERMS, limit=43))
+    limits = SpendingLimits(None, replace(TERMS, limit=43))
     for lease, chunk in ((runs.leases[0], again), (runs.leases[1], runs.chunks[1][0])):
         verdict, head = guard(
             runs.ledger,
@@ -227,7 +227,7 @@ def test_held_money_of_a_run_does_not_keep_it_from_waiting_for_others(runs: Runs
     """With a chunk of its own held, a run still waits for what another has in flight."""
     held(runs, 0)
     assert runs.reserve(1, 0) is None
-    limits = Limits(None, replace(TERMS, limit=83))
+    limits = SpendingLimits(None, replace(TERMS, limit=83))
     verdict, _ = guard(
         runs.ledger,
         runs.leases[0],
@@ -265,7 +265,7 @@ def test_what_comes_back_decides_what_is_waited_for(
     assert runs.reserve(0, 0) is None
     chunk = replace(runs.chunks[1][0], id="dear", start=100, stop=110, bound=sum(bounds))
     runs.ledger.add_round(runs.leases[1], [chunk])
-    limits = Limits(own, replace(TERMS, limit=41))
+    limits = SpendingLimits(own, replace(TERMS, limit=41))
     found = guard(
         runs.ledger,
         runs.leases[1],

@@ -22,7 +22,7 @@ from batchata_tasks.ledger import (
     now_us,
     runs,
 )
-from batchata_tasks.planning.limits import Limits
+from batchata_tasks.planning.limits import SpendingLimits
 from batchata_tasks.types.ids import chunk_token
 from tests.support.chunks import planned_chunk
 from tests.support.commands import python_at_once
@@ -188,7 +188,9 @@ def test_guards_at_once_share_one_limit(place: Place) -> None:
 
     outcomes = at_once(
         [
-            lambda one=one: guard(place.ledger, place.leases[0], one, Limits(123), 80, columns)
+            lambda one=one: guard(
+                place.ledger, place.leases[0], one, SpendingLimits(123), 80, columns
+            )
             for one in chunks
         ]
     )

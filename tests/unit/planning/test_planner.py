@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from batchata_tasks.planning.table import Table
+    from batchata_tasks.planning.table import PreparedTable
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 DATASET = "d" * 40
@@ -68,7 +68,7 @@ class Small(AnthropicAdapter):
 class Planned:
     """The results of one planning pass."""
 
-    table: Table
+    table: PreparedTable
     planner: Planner
     spans: list[PlannedChunk]
     rows: list[dict[str, Any]]
@@ -118,7 +118,7 @@ class Bench:
         }
         return parse_spec({**base, **self.spec, **values})
 
-    def table(self, **values: Any) -> Table:
+    def table(self, **values: Any) -> PreparedTable:
         spec = self.parsed(**values)
         return prepare(
             spec,
