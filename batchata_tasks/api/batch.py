@@ -32,14 +32,14 @@ _ID_BYTES = 15
 class Batch:
     """Requests that go to the providers as batches; each builder method returns the batch.
 
-    Nothing is sent before `run`. Jobs whose answers lie in `results_dir` already are not sent again.
+    Nothing is sent before `run`. Jobs whose answers are in `results_dir` already are not sent again.
 
     Args:
         results_dir: folder of the results.
         params: see BatchParams.
 
     Raises:
-        SpecError: a value is wrong; so do all builder methods.
+        SpecError: a value is invalid. All builder methods raise it, too.
     """
 
     def __init__(
@@ -54,17 +54,17 @@ class Batch:
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
         """Let a file name the run, so that a later process finds it; see StateManager.
 
-        Without `reuse_state`, jobs that landed before are sent again. Open batches are never forgotten.
+        Without `reuse_state`, jobs that landed before are sent again. Open batches are never
+        forgotten.
         """
         return self._set(state_file=str(file), reuse_state=reuse_state)
 
     def set_default_params(self, **kwargs: Unpack[JobDefaults]) -> Self:
-        """Set what jobs take that are added later and do not say otherwise: model, temperature, and others."""
+        """Set fields, such as the model, of jobs that are added later and do not set them."""
+        names = JobDefaults.__annotations__
         for name in kwargs:
-            if name not in JobDefaults.__annotations__:
-                raise SpecError(
-                    unknown_key("set_default_params", name, JobDefaults.__annotations__)
-                )
+            if name not in names:
+                raise SpecError(unknown_key("set_default_params", name, names))
         return self._set(default_params={**self.config.default_params, **kwargs})
 
     def add_cost_limit(self, usd: float) -> Self:
@@ -72,7 +72,7 @@ class Batch:
         return self._set(cost_limit_usd=usd)
 
     def add_time_limit(self, seconds: float = 0, minutes: float = 0, hours: float = 0) -> Self:
-        """Set how long a run may take; then open batches are cancelled, and what ran is landed."""
+        """Set how long a run may take: then it cancels open batches, and lands what ran."""
         return self._set(time_limit_seconds=seconds + 60 * minutes + 3600 * hours)
 
     def set_verbosity(self, level: Verbosity) -> Self:
@@ -80,7 +80,7 @@ class Batch:
         return self._set(verbosity_level=level)
 
     def raw_files(self, enabled: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
-        """Keep what was sent and what came back, as files for people."""
+        """Keep what was sent and what came back, in files for people."""
         return self._set(raw_files=enabled)
 
     def add_job(
@@ -102,8 +102,9 @@ class Batch:
         """Add a request; see Job. Without an `id`, it is named by its content.
 
         Raises:
-            SpecError: something is wrong with it; the field is named, with the remedy.
+            SpecError: it is invalid; the message names the field and the remedy.
         """
+        # the signature is the one list of the arguments
         given = {name: value for name, value in locals().items() if value is not None}
         fields: dict[str, Any] = {
             **self.config.default_params,
@@ -114,7 +115,7 @@ class Batch:
                 "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             )
             raise SpecError(message)
-        # copies: who gave them may change them for the next job
+        # copies: the caller may change the originals for the next job
         if "params" in fields:
             fields["params"] = deepcopy(fields["params"])
         if isinstance(fields.get("response_model"), dict):
@@ -129,8 +130,9 @@ class Batch:
         return self
 
     def _check_priced(self, job: Job) -> None:
-        """Refuse a model without a known price, since no limit could hold; a run does so, too."""
-        from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415 - few batches have a limit
+        """Refuse a model without a known price, as a run does: no limit could hold."""
+        # few batches have a limit, and genai-prices takes long to import
+        from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415
 
         provider, model, _ = job.destination()
         if (provider, model) in self._priced:
@@ -142,7 +144,7 @@ class Batch:
         self._priced.add((provider, model))
 
     def _named(self, job: Job) -> Job:
-        """Name a job by its content; of jobs that are all alike, each has a number."""
+        """Return a job with its content as its id; jobs that are alike are numbered."""
         schemas = self._checked.schemas
         schema, _ = schemas.of(job)
         facts: list[object] = [
@@ -162,6 +164,7 @@ class Batch:
         return self._once(self._checked.renamed(job, job_id), counted=number == 1)
 
     def _once(self, job: Job, *, counted: bool = False) -> Job:
+        """Return a job whose id is unique; `counted` ids were compared already."""
         if job.id in self._ids and not counted:
             message = f"job {job.id!r:.80}: there is a job of this id already; ids must be unique."
             raise SpecError(message)
@@ -180,17 +183,18 @@ class Batch:
         """Run the batch.
 
         Args:
-            wait: return when it has ended; else it goes on in a thread, see BatchRun.
+            wait: return when the run has ended; else it goes on in a thread, see BatchRun.
             on_progress: called with (stats, elapsed seconds, batches by id).
-            print_status: show how far it is.
-            dry_run: only tell what would be sent and what it would cost; nothing is.
+            print_status: show the progress.
+            dry_run: send nothing, and print what would be sent and what it would cost.
             progress_interval: seconds between two calls of `on_progress`.
 
         Raises:
             SpecError: the batch cannot be run; nothing was sent.
             BatchataError: something stopped it half-way; the next run carries on.
         """
-        from batchata_tasks.api.run import BatchRun  # noqa: PLC0415 - it brings the whole pipeline, which building needs not
+        # it imports the whole pipeline, which building a batch does not need
+        from batchata_tasks.api.run import BatchRun  # noqa: PLC0415
 
         run = BatchRun(self.config, self.jobs, checked=self._checked)
         if on_progress is not None:
@@ -211,7 +215,7 @@ class Batch:
 
 
 def _absolute(file: object) -> Path | None:
-    """Return the path of a file, which stays the same where the program goes to another folder."""
+    """Return the absolute path of a file: the program may change its working folder."""
     if file is None:
         return None
     if not isinstance(file, str | PathLike):

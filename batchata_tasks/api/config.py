@@ -1,4 +1,4 @@
-"""How a Batch runs: BatchParams, and what jobs can take from their batch."""
+"""How a Batch runs: BatchParams, and the defaults of its jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Verbosity = Literal["debug", "info", "warning", "error"]
 
 
 class JobDefaults(TypedDict, total=False):
-    """What jobs can take from their batch; see Job."""
+    """The fields of a Job for which a batch can have defaults."""
 
     model: str
     temperature: float
@@ -60,11 +60,11 @@ class BatchParams(BaseModel):
         None, gt=0, allow_inf_nan=False, description="Wall time of a run."
     )
     default_params: dict[str, Any] = Field(
-        default_factory=dict, description="What jobs take that do not say otherwise."
+        default_factory=dict, description="Fields of jobs that do not set them otherwise."
     )
     reuse_state: bool = Field(
         default=True,
-        description="Keep answers that landed before; False asks again for all of them.",
+        description="Keep answers that landed before; False sends all jobs again.",
     )
     raw_files: bool = Field(
         default=True, description="Keep requests and responses under <results_dir>/raw_files."
@@ -75,7 +75,7 @@ class BatchParams(BaseModel):
 
 
 class BatchOptions(TypedDict, total=False):
-    """The parameters of BatchParams but for `results_dir`, as `Batch` takes them."""
+    """The parameters of BatchParams but `results_dir`, as `Batch` takes them."""
 
     state_file: str | None
     max_parallel_batches: int
@@ -92,7 +92,7 @@ def checked_params(values: dict[str, Any]) -> BatchParams:
     """Return these values as BatchParams.
 
     Raises:
-        SpecError: one of them is wrong, or there is no such parameter.
+        SpecError: one of them is invalid, or there is no such parameter.
     """
     try:
         return BatchParams.model_validate(values)
@@ -105,8 +105,8 @@ def checked_params(values: dict[str, Any]) -> BatchParams:
         raise SpecError(message.replace("..", ".")) from None
 
 
-def unknown_key(where: str, name: str, known: Iterable[str]) -> str:
-    """Say that there is no such parameter, and which one may have been meant."""
-    close = get_close_matches(name, list(known), n=1)
-    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(known)}."
+def unknown_key(where: str, name: str, names: Iterable[str]) -> str:
+    """Return the sentence that refuses an unknown parameter, with the one that may be meant."""
+    close = get_close_matches(name, list(names), n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(names)}."
     return f"{where}: there is no parameter {name!r}; {remedy}"

@@ -35,9 +35,10 @@ def check_job(adapter: type[Adapter], job: Job, *, limited: bool) -> None:
 
 
 def check_as_sent(adapter: type[Adapter], job: Job, *, limited: bool) -> Document | None:
-    """Check a job that passed `Job.check` by its provider's rules; return its document if it was read.
+    """Check a job that passed `Job.check` by its provider's rules.
 
-    A provider of somebody else's may have rules of its own: its `validate_job`.
+    Return its document if it was read. A third-party provider may replace the rules: by its
+    `validate_job`.
 
     Raises:
         SpecError: naming the job, the field and the remedy.
@@ -62,7 +63,7 @@ def _check_by_rules(adapter: type[Adapter], job: Job, *, limited: bool) -> Docum
 
 
 def _check_model_and_params(adapter: type[Adapter], job: Job, *, limited: bool) -> type[Adapter]:
-    """Check what bounds and prices rest on; return the adapter to the job's endpoint."""
+    """Check the fields on which bounds and prices rest; return the adapter to the endpoint."""
     serving = adapter
     if job.endpoint != adapter.endpoint_name:
         serving = provider_type(adapter.name, job.endpoint)
@@ -73,7 +74,7 @@ def _check_model_and_params(adapter: type[Adapter], job: Job, *, limited: bool) 
 
 @contextmanager
 def _naming(job: Job) -> Generator[None, None, None]:
-    """Name the job in what is wrong with it."""
+    """Begin the message of a SpecError with the job's id."""
     try:
         yield
     except SpecError as error:
@@ -83,7 +84,7 @@ def _naming(job: Job) -> Generator[None, None, None]:
 
 @dataclass(frozen=True, slots=True)
 class _Passed:
-    """A job that passed its checks, and what they rested on."""
+    """A job that passed its checks, and the facts on which they rested."""
 
     job: Job  # kept, so that its `id()` is no other job's
     limited: bool
@@ -98,7 +99,7 @@ class _Passed:
 
 
 class CheckedJobs:
-    """Jobs that passed their checks: each is checked once, and its document is read once for that.
+    """Jobs that passed their checks: each is checked once, and its document read once for that.
 
     A job is checked again if anything changed that its checks rested on: its file, its turns, its
     parameters or its response model (they can be changed in place), or whether a cost limit holds.
@@ -151,12 +152,12 @@ class CheckedJobs:
 
 
 def _content(job: Job) -> int:
-    """Return a number that changes with whatever of a job can be changed in place."""
+    """Return a number that changes with each part of a job that can be changed in place."""
     return hash(repr((job.messages, job.params, job.response_model)))
 
 
 def _state_of(file: Path | None) -> FileState | None:
-    """Return what changes whenever a file is written to; None if there is no file."""
+    """Return values of which one changes with each write to a file; None if there is no file."""
     if file is None:
         return None
     try:

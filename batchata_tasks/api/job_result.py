@@ -1,8 +1,9 @@
-"""JobResult: what became of a Job."""
+"""JobResult: the result of a Job."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What became of a job.
+    """The result of a job.
 
-    `response` is the raw text of the answer, empty where there is none; `parsed_response` the answer
-    in the job's response model (a dict where that is JSON Schema); `citations` what of its document it
-    rests on, None where that was not asked for: see the column `_citations`. Tokens and `cost_usd` (US
-    dollars) count all attempts; `cost_usd` is nan where no price is known. `error` is None where the
-    job succeeded.
+    `response` is the raw text of the answer, empty without one. `parsed_response` is the answer in
+    the job's response model, a dict if that is JSON Schema. `citations` are the passages of its
+    document on which the answer rests, as in the column `_citations`; None if the job did not ask
+    for them. Tokens and `cost_usd` (US dollars) count all attempts; `cost_usd` is nan without a
+    known price. `error` is None if the job succeeded.
     """
 
     job_id: str
@@ -34,30 +35,28 @@ class JobResult:
     error: str | None = None
 
     def is_success(self) -> bool:
-        """Whether there is an answer that can be used."""
+        """Whether there is a usable answer."""
         return self.error is None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         parsed = self.parsed_response
-        plain = parsed.model_dump(mode="json") if isinstance(parsed, BaseModel) else parsed
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return found | {
-            "parsed_response": plain,
-            "cost_usd": None if self.cost_usd != self.cost_usd else self.cost_usd,
-        }
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if isinstance(parsed, BaseModel):
+            values["parsed_response"] = parsed.model_dump(mode="json")
+        return values | {"cost_usd": None if math.isnan(self.cost_usd) else self.cost_usd}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> JobResult:
-        """Return the result that `to_dict` gave; its parsed answer is a dict."""
-        cost = data.get("cost_usd")
-        known: dict[str, Any] = {**data, "cost_usd": float("nan") if cost is None else cost}
-        return cls(**known)
+        """Return a result from what `to_dict` gave; its parsed answer is a dict."""
+        values: dict[str, Any] = dict(data)
+        if values.get("cost_usd") is None:
+            values["cost_usd"] = float("nan")
+        return cls(**values)
 
     def save_to_json(self, path: str | Path, indent: int = 2) -> None:
-        """Write the result to a JSON file; its folder is made where it is missing."""
+        """Write the result to a JSON file; a missing folder is made."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(
-            json.dumps(self.to_dict(), indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
+        target.write_text(text + "\n", encoding="utf-8")

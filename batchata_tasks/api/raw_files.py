@@ -1,4 +1,4 @@
-"""Raw files: what went to the provider and what came back, one file per batch, and one per job, for people who look for a fault."""
+"""Raw files: requests and responses, a file per batch and a file per job, for people who debug."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAME_BYTES = 200  # of a file, with room for its ending
 def with_raw_files(
     collect: Callable[[str, str], dict[str, Any]],
 ) -> Callable[[str, str], dict[str, Any]]:
-    """Return a collect step that leaves raw files behind, too."""
+    """Return a collect step that writes raw files, too."""
 
     def collected(run_id: str, chunk_id: str) -> dict[str, Any]:
         value = collect(run_id, chunk_id)
@@ -42,17 +42,16 @@ def with_raw_files(
 def write_raw_files(context: RunContext, chunk: Chunk) -> None:
     """Write the raw files of a landed batch under `<results_dir>/raw_files`.
 
-    Where requests go out as one JSON document (Anthropic), results are one, too: a list of the lines that
-    came. Else each line is a JSON document.
+    If requests go out as one JSON document (Anthropic), the results are one, too: a list of the
+    lines that came. Else each line is a JSON document.
     """
     if chunk.batch_id is None:
         return
     folder = context.folder.root / "raw_files"
     requests, responses = folder / "requests", folder / "responses"
     as_lines = not context.for_chunk(chunk).provider.framing.head
-    name = (
-        f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{'jsonl' if as_lines else 'json'}"
-    )
+    suffix = "jsonl" if as_lines else "json"
+    name = f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{suffix}"
     with storage_errors("writing raw files"):
         for place in (requests, responses):
             place.mkdir(parents=True, exist_ok=True)
@@ -63,8 +62,8 @@ def write_raw_files(context: RunContext, chunk: Chunk) -> None:
 
 
 def _paths(context: RunContext, chunk: Chunk) -> Iterator[Path]:
-    known = read_json(context.folder.responses / f"{chunk.id}.json") or {}
-    for name in known.get("files", []):
+    response = read_json(context.folder.responses / f"{chunk.id}.json") or {}
+    for name in response.get("files", []):
         yield context.folder.responses / name
 
 
@@ -89,21 +88,18 @@ def _write_jobs(context: RunContext, chunk: Chunk, paths: list[Path], folder: Pa
     names = {custom_id(chunk.id, row_id): file_name(job_id) for row_id, job_id in ids}
     for line in _lines(paths):
         try:
-            found = orjson.loads(line)
-            name = names.get(found["custom_id"])
+            result = orjson.loads(line)
+            name = names.get(result["custom_id"])
         except (ValueError, LookupError, TypeError):
             continue  # a broken line belongs to no job
         if name is not None:
-            (folder / f"{name}_raw.json").write_bytes(
-                orjson.dumps(found, option=orjson.OPT_INDENT_2)
-            )
+            text = orjson.dumps(result, option=orjson.OPT_INDENT_2)
+            (folder / f"{name}_raw.json").write_bytes(text)
 
 
 def file_name(job_id: str) -> str:
-    """Return a job's id as a file may be called; ids are anybody's text."""
+    """Return a name for a job's file: its id, or a digest if that cannot be the name of a file."""
     name = quote(job_id, safe=" ")
-    return (
-        name
-        if name.strip(". ") and len(name) <= _NAME_BYTES
-        else f"job-{digest('file', job_id.encode()).hex()[:32]}"
-    )
+    if name.strip(". ") and len(name) <= _NAME_BYTES:
+        return name
+    return f"job-{digest('file', job_id.encode()).hex()[:32]}"

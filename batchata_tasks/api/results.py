@@ -38,32 +38,31 @@ _READ = (
 
 
 def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
-    """Return the result of each job of a batch that has landed, by its id, in the order of the jobs' destinations.
+    """Return the results that have landed, by job id, in the order of the jobs' destinations.
 
-    A row that answers an older text of a job is none of its results.
+    A row that answers an older text of a job is not its result.
     """
     wanted = {
-        job_id: (fingerprint, cited, schema) for job_id, fingerprint, cited, schema in _prints(spec)
+        job_id: (fingerprint, cited, schema)
+        for job_id, fingerprint, cited, schema in _fingerprints(spec)
     }
     rows = dict[str, dict[str, Any]]()
     for batch in _rows(spec):
         for row in batch.to_pylist():
-            job_id, at = row[JOB_ID], row["_enriched_at"]
-            if (
-                job_id in wanted
-                and wanted[job_id][0] == row["_fingerprint"]
-                and (job_id not in rows or rows[job_id]["_enriched_at"] < at)
-            ):
+            job_id = row[JOB_ID]
+            if job_id not in wanted or wanted[job_id][0] != row["_fingerprint"]:
+                continue
+            if job_id not in rows or rows[job_id]["_enriched_at"] < row["_enriched_at"]:
                 rows[job_id] = row
-    found = (
-        (job_id, _result(rows[job_id], schema, cited=cited))
+    return {
+        job_id: _result(rows[job_id], schema, cited=cited)
         for job_id, (_, cited, schema) in wanted.items()
         if job_id in rows
-    )
-    return dict(found)
+    }
 
 
-def _prints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:
+def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:
+    """Yield (job id, fingerprint, whether citations are wanted, response model) of each job."""
     stored = StoredJobs(spec.response_schemas())
     for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
         for row in batch.to_pylist():
@@ -74,12 +73,12 @@ def _prints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | N
 def stored_jobs(spec: JobsSpec) -> list[Job]:
     """Return the jobs of a batch; response models are JSON Schema, since nothing is imported."""
     stored, schemas = StoredJobs(spec.response_schemas()), spec.schemas
-    found = list[Job]()
+    jobs = list[Job]()
     for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
         for row in batch.to_pylist():
             job, digest, _ = stored.read(row)
-            found.append(job if digest is None else replace(job, response_model=schemas[digest]))
-    return found
+            jobs.append(job if digest is None else replace(job, response_model=schemas[digest]))
+    return jobs
 
 
 def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
@@ -90,41 +89,32 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
 
 def _result(row: dict[str, Any], schema: ResponseSchema | None, *, cited: bool) -> JobResult:
     text, cost = row["_response"] or "", row["_cost_usd"]
-    parsed, error = (
-        None,
-        None if row["_status"] == Outcome.SUCCEEDED else row["_error"] or row["_status"],
-    )
-    if schema is not None and error is None:
-        parsed, wrong = schema.read(text)
-        if (
-            parsed is None
-        ):  # it passed when it landed; the class, or what it looks at, is another one now
-            error = describe(ErrorCode.RESPONSE, wrong)
-    cost_usd = float("nan") if cost is None else float(cost)
-    citations: list[dict[str, Any]] | None = (row["_citations"] or []) if cited else None
+    parsed = error = None
+    if row["_status"] != Outcome.SUCCEEDED:
+        error = row["_error"] or row["_status"]
+    elif schema is not None:
+        parsed, problem = schema.read(text)
+        # it passed when it landed; its class has changed since, or something that it looks at
+        if parsed is None:
+            error = describe(ErrorCode.RESPONSE, problem)
     return JobResult(
         row[JOB_ID],
-        text,
-        parsed,
-        citations,
-        row["_input_tokens"],
-        row["_output_tokens"],
-        cost_usd,
-        error,
+        response=text,
+        parsed_response=parsed,
+        citations=(row["_citations"] or []) if cited else None,
+        input_tokens=row["_input_tokens"],
+        output_tokens=row["_output_tokens"],
+        cost_usd=float("nan") if cost is None else float(cost),
+        error=error,
     )
 
 
 def landed_table(spec: JobsSpec) -> pa.Table:
-    """Return the rows of a batch's jobs as they lie in the dataset."""
+    """Return the rows of a batch's jobs as they are in the dataset."""
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
-    ids = pa.concat_arrays(
-        [batch.column(JOB_ID) for batch in open_source(spec.jobs, {}).batches([JOB_ID])]
-    )
-    parts = [
-        batch.filter(pc.is_in(batch.column(JOB_ID), ids))
-        for _, batch in dataset.rows(dataset.column_names())
-    ]
-    empty = pa.RecordBatch.from_arrays(
-        [pa.nulls(0, pa.string())], schema=pa.schema([pa.field(JOB_ID, pa.string())])
-    )
-    return pa.Table.from_batches(parts or [empty])
+    stored = open_source(spec.jobs, {}).batches([JOB_ID])
+    ids = pa.concat_arrays([batch.column(JOB_ID) for batch in stored])
+    batches = (batch for _, batch in dataset.rows(dataset.column_names()))
+    rows = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
+    schema = rows[0].schema if rows else pa.schema([pa.field(JOB_ID, pa.string())])
+    return pa.Table.from_batches(rows, schema)

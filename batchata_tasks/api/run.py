@@ -1,4 +1,4 @@
-"""BatchRun: a Batch under way. It works in a thread of its own, over the same pipeline as every other run."""
+"""BatchRun: a run of a Batch, in a thread of its own, over the same pipeline as every other run."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class BatchRun:
 
     Attributes:
         config: how it runs.
-        jobs: what it sends.
+        jobs: the jobs that it sends.
         receipt: what it did and cost, once it has ended; None before.
-        plan: what a dry run found; None otherwise.
+        plan: the plan of a dry run; None otherwise.
     """
 
     def __init__(
@@ -67,29 +67,32 @@ class BatchRun:
         self._spec: JobsSpec | None = None
         self.plan: Preview | None = None
         self._thread: threading.Thread | None = None
-        # waited for in place of the thread: before Python 3.13, Ctrl-C within Thread.join takes a thread that works for one that has ended
+        # waited for instead of the thread: before Python 3.13, Ctrl-C within Thread.join takes a
+        # thread that still works for one that has ended
         self._over = threading.Event()
         self._error: BaseException | None = None
         self._watch = Watch(self.config)
         self._began = self._ended = 0.0
-        self._awaited = False  # else what stops it is told, since nobody may ask
+        self._awaited = False  # else its error is printed, since nobody may ask for it
 
     def set_on_progress(self, callback: ProgressCallback, interval: float = 1.0) -> Self:
-        """Have `callback(stats, elapsed, batches)` called each `interval` seconds, and once at the end.
+        """Call `callback(stats, elapsed, batches)` each `interval` seconds, and once at the end.
 
-        It is called in a thread of the run; what it raises ends the calls, and the run goes on. At its end the run waits
-        for ten seconds for a callback to return.
+        It is called in a thread of the run. An exception of it ends the calls, and the run goes on.
+        At its end the run waits up to ten seconds for a callback to return.
         """
         self._watch.call(callback, interval)
         return self
 
     def show(self, enabled: bool) -> Self:  # noqa: FBT001 - as in run(print_status=)
-        """Show how far the run is, on a terminal; plain lines elsewhere."""
+        """Show the run's progress: live on a terminal, in plain lines elsewhere."""
         self._watch.shown = enabled
         return self
 
     def start(self) -> None:
-        """Begin in a thread. It is no daemon: a program that ends waits for it, unless `shutdown` is called.
+        """Begin in a thread.
+
+        It is no daemon: a program that ends waits for it, unless `shutdown` is called.
 
         Raises:
             SpecError: the batch cannot be run; nothing was sent.
@@ -97,7 +100,7 @@ class BatchRun:
         if self._thread is not None:
             message = "start: this run was started already; make another one with Batch.run."
             raise SpecError(message)
-        # what is wrong is raised here, and not in the thread
+        # errors in the jobs are raised here, and not in the thread
         ready = prepare_run(self._written(), self._settings)
         self._began = time.monotonic()
         self._thread = threading.Thread(
@@ -107,16 +110,16 @@ class BatchRun:
         self._thread.start()
 
     def dry(self) -> None:
-        """Print what a run would send and cost; nothing is sent.
+        """Print what a run would send and cost; send nothing.
 
         Raises:
-            SpecError: what a run would refuse, in the same words.
+            SpecError: a run would refuse the jobs, in the same words.
         """
         self.plan = preview(self._written(), settings=self._settings)
         self._watch.print_pairs(self.plan.lines())
 
     def _written(self) -> JobsSpec:
-        """Write the jobs where runs find them; return the spec of a run of them."""
+        """Write the jobs to the file from which runs read them; return the spec of such a run."""
         if self.config.state_file is not None:
             self._state(self.config.state_file).check(self.jobs)
         if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
@@ -150,7 +153,8 @@ class BatchRun:
     def _check_jobs(self) -> None:
         """Check every job that was not checked as it is now.
 
-        Some may not have come by way of `add_job`, or changed since, and a limit may have come after them.
+        Some may not have come by way of `add_job`, or have changed since then, and a limit may have
+        been set later.
         """
         limited, ids = self.config.cost_limit_usd is not None, set[str]()
         for job in self.jobs:
@@ -165,7 +169,7 @@ class BatchRun:
         try:
             with self._watch as progress:
                 self.receipt = runner_of_jobs().jobs(spec, partial(self._run, ready, progress))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits
+        except BaseException as error:  # noqa: BLE001 - `wait` raises it
             self._error = error
             if not self._awaited:
                 self._watch.tell(f"The batch stopped: {error}")
@@ -190,15 +194,16 @@ class BatchRun:
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended.
 
-        In the main thread, Ctrl-C asks whether to cancel the provider's batches and land what ran; a
-        second one leaves at once, and the next run carries on.
+        In the main thread, Ctrl-C asks whether to cancel the provider's batches and land what ran.
+        A second one leaves at once, and the next run carries on.
 
         Raises:
             TimeoutError: it has not ended after `timeout` seconds; it goes on.
             BatchataError: something stopped it; the next run carries on.
         """
         if self._watch.calls:
-            message = "wait: a progress callback cannot wait for its own run, which waits for the callback; return from it."
+            reason = "a progress callback cannot wait for its own run, which waits for the callback"
+            message = f"wait: {reason}; return from it."
             raise SpecError(message)
         self._awaited = True
         if self._thread is None:
@@ -212,69 +217,65 @@ class BatchRun:
             raise self._error
 
     def _joined(self, until: float | None) -> bool:
-        """Wait for the run's end; whether it came in time."""
-        asked = False
+        """Wait for the run's end; return whether it came in time."""
+        cancelled = False
         while not self._over.is_set() and (until is None or time.monotonic() < until):
+            tick = _TICK if until is None else min(_TICK, max(until - time.monotonic(), 0))
             try:
-                self._over.wait(
-                    _TICK if until is None else min(_TICK, max(until - time.monotonic(), 0))
-                )
+                self._over.wait(tick)
             except KeyboardInterrupt:
-                if asked or not self._watch.cancels(self._goes_on):
+                if cancelled or not self._watch.cancels(self._goes_on):
                     self._watch.leave(self._goes_on)
                     self._over.wait()
                     raise
-                asked = True
+                cancelled = True
         return self._over.is_set()
 
     def _goes_on(self) -> bool:
         return not self._over.is_set()
 
     def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the name is fixed
-        """Return where the run stands: its state and the numbers that progress callbacks get."""
-        state = (
-            "planned"
-            if self._thread is None
-            else "running"
-            if not self.done
-            else "failed"
-            if self._error is not None
-            else "ended"
-        )
-        found: dict[str, Any] = {
-            "state": state,
+        """Return the run's state, and the numbers that progress callbacks get."""
+        status: dict[str, Any] = {
+            "state": self._state_name(),
             "total_jobs": len(self.jobs),
             **self._watch.last.stats(),
             "elapsed": self.elapsed,
         }
         if self.receipt is not None:
-            found |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
+            status |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
         if self._error is not None:
-            found["error"] = str(self._error)
+            status["error"] = str(self._error)
         if print_status:
-            self._watch.print_status(found)
-        return found
+            self._watch.print_status(status)
+        return status
+
+    def _state_name(self) -> str:
+        if self._thread is None:
+            return "planned"
+        if not self.done:
+            return "running"
+        return "ended" if self._error is None else "failed"
 
     @property
     def elapsed(self) -> float:
-        """Seconds since its start, until its end."""
+        """Seconds from its start until its end, or until now."""
         return 0.0 if not self._began else (self._ended or time.monotonic()) - self._began
 
     def results(self) -> dict[str, JobResult]:
-        """Return what became of each job, by its id; while the run goes on, of those that have landed.
+        """Return the results of the jobs by their ids: while the run goes on, of those that landed.
 
         Once it has ended there is a result for each job: one that was not sent says so in its error.
         """
-        found = landed_results(self._written())
+        landed = landed_results(self._written())
         if not self.done:
-            return found
-        why = (
-            self.receipt.result.replace("_", " ")
-            if self.receipt is not None
-            else f"the run stopped: {self._error}"
-        )
+            return landed
+        if self.receipt is not None:
+            reason = self.receipt.result.replace("_", " ")
+        else:
+            reason = f"the run stopped: {self._error}"
         return {
-            job.id: found.get(job.id) or JobResult(job.id, error=f"not sent: {why}")
+            job.id: landed.get(job.id) or JobResult(job.id, error=f"not sent: {reason}")
             for job in self.jobs
         }
 
@@ -287,9 +288,9 @@ class BatchRun:
         return self.to_arrow().to_pandas()
 
     def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002 - the name is fixed
-        """Send nothing more. Batches that are open are waited for and landed, or left to the next run.
+        """Send nothing more, and wait for open batches and land them, or leave them to the next run.
 
-        It returns once the run has ended; where a progress callback calls it, at once.
+        It returns once the run has ended, or at once if a progress callback calls it.
         """
         if self._thread is None or self.done:
             return

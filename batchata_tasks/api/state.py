@@ -1,4 +1,4 @@
-"""StateManager: a file that names a run of jobs, and what the ledger knows of that run."""
+"""StateManager: a file that names a run of jobs, and the ledger's view of that run."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class BatchState:
-    """Where a run of jobs stands.
+    """The state of a run of jobs.
 
-    `batch_id` is the newest batch, empty where none was sent; `created_at` is in ISO 8601; results
-    and failures are by job id; `total_cost_usd` is what the jobs have cost in all runs, in US dollars.
+    `batch_id` is the newest batch, empty if none was sent; `created_at` is in ISO 8601; results and
+    failures are by job id; `total_cost_usd` is the cost of the jobs in all runs, in US dollars.
     """
 
     batch_id: str = ""
@@ -76,14 +76,16 @@ class BatchState:
 
 
 class StateManager:
-    """A view of one run in the ledger; the file only names the run, so limits bind whatever becomes of it.
+    """A view of one run in the ledger.
+
+    The file only names the run, so limits bind whatever becomes of it.
 
     Args:
         file: the path of the file.
-        settings: where the ledger is; by default as the environment says.
+        settings: where the ledger is; by default, the environment says.
 
     Raises:
-        StorageError: the file cannot be read or written, or is no such file; so do all methods.
+        StorageError: the file cannot be read or written, or is no state file. All methods raise it.
     """
 
     def __init__(self, file: str | Path, *, settings: Settings | None = None) -> None:
@@ -91,14 +93,18 @@ class StateManager:
         self._settings = settings or Settings()
 
     def save(self, state: BatchState) -> None:
-        """Let the file name the run that sent the state's batch; without a batch, keep the jobs that are still to be sent."""
+        """Let the file name the run that sent the state's batch.
+
+        Without a batch, it keeps the jobs that are still to be sent.
+        """
         if not state.batch_id:
             self._write({"state": state.to_dict()})
             return
         with self._ledger() as ledger:
             run = ledger.run_of_batch(state.batch_id)
         if run is None:
-            message = f"batch_id: the ledger knows no batch {state.batch_id!r}; set BATCHATA_LEDGER_URL to the ledger that sent it."
+            unknown = f"batch_id: the ledger knows no batch {state.batch_id!r}"
+            message = f"{unknown}; set BATCHATA_LEDGER_URL to the ledger that sent it."
             raise SpecError(message)
         self.name_run(run.id)
 
@@ -107,68 +113,71 @@ class StateManager:
         self._write({"run_id": run_id})
 
     def load(self) -> BatchState | None:
-        """Return where the run stands; None where the file names none, or one that the ledger does not know."""
-        kept = kept_in(self.file)
-        if not kept:
+        """Return the state of the run; None if the file names none, or the ledger has no such run."""
+        content = read_state_file(self.file)
+        if not content:
             return None
-        if "state" in kept:
-            return self._state(kept)
+        if "state" in content:
+            return self._state(content)
         with self._ledger() as ledger:
-            run = ledger.find_run(kept.get("run_id", ""))
+            run = ledger.find_run(content.get("run_id", ""))
             return None if run is None else _state_of(ledger, run)
 
     def jobs(self) -> list[Job]:
-        """Return all jobs of the run that the file names; none where it names none."""
-        kept = kept_in(self.file)
-        if "state" in kept:
-            return self._state(kept).pending_jobs
+        """Return all jobs of the run that the file names, or none if it names no run."""
+        content = read_state_file(self.file)
+        if "state" in content:
+            return self._state(content).pending_jobs
         with self._ledger() as ledger:
-            run = ledger.find_run(kept.get("run_id", ""))
+            run = ledger.find_run(content.get("run_id", ""))
         return [] if run is None else stored_jobs(spec_of(run))
 
     def response_models(self) -> dict[str, dict[str, Any]]:
-        """Return the response models of those jobs as JSON Schema, by the names that the run has for them."""
+        """Return the response models of those jobs as JSON Schema, by the run's names of them."""
         with self._ledger() as ledger:
-            run = ledger.find_run(kept_in(self.file).get("run_id", ""))
+            run = ledger.find_run(read_state_file(self.file).get("run_id", ""))
         return {} if run is None else spec_of(run).schemas
 
     def clear(self) -> None:
         """Delete the file.
 
         Raises:
-            TerminalError: a batch of the run is open; it is paid for, and the file tells where it belongs.
+            TerminalError: a batch of the run is open; it is paid for, and the file names its run.
         """
-        kept = kept_in(self.file)
+        content = read_state_file(self.file)
         with self._ledger() as ledger:
-            chunks = ledger.chunks(kept.get("run_id", ""), UNFINISHED)
+            chunks = ledger.chunks(content.get("run_id", ""), UNFINISHED)
         if chunks:
-            message = f"{self.file} names a run with {pluralize(len(chunks), 'open batch')}, to be paid for; run it to its end first."
+            batches = pluralize(len(chunks), "open batch")
+            message = (
+                f"{self.file} names a run with {batches}, to be paid for; run it to its end first."
+            )
             raise TerminalError(message)
         self.file.unlink(missing_ok=True)
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Refuse a file that is no state file, and one that keeps other jobs than these, which are still to be sent.
+        """Refuse a file that keeps jobs to be sent, if there are others than these among them.
 
         Raises:
-            StorageError: it is no such file.
+            StorageError: it is no state file.
             SpecError: it keeps other jobs.
         """
-        kept = kept_in(self.file)
+        content = read_state_file(self.file)
+        if not jobs or "state" not in content:
+            return
         names = {job.id for job in jobs}
-        if (
-            jobs
-            and "state" in kept
-            and (others := [job for job in self._state(kept).pending_jobs if job.id not in names])
-        ):
-            kept_jobs = (
-                f"state_file: {self.file} keeps {pluralize(len(others), 'other job')} to be sent"
+        others = [job for job in self._state(content).pending_jobs if job.id not in names]
+        if others:
+            number = pluralize(len(others), "other job")
+            message = (
+                f"state_file: {self.file} keeps {number} to be sent; "
+                "run a Batch without jobs on it first, or name another file."
             )
-            message = f"{kept_jobs}; run a Batch without jobs on it first, or name another file."
             raise SpecError(message)
 
-    def _state(self, kept: Mapping[str, Any]) -> BatchState:
+    def _state(self, content: Mapping[str, Any]) -> BatchState:
         try:
-            return BatchState.from_dict(kept["state"])
+            return BatchState.from_dict(content["state"])
         except (SpecError, LookupError, TypeError, ValueError, AttributeError) as error:
             message = f"state_file: {self.file} is damaged; restore it from a copy, or remove it."
             raise StorageError(message) from error
@@ -182,31 +191,32 @@ class StateManager:
             ledger.close()
 
     def _write(self, facts: dict[str, Any]) -> None:
-        kept_in(self.file)
+        read_state_file(self.file)  # it refuses a file of another kind
         make_folder(self.file.absolute().parent)
         write_json(self.file.absolute(), {"format": _FORMAT, **facts})
 
 
-def kept_in(file: str | Path) -> dict[str, Any]:
-    """Return what a state file says: nothing where it is empty, or not there.
+def read_state_file(file: str | Path) -> dict[str, Any]:
+    """Return the content of a state file: nothing if it is empty or missing.
 
     Raises:
-        StorageError: it is some other file, which is not to be written over.
+        StorageError: it is a file of another kind, which must not be overwritten.
     """
     with storage_errors(f"reading {file}"):
         data = Path(file).read_bytes() if Path(file).exists() else b""
     if not data:
         return {}
     try:
-        kept: object = json.loads(data)
+        content = as_dict(json.loads(data))
     except ValueError:
-        kept = None
-    if as_dict(kept).get("format") != _FORMAT or not isinstance(
-        as_dict(kept).get("run_id", ""), str
-    ):
-        message = f"state_file: {file} is something else than a state file of this version; name another one, or remove it."
+        content = {}
+    if content.get("format") != _FORMAT or not isinstance(content.get("run_id", ""), str):
+        message = (
+            f"state_file: {file} is something else than a state file of this version; "
+            "name another one, or remove it."
+        )
         raise StorageError(message)
-    return as_dict(kept)
+    return content
 
 
 def naming(
@@ -223,27 +233,25 @@ def naming(
 
 def spec_of(run: RunRow) -> JobsSpec:
     """Return the spec of a run of jobs, as the ledger keeps it."""
-    kept = json.loads(run.spec)["spec"]
-    if kept.get("kind") != "jobs":
+    stored = json.loads(run.spec)["spec"]
+    if stored.get("kind") != "jobs":
         message = (
             f"run {run.id} is one of the spec {run.name}, not of a Batch; see `batchata status`."
         )
         raise SpecError(message)
-    return JobsSpec.model_validate(kept)
+    return JobsSpec.model_validate(stored)
 
 
 def _state_of(ledger: Ledger, run: RunRow) -> BatchState:
     spec = spec_of(run)
-    results, batches = (
-        landed_results(spec),
-        [row.batch_id for row in ledger.stands(run.id) if row.batch_id],
-    )
+    results = landed_results(spec)
+    batches = [row.batch_id for row in ledger.stands(run.id) if row.batch_id]
     failed = {name: result.error for name, result in results.items() if result.error is not None}
     return BatchState(
-        batches[-1] if batches else "",
-        datetime.fromtimestamp(run.started_at / 1e6, UTC).isoformat(),
-        [job for job in stored_jobs(spec) if job.id not in results],
-        {name: result for name, result in results.items() if result.is_success()},
-        failed,
-        math.fsum(result.cost_usd for result in results.values()),
+        batch_id=batches[-1] if batches else "",
+        created_at=datetime.fromtimestamp(run.started_at / 1e6, UTC).isoformat(),
+        pending_jobs=[job for job in stored_jobs(spec) if job.id not in results],
+        completed_results={name: one for name, one in results.items() if one.is_success()},
+        failed_jobs=failed,
+        total_cost_usd=math.fsum(result.cost_usd for result in results.values()),
     )
