@@ -32,7 +32,7 @@ _ID_BYTES = 15
 class Batch:
     """Requests that go to the providers as batches; each builder method returns the batch.
 
-    Nothing is sent before `run`. Jobs whose answers are in `results_dir` already are not sent again.
+    Nothing is sent before `run`. Jobs whose answers are in `results_dir` are not sent again.
 
     Args:
         results_dir: folder of the results.

@@ -172,7 +172,7 @@ class BatchRun:
         except BaseException as error:  # noqa: BLE001 - `wait` raises it
             self._error = error
             if not self._awaited:
-                self._watch.tell(f"The batch stopped: {error}")
+                self._watch.report(f"The batch stopped: {error}")
         finally:
             self._ended = time.monotonic()
             self._over.set()
@@ -263,9 +263,10 @@ class BatchRun:
         return 0.0 if not self._began else (self._ended or time.monotonic()) - self._began
 
     def results(self) -> dict[str, JobResult]:
-        """Return the results of the jobs by their ids: while the run goes on, of those that landed.
+        """Return the results of the jobs by their ids.
 
-        Once it has ended there is a result for each job: one that was not sent says so in its error.
+        While the run goes on, these are the ones that landed. Once it has ended there is a result
+        for each job: one that was not sent says so in its error.
         """
         landed = landed_results(self._written())
         if not self.done:
@@ -288,7 +289,7 @@ class BatchRun:
         return self.to_arrow().to_pandas()
 
     def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002 - the name is fixed
-        """Send nothing more, and wait for open batches and land them, or leave them to the next run.
+        """Send nothing more; wait for open batches and land them, or leave them to the next run.
 
         It returns once the run has ended, or at once if a progress callback calls it.
         """

@@ -1,4 +1,4 @@
-"""What the methods of a Provider do that work without a run: no ledger, no limit, no dataset."""
+"""Single batches without a run, for the methods of Provider: no ledger, no limit, no dataset."""
 
 from __future__ import annotations
 
@@ -41,13 +41,17 @@ if TYPE_CHECKING:
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.job import Job
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what both providers take as a custom_id
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # both providers take such a custom_id
+_ID_RULE = (
+    "its id names the request at the provider, "
+    "so it has 1 to 64 letters (a to z), digits, `_` and `-`; rename it."
+)
 _TOKEN_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class SentJob:
-    """What a job asked for, as far as its result depends on it."""
+    """The facts of a job on which its result depends."""
 
     model: str
     schema: ResponseSchema | None
@@ -55,7 +59,10 @@ class SentJob:
 
 
 def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, SentJob]]:
-    """Send jobs as one batch; return its id, and what each job asked for. See `Provider.create_batch`."""
+    """Send jobs as one batch; return its id, and the jobs by their ids.
+
+    See `Provider.create_batch`.
+    """
     schemas = ResponseModels()
     _check(provider, jobs, schemas)
     _check_together(provider, jobs)
@@ -68,27 +75,27 @@ def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, SentJ
         try:
             look = adapter.create(path, file_id, token, lambda: None)
         except (TransientError, TerminalError, CredentialsError):
-            with suppress(BatchataError):  # the refusal is what has to be told
+            with suppress(BatchataError):  # the refusal is the error to raise
                 if file_id is not None:
                     adapter.discard_upload(file_id)
             raise
-    return look.batch_id, {
-        job.id: SentJob(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs
-    }
+    sent = {job.id: SentJob(job.model, schemas.of(job)[1], job.enable_citations) for job in jobs}
+    return look.batch_id, sent
 
 
 def _serving(provider: Adapter, endpoint: str) -> Adapter:
-    return (
-        provider if endpoint == provider.endpoint_name else provider_type(provider.name, endpoint)()
-    )
+    if endpoint == provider.endpoint_name:
+        return provider
+    return provider_type(provider.name, endpoint)()
 
 
 def _check(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> None:
-    """Refuse jobs that are wrong, each by itself, or another provider's."""
+    """Refuse jobs that are invalid, each by itself, or another provider's."""
     for job in jobs:
         job.check()
         if (name := job.destination().provider) != provider.name:
-            message = f"job {job.id!r:.80}: {job.model!r} is a model of {name}, and this is {provider.name}; give the job to that provider."
+            other = f"{job.model!r} is a model of {name}, and this is {provider.name}"
+            message = f"job {job.id!r:.80}: {other}; give the job to that provider."
             raise SpecError(message)
         check_as_sent(type(provider), job, limited=False)
         schemas.of(job)
@@ -100,24 +107,25 @@ def _check_together(provider: Adapter, jobs: Sequence[Job]) -> None:
         message = "jobs: there are none; a batch needs at least one."
         raise SpecError(message)
     if len(jobs) > (most := provider.limits.requests):
-        message = f"jobs: one batch of {provider.name} takes up to {most:,}, and these are {len(jobs):,}; create several."
+        limit = f"jobs: one batch of {provider.name} takes up to {most:,}"
+        message = f"{limit}, and these are {len(jobs):,}; create several."
         raise SpecError(message)
-    first, seen = jobs[0], set[str]()
+    first, ids = jobs[0], set[str]()
     for job in jobs:
-        wrong = None
+        problem = None
         if not _ID.fullmatch(job.id):
-            wrong = "its id names the request at the provider, so it has 1 to 64 letters (a to z), digits, `_` and `-`; rename it."
-        elif job.id in seen:
-            wrong = "there are two jobs of this id; ids must be unique."
+            problem = _ID_RULE
+        elif job.id in ids:
+            problem = "there are two jobs of this id; ids must be unique."
         elif job.endpoint != first.endpoint or (
             job.model != first.model and not provider.mixes_models
         ):
             kinds = f"{job.model} ({job.endpoint}) and {first.model} ({first.endpoint})"
-            wrong = f"one batch of {provider.name} cannot hold both {kinds}; create two."
-        if wrong is not None:
-            message = f"job {job.id!r:.80}: {wrong}"
+            problem = f"one batch of {provider.name} cannot hold both {kinds}; create two."
+        if problem is not None:
+            message = f"job {job.id!r:.80}: {problem}"
             raise SpecError(message)
-        seen.add(job.id)
+        ids.add(job.id)
 
 
 def _bodies(
@@ -133,43 +141,44 @@ def _within(provider: Adapter, bodies: Iterator[tuple[str, bytes]]) -> Iterator[
     for name, body in bodies:
         size += provider.framing.size(len(name), body)
         if size > most:
-            message = f"jobs: one batch of {provider.name} takes {most:,} bytes, and with job {name!r} they have {size:,}; create several."
+            limit = f"jobs: one batch of {provider.name} takes {most:,} bytes"
+            message = f"{limit}, and with job {name!r} they have {size:,}; create several."
             raise SpecError(message)
         yield name, body
 
 
 def results(
-    provider: Adapter, batch_id: str, asked: Mapping[str, SentJob] | None
+    provider: Adapter, batch_id: str, sent: Mapping[str, SentJob] | None
 ) -> list[JobResult]:
-    """Return the results of a batch; `asked` is known of one's own. See `Provider.get_batch_results`."""
+    """Return the results of a batch; `sent` are its jobs, if this process created it.
+
+    See `Provider.get_batch_results`.
+    """
     look = provider.look(batch_id)
     _check_ended(provider, look)
     with TemporaryDirectory(prefix="batchata-") as folder:
         paths = provider.download(look, Path(folder), "results")
         answers = [answer for path in paths for answer in provider.answers(path)]
         if not all(map(is_results, paths)) or (look.done and not answers):
-            message = f"batch {batch_id} has ended, but its results are not there yet; fetch them again in a while."
+            reason = f"batch {batch_id} has ended, but its results are not there yet"
+            message = f"{reason}; fetch them again in a while."
             raise TransientError(message)
-    known = {answer.custom_id for answer in answers}
-    answers += [_absent(look, name, len(known)) for name in asked or () if name not in known]
+    names = {answer.custom_id for answer in answers}
+    answers += [_absent(look, name, len(names)) for name in sent or () if name not in names]
     priced = _Prices(provider, look)
-    return [priced.result(answer, (asked or {}).get(answer.custom_id)) for answer in answers]
+    return [priced.result(answer, (sent or {}).get(answer.custom_id)) for answer in answers]
 
 
 def _check_ended(provider: Adapter, look: BatchLook) -> None:
     if not look.ended:
-        done = (
-            f", {look.done:,} of {look.requests:,} done"
-            if look.done is not None and look.requests
-            else ""
-        )
-        wait = provider.poll_seconds[0]
-        message = f"batch {look.batch_id} has not ended ({look.status}{done}); fetch its results once it has."
-        raise TransientError(message, wait)
+        status = look.status
+        if look.done is not None and look.requests:
+            status += f", {look.done:,} of {look.requests:,} done"
+        message = f"batch {look.batch_id} has not ended ({status}); fetch its results once it has."
+        raise TransientError(message, provider.poll_seconds[0])
     if look.error is not None:
-        message = (
-            f"batch {look.batch_id} was refused as a whole, so that nothing of it ran: {look.error}"
-        )
+        reason = f"was refused as a whole, so that nothing of it ran: {look.error}"
+        message = f"batch {look.batch_id} {reason}"
         raise TerminalError(message)
     if look.gone:
         message = f"the results of batch {look.batch_id} are not kept any more."
@@ -189,46 +198,41 @@ def _absent(look: BatchLook, name: str, lines: int) -> Answer:
 
 
 class _Prices:
-    """Makes results of answers, with what they cost."""
+    """Turns answers into results, with their costs."""
 
     def __init__(self, provider: Adapter, look: BatchLook) -> None:
         self._provider, self._look = provider, look
         self._rates: dict[str, Rates | None] = {}  # one and the same for all of the results
 
-    def result(self, answer: Answer, asked: SentJob | None) -> JobResult:
-        """Return the result of one answer."""
-        text, error, parsed, usage = answer.text or "", answer.error, None, answer.usage
-        if answer.outcome is Outcome.SUCCEEDED and answer.text is None:
-            error = describe(ErrorCode.RESPONSE, "the answer has no text")
-        elif answer.outcome is Outcome.SUCCEEDED and asked is not None and asked.schema is not None:
-            parsed, wrong = asked.schema.read(text)
-            error = describe(ErrorCode.RESPONSE, wrong) if parsed is None else None
-        elif answer.outcome is not Outcome.SUCCEEDED:
+    def result(self, answer: Answer, job: SentJob | None) -> JobResult:
+        """Return the result of one answer; `job` is its job, if that is known."""
+        text, error, parsed = answer.text or "", answer.error, None
+        if answer.outcome is not Outcome.SUCCEEDED:
             error = error or answer.outcome.value
-        cost, cited = (
-            self._cost(answer, asked),
-            bool(answer.citations) or (asked is not None and asked.cited),
-        )
-        citations = (
-            [{"field": None, **citation} for citation in answer.citations] if cited else None
-        )
+        elif answer.text is None:
+            error = describe(ErrorCode.RESPONSE, "the answer has no text")
+        elif job is not None and job.schema is not None:
+            parsed, problem = job.schema.read(text)
+            error = describe(ErrorCode.RESPONSE, problem) if parsed is None else None
+        citations = [{"field": None, **citation} for citation in answer.citations]
+        cited = bool(citations) or (job is not None and job.cited)
         return JobResult(
             answer.custom_id,
-            text,
-            parsed,
-            citations,
-            usage.input_tokens,
-            usage.output_tokens,
-            cost,
-            error,
+            response=text,
+            parsed_response=parsed,
+            citations=citations if cited else None,
+            input_tokens=answer.usage.input_tokens,
+            output_tokens=answer.usage.output_tokens,
+            cost_usd=self._cost(answer, job),
+            error=error,
         )
 
-    def _cost(self, answer: Answer, asked: SentJob | None) -> float:
+    def _cost(self, answer: Answer, job: SentJob | None) -> float:
         if not answer.readable:
             return float("nan")
         if answer.usage == Usage():
             return 0.0
-        model = asked.model if asked is not None else answer.model or self._look.model
+        model = job.model if job is not None else answer.model or self._look.model
         if model is None:
             return float("nan")
         if model not in self._rates:
@@ -237,8 +241,8 @@ class _Prices:
         return float("nan") if rates is None else float(usd(rates.cost(answer.usage)))
 
 
-def expected(provider: Adapter, jobs: Sequence[Job]) -> float:
-    """Return what jobs are likely to cost, in US dollars. See `Provider.estimate_cost`."""
+def expected_cost(provider: Adapter, jobs: Sequence[Job]) -> float:
+    """Return the likely cost of jobs, in US dollars. See `Provider.estimate_cost`."""
     schemas = ResponseModels()
     _check(provider, jobs, schemas)
     groups = defaultdict[tuple[str, str], list["Job"]](list)

@@ -113,7 +113,7 @@ class StateManager:
         self._write({"run_id": run_id})
 
     def load(self) -> BatchState | None:
-        """Return the state of the run; None if the file names none, or the ledger has no such run."""
+        """Return the state of the run; None if the file names none that the ledger has."""
         content = read_state_file(self.file)
         if not content:
             return None

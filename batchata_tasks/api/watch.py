@@ -1,4 +1,4 @@
-"""Watching a run of jobs from outside of its thread: callbacks, displays, and asking it to stop."""
+"""Watching a run of jobs from outside of its thread: callbacks, displays, requests to stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LEVELS = ("debug", "info", "warning", "error")
 
 
 class Watch:
-    """What looks at one run while it works."""
+    """Follows one run while it works."""
 
     def __init__(self, config: BatchParams) -> None:
         self.shown = False
@@ -76,7 +76,7 @@ class Watch:
     ) -> None:
         self._over.set()
         if self._caller is not None:
-            self._caller.join(_PATIENCE)  # one that takes longer does not hold up what has ended
+            self._caller.join(_PATIENCE)  # a callback that takes longer does not delay the end
         self._stack.close()
 
     @property
@@ -86,7 +86,7 @@ class Watch:
 
     @property
     def last(self) -> Snapshot:
-        """Where the run stands."""
+        """The newest snapshot of the run."""
         return self._progress.look()
 
     def _calls(self) -> None:
@@ -96,16 +96,16 @@ class Watch:
 
     def _call(self) -> None:
         if self._callback is not None:
-            found = self.last
-            self._callback(found.stats(), time.monotonic() - self._began, found.batch_data())
+            snapshot, elapsed = self.last, time.monotonic() - self._began
+            self._callback(snapshot.stats(), elapsed, snapshot.batch_data())
 
     def stop(self, reason: str, alive: Callable[[], bool]) -> None:
-        """Ask the run to send nothing more, as soon as there is one."""
+        """Ask the run to send nothing more, as soon as it can be asked."""
         if (handle := self._awaited(alive)) is not None:
             handle.request_stop(reason)
 
     def leave(self, alive: Callable[[], bool]) -> None:
-        """Let the run end at once; what is at the provider goes on there."""
+        """Let the run end at once; open batches go on at the provider."""
         if (handle := self._awaited(alive)) is not None:
             handle.abandon()
 
@@ -115,7 +115,10 @@ class Watch:
         return self._progress.handle
 
     def cancels(self, alive: Callable[[], bool]) -> bool:
-        """Ask a person whether to cancel what is open, and see to it; without one to ask, yes. Ctrl-C means no."""
+        """Ask whether to cancel open batches; if so, let the run do it, and return True.
+
+        If there is nobody to ask, the answer is yes. Ctrl-C means no.
+        """
         try:
             if self._asks_to_cancel():
                 self.stop(StopReason.CANCEL, alive)
@@ -127,56 +130,62 @@ class Watch:
     def _asks_to_cancel(self) -> bool:
         if isinstance(self._progress, RichBatchProgressDisplay):
             return self._progress.handle_cancellation()
-        found, display = self.last, RichBatchProgressDisplay()
-        display.update_progress(found.stats(), time.monotonic() - self._began, found.batch_data())
+        display = RichBatchProgressDisplay()
+        snapshot, elapsed = self.last, time.monotonic() - self._began
+        display.update_progress(snapshot.stats(), elapsed, snapshot.batch_data())
         return display.handle_cancellation()
 
     def heed_interrupts(self, alive: Callable[[], bool], over: threading.Event) -> None:
-        """Let Ctrl-C leave the run, and end the program as one that was interrupted, if only runs keep it.
+        """Handle Ctrl-C after the main thread has ended: leave the run, then exit with SIGINT.
 
-        Once a program's own code has ended, Python takes nobody's KeyboardInterrupt: it would drop the
-        run where it stands, and the program would end as if all were well.
+        Python raises no KeyboardInterrupt once a program's own code has ended: the run would be
+        dropped where it stands, and the program would end as if all were well.
         """
         if threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _interrupted)
         if signal.getsignal(signal.SIGINT) is _interrupted:
-            _HEEDING[self] = alive, over
+            _LEAVING[self] = alive, over
 
     def heed_no_more(self) -> None:
-        """Forget the run; with the last one, Ctrl-C is as it was. Only the main thread may see to that, so others leave it."""
-        _HEEDING.pop(self, None)
-        here = threading.current_thread() is threading.main_thread()
-        if here and not _HEEDING and signal.getsignal(signal.SIGINT) is _interrupted:
+        """Forget the run; after the last one, restore Ctrl-C.
+
+        Only the main thread may do that, so other threads leave it as it is.
+        """
+        _LEAVING.pop(self, None)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        restorable = in_main_thread and not _LEAVING
+        if restorable and signal.getsignal(signal.SIGINT) is _interrupted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def tell(self, text: str) -> None:
-        """Tell people that something happened, outside of any display."""
+    def report(self, text: str) -> None:
+        """Print a line for people, outside of any display."""
         sys.stderr.write(f"{text}\n")
 
     def print_pairs(self, lines: list[tuple[str, str]]) -> None:
-        """Print a plan for people: what, value."""
-        width = max(len(what) for what, _ in lines)
-        sys.stdout.write("".join(f"{what.ljust(width)}  {value}\n" for what, value in lines))
+        """Print a plan for people, given pairs of a label and a value."""
+        width = max(len(label) for label, _ in lines)
+        sys.stdout.write("".join(f"{label.ljust(width)}  {value}\n" for label, value in lines))
 
     def print_status(self, status: dict[str, Any]) -> None:
         """Print a run's status for people."""
         cost = "unknown" if status["cost_usd"] is None else f"${status['cost_usd']:.4f}"
         limit = "" if status["cost_limit_usd"] is None else f" of ${status['cost_limit_usd']:.2f}"
-        jobs = f"{status['completed']:,} succeeded, {status['failed']:,} failed, {status['pending']:,} pending"
+        succeeded, failed = f"{status['completed']:,} succeeded", f"{status['failed']:,} failed"
+        jobs = f"{succeeded}, {failed}, {status['pending']:,} pending"
         if before := status["up_to_date"]:
             jobs += f", {before:,} answered before"
         sys.stdout.write(f"{status['state']}: {jobs}; {cost}{limit}; {status['elapsed']:.0f} s\n")
 
 
-_HEEDING: dict[Watch, tuple[Callable[[], bool], threading.Event]] = {}
-"""The runs of this process that Ctrl-C leaves: whether each goes on, and the event of its end."""
+_LEAVING: dict[Watch, tuple[Callable[[], bool], threading.Event]] = {}
+"""The runs of this process that Ctrl-C leaves: whether each is alive, and the event of its end."""
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:
-    """Handle SIGINT: as ever while the program's own code runs; after that, leave the runs and end as one interrupted."""
-    live = [(watch, alive, over) for watch, (alive, over) in list(_HEEDING.items()) if alive()]
+    """Handle SIGINT: by default while the main thread runs; after that, leave the runs and exit."""
+    live = [(watch, alive, over) for watch, (alive, over) in list(_LEAVING.items()) if alive()]
     if threading.main_thread().is_alive() or not live:
         signal.default_int_handler(number, frame)
     for watch, alive, _ in live:
