@@ -1,4 +1,4 @@
-"""The jobs of a batch, written to a file from which a run reads them as often as it has to."""
+"""The jobs of a batch, in a file from which a run reads them as often as it needs them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
     from batchata_tasks.types.document import Document
 
-JOB = "job"  # the column of the stored jobs: JSON, with the digest of the response model for the model
+JOB = "job"  # the column of the jobs as JSON, each with the digest of its response model
 _COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
 
 
@@ -40,10 +40,10 @@ def write_jobs(
     digest_of: Callable[[Path], str],
     **values: Any,
 ) -> JobsSpec:
-    """Write jobs where a dataset's runs find them; return the spec of a run of them, with these other values.
+    """Write jobs to a file in a dataset's folder; return the spec of a run of them.
 
-    The file is named by its content, so that the same jobs are the same run. `digest_of` gives the
-    `sha256` of a job's document.
+    The file is named by its content, so that the same jobs are the same run. `digest_of` returns
+    the `sha256` of a job's document; `values` are the other keys of the spec.
     """
     by_place, places = sorted_by_destination(jobs)
     kinds = {schemas.of(job)[0] for job in jobs}
@@ -55,9 +55,9 @@ def write_jobs(
     folder.jobs.mkdir(exist_ok=True)
     path = folder.jobs / f"{content.hexdigest()[:32]}.parquet"
     if path.exists():
-        path.touch()  # the oldest are deleted
+        path.touch()  # the files that are oldest are deleted
     else:
-        # aside in the folder above: a run of another process sweeps half-written files out of this one
+        # written in the folder above: a run of another process deletes unfinished files from this one
         with (
             durable(path, folder.root) as stream,
             pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer,
@@ -79,7 +79,10 @@ def write_jobs(
 
 
 def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
-    """Return jobs with those together that may share a batch, and the destinations in that order."""
+    """Return jobs in the order of their destinations, and the destinations.
+
+    Jobs of the same destination may share a batch.
+    """
     groups: dict[Destination, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.destination(), []).append(job)
@@ -97,7 +100,7 @@ def _blocks(
 
 
 def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
-    """Return a job as JSON; its id has a column, and for its response model there is the digest."""
+    """Return a job as JSON: without its id, and with the digest of its response model."""
     values: dict[str, Any] = {one.name: getattr(job, one.name) for one in fields(job)}
     del values["id"], values["response_model"]
     values["enable_citations"] = job.enable_citations or None
@@ -118,44 +121,42 @@ class StoredJobs:
 
     def __init__(self, schemas: Mapping[str, ResponseSchema]) -> None:
         self._schemas = schemas
-        self._text, self._job, self._digest, self._sha256 = "", Job("", ""), None, None
+        self._text, self._job = "", Job("", "")
+        self._digest: str | None = None
+        self._sha256: str | None = None
 
     def read(self, row: Mapping[str, Any]) -> tuple[Job, str | None, ResponseSchema | None]:
-        """Return a job, and its response model with the digest."""
-        if (text := row[JOB]) is not self._text:
+        """Return a job, the digest of its response model, and the response model."""
+        if (text := row[JOB]) is not self._text:  # planning reads a row several times
             stored: dict[str, Any] = orjson.loads(text)
             self._digest, self._sha256 = stored.pop("schema"), stored.pop("sha256", None)
             if (file := stored.pop("file", None)) is not None:
                 stored["file"] = Path(file)
             self._text, self._job = text, Job(row[JOB_ID], **stored)
-        return (
-            self._job,
-            self._digest,
-            None if self._digest is None else self._schemas[self._digest],
-        )
+        schema = None if self._digest is None else self._schemas[self._digest]
+        return self._job, self._digest, schema
 
     def document(self, row: Mapping[str, Any]) -> Document | None:
         """Read the document of a job.
 
         Raises:
-            SpecError: it is another one by now.
+            SpecError: it cannot be read, or has changed.
         """
         job, _, _ = self.read(row)
         document = job.document()
         if document is not None and document.sha256 != self._sha256:
-            message = (
-                f"job {job.id!r:.80}: file: {job.file} has changed since the run began; run again."
-            )
+            changed = f"file: {job.file} has changed since the run began; run again."
+            message = f"job {job.id!r:.80}: {changed}"
             raise SpecError(message)
         return document
 
     def fingerprint(self, row: Mapping[str, Any]) -> str:
         """Return the fingerprint of a job's base request."""
         job, _, schema = self.read(row)
-        asked, to = job.request(schema), job.destination()
+        request, to = job.request(schema), job.destination()
         facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
-        facts |= {"max_tokens": asked.max_tokens, "params": dict(asked.params)}
-        turns: list[Any] = [[turn.role, turn.content] for turn in asked.messages]
+        facts |= {"max_tokens": request.max_tokens, "params": dict(request.params)}
+        turns: list[Any] = [[turn.role, turn.content] for turn in request.messages]
         if job.enable_citations:
             facts["citations"] = True
         if self._sha256 is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
 
-# keys of the published spec whose work is still to come: refused by name, never silently ignored
+# keys of the published spec that are not built yet: refused by name, never silently ignored
 _NOT_BUILT: dict[str, Any] = {
     "file": None,
     "document_root": None,
@@ -86,7 +86,10 @@ class EnrichmentSpec(RunSpec):
                     raise ValueError(message)
             for key, values in _NOT_BUILT_VALUES.items():
                 if data.get(key) in values:  # pyright: ignore[reportUnknownMemberType]
-                    message = f"`{key}: {data[key]}` is known, but this version does not support it yet; remove it."
+                    value = f"`{key}: {data[key]}`"
+                    message = (
+                        f"{value} is known, but this version does not support it yet; remove it."
+                    )
                     raise ValueError(message)
             return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
         return data  # pyright: ignore[reportUnknownVariableType]
@@ -111,14 +114,14 @@ class EnrichmentSpec(RunSpec):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        asked = [
+        prompts = [
             name
             for name in ("prompt", "prompt_file", "messages")
             if getattr(self, name) is not None
         ]
-        if len(asked) != 1:
-            found = f"found {' and '.join(asked)}" if asked else "found none"
-            message = f"give exactly one of `prompt`, `prompt_file` and `messages` ({found})."
+        if len(prompts) != 1:
+            given = f"found {' and '.join(prompts)}" if prompts else "found none"
+            message = f"give exactly one of `prompt`, `prompt_file` and `messages` ({given})."
             raise ValueError(message)
         if self.messages is not None and self.system is not None:
             message = (
@@ -131,7 +134,10 @@ class EnrichmentSpec(RunSpec):
         if self.cache and not (
             self.system or any(turn.role == "system" for turn in self.messages or ())
         ):
-            message = "`cache` marks the system prompt, and there is none; write what all rows share as `system`, or remove `cache`."
+            message = (
+                "`cache` marks the system prompt, and there is none; "
+                "write what all rows share as `system`, or remove `cache`."
+            )
             raise ValueError(message)
         if self.response_model is not None and self.response_schema is not None:
             message = "give `response_model` or `response_schema`, not both."
@@ -167,10 +173,10 @@ class EnrichmentSpec(RunSpec):
         return [Turn(role="system", content=self.system), *turns] if self.system else turns
 
     def schema_of_answers(self, roots: Iterable[Path]) -> ResponseSchema | None:
-        """Load the response model; None means that plain text is asked for.
+        """Load the response model; None means that the answers are plain text.
 
         Raises:
-            SpecError: it cannot be loaded, lies outside of `roots`, or asks for what batches lack.
+            SpecError: it cannot be loaded, is outside of `roots`, or needs what batches lack.
         """
         if self.response_model is not None:
             return ResponseSchema.from_model(

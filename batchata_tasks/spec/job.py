@@ -1,4 +1,4 @@
-"""Job: one request to a model, as Python code describes it; JobResult: what became of it."""
+"""Job: one request to a model, as Python code describes it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from batchata_tasks.types.request import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import UnionType
 
     from pydantic import BaseModel
 
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.document import Document
 
-MAX_TOKENS = 1024  # the cap on an answer where a Job names none; always sent
+_DEFAULT_MAX_TOKENS = 1024  # always sent
 _ROLES = ("system", "user", "assistant")
 _LONGEST_ID = 500
 _MOST_TOKENS = 100_000_000  # no model answers with so many
-_NO_HALVES = "that is not empty, and has no halves of surrogate pairs"
+_MOST_TEMPERATURE = 2  # of both providers
+_TEXT_RULE = "that is not empty, and has no halves of surrogate pairs"
+_PART_RULE = (
+    "is no part of text such as {'type': 'text', 'text': '…'}, the kind that this version can send"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +44,16 @@ class Job:
         model: the provider's model id.
         messages: turns such as `{"role": "user", "content": "…"}`; roles are system, user and
             assistant, content is a text or a list of parts `{"type": "text", "text": "…"}`.
-        file: a document to attach to the last user turn: a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8.
+        file: a document to attach to the last user turn: a PDF, a picture (PNG, JPEG, GIF, WebP)
+            or a text in UTF-8.
         prompt: a single user turn.
-        temperature: sampling temperature, where the model takes one.
+        temperature: sampling temperature, if the model takes one.
         max_tokens: cap on the tokens of the answer.
         response_model: Pydantic class, or JSON Schema, that the answer has to satisfy.
-        enable_citations: have the answer say what of the document it rests on (Anthropic; without a response model).
-        provider: "anthropic", "openai" or one that was registered; by default it follows from the model.
+        enable_citations: ask the model to cite passages of the document (Anthropic; without a
+            response model).
+        provider: "anthropic", "openai" or one that was registered; by default it follows from the
+            model.
         endpoint: "chat", or "responses" at OpenAI.
         params: further parameters, passed on to the provider.
     """
@@ -56,7 +64,7 @@ class Job:
     file: Path | None = None
     prompt: str | None = None
     temperature: float | None = None
-    max_tokens: int = MAX_TOKENS
+    max_tokens: int = _DEFAULT_MAX_TOKENS
     response_model: type[BaseModel] | dict[str, Any] | None = None
     enable_citations: bool = False
     provider: str | None = None
@@ -69,23 +77,25 @@ class Job:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a response model travels as its JSON Schema."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         model = self.response_model
         if isinstance(model, type):
-            found["response_model"] = model.model_json_schema(by_alias=False)
-        return found | {"file": None if self.file is None else str(self.file)}
+            values["response_model"] = model.model_json_schema(by_alias=False)
+        return values | {"file": None if self.file is None else str(self.file)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Job:
-        """Return the job that `to_dict` gave; nothing is imported, so its response model is JSON Schema.
+        """Return a job from what `to_dict` gave.
+
+        Nothing is imported, so its response model is JSON Schema.
 
         Raises:
             SpecError: a field is missing or unknown.
         """
-        known = [one.name for one in fields(cls)]
+        names = [one.name for one in fields(cls)]
         for name in data:
-            if name not in known:
-                message = f"job: there is no field {name!r}; it has: {', '.join(known)}."
+            if name not in names:
+                message = f"job: there is no field {name!r}; it has: {', '.join(names)}."
                 raise SpecError(message)
         for name in ("id", "model"):
             if not isinstance(data.get(name), str):
@@ -103,19 +113,15 @@ class Job:
         return Destination(provider_name(self.model, self.provider), self.model, self.endpoint)
 
     def request(self, schema: ResponseSchema | None, document: Document | None = None) -> Request:
-        """Return what is sent, with the document that the file holds."""
-        params = (
-            self.params
-            if self.temperature is None
-            else {**self.params, "temperature": self.temperature}
-        )
+        """Return the request, with the content of the file as its document."""
+        params = self.params
+        if self.temperature is not None:
+            params = {**params, "temperature": self.temperature}
         turns = self.turns()
         if document is not None:
-            last, parts = turns[-1], turns[-1].content
-            turns = (
-                *turns[:-1],
-                Message(last.role, (document, *((parts,) if isinstance(parts, str) else parts))),
-            )
+            *before, last = turns
+            parts = (last.content,) if isinstance(last.content, str) else last.content
+            turns = (*before, Message(last.role, (document, *parts)))
         return Request(self.model, turns, self.max_tokens, params, schema)
 
     def document(self) -> Document | None:
@@ -130,40 +136,36 @@ class Job:
         """Return the turns to send, without the document.
 
         Raises:
-            SpecError: one of them is wrong; it is named by its place, from 0.
+            SpecError: one of them is invalid; it is named by its place, from 0.
         """
         if self.messages is None:
             return (Message("user", self.prompt or ""),)
         return tuple(_turn(self, place, message) for place, message in enumerate(self.messages))
 
     def check(self) -> None:
-        """Check all that can be told without the provider's rules.
+        """Check all that needs no rules of the provider.
 
         Raises:
             SpecError: naming the job, the field and the remedy.
         """
-        if wrong := self._wrong():
-            message = f"job {self.id!r:.80}: {wrong}"
+        if problem := self._problem():
+            message = f"job {self.id!r:.80}: {problem}"
             raise SpecError(message)
         turns = self.turns()
         if not turns or turns[-1].role != "user":
             message = f"job {self.id!r:.80}: messages must end with a turn of role user."
             raise SpecError(message)
 
-    def _wrong(self) -> str | None:  # noqa: PLR0911 - one line per field reads best as a table
+    def _problem(self) -> str | None:  # noqa: PLR0911 - one rule per field reads best as a table
         if not is_unicode(self.model) or not self.model:
             return (
                 f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
             )
         if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
-        named = (
-            isinstance(self.file, Path)
-            and is_unicode(str(self.file))
-            and "\0" not in str(self.file)
-        )
-        if self.file is not None and not named:
-            return f"file: {self.file!r:.80} is no path that can be told; write a Path of Unicode, or rename the file."
+        if self.file is not None and not _is_path(self.file):
+            rule = "is no path that can be told; write a Path of Unicode, or rename the file."
+            return f"file: {self.file!r:.80} {rule}"
         if self.enable_citations and self.file is None:
             return (
                 "enable_citations: there is nothing to cite; give the job a file, or leave it out."
@@ -171,59 +173,64 @@ class Job:
         if (self.prompt is None) == (self.messages is None):
             return "give exactly one of prompt and messages."
         if self.prompt is not None and not _is_text(self.prompt):
-            return f"prompt: write a text {_NO_HALVES}."
-        if (
-            isinstance(self.max_tokens, bool)
-            or not isinstance(self.max_tokens, int)  # pyright: ignore[reportUnnecessaryIsInstance]
-            or not 1 <= self.max_tokens <= _MOST_TOKENS
+            return f"prompt: write a text {_TEXT_RULE}."
+        if not _is_number(self.max_tokens, int) or not 1 <= self.max_tokens <= _MOST_TOKENS:
+            rule = f"is no number of tokens; write one from 1 to {_MOST_TOKENS:,}."
+            return f"max_tokens: {self.max_tokens!r:.80} {rule}"
+        temperature = self.temperature
+        if temperature is not None and not (
+            _is_number(temperature, int | float) and 0 <= temperature <= _MOST_TEMPERATURE
         ):
-            return f"max_tokens: {self.max_tokens!r:.80} is no number of tokens; write one from 1 to {_MOST_TOKENS:,}."
-        number = isinstance(self.temperature, int | float) and not isinstance(
-            self.temperature, bool
-        )
-        if self.temperature is not None and not (number and 0 <= self.temperature <= 2):  # noqa: PLR2004 - both providers' range ends there
-            return f"temperature: {self.temperature!r:.80} is out of range; write a number from 0 to 2."
-        return self._not_plain()
+            return f"temperature: {temperature!r:.80} is out of range; write a number from 0 to 2."
+        return self._params_problem()
 
-    def _not_plain(self) -> str | None:
+    def _params_problem(self) -> str | None:
         if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             return f"params: {self.params!r:.80} is none; write a dict."
-        wrong = not_json(self.params)
-        return (
-            None
-            if wrong is None
-            else f"params: {wrong} is no JSON; write names with texts, numbers, lists."
-        )
+        if (value := not_json(self.params)) is not None:
+            return f"params: {value} is no JSON; write names with texts, numbers, lists."
+        return None
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, Path) and is_unicode(str(value)) and "\0" not in str(value)
+
+
+def _is_number(value: object, kind: type | UnionType) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:
     return is_unicode(value) and bool(str(value).strip())
 
 
-def _turn(job: Job, place: int, message: object) -> Message:
-    turn = as_dict(message)
+def _turn(job: Job, place: int, given: object) -> Message:
+    turn = as_dict(given)
     role, content = turn.get("role"), turn.get("content")
-    wrong = None
+    parts = _parts(content)
+    problem = None
     if turn.keys() != {"role", "content"}:
-        wrong = "a turn is a mapping with role and content, and nothing else"
+        problem = "a turn is a mapping with role and content, and nothing else"
     elif role not in _ROLES:
-        wrong = f"role {role!r:.40} is none of system, user and assistant"
-    elif not _is_text(content) and not (isinstance(content, list) and content):
-        wrong = f"its content is none; write a text {_NO_HALVES}, or parts"
-    parts = cast("list[object]", content) if isinstance(content, list) else []
-    for at, part in enumerate(parts):
-        found = as_dict(part)
-        if (
-            found.keys() != {"type", "text"}
-            or found["type"] != "text"
-            or not _is_text(found["text"])
-        ):
-            wrong = (
-                wrong
-                or f"content.{at} is no part of text such as {{'type': 'text', 'text': '…'}}, the kind that this version can send"
-            )
-    if wrong is not None:
-        text = f"job {job.id!r:.80}: messages.{place}: {wrong}."
-        raise SpecError(text)
-    texts = tuple(str(as_dict(part)["text"]) for part in parts)
+        problem = f"role {role!r:.40} is none of system, user and assistant"
+    elif not _is_text(content) and not parts:
+        problem = f"its content is none; write a text {_TEXT_RULE}, or parts"
+    else:
+        odd = next((i for i, part in enumerate(parts) if not _is_text_part(part)), None)
+        problem = None if odd is None else f"content.{odd} {_PART_RULE}"
+    if problem is not None:
+        message = f"job {job.id!r:.80}: messages.{place}: {problem}."
+        raise SpecError(message)
+    texts = tuple(str(part["text"]) for part in parts)
     return Message(cast("Any", role), texts or cast("str", content))
+
+
+def _parts(content: object) -> list[dict[str, Any]]:
+    """Return the parts of a turn; none if its content is a text, or invalid."""
+    if not isinstance(content, list):
+        return []
+    return [as_dict(part) for part in cast("list[object]", content)]
+
+
+def _is_text_part(part: dict[str, Any]) -> bool:
+    return part.keys() == {"type", "text"} and part["type"] == "text" and _is_text(part["text"])

@@ -24,79 +24,74 @@ class ResponseModels:
     """The response models of jobs, each read once."""
 
     def __init__(self) -> None:
-        self._known: dict[int | str, tuple[object, str, ResponseSchema]] = {}
+        # (model, name, schema) by the `id` of a class or of one of our copies, else by `repr`
+        self._read: dict[int | str, tuple[object, str, ResponseSchema]] = {}
         self._contents: dict[str, str] = {}
         self._copies: dict[str, dict[str, Any]] = {}
-        self._own: set[int] = set()  # ids of the copies, which need no comparing
+        self._own: set[int] = set()  # the `id` of each copy
 
     def of(self, job: Job) -> tuple[str | None, ResponseSchema | None]:
-        """Return the digest and the schema of a job's response model.
+        """Return the name (a digest) and the schema of a job's response model.
 
         Raises:
-            SpecError: a batch cannot ask for it; the field is named.
+            SpecError: a batch cannot ask for it; the message names the field.
         """
         model = job.response_model
         if model is None:
             return None, None
         place = id(model) if isinstance(model, type) or id(model) in self._own else repr(model)
-        if place not in self._known:
-            schema = _read(job, model)
-            name = self._name(
-                schema,
-                f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else "",
-            )
-            self._known[place] = (
-                model,
-                name,
-                schema,
-            )  # the class is kept, so that its id stays its own
-        _, name, schema = self._known[place]
+        if place not in self._read:
+            schema = _schema_of(job, model)
+            kind = f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else ""
+            # the model is kept, so that no other object gets its `id`
+            self._read[place] = (model, self._name(schema, kind), schema)
+        _, name, schema = self._read[place]
         return name, schema
 
-    def _name(self, schema: ResponseSchema, model: str) -> str:
-        """Name a response model by its schema and class, since classes that ask for the same may check it otherwise.
+    def _name(self, schema: ResponseSchema, kind: str) -> str:
+        """Return a name for a response model, from its schema and the name of its class, if any.
 
-        Those that have one name, too, as a function makes them, are numbered.
+        Classes of the same schema may validate differently. Those that share a name, too, as a
+        function can make them, are numbered.
         """
-        taken, number = {name for _, name, _ in self._known.values()}, 1
-        asked, kind = canonical(schema.kept), model.encode()
-        name = base32(digest("response model", asked, kind)[:_DIGEST_BYTES])
+        taken, number = {name for _, name, _ in self._read.values()}, 1
+        content, of_class = canonical(schema.kept), kind.encode()
+        name = base32(digest("response model", content, of_class)[:_DIGEST_BYTES])
         while kind and name in taken:
             number += 1
-            name = base32(digest("response model", asked, kind, b"%d" % number)[:_DIGEST_BYTES])
-        self._contents[name] = base32(digest("response model", asked)[:_DIGEST_BYTES])
+            parts = (content, of_class, b"%d" % number)
+            name = base32(digest("response model", *parts)[:_DIGEST_BYTES])
+        self._contents[name] = base32(digest("response model", content)[:_DIGEST_BYTES])
         return name
 
     def adopt(self, named: Mapping[str, dict[str, Any]]) -> None:
-        """Keep the names that an earlier run had for response models, so that its jobs are the same jobs still."""
+        """Use an earlier run's names of response models, so that its jobs stay the same jobs."""
         for name, model in named.items():
-            self._known[repr(model)] = (
-                model,
-                name,
-                ResponseSchema.from_json_schema(model, "response_model"),
-            )
+            schema = ResponseSchema.from_json_schema(model, "response_model")
+            self._read[repr(model)] = (model, name, schema)
 
     def content(self, name: str | None) -> str | None:
-        """Return what two response models share that ask for the same, given a name of `of`."""
+        """Return a digest of a response model's schema alone, given its name from `of`."""
         return None if name is None else self._contents.get(name, name)
 
     def own(self, model: dict[str, Any]) -> dict[str, Any]:
-        """Return a copy of a JSON Schema that its giver cannot change, one for all that are alike."""
+        """Return a copy of a JSON Schema that the caller cannot change, one for all equal ones."""
         if (name := repr(model)) not in self._copies:
             self._copies[name] = deepcopy(model)
             self._own.add(id(self._copies[name]))
         return self._copies[name]
 
     def by_digest(self) -> dict[str, ResponseSchema]:
-        """Return all that were read."""
-        return {name: schema for _, name, schema in self._known.values()}
+        """Return all response models that were read, by name."""
+        return {name: schema for _, name, schema in self._read.values()}
 
 
-def _read(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:
+def _schema_of(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:
     label = f"job {job.id!r:.80}: response_model"
     if isinstance(model, type):
         if not issubclass(model, BaseModel):  # pyright: ignore[reportUnnecessaryIsInstance]
-            message = f"{label}: {model.__name__} is no Pydantic model; derive it from pydantic.BaseModel."
+            name = model.__name__
+            message = f"{label}: {name} is no Pydantic model; derive it from pydantic.BaseModel."
             raise SpecError(message)
         return ResponseSchema.from_model(model, label)
     if (wrong := not_json(model)) is not None:

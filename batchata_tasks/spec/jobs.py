@@ -18,10 +18,10 @@ JOB_ID = "job_id"
 
 
 class JobsSpec(RunSpec):
-    """One batch of Jobs. They lie in a file of their own, in the order of their destinations.
+    """One batch of Jobs, which are in a file of their own, in the order of their destinations.
 
     `schemas` are their response models, as JSON Schema by digest. In the process that made the jobs
-    the classes themselves check the answers, with whatever validators they have.
+    the classes themselves check the answers, with all their validators.
     """
 
     kind: Literal["jobs"] = "jobs"
@@ -32,22 +32,24 @@ class JobsSpec(RunSpec):
         default_factory=dict, description="Their response models, by digest."
     )
     uniform: bool = Field(
-        description="Whether all have the same response model, or none: then its fields are columns."
+        description=(
+            "Whether all have the same response model, or none: then its fields are columns."
+        )
     )
     key: list[str] = Field(default_factory=lambda: [JOB_ID])
     _live: dict[str, ResponseSchema] = PrivateAttr(default_factory=dict[str, ResponseSchema])
 
     def with_models(self, models: Mapping[str, ResponseSchema]) -> JobsSpec:
-        """Let these check the answers."""
+        """Let these response models, by digest, check the answers."""
         self._live.update(models)
         return self
 
     def response_schemas(self) -> dict[str, ResponseSchema]:
         """Return the response models by digest."""
-        found = dict(self._live)
-        for digest in self.schemas.keys() - found.keys():
-            found[digest] = ResponseSchema.from_json_schema(self.schemas[digest], "response_model")
-        return found
+        models = dict(self._live)
+        for digest in self.schemas.keys() - models.keys():
+            models[digest] = ResponseSchema.from_json_schema(self.schemas[digest], "response_model")
+        return models
 
     def destinations(self) -> list[Destination]:
         """See RunSpec."""
@@ -60,5 +62,5 @@ class JobsSpec(RunSpec):
 
     @property
     def path(self) -> Path:
-        """Where the jobs lie."""
+        """The file that holds the jobs."""
         return Path(self.jobs)

@@ -1,4 +1,4 @@
-"""Reading a spec from YAML or JSON, and saying in one sentence what is wrong with it."""
+"""Loading a spec from YAML or JSON; what is wrong with it is said in one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a spec refers to by path: texts, and response models in the user's own code."""
+"""The files to which a spec refers: texts, and response models in the user's own code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 def read_text(field: str, path: Path) -> str:
-    """Return a text file that a key of the spec names; raises SpecError where it cannot be read."""
+    """Return the text of a file that a key of the spec names.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -35,52 +39,54 @@ def read_text(field: str, path: Path) -> str:
 def load_model(reference: str, roots: Iterable[Path]) -> type[BaseModel]:
     """Load `file.py:Class` or `module:Class`, from the code roots alone.
 
-    The real path (links followed) of the file must lie in one of `roots`, and the class must be a
+    The real path (links followed) of the file must be in one of `roots`, and the class must be a
     Pydantic BaseModel. It is looked up by file, so nothing outside of the roots is ever imported.
 
     Raises:
-        SpecError: any of this does not hold.
+        SpecError: any of this is not so.
     """
     place, sign, name = reference.rpartition(":")
     if not sign or not place or not name.isidentifier():
         message = f"response_model: {reference!r} is not of the form file.py:Class or module:Class."
         raise SpecError(message)
     if not (allowed := [root.resolve() for root in roots]):
-        message = "response_model: BATCHATA_CODE_ROOTS names no folder; name the one that holds the model."
+        message = (
+            "response_model: BATCHATA_CODE_ROOTS names no folder; "
+            "name the one that holds the model."
+        )
         raise SpecError(message)
     path = _module_file(place, allowed)
     resolved = path.resolve()
     if not any(resolved.is_relative_to(root) for root in allowed):
         listed = ", ".join(str(root) for root in allowed)
-        message = f"response_model: {place} lies outside of the code roots ({listed}); move it there or set BATCHATA_CODE_ROOTS."
+        outside = f"response_model: {place} lies outside of the code roots ({listed})"
+        message = f"{outside}; move it there or set BATCHATA_CODE_ROOTS."
         raise SpecError(message)
     if not resolved.is_file():
         message = f"response_model: there is no file {place}."
         raise SpecError(message)
     module = _import_file(resolved, reference)
-    found = getattr(module, name, None)
-    if not (inspect.isclass(found) and issubclass(found, BaseModel)):
+    model = getattr(module, name, None)
+    if not (inspect.isclass(model) and issubclass(model, BaseModel)):
         message = (
             f"response_model: {place} has no Pydantic model {name}; {_models_of(module, name)}."
         )
         raise SpecError(message)
-    return found
+    return model
 
 
 def _models_of(module: object, name: str) -> str:
-    """Say which models a module has, those of similar names first."""
+    """Return the words for the models that a module has, those of similar names first."""
     classes = {key: value for key, value in vars(module).items() if inspect.isclass(value)}
     models = [
         key
         for key, value in classes.items()
         if issubclass(value, BaseModel) and value is not BaseModel
     ]
+    if not models:
+        return "it has none"
     close = get_close_matches(name, models)
-    return (
-        f"it has {', '.join([*close, *(model for model in models if model not in close)])}"
-        if models
-        else "it has none"
-    )
+    return f"it has {', '.join([*close, *(model for model in models if model not in close)])}"
 
 
 def _module_file(place: str, roots: list[Path]) -> Path:
@@ -109,8 +115,11 @@ def _import_file(path: Path, reference: str) -> object:
     try:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())[:500]
+        reason = " ".join(str(error).split())[:500]
         where = f"`python {path.name}`, run beside it, shows where"
-        message = f"response_model: {reference} fails at import: {type(error).__name__}: {said}; mend it ({where})."
+        message = (
+            f"response_model: {reference} fails at import: "
+            f"{type(error).__name__}: {reason}; fix it ({where})."
+        )
         raise SpecError(message) from error
     return module

@@ -1,4 +1,4 @@
-"""RunSpec: what every run is told, whatever its requests are made from."""
+"""RunSpec: the part of a spec that all runs share, whatever their requests are made from."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot
 if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _REASONS = ("new", "input", "prompt", "model", "schema", "failed")
 Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
 
@@ -65,7 +66,10 @@ class RunSpec(BaseModel, ABC):
     )
     time_limit: str | None = Field(
         None,
-        description="Wall time from the run's start, such as 90m or 6h: then open batches are cancelled, and what ran is landed.",
+        description=(
+            "Wall time from the run's start, such as 90m or 6h: "
+            "then open batches are cancelled, and what ran is landed."
+        ),
     )
     rerun_on: list[Reason] = Field(
         default_factory=lambda: list(_REASONS),
@@ -98,13 +102,13 @@ class RunSpec(BaseModel, ABC):
         """Return where its requests go.
 
         Raises:
-            SpecError: a model belongs to no provider that is known here.
+            SpecError: a model belongs to no known provider.
         """
 
     @property
     @abstractmethod
     def origin(self) -> str:
-        """What its requests are made from, for people."""
+        """The source of its requests, in words for people."""
 
     @property
     def providers(self) -> str:
@@ -126,10 +130,8 @@ class RunSpec(BaseModel, ABC):
         """The time limit in seconds."""
         if self.time_limit is None:
             return None
-        return (
-            float(self.time_limit[:-1])
-            * {"s": 1, "m": 60, "h": 3600, "d": 86400}[self.time_limit[-1]]
-        )
+        number, unit = self.time_limit[:-1], self.time_limit[-1]
+        return float(number) * _SECONDS[unit]
 
     @property
     def carried(self) -> list[str]:

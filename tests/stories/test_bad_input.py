@@ -757,7 +757,7 @@ CASES = [
     ),
     Case(
         "model-with-wrong-syntax",
-        ("response_model", "fails at import", "SyntaxError", "mend it", "python models.py"),
+        ("response_model", "fails at import", "SyntaxError", "fix it", "python models.py"),
         files={"models.py": "class Topic(\n"},
     ),
     Case(
