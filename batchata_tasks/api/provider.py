@@ -119,5 +119,6 @@ class Provider(Adapter):
     def get_polling_interval(self) -> float:
         """Return the first wait between looks at a batch, in seconds.
 
-        Runs extend it, up to `poll_seconds[1]`."""
+        Runs extend it, up to `poll_seconds[1]`.
+        """
         return self.poll_seconds[0]

@@ -1,4 +1,4 @@
-"""From a stored Job to the request that is sent for it, and to the fingerprint that decides whether."""
+"""From a stored Job to its request, and to the fingerprint that decides whether it is sent."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class JobBuilder:
         return self._stored.fingerprint(row)
 
     def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
-        """Return the job's request."""
+        """Return the job's request; the job was checked before it was stored."""
         del where
         job, digest, schema = self._stored.read(row)
         place = self._places[job.destination()]
@@ -71,11 +71,12 @@ class JobBuilder:
         document = self._stored.document(row)
         body = route.provider.body(job.request(schema, document))
         route.cap = max(route.cap, job.max_tokens)
-        attached, own = (
-            0 if document is None else route.attach(document),
-            None if self._common else digest,
-        )
+        turns = len(body[route.provider.turns_param])
         shape = Shape(
-            job.max_tokens, len(body[route.provider.turns_param]), schema is not None, own, attached
+            job.max_tokens,
+            turns,
+            structured=schema is not None,
+            schema=None if self._common else digest,
+            attached=0 if document is None else route.attach(document),
         )
         return BuiltRequest(orjson.dumps(body), shape, place)

@@ -57,7 +57,7 @@ def write_jobs(
     if path.exists():
         path.touch()  # the files that are oldest are deleted
     else:
-        # written in the folder above: a run of another process deletes unfinished files from this one
+        # in the folder above: a run of another process deletes unfinished files from this one
         with (
             durable(path, folder.root) as stream,
             pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer,

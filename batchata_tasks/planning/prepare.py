@@ -1,4 +1,4 @@
-"""Makes a spec ready: every check that needs no rows, before anything is written or sent."""
+"""Prepares a spec: every check that needs no rows, before anything is written or sent."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A spec that passed every check that needs no rows, with what the ledger keeps of it.
+    """A spec that passed every check that needs no rows.
 
-    It serves one run: its routes learn what that run's requests may cost.
+    It serves one run: its routes count what that run's requests have. `record` is stored in the
+    ledger.
     """
 
     spec: RunSpec
@@ -48,7 +49,7 @@ class PreparedRun:
 
 
 def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
-    """Check a spec, before anything is written or sent.
+    """Check a spec before anything is written or sent; return it prepared.
 
     Raises:
         InputError: with the field and the remedy.
@@ -70,14 +71,14 @@ def _prepared(
 
 
 def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
-    """Return what the ledger keeps of a spec and its prices; the spec's digest tells whether a dead run may go on.
+    """Return the ledger's record of a spec and its prices.
 
-    The digest holds the texts that the spec only refers to (prompt file, response model) too.
+    An unfinished run may be continued if the spec's digest is the same. The digest covers the texts
+    to which the spec only refers (prompt file, response model), too.
     """
     facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
-    digest = hashlib.sha256(
-        f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}".encode()
-    ).hexdigest()
+    content = f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}"
+    digest = hashlib.sha256(content.encode()).hexdigest()
     prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
     text = json.dumps({**facts, "prices": prices}, sort_keys=True)
     return {"name": spec.name, "spec": text, "spec_digest": digest}
@@ -86,20 +87,19 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
 def prepare_jobs(
     spec: JobsSpec, providers: Mapping[Destination, Adapter], data: Path
 ) -> PreparedTable:
-    """Make a batch of jobs ready to be planned.
+    """Prepare a batch of jobs, each of which was checked already.
 
     Raises:
-        SpecError: a job's model has no known price under a limit.
+        SpecError: there is a limit, and a model without a known price.
         SourceError: the stored jobs are gone.
     """
     schemas = spec.response_schemas()
     carried = pa.schema([pa.field(JOB_ID, pa.string())])
     common = spec.uniform
-    answers = (
-        AnswerSchemas(next(iter(schemas.values()), None))
-        if common
-        else AnswerSchemas(None, schemas)
-    )
+    if common:
+        answers = AnswerSchemas(next(iter(schemas.values()), None))
+    else:
+        answers = AnswerSchemas(None, schemas)
     builder = JobBuilder(spec, providers, schemas, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
     return PreparedTable(spec, open_source(spec.jobs, {}), builder, answers, dataset)
@@ -125,7 +125,8 @@ def prepare(
         raise SourceError(message)
     for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
         if missing := [name for name in names if name not in columns]:
-            message = f"{field_name}: the source has no column {missing[0]!r}; it has: {', '.join(columns)}."
+            reason = f"{field_name}: the source has no column {missing[0]!r}"
+            message = f"{reason}; it has: {', '.join(columns)}."
             raise SpecError(message)
     carried = pa.schema([source.schema.field(name) for name in spec.carried])
     dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)

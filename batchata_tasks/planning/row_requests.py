@@ -1,7 +1,7 @@
-"""From a row to the request that is sent for it, and to the fingerprint that decides whether.
+"""From a row to its request, and to the fingerprint that decides whether it is sent.
 
-A `RequestBuilder` is everything of a spec that is the same for all rows, prepared once: compiled
-templates, the three constant parts of the fingerprint, the route.
+A `RequestBuilder` holds all that the rows of a spec share, prepared once: compiled templates, three
+parts of the fingerprint, the route.
 """
 
 from __future__ import annotations
@@ -49,9 +49,8 @@ class RequestBuilder:
             for t, label in zip(turns, labels, strict=True)
         ]
         sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
-        turns_sent = len(
-            provider.body(sample)[provider.turns_param]
-        )  # a system prompt is no message everywhere
+        # a system prompt is one of the messages with some providers only
+        turns_sent = len(provider.body(sample)[provider.turns_param])
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self.used = [name for name in columns if name in used]
@@ -62,7 +61,8 @@ class RequestBuilder:
         ]
         self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
         if spec.cache and provider.caches_unasked:
-            message = f"cache: the {provider.name} API caches long prompts by itself, without marks; remove it."
+            reason = f"the {provider.name} API caches long prompts by itself, without marks"
+            message = f"cache: {reason}; remove it."
             raise SpecError(message)
         provider.check_model(spec.model, spec.max_tokens)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
@@ -82,7 +82,7 @@ class RequestBuilder:
         return {**facts, "max_tokens": spec.max_tokens, "params": spec.params}
 
     def columns_needed(self, all_columns: list[str]) -> list[str]:
-        """Return the columns that must be read: key, carried, and what templates and `where` use."""
+        """Return the columns to read: key, carried, and those that templates and `where` use."""
         needed = {*self._spec.carried, *self.used, *(self._where.columns if self._where else ())}
         return [name for name in all_columns if name in needed]
 
@@ -106,7 +106,8 @@ class RequestBuilder:
             Message(turn.role, template.render(seen, where)) for turn, template in self._turns
         )
         if not any(message.text.strip() for message in messages if message.role == "user"):
-            message = f"prompt: {where()} renders to an empty prompt, which the provider refuses; use `where` to leave such rows out."
+            reason = f"prompt: {where()} renders to an empty prompt, which the provider refuses"
+            message = f"{reason}; use `where` to leave such rows out."
             raise SourceError(message)
         job = Job(
             self._spec.model,

@@ -1,4 +1,4 @@
-"""A table that is ready to be planned."""
+"""PreparedTable: a spec whose rows can be planned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedTable:
-    """A spec made ready: its source, its request builder, its dataset."""
+    """A spec with its source, its request builder and its dataset."""
 
     spec: RunSpec
     source: Source

@@ -59,7 +59,11 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
 
 
 def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
-    """Validate a spec; raises SpecError with one sentence for the first thing that is wrong."""
+    """Validate a spec.
+
+    Raises:
+        SpecError: one sentence about the first key that is invalid.
+    """
     for name, value in as_dict(data).items():
         try:
             orjson.dumps(value)
@@ -96,7 +100,7 @@ def _sentence(key: str, error: ErrorDetails) -> str:
 
 
 def _of_yaml(error: yaml.YAMLError) -> str:
-    """Return what is wrong with a text and in which line, without the parser's name for the text."""
+    """Return the problem and its line, without the parser's name for the text."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"in line {error.problem_mark.line + 1}: {error.problem}"
     return f"at all: {' '.join(str(error).split())}"
