@@ -163,5 +163,5 @@ def _state_of(file: Path | None) -> FileState | None:
     try:
         stat = file.stat()
     except OSError:
-        return None  # reading it says what is wrong
+        return None  # the error is raised when it is read
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -107,8 +107,8 @@ class EnrichmentSpec(RunSpec):
     @field_validator("params", "response_schema")
     @classmethod
     def _plain_json(cls, value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
-        if (wrong := not_json(value)) is not None:
-            message = f"{wrong} is no JSON; write names with texts, numbers, lists."
+        if (odd := not_json(value)) is not None:
+            message = f"{odd} is no JSON; write names with texts, numbers, lists."
             raise ValueError(message)
         return value
 

@@ -164,7 +164,7 @@ class Job:
         if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
         if self.file is not None and not _is_path(self.file):
-            rule = "is no path that can be told; write a Path of Unicode, or rename the file."
+            rule = "is no valid path; write a Path of Unicode, or rename the file."
             return f"file: {self.file!r:.80} {rule}"
         if self.enable_citations and self.file is None:
             return (
@@ -186,7 +186,7 @@ class Job:
 
     def _params_problem(self) -> str | None:
         if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-            return f"params: {self.params!r:.80} is none; write a dict."
+            return f"params: {self.params!r:.80} is no dict; write one."
         if (value := not_json(self.params)) is not None:
             return f"params: {value} is no JSON; write names with texts, numbers, lists."
         return None
@@ -214,7 +214,7 @@ def _turn(job: Job, place: int, given: object) -> Message:
     elif role not in _ROLES:
         problem = f"role {role!r:.40} is none of system, user and assistant"
     elif not _is_text(content) and not parts:
-        problem = f"its content is none; write a text {_TEXT_RULE}, or parts"
+        problem = f"its content is invalid; write a text {_TEXT_RULE}, or parts"
     else:
         odd = next((i for i, part in enumerate(parts) if not _is_text_part(part)), None)
         problem = None if odd is None else f"content.{odd} {_PART_RULE}"

@@ -94,7 +94,7 @@ def _schema_of(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSch
             message = f"{label}: {name} is no Pydantic model; derive it from pydantic.BaseModel."
             raise SpecError(message)
         return ResponseSchema.from_model(model, label)
-    if (wrong := not_json(model)) is not None:
-        message = f"{label}: {wrong} is no JSON; write names with texts, numbers, lists."
+    if (value := not_json(model)) is not None:
+        message = f"{label}: {value} is no JSON; write names with texts, numbers, lists."
         raise SpecError(message)
     return ResponseSchema.from_json_schema(model, label)

@@ -1,4 +1,4 @@
-"""Loading a spec from YAML or JSON; what is wrong with it is said in one sentence."""
+"""Loading a spec from YAML or JSON, with one clear sentence for the first mistake in it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
     """Read a spec from YAML or JSON and apply `key=value` overrides (values are YAML).
 
     Raises:
-        SpecError: the file cannot be read, or a key is unknown, missing or wrong.
+        SpecError: the file cannot be read, or a key is unknown, missing or invalid.
     """
     text = read_text("SPEC", Path(path))
     try:
@@ -122,7 +122,7 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
 
 def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> EnrichmentSpec:
-    """Return a spec, or the one in the file of that path, with some of its keys set otherwise."""
+    """Return a spec, given itself or the path of its file, with some keys replaced."""
     loaded = load_spec(spec) if isinstance(spec, str) else spec
     return (
         parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded

@@ -13,16 +13,15 @@ from batchata_tasks.types.budget import BudgetTerms
 BUDGET_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}"
 
 
-def _no_truth(value: object) -> object:
+def _no_bool(value: object) -> object:
     if isinstance(value, bool):
         message = f"{str(value).lower()} is no number"
-        raise ValueError(message)  # noqa: TRY004 - pydantic tells of values
+        raise ValueError(message)  # noqa: TRY004 - pydantic reports only ValueErrors
     return value
 
 
-Number = Annotated[
-    float, Field(allow_inf_nan=False), BeforeValidator(_no_truth)
-]  # YAML's yes would be a dollar
+# YAML reads yes as true, which would be a dollar
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_no_bool)]
 
 
 class Turn(BaseModel):
@@ -45,7 +44,7 @@ class FailIf(BaseModel):
 
 
 class Budget(BaseModel):
-    """A limit that all runs share whose specs name it."""
+    """A limit that is shared by all runs whose specs name it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,12 +68,12 @@ class Budget(BaseModel):
         return value
 
     def terms(self) -> BudgetTerms:
-        """Return it as the ledger keeps it."""
+        """Return it as the ledger stores it."""
         return BudgetTerms(self.name, pico_from_usd(self.limit_usd), self.period, self.timezone)
 
 
 class Pilot(BaseModel):
-    """The first rows of a run, sent alone; the rest follows only if they turn out well."""
+    """The first rows of a run, sent alone; the rest follows only if they succeed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -463,7 +463,7 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         "",
         b"",
         {"file": "caf\udce9.pdf"},
-        "is no path that can be told; write a Path of Unicode",
+        "is no valid path; write a Path of Unicode",
     ),
     "a name that cannot be": ("", b"", {"file": "a\0.pdf"}, "is no path that can be told"),
     "a locked PDF": ("a.pdf", locked(), {}, "is protected by a password; save it without one."),

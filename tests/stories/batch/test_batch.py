@@ -232,7 +232,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"messages": [{"role": "user", "content": ""}]},
-        "messages.0: its content is none; write a text that is not empty",
+        "messages.0: its content is invalid; write a text that is not empty",
     ),
     ({"messages": [{"role": "user"}]}, "messages.0: a turn is a mapping"),
     ({"messages": ["x"]}, "messages.0: a turn is a mapping"),
