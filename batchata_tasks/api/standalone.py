@@ -206,7 +206,8 @@ class _Prices:
 
     def result(self, answer: Answer, job: SentJob | None) -> JobResult:
         """Return the result of one answer; `job` is its job, if that is known."""
-        text, error, parsed = answer.text or "", answer.error, None
+        text, error = answer.text or "", answer.error
+        parsed = None
         if answer.outcome is not Outcome.SUCCEEDED:
             error = error or answer.outcome.value
         elif answer.text is None:

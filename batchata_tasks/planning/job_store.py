@@ -45,7 +45,7 @@ def write_jobs(
     The file is named by its content, so that the same jobs are the same run. `digest_of` returns
     the `sha256` of a job's document; `values` are the other keys of the spec.
     """
-    by_place, places = sorted_by_destination(jobs)
+    by_place, places = _sorted_by_destination(jobs)
     kinds = {schemas.of(job)[0] for job in jobs}
     digests = {file: digest_of(file) for file in {job.file for job in jobs} if file is not None}
     content = hashlib.sha256()
@@ -78,7 +78,7 @@ def write_jobs(
     return spec.with_models(models)
 
 
-def sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
+def _sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
     """Return jobs in the order of their destinations, and the destinations.
 
     Jobs of the same destination may share a batch.

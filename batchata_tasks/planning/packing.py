@@ -35,9 +35,12 @@ class Packer:
     def __init__(
         self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int | None = None
     ) -> None:
-        self._limits, self._items, self._pilot = limits, items_per_batch, pilot
-        self.spans: list[PlannedChunk] = []
-        self._start = self._stop = self._size = self._bound = self._route = 0
+        self._limits = limits
+        self._items = items_per_batch
+        self._pilot = pilot
+        self._chunks: list[PlannedChunk] = []
+        self._start = self._stop = self._route = 0  # of the chunk that is filled
+        self._size = self._bound = 0
 
     def fits_alone(self, size: int, route: int = 0) -> bool:
         """Whether a request of `size` bytes can be sent at all."""
@@ -58,11 +61,11 @@ class Packer:
     def finish(self) -> list[PlannedChunk]:
         """Return all chunks."""
         if self._stop > self._start:
-            self.spans.append(
-                PlannedChunk(self._start, self._stop, self._size, self._bound, self._route)
-            )
-            self._start, self._size, self._bound = self._stop, 0, 0
-        return self.spans
+            rows = (self._start, self._stop)
+            self._chunks.append(PlannedChunk(*rows, self._size, self._bound, self._route))
+            self._start = self._stop
+            self._size = self._bound = 0
+        return self._chunks
 
 
 def prefix_within(bounds: Iterable[int], money: int) -> int:

@@ -50,7 +50,8 @@ class Planner:
         claimed: AbstractSet[str] = frozenset(),
     ) -> None:
         self._table, self._folder = table, folder
-        self._dataset_id, self._options, self._progress = dataset_id, options, progress
+        self._dataset_id, self._options = dataset_id, options
+        self._progress = progress
         self._claimed = claimed  # ids of the rows whose answers are recovered
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
@@ -223,7 +224,8 @@ class Planner:
 
         `failed` is the row of an attempt that is made again.
         """
-        shape, route, again = request.shape, self._builder.routes[request.route], None
+        shape, route = request.shape, self._builder.routes[request.route]
+        again = None
         if failed is not None:
             again = route.again(request.body, shape, failed.status, failed.error, failed.attempts)
         body, bound = again or (request.body, route.bound(request.body, shape))

@@ -53,7 +53,7 @@ class RequestBuilder:
         turns_sent = len(provider.body(sample)[provider.turns_param])
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
-        self.used = [name for name in columns if name in used]
+        self._used = [name for name in columns if name in used]
         rates = batch_rates(provider.name, spec.model)
         caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
         self.routes = [
@@ -83,7 +83,7 @@ class RequestBuilder:
 
     def columns_needed(self, all_columns: list[str]) -> list[str]:
         """Return the columns to read: key, carried, and those that templates and `where` use."""
-        needed = {*self._spec.carried, *self.used, *(self._where.columns if self._where else ())}
+        needed = {*self._spec.carried, *self._used, *(self._where.columns if self._where else ())}
         return [name for name in all_columns if name in needed]
 
     def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
@@ -92,15 +92,15 @@ class RequestBuilder:
 
     def fingerprint(self, row: Mapping[str, Any]) -> str:
         """Return the fingerprint of the row's base request."""
-        return fingerprint(part("input", {name: row[name] for name in self.used}), *self.constant)
+        return fingerprint(part("input", {name: row[name] for name in self._used}), *self.constant)
 
     def null_column(self, row: Mapping[str, Any]) -> str | None:
         """Return the first column that the templates use and the row leaves null."""
-        return next((name for name in self.used if row[name] is None), None)
+        return next((name for name in self._used if row[name] is None), None)
 
     def body(self, row: Mapping[str, Any], where: Callable[[], str]) -> bytes:
         """Return the request body as JSON; nulls render as nothing."""
-        values = {name: "" if row[name] is None else row[name] for name in self.used}
+        values = {name: "" if row[name] is None else row[name] for name in self._used}
         seen = variables(values)
         messages = tuple(
             Message(turn.role, template.render(seen, where)) for turn, template in self._turns

@@ -87,7 +87,6 @@ class RowTemplate:
             message = f"{size}; {MAX_TEMPLATE_CHARS:,} is the limit."
             raise SpecError(message)
         self.field = field
-        self.text = text
         self._constant: str | None = None
         try:
             tree = _ANALYSIS.parse(text)

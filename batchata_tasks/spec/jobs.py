@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
@@ -59,8 +58,3 @@ class JobsSpec(RunSpec):
     def origin(self) -> str:
         """See RunSpec."""
         return f"{self.count:,} jobs"
-
-    @property
-    def path(self) -> Path:
-        """The file that holds the jobs."""
-        return Path(self.jobs)
