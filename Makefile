@@ -27,8 +27,9 @@ test: $(READY) ## the test suite, but for what waits for a schedule
 schedule: $(READY) ## wait until scheduled runs start by themselves (two minutes)
 	@$(BIN)/python -m pytest -q tests/stories/schedule -k two_runs
 
-nights: $(READY) ## the same, and workers that are lost (ten minutes)
+nights: $(READY) ## the same, workers that are lost, and what `test` leaves to nights (15 minutes)
 	@$(BIN)/python -m pytest -q tests/stories/schedule
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --each-provider -m in_turn
 
 newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml admits
 	@sh scripts/install $(NEWEST) $(PYTHON) newest

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import certifi
 import pytest
@@ -22,6 +24,34 @@ _OURS = ("ANTHROPIC_", "OPENAI_", "HOUSE_", "BATCHATA_", "PREFECT_")
 _END = "-----END CERTIFICATE-----"
 # nothing listens there: a test that forgets the emulator gets a refused connection, never a bill
 _NOWHERE = "http://127.0.0.1:9"
+_PROVIDER = re.compile(r"(?<=[\[-])(anthropic|openai|responses)(?=[-\]])")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--each-provider",
+        action="store_true",
+        help="run tests that are marked `in_turn` for each provider, not for one of them",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one provider's case of each test that is marked `in_turn`: another one's, test by test."""
+    if config.getoption("--each-provider"):
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("in_turn"):
+            cases.setdefault(_PROVIDER.sub("", item.nodeid), []).append(item)
+    left_out = {
+        item
+        for test, each in cases.items()
+        for number, item in enumerate(each)
+        if number != crc32(test.encode()) % len(each)
+    }
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 8
 BUDGET = {"name": "night", "limit_usd": 2, "period": "month"}
 

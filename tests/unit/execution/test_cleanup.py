@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 6
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.ledger import Chunk
 
+pytestmark = pytest.mark.in_turn
+
 STRICT = {"rows": 4, "max_invalid_share": 0.2}
 
 

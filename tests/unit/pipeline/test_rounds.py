@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.pipeline.steps import Steps
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 6
 CAPS = {"anthropic": "max_tokens", "openai": "max_completion_tokens"}
 

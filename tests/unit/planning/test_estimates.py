@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.ledger import UsageHistory
 
+pytestmark = pytest.mark.in_turn
+
 
 @pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
