@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep one provider's case of each test that is marked `in_turn`: another one's, test by test."""
+    """Keep one provider's case of each test marked `in_turn`; the providers take turns."""
     if config.getoption("--each-provider"):
         return
     cases: dict[str, list[pytest.Item]] = {}
