@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from batchata_tasks import Batch, Job, SpecError
+from batchata_tasks import Batch, BatchRun, Job, SpecError
 from batchata_tasks.api.config import BatchOptions, BatchParams, JobDefaults
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.providers import register, registry
@@ -132,6 +132,16 @@ def test_a_limit_that_comes_later_checks_again(
     with pytest.raises(SpecError, match=r"job 'a': params\.invented: its effect on the price"):
         batch.add_cost_limit(1).run()
     assert counts["x"] == 1  # the parameters are checked before the turns
+
+
+def test_jobs_made_by_hand_are_held_to_the_limits_of_schemas(tmp_path: Path) -> None:
+    """A response model that the provider would refuse is refused before anything is sent."""
+    fields = {f"f{number}": {"type": ["string", "null"]} for number in range(40)}
+    model = {"type": "object", "properties": fields, "required": list(fields)}
+    job = Job("a", CLAUDE, prompt="p", response_model=model)
+    run = BatchRun(BatchParams(results_dir=str(tmp_path / "out")), [job])
+    with pytest.raises(SpecError, match="may be null, of which Anthropic takes"):
+        run.start()
 
 
 def test_a_job_that_was_changed_in_place_is_checked_again(
