@@ -186,7 +186,7 @@ def _check_ended(provider: Adapter, look: BatchLook) -> None:
 
 
 def _absent(look: BatchLook, name: str, lines: int) -> Answer:
-    """Say how a request without a line ended: what a batch had not run when it was stopped has none."""
+    """Return how a request without a line ended: it never ran if the batch was stopped first."""
     if look.stopped is not None and lines >= (look.done or 0):
         return Answer(
             name,
