@@ -1,7 +1,7 @@
 """An emulator of the Anthropic Message Batches API and the OpenAI Batch and Files APIs.
 
-It speaks HTTP on loopback, so that the official SDKs run against it unchanged; faults, progress and
-clock are knobs on control routes of its own. It answers at no cost and from no model.
+It speaks HTTP on loopback, so that the official SDKs run against it unchanged. Faults, progress and
+clock are set by control routes of its own. Its answers are made up and cost nothing.
 """
 
 from batchata_tasks.emulator.answers.lengths import Lengths

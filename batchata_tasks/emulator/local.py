@@ -33,7 +33,7 @@ class EmulatorError(RuntimeError):
 
 
 class _Running:
-    """What an emulator offers once it runs, wherever it runs."""
+    """What a running emulator offers, in a thread or in a process."""
 
     def __init__(self, mode: Mode = "immediate", n: float = 0.0) -> None:
         self._pace = Pace(mode, n)
@@ -49,17 +49,17 @@ class _Running:
 
     @property
     def anthropic_url(self) -> str:
-        """What goes into `ANTHROPIC_BASE_URL`."""
+        """The value for `ANTHROPIC_BASE_URL`."""
         return f"{self.url}/anthropic"
 
     @property
     def openai_url(self) -> str:
-        """What goes into `OPENAI_BASE_URL`."""
+        """The value for `OPENAI_BASE_URL`."""
         return f"{self.url}/openai/v1"
 
     @property
     def control(self) -> ControlClient:
-        """The knobs."""
+        """The client that sets faults, progress and clock."""
         return ControlClient(self.url)
 
     def env(self) -> dict[str, str]:
@@ -76,7 +76,7 @@ class _Running:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Stop; calls after this are refused connections."""
+        """Stop; later calls cannot connect."""
         raise NotImplementedError
 
     def __enter__(self) -> Self:
@@ -102,8 +102,8 @@ class Emulator(_Running):
 
     def start(self) -> Self:
         """Start, and return when calls are answered."""
-        # Imported late: `python -m ...server` must not find its module imported already.
-        from batchata_tasks.emulator.server import build, listen, url_of  # noqa: PLC0415 - see above
+        # Imported here, because `python -m ...server` must not find its module imported already.
+        from batchata_tasks.emulator.server import build, listen, url_of  # noqa: PLC0415
 
         listener, server = listen(), build(self._pace)
         thread = threading.Thread(

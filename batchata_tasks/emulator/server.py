@@ -30,7 +30,7 @@ _BACKLOG = 2_048
 def listen(port: int = 0) -> socket.socket:
     """Listen on a port of the loopback interface, 0 for any free one.
 
-    Calls are taken from here on: one that comes before the server runs waits, it is not refused.
+    From here on connections are accepted: a call that comes before the server runs waits for it.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,18 +72,18 @@ def serve(
     n: float = 5.0,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until interrupted; `on_ready` gets the URL once calls are taken."""
+    """Serve until interrupted; `on_ready` gets the URL once connections are accepted."""
     with listen(port) as listener:
         server = build(Pace(mode, n))
         if on_ready is not None:
             on_ready(url_of(listener))
-        # An interrupt is how a person ends it: no error.
+        # Ctrl-C is the normal way to end it, not an error.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run as a subprocess: the first line of output is the URL, and the end of stdin is the end."""
+    """Run as a subprocess, which prints its URL first and can exit when its stdin is closed."""
     parser = argparse.ArgumentParser(prog="batchata_tasks.emulator.server")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--mode", choices=("immediate", "reads", "seconds"), default="seconds")
@@ -102,7 +102,7 @@ def _announce(url: str) -> None:
 
 def _exit_with_stdin() -> None:
     sys.stdin.buffer.read()
-    # The parent is gone or wants us gone; there is nothing to save, so nothing to wait for.
+    # The parent has ended or wants this process to end; there is nothing to save or to wait for.
     os._exit(0)
 
 

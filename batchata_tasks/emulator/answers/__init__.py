@@ -1,1 +1,1 @@
-"""What the emulated models answer."""
+"""The answers of the emulated models."""

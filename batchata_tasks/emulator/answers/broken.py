@@ -1,4 +1,4 @@
-"""Answers as faults want them: refused, cut short, or not what was asked for."""
+"""Answers under faults: refused, cut short, or other than requested."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NOT_JSON = 'Sure! Here is the JSON you asked for: {"unfinished": '
 _SEPARATORS = " one\u2028two\u2029three\u0085four"
-"""What `str.splitlines` takes for ends of lines, and JSON allows inside its strings as it is."""
+"""Characters that `str.splitlines` takes for line ends, and JSON allows unescaped in strings."""
 
 _ECHO: JSON = {"properties": {"echo": {"type": "string"}}}
 _FREE = frozenset({"type", "description", "title"})
@@ -55,10 +55,11 @@ def _truncated(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
 
 
 def _dear(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
-    """Bill what no bound from the request's bytes and its cap foresees: four times both."""
-    usual = answer(provider, body, lengths=lengths)
-    billed = 4 * len(orjson.dumps(body)), 4 * min(output_cap(body), 1 << 20)
-    return usual._replace(input_tokens=billed[0], output_tokens=billed[1])
+    """Bill four times the request's bytes and its cap, which no bound from these foresees."""
+    return answer(provider, body, lengths=lengths)._replace(
+        input_tokens=4 * len(orjson.dumps(body)),
+        output_tokens=4 * min(output_cap(body), 1 << 20),
+    )
 
 
 def _invalid(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
@@ -70,7 +71,7 @@ def _invalid(provider: Provider, body: JSON, lengths: Lengths) -> Answer:
 
 
 def _in_capitals(provider: Provider, body: JSON, lengths: Lengths) -> str:
-    """Answer with the values of enums in capitals."""
+    """Return the answer with the values of enums in capitals."""
     return answer_text(provider, _capital(body), lengths)
 
 
@@ -86,14 +87,14 @@ def _capital(value: Any, *, enum: bool = False) -> Any:
 
 
 def _separated(provider: Provider, body: JSON, lengths: Lengths) -> str:
-    """Put the separators into an answer: into the strings that its schema leaves free, if any."""
+    """Return the answer with separators in it; under a schema, in the strings left free by it."""
     text, schema = answer_text(provider, body, lengths), asked_for(body)
     if schema is None and provider == "openai" and wants_json(body):
         schema = _ECHO
     if schema is None:
         return text + _SEPARATORS
     value = as_object(orjson.loads(text))
-    for name, asked in as_object(schema.get("properties")).items():
-        if as_object(asked).keys() <= _FREE and isinstance(value.get(name), str):
+    for name, field_schema in as_object(schema.get("properties")).items():
+        if as_object(field_schema).keys() <= _FREE and isinstance(value.get(name), str):
             value[name] += _SEPARATORS
     return orjson.dumps(value).decode() if value else text

@@ -1,4 +1,4 @@
-"""How long the emulated answers are and what language they are in; still a function of the request."""
+"""The lengths and the language of the emulated answers, which remain functions of the request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
 
 Distribution: TypeAlias = Literal["default", "lognormal", "pareto"]
-"""`default` are the short answers that echo the first words of their prompt."""
+"""`default` stands for short answers that echo the first words of their prompt."""
 Language: TypeAlias = Literal["en", "ja"]
-"""English has four bytes a token, Japanese three: one character is one token."""
+"""English has four bytes per token, Japanese three: one character is one token."""
 
 LONGEST = 100_000
-"""Tokens that no answer exceeds, whatever was drawn."""
+"""The most tokens of any answer, whatever length is drawn."""
 _STEPS = 1 << 53
 _TEXTS: dict[str, str] = {
     "en": (
@@ -43,29 +43,30 @@ class Lengths:
     sigma: float = 1.0
     """Of the logarithm, for `lognormal`."""
     alpha: float = 1.5
-    """The tail's exponent, for `pareto`: above 1, and the closer to it, the heavier the tail."""
+    """The tail's exponent, for `pareto`: above 1; the closer to 1, the heavier the tail."""
     seed: int = 0
     """Another seed draws other lengths for the same requests."""
     language: Language = "en"
 
     @classmethod
     def parse(cls, given: JSON) -> Lengths:
-        """Return the setting of a control call; `ValueError` says what is wrong with it."""
+        """Read the settings of a control call; raises ValueError if they are invalid."""
         unknown = sorted(set(given) - {item.name for item in fields(cls)})
         if unknown:
             message = f"unknown settings {unknown}"
             raise ValueError(message)
-        found = cls(**given)
-        if found.lengths not in get_args(Distribution) or found.language not in get_args(Language):
-            message = f"lengths must be one of {get_args(Distribution)}, language one of {get_args(Language)}"
+        parsed = cls(**given)
+        kinds, languages = get_args(Distribution), get_args(Language)
+        if parsed.lengths not in kinds or parsed.language not in languages:
+            message = f"lengths must be one of {kinds}, language one of {languages}"
             raise ValueError(message)
-        if not (found.mean > 0 and found.sigma >= 0 and found.alpha > 1):
+        if not (parsed.mean > 0 and parsed.sigma >= 0 and parsed.alpha > 1):
             message = "mean must be above 0, sigma at least 0, and alpha above 1"
             raise ValueError(message)
-        if found.lengths == "default" and found != cls():
+        if parsed.lengths == "default" and parsed != cls():
             message = "the default answers have no settings"
             raise ValueError(message)
-        return found
+        return parsed
 
     def tokens(self, digest: bytes) -> int:
         """Return the length drawn for a request's digest."""
@@ -80,10 +81,11 @@ class Lengths:
         return max(1, min(LONGEST, ceil(length)))
 
     def text(self, head: str, digest: bytes) -> str:
-        """Return a text that begins with `head` and has the drawn length, or that of `head` if longer."""
-        wanted, words = self.tokens(digest), _TEXTS[self.language]
-        if wanted <= text_tokens(head):
+        """Return a text of the drawn length that begins with `head`; `head` if that is longer."""
+        tokens, words = self.tokens(digest), _TEXTS[self.language]
+        if tokens <= text_tokens(head):
             return head
         start = digest[0] % len(words)
         # Every character counts at least a quarter of a token.
-        return cut(f"{head} {(words * (2 + 4 * wanted // len(words)))[start:]}", wanted)
+        filler = (words * (2 + 4 * tokens // len(words)))[start:]
+        return cut(f"{head} {filler}", tokens)

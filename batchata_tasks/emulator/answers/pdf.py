@@ -1,4 +1,4 @@
-"""The pages of the PDFs that requests carry: how many there are, and what they say."""
+"""The pages of PDFs in requests: their number and their text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from io import BytesIO
 from pypdf import PdfReader
 from pypdf.errors import PyPdfError
 
-# What pypdf has to say about odd files concerns their author, not who rehearses with them.
+# pypdf's warnings about odd files are for their author, not for the user of the emulator.
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)
 
 
@@ -27,7 +27,7 @@ def page_count(encoded: str) -> int:
 
 @lru_cache(maxsize=1_024)
 def page_text(encoded: str, page: int) -> str:
-    """Return the text of a page, counted from 1; empty when there is none to be read."""
+    """Return the text of a page, counted from 1; empty if it cannot be read."""
     reader = _reader(encoded)
     try:
         return "" if reader is None else reader.pages[page - 1].extract_text()

@@ -24,7 +24,7 @@ class Draw:
         self.echo = digest.hex()[:12]
 
     def filler(self) -> str:
-        """Return the text that makes the answer as long as it is to be, once."""
+        """Return the text that gives the answer its drawn length; empty after the first call."""
         filler, self._filler = self._filler, ""
         return filler
 
@@ -35,7 +35,7 @@ class Draw:
 
 
 Generator: TypeAlias = Callable[[Draw, int], Any]
-"""Draws one value; the number is how deep in the answer it stands."""
+"""Draws one value; the number is its depth in the answer."""
 
 
 def number(schema: dict[str, Any], *, whole: bool) -> Generator:

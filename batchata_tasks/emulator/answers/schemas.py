@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 JSON: TypeAlias = dict[str, Any]
 
-_TOLD = re.compile(
-    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minItems|maxItems|minLength|maxLength|maxDigits|decimalPlaces)"
-    r": (-?\d+(?:\.\d+)?)\b"
+_DESCRIBED_BOUND = re.compile(
+    r"\b(minimum|maximum|exclusiveMinimum|exclusiveMaximum|multipleOf|minItems|maxItems"
+    r"|minLength|maxLength|maxDigits|decimalPlaces): (-?\d+(?:\.\d+)?)\b"
 )
-_TOLD_FORMAT = re.compile(r"\(format: ([a-z-]+)")
+_DESCRIBED_FORMAT = re.compile(r"\(format: ([a-z-]+)")
 _DEEP = 5  # recursion stops growing below this depth
 _FORMAT_HOLDERS = ("output_config", "text")
 _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What drawing from a schema raises when its parts are not what they should be."""
+"""The errors that drawing from an invalid schema raises."""
 
 
 @lru_cache(maxsize=256)
@@ -43,7 +43,7 @@ def as_object(value: Any) -> JSON:
 
 
 def asked_for(body: JSON) -> JSON | None:
-    """Return the schema that a request of either provider asks its answer to satisfy."""
+    """Return the schema that a request of either provider gives for its answer."""
     chat = as_object(body.get("response_format"))
     forms = [{**as_object(chat.get("json_schema")), "type": chat.get("type")}]
     forms += [as_object(as_object(body.get(name)).get("format")) for name in _FORMAT_HOLDERS]
@@ -52,7 +52,7 @@ def asked_for(body: JSON) -> JSON | None:
 
 
 def refusal(schema: bytes, rules: Callable[[Any], str | None]) -> str | None:
-    """Return what the rules have against a schema, or that nothing can satisfy it as it stands."""
+    """Return the rules' objection to a schema, or that it cannot be satisfied."""
     try:
         compiled(schema)(Draw(bytes(8)), 0)
         return rules(orjson.loads(schema))
@@ -131,7 +131,7 @@ class _Compiler:
         return draw_reference
 
     def _typed(self, schema: JSON, name: str) -> Generator:
-        schema = {**_told(schema), **schema}
+        schema = {**_described(schema), **schema}
         kind = schema.get("type")
         if isinstance(kind, list):
             options = [{**schema, "type": one} for one in cast("list[str]", kind)]
@@ -174,16 +174,18 @@ class _Compiler:
         return draw_array
 
 
-def _told(schema: JSON) -> JSON:
-    """Read what stands in the description, as a model would: `(format: uri)`, `(minimum: 0, maximum: 1)`.
+def _described(schema: JSON) -> JSON:
+    """Read keywords from the description: `(format: uri)`, `(minimum: 0, maximum: 1)`.
 
-    Strict modes take no such keywords, so clients write them there.
+    Strict modes refuse such keywords, so clients put them there for the model to read.
     """
     text = str(schema.get("description", ""))
-    form, pairs = _TOLD_FORMAT.search(text), _TOLD.findall(text)
-    return ({"format": form[1]} if form else {}) | {
-        key: float(value) if "." in value else int(value) for key, value in pairs
+    bounds = {
+        key: float(value) if "." in value else int(value)
+        for key, value in _DESCRIBED_BOUND.findall(text)
     }
+    form = _DESCRIBED_FORMAT.search(text)
+    return {"format": form[1], **bounds} if form else bounds
 
 
 def _merged(left: JSON, right: JSON) -> JSON:
@@ -196,10 +198,10 @@ def _merged(left: JSON, right: JSON) -> JSON:
 
 
 def _distinct(values: list[Any], more: Callable[[], Any]) -> list[Any]:
-    found = {orjson.dumps(value): value for value in values}
+    distinct = {orjson.dumps(value): value for value in values}
     for _ in range(50):
-        if len(found) >= len(values):
+        if len(distinct) >= len(values):
             break
         value = more()
-        found[orjson.dumps(value)] = value
-    return list(found.values())
+        distinct[orjson.dumps(value)] = value
+    return list(distinct.values())

@@ -1,7 +1,8 @@
-"""What the emulated models answer: a pure function of the request, so that a test can recompute it.
+"""The answers of the emulated models, which tests can recompute: pure functions of the request.
 
-Its length and language are a setting of the emulator (`lengths.py`), the other argument. It echoes a
-hash of what the request says, never of its custom_id: rows that were joined to the wrong answer show.
+Their length and language are a setting of the emulator (`lengths.py`), the other argument. An
+answer echoes a hash of the request's content, not of its custom_id: so a test can see whether a row
+got the answer to another one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Provider: TypeAlias = Literal["anthropic", "openai"]
 
 _WORDS = 8
 _REASONED = {"minimal": 8, "low": 16, "medium": 32, "high": 64, "xhigh": 128, "max": 256}
-"""The tokens that a model of OpenAI reasons at each effort; where none is asked for, it does not."""
+"""The tokens that an OpenAI model reasons at each effort; without an effort, it does not reason."""
 _NO_CAP = 1 << 30
 USUAL = Lengths()
 """Short answers that echo the first words of their prompt."""
@@ -34,7 +35,7 @@ class Answer(NamedTuple):
     output_tokens: int
     truncated: bool
     cached: Cached = Cached()
-    """What part of the input a cache had."""
+    """The part of the input that was read from or written to a cache."""
     reasoned: int = 0
     """How many of the output tokens came before the text."""
 
@@ -75,7 +76,7 @@ def answer(
 
 
 def reasoning_tokens(body: JSON) -> int:
-    """Return how many tokens a request makes a model of OpenAI reason; they count against its cap."""
+    """Return how many tokens an OpenAI model reasons for a request; they count against its cap."""
     effort: Any = body.get("reasoning_effort", as_object(body.get("reasoning")).get("effort"))
     return _REASONED.get(str(effort), 0)
 

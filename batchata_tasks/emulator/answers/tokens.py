@@ -1,8 +1,8 @@
 """Token counts of the emulated models: derived from bytes, and never more than the bytes sent.
 
-Four bytes of text are one token, and so is a character of three bytes, as Japanese and Chinese have
-them; each message adds four tokens. A PDF page and an image have a flat count, as no one could bound
-those by their bytes.
+Four bytes of text are one token, and so is a character of three bytes, as in Japanese and Chinese;
+each message adds four tokens. A PDF page and an image have a flat count, since their bytes do not
+bound their tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def text_tokens(text: str) -> int:
 
 
 def cut(text: str, tokens: int) -> str:
-    """Return the longest beginning of a text that has at most so many tokens."""
+    """Return the longest beginning of a text with at most `tokens` tokens."""
     most = _PER_TOKEN * tokens
     if _quarters(text) <= most:
         return text
@@ -45,7 +45,7 @@ def cut(text: str, tokens: int) -> str:
 
 
 def _quarters(text: str) -> int:
-    """Return the quarters of tokens that a text makes: one a byte, four a three-byte character."""
+    """Return the quarters of tokens of a text: one per byte, four per three-byte character."""
     encoded = text.encode()
     if len(encoded) == len(text):
         return len(encoded)
@@ -83,15 +83,15 @@ def blocks_of(messages: Any) -> Iterator[JSON]:
 
 
 def _weight(content: Any) -> tuple[int, int]:
-    """Return the quarters of tokens of the texts and the flat tokens of a message list or content."""
+    """Return (quarters of tokens of texts, flat tokens) of a message list or content."""
     if isinstance(content, str):
         return _quarters(content), 0
     texts = flat = 0
     for item in cast("list[Any]", content) if isinstance(content, list) else [content]:
-        # Plain text messages are nearly all there is, and there are 100,000 of them.
-        said: Any = cast("JSON", item).get("content") if isinstance(item, dict) else item
-        if isinstance(said, str):
-            texts += _quarters(said)
+        # Fast path: nearly all messages are plain text, and there may be 100,000 of them.
+        text: Any = cast("JSON", item).get("content") if isinstance(item, dict) else item
+        if isinstance(text, str):
+            texts += _quarters(text)
             continue
         for block in blocks_of(item):
             more, extra = _block_weight(block)
@@ -130,7 +130,7 @@ def _document_weight(block: JSON) -> tuple[int, int]:
 
 
 class Cached(NamedTuple):
-    """Input tokens of one answer that a cache had a part in; none of them counts as plain input."""
+    """Input tokens of one answer that went through a cache; none of them counts as plain input."""
 
     read: int = 0
     written_5m: int = 0

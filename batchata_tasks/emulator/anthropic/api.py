@@ -26,7 +26,7 @@ PREFIX = "/anthropic/v1"
 
 
 class AnthropicStyle:
-    """Headers, keys and errors the way Anthropic has them."""
+    """Headers, keys and errors in Anthropic's form."""
 
     provider = "anthropic"
 
@@ -45,11 +45,11 @@ class AnthropicStyle:
         return key
 
     def invalid_key(self) -> ApiError:
-        """Return the refusal of a key that is not valid, or not any more."""
+        """Return the error for a key that is not valid (any more)."""
         return ApiError(401, "invalid x-api-key", "authentication_error")
 
     def error(self, error: ApiError) -> Response:
-        """Say an error in Anthropic's envelope."""
+        """Return an error in Anthropic's envelope."""
         details: JSON = {"type": error.kind, "message": error.message}
         if error.code not in (None, RATE_LIMIT):
             details["details"] = {"error_code": error.code}
@@ -102,7 +102,7 @@ class AnthropicApi:
         ]
 
     async def create(self, call: Call) -> Response:
-        """Take in a batch, or refuse it as a whole."""
+        """Accept a batch, or refuse it as a whole."""
         body = await call.spool(self.shared.limits.anthropic_bytes)
         if body is None:
             raise _too_large()
@@ -122,7 +122,7 @@ class AnthropicApi:
         return Json(batch.wire(call.origin, call.now))
 
     async def _check_queue(self, call: Call, size: int) -> None:
-        """Refuse a batch for which the account has too many requests that have not run."""
+        """Refuse a batch if the account has too many requests that have not run."""
         most = self.shared.limits.anthropic_queued_requests
         if not most:
             return
@@ -133,7 +133,8 @@ class AnthropicApi:
         if queued + size > most:
             message = (
                 f"This request would exceed the limit of {most:,} batch requests in the processing "
-                "queue of your organization. Please try again once some of them have been processed."
+                "queue of your organization. Please try again once some of them have been "
+                "processed."
             )
             raise ApiError(429, message, "rate_limit_error", code=RATE_LIMIT)
 
@@ -152,8 +153,8 @@ class AnthropicApi:
 
     async def list_batches(self, call: Call) -> Response:
         """List batches, newest first."""
-        found = self.shelf.listed(call.account)
-        page, has_more = anthropic_page(found, call.request.query_params)
+        batches = self.shelf.listed(call.account)
+        page, has_more = anthropic_page(batches, call.request.query_params)
         for batch in page:
             await batch.look(self.shared.pace, call.now, read=False)
         content = {
@@ -229,14 +230,9 @@ class AnthropicApi:
     async def list_models(self, call: Call) -> Response:
         """List the models."""
         del call
-        found = models()
-        content = {
-            "data": found,
-            "has_more": False,
-            "first_id": found[0]["id"],
-            "last_id": found[-1]["id"],
-        }
-        return Json(content)
+        listed = models()
+        ids = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]}
+        return Json({"data": listed, "has_more": False, **ids})
 
     async def get_model(self, call: Call) -> Response:
         """Show one model."""

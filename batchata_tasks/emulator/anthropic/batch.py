@@ -28,7 +28,7 @@ _SERVER_ERROR = "Internal server error"
 
 
 class AnthropicBatch(Batch):
-    """A message batch. Its counts say nothing until it has ended, as the real ones do."""
+    """A message batch. Like a real one, it reports its counts only once it has ended."""
 
     provider = "anthropic"
 
@@ -60,7 +60,7 @@ class AnthropicBatch(Batch):
         return "in_progress" if self.cancel_at is None else "canceling"
 
     def archived(self, now: float) -> float | None:
-        """Return when the results went; None while they are there."""
+        """Return when the results were archived; None while they are available."""
         archiving = self.created_at + ARCHIVED_AFTER
         if self.archived_at is not None or self.ended_at is None or now < archiving:
             return self.archived_at
@@ -72,7 +72,7 @@ class AnthropicBatch(Batch):
         rule = self._faults.for_request("anthropic", params)
         kind = None if rule is None else rule.kind
         if kind == "request_missing":
-            # The counts say it succeeded, and no line says so.
+            # Counted as succeeded, but without a result line.
             self._counts["succeeded"] += 1
         elif kind == "request_expired":
             self._write(index, {"type": "expired"})

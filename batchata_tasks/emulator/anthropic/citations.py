@@ -1,4 +1,4 @@
-"""Citations in Anthropic answers: each document that allows it is cited once, truthfully."""
+"""Citations in Anthropic answers: each document that allows it is cited once, correctly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*\s*")
 
 
 def content_blocks(params: JSON, text: str) -> list[JSON]:
-    """Return the answer as content blocks; they join to the text, whatever they cite."""
+    """Return the answer as content blocks; their texts joined are `text`."""
     if not text:
         return []
     citations = _citations(params)
@@ -36,13 +36,13 @@ def _citations(params: JSON) -> list[JSON]:
     documents = [
         block for block in blocks_of(params.get("messages")) if block.get("type") == "document"
     ]
-    found: list[JSON] = []
+    citations: list[JSON] = []
     for index, document in enumerate(documents):
         if as_object(document.get("citations")).get("enabled") is True:
             cited = _location(as_object(document.get("source")))
             title = {"document_index": index, "document_title": document.get("title")}
-            found.append({**cited, **title, "file_id": None})
-    return found
+            citations.append({**cited, **title, "file_id": None})
+    return citations
 
 
 def _location(source: JSON) -> JSON:
@@ -85,5 +85,5 @@ def _block(blocks: list[Any], draw: Draw) -> JSON:
 
 
 def _sentence(text: str, draw: Draw) -> tuple[int, int]:
-    found = [match.span() for match in _SENTENCE.finditer(text) if match[0].strip()]
-    return found[draw.below(len(found))] if found else (0, 0)
+    sentences = [match.span() for match in _SENTENCE.finditer(text) if match[0].strip()]
+    return sentences[draw.below(len(sentences))] if sentences else (0, 0)

@@ -1,8 +1,8 @@
-"""Taking in a create call of up to 256 MB, without holding it parsed in memory as a whole.
+"""Reading the body of a create call, of up to 256 MB, without holding all of it parsed in memory.
 
 A body is cut where one entry of `requests` ends and the next begins, and each piece is parsed on
-its own. A body that is not laid out for that, or that has anything wrong with it, is parsed as a
-whole: slower, and with the error that the whole body deserves.
+its own. A body with another layout, or with any error, is parsed as a whole: slower, but with the
+right error message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEAD = re.compile(rb'\s*\{\s*"requests"\s*:\s*\[\s*(?=\{)')
 _BETWEEN = re.compile(rb'\}\s*,\s*(?=\{\s*"custom_id"\s*:)')
 _TAIL = re.compile(rb"\s*\]\s*\}\s*\Z")
 _TAIL_LENGTH = 64
-_STEP = 1_000  # entries that are taken in before other calls get their turn
+_STEP = 1_000  # entries that are read before other calls get their turn
 
 
 async def read_requests(body: Sealed, most: int) -> Requests:
@@ -53,7 +53,7 @@ async def _read_pieces(body: Sealed, most: int) -> Requests | None:
 
 
 def _pieces(body: Sealed) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of what must be the entries if the body has the usual layout."""
+    """Yield the bounds of the entries, if the body has the usual layout."""
     head = _HEAD.match(body)
     reach = max(0, len(body) - _TAIL_LENGTH)
     tail = _TAIL.search(body[reach:])

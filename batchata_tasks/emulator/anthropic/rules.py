@@ -1,4 +1,4 @@
-"""What the emulated Anthropic API refuses: in a whole create call, and in one request's params."""
+"""The rules of the emulated Anthropic API: for a create call, and for one request's params."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Problem(NamedTuple):
 
 
 def check_item(index: int, item: Any, seen: set[str]) -> str | None:
-    """Return what is wrong with one entry of `requests`; such an entry refuses the whole batch."""
+    """Return why one entry of `requests` is invalid, which makes the whole create call fail."""
     if not isinstance(item, dict):
         return f"requests.{index}: Input should be a valid dictionary"
     entry = cast("JSON", item)
@@ -99,7 +99,7 @@ def _custom_id_problem(custom_id: Any) -> str:
 
 
 def check_params(params: JSON, version: str, *, batch: bool = True) -> Problem | None:
-    """Return why a request's params are refused; in a batch this errors that one request."""
+    """Return why a request's params are refused; in a batch, only that request fails."""
     for name in ("model", "max_tokens", "messages"):
         if name not in params:
             return _invalid(f"{name}: Field required")
@@ -133,7 +133,7 @@ def _check_model(model: Any, cap: Any) -> Problem | None:
 
 @lru_cache(maxsize=256)
 def _number(model: str) -> tuple[int, int]:
-    """Return the version number in a model's name, zero for what is no model."""
+    """Return the version number in a model's name; zero if it names no model."""
     served = _SERVED.match(model)
     return (int(served[1]), int(served[2] or 0)) if served else (0, 0)
 

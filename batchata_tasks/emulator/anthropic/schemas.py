@@ -34,14 +34,14 @@ _UNSUPPORTED_KEYWORDS = frozenset(
 
 @lru_cache(maxsize=256)
 def schema_problem(schema: bytes) -> str | None:
-    """Return what in a JSON schema is outside of the subset that Anthropic compiles."""
+    """Return why Anthropic does not compile a JSON schema; None if it does."""
     return refusal(schema, _root_problem)
 
 
 def _root_problem(root: Any) -> str | None:
     definitions = {**root.get("definitions", {}), **root.get("$defs", {})}
     refers = {
-        name: [found.decode() for found in _REFERENCE.findall(orjson.dumps(definition))]
+        name: [target.decode() for target in _REFERENCE.findall(orjson.dumps(definition))]
         for name, definition in definitions.items()
     }
     for name, direct in refers.items():
@@ -57,22 +57,26 @@ def _root_problem(root: Any) -> str | None:
 
 
 def _count_problem(root: Any) -> str | None:
-    """Return what is too much of a schema: https://platform.claude.com/docs/en/build-with-claude/structured-outputs."""
+    """Return which limit on its size a schema exceeds.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs.
+    """
     nodes = list(_below(root))
     unions = sum("anyOf" in node or isinstance(node.get("type"), list) for node in nodes)
     if unions > _MOST_UNIONS:
         return (
-            f"Schemas contains too many parameters with union types ({unions} parameters with type arrays or anyOf). "
-            "This causes exponential compilation cost. Reduce the number of nullable or union-typed parameters "
-            f"(limit: {_MOST_UNIONS} parameters with unions)."
+            f"Schemas contains too many parameters with union types ({unions} parameters with type "
+            "arrays or anyOf). This causes exponential compilation cost. Reduce the number of "
+            f"nullable or union-typed parameters (limit: {_MOST_UNIONS} parameters with unions)."
         )
     optional = sum(
         len(set(node.get("properties") or ()) - set(node.get("required") or ())) for node in nodes
     )
     if optional > _MOST_OPTIONAL:
         return (
-            f"Schemas contains too many optional parameters ({optional}), which would make grammar compilation inefficient. "
-            f"Reduce the number of optional parameters in your tool schemas (limit: {_MOST_OPTIONAL})."
+            f"Schemas contains too many optional parameters ({optional}), which would make grammar "
+            "compilation inefficient. Reduce the number of optional parameters in your tool "
+            f"schemas (limit: {_MOST_OPTIONAL})."
         )
     return None
 

@@ -1,1 +1,1 @@
-"""The knobs of an emulator, and the client that turns them."""
+"""The control routes of an emulator, and the client that calls them."""

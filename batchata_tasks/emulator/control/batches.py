@@ -1,4 +1,4 @@
-"""Control routes for what others do to batches and keys: cancel, delete, archive, revoke, create."""
+"""Control routes that act as other people do: cancel, delete, archive, revoke, create."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def given_of(request: Request) -> JSON:
 
 
 class BatchControl:
-    """Acts on batches and keys as if somebody else did."""
+    """Acts on batches and keys as another person or program would."""
 
     def __init__(self, shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -> None:
         self._shared = shared
@@ -55,13 +55,13 @@ class BatchControl:
         return batch
 
     async def vanish(self, request: Request) -> JSON:
-        """Take a batch out of get and list, whatever its state."""
+        """Remove a batch from get and list, whatever its state."""
         batch = self._batch(request)
         batch.deleted = True
         return {"id": batch.id, "status": batch.status}
 
     async def cancel(self, request: Request) -> JSON:
-        """Cancel a batch, after `share` of its requests have run if that is given."""
+        """Cancel a batch; if `share` is given, after that share of its requests has run."""
         batch, given = self._batch(request), await given_of(request)
         now = self._shared.clock.now()
         if given.get("share") is not None:
@@ -82,7 +82,7 @@ class BatchControl:
         return {"id": batch.id, "status": batch.status}
 
     async def delete_outputs(self, request: Request) -> JSON:
-        """Delete the output and error file of an OpenAI batch; it goes on naming them."""
+        """Delete the output and error file of an OpenAI batch; the batch still names them."""
         batch = await self._ended(request)
         if not isinstance(batch, OpenAIBatch):
             message = "only OpenAI has output files"
@@ -92,7 +92,7 @@ class BatchControl:
         return {"id": batch.id, "status": batch.status}
 
     async def keys(self, request: Request) -> JSON:
-        """Take away an account's access to a provider (to both if none is named), or restore it."""
+        """Revoke or restore an account's access to a provider; to both if none is named."""
         given = await given_of(request)
         provider, account = given.get("provider"), str(given.get("account", "default"))
         if provider not in (None, *_PROVIDERS):

@@ -1,4 +1,4 @@
-"""The control client: what a test or a rehearsal turns, over HTTP."""
+"""The control client: sets an emulator up for a test or a rehearsal, over HTTP."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class ControlError(RuntimeError):
 
 
 class ControlClient:
-    """Drives one emulator; a control call is never met by a fault."""
+    """Controls one emulator; faults do not strike control calls."""
 
     def __init__(self, url: str) -> None:
         self._netloc = urlsplit(url).netloc
 
     def reset(self) -> None:
-        """Forget all batches, files, faults and books; the clock runs in real time again."""
+        """Forget all batches, files, faults and bills; the clock runs in real time again."""
         self._call("POST", "reset")
 
     def faults(self, **knobs: Any) -> None:
-        """Put one fault rule in force, for example `faults(kind="drop_after", nth=1)`.
+        """Add one fault rule, for example `faults(kind="drop_after", nth=1)`.
 
-        `fault_kinds.py` lists the kinds, and `faults.Rule` the knobs.
+        `fault_kinds.py` lists the kinds, and `faults.Rule` the settings.
         """
         self._call("POST", "faults", knobs)
 
@@ -43,7 +43,7 @@ class ControlClient:
         self._call("DELETE", "faults")
 
     def list_faults(self) -> list[dict[str, Any]]:
-        """Return the rules in force, each with how often it struck."""
+        """Return the rules, each with how often it struck."""
         return self._call("GET", "faults")["faults"]
 
     def progress(self, mode: Mode, n: float = 0) -> None:
@@ -63,10 +63,10 @@ class ControlClient:
         return self._call("GET", "health")["now"]
 
     def limits(self, **changed: int) -> None:
-        """Change what a provider takes in, for example `limits(anthropic_requests=10)`.
+        """Change what a provider accepts, for example `limits(anthropic_requests=10)`.
 
-        `anthropic_queued_requests` and `openai_enqueued_tokens`, which are off while 0, limit what
-        an account may have in batches that have not ended.
+        `anthropic_queued_requests` and `openai_enqueued_tokens` limit what an account may have in
+        batches that have not ended; 0 means no limit.
         """
         self._call("POST", "limits", changed)
 
@@ -74,22 +74,22 @@ class ControlClient:
         """Draw the lengths of answers, for example `answers("lognormal", mean=150, sigma=1.2)`.
 
         The settings are those of `lengths.Lengths`: `mean` in tokens, `sigma` of a `lognormal` and
-        `alpha` of a `pareto` distribution, `seed`, and `language`, which decides on bytes a token.
-        The cap of a request cuts its answer as ever. Batches keep what held at their creation;
-        `answer_text(provider, body, Lengths(...))` recomputes an answer.
+        `alpha` of a `pareto` distribution, `seed`, and `language`, which decides the bytes per
+        token. The cap of a request still cuts its answer. Batches keep the settings of their
+        creation; `answer_text(provider, body, Lengths(...))` recomputes an answer.
         """
         self._call("POST", "answers", {"lengths": lengths, **settings})
 
     def cache(self, hit_share: float) -> None:
-        """Set which share of the requests finds a prefix that Anthropic's cache has by then."""
+        """Set the share of requests that find a prefix which is in Anthropic's cache by then."""
         self._call("POST", "cache", {"hit_share": hit_share})
 
     def cancel(self, batch_id: str, *, share: float | None = None) -> None:
-        """Cancel a batch as somebody else would; with `share`, after that part of it has run."""
+        """Cancel a batch as another person would; with `share`, after that share of it has run."""
         self._act(batch_id, "cancel", {"share": share})
 
     def vanish(self, batch_id: str) -> None:
-        """Take a batch out of get and list, whatever its state, as if somebody had deleted it."""
+        """Remove a batch from get and list, whatever its state, as if somebody had deleted it."""
         self._act(batch_id, "vanish")
 
     def archive(self, batch_id: str) -> None:
@@ -97,7 +97,7 @@ class ControlClient:
         self._act(batch_id, "archive")
 
     def delete_outputs(self, batch_id: str) -> None:
-        """Delete the files of an OpenAI batch that has ended; the batch goes on naming them."""
+        """Delete the files of an OpenAI batch that has ended; the batch still names them."""
         self._act(batch_id, "delete_outputs")
 
     def revoke(self, account: str = "default", provider: Provider | None = None) -> None:
@@ -105,7 +105,7 @@ class ControlClient:
         self._call("POST", "keys", {"account": account, "provider": provider, "revoked": True})
 
     def restore(self, account: str = "default", provider: Provider | None = None) -> None:
-        """Take an account's calls again, after `revoke`."""
+        """Accept an account's calls again, after `revoke`."""
         self._call("POST", "keys", {"account": account, "provider": provider, "revoked": False})
 
     def foreign(
@@ -121,10 +121,11 @@ class ControlClient:
     ) -> list[str]:
         """Create batches of another program in an account; return their ids, oldest first.
 
-        Each has so many requests, custom_ids of its own (`job-0` and so on) and no metadata. They
-        are created `offset` seconds from now (negative for the past) and `every` seconds apart.
-        They end as the pace says, `never`, or `at_once` with all results. No fault, quota or limit
-        meets their creation, and the books list them apart, under `foreign`.
+        Each has `requests` requests, custom_ids of its own (`job-0` and so on) and no metadata.
+        They are created `offset` seconds from now (negative for the past) and `every` seconds
+        apart. They end at the emulator's pace, `never`, or `at_once` with all results. Faults,
+        quotas and limits do not apply to their creation, and `ledger` lists them apart, under
+        `foreign`.
         """
         wanted = {
             "provider": provider,

@@ -1,4 +1,4 @@
-"""Batches of other programs: in lists like any other, and in the books apart from what is ours."""
+"""Batches of other programs: in lists like any other, in the emulator's ledger apart from ours."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CLAUDE, _GPT = "claude-haiku-5-5", "gpt-6-luna"
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which batches are to be made."""
+    """Which batches to create."""
 
     provider: str
     batches: int = 1
@@ -55,10 +55,10 @@ async def add_foreign(
     wanted: Wanted, anthropic: AnthropicApi, openai: OpenAIApi, now: float
 ) -> list[str]:
     """Create the batches, without faults, quotas or limits; return their ids, oldest first."""
-    # One copy of the requests does for all: what each batch writes and bills is its own.
+    # All batches can share one copy of the requests: results and bills are each batch's own.
     requests = _requests(wanted)
     file_id = _input_file(requests, wanted, openai, now) if wanted.provider == "openai" else ""
-    made: list[str] = []
+    ids: list[str] = []
     for number in range(wanted.batches):
         created_at = now + wanted.offset + wanted.every * number
         batch: Batch
@@ -73,8 +73,8 @@ async def add_foreign(
             batch.fate = NEVER
         elif wanted.ends == "at_once":
             await batch.look(Pace("immediate"), created_at, read=False)
-        made.append(batch.id)
-    return made
+        ids.append(batch.id)
+    return ids
 
 
 def _message_batch(requests: Requests, wanted: Wanted, created_at: float) -> AnthropicBatch:

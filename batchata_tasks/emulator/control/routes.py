@@ -1,4 +1,4 @@
-"""The control routes under `/_emulator/`: apart from the imitated APIs, for tests."""
+"""The control routes for tests, under `/_emulator/`, apart from the imitated APIs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Control:
         self._initial = shared.pace
 
     async def health(self, request: Request) -> JSON:
-        """Say that the emulator runs, and where its clock and pace stand."""
+        """Return that the emulator runs, its time and its pace."""
         del request
         pace = self._shared.pace
         return {"status": "ok", "now": self._shared.clock.now(), "mode": pace.mode, "n": pace.n}
@@ -102,12 +102,12 @@ class Control:
         return await self.health(request)
 
     async def show_faults(self, request: Request) -> JSON:
-        """Return the rules in force and how often each struck."""
+        """Return the rules, and how often each struck."""
         del request
         return {"faults": self._shared.faults.describe()}
 
     async def add_fault(self, request: Request) -> JSON:
-        """Put one fault rule in force."""
+        """Add one fault rule."""
         self._shared.faults.add(Rule.parse(await given_of(request)))
         return await self.show_faults(request)
 
@@ -135,17 +135,17 @@ class Control:
         return await self.health(request)
 
     async def limits(self, request: Request) -> JSON:
-        """Change how much a provider takes in."""
+        """Change how much a provider accepts."""
         self._shared.limits = self._shared.limits.changed(await given_of(request))
         return await self.health(request)
 
     async def answers(self, request: Request) -> JSON:
-        """Set how long the answers are, and in which language, of what is created from now on."""
+        """Set the length and language of answers to requests that are created from now on."""
         self._shared.lengths = Lengths.parse(await given_of(request))
         return await self.health(request)
 
     async def cache(self, request: Request) -> JSON:
-        """Set which share of the requests finds a prefix that Anthropic's cache has."""
+        """Set the share of requests that find a prefix which is in Anthropic's cache."""
         share = (await given_of(request)).get("hit_share")
         if not isinstance(share, int | float) or not 0 <= share <= 1:
             message = "hit_share must be a number from 0 to 1"
@@ -154,9 +154,9 @@ class Control:
         return {"hit_share": share}
 
     async def ledger(self, request: Request) -> JSON:
-        """Return the books, with every batch as far as it has come by now.
+        """Return what was accepted and billed, after every batch has proceeded to the present.
 
-        A batch that proceeds by reads stands still here: this is not a read of it.
+        A batch that proceeds by reads stands still here: this does not count as a read of it.
         """
         batches: dict[str, list[Batch]] = {
             "anthropic": list(self._anthropic.shelf.all()),

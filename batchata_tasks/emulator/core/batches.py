@@ -1,8 +1,8 @@
-"""A batch in the store: its requests, how far it has come, and what it billed.
+"""A batch in the store: its requests, its progress, and what it billed.
 
-Requests run in an order shuffled by the batch id. They run when someone looks, as far as the pace
-says they would have run by then: nothing happens while nobody looks, and a cancelled or expired
-batch keeps what it had done.
+Requests run in an order shuffled by the batch id. They run only when the batch is looked at: then
+as many run as would have run by that time at the emulator's pace. A cancelled or expired batch
+keeps the results that it has.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.core.fate import Ending
     from batchata_tasks.emulator.core.spool import Sealed, Spool
 
-_ROUNDING = 1e-9  # 0.6 / 0.75 of ten requests are eight requests
-_UNDER_WAY = 0.7  # as far as the life of a batch comes that is not to finish
+_ROUNDING = 1e-9  # so that 0.6 / 0.75 of ten requests are eight requests
+_UNDER_WAY = 0.7  # the share of its life at which a batch that will not finish stops
 _STEP = 250  # requests that run before other calls get their turn
 
 
@@ -43,7 +43,7 @@ class Requests:
     starts: array[int] = field(default_factory=lambda: array("Q"))
     ends: array[int] = field(default_factory=lambda: array("Q"))
     hashes: list[bytes] = field(default_factory=list[bytes])
-    """Of each body without its custom_id: the same content has the same hash in any batch."""
+    """Of each body without its custom_id, so that a content has the same hash in all batches."""
 
     def raw(self, index: int) -> bytes:
         """Return the stored bytes of one request."""
@@ -89,7 +89,7 @@ class Batch(ABC):
 
     @property
     def accepted(self) -> bool:
-        """Whether the provider took the requests in."""
+        """Whether the provider accepted the requests."""
         return True
 
     @property
@@ -109,7 +109,7 @@ class Batch(ABC):
 
     @property
     def expires_at(self) -> float:
-        """When the provider gives up on what has not run."""
+        """When the provider gives up on requests that have not run."""
         return self.created_at + DAY
 
     @property
@@ -147,7 +147,7 @@ class Batch(ABC):
         return self.appears_at <= now
 
     def bill(self, index: int, answer: Answer) -> None:
-        """Note what a request cost; its input tokens are all of them, those of a cache too."""
+        """Record what a request cost; its input tokens include those of a cache."""
         self.billed_input[index] = answer.input_tokens
         self.billed_output[index] = answer.output_tokens
         if any(answer.cached):
@@ -162,7 +162,7 @@ class Batch(ABC):
         return f"unknown-{blake2b(f'{self.id}:{index}'.encode(), digest_size=8).hexdigest()}"
 
     def emit(self, spool: Spool, line: JSON, kind: str | None) -> None:
-        """Write a result line, the way the fault that its request met wants it."""
+        """Write a result line, changed by the fault (`kind`) that struck its request."""
         encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
         if kind == "request_broken_line":
             encoded = encoded[: len(encoded) // 2] + b"\n"
@@ -171,7 +171,7 @@ class Batch(ABC):
             spool.write(encoded)
 
     async def look(self, pace: Pace, now: float, *, read: bool) -> None:
-        """Let the batch come as far as it would have come by now."""
+        """Let the batch proceed to where it would be by now."""
         async with self._lock:
             if self.ended_at is not None:
                 self.reads_since_end += read
@@ -207,10 +207,10 @@ class Batch(ABC):
             await self._end("cancelled", now)
 
     async def cancel(self, pace: Pace, now: float) -> None:
-        """Stop the batch; what has run by now is kept.
+        """Stop the batch; results that it has by now are kept.
 
-        Under the immediate pace a batch that nobody has looked at has not run anything, unless it
-        is one that never ends.
+        At the immediate pace, a batch that was not looked at before has not run any request, unless
+        it never ends.
         """
         if pace.mode != "immediate" or self.fate.ending == "never":
             await self.look(pace, now, read=False)
@@ -218,7 +218,7 @@ class Batch(ABC):
             self._stop(now)
 
     async def work_up_to(self, share: float, now: float) -> None:
-        """Let `share` of the requests run at once, and no more of them ever."""
+        """Run `share` of the requests at once, and no others ever."""
         self.fate = replace(self.fate, ending="never", share=share)
         await self.look(Pace("immediate"), now, read=False)
 

@@ -1,4 +1,4 @@
-"""One HTTP call: who makes it, which fault it meets, and how an error is said."""
+"""One HTTP call: its account, the fault that strikes it, and how errors are returned."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REFUSED = frozenset(
         "hard_limit",
     }
 )
-"""The faults of a call that is not even looked at."""
+"""Faults that refuse a call without looking at it."""
 
 
 class Json(Response):
@@ -52,7 +52,7 @@ class Json(Response):
 
 @dataclass
 class Call:
-    """An authenticated call and what it has led to so far."""
+    """An authenticated call, and its consequences so far."""
 
     request: Request
     shared: Shared
@@ -74,7 +74,7 @@ class Call:
 
     @property
     def acceptance(self) -> float:
-        """When a batch created by this call comes to be."""
+        """When a batch created by this call comes into existence."""
         return self.now + self._seconds("accept_delay")
 
     @property
@@ -89,7 +89,7 @@ class Call:
         return int(announced) if announced.isdigit() else 0
 
     def start(self, batch: Batch) -> None:
-        """Say about a batch that this call creates when it can be seen and what becomes of it."""
+        """Set when the batch that this call creates can be seen, and how it ends."""
         if self.acceptance > self.now:
             batch.appears_at = self.acceptance
         if self.list_lag:
@@ -112,7 +112,7 @@ class Call:
         return await spool_body(self.request, limit)
 
     async def drain(self) -> None:
-        """Read what the client still sends, so that it gets to see the answer."""
+        """Read the rest of the body, so that the client gets to read the answer."""
         if not self.consumed:
             await self.body(0)
 
@@ -121,7 +121,7 @@ Handler: TypeAlias = Callable[[Call], Awaitable[Response]]
 
 
 class Style(Protocol):
-    """What is a provider's own about every call."""
+    """What differs between providers in every call."""
 
     provider: str
 
@@ -130,11 +130,11 @@ class Style(Protocol):
         ...
 
     def invalid_key(self) -> ApiError:
-        """Return the refusal of a key that is not valid, or not any more."""
+        """Return the error for a key that is not valid (any more)."""
         ...
 
     def error(self, error: ApiError) -> Response:
-        """Say an error the provider's way."""
+        """Return an error in the provider's form."""
         ...
 
     def headers(self, response: Response) -> dict[str, str]:
@@ -143,11 +143,11 @@ class Style(Protocol):
 
 
 def route(path: str, method: str, name: str, style: Style, handler: Handler) -> Route:
-    """Make a route that authenticates, meets faults, and answers errors in the provider's style."""
+    """Return a route that authenticates, applies faults, and gives errors the provider's form."""
 
     async def respond(request: Request) -> Response:
         call = Call(request, request.app.state.shared, account="")
-        # A reset starts new books: what began before it is no entry in them.
+        # A reset starts a new list: calls that began before it do not count there.
         creates = call.shared.creates
         try:
             response = await _answer(call, name, style, handler)
@@ -192,7 +192,7 @@ async def _misbehave(call: Call, rule: Rule, provider: str, handler: Handler) ->
     if rule.kind == "slow":
         await asyncio.sleep(rule.seconds)
         if creates is not call.shared.creates:
-            # The emulator was reset meanwhile: this call belongs to a test that is over.
+            # The emulator was reset in between: this call belongs to a test that has ended.
             return HangUp()
     elif rule.kind == "drop_before":
         await call.drain()

@@ -48,28 +48,28 @@ class Pace:
     n: float = 0.0
 
     def share(self, reads: int, age: float) -> float:
-        """Return how much of a batch's life is over, 1.0 when it has ended."""
+        """Return the share of a batch's life that is over; 1.0 if it has ended."""
         if self.mode == "immediate" or (self.mode == "seconds" and self.n <= 0):
             return 1.0
         return min(1.0, reads / (self.n + 1) if self.mode == "reads" else max(0.0, age) / self.n)
 
     def moment(self, share: float, created_at: float, now: float) -> float:
-        """Return when `share` of a batch's life was over, for a batch that has come so far."""
+        """Return when `share` of a batch's life was over, for a batch that has lived so long."""
         return created_at + share * self.n if self.mode == "seconds" else now
 
     def end(self, created_at: float, now: float) -> float:
-        """Return when a batch that has run its course ended."""
+        """Return when a batch that has finished ended."""
         if self.mode == "reads":
             return min(now, created_at + DAY)
         return created_at + (self.n if self.mode == "seconds" else 0.0)
 
     def cancelled(self, reads: int, waited: float) -> bool:
-        """Whether a cancellation is over: after a read, or a tenth of a batch's time."""
+        """Whether a cancellation has ended: after a read, or a tenth of a batch's time."""
         if self.mode == "seconds":
             return waited >= min(LONGEST_CANCEL, self.n / 10)
         return self.mode == "immediate" or reads > min(1.0, self.n)
 
 
 def rfc3339(moment: float) -> str:
-    """Format a moment the way Anthropic does, with microseconds."""
+    """Format a moment as Anthropic does, with microseconds."""
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""How a batch ends when a fault, or somebody else, has a hand in it."""
+"""How a batch ends if a fault, or another person, interferes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _USUAL_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What is to become of a batch; as it stands here, nothing out of the ordinary."""
+    """How a batch will end; by default, normally."""
 
     ending: Ending | Literal["never"] = "finished"
     share: float = 1.0
-    """The part of its requests that run, however long it lives."""
+    """The share of its requests that run, however long it lives."""
     late_seconds: float = 0.0
     late_reads: int = 0
     """How long after its end, and for how many reads, its files are not named."""
 
 
 NEVER = Fate(ending="never", share=0.0)
-"""The fate of a batch that does nothing and never ends."""
+"""For a batch that does nothing and never ends."""
 
 
 def fate_of(rules: Iterable[Rule]) -> Fate:
-    """Return what the rules that struck a new batch make of it; the first of each sort counts."""
+    """Return how a new batch will end by the rules that struck it; the first of a sort counts."""
     ending: Ending | Literal["never"] = "finished"
     share, seconds, reads = 1.0, 0.0, 0
     for rule in rules:
@@ -45,6 +45,6 @@ def fate_of(rules: Iterable[Rule]) -> Fate:
             ending = _ENDINGS[rule.kind]
             share = _USUAL_SHARE if rule.share is None else rule.share
         elif rule.kind == "late_files" and not (seconds or reads):
-            # Either the one or the other: a rule that counts reads does not wait for the clock.
+            # A rule that counts reads does not wait for the clock, too.
             seconds, reads = (rule.seconds, 0) if rule.reads is None else (0.0, rule.reads)
     return Fate(ending, share, seconds, reads)

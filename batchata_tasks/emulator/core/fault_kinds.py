@@ -1,11 +1,11 @@
-"""Every kind of fault: where it strikes, and what it does there.
+"""Every kind of fault: where it strikes, and its effect there.
 
-A kind's scope says what its rules are asked about:
+A kind's scope says what its rules can strike:
 
 - `call`: HTTP calls, on the routes that the kind names unless the rule names one. The first rule
   that strikes a call wins.
-- `batch`: batches at their creation. All rules that strike a batch apply to it, also when its
-  create call meets a fault of its own.
+- `batch`: batches at their creation. All rules that strike a batch apply to it, even if a fault
+  strikes its create call, too.
 - `line`: lines of an OpenAI input file, when the batch over it is validated.
 - `request`: requests inside a batch, when they run. The first rule that strikes wins.
 """
@@ -29,26 +29,26 @@ class Kind(NamedTuple):
     scope: Scope
     does: str
     routes: tuple[str, ...] = _ANY
-    """The routes that it meets when the rule names none; empty for all."""
+    """The routes that it strikes if the rule names none; empty for all."""
 
 
 KINDS: dict[str, Kind] = {
     "http_429": Kind("call", "A rate limit; `retry_after` adds the header."),
-    "spend_cap": Kind("call", "A 429 that waiting does not cure, without retry-after.", _PAID),
+    "spend_cap": Kind("call", "A 429 that waiting does not end, without retry-after.", _PAID),
     "hard_limit": Kind("call", "The 400 of a spend limit that the customer has set.", _PAID),
     "http_error": Kind("call", "Any `status`, as JSON or (`html`) as a page."),
-    "html_413": Kind("call", "The page of a proxy that found the body too large.", _SENDING),
+    "html_413": Kind("call", "A proxy's page: the body is too large.", _SENDING),
     "http_500_before": Kind("call", "A 500; nothing was accepted.", _CREATE),
-    "http_500_after": Kind("call", "A 500 to a call that did its work.", _CREATE),
+    "http_500_after": Kind("call", "A 500 to a call that took effect.", _CREATE),
     "drop_before": Kind("call", "No answer; nothing was accepted.", _CREATE),
-    "drop_after": Kind("call", "No answer to a call that did its work.", _CREATE),
-    "accept_delay": Kind("call", "No answer; the batch comes to be `seconds` later.", _CREATE),
+    "drop_after": Kind("call", "No answer to a call that took effect.", _CREATE),
+    "accept_delay": Kind("call", "No answer; the batch is created `seconds` later.", _CREATE),
     "list_lag": Kind("call", "Lists leave the new batch out for `seconds`.", _CREATE),
     "token_limit": Kind("call", "The batch fails for OpenAI's enqueued tokens.", _CREATE),
-    "slow": Kind("call", "The call is taken in only after `seconds`, then answered."),
-    # Who gives up on the former cannot tell what came of it; the latter did its work for certain.
-    "slow_after": Kind("call", "The call does its work and is answered `seconds` later."),
-    "not_found": Kind("call", "A 404 for what exists.", ("get",)),
+    "slow": Kind("call", "The call takes effect only after `seconds`, then is answered."),
+    # A client that gives up on `slow` cannot know the effect; that of `slow_after` is certain.
+    "slow_after": Kind("call", "The call takes effect and is answered `seconds` later."),
+    "not_found": Kind("call", "A 404 for an object that exists.", ("get",)),
     "cut_download": Kind("call", "A download ends after `after_bytes`.", _DOWNLOADS),
     "batch_expires": Kind("batch", "It expires at its end; `share` of its requests ran.", _CREATE),
     "batch_cancelled": Kind(
@@ -65,22 +65,22 @@ KINDS: dict[str, Kind] = {
     "request_invalid_line": Kind("line", "The line fails the validation of its whole batch."),
     "request_error": Kind("request", "An error of the provider."),
     "request_invalid": Kind("request", "An error of the request."),
-    "request_expired": Kind("request", "It never ran: its time was over."),
+    "request_expired": Kind("request", "It never ran: the batch expired first."),
     "request_refusal": Kind("request", "The model refuses; that is billed."),
     "request_filtered": Kind(
         "request", "OpenAI's content filter stops the answer; that is billed."
     ),
-    "request_failed": Kind("request", "A response of OpenAI's that says itself that it failed."),
+    "request_failed": Kind("request", "An OpenAI response whose own status is `failed`."),
     "request_truncated": Kind("request", "The answer stops at its cap."),
-    "request_invalid_answer": Kind("request", "The answer is not what its schema asks for."),
+    "request_invalid_answer": Kind("request", "The answer does not satisfy its schema."),
     "request_other_case": Kind(
-        "request", "Values of enums come in capitals, as no provider rules out."
+        "request", "Values of enums come in capitals, which no provider rules out."
     ),
     "request_dear": Kind(
-        "request", "Far more tokens are billed than it has bytes and its cap allows."
+        "request", "Far more tokens are billed than its bytes and its cap allow for."
     ),
     "request_separators": Kind("request", "The answer holds raw U+2028, U+2029 and U+0085."),
-    "request_missing": Kind("request", "No line, though the counts say that it succeeded."),
+    "request_missing": Kind("request", "No line, although the counts say that it succeeded."),
     "request_duplicated": Kind("request", "The same line twice."),
     "request_error_first": Kind("request", "Two lines: an error, then the answer."),
     "request_error_last": Kind("request", "Two lines: the answer, then an error."),

@@ -1,11 +1,11 @@
-"""Faults as knobs: rules that make the emulator misbehave the way providers do.
+"""Fault rules: they make the emulator misbehave as providers do.
 
-A rule names a kind and where it applies. Kinds of scope `call` and `batch` meet HTTP calls and new
-batches (chosen by provider, route, nth call, count, probability); kinds of scope `request` and
-`line` meet single requests inside a batch (chosen by share or by a part of the user's text). To add
-a fault, add its kind to `fault_kinds.py` and act on it where calls are refused (`refusals.py`),
-where a batch's fate is decided (`fate.py`), where input is validated (`openai_input.py`), or where
-requests run (`anthropic_batch.py`, `openai_batch.py`, `broken.py`).
+A rule names a kind and where it applies. Kinds of scope `call` and `batch` strike HTTP calls and
+new batches (chosen by provider, route, nth call, count, probability); kinds of scope `request` and
+`line` strike single requests in a batch (chosen by share or by a part of the user's text). To add
+a fault, add its kind to `fault_kinds.py`, and its effect where calls are refused (`refusals.py`),
+where the ending of a batch is decided (`fate.py`), where input is validated (`openai/input.py`), or
+where requests run (`anthropic/batch.py`, `openai/batch.py`, `answers/broken.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class FaultError(ValueError):
-    """A fault rule that cannot be understood; the message says what is wrong with it."""
+    """A fault rule is invalid; the message says why."""
 
 
 @dataclass(slots=True)
@@ -36,25 +36,25 @@ class Rule:
     provider: str | None = None
     route: str | None = None
     nth: int | None = None
-    """Only the nth matching call after the rule was set, counted from 1."""
+    """Only the nth matching call after the rule was added, counted from 1."""
     count: int | None = None
-    """At most so many strikes in all."""
+    """The most strikes in all."""
     probability: float | None = None
     seed: int = 0
     share: float | None = None
-    """The share of contents it strikes, chosen by a hash of the content: always the same ones.
+    """The share of contents that it strikes, chosen by a hash of the content: always the same ones.
 
-    Of a rule about batches: the part of their requests that run.
+    For a kind of scope `batch`: the share of the batch's requests that run.
     """
     contains: str | None = None
     """Strikes requests whose user text contains this."""
     times: int | None = None
-    """Strikes one and the same content at most so often: a retry then succeeds."""
+    """The most strikes on the same content: a later retry then succeeds."""
     larger_than: int | None = None
-    """Strikes calls whose body is larger than so many bytes."""
+    """Strikes calls whose body is larger than this many bytes."""
     seconds: float = 1.0
     reads: int | None = None
-    """Waits for so many reads instead of seconds, where a kind can."""
+    """Waits for this many reads instead of seconds, if the kind supports it."""
     retry_after: float | None = None
     after_bytes: int = 1_000
     clean: bool = False
@@ -74,11 +74,11 @@ class Rule:
             message = f"unknown fault kind {self.kind!r}; known: {', '.join(KINDS)}"
             raise FaultError(message)
         if KINDS[self.kind].scope == "batch":
-            self._check_batch_knobs()
+            self._check_batch_settings()
         self._random.seed(self.seed)
 
-    def _check_batch_knobs(self) -> None:
-        """Refuse what a rule about whole batches cannot heed."""
+    def _check_batch_settings(self) -> None:
+        """Refuse settings that do not apply to whole batches."""
         if self.contains is not None or self.times is not None:
             message = f"{self.kind} strikes whole batches: contains and times choose requests"
             raise FaultError(message)
@@ -89,10 +89,10 @@ class Rule:
     @classmethod
     def parse(cls, given: JSON) -> Rule:
         """Build a rule from a control request."""
-        known = {item.name for item in fields(cls)} - {"_seen", "_random", "calls", "strikes"}
-        unknown = sorted(set(given) - known)
+        settings = {item.name for item in fields(cls)} - {"_seen", "_random", "calls", "strikes"}
+        unknown = sorted(set(given) - settings)
         if unknown or "kind" not in given:
-            message = f"unknown knobs {unknown}" if unknown else "a fault needs a kind"
+            message = f"unknown settings {unknown}" if unknown else "a fault needs a kind"
             raise FaultError(message)
         return cls(**given)
 
@@ -103,7 +103,7 @@ class Rule:
         return {name: getattr(self, name) for name in names}
 
     def meets_call(self, provider: str, route: str, size: int = 0) -> bool:
-        """Whether the rule strikes this call; counts the call if it is one it watches."""
+        """Whether the rule strikes this call; counts calls whose provider, route and size match."""
         routes = KINDS[self.kind].routes if self.route is None else (self.route,)
         if self.provider not in (None, provider) or (routes and route not in routes):
             return False
@@ -142,13 +142,13 @@ class Rule:
 
 
 class Faults:
-    """The rules in force, in the order they were set."""
+    """The rules, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._rules: dict[Scope, list[Rule]] = {"call": [], "batch": [], "line": [], "request": []}
 
     def add(self, rule: Rule) -> None:
-        """Put a rule in force."""
+        """Add a rule."""
         self._rules[KINDS[rule.kind].scope].append(rule)
 
     def clear(self) -> None:
@@ -161,23 +161,24 @@ class Faults:
         return [rule.describe() for rules in self._rules.values() for rule in rules]
 
     def for_call(self, provider: str, route: str, size: int) -> Rule | None:
-        """Return the rule that strikes this HTTP call with a body of so many bytes, if any."""
-        met = [rule for rule in self._rules["call"] if rule.meets_call(provider, route, size)]
-        return met[0] if met else None
+        """Return the rule that strikes this HTTP call, if any; `size` is that of its body."""
+        # all rules are asked, because each counts the calls that it could strike
+        striking = [rule for rule in self._rules["call"] if rule.meets_call(provider, route, size)]
+        return striking[0] if striking else None
 
     def for_batch(self, provider: str) -> list[Rule]:
-        """Return all rules that strike a batch which is being created."""
+        """Return all rules that strike a batch at its creation."""
         return [rule for rule in self._rules["batch"] if rule.meets_call(provider, "create")]
 
     def for_line(self, provider: str, body: JSON) -> Rule | None:
         """Return the rule that strikes this request's line in an input file, if any."""
-        return self._met("line", provider, body)
+        return self._first("line", provider, body)
 
     def for_request(self, provider: str, body: JSON) -> Rule | None:
         """Return the rule that strikes this request of a batch, if any."""
-        return self._met("request", provider, body)
+        return self._first("request", provider, body)
 
-    def _met(self, scope: Scope, provider: str, body: JSON) -> Rule | None:
+    def _first(self, scope: Scope, provider: str, body: JSON) -> Rule | None:
         if not self._rules[scope]:
             return None
         text = _user_text(body)
@@ -189,7 +190,7 @@ class Faults:
 
 
 def _user_text(body: JSON) -> bytes:
-    """Return the first user message as JSON: what stays the same when a request is retried."""
+    """Return the first user message as JSON; it stays the same if the request is retried."""
     messages: Any = body.get("messages", body.get("input"))
     if isinstance(messages, list):
         for message in cast("list[Any]", messages):

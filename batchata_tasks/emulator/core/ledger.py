@@ -1,6 +1,7 @@
-"""What was accepted and billed, to check a client's books against.
+"""What was accepted and billed, to compare a client's ledger with.
 
-Nothing here identifies a caller: no keys, no headers, no texts, only hashes of request bodies.
+Nothing here identifies a caller: there are no keys, headers or texts, only hashes of request
+bodies.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ _EXAMPLES = 10
 def ledger(
     shared: Shared, batches: dict[str, list[Batch]], files: list[StoredFile], *, detail: bool
 ) -> JSON:
-    """Return the books of each provider and every create call that was seen."""
-    books: JSON = {name: _book(found, detail=detail) for name, found in batches.items()}
+    """Return each provider's sums and batches, and every create call that arrived."""
+    books: JSON = {name: _book(stored, detail=detail) for name, stored in batches.items()}
     for name, book in books.items():
         book["direct"] = asdict(shared.direct.get(name, Direct()))
     books["openai"]["files"] = [_file_line(file) for file in files if not file.foreign]
     return {**books, "creates": [asdict(seen) for seen in shared.creates]}
 
 
-def _book(found: list[Batch], *, detail: bool) -> JSON:
-    batches = [batch for batch in found if not batch.foreign]
+def _book(stored: list[Batch], *, detail: bool) -> JSON:
+    batches = [batch for batch in stored if not batch.foreign]
     accepted = [batch for batch in batches if batch.accepted]
     book: JSON = {
         "batches_accepted": len(accepted),
@@ -46,7 +47,7 @@ def _book(found: list[Batch], *, detail: bool) -> JSON:
         "accepted_twice": _more_than_once(_times_accepted(accepted)),
         "billed_twice": _more_than_once(_times_billed(accepted)),
         "batches": [_batch_line(batch) for batch in batches],
-        "foreign": [_batch_line(batch) for batch in found if batch.foreign],
+        "foreign": [_batch_line(batch) for batch in stored if batch.foreign],
     }
     if detail:
         book["contents"] = _contents(accepted)
@@ -54,7 +55,7 @@ def _book(found: list[Batch], *, detail: bool) -> JSON:
 
 
 def _cached(batches: Iterable[Batch]) -> JSON:
-    """Add up the billed input that a cache had a part in; `input_tokens_billed` holds it too."""
+    """Add up the billed input that went through a cache; `input_tokens_billed` includes it."""
     used = [cached for batch in batches for cached in batch.billed_cache.values()]
     return {
         "cache_read_tokens_billed": sum(cached.read for cached in used),
@@ -77,7 +78,7 @@ def _times_accepted(batches: Iterable[Batch]) -> Counter[bytes]:
 
 
 def _times_billed(batches: Iterable[Batch]) -> Counter[bytes]:
-    """Count how often each content was billed, within a batch too."""
+    """Count how often each content was billed, including repeats in one batch."""
     times: Counter[bytes] = Counter()
     for batch in batches:
         billed = zip(batch.requests.hashes, batch.billed_output, strict=True)
@@ -111,10 +112,10 @@ def _batch_line(batch: Batch) -> JSON:
 
 
 def _contents(batches: Iterable[Batch]) -> JSON:
-    found: dict[str, JSON] = {}
+    contents: dict[str, JSON] = {}
     for batch in batches:
         for index, content in enumerate(batch.requests.hashes):
-            entry = found.setdefault(
+            entry = contents.setdefault(
                 content.hex(),
                 {
                     "custom_ids": [],
@@ -133,4 +134,4 @@ def _contents(batches: Iterable[Batch]) -> JSON:
             entry["input_tokens"] += batch.billed_input[index]
             entry["output_tokens"] += batch.billed_output[index]
             entry["usage"].append((batch.billed_input[index], batch.billed_output[index]))
-    return found
+    return contents

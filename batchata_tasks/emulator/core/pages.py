@@ -1,4 +1,4 @@
-"""Paging through lists the way each provider does."""
+"""Paging through lists, as each provider does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class HasId(Protocol):
-    """Whatever a list may show."""
+    """An object that a list can show."""
 
     @property
     def id(self) -> str:
@@ -23,28 +23,28 @@ Item = TypeVar("Item", bound=HasId)
 
 
 def anthropic_page(
-    found: Sequence[Item], query: Mapping[str, str], default: int = 20, most: int = 1_000
+    items: Sequence[Item], query: Mapping[str, str], default: int = 20, most: int = 1_000
 ) -> tuple[Sequence[Item], bool]:
-    """Return the page that `limit`, `after_id` and `before_id` ask for, and whether more follow."""
+    """Return the page for `limit`, `after_id` and `before_id`, and whether more follow."""
     limit = _limit(query.get("limit"), default, most)
     before = query.get("before_id")
     if before is not None:
-        stop = _position(found, before, "before_id")
+        stop = _position(items, before, "before_id")
         start = max(0, stop - limit)
-        return found[start:stop], start > 0
+        return items[start:stop], start > 0
     after = query.get("after_id")
-    start = 0 if after is None else _position(found, after, "after_id") + 1
-    return found[start : start + limit], start + limit < len(found)
+    start = 0 if after is None else _position(items, after, "after_id") + 1
+    return items[start : start + limit], start + limit < len(items)
 
 
 def openai_page(
-    found: Sequence[Item], query: Mapping[str, str], default: int = 20, most: int = 100
+    items: Sequence[Item], query: Mapping[str, str], default: int = 20, most: int = 100
 ) -> tuple[Sequence[Item], bool]:
-    """Return the page that `limit` and `after` ask for, and whether more follow."""
+    """Return the page for `limit` and `after`, and whether more follow."""
     limit = _limit(query.get("limit"), default, most)
     after = query.get("after")
-    start = 0 if after is None else _position(found, after, "after") + 1
-    return found[start : start + limit], start + limit < len(found)
+    start = 0 if after is None else _position(items, after, "after") + 1
+    return items[start : start + limit], start + limit < len(items)
 
 
 def _limit(given: str | None, default: int, most: int) -> int:
@@ -55,8 +55,8 @@ def _limit(given: str | None, default: int, most: int) -> int:
     return int(given)
 
 
-def _position(found: Sequence[Item], cursor: str, name: str) -> int:
-    for position, item in enumerate(found):
+def _position(items: Sequence[Item], cursor: str, name: str) -> int:
+    for position, item in enumerate(items):
         if item.id == cursor:
             return position
     raise ApiError(400, f"{name}: no such object: {cursor}", param=name)

@@ -1,4 +1,4 @@
-"""What a call is answered when a fault has it refused."""
+"""The answers to calls that a fault refuses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.core.faults import Rule
 
 RATE_LIMIT = "rate_limit_exceeded"
-"""The code of an ordinary 429, which only OpenAI says."""
+"""The code of an ordinary 429, which only OpenAI sends."""
 
 
 class ApiError(Exception):
-    """A refusal that the provider's own error format carries to the client."""
+    """An error that is sent to the client in the provider's own format."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ApiError(Exception):
 
 
 class ProxyPage(HTMLResponse):
-    """A page from in front of the API, which never saw the call: without the API's headers."""
+    """A page from a proxy in front of the API: it lacks the API's headers."""
 
 
 class _Words(NamedTuple):
@@ -85,7 +85,7 @@ _PROXY_PAGE = """<html>\r
 
 
 def refuse(rule: Rule, provider: str) -> Response:
-    """Answer a call the way its fault wants it refused."""
+    """Answer a call as its fault demands, or raise the ApiError for it."""
     if rule.kind == "html_413":
         return ProxyPage(_PROXY_PAGE, status_code=413, headers={"server": "cloudflare"})
     if rule.html:

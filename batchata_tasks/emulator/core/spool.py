@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Sealed: TypeAlias = bytes | mmap.mmap
-"""Finished content: both slice into `bytes`, and a map is read from disk page by page."""
+"""Finished content: slices of both are `bytes`, and a map is read from disk page by page."""
 
 IN_MEMORY = 1 << 20
 BLOCK = 1 << 18
@@ -24,7 +24,7 @@ class Spool:
         self.size = 0
 
     def __del__(self) -> None:
-        """Close a buffer that no one sealed, as that of a batch which a reset dropped."""
+        """Close a buffer that was not sealed, such as that of a batch which a reset dropped."""
         self._file.close()
 
     def write(self, block: bytes) -> None:
@@ -58,7 +58,7 @@ def lines(content: Sealed, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def extract(content: Sealed, start: int, end: int) -> Sealed:
-    """Return a part of sealed content as content of its own, large parts by way of the disk."""
+    """Copy a part of sealed content; a large part is copied by way of the disk."""
     spool = Spool()
     for position in range(start, end, BLOCK):
         spool.write(content[position : min(end, position + BLOCK)])

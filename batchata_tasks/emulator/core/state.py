@@ -1,4 +1,4 @@
-"""All that one emulator knows: batches, files, clock, pace, faults, limits and what was created."""
+"""The state of one emulator: batches, files, clock, pace, faults, limits and create calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a provider takes in. Sizes are read strictly: a megabyte is 10^6 bytes."""
+    """How much a provider accepts. A megabyte is 10^6 bytes."""
 
     anthropic_requests: int = 100_000
     anthropic_bytes: int = 256_000_000
@@ -35,12 +35,12 @@ class Limits:
     openai_batch_bytes: int = 200_000_000
     openai_file_bytes: int = 512_000_000
     anthropic_queued_requests: int = 0
-    """How many requests of an account may be unfinished at a time; 0 for any number."""
+    """How many requests of an account may be unfinished at a time; 0 means no limit."""
     openai_enqueued_tokens: int = 0
-    """How many prompt tokens an account may have in batches of a model; 0 for any number."""
+    """How many prompt tokens an account may have in batches of a model; 0 means no limit."""
 
     def changed(self, given: JSON) -> Limits:
-        """Return the limits with some changed; `ValueError` names one that does not exist."""
+        """Return the limits with some changed; raises ValueError for an unknown name."""
         unknown = sorted(set(given) - {item.name for item in fields(self)})
         if unknown:
             message = f"unknown limits {unknown}"
@@ -64,25 +64,25 @@ class StoredFile:
     """It belongs to another program's batch."""
 
     def available(self, now: float) -> bool:
-        """Whether it was neither deleted nor has expired."""
+        """Whether it has neither been deleted nor expired."""
         return not self.deleted and (self.expires_at is None or self.expires_at > now)
 
 
 @dataclass(slots=True)
 class Created:
-    """A create call that was seen, whatever came of it."""
+    """A create call that arrived, whatever the outcome."""
 
     provider: str
     at: float
     batch_id: str | None
     requests: int
     status: int | None
-    """The HTTP status it was answered with; None when the connection was dropped."""
+    """The HTTP status of its answer; None if the connection was dropped."""
 
 
 @dataclass(slots=True)
 class Direct:
-    """Calls outside of batches, which are billed as well."""
+    """Calls outside of batches, which are billed, too."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -105,7 +105,7 @@ class Shelf(Generic[AnyBatch]):
         return self._by_id.values()
 
     def find(self, batch_id: str, account: str) -> AnyBatch | None:
-        """Return a batch that the account can see by now."""
+        """Return a batch if the account can see it by now."""
         batch = self._by_id.get(batch_id)
         if batch is None or batch.account != account or batch.deleted:
             return None
@@ -116,9 +116,9 @@ class Shelf(Generic[AnyBatch]):
         return self._by_id.get(batch_id)
 
     def unfinished(self, account: str) -> list[AnyBatch]:
-        """Return the account's batches that were not seen to have ended, oldest first."""
+        """Return the account's batches that have not ended as of their last look, oldest first."""
         now = self._clock.now()
-        found = [
+        unfinished = [
             batch
             for batch in self._by_id.values()
             if batch.account == account
@@ -126,7 +126,7 @@ class Shelf(Generic[AnyBatch]):
             and not batch.deleted
             and batch.appeared(now)
         ]
-        return sorted(found, key=lambda batch: batch.created_at)
+        return sorted(unfinished, key=lambda batch: batch.created_at)
 
     def listed(self, account: str) -> list[AnyBatch]:
         """Return the account's batches that lists show by now, newest first."""
@@ -139,7 +139,7 @@ class Shelf(Generic[AnyBatch]):
             and batch.appeared(now)
             and batch.listed_at <= now
         ]
-        # Of two that were created at the same moment, the one that was sent last comes first.
+        # Of two batches created at the same moment, the later one comes first.
         return sorted(shown, key=lambda batch: batch.created_at)[::-1]
 
 
@@ -155,14 +155,14 @@ class Shared:
     creates: list[Created] = field(default_factory=list[Created])
     direct: dict[str, Direct] = field(default_factory=dict[str, Direct])
     revoked: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
-    """The provider and the account of each key that is not valid any more."""
+    """The provider and account of each revoked key."""
     cache: PromptCache = field(init=False)
 
     def __post_init__(self) -> None:
         self.cache = PromptCache(self.clock)
 
     def bill_direct(self, provider: str, used: tuple[int, int]) -> None:
-        """Note what a call outside of batches cost."""
+        """Record the cost of a call outside of batches."""
         direct = self.direct.setdefault(provider, Direct())
         direct.calls += 1
         direct.input_tokens += used[0]
@@ -170,5 +170,5 @@ class Shared:
 
 
 def new_id(prefix: str, length: int = 22) -> str:
-    """Return an id that no other emulator run has used."""
+    """Return a random id, so that no other emulator has used it."""
     return prefix + "".join(secrets.choice(_ALPHABET) for _ in range(length))

@@ -25,7 +25,7 @@ _TRANSPORT = "batchata.transport"
 class Protocol(H11Protocol):
     """uvicorn's HTTP protocol, which also hands the application its connection.
 
-    ASGI has no way to hang up without an answer, and hanging up is what this emulator must do.
+    ASGI has no way to hang up without an answer, which this emulator must do.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -65,7 +65,7 @@ class Download(Response):
         self._clean = False
 
     def cut(self, after_bytes: int, *, clean: bool) -> None:
-        """Stop after so many bytes: by a broken connection, or as if that were all."""
+        """Stop after `after_bytes`: break the connection, or (`clean`) act as if that were all."""
         self._cut, self._clean = min(after_bytes, len(self._content)), clean
         if clean and "content-length" in self.headers:
             self.headers["content-length"] = str(self._cut)
@@ -83,10 +83,10 @@ class Download(Response):
 
 
 async def read_body(request: Request, limit: int) -> bytearray | None:
-    """Read a body into memory; None when it is larger than the limit.
+    """Read a body into memory; None if it is larger than the limit.
 
-    A body that is too large is read to its end all the same, so that the client gets to see the
-    answer rather than a broken pipe.
+    A body that is too large is read to its end all the same, so that the client can read the answer
+    instead of meeting a broken pipe.
     """
     body = bytearray()
     size = 0
@@ -98,7 +98,7 @@ async def read_body(request: Request, limit: int) -> bytearray | None:
 
 
 async def spool_body(request: Request, limit: int) -> Sealed | None:
-    """Read a body that may be large to disk; None when it is larger than the limit."""
+    """Read a body that may be large to disk; None if it is larger than the limit."""
     spool = Spool()
     size = 0
     async for chunk in request.stream():

@@ -1,4 +1,4 @@
-"""The OpenAI API: batches, direct answers and models; files are in `openai_files`."""
+"""The OpenAI API: batches, direct answers and models; for files see `files.py`."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class OpenAIApi:
         ]
 
     async def create(self, call: Call) -> Response:
-        """Create a batch; whether its input is any good shows only later."""
+        """Create a batch; whether its input is valid shows only later."""
         given = await _json(call)
         expires_after = check_create(given)
-        found = await self._validated(call, given)
+        read = await self._validated(call, given)
         batch = self.batch(
-            call.account, call.acceptance, found.requests, found.model, given, found.errors
+            call.account, call.acceptance, read.requests, read.model, given, read.errors
         )
         batch.output_expires_after = expires_after
         call.start(batch)
@@ -94,7 +94,7 @@ class OpenAIApi:
         *,
         foreign: bool = False,
     ) -> OpenAIBatch:
-        """Make a batch that stores its files here; faults do not meet one of another program."""
+        """Return a batch that stores its files here; faults do not strike a `foreign` one."""
         batch = OpenAIBatch(
             account,
             created_at,
@@ -131,7 +131,7 @@ class OpenAIApi:
         return quota_problem(batch, others, self.shared.limits.openai_enqueued_tokens, moment)
 
     async def _settle(self, call: Call) -> None:
-        """Let all batches that count against a quota come as far as they would have come by now."""
+        """Let all batches that count against a quota proceed to the present."""
         if self.shared.limits.openai_enqueued_tokens:
             for batch in self.shelf.unfinished(call.account):
                 await batch.look(self.shared.pace, call.now, read=False)
@@ -167,8 +167,8 @@ class OpenAIApi:
 
     async def list_batches(self, call: Call) -> Response:
         """List batches, newest first."""
-        found = self.shelf.listed(call.account)
-        page, has_more = openai_page(found, call.request.query_params)
+        batches = self.shelf.listed(call.account)
+        page, has_more = openai_page(batches, call.request.query_params)
         await self._settle(call)
         for batch in page:
             await batch.look(self.shared.pace, call.now, read=False)
@@ -183,7 +183,7 @@ class OpenAIApi:
         )
 
     async def cancel(self, call: Call) -> Response:
-        """Stop a batch that has not ended; one that is cancelled already may be cancelled again."""
+        """Stop a batch that has not ended; cancelling a cancelled batch again is allowed."""
         batch = await self._find(call)
         await batch.cancel(self.shared.pace, call.now)
         if batch.status in _STOPPED:

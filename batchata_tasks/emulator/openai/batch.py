@@ -83,7 +83,7 @@ class OpenAIBatch(Batch):
         return "finalizing" if self._share >= FINALIZING else "in_progress"
 
     def work(self, share: float) -> float:
-        """Return the share of requests that have run: none while validating, all by the end."""
+        """Return the share of requests that have run: none before validation, all by the end."""
         self._share = share
         return 0.0 if share < VALIDATED else min(1.0, share / FINALIZING)
 
@@ -104,7 +104,7 @@ class OpenAIBatch(Batch):
 
     @property
     def _untouched(self) -> bool:
-        """Whether the batch was stopped before it was validated: such a batch gets no files."""
+        """Whether the batch was stopped before it was validated; then it gets no files."""
         return self.cancel_at is not None and self._share < VALIDATED
 
     def run(self, index: int) -> None:
@@ -151,9 +151,10 @@ class OpenAIBatch(Batch):
             self.files[name] = self._store(self, name, content)
 
     def named(self, now: float) -> dict[str, str]:
-        """Return the ids of the files that the batch names by now, which may be later than its end.
+        """Return the ids of the files that the batch names by now.
 
-        The read that finds the batch ended is not one of the reads that it may take.
+        A fault may delay them beyond the batch's end, by seconds or by reads; the read that finds
+        the batch ended does not count.
         """
         ended, fate = self.ended_at, self.fate
         late = ended is None or now < ended + fate.late_seconds

@@ -1,4 +1,4 @@
-"""The bodies that the emulated OpenAI models answer with."""
+"""The bodies of the emulated OpenAI models' answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def answer_body(
     endpoint: str, unique: str, created: int, body: JSON, given: Answer, fault: str | None = None
 ) -> JSON:
-    """Return the answer of an endpoint to a request's body, under the fault it met, if any."""
+    """Return the answer of an endpoint to a request's body, under the fault that struck it."""
     build = _chat if endpoint == CHAT else response_body
     return build(unique, created, body, given, fault)
 

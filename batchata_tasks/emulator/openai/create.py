@@ -1,4 +1,4 @@
-"""What a create call of the OpenAI Batch API must look like."""
+"""The rules for a create call of the OpenAI Batch API."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS: dict[type, str] = {
 
 
 def check_create(given: JSON) -> float | None:
-    """Refuse a create call whose shape is wrong; return how long its output files last."""
+    """Refuse an invalid create call; return the lifetime of its output files in seconds."""
     for name in ("input_file_id", "endpoint", "completion_window"):
         if not isinstance(given.get(name), str):
             message = f"Missing required parameter: '{name}'."
@@ -41,8 +41,8 @@ def check_create(given: JSON) -> float | None:
             names = ", ".join(f"'{item}'" for item in supported)
             message = f"Invalid value: '{value}'. Supported values are: {names}."
             raise ApiError(400, message, param=name, code="invalid_value")
-    known = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
-    extra = next((name for name in given if name not in known), None)
+    names = ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after")
+    extra = next((name for name in given if name not in names), None)
     if extra is not None:
         message = f"Unknown parameter: '{extra}'."
         raise ApiError(400, message, param=extra, code="unknown_parameter")
@@ -52,7 +52,7 @@ def check_create(given: JSON) -> float | None:
 
 
 def expiry_seconds(given: JSON, name: str) -> float:
-    """Return how long a file lasts by an `expires_after` object, or refuse it."""
+    """Return the lifetime of a file by its `expires_after` object, or refuse that."""
     seconds = str(given.get("seconds"))
     if given.get("anchor") != "created_at" or not seconds.isdigit():
         raise ApiError(400, f"Invalid '{name}'.", param=name, code="invalid_value")

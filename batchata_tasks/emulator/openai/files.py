@@ -33,7 +33,7 @@ _MULTIPART_OVERHEAD = 100_000
 
 
 class Files:
-    """The files of all accounts and the routes over them."""
+    """The files of all accounts, and their routes."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -55,19 +55,19 @@ class Files:
         self._by_id.clear()
 
     def find(self, file_id: str, account: str) -> StoredFile | None:
-        """Return a file that the account has and that has not expired."""
+        """Return a file of the account, if it is still available."""
         file = self._by_id.get(file_id)
         if file is None or file.account != account:
             return None
         return file if file.available(self._shared.clock.now()) else None
 
     def stored(self) -> list[StoredFile]:
-        """Return the files of all accounts that are still there, oldest first."""
+        """Return the available files of all accounts, oldest first."""
         now = self._shared.clock.now()
         return [file for file in self._by_id.values() if file.available(now)]
 
     def remove(self, file_id: str) -> None:
-        """Delete a file, whoever has it."""
+        """Delete a file of any account."""
         self._by_id[file_id].deleted = True
 
     def add(self, file: StoredFile) -> StoredFile:
@@ -130,17 +130,17 @@ class Files:
         return Download(file.content, headers, sized=True)
 
     async def list_files(self, call: Call) -> Response:
-        """List files, newest first unless asked otherwise."""
+        """List files, newest first by default."""
         query = call.request.query_params
-        found = [
+        files = [
             file
             for file_id in self._by_id
             if (file := self.find(file_id, call.account)) is not None
             and query.get("purpose") in (None, file.purpose)
         ]
         if query.get("order", "desc") == "desc":
-            found.reverse()
-        page, has_more = openai_page(found, query, default=10_000, most=10_000)
+            files.reverse()
+        page, has_more = openai_page(files, query, default=10_000, most=10_000)
         return Json(
             {
                 "object": "list",
@@ -173,9 +173,9 @@ def _text(body: Sealed, part: Part | None) -> str | None:
 
 def _expiry(body: Sealed, parts: dict[str, Part], now: float, *, default: bool) -> float | None:
     given = {
-        found[1]: _text(body, part)
+        field[1]: _text(body, part)
         for name, part in parts.items()
-        if (found := _EXPIRES.match(name)) is not None
+        if (field := _EXPIRES.match(name)) is not None
     }
     if not given:
         return now + EXPIRY if default else None
@@ -183,7 +183,7 @@ def _expiry(body: Sealed, parts: dict[str, Part], now: float, *, default: bool) 
 
 
 def _check_batch_file(file: StoredFile, most: int) -> None:
-    """Refuse at upload what OpenAI refuses there; all else fails when a batch is validated."""
+    """Refuse what OpenAI refuses at upload; other errors show when a batch is validated."""
     if not file.filename.endswith(".jsonl"):
         raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
     if len(file.content) > most:

@@ -1,4 +1,4 @@
-"""Reading what OpenAI clients send: multipart uploads, and the input file of a batch."""
+"""Reading the input of OpenAI clients: multipart uploads, and the input files of batches."""
 
 from __future__ import annotations
 
@@ -69,21 +69,21 @@ class Validated:
 
 async def validate(content: Sealed, endpoint: str, most: int, faults: Faults) -> Validated:
     """Check an input file line by line, as OpenAI does after a batch was created."""
-    found = Validated(Requests(content=content), [])
+    read = Validated(Requests(content=content), [])
     seen: set[str] = set()
     for number, (start, end) in enumerate(lines(content, 0, len(content)), start=1):
-        problem = _read_line(content[start:end], (start, end), endpoint, seen, found, faults)
-        if problem is not None and len(found.errors) < _MOST_ERRORS:
-            found.errors.append((problem, number))
+        problem = _read_line(content[start:end], (start, end), endpoint, seen, read, faults)
+        if problem is not None and len(read.errors) < _MOST_ERRORS:
+            read.errors.append((problem, number))
         if number % _STEP == 0:
             await asyncio.sleep(0)
     size = len(seen)
-    if not found.errors and size == 0:
-        found.errors.append((LineError("empty_file", "The input file is empty.", None), None))
+    if not read.errors and size == 0:
+        read.errors.append((LineError("empty_file", "The input file is empty.", None), None))
     if size > most:
         message = f"The batch has {size} requests; the maximum is {most}."
-        found.errors.append((LineError("too_many_tasks", message, None), None))
-    return found
+        read.errors.append((LineError("too_many_tasks", message, None), None))
+    return read
 
 
 def _read_line(
@@ -91,14 +91,15 @@ def _read_line(
     bounds: tuple[int, int],
     endpoint: str,
     seen: set[str],
-    found: Validated,
+    read: Validated,
     faults: Faults,
 ) -> LineError | None:
+    """Read one line into `read`, or return why it fails the batch."""
     try:
         line = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return NOT_JSON
-    problem = check_line(line, endpoint, seen, found.model)
+    problem = check_line(line, endpoint, seen, read.model)
     if problem is not None:
         return problem
     rule = faults.for_line("openai", line["body"])
@@ -107,7 +108,7 @@ def _read_line(
         return LineError(rule.error_code or "invalid_request", message, "body.messages")
     custom_id: str = line["custom_id"]
     seen.add(custom_id)
-    found.model = line["body"]["model"]
+    read.model = line["body"]["model"]
     canonical = orjson.dumps(line["body"], option=orjson.OPT_SORT_KEYS)
-    found.requests.add(custom_id, *bounds, blake2b(canonical, digest_size=16).digest())
+    read.requests.add(custom_id, *bounds, blake2b(canonical, digest_size=16).digest())
     return None

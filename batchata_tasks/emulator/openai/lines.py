@@ -1,4 +1,4 @@
-"""The two files of an OpenAI batch while they are written, and the counts of what they hold."""
+"""The output and the error file of an OpenAI batch while they are written, and their counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NEVER_RAN = {
 
 
 class Lines:
-    """Writes the lines of a batch: answers to the output file, all else to the error file."""
+    """Writes the lines of a batch: answers to the output file, others to the error file."""
 
     def __init__(self, batch: Batch) -> None:
         self.counts = {"completed": 0, "failed": 0}
@@ -36,9 +36,10 @@ class Lines:
         self._spools = {"output": Spool(), "error": Spool()}
 
     def answered(self, index: int, content: JSON, kind: str | None) -> None:
-        """Write an answer, with the line beside it that some faults want.
+        """Write an answer, and the second line that some faults add.
 
-        The further line goes to the same file, where its place shows, and is not counted.
+        The second line goes to the same file, so that the order of the two shows; it is not
+        counted.
         """
         response = self._response(index, 200, content)
         if kind == "request_error_first":
@@ -50,11 +51,11 @@ class Lines:
             self._line("output", index, self._batch.unknown_id(index), response)
 
     def refused(self, index: int, problem: BodyError) -> None:
-        """Write that the request's body is wrong."""
+        """Write that the request's body is invalid."""
         self._counted("error", index, self._response(index, 400, error_body(problem)))
 
     def struck(self, index: int, rule: Rule) -> None:
-        """Write the error that a fault wants, the request's or the provider's."""
+        """Write the error of a fault: one of the request, or one of the provider."""
         if rule.kind == "request_invalid":
             message = rule.message or "The request is not acceptable."
             self.refused(index, BodyError(message, None, rule.error_code))
@@ -83,7 +84,7 @@ class Lines:
                 yield name, content
 
     def unique(self, index: int) -> str:
-        """Return what the ids of a request's answer are made of."""
+        """Return the text from which the ids of a request's answer are made."""
         return blake2b(f"{self._batch.id}:{index}".encode(), digest_size=16).hexdigest()
 
     def _server_error(self, index: int, problem: BodyError) -> JSON:

@@ -15,7 +15,7 @@ USUAL_LIMIT = 2_000_000
 
 
 def over_limit(model: str, limit: int = USUAL_LIMIT) -> LineError:
-    """Say that a batch failed because others have to end first."""
+    """Return the error of a batch that failed because other batches have to end first."""
     message = (
         f"Enqueued token limit reached for {model} in organization org-emulator. "
         f"Limit: {limit:,} enqueued tokens. Please try again once some in_progress batches "
@@ -27,10 +27,10 @@ def over_limit(model: str, limit: int = USUAL_LIMIT) -> LineError:
 def quota_problem(
     batch: OpenAIBatch, others: Iterable[OpenAIBatch], limit: int, moment: float
 ) -> LineError | None:
-    """Return what fails a batch that is validated at `moment`: itself and others are too much.
+    """Return the error of a batch that, validated at `moment`, exceeds the limit with others.
 
-    Others count once they passed their own validation and until they end; so a batch that failed
-    does not count, and one that is too large alone fails whenever it is sent.
+    Others count from their validation to their end, if they passed it: a batch that failed does not
+    count. A batch that is too large by itself always fails.
     """
     if not limit:
         return None

@@ -1,4 +1,4 @@
-"""The bodies of /v1/responses that the emulated OpenAI models answer with."""
+"""The bodies of the emulated OpenAI models' answers at /v1/responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAILURE = {"code": "server_error", "message": "The model failed to generate a r
 
 
 def response_body(unique: str, created: int, body: JSON, given: Answer, fault: str | None) -> JSON:
-    """Return the answer to a request's body, under the fault it met, if any."""
+    """Return the answer to a request's body, under the fault that struck it."""
     reason = "max_output_tokens" if given.truncated else None
     if fault == "request_filtered":
         reason = "content_filter"
@@ -27,7 +27,7 @@ def response_body(unique: str, created: int, body: JSON, given: Answer, fault: s
     output: list[JSON] = []
     if given.reasoned:
         output.append({"id": f"rs_{unique}", "type": "reasoning", "content": [], "summary": []})
-    # what was reasoned up to the cap leaves no message at all
+    # reasoning that uses up the cap leaves no message at all
     if given.text or fault == "request_refusal" or not given.truncated:
         output.append({**message, "role": "assistant", "phase": "final_answer"})
     return {
@@ -46,12 +46,12 @@ def response_body(unique: str, created: int, body: JSON, given: Answer, fault: s
 
 
 def failed_body(unique: str, created: int, body: JSON) -> JSON:
-    """Return the response to a request's body that came to nothing; the line around it is a success."""
+    """Return a response whose status is `failed`; its line in the output file is a success."""
     return {**_frame(unique, created, body, "failed"), "error": _FAILURE}
 
 
 def _frame(unique: str, created: int, body: JSON, status: str) -> JSON:
-    """Return a response without its output: what was asked, and what stands where nothing was."""
+    """Return a response without its output: the request's parameters, and defaults for others."""
     text, reasoning = as_object(body.get("text")), as_object(body.get("reasoning"))
     given: dict[str, Any] = {name: body[name] for name in _ECHOED if name in body}
     return {

@@ -1,4 +1,4 @@
-"""What the emulated OpenAI API refuses: in an input file's line, and in one request's body."""
+"""The rules of the emulated OpenAI API: for a line of an input file, and for one request's body."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ _FOREIGN = {
         }
     ),
 }
-"""Parameters that belong to another endpoint or provider: the usual mistakes."""
+"""Parameters of another endpoint or provider: common mistakes."""
 
 
 _ROLES = ("user", "assistant", "system", "developer")
 _PARTS = ("input_text", "input_image", "input_file")
 _PARTS_OF_ANSWERS = ("output_text", "refusal")
-"""What the turns of a Responses request hold, those of the assistant and all others."""
+"""The kinds of content in a Responses request: `_PARTS_OF_ANSWERS` in the assistant's turns."""
 _LEAST_CAPS = {"max_output_tokens": 16}
 
 
@@ -94,12 +94,12 @@ class BodyError(NamedTuple):
 
 
 def known_model(model: object) -> bool:
-    """Whether the emulator takes the model for one that exists."""
+    """Whether the emulator accepts the name of a model."""
     return isinstance(model, str) and _KNOWN.match(model) is not None
 
 
 def check_line(line: Any, endpoint: str, seen: set[str], model: str | None) -> LineError | None:
-    """Return what fails the batch in one parsed line; `model` is that of the lines before."""
+    """Return why one parsed line fails the batch; `model` is that of the lines before."""
     if not isinstance(line, dict):
         return NOT_JSON
     entry = cast("JSON", line)
@@ -171,7 +171,7 @@ def check_body(body: JSON, endpoint: str) -> BodyError | None:
 
 
 def _check_turns(items: Any) -> BodyError | None:
-    """Check roles and kinds of content of a Responses request; other items stand for themselves."""
+    """Check roles and kinds of content of a Responses request; items without a role are skipped."""
     turns = enumerate(cast("list[Any]", items) if isinstance(items, list) else [])
     for place, turn in ((place, as_object(item)) for place, item in turns):
         role: Any = turn.get("role")

@@ -1,6 +1,7 @@
-"""The subset of JSON schema that the emulated OpenAI API takes in strict mode.
+"""The subset of JSON schema that the emulated OpenAI API accepts in strict mode.
 
-Source: https://platform.openai.com/docs/guides/structured-outputs; the texts are those that callers report.
+Source: https://platform.openai.com/docs/guides/structured-outputs; the messages are those that
+users of the API report.
 """
 
 from __future__ import annotations
@@ -32,19 +33,20 @@ _OPT_OUT = "or use 'strict: false' to opt out of structured outputs."
 
 @lru_cache(maxsize=256)
 def schema_problem(schema: bytes, *, strict: bool) -> str | None:
-    """Return what makes a JSON schema unusable, or breaks the rules of strict mode."""
+    """Return why a JSON schema is unusable, or which rule of strict mode it breaks."""
     return refusal(schema, lambda root: _root_problem(root) if strict else None)
 
 
 def _root_problem(root: JSON) -> str | None:
-    if root.get("type") != "object":
-        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{root.get('type')}\"'."
+    if (kind := root.get("type")) != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{kind}\"'."
     if (problem := _node_problem(root, ())) is not None:
         return problem
     nodes = list(_below(root))
     properties = sum(len(node.get("properties") or {}) for node in nodes)
     if properties > _MOST_PROPERTIES:
-        return f"Expected at most {_MOST_PROPERTIES} object properties in total, but received {properties}."
+        most = f"Expected at most {_MOST_PROPERTIES} object properties in total"
+        return f"{most}, but received {properties}."
     values = sum(len(node.get("enum") or ()) for node in nodes)
     if values > _MOST_ENUM_VALUES:
         received = f"but received {values}. Consider reducing the number of enums, {_OPT_OUT}"
@@ -104,6 +106,8 @@ def _own_problem(schema: JSON) -> str | None:
         return "'additionalProperties' is required to be supplied and to be false."
     missing = [name for name in properties if name not in (schema.get("required") or [])]
     if missing:
-        need = "'required' is required to be supplied and to be an array including every key in properties."
-        return f"{need} Missing '{missing[0]}'."
+        return (
+            "'required' is required to be supplied and to be an array including every key in "
+            f"properties. Missing '{missing[0]}'."
+        )
     return None

@@ -1,4 +1,4 @@
-"""What all calls of the OpenAI API have in common: keys, errors and headers."""
+"""Common to all calls of the OpenAI API: keys, errors and headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class OpenAIStyle:
-    """Headers, keys and errors the way OpenAI has them."""
+    """Headers, keys and errors in OpenAI's form."""
 
     provider = "openai"
 
@@ -30,11 +30,11 @@ class OpenAIStyle:
         return key
 
     def invalid_key(self) -> ApiError:
-        """Return the refusal of a key that is not valid, or not any more."""
+        """Return the error for a key that is not valid (any more)."""
         return ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
     def error(self, error: ApiError) -> Response:
-        """Say an error in OpenAI's envelope."""
+        """Return an error in OpenAI's envelope."""
         kind = {"api_error": "server_error", "rate_limit_error": "requests"}.get(error.kind)
         details = {
             "message": error.message,
