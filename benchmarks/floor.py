@@ -1,8 +1,9 @@
 """The floor: the least that any program must do for the same rows, over raw HTTP.
 
-It reads the table, builds the request bodies, sends them in batches, polls, downloads, parses the answers, joins them by
-custom_id and writes one Parquet file. It checks nothing, records nothing, syncs nothing to disk, knows no prices and
-cannot be interrupted: what a product costs beyond it is the price of that.
+It reads the table, builds the request bodies, sends them in batches, polls, downloads, parses the
+answers, joins them by custom_id and writes one Parquet file. It checks nothing, records nothing,
+syncs nothing to disk, has no prices and cannot be interrupted: doing all that is what a product
+costs beyond it.
 
     python benchmarks/floor.py SOURCE OUTPUT PROVIDER
 
@@ -53,13 +54,12 @@ def main() -> None:
 
 def _output_schema(table: pa.Table) -> pa.Schema:
     kinds = {"string": pa.string(), "integer": pa.int64(), "boolean": pa.bool_()}
+    carried = [table.schema.field(name) for name in ("ticket_id", "customer", "opened")]
     answers = [
-        pa.field(name, kinds[found["type"]])
-        for name, found in workload.SCHEMA["properties"].items()
+        pa.field(name, kinds[schema["type"]])
+        for name, schema in workload.SCHEMA["properties"].items()
     ]
-    return pa.schema(
-        [*(table.schema.field(name) for name in ("ticket_id", "customer", "opened")), *answers]
-    )
+    return pa.schema([*carried, *answers])
 
 
 def _prompts(part: pa.Table) -> Iterator[str]:
@@ -71,18 +71,22 @@ def _prompts(part: pa.Table) -> Iterator[str]:
 def _anthropic(client: httpx2.Client, part: pa.Table, case: Case) -> Iterator[tuple[str, Any]]:
     url = f"{os.environ['ANTHROPIC_BASE_URL']}/v1/messages/batches"
     client.headers.update(
-        {"x-api-key": os.environ["ANTHROPIC_API_KEY"], "anthropic-version": "2023-06-01"}
+        {
+            "x-api-key": os.environ["ANTHROPIC_API_KEY"],
+            "anthropic-version": "2023-06-01",
+            "content-type": "application/json",
+        }
     )
-    fixed = f'"model":"{case.model}","max_tokens":{workload.MAX_TOKENS},"system":{orjson.dumps(workload.SYSTEM).decode()}'
+    system = orjson.dumps(workload.SYSTEM).decode()
+    fixed = f'"model":"{case.model}","max_tokens":{workload.MAX_TOKENS},"system":{system}'
     form = f'"output_config":{{"format":{{"type":"json_schema","schema":{_SCHEMA}}}}}'
     lines = [
-        f'{{"custom_id":"{i}","params":{{{fixed},"messages":[{{"role":"user","content":{prompt}}}],{form}}}}}'
+        f'{{"custom_id":"{i}","params":'
+        f'{{{fixed},"messages":[{{"role":"user","content":{prompt}}}],{form}}}}}'
         for i, prompt in enumerate(_prompts(part))
     ]
     body = f'{{"requests":[{",".join(lines)}]}}'.encode()
-    created = client.post(
-        url, content=body, headers={"content-type": "application/json"}
-    ).raise_for_status()
+    created = client.post(url, content=body).raise_for_status()
     batch = f"{url}/{created.json()['id']}"
     while client.get(batch).json()["processing_status"] != "ended":
         time.sleep(_POLL_SECONDS)
@@ -104,21 +108,16 @@ def _openai(client: httpx2.Client, part: pa.Table, case: Case) -> Iterator[tuple
         for i, prompt in enumerate(_prompts(part))
     ]
     upload = {"file": ("requests.jsonl", "\n".join(lines).encode())}
-    file = (
-        client.post(f"{url}/files", data={"purpose": "batch"}, files=upload)
-        .raise_for_status()
-        .json()
-    )
-    create = {"input_file_id": file["id"], "endpoint": endpoint, "completion_window": "24h"}
+    stored = client.post(f"{url}/files", data={"purpose": "batch"}, files=upload).raise_for_status()
+    file_id = stored.json()["id"]
+    create = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
     batch = client.post(f"{url}/batches", json=create).raise_for_status().json()
     while batch["status"] not in ("completed", "failed"):
         time.sleep(_POLL_SECONDS)
         batch = client.get(f"{url}/batches/{batch['id']}").json()
     for line in _lines(client, f"{url}/files/{batch['output_file_id']}/content"):
-        yield (
-            line["custom_id"],
-            orjson.loads(line["response"]["body"]["choices"][0]["message"]["content"]),
-        )
+        message = line["response"]["body"]["choices"][0]["message"]
+        yield line["custom_id"], orjson.loads(message["content"])
 
 
 def _lines(client: httpx2.Client, url: str) -> Iterator[Any]:

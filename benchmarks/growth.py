@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py [--rows 10000 100000 300000]
 
-Measured as in `throughput.py`, without the floor. What a row more costs, in CPU
-microseconds and in bytes of peak memory, tells how far CPU time is linear and memory flat. Prints the table and writes
-`benchmarks/growth.md`.
+Measured as in `throughput.py`, without the floor. The cost of each further row, in CPU microseconds
+and in bytes of peak memory, shows how far CPU time is linear and memory flat. Prints the table and
+writes `benchmarks/growth.md`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _NOTES = "Columns as in `results.md`."
 
 
 def slopes(lines: list[Line]) -> list[str]:
-    """Return what each row more costs between the smallest and the largest table: CPU us and bytes of peak memory."""
-    found: list[str] = []
+    """Return the cost of each further row between two sizes: CPU us and bytes of peak memory."""
+    texts: list[str] = []
     for provider, what in dict.fromkeys((line.provider, line.what) for line in lines):
         same = sorted(
             (line for line in lines if (line.provider, line.what) == (provider, what)),
@@ -34,12 +34,12 @@ def slopes(lines: list[Line]) -> list[str]:
         )
         for less, more in pairwise(same):
             rows = more.rows - less.rows
-            cpu, peak = more.usage.cpu - less.usage.cpu, more.usage.peak - less.usage.peak
-            span = f"{less.rows:,} to {more.rows:,} rows"
-            found.append(
-                f"- {provider}, {what}, {span}: {cpu / rows * 1e6:.0f} us CPU and {peak / rows * 1e6:.0f} bytes a row"
-            )
-    return found
+            cpu = (more.usage.cpu - less.usage.cpu) / rows * 1e6
+            peak = (more.usage.peak - less.usage.peak) / rows * 1e6
+            sizes = f"{less.rows:,} to {more.rows:,} rows"
+            costs = f"{cpu:.0f} us CPU and {peak:.0f} bytes a row"
+            texts.append(f"- {provider}, {what}, {sizes}: {costs}")
+    return texts
 
 
 def main() -> None:
@@ -60,13 +60,11 @@ def main() -> None:
             workload.CASES,
             lambda case, source, folder, n=rows: bench_case(case, source, n, folder, floor=False),
         )
-    told = slopes(lines)
-    print("\n".join(told))
-    notes = "\n".join([*told, "", _NOTES])
-    GROWTH.write_text(
-        markdown("Growth", lines, notes, f"{before} before, {load_average()} after"),
-        encoding="utf-8",
-    )
+    costs = slopes(lines)
+    print("\n".join(costs))
+    notes = "\n".join([*costs, "", _NOTES])
+    load = f"{before} before, {load_average()} after"
+    GROWTH.write_text(markdown("Growth", lines, notes, load), encoding="utf-8")
 
 
 if __name__ == "__main__":

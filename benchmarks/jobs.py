@@ -2,11 +2,12 @@
 
     python benchmarks/jobs.py [--jobs 1000 10000 100000] [--raw]
 
-For each provider and size, in processes of their own against the emulator: a script that adds a job for each row of the
-table, runs them and looks at all results; a second time, when nothing is to be sent; and the table's own first run. Each is
-measured as in `throughput.py`. The script tells, too, how long adding the jobs, the run and the results took, and the
-most memory that it had by the end of each. `--raw` keeps raw files (one file a job), which the others do without.
-Prints the table and writes `benchmarks/jobs.md`.
+For each provider and size, in processes of their own against the emulator: a script that adds a job
+for each row of the table, runs them and reads all results; the same again, with nothing to send;
+and the table's own first run. Each is measured as in `throughput.py`. The script also reports how
+long adding the jobs, the run and the results took, and its peak memory at the end of each. `--raw`
+keeps raw files (one for each job), which the others do without. Prints the table and writes
+`benchmarks/jobs.md`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
 JOBS = Path(__file__).with_name("jobs.md")
 _NOTES = """
-Columns as in `results.md`. `Batch` counts the imports, adding the jobs, the run, and `results()` with every answer parsed.
-The list tells what each step took, and the most memory that the process had had by its end: the jobs and their results are
-objects of the script's own, and grow with their number.
+Columns as in `results.md`. `Batch` includes the imports, adding the jobs, the run, and `results()`
+with every answer parsed. The list has the time of each step, and the peak memory of the process by
+its end: the jobs and their results are objects of the script, and grow with their number.
 """
 
 
 def script(source: str, model: str, *, raw: bool) -> None:
-    """Add a job for each row, run them, look at every result; print what took how long."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - the parent measures, and needs neither
+    """Add a job for each row, run them, read every result; write how long each step took."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - the measuring parent needs neither import
 
     from batchata_tasks import Batch  # noqa: PLC0415
 
@@ -50,39 +50,35 @@ def script(source: str, model: str, *, raw: bool) -> None:
         8192, columns=["ticket_id", "customer", "text"]
     ):
         for row in part.to_pylist():
-            asked = workload.PROMPT.format(customer=row["customer"], text=row["text"])
-            turns = [
+            prompt = workload.PROMPT.format(customer=row["customer"], text=row["text"])
+            messages = [
                 {"role": "system", "content": workload.SYSTEM},
-                {"role": "user", "content": asked},
+                {"role": "user", "content": prompt},
             ]
-            batch.add_job(id=row["ticket_id"], messages=turns)
-    added, peaks = time.perf_counter(), [_peak()]
+            batch.add_job(id=row["ticket_id"], messages=messages)
+    added = time.perf_counter()
+    steps = [("add", added - began, _peak())]
     run = batch.run()
-    ran, peaks = time.perf_counter(), [*peaks, _peak()]
+    ran = time.perf_counter()
+    steps.append(("run", ran - added, _peak()))
     results = run.results()
-    if len(results) != len(batch.jobs) or not all(
-        result.is_success() for result in results.values()
-    ):
+    succeeded = sum(result.is_success() for result in results.values())
+    if succeeded != len(batch.jobs):
         raise SystemExit(1)
-    took = zip(
-        ("add", "run", "results"),
-        (added - began, ran - added, time.perf_counter() - ran),
-        (*peaks, _peak()),
-        strict=True,
-    )
-    Path("took.json").write_text(json.dumps(list(took)), encoding="utf-8")
+    steps.append(("results", time.perf_counter() - ran, _peak()))
+    Path("steps.json").write_text(json.dumps(steps), encoding="utf-8")
 
 
 def _peak() -> int:
-    """Return the most memory that this process has had so far, in MB."""
+    """Return the peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def bench_jobs(
     case: Case, source: Path, number: int, folder: Path, *, raw: bool
 ) -> tuple[list[Line], list[str]]:
-    """Measure one provider and size; return the lines, and what the script told."""
-    lines, told = list[Line](), list[str]()
+    """Measure one provider and size; return the lines, and the script's reports of its steps."""
+    lines, reports = list[Line](), list[str]()
     env = {
         "HOME": str(folder),
         "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}",
@@ -90,23 +86,18 @@ def bench_jobs(
     }
     with EmulatorProcess() as emulator:
         for what in ("Batch", "Batch, nothing to send"):
-            command = [
-                str(ROOT / "benchmarks/jobs.py"),
-                "--script",
-                str(source),
-                case.model,
-                *(["--raw"] if raw else []),
-            ]
+            command = [str(ROOT / "benchmarks/jobs.py"), "--script", str(source), case.model]
+            if raw:
+                command.append("--raw")
             before = cpu_of(emulator.pid)
             usage = measured(command, env | emulator.env(), folder)
+            emulator_cpu = cpu_of(emulator.pid) - before
             sent = 0 if lines else -(-number // case.rows_per_batch)
-            lines.append(
-                Line(case.provider, what, number, sent, usage, cpu_of(emulator.pid) - before)
-            )
-            took = json.loads((folder / "took.json").read_text(encoding="utf-8"))
-            parts = ", ".join(f"{name} {seconds:.1f} s, {peak} MB" for name, seconds, peak in took)
-            told.append(f"- {case.provider}, {number:,} jobs, {what}: {parts}")
-    return lines, told
+            lines.append(Line(case.provider, what, number, sent, usage, emulator_cpu))
+            steps = json.loads((folder / "steps.json").read_text(encoding="utf-8"))
+            parts = ", ".join(f"{name} {seconds:.1f} s, {peak} MB" for name, seconds, peak in steps)
+            reports.append(f"- {case.provider}, {number:,} jobs, {what}: {parts}")
+    return lines, reports
 
 
 def main() -> None:
@@ -123,23 +114,22 @@ def main() -> None:
     if given.script:
         script(*given.script, raw=given.raw)
         return
-    before, told = load_average(), list[str]()
+    before, reports = load_average(), list[str]()
     print(shown(HEAD))
 
     def work(case: Case, source: Path, folder: Path) -> list[Line]:
         (folder / "jobs").mkdir()
-        lines, said = bench_jobs(case, source, number, folder / "jobs", raw=given.raw)
-        told.extend(said)
+        lines, steps = bench_jobs(case, source, number, folder / "jobs", raw=given.raw)
+        reports.extend(steps)
         return lines + bench_case(case, source, number, folder, floor=False)[:1]
 
     lines = list[Line]()
     for number in given.jobs:
         lines += in_temporary_folder(number, workload.CASES, work)
-    print("\n".join(told), file=sys.stdout)
-    notes = "\n".join([*told, _NOTES])
-    JOBS.write_text(
-        markdown("Jobs", lines, notes, f"{before} before, {load_average()} after"), encoding="utf-8"
-    )
+    print("\n".join(reports))
+    notes = "\n".join([*reports, _NOTES])
+    load = f"{before} before, {load_average()} after"
+    JOBS.write_text(markdown("Jobs", lines, notes, load), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # whoever imports this module may import the package of this checkout
+if str(ROOT) not in sys.path:  # importers of this module can then import this checkout's package
     sys.path.insert(0, str(ROOT))
 TIMEOUT = 900.0
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -24,11 +24,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one process took: `wall` and `cpu` (user and system) in seconds, `peak` memory in MB (10^6 bytes)."""
+    """The resources that one process used."""
 
-    wall: float
-    cpu: float
-    peak: float
+    wall: float  # seconds
+    cpu: float  # seconds, user and system
+    peak: float  # memory in MB (10^6 bytes)
 
 
 class ChildError(RuntimeError):
@@ -36,24 +36,29 @@ class ChildError(RuntimeError):
 
 
 def measured(command: Sequence[str], env: Mapping[str, str], folder: Path) -> Usage:
-    """Run a Python command (what follows `python`) to its end in `folder` and return what it took.
+    """Run a Python command (the words after `python`) to its end in `folder`; return its usage.
 
-    The child's own figures come from `wait4`, so those of other processes (the emulator) are not in them. A small process
-    in between starts and waits for it: the peak that Linux reports begins with the size of the process that forked. The
-    output goes to a file in `folder` and is shown only if the child fails; one that takes over 15 minutes is killed.
+    The child's figures come from `wait4`, so they do not include other processes (the emulator). A
+    small process in between starts the child and waits for it, because the peak that Linux reports
+    begins with the size of the process that forked. The output goes to a file in `folder` and is
+    shown only if the child fails; a child that takes over 15 minutes is killed.
     """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     log = folder / "child.log"
     launcher = [sys.executable, str(Path(__file__)), str(log), sys.executable, *command]
-    told = subprocess.run(
-        launcher, cwd=folder, env={**os.environ, **env, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, timeout=TIMEOUT + 60, check=True,
-    )  # fmt: skip
-    code, wall, cpu, peak = json.loads(told.stdout)
+    done = subprocess.run(
+        launcher,
+        cwd=folder,
+        env={**os.environ, **env, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT + 60,
+        check=True,
+    )
+    code, wall, cpu, peak = json.loads(done.stdout)
     if code:
-        message = (
-            f"{' '.join(command[:3])} ended with {code}:\n{log.read_text(errors='replace')[-2000:]}"
-        )
+        output = log.read_text(errors="replace")[-2000:]
+        message = f"{' '.join(command[:3])} ended with {code}:\n{output}"
         raise ChildError(message)
     return Usage(wall, cpu, peak)
 
@@ -75,7 +80,7 @@ def _launch(log: Path, command: Sequence[str]) -> tuple[int, float, float, float
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU seconds (user and system) that a live process has used so far; 0 where /proc is missing."""
+    """Return the CPU seconds (user and system) of a live process so far; 0 if /proc is missing."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -84,7 +89,7 @@ def cpu_of(pid: int) -> float:
 
 
 def machine() -> str:
-    """Return the facts of the machine that matter to the figures; nothing that names it."""
+    """Return the facts of the machine that affect the figures, but nothing that names it."""
     version = ".".join(map(str, sys.version_info[:3]))
     return f"{os.cpu_count()} cores, {sys.platform}, Python {version}"
 

@@ -1,7 +1,8 @@
-"""Price traps: where the price of a batch is easily got wrong, the right figure worked out by hand, and ours beside it.
+"""Price traps: ways to get the price of a batch wrong, with the right figure worked out by hand.
 
-The rates are stated here as published (US dollars per million tokens, in batches), and the arithmetic is done in the
-open; nothing of it comes from the code that is checked. What falls into the trap is shown beside it.
+The rates are stated here as published (US dollars per million tokens, in batches), and the
+arithmetic is done in the open; none of it uses the code that is checked. The package's figure and
+that of somebody in the trap are shown beside it.
 
     python benchmarks/price_traps.py            # writes price_traps.md beside this file
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,69 +41,67 @@ COLUMNS = (
 UNKNOWN = "unknown"
 HEAD = """# Price traps
 
-Where the price of a batch is easily got wrong. Written by `python benchmarks/price_traps.py`, which states the published
-rates (US dollars per million tokens, in batches; searches per thousand) and does the arithmetic by hand; *ours* is what
-`batchata_tasks/pricing.py` makes of the same usage. *In the trap* is what one gets who falls into it.
+Ways to get the price of a batch wrong. Written by `python benchmarks/price_traps.py`, which states
+the published rates (US dollars per million tokens, in batches; searches per thousand) and does the
+arithmetic by hand; *ours* is the figure of `batchata_tasks/pricing/` for the same usage. *In the
+trap* is the figure of somebody who falls into it.
 
-Rates: <https://platform.claude.com/docs/en/about-claude/pricing> and <https://developers.openai.com/api/docs/pricing>, as
-genai-prices 0.2.3 has them.
+Rates: <https://platform.claude.com/docs/en/about-claude/pricing> and
+<https://developers.openai.com/api/docs/pricing>, as in genai-prices 0.2.3.
 """
 
-# published batch rates: input, output, cache read, cache write, and the higher tier where there is one
-OPUS_IN, OPUS_OUT, OPUS_READ, OPUS_WRITE, OPUS_HOUR = (
-    "2",
-    "10",
-    "0.1",
-    "2.5",
-    "4",
-)  # claude-opus-5-5; list: 4, 20, 0.2, 5, 8
-HAIKU_IN, HAIKU_READ, HAIKU_OVER_IN, HAIKU_OVER_READ = (
-    "0.05",
-    "0.005",
-    "0.25",
-    "0.025",
-)  # claude-haiku-5-5; over 100,000
-LUNA_IN, LUNA_OUT, LUNA_READ, LUNA_WRITE, LUNA_OVER_IN, LUNA_OVER_OUT = (
-    "0.05",
-    "0.25",
-    "0.005",
-    "0.0625",
-    "0.1",
-    "0.375",
-)  # over 272,000
-GPT41_IN, GPT41_READ = "1", "0.5"  # gpt-4.1; list: 2 and 0.5
-SEARCH = "10000"  # a search counts as a million tokens do: 10 dollars per thousand
+# Published batch rates: input, output, cache read and write, and the higher tier if there is one.
+# claude-opus-5-5; list prices: 4, 20, 0.2, 5, and 8 for cache writes that last an hour
+OPUS_IN = "2"
+OPUS_OUT = "10"
+OPUS_READ = "0.1"
+OPUS_WRITE = "2.5"
+OPUS_HOUR = "4"
+# claude-haiku-5-5; the higher tier is for requests of over 100,000 tokens
+HAIKU_IN = "0.05"
+HAIKU_READ = "0.005"
+HAIKU_OVER_IN = "0.25"
+HAIKU_OVER_READ = "0.025"
+# gpt-6-luna; the higher tier is for requests of over 272,000 tokens
+LUNA_IN = "0.05"
+LUNA_OUT = "0.25"
+LUNA_READ = "0.005"
+LUNA_WRITE = "0.0625"
+LUNA_OVER_IN = "0.1"
+LUNA_OVER_OUT = "0.375"
+# gpt-4.1; list prices: 2 and 0.5
+GPT41_IN = "1"
+GPT41_READ = "0.5"
+SEARCH = "10000"  # 10 dollars per thousand searches, as a rate per million
 
 
 @dataclass(frozen=True)
 class Trap:
-    """One way to get a price wrong; `right` and `wrong` are (count, dollars per million), added up."""
+    """One way to get a price wrong; `right` and `wrong` add up (count, dollars per million)."""
 
     what: str
     provider: str
     model: str
-    block: dict[str, Any]
+    block: dict[str, Any]  # the usage, as the provider reports it
     right: tuple[tuple[int, str], ...] | None  # None: no price may be given
     wrong: tuple[tuple[int, str], ...] = ()
-    asked: Callable[[], Decimal | str] | None = field(
-        default=None
-    )  # what genai-prices says when it is asked wrongly
-    times: int = 1  # so many requests, each of this usage
+    wrong_call: Callable[[], Decimal | str] | None = None  # asks genai-prices in the wrong way
+    times: int = 1  # how many requests have this usage
     how: str = ""
 
     def ours(self) -> Decimal | None:
-        """Return what the package makes of it, in dollars."""
+        """Return the package's figure, in dollars."""
         rates = batch_rates(self.provider, self.model)
         usage = USAGE_OF[self.provider](self.block)
         return None if rates is None else usd(sum(rates.cost(usage) for _ in range(self.times)))
 
     def by_hand(self) -> Decimal | None:
-        """Return the right figure in dollars, from the rates that are stated here."""
+        """Return the right figure in dollars, from the rates stated here."""
         return None if self.right is None else _sum(self.right) * self.times
 
     def trapped(self) -> Decimal | str:
-        """Return what one gets in the trap."""
-        return self.asked() if self.asked is not None else _sum(self.wrong)
+        """Return the figure of somebody in the trap."""
+        return self.wrong_call() if self.wrong_call is not None else _sum(self.wrong)
 
     def cells(self) -> list[str]:
         """Return the line of the table."""
@@ -150,7 +149,7 @@ def _library(
 ) -> Decimal | str:
     """Ask genai-prices as somebody in the trap would."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an unknown usage key is no more than that
+        warnings.simplefilter("ignore", UserWarning)  # an unknown usage key only causes a warning
         try:
             return calc_price(
                 ListedUsage(**usage), model, provider_id=provider, price_context=context
@@ -173,7 +172,7 @@ TRAPS = (
         "claude-opus-5-5",
         {"input_tokens": _MILLION, "output_tokens": 100_000},
         ((_MILLION, OPUS_IN), (100_000, OPUS_OUT)),
-        asked=lambda: _library(
+        wrong_call=lambda: _library(
             "anthropic",
             "claude-opus-5-5",
             {"service_tier": "batch"},
@@ -188,7 +187,7 @@ TRAPS = (
         "gpt-6-luna",
         _chat(100_000, 10_000),
         ((100_000, LUNA_IN), (10_000, LUNA_OUT)),
-        asked=lambda: _library(
+        wrong_call=lambda: _library(
             "openai",
             "gpt-6-luna",
             {"processing": "Batch"},
@@ -203,7 +202,7 @@ TRAPS = (
         "gpt-5.5-cyber",
         _chat(_MILLION),
         None,
-        asked=lambda: _library("openai", "gpt-5.5-cyber", _BATCH, input_tokens=_MILLION),
+        wrong_call=lambda: _library("openai", "gpt-5.5-cyber", _BATCH, input_tokens=_MILLION),
         how="the right context",
     ),
     Trap(
@@ -212,7 +211,7 @@ TRAPS = (
         "gpt-6.2-astra",
         _chat(_MILLION),
         None,
-        asked=lambda: _library("openai", "gpt-6.2-astra", _BATCH, input_tokens=_MILLION),
+        wrong_call=lambda: _library("openai", "gpt-6.2-astra", _BATCH, input_tokens=_MILLION),
         how="the right context",
     ),
     Trap(
@@ -221,7 +220,9 @@ TRAPS = (
         "gpt-4o-mini-search-preview",
         _chat(1000),
         None,
-        asked=lambda: _library("openai", "gpt-4o-mini-search-preview", _BATCH, input_tokens=1000),
+        wrong_call=lambda: _library(
+            "openai", "gpt-4o-mini-search-preview", _BATCH, input_tokens=1000
+        ),
         how="without the searches",
     ),
     Trap(
@@ -370,7 +371,7 @@ TRAPS = (
         "claude-opus-5-5",
         {"input_tokens": 0, "output_tokens": 0, "server_tool_use": {"web_search_requests": 3}},
         ((3, SEARCH),),
-        asked=lambda: _library(
+        wrong_call=lambda: _library(
             "anthropic", "claude-opus-5-5", _BATCH, input_tokens=0, web_search_requests=3
         ),
         how="the provider's name, where the library says web_searches",

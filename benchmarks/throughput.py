@@ -1,13 +1,14 @@
-"""Throughput: one table through each provider's batch API, from Parquet to Parquet, beside the floor.
+"""Throughput: one table through each provider's batch API, Parquet to Parquet, beside the floor.
 
     python benchmarks/throughput.py [--rows N] [--repeat N]
 
-For each provider, in processes of their own, against the emulator in another one that ends batches at once:
-the floor (`floor.py`), the product's first run (every row is sent) and its second run (nothing is to be sent).
-Each is measured in wall seconds, CPU seconds (user and system of that process alone), peak resident memory in MB
-(10^6 bytes) and CPU seconds of the emulator meanwhile. Of repeats, the one with the least CPU time counts. Then every row
-is checked: one row per key, with the answer to its own request, and the same answers as the floor's. Prints the table and
-writes `benchmarks/results.md`.
+For each provider, in processes of their own, against an emulator process that ends batches at once:
+the floor (`floor.py`), the product's first run (every row is sent) and its second run (there is
+nothing to send). Each is measured in wall seconds, CPU seconds (user and system of that process
+alone), peak resident memory in MB (10^6 bytes) and CPU seconds of the emulator at the same time. Of
+repeats, the one with the least CPU time counts. Then every row is checked: one row for each key,
+with the answer to its own request, and the same answers as the floor's. Prints the table and writes
+`benchmarks/results.md`.
 """
 
 from __future__ import annotations
@@ -36,33 +37,33 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("results.md")
 _COMPARED = ["ticket_id", "customer", "opened", *workload.SCHEMA["properties"]]
 _NOTES = """
-`CPU s` is user and system time of the measured process alone; `peak MB` its largest resident memory, of which 170 to 200 MB
-are the product's imports (PyArrow, pandas, one SDK, SQLAlchemy). `wall s` holds what the emulator takes to validate, answer and
-send (`emulator CPU s`), and grows with the load of the machine; CPU time grows with it too, but less. The floor checks
+`CPU s` is user and system time of the measured process alone; `peak MB` its largest resident
+memory, of which 170 to 200 MB are the product's imports (PyArrow, pandas, one SDK, SQLAlchemy).
+`wall s` includes the time in which the emulator validates, answers and sends (`emulator CPU s`),
+and grows with the load of the machine; CPU time grows with it too, but less. The floor checks
 nothing, records nothing and syncs nothing; see `floor.py`.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One measured process: what it did, what it took, and the emulator's CPU seconds meanwhile."""
+    """One measured process."""
 
     provider: str
-    what: str
+    what: str  # what it did
     rows: int
     batches: int
     usage: Usage
-    emulator: float
+    emulator: float  # the emulator's CPU seconds at the same time
 
     def cells(self) -> list[str]:
         """Return the line as cells of the table."""
-        took = self.usage
-        speed = f"{took.cpu / self.rows * 1e6:.0f}"
+        usage = self.usage
         figures = [
-            f"{took.wall:.1f}",
-            f"{took.cpu:.1f}",
-            speed,
-            f"{took.peak:.0f}",
+            f"{usage.wall:.1f}",
+            f"{usage.cpu:.1f}",
+            f"{usage.cpu / self.rows * 1e6:.0f}",
+            f"{usage.peak:.0f}",
             f"{self.emulator:.1f}",
         ]
         return [self.provider, self.what, f"{self.rows:,}", str(self.batches), *figures]
@@ -88,12 +89,13 @@ class CheckError(AssertionError):
 def bench_case(
     case: Case, source: Path, rows: int, folder: Path, *, floor: bool = True
 ) -> list[Line]:
-    """Measure one provider in `folder`, check all rows, and return the floor's and both runs' lines."""
-    output, least = folder / "dataset", folder / "floor.parquet"
+    """Measure one provider in `folder`, check all rows; return the lines of floor and runs."""
+    output, floor_output = folder / "dataset", folder / "floor.parquet"
     workload.write_spec(folder / "spec.json", case, source, output)
     batches = -(-rows // case.rows_per_batch)
     run = ["-m", "batchata_tasks.cli", "run", str(folder / "spec.json"), "--direct"]
-    bare = [str(ROOT / "benchmarks" / "floor.py"), str(source), str(least), case.provider]
+    script = ROOT / "benchmarks" / "floor.py"
+    bare = [str(script), str(source), str(floor_output), case.provider]
     lines: list[Line] = []
     with EmulatorProcess() as emulator:
         env = _environment(folder) | emulator.env()
@@ -101,9 +103,8 @@ def bench_case(
         def line(what: str, command: list[str], sent: int) -> None:
             before = cpu_of(emulator.pid)
             usage = measured(command, env, folder)
-            lines.append(
-                Line(case.provider, what, rows, sent, usage, cpu_of(emulator.pid) - before)
-            )
+            emulator_cpu = cpu_of(emulator.pid) - before
+            lines.append(Line(case.provider, what, rows, sent, usage, emulator_cpu))
 
         if floor:
             line("floor", bare, batches)
@@ -111,12 +112,12 @@ def bench_case(
         line("second run, nothing to send", run, 0)
     check(case, source, output, rows)
     if floor:
-        _same_as_floor(output, least)
+        _same_as_floor(output, floor_output)
     return lines
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return the settings of a run that keeps all of its state in `folder`."""
+    """Return the settings of a run whose whole state is in `folder`."""
     return {
         "HOME": str(folder),
         "BATCHATA_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}",
@@ -126,13 +127,13 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def check(case: Case, source: Path, output: Path, rows: int) -> None:
-    """Check that each source row has landed once, with the emulator's answer to the very request made from it."""
-    table = pq.read_table(
-        output / "data", columns=["ticket_id", "_custom_id", "_status", "_response", *_COMPARED[3:]]
-    )
+    """Check that each source row has landed once, with the answer to the request made from it."""
+    columns = ["ticket_id", "_custom_id", "_status", "_response", *_COMPARED[3:]]
+    table = pq.read_table(output / "data", columns=columns)
     keys = len(set(table["ticket_id"].to_pylist()))
     if table.num_rows != rows or keys != rows:
-        message = f"{case.provider}: {rows:,} rows went in, {table.num_rows:,} with {keys:,} keys came out"
+        landed_rows = f"{table.num_rows:,} with {keys:,} keys came out"
+        message = f"{case.provider}: {rows:,} rows went in, {landed_rows}"
         raise CheckError(message)
     prompts = _prompts_of(source)
     landed = {row["_custom_id"]: row for row in table.to_pylist()}
@@ -141,11 +142,12 @@ def check(case: Case, source: Path, output: Path, rows: int) -> None:
         row = landed[custom_id]
         text = answer_text(case.provider, body)  # type: ignore[arg-type]
         fields = {name: row[name] for name in workload.SCHEMA["properties"]}
-        if (
-            body["messages"][-1]["content"] != prompts[row["ticket_id"]]
-            or row["_status"] != "succeeded"
-        ):
-            message = f"{case.provider}: the request {custom_id} is not that of its row {row['ticket_id']}, or it failed"
+        is_its_own = body["messages"][-1]["content"] == prompts[row["ticket_id"]]
+        if not is_its_own or row["_status"] != "succeeded":
+            message = (
+                f"{case.provider}: the request {custom_id} is not that of its row "
+                f"{row['ticket_id']}, or it failed"
+            )
             raise CheckError(message)
         if row["_response"] != text or fields != orjson.loads(text):
             message = f"{case.provider}: the row {row['ticket_id']} has another request's answer"
@@ -174,11 +176,10 @@ def _requests(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                     yield request["custom_id"], request.get("params") or request["body"]
 
 
-def _same_as_floor(output: Path, least: Path) -> None:
-    """Compare the product's columns with the floor's: both asked the same, so both were told the same."""
-    ours, floors = (
-        _sorted(pq.read_table(path, columns=_COMPARED)) for path in (output / "data", least)
-    )
+def _same_as_floor(output: Path, floor_output: Path) -> None:
+    """Compare the product's columns with the floor's: the same requests have the same answers."""
+    ours = _sorted(pq.read_table(output / "data", columns=_COMPARED))
+    floors = _sorted(pq.read_table(floor_output, columns=_COMPARED))
     if not ours.equals(floors):
         message = "the floor's answers differ from the product's"
         raise CheckError(message)
@@ -191,41 +192,36 @@ def _sorted(table: pa.Table) -> pa.Table:
 
 
 def best(runs: list[list[Line]]) -> list[Line]:
-    """Return, of repeated measurements, each line's repeat with the least CPU time."""
+    """Return, for each line, the repeat with the least CPU time."""
     return [min(repeats, key=lambda line: line.usage.cpu) for repeats in zip(*runs, strict=True)]
 
 
 def ratios(lines: list[Line]) -> list[str]:
-    """Return, for each provider, how many times the floor's time and memory the first run takes."""
-    found: list[str] = []
-    for least in (line for line in lines if line.what == "floor"):
-        run = next(
-            line for line in lines if line.provider == least.provider and line.what == "first run"
-        )
-        pairs = (
-            ("CPU", run.usage.cpu, least.usage.cpu),
-            ("wall", run.usage.wall, least.usage.wall),
-        )
-        times = ", ".join(f"{what} {ours / floors:.1f}x" for what, ours, floors in pairs)
-        found.append(
-            f"{least.provider}, first run / floor: {times}, memory {run.usage.peak / least.usage.peak:.2f}x"
-        )
-    return found
+    """Return, for each provider, the first run's time and memory in multiples of the floor's."""
+    runs = {line.provider: line.usage for line in lines if line.what == "first run"}
+    texts: list[str] = []
+    for floor in (line for line in lines if line.what == "floor"):
+        run = runs[floor.provider]
+        cpu = f"CPU {run.cpu / floor.usage.cpu:.1f}x"
+        wall = f"wall {run.wall / floor.usage.wall:.1f}x"
+        memory = f"memory {run.peak / floor.usage.peak:.2f}x"
+        texts.append(f"{floor.provider}, first run / floor: {cpu}, {wall}, {memory}")
+    return texts
 
 
 def markdown(title: str, lines: list[Line], notes: str, load: str) -> str:
     """Return a page with the machine's facts, the table and the ratios."""
     rows = [HEAD, ["---"] * 3 + ["---:"] * (len(HEAD) - 3), *(line.cells() for line in lines)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    told = "\n".join(f"- {text}" for text in ratios(lines))
+    multiples = "\n".join(f"- {text}" for text in ratios(lines))
     facts = f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, load average {load}."
-    return "\n\n".join(filter(None, (f"# {title}", facts, table, told, notes.strip()))) + "\n"
+    return "\n\n".join(filter(None, (f"# {title}", facts, table, multiples, notes.strip()))) + "\n"
 
 
 def in_temporary_folder(
     rows: int, cases: tuple[Case, ...], work: Callable[[Case, Path, Path], list[Line]]
 ) -> list[Line]:
-    """Make the table, do `work(case, source, folder)` for each case in a new folder, and print its lines."""
+    """Write the table, call `work(case, source, folder)` for each case, and print its lines."""
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="batchata-bench-") as name:
         root = Path(name)
@@ -233,10 +229,10 @@ def in_temporary_folder(
         for case in cases:
             folder = root / case.provider
             folder.mkdir()
-            found = work(case, root / "source.parquet", folder)
-            for line in found:
+            case_lines = work(case, root / "source.parquet", folder)
+            for line in case_lines:
                 print(shown(line.cells()), flush=True)
-            lines += found
+            lines += case_lines
     return lines
 
 
@@ -250,7 +246,7 @@ def shown(cells: list[str]) -> str:
 
 
 def load_average() -> str:
-    """Return the load average of the last minute: what else the machine did."""
+    """Return the load average of the last minute: a measure of other work on the machine."""
     return f"{os.getloadavg()[0]:.1f}"
 
 
@@ -272,9 +268,9 @@ def main() -> None:
     def work(case: Case, source: Path, folder: Path) -> list[Line]:
         runs: list[list[Line]] = []
         for number in range(given.repeat):
-            again = folder / str(number)
-            again.mkdir()
-            runs.append(bench_case(case, source, given.rows, again))
+            repeat = folder / str(number)
+            repeat.mkdir()
+            runs.append(bench_case(case, source, given.rows, repeat))
         return best(runs)
 
     lines = in_temporary_folder(given.rows, workload.CASES, work)

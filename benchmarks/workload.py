@@ -1,4 +1,4 @@
-"""The work that all benchmarks do: a table of support tickets and the question asked of each row.
+"""The work of all benchmarks: a table of support tickets, and the prompt for each row.
 
 A row is about 300 bytes: a key, two columns that are carried along, and the text that is sent.
 """
@@ -37,15 +37,16 @@ _TEXT = (
     "the order that I placed last week has still not arrived and nobody answers my mails about it "
     "please check invoice number payment was taken twice from my card although I cancelled before "
     "trial ended your app says password is wrong after every update on phone battery drains screen "
-    "stays black we need this for our customers until Friday otherwise must look elsewhere thank you "
-    "für Ihre Hilfe café naïve déjà delivery address changed parcel returned sender refund pending"
+    "stays black we need this for our customers until Friday otherwise must look elsewhere thank "
+    "you für Ihre Hilfe café naïve déjà delivery address changed parcel returned sender refund "
+    "pending"
 )
 _WORDS = _TEXT.split()
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One provider's share of the benchmark: its name, a model of it, and its limit of rows a batch."""
+    """One provider in a benchmark: its name, one of its models, and its limit of rows a batch."""
 
     provider: str
     model: str

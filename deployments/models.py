@@ -1,4 +1,4 @@
-"""Response models of the specs in this folder: what an answer must look like."""
+"""Response models of the specs in this folder: the shapes that their answers must have."""
 
 from __future__ import annotations
 

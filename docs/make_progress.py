@@ -1,4 +1,4 @@
-"""Makes docs/progress.svg: the display in the middle of a run of two hundred jobs against the emulator."""
+"""Draws docs/progress.svg: the display in the middle of a run of 200 jobs against the emulator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WIDTH, _HEIGHT = 100, 24
 
 
 def main() -> None:
-    """Run until some batches have landed and others are open, and draw that."""
+    """Run until some batches have landed and others are open, and draw the display of then."""
     with TemporaryDirectory() as folder, Emulator() as emulator:
         os.environ |= {
             **emulator.env(),
@@ -40,7 +40,7 @@ def main() -> None:
                 model="gpt-6-luna" if number < 120 else "claude-haiku-5-5",  # noqa: PLR2004
             )
         run = batch.run(
-            wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.1
+            wait=False, on_progress=lambda *state: seen.append(state), progress_interval=0.1
         )
         while not seen or seen[-1][0]["batches"] != {"landed": 6, "submitted": 4}:
             time.sleep(0.1)
@@ -50,9 +50,8 @@ def main() -> None:
     for line in picture(stats, elapsed, list(batches.values()), (_WIDTH, _HEIGHT), time.time()):
         console.print(line)
     drawn = console.export_svg(title="batchata", theme=SVG_EXPORT_THEME)
-    drawn = re.sub(
-        r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL
-    )  # a page that shows it fetches no fonts
+    # without these rules, a page that shows it fetches no fonts
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
     Path(__file__).with_name("progress.svg").write_text(drawn, encoding="utf-8")
 
 

@@ -1,4 +1,7 @@
-"""Deployment entrypoint `flows/cancel.py:cancel`: cancels the open batches of a spec and lands what ran."""
+"""Deployment entrypoint `flows/cancel.py:cancel`.
+
+Cancels the open batches of a spec and lands what ran.
+"""
 
 from batchata_tasks.flows.cancel import cancel
 

@@ -1,10 +1,10 @@
-"""Deployment entrypoint `flows/enrich.py:enrich`: a table gets new columns from a language model.
+"""Deployment entrypoint `flows/enrich.py:enrich`: adds columns from a language model to a table.
 
      spec ───┐
      source ─┴─► plan ─► chunk ─► guard ─► submit ─► poll ─► collect ─► land ─► receipt
 
-The flow lives in the installed package, so that `batchata run` and deployments run the same one;
-`batchata_tasks/pipeline/enrich.py` is the way itself.
+The flow is in the installed package, so that `batchata run` and deployments run the same one; its
+steps are put together in `batchata_tasks/pipeline/enrich.py`.
 """
 
 from batchata_tasks.flows.enrich import enrich

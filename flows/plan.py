@@ -1,4 +1,7 @@
-"""Deployment entrypoint `flows/plan.py:plan`: what a run would send, why, and what it would cost. Sends nothing."""
+"""Deployment entrypoint `flows/plan.py:plan`.
+
+Reports what a run would send, why, and what it would cost. Sends nothing.
+"""
 
 from batchata_tasks.flows.plan import plan
 

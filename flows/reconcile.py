@@ -1,4 +1,7 @@
-"""Deployment entrypoint `flows/reconcile.py:reconcile`: the providers' batches against the ledger."""
+"""Deployment entrypoint `flows/reconcile.py:reconcile`.
+
+Compares the providers' batches with the ledger.
+"""
 
 from batchata_tasks.flows.reconcile import reconcile
 
