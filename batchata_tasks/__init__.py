@@ -1,6 +1,7 @@
-"""Batch enrichment with language models at half price, with hard cost limits: tables by spec, jobs by `Batch`.
+"""Batch enrichment with language models at half price, with hard cost limits.
 
-Names are imported when they are first used, so that a command that needs none of them starts at once.
+Specs enrich tables; a `Batch` runs single jobs. Names are imported when they are first used, so
+that a command that needs none of them starts at once.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.job import Job
     from batchata_tasks.types.outcome import Outcome
 
-_PLACES = {
+_MODULES = {
     "AnthropicProvider": "api.anthropic",
     "Batch": "api.batch",
     "BatchParams": "api.config",
@@ -66,11 +67,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    found = globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
-    return found
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
-"""Row accounting: what becomes of rows, of money and of a run under every fault that the emulator knows.
+"""Row accounting: how rows, money and runs end under every fault of the emulator.
 
-Each fault meets one run of the real pipeline over a table of eight rows, for each provider's API; then the fault is taken
-away and the same spec is run again. The figures are counts and sums, no times: the same on every machine.
+Each fault strikes one run of the real pipeline over a table of eight rows, for each provider's API;
+then the fault is removed and the same spec runs again. The figures are counts and sums, not times:
+they are the same on every machine.
 
     python benchmarks/row_accounting.py            # writes row_accounting.md beside this file
     python benchmarks/row_accounting.py KIND ...   # prints the lines of these faults alone
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,7 +27,7 @@ from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.emulator.core.fault_kinds import KINDS
-from batchata_tasks.ledger import Ledger
+from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.spec.loading import parse_spec
@@ -43,7 +45,7 @@ APIS = {
 }
 ROWS = 8
 STRUCK = "k4"
-# every answer is of one length, so that sums do not depend on which rows ran
+# all answers have the same length, so that sums do not depend on which rows ran
 SCHEMA = {
     "type": "object",
     "properties": {"label": {"enum": ["x", "y", "z"]}},
@@ -72,12 +74,12 @@ _LEFT = 7  # columns of text; the others are figures
 
 @dataclass(frozen=True)
 class Case:
-    """How one fault is met: its knobs, what the spec adds, and for how long things are ridden out."""
+    """How one fault is provoked."""
 
-    knobs: dict[str, Any] = field(default_factory=dict[str, Any])
-    spec: dict[str, Any] = field(default_factory=dict[str, Any])
-    patience: float = 4.0
-    grace: float = 0.5
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])  # of the fault rule
+    spec: dict[str, Any] = field(default_factory=dict[str, Any])  # further keys of the spec
+    patience: float = 4.0  # seconds
+    grace: float = 0.5  # seconds
 
 
 _ONCE = Case({"count": 1})
@@ -119,7 +121,7 @@ ELSEWHERE = {
 
 
 def case_of(kind: str) -> Case:
-    """Return how a fault is met; one that is new here strikes a row for good, or one call."""
+    """Return how to provoke a fault; by default, it strikes row k4 each time, or one call."""
     return CASES.get(kind) or (_ROW if KINDS[kind].scope in ("request", "line") else _ONCE)
 
 
@@ -132,34 +134,34 @@ def main() -> None:
             TABLE.write_text(page(lines(KINDS, emulator, Path(folder))), encoding="utf-8")
 
 
-def page(found: Iterable[str]) -> str:
+def page(table_lines: Iterable[str]) -> str:
     """Return the whole page."""
-    head = "| " + " | ".join(COLUMNS) + " |"
-    rule = (
-        "| "
-        + " | ".join(
-            ["---"] * _LEFT + ["---:"] * (len(COLUMNS) - _LEFT - 3) + ["---", "---:", "---"]
-        )
-        + " |"
-    )
+    head = " | ".join(COLUMNS)
+    figures = len(COLUMNS) - _LEFT - 3
+    rule = " | ".join(["---"] * _LEFT + ["---:"] * figures + ["---", "---:", "---"])
     return f"""# Row accounting
 
-What becomes of {ROWS} rows, of the money and of the run under every fault that the emulator knows. Written by
-`python benchmarks/row_accounting.py`, which runs the real pipeline; all figures are counts, none is a time.
+How {ROWS} rows, their money and their run end under every fault of the emulator. Written by
+`python benchmarks/row_accounting.py`, which runs the real pipeline; all figures are counts or sums,
+not times.
 
 Kinds: {", ".join(KINDS)}
 
 - *API*: Anthropic's, and OpenAI's chat completions and responses.
-- *how*: the knobs of the fault, and what the spec had beside them; faults of single requests strike the row k4 each time.
-- *row k4*, *all rows*: how they ended, and after how many attempts that may have run; of batches it is chance which rows ran.
+- *how*: the settings of the fault, and further keys of the spec; faults of single requests strike
+  row k4 each time.
+- *row k4*, *all rows*: how they ended, and after how many attempts that may have run; in a batch,
+  chance decides which rows ran.
 - *sent / rows*: requests that the provider accepted in all, for how many rows.
-- *billed*: what the provider billed. *settled*: what the ledger says was spent; *overhead*: the part of it that belongs to no
-  row (lines that nobody sent, and the most that a request can have cost whose line is lost). *in flight*: reserved, not settled yet.
-- *next run*: the same spec once more, with the fault gone: exit code, rows that succeeded by then, requests accepted in all.
+- *billed*: by the provider. *settled*: spent, by the ledger; *overhead*: the part of it that
+  belongs to no row (lines that nobody sent, and the most that a request whose line is lost can have
+  cost). *in flight*: reserved, not settled yet.
+- *next run*: the same spec once more, without the fault: exit code, rows that succeeded by then,
+  requests accepted in all.
 
-{head}
-{rule}
-""" + "".join(f"{line}\n" for line in found)
+| {head} |
+| {rule} |
+""" + "".join(f"{line}\n" for line in table_lines)
 
 
 def lines(kinds: Iterable[str], emulator: Emulator, folder: Path) -> Iterator[str]:
@@ -168,16 +170,16 @@ def lines(kinds: Iterable[str], emulator: Emulator, folder: Path) -> Iterator[st
         for api in APIS:
             place = folder / f"{kind}-{api}"
             place.mkdir()
-            yield "| " + " | ".join(_accounted(kind, api, emulator, place)) + " |"
+            yield "| " + " | ".join(_cells(kind, api, emulator, place)) + " |"
 
 
-def _accounted(kind: str, api: str, emulator: Emulator, place: Path) -> list[str]:
-    case, (provider, endpoint) = case_of(kind), APIS[api]
+def _spec(api: str, place: Path) -> dict[str, Any]:
+    """Write the table; return the spec over it."""
+    provider, endpoint = APIS[api]
     source = place / "table.csv"
-    source.write_text(
-        "id,text\n" + "".join(f"k{i},text of row {i}\n" for i in range(ROWS)), encoding="utf-8"
-    )
-    spec: dict[str, Any] = {
+    rows = "".join(f"k{i},text of row {i}\n" for i in range(ROWS))
+    source.write_text(f"id,text\n{rows}", encoding="utf-8")
+    return {
         "name": "accounting",
         "source": str(source),
         "key": "id",
@@ -188,19 +190,23 @@ def _accounted(kind: str, api: str, emulator: Emulator, place: Path) -> list[str
         "max_tokens": 64,
         "output": str(place / "out"),
     }
+
+
+def _cells(kind: str, api: str, emulator: Emulator, place: Path) -> list[str]:
+    """Run the spec under a fault and again without it; return the line of the table."""
+    case, spec = case_of(kind), _spec(api, place)
+    provider, _ = APIS[api]
     emulator.control.reset()
-    emulator.control.faults(kind=kind, **case.knobs)
+    emulator.control.faults(kind=kind, **case.settings)
     with _environment(emulator, place, case):
         result, code, rounds, batches = _run({**spec, **case.spec})
         struck = all(rule["strikes"] for rule in emulator.control.list_faults())
-        first = _books(provider, emulator, place)
+        first = _standing(provider, emulator, place)
         emulator.control.clear_faults()
         _, again, _, _ = _run(spec)
-        later = _books(provider, emulator, place)
-    how = (
-        ", ".join(f"{name} {value}" for name, value in {**case.knobs, **case.spec}.items())
-        or "each time"
-    )
+        later = _standing(provider, emulator, place)
+    settings = {**case.settings, **case.spec}
+    how = ", ".join(f"{name} {value}" for name, value in settings.items()) or "each time"
     if api in ELSEWHERE.get(kind, ()):
         how = "does not exist there"
     elif not struck:
@@ -253,8 +259,8 @@ def _run(spec: dict[str, Any]) -> tuple[str, int, int, int]:
 
 
 @dataclass(frozen=True)
-class LedgerTotals:
-    """What stands where, after a run."""
+class Standing:
+    """Rows, requests and money after a run."""
 
     row: str
     rows: str
@@ -265,20 +271,13 @@ class LedgerTotals:
     accepted: int
 
 
-def _books(provider: str, emulator: Emulator, place: Path) -> LedgerTotals:
-    found = (
-        {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()}
-        if any(place.glob("out/data/*"))
-        else {}
-    )
-    ended: dict[str, int] = {}
-    for row in found.values():
-        name = _ended(row)
-        ended[name] = ended.get(name, 0) + 1
-    book, rates = (
-        emulator.control.ledger(detail=True)[provider],
-        batch_rates(provider, MODELS[provider]),
-    )
+def _standing(provider: str, emulator: Emulator, place: Path) -> Standing:
+    rows: dict[str, dict[str, Any]] = {}
+    if any(place.glob("out/data/*")):
+        rows = {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()}
+    endings = Counter(map(_ending, rows.values()))
+    book = emulator.control.ledger(detail=True)[provider]
+    rates = batch_rates(provider, MODELS[provider])
     if rates is None:
         message = f"no price is known for {MODELS[provider]}"
         raise RuntimeError(message)
@@ -288,33 +287,33 @@ def _books(provider: str, emulator: Emulator, place: Path) -> LedgerTotals:
         for name in content["custom_ids"]
     }
     billed = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
-    settled, overhead, in_flight = _ledger()
-    return LedgerTotals(
-        _ended(found[STRUCK]) if STRUCK in found else "-",
-        ", ".join(f"{count} {name}" for name, count in sorted(ended.items())) or "none landed",
-        f"{book['requests_accepted']} / {len(ids)}",
-        f"{book['input_tokens_billed']} / {book['output_tokens_billed']}",
-        [_plain(amount) for amount in (billed, settled, overhead, in_flight)],
-        sum(row["_status"] == "succeeded" for row in found.values()),
-        book["requests_accepted"],
+    settled, overhead, in_flight = _ledger_money()
+    return Standing(
+        row=_ending(rows[STRUCK]) if STRUCK in rows else "-",
+        rows=", ".join(f"{count} {name}" for name, count in sorted(endings.items()))
+        or "none landed",
+        sent=f"{book['requests_accepted']} / {len(ids)}",
+        tokens=f"{book['input_tokens_billed']} / {book['output_tokens_billed']}",
+        money=[_plain(amount) for amount in (billed, settled, overhead, in_flight)],
+        succeeded=sum(row["_status"] == "succeeded" for row in rows.values()),
+        accepted=book["requests_accepted"],
     )
 
 
-def _ended(row: dict[str, Any]) -> str:
+def _ending(row: dict[str, Any]) -> str:
     return f"{row['_status']} ({row['_attempts']})"
 
 
-def _ledger() -> tuple[int, int, int]:
-    """Return what all runs settled, how much of it is overhead, and what is in flight, in picodollars."""
-    ledger = Ledger(Settings().ledger_url)
-    try:
-        settled = in_flight = overhead = 0
+def _ledger_money() -> tuple[int, int, int]:
+    """Return (settled, the overhead in it, in flight) of all runs, in picodollars."""
+    settled = in_flight = overhead = 0
+    with opened_ledger(Settings().ledger_url) as ledger:
         for run in ledger.runs_of(None, 10):
-            spent, flying = ledger.money(run.id)
-            settled, in_flight = settled + spent, in_flight + flying
-            overhead += spent - sum(tally.cost or 0 for tally in ledger.outcomes(run.id).values())
-    finally:
-        ledger.close()
+            run_settled, run_in_flight = ledger.money(run.id)
+            settled += run_settled
+            in_flight += run_in_flight
+            by_rows = sum(total.cost or 0 for total in ledger.outcomes(run.id).values())
+            overhead += run_settled - by_rows
     return settled, overhead, in_flight
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import stated, usd
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.ledger import BudgetStatus, Ledger, new_id
+from batchata_tasks.ledger import BudgetStatus, new_id, opened_ledger
 from batchata_tasks.spec.parts import BUDGET_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from decimal import Decimal
 
 
@@ -47,6 +45,8 @@ class CostTracker:
     ) -> None:
         self._limit = None if limit_usd is None else stated(limit_usd, "limit_usd")
         self._name, self._scope = name, new_id()
+        # the ledger is opened for each call, so that a tracker can be copied into other threads and
+        # processes and needs no closing
         self._url = ledger_url or Settings().ledger_url
         if name is not None:
             if re.fullmatch(BUDGET_NAME, name) is None:
@@ -55,7 +55,7 @@ class CostTracker:
                     "write letters, digits, dots, dashes and underscores, at most 100."
                 )
                 raise SpecError(message)
-            with self._ledger() as ledger:
+            with opened_ledger(self._url) as ledger:
                 ledger.open_budget(name, self._limit)
 
     @property
@@ -87,7 +87,7 @@ class CostTracker:
     def track_spend(self, cost_usd: float | str | Decimal) -> None:
         """Record that this amount was spent, also if that exceeds the limit."""
         cost = stated(cost_usd, "cost_usd", up=True)
-        with self._ledger() as ledger:
+        with opened_ledger(self._url) as ledger:
             ledger.spend(self._scope, cost, self._name)
 
     def get_stats(self) -> dict[str, Any]:
@@ -109,18 +109,9 @@ class CostTracker:
         return {**dollars, "entries": status.entries}
 
     def _status(self) -> BudgetStatus:
-        with self._ledger() as ledger:
-            status = ledger.tracked(self._scope, self._name)
+        with opened_ledger(self._url) as ledger:
+            status = ledger.budget_status(self._scope, self._name)
         return status if self._name is not None else replace(status, limit=self._limit)
-
-    @contextmanager
-    def _ledger(self) -> Generator[Ledger, None, None]:
-        # opened for each call: a tracker works in other threads and processes, and is never closed
-        ledger = Ledger(self._url)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
 
 
 def _remaining(status: BudgetStatus) -> int | None:

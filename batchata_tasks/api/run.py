@@ -115,7 +115,7 @@ class BatchRun:
         Raises:
             SpecError: a run would refuse the jobs, in the same words.
         """
-        self.plan = preview(self._written(), settings=self._settings)
+        self.plan = preview(self._written(), self._settings)
         self._watch.print_pairs(self.plan.lines())
 
     def _written(self) -> JobsSpec:

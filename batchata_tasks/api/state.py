@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +16,15 @@ from batchata_tasks.common.files import make_folder, storage_errors, write_json
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.ledger import UNFINISHED, Ledger
+from batchata_tasks.ledger import UNFINISHED, opened_ledger
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from batchata_tasks.ledger import RunRow
+    from batchata_tasks.ledger import Ledger, RunRow
 
 _FORMAT = 1
 
@@ -182,13 +182,8 @@ class StateManager:
             message = f"state_file: {self.file} is damaged; restore it from a copy, or remove it."
             raise StorageError(message) from error
 
-    @contextmanager
-    def _ledger(self) -> Generator[Ledger, None, None]:
-        ledger = Ledger(self._settings.ledger_url)
-        try:
-            yield ledger
-        finally:
-            ledger.close()
+    def _ledger(self) -> AbstractContextManager[Ledger]:
+        return opened_ledger(self._settings.ledger_url)
 
     def _write(self, facts: dict[str, Any]) -> None:
         read_state_file(self.file)  # it refuses a file of another kind
@@ -245,7 +240,7 @@ def spec_of(run: RunRow) -> JobsSpec:
 def _state_of(ledger: Ledger, run: RunRow) -> BatchState:
     spec = spec_of(run)
     results = landed_results(spec)
-    batches = [row.batch_id for row in ledger.stands(run.id) if row.batch_id]
+    batches = [row.batch_id for row in ledger.batch_chunks(run.id) if row.batch_id]
     failed = {name: result.error for name, result in results.items() if result.error is not None}
     return BatchState(
         batch_id=batches[-1] if batches else "",

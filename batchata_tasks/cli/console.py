@@ -1,23 +1,22 @@
-"""What the commands share: where they print, how they read specs, and the one place where errors become exit codes."""
+"""Shared by the commands: where they print, how they read specs, how errors become exit codes."""
 
 from __future__ import annotations
 
 import json
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from batchata_tasks.common.errors import BatchataError, InputError
 from batchata_tasks.progress.console import for_console
+from batchata_tasks.reports.printing import print_pairs, print_text
 from batchata_tasks.spec.loading import load_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -35,63 +34,68 @@ ReadWith = Annotated[
 ]
 
 
+class Result(Protocol):
+    """The result of a command, which can be printed either way."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        ...
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return (label, value) pairs."""
+        ...
+
+
 @contextmanager
 def boundary(stopped: str = "Stopped.") -> Generator[None, None, None]:
-    """Turn errors into a sentence and an exit code; the one place that does. Ctrl-C is answered with `stopped`."""
+    """Turn errors into a sentence and an exit code; on Ctrl-C, print `stopped`.
+
+    This is the only place that does so.
+    """
     try:
         yield
     except BatchataError as error:
-        err.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        print_text(err, f"Error: {error}", style="red")
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
-        err.print(stopped, style="yellow", soft_wrap=True)
+        print_text(err, stopped, style="yellow")
         raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
 def watched() -> Generator[Progress, None, None]:
-    """Show the progress of what may send batches; Ctrl-C tells what it leaves."""
+    """Show the progress of a command that may send batches; on Ctrl-C, say what goes on."""
     with for_console(err) as progress:
         try:
             yield progress
         except KeyboardInterrupt:
             progress.close()
-            say_stopped(sent=progress.sent)
+            print_stopped(sent=progress.sent)
             raise typer.Exit(INTERRUPTED) from None
 
 
-def say_stopped(*, sent: bool) -> None:
-    """Tell people what Ctrl-C leaves, and the remedy."""
-    left = (
-        "Batches that were sent go on at the provider; the same command lands them."
-        if sent
-        else "Nothing was sent."
-    )
-    err.print(f"Stopped. {left}", style="yellow", soft_wrap=True)
+def print_stopped(*, sent: bool) -> None:
+    """Say what goes on after Ctrl-C, and what to do about it."""
+    text = "Nothing was sent."
+    if sent:
+        text = "Batches that were sent go on at the provider; the same command lands them."
+    print_text(err, f"Stopped. {text}", style="yellow")
 
 
 def load(spec: str, overrides: list[str] | None, limit: int | None) -> EnrichmentSpec:
-    """Read a spec with what the command line says otherwise."""
-    return load_spec(spec, [*(overrides or []), *([f"limit={limit}"] if limit else [])])
+    """Read a spec with the changes from the command line."""
+    changes = [*(overrides or []), *([f"limit={limit}"] if limit else [])]
+    return load_spec(spec, changes)
 
 
-def print_pairs(lines: list[tuple[str, str]]) -> None:
-    """Print a receipt or a plan: what, value."""
-    if not out.is_terminal:  # no padding or folding in logs and pipes
-        width = max(len(what) for what, _ in lines)
-        out.file.write("".join(f"{what.ljust(width)}  {value}\n" for what, value in lines))
-        return
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for what, value in lines:
-        table.add_row(what, Text(value))
-    out.print(table, highlight=False)
+def print_json(value: Any, default: Callable[[Any], str] | None = None) -> None:
+    """Print a value as one line of JSON; `default` turns what JSON lacks into text."""
+    sys.stdout.write(json.dumps(value, default=default) + "\n")
 
 
-def show_found(found: Any, *, as_json: bool) -> None:
-    """Print what a command found: something with `to_json` and `lines`."""
+def print_result(result: Result, *, as_json: bool) -> None:
+    """Print the result of a command."""
     if as_json:
-        sys.stdout.write(json.dumps(found.to_json()) + "\n")
+        print_json(result.to_json())
     else:
-        print_pairs(found.lines())
+        print_pairs(out, result.lines())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -17,15 +15,20 @@ from batchata_tasks.cli.console import (
     err,
     load,
     out,
-    print_pairs,
-    show_found,
+    print_json,
+    print_result,
 )
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.progress.console import for_console
+from batchata_tasks.reports.printing import print_pairs
 
 app = typer.Typer(
-    help="New columns for your tables from a language model, through the providers' batch APIs at half price.",
+    help=(
+        "New columns for your tables from a language model, through the providers' batch APIs at "
+        "half price."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -80,8 +83,9 @@ def run(
 ) -> None:
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
-    Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost limit, 5 stopped by
-    the time limit, 1 an error stopped it or its pilot did not hold, 2 the spec or the command is wrong, 130 stopped by Ctrl-C.
+    Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
+    limit, 5 stopped by the time limit, 1 an error stopped it or its pilot did not hold, 2 the spec
+    or the command is wrong, 130 stopped by Ctrl-C.
     """
     with boundary():
         receipt = run_spec(
@@ -95,18 +99,18 @@ def _print_receipt(receipt: dict[str, Any], *, as_json: bool) -> None:
     from batchata_tasks.pipeline.receipt import Receipt
 
     if as_json:
-        sys.stdout.write(json.dumps(receipt) + "\n")
-        return
-    print_pairs(Receipt(**receipt).lines())
+        print_json(receipt)
+    else:
+        print_pairs(out, Receipt(**receipt).lines())
 
 
 @app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml`")
 def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson = False) -> None:
-    """Tell what a run would send, why, what it is expected to cost and can cost at most. Sends nothing, spends nothing."""
+    """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing."""
     from batchata_tasks.reports.plan import preview
 
     with boundary():
-        show_found(preview(load(spec, overrides, limit)), as_json=as_json)
+        print_result(preview(load(spec, overrides, limit), Settings()), as_json=as_json)
 
 
 app.command(
@@ -126,8 +130,8 @@ def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> N
     from batchata_tasks.operations.cancel import cancel as cancel_spec
 
     with boundary(_CARRIES_ON), for_console(err) as progress:
-        found = cancel_spec(load(spec, overrides, None), progress=progress)
-    show_found(found, as_json=as_json)
+        cancelled = cancel_spec(load(spec, overrides, None), Settings(), progress)
+    print_result(cancelled, as_json=as_json)
 
 
 @app.command(
@@ -135,11 +139,12 @@ def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> N
 )
 def reconcile(
     adopt: Annotated[
-        list[str] | None, typer.Option(help="This chunk is that batch.", metavar="CHUNK=BATCH")
+        list[str] | None,
+        typer.Option(help="This chunk in doubt is that batch.", metavar="CHUNK=BATCH"),
     ] = None,
     resend: Annotated[
         list[str] | None,
-        typer.Option(help="This held chunk never was accepted: free its rows.", metavar="CHUNK"),
+        typer.Option(help="This held chunk was never accepted: free its rows.", metavar="CHUNK"),
     ] = None,
     hold: Annotated[
         list[str] | None,
@@ -149,22 +154,25 @@ def reconcile(
         list[str] | None,
         typer.Option("--cancel", help="Cancel a batch that nobody owns.", metavar="BATCH"),
     ] = None,
-    days: Annotated[float, typer.Option(help="How far back to list batches.", min=0)] = 30,
+    days: Annotated[float, typer.Option(help="How many days back to list batches.", min=0)] = 30,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the providers' batches with the ledger: adopt ours, report what nobody owns, settle doubt."""
+    """Compare the providers' batches with the ledger.
+
+    Adopts batches of ours, reports those that nobody owns, and settles chunks in doubt.
+    """
     from batchata_tasks.operations.reconcile import reconcile as reconcile_all
     from batchata_tasks.operations.reconcile_report import Request, pairs_of
 
     with boundary(_CARRIES_ON), for_console(err) as progress:
         request = Request(
-            pairs_of(adopt or []),
-            tuple(resend or ()),
-            tuple(hold or ()),
-            tuple(cancel_batches or ()),
+            adopt=pairs_of(adopt or []),
+            resend=tuple(resend or ()),
+            hold=tuple(hold or ()),
+            cancel=tuple(cancel_batches or ()),
         )
-        found = reconcile_all(request, days, progress=progress)
-    show_found(found, as_json=as_json)
+        report = reconcile_all(Settings(), request, days=days, progress=progress)
+    print_result(report, as_json=as_json)
 
 
 @app.command(
@@ -176,7 +184,7 @@ def emulator(
     ] = 0,
     seconds: Annotated[float, typer.Option(help="How long a batch takes.", min=0)] = 5.0,
 ) -> None:
-    """Imitate both providers' batch APIs on loopback: rehearse for free, with answers made up."""
+    """Imitate both providers' batch APIs on loopback: rehearse for free, with made-up answers."""
     from batchata_tasks.cli.demo import serve_emulator
 
     with boundary():

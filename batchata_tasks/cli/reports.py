@@ -1,9 +1,7 @@
-"""The commands that look at things: `status`, `show`, `costs`."""
+"""The commands that only show things: `status`, `show`, `costs`."""
 
 from __future__ import annotations
 
-import json
-import sys
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -11,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchata_tasks.cli.console import AsJson, ReadWith, Spec, boundary, err, load, out
+from batchata_tasks.cli.console import AsJson, ReadWith, Spec, boundary, err, load, out, print_json
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.reports.printing import print_text
 
 if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
 
 
 class By(Enum):
-    """What the lines of `batchata costs` are."""
+    """What each line of `batchata costs` stands for."""
 
     SPEC, BUDGET, MODEL, DAY = "spec", "budget", "model", "day"
 
@@ -33,46 +33,48 @@ def status(
     ] = None,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Make this ledger know a dataset whose own ledger is lost."),
+        typer.Option("--rebuild", help="Restore to this ledger a dataset whose ledger is lost."),
     ] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the newest runs, their batches and what they cost.
+    """Show the newest runs, their batches and what they cost.
 
-    `--rebuild` restores what a lost ledger knew of the spec's dataset, from the dataset's own folder;
-    no run may be at work on it. The next run looks at the provider for what was sent and not landed.
+    `--rebuild` restores what a lost ledger knew of the spec's dataset, from the dataset's own
+    folder; no run may be at work on it. The next run looks at the provider for batches that were
+    sent and not landed.
     """
     from batchata_tasks.reports.status import runs_overview, runs_remedy, runs_table
 
     with boundary():
+        settings = Settings()
         if rebuild:
-            _rebuild(spec, overrides)
-        found = runs_overview(_named(spec, overrides) if spec is not None else None)
+            _rebuild(spec, overrides, settings)
+        dataset_spec = None if spec is None else _spec_at(spec, overrides)
+        runs = runs_overview(dataset_spec, settings)
         if as_json:
-            sys.stdout.write(json.dumps(found) + "\n")
+            print_json(runs)
         else:
-            out.print(runs_table(found))
-            if (remedy := runs_remedy(found)) is not None:
-                out.print(remedy, highlight=False, soft_wrap=True)
+            out.print(runs_table(runs))
+            if (remedy := runs_remedy(runs)) is not None:
+                print_text(out, remedy)
 
 
-def _rebuild(spec: str | None, overrides: list[str] | None) -> None:
+def _rebuild(spec: str | None, overrides: list[str] | None, settings: Settings) -> None:
     from batchata_tasks.common.errors import SpecError
-    from batchata_tasks.common.settings import Settings
     from batchata_tasks.operations.rebuild import rebuild
     from batchata_tasks.planning.prepare import prepare_run
 
     if spec is None:
-        message = "--rebuild: name the SPEC whose dataset the ledger is to know again."
+        message = "--rebuild: name the SPEC whose dataset is to be restored to the ledger."
         raise SpecError(message)
-    for what, value in rebuild(
-        prepare_run(_named(spec, overrides), Settings()), Settings()
-    ).lines():
-        err.print(f"{what}: {value}", markup=False, highlight=False, soft_wrap=True)
+    rebuilt = rebuild(prepare_run(_spec_at(spec, overrides), settings), settings)
+    for label, value in rebuilt.lines():
+        print_text(err, f"{label}: {value}")
 
 
-def _named(spec: str, overrides: list[str] | None) -> RunSpec:
+def _spec_at(spec: str, overrides: list[str] | None) -> RunSpec:
+    """Read a spec, or that of the newest run of a Batch if `spec` is its results_dir."""
     from batchata_tasks.operations.rebuild import spec_of_jobs
 
     return spec_of_jobs(Path(spec)) if Path(spec).is_dir() else load(spec, overrides, None)
@@ -90,21 +92,20 @@ def show(
 
     with boundary():
         loaded = load(spec, overrides, None)
-        found = dataset_rows(loaded, rows, only_failed=failed)
+        shown = dataset_rows(loaded, rows, only_failed=failed)
         if as_json:
-            sys.stdout.write(json.dumps(found, default=_plain) + "\n")
-        else:
-            out.print(
-                rows_table(loaded, found, out.width) if found or not failed else "No row failed."
-            )
-            out.print(how_to_open(loaded), markup=False, highlight=False, soft_wrap=True)
+            print_json(shown, default=_text_of)
+            return
+        none_failed = failed and not shown
+        out.print("No row failed." if none_failed else rows_table(loaded, shown, out.width))
+        print_text(out, how_to_open(loaded))
 
 
 def costs(
-    by: Annotated[By, typer.Option(help="What the lines are.")] = By.SPEC,
+    by: Annotated[By, typer.Option(help="What each line stands for.")] = By.SPEC,
     days: Annotated[
         int | None,
-        typer.Option(help="The last N days, today included; 30 unless told.", min=1, max=36_500),
+        typer.Option(help="The last N days, including today; default 30.", min=1, max=36_500),
     ] = None,
     since: Annotated[
         str | None, typer.Option(help="Since this day instead (UTC).", metavar="YYYY-MM-DD")
@@ -115,7 +116,7 @@ def costs(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what was spent, reserved and saved, and what is left of shared budgets.
+    """Show what was spent, reserved and saved, and what is left of shared budgets.
 
     Money counts on the day on which it was reserved.
     """
@@ -123,16 +124,16 @@ def costs(
     from batchata_tasks.reports.costs_table import print_costs
 
     with boundary():
-        moment = moment_of(days, since)
+        moment, settings = moment_of(days, since), Settings()
         if set_budget is not None:
-            change_budget(set_budget)
-        found = gather(by.value, moment)
+            change_budget(set_budget, settings)
+        gathered = gather(by.value, moment, settings)
         if as_json:
-            sys.stdout.write(json.dumps(found.to_json()) + "\n")
+            print_json(gathered.to_json())
         else:
-            print_costs(found, out)
+            print_costs(gathered, out)
 
 
-def _plain(value: object) -> str:
-    """Write money as digits, all else that JSON lacks as text."""
+def _text_of(value: object) -> str:
+    """Return money as digits, other values that JSON lacks as their text."""
     return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -1,4 +1,4 @@
-"""Runs a spec for the command line: as a Prefect flow, or directly."""
+"""Running a spec for the command line: as a Prefect flow, or directly."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import signal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.cli.console import (
-    INTERRUPTED,
-    say_stopped,
-    watched,
-)
+from batchata_tasks.cli.console import INTERRUPTED, print_stopped, watched
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.runner import Runner
@@ -23,12 +19,12 @@ def _leave_at_ctrl_c(progress: Progress) -> None:
     """Let Ctrl-C end the process at once, for runs on Prefect's temporary server.
 
     Ctrl-C reaches that server too, and a flow run without its server takes minutes to give up.
-    Nothing is lost: the ledger and the dataset are ready for a kill at any moment.
+    Nothing is lost: the ledger and the dataset can cope with a kill at any moment.
     """
 
     def leave(_number: int, _frame: object) -> None:
         progress.close()
-        say_stopped(sent=progress.sent)
+        print_stopped(sent=progress.sent)
         os._exit(INTERRUPTED)
 
     signal.signal(signal.SIGINT, leave)
@@ -62,19 +58,19 @@ def _prefect(progress: Progress) -> Runner:
 
 
 def quiet_prefect() -> None:
-    """Set Prefect's defaults for a command: before its import, and never against the user's own.
+    """Set Prefect's defaults for a command, before its import; the user's own settings win.
 
-    With no server configured, Prefect starts a temporary one; the services that it does not need
-    for one run only make it slow to start.
+    If no server is configured, Prefect starts a temporary one; services that one run does not need
+    would only make it slow to start.
     """
-    wanted = {
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors become one sentence, without their tracebacks
+    defaults = {
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",  # errors become one sentence, without tracebacks
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",  # and no notice about it in the middle of a run's display
+        "DO_NOT_TRACK": "1",  # avoids a notice about tracking in the middle of a run's display
         "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
         "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
     }
-    for name, value in wanted.items():
+    for name, value in defaults.items():
         os.environ.setdefault(name, value)

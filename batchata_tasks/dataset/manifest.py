@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.files import durable, storage_errors
+from batchata_tasks.ledger import ChunkKind
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
@@ -153,7 +154,7 @@ def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
 
 def plan_name(chunk: Chunk) -> str:
     """Return the name of the plan that a chunk is a range of."""
-    if chunk.kind != "batch":
+    if chunk.kind != ChunkKind.BATCH:
         return "local"
     return "plan" if chunk.round == 1 else f"plan-{chunk.round}"
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import LeaseError, LedgerError, WrongLedgerError
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.ledger import Ledger
+from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.progress.listener import silent
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.ledger import Lease
+    from batchata_tasks.ledger import Lease, Ledger
     from batchata_tasks.progress.listener import Progress
 
 
@@ -64,8 +64,7 @@ def hold_dataset(
     """
     folder = DatasetFolder(output)
     folder.create()
-    ledger = Ledger(settings.ledger_url)
-    try:
+    with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = owned_dataset(folder, ledger)
         held_until = awake_clock() + settings.lease_seconds
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
@@ -91,8 +90,6 @@ def hold_dataset(
             )
             if held.lost is None:
                 ledger.release_lease(lease)
-    finally:
-        ledger.close()
 
 
 def _blame_lost_lease(held: HeldDataset, error: Exception) -> None:
@@ -110,6 +107,15 @@ def another_ledgers(folder: DatasetFolder) -> WrongLedgerError:
     return WrongLedgerError(
         f"{found}; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, {remedy}."
     )
+
+
+def find_dataset(folder: DatasetFolder, ledger: Ledger) -> str | None:
+    """Return the id of a dataset; None if neither its folder nor the ledger has one.
+
+    The ledger knows datasets by their URL, too, because the folder may have been deleted.
+    """
+    owner = folder.owner()
+    return ledger.dataset_at(folder.url) if owner is None else owner["dataset_id"]
 
 
 def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:

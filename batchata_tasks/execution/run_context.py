@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.clock import awake_clock, now_us
 from batchata_tasks.common.errors import BatchataError, LeaseError
 from batchata_tasks.dataset.manifest import plan_columns
-from batchata_tasks.ledger import SENDING_ENDS, ChunkState, Ledger, StopReason
+from batchata_tasks.ledger import SENDING_ENDS, ChunkKind, ChunkState, Ledger, StopReason
 from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.planning.route import Route
 from batchata_tasks.planning.summary import PlanSummary
@@ -158,7 +158,7 @@ class RunContext:
         with state.counting:
             if state.landed_before is None:
                 state.landed_before = sum(
-                    chunk.kind == "batch"
+                    chunk.kind == ChunkKind.BATCH
                     for chunk in self.ledger.chunks(self.run_id, (ChunkState.LANDED,))
                 )
             return state.numbers.setdefault(chunk.id, state.landed_before + len(state.numbers) + 1)

@@ -20,7 +20,7 @@ _ERRORS = 5
 def snapshot(context: RunContext) -> Snapshot:
     """Return where a run stands now; a few reads of the ledger."""
     ledger, run_id = context.ledger, context.run_id
-    plan, stands = context.plan(), ledger.stands(run_id)
+    plan, stands = context.plan(), ledger.batch_chunks(run_id)
     outcomes = {name: tally.rows for name, tally in ledger.outcomes(run_id).items() if tally.rows}
     spent, in_flight = ledger.money(run_id)
     limit = context.limit

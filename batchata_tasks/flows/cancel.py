@@ -12,6 +12,7 @@ from prefect.exceptions import ObjectNotFound
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown
 from batchata_tasks.operations import cancel as cancelling
 from batchata_tasks.progress.listener import LineProgress
@@ -32,7 +33,7 @@ def cancel(
     loaded = overridden(
         _spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {}
     )
-    found = cancelling.cancel(loaded, progress=LineProgress(get_run_logger().info))
+    found = cancelling.cancel(loaded, Settings(), LineProgress(get_run_logger().info))
     create_markdown_artifact(
         markdown=markdown(f"cancel {loaded.name}", found.lines()),
         key="cancel",

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
@@ -21,7 +22,7 @@ def plan(spec: EnrichmentSpec | str, overrides: dict[str, Any] | None = None) ->
         spec: the enrichment, or the path of its YAML or JSON file.
         overrides: keys of the spec to set otherwise, such as {"limit": 20}.
     """
-    found = preview(overridden(spec, overrides or {}))
+    found = preview(overridden(spec, overrides or {}), Settings())
     name, what = found.spec.name, "What a run would do and cost."
     create_markdown_artifact(
         markdown=markdown(f"plan {name}", found.lines()), key=slug(f"plan-{name}"), description=what

@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_markdown_artifact
 
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown
 from batchata_tasks.operations import reconcile as reconciling
 from batchata_tasks.operations.reconcile_report import Request, pairs_of
@@ -33,7 +34,8 @@ def reconcile(
     request = Request(
         pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ())
     )
-    found = reconciling.reconcile(request, days, progress=LineProgress(get_run_logger().info))
+    progress = LineProgress(get_run_logger().info)
+    found = reconciling.reconcile(Settings(), request, days=days, progress=progress)
     create_markdown_artifact(
         markdown=markdown("reconcile", found.lines()),
         key="reconcile",

@@ -16,7 +16,7 @@ from prefect.runtime import task_run
 from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.run_context import context_of
-from batchata_tasks.ledger import ChunkState
+from batchata_tasks.ledger import ChunkKind, ChunkState
 from batchata_tasks.pipeline import steps as pipeline
 
 if TYPE_CHECKING:
@@ -34,7 +34,9 @@ def _name() -> str:
     if "chunk_id" not in parameters:
         return f"{step} {context.spec.name}"
     chunk = context.ledger.chunk(parameters["chunk_id"])
-    what = f"batch {context.number_of(chunk)}" if chunk.kind == "batch" else "what is not sent"
+    what = (
+        f"batch {context.number_of(chunk)}" if chunk.kind == ChunkKind.BATCH else "what is not sent"
+    )
     return f"{step} {what} ({pluralize(chunk.rows, 'row')})"
 
 
@@ -123,7 +125,7 @@ def _file_stands(run_id: str, chunk_id: str, value: dict[str, Any]) -> bool:
     context = context_of(run_id)
     found = context.ledger.chunk(chunk_id)
     files = [context.folder.manifest(chunk_id)]
-    if found.kind == "batch":
+    if found.kind == ChunkKind.BATCH:
         files.append(context.request_file(found))
     return value["rows"] == found.rows and all(path.exists() for path in files)
 

@@ -1,16 +1,20 @@
 """The ledger: runs, chunks, intents, batches, money and leases, in SQLite or another database.
 
-It decides. A file, a Prefect cache or a process's memory may save time, but what was sent, what it
-may cost and who may send next is read here. Every write is one transaction, durable on return.
+The ledger decides. A file, a Prefect cache or a process's memory may save time, but what was sent,
+what it may cost and who may send next are read here. Every write is one transaction, durable on
+return.
 """
 
 from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
-from batchata_tasks.ledger.opening import is_made, open_ledger
+from batchata_tasks.ledger.opening import ledger_exists, open_ledger
 from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
@@ -20,16 +24,21 @@ from batchata_tasks.ledger.values import (
     UNFINISHED,
     BudgetStatus,
     Chunk,
+    ChunkKind,
     ChunkState,
     Intent,
     Lease,
     OutcomeTotals,
     RemainingBudget,
+    RunPhase,
     RunRow,
     StopReason,
     new_id,
 )
 from batchata_tasks.types.budget import BudgetTerms
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 __all__ = [
     "SENDING_ENDS",
@@ -37,6 +46,7 @@ __all__ = [
     "BudgetStatus",
     "BudgetTerms",
     "Chunk",
+    "ChunkKind",
     "ChunkState",
     "Intent",
     "Lease",
@@ -45,27 +55,39 @@ __all__ = [
     "OutcomeTotals",
     "RemainingBudget",
     "Restored",
+    "RunPhase",
     "RunRow",
     "Spending",
     "StopReason",
     "UsageHistory",
-    "is_made",
+    "ledger_exists",
     "new_id",
     "now_us",
+    "opened_ledger",
 ]
 
 
 class Ledger(Runs, Sending, Money, Corrections, Calibration, Reporting, Restoring):
     """One ledger; safe to use from several threads and processes.
 
-    `patience` is for how many seconds a Postgres that is away (restarted, say) is waited for, once
-    it has been there. `as_it_is` is for looking: the ledger is neither made nor migrated.
+    `patience` is how many seconds to wait for a Postgres that answered before and does not now (it
+    is being restarted, say). `read_only` neither creates nor migrates the ledger.
 
     Raises:
-        WrongLedgerError: it is somebody else's database.
+        WrongLedgerError: the database belongs to another program.
         LedgerError: it cannot be used; see `open_ledger`.
     """
 
-    def __init__(self, url: str, *, patience: float = 30, as_it_is: bool = False) -> None:
+    def __init__(self, url: str, *, patience: float = 30, read_only: bool = False) -> None:
         super().__init__(url, patience=patience)
-        self.id = open_ledger(self, as_it_is=as_it_is)
+        self.id = open_ledger(self, read_only=read_only)
+
+
+@contextmanager
+def opened_ledger(url: str, *, read_only: bool = False) -> Generator[Ledger, None, None]:
+    """Open a ledger and close it at the end of the block; see `Ledger` for the errors raised."""
+    ledger = Ledger(url, read_only=read_only)
+    try:
+        yield ledger
+    finally:
+        ledger.close()

@@ -1,7 +1,8 @@
-"""Shared budgets: what all runs that name one may spend together in a period.
+"""Shared budgets: limits for what all runs that name one may spend together in a period.
 
-A reservation counts against the period in which it was made, whenever it is settled. Every one of a
-budget is made under the budget's lock, in the transaction that reads what is spent or in flight.
+A reservation counts against the period in which it was made, whenever it is settled. Reservations
+against a budget are made under the budget's lock, in the transaction that reads what is spent or in
+flight.
 """
 
 from __future__ import annotations
@@ -23,112 +24,124 @@ from batchata_tasks.types.budget import BudgetTerms
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
 
-_TRACKER = "(CostTracker)"  # who made a budget, where no spec did; no spec can have such a name
+_TRACKER = "(CostTracker)"  # created a budget that no spec named; no spec can have this name
 
 
 class Budgets(Store):
-    """What the ledger knows of shared budgets."""
+    """The part of the ledger about shared budgets."""
 
     def agree_budget(self, terms: BudgetTerms, spec: str) -> None:
-        """Note what a spec says of a budget; where all specs say the same now, and did not before, that holds.
+        """Record a spec's terms for a budget; if all specs now agree, their terms become binding.
 
         Raises:
-            SpecError: another spec says otherwise. What this one says is noted all the same, so that
-                specs can be changed one after the other.
+            SpecError: another spec has other terms. These are recorded all the same, so that specs
+                can be changed one after the other.
         """
-        if (other := self._say(terms, spec)) is not None:
-            raise _disagreed(terms, *other)
+        if (conflict := self._record_terms(terms, spec)) is not None:
+            raise _disagreed(terms, *conflict)
 
     @writes
-    def _say(
+    def _record_terms(
         self, connection: Connection, terms: BudgetTerms, spec: str
     ) -> tuple[str, BudgetTerms] | None:
+        """Record a spec's terms; return who disagrees with them, and the other terms."""
         self.lock(connection, f"budget {terms.name}")
-        known, statement = _row(connection, terms.name), _statement(terms)
-        if known is None:
-            _make(connection, terms, spec)
+        budget = _row(connection, terms.name)
+        statement = _statement(terms)
+        if budget is None:
+            _create(connection, terms, spec)
             return None
-        here, other = (
-            update(t.budgets).where(t.budgets.c.name == terms.name),
-            _other(known, terms, spec),
-        )
-        if other is None or other[0]:  # a stranger is not made known by asking twice
-            connection.execute(
-                here.values(said=json.dumps({**json.loads(known.said), spec: statement}))
-            )
-        if other is None and statement not in json.loads(known.agreed):
+        here = update(t.budgets).where(t.budgets.c.name == terms.name)
+        conflict = _conflict(budget, terms, spec)
+        # a new spec that contradicts a limit set by hand is not recorded: else it would be let
+        # through when it is run a second time
+        if conflict is None or conflict[0]:
+            said = {**json.loads(budget.said), spec: statement}
+            connection.execute(here.values(said=json.dumps(said)))
+        if conflict is None and statement not in json.loads(budget.agreed):
             connection.execute(here.values(_values(terms) | {"agreed": json.dumps([statement])}))
-        return other
+        return conflict
 
     @reads
     def check_budget(self, connection: Connection, terms: BudgetTerms, spec: str) -> BudgetTerms:
-        """Return the terms that would hold after `agree_budget`, and raise SpecError where it would; write nothing."""
-        known = _row(connection, terms.name)
-        if known is None:
+        """Return the terms that would be binding after `agree_budget`; write nothing.
+
+        Raises:
+            SpecError: `agree_budget` would raise it.
+        """
+        budget = _row(connection, terms.name)
+        if budget is None:
             return terms
-        if (other := _other(known, terms, spec)) is not None:
-            raise _disagreed(terms, *other)
-        return _terms(known) if _statement(terms) in json.loads(known.agreed) else terms
+        if (conflict := _conflict(budget, terms, spec)) is not None:
+            raise _disagreed(terms, *conflict)
+        return _terms(budget) if _statement(terms) in json.loads(budget.agreed) else terms
 
     @reads
     def binding(self, connection: Connection, terms: BudgetTerms) -> BudgetTerms:
-        """Return the terms that hold: the ledger's, or these where it has none yet."""
+        """Return the binding terms of a budget: the ledger's, or these if it has none yet."""
         return binding_terms(connection, terms)
 
     @writes
     def set_budget(self, connection: Connection, name: str, limit: int) -> None:
-        """Change the limit of a budget for all specs, whatever they say of it; raises SpecError where there is none of that name.
+        """Change the limit of a budget for all specs, whatever limit they state.
 
-        It holds until the specs agree on something new. What they said until now is none: it is refused to
-        nobody any more, and objects to nothing, so that a spec that is gone cannot either.
+        The limit holds until the specs agree on a new one. Limits that specs stated until now are
+        overruled: a spec that still states one is not refused, and hinders no other spec. So a spec
+        that no longer exists cannot hinder any, either.
+
+        Raises:
+            SpecError: there is no budget of that name.
         """
         self.lock(connection, f"budget {name}")
-        if (known := _row(connection, name)) is None:
-            message = f"--set-budget {name}: the ledger knows no budget of that name; a run of a spec that names it makes it."
+        if (budget := _row(connection, name)) is None:
+            message = (
+                f"--set-budget {name}: the ledger has no budget of that name; "
+                "the first run of a spec that names it creates it."
+            )
             raise SpecError(message)
-        said, terms = json.loads(known.said), replace(_terms(known), limit=limit)
-        overruled = [
-            *json.loads(known.agreed),
-            *(words for words in said.values() if words is not None),
-            _statement(terms),
-        ]
+        said = json.loads(budget.said)
+        terms = replace(_terms(budget), limit=limit)
+        overruled = [statement for statement in said.values() if statement is not None]
+        agreed = [*json.loads(budget.agreed), *overruled, _statement(terms)]
         changed = _values(terms) | {
             "said": json.dumps(dict.fromkeys(said)),
-            "agreed": json.dumps(overruled),
+            "agreed": json.dumps(agreed),
         }
         connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(changed))
 
     @writes
     def open_budget(self, connection: Connection, name: str, limit: int | None) -> None:
-        """Join the budget of that name; one that is not there yet is made, for all time, where a limit is given.
+        """Join the budget of that name; if there is none, create it, with one period for all time.
 
         Raises:
             SpecError: there is none and no limit is given, or it has another limit.
         """
         self.lock(connection, f"budget {name}")
-        known = _row(connection, name)
-        if known is None:
+        budget = _row(connection, name)
+        if budget is None:
             if limit is None:
-                message = f"the ledger knows no budget of the name {name!r}; give its `limit_usd`."
+                message = f"the ledger has no budget named {name!r}; give its `limit_usd`."
                 raise SpecError(message)
-            _make(connection, BudgetTerms(name, limit, "total", "UTC"), _TRACKER)
-        elif limit is not None and all(words[0] != limit for words in json.loads(known.agreed)):
-            terms = _terms(known)
+            _create(connection, BudgetTerms(name, limit, "total", "UTC"), _TRACKER)
+        elif limit is not None and all(
+            statement[0] != limit for statement in json.loads(budget.agreed)
+        ):
+            terms = _terms(budget)
             wanted = replace(terms, limit=limit)
-            raise _disagreed(wanted, *(_other(known, wanted, "") or ("", terms)))
+            raise _disagreed(wanted, *(_conflict(budget, wanted, "") or ("", terms)))
 
     @writes
     def spend(self, connection: Connection, scope: str, amount: int, name: str | None) -> None:
-        """Record money that was spent outside of runs; it counts at once, also beyond a limit.
+        """Record money that was spent outside of runs; it counts at once, even beyond a limit.
 
-        It stands among the reservations, under a chunk and a run that do not exist (`scope` is the
-        run), as money for no row.
+        It is stored as a settled reservation for no row, under a chunk and a run that do not exist
+        (`scope` is the run).
         """
         counts: dict[str, object] = {"budget": None, "period": None}
         if name is not None:
             self.lock(connection, f"budget {name}")
-            known = _row(connection, name)
-            counts = {"budget": name, "period": _terms(known).start(now_us()) if known else 0}
+            budget = _row(connection, name)
+            counts = {"budget": name, "period": _terms(budget).start(now_us()) if budget else 0}
         row = {
             "chunk_id": new_id(),
             "run_id": scope,
@@ -140,76 +153,86 @@ class Budgets(Store):
         connection.execute(insert(t.reservations).values(row | money | counts))
 
     @reads
-    def tracked(self, connection: Connection, scope: str, name: str | None) -> BudgetStatus:
-        """Return how the present period of a budget stands; without a name, what was spent under `scope`."""
+    def budget_status(self, connection: Connection, scope: str, name: str | None) -> BudgetStatus:
+        """Return the money of a budget's present period; without a name, that spent by `scope`."""
         r, terms = t.reservations.c, None
-        mine = r.run_id == scope
+        counted = r.run_id == scope
         if name is not None:
-            known = _row(connection, name)
-            terms = _terms(known) if known else None
-            mine = (r.budget == name) & _since(terms.start(now_us()) if terms else 0)
+            budget = _row(connection, name)
+            terms = _terms(budget) if budget else None
+            counted = (r.budget == name) & _since(terms.start(now_us()) if terms else 0)
         query = select(r.settled, r.reserved, t.chunks.c.id).outerjoin(
             t.chunks, t.chunks.c.id == r.chunk_id
         )
-        rows = connection.execute(query.where(mine)).all()
-        in_flight = sum(row.reserved for row in rows if row.settled is None)
-        spent, entries = sum(row.settled or 0 for row in rows), sum(row.id is None for row in rows)
-        return BudgetStatus(terms.limit if terms else None, spent, in_flight, entries)
+        rows = connection.execute(query.where(counted)).all()
+        return BudgetStatus(
+            limit=terms.limit if terms else None,
+            spent=sum(row.settled or 0 for row in rows),
+            in_flight=sum(row.reserved for row in rows if row.settled is None),
+            entries=sum(row.id is None for row in rows),
+        )
 
     @reads
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
         """Return all budgets, by name."""
-        return [
-            _terms(row) for row in connection.execute(select(t.budgets).order_by(t.budgets.c.name))
-        ]
+        rows = connection.execute(select(t.budgets).order_by(t.budgets.c.name))
+        return [_terms(row) for row in rows]
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:
-        """Return (settled, reserved and still in flight) of a budget's present period, as these terms have it."""
+        """Return (settled, in flight) of the budget's present period according to `terms`."""
         return budget_sums(connection, terms, terms.start(now_us()))
 
     @reads
     def others_in_flight(self, connection: Connection, terms: BudgetTerms, dataset_id: str) -> int:
-        """Return what live runs of other datasets have in flight in the budget's present period, and will settle.
+        """Return what live runs of other datasets have in flight in the budget's present period.
 
-        Money of a run that is dead comes back only when its dataset is run again, and that of a chunk that is
-        held when a person decides: nobody waits for it.
+        Money that is not worth waiting for is left out: that of a dead run, which returns only when
+        its dataset is run again, and that of a held chunk, which waits for a person.
         """
-        r, c, d = t.reservations.c, t.chunks.c, t.datasets.c
+        r = t.reservations.c
+        c = t.chunks.c
+        d = t.datasets.c
         query = (
             select(r.reserved)
             .join(t.chunks, c.id == r.chunk_id)
             .join(t.datasets, d.id == c.dataset_id)
         )
         since = _since(binding_terms(connection, terms).start(now_us()))
-        theirs = (
-            (c.dataset_id != dataset_id)
-            & (c.state != ChunkState.HELD)
-            & r.settled.is_(None)
-            & (r.budget == terms.name)
-            & since
+        query = query.where(
+            c.dataset_id != dataset_id,
+            c.state != ChunkState.HELD,
+            r.settled.is_(None),
+            r.budget == terms.name,
+            since,
+            d.lease_until > self.clock(connection),
         )
-        return sum(
-            connection.execute(
-                query.where(theirs, d.lease_until > self.clock(connection))
-            ).scalars()
-        )
+        return sum(connection.execute(query).scalars())
+
+
+def money_of(connection: Connection, which: ColumnElement[bool]) -> tuple[int, int]:
+    """Return (settled, in flight) of some reservations: in flight is what is not settled yet."""
+    query = select(t.reservations.c.settled, t.reservations.c.reserved).where(which)
+    # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
+    settled = in_flight = 0
+    for row in connection.execute(query):
+        if row.settled is None:
+            in_flight += row.reserved
+        else:
+            settled += row.settled
+    return settled, in_flight
 
 
 def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:
-    """Return (settled, reserved and still in flight) of the period that began at `start`."""
-    r = t.reservations.c
-    rows = connection.execute(
-        select(r.settled, r.reserved).where(r.budget == terms.name, _since(start))
-    ).all()
-    # summed here: a database's own sum ends at 2^63 picodollars, 9 million dollars
-    return sum(row.settled or 0 for row in rows), sum(
-        row.reserved for row in rows if row.settled is None
-    )
+    """Return (settled, in flight) of the period that began at `start`."""
+    return money_of(connection, (t.reservations.c.budget == terms.name) & _since(start))
 
 
 def _since(start: int) -> ColumnElement[bool]:
-    """Whether a reservation counts from `start` on; its period may have been noted when the budget had others."""
+    """Select the reservations that count from `start` on.
+
+    The period stored with one may be of another length, if the budget's terms have changed since.
+    """
     return (t.reservations.c.reserved_at >= start) | (t.reservations.c.period >= start)
 
 
@@ -222,12 +245,12 @@ def _terms(row: Row[Any]) -> BudgetTerms:
 
 
 def binding_terms(connection: Connection, terms: BudgetTerms) -> BudgetTerms:
-    """Return the terms that hold: the ledger's, or these where it has none yet."""
-    known = _row(connection, terms.name)
-    return terms if known is None else _terms(known)
+    """Return the binding terms of a budget: the ledger's, or these if it has none yet."""
+    budget = _row(connection, terms.name)
+    return terms if budget is None else _terms(budget)
 
 
-def _make(connection: Connection, terms: BudgetTerms, spec: str) -> None:
+def _create(connection: Connection, terms: BudgetTerms, spec: str) -> None:
     statement = _statement(terms)
     said = {
         "name": terms.name,
@@ -241,21 +264,22 @@ def _statement(terms: BudgetTerms) -> list[int | str]:
     return [terms.limit, terms.period, terms.timezone]
 
 
-def _other(known: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
-    """Return who says something else of a budget (a spec, or nobody by name: the ledger), and what; None where none does.
+def _conflict(budget: Row[Any], terms: BudgetTerms, spec: str) -> tuple[str, BudgetTerms] | None:
+    """Return a spec that has other terms for a budget, and these terms; None if there is none.
 
-    What was agreed on, or overruled by hand, is said by all without harm: it changes nothing.
+    The name is empty if the terms are the ledger's own. Terms that were agreed on, or overruled by
+    hand, conflict with no other such terms: stating them again changes nothing.
     """
-    said, settled, statement = json.loads(known.said), json.loads(known.agreed), _statement(terms)
-    for name, words in said.items():
-        if (
-            name != spec
-            and words not in (None, statement)
-            and not (words in settled and statement in settled)
-        ):
-            return name, BudgetTerms(terms.name, *words)
-    # a limit that was set by hand is changed by specs that were there, not by the first stranger
-    return ("", _terms(known)) if statement not in settled and spec not in said else None
+    said = json.loads(budget.said)
+    agreed = json.loads(budget.agreed)
+    statement = _statement(terms)
+    for name, other in said.items():
+        if name == spec or other in (None, statement):
+            continue
+        if other not in agreed or statement not in agreed:
+            return name, BudgetTerms(terms.name, *other)
+    # a limit that was set by hand can be changed by the specs of that time, not by a new one
+    return ("", _terms(budget)) if statement not in agreed and spec not in said else None
 
 
 def _values(terms: BudgetTerms) -> dict[str, object]:
@@ -270,12 +294,14 @@ def _values(terms: BudgetTerms) -> dict[str, object]:
 def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
     who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
     again = "" if who == "the ledger" else f"run {who} again if it was changed, "
-    asked, held = (
-        f"{dollars(one.limit)} a {one.period} ({one.timezone})".replace("a total", "in total")
-        for one in (terms, theirs)
-    )
     message = (
-        f"budget: {who} says {held} of {terms.name!r}, and this says {asked}; all that share a budget say the same of it: change one, "
+        f"budget: {who} gives {terms.name!r} {_in_words(theirs)}, and this gives it "
+        f"{_in_words(terms)}; all that share a budget must give it the same terms: change one, "
         f"{again}or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."
     )
     return SpecError(message)
+
+
+def _in_words(terms: BudgetTerms) -> str:
+    period = "in total" if terms.period == "total" else f"a {terms.period}"
+    return f"{dollars(terms.limit)} {period} ({terms.timezone})"

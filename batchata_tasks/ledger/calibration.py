@@ -1,4 +1,4 @@
-"""Calibration: what the finished batches of a spec used, as a measure for the next ones."""
+"""Calibration: the tokens that a spec's finished batches used, to forecast the next ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
-from batchata_tasks.ledger.values import ChunkState
+from batchata_tasks.ledger.values import ChunkKind, ChunkState
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-_NEWEST = 20  # batches; runs are taken whole, since their later rounds belong to all of the first
+# batches; runs are counted whole, because later rounds belong to all batches of the first
+_NEWEST = 20
 _RAN = (Outcome.SUCCEEDED, Outcome.INVALID, Outcome.TRUNCATED, Outcome.REFUSED)
 
 
 @dataclass(frozen=True, slots=True)
 class UsageHistory:
-    """What requests of a spec use: sums over those that ran in the first round of their run.
+    """The use of a spec's requests: sums over those that ran in the first round of their run.
 
-    `again_` is what further rounds added for requests that had run before. Only ratios of these
-    numbers count. Without `batches` they are a guess.
+    `again_…` is what later rounds added for requests that had run before. Only the ratios of these
+    numbers matter. If `batches` is 0, they are a guess.
     """
 
     batches: int = 0
@@ -42,70 +43,70 @@ class UsageHistory:
 
 
 class Calibration(Store):
-    """What the ledger knows of the use of a spec's requests."""
+    """The part of the ledger about the tokens that requests used."""
 
     @reads
-    def usual(
+    def usage_history(
         self, connection: Connection, provider: str, model: str, name: str
     ) -> UsageHistory | None:
-        """Return what the newest finished batches of a spec (by its name) and model used; None where none ran."""
+        """Return what the newest finished batches of the spec `name` used; None if none ran."""
         c = t.chunks.c
-        mine = (c.provider == provider) & (c.model == model) & (c.kind == "batch")
-        done = mine & c.state.in_((ChunkState.COLLECTED, ChunkState.LANDED)) & (c.bytes > 0)
+        sent = (c.provider == provider) & (c.model == model) & (c.kind == ChunkKind.BATCH)
+        done = sent & c.state.in_((ChunkState.COLLECTED, ChunkState.LANDED)) & (c.bytes > 0)
         runs = (
             select(t.runs.c.id, t.runs.c.started_at)
             .join(t.chunks, c.run_id == t.runs.c.id)
             .distinct()
         )
         runs = runs.where(done, t.runs.c.name == name, c.round == 1)
-        found = UsageHistory()
-        for run_id in connection.execute(
-            runs.order_by(t.runs.c.started_at.desc()).limit(_NEWEST)
-        ).scalars():
-            query = select(t.outcomes, c.round, c.bytes).join(
-                t.chunks, c.id == t.outcomes.c.chunk_id
-            )
+        newest = runs.order_by(t.runs.c.started_at.desc()).limit(_NEWEST)
+        query = select(t.outcomes, c.round, c.bytes).join(t.chunks, c.id == t.outcomes.c.chunk_id)
+        usage = UsageHistory()
+        for run_id in connection.execute(newest).scalars():
             by_chunk: dict[str, list[Row[Any]]] = defaultdict(list)
             for row in connection.execute(query.where(done, c.run_id == run_id)):
                 by_chunk[row.chunk_id].append(row)
             for rows in by_chunk.values():
-                found = _with_first(found, rows) if rows[0].round == 1 else _with_later(found, rows)
-            if found.batches >= _NEWEST:
+                add = _with_first_round if rows[0].round == 1 else _with_later_round
+                usage = add(usage, rows)
+            if usage.batches >= _NEWEST:
                 break
-        return found if found.requests and found.bytes else None
+        return usage if usage.requests and usage.bytes else None
 
 
-def _with_first(found: UsageHistory, rows: list[Row[Any]]) -> UsageHistory:
+def _with_first_round(usage: UsageHistory, rows: list[Row[Any]]) -> UsageHistory:
+    """Add a chunk of a first round; `rows` are its outcomes."""
     ran = [row for row in rows if row.outcome in _RAN]
     requests = _sum(ran, "rows")
     if not requests:
-        return found
+        return usage
     return replace(
-        found,
-        batches=found.batches + 1,
-        requests=found.requests + requests,
-        bytes=found.bytes + rows[0].bytes * requests // _sum(rows, "rows"),
-        input_tokens=found.input_tokens + _sum(ran, "input_tokens"),
-        output_tokens=found.output_tokens + _sum(ran, "output_tokens"),
-        cache_read_tokens=found.cache_read_tokens + _sum(ran, "cache_read_tokens"),
-        cache_write_tokens=found.cache_write_tokens + _sum(ran, "cache_write_tokens"),
+        usage,
+        batches=usage.batches + 1,
+        requests=usage.requests + requests,
+        bytes=usage.bytes + rows[0].bytes * requests // _sum(rows, "rows"),
+        input_tokens=usage.input_tokens + _sum(ran, "input_tokens"),
+        output_tokens=usage.output_tokens + _sum(ran, "output_tokens"),
+        cache_read_tokens=usage.cache_read_tokens + _sum(ran, "cache_read_tokens"),
+        cache_write_tokens=usage.cache_write_tokens + _sum(ran, "cache_write_tokens"),
     )
 
 
-def _with_later(found: UsageHistory, rows: list[Row[Any]]) -> UsageHistory:
-    """Add a chunk of a later round, as far as its requests had run before: a first answer is no addition."""
-    all_of_it, again = (
-        _sum(rows, "retried"),
-        _sum((row for row in rows if row.outcome in _RAN), "retried"),
-    )
+def _with_later_round(usage: UsageHistory, rows: list[Row[Any]]) -> UsageHistory:
+    """Add a chunk of a later round, counting only requests that had run before.
+
+    A request that runs for the first time in a later round adds nothing to the first round's use.
+    """
+    retried = _sum(rows, "retried")
+    again = _sum((row for row in rows if row.outcome in _RAN), "retried")
     if not again:
-        return found
+        return usage
+    more_input = _sum(rows, "input_tokens") * again // retried
+    more_output = _sum(rows, "output_tokens") * again // retried
     return replace(
-        found,
-        again_input_tokens=found.again_input_tokens
-        + _sum(rows, "input_tokens") * again // all_of_it,
-        again_output_tokens=found.again_output_tokens
-        + _sum(rows, "output_tokens") * again // all_of_it,
+        usage,
+        again_input_tokens=usage.again_input_tokens + more_input,
+        again_output_tokens=usage.again_output_tokens + more_output,
     )
 
 

@@ -1,4 +1,4 @@
-"""Chunks: found by run, state or dataset, cut in two, moved along their life."""
+"""Chunks: looked up by run, state or dataset, split in two, moved from state to state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Chunks(Leases):
-    """What the ledger knows of chunks."""
+    """The part of the ledger about chunks."""
 
     @reads
     def chunk(self, connection: Connection, chunk_id: str) -> Chunk:
@@ -53,12 +53,12 @@ class Chunks(Leases):
 
     @reads
     def landed_chunks(self, connection: Connection, dataset_id: str) -> list[Chunk]:
-        """Return the landed chunks of a dataset that should have rows in it; see `emptied_chunks` for the others."""
+        """Return the landed chunks of a dataset that should still have rows in it."""
         return self._landed(connection, dataset_id, 0)
 
     @reads
     def emptied_chunks(self, connection: Connection, dataset_id: str) -> list[Chunk]:
-        """Return the landed chunks of which no row is left: all were superseded since."""
+        """Return the landed chunks of a dataset whose rows have all been superseded."""
         return self._landed(connection, dataset_id, 1)
 
     def _landed(self, connection: Connection, dataset_id: str, emptied: int) -> list[Chunk]:
@@ -71,23 +71,20 @@ class Chunks(Leases):
 
     @reads
     def order_of(self, connection: Connection, dataset_id: str) -> list[str]:
-        """Return a dataset's chunks in the order in which they were planned."""
+        """Return the ids of a dataset's chunks, in the order in which they were planned."""
         query = (
             select(t.chunks.c.id)
             .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
             .where(t.chunks.c.dataset_id == dataset_id)
+            .order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start)
         )
-        return list(
-            connection.execute(
-                query.order_by(t.runs.c.started_at, t.chunks.c.round, t.chunks.c.start)
-            ).scalars()
-        )
+        return list(connection.execute(query).scalars())
 
     @reads
     def unfinished_chunks(
         self, connection: Connection, dataset_id: str, but_run: str
     ) -> list[Chunk]:
-        """Return chunks of other runs whose rows are in flight, unlanded or held."""
+        """Return the chunks whose rows are in flight, unlanded or held, except those of one run."""
         query = select(t.chunks).where(
             t.chunks.c.dataset_id == dataset_id,
             t.chunks.c.run_id != but_run,
@@ -99,10 +96,12 @@ class Chunks(Leases):
     def split_chunk(
         self, connection: Connection, lease: Lease, chunk: Chunk, head: Chunk, tail: Chunk
     ) -> None:
-        """Replace an unsent chunk by its first rows and the rest; money that it holds is split, too.
+        """Replace an unsent chunk by two chunks: its first rows, and the rest.
+
+        If money is reserved for it, each part gets a reservation of its own.
 
         Raises:
-            LedgerError: it was sent, so it stays whole.
+            LedgerError: the chunk was sent, so it cannot be split.
         """
         self._check(connection, lease)
         unsent = (t.chunks.c.id == chunk.id) & (t.chunks.c.state == ChunkState.PLANNED)
@@ -111,17 +110,13 @@ class Chunks(Leases):
             raise LedgerError(message)
         connection.execute(insert(t.chunks).values(chunk_row(head)))
         connection.execute(insert(t.chunks).values(chunk_row(tail)))
-        mine = t.reservations.c.chunk_id == chunk.id
-        if (
-            held := connection.execute(select(t.reservations).where(mine)).mappings().first()
-        ) is not None:
-            connection.execute(delete(t.reservations).where(mine))
+        here = t.reservations.c.chunk_id == chunk.id
+        reserved = connection.execute(select(t.reservations).where(here)).mappings().first()
+        if reserved is not None:
+            connection.execute(delete(t.reservations).where(here))
             for part in (head, tail):
-                connection.execute(
-                    insert(t.reservations).values(
-                        {**held, "chunk_id": part.id, "reserved": part.bound or 0}
-                    )
-                )
+                row = {**reserved, "chunk_id": part.id, "reserved": part.bound or 0}
+                connection.execute(insert(t.reservations).values(row))
 
     def _move(
         self,
@@ -131,28 +126,33 @@ class Chunks(Leases):
         after: str,
         **values: Any,
     ) -> None:
-        """Bring a chunk into its next state; raises LedgerError, and writes nothing, from any other state than those `before`."""
+        """Move a chunk to the state `after`.
+
+        Raises:
+            LedgerError: it is in none of the states `before`; nothing is written.
+        """
         here = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(list(before))
         moved = connection.execute(
             update(t.chunks).where(here).values(state=after, updated_at=now_us(), **values)
         )
         if moved.rowcount != 1:
-            message = f"chunk {chunk_id} is not in one of the states {', '.join(before)}, so it cannot become {after}."
+            states = ", ".join(before)
+            message = f"chunk {chunk_id} is in none of the states {states}: it cannot be {after}."
             raise LedgerError(message)
 
 
 def chunk_of(row: Row[Any]) -> Chunk:
-    """Return the chunk that a row of the table holds."""
+    """Return the chunk in a row of the table."""
     return Chunk(**{name: getattr(row, name) for name in Chunk.__slots__})
 
 
 def chunk_row(chunk: Chunk) -> dict[str, Any]:
-    """Return the row of a chunk as it is written now."""
+    """Return the row to write for a chunk now."""
     return {name: getattr(chunk, name) for name in Chunk.__slots__} | {"updated_at": now_us()}
 
 
 def reservation_row(chunk: Chunk) -> dict[str, Any]:
-    """Return the row that sets a chunk's bound aside for its run."""
+    """Return the row that reserves a chunk's bound for its run."""
     return {
         "chunk_id": chunk.id,
         "run_id": chunk.run_id,

@@ -1,4 +1,4 @@
-"""Corrections: by how much the bounds of a model were found too low."""
+"""Corrections: by how much the bounds of a model turned out to be too low."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE = 10**6
 
 
 class Corrections(Store):
-    """What the ledger knows of answers that cost more than their bound."""
+    """The part of the ledger about answers that cost more than their bound."""
 
     @writes
     def correct_bounds(
@@ -29,17 +29,19 @@ class Corrections(Store):
         excess: int,
         chunk_id: str,
     ) -> int:
-        """Note that a cost was `excess` millionths of its bound; return the factor (in millionths) for bounds from now on.
+        """Record that an answer cost `excess` millionths of its bound.
 
-        `base` is the factor that the bound itself was made with. The same note twice, or those of chunks
-        that were planned together, multiply nothing twice. A tenth is added: the next answer may be a little dearer still.
+        Returns the factor, in millionths, by which to multiply bounds from now on. `base` is the
+        factor that this bound was made with, so that the same excess recorded twice, or by chunks
+        that were planned together, is applied once. A tenth is added, because the next answer may
+        cost a little more still.
         """
         self.lock(connection, f"bounds {provider} {model}")
         here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
-        known = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
-        factor = max(known or _ONE, -(-base * excess * 11 // (10 * _ONE)))
+        previous = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
+        factor = max(previous or _ONE, -(-base * excess * 11 // (10 * _ONE)))
         row = {"factor": factor, "chunk_id": chunk_id, "noted_at": now_us()}
-        if known is None:
+        if previous is None:
             connection.execute(
                 insert(t.corrections).values(row | {"provider": provider, "model": model})
             )
@@ -49,6 +51,6 @@ class Corrections(Store):
 
     @reads
     def bounds_factor(self, connection: Connection, provider: str, model: str) -> int:
-        """Return what bounds of a model are to be multiplied with, in millionths."""
+        """Return the factor by which to multiply bounds of a model, in millionths."""
         here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
         return connection.execute(select(t.corrections.c.factor).where(here)).scalar() or _ONE

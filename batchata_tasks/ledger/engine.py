@@ -1,4 +1,4 @@
-"""Connecting: where a ledger may lie, how each kind of database is set up, its errors as one sentence each."""
+"""Connecting: which databases can hold a ledger, how each kind is set up, and what errors say."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from batchata_tasks.common.errors import LedgerError, SpecError, WrongLedgerErro
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
-LOCK_SECONDS = 60  # how long a transaction waits for another's
+LOCK_SECONDS = 60  # how long a transaction waits for another one's lock
 _REMEDY = "write it as sqlite:////folder/ledger.db or postgresql+psycopg://user@host/name"
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
 _REBUILD = "move it away, then run `batchata status SPEC --rebuild`"
 
-# how libpq reaches a server, unless the URL says otherwise: one that is gone is noticed within a minute
-_REACH = {
+# how libpq connects, unless the URL says otherwise: a server that vanished is noticed in a minute
+_CONNECT_ARGS = {
     "connect_timeout": 10,
     "keepalives_idle": 20,
     "keepalives_interval": 10,
@@ -34,7 +34,7 @@ _REACH = {
     "tcp_user_timeout": 40_000,
     "fallback_application_name": "batchata",
 }
-# durable on return; no wait without end, neither for a lock nor for a machine that vanished with one
+# durable on return; no endless wait for a lock, even if a machine that holds one has vanished
 _SETTINGS = f"""
 SELECT set_config('synchronous_commit', CASE s WHEN 'off' THEN 'on' ELSE s END, false),
        set_config('lock_timeout', '{LOCK_SECONDS}s', false),
@@ -42,28 +42,34 @@ SELECT set_config('synchronous_commit', CASE s WHEN 'off' THEN 'on' ELSE s END, 
 FROM current_setting('synchronous_commit') s
 """  # noqa: S608 - a number of ours
 
-# of a transaction that the server ended itself: deadlock, serialization failure
+# the server rolled the transaction back: serialization failure, deadlock
 _ROLLED_BACK = ("40001", "40P01")
-_GONE = ("57P01", "57P02", "57P03")  # it shuts down, it crashed, it is starting
+_GONE = ("57P01", "57P02", "57P03")  # the server is shutting down, crashed, is starting
 _MISSING = ("42P01", "42703")  # no such table, no such column
 
 
 def parse_url(text: str) -> URL:
-    """Return the URL of a ledger's database; the forms that others use for Postgres are understood, too.
+    """Return the URL of a ledger's database; `postgres://` and `postgresql://` are accepted, too.
 
     Raises:
-        SpecError: it is no URL, or that of a database in which no ledger can lie.
+        SpecError: it is not a URL, or the database cannot hold a ledger.
     """
     try:
         url = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", text))
-    except (ArgumentError, ValueError):  # a port that is no number is a ValueError
-        message = f"BATCHATA_LEDGER_URL: it is no URL of a known database; {_REMEDY}."
+    except (ArgumentError, ValueError):  # a port that is not a number is a ValueError
+        message = f"BATCHATA_LEDGER_URL: not the URL of a database; {_REMEDY}."
         raise SpecError(message) from None
     if url.drivername not in _DRIVERS:
-        message = f"BATCHATA_LEDGER_URL: no ledger can lie in a database of the kind {url.drivername}; {_REMEDY}."
+        message = (
+            f"BATCHATA_LEDGER_URL: a database of the kind {url.drivername} cannot hold a ledger; "
+            f"{_REMEDY}."
+        )
         raise SpecError(message)
     if url.database in (None, "", ":memory:"):
-        message = f"BATCHATA_LEDGER_URL: it names no database, and a ledger in memory would be lost with the process; {_REMEDY}."
+        message = (
+            "BATCHATA_LEDGER_URL: it names no database, and a ledger in memory would be lost with "
+            f"the process; {_REMEDY}."
+        )
         raise SpecError(message)
     return url
 
@@ -73,7 +79,7 @@ def make_engine(url: URL) -> Engine:
 
     Raises:
         SpecError: the driver is not installed.
-        LedgerError: the folder of the SQLite file cannot be made.
+        LedgerError: the folder of the SQLite file cannot be created.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
@@ -84,10 +90,15 @@ def make_engine(url: URL) -> Engine:
             poolclass=QueuePool,
             pool_pre_ping=True,
             pool_timeout=LOCK_SECONDS,
-            connect_args={name: value for name, value in _REACH.items() if name not in url.query},
+            connect_args={
+                name: value for name, value in _CONNECT_ARGS.items() if name not in url.query
+            },
         )
     except ImportError:
-        message = "BATCHATA_LEDGER_URL: the driver for Postgres is not installed; run `pip install 'batchata-flows[postgres]'`."
+        message = (
+            "BATCHATA_LEDGER_URL: the driver for Postgres is not installed; "
+            "run `pip install 'batchata-flows[postgres]'`."
+        )
         raise SpecError(message) from None
     event.listen(engine, "connect", _prepare_postgres)
     return engine
@@ -110,18 +121,18 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def use_wal(engine: Engine) -> None:
-    """Let readers of a SQLite ledger through while somebody writes; the file remembers it.
+    """Let processes read a SQLite ledger while another writes; the file stores this mode.
 
     Raises:
         LedgerError: the file cannot be written.
     """
-    for left in reversed(range(LOCK_SECONDS * 20)):
+    for tries_left in reversed(range(LOCK_SECONDS * 20)):
         try:
             with closing(engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA journal_mode=WAL")
         except sqlite3.Error as error:
-            # SQLite does not wait here by itself while two processes make one ledger
-            if left == 0 or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            # SQLite does not wait for locks here, as when two processes create one ledger
+            if tries_left == 0 or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise LedgerError(_of_sqlite(error, _place(engine.url))) from error
             time.sleep(0.05)
         else:
@@ -134,32 +145,28 @@ def _prepare_postgres(connection: Any, _record: object) -> None:
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = (
-        None  # SQLAlchemy's `begin` event opens transactions, not the driver
-    )
+    connection.isolation_level = None  # transactions are opened by `_begin_sqlite`, not the driver
     for pragma in ("synchronous=FULL", f"busy_timeout={LOCK_SECONDS * 1000}"):
         connection.execute(f"PRAGMA {pragma}")
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # read-then-write must be one step among processes, so a transaction that writes takes the lock first
+    # a transaction that writes takes the lock before it reads, so that nothing changes in between
     reading = connection.get_execution_options().get("batchata_reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
-# --- errors ------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether a connection to Postgres could not be had, or broke, or its transaction was undone by the server.
+    """Whether a connection to Postgres failed or broke, or the server rolled its transaction back.
 
-    Before a commit was sent all of these mean that nothing was written: the transaction may run again.
+    If no commit was sent, nothing was written: the transaction may run again.
     """
-    if (
-        not isinstance(error, DBAPIError)
-        or isinstance(error.orig, sqlite3.Error)
-        or isinstance(error, ProgrammingError)
-    ):
+    if not isinstance(error, DBAPIError) or isinstance(error, ProgrammingError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
         return False
     state = getattr(error.orig, "sqlstate", None)
     return (
@@ -172,53 +179,66 @@ def is_lost(error: BaseException) -> bool:
 
 
 def is_missing(error: BaseException | None) -> bool:
-    """Whether a query failed since the database has no such table or column."""
+    """Whether a query failed because the database has no such table or column."""
     if not isinstance(error, DBAPIError):
         return False
-    text = str(error.orig)
-    return getattr(error.orig, "sqlstate", None) in _MISSING or text.startswith(
-        ("no such table", "no such column")
-    )
+    if getattr(error.orig, "sqlstate", None) in _MISSING:
+        return True
+    return str(error.orig).startswith(("no such table", "no such column"))
 
 
-def foreign(url: URL) -> WrongLedgerError:
-    """Return the refusal of a database that is in use, but not as a ledger."""
+def foreign_database_error(url: URL) -> WrongLedgerError:
+    """Return the error for a database that another program uses."""
     if url.get_backend_name() == "sqlite":
-        what = f"{_place(url)} is a database, but no ledger: its tables are somebody else's"
-        return WrongLedgerError(f"BATCHATA_LEDGER_URL: {what}; name another file, or {_REBUILD}.")
-    what = f"the database at {_place(url)} has tables of the names that a ledger needs, but they are somebody else's"
-    return WrongLedgerError(f"BATCHATA_LEDGER_URL: {what}; name another database.")
-
-
-def sentence(error: Exception, url: URL) -> LedgerError | SpecError:
-    """Return what to tell of an error of the database, without a password: its file or server, the reason, the remedy."""
-    if isinstance(error, PoolTimeoutError):
-        return LedgerError(
-            f"the ledger {_place(url)} did not answer for {LOCK_SECONDS} s; start the run again."
+        problem = f"{_place(url)} is a database, but not a ledger: another program made its tables"
+        remedy = f"name another file, or {_REBUILD}"
+    else:
+        problem = (
+            f"the database at {_place(url)} has tables with names that a ledger needs, "
+            "but another program made them"
         )
+        remedy = "name another database"
+    return WrongLedgerError(f"BATCHATA_LEDGER_URL: {problem}; {remedy}.")
+
+
+def ledger_error(error: Exception, url: URL) -> LedgerError | SpecError:
+    """Return the error to raise for one of the database, in one sentence and without a password.
+
+    It names the file or server, the reason, and the remedy.
+    """
+    if isinstance(error, PoolTimeoutError):
+        message = f"the ledger {_place(url)} did not answer for {LOCK_SECONDS} s; "
+        return LedgerError(f"{message}start the run again.")
     orig = getattr(error, "orig", None)
     if isinstance(orig, sqlite3.Error):
         return LedgerError(_of_sqlite(orig, _place(url)))
     reason = _reason(orig or error, url)
     state = getattr(orig, "sqlstate", None)
     if isinstance(error, DBAPIError) and state is None and url.get_backend_name() != "sqlite":
-        message = f"the ledger's database at {_place(url)} cannot be used: {reason}; mend BATCHATA_LEDGER_URL, or see to the server."
+        message = (
+            f"the ledger's database at {_place(url)} cannot be used: {reason}; "
+            "fix BATCHATA_LEDGER_URL, or check the server."
+        )
         return SpecError(message) if isinstance(error, ProgrammingError) else LedgerError(message)
     return LedgerError(f"the ledger refused a read or write: {reason}.")
 
 
 def _of_sqlite(error: sqlite3.Error, place: str) -> str:
-    code = (
-        getattr(error, "sqlite_errorcode", 0) & 0xFF
-    )  # the rest of the bits are the details of each kind
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits hold details
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"the ledger {place} is damaged, or no ledger at all ({error}); {_REBUILD}."
+        return f"the ledger {place} is damaged, or not a ledger ({error}); {_REBUILD}."
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return f"the ledger {place} cannot be opened for writing ({error}); see to the rights on the file and its folder."
+        return (
+            f"the ledger {place} cannot be opened for writing ({error}); "
+            "check the permissions of the file and its folder."
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"the ledger {place} was kept by another process for more than {LOCK_SECONDS} s ({error}); see what that is."
+        return (
+            f"the ledger {place} was locked by another process for more than {LOCK_SECONDS} s "
+            f"({error}); find that process."
+        )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return f"the ledger {place} could not be written ({error}); see to the disk."
+        return f"the ledger {place} could not be written ({error}); check the disk."
     return f"the ledger refused a read or write: {error}."
 
 
@@ -230,15 +250,13 @@ def _place(url: URL) -> str:
 
 
 def _reason(error: BaseException, url: URL) -> str:
-    """Return the first fact of a driver's message, on one line: it may go on with hints, positions and other hosts tried."""
+    """Return the reason in a driver's message, as one line.
+
+    The message may go on with hints, positions, and further hosts that were tried.
+    """
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
-    lines = [
-        line.strip()
-        for line in str(primary or error or type(error).__name__).splitlines()
-        if line.strip()
-    ]
-    first = next(
-        (line for line in lines if "failed: " in line), lines[0] if lines else type(error).__name__
-    )
+    lines = [line.strip() for line in str(primary or error).splitlines() if line.strip()]
+    lines = lines or [type(error).__name__]
+    first = next((line for line in lines if "failed: " in line), lines[0])
     reason = re.sub(r"^(FATAL|ERROR):\s+", "", first.rpartition("failed: ")[2]).rstrip(".")
     return reason.replace(str(url.password), "***") if url.password else reason

@@ -1,4 +1,7 @@
-"""Datasets and the lease on each: the right to plan, send and commit, with a number that tells holders apart."""
+"""Datasets, and the lease on each: the right to plan, send and commit.
+
+A number that grows with each holder (the fence) tells an old holder from a new one.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +24,18 @@ if TYPE_CHECKING:
 
 
 class Leases(Store):
-    """What the ledger knows of datasets, and who holds them."""
+    """The part of the ledger about datasets and who holds them."""
 
     @writes
-    def dataset_id(self, connection: Connection, url: str, known_id: str | None) -> str:
-        """Return the id of the dataset at `url`; `known_id` is what its folder says of itself."""
-        self.lock(
-            connection, "names of datasets"
-        )  # else two first runs at one place would give it two ids
-        found = connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
-        if found is not None and known_id in (None, found):
-            return str(found)
-        dataset_id = known_id or new_id()
-        # a dataset that was moved keeps its id, and with it what was paid for
+    def dataset_id(self, connection: Connection, url: str, owner_id: str | None) -> str:
+        """Return the id of the dataset at `url`; `owner_id` is that in its owner file."""
+        # else two first runs in one folder would give it two ids
+        self.lock(connection, "names of datasets")
+        at_url = connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
+        if at_url is not None and owner_id in (None, at_url):
+            return str(at_url)
+        dataset_id = owner_id or new_id()
+        # a dataset that was moved keeps its id, and with it the record of what was paid for
         connection.execute(delete(t.datasets).where(t.datasets.c.url == url))
         moved = connection.execute(
             update(t.datasets).where(t.datasets.c.id == dataset_id).values(url=url)
@@ -44,22 +46,19 @@ class Leases(Store):
         return dataset_id
 
     @reads
-    def known_dataset(self, connection: Connection, url: str) -> str | None:
-        """Return the id of the dataset at `url`; None where no run has been there."""
+    def dataset_at(self, connection: Connection, url: str) -> str | None:
+        """Return the id of the dataset at `url`; None if no run has used this folder."""
         return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
 
     @reads
     def dataset_url(self, connection: Connection, dataset_id: str) -> str:
-        """Return where a dataset lies, or lay when it was used last."""
-        return str(
-            connection.execute(
-                select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)
-            ).scalar_one()
-        )
+        """Return the URL of a dataset's folder, as of its last use."""
+        query = select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)
+        return str(connection.execute(query).scalar_one())
 
     @reads
     def is_held(self, connection: Connection, dataset_id: str) -> bool:
-        """Whether a process holds the lease on a dataset, as far as can be told from here."""
+        """Whether a process holds the lease on a dataset, as far as this machine can see."""
         row = connection.execute(select(t.datasets).where(t.datasets.c.id == dataset_id)).first()
         if row is None or row.holder is None:
             return False
@@ -69,7 +68,7 @@ class Leases(Store):
     def acquire_lease(
         self, connection: Connection, dataset_id: str, seconds: float, run: str | None = None
     ) -> Lease:
-        """Take the lease on a dataset; `run` names what this process works for, such as a flow run.
+        """Take the lease on a dataset; `run` names the work of this process, such as a flow run.
 
         Raises:
             AlreadyRunningError: another run holds it.
@@ -86,11 +85,12 @@ class Leases(Store):
             raise AlreadyRunningError(message, _for_people(row.holder), row.lease_until)
         values = {"fence": row.fence + 1, "holder": holder, "lease_until": now + int(seconds * 1e6)}
         connection.execute(update(t.datasets).where(t.datasets.c.id == dataset_id).values(values))
-        return Lease(dataset_id, row.fence + 1, holder, lost=row.holder and _for_people(row.holder))
+        lost = row.holder and _for_people(row.holder)
+        return Lease(dataset_id, row.fence + 1, holder, lost=lost)
 
     @writes
     def renew_lease(self, connection: Connection, lease: Lease, seconds: float) -> None:
-        """Prolong the lease; raises LeaseError when it has gone to another run."""
+        """Prolong the lease; raises LeaseError if another run has taken it."""
         self._check(connection, lease, expired_too=False)
         until = self.clock(connection) + int(seconds * 1e6)
         connection.execute(
@@ -99,53 +99,56 @@ class Leases(Store):
 
     @writes
     def release_lease(self, connection: Connection, lease: Lease) -> None:
-        """Give the lease back, if it is still ours."""
+        """Release the lease, if it is still ours."""
         mine = (t.datasets.c.id == lease.dataset_id) & (t.datasets.c.fence == lease.fence)
         connection.execute(update(t.datasets).where(mine).values(holder=None, lease_until=None))
 
     @writes
     def check_lease(self, connection: Connection, lease: Lease) -> None:
-        """Raise LeaseError unless the lease is still ours; called right before files change."""
+        """Raise LeaseError unless the lease is still ours; called just before files are changed."""
         self._check(connection, lease)
 
     def _locked_dataset(self, connection: Connection, dataset_id: str) -> Row[Any]:
-        """Return a dataset's row; whoever asks for it next waits until this transaction ends."""
+        """Return a dataset's row, locked: others that want it wait until this transaction ends."""
         query = select(t.datasets).where(t.datasets.c.id == dataset_id).with_for_update()
         return connection.execute(query).one()
 
     def _check(self, connection: Connection, lease: Lease, *, expired_too: bool = True) -> None:
-        """Refuse a holder whose lease went to another run, or ended: it may not write or send.
+        """Raise LeaseError if another run has taken the lease, or it has expired.
 
-        What a dataset's runs write is one transaction after the other: each begins by locking its row.
+        Transactions that write for one dataset run one after another, since each begins by locking
+        the dataset's row here.
         """
         row = self._locked_dataset(connection, lease.dataset_id)
-        # asked for after the row was had: waiting for it takes time, too
-        if row.fence != lease.fence or (
-            expired_too and (row.lease_until or 0) < self.clock(connection)
-        ):
-            message = "this run lost its hold on the dataset, since it showed no life for too long; start it again."
+        # the clock is read after the row was locked, because waiting for the lock takes time, too
+        expired = expired_too and (row.lease_until or 0) < self.clock(connection)
+        if row.fence != lease.fence or expired:
+            message = (
+                "this run lost its hold on the dataset, because it did not renew it in time; "
+                "start it again."
+            )
             raise LeaseError(message)
 
 
 def _machine() -> str:
-    """Name this machine, boot and process namespace: within it, a process id tells dead from alive."""
+    """Name this machine, boot and process namespace, within which a process id is unique."""
     facts = [socket.gethostname()]
     with suppress(OSError):
-        facts.append(
-            Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()[:8]
-        )
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        facts.append(boot[:8])
         facts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
     return "/".join(facts)
 
 
 def _for_people(holder: str) -> str:
-    """Name the holder of a lease by its process, what that works for, and its machine's host name."""
+    """Name the holder of a lease by its process, the work of that, and its host name."""
     process, _, machine = holder.rpartition(" on ")
-    return f"{process} on {machine.partition('/')[0]}{' (this machine)' if machine == _machine() else ''}"
+    here = " (this machine)" if machine == _machine() else ""
+    return f"{process} on {machine.partition('/')[0]}{here}"
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether the holder of a lease was a process of this machine that is gone."""
+    """Whether the holder of a lease was a process of this machine that has ended."""
     words, _, machine = holder.removeprefix("process ").rpartition(" on ")
     process = words.partition(" ")[0]
     if machine != _machine() or not process.isdigit():

@@ -1,4 +1,4 @@
-"""Opening a ledger: a new one is made, an older one migrated, anything else left as it is and refused."""
+"""Opening a ledger: create a new one, migrate an older one, refuse any other database untouched."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.engine import (
-    foreign,
+    foreign_database_error,
     is_missing,
+    ledger_error,
     make_engine,
     parse_url,
-    sentence,
     use_wal,
 )
 from batchata_tasks.ledger.values import new_id
@@ -27,62 +27,63 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger.store import Store
 
 
-def open_ledger(store: Store, *, as_it_is: bool = False) -> str:
-    """Return the ledger's id; at today's version that is one read. `as_it_is` makes and migrates none.
+def open_ledger(store: Store, *, read_only: bool = False) -> str:
+    """Return the ledger's id; this is one read if the ledger has today's version.
+
+    A ledger that does not exist is created and an older one migrated, unless `read_only`.
 
     Raises:
-        WrongLedgerError: it is somebody else's database.
-        LedgerError: it is of a later version (or, `as_it_is`, of an older one), damaged, or cannot be reached.
+        WrongLedgerError: the database belongs to another program.
+        LedgerError: the ledger is of a later version (or of an older one, if `read_only`), damaged,
+            or cannot be reached.
     """
     try:
-        found = store.transact(_read, reading=True, patience=0)
+        meta = store.transact(_read, reading=True, patience=0)
     except LedgerError as error:
         if not is_missing(error.__cause__):
             raise
-        found = None
-        # before anything is written: what is not ours stays as it is, down to its journal mode
+        meta = None
+        # before anything is written: a database of others keeps even its journal mode
         store.transact(lambda connection: _is_free(store.url, connection), reading=True)
-    if as_it_is and (found is None or found.schema_version < t.SCHEMA_VERSION):
+    if read_only and (meta is None or meta.schema_version < t.SCHEMA_VERSION):
         message = (
-            "the ledger is of an older version than this program, and nothing is changed by looking at it: `batchata run` or "
-            "`batchata status` migrates it, after which older programs refuse it."
+            "the ledger is of an older version than this program, and this command changes "
+            "nothing: `batchata run` or `batchata status` migrates it, after which older programs "
+            "refuse it."
         )
         raise LedgerError(message)
-    if store.is_sqlite and not as_it_is:
+    if store.is_sqlite and not read_only:
         use_wal(store.engine)
-    if found is None or found.schema_version < t.SCHEMA_VERSION:
-        found = store.transact(
-            lambda connection: _make_or_migrate(store, connection), reading=False
+    if meta is None or meta.schema_version < t.SCHEMA_VERSION:
+        meta = store.transact(
+            lambda connection: _create_or_migrate(store, connection), reading=False
         )
-    if found.schema_version > t.SCHEMA_VERSION:
+    if meta.schema_version > t.SCHEMA_VERSION:
         message = (
-            f"the ledger has schema version {found.schema_version}, this program writes version {t.SCHEMA_VERSION}; update it: "
-            "a later version of batchata-flows has used this ledger."
+            f"the ledger has schema version {meta.schema_version}, this program writes version "
+            f"{t.SCHEMA_VERSION}; update it: a later batchata-flows has used this ledger."
         )
         raise LedgerError(message)
-    return str(found.ledger_id)
+    return str(meta.ledger_id)
 
 
-def is_made(url_text: str) -> bool:
-    """Whether there is a ledger; nothing is made or written to find out.
+def ledger_exists(url_text: str) -> bool:
+    """Whether there is a ledger; finding out creates and writes nothing.
 
     Raises:
-        WrongLedgerError: it is somebody else's database.
+        WrongLedgerError: the database belongs to another program.
         LedgerError: the database cannot be reached.
     """
     url = parse_url(url_text)
-    if (
-        url.get_backend_name() == "sqlite"
-        and "uri" not in url.query
-        and not Path(str(url.database)).exists()
-    ):
+    is_file = url.get_backend_name() == "sqlite" and "uri" not in url.query
+    if is_file and not Path(str(url.database)).exists():
         return False
     engine = make_engine(url)
     try:
         with engine.connect().execution_options(batchata_reading=True) as connection:
             return not _is_free(url, connection)
     except SQLAlchemyError as error:
-        raise sentence(error, url) from error
+        raise ledger_error(error, url) from error
     finally:
         engine.dispose()
 
@@ -92,32 +93,38 @@ def _read(connection: Connection) -> Row[Any] | None:
 
 
 def _is_free(url: URL, connection: Connection) -> bool:
-    """Whether a ledger is to be made there, or is there; raises WrongLedgerError where something else is."""
+    """Whether a ledger can be created here; False if there is one.
+
+    Raises:
+        WrongLedgerError: the database belongs to another program.
+    """
     inspector = inspect(connection)
-    names = set(inspector.get_table_names())
-    if t.meta.name in names and set(t.meta.columns.keys()) <= {
-        column["name"] for column in inspector.get_columns(t.meta.name)
-    }:
-        return False
-    # a server's database may hold other things, too; a file of SQLite is one program's
-    if names if url.get_backend_name() == "sqlite" else names & set(t.metadata.tables):
-        raise foreign(url)
+    tables = set(inspector.get_table_names())
+    if t.meta.name in tables:
+        columns = {column["name"] for column in inspector.get_columns(t.meta.name)}
+        if set(t.meta.columns.keys()) <= columns:
+            return False
+    # a SQLite file belongs to one program, but a server's database may hold other tables, too
+    is_file = url.get_backend_name() == "sqlite"
+    if tables if is_file else tables & set(t.metadata.tables):
+        raise foreign_database_error(url)
     return True
 
 
-def _make_or_migrate(store: Store, connection: Connection) -> Row[Any]:
-    """Make or migrate the ledger, in one transaction beside which no other does: all of it, or nothing."""
+def _create_or_migrate(store: Store, connection: Connection) -> Row[Any]:
+    """Create or migrate the ledger in one transaction that excludes other processes."""
     store.lock(connection, "opening")
     if _is_free(store.url, connection):
         t.metadata.create_all(connection)
         row = {"ledger_id": new_id(), "schema_version": t.SCHEMA_VERSION, "created_at": now_us()}
         connection.execute(insert(t.meta).values(row))
-    found = _read(connection)
-    if found is None:
-        raise foreign(store.url)
-    if found.schema_version < t.SCHEMA_VERSION:
-        from batchata_tasks.ledger.migrations import migrate  # noqa: PLC0415 - Alembic is wanted once in years
+    meta = _read(connection)
+    if meta is None:
+        raise foreign_database_error(store.url)
+    if meta.schema_version < t.SCHEMA_VERSION:
+        # imported here, because Alembic is needed once in years
+        from batchata_tasks.ledger.migrations import migrate  # noqa: PLC0415
 
-        migrate(connection, found.schema_version, t.SCHEMA_VERSION)
+        migrate(connection, meta.schema_version, t.SCHEMA_VERSION)
         connection.execute(update(t.meta).values(schema_version=t.SCHEMA_VERSION))
     return connection.execute(select(t.meta)).one()

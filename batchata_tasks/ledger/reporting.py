@@ -1,16 +1,17 @@
-"""What was spent, read back for people: by chunk, by run, by budget and period."""
+"""Reports on money: by chunk, by run, by budget and period."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.money import totals_of
 from batchata_tasks.ledger.store import Store, reads
-from batchata_tasks.ledger.values import ChunkState, OutcomeTotals
+from batchata_tasks.ledger.values import ChunkKind, ChunkState, OutcomeTotals
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 class LedgerTotals:
     """Sums over reservations, in picodollars.
 
-    Of what is settled, `superseded` is what rows had cost that were replaced, `overhead` what was
-    paid for no row, `unlanded` what belongs to rows on their way into the dataset; the rest is in it.
+    Of what is settled, `superseded` is the cost of rows that were replaced since, `overhead` what
+    was paid for no row, `unlanded` the cost of rows on their way into the dataset. The rest is the
+    cost of the rows in the dataset.
     """
 
     in_flight: int = 0  # reserved and not settled
@@ -43,71 +45,89 @@ class LedgerTotals:
 
     @property
     def in_dataset(self) -> int:
-        """What the rows in the dataset cost: the sum of their `_cost_usd`."""
+        """The cost of the rows in the dataset: the sum of their `_cost_usd`."""
         return self.settled - self.superseded - self.overhead - self.unlanded
 
 
 @dataclass(slots=True)
 class Spending:
-    """The money of one chunk, and how its rows ended; or money that was spent by hand, of no run."""
+    """The money of one chunk and the outcomes of its rows, or money spent outside of runs."""
 
     at: int  # when it was reserved, in microseconds since 1970
     run_id: str
-    name: str | None  # the spec's; None where it was spent by hand
+    name: str | None  # the spec's; None if it was spent outside of runs
     model: str | None
     dataset: str | None  # its URL
     budget: str | None
     sent: bool  # whether it is a batch at the provider
     priced: bool
     expected: int | None  # picodollars
-    books: LedgerTotals
-    tallies: dict[str, OutcomeTotals] = field(
-        default_factory=dict[str, OutcomeTotals]
-    )  # rows count by the outcome of their last round
+    money: LedgerTotals
+    # rows count by the outcome of their last round
+    outcomes: dict[str, OutcomeTotals] = field(default_factory=dict[str, OutcomeTotals])
 
 
 class Reporting(Store):
-    """What the ledger tells of money. Sums are made here: a database's own end at 2^63 picodollars, 9 million dollars."""
+    """The part of the ledger that reports on money.
+
+    Sums are made here: a database's own end at 2^63 picodollars, 9 million dollars.
+    """
 
     @reads
-    def stands(self, connection: Connection, run_id: str) -> list[Row[Any]]:
-        """Return the chunks of a run in the order of their rows, with what the last look at their batches told."""
+    def batch_chunks(self, connection: Connection, run_id: str) -> list[Row[Any]]:
+        """Return the chunks of a run that are sent, in the order of their rows.
+
+        Each comes with the status of its batch, as it was last polled.
+        """
         b = t.batches.c
-        query = select(t.chunks, b.status, b.requests_done, b.submitted_at).outerjoin(
-            t.batches, b.batch_id == t.chunks.c.batch_id
+        query = (
+            select(t.chunks, b.status, b.requests_done, b.submitted_at)
+            .outerjoin(t.batches, b.batch_id == t.chunks.c.batch_id)
+            .where(t.chunks.c.run_id == run_id, t.chunks.c.kind == ChunkKind.BATCH)
+            .order_by(t.chunks.c.round, t.chunks.c.start)
         )
-        mine = (t.chunks.c.run_id == run_id) & (t.chunks.c.kind == "batch")
-        return list(
-            connection.execute(query.where(mine).order_by(t.chunks.c.round, t.chunks.c.start)).all()
-        )
+        return list(connection.execute(query).all())
 
     @reads
-    def books(self, connection: Connection, run_id: str) -> LedgerTotals:
-        """Return the sums of a run, over what it sent: what it only set aside comes back when it ends."""
-        query = select(t.reservations, t.chunks.c.state).join(
-            t.chunks, t.chunks.c.id == t.reservations.c.chunk_id
+    def run_totals(self, connection: Connection, run_id: str) -> LedgerTotals:
+        """Return the sums of a run over its sent chunks.
+
+        Reservations for unsent chunks are left out: they are released when the run ends.
+        """
+        query = (
+            select(t.reservations, t.chunks.c.state)
+            .join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
+            .where(t.reservations.c.run_id == run_id, t.chunks.c.state != ChunkState.PLANNED)
         )
-        rows = connection.execute(
-            query.where(t.reservations.c.run_id == run_id, t.chunks.c.state != ChunkState.PLANNED)
-        )
-        return sum((_books(row) for row in rows), LedgerTotals())
+        return sum((_totals(row) for row in connection.execute(query)), LedgerTotals())
 
     @reads
     def periods(self, connection: Connection, terms: BudgetTerms) -> dict[int, LedgerTotals]:
-        """Return the sums of each period of a budget, by its begin (microseconds since 1970), as its terms are now."""
+        """Return the sums of each period of a budget, in the periods that its terms define now.
+
+        The keys are the periods' begins, in microseconds since 1970.
+        """
         r = t.reservations.c
-        query = select(t.reservations, t.chunks.c.state).outerjoin(
-            t.chunks, t.chunks.c.id == r.chunk_id
+        query = (
+            select(t.reservations, t.chunks.c.state)
+            .outerjoin(t.chunks, t.chunks.c.id == r.chunk_id)
+            .where(r.budget == terms.name)
+            .order_by(r.period)
         )
-        found: dict[int, LedgerTotals] = defaultdict(LedgerTotals)
-        for row in connection.execute(query.where(r.budget == terms.name).order_by(r.period)):
-            found[terms.start(max(row.reserved_at, row.period or 0))] += _books(row)
-        return dict(found)
+        totals: dict[int, LedgerTotals] = defaultdict(LedgerTotals)
+        for row in connection.execute(query):
+            totals[terms.start(max(row.reserved_at, row.period or 0))] += _totals(row)
+        return dict(totals)
 
     @reads
     def spending(self, connection: Connection, since: int) -> list[Spending]:
-        """Return all money that was reserved since a moment (microseconds since 1970), oldest first."""
-        r, c, o = t.reservations.c, t.chunks.c, t.outcomes.c
+        """Return all money that was reserved since a moment, oldest first.
+
+        `since` is in microseconds since 1970.
+        """
+        r = t.reservations.c
+        c = t.chunks.c
+        o = t.outcomes.c
         joined = (
             t.reservations.outerjoin(t.chunks, c.id == r.chunk_id)
             .outerjoin(t.runs, t.runs.c.id == c.run_id)
@@ -119,45 +139,44 @@ class Reporting(Store):
             t.datasets.c.url,
             *(c[name] for name in ("kind", "model", "bound", "expected", "batch_id", "state")),
         )
-        tally = (o.outcome, o.retried, *(o[name] for name in OutcomeTotals.__slots__))
+        outcome = (o.outcome, o.retried, *(o[name] for name in OutcomeTotals.__slots__))
         # one statement, so that money and rows are of one moment
         query = (
-            select(t.reservations, *facts, *tally).select_from(joined).where(r.reserved_at >= since)
+            select(t.reservations, *facts, *outcome)
+            .select_from(joined)
+            .where(r.reserved_at >= since)
+            .order_by(r.reserved_at, r.chunk_id)
         )
-        found: dict[str, Spending] = {}
-        for row in connection.execute(query.order_by(r.reserved_at, r.chunk_id)):
-            one = found.get(row.chunk_id) or _spending(row)
-            found[row.chunk_id] = one
+        by_chunk: dict[str, Spending] = {}
+        for row in connection.execute(query):
+            spending = by_chunk.get(row.chunk_id) or _spending(row)
+            by_chunk[row.chunk_id] = spending
             if row.outcome is not None:
-                _add_outcome(one, row)
-        return list(found.values())
+                spending.outcomes[row.outcome] = totals_of(row)
+                spending.priced = spending.priced and (row.cost is not None or not row.rows)
+        return list(by_chunk.values())
 
 
 def _spending(row: Row[Any]) -> Spending:
-    priced = row.kind is None or row.kind == "local" or row.bound is not None
+    is_local = row.kind == ChunkKind.LOCAL
     return Spending(
-        row.reserved_at,
-        row.run_id,
-        row.name,
-        row.model,
-        row.url,
-        row.budget,
-        row.batch_id is not None,
-        priced,
-        0 if row.kind == "local" else row.expected,
-        _books(row),
+        at=row.reserved_at,
+        run_id=row.run_id,
+        name=row.name,
+        model=row.model,
+        dataset=row.url,
+        budget=row.budget,
+        sent=row.batch_id is not None,
+        priced=row.kind is None or is_local or row.bound is not None,
+        expected=0 if is_local else row.expected,
+        money=_totals(row),
     )
 
 
-def _add_outcome(one: Spending, row: Row[Any]) -> None:
-    tally = OutcomeTotals(**{name: getattr(row, name) for name in OutcomeTotals.__slots__})
-    one.tallies[row.outcome] = replace(tally, rows=tally.rows - row.retried)
-    one.priced = one.priced and (tally.cost is not None or not tally.rows)
-
-
-def _books(row: Row[Any]) -> LedgerTotals:
+def _totals(row: Row[Any]) -> LedgerTotals:
+    """Return the amounts of one reservation."""
     if row.settled is None:
         return LedgerTotals(in_flight=row.reserved)
     superseded, overhead = row.superseded or 0, row.overhead or 0
-    landing = row.settled - superseded - overhead if row.state == ChunkState.COLLECTED else 0
-    return LedgerTotals(0, row.settled, superseded, overhead, landing)
+    unlanded = row.settled - superseded - overhead if row.state == ChunkState.COLLECTED else 0
+    return LedgerTotals(0, row.settled, superseded, overhead, unlanded)

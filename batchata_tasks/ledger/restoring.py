@@ -1,4 +1,4 @@
-"""Restoring: rows of a ledger that was lost, put into this one."""
+"""Restoring: put the rows of a lost ledger into this one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Restored:
-    """Rows by table, all columns named; runs by their id."""
+    """The rows to restore, by table, with all columns named; runs by their id."""
 
     runs: dict[str, Row] = field(default_factory=dict[str, Row])
     chunks: list[Row] = field(default_factory=list[Row])
@@ -32,27 +32,26 @@ class Restored:
 
 
 class Restoring(Leases):
-    """How a ledger comes to know what another one knew."""
+    """The part of the ledger that takes over what another one knew."""
 
     @writes
-    def restore(self, connection: Connection, lease: Lease, found: Restored) -> None:
-        """Put these rows in the place of all that this ledger knew of the dataset; all of them or none."""
+    def restore(self, connection: Connection, lease: Lease, restored: Restored) -> None:
+        """Replace all that this ledger knows of the dataset by these rows; all of them or none."""
         self._check(connection, lease)
-        mine = t.runs.c.dataset_id == lease.dataset_id
-        chunks = {row["id"] for row in found.chunks}
+        chunk_ids = {row["id"] for row in restored.chunks}
         for table in (t.outcomes, t.reservations, t.intents, t.batches):
-            for chunk_id in chunks:
+            for chunk_id in chunk_ids:
                 connection.execute(delete(table).where(table.c.chunk_id == chunk_id))
         connection.execute(delete(t.chunks).where(t.chunks.c.dataset_id == lease.dataset_id))
-        connection.execute(delete(t.runs).where(mine))
-        rows = {
-            t.runs: list(found.runs.values()),
-            t.chunks: found.chunks,
-            t.intents: found.intents,
-            t.batches: found.batches,
-            t.outcomes: found.outcomes,
-            t.reservations: found.reservations,
+        connection.execute(delete(t.runs).where(t.runs.c.dataset_id == lease.dataset_id))
+        rows_by_table = {
+            t.runs: list(restored.runs.values()),
+            t.chunks: restored.chunks,
+            t.intents: restored.intents,
+            t.batches: restored.batches,
+            t.outcomes: restored.outcomes,
+            t.reservations: restored.reservations,
         }
-        for table, values in rows.items():
-            if values:
-                connection.execute(insert(table), values)
+        for table, rows in rows_by_table.items():
+            if rows:
+                connection.execute(insert(table), rows)

@@ -1,4 +1,4 @@
-"""Runs: begun, planned once, resumed until they are closed."""
+"""Runs: begun, planned once, then resumed until they are closed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_row
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import SENDING_ENDS, Chunk, ChunkState, Lease, new_id
+from batchata_tasks.ledger.values import SENDING_ENDS, Chunk, ChunkState, Lease, RunPhase, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,22 +21,26 @@ if TYPE_CHECKING:
 
 
 class Runs(Leases):
-    """What the ledger knows of runs, and each run's chunk list."""
+    """The part of the ledger about runs, with each run's chunk list."""
 
     @reads
     def open_run(self, connection: Connection, dataset_id: str) -> Row[Any] | None:
         """Return the run of this dataset that has not finished, if there is one."""
-        query = select(t.runs).where(t.runs.c.dataset_id == dataset_id, t.runs.c.state != "closed")
-        return connection.execute(query.order_by(t.runs.c.started_at.desc())).first()
+        query = (
+            select(t.runs)
+            .where(t.runs.c.dataset_id == dataset_id, t.runs.c.state != RunPhase.CLOSED)
+            .order_by(t.runs.c.started_at.desc())
+        )
+        return connection.execute(query).first()
 
     @writes
     def begin_run(self, connection: Connection, lease: Lease, values: Mapping[str, Any]) -> str:
-        """Record a new run, in state planning."""
+        """Record a new run, which is being planned; return its id."""
         run_id = new_id()
         row = {
             "id": run_id,
             "dataset_id": lease.dataset_id,
-            "state": "planning",
+            "state": RunPhase.PLANNING,
             "started_at": now_us(),
             **values,
         }
@@ -51,12 +55,12 @@ class Runs(Leases):
 
     @reads
     def find_run(self, connection: Connection, run_id: str) -> Row[Any] | None:
-        """Return one run's row; None where the ledger knows no such run."""
+        """Return one run's row; None if the ledger has no such run."""
         return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).first()
 
     @reads
     def run_of_batch(self, connection: Connection, batch_id: str) -> Row[Any] | None:
-        """Return the run that sent a batch; None where the ledger knows no such batch."""
+        """Return the run that sent a batch; None if the ledger has no such batch."""
         sent = select(t.chunks.c.run_id).where(t.chunks.c.batch_id == batch_id)
         return connection.execute(select(t.runs).where(t.runs.c.id.in_(sent))).first()
 
@@ -71,11 +75,8 @@ class Runs(Leases):
     @reads
     def specs_of(self, connection: Connection, dataset_id: str) -> list[str]:
         """Return the specs (JSON) of all runs of a dataset."""
-        return list(
-            connection.execute(
-                select(t.runs.c.spec).where(t.runs.c.dataset_id == dataset_id)
-            ).scalars()
-        )
+        query = select(t.runs.c.spec).where(t.runs.c.dataset_id == dataset_id)
+        return list(connection.execute(query).scalars())
 
     @writes
     def fix_plan(
@@ -90,9 +91,8 @@ class Runs(Leases):
         self._check(connection, lease)
         connection.execute(delete(t.chunks).where(t.chunks.c.run_id == run_id))
         _add(connection, chunks)
-        connection.execute(
-            update(t.runs).where(t.runs.c.id == run_id).values(state="open", plan=json.dumps(plan))
-        )
+        values = {"state": RunPhase.OPEN, "plan": json.dumps(plan)}
+        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))
 
     @writes
     def add_round(self, connection: Connection, lease: Lease, chunks: Iterable[Chunk]) -> None:
@@ -102,11 +102,13 @@ class Runs(Leases):
 
     @writes
     def request_stop(self, connection: Connection, run_id: str, reason: str) -> None:
-        """Ask a run to send nothing more; the first reason stays, unless a later one cancels open batches, too."""
-        unasked = (t.runs.c.id == run_id) & (
-            t.runs.c.stop.is_(None) | (t.runs.c.stop.in_(SENDING_ENDS))
-        )
-        connection.execute(update(t.runs).where(unasked).values(stop=reason))
+        """Ask a run to send nothing more.
+
+        The first reason stays, unless it only ends the sending: a later one may cancel batches.
+        """
+        replaceable = t.runs.c.stop.is_(None) | t.runs.c.stop.in_(SENDING_ENDS)
+        here = (t.runs.c.id == run_id) & replaceable
+        connection.execute(update(t.runs).where(here).values(stop=reason))
 
     @reads
     def stop_reason(self, connection: Connection, run_id: str) -> str | None:
@@ -115,29 +117,21 @@ class Runs(Leases):
 
     @writes
     def note_result(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:
-        """Note why a run that stays open does not go on."""
+        """Record why a run that stays open stopped."""
         self._check(connection, lease)
         connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(result=result))
 
     @writes
-    def close_run(
-        self,
-        connection: Connection,
-        lease: Lease,
-        run_id: str,
-        result: str,
-        error: str | None = None,
-    ) -> None:
-        """End a run; chunks that were never sent are dropped, and hold no money any more."""
+    def close_run(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:
+        """End a run; chunks that were never sent are dropped, and their money is released."""
         self._check(connection, lease)
         unsent = (t.chunks.c.run_id == run_id) & (t.chunks.c.state == ChunkState.PLANNED)
-        held = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
-        connection.execute(delete(t.reservations).where(held))
-        connection.execute(
-            update(t.chunks).where(unsent).values(state=ChunkState.DROPPED, updated_at=now_us())
-        )
-        values = {"state": "closed", "result": result, "error": error, "finished_at": now_us()}
-        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(values))
+        reserved = t.reservations.c.chunk_id.in_(select(t.chunks.c.id).where(unsent))
+        connection.execute(delete(t.reservations).where(reserved))
+        dropped = {"state": ChunkState.DROPPED, "updated_at": now_us()}
+        connection.execute(update(t.chunks).where(unsent).values(dropped))
+        closed = {"state": RunPhase.CLOSED, "result": result, "finished_at": now_us()}
+        connection.execute(update(t.runs).where(t.runs.c.id == run_id).values(closed))
 
 
 def _add(connection: Connection, chunks: Iterable[Chunk]) -> None:

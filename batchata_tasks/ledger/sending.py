@@ -1,4 +1,4 @@
-"""Sending: intents before creates, batches after them, and the chunks of which nobody knows."""
+"""Sending: intents before creates, batches after them, and chunks that may have been accepted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, Lease
+from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, Lease, RunPhase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class Sending(Chunks):
-    """What was about to be sent, and what the provider has."""
+    """The part of the ledger about what was about to be sent, and what the provider has."""
 
     @writes
     def record_intent(self, connection: Connection, lease: Lease, intent: Intent) -> bool:
-        """Write the intent to send a chunk, if nothing speaks against it.
+        """Write the intent to send a chunk; return whether it may be sent now.
 
-        Returns False while another create of the same account and size is of unknown fate: the
-        two could not be told apart in a provider's list that carries no names.
+        It may not while another create of the same account and size is unclear: the two could not
+        be told apart in a provider's list, which carries no names of ours.
         """
-        rival = (
+        rivals = (
             select(func.count())
             .select_from(t.intents.join(t.chunks, t.chunks.c.id == t.intents.c.chunk_id))
             .where(
@@ -39,17 +39,12 @@ class Sending(Chunks):
             )
         )
         self._check(connection, lease)
-        self.lock(
-            connection, f"sends of account {intent.account}"
-        )  # rivals may lie in other datasets
-        if connection.execute(rival).scalar_one():
+        # the lease does not suffice: rivals may belong to other datasets
+        self.lock(connection, f"sends of account {intent.account}")
+        if connection.execute(rivals).scalar_one():
             return False
-        self._move(
-            connection,
-            intent.chunk_id,
-            (ChunkState.PLANNED, ChunkState.UNCLEAR),
-            ChunkState.UNCLEAR,
-        )
+        before = (ChunkState.PLANNED, ChunkState.UNCLEAR)
+        self._move(connection, intent.chunk_id, before, ChunkState.UNCLEAR)
         connection.execute(delete(t.intents).where(t.intents.c.chunk_id == intent.chunk_id))
         row = {name: getattr(intent, name) for name in Intent.__slots__}
         connection.execute(insert(t.intents).values(row))
@@ -57,20 +52,26 @@ class Sending(Chunks):
 
     @writes
     def withdraw_intent(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Take an intent back: it is certain that nothing was accepted."""
-        self._check(connection, lease)  # else it may be a successor's intent by now
+        """Delete an intent: it is certain that nothing was accepted."""
+        self._check(connection, lease)  # without the lease it may be a successor's intent by now
         self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.PLANNED)
         connection.execute(delete(t.intents).where(t.intents.c.chunk_id == chunk_id))
 
     @writes
     def return_chunk(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Note that the provider took a chunk and let none of it run: it is to be sent again, its money stays reserved."""
+        """Record that the provider accepted a chunk but ran none of it, so it is to be sent again.
+
+        Its money stays reserved.
+        """
         self._check(connection, lease)
         self._move(connection, chunk_id, (ChunkState.SUBMITTED,), ChunkState.PLANNED, batch_id=None)
 
     @writes
     def hold(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Note that nobody can tell any more whether a chunk was accepted; its rows and its money are held."""
+        """Record that nobody can find out any more whether a chunk was accepted.
+
+        Its rows are not planned and its money stays reserved until a person decides.
+        """
         self._check(connection, lease)
         self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.HELD)
 
@@ -84,23 +85,26 @@ class Sending(Chunks):
         account: str,
         status: str,
     ) -> None:
-        """Settle a held chunk: it is that batch. Its run is open again, so that the next one lands it."""
+        """Settle a held chunk: it is that batch. Its run is reopened, to land it."""
         self._check(connection, lease)
         self._move(connection, chunk.id, (ChunkState.HELD,), ChunkState.UNCLEAR)
         self._add_batch(connection, chunk, batch_id, account, status)
-        connection.execute(update(t.runs).where(t.runs.c.id == chunk.run_id).values(state="open"))
+        its_run = update(t.runs).where(t.runs.c.id == chunk.run_id)
+        connection.execute(its_run.values(state=RunPhase.OPEN))
 
     @writes
     def drop_held(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Settle a held chunk: it never was accepted. Its rows are sent by its run, if that is open, or planned again."""
+        """Settle a held chunk: it was never accepted.
+
+        If its run is open, that run sends its rows; else the next run plans them again.
+        """
         self._check(connection, lease)
-        run_id = connection.execute(
-            select(t.chunks.c.run_id).where(t.chunks.c.id == chunk_id)
-        ).scalar_one()
-        if (
-            connection.execute(select(t.runs.c.state).where(t.runs.c.id == run_id)).scalar_one()
-            == "open"
-        ):
+        query = (
+            select(t.runs.c.state)
+            .join(t.chunks, t.chunks.c.run_id == t.runs.c.id)
+            .where(t.chunks.c.id == chunk_id)
+        )
+        if connection.execute(query).scalar_one() == RunPhase.OPEN:
             self._move(connection, chunk_id, (ChunkState.HELD,), ChunkState.PLANNED)
             return
         self._move(connection, chunk_id, (ChunkState.HELD,), ChunkState.DROPPED)
@@ -108,26 +112,27 @@ class Sending(Chunks):
 
     @reads
     def intent(self, connection: Connection, chunk_id: str) -> Intent:
-        """Return the intent of a chunk that was sent or is of unknown fate."""
-        return _intent_of(
-            connection.execute(select(t.intents).where(t.intents.c.chunk_id == chunk_id)).one()
-        )
+        """Return the intent of a chunk that was sent or may have been."""
+        query = select(t.intents).where(t.intents.c.chunk_id == chunk_id)
+        return _intent_of(connection.execute(query).one())
 
     @reads
-    def doubts(self, connection: Connection) -> list[tuple[Chunk, Intent]]:
-        """Return the chunks of all datasets of which nobody knows whether they were accepted, with their intents, oldest first."""
-        query = select(t.chunks.c.id, *t.intents.c).join(
-            t.intents, t.intents.c.chunk_id == t.chunks.c.id
+    def unclear_chunks(self, connection: Connection) -> list[tuple[Chunk, Intent]]:
+        """Return the chunks of all datasets that may have been accepted, oldest first.
+
+        These are the unclear and the held ones. Each comes with its intent.
+        """
+        intents = (
+            select(*t.intents.c)
+            .join(t.chunks, t.chunks.c.id == t.intents.c.chunk_id)
+            .where(t.chunks.c.state.in_((ChunkState.UNCLEAR, ChunkState.HELD)))
+            .order_by(t.chunks.c.updated_at)
         )
-        in_doubt = t.chunks.c.state.in_((ChunkState.UNCLEAR, ChunkState.HELD))
-        rows = connection.execute(query.where(in_doubt).order_by(t.chunks.c.updated_at)).all()
-        return [
-            (
-                chunk_of(connection.execute(select(t.chunks).where(t.chunks.c.id == row.id)).one()),
-                _intent_of(row),
-            )
-            for row in rows
-        ]
+        pairs: list[tuple[Chunk, Intent]] = []
+        for row in connection.execute(intents).all():
+            chunk = select(t.chunks).where(t.chunks.c.id == row.chunk_id)
+            pairs.append((chunk_of(connection.execute(chunk).one()), _intent_of(row)))
+        return pairs
 
     @writes
     def record_batch(
@@ -139,9 +144,9 @@ class Sending(Chunks):
         account: str,
         status: str,
     ) -> None:
-        """Write the batch id; the chunk is at the provider.
+        """Write the batch id: the chunk is at the provider.
 
-        A run that lost the dataset may not: its successor finds the batch by looking.
+        Refused if the run lost the dataset: its successor looks for the batch at the provider.
         """
         self._check(connection, lease)
         self._add_batch(connection, chunk, batch_id, account, status)
@@ -157,9 +162,8 @@ class Sending(Chunks):
             "status": status,
             "submitted_at": now_us(),
         }
-        self._move(
-            connection, chunk.id, (ChunkState.UNCLEAR,), ChunkState.SUBMITTED, batch_id=batch_id
-        )
+        before = (ChunkState.UNCLEAR,)
+        self._move(connection, chunk.id, before, ChunkState.SUBMITTED, batch_id=batch_id)
         connection.execute(insert(t.batches).values(row))
 
     @reads
@@ -171,15 +175,14 @@ class Sending(Chunks):
     @reads
     def account_of(self, connection: Connection, batch_id: str) -> str | None:
         """Return the account under which a batch was sent."""
-        return connection.execute(
-            select(t.batches.c.account).where(t.batches.c.batch_id == batch_id)
-        ).scalar()
+        query = select(t.batches.c.account).where(t.batches.c.batch_id == batch_id)
+        return connection.execute(query).scalar()
 
     @writes
     def record_look(
         self, connection: Connection, batch_id: str, status: str, done: int | None, *, ended: bool
     ) -> None:
-        """Write what a look at a batch found that was not known yet."""
+        """Record the status of a batch as it was polled; `done` is how many requests have ended."""
         values: dict[str, Any] = {"status": status, "requests_done": done, "looked_at": now_us()}
         if ended:
             values["ended_at"] = now_us()

@@ -1,4 +1,4 @@
-"""The database under the ledger, and the transactions in which everything else happens."""
+"""The ledger's database, and the transactions in which all its methods run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
-from batchata_tasks.ledger.engine import is_lost, make_engine, parse_url, sentence
+from batchata_tasks.ledger.engine import is_lost, ledger_error, make_engine, parse_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 
 class Store:
-    """A ledger's database, and the one way to a transaction in it.
+    """A ledger's database, and the only way to run a transaction in it.
 
-    `patience` is for how many seconds a Postgres that is away (restarted, say) is waited for, once
-    it has been there. The database is not touched before the first transaction.
+    `patience` is how many seconds to wait for a Postgres that answered before and does not now (it
+    is being restarted, say). The database is not touched before the first transaction.
     """
 
     def __init__(self, url: str, *, patience: float = 30) -> None:
@@ -45,14 +45,16 @@ class Store:
     def transact(
         self, body: Callable[[Connection], T], *, reading: bool, patience: float | None = None
     ) -> T:
-        """Run `body` in one transaction and return what it returns.
+        """Run `body` in one transaction and return its result.
 
-        Where the connection is lost before the commit is sent, the database has undone everything, so
-        `body` runs again, on a new connection. While a commit is under way nobody can tell whether it
-        stands; that is an error, and like a death at that moment: the next run reads what stands.
+        If the connection is lost before the commit is sent, the database has rolled everything
+        back, so `body` runs again, on a new connection. If it is lost during the commit, nobody
+        knows whether the commit took effect: that is an error, with the same consequences as a
+        crash at that moment. The next run reads what was written.
 
         Raises:
-            LedgerError: the database refused; unless the message says otherwise, nothing was written.
+            LedgerError: the database refused; unless the message says otherwise, nothing was
+                written.
         """
         deadline = time.monotonic() + (self._patience if patience is None else patience)
         pause, committing = 0.05, False
@@ -70,47 +72,46 @@ class Store:
             except SQLAlchemyError as error:
                 lost = is_lost(error)
                 if lost and committing:
-                    message = "the ledger's database was lost while it confirmed a write, which may stand or not; start the run again."
+                    message = (
+                        "the connection to the ledger's database was lost during a commit, which "
+                        "may have taken effect or not; start the run again."
+                    )
                     raise LedgerError(message) from error
                 if not lost or time.monotonic() + pause > deadline:
-                    raise sentence(error, self.url) from error
+                    raise ledger_error(error, self.url) from error
             else:
                 return result
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
 
-    def lock(self, connection: Connection, what: str) -> None:
-        """Keep every other transaction out that asks for the same name, until this one ends.
+    def lock(self, connection: Connection, name: str) -> None:
+        """Hold the lock of this name until the transaction ends, waiting for it if need be.
 
-        A transaction that writes to SQLite has the whole database anyway.
+        A transaction that writes to SQLite has locked the whole database anyway.
         """
         if not self.is_sqlite:
-            number = int.from_bytes(
-                hashlib.sha256(f"batchata {what}".encode()).digest()[:8], signed=True
-            )
+            digest = hashlib.sha256(f"batchata {name}".encode()).digest()
+            number = int.from_bytes(digest[:8], signed=True)
             connection.execute(select(func.pg_advisory_xact_lock(number)))
 
     def clock(self, connection: Connection) -> int:
-        """Return the time in microseconds, by a clock that all who share the ledger share.
+        """Return the time in microseconds, by a clock that all users of the ledger share.
 
-        Machines' clocks differ, so where several can use the ledger it is the database's.
+        Several machines can use a Postgres ledger, and their clocks differ: the database's counts.
         """
         if self.is_sqlite:
             return now_us()
-        return int(
-            connection.execute(
-                text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-            ).scalar_one()
-        )
+        query = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        return int(connection.execute(query).scalar_one())
 
 
 def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method as one transaction that only reads; its callers leave `connection` out."""
+    """Run a method as one transaction that only reads; callers leave out `connection`."""
     return _as_transaction(method, reading=True)
 
 
 def writes(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:
-    """Run a method as one transaction, durable on return or without effect; its callers leave `connection` out."""
+    """Run a method as one transaction, durable on return; callers leave out `connection`."""
     return _as_transaction(method, reading=False)
 
 
@@ -119,12 +120,12 @@ def _as_transaction(
 ) -> Callable[Concatenate[S, P], T]:
     @wraps(method)
     def call(store: S, *args: P.args, **kwargs: P.kwargs) -> T:
-        # it may run more than once, and an iterator would be used up by then
-        kept: Any = [
+        # the method may run more than once, and an iterator would be exhausted the second time
+        reusable: Any = [
             list(cast("Iterator[Any]", arg)) if isinstance(arg, Iterator) else arg for arg in args
         ]
         return store.transact(
-            lambda connection: method(store, connection, *kept, **kwargs), reading=reading
+            lambda connection: method(store, connection, *reusable, **kwargs), reading=reading
         )
 
     return call

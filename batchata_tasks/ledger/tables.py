@@ -1,6 +1,6 @@
 """The ledger's tables. Money is in picodollars, times are microseconds since 1970 (UTC).
 
-These are stored for years on users' machines: columns are added by migrations, never reused.
+Users' ledgers live for years: columns are added by migrations, never reused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ meta = Table(
     Column("created_at", BigInteger, nullable=False),
 )
 
-# one row per dataset folder; the lease on it is the right to plan, send and commit
+# one row for each dataset folder; the lease on it is the right to plan, send and commit
 datasets = Table(
     "datasets",
     metadata,
@@ -27,7 +27,7 @@ datasets = Table(
     Column("url", Text, nullable=False, unique=True),
     Column("created_at", BigInteger, nullable=False),
     Column("fence", BigInteger, nullable=False, default=0),  # grows with every new holder
-    Column("holder", Text),  # who holds the lease, for people: host, process, run
+    Column("holder", Text),  # who holds the lease, as text for people: host, process, run
     Column("lease_until", BigInteger),
 )
 
@@ -39,9 +39,9 @@ runs = Table(
     Column("name", Text, nullable=False),  # the spec's
     Column("spec", Text, nullable=False),  # JSON
     Column("spec_digest", String(64), nullable=False),
-    Column("state", String(16), nullable=False),  # planning, open, closed
+    Column("state", String(16), nullable=False),  # a RunPhase
     Column("result", String(32)),  # how it ended
-    Column("error", Text),
+    Column("error", Text),  # not written any more
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
     Column("refresh_before", BigInteger),  # rows landed before count as not landed
@@ -49,7 +49,7 @@ runs = Table(
     Column("cost_limit", BigInteger),
     Column("price_source", Text),
     Column("plan", Text),  # JSON: rows seen, up to date, per reason, upper bound
-    Column("stop", String(16)),  # why it is to stop before its end: cancel, time_limit
+    Column("stop", String(16)),  # why it is to stop before its end: a StopReason
     Index("runs_dataset", "dataset_id", "state"),
 )
 
@@ -60,21 +60,20 @@ chunks = Table(
     Column("run_id", String(40), nullable=False),
     Column("dataset_id", String(40), nullable=False),
     Column("round", Integer, nullable=False),
-    Column("kind", String(8), nullable=False),  # batch, or local: rows that are not to be sent
+    Column("kind", String(8), nullable=False),  # a ChunkKind
     Column("provider", String(32), nullable=False),
     Column("model", Text, nullable=False),
     Column("endpoint", String(32), nullable=False),
     Column("start", BigInteger, nullable=False),  # its rows in the plan: start <= n < stop
     Column("stop", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
-    Column("bound", BigInteger),  # upper price bound; null where the model has no known price
-    Column("state", String(16), nullable=False),
+    Column("bound", BigInteger),  # upper price bound; null if the model has no known price
+    Column("state", String(16), nullable=False),  # a ChunkState
     Column("batch_id", Text),
     Column("updated_at", BigInteger, nullable=False),
-    Column(
-        "emptied", Integer, nullable=False, default=0, server_default="0"
-    ),  # all its rows were superseded since
-    Column("expected", BigInteger),  # what it is likely to cost; null where nobody can tell
+    # 1 once all its rows have been superseded
+    Column("emptied", Integer, nullable=False, default=0, server_default="0"),
+    Column("expected", BigInteger),  # what it is likely to cost; null if unknown
     Index("chunks_run", "run_id", "state"),
     Index("chunks_dataset", "dataset_id", "state"),
 )
@@ -89,9 +88,8 @@ intents = Table(
     Column("fence", BigInteger, nullable=False),
     Column("sent_at", BigInteger, nullable=False),
     Column("input_file_id", Text),  # OpenAI: the uploaded request file
-    Column(
-        "mark", BigInteger
-    ),  # by the provider's clock: its batch cannot be older; null where nothing was listed
+    # by the provider's clock: the batch cannot be older; null if the provider listed no batch
+    Column("mark", BigInteger),
     Index("intents_account", "account"),
 )
 
@@ -121,9 +119,8 @@ outcomes = Table(
     Column("output_tokens", BigInteger, nullable=False),
     Column("cache_read_tokens", BigInteger, nullable=False),
     Column("cost", BigInteger),
-    Column(
-        "retried", BigInteger, nullable=False, default=0, server_default="0"
-    ),  # rows of this chunk that had it before
+    # how many rows of this chunk had this outcome in an earlier round
+    Column("retried", BigInteger, nullable=False, default=0, server_default="0"),
     Column("cache_write_tokens", BigInteger, nullable=False, default=0, server_default="0"),
     Column("list_cost", BigInteger),  # what the same requests cost outside of batches
     Index("outcomes_run", "run_id"),
@@ -137,12 +134,12 @@ reservations = Table(
     Column("run_id", String(40), nullable=False),
     Column("reserved", BigInteger, nullable=False),
     Column("settled", BigInteger),  # null while in flight
-    Column("superseded", BigInteger),  # of what it replaced in the dataset, once landed
+    Column("superseded", BigInteger),  # cost of the rows it replaced in the dataset, once landed
     Column("overhead", BigInteger),  # paid, but for no row (unknown lines)
     Column("reserved_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
-    Column("budget", String(200)),  # the shared budget that it counts against,
-    Column("period", BigInteger),  # in the period that began then
+    Column("budget", String(200)),  # the shared budget that it counts against
+    Column("period", BigInteger),  # when the budget's period began
     Index("reservations_run", "run_id"),
     Index("reservations_budget", "budget", "period"),
 )
@@ -155,16 +152,15 @@ budgets = Table(
     Column("limit_amount", BigInteger, nullable=False),
     Column("period", String(8), nullable=False),  # day, week, month, total
     Column("timezone", Text, nullable=False),
-    Column(
-        "said", Text, nullable=False
-    ),  # JSON: what each spec said of it last; null where that was overruled by hand since
-    Column(
-        "agreed", Text
-    ),  # JSON: what they agreed on last, or what was overruled by hand: saying so again changes nothing
+    # JSON: the terms that each spec gave last; null if they were overruled by hand since
+    Column("said", Text, nullable=False),
+    # JSON: the terms that specs agreed on last, or that were overruled by hand: giving these again
+    # changes nothing
+    Column("agreed", Text),
     Column("changed_at", BigInteger, nullable=False),
 )
 
-# by how much the bounds of a model were found too low, in millionths
+# by how much the bounds of a model turned out to be too low, in millionths
 corrections = Table(
     "corrections",
     metadata,

@@ -1,4 +1,4 @@
-"""What the ledger hands out: chunks, intents, leases and tallies, and the states of a chunk's life."""
+"""Values that the ledger returns: chunks, intents, leases, totals, and the states they can have."""
 
 from __future__ import annotations
 
@@ -11,19 +11,34 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
 RunRow: TypeAlias = "Row[Any]"
-"""A run as the ledger has it: a row of the table `runs`."""
+"""A run as the ledger stores it: a row of the table `runs`."""
+
+
+class RunPhase(StrEnum):
+    """How far a run has come; stored in `runs.state`."""
+
+    PLANNING = "planning"
+    OPEN = "open"  # its chunk list is fixed: it is resumed, never planned again
+    CLOSED = "closed"
+
+
+class ChunkKind(StrEnum):
+    """Whether a chunk goes to a provider; stored in `chunks.kind`."""
+
+    BATCH = "batch"
+    LOCAL = "local"  # rows that are not to be sent
 
 
 class ChunkState(StrEnum):
     """A chunk's life, in order."""
 
     PLANNED = "planned"
-    UNCLEAR = "unclear"  # it is being sent, and nobody knows yet whether it was accepted
+    UNCLEAR = "unclear"  # it is being sent; nobody knows yet whether it was accepted
     SUBMITTED = "submitted"
     COLLECTED = "collected"
     LANDED = "landed"
     DROPPED = "dropped"  # planned, and never to be sent
-    HELD = "held"  # nobody can tell whether it was accepted: a person decides
+    HELD = "held"  # nobody can find out whether it was accepted: a person decides
 
 
 class StopReason(StrEnum):
@@ -36,10 +51,8 @@ class StopReason(StrEnum):
 
 
 UNFINISHED = (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED)
-SENDING_ENDS = (
-    StopReason.OVER_BOUND,
-    StopReason.SHUTDOWN,
-)  # of these, what is at the provider goes on there
+# these stop the sending only: batches that are at the provider go on there
+SENDING_ENDS = (StopReason.OVER_BOUND, StopReason.SHUTDOWN)
 
 
 def new_id() -> str:
@@ -55,7 +68,7 @@ class Chunk:
     run_id: str
     dataset_id: str
     round: int
-    kind: str
+    kind: str  # a ChunkKind
     provider: str
     model: str
     endpoint: str
@@ -63,7 +76,7 @@ class Chunk:
     stop: int
     bytes: int
     bound: int | None
-    state: str
+    state: str  # a ChunkState
     batch_id: str | None = None
     expected: int | None = None
 
@@ -75,7 +88,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What was about to be sent, under which account, when."""
+    """A create that was about to be sent: which chunk, under which account, when."""
 
     chunk_id: str
     account: str
@@ -99,9 +112,8 @@ class OutcomeTotals:
     list_cost: int | None = None  # what the same answers cost outside of batches
 
     def __add__(self, other: OutcomeTotals) -> OutcomeTotals:
-        unlisted = any(
-            one.cost is not None and one.list_cost is None for one in (self, other)
-        )  # of an older ledger
+        # older ledgers did not store list prices
+        unlisted = any(one.cost is not None and one.list_cost is None for one in (self, other))
         return OutcomeTotals(
             self.rows + other.rows,
             self.input_tokens + other.input_tokens,
@@ -114,53 +126,56 @@ class OutcomeTotals:
 
     @property
     def saved(self) -> int | None:
-        """What batches made cheaper; None where a list price is not known."""
+        """What was saved by sending batches; None if a list price is unknown."""
         return None if self.cost is None or self.list_cost is None else self.list_cost - self.cost
 
     @property
     def cached_share(self) -> float | None:
-        """The share of the input tokens that was read from a cache; None where there was no input."""
+        """The share of input tokens read from a cache; None if there was no input."""
         return round(self.cache_read_tokens / self.input_tokens, 4) if self.input_tokens else None
 
 
 def _both(one: int | None, other: int | None) -> int | None:
-    """Add two amounts of which either may be unknown."""
+    """Add two amounts, either of which may be unknown."""
     return one if other is None else other + (one or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatus:
-    """How a budget stands in its present period, in picodollars; `entries` counts what was recorded outside of runs."""
+    """The money of a budget in its present period, in picodollars."""
 
     limit: int | None
     spent: int
     in_flight: int
-    entries: int
+    entries: int  # how often money was recorded outside of runs
 
 
 @dataclass(frozen=True, slots=True)
 class RemainingBudget:
-    """What is left of a run's own limit and of its shared budget, in picodollars; None where there is no such limit."""
+    """What is left of a run's own limit and of its shared budget, in picodollars.
+
+    None means that there is no such limit.
+    """
 
     run: int | None
     budget: int | None
 
     @property
     def least(self) -> int:
-        """What both leave."""
+        """The smaller of the two."""
         return self.least_with(0)
 
     def least_with(self, others: int) -> int:
-        """Return what both leave once `others` came back to the budget."""
+        """Return the smaller of the two once `others` has been returned to the budget."""
         budget = None if self.budget is None else self.budget + others
         return min(amount for amount in (self.run, budget) if amount is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to plan, send and commit for one dataset; `fence` tells old holders from new.
+    """The right to plan, send and commit for one dataset; `fence` grows with every new holder.
 
-    `lost` names the process that held it before and ended, or fell silent, without giving it back.
+    `lost` names the previous holder if it ended, or fell silent, without releasing the lease.
     """
 
     dataset_id: str

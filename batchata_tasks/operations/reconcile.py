@@ -1,8 +1,9 @@
-"""Reconciling: the providers' batches against the ledger.
+"""Reconciling: compare the providers' batches with the ledger.
 
-What is ours and was never confirmed is adopted; what nobody in the ledger owns is reported, with its
-size and age, and cancelled where somebody asks for it; creates that nobody can judge any more are
-settled by a person: adopted as a batch that the person names, or freed to be sent again.
+Batches of ours whose create was never confirmed are adopted. Batches that no chunk of the ledger
+owns are reported, with their size and age, and cancelled on request. For a create that can no
+longer be looked up a person decides: it is adopted as a batch that the person names, or its chunk
+is freed to be sent again.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from batchata_tasks.common.errors import (
     TerminalError,
     TransientError,
 )
-from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.unclear import hold, look_for, oldest, record
-from batchata_tasks.ledger import ChunkState, Ledger
+from batchata_tasks.ledger import ChunkState, opened_ledger
 from batchata_tasks.operations.reconcile_report import Report, Request, UnclearChunk, UnknownBatch
 from batchata_tasks.progress.listener import silent
 from batchata_tasks.providers import known_providers, provider_type
@@ -31,17 +31,19 @@ from batchata_tasks.providers import known_providers, provider_type
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
 
-    from batchata_tasks.ledger import Chunk, Intent, Lease
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.ledger import Chunk, Intent, Lease, Ledger
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.providers import Adapter, BatchLook
 
 _DAY = 86400.0
-_READ = 50  # ended batches of which the results are looked into, for whose they are; each is a call
+_MOST_READ = 50  # ended batches whose results are read to see whose they are; each is a call
+_IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
 
 
 @dataclass
-class _LookContext:
-    """What resolving doubt needs, for one dataset that is held for a moment."""
+class _HeldContext:
+    """What settling a chunk in doubt needs, while its dataset is held."""
 
     ledger: Ledger
     lease: Lease
@@ -57,44 +59,44 @@ class _LookContext:
 
 
 def reconcile(
+    settings: Settings,
     request: Request | None = None,
+    *,
     days: float = 30,
-    settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Compare the providers' batches of the last `days` with the ledger; do what `request` asks.
 
-    Only providers whose key is in the environment are asked. Datasets that a run holds are left to it.
+    Only providers whose key is in the environment are asked. Datasets that a run holds are left to
+    that run.
 
     Raises:
-        CredentialsError: no provider has a key that can be used, so there is nothing to compare.
-        SpecError: the request names a chunk or batch that it cannot be done to.
+        CredentialsError: no provider has a usable key, so there is nothing to compare.
+        SpecError: the request names a chunk or batch to which it does not apply.
         BatchataError: the provider or the ledger cannot be used.
     """
-    settings, report = settings or Settings(), Report()
-    work = _Work(Ledger(settings.ledger_url), settings, progress or silent(), report)
-    try:
-        work.refuse_keyless()
+    request, report = request or Request(), Report()
+    with opened_ledger(settings.ledger_url) as ledger:
+        work = _Reconciler(ledger, settings, progress or silent(), report)
+        work.require_providers()
         work.adopt_ours()
-        work.settle(request or Request())
-        work.report_strays(days)
-        work.cancel((request or Request()).cancel)
-        work.report_doubts()
-    finally:
-        work.ledger.close()
+        work.settle(request)
+        work.report_unknown(days)
+        work.cancel(request.cancel)
+        work.report_in_doubt()
     return report
 
 
-class _Work:
+class _Reconciler:
+    """Does one reconciliation; its findings go to the report."""
+
     def __init__(
         self, ledger: Ledger, settings: Settings, progress: Progress, report: Report
     ) -> None:
-        self.ledger, self._settings, self._progress, self._report = (
-            ledger,
-            settings,
-            progress,
-            report,
-        )
+        self._ledger = ledger
+        self._settings = settings
+        self._progress = progress
+        self._report = report
         self._providers: dict[str, Adapter] = {}
         for name in known_providers():
             try:
@@ -103,14 +105,14 @@ class _Work:
                 report.notes.append(f"{name} was not asked: {error}")
         self._notes: dict[str, str] = {}
 
-    def refuse_keyless(self) -> None:
-        """Raise CredentialsError where no provider can be asked."""
+    def require_providers(self) -> None:
+        """Raise CredentialsError if there is no provider to ask."""
         if not self._providers:
             message = f"nothing was compared with the ledger: {' '.join(self._report.notes)}"
             raise CredentialsError(message)
 
     def settle(self, request: Request) -> None:
-        """Do to chunks in doubt what a person decided."""
+        """Settle chunks in doubt as a person decided."""
         for chunk_id, batch_id in request.adopt.items():
             with self._settling(chunk_id) as (context, chunk):
                 look = context.provider.look(batch_id)
@@ -124,23 +126,25 @@ class _Work:
             self._report.held.append(chunk_id)
         for chunk_id in request.resend:
             with self._settling(chunk_id, ChunkState.HELD) as (context, _):
-                self.ledger.drop_held(context.lease, chunk_id)
-                folder = DatasetFolder(self.ledger.dataset_url(context.lease.dataset_id))
-                folder.intent(chunk_id).unlink(missing_ok=True)
+                self._ledger.drop_held(context.lease, chunk_id)
+                self._folder(context).intent(chunk_id).unlink(missing_ok=True)
             self._report.freed.append(chunk_id)
 
     @contextmanager
     def _settling(
         self, chunk_id: str, *states: str
-    ) -> Generator[tuple[_LookContext, Chunk], None, None]:
-        """Hold the dataset of a chunk in doubt; a run, or another person, may have settled it by then."""
-        with self._context_of(self._in_doubt(chunk_id, *states)) as context:
+    ) -> Generator[tuple[_HeldContext, Chunk], None, None]:
+        """Hold the dataset of a chunk in doubt, and yield the chunk as it is then.
+
+        Until the dataset is held, a run or another person may settle the chunk.
+        """
+        with self._hold_dataset(self._in_doubt(chunk_id, *states)) as context:
             yield context, self._in_doubt(chunk_id, *states)
 
     def _refuse_wrong(self, chunk: Chunk, provider: Adapter, look: BatchLook) -> None:
-        """Refuse a batch that a chunk cannot be, or of which nobody can tell yet."""
+        """Raise SpecError if a batch cannot be that chunk, or nobody can tell yet."""
         reason = None
-        if self.ledger.known_batches([look.batch_id]):
+        if self._ledger.known_batches([look.batch_id]):
             reason = "that batch is another chunk's"
         elif (
             look.requests not in (None, chunk.rows)
@@ -148,125 +152,128 @@ class _Work:
         ):
             reason = "that batch holds other requests; see the provider's console"
         elif owns is None:
-            reason = "only its results can tell whose that batch is: try again when it has ended"
+            reason = "only its results show whose that batch is: try again when it has ended"
         if reason is not None:
             message = f"--adopt {chunk.id}={look.batch_id}: {reason}."
             raise SpecError(message)
 
-    def _hold(self, context: _LookContext, chunk_id: str) -> None:
-        hold(
-            self.ledger,
-            context.lease,
-            DatasetFolder(self.ledger.dataset_url(context.lease.dataset_id)),
-            chunk_id,
-        )
+    def _folder(self, context: _HeldContext) -> DatasetFolder:
+        return DatasetFolder(self._ledger.dataset_url(context.lease.dataset_id))
+
+    def _hold(self, context: _HeldContext, chunk_id: str) -> None:
+        hold(self._ledger, context.lease, self._folder(context), chunk_id)
 
     def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
-        for chunk in self.ledger.chunks_in(states or (ChunkState.UNCLEAR, ChunkState.HELD)):
+        for chunk in self._ledger.chunks_in(states or _IN_DOUBT):
             if chunk.id == chunk_id:
                 return chunk
         what = "held" if states == (ChunkState.HELD,) else "in doubt"
-        message = f"{chunk_id} is no chunk that is {what} (any more); `batchata reconcile` lists those that are."
+        message = (
+            f"{chunk_id} is not a chunk that is {what} (any more); `batchata reconcile` lists "
+            "those that are."
+        )
         raise SpecError(message)
 
     def _provider(self, chunk: Chunk) -> Adapter:
         if chunk.provider not in self._providers:
-            message = f"{chunk.id} was sent to {provider_type(chunk.provider).name}, whose API key is not set; set it."
+            name = provider_type(chunk.provider).name
+            message = f"{chunk.id} was sent to {name}, whose API key is not set; set it."
             raise CredentialsError(message)
         return self._providers[chunk.provider]
 
     @contextmanager
-    def _context_of(self, chunk: Chunk) -> Generator[_LookContext, None, None]:
-        lease = self.ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
+    def _hold_dataset(self, chunk: Chunk) -> Generator[_HeldContext, None, None]:
+        lease = self._ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
         try:
-            yield _LookContext(
-                self.ledger, lease, self._provider(chunk), self._settings, self._progress
-            )
+            provider = self._provider(chunk)
+            yield _HeldContext(self._ledger, lease, provider, self._settings, self._progress)
         finally:
-            self.ledger.release_lease(lease)
+            self._ledger.release_lease(lease)
 
     def adopt_ours(self) -> None:
         """Look once for the batch of each chunk in doubt."""
-        for chunk in self.ledger.chunks_in((ChunkState.UNCLEAR, ChunkState.HELD)):
+        for chunk in self._ledger.chunks_in(_IN_DOUBT):
             if chunk.provider not in self._providers:
                 continue
             try:
-                with self._context_of(chunk) as context:
-                    in_doubt = self.ledger.chunk(chunk.id).state in (
-                        ChunkState.UNCLEAR,
-                        ChunkState.HELD,
-                    )  # still
-                    found = look_for(context, self.ledger.intent(chunk.id)) if in_doubt else None
-                    if found is not None:
-                        self._adopt(context, chunk, found)
+                with self._hold_dataset(chunk) as context:
+                    # a run may have settled it before the dataset was held
+                    if self._ledger.chunk(chunk.id).state not in _IN_DOUBT:
+                        continue
+                    look = look_for(context, self._ledger.intent(chunk.id))
+                    if look is not None:
+                        self._adopt(context, chunk, look)
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
 
-    def _adopt(self, context: _LookContext, chunk: Chunk, look: BatchLook) -> None:
-        if self.ledger.chunk(chunk.id).state == ChunkState.HELD:
-            account = context.provider.account(self.ledger.id)
-            self.ledger.adopt_held(context.lease, chunk, look.batch_id, account, look.status)
+    def _adopt(self, context: _HeldContext, chunk: Chunk, look: BatchLook) -> None:
+        if self._ledger.chunk(chunk.id).state == ChunkState.HELD:
+            account = context.provider.account(self._ledger.id)
+            self._ledger.adopt_held(context.lease, chunk, look.batch_id, account, look.status)
         else:
             record(context, chunk, look)
         self._report.adopted[chunk.id] = look.batch_id
 
-    def report_strays(self, days: float) -> None:
-        """Report the batches that no chunk owns, as far as anybody can tell."""
-        now, left = time.time(), _READ
+    def report_unknown(self, days: float) -> None:
+        """Report the batches that no chunk owns, as far as can be told."""
+        now, reads_left = time.time(), _MOST_READ
         for name, provider in self._providers.items():
             looks = list(provider.recent(now - days * _DAY))
-            doubts = (
-                self.ledger.doubts()
-            )  # in this order: a run may be at work, and record what it sent
-            known = self.ledger.known_batches(look.batch_id for look in looks)
+            # read in this order, because a run may be at work: when it records a batch that was
+            # unclear, the batch is known below
+            in_doubt = self._ledger.unclear_chunks()
+            known = self._ledger.known_batches(look.batch_id for look in looks)
             self._report.known[name] = len(known)
             for look in looks:
-                if look.batch_id not in known:
-                    age = max(round(now - look.created_at), 0)
-                    may_be = next(
-                        (
-                            chunk.id
-                            for chunk, intent in doubts
-                            if _may_be(provider, look, chunk, intent)
-                        ),
-                        None,
-                    )
-                    ours = _ours(provider, look) if left else None
-                    left -= look.ended and left > 0
-                    stray = UnknownBatch(
-                        name,
-                        look.batch_id,
-                        look.status,
-                        look.requests,
-                        age,
-                        ours=ours,
-                        may_be=may_be,
-                        ended=look.ended,
-                    )
-                    self._report.strays.append(stray)
+                if look.batch_id in known:
+                    continue
+                may_be = [
+                    chunk.id for chunk, intent in in_doubt if _may_be(provider, look, chunk, intent)
+                ]
+                batch = UnknownBatch(
+                    provider=name,
+                    batch_id=look.batch_id,
+                    status=look.status,
+                    requests=look.requests,
+                    age=max(round(now - look.created_at), 0),
+                    ours=_is_ours(provider, look) if reads_left else None,
+                    may_be=may_be[0] if may_be else None,
+                    ended=look.ended,
+                )
+                reads_left -= look.ended and reads_left > 0
+                self._report.strays.append(batch)
 
     def cancel(self, batch_ids: Iterable[str]) -> None:
-        """Cancel batches that nobody owns."""
-        strays = {stray.batch_id: stray for stray in self._report.strays}
-        unclear = {chunk.id for chunk in self.ledger.chunks_in((ChunkState.UNCLEAR,))}
+        """Cancel batches that no chunk owns."""
+        unknown = {batch.batch_id: batch for batch in self._report.strays}
+        unclear = {chunk.id for chunk in self._ledger.chunks_in((ChunkState.UNCLEAR,))}
         for batch_id in batch_ids:
-            if (stray := strays.get(batch_id)) is None:
-                message = f"--cancel {batch_id}: no such batch that nobody owns; `batchata cancel SPEC` cancels those of a spec."
+            if (batch := unknown.get(batch_id)) is None:
+                message = (
+                    f"--cancel {batch_id}: no such batch that nobody owns; "
+                    "`batchata cancel SPEC` cancels those of a spec."
+                )
                 raise SpecError(message)
-            if (chunk_id := stray.may_be) in unclear:
-                message = f"--cancel {batch_id}: it may be chunk {chunk_id}, which is in doubt; let a run or `--hold` settle that first."
+            if batch.may_be in unclear:
+                message = (
+                    f"--cancel {batch_id}: it may be chunk {batch.may_be}, which is in doubt; "
+                    "let a run or `--hold` settle that first."
+                )
                 raise SpecError(message)
-            cancelled = not stray.ended and self._cancel(self._providers[stray.provider], batch_id)
-            (self._report.cancelled if cancelled else self._report.had_ended).append(batch_id)
-            if cancelled and stray.ours is not False:
-                whose = f"{'was' if stray.ours else 'may have been'} sent by this program under another ledger"
+            if batch.ended or not self._cancel(self._providers[batch.provider], batch_id):
+                self._report.had_ended.append(batch_id)
+                continue
+            self._report.cancelled.append(batch_id)
+            if batch.ours is not False:
+                sent = "was sent" if batch.ours else "may have been sent"
                 self._report.notes.append(
-                    f"batch {batch_id} {whose}: there, the next run lands what ran, and sends the rest again."
+                    f"batch {batch_id} {sent} by this program under another ledger: there, the "
+                    "next run lands what ran, and sends the rest again."
                 )
 
     @staticmethod
     def _cancel(provider: Adapter, batch_id: str) -> bool:
-        """Cancel a batch; False where it had ended meanwhile."""
+        """Cancel a batch; return False if it had ended by then."""
         try:
             provider.cancel(batch_id)
         except TerminalError:
@@ -275,31 +282,35 @@ class _Work:
             raise
         return True
 
-    def report_doubts(self) -> None:
-        """Report what is still in doubt."""
+    def report_in_doubt(self) -> None:
+        """Report the chunks that are still in doubt."""
         now = time.time()
-        for chunk, intent in self.ledger.doubts():
-            url = self.ledger.dataset_url(chunk.dataset_id)
+        for chunk, intent in self._ledger.unclear_chunks():
+            is_held = chunk.state == ChunkState.HELD
             state = (
-                "held: decide with --adopt or --resend"
-                if chunk.state == ChunkState.HELD
-                else "the next run looks for it"
+                "held: decide with --adopt or --resend" if is_held else "the next run looks for it"
             )
-            note, age = self._notes.get(chunk.id, ""), max(round(now - intent.sent_at / 1e6), 0)
-            self._report.doubts.append(
-                UnclearChunk(chunk.id, state, url, chunk.provider, chunk.rows, age, note)
+            unclear = UnclearChunk(
+                chunk=chunk.id,
+                state=state,
+                dataset=self._ledger.dataset_url(chunk.dataset_id),
+                provider=chunk.provider,
+                requests=chunk.rows,
+                age=max(round(now - intent.sent_at / 1e6), 0),
+                note=self._notes.get(chunk.id, ""),
             )
+            self._report.doubts.append(unclear)
 
 
-def _ours(provider: Adapter, look: BatchLook) -> bool | None:
+def _is_ours(provider: Adapter, look: BatchLook) -> bool | None:
     try:
         return provider.ours(look)
-    except (TransientError, TerminalError):  # its results cannot be had at this moment
+    except (TransientError, TerminalError):  # its results cannot be read at this moment
         return None
 
 
 def _may_be(provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent) -> bool:
-    """Whether a batch may be a chunk of which nobody knows whether it was accepted."""
+    """Whether a batch may be a chunk in doubt."""
     if (
         chunk.provider != provider.name
         or look.requests not in (None, chunk.rows)
@@ -309,5 +320,5 @@ def _may_be(provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent) ->
         return False
     try:
         return provider.owns(look, chunk.id) is not False
-    except TransientError:  # its results cannot be had at this moment
+    except TransientError:  # its results cannot be read at this moment
         return True

@@ -1,4 +1,4 @@
-"""What a person asks of reconciling, and what it found and did."""
+"""The request to reconcile, and the report on it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks for beside the report.
+    """What a person asks for, beyond the report.
 
-    `adopt` names chunks with the batches that they are; `resend` chunks that were never accepted;
-    `hold` chunks whose key is gone, so that no run waits for them; `cancel` batches.
+    `adopt` gives chunks in doubt with the batches that they are; `resend` held chunks that were
+    never accepted; `hold` chunks whose API key is gone, so that no run waits for them; `cancel`
+    batches to cancel.
     """
 
     adopt: dict[str, str] = field(default_factory=dict[str, str])
@@ -27,7 +28,7 @@ class Request:
 
 
 def pairs_of(texts: Iterable[str]) -> dict[str, str]:
-    """Read `CHUNK=BATCH` texts; raises SpecError where one is not of that form."""
+    """Read `CHUNK=BATCH` texts; raises SpecError if one is not of that form."""
     pairs = dict[str, str]()
     for text in texts:
         chunk, sign, batch = text.partition("=")
@@ -42,8 +43,8 @@ def pairs_of(texts: Iterable[str]) -> dict[str, str]:
 class UnknownBatch:
     """A batch at a provider that no chunk of the ledger owns. `age` is in whole seconds.
 
-    `ours` tells whether this program sent it, under another ledger; None where the provider does not
-    tell. `may_be` is a chunk in doubt that it may be.
+    `ours` says whether this program sent it, under another ledger; None if the provider does not
+    tell. `may_be` is a chunk in doubt whose batch this may be.
     """
 
     provider: str
@@ -58,29 +59,28 @@ class UnknownBatch:
 
 @dataclass(frozen=True)
 class UnclearChunk:
-    """A chunk of which the ledger does not know whether it was accepted; `age` since it was sent, in whole seconds."""
+    """A chunk in doubt: the ledger does not know whether it was accepted."""
 
     chunk: str
     state: str
     dataset: str
     provider: str
     requests: int
-    age: int
+    age: int  # whole seconds since it was sent
     note: str = ""
 
 
 @dataclass
 class Report:
-    """What reconciling found and did."""
+    """What reconciling found and did. The names are those in the JSON output."""
 
-    known: dict[str, int] = field(
-        default_factory=dict[str, int]
-    )  # batches of the ledger, by provider
+    # how many batches the ledger knows, by provider
+    known: dict[str, int] = field(default_factory=dict[str, int])
     adopted: dict[str, str] = field(default_factory=dict[str, str])  # chunk: batch
-    freed: list[str] = field(default_factory=list[str])
-    held: list[str] = field(default_factory=list[str])
-    cancelled: list[str] = field(default_factory=list[str])
-    had_ended: list[str] = field(default_factory=list[str])  # batches that were to be cancelled
+    freed: list[str] = field(default_factory=list[str])  # chunks
+    held: list[str] = field(default_factory=list[str])  # chunks
+    cancelled: list[str] = field(default_factory=list[str])  # batches
+    had_ended: list[str] = field(default_factory=list[str])  # batches too late to cancel
     strays: list[UnknownBatch] = field(default_factory=list[UnknownBatch])
     doubts: list[UnclearChunk] = field(default_factory=list[UnclearChunk])
     notes: list[str] = field(default_factory=list[str])
@@ -90,14 +90,9 @@ class Report:
         return asdict(self)
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return the report for people, as (what, value)."""
-        rows = [
-            (
-                "Known",
-                ", ".join(f"{pluralize(n, 'batch')} of {name}" for name, n in self.known.items())
-                or "no batches",
-            )
-        ]
+        """Return the report for people, as (label, value)."""
+        known = [f"{pluralize(count, 'batch')} of {name}" for name, count in self.known.items()]
+        rows = [("Known", ", ".join(known) or "no batches")]
         rows += [
             ("Adopted", f"batch {batch} is chunk {chunk}: the next run lands it")
             for chunk, batch in self.adopted.items()
@@ -109,43 +104,44 @@ class Report:
             ("Not cancelled", f"batch {batch} had already ended; nothing to cancel")
             for batch in self.had_ended
         ]
-        rows += [("In doubt", f"{_doubt(doubt)}") for doubt in self.doubts]
-        rows += [(_label(stray), _stray(stray)) for stray in self.strays]
+        rows += [("In doubt", _describe_chunk(chunk)) for chunk in self.doubts]
+        rows += [(_label(batch), _describe_batch(batch)) for batch in self.strays]
         rows += [("Note", note) for note in self.notes]
-        lost = any(stray.ours is not False and stray.may_be is None for stray in self.strays)
-        return (
-            [*rows, ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")]
-            if lost
-            else rows
-        )
+        if any(batch.ours is not False and batch.may_be is None for batch in self.strays):
+            rows.append(("Note", "if a ledger was lost: `batchata status SPEC --rebuild`."))
+        return rows
 
 
-def _doubt(doubt: UnclearChunk) -> str:
-    sent = f"{pluralize(doubt.requests, 'request')} to {doubt.provider}, sent {_ago(doubt.age)}, {doubt.dataset}"
-    text = f"chunk {doubt.chunk} ({sent}): {doubt.state}"
-    return f"{text}; {doubt.note}" if doubt.note else text
+def _describe_chunk(chunk: UnclearChunk) -> str:
+    requests = pluralize(chunk.requests, "request")
+    sent = f"{requests} to {chunk.provider}, sent {_ago(chunk.age)}, {chunk.dataset}"
+    text = f"chunk {chunk.chunk} ({sent}): {chunk.state}"
+    return f"{text}; {chunk.note}" if chunk.note else text
 
 
-_WHOSE = {
+_ORIGIN = {
     True: "sent by this program under another ledger",
     False: "of another program",
     None: "of another program, or of another ledger of this one (the provider does not tell)",
 }
 
 
-def _label(stray: UnknownBatch) -> str:
-    if stray.may_be is not None:
-        return "Perhaps ours"
-    return "Unknown" if stray.ours is None else "Another ledger's" if stray.ours else "Nobody's"
+_LABELS = {True: "Another ledger's", False: "Nobody's", None: "Unknown"}
+_HOUR = 3600
 
 
-def _stray(stray: UnknownBatch) -> str:
-    size = "of unknown size" if stray.requests is None else pluralize(stray.requests, "request")
-    whose = _WHOSE[stray.ours]
-    if stray.may_be is not None:
-        whose = f"may be chunk {stray.may_be}, which is in doubt"
-    return f"batch {stray.batch_id} ({stray.provider}, {stray.status}, {size}, {_ago(stray.age)}), {whose}"
+def _label(batch: UnknownBatch) -> str:
+    return "Perhaps ours" if batch.may_be is not None else _LABELS[batch.ours]
+
+
+def _describe_batch(batch: UnknownBatch) -> str:
+    size = "of unknown size" if batch.requests is None else pluralize(batch.requests, "request")
+    facts = f"{batch.provider}, {batch.status}, {size}, {_ago(batch.age)}"
+    origin = _ORIGIN[batch.ours]
+    if batch.may_be is not None:
+        origin = f"may be chunk {batch.may_be}, which is in doubt"
+    return f"batch {batch.batch_id} ({facts}), {origin}"
 
 
 def _ago(seconds: int) -> str:
-    return f"{seconds / 3600:.1f} h ago" if seconds > 3600 else f"{seconds / 60:.0f} min ago"  # noqa: PLR2004 - an hour
+    return f"{seconds / _HOUR:.1f} h ago" if seconds > _HOUR else f"{seconds / 60:.0f} min ago"

@@ -14,7 +14,7 @@ from batchata_tasks.common.money import total
 from batchata_tasks.dataset.columns import part_of_chunk
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
-from batchata_tasks.ledger import UNFINISHED, ChunkState
+from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunPhase
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _lost(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> list[Chunk]
     left = [
         chunk
         for chunk in sent
-        if not folder.manifest(chunk.id).exists() or ledger.run(chunk.run_id).state == "closed"
+        if not folder.manifest(chunk.id).exists()
+        or ledger.run(chunk.run_id).state == RunPhase.CLOSED
     ]
-    return [chunk for chunk in (*gone, *left) if chunk.kind == "batch"]
+    return [chunk for chunk in (*gone, *left) if chunk.kind == ChunkKind.BATCH]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import BatchataError, HeldError
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.ledger import UNFINISHED, ChunkState, OutcomeTotals
+from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, OutcomeTotals
 from batchata_tasks.pipeline.scheduler import ChunkSteps, run_chunks
 from batchata_tasks.planning.estimate import estimate, measures
 from batchata_tasks.types.outcome import Outcome
@@ -35,7 +35,7 @@ def send_pilot(context: RunContext, steps: ChunkSteps) -> bool:
     chunks = [
         chunk
         for chunk in context.ledger.chunks(context.run_id)
-        if chunk.round == 1 and chunk.kind == "batch" and chunk.stop <= rows
+        if chunk.round == 1 and chunk.kind == ChunkKind.BATCH and chunk.stop <= rows
     ]
     if run_chunks(
         context,
@@ -94,7 +94,7 @@ def _rest(context: RunContext) -> int | None:
     chunks = [
         chunk
         for chunk in context.ledger.chunks(context.run_id, (ChunkState.PLANNED,))
-        if chunk.kind == "batch"
+        if chunk.kind == ChunkKind.BATCH
     ]
     (one,) = measures(context.ledger, context.table, ())
     rows, size = sum(chunk.rows for chunk in chunks), sum(chunk.bytes for chunk in chunks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.money import exact, per_row
-from batchata_tasks.ledger import ChunkState, OutcomeTotals
+from batchata_tasks.ledger import ChunkKind, ChunkState, OutcomeTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,13 +23,14 @@ def money_facts(
 ) -> dict[str, Any]:
     """Return what a run cost, what was expected, what it saved, and on which outcomes it went."""
     books, whole = (
-        context.ledger.books(context.run_id),
+        context.ledger.run_totals(context.run_id),
         sum(tallies.values(), OutcomeTotals(cost=0, list_cost=0)),
     )
     expected = [
         chunk.expected
         for chunk in chunks
-        if chunk.kind == "batch" and chunk.state not in (ChunkState.PLANNED, ChunkState.DROPPED)
+        if chunk.kind == ChunkKind.BATCH
+        and chunk.state not in (ChunkState.PLANNED, ChunkState.DROPPED)
     ]
     known = [amount for amount in expected if amount is not None]
     facts = {
@@ -81,5 +82,5 @@ def cache_facts(
 
 def cost_is_known(chunks: Iterable[Chunk], tallies: Mapping[str, OutcomeTotals]) -> bool:
     """Whether all that a run planned and landed had a price; its sums leave out what had none."""
-    unpriced = any(chunk.bound is None for chunk in chunks if chunk.kind == "batch")
+    unpriced = any(chunk.bound is None for chunk in chunks if chunk.kind == ChunkKind.BATCH)
     return not unpriced and all(tally.cost is not None for tally in tallies.values() if tally.rows)

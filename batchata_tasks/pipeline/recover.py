@@ -30,7 +30,7 @@ from batchata_tasks.execution.held_dataset import Recovery
 from batchata_tasks.execution.land import collect_and_land, land_again
 from batchata_tasks.execution.poll import look_once, poll
 from batchata_tasks.execution.unclear import adopt, hold
-from batchata_tasks.ledger import UNFINISHED, Chunk, ChunkState
+from batchata_tasks.ledger import UNFINISHED, Chunk, ChunkState, RunPhase
 from batchata_tasks.pipeline.start import restored_context
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def recover(held: HeldDataset) -> Recovery | None:
     gone = _landed_again(held, parts_alone)
     if not gone and not landed and not unfinished:
         return None
-    held.ledger.begin_again(held.lease, [chunk.id for chunk in (*gone, *landed)])
+    held.ledger.reopen_landed(held.lease, [chunk.id for chunk in (*gone, *landed)])
     places = {
         chunk_id: place
         for place, chunk_id in enumerate(held.ledger.order_of(held.lease.dataset_id))
@@ -109,7 +109,7 @@ def _begun(held: HeldDataset) -> list[Chunk]:
     return [
         chunk
         for chunk in begun
-        if held.ledger.run(chunk.run_id).state == "closed"
+        if held.ledger.run(chunk.run_id).state == RunPhase.CLOSED
         or _commit(held, chunk).get("state") == "closed"
     ]
 
@@ -155,7 +155,7 @@ def _lost(held: HeldDataset) -> tuple[list[Chunk], list[Chunk], list[Chunk]]:
     unfinished = [
         chunk
         for chunk in _sent(held)
-        if not _has_manifest(held, chunk) or ledger.run(chunk.run_id).state == "closed"
+        if not _has_manifest(held, chunk) or ledger.run(chunk.run_id).state == RunPhase.CLOSED
     ]
     if landed or unfinished:
         landed += [

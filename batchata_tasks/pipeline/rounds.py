@@ -20,7 +20,7 @@ from batchata_tasks.dataset.manifest import (
     bodies_at,
     read_chunk_manifest,
 )
-from batchata_tasks.ledger import Chunk, ChunkState
+from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.planning.estimate import costs_of, measures
 from batchata_tasks.planning.packing import Packer
 from batchata_tasks.planning.retry import worth_another
@@ -59,7 +59,9 @@ def plan_round(context: RunContext) -> list[Chunk]:
     landed = [
         chunk
         for chunk in chunks
-        if chunk.round == last and chunk.kind == "batch" and chunk.state == ChunkState.LANDED
+        if chunk.round == last
+        and chunk.kind == ChunkKind.BATCH
+        and chunk.state == ChunkState.LANDED
     ]
     spans = _Round(context, table, last + 1).write(landed)
     if not spans:
@@ -79,7 +81,7 @@ def _chunk_of(
     provider, model, endpoint = route.destination
     return replace(
         before,
-        id=chunk_token(before.run_id, number, span.start, "batch"),
+        id=chunk_token(before.run_id, number, span.start, ChunkKind.BATCH),
         round=number,
         start=span.start,
         stop=span.stop,

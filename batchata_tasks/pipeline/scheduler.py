@@ -23,7 +23,7 @@ from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.execution.queue_full import make_room
 from batchata_tasks.execution.run_context import InterruptedRunError
 from batchata_tasks.execution.unclear import adopt, hold
-from batchata_tasks.ledger import Chunk, ChunkState
+from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
@@ -142,7 +142,7 @@ class _Scheduler:
     def start(self, chunk: Chunk) -> None:
         """Send a chunk on its way in a thread that sees this one's context (Prefect's flow run)."""
         self._told = False
-        if chunk.kind == "batch":
+        if chunk.kind == ChunkKind.BATCH:
             self._context.number_of(chunk)  # here, since threads come in any order
         # a daemon: one that waits for an answer that never comes does not keep a program from ending
         thread = threading.Thread(
@@ -239,7 +239,7 @@ class _Scheduler:
         ):
             context.ledger.withdraw_intent(context.lease, chunk.id)
             return []  # it never was accepted, and nobody wants it any more
-        if chunk.kind == "batch" and chunk.state in (
+        if chunk.kind == ChunkKind.BATCH and chunk.state in (
             ChunkState.PLANNED,
             ChunkState.UNCLEAR,
             ChunkState.SUBMITTED,
@@ -268,6 +268,6 @@ class _Scheduler:
         return []
 
     def _tell(self, chunk: Chunk, state: str) -> None:
-        if chunk.kind != "batch":  # rows that are not sent
+        if chunk.kind != ChunkKind.BATCH:  # rows that are not sent
             return
         self._context.held.progress.chunk(self._context.number_of(chunk), chunk.rows, state)

@@ -12,7 +12,7 @@ from batchata_tasks.common.errors import HeldError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.execution.run_context import RunContext, RunState
-from batchata_tasks.ledger import ChunkState, Ledger
+from batchata_tasks.ledger import ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.planning.limits import budget_member, limits_of
 from batchata_tasks.schema.answers import AnswerSchemas
@@ -98,7 +98,7 @@ def unfinished_run(held: HeldDataset, ready: PreparedRun, options: Options) -> R
     Its rows land under its own spec and response model, as the ledger keeps them.
     """
     dead = held.ledger.open_run(held.lease.dataset_id)
-    if dead is None or dead.state != "open" or _may_go_on(held, dead, ready, options):
+    if dead is None or dead.state != RunPhase.OPEN or _may_go_on(held, dead, ready, options):
         return None
     return restored_context(held, dead)
 
@@ -109,7 +109,7 @@ def _may_go_on(held: HeldDataset, dead: RunRow, ready: PreparedRun, options: Opt
     One whose pilot did not hold is, so that it sends nothing, whatever is to be sent again.
     """
     same = (
-        dead.state == "open"
+        dead.state == RunPhase.OPEN
         and held.recovery is None
         and dead.spec_digest == ready.record["spec_digest"]
     )

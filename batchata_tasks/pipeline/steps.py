@@ -13,7 +13,7 @@ from batchata_tasks.execution.land import collect_and_land, emptying
 from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.run_context import RunContext, context_of
 from batchata_tasks.execution.submit import submit
-from batchata_tasks.ledger import Chunk, ChunkState
+from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState, RunPhase
 from batchata_tasks.pipeline.recover import land_recovered
 from batchata_tasks.pipeline.rounds import plan_round
 from batchata_tasks.pipeline.scheduler import ChunkSteps, Step
@@ -37,7 +37,7 @@ def plan_step(run_id: str) -> dict[str, Any]:
     """Read the source, decide row by row, fix the run's chunk list in the ledger."""
     context = context_of(run_id)
     run = context.ledger.run(run_id)
-    if run.state == "open" or context.table is None:
+    if run.state == RunPhase.OPEN or context.table is None:
         return PlanSummary().to_json() if run.plan is None else {"resumed": True}
     options = Options(run.refresh_before, bool(run.retry_failed))
     context.table.dataset.gate, context.table.dataset.emptied = (
@@ -68,11 +68,11 @@ def _chunk_of(context: RunContext, span: PlannedChunk, expected: int | None) -> 
     assert context.table is not None  # noqa: S101 - a run that plans has one
     route = context.table.builder.routes[span.route]
     return Chunk(
-        chunk_token(context.run_id, ROUND, span.start, "batch"),
+        chunk_token(context.run_id, ROUND, span.start, ChunkKind.BATCH),
         context.run_id,
         context.lease.dataset_id,
         ROUND,
-        "batch",
+        ChunkKind.BATCH,
         *route.destination,
         span.start,
         span.stop,
@@ -85,14 +85,17 @@ def _chunk_of(context: RunContext, span: PlannedChunk, expected: int | None) -> 
 
 def _local_chunk(context: RunContext, rows: int) -> Chunk:
     """Return the chunk of the rows that cannot be sent at all."""
-    token, to = chunk_token(context.run_id, ROUND, 0, "local"), context.spec.destinations()[0]
+    token, to = (
+        chunk_token(context.run_id, ROUND, 0, ChunkKind.LOCAL),
+        context.spec.destinations()[0],
+    )
     bound = 0 if context.rates(to) is not None else None
     return Chunk(
         token,
         context.run_id,
         context.lease.dataset_id,
         ROUND,
-        "local",
+        ChunkKind.LOCAL,
         *to,
         0,
         rows,
@@ -152,7 +155,7 @@ def chunk_step(run_id: str, chunk_id: str) -> dict[str, Any]:
     chunk = context.ledger.chunk(chunk_id)
     plan_folder = context.folder.run_folder(run_id)
     write_chunk_manifest(plan_folder, chunk, context.folder.manifest(chunk.id))
-    if chunk.kind == "batch":
+    if chunk.kind == ChunkKind.BATCH:
         framing = context.for_chunk(chunk).provider.framing
         write_request_file(
             context.request_file(chunk), framing, chunk.id, plan_bodies(plan_folder, chunk)

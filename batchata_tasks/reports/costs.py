@@ -1,6 +1,6 @@
 """`batchata costs`: what was spent, reserved and saved, by spec, budget, model or day.
 
-Sums are whole picodollars. What has no known price is left out of them and counted beside them.
+Sums are whole picodollars. Batches without a known price are left out of them and counted apart.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from zoneinfo import ZoneInfo
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import exact, per_row, stated
-from batchata_tasks.common.settings import Settings
-from batchata_tasks.ledger import BudgetTerms, Ledger, LedgerTotals, OutcomeTotals
+from batchata_tasks.ledger import BudgetTerms, LedgerTotals, OutcomeTotals, opened_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Spending
 
 _DAYS = 30
@@ -26,54 +26,57 @@ _DAYS = 30
 
 @dataclass
 class Group:
-    """One line: the money of a spec, a budget, a model, a day, a dataset, or of all. Amounts in picodollars."""
+    """One line: the money of a spec, a budget, a model, a day or a dataset, or the total.
 
-    name: str | None  # None for what belongs to no spec, budget or model
+    Amounts are in picodollars.
+    """
+
+    name: str | None  # None for the money that belongs to no spec, budget or model
     runs: set[str] = field(default_factory=set[str])
     batches: int = 0
-    unpriced: int = 0  # batches that no sum holds, since no price of their model is known
+    unpriced: int = 0  # batches that are in no sum, because their model's price is unknown
     priced: int = 0
     expected: int | None = 0
-    books: LedgerTotals = field(default_factory=LedgerTotals)
+    totals: LedgerTotals = field(default_factory=LedgerTotals)
     by_hand: int = 0  # spent outside of runs
     priced_rows: int = 0
-    tallies: dict[str, OutcomeTotals] = field(default_factory=dict[str, OutcomeTotals])
+    outcomes: dict[str, OutcomeTotals] = field(default_factory=dict[str, OutcomeTotals])
 
-    def add(self, one: Spending) -> None:
-        """Count the money of one chunk."""
-        self.books += one.books
-        self.priced += one.priced
-        if one.name is None:
-            self.by_hand += one.books.settled
+    def add(self, spending: Spending) -> None:
+        """Add the money of one chunk, or money that was spent outside of runs."""
+        self.totals += spending.money
+        self.priced += spending.priced
+        if spending.name is None:
+            self.by_hand += spending.money.settled
             return
-        self.runs.add(one.run_id)
-        self.batches += one.sent
-        self.unpriced += not one.priced
-        self.expected = (
-            None if self.expected is None or one.expected is None else self.expected + one.expected
-        )
-        self.priced_rows += sum(tally.rows for tally in one.tallies.values()) if one.priced else 0
-        for outcome, tally in one.tallies.items():
-            self.tallies[outcome] = self.tallies.get(outcome, OutcomeTotals()) + tally
+        self.runs.add(spending.run_id)
+        self.batches += spending.sent
+        self.unpriced += not spending.priced
+        unknown = self.expected is None or spending.expected is None
+        self.expected = None if unknown else (self.expected or 0) + (spending.expected or 0)
+        if spending.priced:
+            self.priced_rows += sum(total.rows for total in spending.outcomes.values())
+        for outcome, total in spending.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, OutcomeTotals()) + total
 
     @property
-    def whole(self) -> OutcomeTotals:
+    def answers(self) -> OutcomeTotals:
         """Rows, tokens and prices of all answers."""
-        return sum(self.tallies.values(), OutcomeTotals(cost=0, list_cost=0))
+        return sum(self.outcomes.values(), OutcomeTotals(cost=0, list_cost=0))
 
     @property
-    def money(self) -> dict[str, int | None]:
-        """All amounts by their names; None for what is not known."""
-        whole, books = self.whole, self.books
+    def amounts(self) -> dict[str, int | None]:
+        """All amounts by name; None if unknown."""
+        answers, totals = self.answers, self.totals
         amounts = {
             "expected": self.expected,
-            "settled": books.settled,
-            "in_flight": books.in_flight,
-            "list_price": whole.list_cost,
-            "saved": whole.saved,
-            "cost_per_row": per_row(books.settled - self.by_hand, self.priced_rows),
-            "superseded": books.superseded,
-            "overhead": books.overhead,
+            "settled": totals.settled,
+            "in_flight": totals.in_flight,
+            "list_price": answers.list_cost,
+            "saved": answers.saved,
+            "cost_per_row": per_row(totals.settled - self.by_hand, self.priced_rows),
+            "superseded": totals.superseded,
+            "overhead": totals.overhead,
         }
         return amounts if self.priced else dict.fromkeys(amounts)
 
@@ -84,24 +87,27 @@ class Group:
             "runs": len(self.runs),
             "batches": self.batches,
             "unpriced_batches": self.unpriced,
-            "rows": self.whole.rows,
-            "cached_share": self.whole.cached_share,
-            **{f"{name}_usd": exact(amount) for name, amount in self.money.items()},
+            "rows": self.answers.rows,
+            "cached_share": self.answers.cached_share,
+            **{f"{name}_usd": exact(amount) for name, amount in self.amounts.items()},
             "cost_by_outcome": {
-                name: exact(self.tallies[name].cost) for name in sorted(self.tallies)
+                name: exact(total.cost) for name, total in sorted(self.outcomes.items())
             },
         }
 
     def dataset_json(self) -> dict[str, Any]:
-        """Return what became of a dataset's money: settled = in the dataset + superseded + overhead + unlanded."""
-        books = self.books
+        """Return where a dataset's money went.
+
+        The settled amount is the sum of in_dataset, superseded, overhead and unlanded.
+        """
+        totals = self.totals
         amounts = {
-            "settled": books.settled,
-            "in_dataset": books.in_dataset,
-            "superseded": books.superseded,
-            "overhead": books.overhead,
-            "unlanded": books.unlanded,
-            "in_flight": books.in_flight,
+            "settled": totals.settled,
+            "in_dataset": totals.in_dataset,
+            "superseded": totals.superseded,
+            "overhead": totals.overhead,
+            "unlanded": totals.unlanded,
+            "in_flight": totals.in_flight,
         }
         return {"dataset": self.name, "unpriced_batches": self.unpriced} | {
             f"{name}_usd": exact(amount) if self.priced else None
@@ -114,44 +120,41 @@ class Period:
     """A period of a shared budget. Amounts in picodollars."""
 
     terms: BudgetTerms
-    start: int  # microseconds since 1970; 0 where there is but one
-    books: LedgerTotals
+    start: int  # microseconds since 1970; 0 if the budget has one period for all time
+    totals: LedgerTotals
 
     @property
     def left(self) -> int:
         """What may still be reserved in it."""
-        return max(self.terms.limit - self.books.settled - self.books.in_flight, 0)
+        return max(self.terms.limit - self.totals.settled - self.totals.in_flight, 0)
 
     @property
     def first_day(self) -> str | None:
-        """The day on which it began, by the budget's clocks; None where there is but one."""
-        return (
-            datetime.fromtimestamp(self.start / 1e6, ZoneInfo(self.terms.timezone))
-            .date()
-            .isoformat()
-            if self.start
-            else None
-        )
+        """Its first day in the budget's time zone; None if it is the only period."""
+        if not self.start:
+            return None
+        begin = datetime.fromtimestamp(self.start / 1e6, ZoneInfo(self.terms.timezone))
+        return begin.date().isoformat()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         return {
             "first_day": self.first_day,
-            "spent_usd": exact(self.books.settled),
-            "in_flight_usd": exact(self.books.in_flight),
+            "spent_usd": exact(self.totals.settled),
+            "in_flight_usd": exact(self.totals.in_flight),
         }
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What was spent since a moment. `budgets` holds each budget's periods, the present one first; `datasets` are of all time."""
+    """What was spent since a moment."""
 
     by: str
     since: datetime
     groups: list[Group]
     total: Group
-    budgets: list[list[Period]]
-    datasets: list[Group]
+    budgets: list[list[Period]]  # the periods of each, the present one first
+    datasets: list[Group]  # of all time
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -173,90 +176,79 @@ def _budget_json(periods: list[Period]) -> dict[str, Any]:
         "timezone": terms.timezone,
         "limit_usd": exact(terms.limit),
     }
-    return (
-        facts
-        | present.to_json()
-        | {"left_usd": exact(present.left), "past": [period.to_json() for period in periods[1:]]}
-    )
+    past = [period.to_json() for period in periods[1:]]
+    return facts | present.to_json() | {"left_usd": exact(present.left), "past": past}
 
 
 def moment_of(days: int | None, since: str | None) -> datetime:
-    """Return the midnight (UTC) from which on money counts.
+    """Return the midnight (UTC) from which money counts.
 
     Raises:
-        SpecError: `since` is no day, or both are given.
+        SpecError: `since` is not a day, or both are given.
     """
+    epoch = datetime.fromtimestamp(0, UTC)
     if since is None:
         now = datetime.fromtimestamp(now_us() // 10**6, UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-        return max(midnight - timedelta(days=(days or _DAYS) - 1), datetime.fromtimestamp(0, UTC))
+        return max(midnight - timedelta(days=(days or _DAYS) - 1), epoch)
     if days is not None:
         raise SpecError("--since, --days: give one of them.")
     try:
-        return max(
-            datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC), datetime.fromtimestamp(0, UTC)
-        )
+        day = datetime.strptime(since, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
         message = f"--since {since}: write a day as YYYY-MM-DD."
         raise SpecError(message) from None
+    return max(day, epoch)
 
 
-def change_budget(text: str) -> None:
+def change_budget(text: str, settings: Settings) -> None:
     """Change a shared budget's limit, as `NAME=USD` says.
 
     Raises:
-        SpecError: it is not of that form, or the ledger knows no such budget.
+        SpecError: it is not of that form, or the ledger has no such budget.
     """
     name, sign, amount = text.partition("=")
     if not sign:
         message = f"--set-budget {text}: write it as NAME=USD, such as night=20."
         raise SpecError(message)
     limit = stated(amount, f"--set-budget {text}")
-    ledger = Ledger(Settings().ledger_url)
-    try:
+    with opened_ledger(settings.ledger_url) as ledger:
         ledger.set_budget(name, limit)
-    finally:
-        ledger.close()
 
 
-def gather(by: str, since: datetime) -> Costs:
-    """Read from the ledger what was reserved since a moment, and what became of it."""
+def gather(by: str, since: datetime, settings: Settings) -> Costs:
+    """Read from the ledger what was reserved since a moment, and what it was spent on."""
     start = int(since.timestamp()) * 10**6
-    ledger = Ledger(Settings().ledger_url)
-    try:
+    with opened_ledger(settings.ledger_url) as ledger:
         everything = ledger.spending(0)
         budgets = [_periods(terms, ledger.periods(terms), start) for terms in ledger.budgets()]
-    finally:
-        ledger.close()
-    recent = [one for one in everything if one.at >= start]
+    recent = [spending for spending in everything if spending.at >= start]
     groups, total = _grouped(recent, by), Group("total")
-    for one in recent:
-        total.add(one)
-    groups.sort(
-        key=lambda group: (
-            (group.name or "") if by == "day" else (-group.books.settled, group.name or "")
-        )
-    )
-    datasets = _grouped((one for one in everything if one.dataset is not None), "dataset")
-    return Costs(by, since, groups, total, budgets, datasets)
+    for spending in recent:
+        total.add(spending)
+    groups.sort(key=lambda group: group.name or "")
+    if by != "day":
+        groups.sort(key=lambda group: group.totals.settled, reverse=True)
+    of_datasets = [spending for spending in everything if spending.dataset is not None]
+    return Costs(by, since, groups, total, budgets, _grouped(of_datasets, "dataset"))
 
 
 def _grouped(spendings: Iterable[Spending], by: str) -> list[Group]:
     groups: dict[str | None, Group] = {}
-    for one in spendings:
+    for spending in spendings:
         name = {
-            "spec": one.name,
-            "model": one.model,
-            "budget": one.budget,
-            "dataset": one.dataset,
-            "day": datetime.fromtimestamp(one.at / 1e6, UTC).date().isoformat(),
+            "spec": spending.name,
+            "model": spending.model,
+            "budget": spending.budget,
+            "dataset": spending.dataset,
+            "day": datetime.fromtimestamp(spending.at / 1e6, UTC).date().isoformat(),
         }[by]
-        groups.setdefault(name, Group(name)).add(one)
+        groups.setdefault(name, Group(name)).add(spending)
     return list(groups.values())
 
 
 def _periods(terms: BudgetTerms, sums: dict[int, LedgerTotals], since: int) -> list[Period]:
-    """Return the present period and, newest first, those before it that began since a moment."""
+    """Return the present period, then earlier ones that began since a moment, newest first."""
     present = terms.start(now_us())
     past = [start for start in sorted(sums, reverse=True) if terms.start(since) <= start < present]
     return [Period(terms, start, sums.get(start, LedgerTotals())) for start in (present, *past)]

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchata_tasks.common.money import dollars
+from batchata_tasks.reports.printing import GAP, column_widths, print_text, write_aligned
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,13 +16,10 @@ if TYPE_CHECKING:
     from batchata_tasks.reports.costs import Costs, Group, Period
 
 _NAMELESS = {"spec": "(outside of runs)", "model": "(outside of runs)", "budget": "(no budget)"}
-# what a narrow terminal goes without, in this order; `--json` has it all
+# columns that a narrow terminal goes without, in this order; `--json` has them all
 _SPARE = ("Overhead", "List price", "Batches", "Cached", "In flight", "Runs", "Expected", "Per row")
-_NOTHING = ("-", "$0.00")
-_NARROWEST, _GAP = (
-    16,
-    2,
-)  # characters that the first column takes at least, and that lie between two
+_EMPTY = ("-", "$0.00")
+_NARROWEST = 16  # characters that the first column keeps at least
 
 Lines = list[list[str]]
 
@@ -30,49 +28,48 @@ def print_costs(costs: Costs, out: Console) -> None:
     """Print the groups and their total, then the shared budgets."""
     title = f"Costs by {costs.by} since {costs.since.date().isoformat()} (UTC)"
     if not costs.groups:
-        _say(out, f"{title}: nothing was spent.")
+        print_text(out, f"{title}: nothing was spent.")
     else:
-        names = [*(group.name or _NAMELESS.get(costs.by, "") for group in costs.groups), "Total"]
-        cells = [_cells(group) for group in [*costs.groups, costs.total]]
-        lines = [[name, *line.values()] for name, line in zip(names, cells, strict=True)]
-        _print(out, title, [[costs.by.capitalize(), *cells[0]], *lines])
-        outcomes = ", ".join(
-            f"{dollars(tally.cost)} {name}"
-            for name, tally in sorted(costs.total.tallies.items())
-            if tally.cost
-        )
-        _say(out, f"By outcome: {outcomes or 'nothing yet'}.")
+        _print_groups(costs, title, out)
     if costs.total.unpriced:
-        _say(
-            out,
-            f"No price is known for {costs.total.unpriced:,} of the batches: no sum holds them.",
-        )
+        unpriced = f"{costs.total.unpriced:,} of the batches"
+        print_text(out, f"No price is known for {unpriced}: they are in no sum.")
     if costs.budgets:
-        _say(out, "")
+        print_text(out, "")
         head = ["Budget", "Period", "Limit", "Spent", "In flight", "Left"]
-        _print(
-            out,
-            "Shared budgets",
-            [head, *(line for periods in costs.budgets for line in _budget(periods))],
-            total=False,
-        )
+        lines = [line for periods in costs.budgets for line in _budget_lines(periods)]
+        _print_table(out, "Shared budgets", [head, *lines])
+
+
+def _print_groups(costs: Costs, title: str, out: Console) -> None:
+    names = [*(group.name or _NAMELESS.get(costs.by, "") for group in costs.groups), "Total"]
+    cells = [_cells(group) for group in [*costs.groups, costs.total]]
+    lines = [[name, *line.values()] for name, line in zip(names, cells, strict=True)]
+    _print_table(out, title, [[costs.by.capitalize(), *cells[0]], *lines], has_total=True)
+    by_outcome = [
+        f"{dollars(total.cost)} {name}"
+        for name, total in sorted(costs.total.outcomes.items())
+        if total.cost
+    ]
+    print_text(out, f"By outcome: {', '.join(by_outcome) or 'nothing yet'}.")
 
 
 def _cells(group: Group) -> dict[str, str]:
-    money, share = group.money, group.whole.cached_share
+    """Return a group's cells by the names of their columns."""
+    amounts, share = group.amounts, group.answers.cached_share
     unknown = " + ?" if group.unpriced and group.priced else ""
     return {
         "Runs": f"{len(group.runs):,}",
         "Batches": f"{group.batches:,}",
-        "Rows": f"{group.whole.rows:,}",
-        "Expected": _amount(money["expected"]),
-        "Settled": dollars(money["settled"]) + unknown,
-        "In flight": _amount(money["in_flight"]),
-        "List price": _amount(money["list_price"]),
-        "Saved": _amount(money["saved"]),
-        "Per row": _amount(money["cost_per_row"]),
+        "Rows": f"{group.answers.rows:,}",
+        "Expected": _amount(amounts["expected"]),
+        "Settled": dollars(amounts["settled"]) + unknown,
+        "In flight": _amount(amounts["in_flight"]),
+        "List price": _amount(amounts["list_price"]),
+        "Saved": _amount(amounts["saved"]),
+        "Per row": _amount(amounts["cost_per_row"]),
         "Cached": f"{share:.0%}" if share else "-",
-        "Overhead": _amount(money["overhead"]),
+        "Overhead": _amount(amounts["overhead"]),
     }
 
 
@@ -80,83 +77,69 @@ def _amount(pico: int | None) -> str:
     return dollars(pico) if pico else "-"
 
 
-def _budget(periods: list[Period]) -> Lines:
-    present, terms = periods[0], periods[0].terms
+def _budget_lines(periods: list[Period]) -> Lines:
+    """Return a line for each period of a budget, the present one first.
+
+    Past periods have no limit, since the limit of that time is not stored.
+    """
+    present, *past = periods
+    terms = present.terms
     when = "in total" if present.first_day is None else f"{terms.period} from {present.first_day}"
-    spent = [[dollars(period.books.settled), _amount(period.books.in_flight)] for period in periods]
-    first = [terms.name, when, dollars(terms.limit), *spent[0], dollars(present.left)]
-    # what the limit was then is not kept
+    limit, left = dollars(terms.limit), dollars(present.left)
+    first = [terms.name, when, limit, *_spent(present), left]
     return [
         first,
-        *(
-            [terms.name, f"from {one.first_day}", "", *amounts, ""]
-            for one, amounts in zip(periods[1:], spent[1:], strict=True)
-        ),
+        *([terms.name, f"from {period.first_day}", "", *_spent(period), ""] for period in past),
     ]
 
 
-def _print(out: Console, title: str, lines: Lines, *, total: bool = True) -> None:
-    """Print a table: its first line is the head, its last one the total."""
+def _spent(period: Period) -> list[str]:
+    return [dollars(period.totals.settled), _amount(period.totals.in_flight)]
+
+
+def _print_table(out: Console, title: str, lines: Lines, *, has_total: bool = False) -> None:
+    """Print a table: its first line is the head, its last one may be the total."""
     if not out.is_terminal:
-        sides = [str.ljust if name in (lines[0][0], "Period") else str.rjust for name in lines[0]]
-        columns = list(zip(sides, _widths(lines), strict=True))
-        text = [
-            "  ".join(
-                side(cell, width) for cell, (side, width) in zip(line, columns, strict=True)
-            ).rstrip()
-            for line in lines
-        ]
-        out.file.write("\n".join([title, *text]) + "\n")
+        out.file.write(f"{title}\n")
+        right = [number for number, name in enumerate(lines[0]) if number and name != "Period"]
+        write_aligned(out, lines, right)
         return
-    head, *rows = _fitting(lines, out.width)
+    head, *rows = _fit(lines, out.width)
     table = Table(
         box=None,
         pad_edge=False,
-        padding=(0, _GAP, 0, 0),
+        padding=(0, GAP, 0, 0),
         title=title,
         title_justify="left",
         title_style="bold",
     )
-    for name in head:
-        table.add_column(
-            name, justify="left" if name in (head[0], "Period") else "right", no_wrap=True
-        )
+    for number, name in enumerate(head):
+        is_left = number == 0 or name == "Period"
+        table.add_column(name, justify="left" if is_left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row), style="bold" if total and row is rows[-1] else None)
+        style = "bold" if has_total and row is rows[-1] else None
+        table.add_row(*map(Text, row), style=style)
     out.print(table)
 
 
-def _fitting(lines: Lines, width: int) -> Lines:
-    """Leave columns out until the others fit, first those that say nothing; then cut the names."""
+def _fit(lines: Lines, width: int) -> Lines:
+    """Leave out columns until the others fit, beginning with empty ones; then cut the names."""
     head = lines[0]
-    gone = {
-        name
-        for i, name in enumerate(head)
-        if name in _SPARE and all(line[i] in _NOTHING for line in lines[1:])
-    }
+    sizes = {name: size + GAP for name, size in zip(head, column_widths(lines), strict=True)}
+    for number, name in enumerate(head):
+        if name in _SPARE and all(line[number] in _EMPTY for line in lines[1:]):
+            del sizes[name]
     for name in _SPARE:
-        first, *widths = [
-            size + _GAP for i, size in enumerate(_widths(lines)) if head[i] not in gone
-        ]
-        if min(first, _NARROWEST) + sum(widths) <= width:
+        if min(sizes[head[0]], _NARROWEST) + sum(sizes.values()) - sizes[head[0]] <= width:
             break
-        gone.add(name)
-    rest = max(
-        width
-        - sum(size + _GAP for i, size in enumerate(_widths(lines)) if i and head[i] not in gone)
-        - _GAP,
-        1,
-    )
-    short = [
-        [line[0] if len(line[0]) <= rest else f"{line[0][: rest - 1]}…", *line[1:]]
+        sizes.pop(name, None)
+    others = sum(sizes.values()) - sizes[head[0]]
+    room = max(width - others - GAP, 1)
+    return [
+        [_cut(line[0], room), *(line[i] for i, name in enumerate(head) if i and name in sizes)]
         for line in lines
     ]
-    return [[cell for i, cell in enumerate(line) if head[i] not in gone] for line in short]
 
 
-def _widths(lines: Lines) -> list[int]:
-    return [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-
-def _say(out: Console, text: str) -> None:
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

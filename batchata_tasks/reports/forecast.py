@@ -1,4 +1,4 @@
-"""What cost limits would do to a plan: the guard played through with bounds and likely costs, nothing sent."""
+"""What cost limits would do to a plan: the guard simulated with bounds and likely costs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Prospect:
-    """How far a first round would come: batches sent, waits for money in flight, rows sent and not sent."""
+    """How far a first round would get."""
 
-    batches: int = 0
-    waits: int = 0
-    rows: int = 0
-    unsent: int = 0
+    batches: int = 0  # sent
+    waits: int = 0  # for money in flight
+    rows: int = 0  # sent
+    unsent: int = 0  # rows
 
     @property
     def stops(self) -> bool:
@@ -35,45 +35,49 @@ class Prospect:
         return self.unsent > 0
 
 
-class _Play:
-    """One play of the guard. Within a span, each row has the mean bound and the mean cost."""
+class _Simulation:
+    """Simulates the guard. Each row of a chunk has the chunk's mean bound and mean cost."""
 
     def __init__(self, left: int | None, planned: int, parallel: int) -> None:
-        self._left, self._planned, self._parallel = left, planned, parallel
+        self._left = left  # picodollars; None: no limit
+        self._planned = planned  # rows
+        self._parallel = parallel  # batches
         self._flying: deque[tuple[int, int]] = deque()  # (bound, likely cost), oldest first
         self._reserved: int = 0
-        self.found = Prospect()
+        self.result = Prospect()
 
-    def send(self, span: PlannedChunk, cost: int) -> None:
-        """Send a span, in parts where need be; what cannot be paid for is set aside."""
-        rows, bound = span.stop - span.start, span.bound
+    def send(self, chunk: PlannedChunk, cost: int) -> None:
+        """Send a chunk, in parts if need be; rows that cannot be paid for stay unsent."""
+        rows, bound = chunk.stop - chunk.start, chunk.bound
         while rows:
             if len(self._flying) == self._parallel:
                 self.settle()
-            fits = (
-                rows
-                if self._left is None or bound <= self._left - self._reserved
-                else self._fitting(rows, bound)
-            )
-            if fits:
-                share: tuple[int, int] = (bound * fits // rows, min(cost, bound) * fits // rows)
-                self._flying.append(share)
-                self._reserved += share[0]
-                self.found.batches += 1
-                self.found.rows += fits
-                rows, bound, cost = rows - fits, bound - share[0], cost - share[1]
+            sent = self._affordable(rows, bound)
+            if sent:
+                sent_bound: int = bound * sent // rows
+                sent_cost: int = min(cost, bound) * sent // rows
+                self._flying.append((sent_bound, sent_cost))
+                self._reserved += sent_bound
+                self.result.batches += 1
+                self.result.rows += sent
+                rows -= sent
+                bound -= sent_bound
+                cost -= sent_cost
             elif self._flying:
-                self.found.waits += 1
+                self.result.waits += 1
                 self.settle()
             else:
                 return
 
-    def _fitting(self, rows: int, bound: int) -> int:
-        fits = ((self._left or 0) - self._reserved) * rows // bound
-        return fits if fits >= min(max(1, self._planned // SMALLEST_SHARE), rows) else 0
+    def _affordable(self, rows: int, bound: int) -> int:
+        """Return how many of a chunk's rows fit under the limit now; 0 if too few to be sent."""
+        if self._left is None or bound <= self._left - self._reserved:
+            return rows
+        fitting = (self._left - self._reserved) * rows // bound
+        return fitting if fitting >= min(max(1, self._planned // SMALLEST_SHARE), rows) else 0
 
     def settle(self) -> None:
-        """Let the oldest batch end: its bound comes back, its cost is spent."""
+        """Let the oldest batch end: its bound is released, its cost is spent."""
         bound, cost = self._flying.popleft()
         self._reserved -= bound
         if self._left is not None:
@@ -85,8 +89,8 @@ class _Play:
             self.settle()
 
 
-def play(
-    spans: Sequence[PlannedChunk],
+def simulate(
+    chunks: Sequence[PlannedChunk],
     costs: Iterable[int | None],
     left: int | None,
     parallel: int,
@@ -94,21 +98,22 @@ def play(
 ) -> Prospect:
     """Return how the first round of a plan would go with `left` picodollars (None: no limit).
 
-    `costs` are what the spans are likely to cost, `pilot` the rows that have to come home before others go.
+    `costs` are the likely costs of the chunks; the first `pilot` rows have to land before others
+    are sent.
     """
-    planned = sum(span.stop - span.start for span in spans)
-    game = _Play(left, planned, parallel)
-    for span, cost in zip(spans, costs, strict=True):
-        if span.start == pilot:
-            game.settle_all()
-        game.send(span, cost or 0)
-    game.found.unsent = planned - game.found.rows
-    return game.found
+    planned = sum(chunk.stop - chunk.start for chunk in chunks)
+    simulation = _Simulation(left, planned, parallel)
+    for chunk, cost in zip(chunks, costs, strict=True):
+        if chunk.start == pilot:
+            simulation.settle_all()
+        simulation.send(chunk, cost or 0)
+    simulation.result.unsent = planned - simulation.result.rows
+    return simulation.result
 
 
 @dataclass(frozen=True)
 class LimitsAhead:
-    """What is left of a run's limits before it begins, and how far that would bring it."""
+    """What is left of a run's limits before it begins, and how far the run would get with that."""
 
     limits: SpendingLimits
     budget_left: int | None  # in the budget's present period
@@ -118,67 +123,67 @@ class LimitsAhead:
 
     @property
     def left(self) -> int:
-        """What all limits leave, in picodollars."""
+        """The least that any of the limits leaves, in picodollars."""
         return min(amount for amount in (self.limits.run, self.budget_left) if amount is not None)
 
     @property
     def fits(self) -> bool:
-        """Whether all of it may be sent at once; else batches are cut."""
+        """Whether all of it may be sent at once; else batches are split."""
         return self.bound <= self.left
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
         terms = self.limits.budget
-        budget = (
-            None
-            if terms is None
-            else {
+        budget = None
+        if terms is not None:
+            budget = {
                 "name": terms.name,
                 "limit_usd": f"{usd(terms.limit):f}",
                 "period": terms.period,
                 "left_usd": f"{usd(self.budget_left or 0):f}",
             }
-        )
-        run = None if self.limits.run is None else f"{usd(self.limits.run):f}"
         return {
-            "run_usd": run,
+            "run_usd": None if self.limits.run is None else f"{usd(self.limits.run):f}",
             "budget": budget,
             "stops": self.prospect.stops,
             **asdict(self.prospect),
         }
 
     def text(self) -> str:
-        """Say it to people."""
-        terms, found = self.limits.budget, self.prospect
-        named = [] if self.limits.run is None else [f"{dollars(self.limits.run)} a run"]
+        """Return the limits and how far the run would get, for people."""
+        terms = self.limits.budget
+        limits = [] if self.limits.run is None else [f"{dollars(self.limits.run)} a run"]
         if terms is not None:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
-            named.append(
-                f"budget {terms.name}: {dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
-            )
-        waits = f" and {pluralize(found.waits, 'wait')} for money in flight" if found.waits else ""
+            left = f"{dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
+            limits.append(f"budget {terms.name}: {left}")
+        return f"{'; '.join(limits)}: {self._verdict()}"
+
+    def _verdict(self) -> str:
         if self.fits:
-            verdict = "all of it fits"
-        elif found.stops and not found.rows:
-            verdict = f"too little for any row, of which the cheapest may cost {dollars(self.least)}: raise it, or lower `max_tokens`"
-        elif found.stops:
-            rows = f"{found.rows:,} of {pluralize(found.rows + found.unsent, 'row')}"
-            verdict = f"expected to stop after about {rows}, with about {pluralize(found.batches, 'batch')}{waits}"
-        else:
-            verdict = (
-                f"expected to be enough, with about {pluralize(found.batches, 'batch')}{waits}"
+            return "all of it fits"
+        ahead = self.prospect
+        if ahead.stops and not ahead.rows:
+            return (
+                f"too little for any row, of which the cheapest may cost {dollars(self.least)}: "
+                "raise it, or lower `max_tokens`"
             )
-        return f"{'; '.join(named)}: {verdict}"
+        waits = f" and {pluralize(ahead.waits, 'wait')} for money in flight" if ahead.waits else ""
+        batches = f"about {pluralize(ahead.batches, 'batch')}{waits}"
+        if not ahead.stops:
+            return f"expected to be enough, with {batches}"
+        rows = f"{ahead.rows:,} of {pluralize(ahead.rows + ahead.unsent, 'row')}"
+        return f"expected to stop after about {rows}, with {batches}"
 
 
 def look_ahead(
     spec: RunSpec,
     ledger: Ledger | None,
-    spans: Sequence[PlannedChunk],
+    chunks: Sequence[PlannedChunk],
     costs: Iterable[int | None],
     summary: PlanSummary,
 ) -> LimitsAhead | None:
-    """Return what the limits of a spec would do to a plan at this moment; None where it has none.
+    """Return what the limits of a spec would do to a plan now; None if it has no limits.
 
     Raises:
         SpecError: the ledger has other terms for its budget.
@@ -188,9 +193,11 @@ def look_ahead(
         return None
     if limits.budget is not None and ledger is not None:
         limits = SpendingLimits(limits.run, ledger.check_budget(limits.budget, budget_member(spec)))
-    left = None if limits.budget is None else limits.budget.limit
-    if limits.budget is not None and left is not None and ledger is not None:
-        left = max(left - sum(ledger.budget_money(limits.budget)), 0)
-    amounts = [amount for amount in (limits.run, left) if amount is not None]
-    found = play(spans, costs, min(amounts), spec.max_parallel_batches, summary.pilot)
-    return LimitsAhead(limits, left, sum(span.bound for span in spans), found, summary.least)
+    budget_left = None
+    if limits.budget is not None:
+        spent = 0 if ledger is None else sum(ledger.budget_money(limits.budget))
+        budget_left = max(limits.budget.limit - spent, 0)
+    left = min(amount for amount in (limits.run, budget_left) if amount is not None)
+    prospect = simulate(chunks, costs, left, spec.max_parallel_batches, summary.pilot)
+    bound = sum(chunk.bound for chunk in chunks)
+    return LimitsAhead(limits, budget_left, bound, prospect, summary.least)

@@ -1,4 +1,4 @@
-"""Rows of a dataset for people."""
+"""`batchata show`: rows of a dataset, for people."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import META_FIELDS
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.reports.printing import GAP
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import RenderableType
 
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
-_NARROW, _WIDEST, _GAP = (
-    10,
-    40,
-    2,
-)  # characters that a column keeps on a narrow terminal, has at most, and that lie between two
+_NARROW = 10  # characters that a column keeps on a narrow terminal
+_WIDEST = 40  # characters that a column has at most
 
 
 def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[dict[str, Any]]:
@@ -41,56 +41,53 @@ def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[
     if not any(data.glob("*.parquet")):
         message = f"output: there is no dataset in {data} yet; run the spec first."
         raise SpecError(message)
-    wanted = pc.field("_status") != Outcome.SUCCEEDED.value if only_failed else None
-    found: pa.Table = pads.dataset(data, format="parquet").head(rows, filter=wanted)
-    return found.to_pylist()
+    failed = pc.field("_status") != Outcome.SUCCEEDED.value
+    dataset: pads.Dataset = pads.dataset(data, format="parquet")
+    first: pa.Table = dataset.head(rows, filter=failed if only_failed else None)
+    return first.to_pylist()
 
 
 def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> RenderableType:
-    """Return rows for a terminal: key, answers, how it ended; all else is left to other tools.
+    """Return rows for a terminal: key, answers and outcome.
 
-    Long texts are cut. Where there is no room for all columns, those that are left out are named.
+    Long texts are cut. Columns that do not fit are left out and named below.
     """
     if not rows:
         return "No such rows."
-    known = {*spec.carried, *META_FIELDS.names}
-    kept = [*spec.key, "_status", "_error"]
-    names = [
-        *spec.key,
-        "_status",
-        *(name for name in rows[0] if name not in known),
-        "_error",
-        "_cost_usd",
-    ]
+    others = {*spec.carried, *META_FIELDS.names}
+    answers = [name for name in rows[0] if name not in others]
     cells = {
         name: [_cell(row.get(name)) for row in rows]
-        for name in names
+        for name in [*spec.key, "_status", *answers, "_error", "_cost_usd"]
         if any(row.get(name) is not None for row in rows)
     }
-    whole = {
+    sizes = {
         name: min(max(map(cell_len, [name, *texts])), _WIDEST) for name, texts in cells.items()
     }
-    gone = list[str]()
-    while (room := width - sum(min(size, _NARROW) + _GAP for size in whole.values()) + _GAP) < 0:
-        spare = [name for name in whole if name not in kept]
+    left_out = list[str]()
+    while (room := _room(width, sizes.values())) < 0:
+        spare = [name for name in sizes if name not in (*spec.key, "_status", "_error")]
         if not spare:
             break
-        gone.insert(0, spare[-1])
-        del whole[spare[-1]]
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    for name, size in whole.items():
+        left_out.insert(0, spare[-1])
+        del sizes[spare[-1]]
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for name, size in sizes.items():
         more = max(min(size - _NARROW, room), 0)
         room -= more
-        table.add_column(
-            Text(name), no_wrap=True, overflow="ellipsis", width=min(size, _NARROW) + more
-        )
-    for row in zip(*(cells[name] for name in whole), strict=True):
+        shown = min(size, _NARROW) + more
+        table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=shown)
+    for row in zip(*(cells[name] for name in sizes), strict=True):
         table.add_row(*map(Text, row))
-    return (
-        Group(table, Text(f"… and {pluralize(len(gone), 'more column')}: {', '.join(gone)}"))
-        if gone
-        else table
-    )
+    if not left_out:
+        return table
+    more_columns = f"… and {pluralize(len(left_out), 'more column')}: {', '.join(left_out)}"
+    return Group(table, Text(more_columns))
+
+
+def _room(width: int, sizes: Iterable[int]) -> int:
+    """Return the characters that a line has left if each column is as narrow as it may be."""
+    return width - sum(min(size, _NARROW) + GAP for size in sizes) + GAP
 
 
 def _cell(value: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 from batchata_tasks.common.errors import CredentialsError, SourceError, SpecError, TransientError
 from batchata_tasks.common.money import usd
 from batchata_tasks.providers import Provider, provider_type
-from batchata_tasks.reports.plan import preview
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

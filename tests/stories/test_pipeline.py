@@ -22,8 +22,8 @@ from batchata_tasks.ledger import ChunkState, Ledger, now_us
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
-from batchata_tasks.reports.plan import preview
 from tests.support.books import run_with, stopping_at
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
-from batchata_tasks.reports.plan import preview
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 from tests.support.waiting import until
 

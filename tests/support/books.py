@@ -11,7 +11,7 @@ from sqlalchemy import select
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.run_context import context_of
-from batchata_tasks.ledger import Chunk, Ledger
+from batchata_tasks.ledger import Chunk, Ledger, opened_ledger
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 @contextmanager
 def opened() -> Iterator[Ledger]:
     """Open the ledger of the runs."""
-    ledger = Ledger(Settings().ledger_url)
-    try:
+    with opened_ledger(Settings().ledger_url) as ledger:
         yield ledger
-    finally:
-        ledger.close()
 
 
 def all_chunks() -> list[Chunk]:

@@ -1,7 +1,8 @@
-"""How a ledger of an older version becomes one of today's: one Alembic revision for each version of the schema.
+"""Migrations of older ledgers: one Alembic revision for each version of the schema.
 
-A revision's name is the version that it makes. The ledger's own `meta.schema_version` says where it
-stands, as it did before there were migrations, so Alembic keeps no table of its own.
+A revision is named after the version that it leads to. The ledger's own `meta.schema_version` holds
+the version that it has, as it did before there were migrations, so Alembic needs no table of its
+own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from alembic.script import ScriptDirectory
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-BASE = 0  # nothing is there
+BASE = 0  # there is no schema yet
 
 
 def migrate(connection: Connection, before: int, after: int) -> None:

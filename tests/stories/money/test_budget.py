@@ -19,8 +19,8 @@ from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.progress.listener import LineProgress
-from batchata_tasks.reports.plan import preview
 from tests.support.books import billed, opened, run_with, stopping_at
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table, open_batches
 from tests.support.waiting import until
 
@@ -197,8 +197,8 @@ def test_specs_that_disagree(claude: Pair, change: dict[str, Any]) -> None:
     with pytest.raises(
         SpecError,
         match=(
-            r"^budget: the spec one for file://.*/one/out says \$.* of 'shared', "
-            r"and this says \$.*--set-budget"
+            r"^budget: the spec one for file://.*/one/out gives 'shared' \$.*, "
+            r"and this gives it \$.*--set-budget"
         ),
     ):
         claude.run(claude.two, {**budget, **change})
@@ -228,7 +228,7 @@ def test_specs_of_one_name_are_two(claude: Pair) -> None:
     assert enrich(claude.one.spec(name="same", budget=budget)).exit_code == 4
     sent = claude.accepted()
     for ask in (preview, enrich):
-        with pytest.raises(SpecError, match=r"^budget: the spec same for file://.*/one/out says"):
+        with pytest.raises(SpecError, match=r"^budget: the spec same for file://.*/one/out gives"):
             ask(claude.two.spec(name="same", budget={**budget, "limit_usd": 1}))
     assert claude.accepted() == sent
 

@@ -14,8 +14,8 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO, usd
 from batchata_tasks.emulator.core.prompt_cache import MINIMUM
 from batchata_tasks.ledger import OutcomeTotals
-from batchata_tasks.reports.plan import preview
 from tests.support.books import check_money, money, opened
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

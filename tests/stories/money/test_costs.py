@@ -17,12 +17,12 @@ from batchata_tasks.api.cost_tracker import CostTracker
 from batchata_tasks.cli.main import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.rebuild import rebuild
-from batchata_tasks.operations.reconcile import reconcile
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.pricing.lookup import batch_rates
-from batchata_tasks.reports.status import runs_overview, runs_remedy
+from batchata_tasks.reports.status import runs_remedy
 from batchata_tasks.types.answer import Usage
 from tests.support.books import run_with, stopping_at
+from tests.support.operations import reconcile, runs_overview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.reports.plan import preview
 from tests.support.books import check_money
+from tests.support.operations import preview
 from tests.support.table import Table
 
 if TYPE_CHECKING:

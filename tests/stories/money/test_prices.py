@@ -14,16 +14,15 @@ from rich.console import Console
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO, usd
-from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.row_requests import RequestBuilder
 from batchata_tasks.pricing.lookup import batch_rates
 from batchata_tasks.providers import provider_type
-from batchata_tasks.reports.plan import preview
 from batchata_tasks.reports.rows import dataset_rows, rows_table
-from batchata_tasks.reports.status import runs_overview, runs_table
+from batchata_tasks.reports.status import runs_table
 from batchata_tasks.types.answer import Usage
 from tests.support.books import all_chunks, billed, money, opened, run_with, stopping_at
+from tests.support.operations import cancel, preview, runs_overview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

@@ -19,15 +19,14 @@ from batchata_tasks.emulator import answer_text
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import Ledger
-from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.operations.rebuild import rebuild
-from batchata_tasks.operations.reconcile import reconcile
 from batchata_tasks.operations.reconcile_report import Request
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
+from tests.support.operations import cancel, reconcile
 from tests.support.table import MODELS, Table
 from tests.support.unclear import leave_in_doubt
 from tests.support.waiting import until

@@ -71,7 +71,7 @@ def test_without_a_name_each_tracker_counts_for_itself(databases: Databases) -> 
 def test_a_name_is_a_shared_budget(databases: Databases) -> None:
     """Trackers of one name share limit and spend; the limit may be omitted."""
     url = databases.new()
-    with pytest.raises(SpecError, match="no budget of the name 'night'; give its `limit_usd`"):
+    with pytest.raises(SpecError, match="no budget named 'night'; give its `limit_usd`"):
         CostTracker(name="night", ledger_url=url)
     first = CostTracker(2, name="night", ledger_url=url)
     second = CostTracker(name="night", ledger_url=url)
@@ -91,7 +91,7 @@ def test_a_tracker_changes_no_limit(databases: Databases) -> None:
     with pytest.raises(
         SpecError,
         match=(
-            r"^budget: a CostTracker says \$2.00 in total .* and this says \$3.00 .* `batchata "
+            r"^budget: a CostTracker gives 'night' \$2.00 in total .* and this gives it \$3.00 .* `batchata "
             r"costs --set-budget night=USD`\.$"
         ),
     ):
@@ -101,7 +101,9 @@ def test_a_tracker_changes_no_limit(databases: Databases) -> None:
     assert [
         CostTracker(limit, name="night", ledger_url=url).limit_usd for limit in (2, 3, None)
     ] == [3, 3, 3]
-    with pytest.raises(SpecError, match=r"^budget: the ledger says \$3.00 .* and this says \$4.00"):
+    with pytest.raises(
+        SpecError, match=r"^budget: the ledger gives 'night' \$3.00 .* and this gives it \$4.00"
+    ):
         CostTracker(4, name="night", ledger_url=url)
     ledger.close()
 
@@ -115,11 +117,12 @@ def test_a_budget_of_a_spec_keeps_its_terms(databases: Databases) -> None:
     tracker.track_spend(0.5)
     assert ledger.budget_money(BudgetTerms("night", 2 * PICO, "day", "UTC")) == (PICO // 2, 0)
     with pytest.raises(
-        SpecError, match=r"the spec topics says \$2.00 a day .* and this says \$3.00 a day"
+        SpecError,
+        match=r"the spec topics gives 'night' \$2.00 a day .* and this gives it \$3.00 a day",
     ):
         CostTracker(3, name="night", ledger_url=url)
     CostTracker(1, name="own", ledger_url=url)
-    with pytest.raises(SpecError, match="a CostTracker says"):
+    with pytest.raises(SpecError, match="a CostTracker gives"):
         ledger.agree_budget(BudgetTerms("own", PICO, "month", "UTC"), "topics")
     ledger.close()
 
@@ -213,8 +216,8 @@ def test_the_period_of_a_budget_is_its_makers(databases: Databases) -> None:
         with pytest.raises(
             SpecError,
             match=(
-                r"a CostTracker says \$20\.00 in total \(UTC\) of 'night', "
-                r"and this says \$20\.00 a month"
+                r"a CostTracker gives 'night' \$20\.00 in total \(UTC\), "
+                r"and this gives it \$20\.00 a month"
             ),
         ):
             ledger.agree_budget(spec, "table")

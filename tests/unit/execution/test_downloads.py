@@ -17,8 +17,8 @@ from batchata_tasks.common.money import PICO
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
-from batchata_tasks.reports.plan import preview
 from tests.support.books import billed, check_money, money, run_with, stopping_at
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

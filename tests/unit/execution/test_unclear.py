@@ -15,8 +15,8 @@ from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.progress.listener import LineProgress
-from batchata_tasks.reports.plan import preview
 from tests.support.books import all_chunks, check_money, money, opened
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 from tests.support.waiting import until
 

@@ -285,8 +285,8 @@ def test_specs_agree_on_a_budget(runs: Runs) -> None:
     runs.ledger.agree_budget(TERMS, "topics")
     runs.ledger.agree_budget(TERMS, "titles")
     said = (
-        r"^budget: the spec topics says \$0.+ a month .* of 'night', "
-        "and this says .* --set-budget night=USD"
+        r"^budget: the spec topics gives 'night' \$0.+ a month .*, "
+        "and this gives it .* --set-budget night=USD"
     )
     for other in (
         replace(TERMS, limit=7),
@@ -375,7 +375,7 @@ def test_a_stranger_does_not_change_what_was_set_by_hand(runs: Runs) -> None:
         with pytest.raises(
             SpecError,
             match=(
-                r"^budget: the ledger says \$0.+ and this says .*: "
+                r"^budget: the ledger gives 'night' \$0.+ and this gives it .*: "
                 "change one, or set the limit for all"
             ),
         ):

@@ -324,9 +324,9 @@ def test_a_runs_life(desk: Desk) -> None:
     )
     desk.ledger.fix_plan(desk.lease, run, {"requests": 0}, [])
     assert (desk.other.run(run).state, desk.other.run(run).plan) == ("open", '{"requests": 0}')
-    desk.ledger.close_run(desk.lease, run, "failed", "why")
+    desk.ledger.close_run(desk.lease, run, "failed")
     ended = desk.other.run(run)
-    assert (ended.state, ended.result, ended.error) == ("closed", "failed", "why")
+    assert (ended.state, ended.result, ended.error) == ("closed", "failed", None)
     assert ended.finished_at >= ended.started_at
     assert [row.id for row in desk.other.runs_of(desk.dataset, 5)] == [run, desk.run]
     assert [row.id for row in desk.other.runs_of(None, 1)] == [run]

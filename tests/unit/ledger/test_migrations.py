@@ -23,7 +23,7 @@ from batchata_tasks.ledger import (
     Ledger,
     OutcomeTotals,
     RemainingBudget,
-    is_made,
+    ledger_exists,
     migrations,
 )
 from batchata_tasks.ledger.engine import make_engine, parse_url
@@ -279,7 +279,7 @@ def test_looking_migrates_nothing(old: str) -> None:
     An older run may be using it.
     """
     before = content(old)
-    assert is_made(old)
+    assert ledger_exists(old)
     with pytest.raises(
         LedgerError,
         match=(
@@ -287,10 +287,10 @@ def test_looking_migrates_nothing(old: str) -> None:
             r".*`batchata status` migrates it, [^.]*\.$"
         ),
     ):
-        Ledger(old, as_it_is=True)
+        Ledger(old, read_only=True)
     assert content(old) == before
     Ledger(old).close()
-    Ledger(old, as_it_is=True).close()
+    Ledger(old, read_only=True).close()
 
 
 def test_looking_makes_nothing(databases: Databases) -> None:
@@ -298,5 +298,5 @@ def test_looking_makes_nothing(databases: Databases) -> None:
     url = databases.new()
     if url.startswith("sqlite"):
         Path(url.removeprefix("sqlite:///")).touch()
-    assert not is_made(url)
+    assert not ledger_exists(url)
     assert content(url) == {}

@@ -331,7 +331,7 @@ def test_a_ledger_lives_beside_other_tables_of_a_server(postgres: Server) -> Non
     Ledger(postgres.url(name)).close()
     other = postgres.create()
     postgres.run("CREATE TABLE runs (id int)", database=other)
-    assert "somebody else's" in refusal(postgres.url(other), WrongLedgerError)
+    assert "another program" in refusal(postgres.url(other), WrongLedgerError)
     assert postgres.run(
         "SELECT tablename FROM pg_tables WHERE schemaname = 'public'", database=other
     ) == [("runs",)]

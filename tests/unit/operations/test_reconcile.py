@@ -15,10 +15,10 @@ from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import ChunkState, Ledger
-from batchata_tasks.operations.cancel import cancel
-from batchata_tasks.operations.reconcile import _Work, reconcile
+from batchata_tasks.operations.reconcile import _Reconciler
 from batchata_tasks.operations.reconcile_report import Request, pairs_of
 from batchata_tasks.progress.listener import LineProgress
+from tests.support.operations import cancel, reconcile
 from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state, leave_in_doubt
 
@@ -154,7 +154,7 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
     Each row is sent once.
     """
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
-    with pytest.raises(SpecError, match="no chunk that is held"):
+    with pytest.raises(SpecError, match="not a chunk that is held"):
         reconcile(Request(resend=(chunk,)))
     assert reconcile(Request(hold=(chunk,))).held == [chunk]
     assert in_state(ChunkState.HELD) == [chunk]
@@ -338,7 +338,7 @@ def test_what_was_settled_meanwhile_stays_as_it_is(
         table.run()
         return real(ledger, *asked)
 
-    monkeypatch.setattr(_Work, "adopt_ours", lambda _work: None)
+    monkeypatch.setattr(_Reconciler, "adopt_ours", lambda _reconciler: None)
     monkeypatch.setattr(Ledger, "acquire_lease", late)
     with pytest.raises(SpecError, match="any more"):
         reconcile(request)

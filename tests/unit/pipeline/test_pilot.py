@@ -9,11 +9,10 @@ import pytest
 from batchata_tasks.common.errors import HeldError, SpecError, TransientError
 from batchata_tasks.common.money import pico_from_usd, usd
 from batchata_tasks.ledger import ChunkState
-from batchata_tasks.operations.reconcile import reconcile
 from batchata_tasks.operations.reconcile_report import Request
-from batchata_tasks.reports.plan import preview
-from batchata_tasks.reports.status import runs_overview, runs_remedy
+from batchata_tasks.reports.status import runs_remedy
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
+from tests.support.operations import preview, reconcile, runs_overview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:

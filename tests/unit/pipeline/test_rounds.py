@@ -18,8 +18,8 @@ from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.pricing.lookup import batch_rates
-from batchata_tasks.reports.plan import preview
 from tests.support.books import all_chunks, check_money, money, run_with, sent, stopping_at
+from tests.support.operations import preview
 from tests.support.table import MODELS, SCHEMA, Table
 
 if TYPE_CHECKING:

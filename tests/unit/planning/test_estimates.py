@@ -9,9 +9,9 @@ import pytest
 
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.reports.plan import preview
 from batchata_tasks.spec.loading import load_spec
 from tests.support.books import all_chunks, money, opened
+from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) ->
 
 def usual_of(table: Table) -> UsageHistory:
     with opened() as ledger:
-        history = ledger.usual(table.provider, MODELS[table.provider], "table")
+        history = ledger.usage_history(table.provider, MODELS[table.provider], "table")
     assert history is not None
     return history
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks import Batch, Job, OpenAIProvider, SpecError
-from batchata_tasks.operations.reconcile import reconcile
 from batchata_tasks.providers import (
     Provider,
     known_providers,
@@ -23,6 +22,7 @@ from batchata_tasks.providers import (
     registry,
 )
 from batchata_tasks.spec.loading import parse_spec
+from tests.support.operations import reconcile
 from tests.support.paths import ROOT, SUPPORT
 from tests.support.table import SCHEMA
 from tests.support.waiting import PATIENCE

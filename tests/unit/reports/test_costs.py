@@ -19,9 +19,10 @@ from batchata_tasks.ledger import (
     OutcomeTotals,
     Spending,
 )
-from batchata_tasks.reports.costs import Costs, Group, gather, moment_of
+from batchata_tasks.reports.costs import Costs, Group, moment_of
 from batchata_tasks.reports.costs_table import print_costs
 from tests.support.chunks import planned_chunk
+from tests.support.operations import gather
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +87,7 @@ def test_each_chunk_is_told_with_its_rows(run: Run) -> None:
     run.spend(2, OutcomeTotals(10, 100, 20, 0, 30, 0, 60))
     run.ledger.land(run.lease, "c2", 7)
     flying, collected, landed = run.ledger.spending(0)
-    assert [one.books for one in (flying, collected, landed)] == [
+    assert [one.money for one in (flying, collected, landed)] == [
         LedgerTotals(in_flight=40),
         LedgerTotals(0, 28, 0, 3, 25),
         LedgerTotals(0, 30, 7, 0, 0),
@@ -98,8 +99,8 @@ def test_each_chunk_is_told_with_its_rows(run: Run) -> None:
         run.id,
         20,
     )
-    assert collected.tallies == {"succeeded": OutcomeTotals(10, 100, 20, 30, 25, 5, 50)}
-    assert landed.books.in_dataset == 23
+    assert collected.outcomes == {"succeeded": OutcomeTotals(10, 100, 20, 30, 25, 5, 50)}
+    assert landed.money.in_dataset == 23
     assert run.ledger.spending(landed.at + 1) == []
 
 
@@ -107,7 +108,7 @@ def test_a_run_holds_no_money_for_what_it_did_not_send(run: Run) -> None:
     """Money that is only reserved is given back at the end of the run, so its books omit it."""
     run.ledger.reserve(run.lease, run.chunks[0], None)
     run.spend(1, OutcomeTotals(10, cost=25), overhead=3)
-    assert run.ledger.books(run.id) == LedgerTotals(0, 28, 0, 3, 25)
+    assert run.ledger.run_totals(run.id) == LedgerTotals(0, 28, 0, 3, 25)
 
 
 def test_sums_do_not_end_at_63_bits(run: Run) -> None:
@@ -119,7 +120,7 @@ def test_sums_do_not_end_at_63_bits(run: Run) -> None:
             budget=replace(DAILY, limit=8 * HUGE),
         )
         run.ledger.land(run.lease, f"c{number}", HUGE)
-    assert run.ledger.books(run.id) == LedgerTotals(0, 4 * HUGE, 4 * HUGE)
+    assert run.ledger.run_totals(run.id) == LedgerTotals(0, 4 * HUGE, 4 * HUGE)
     assert sum(run.ledger.periods(DAILY).values(), LedgerTotals()).settled == 4 * HUGE
     total = gather("spec", moment_of(None, None)).to_json()["total"]
     assert (total["settled_usd"], total["list_price_usd"], total["saved_usd"]) == (

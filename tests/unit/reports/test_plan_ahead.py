@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars, exact, usd
 from batchata_tasks.planning.packing import PlannedChunk
-from batchata_tasks.reports.forecast import play
-from batchata_tasks.reports.plan import preview
-from batchata_tasks.reports.status import runs_overview
+from batchata_tasks.reports.forecast import simulate
 from tests.support.books import opened, run_with, stopping_at
+from tests.support.operations import preview, runs_overview
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -
     """A plan refuses them in the run's words, and writes nothing."""
     table.run(limit=1, budget={"name": "team", "limit_usd": 1, "period": "total"})
     other = table.spec(name="other", budget={"name": "team", "limit_usd": 2, "period": "total"})
-    with pytest.raises(SpecError, match="of 'team', and this says"):
+    with pytest.raises(SpecError, match="gives 'team' .*, and this gives it"):
         preview(other)
     with opened() as ledger:
         assert [terms.limit for terms in ledger.budgets()] == [10**12]
@@ -215,7 +214,7 @@ def test_a_play_of_the_guard_ends_and_adds_up(
     for rows, bound in sizes:
         spans.append(PlannedChunk(start, start + rows, rows * 100, bound))
         start += rows
-    outcome = play(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
+    outcome = simulate(spans, [span.bound * share // 100 for span in spans], left, parallel, pilot)
     assert outcome.rows + outcome.unsent == start
     if left is None or left >= sum(span.bound for span in spans):
         assert (outcome.batches, outcome.waits, outcome.unsent) == (len(spans), 0, 0)

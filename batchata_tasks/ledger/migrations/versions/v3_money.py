@@ -1,4 +1,4 @@
-"""Shared budgets, expected costs, list prices, cache writes, and bounds that were found too low."""
+"""Shared budgets, expected costs, list prices, cache writes, corrections of low bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "2"
 
 
 def upgrade() -> None:
-    """Add the columns and tables; what was there before belongs to no budget."""
+    """Add the columns and tables; older rows belong to no budget."""
     op.add_column("chunks", Column("expected", BigInteger))
     op.add_column(
         "outcomes", Column("cache_write_tokens", BigInteger, nullable=False, server_default="0")
