@@ -92,7 +92,7 @@ def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -
     """A plan refuses them in the run's words, and writes nothing."""
     table.run(limit=1, budget={"name": "team", "limit_usd": 1, "period": "total"})
     other = table.spec(name="other", budget={"name": "team", "limit_usd": 2, "period": "total"})
-    with pytest.raises(SpecError, match="gives 'team' .*, and this gives it"):
+    with pytest.raises(SpecError, match=r"gives 'team' .*, and this gives it"):
         preview(other)
     with opened() as ledger:
         assert [terms.limit for terms in ledger.budgets()] == [10**12]
