@@ -15,6 +15,7 @@ from batchata_tasks.ledger import StopReason
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.display import RichBatchProgressDisplay
 from batchata_tasks.progress.listener import LineProgress, silent
+from batchata_tasks.reports.printing import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,10 +164,9 @@ class Watch:
         """Print a line for people, outside of any display."""
         sys.stderr.write(f"{text}\n")
 
-    def print_pairs(self, lines: list[tuple[str, str]]) -> None:
-        """Print a plan for people, given pairs of a label and a value."""
-        width = max(len(label) for label, _ in lines)
-        sys.stdout.write("".join(f"{label.ljust(width)}  {value}\n" for label, value in lines))
+    def print_pairs(self, pairs: list[tuple[str, str]]) -> None:
+        """Print (label, value) pairs, such as a plan."""
+        sys.stdout.write(aligned(pairs))
 
     def print_status(self, status: dict[str, Any]) -> None:
         """Print a run's status for people."""

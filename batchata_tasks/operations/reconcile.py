@@ -24,7 +24,12 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.unclear import hold, look_for, oldest, record
 from batchata_tasks.ledger import ChunkState, opened_ledger
-from batchata_tasks.operations.reconcile_report import Report, Request, UnclearChunk, UnknownBatch
+from batchata_tasks.operations.reconcile_report import (
+    ReconcileReport,
+    Request,
+    UnclearChunk,
+    UnknownBatch,
+)
 from batchata_tasks.progress.listener import silent
 from batchata_tasks.providers import known_providers, provider_type
 
@@ -64,7 +69,7 @@ def reconcile(
     *,
     days: float = 30,
     progress: Progress | None = None,
-) -> Report:
+) -> ReconcileReport:
     """Compare the providers' batches of the last `days` with the ledger; do what `request` asks.
 
     Only providers whose key is in the environment are asked. Datasets that a run holds are left to
@@ -75,7 +80,7 @@ def reconcile(
         SpecError: the request names a chunk or batch to which it does not apply.
         BatchataError: the provider or the ledger cannot be used.
     """
-    request, report = request or Request(), Report()
+    request, report = request or Request(), ReconcileReport()
     with opened_ledger(settings.ledger_url) as ledger:
         work = _Reconciler(ledger, settings, progress or silent(), report)
         work.require_providers()
@@ -91,7 +96,7 @@ class _Reconciler:
     """Does one reconciliation; its findings go to the report."""
 
     def __init__(
-        self, ledger: Ledger, settings: Settings, progress: Progress, report: Report
+        self, ledger: Ledger, settings: Settings, progress: Progress, report: ReconcileReport
     ) -> None:
         self._ledger = ledger
         self._settings = settings

@@ -71,7 +71,7 @@ class UnclearChunk:
 
 
 @dataclass
-class Report:
+class ReconcileReport:
     """What reconciling found and did. The names are those in the JSON output."""
 
     # how many batches the ledger knows, by provider

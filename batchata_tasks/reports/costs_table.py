@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batchata_tasks.common.money import dollars
-from batchata_tasks.reports.printing import GAP, column_widths, print_text, write_aligned
+from batchata_tasks.reports.printing import GAP, aligned, column_widths, print_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,9 +100,8 @@ def _spent(period: Period) -> list[str]:
 def _print_table(out: Console, title: str, lines: Lines, *, has_total: bool = False) -> None:
     """Print a table: its first line is the head, its last one may be the total."""
     if not out.is_terminal:
-        out.file.write(f"{title}\n")
         right = [number for number, name in enumerate(lines[0]) if number and name != "Period"]
-        write_aligned(out, lines, right)
+        out.file.write(f"{title}\n{aligned(lines, right)}")
         return
     head, *rows = _fit(lines, out.width)
     table = Table(

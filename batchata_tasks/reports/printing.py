@@ -23,7 +23,7 @@ def print_text(console: Console, text: str, style: str | None = None) -> None:
 def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
     """Print (label, value) pairs, such as a receipt or a plan."""
     if not console.is_terminal:
-        write_aligned(console, pairs)
+        console.file.write(aligned(pairs))  # no folding in logs and pipes
         return
     table = Table.grid(padding=(0, GAP))
     table.add_column(style="bold")
@@ -33,17 +33,17 @@ def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
     console.print(table, highlight=False)
 
 
-def write_aligned(
-    console: Console, lines: Sequence[Sequence[str]], right: Collection[int] = ()
-) -> None:
-    """Write lines of cells in aligned columns, whole; those numbered in `right` to the right."""
+def aligned(lines: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Return lines of cells in aligned columns; the columns numbered in `right` to the right."""
     widths = column_widths(lines)
+    texts: list[str] = []
     for line in lines:
         cells = [
             cell.rjust(width) if number in right else cell.ljust(width)
             for number, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
-        console.file.write((" " * GAP).join(cells).rstrip() + "\n")
+        texts.append((" " * GAP).join(cells).rstrip() + "\n")
+    return "".join(texts)
 
 
 def column_widths(lines: Iterable[Sequence[str]]) -> list[int]:
