@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class By(Enum):
     """What each line of `batchata costs` stands for."""
 
-    SPEC, BUDGET, MODEL, DAY = "spec", "budget", "model", "day"
+    SPEC = "spec"
+    BUDGET = "budget"
+    MODEL = "model"
+    DAY = "day"
 
 
 def status(

@@ -118,7 +118,9 @@ class Emulator(_Running):
                 raise EmulatorError(message)
             time.sleep(_TICK)
         self._url = url_of(listener)
-        self._server, self._thread, self._listener = server, thread, listener
+        self._server = server
+        self._thread = thread
+        self._listener = listener
         return self
 
     def stop(self) -> None:

@@ -168,7 +168,9 @@ def message_object(
     message_id: str, params: JSON, given: Answer, *, refused: bool = False, tier: str = "batch"
 ) -> JSON:
     """Return a Message."""
-    stop_reason = "refusal" if refused else "max_tokens" if given.truncated else "end_turn"
+    stop_reason = "max_tokens" if given.truncated else "end_turn"
+    if refused:
+        stop_reason = "refusal"
     cached = given.cached
     explanation = "This request was refused by the emulator."
     return {

@@ -95,10 +95,10 @@ def _entries(given: Any, most: int) -> list[Any]:
         raise ApiError(400, problem)
     entries: list[Any] = given["requests"]
     size = len(entries)
-    bound = "at least 1 item" if size < 1 else f"at most {most} items" if size > most else None
-    if bound is not None:
-        raise ApiError(400, f"requests: List should have {bound} after validation, not {size}")
-    return entries
+    if 1 <= size <= most:
+        return entries
+    bound = f"at most {most} items" if size else "at least 1 item"
+    raise ApiError(400, f"requests: List should have {bound} after validation, not {size}")
 
 
 def _body_problem(given: Any) -> str | None:

@@ -91,8 +91,11 @@ class Control:
     async def reset(self, request: Request) -> JSON:
         """Forget everything, and go back to the pace that the emulator started with."""
         shared = self._shared
-        shared.clock, shared.faults, shared.limits = Clock(), Faults(), Limits()
-        shared.pace, shared.lengths = self._initial, Lengths()
+        shared.clock = Clock()
+        shared.faults = Faults()
+        shared.limits = Limits()
+        shared.pace = self._initial
+        shared.lengths = Lengths()
         shared.cache = PromptCache(shared.clock)
         shared.creates = []
         shared.direct.clear()

@@ -39,12 +39,15 @@ NEVER = Fate(ending="never", share=0.0)
 def fate_of(rules: Iterable[Rule]) -> Fate:
     """Return how a new batch will end by the rules that struck it; the first of a sort counts."""
     ending: Ending | Literal["never"] = "finished"
-    share, seconds, reads = 1.0, 0.0, 0
+    share = 1.0
+    seconds, reads = 0.0, 0
     for rule in rules:
         if rule.kind in _ENDINGS and ending == "finished":
             ending = _ENDINGS[rule.kind]
             share = _USUAL_SHARE if rule.share is None else rule.share
         elif rule.kind == "late_files" and not (seconds or reads):
-            # A rule that counts reads does not wait for the clock, too.
-            seconds, reads = (rule.seconds, 0) if rule.reads is None else (0.0, rule.reads)
+            if rule.reads is None:
+                seconds = rule.seconds
+            else:
+                reads = rule.reads
     return Fate(ending, share, seconds, reads)

@@ -27,7 +27,9 @@ _NOT_PERMITTED = (
     "propertyNames",
 )
 _FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
-_MOST_PROPERTIES, _MOST_LEVELS, _MOST_ENUM_VALUES = 5000, 10, 1000
+_MOST_PROPERTIES = 5000
+_MOST_LEVELS = 10
+_MOST_ENUM_VALUES = 1000
 _OPT_OUT = "or use 'strict: false' to opt out of structured outputs."
 
 
