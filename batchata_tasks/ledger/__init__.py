@@ -10,7 +10,6 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
@@ -62,7 +61,6 @@ __all__ = [
     "UsageHistory",
     "ledger_exists",
     "new_id",
-    "now_us",
     "opened_ledger",
 ]
 

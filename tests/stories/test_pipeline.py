@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
@@ -18,7 +19,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.ledger import ChunkState, Ledger, now_us
+from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
