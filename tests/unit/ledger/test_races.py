@@ -474,7 +474,7 @@ def test_a_commit_that_nobody_confirmed_is_an_error(remote: Place, postgres: Ser
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         postgres.run(f"SELECT pg_terminate_backend({pid}, 5000)")
 
-    with pytest.raises(LedgerError, match="may stand or not; start the run again"):
+    with pytest.raises(LedgerError, match="may have taken effect or not; start the run again"):
         remote.ledger.transact(body, reading=False)
     assert tries == [1]
     assert remote.ledger.reserve(remote.leases[0], one, None) is None
