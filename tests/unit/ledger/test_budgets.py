@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.ledger import (
@@ -23,7 +24,6 @@ from batchata_tasks.ledger import (
     Ledger,
     OutcomeTotals,
     RemainingBudget,
-    now_us,
 )
 from batchata_tasks.planning.limits import SpendingLimits
 from tests.support.chunks import planned_chunk

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.ledger import (
     Chunk,
@@ -35,7 +36,6 @@ from batchata_tasks.ledger import (
     OutcomeTotals,
     RemainingBudget,
     new_id,
-    now_us,
 )
 from tests.support.chunks import planned_chunk
 from tests.support.commands import python

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from sqlalchemy import text
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.ledger import (
@@ -19,7 +20,6 @@ from batchata_tasks.ledger import (
     Ledger,
     OutcomeTotals,
     RemainingBudget,
-    now_us,
     runs,
 )
 from batchata_tasks.planning.limits import SpendingLimits
