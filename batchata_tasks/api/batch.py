@@ -17,6 +17,7 @@ from batchata_tasks.api.config import (
 from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.spec.job import Job
 
 if TYPE_CHECKING:
@@ -133,11 +134,12 @@ class Batch:
         """Refuse a model without a known price, as a run does: no limit could hold."""
         # few batches have a limit, and genai-prices takes long to import
         from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415
+        from batchata_tasks.pricing.price_file import load_prices  # noqa: PLC0415
 
         provider, model, _ = job.destination()
         if (provider, model) in self._priced:
             return
-        if batch_rates(provider, model) is None:
+        if batch_rates(provider, model, load_prices(Settings().prices)) is None:
             reason = unpriced("model", provider, model, "cost_limit_usd")
             message = f"job {job.id!r:.80}: {reason}"
             raise SpecError(message)

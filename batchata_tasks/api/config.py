@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.validation import describe_error
+from batchata_tasks.common.validation import describe_error, first_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,12 +97,11 @@ def checked_params(values: dict[str, Any]) -> BatchParams:
     try:
         return BatchParams.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(step) for step in first["loc"])
+        name, first = first_error(error)
         if first["type"] == "extra_forbidden":
             raise SpecError(unknown_key("Batch", name, BatchParams.model_fields)) from None
-        message = f"{name}: {describe_error(first)}."
-        raise SpecError(message.replace("..", ".")) from None
+        message = f"{name}: {describe_error(first).removesuffix('.')}."
+        raise SpecError(message) from None
 
 
 def unknown_key(where: str, name: str, names: Iterable[str]) -> str:

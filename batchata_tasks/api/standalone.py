@@ -6,7 +6,7 @@ import re
 import secrets
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -23,14 +23,16 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.planning.estimate import guessed
 from batchata_tasks.planning.route import Route
 from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.request_file import write_requests
-from batchata_tasks.providers.result_lines import is_results
+from batchata_tasks.providers.result_lines import is_results, without_line
 from batchata_tasks.spec.job_schemas import ResponseModels
-from batchata_tasks.types.answer import Answer, Usage
+from batchata_tasks.types.answer import Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Adapter, BatchLook
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.job import Job
+    from batchata_tasks.types.answer import Answer
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")  # both providers take such a custom_id
 _ID_RULE = (
@@ -164,7 +167,8 @@ def results(
             message = f"{reason}; fetch them again in a while."
             raise TransientError(message)
     names = {answer.custom_id for answer in answers}
-    answers += [_absent(look, name, len(names)) for name in sent or () if name not in names]
+    _, absent = without_line(look, len(names))
+    answers += [replace(absent, custom_id=name) for name in sent or () if name not in names]
     priced = _Prices(provider, look)
     return [priced.result(answer, (sent or {}).get(answer.custom_id)) for answer in answers]
 
@@ -185,24 +189,13 @@ def _check_ended(provider: Adapter, look: BatchLook) -> None:
         raise TerminalError(message)
 
 
-def _absent(look: BatchLook, name: str, lines: int) -> Answer:
-    """Return how a request without a line ended: it never ran if the batch was stopped first."""
-    if look.stopped is not None and lines >= (look.done or 0):
-        return Answer(
-            name,
-            look.stopped,
-            error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"),
-        )
-    text = f"the provider returned no line for it (batch {look.status})"
-    return Answer(name, Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False)
-
-
 class _Prices:
     """Turns answers into results, with their costs."""
 
     def __init__(self, provider: Adapter, look: BatchLook) -> None:
         self._provider, self._look = provider, look
-        self._rates: dict[str, Rates | None] = {}  # one and the same for all of the results
+        self._custom = load_prices(Settings().prices)  # once, so that all results have the same
+        self._rates: dict[str, Rates | None] = {}
 
     def result(self, answer: Answer, job: SentJob | None) -> JobResult:
         """Return the result of one answer; `job` is its job, if that is known."""
@@ -237,7 +230,7 @@ class _Prices:
         if model is None:
             return float("nan")
         if model not in self._rates:
-            self._rates[model] = batch_rates(self._provider.name, model)
+            self._rates[model] = batch_rates(self._provider.name, model, self._custom)
         rates = self._rates[model]
         return float("nan") if rates is None else float(usd(rates.cost(answer.usage)))
 
@@ -249,10 +242,11 @@ def expected_cost(provider: Adapter, jobs: Sequence[Job]) -> float:
     groups = defaultdict[tuple[str, str], list["Job"]](list)
     for job in jobs:
         groups[job.model, job.endpoint].append(job)
-    total = 0
+    total, custom = 0, load_prices(Settings().prices)
     for (model, endpoint), group in groups.items():
         adapter, cap = _serving(provider, endpoint), max(job.max_tokens for job in group)
-        route = Route(adapter, model, endpoint, batch_rates(provider.name, model), cap)
+        rates = batch_rates(provider.name, model, custom)
+        route = Route(adapter, model, endpoint, rates, cap)
         for document in filter(None, (job.document() for job in group)):
             route.attach(document)
         cost = guessed(route, [body for _, body in _bodies(adapter, group, schemas)]).cost

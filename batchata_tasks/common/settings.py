@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.validation import describe_error
+from batchata_tasks.common.validation import describe_error, first_error
 
 
 def default_ledger_url() -> str:
@@ -28,8 +28,9 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)  # pyright: ignore[reportArgumentType]
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            message = f"BATCHATA_{'.'.join(map(str, first['loc'])).upper()}: {describe_error(first)}; mend or unset the variable."
+            name, first = first_error(error, quote=False)
+            text = describe_error(first)
+            message = f"BATCHATA_{name.upper()}: {text}; fix or unset the variable."
             raise SpecError(message) from None
 
     ledger_url: str = Field(

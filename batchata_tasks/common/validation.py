@@ -1,10 +1,13 @@
-"""Plain sentences for what a value should have been, instead of the validator's own words."""
+"""What is wrong with a value, in one plain sentence instead of Pydantic's own words."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pydantic import ValidationError
     from pydantic_core import ErrorDetails
 
 _LONGEST = 60  # characters of a value that are quoted
@@ -29,15 +32,50 @@ _SENTENCES = {
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be more than {gt}",
     "less_than_equal": "must be at most {le}",
-    "string_pattern_mismatch": "must begin with a letter or digit and have at most 100 letters, digits, `_`, `.` and `-`",
+    "string_pattern_mismatch": "must begin with a letter or digit and have at most 100 letters, "
+    "digits, `_`, `.` and `-`",
 }
 
 
+def first_error(
+    error: ValidationError, *, unknown_first: bool = True, quote: bool = True
+) -> tuple[str, ErrorDetails]:
+    """Return the first error and the path of its value, joined with dots ("" for the whole value).
+
+    `unknown_first` prefers an unknown key: if a key is misspelt, the right one is missing as well.
+    Without `quote`, no sentence made of the error can hold the value, which may be a secret.
+    """
+    errors = error.errors(include_url=False, include_input=quote)
+    unknown = (e for e in errors if unknown_first and e["type"] == "extra_forbidden")
+    first = next(unknown, errors[0])
+    return ".".join(str(step) for step in first["loc"]), first
+
+
 def describe_error(error: ErrorDetails) -> str:
-    """Return what is wrong with a value; errors of kinds that are not listed keep the validator's words."""
+    """Return what is wrong with a value; kinds of errors not listed above keep Pydantic's words."""
     sentence = _SENTENCES.get(error["type"])
     if sentence is None:
         return error["msg"].removeprefix("Value error, ")
-    given = repr(error["input"]) if "input" in error else ""
-    told = sentence.format(**error.get("ctx", {}))
-    return f"{told} (it is {given})" if 0 < len(given) <= _LONGEST else told
+    value = repr(error["input"]) if "input" in error else ""
+    text = sentence.format(**error.get("ctx", {}))
+    return f"{text} (it is {value})" if 0 < len(value) <= _LONGEST else text
+
+
+def describe_keys(
+    error: ValidationError,
+    *,
+    if_unknown: Callable[[str, object], str],
+    if_missing: Callable[[str], str],
+) -> str:
+    """Return the sentence for the first thing wrong with keys and values that a person wrote.
+
+    `if_unknown` returns the remedy for an unknown key and its value, `if_missing` the one for a
+    missing key.
+    """
+    key, first = first_error(error)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key `{key}`; {if_unknown(key, first['input'])}"
+    if first["type"] == "missing":
+        return f"the key `{key}` is missing; {if_missing(key)}"
+    text = f"{describe_error(first).removesuffix('.')}."
+    return f"`{key}`: {text}" if key else text

@@ -31,8 +31,7 @@ from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import lines_with
-from batchata_tasks.types.answer import Answer
-from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
+from batchata_tasks.providers.result_lines import without_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.providers import BatchLook
+    from batchata_tasks.types.answer import Answer
 
 _ERRORS_KEPT = 5
 
@@ -66,37 +66,13 @@ def _land_answers(
         answers = chain.from_iterable(context.provider.answers(path) for path in paths)
         lines = sum(lines_with(path, chunk.id) for path in paths)
         absent, otherwise = (
-            _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+            without_line(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
         )
         return _land(context, chunk, manifest, answers, absent, otherwise)
 
 
 def _rejected(manifest: pa.Table) -> dict[int, Answer]:
     return {i: not_sent(error) for i, error in enumerate(manifest["_error"].to_pylist())}
-
-
-def _unanswered(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]:
-    """Say how requests without a result line ended, by what the batch says of itself.
-
-    Where a batch was stopped, and there are lines for as many as it says have run, the rest never ran.
-    """
-    if look.stopped is not None and lines >= (look.done or 0) and not look.gone:
-        return {}, Answer(
-            "",
-            look.stopped,
-            error=describe(ErrorCode.NEVER_RAN, f"the batch was {look.status} first"),
-        )
-    if look.error is None:
-        text = f"the provider returned no line for it (batch {look.status})"
-        return {}, Answer(
-            "", Outcome.MISSING, error=describe(ErrorCode.PROVIDER, text), readable=False
-        )
-    bad = {
-        number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, why))
-        for number, why in look.bad_lines.items()
-    }
-    text = f"the batch failed as a whole: {look.error}"
-    return bad, Answer("", Outcome.CANCELED, error=describe(ErrorCode.NEVER_RAN, text))
 
 
 def _land(
@@ -225,7 +201,7 @@ def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> boo
     answers = chain.from_iterable(context.provider.answers(path) for path in paths)
     lines = sum(lines_with(path, chunk.id) for path in paths)
     absent, otherwise = (
-        _unanswered(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+        without_line(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
     )
     with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
         for batch in collector.rows(answers, absent, otherwise):

@@ -23,7 +23,8 @@ from batchata_tasks.planning.limits import limits_of
 from batchata_tasks.planning.route import Route
 from batchata_tasks.planning.summary import PlanSummary
 from batchata_tasks.pricing.lookup import batch_rates
-from batchata_tasks.pricing.rates import kept_rates
+from batchata_tasks.pricing.price_file import load_prices
+from batchata_tasks.pricing.rates import stored_rates
 from batchata_tasks.providers import provider_type
 from batchata_tasks.types.destination import Destination
 
@@ -124,11 +125,11 @@ class RunContext:
         """Return the batch rates that the run began with."""
         stored = json.loads(self.ledger.run(self.run_id).spec)
         if "prices" in stored:
-            return kept_rates(stored["prices"].get(to.key))
+            return stored_rates(stored["prices"].get(to.key))
         # runs of older ledgers kept those of one model, or none
-        return (
-            kept_rates(stored["rates"]) if "rates" in stored else batch_rates(to.provider, to.model)
-        )
+        if "rates" in stored:
+            return stored_rates(stored["rates"])
+        return batch_rates(to.provider, to.model, load_prices(self.settings.prices))
 
     @property
     def priced(self) -> bool:

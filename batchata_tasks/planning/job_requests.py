@@ -16,6 +16,7 @@ from batchata_tasks.pricing.lookup import batch_rates, unpriced
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.jobs import JobsSpec
@@ -30,12 +31,13 @@ class JobBuilder:
         spec: JobsSpec,
         providers: Mapping[Destination, Adapter],
         schemas: Mapping[str, ResponseSchema],
+        prices: CustomPrices,
         *,
         common: bool,
     ) -> None:
         self._stored, self._common = StoredJobs(schemas), common
         self.routes = [
-            Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model))
+            Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model, prices))
             for to in spec.to
         ]
         self._places = {route.destination: place for place, route in enumerate(self.routes)}

@@ -17,6 +17,7 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.planning.job_requests import JobBuilder
 from batchata_tasks.planning.row_requests import RequestBuilder
 from batchata_tasks.planning.table import PreparedTable
+from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.answers import AnswerSchemas
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.common.settings import Settings
+    from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.spec.run import RunSpec
     from batchata_tasks.types.destination import Destination
@@ -64,10 +66,11 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
 def _prepared(
     spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings
 ) -> PreparedTable:
+    prices = load_prices(settings.prices)
     if isinstance(spec, JobsSpec):
-        return prepare_jobs(spec, providers, data)
+        return prepare_jobs(spec, providers, data, prices)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
-    return prepare(spec, providers, data, settings.roots())
+    return prepare(spec, providers, data, settings.roots(), prices)
 
 
 def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
@@ -85,7 +88,7 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
 
 
 def prepare_jobs(
-    spec: JobsSpec, providers: Mapping[Destination, Adapter], data: Path
+    spec: JobsSpec, providers: Mapping[Destination, Adapter], data: Path, prices: CustomPrices
 ) -> PreparedTable:
     """Prepare a batch of jobs, each of which was checked already.
 
@@ -100,7 +103,7 @@ def prepare_jobs(
         answers = AnswerSchemas(next(iter(schemas.values()), None))
     else:
         answers = AnswerSchemas(None, schemas)
-    builder = JobBuilder(spec, providers, schemas, common=common)
+    builder = JobBuilder(spec, providers, schemas, prices, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
     return PreparedTable(spec, open_source(spec.jobs, {}), builder, answers, dataset)
 
@@ -110,6 +113,7 @@ def prepare(
     providers: Mapping[Destination, Adapter],
     data: Path,
     roots: Iterable[Path],
+    prices: CustomPrices,
 ) -> PreparedTable:
     """Check everything of a spec that can be checked without reading the rows.
 
@@ -134,7 +138,7 @@ def prepare(
     return PreparedTable(
         spec,
         source,
-        RequestBuilder(spec, schema, provider, columns),
+        RequestBuilder(spec, schema, provider, columns, prices),
         AnswerSchemas(schema),
         dataset,
     )

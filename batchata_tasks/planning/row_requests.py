@@ -17,11 +17,12 @@ from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
 from batchata_tasks.pricing.lookup import batch_rates, unpriced
-from batchata_tasks.types.request import Job, Message
+from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -36,6 +37,7 @@ class RequestBuilder:
         schema: ResponseSchema | None,
         provider: Adapter,
         columns: list[str],
+        prices: CustomPrices,
     ) -> None:
         self._spec = spec
         self._schema = schema
@@ -48,13 +50,14 @@ class RequestBuilder:
             (t, RowTemplate(label, t.content, columns))
             for t, label in zip(turns, labels, strict=True)
         ]
-        sample = Job(spec.model, tuple(Message(t.role, t.content) for t in turns), spec.max_tokens)
+        messages = tuple(Message(t.role, t.content) for t in turns)
+        sample = Request(spec.model, messages, spec.max_tokens)
         # a system prompt is one of the messages with some providers only
         turns_sent = len(provider.body(sample)[provider.turns_param])
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self._used = [name for name in columns if name in used]
-        rates = batch_rates(provider.name, spec.model)
+        rates = batch_rates(provider.name, spec.model, prices)
         caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
         self.routes = [
             Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)
@@ -109,7 +112,7 @@ class RequestBuilder:
             reason = f"prompt: {where()} renders to an empty prompt, which the provider refuses"
             message = f"{reason}; use `where` to leave such rows out."
             raise SourceError(message)
-        job = Job(
+        request = Request(
             self._spec.model,
             messages,
             self._spec.max_tokens,
@@ -117,7 +120,7 @@ class RequestBuilder:
             self._schema,
             self._spec.cache,
         )
-        return orjson.dumps(self._provider.body(job))
+        return orjson.dumps(self._provider.body(request))
 
     def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the row's request; nulls render as nothing."""

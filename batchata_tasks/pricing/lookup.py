@@ -1,7 +1,7 @@
 """Prices of batches: rates resolved once per model, then exact integer arithmetic per request.
 
-The rates come from the user's own price file, or else from genai-prices in its batch context; whether
-a batch rate exists is checked, since that library returns the list price where it knows none.
+The rates come from the user's own price file, or else from genai-prices in its batch context. That
+library returns the list price if it knows no batch rate, so whether it knows one is checked here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from difflib import get_close_matches
-from functools import cache
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,133 +19,146 @@ from genai_prices import calc_price
 from genai_prices.data_snapshot import get_snapshot
 
 from batchata_tasks.common.money import PICO
-from batchata_tasks.pricing.price_file import own_price
 from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 
 if TYPE_CHECKING:
-    from batchata_tasks.pricing.price_file import CustomPrice
+    from batchata_tasks.pricing.price_file import CustomPrice, CustomPrices
 
 _CONTEXT = {"processing": "batch"}
-_PER = 10**6
+_MILLION = 10**6
 
-# chat models that search the web with each request: the fee is billed per search, and no usage counts it
+# chat models that search the web with each request: the fee is per search, and no usage counts it
 _SEARCHES_UNCOUNTED = "-search-"
 
-# what is taken where a price file leaves a rate out: the most that any model of genai-prices costs there
-_WRITE, _WRITE_1H, _SEARCHES = (
-    Decimal("1.25"),
-    Decimal(2),
-    Decimal(10),
-)  # times input, times input, dollars per thousand
+# what counts if a price file leaves a rate out: the most that any model of genai-prices costs there
+_WRITE = Decimal("1.25")  # times the input rate
+_WRITE_1H = Decimal(2)  # times the input rate
+_SEARCHES = Decimal(10)  # dollars per thousand
 
 
-def batch_rates(provider: str, model: str) -> Rates | None:
-    """Return the batch rates of a model, or None where no batch rate is known.
+def batch_rates(provider: str, model: str, custom: CustomPrices) -> Rates | None:
+    """Return a model's batch rates: the user's own, or else the published ones; None if unknown."""
+    price = custom.of(provider, model)
+    if price is None:
+        return published_rates(provider, model)
+    _, listed = _published(provider, model)
+    return _custom_rates(price, listed, custom.source_of(price))
 
-    The user's price file is looked at anew each time: keep what is returned for as long as one run lasts.
 
-    Raises:
-        SpecError: the user's price file is wrong.
-    """
+def published_rates(provider: str, model: str) -> Rates | None:
+    """Return a model's batch rates as genai-prices has them, or None if it has no batch rate."""
     batch, listed = _published(provider, model)
-    if (own := own_price(provider, model)) is not None:
-        return _own_rates(own, listed)
     if batch is None or listed is None:
         return None
     return _rates(batch, listed, f"genai-prices {version('genai-prices')}")
 
 
 def similar_models(provider: str, model: str) -> list[str]:
-    """Return the names most like `model` of the provider's models that have a published batch rate."""
-    known = (entry for entry in get_snapshot().providers if entry.id == provider)
-    names = [priced.id for entry in known for priced in entry.models if priced.id != model]
-    return [
-        name
-        for name in get_close_matches(model, names, n=6)
-        if _published(provider, name)[0] is not None
-    ][:3]
+    """Return up to three names of the provider's models most like `model` with a batch rate."""
+    entries = (entry for entry in get_snapshot().providers if entry.id == provider)
+    names = [priced.id for entry in entries for priced in entry.models if priced.id != model]
+    close = get_close_matches(model, names, n=6)
+    return [name for name in close if _published(provider, name)[0] is not None][:3]
+
+
+def unpriced(label: str, provider: str, model: str, limit: str) -> str:
+    """Return the sentence that refuses a model without a known batch price under a limit."""
+    close = similar_models(provider, model)
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    return (
+        f"{label}: no batch price is known for {model!r}, so {limit} could not hold; "
+        f"check its name{hint}, state its batch rates in prices.toml, "
+        "or remove the limit (costs will read as unknown)."
+    )
 
 
 def _rates(batch: PriceList, listed: PriceList, source: str) -> Rates:
-    return Rates(
-        **{field.name: getattr(batch, field.name) for field in fields(PriceList)},
-        listed=listed,
-        source=source,
+    prices = {field.name: getattr(batch, field.name) for field in fields(PriceList)}
+    return Rates(**prices, listed=listed, source=source)
+
+
+def _custom_rates(price: CustomPrice, published: PriceList | None, source: str) -> Rates:
+    read, write, write_1h = price.cache_read, price.cache_write, price.cache_write_1h
+    if read is None:
+        read = price.input
+    if write is None:
+        write = price.input * _WRITE
+    if write_1h is None:
+        write_1h = max(price.input * _WRITE_1H, write)
+    searches = price.searches_per_thousand
+    batch = PriceList(
+        input=_per_token(price.input),
+        output=_per_token(price.output),
+        cache_read=_per_token(read),
+        cache_write=_per_token(write),
+        cache_write_1h=_per_token(write_1h),
+        search=_pico((_SEARCHES if searches is None else searches) / 1000),
     )
-
-
-def _own_rates(own: CustomPrice, published: PriceList | None) -> Rates:
-    write = own.input * _WRITE if own.cache_write is None else own.cache_write
-    hour = max(own.input * _WRITE_1H, write) if own.cache_write_1h is None else own.cache_write_1h
-    searches = _SEARCHES if own.searches_per_thousand is None else own.searches_per_thousand
-    read = own.input if own.cache_read is None else own.cache_read
-    kinds = [Rate(_exact(amount / _PER)) for amount in (own.input, own.output, read, write, hour)]
-    batch = PriceList(*kinds, search=_exact(searches / 1000))
     listed = published or batch
-    if own.list_input is not None and own.list_output is not None:
+    if price.list_input is not None and price.list_output is not None:
         listed = replace(
-            batch,
-            input=Rate(_exact(own.list_input / _PER)),
-            output=Rate(_exact(own.list_output / _PER)),
+            batch, input=_per_token(price.list_input), output=_per_token(price.list_output)
         )
-    return _rates(batch, listed, own.described())
+    return _rates(batch, listed, source)
 
 
-@cache
 def _published(provider: str, model: str) -> tuple[PriceList | None, PriceList | None]:
-    """Return a model's batch and list prices as genai-prices has them; None for what it does not know."""
-    usage = _PricedUsage(input_tokens=1)
+    """Return a model's batch and list prices as genai-prices has them; None if it has none.
+
+    Not cached: prices start on a day, and a process may work for longer than that.
+    """
     if _SEARCHES_UNCOUNTED in model:
         return None, None
+    now = datetime.now(UTC)
+    price = partial(
+        calc_price,
+        _PricedUsage(input_tokens=1),
+        model,
+        provider_id=provider,
+        genai_request_timestamp=now,
+    )
     try:
-        found = calc_price(usage, model, provider_id=provider, price_context=_CONTEXT)
-        listed = calc_price(usage, model, provider_id=provider)
+        batch, listed = price(price_context=_CONTEXT), price()
     except LookupError:
         return None, None
-    now = datetime.now(UTC)
-    variants = [variant for variant in found.model.price_variants or () if variant.when == _CONTEXT]
-    known = any(
-        variant.constraint is None or variant.constraint.active(now) for variant in variants
+    has_batch_rate = any(
+        variant.when == _CONTEXT and (variant.constraint is None or variant.constraint.active(now))
+        for variant in batch.model.price_variants or ()
     )
-    return _tariff(found.model_price) if known else None, _tariff(listed.model_price)
+    batch_prices = _price_list(batch.model_price) if has_batch_rate else None
+    return batch_prices, _price_list(listed.model_price)
 
 
-def _tariff(price: Any) -> PriceList | None:
+def _price_list(price: Any) -> PriceList | None:
     base, output = _rate(price.input_mtok), _rate(price.output_mtok)
     if base is None or output is None:
         return None
-    write, searches = _rate(price.cache_write_mtok) or base, price.web_searches_kcount
+    write = _rate(price.cache_write_mtok) or base
+    searches = price.web_searches_kcount
     return PriceList(
         input=base,
         output=output,
         cache_read=_rate(price.cache_read_mtok) or base,
         cache_write=write,
         cache_write_1h=_rate(price.cache_write_1h_mtok) or write,
-        search=_exact(searches / 1000) if searches is not None else 0,
+        search=_pico(searches / 1000) if searches is not None else 0,
     )
 
 
 def _rate(price: Any) -> Rate | None:
+    """Return a rate of genai-prices: None, a price per million tokens, or one with tiers."""
     if price is None:
         return None
     if isinstance(price, Decimal):
-        return Rate(_exact(price / _PER))
-    return Rate(
-        _exact(price.base / _PER),
-        tuple((tier.start, _exact(tier.price / _PER)) for tier in price.tiers),
-    )
+        return _per_token(price)
+    tiers = tuple((tier.start, _pico(tier.price / _MILLION)) for tier in price.tiers)
+    return Rate(_pico(price.base / _MILLION), tiers)
 
 
-def _exact(amount: Decimal) -> int:
-    """Picodollars of an amount in dollars; a finer rate than any published one is rounded up."""
+def _per_token(per_million: Decimal) -> Rate:
+    return Rate(_pico(per_million / _MILLION))
+
+
+def _pico(amount: Decimal) -> int:
+    """Return dollars in picodollars; what is finer than any published rate is rounded up."""
     return int((amount * PICO).to_integral_value(rounding=ROUND_CEILING))
-
-
-def unpriced(label: str, provider: str, model: str, limit: str) -> str:
-    """Return the sentence that refuses a model without a known batch price under a limit."""
-    close = similar_models(provider, model)
-    meant = f" (did you mean {' or '.join(close)}?)" if close else ""
-    return (
-        f"{label}: no batch price is known for {model!r}, so {limit} could not hold; check its name{meant}, "
-        "state its batch rates in prices.toml, or remove the limit (costs will read as unknown)."
-    )

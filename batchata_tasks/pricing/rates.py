@@ -1,4 +1,4 @@
-"""Batch rates: what a million tokens of each kind cost."""
+"""Batch rates: what the tokens of each kind cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 if TYPE_CHECKING:
     from batchata_tasks.types.answer import Usage
 
-_US_ONLY = 11  # tenths: https://platform.claude.com/docs/en/about-claude/pricing (data residency), not in genai-prices
+# tenths of the price, for inference that is bound to the US. It is not in genai-prices, but in
+# https://platform.claude.com/docs/en/about-claude/pricing (data residency)
+_US_ONLY = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Rate:
     tiers: tuple[tuple[int, int], ...] = ()
 
     def at(self, input_tokens: int) -> int:
-        """Return the rate of a request with so many input tokens."""
+        """Return the rate of a request with that many input tokens."""
         price = self.base
         for start, tier_price in self.tiers:
             if input_tokens > start:
@@ -29,13 +31,16 @@ class Rate:
         return price
 
     def most(self, input_tokens: int) -> int:
-        """Return the dearest rate of all requests with at most so many input tokens; a higher tier may be cheaper."""
+        """Return the highest rate of any request with at most that many input tokens.
+
+        It need not be the last one reached: a higher tier may be cheaper.
+        """
         return max([self.base, *(price for start, price in self.tiers if input_tokens > start)])
 
 
 @dataclass(frozen=True, slots=True)
 class PriceList:
-    """What one model costs; tiers apply to each request by its own whole input."""
+    """What one model costs; a request's tier depends on its own input, all of it."""
 
     input: Rate
     output: Rate
@@ -45,20 +50,15 @@ class PriceList:
     search: int  # picodollars per web search
 
     def cost(self, usage: Usage, requests: int = 1) -> int:
-        """Return what one answer costs, in picodollars; or that many, all alike, which used `usage` together."""
-        whole = usage.input_tokens // requests
-        plain = (
-            usage.input_tokens
-            - usage.cache_read_tokens
-            - usage.cache_write_tokens
-            - usage.cache_write_1h_tokens
-        )
+        """Return the cost in picodollars of that many equal requests that used `usage` together."""
+        size = usage.input_tokens // requests
+        cached = usage.cache_read_tokens + usage.cache_write_tokens + usage.cache_write_1h_tokens
         tokens = (
-            max(plain, 0) * self.input.at(whole)
-            + usage.cache_read_tokens * self.cache_read.at(whole)
-            + usage.cache_write_tokens * self.cache_write.at(whole)
-            + usage.cache_write_1h_tokens * self.cache_write_1h.at(whole)
-            + usage.output_tokens * self.output.at(whole)
+            max(usage.input_tokens - cached, 0) * self.input.at(size)
+            + usage.cache_read_tokens * self.cache_read.at(size)
+            + usage.cache_write_tokens * self.cache_write.at(size)
+            + usage.cache_write_1h_tokens * self.cache_write_1h.at(size)
+            + usage.output_tokens * self.output.at(size)
         )
         if usage.us_only:
             tokens = -(-tokens * _US_ONLY // 10)
@@ -67,42 +67,41 @@ class PriceList:
 
 @dataclass(frozen=True, slots=True)
 class Rates(PriceList):
-    """The batch rates of one model, and for comparison what it costs outside of batches."""
+    """The batch rates of one model, and its list price (outside of batches) for comparison."""
 
     listed: PriceList
-    source: str  # what the rates are from, with its version or date
+    source: str  # where the rates are from, with its version or date
 
     def list_cost(self, usage: Usage, requests: int = 1) -> int:
         """Return what the same answers would cost outside of a batch, in picodollars.
 
-        What a price file does not tell of the list price counts at the batch rate: no saving is claimed on it.
+        List prices that a price file leaves out count at the batch rate, so no saving is claimed.
         """
         return self.listed.cost(usage, requests)
 
     def bound(self, input_tokens: int, output_tokens: int, *, cache_writes: bool) -> int:
-        """Return the most that a request with at most so many tokens can cost, in picodollars.
+        """Return the most that a request with at most that many tokens can cost, in picodollars.
 
-        Each token counts at the dearest rate that it can be billed at, in any tier up to its own.
+        Each token counts at the highest rate that it can be billed at, in any tier up to its own.
         `cache_writes` says whether input may be billed as written to a cache, which costs up to
-        twice the plain rate. Web searches are not in it: a cost limit forbids what can cause them.
+        twice the plain rate. Web searches are left out: a cost limit forbids what can cause them.
         """
         kinds = [self.input, self.cache_read]
         if cache_writes:
             kinds += [self.cache_write, self.cache_write_1h]
-        return input_tokens * max(
-            kind.most(input_tokens) for kind in kinds
-        ) + output_tokens * self.output.most(input_tokens)
+        input_rate = max(kind.most(input_tokens) for kind in kinds)
+        return input_tokens * input_rate + output_tokens * self.output.most(input_tokens)
 
 
-_KEPT: TypeAdapter[Rates | None] = TypeAdapter(Rates | None)
+_STORED: TypeAdapter[Rates | None] = TypeAdapter(Rates | None)
 
 
 def rates_json(rates: Rates | None) -> dict[str, Any] | None:
-    """Return rates as plain JSON values, for a run to keep."""
-    kept: dict[str, Any] | None = _KEPT.dump_python(rates, mode="json")
-    return kept
+    """Return rates as plain JSON values, for a run to store."""
+    data: dict[str, Any] | None = _STORED.dump_python(rates, mode="json")
+    return data
 
 
-def kept_rates(data: dict[str, Any] | None) -> Rates | None:
+def stored_rates(data: dict[str, Any] | None) -> Rates | None:
     """Return the rates that `rates_json` was given."""
-    return _KEPT.validate_python(data)
+    return _STORED.validate_python(data)

@@ -7,12 +7,12 @@ markers around each message and, for structured output, the instructions that ex
 
 from __future__ import annotations
 
-BASE_OVERHEAD = 80  # around the whole and a system prompt
+BASE_OVERHEAD = 80  # around the request as a whole and its system prompt
 MESSAGE_OVERHEAD = 16
 SCHEMA_OVERHEAD = 512
 
 
 def input_bound(body: bytes, messages: int, *, schema: bool) -> int:
-    """Return a number of input tokens that the request cannot exceed; `messages` are those of its body."""
+    """Return a number of input tokens that a request with that many messages cannot exceed."""
     overhead = BASE_OVERHEAD + MESSAGE_OVERHEAD * messages + (SCHEMA_OVERHEAD if schema else 0)
     return len(body) + overhead

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Framing
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.outcome import Outcome
-    from batchata_tasks.types.request import Job as Request
+    from batchata_tasks.types.request import Request
 
 # batches end within 24 hours; with room for clocks that differ
 _LONGEST_LIFE = 26 * 3600.0
@@ -108,8 +108,8 @@ class Adapter(Checks, ABC):
         """Where requests go."""
 
     @abstractmethod
-    def body(self, job: Request) -> dict[str, Any]:
-        """Return the request body of a job, built anew each time."""
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return the body of a request, built anew each time."""
 
     @abstractmethod
     def upload(self, path: Path) -> str | None:

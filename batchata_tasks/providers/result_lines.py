@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
+    from batchata_tasks.providers.base import BatchLook
+
+_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
+_MOST_TOKENS = 2**40
+
 
 def lines_of(path: Path) -> Iterator[bytes]:
     """Yield the lines of a results file; they end at newline bytes alone, never at U+2028."""
@@ -26,9 +31,10 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def lines_with(path: Path, token: str) -> int:
-    """Count the lines of a results file that name a custom_id of a chunk; a last one cut off does not count.
+    """Count the lines of a results file that name a custom_id of a chunk.
 
-    A maintenance page that a proxy sent instead of results has none.
+    A last line that was cut off does not count. A maintenance page that a proxy sent instead of
+    results has no such line.
     """
     mark, count = f'"{token}-'.encode(), 0
     for line in lines_of(path):
@@ -50,69 +56,91 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-_CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
-
-
 def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answer:
-    """Classify one line; a broken one keeps its custom_id where that can be read."""
+    """Classify one line; a broken one keeps its custom_id if that can be read."""
     try:
         answer = classify(orjson.loads(line))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        found = _CUSTOM_ID.search(line)
+        name = _CUSTOM_ID.search(line)
         text = f"a broken result line ({type(error).__name__}: {error})"
-        broken = describe(ErrorCode.PROVIDER, text)
         answer = Answer(
-            found[1].decode() if found else "", Outcome.ERRORED, error=broken, readable=False
+            name[1].decode() if name else "",
+            Outcome.ERRORED,
+            error=describe(ErrorCode.PROVIDER, text),
+            readable=False,
         )
     # a provider may quote a key in its error, and errors go into the dataset
     return answer if answer.error is None else replace(answer, error=masked(answer.error))
 
 
+def never_ran(custom_id: str, outcome: Outcome, why: str) -> Answer:
+    """Return the answer of a request that the provider never ran."""
+    return Answer(custom_id, outcome, error=describe(ErrorCode.NEVER_RAN, why))
+
+
+def without_line(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer]:
+    """Return how requests without a result line ended, by what their ended batch says of itself.
+
+    The first value holds those that the batch names, by their position from 0 in the request file;
+    the second is for all others, without a custom_id. `lines` counts the result lines that there
+    are: if a batch was stopped and each request that ran has a line, the others never ran.
+    """
+    if look.stopped is not None and lines >= (look.done or 0) and not look.gone:
+        return {}, never_ran("", look.stopped, f"the batch was {look.status} first")
+    if look.error is None:
+        text = f"the provider returned no line for it (batch {look.status})"
+        error = describe(ErrorCode.PROVIDER, text)
+        return {}, Answer("", Outcome.MISSING, error=error, readable=False)
+    refused = {
+        number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, why))
+        for number, why in look.bad_lines.items()
+    }
+    text = f"the batch failed as a whole: {look.error}"
+    return refused, never_ran("", Outcome.CANCELED, text)
+
+
 def first_custom_id(lines: Iterable[bytes]) -> str | None:
-    """Return the first custom_id that can be read, or None where no line has one."""
+    """Return the first custom_id that can be read, or None if no line has one."""
     for line in lines:
         try:
-            found = orjson.loads(line)
-            if isinstance(found["custom_id"], str):
-                return found["custom_id"]
+            name = orjson.loads(line)["custom_id"]
         except (ValueError, LookupError, TypeError):
             continue
+        if isinstance(name, str):
+            return name
     return None
 
 
-def joined(parts: Iterable[str]) -> str | None:
-    """Return texts as one, None where there are none."""
-    found = list(parts)
-    return "".join(found) if found else None
-
-
-_MOST_TOKENS = 2**40
+def joined(texts: Iterable[str]) -> str | None:
+    """Return texts as one, or None if there are none."""
+    parts = list(texts)
+    return "".join(parts) if parts else None
 
 
 def count_of(value: object) -> int:
-    """Return a number of tokens or calls as a provider states it; absent means none.
+    """Return a number of tokens or calls as a provider states it; 0 if it is absent.
 
     Raises:
-        ValueError: it is no count.
+        ValueError: it is not a count.
     """
     if value is None:
         return 0
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_TOKENS:
-        message = f"{value!r:.50} is no number of tokens"
+        message = f"{value!r:.50} is not a number of tokens"
         raise ValueError(message)
     return value
 
 
 def text_of(value: object) -> str | None:
-    """Return a text of a provider's answer, or None where there is none.
+    """Return a text of a provider's answer, or None if it is absent.
 
     Raises:
-        TypeError, ValueError: it is no text, or one that is no Unicode.
+        TypeError, ValueError: it is not a text, or not valid Unicode.
     """
     if value is None:
         return None
     if not isinstance(value, str):
-        message = f"{value!r:.50} is no text"
+        message = f"{value!r:.50} is not a text"
         raise TypeError(message)
     value.encode()
     return value

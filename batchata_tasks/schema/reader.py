@@ -92,7 +92,7 @@ class _Place:
         return replace(self, path=f"{self.path}[]", lists=self.lists + 1)
 
 
-class _Reader:
+class _SchemaReader:
     """Reads one schema into nodes; `of_class` is whether a Pydantic class made it."""
 
     def __init__(self, root: Mapping[str, Any], label: str, *, of_class: bool) -> None:
@@ -310,7 +310,7 @@ def _constraints(schema: Mapping[str, Any], kind: str) -> tuple[tuple[str, Any],
 
 def read_root(schema: Mapping[str, Any], label: str, *, of_class: bool) -> Node:
     """Read a whole schema; `label` is the spec's key. Raises SpecError for what cannot be asked for."""
-    root = _Reader(schema, label, of_class=of_class).read(schema, _Place())
+    root = _SchemaReader(schema, label, of_class=of_class).read(schema, _Place())
     if root.kind != "object" or root.nullable:
         message = f"{label}: the response model must be an object with named fields."
         raise SpecError(message)

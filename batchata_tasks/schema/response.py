@@ -24,6 +24,7 @@ from pydantic_core import SchemaError, from_json, to_json
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import is_unicode
+from batchata_tasks.common.validation import first_error
 from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
@@ -159,9 +160,8 @@ def _sentence(error: Exception) -> str:
     """Say what the first thing is that is wrong with an answer."""
     if not isinstance(error, ValidationError):
         return f"answer: {type(error).__name__}: {error}"
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(step) for step in first["loc"])
-    return f"{place or 'answer'}: {first['msg']}"
+    path, first = first_error(error, unknown_first=False)
+    return f"{path or 'answer'}: {first['msg']}"
 
 
 _PYTHON: dict[str, tuple[type, ...]] = {

@@ -12,8 +12,7 @@ from batchata_tasks.common.text import is_unicode
 from batchata_tasks.providers import provider_name
 from batchata_tasks.sources.documents import read
 from batchata_tasks.types.destination import Destination
-from batchata_tasks.types.request import Job as Request
-from batchata_tasks.types.request import Message
+from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

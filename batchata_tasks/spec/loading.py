@@ -13,14 +13,12 @@ from pydantic import ValidationError
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.validation import describe_error
+from batchata_tasks.common.validation import describe_keys
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.references import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-    from pydantic_core import ErrorDetails
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,30 +71,15 @@ def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
     try:
         return EnrichmentSpec.model_validate(data)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        first = next(
-            (e for e in errors if e["type"] == "extra_forbidden"), errors[0]
-        )  # a misspelt key is missing, too
-        key = ".".join(str(step) for step in first["loc"])
-        message = f"{label}: {_sentence(key, first)}"
+        sentence = describe_keys(error, if_unknown=_similar_key, if_missing=lambda _key: "add it.")
+        message = f"{label}: {sentence}"
         raise SpecError(message) from None
 
 
-def _sentence(key: str, error: ErrorDetails) -> str:
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        close = get_close_matches(key, EnrichmentSpec.model_fields, n=1)
-        remedy = (
-            f"did you mean `{close[0]}`?"
-            if close
-            else "remove it, or see the README for the keys there are."
-        )
-        return f"unknown key `{key}`; {remedy}"
-    if kind == "missing":
-        return f"the key `{key}` is missing; add it."
-    text = describe_error(error)
-    text = text if text.endswith(".") else f"{text}."
-    return f"`{key}`: {text}" if key else text
+def _similar_key(key: str, _value: object) -> str:
+    if close := get_close_matches(key, EnrichmentSpec.model_fields, n=1):
+        return f"did you mean `{close[0]}`?"
+    return "remove it, or see the README for the keys there are."
 
 
 def _of_yaml(error: yaml.YAMLError) -> str:

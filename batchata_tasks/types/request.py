@@ -66,7 +66,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Request:
     """One request to a model; its provider-side name, the custom_id, is given when it is sent."""
 
     model: str

@@ -16,7 +16,7 @@ from batchata_tasks import AnthropicProvider, Batch, Job, OpenAIProvider, SpecEr
 from batchata_tasks.common.money import usd
 from batchata_tasks.dataset.manifest import PlanWriter
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources.documents import read
 from batchata_tasks.types.answer import Usage
@@ -107,7 +107,7 @@ def test_documents_of_each_kind_are_sent_and_paid_for(batch: Batch, folder: Path
     results = run.results()
     rows = {row["job_id"]: row for row in pq.read_table(folder / "out/data").to_pylist()}
     requests = bodies(folder / "out")
-    rates = batch_rates(rows["dot.png"]["_provider"], str(APIS[api]["model"]))
+    rates = published_rates(rows["dot.png"]["_provider"], str(APIS[api]["model"]))
     assert rates is not None
     for name, result in results.items():
         row = rows[name]
@@ -272,7 +272,9 @@ def test_a_limit_holds_documents(batch: Batch, folder: Path, api: str) -> None:
     What one document did not need goes to the next.
     """
     batch.set_default_params(**cast("Any", APIS[api]))
-    rates = batch_rates("anthropic" if api == "anthropic" else "openai", str(APIS[api]["model"]))
+    rates = published_rates(
+        "anthropic" if api == "anthropic" else "openai", str(APIS[api]["model"])
+    )
     assert rates is not None
     for number in range(12):
         batch.add_job(id=str(number), prompt=f"What is {number}?", file=folder / "report.pdf")
@@ -374,7 +376,7 @@ def test_a_dry_run_estimates_by_pages(batch: Batch, folder: Path, emulator: Emul
     assert run.plan is not None
     assert sent(emulator) == 0
     assert 2_500 <= run.plan.summary.input_tokens <= 2_600
-    rates = batch_rates("anthropic", CLAUDE)
+    rates = published_rates("anthropic", CLAUDE)
     assert rates is not None
     assert (
         rates.cost(Usage(10_000, 100))

@@ -16,7 +16,7 @@ from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.types.outcome import Outcome
-from batchata_tasks.types.request import Job, Message
+from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +40,7 @@ def test_the_real_api_keeps_the_contract(name: str, endpoint: str, tmp_path: Pat
     bodies = {
         f"{i:024}": orjson.dumps(
             provider.body(
-                Job(MODELS[name], (Message("user", f"Capital of {place}?"),), 200, {}, schema)
+                Request(MODELS[name], (Message("user", f"Capital of {place}?"),), 200, {}, schema)
             )
         )
         for i, place in enumerate(("France", "Japan"))

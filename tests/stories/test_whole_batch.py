@@ -16,6 +16,7 @@ from batchata_tasks.emulator.answers.tokens import input_tokens
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.prepare import prepare
+from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
@@ -81,7 +82,13 @@ def batches(table: Table) -> list[dict[str, Any]]:
 def per_row(table: Table) -> int:
     """Return the prompt tokens of a row."""
     spec, provider = table.spec(), provider_type(table.provider)()
-    ready = prepare(spec, dict.fromkeys(spec.destinations(), provider), table.folder / "none", [])
+    ready = prepare(
+        spec,
+        dict.fromkeys(spec.destinations(), provider),
+        table.folder / "none",
+        [],
+        CustomPrices(),
+    )
     body = ready.builder.body({"id": "k0", "text": "text of row 0", "note": "n0"}, lambda: "row 1")
     return input_tokens(orjson.loads(body))
 

@@ -15,7 +15,7 @@ from batchata_tasks.ledger import Chunk, Ledger, opened_ledger
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.types.answer import Usage
 from tests.support.table import MODELS
 
@@ -72,7 +72,7 @@ def money(table: Table) -> Money:
 
 def billed(table: Table) -> int:
     """Return the provider's bill for all that it ever ran, in picodollars."""
-    book, rates = table.ledger(), batch_rates(table.provider, MODELS[table.provider])
+    book, rates = table.ledger(), published_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     return rates.cost(
         Usage(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from batchata_tasks.types.request import Job
+    from batchata_tasks.types.request import Request
 
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _TOKEN = "house_token"
@@ -82,17 +82,17 @@ class HouseProvider(Provider):
     def base_url(self) -> str:
         return os.environ["HOUSE_BASE_URL"]
 
-    def body(self, job: Job) -> dict[str, Any]:
-        messages = [{"role": turn.role, "content": turn.wire()} for turn in job.messages]
+    def body(self, request: Request) -> dict[str, Any]:
+        messages = [{"role": turn.role, "content": turn.wire()} for turn in request.messages]
         body: dict[str, Any] = {
-            "model": job.model.replace("house-", "gpt-6-"),
+            "model": request.model.replace("house-", "gpt-6-"),
             "messages": messages,
-            "max_completion_tokens": job.max_tokens,
+            "max_completion_tokens": request.max_tokens,
         }
-        if job.schema is not None:
-            form = {"name": "answer", "schema": job.schema.wire, "strict": True}
+        if request.schema is not None:
+            form = {"name": "answer", "schema": request.schema.wire, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        return body | dict(job.params)
+        return body | dict(request.params)
 
     def upload(self, path: Path) -> str | None:
         with path.open("rb") as stream:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 from bpe_openai import get_encoding
 
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from tests.support.money.verdicts import told
 from tests.support.paths import ROOT
 from tests.support.recovery.boundaries import armed
@@ -244,7 +244,7 @@ def _import_all() -> None:
         import_module(name)
     if sys.argv[1]:
         import_module(sys.argv[1])
-    batch_rates("openai", "gpt-6-luna")
+    published_rates("openai", "gpt-6-luna")
     get_encoding("o200k_base")
     httpx2.Client().close()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.document import Document
-    from batchata_tasks.types.request import Job, Message
+    from batchata_tasks.types.request import Message, Request
 
 _ERRORS = _sdk.Errors(
     anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError
@@ -104,24 +104,26 @@ class AnthropicAdapter(Adapter):
         del model
         return 10_000, 6_000
 
-    def body(self, job: Job) -> dict[str, Any]:
-        system = "\n\n".join(turn.text for turn in job.messages if turn.role == "system")
-        body: dict[str, Any] = {"model": job.model, "max_tokens": job.max_tokens}
+    def body(self, request: Request) -> dict[str, Any]:
+        system = "\n\n".join(turn.text for turn in request.messages if turn.role == "system")
+        body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
         if system:
             # a block without text cannot be marked
             body["system"] = (
                 [{"type": "text", "text": system, "cache_control": _MARK}]
-                if job.cache and system.strip()
+                if request.cache and system.strip()
                 else system
             )
         body["messages"] = [
             {"role": turn.role, "content": turn.wire(attached=_attached)}
-            for turn in job.messages
+            for turn in request.messages
             if turn.role != "system"
         ]
-        if job.schema is not None:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": job.schema.wire}}
-        return body | dict(job.params)
+        if request.schema is not None:
+            body["output_config"] = {
+                "format": {"type": "json_schema", "schema": request.schema.wire}
+            }
+        return body | dict(request.params)
 
     def upload(self, path: Path) -> str | None:  # noqa: ARG002 - requests travel in the create
         return None

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.document import Document
-    from batchata_tasks.types.request import Job, OutputSchema
+    from batchata_tasks.types.request import OutputSchema, Request
 
 _ERRORS = _sdk.Errors(
     openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError
@@ -148,21 +148,21 @@ class OpenAIAdapter(Adapter):
             (60_000, 50_000) if model.startswith(_DEAR_PICTURES) else super().document_tokens(model)
         )
 
-    def body(self, job: Job) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "model": job.model,
+            "model": request.model,
             "messages": [
                 {"role": turn.role, "content": turn.wire(attached=_attached)}
-                for turn in job.messages
+                for turn in request.messages
             ],
-            "max_completion_tokens": job.max_tokens,
+            "max_completion_tokens": request.max_tokens,
         }
-        if job.schema is not None:
+        if request.schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": schema_form(job.schema),
+                "json_schema": schema_form(request.schema),
             }
-        return body | dict(job.params)
+        return body | dict(request.params)
 
     def upload(self, path: Path) -> str | None:
         # a handle is streamed; a Path would be read whole

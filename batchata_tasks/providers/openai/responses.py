@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchata_tasks.types.document import Document
-    from batchata_tasks.types.request import Job
+    from batchata_tasks.types.request import Request
 
 _LEAST_CAP = 16  # the API answers each line with a smaller one with a 400
 _CHAT_SPELLING = {"reasoning_effort": "reasoning: {effort: …}", "verbosity": "text: {verbosity: …}"}
@@ -86,7 +86,7 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
             message = "params.reasoning: its effect on the price has no bound but for `effort`, so a limit forbids it (allowed: effort)."
             raise SpecError(message)
 
-    def body(self, job: Job) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
         turns = [
             {
                 "role": turn.role,
@@ -94,19 +94,19 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
                     "output_text" if turn.role == "assistant" else "input_text", _attached
                 ),
             }
-            for turn in job.messages
+            for turn in request.messages
         ]
         body: dict[str, Any] = {
-            "model": job.model,
+            "model": request.model,
             "input": turns,
-            "max_output_tokens": job.max_tokens,
+            "max_output_tokens": request.max_tokens,
             "store": False,
         }
-        body |= job.params
-        if job.schema is not None:
+        body |= request.params
+        if request.schema is not None:
             body["text"] = {
-                "format": {"type": "json_schema", **schema_form(job.schema)},
-                **as_dict(job.params.get("text")),
+                "format": {"type": "json_schema", **schema_form(request.schema)},
+                **as_dict(request.params.get("text")),
             }
         return body
 

@@ -18,7 +18,7 @@ from batchata_tasks.cli.main import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.planning.prepare import prepare_run
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.reports.status import runs_remedy
 from batchata_tasks.types.answer import Usage
 from tests.support.books import run_with, stopping_at
@@ -104,7 +104,7 @@ def test_a_receipt_tells_what_was_saved(table: Table) -> None:
     """
     table.emulator.control.faults(kind="request_refusal", contains="row 1")
     receipt = table.run(budget=BUDGET)
-    rates, book = batch_rates(table.provider, MODELS[table.provider]), table.ledger()
+    rates, book = published_rates(table.provider, MODELS[table.provider]), table.ledger()
     assert rates is not None
     listed = Decimal(
         rates.list_cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))

@@ -16,7 +16,8 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO, usd
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.row_requests import RequestBuilder
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
+from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.reports.rows import dataset_rows, rows_table
 from batchata_tasks.reports.status import runs_table
@@ -284,7 +285,7 @@ def test_prices_that_come_later_make_no_unknown_cost_known(table: Table) -> None
 
 def test_each_row_is_priced_alone(table: Table) -> None:
     """Tiers go by a row's own input: many small rows do not reach the tier of their sum."""
-    rates = batch_rates(table.provider, MODELS[table.provider])
+    rates = published_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     start = rates.input.tiers[0][0]
     for value in table.values:
@@ -307,7 +308,7 @@ def test_a_bound_takes_what_the_provider_can_bill(table: Table) -> None:
 
     OpenAI may write caches without one.
     """
-    rates = batch_rates(table.provider, MODELS[table.provider])
+    rates = published_rates(table.provider, MODELS[table.provider])
     bound = preview(table.spec(max_tokens=1)).summary.bound
     assert rates is not None
     assert bound is not None
@@ -324,7 +325,7 @@ def test_a_cache_mark_doubles_anthropics_bound(emulator: Emulator, tmp_path: Pat
     The same words in a row's text request nothing.
     """
     table = Table(tmp_path, emulator, "anthropic", rows=1)
-    rates = batch_rates("anthropic", MODELS["anthropic"])
+    rates = published_rates("anthropic", MODELS["anthropic"])
     assert rates is not None
     for text, params, rate in (
         ('say "cache_control": 1', {}, rates.input),
@@ -343,5 +344,5 @@ def request_sizes(table: Table, params: dict[str, Any]) -> list[int]:
     columns = ["id", "text", "note"]
     provider = provider_type(table.provider)()
     spec = table.spec(params=params)
-    builder = RequestBuilder(spec, spec.schema_of_answers([]), provider, columns)
+    builder = RequestBuilder(spec, spec.schema_of_answers([]), provider, columns, CustomPrices())
     return [len(builder.body(value, str)) for value in table.values]

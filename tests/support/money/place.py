@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.emulator import EmulatorProcess
 from batchata_tasks.planning.prepare import prepare
+from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.loading import parse_spec
 from tests.support.launcher import ROOT, Launcher, Run
@@ -124,6 +125,7 @@ class Data:
             {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()},
             self.output,
             [],
+            CustomPrices(),
         ).builder
         rows = zip(self.keys, self.table.texts, strict=True)
         requests = {key: builder.build({"id": key, "text": text}, str) for key, text in rows}

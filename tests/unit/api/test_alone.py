@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.money import usd
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers import Provider, provider_name, provider_type
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.types.answer import Usage
@@ -102,7 +102,7 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     assert isinstance(results["schema"].parsed_response, dict)
     assert all(result.is_success() for result in found)
     book = emulator.control.ledger()[SIDE[provider.name]]
-    rates = batch_rates(provider.name, MODELS[provider.name])
+    rates = published_rates(provider.name, MODELS[provider.name])
     assert rates is not None
     bill = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
     assert math.fsum(result.cost_usd for result in found) == pytest.approx(
@@ -170,7 +170,7 @@ def test_openai_serves_both_of_its_endpoints(emulator: Emulator) -> None:
     assert {name: (one.response, one.cost_usd) for name, one in other.items()} == {
         name: (one.response, one.cost_usd) for name, one in results.items()
     }
-    book, rates = emulator.control.ledger()["openai"], batch_rates("openai", "gpt-6-luna")
+    book, rates = emulator.control.ledger()["openai"], published_rates("openai", "gpt-6-luna")
     assert rates is not None
     bill = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
     assert math.fsum(result.cost_usd for result in results.values()) == pytest.approx(

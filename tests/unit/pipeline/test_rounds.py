@@ -17,7 +17,7 @@ import pytest
 from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.planning.summary import Options
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from tests.support.books import all_chunks, check_money, money, run_with, sent, stopping_at
 from tests.support.operations import preview
 from tests.support.table import MODELS, SCHEMA, Table
@@ -185,7 +185,7 @@ def test_a_truncated_answer_gets_twice_the_cap_and_then_four_times(
         800,
         800,
     ]
-    rates = batch_rates(table.provider, MODELS[table.provider])
+    rates = published_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     bounds = [chunk.bound or 0 for chunk in all_chunks() if chunk.rows == 1]
     grown = [later - earlier for earlier, later in pairwise(bounds)]
@@ -239,7 +239,7 @@ def test_a_retry_of_a_retry_has_its_whole_bound_reserved(table: Table) -> None:
     table.run(max_attempts=1)
     table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
     table.run(max_attempts=3)
-    rates = batch_rates(table.provider, MODELS[table.provider])
+    rates = published_rates(table.provider, MODELS[table.provider])
     assert rates is not None
     caps = [cap_of(table, body) for body in sent(table, "text of row 4")][1:]
     bounds = [chunk.bound or 0 for chunk in all_chunks() if chunk.rows == 1]

@@ -21,7 +21,8 @@ from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.planning.summary import Options, PlanSummary
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
+from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.sources.table import BATCH_ROWS
@@ -125,6 +126,7 @@ class Bench:
             dict.fromkeys(spec.destinations(), adapter(self.provider)),
             self.folder / "data",
             [self.folder],
+            CustomPrices(),
         )
 
     def plan(
@@ -233,7 +235,7 @@ def test_a_first_plan_sends_every_row(bench: Bench) -> None:
 def test_bounds_and_bytes_are_the_sums_of_the_rows(bench: Bench) -> None:
     """The bound is the most that its rows can cost, the bytes their size in the request file."""
     plan = bench.plan()
-    rates = batch_rates("anthropic", "claude-haiku-5-5")
+    rates = published_rates("anthropic", "claude-haiku-5-5")
     assert rates is not None
     (span,) = plan.spans
     for row, body in zip(plan.rows, plan.bodies, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.common.money import PICO, dollars, pico_from_usd, usd
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing import lookup
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 from batchata_tasks.types.answer import Usage
 
@@ -24,15 +26,15 @@ MODELS = [
     if p.id in ("anthropic", "openai")
     for m in p.models
 ]
-PRICED = [pair for pair in MODELS if batch_rates(*pair) is not None]
+PRICED = [pair for pair in MODELS if published_rates(*pair) is not None]
 UNPRICED = [pair for pair in MODELS if pair not in PRICED]
 TIERED = [
-    pair for pair in PRICED if (found := batch_rates(*pair)) is not None and found.input.tiers
+    pair for pair in PRICED if (found := published_rates(*pair)) is not None and found.input.tiers
 ]
 
 
 def rates(model: tuple[str, str]) -> Rates:
-    prices = batch_rates(*model)
+    prices = published_rates(*model)
     assert prices is not None
     return prices
 
@@ -120,7 +122,28 @@ def test_a_batch_never_costs_the_full_price(model: tuple[str, str]) -> None:
 @pytest.mark.parametrize("model", UNPRICED, ids="/".join)
 def test_a_model_without_batch_rates_has_no_price(model: tuple[str, str]) -> None:
     """The library would give the list price; here it is unknown, so a cost limit refuses it."""
-    assert batch_rates(*model) is None
+    assert published_rates(*model) is None
+
+
+def test_a_price_counts_from_the_day_on_which_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that works for weeks takes a new price from its first day on."""
+    starting = (
+        (provider.id, model.id)
+        for provider in data_snapshot.get_snapshot().providers
+        for model in provider.models
+        if (provider.id, model.id) in PRICED
+        and all(v.constraint is not None for v in model.price_variants or () if v.when == BATCH)
+    )
+    model = next(starting)
+    assert published_rates(*model) is not None
+
+    class Before(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Before:
+            return cls(2020, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(lookup, "datetime", Before)
+    assert published_rates(*model) is None
 
 
 def test_some_models_have_no_batch_rates() -> None:
@@ -139,7 +162,7 @@ def test_some_models_have_no_batch_rates() -> None:
 )
 def test_an_unknown_model_has_no_price(provider: str, model: str) -> None:
     """An unknown price is None, neither free nor an exception."""
-    assert batch_rates(provider, model) is None
+    assert published_rates(provider, model) is None
 
 
 @given(CASES)
@@ -153,7 +176,7 @@ def test_a_list_price_is_genai_prices_own(case: tuple[tuple[str, str], Usage]) -
 @pytest.mark.parametrize("model", ["gpt-4o-mini-search-preview", "gpt-4o-search-preview"])
 def test_a_model_that_searches_unasked_has_no_price(model: str) -> None:
     """The library takes it for its plain sibling, and would omit the fee for each search."""
-    assert batch_rates("openai", model) is None
+    assert published_rates("openai", model) is None
 
 
 @pytest.mark.parametrize(
@@ -349,7 +372,7 @@ def test_inference_bound_to_the_us_costs_a_tenth_more() -> None:
 
     It is not on searches.
     """
-    rates = batch_rates("anthropic", "claude-opus-5-5")
+    rates = published_rates("anthropic", "claude-opus-5-5")
     assert rates is not None
     plain, bound = (Usage(1000, 100, 300, 50, 20, us_only=us_only) for us_only in (False, True))
     assert rates.cost(bound) * 10 == rates.cost(plain) * 11

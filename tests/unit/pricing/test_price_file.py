@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.pricing.lookup import PICO, batch_rates
+from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.pricing.rates import PriceList, Rates
 from batchata_tasks.types.answer import Usage
 from tests.support.paths import ROOT
@@ -35,9 +37,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def rates_of(provider: str, model: str) -> Rates | None:
+    """Return a model's rates under the settings and the price file as they are now."""
+    return batch_rates(provider, model, load_prices(Settings().prices))
+
+
 def written(text: str, folder: Path, model: tuple[str, str] = NEW) -> Rates:
     (folder / "prices.toml").write_text(text, encoding="utf-8")
-    prices = batch_rates(*model)
+    prices = rates_of(*model)
     assert prices is not None
     return prices
 
@@ -48,7 +55,7 @@ def tariff_of(rates: Rates) -> PriceList:
 
 def test_a_model_that_nobody_knows_gets_its_price_from_the_file(folder: Path) -> None:
     """Without the file it has no price; with it, its answers cost what the file says."""
-    assert batch_rates(*NEW) is None
+    assert rates_of(*NEW) is None
     rates = written(LEAST, folder)
     assert usd(rates.cost(Usage(1_000_000, 1_000_000))) == Decimal("9.00")
     assert rates.source == "prices.toml (as of 2026-11-01, source: price page)"
@@ -92,7 +99,7 @@ def test_what_the_file_leaves_out_is_never_priced_too_low(folder: Path) -> None:
     for provider in (p for p in snapshot.providers if p.id in ("anthropic", "openai")):
         for model in provider.models:
             (folder / "prices.toml").unlink(missing_ok=True)
-            published = batch_rates(provider.id, model.id)
+            published = rates_of(provider.id, model.id)
             if published is None:
                 continue
             dearest = Usage(10**7), Usage(0, 1)
@@ -130,7 +137,7 @@ def test_the_users_entry_wins(folder: Path) -> None:
 
     Savings still count from the published list price.
     """
-    published = batch_rates(*KNOWN)
+    published = rates_of(*KNOWN)
     assert published is not None
     rates = written(
         f'[anthropic."claude-haiku-5-5"]\ninput = 0.04\noutput = 0.2\n{STAMP}', folder, KNOWN
@@ -142,10 +149,10 @@ def test_the_users_entry_wins(folder: Path) -> None:
 
 def test_models_that_the_file_does_not_name_keep_their_published_price(folder: Path) -> None:
     """An entry is for its own model and provider alone."""
-    published = batch_rates(*KNOWN)
+    published = rates_of(*KNOWN)
     written(LEAST, folder)
-    assert batch_rates(*KNOWN) == published
-    assert batch_rates("anthropic", NEW[1]) is None
+    assert rates_of(*KNOWN) == published
+    assert rates_of("anthropic", NEW[1]) is None
 
 
 def test_no_saving_is_claimed_without_a_list_price(folder: Path) -> None:
@@ -177,7 +184,7 @@ def test_the_file_may_be_named(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     elsewhere.parent.mkdir()
     elsewhere.write_text(LEAST)
     monkeypatch.setenv("BATCHATA_PRICES", str(elsewhere))
-    prices = batch_rates(*NEW)
+    prices = rates_of(*NEW)
     assert prices is not None
     assert prices.source.startswith("contract.toml (as of")
 
@@ -188,7 +195,7 @@ def test_a_changed_file_is_seen(folder: Path) -> None:
     after = written(LEAST.replace("1.5", "1.6"), folder)
     (folder / "prices.toml").unlink()
     assert (before.input.base, after.input.base) == (1_500_000, 1_600_000)
-    assert batch_rates(*NEW) is None
+    assert rates_of(*NEW) is None
 
 
 @pytest.mark.parametrize("day", ["2026-11-01", '"2026-11-01"'])
@@ -212,13 +219,13 @@ WRONG = {
     "no-such-day": (LEAST.replace("2026-11-01", "2026-11-31"), "not valid TOML"),
     "unknown-provider": (
         f'[google."gemini"]\ninput = 1\noutput = 1\n{STAMP}',
-        "`google` is no table of a provider",
+        "`google` is not a table of a provider",
     ),
-    "rates-at-the-top": ("input = 1\n", "`input` is no table of a provider"),
-    "rate-for-a-model": ("[openai]\ngpt-6 = 1\n", "model 'gpt-6': this is no table of rates"),
+    "rates-at-the-top": ("input = 1\n", "`input` is not a table of a provider"),
+    "rate-for-a-model": ("[openai]\ngpt-6 = 1\n", "model 'gpt-6': this is not a table of rates"),
     "name-without-quotes": (
         LEAST.replace('"gpt-6.2-sol"', "gpt-6.2-sol"),
-        "a model's name with dots stands in quotes",
+        "put a model's name with dots in quotes",
     ),
     "unknown-key": (
         LEAST + "cached = 1\n",
@@ -245,17 +252,17 @@ WRONG = {
     "source-no-text": (LEAST.replace('"price page"', "7"), "`source`: 7 says nothing"),
     "negative": (
         LEAST.replace("1.5", "-1.5"),
-        "`input`: Decimal('-1.5') is no amount; write US dollars",
+        "`input`: Decimal('-1.5') is not an amount; write US dollars",
     ),
-    "endless": (LEAST.replace("1.5", "inf"), "`input`: Decimal('Infinity') is no amount"),
-    "not-a-number": (LEAST.replace("1.5", "nan"), "`input`: Decimal('NaN') is no amount"),
-    "quoted-nan": (LEAST.replace("1.5", '"nan"'), "`input`: 'nan' is no amount"),
-    "words": (LEAST.replace("1.5", '"cheap"'), "`input`: 'cheap' is no amount"),
-    "dollar-sign": (LEAST.replace("1.5", '"$1.5"'), "`input`: '$1.5' is no amount"),
-    "true": (LEAST.replace("1.5", "true"), "`input`: True is no amount"),
-    "list": (LEAST.replace("1.5", "[1.5]"), "is no amount"),
-    "huge": (LEAST.replace("1.5", '"1e999999999"'), "is no amount"),
-    "huge-number": (LEAST.replace("1.5", "1e999999999"), "is no amount"),
+    "endless": (LEAST.replace("1.5", "inf"), "`input`: Decimal('Infinity') is not an amount"),
+    "not-a-number": (LEAST.replace("1.5", "nan"), "`input`: Decimal('NaN') is not an amount"),
+    "quoted-nan": (LEAST.replace("1.5", '"nan"'), "`input`: 'nan' is not an amount"),
+    "words": (LEAST.replace("1.5", '"cheap"'), "`input`: 'cheap' is not an amount"),
+    "dollar-sign": (LEAST.replace("1.5", '"$1.5"'), "`input`: '$1.5' is not an amount"),
+    "true": (LEAST.replace("1.5", "true"), "`input`: True is not an amount"),
+    "list": (LEAST.replace("1.5", "[1.5]"), "is not an amount"),
+    "huge": (LEAST.replace("1.5", '"1e999999999"'), "is not an amount"),
+    "huge-number": (LEAST.replace("1.5", "1e999999999"), "is not an amount"),
     "endless-digits": (LEAST.replace("1.5", "9" * 5000), "prices.toml: "),
     "too-fine": (
         LEAST.replace("1.5", "0.0000001"),
@@ -274,13 +281,13 @@ WRONG = {
         LEAST.replace("1.5", "0") + "free = true\n",
         "`output` is 7.50, and `free = true` says",
     ),
-    "free-in-words": (LEAST + 'free = "yes"\n', "`free`: 'yes' is neither true nor false"),
+    "free-in-words": (LEAST + 'free = "yes"\n', "`free`: 'yes' is not true or false"),
     "time-for-a-day": (
         LEAST.replace("2026-11-01", "2026-11-01T10:00:00"),
-        "`as_of`: 2026-11-01 10:00:00 is no day",
+        "`as_of`: 2026-11-01 10:00:00 is not a day",
     ),
-    "number-for-a-day": (LEAST.replace("2026-11-01", "20261101"), "`as_of`: 20261101 is no day"),
-    "words-for-a-day": (LEAST.replace("2026-11-01", '"today"'), "`as_of`: today is no day"),
+    "number-for-a-day": (LEAST.replace("2026-11-01", "20261101"), "`as_of`: 20261101 is not a day"),
+    "words-for-a-day": (LEAST.replace("2026-11-01", '"today"'), "`as_of`: today is not a day"),
     "half-a-list-price": (
         LEAST + "list_input = 3\n",
         "`list_input` and `list_output` belong together",
@@ -297,7 +304,7 @@ def test_what_is_wrong_is_refused_in_one_sentence(folder: Path, text: str, said:
     """
     (folder / "prices.toml").write_text(text, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
-        batch_rates(*NEW)
+        rates_of(*NEW)
     message = str(caught.value)
     assert said in message
     assert message.startswith("prices.toml: ")
@@ -311,28 +318,28 @@ def test_an_entry_that_is_wrong_stops_other_models_too(folder: Path) -> None:
     """An invalid entry makes the whole file invalid: it is not read in part."""
     (folder / "prices.toml").write_text(LEAST.replace("1.5", "-1"), encoding="utf-8")
     with pytest.raises(SpecError, match=r"gpt-6\.2-sol"):
-        batch_rates(*KNOWN)
+        rates_of(*KNOWN)
 
 
 def test_bytes_that_are_no_text_are_refused(folder: Path) -> None:
     """A file in another encoding is no TOML."""
     (folder / "prices.toml").write_bytes(LEAST.encode("utf-16"))
     with pytest.raises(SpecError, match=r"prices\.toml: not valid TOML"):
-        batch_rates(*NEW)
+        rates_of(*NEW)
 
 
 def test_a_named_file_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that is named and missing is an error."""
     monkeypatch.setenv("BATCHATA_PRICES", "none.toml")
     with pytest.raises(
-        SpecError, match=r"BATCHATA_PRICES: there is no file none\.toml; mend or unset"
+        SpecError, match=r"BATCHATA_PRICES: there is no file none\.toml; fix or unset"
     ):
-        batch_rates(*NEW)
+        rates_of(*NEW)
     monkeypatch.setenv("BATCHATA_PRICES", str(folder))
     with pytest.raises(SpecError, match="cannot be read: Is a directory"):
-        batch_rates(*NEW)
+        rates_of(*NEW)
     monkeypatch.setenv("BATCHATA_PRICES", "")
-    assert batch_rates(*NEW) is None
+    assert rates_of(*NEW) is None
 
 
 def test_the_readmes_example_is_a_price_file(folder: Path) -> None:

@@ -17,7 +17,7 @@ from batchata_tasks.pricing.token_bounds import (
 )
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.response import ResponseSchema
-from batchata_tasks.types.request import Job, Message
+from batchata_tasks.types.request import Message, Request
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_bodies_hold_all_that_a_model_is_told(
         Message(cast("Any", role), text if isinstance(text, str) else tuple(text))
         for role, text in turns
     )
-    body = adapter.body(Job("gpt-6-luna", messages, 200, {}, SCHEMA if structured else None))
+    body = adapter.body(Request("gpt-6-luna", messages, 200, {}, SCHEMA if structured else None))
     told = sum(
         len(text.encode())
         for _, texts in turns

@@ -19,7 +19,7 @@ from batchata_tasks.providers import BatchLook, Provider, provider_type
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.types.outcome import Outcome
-from batchata_tasks.types.request import Job, Message
+from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +47,8 @@ def provider(request: pytest.FixtureRequest, emulator: Emulator, house: str) -> 
     return provider_type(*request.param)()
 
 
-def job(provider: Provider, text: str, schema: ResponseSchema | None = None) -> Job:
-    return Job(
+def job(provider: Provider, text: str, schema: ResponseSchema | None = None) -> Request:
+    return Request(
         MODELS[provider.name],
         (Message("system", "Be brief."), Message("user", text)),
         200,

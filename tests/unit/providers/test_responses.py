@@ -10,14 +10,14 @@ import pytest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO
 from batchata_tasks.planning.fingerprint import changed
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import Outcome
-from batchata_tasks.types.request import Job, Message
+from batchata_tasks.types.request import Message, Request
 from tests.support.books import check_money
 from tests.support.table import MODELS, SCHEMA, Table
 
@@ -60,7 +60,7 @@ def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(
     )
     schema = ResponseSchema.from_json_schema(SCHEMA, "x")
     params = {"text": {"verbosity": "low"}, "reasoning": {"effort": "low"}}
-    assert adapter.body(Job(GPT, turns, 200, params, schema)) == {
+    assert adapter.body(Request(GPT, turns, 200, params, schema)) == {
         "model": GPT,
         "input": [
             {"role": "system", "content": "Be brief."},
@@ -87,7 +87,7 @@ def test_a_body_has_turns_cap_and_form_under_the_endpoints_names(
             "verbosity": "low",
         },
     }
-    assert adapter.body(Job(GPT, turns, 200, {"store": True}))["store"] is True
+    assert adapter.body(Request(GPT, turns, 200, {"store": True}))["store"] is True
 
 
 @pytest.mark.parametrize("name", ["reasoning_effort", "verbosity"])
@@ -127,7 +127,7 @@ def test_requests_to_one_endpoint_are_no_batch_of_the_other(
 ) -> None:
     """The provider checks each line's URL against the batch's: all are named, nothing runs."""
     adapter, path = endpoint(), tmp_path / "requests.jsonl"
-    body = orjson.dumps(url().body(Job(GPT, (Message("user", "x"),), 200)))
+    body = orjson.dumps(url().body(Request(GPT, (Message("user", "x"),), 200)))
     write_request_file(path, url.framing, "t" * 20, [("0" * 24, body), ("1" * 24, body)])
     look = adapter.look(adapter.create(path, adapter.upload(path), "t" * 20, lambda: None).batch_id)
     assert (look.status, sorted(look.bad_lines)) == ("failed", [1, 2])
@@ -378,7 +378,7 @@ def test_each_row_costs_what_its_line_was_billed(
     receipt = table.run(params={"reasoning": {"effort": effort}}, **limit)
     assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": ROWS})
     table.check_answers()
-    rates = batch_rates("openai", GPT)
+    rates = published_rates("openai", GPT)
     assert rates is not None
     billed = {
         name: Usage(*used)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchata_tasks.common.money import usd
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers.anthropic import results as anthropic_lines
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
@@ -335,7 +335,7 @@ def test_a_usage_block_costs_what_genai_prices_makes_of_it(
     provider: str, block: dict[str, Any], tmp_path: Path
 ) -> None:
     """From the provider's own JSON to dollars, two programs get one figure."""
-    rates = batch_rates(SIDES[provider], MODELS[provider])
+    rates = published_rates(SIDES[provider], MODELS[provider])
     assert rates is not None
     body = {"model": MODELS[provider], "usage": block}
     flavor = {"anthropic": "default", "openai": "chat"}.get(provider, provider)

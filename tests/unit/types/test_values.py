@@ -10,7 +10,7 @@ import pytest
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, is_final
-from batchata_tasks.types.request import Job, Message
+from batchata_tasks.types.request import Message, Request
 
 
 def test_the_outcomes_are_the_documented_ones() -> None:
@@ -64,7 +64,7 @@ def test_a_description_is_bounded() -> None:
     ("value", "field"),
     [
         (Message("user", "x"), "content"),
-        (Job("m", (), 1), "model"),
+        (Request("m", (), 1), "model"),
         (Usage(), "input_tokens"),
         (Answer("id", Outcome.SUCCEEDED), "text"),
     ],
@@ -77,7 +77,7 @@ def test_values_are_frozen(value: object, field: str) -> None:
 
 def test_jobs_share_no_parameters() -> None:
     """The default of `params` is made anew for each Job."""
-    assert Job("m", (), 1).params is not Job("m", (), 1).params
+    assert Request("m", (), 1).params is not Request("m", (), 1).params
 
 
 @pytest.mark.parametrize(
