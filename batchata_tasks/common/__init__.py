@@ -1,1 +1,1 @@
-"""What every package may use: errors, settings, money, texts, files."""
+"""Errors, settings, money, texts and files, for every package."""

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, cast
 from uuid import UUID
 
-_AS_IT_IS = frozenset({str, int, bool, type(None)})
+_PLAIN_TYPES = frozenset({str, int, bool, type(None)})
 
 
 def canonical(value: object) -> bytes:
@@ -25,15 +25,14 @@ def canonical(value: object) -> bytes:
 
 
 def _is_flat(value: object) -> bool:
-    """Whether there is nothing to replace, as in most rows: saves a walk through every value."""
+    """Whether nothing in a value needs replacing, as in most rows: this saves a walk."""
     match value:
         case dict():
             pairs = cast("dict[Any, Any]", value)
-            return _AS_IT_IS.issuperset(map(type, pairs.values())) and not any(
-                str(k)[:1] == "$" for k in pairs
-            )
+            plain = _PLAIN_TYPES.issuperset(map(type, pairs.values()))
+            return plain and not any(str(k)[:1] == "$" for k in pairs)
         case list() | tuple():
-            return _AS_IT_IS.issuperset(map(type, cast("list[Any]", value)))
+            return _PLAIN_TYPES.issuperset(map(type, cast("list[Any]", value)))
         case _:
             return False
 
@@ -76,12 +75,12 @@ _ENCODER = json.JSONEncoder(
 
 
 def _finite(value: object) -> object:
-    """Replace NaN and the infinities, which JSON lacks, by tagged objects."""
+    """Replace NaN and the infinities, which JSON cannot hold, by tagged objects."""
     match value:
         case float():
             return value if math.isfinite(value) else {"$float": repr(value)}
         case dict():
-            # a struct's own "$date" must not read as a date
+            # a struct's own key "$date" must not read as a date
             pairs = cast("dict[object, object]", value).items()
             return {f"${k}" if str(k).startswith("$") else str(k): _finite(v) for k, v in pairs}
         case list() | tuple():
@@ -91,7 +90,7 @@ def _finite(value: object) -> object:
 
 
 def digest(kind: str, *parts: bytes) -> bytes:
-    """Return 32 bytes of SHA-256 over length-prefixed `parts`; `kind` keeps uses apart."""
+    """Return 32 bytes: the SHA-256 of length-prefixed `parts`; `kind` keeps uses apart."""
     hasher = hashlib.sha256(kind.encode())
     for part in parts:
         hasher.update(len(part).to_bytes(8, "big"))

@@ -1,4 +1,4 @@
-"""Clocks: the time as ledgers keep it, and one that goes on while the machine sleeps."""
+"""Clocks: the time as ledgers store it, and a clock that runs on while the machine sleeps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ def now_us() -> int:
 
 
 def awake_clock() -> float:
-    """Return seconds of a clock that goes on while the process or the machine sleeps."""
-    return (
-        time.clock_gettime(time.CLOCK_BOOTTIME)
-        if hasattr(time, "CLOCK_BOOTTIME")
-        else time.monotonic()
-    )
+    """Return the seconds of a clock that runs on while the process or the machine sleeps."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

@@ -5,12 +5,12 @@ BatchataError
 │   ├── SpecError         a key of the spec: unknown, missing, contradictory, not built yet
 │   ├── SourceError       the table cannot be read, or a row of it cannot be used
 │   ├── CredentialsError  no API key for the provider that the model needs
-│   └── WrongLedgerError  the ledger in use is not the one that the command needs, or no ledger
+│   └── WrongLedgerError  the ledger is not the one that the command needs, or not a ledger
 ├── TransientError        may go through later: rate limit, overload, lost connection
 ├── TerminalError         will fail the same way again: the provider refused the request, the key …
 ├── UnclearError          a create was sent and nobody knows whether it was accepted
 ├── HeldError             nobody can tell any more whether a create was accepted: a person decides
-├── LeaseError            this run lost its hold on the dataset, since it showed no life for too long
+├── LeaseError            this run no longer holds the dataset: it did not respond for too long
 │   └── AlreadyRunningError  another run holds the dataset
 ├── LedgerError           the ledger cannot be used
 └── StorageError          the disk or object store refused a write
@@ -43,14 +43,14 @@ class CredentialsError(InputError):
 
 
 class WrongLedgerError(InputError):
-    """The ledger in use is not the one that the command needs, or what is in its place is none."""
+    """The ledger in use is not the one that the command needs, or is not a ledger at all."""
 
 
 class TransientError(BatchataError):
-    """The same call may go through later; it is certain that it had no effect.
+    """The same call may go through later; it certainly had no effect.
 
-    `retry_after` is the wait in seconds that the provider asked for, where it named one;
-    `status` the HTTP status that it answered with, where it answered.
+    `retry_after` is the wait in seconds that the provider asked for, `status` the HTTP status of
+    its answer; None if it named no wait, or did not answer.
     """
 
     def __init__(
@@ -69,22 +69,25 @@ class TerminalError(BatchataError):
 
 
 class UnclearError(BatchataError):
-    """A create went out and its answer never came, so it may have been accepted (and be paid)."""
+    """A create went out and its answer never came: it may have been accepted, and be paid for."""
 
 
 class HeldError(BatchataError):
-    """A create of unknown fate can be judged by nobody any more; its rows are held until a person decides."""
+    """Nothing can tell any more whether a create was accepted.
+
+    Its rows are held until a person decides.
+    """
 
 
 class LeaseError(BatchataError):
-    """This run does not hold the dataset, or holds it no longer because its lease had ended."""
+    """This run does not hold the dataset, or no longer holds it because its lease ended."""
 
 
 class AlreadyRunningError(LeaseError):
     """Another run holds the dataset.
 
-    `holder` names its process for people. `until` is when its lease ends unless the run renews it, in microseconds
-    since 1970 by the ledger's clock: a later one shows that the run is alive.
+    `holder` names its process for people. `until` is when its lease ends unless the run renews it,
+    in microseconds since 1970 by the ledger's clock: if it moves, the run is alive.
     """
 
     def __init__(self, message: str, holder: str = "another process", until: int = 0) -> None:

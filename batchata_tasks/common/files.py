@@ -23,7 +23,10 @@ def storage_errors(what: str) -> Generator[None, None, None]:
     except OSError as error:
         reason = error.strerror or str(error)
         place = f" {error.filename}" if error.filename else ""
-        message = f"{what}: the storage refused{place}: {reason}. Nothing is lost: mend it and start again."
+        message = (
+            f"{what}: the storage refused{place}: {reason}. "
+            "Nothing is lost: fix that and start again."
+        )
         raise StorageError(message) from error
 
 
@@ -37,7 +40,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, their names durable."""
+    """Make a folder and those above it, with durable names."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(new):
@@ -50,11 +53,11 @@ def durable(
 ) -> Generator[BinaryIO, None, None]:
     """Write a file aside, then fsync it, rename it to `path` and fsync the folder.
 
-    Whoever finds `path` finds all of it; after a crash it is there whole or not at all. `aside_in`
-    is the folder of the half-written file, where `path`'s own folder must hold nothing else. `gate`
-    is asked right before the rename, and raises to stop it.
+    `path` never exists half-written, not even after a crash. `aside_in` is the folder of the
+    half-written file, if `path`'s own folder must hold nothing else. `gate` is called right before
+    the rename, and raises to stop it.
     """
-    # a name of its own: a run that was stopped and wakes up must not write into its successor's file
+    # a unique name: a stopped run that wakes up must not write into its successor's file
     aside = (aside_in or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     with storage_errors(f"writing {path.name}"):
         try:
@@ -78,7 +81,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a small JSON record; None where there is no such file."""
+    """Return a small JSON record, or None if there is no such file."""
     try:
         with storage_errors(f"reading {path.name}"):
             record = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What JSON can hold, and JSON objects that may be absent."""
+"""JSON objects that may be absent, and values that JSON cannot hold."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from batchata_tasks.common.text import is_unicode
 
 
 def as_dict(value: object) -> dict[str, Any]:
-    """Return a JSON object as it is, and anything else (null, absent) as an empty one."""
+    """Return a JSON object unchanged, and an empty one instead of anything else (null, absent)."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def not_json(value: object) -> str | None:
-    """Return what of a value JSON cannot say, such as `nan`; None where it can say all of it."""
+    """Return the first part of a value that JSON cannot hold, such as `nan`, or None."""
     if (
         value is None
         or isinstance(value, int)
@@ -25,10 +25,10 @@ def not_json(value: object) -> str | None:
     if isinstance(value, list | tuple):
         parts = cast("list[object]", value)
     elif isinstance(value, dict):
-        named = cast("dict[object, object]", value)
-        if strange := [name for name in named if not is_unicode(name)]:
-            return f"the name {strange[0]!r:.60}"
-        parts = list(named.values())
+        pairs = cast("dict[object, object]", value)
+        if invalid := [name for name in pairs if not is_unicode(name)]:
+            return f"the name {invalid[0]!r:.60}"
+        parts = list(pairs.values())
     else:
         return f"{value!r:.60}"
     return next((wrong for part in parts if (wrong := not_json(part)) is not None), None)

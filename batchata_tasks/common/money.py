@@ -1,7 +1,7 @@
 """Money: picodollars (10^-12 US dollars) as integers.
 
-Every published rate per million tokens is a whole number of them per token, so sums are exact and
-the order of adding is nothing.
+Every published rate per million tokens is a whole number of them per token, so sums are exact, in
+any order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PICO = 10**12
-MOST_USD = 1_000_000  # that a limit or a single entry may be
+MOST_USD = 1_000_000  # the largest limit or single entry
 
 
 def usd(pico: int) -> Decimal:
@@ -24,24 +24,24 @@ def usd(pico: int) -> Decimal:
 
 
 def pico_from_usd(amount: float | str | Decimal) -> int:
-    """Return a limit in picodollars, as it is written: 0.1 is a tenth, not its binary neighbour."""
+    """Return dollars in picodollars, as written: 0.1 is a tenth, not its binary neighbour."""
     return int(Decimal(str(amount)) * PICO)
 
 
 def stated(amount: float | str | Decimal, what: str, *, up: bool = False) -> int:
-    """Return an amount that a person or a program states, in picodollars; finer parts are rounded down, or `up`.
+    """Return the picodollars of an amount that a user wrote; finer parts are rounded down, or `up`.
 
     Raises:
-        SpecError: it is no amount from 0 to a million dollars; the message begins with `what`.
+        SpecError: it is not an amount from 0 to a million dollars; the message begins with `what`.
     """
     try:
-        found = Decimal(str(amount).strip())
+        value = Decimal(str(amount).strip())
     except InvalidOperation:
-        found = Decimal("nan")
-    if not (found.is_finite() and 0 <= found <= MOST_USD):
-        message = f"{what}: {amount} is no amount; write US dollars, from 0 to {MOST_USD:,}."
+        value = Decimal("nan")
+    if not (value.is_finite() and 0 <= value <= MOST_USD):
+        message = f"{what}: {amount} is not an amount; write US dollars, from 0 to {MOST_USD:,}."
         raise SpecError(message)
-    return int((found * PICO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
+    return int((value * PICO).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR))
 
 
 def total(amounts: Iterable[int | None]) -> int | None:
@@ -55,12 +55,12 @@ def total(amounts: Iterable[int | None]) -> int | None:
 
 
 def exact(pico: int | None) -> str | None:
-    """Return an amount as JSON holds it: US dollars in digits, to the last one; null where it is not known."""
+    """Return an amount for JSON: all digits of it in US dollars, or None if it is unknown."""
     return None if pico is None else f"{usd(pico):f}"
 
 
 def per_row(pico: int, rows: int) -> int | None:
-    """Return the average of an amount, to the nearest picodollar; None where there are no rows."""
+    """Return the average of an amount, to the nearest picodollar; None if there are no rows."""
     return (2 * pico + rows) // (2 * rows) if rows else None
 
 

@@ -1,4 +1,4 @@
-"""Settings from the environment (prefix `BATCHATA_`) and where the ledger lives by default."""
+"""Settings from the environment (prefix `BATCHATA_`), and the default place of the ledger."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def default_ledger_url() -> str:
 
 
 class Settings(BaseSettings):
-    """What an operator may set; credentials are not here but in the SDKs' own variables."""
+    """Everything that an operator may set but credentials: the SDKs' own variables hold those."""
 
     model_config = SettingsConfigDict(env_prefix="BATCHATA_", frozen=True)
 
     def __init__(self, **values: object) -> None:
-        """Read the environment; raises SpecError naming the variable that is wrong."""
+        """Read the environment; raises SpecError naming an invalid variable."""
         try:
             super().__init__(**values)  # pyright: ignore[reportArgumentType]
         except ValidationError as error:
@@ -41,34 +41,38 @@ class Settings(BaseSettings):
     poll_interval: float | None = Field(
         default=None,
         gt=0,
-        description="Seconds between two looks at a batch; default: the provider's, with back-off.",
+        description="Seconds between two status requests for a batch; "
+        "default: the provider's, with back-off.",
     )
     unclear_grace: float = Field(
         default=900,
         ge=0,
-        description="Seconds after a create of unknown fate until absence from the provider's list proves its failure.",
+        description="Seconds after a create without a clear answer, until its absence from the "
+        "provider's list proves that it failed.",
     )
     patience: float = Field(
         default=60,
         ge=0,
-        description="Seconds for which rate limits, overload and lost connections are ridden out before a run stops.",
+        description="Seconds for which calls are retried after rate limits, overload and lost "
+        "connections, before a run stops.",
     )
     lease_seconds: float = Field(
         default=60,
         gt=1,
-        description="Seconds after which a run that shows no life loses its hold on a dataset.",
+        description="Seconds after which a run that no longer responds loses its dataset.",
     )
     code_roots: str | None = Field(
         default=None,
-        description="Folders (separated like PATH) from which response models may be loaded; default: the working folder.",
+        description="Folders (separated like PATH) from which response models may be loaded; "
+        "default: the working folder.",
     )
-
     prices: str | None = Field(
         default=None,
-        description="File with the user's own batch rates; default: prices.toml of the working folder, where there is one.",
+        description="File with the user's own batch rates; default: prices.toml of the working "
+        "folder, if it exists.",
     )
 
     def roots(self) -> list[Path]:
-        """Return the folders from which code may be loaded, links resolved."""
+        """Return the folders from which code may be loaded, with links resolved."""
         texts = self.code_roots.split(os.pathsep) if self.code_roots else [str(Path.cwd())]
         return [Path(text).expanduser().resolve() for text in texts if text]

@@ -1,31 +1,32 @@
-"""Texts for people and terminals: numbers with nouns, times, what can be printed."""
+"""Texts for people and terminals: numbers with nouns, times, printable texts."""
 
 from __future__ import annotations
 
 import re
 
-_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_unicode(value: object) -> bool:
-    """Whether this is a text that can be sent: halves of surrogate pairs, which Python's texts may hold, cannot."""
-    return isinstance(value, str) and (value.isascii() or not _HALF.search(value))
+    """Whether this is a text that can be sent: Python's may hold surrogates, which cannot."""
+    return isinstance(value, str) and (value.isascii() or not _SURROGATE.search(value))
 
 
 def printable(text: str) -> str:
-    """Return a text of somebody else without what would move a terminal's cursor, or break the line."""
-    return (
-        text
-        if text.isprintable()
-        else "".join(char if char.isprintable() else " " for char in text)
-    )
+    """Return a foreign text with blanks for what would move the cursor or break the line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def pluralize(number: int, one: str, many: str | None = None) -> str:
-    """Return a number with its noun, or with what else depends on it: 1 batch, 2 batches; 1 row is held, 2 rows are held."""
-    return (
-        f"{number:,} {one if number == 1 else many or one + ('es' if one.endswith('h') else 's')}"
-    )
+    """Return a number with its noun, and with any words that depend on it.
+
+    For example 1 batch, 2 batches; with `many`: 1 row is held, 2 rows are held.
+    """
+    if number == 1:
+        return f"{number:,} {one}"
+    return f"{number:,} {many or one + ('es' if one.endswith('h') else 's')}"
 
 
 def clock(seconds: float) -> str:

@@ -57,18 +57,21 @@ def dataset_schema(carried: pa.Schema, response: ResponseSchema | None) -> pa.Sc
     """Return the columns: key and carried columns, the answer's fields, then the metadata.
 
     Raises:
-        SpecError: two of them have one name.
+        SpecError: two of them have the same name.
     """
     answers = response.arrow if response is not None else _TEXT_ANSWER
     taken = dict.fromkeys([*META_FIELDS.names, *SYSTEM_FIELDS.names], "a metadata column")
     for fields, what in ((carried, "a source column"), (answers, "a field of the response model")):
         for name in fields.names:
             if name in taken:
-                message = f"the column {name!r} is {what} and {taken[name]} as well; rename one of them, or leave it out of `columns`."
+                message = (
+                    f"the column {name!r} is {what} and {taken[name]} as well; "
+                    "rename one of them, or remove it from `columns`."
+                )
                 raise SpecError(message)
             taken[name] = what
-    plain = [pa.field(field.name, field.type) for field in (*carried, *answers, *META_FIELDS)]
-    return pa.schema(plain)
+    columns = (*carried, *answers, *META_FIELDS)
+    return pa.schema([pa.field(field.name, field.type) for field in columns])
 
 
 def part_of_chunk(chunk_id: str) -> str:
@@ -82,9 +85,9 @@ def chunk_of_part(part: str) -> str:
 
 
 def versioned(name: str) -> tuple[str, int]:
-    """Return (the name of a part's first version, the version) of a file."""
-    found = _VERSION.fullmatch(name)
-    return (name, 1) if found is None else (f"{found[1]}.parquet", int(found[2]))
+    """Return the name of the part that a file is a version of, and the version."""
+    match = _VERSION.fullmatch(name)
+    return (name, 1) if match is None else (f"{match[1]}.parquet", int(match[2]))
 
 
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
@@ -95,72 +98,58 @@ def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
 
 def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
     """Return a digest of every row's carried columns; an absent column reads as null."""
-    present = set(batch.schema.names)
-    columns = [
-        batch.column(n).to_pylist() if n in present else [None] * batch.num_rows for n in carried
-    ]
-    if not columns:
+    if not carried:
         return [b""] * batch.num_rows
-    return [
-        digest("carried", canonical(list(values)))[:16] for values in zip(*columns, strict=True)
-    ]
+    present, nulls = set(batch.schema.names), [None] * batch.num_rows
+    columns = [batch.column(name).to_pylist() if name in present else nulls for name in carried]
+    rows = zip(*columns, strict=True)
+    return [digest("carried", canonical(list(values)))[:16] for values in rows]
 
 
 def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
     """Return the keys (digests) that a chunk supersedes, by the part that holds them."""
-    older = manifest.filter(pc.is_valid(manifest["_replaces"]))
-    found: dict[str, set[bytes]] = defaultdict(set)
-    for part, row_key in zip(older["_replaces"].to_pylist(), keys_of(older, key), strict=True):
-        found[part].add(key_digest(row_key))
-    return found
+    rows = manifest.filter(pc.is_valid(manifest["_replaces"]))
+    replaced: dict[str, set[bytes]] = defaultdict(set)
+    for part, row_key in zip(rows["_replaces"].to_pylist(), keys_of(rows, key), strict=True):
+        replaced[part].add(key_digest(row_key))
+    return replaced
 
 
 def without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.RecordBatch:
-    """Return the rows whose keys (digests) are not among those that are gone."""
+    """Return the rows whose keys (digests) are not among `gone`."""
     keep = [key_digest(row_key) not in gone for row_key in keys_of(batch, key)]
     return batch.filter(pa.array(keep, type=pa.bool_()))
 
 
 def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Return rows of an older part in the columns and types of a schema; what it lacked is null.
+    """Return the rows of an older part in the columns and types of a schema.
 
-    Where answers are texts now, older rows have them from their raw answers.
+    Columns that the part lacks are null. If answers are texts now, older rows take them from their
+    raw answers.
     """
-    present = set(batch.schema.names)
-    arrays: list[pa.Array] = []
-    for field in schema:
-        if (
-            field.name not in present
-            and field.name in _TEXT_ANSWER.names
-            and "_response" in present
-        ):
-            succeeded = pc.equal(batch.column("_status"), Outcome.SUCCEEDED)
-            arrays.append(
-                pc.if_else(
-                    succeeded, batch.column("_response"), pa.nulls(batch.num_rows, pa.string())
-                )
-            )
-            continue
-        if field.name not in present:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-            continue
+    return pa.RecordBatch.from_arrays([_conformed(batch, field) for field in schema], schema=schema)
+
+
+def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    present, nulls = batch.schema.names, pa.nulls(batch.num_rows, field.type)
+    if field.name in present:
         column = batch.column(field.name)
         try:
-            arrays.append(column if column.type.equals(field.type) else column.cast(field.type))
+            return column if column.type.equals(field.type) else column.cast(field.type)
         except pa.ArrowException:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+            return nulls
+    is_text_answer = field.name in _TEXT_ANSWER.names and field.type.equals(pa.string())
+    if is_text_answer and "_response" in present:
+        succeeded = pc.equal(batch.column("_status"), Outcome.SUCCEEDED)
+        return pc.if_else(succeeded, batch.column("_response"), nulls)
+    return nulls
 
 
 def family(kind: pa.DataType) -> str:
-    """Return what identity knows of a type: integers of all widths are one, and so are floats."""
-    return (
-        "integer"
-        if pa.types.is_integer(kind)
-        else "float"
-        if pa.types.is_floating(kind)
-        else str(kind)
-    )
+    """Return the type that keys are compared by: integers of all widths are one, so are floats."""
+    if pa.types.is_integer(kind):
+        return "integer"
+    return "float" if pa.types.is_floating(kind) else str(kind)
 
 
 def as_stored(schema: pa.Schema) -> pa.Schema:

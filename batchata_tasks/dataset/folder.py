@@ -1,4 +1,4 @@
-"""Paths of one dataset and the small JSON records in it."""
+"""The folder of a dataset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from batchata_tasks.common.files import make_folder, read_json, storage_errors, 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-_JOBS_KEPT = 10  # files that no run may name yet; each holds the jobs of one batch
+_JOBS_KEPT = 10  # files that a run may yet name; each holds the jobs of one Batch
 
 
 class DatasetFolder:
@@ -31,50 +31,44 @@ class DatasetFolder:
         self.requests = self.own / "requests"
         self.responses = self.own / "responses"
         self.runs = self.own / "runs"
-        self.jobs = self.own / "jobs"  # those of the newest batches of a Batch
+        self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
 
     @property
     def url(self) -> str:
-        """The name under which ledgers know the dataset."""
+        """The name of the dataset in ledgers."""
         return self.root.resolve().as_uri()
 
     def check(self) -> None:
-        """Refuse a file, and a folder of tables that no run of this program wrote."""
+        """Refuse a file, and a folder with tables that no run of this program wrote."""
         if self.root.exists() and not self.root.is_dir():
             message = f"output: {self.root} is a file; name a folder."
             raise SpecError(message)
         if any(self.data.glob("*.parquet")) and self.owner() is None:
             message = (
-                f"output: {self.data} holds Parquet files that no run of this program wrote (there is no "
-                "_batchata/owner.json); name an empty folder."
+                f"output: {self.data} holds Parquet files that no run of this program wrote "
+                "(there is no _batchata/owner.json); name an empty folder."
             )
             raise SpecError(message)
 
     def create(self) -> None:
         """Make the folders."""
         self.check()
+        folders = [self.data, self.intents, self.commits, self.specs]
+        folders += [self.requests, self.responses, self.runs]
         with storage_errors("output"):
-            for folder in (
-                self.data,
-                self.intents,
-                self.commits,
-                self.specs,
-                self.requests,
-                self.responses,
-                self.runs,
-            ):
+            for folder in folders:
                 make_folder(folder)
 
     def manifest(self, chunk_id: str) -> Path:
-        """Return where a chunk's rows stand, in the order of its requests."""
+        """Return the file of a chunk's rows, in the order of its requests."""
         return self.intents / f"{chunk_id}.arrow"
 
     def intent(self, chunk_id: str) -> Path:
-        """Return where the intent of sending a chunk stands."""
+        """Return the file of the intent to send a chunk."""
         return self.intents / f"{chunk_id}.json"
 
     def commit(self, chunk_id: str) -> Path:
-        """Return where a chunk's commit record stands."""
+        """Return the file of a chunk's commit record."""
         return self.commits / f"{chunk_id}.json"
 
     def run_folder(self, run_id: str) -> Path:
@@ -82,9 +76,9 @@ class DatasetFolder:
         return self.runs / run_id
 
     def sweep(self, jobs_in_use: Container[str] = ()) -> None:
-        """Delete what dead runs left half-written: plans, and files that were never renamed.
+        """Delete what dead runs left behind: plans, and files that were never renamed.
 
-        Of the files of jobs, the newest stay, and those whose names are in use.
+        Of the files of jobs, the newest stay, and those whose names are in `jobs_in_use`.
         """
         shutil.rmtree(self.runs, ignore_errors=True)
         with storage_errors("output"):
@@ -97,22 +91,21 @@ class DatasetFolder:
                     path.unlink(missing_ok=True)
 
     def drop_run_folder(self, run_id: str) -> None:
-        """Delete a run's plan: the run ended, or its planning never did."""
+        """Delete the plan of a run that ended, or whose planning never did."""
         shutil.rmtree(self.run_folder(run_id), ignore_errors=True)
 
     def owner(self) -> dict[str, Any] | None:
         """Return owner.json, or None in a new folder."""
         path = self.own / "owner.json"
-        found = read_json(path)
-        if found is not None and not {"dataset_id", "ledger_id"} <= found.keys():
+        owner = read_json(path)
+        if owner is not None and not {"dataset_id", "ledger_id"} <= owner.keys():
             message = (
                 f"{path} is damaged: it does not name dataset and ledger. Restore it from a copy."
             )
             raise StorageError(message)
-        return found
+        return owner
 
     def write_owner(self, dataset_id: str, ledger_id: str) -> None:
-        """Name the dataset and the ledger that owns it."""
-        write_json(
-            self.own / "owner.json", {"format": 1, "dataset_id": dataset_id, "ledger_id": ledger_id}
-        )
+        """Record the dataset's id and the ledger that owns it."""
+        owner = {"format": 1, "dataset_id": dataset_id, "ledger_id": ledger_id}
+        write_json(self.own / "owner.json", owner)

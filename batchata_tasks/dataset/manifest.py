@@ -1,8 +1,8 @@
 """Manifests: the rows of a plan or a chunk, as Arrow files, and the request bodies beside them.
 
 A plan is two files in the run's folder: `plan.arrow`, one row per request with its key, carried
-columns and what is known of the row so far, and `bodies.jsonl`, one request body per line. A chunk
-is a range of rows of it. Its own manifest, the same columns for that range, stays in `intents/`.
+columns and system columns, and `plan.bodies.jsonl`, one request body per line. A chunk is a range
+of rows of it. Its own manifest, the same columns for that range, stays in `intents/`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from batchata_tasks.ledger import Chunk
 
-# beside the key and the carried columns; `prior` is what earlier attempts of the same key and
-# fingerprint used (`prior_status` how the last one of this run ended, `prior_error` what it said),
-# `replaced_cost` what the older answer cost that this row will supersede; `changed` tells that the
-# request is not the base one; `cap`, `turns`, `schema` and `attached` are the base request's shape
+# beside the key and the carried columns. `prior` columns sum up earlier attempts of the same key
+# and fingerprint (`prior_status` and `prior_error` are those of the last one in this run);
+# `replaced_cost` is the cost of the older answer that this row will supersede; `changed` marks a
+# request that is not the base one; `cap`, `turns`, `schema` and `attached` are the base request's
+# shape
 SYSTEM_FIELDS = pa.schema(
     [
         pa.field("_row_id", pa.string()),
@@ -53,14 +54,14 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_replaced_cost", pa.int64()),
     ]
 )
-_MOST_BYTES = 32_000_000  # of request bodies in memory; documents make large ones
+_MOST_BYTES = 32_000_000  # of request bodies in memory: documents make them large
 
 
 class PlanWriter:
     """Writes a plan as a stream; closing it makes it durable.
 
-    `name` tells the plan of requests ("plan") from those of later rounds ("plan-2" …) and from that
-    of rows that are not to be sent ("local").
+    `name` is "plan" for the requests of the first round, "plan-2" … for later rounds, and "local"
+    for rows that are not to be sent.
     """
 
     def __init__(self, folder: Path, name: str, source_fields: pa.Schema) -> None:
@@ -88,7 +89,7 @@ class PlanWriter:
     def write(
         self, source_rows: pa.RecordBatch, system: list[dict[str, Any]], bodies: list[bytes]
     ) -> None:
-        """Append rows: their source columns, their system columns and their bodies, in one order."""
+        """Append rows: their source columns, system columns and bodies, in the same order."""
         for fields, body in zip(system, bodies, strict=True):
             fields["_offset"] = self._offset
             self._offset += len(body) + 1
@@ -103,7 +104,7 @@ class PlanWriter:
 
 @dataclass
 class PlanRows:
-    """Rows of a batch of the source that go to one plan, until they are written there."""
+    """Rows of a record batch of the source that go to one plan, until they are written there."""
 
     at: list[int] = field(default_factory=list[int])
     systems: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -111,7 +112,7 @@ class PlanRows:
     size: int = 0
 
     def add(self, at: int, system: dict[str, Any], body: bytes) -> bool:
-        """Add a row; whether they should be written, as they take much memory."""
+        """Add a row; return whether to write them now, as they take much memory."""
         self.at.append(at)
         self.systems.append(system)
         self.bodies.append(body)
@@ -119,27 +120,28 @@ class PlanRows:
         return self.size > _MOST_BYTES
 
     def write(self, writer: PlanWriter, source_rows: pa.RecordBatch) -> None:
-        """Write them."""
+        """Write the rows; `source_rows` is the record batch that they are of."""
         if self.at:
             writer.write(source_rows.take(pa.array(self.at, pa.int64())), self.systems, self.bodies)
 
 
 @contextmanager
-def _damage_of(path: Path) -> Generator[None, None, None]:
-    """Say what to do about a plan or manifest that is gone or cannot be read."""
+def _readable(path: Path) -> Generator[None, None, None]:
+    """Raise a StorageError with the remedy if a plan or manifest cannot be read."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         message = (
-            f"{path} is needed to bring home what was sent, and cannot be read ({type(error).__name__}); "
-            "restore it from a copy, or name another `output` to start anew."
+            f"{path} is needed to land what was sent, and cannot be read "
+            f"({type(error).__name__}); restore it from a copy, or name another `output` to start "
+            "anew."
         )
         raise StorageError(message) from error
 
 
 def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows `start` to `stop` of an Arrow file; only these are read."""
-    with _damage_of(path), pa.memory_map(str(path)) as mapped:
+    with _readable(path), pa.memory_map(str(path)) as mapped:
         reader = pa.ipc.open_file(mapped)
         first = 0
         for number in range(reader.num_record_batches):
@@ -160,7 +162,7 @@ def plan_name(chunk: Chunk) -> str:
 
 
 def has_plan(folder: Path, chunks: Iterable[Chunk]) -> bool:
-    """Whether all files of a run's plan, and of the later rounds that its chunks are of, are there."""
+    """Whether all files of a run's plan exist, including those of its chunks' later rounds."""
     names = {"plan", "local", *map(plan_name, chunks)}
     return all(
         (folder / f"{name}.{ending}").is_file()
@@ -189,34 +191,35 @@ def plan_bodies(folder: Path, chunk: Chunk) -> Iterator[tuple[str, bytes]]:
 
 def bodies_at(folder: Path, chunk: Chunk, offsets: list[int]) -> list[bytes]:
     """Return the request bodies of a chunk's plan that begin at these bytes of their file."""
-    path = folder / f"{plan_name(chunk)}.bodies.jsonl"
-    found: list[bytes] = []
+    return _bodies_at(folder / f"{plan_name(chunk)}.bodies.jsonl", offsets)
+
+
+def _bodies_at(path: Path, offsets: Iterable[int]) -> list[bytes]:
+    bodies = list[bytes]()
     with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
         for offset in offsets:
             stream.seek(offset)
-            found.append(stream.readline().rstrip(b"\n"))
-    return found
+            bodies.append(stream.readline().rstrip(b"\n"))
+    return bodies
 
 
 def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple[int, bytes]]:
-    """Return (bytes of the request, its body) of at most so many requests, spread over the rows `start` to `stop` of a plan."""
-    step, first, picked = -(-(stop - start) // most), 0, list[tuple[int, int]]()
+    """Return (bytes of the request, its body) of at most `most` requests of a plan.
+
+    They are spread over its rows from `start` to `stop`.
+    """
+    step = -(-(stop - start) // most)
+    first, sizes, offsets = 0, list[int](), list[int]()
     for batch in _batches(folder / "plan.arrow", start, stop):
-        at = pa.array(range(-first % step, batch.num_rows, step), pa.int64())
-        sizes, offsets = (batch.column(name).take(at).to_pylist() for name in ("_bytes", "_offset"))
-        picked += zip(sizes, offsets, strict=True)
+        sample = batch.take(pa.array(range(-first % step, batch.num_rows, step), pa.int64()))
+        sizes += sample.column("_bytes").to_pylist()
+        offsets += sample.column("_offset").to_pylist()
         first += batch.num_rows
-    path = folder / "plan.bodies.jsonl"
-    found = list[tuple[int, bytes]]()
-    with storage_errors(f"reading {path.name}"), path.open("rb") as stream:
-        for size, offset in picked:
-            stream.seek(offset)
-            found.append((size, stream.readline().rstrip(b"\n")))
-    return found
+    return list(zip(sizes, _bodies_at(folder / "plan.bodies.jsonl", offsets), strict=True))
 
 
 def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
-    """Copy a chunk's rows from the plan to the file that outlives it."""
+    """Copy a chunk's rows from the plan to a file that outlives the plan."""
     options = pa.ipc.IpcWriteOptions(compression="zstd")
     batches = _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop)
     first = next(batches)
@@ -236,15 +239,15 @@ def write_manifest(path: Path, rows: pa.Table) -> None:
 def read_plan(folder: Path, name: str) -> pa.Table:
     """Return all rows of a plan."""
     path = folder / f"{name}.arrow"
-    with _damage_of(path), path.open("rb") as stream:
+    with _readable(path), path.open("rb") as stream:
         return pa.ipc.open_file(stream).read_all()
 
 
 def read_chunk_manifest(path: Path) -> pa.Table:
-    """Return all rows of a chunk's manifest; a column that older ones lack is null."""
-    with _damage_of(path), path.open("rb") as stream:
-        found = pa.ipc.open_file(stream).read_all()
-    for new in SYSTEM_FIELDS:
-        if new.name not in found.schema.names:
-            found = found.append_column(new, pa.nulls(found.num_rows, new.type))
-    return found
+    """Return all rows of a chunk's manifest; columns that an older one lacks are null."""
+    with _readable(path), path.open("rb") as stream:
+        rows = pa.ipc.open_file(stream).read_all()
+    for column in SYSTEM_FIELDS:
+        if column.name not in rows.schema.names:
+            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
+    return rows

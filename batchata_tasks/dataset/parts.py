@@ -3,7 +3,7 @@
 A chunk lands as one new part; then older parts that hold the same keys are replaced by a next
 version without them (`part-x.parquet`, `part-x.v2.parquet` …), or deleted. A file appears by one
 rename and never changes, so a reader in between may see a row twice, or a key's old and its new
-row, never neither; one that listed the folder before finds a file gone, and lists again.
+row, never neither. A reader that listed the folder before may miss a file, and has to list again.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
+# in the order of a LandedRow's fields
 _STATE_COLUMNS = (
     "_fingerprint",
     "_status",
@@ -41,7 +42,6 @@ _STATE_COLUMNS = (
     "_output_tokens",
     "_cache_read_tokens",
     "_cost_usd",
-    "_enriched_at",
 )
 READ_ROWS = 8192
 
@@ -49,9 +49,9 @@ READ_ROWS = 8192
 class Dataset:
     """The parts of one dataset. Only one process at a time may change them (the lease).
 
-    `gate` raises where this process may not, any more: one that was stopped wakes up in the middle
-    of a change, which a successor has long made. `emptied` is told of a part of which no row is left,
-    before it is deleted.
+    `gate` raises if this process no longer may: a stopped one may wake up in the middle of a change
+    that its successor has made since. `emptied` is called with a part of which no row is left,
+    before the part is deleted.
     """
 
     def __init__(
@@ -63,17 +63,18 @@ class Dataset:
         gate: Callable[[], None] = lambda: None,
         emptied: Callable[[str], None] = lambda _part: None,
     ) -> None:
-        self.gate, self.emptied = gate, emptied
         self.data = data
         self.schema = schema
         self.key = key
+        self.gate = gate
+        self.emptied = emptied
         self.carried = [name for name in carried if name not in key]
 
     def parts(self) -> dict[str, Path]:
         """Return the files of the parts by the name of their first version, sorted."""
         with storage_errors("reading the dataset"):
-            found = sorted((versioned(path.name), path) for path in self.data.glob("*.parquet"))
-        return {part: path for (part, _), path in found}  # of a part's versions the last counts
+            files = sorted((versioned(path.name), path) for path in self.data.glob("*.parquet"))
+        return {part: path for (part, _), path in files}  # of a part's versions the last counts
 
     def column_names(self) -> list[str]:
         """Return the columns of the newest part; a dataset at rest has the same in all."""
@@ -85,54 +86,42 @@ class Dataset:
         for part, path in self.parts().items():
             with _part_errors(part), pq.ParquetFile(path) as file:
                 names = file.schema_arrow.names
-                for batch in file.iter_batches(
-                    READ_ROWS, columns=[c for c in columns if c in names]
-                ):
+                present = [column for column in columns if column in names]
+                for batch in file.iter_batches(READ_ROWS, columns=present):
                     yield part, batch
 
     def part_rows(self, part: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of one part; none where it is gone."""
+        """Yield the rows of one part; none if it is gone."""
         if (path := self.parts().get(part)) is not None:
             with _part_errors(part), pq.ParquetFile(path) as file:
                 yield from file.iter_batches(READ_ROWS, columns=columns)
 
     def landed(self) -> Iterator[tuple[bytes, LandedRow]]:
-        """Yield what the dataset holds, as (digest of the key, row)."""
-        for part, batch in self.rows([*self.key, *self.carried, *_STATE_COLUMNS]):
-            for name in self.key:
-                if name not in batch.schema.names:
-                    message = f"key: the dataset in {self.data} has no column {name!r}; a dataset keeps its key: name another `output`."
-                    raise SpecError(message)
-                was, now = batch.schema.field(name).type, self.schema.field(name).type
+        """Yield all rows of the dataset, as (digest of the key, row)."""
+        for part, batch in self.rows([*self.key, *self.carried, *_STATE_COLUMNS, "_enriched_at"]):
+            self._check_key(batch.schema)
+            columns = [batch.column(name).to_pylist() for name in _STATE_COLUMNS]
+            columns.append(carried_digests(batch, self.carried))
+            columns.append(batch.column("_enriched_at").cast(pa.int64()).to_pylist())
+            for key, *state, cost, carried, moment in zip(
+                keys_of(batch, self.key), *columns, strict=True
+            ):
+                pico = None if cost is None else int(cost * PICO)
+                yield key_digest(key), LandedRow._make((part, *state, pico, carried, moment))
+
+    def _check_key(self, stored: pa.Schema) -> None:
+        """Refuse a key other than the one that the dataset was written with."""
+        for name in self.key:
+            problem = None
+            if name not in stored.names:
+                problem = f"the dataset in {self.data} has no column {name!r}"
+            else:
+                was, now = stored.field(name).type, self.schema.field(name).type
                 if family(was) != family(now):
-                    found = f"key: {name!r} is {now} in the source and {was} in the dataset"
-                    message = f"{found}; a dataset keeps its key: name another `output`."
-                    raise SpecError(message)
-            values = {
-                name: batch.column(name).to_pylist()
-                for name in batch.schema.names
-                if name in _STATE_COLUMNS
-            }
-            carried = carried_digests(batch, self.carried)
-            moments = batch.column("_enriched_at").cast(pa.int64()).to_pylist()
-            for i, key in enumerate(keys_of(batch, self.key)):
-                cost = values["_cost_usd"][i]
-                yield (
-                    key_digest(key),
-                    LandedRow(
-                        part,
-                        values["_fingerprint"][i],
-                        values["_status"][i],
-                        values["_error"][i],
-                        values["_attempts"][i],
-                        values["_input_tokens"][i],
-                        values["_output_tokens"][i],
-                        values["_cache_read_tokens"][i],
-                        None if cost is None else int(cost * PICO),
-                        carried[i],
-                        moments[i],
-                    ),
-                )
+                    problem = f"{name!r} is {now} in the source and {was} in the dataset"
+            if problem is not None:
+                message = f"key: {problem}; a dataset keeps its key: name another `output`."
+                raise SpecError(message)
 
     def supersede(self, replaced: Mapping[str, set[bytes]]) -> None:
         """Take the given keys (digests) out of older parts; a part left empty is deleted."""
@@ -146,19 +135,19 @@ class Dataset:
             self._rewrite(self.parts()[part], lambda batch, new=rows: self._carried(batch, new))
 
     def conform(self) -> None:
-        """Bring parts that were written under other columns to today's: one schema for all.
+        """Rewrite parts that were written with other columns: one schema for all.
 
-        A column that is new is null in old rows; one that is gone leaves (`_response` keeps the
-        raw answer); one whose type changed is cast where that loses nothing, and else null.
+        A new column is null in old rows; one that is gone is dropped (`_response` keeps the raw
+        answer); one of another type is cast if that loses nothing, and else null.
         """
         for part, path in self.parts().items():
             with _part_errors(part):
-                found = pq.read_schema(path)
-            if not found.remove_metadata().equals(as_stored(self.schema)):
+                stored = pq.read_schema(path)
+            if not stored.remove_metadata().equals(as_stored(self.schema)):
                 self._rewrite(path, lambda batch: batch)
 
     def tidy(self) -> None:
-        """Delete versions of parts that a dead run had replaced already."""
+        """Delete versions of parts that a dead run had already replaced."""
         current = set(self.parts().values())
         with storage_errors("tidying the dataset"):
             for path in self.data.glob("*.parquet"):
@@ -168,19 +157,18 @@ class Dataset:
     def _carried(
         self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]
     ) -> pa.RecordBatch:
-        news = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
-        known = conformed(batch, self.schema)
+        changes = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
+        result = conformed(batch, self.schema)
         for i, name in enumerate(self.carried):
-            old = known.column(name).to_pylist()
-            values = [was if new is None else new[i] for was, new in zip(old, news, strict=True)]
+            old = result.column(name).to_pylist()
+            values = [was if new is None else new[i] for was, new in zip(old, changes, strict=True)]
             at = self.schema.get_field_index(name)
-            known = known.set_column(
-                at, self.schema.field(at), pa.array(values, type=self.schema.field(at).type)
-            )
-        return known
+            field = self.schema.field(at)
+            result = result.set_column(at, field, pa.array(values, type=field.type))
+        return result
 
     def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
-        """Replace a part by its next version; one that has no rows left is deleted."""
+        """Replace a part by its next version, or delete it if it has no rows left."""
         part, version = versioned(path.name)
         older = [other for other in self.data.glob("*.parquet") if versioned(other.name)[0] == part]
         following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
@@ -192,11 +180,11 @@ class Dataset:
                 batches = (
                     conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS)
                 )
-                left = (batch for batch in batches if batch.num_rows)
-                if (first := next(left, None)) is not None:
+                remaining = (batch for batch in batches if batch.num_rows)
+                if (first := next(remaining, None)) is not None:
                     with self.part_file(following) as writer:
                         writer.write_batch(first)
-                        for batch in left:
+                        for batch in remaining:
                             writer.write_batch(batch)
             self.gate()
             if first is None:
@@ -206,7 +194,7 @@ class Dataset:
 
     @contextmanager
     def part_file(self, path: Path) -> Generator[pq.ParquetWriter, None, None]:
-        """Write a part aside, outside of `data/`; it is renamed to `path` when the block ends well."""
+        """Write a part outside of `data/`; it is renamed to `path` when the block ends well."""
         aside_in = self.data.parent / "_batchata"
         with (
             durable(path, aside_in, self.gate) as stream,
@@ -221,14 +209,17 @@ def _part_errors(part: str) -> Generator[None, None, None]:
     try:
         yield
     except pa.ArrowException as error:
-        message = f"the dataset's part {part} is damaged: {error}. Restore it, or delete it to have its rows sent again."
+        message = (
+            f"the dataset's part {part} is damaged: {error}. "
+            "Restore it, or delete it to have its rows sent again."
+        )
         raise StorageError(message) from error
 
 
 class LandedRow(NamedTuple):
-    """What the dataset holds for a key."""
+    """One row of the dataset, as planning needs it."""
 
-    part: str  # the part file that holds it
+    part: str  # the part that holds it
     fingerprint: str
     status: str
     error: str | None

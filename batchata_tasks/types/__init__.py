@@ -1,1 +1,1 @@
-"""Frozen values that travel between packages; no behaviour."""
+"""Frozen values that travel between packages, without behaviour."""

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer, both providers' conventions brought to one.
+    """Tokens of one answer, in one convention for all providers.
 
-    `input_tokens` is the whole input, what was read from or written to a cache included.
+    `input_tokens` is the whole input, including what was read from or written to a cache.
     """
 
     input_tokens: int = 0
@@ -22,17 +22,15 @@ class Usage:
     cache_write_tokens: int = 0
     cache_write_1h_tokens: int = 0
     web_searches: int = 0
-    us_only: bool = (
-        False  # Anthropic: inference was bound to the US, at a tenth more for each token
-    )
+    us_only: bool = False  # Anthropic: inference bound to the US, at a tenth more for each token
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One line of a provider's results, classified.
 
-    `text` is the raw answer where there is one. `error` starts with an `ErrorCode`. `citations` are
-    rows of the column `_citations`.
+    `text` is the raw answer, if any. `error` starts with an `ErrorCode`. `citations` are rows of
+    the column `_citations`.
     """
 
     custom_id: str
@@ -41,5 +39,5 @@ class Answer:
     error: str | None = None
     usage: Usage = Usage()
     model: str | None = None
-    readable: bool = True  # whether the line said what it used; else its cost is not known
+    readable: bool = True  # whether the line states its usage; if not, its cost is unknown
     citations: tuple[dict[str, Any], ...] = ()

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 @dataclass(frozen=True, slots=True)
 class BudgetTerms:
-    """A shared budget: so many picodollars in each period, which begins by the clocks of `timezone`."""
+    """A shared budget: at most `limit` picodollars per period, in the time of `timezone`."""
 
     name: str
     limit: int
@@ -17,7 +17,7 @@ class BudgetTerms:
     timezone: str
 
     def start(self, moment: int) -> int:
-        """Return when the period began that a moment lies in (microseconds since 1970); 0 where there is but one."""
+        """Return when a moment's period began, both in microseconds since 1970; 0 for total."""
         if self.period == "total":
             return 0
         local = datetime.fromtimestamp(moment // 10**6, ZoneInfo(self.timezone))

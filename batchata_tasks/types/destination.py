@@ -1,4 +1,4 @@
-"""Where requests go that may share a batch."""
+"""Where requests are sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Destination(NamedTuple):
-    """Where requests go that may share a batch."""
+    """Where requests are sent; those of one destination may share a batch."""
 
     provider: str
     model: str
@@ -14,5 +14,5 @@ class Destination(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What prices and corrections of bounds are kept by: endpoints share both."""
+        """The name of prices and corrections of bounds, which all endpoints of a model share."""
         return f"{self.provider}/{self.model}"

@@ -10,13 +10,17 @@ from typing import Literal
 
 PDF = "application/pdf"
 TEXT = "text/plain"
-_USUAL_PAGE, _USUAL_IMAGE = 2_500, 1_500
-_BYTES_IN_USUAL_TOKEN = 4
+_USUAL_PAGE = 2_500  # tokens
+_USUAL_IMAGE = 1_500  # tokens
+_USUAL_TOKEN = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file's content. `pages` are those of a PDF; `cited` asks that the answer says what of it it rests on."""
+    """A file's content.
+
+    `pages` is 0 unless it is a PDF. `cited` asks the model to cite passages of this document.
+    """
 
     title: str
     media_type: str
@@ -26,12 +30,14 @@ class Document:
 
     @property
     def kind(self) -> Literal["pdf", "text", "image"]:
-        """What it is, as providers tell documents apart."""
-        return "pdf" if self.media_type == PDF else "text" if self.media_type == TEXT else "image"
+        """The kind of document, as providers distinguish them."""
+        if self.media_type == PDF:
+            return "pdf"
+        return "text" if self.media_type == TEXT else "image"
 
     @property
     def text(self) -> str:
-        """The text of one that is a text."""
+        """The content of a text document."""
         return self.data.decode()
 
     @cached_property
@@ -41,7 +47,7 @@ class Document:
 
     @property
     def sha256(self) -> str:
-        """What tells its content from any other."""
+        """The digest of the content."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
@@ -50,19 +56,20 @@ class Document:
         return f"data:{self.media_type};base64,{self.base64}"
 
     def token_bound(self, page: int, picture: int) -> int:
-        """Return the most tokens that it counts as, beyond its bytes in a request body; negative where those are more.
+        """Return the most tokens that it counts as, beyond its bytes in a request body.
 
-        `page` and `picture` are the most that the model makes of one.
+        `page` and `picture` are the most tokens that the model counts for one. The result is
+        negative if the document has more bytes in the body than tokens.
         """
         if self.kind == "text":
-            return (
-                len(self.data) if self.cited else 0
-            )  # to be cited, it is cut into numbered pieces
+            # to be cited, it is cut into numbered pieces
+            return len(self.data) if self.cited else 0
         most = self.pages * page if self.kind == "pdf" else picture
         return most + (most // 2 if self.cited else 0) - len(self.base64)
 
     def usual(self) -> tuple[int, int]:
         """Return its bytes in a request body, and how many tokens they are likely to be."""
         if self.kind == "text":
-            return len(self.data), len(self.data) // _BYTES_IN_USUAL_TOKEN
-        return len(self.base64), self.pages * _USUAL_PAGE if self.kind == "pdf" else _USUAL_IMAGE
+            return len(self.data), len(self.data) // _USUAL_TOKEN
+        tokens = self.pages * _USUAL_PAGE if self.kind == "pdf" else _USUAL_IMAGE
+        return len(self.base64), tokens

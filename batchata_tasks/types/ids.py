@@ -13,7 +13,7 @@ _CUSTOM_ID = re.compile(f"[a-z2-7]{{{TOKEN_CHARS}}}-[a-z2-7]{{{ROW_ID_CHARS}}}")
 
 
 def chunk_token(run_id: str, round_number: int, start: int, kind: str) -> str:
-    """Return the token of a chunk, which is its id: the same when a crashed run is carried on."""
+    """Return the token of a chunk, which is its id: a resumed run gives it the same one."""
     parts = (run_id, str(round_number), str(start), kind)
     return base32(digest("chunk", *(part.encode() for part in parts))[:13])[:TOKEN_CHARS]
 
@@ -24,10 +24,10 @@ def custom_id(token: str, row_id: str) -> str:
 
 
 def is_custom_id(name: str) -> bool:
-    """Whether a request's name is of the form that this program gives, under whatever ledger."""
+    """Whether a request's name has this program's form, under whatever ledger."""
     return _CUSTOM_ID.fullmatch(name) is not None
 
 
 def row_id(dataset_id: str, key: bytes, row_fingerprint: str) -> str:
-    """Return the id of one row's request: 120 bits, the same wherever and whenever it is made."""
+    """Return the id of one row's request: 120 bits, the same on any machine at any time."""
     return base32(digest("row", dataset_id.encode(), key, row_fingerprint.encode())[:15])

@@ -1,4 +1,4 @@
-"""How a Job can end, and how a row's `_error` says so."""
+"""How a Job can end, and the errors in a row's `_error`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class Outcome(StrEnum):
 
     @property
     def never_ran(self) -> bool:
-        """Whether the request cannot have cost anything, so that it is no attempt."""
+        """Whether the request cannot have cost anything; then it does not count as an attempt."""
         return self in (Outcome.EXPIRED, Outcome.CANCELED)
 
 
 class ErrorCode(StrEnum):
-    """First word of a row's `_error`, followed by `: ` and the message."""
+    """The first word of a row's `_error`; `: ` and the message follow."""
 
     REQUEST = "request"  # the provider says that the request itself is wrong
     TOO_LARGE = "too_large"  # the request alone is over the provider's limit; it was not sent

@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class OutputSchema(Protocol):
-    """What a request needs of a response model: its name, and the JSON Schema that goes over the wire."""
+    """The parts of a response model that a request needs."""
 
     @property
     def wire(self) -> dict[str, Any]:
-        """The schema, as both providers take it."""
+        """The JSON Schema that goes over the wire, as all providers take it."""
         ...
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name of the response model."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of the conversation that is sent: a text, or parts that stay apart, each a text or a document."""
+    """One turn of a conversation: a text, or separate parts, each a text or a document."""
 
     role: Literal["system", "user", "assistant"]
     content: str | tuple[str | Document, ...]
@@ -35,19 +35,17 @@ class Message:
     @property
     def text(self) -> str:
         """The whole text of the turn."""
-        return (
-            self.content
-            if isinstance(self.content, str)
-            else "\n\n".join(part for part in self.content if isinstance(part, str))
-        )
+        if isinstance(self.content, str):
+            return self.content
+        return "\n\n".join(part for part in self.content if isinstance(part, str))
 
     def wire(
         self, kind: str = "text", attached: Callable[[Document], dict[str, Any]] | None = None
     ) -> str | list[dict[str, Any]]:
         """Return the content as requests hold it.
 
-        `kind` is what the endpoint calls a part of text; `attached` makes the part of a document, where a
-        provider takes some (`Adapter.document_bytes`).
+        `kind` is the endpoint's name for a part of text. `attached` makes the part of a document;
+        an adapter that takes documents (`Adapter.document_bytes`) has to give it.
         """
         if isinstance(self.content, str):
             return self.content
@@ -55,13 +53,11 @@ class Message:
         for part in self.content:
             if isinstance(part, str):
                 parts.append({"type": kind, "text": part})
-            elif attached is None:
-                message = (
-                    "an adapter that takes documents tells how requests hold them: give `attached`."
-                )
-                raise TypeError(message)
-            else:
+            elif attached is not None:
                 parts.append(attached(part))
+            else:
+                message = "an adapter that takes documents must give `attached`, their form."
+                raise TypeError(message)
         return parts
 
 
@@ -74,6 +70,4 @@ class Request:
     max_tokens: int
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
     schema: OutputSchema | None = None
-    cache: bool = (
-        False  # mark the system prompt, so that other requests find it in the provider's cache
-    )
+    cache: bool = False  # mark the system prompt for the provider's cache, which requests share

@@ -196,7 +196,7 @@ def test_a_wrong_price_file_stops_a_run_before_it_begins(table: Table) -> None:
             SpecError,
             match=(
                 r"^prices\.toml: \w+, model 'another-model': `input`: "
-                "-2 is no amount; write US dollars"
+                "-2 is not an amount; write US dollars"
             ),
         ):
             attempt()

@@ -18,7 +18,8 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.money import usd
 from batchata_tasks.emulator import answer_text
-from batchata_tasks.pricing.lookup import published_rates
+from batchata_tasks.pricing.lookup import batch_rates, published_rates
+from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import Provider, provider_name, provider_type
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.types.answer import Usage

@@ -184,11 +184,11 @@ def test_threads_and_processes_lose_nothing(databases: Databases) -> None:
 @pytest.mark.parametrize("amount", [-1, "-0.01", math.nan, math.inf, "much", "", 1_000_001])
 def test_what_is_no_amount_is_refused(amount: Any) -> None:
     """A negative, infinite or unreadable amount changes nothing, wherever it is given."""
-    with pytest.raises(SpecError, match=r"^limit_usd: .* is no amount"):
+    with pytest.raises(SpecError, match=r"^limit_usd: .* is not an amount"):
         CostTracker(amount)
     tracker = CostTracker(1)
     for call in (tracker.can_afford, tracker.track_spend):
-        with pytest.raises(SpecError, match=r"^cost_usd: .* is no amount"):
+        with pytest.raises(SpecError, match=r"^cost_usd: .* is not an amount"):
             call(amount)
     assert tracker.get_stats()["entries"] == 0
 
