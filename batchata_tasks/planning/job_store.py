@@ -71,7 +71,7 @@ def write_jobs(
         count=len(jobs),
         to=list(places),
         uniform=len(kinds) == 1,
-        schemas={name: schema.kept for name, schema in models.items()},
+        schemas={name: schema.stored for name, schema in models.items()},
         output=str(folder.root),
         **values,
     )

@@ -1,6 +1,7 @@
-"""Adapters to the providers, a folder each; nothing else in the package knows an SDK.
+"""Adapters to the providers, a folder each; nothing else in the package imports an SDK.
 
-A further one derives from `Provider`, supplies what `Adapter` asks for and is made known by `register`.
+Another one derives from `Provider`, implements what `Adapter` leaves abstract, and is registered by
+`register`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ from batchata_tasks.providers.registry import (
 )
 from batchata_tasks.providers.result_lines import is_results, lines_of, lines_with, read_line
 
-if (
-    TYPE_CHECKING
-):  # the one name from above: what others derive from is an adapter that can also be used by itself
+if TYPE_CHECKING:
+    # the one name from a layer above: others derive from an adapter that works by itself as well
     from batchata_tasks.api.provider import Provider
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Provider":
-        found = globals()[name] = import_module("batchata_tasks.api.provider").Provider
-        return found
+        globals()[name] = import_module("batchata_tasks.api.provider").Provider
+        return globals()[name]
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -1,4 +1,4 @@
-"""The seam to a provider: what one adapter must do, and the values that cross it."""
+"""The seam to a provider: what an adapter must do, and the values that cross it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from batchata_tasks.providers import Framing
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.outcome import Outcome
     from batchata_tasks.types.request import Request
 
-# batches end within 24 hours; with room for clocks that differ
+# seconds: batches end within 24 hours, and clocks differ
 _LONGEST_LIFE = 26 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that one batch may hold: requests, and bytes of its file."""
+
+    requests: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Framing:
-    """How requests stand in a request file: head, lines with joints between them, tail."""
+    """The form of a request file: a head, lines with joints between them, a tail."""
 
     before_id: bytes
     before_body: bytes
@@ -38,9 +45,8 @@ class Framing:
 
     def line(self, custom_id: str, body: bytes) -> bytes:
         """Return one request; `body` is its JSON."""
-        return b"".join(
-            (self.before_id, custom_id.encode(), self.before_body, body, self.after_body)
-        )
+        parts = (self.before_id, custom_id.encode(), self.before_body, body, self.after_body)
+        return b"".join(parts)
 
     def size(self, id_chars: int, body: bytes) -> int:
         """Return how many bytes one request takes in the file."""
@@ -50,14 +56,18 @@ class Framing:
 
 @dataclass(frozen=True, slots=True)
 class BatchLook:
-    """What one look at a batch found.
+    """The state of a batch, as the provider reports it.
 
-    `status` is as the provider spells it. `requests` is None where the provider does not say (yet).
-    `bad_lines` names, by the number of the line from 1, requests that a failed validation refused;
-    `error` is why a batch as a whole was refused. `no_room` means that it was, since the account's
-    queue was full: nothing ran, and the same requests may be sent again later. `gone` means that
-    its results are so old that the provider need not keep them any more;
-    `stopped` how requests ended that a batch had not run when it was stopped.
+    - `status` is spelt as the provider spells it.
+    - `requests` and `done` are None if the provider does not say (yet).
+    - `token` is the one that the batch carries, if batches can carry one.
+    - `files` are those of its results.
+    - `error` is why a batch was refused as a whole; `bad_lines` holds the reasons for single
+      requests that a failed validation refused, by the number of the line from 1.
+    - `no_room` means that it was refused since the account's queue was full: nothing ran, and the
+      same requests may be sent again later.
+    - `gone` means that its results are so old that the provider no longer has to keep them.
+    - `stopped` is the outcome of requests that had not run when the batch was stopped.
     """
 
     batch_id: str
@@ -77,25 +87,23 @@ class BatchLook:
 
 
 class Adapter(Checks, ABC):
-    """One provider's batch API, call by call: what an adapter has to supply.
+    """One provider's batch API, call by call: what an adapter has to implement.
 
-    It takes nothing to make one: the key is in the environment. Reads are retried; creates go out once.
-    Every error of the wire becomes one of TransientError, TerminalError, UnclearError (creates alone) or
-    CredentialsError.
+    Its constructor takes no arguments: the key is in the environment. Reads are retried; creates go
+    out once. Every error of the wire becomes one of TransientError, TerminalError, CredentialsError
+    or, for creates alone, UnclearError.
     """
 
-    key_variables: ClassVar[
-        tuple[str, ...]
-    ]  # hold the API key, the first that is set: it is masked in every text
+    # of these the first that is set holds the API key; all are masked in every text
+    key_variables: ClassVar[tuple[str, ...]]
     limits: ClassVar[Limits]
     framing: ClassVar[Framing]
-    poll_seconds: ClassVar[tuple[float, float]]  # first wait between looks, longest wait
-    cap_param: ClassVar[str]  # how bodies call the cap on an answer's tokens
+    poll_seconds: ClassVar[tuple[float, float]]  # first and longest wait between status requests
+    cap_param: ClassVar[str]  # the name in bodies of the cap on an answer's tokens
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
-    turns_param: ClassVar[str] = "messages"  # how bodies call the list of turns
-    caches_unasked: ClassVar[
-        bool
-    ]  # whether input may be billed as written to a cache where no request asks for it
+    turns_param: ClassVar[str] = "messages"  # the name in bodies of the list of turns
+    # whether input may be billed as written to a cache although no request asks for that
+    caches_unasked: ClassVar[bool]
 
     @property
     def secret(self) -> str:
@@ -105,7 +113,7 @@ class Adapter(Checks, ABC):
     @property
     @abstractmethod
     def base_url(self) -> str:
-        """Where requests go."""
+        """The address that requests go to."""
 
     @abstractmethod
     def body(self, request: Request) -> dict[str, Any]:
@@ -113,7 +121,10 @@ class Adapter(Checks, ABC):
 
     @abstractmethod
     def upload(self, path: Path) -> str | None:
-        """Send the request file ahead, where the provider wants one; its id. Costs nothing."""
+        """Upload the request file and return its id; None if requests travel in the create.
+
+        This costs nothing.
+        """
 
     @abstractmethod
     def create(
@@ -121,48 +132,48 @@ class Adapter(Checks, ABC):
     ) -> BatchLook:
         """Create one batch: one POST, never repeated.
 
-        `may_send` is asked at the last moment before bytes go out, and raises to stop them.
+        `may_send` is called at the last moment before bytes go out, and raises to stop them.
 
         Raises:
-            TransientError, TerminalError: it is certain that nothing was accepted.
-            UnclearError: nobody knows.
+            TransientError, TerminalError: nothing was accepted, for certain.
+            UnclearError: the batch may have been accepted or not.
         """
 
     @abstractmethod
     def look(self, batch_id: str) -> BatchLook:
-        """Return the batch's present state."""
+        """Return the batch's current state."""
 
     @abstractmethod
     def recent(self, since: float) -> Iterator[BatchLook]:
         """Yield the account's batches created at or after `since` (seconds), newest first."""
 
     def newest(self) -> float | None:
-        """Return when the newest batch that is listed was created, by the provider's clock; None where there is none."""
+        """Return when the newest listed batch was created, by the provider's clock, or None."""
         return next((look.created_at for look in self.recent(0.0)), None)
 
     def open_batches(self, model: str | None = None) -> set[str]:
         """Return the ids of the account's batches that have not ended, whoever sent them.
 
-        With a model, those that are known to be of another one are left out.
+        Given a model, batches of other models are left out, if the provider names them.
         """
-        recent = self.recent(time.time() - _LONGEST_LIFE)
+        models = None if model is None else (None, model)
         return {
             look.batch_id
-            for look in recent
-            if not look.ended and (model is None or look.model in (None, model))
+            for look in self.recent(time.time() - _LONGEST_LIFE)
+            if not look.ended and (models is None or look.model in models)
         }
 
     @abstractmethod
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        """Whether a batch carries the token; None while that cannot be known."""
+        """Whether a batch carries the token; None as long as that is unknown."""
 
     def ours(self, look: BatchLook) -> bool | None:
-        """Whether this program sent a batch, under whatever ledger; None while that cannot be known."""
+        """Whether this program sent a batch, under any ledger; None as long as that is unknown."""
         return look.token is not None
 
     @abstractmethod
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
-        """Stream the results of an ended batch into files of `folder`; none where there are none."""
+        """Stream the results of an ended batch into files of `folder`; return those, if any."""
 
     @abstractmethod
     def answers(self, path: Path) -> Iterator[Answer]:
@@ -170,33 +181,25 @@ class Adapter(Checks, ABC):
 
     @abstractmethod
     def cancel(self, batch_id: str) -> None:
-        """Ask the provider to cancel a batch; what ran by then is kept and billed.
+        """Ask the provider to cancel a batch; what has run by then is kept and billed.
 
         Raises:
-            TerminalError: it has ended already.
+            TerminalError: it has already ended.
         """
 
     @abstractmethod
     def uploads(self, since: float) -> Iterator[tuple[str, str]]:
-        """Yield (file id, file name) of the request files uploaded at or after `since` that are still kept."""
+        """Yield (file id, file name) of existing request files uploaded at or after `since`."""
 
     @abstractmethod
     def discard_upload(self, file_id: str) -> None:
-        """Delete an uploaded request file; one that is gone already is no error."""
+        """Delete an uploaded request file; it is not an error if that is already gone."""
 
     @abstractmethod
     def discard_results(self, look: BatchLook) -> None:
-        """Delete what the provider keeps of an ended batch's results; what is gone already is no error."""
+        """Delete an ended batch's results; it is not an error if they are already gone."""
 
     def account(self, ledger_id: str) -> str:
-        """Return a name for the account in use that gives nothing of the key away."""
+        """Return a name for the account in use that does not give away the key."""
         seed = f"{self.name} {self.base_url} {self.secret}".encode()
         return hmac.new(ledger_id.encode(), seed, hashlib.sha256).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one batch may hold: requests, bytes of its file."""
-
-    requests: int
-    bytes: int

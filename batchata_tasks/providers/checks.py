@@ -1,4 +1,4 @@
-"""What a provider would refuse, hours later, refused before anything is sent."""
+"""Refuses, before anything is sent, what a provider would refuse hours later."""
 
 from __future__ import annotations
 
@@ -18,24 +18,21 @@ if TYPE_CHECKING:
 class Checks:
     """Rules of a provider that need no call; adapters state them, or make them stricter."""
 
-    name: ClassVar[
-        str
-    ]  # up to 32 characters: it stands in ledgers, in datasets and in names of files
-    endpoint_name: ClassVar[str] = "chat"  # as specs and Jobs call what the adapter sends to
-    reserved_params: ClassVar[frozenset[str]]  # set by the pipeline: a spec may not
-    repriced_params: ClassVar[
-        frozenset[str]
-    ]  # change what a token costs, and no usage says so: refused
-    priced_params: ClassVar[frozenset[str]]  # cannot change price or count: allowed under a limit
-    document_bytes: ClassVar[int] = (
-        0  # the largest file that a request can carry; 0: requests carry none
-    )
-    document_pages: ClassVar[int] = 10**9  # of a PDF
-    cites: ClassVar[bool] = False  # whether an answer can say what of a document it rests on
+    # up to 32 characters: it stands in ledgers, in datasets and in names of files
+    name: ClassVar[str]
+    endpoint_name: ClassVar[str] = "chat"  # the name of the adapter's endpoint in specs and Jobs
+    reserved_params: ClassVar[frozenset[str]]  # the pipeline sets them: a spec may not
+    # refused: they change the price of a token, and no usage says so
+    repriced_params: ClassVar[frozenset[str]]
+    # allowed under a cost limit: they cannot change prices or numbers of tokens
+    priced_params: ClassVar[frozenset[str]]
+    document_bytes: ClassVar[int] = 0  # the largest file in a request; 0: requests take none
+    document_pages: ClassVar[int] = 10**9  # the most pages of a PDF
+    cites: ClassVar[bool] = False  # whether an answer can cite passages of a document
 
     @classmethod
     def check_model(cls, model: str, max_tokens: int) -> None:
-        """Refuse a model that the endpoint does not serve, and a cap on answers that it does not take.
+        """Refuse a model that the endpoint does not serve, and an invalid cap on answers.
 
         Raises:
             SpecError: naming the field.
@@ -44,65 +41,87 @@ class Checks:
 
     @classmethod
     def check_turns(cls, turns: Sequence[Message]) -> None:
-        """Refuse turns that the provider would refuse, or read otherwise than they stand."""
+        """Refuse turns that the provider would refuse, or would take in another order."""
         del turns
 
     @classmethod
     def document_tokens(cls, model: str) -> tuple[int, int]:
-        """Return the most tokens that a page of a PDF and a picture count as, by rule (docs/money.md)."""
+        """Return the most tokens of a PDF's page and of a picture, by rule (docs/money.md)."""
         del model
         return 10_000, 12_000
 
     @classmethod
     def check_schema(cls, schema: ResponseSchema) -> None:
-        """Refuse a response model that the provider would refuse, hours later, for each line of a batch.
+        """Refuse a response model that the provider would refuse for each line of a batch.
 
         Raises:
-            SpecError: naming the first field that is too much.
+            SpecError: naming the first field that it does not take.
         """
         del schema
 
     @classmethod
     def check_document(cls, document: Document, file: Path, *, structured: bool) -> None:
-        """Refuse a document (from `file`) that a request cannot carry, and citations that no answer would have.
+        """Refuse a document (from `file`) that a request cannot carry, or that cannot be cited.
 
-        `structured` says whether the answer is asked for in a response model.
+        `structured` says whether the request has a response model.
 
         Raises:
             SpecError: naming the field.
         """
-        wrong = None
+        size, pages = len(document.data), document.pages
+        problem = None
         if not cls.document_bytes:
-            wrong = f"file: the {cls.name} API takes no documents; put the text into the prompt."
-        elif len(document.data) > cls.document_bytes:
-            wrong = f"file: {file} has {len(document.data):,} bytes, and a request can carry {cls.document_bytes:,}; split it."
-        elif document.pages > cls.document_pages:
-            wrong = f"file: {file} has {document.pages:,} pages, and a request can carry {cls.document_pages:,}; split it."
-        elif document.cited and not cls.cites:
-            wrong = f"enable_citations: the {cls.name} API cites no documents; leave it out, or use a model of Anthropic."
-        elif document.cited and document.kind == "image":
-            wrong = f"enable_citations: {file} is a picture, of which nothing can be cited; leave it out."
-        elif document.cited and structured:
-            wrong = "enable_citations: an answer that cites cannot have a response_model; leave one of them out."
-        if wrong is not None:
-            raise SpecError(wrong)
+            problem = f"file: the {cls.name} API takes no documents; put the text into the prompt."
+        elif size > cls.document_bytes:
+            most = f"{cls.document_bytes:,}"
+            problem = f"file: {file} has {size:,} bytes, and a request can carry {most}; split it."
+        elif pages > cls.document_pages:
+            most = f"{cls.document_pages:,}"
+            problem = f"file: {file} has {pages:,} pages, and a request can carry {most}; split it."
+        elif document.cited:
+            problem = cls._citation_problem(document, file, structured=structured)
+        if problem is not None:
+            raise SpecError(problem)
+
+    @classmethod
+    def _citation_problem(cls, document: Document, file: Path, *, structured: bool) -> str | None:
+        problem = None
+        if not cls.cites:
+            problem = f"the {cls.name} API cites no documents; remove it, or use a Claude model."
+        elif document.kind == "image":
+            problem = f"{file} is a picture, of which nothing can be cited; remove it."
+        elif structured:
+            problem = "an answer with citations cannot have a response_model; remove one of them."
+        return None if problem is None else f"enable_citations: {problem}"
 
     @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
-        """Refuse parameters that the spec may not set, that `model` refuses, or of unbounded price.
+        """Refuse parameters that the spec may not set or that `model` refuses.
+
+        If a cost limit is to hold (`limited`), refuse those without a bounded price as well.
 
         Raises:
             SpecError: naming the parameter.
         """
         del model  # adapters know which models refuse what
         for name in params:
+            problem = None
             if name in cls.reserved_params:
-                message = f"params.{name}: this is set by the spec's own keys (model, max_tokens, prompt, response_model …); remove it."
-                raise SpecError(message)
-            if name in cls.repriced_params:
-                message = f"params.{name}: it changes what is billed in a way that no usage tells, so costs would be wrong; remove it."
-                raise SpecError(message)
-            if limited and name not in cls.priced_params:
+                problem = (
+                    "this is set by the spec's own keys "
+                    "(model, max_tokens, prompt, response_model …); remove it."
+                )
+            elif name in cls.repriced_params:
+                problem = (
+                    "it changes what is billed in a way that no usage reports, "
+                    "so costs would be wrong; remove it."
+                )
+            elif limited and name not in cls.priced_params:
                 allowed = ", ".join(sorted(cls.priced_params))
-                message = f"params.{name}: its effect on the price has no bound, so a cost limit forbids it (allowed: {allowed})."
+                problem = (
+                    "its effect on the price has no bound, "
+                    f"so a cost limit forbids it (allowed: {allowed})."
+                )
+            if problem is not None:
+                message = f"params.{name}: {problem}"
                 raise SpecError(message)

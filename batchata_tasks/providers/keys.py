@@ -1,4 +1,4 @@
-"""API keys never leave the environment: what is checked about them, and how texts are masked."""
+"""API keys never leave the environment: they are checked here, and masked in texts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _KEYS = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"]
 
 
 def mask_too(variables: Iterable[str]) -> None:
-    """Mask the keys that these variables hold, too."""
+    """Mask the keys in these environment variables as well."""
     _KEYS.extend(name for name in variables if name not in _KEYS)
 
 
 def check_environment(keys: tuple[str, ...], address: str) -> None:
-    """Refuse a missing key, keys that no header can carry and addresses that are none, without quoting them.
+    """Refuse a missing key, keys that no header can carry and invalid addresses, unquoted.
 
-    A library would refuse them later, quoting the key, and leave a create in doubt.
+    A library would refuse them later, quote the key, and leave a create in doubt.
 
     Raises:
         InputError: naming the variable.
@@ -31,20 +31,23 @@ def check_environment(keys: tuple[str, ...], address: str) -> None:
         message = f"{keys[0]} is not set; set it to the key of the account that is to pay."
         raise CredentialsError(message)
     for name in keys:
-        if (
-            not (text := environ.get(name, "")).isprintable()
-            or not text.isascii()
-            or text != text.strip()
-        ):
-            message = f"{name} holds a line end, a blank or a character that no key has; set it to the key alone."
+        key = environ.get(name, "")
+        if not key.isprintable() or not key.isascii() or key != key.strip():
+            message = (
+                f"{name} holds a line end, a blank or a character that no key has; "
+                "set it to the key alone."
+            )
             raise CredentialsError(message)
     if (url := environ.get(address)) and not url.startswith(("http://", "https://")):
-        message = f"{address} must begin with http:// or https://; set it to the whole address, or unset it."
+        message = (
+            f"{address} must begin with http:// or https://; "
+            "set it to the whole address, or unset it."
+        )
         raise SpecError(message)
 
 
 def masked(text: str) -> str:
-    """Return a text of the provider or of a library as one line, without the keys that it may quote."""
+    """Return a provider's or library's text as one line, with the keys that it quotes masked."""
     for key in filter(None, map(environ.get, _KEYS)):
         text = text.replace(key, "***")
     return printable(text)

@@ -1,4 +1,4 @@
-"""Which providers there are, and which of them serves a model."""
+"""The providers, and which of them serves a model."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _NEEDED = (
 )
 
 
+# a class, or its module here and its name: it is imported when needed, as an SDK takes a second
 _Place: TypeAlias = "type[Adapter] | tuple[str, str]"
-"""A class, or the module here that it is to be imported from and its name: an SDK takes a second to import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,95 +42,106 @@ class _Entry:
     adapters: dict[str, _Place]
 
 
-_CHAT = "chat"  # where a provider has but one endpoint, that has this name
+_CHAT = "chat"  # the name of the endpoint if a provider has only one
 _GROUP = "batchata.providers"
+_OPENAI_ADAPTERS: dict[str, _Place] = {
+    _CHAT: ("openai.chat", "OpenAIAdapter"),
+    "responses": ("openai.responses", "OpenAIResponsesAdapter"),
+}
+# by the provider's name; `register` adds to it for the life of the process, and nothing removes
 _ENTRIES = {
     "anthropic": _Entry(
         re.compile(r"^claude-"), {_CHAT: ("anthropic.adapter", "AnthropicAdapter")}
     ),
-    "openai": _Entry(
-        re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"),
-        {
-            _CHAT: ("openai.chat", "OpenAIAdapter"),
-            "responses": ("openai.responses", "OpenAIResponsesAdapter"),
-        },
-    ),
+    "openai": _Entry(re.compile(r"^(gpt-|o\d|chatgpt-|ft:gpt-|ft:o\d)"), _OPENAI_ADAPTERS),
 }
 
 
 def register(adapter: type[Adapter], *, models: str) -> None:
-    """Make a further provider known to this process, under its class's `name`.
+    """Add a provider to this process, under its class's `name`.
 
-    Each process that works on its batches needs that. For commands and workers, an installed package
-    names the module that calls this as an entry point of the group `batchata.providers`. Prices stand in
-    prices.toml, in tables of the provider's name. A class of the same module and name takes the place of
-    an earlier one.
+    Each process that works on its batches needs that. For commands and workers, an installed
+    package names the module that calls this as an entry point of the group `batchata.providers`.
+    Prices stand in prices.toml, in tables of the provider's name. A class replaces an earlier one
+    of the same module and name.
 
     Args:
-        adapter: the class; it takes no arguments.
-        models: regular expression that the names of its models begin with, such as `^my-`.
+        adapter: the class; its constructor takes no arguments.
+        models: regular expression that matches how the names of its models begin, such as `^my-`.
 
     Raises:
-        SpecError: the class is no whole adapter, its name is taken, or `models` is no regular expression.
+        SpecError: the adapter is incomplete, its name is taken, or `models` is invalid.
     """
     if not isinstance(adapter, type):  # pyright: ignore[reportUnnecessaryIsInstance]
-        message = f"adapter: {adapter!r:.80} is no class; give the class, not an object of it."
+        message = f"adapter: {adapter!r:.80} is not a class; give the class, not an object of it."
         raise SpecError(message)
     if not isinstance(models, str) or not models:  # pyright: ignore[reportUnnecessaryIsInstance]
-        message = f"models: {models!r:.80} matches no name of a model, or all; write what they begin with, such as '^my-'."
+        message = (
+            f"models: {models!r:.80} matches no name of a model, or all; "
+            "write what they begin with, such as '^my-'."
+        )
         raise SpecError(message)
-    if unbuilt := sorted(
-        {
-            *getattr(adapter, "__abstractmethods__", ()),
-            *(name for name in _NEEDED if not hasattr(adapter, name)),
-        }
-    ):
-        message = f"{adapter.__qualname__}: an adapter also needs {', '.join(unbuilt)}."
-        raise SpecError(message)
-    name = adapter.name
-    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
-        message = f"{adapter.__qualname__}.name: {name!r:.80} is no name; write 1 to 32 small letters, digits and `_`."
-        raise SpecError(message)
-    if name in _ENTRIES and _place(_ENTRIES[name].adapters[_CHAT]) != _place(adapter):
-        message = f"{adapter.__qualname__}.name: there is a provider {name!r} already; choose another name."
-        raise SpecError(message)
+    _check_adapter(adapter)
     try:
-        _ENTRIES[name] = _Entry(re.compile(models), {_CHAT: adapter})
+        pattern = re.compile(models)
     except re.error as error:
-        message = f"models: {models!r} is no regular expression ({error})."
+        message = f"models: {models!r} is not a regular expression ({error})."
         raise SpecError(message) from error
+    _ENTRIES[adapter.name] = _Entry(pattern, {_CHAT: adapter})
     mask_too(adapter.key_variables)
+
+
+def _check_adapter(adapter: type[Adapter]) -> None:
+    """Refuse an incomplete adapter, and a name that is invalid or taken."""
+    missing = {name for name in _NEEDED if not hasattr(adapter, name)}
+    missing.update(getattr(adapter, "__abstractmethods__", ()))
+    if missing:
+        message = f"{adapter.__qualname__}: an adapter also needs {', '.join(sorted(missing))}."
+        raise SpecError(message)
+    name, problem = adapter.name, None
+    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        problem = f"{name!r:.80} is not a name; write 1 to 32 small letters, digits and `_`."
+    elif name in _ENTRIES and _place(_ENTRIES[name].adapters[_CHAT]) != _place(adapter):
+        problem = f"there is already a provider {name!r}; choose another name."
+    if problem is not None:
+        message = f"{adapter.__qualname__}.name: {problem}"
+        raise SpecError(message)
 
 
 def _place(adapter: _Place) -> tuple[str, str]:
     return adapter if isinstance(adapter, tuple) else (adapter.__module__, adapter.__qualname__)
 
 
+# once in a process: what is installed stays the same. An error is not cached, but raised each time
 @cache
 def _load_installed() -> None:
-    """Import the modules that installed packages name, so that they register."""
+    """Import the modules that installed packages name, so that they register their providers."""
     for point in entry_points(group=_GROUP):
         try:
             point.load()
         except (ImportError, AttributeError) as error:
-            message = f"{point.value}, a provider that an installed package names, cannot be loaded ({error}); mend or remove the package."
+            message = (
+                f"{point.value}, a provider that an installed package names, cannot be loaded "
+                f"({error}); fix or remove the package."
+            )
             raise SpecError(message) from error
 
 
 def known_providers() -> tuple[str, ...]:
-    """Return the names of all providers that this process knows.
+    """Return the names of all providers that this process can use.
 
     Raises:
-        SpecError: one that is installed cannot be loaded.
+        SpecError: an installed one cannot be loaded.
     """
     _load_installed()
     return tuple(_ENTRIES)
 
 
 def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
-    """Return the adapter to an endpoint of a provider; an SDK, a second's work, is imported here and not before.
+    """Return the adapter to an endpoint of a provider; its SDK is imported here and not before.
 
-    Endpoints differ in bodies and answers alone: files, batches and accounts are the provider's, whichever adapter is asked.
+    Endpoints differ in bodies and answers alone: files, batches and accounts are the provider's,
+    whichever adapter is used.
 
     Raises:
         SpecError: there is no provider of this name, or it has no such endpoint.
@@ -142,39 +153,47 @@ def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
         raise SpecError(message)
     adapter = adapters[endpoint]
     if isinstance(adapter, tuple):
-        module, kind = adapter
-        found: type[Adapter] = getattr(import_module(f"batchata_tasks.providers.{module}"), kind)
-        return found
+        module, class_name = adapter
+        adapter = getattr(import_module(f"batchata_tasks.providers.{module}"), class_name)
     return adapter
 
 
 def check_name(name: str) -> None:
-    """Refuse the name of a provider that is not known here.
+    """Refuse an unknown provider.
 
     Raises:
-        SpecError: saying which ones are.
+        SpecError: naming those that there are.
     """
     if name not in known_providers():
-        message = f"provider: {name!r:.80} is none that is known here ({', '.join(_ENTRIES)}); check its spelling, or register it first."
+        message = (
+            f"provider: {name!r:.80} is unknown here (there are: {', '.join(_ENTRIES)}); "
+            "check its spelling, or register it first."
+        )
         raise SpecError(message)
 
 
 def provider_name(model: str, named: str | None = None) -> str:
-    """Return the name of the provider that serves a model, by the spec's `provider` or by the model's name.
+    """Return the provider that serves a model: the spec's `provider` (`named`), or by its name.
 
     Raises:
-        SpecError: the name tells nothing, or contradicts the spec's `provider`.
+        SpecError: the model's name does not say, or contradicts the spec's `provider`.
     """
     if named is not None:
         check_name(named)
     by_name = [name for name in known_providers() if _ENTRIES[name].models.match(model)]
-    if named is None and not by_name:
-        message = f"model: {model!r} belongs to no provider known here; check its spelling, or name `provider:` ({' or '.join(_ENTRIES)})."
-        raise SpecError(message)
-    if named is None and len(by_name) > 1:
-        message = f"model: {model!r} may be a model of {' or of '.join(by_name)}; name `provider:`."
-        raise SpecError(message)
+    problem = None
     if named is not None and by_name and named not in by_name:
-        message = f"provider: {model!r} is a model of {' or '.join(by_name)}, not of {named}; remove `provider`, or change the model."
-        raise SpecError(message)
+        problem = (
+            f"provider: {model!r} is a model of {' or '.join(by_name)}, not of {named}; "
+            "remove `provider`, or change the model."
+        )
+    elif named is None and not by_name:
+        problem = (
+            f"model: {model!r} belongs to no provider known here; "
+            f"check its spelling, or name `provider:` ({' or '.join(_ENTRIES)})."
+        )
+    elif named is None and len(by_name) > 1:
+        problem = f"model: {model!r} may be a model of {' or of '.join(by_name)}; name `provider:`."
+    if problem is not None:
+        raise SpecError(problem)
     return named or by_name[0]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from batchata_tasks.providers import Framing
+    from batchata_tasks.providers.base import Framing
 
 _BYTES_A_WRITE = 1 << 20
 
@@ -19,20 +19,21 @@ _BYTES_A_WRITE = 1 << 20
 def write_request_file(
     path: Path, framing: Framing, token: str, bodies: Iterable[tuple[str, bytes]]
 ) -> None:
-    """Write what will go over the wire for rows, byte for byte."""
+    """Write the requests of a chunk's rows: (row id, body) each."""
     write_requests(path, framing, ((custom_id(token, row_id), body) for row_id, body in bodies))
 
 
 def write_requests(path: Path, framing: Framing, requests: Iterable[tuple[str, bytes]]) -> None:
-    """Write requests as they go over the wire: (custom_id, body) each."""
+    """Write requests, (custom_id, body) each, byte for byte as they go over the wire."""
     with durable(path) as stream:
         stream.write(framing.head)
-        block: list[bytes] = []
-        size, first = 0, True
+        block, size = list[bytes](), 0
+        joint = b""
         for name, body in requests:
             line = framing.line(name, body)
-            block.append(line if first else framing.joint + line)
-            size, first = size + len(line), False
+            block.append(joint + line)
+            joint = framing.joint
+            size += len(line)
             if size > _BYTES_A_WRITE:
                 stream.write(b"".join(block))
                 block.clear()

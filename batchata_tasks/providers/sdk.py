@@ -1,4 +1,4 @@
-"""What both official SDKs have in common: error classes of the same names, and raw downloads."""
+"""What the official SDKs have in common: error classes of the same names, and raw downloads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WAIT_CODES = {408, 409, 425}
-# a 429 with one of these does not pass by waiting a little
+# a 429 with one of these codes does not pass after a while
 _SPENT = {
     "insufficient_quota",
     "enforced_spend_limit_reached",
@@ -37,14 +37,14 @@ _SPENT = {
 READ_RETRIES = 3
 
 
-# asked when the request's first byte is about to go out, after the connection was made; it raises
+# called when the request's first byte is about to go out, after the connection was made; it raises
 # to stop that. A process may sleep for hours while it connects, and then nothing must be sent.
 _MAY_SEND: ContextVar[Callable[[], None] | None] = ContextVar("batchata_may_send", default=None)
 
 
 @contextmanager
 def gated(may_send: Callable[[], None]) -> Generator[None, None, None]:
-    """Ask `may_send` at the last moment before anything of a create goes out."""
+    """Call `may_send` at the last moment before any byte of a create goes out."""
     token = _MAY_SEND.set(may_send)
     try:
         yield
@@ -53,7 +53,7 @@ def gated(may_send: Callable[[], None]) -> Generator[None, None, None]:
 
 
 def watch(request: httpx2.Request) -> None:
-    """Request hook of the SDKs' HTTP clients: put the gate where the connection has been made."""
+    """Request hook of the SDKs' HTTP clients: call the gate once the connection has been made."""
     if (may_send := _MAY_SEND.get()) is None:
         return
 
@@ -65,13 +65,13 @@ def watch(request: httpx2.Request) -> None:
 
 
 class GatedFile:
-    """A request file that asks the gate before each block is read, and so before it is sent."""
+    """A request file that calls the gate before each block is read, and so before it is sent."""
 
     def __init__(self, stream: BinaryIO, may_send: Callable[[], None]) -> None:
         self._stream, self._may_send = stream, may_send
 
     def fileno(self) -> int:
-        """Return the file's number: its size is the request's."""
+        """Return the file's descriptor, from which its size is taken."""
         return self._stream.fileno()
 
     def read(self, size: int = -1) -> bytes:
@@ -86,34 +86,36 @@ class GatedFile:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """An SDK's error classes: the server answered with an error, no answer came, it cannot be read."""
+    """An SDK's error classes."""
 
-    status: type[Exception]
-    connection: type[Exception]
-    unreadable: type[Exception]
+    status: type[Exception]  # the server answered with an error
+    connection: type[Exception]  # no answer came
+    unreadable: type[Exception]  # the answer cannot be read
 
 
 @contextmanager
 def translated(
     sdk: Errors, provider: str, *, creating: bool = False
 ) -> Generator[None, None, None]:
-    """Turn an SDK's errors into ours; while `creating`, doubt is an UnclearError.
+    """Turn an SDK's errors into ours.
 
-    A refused connection and any 4xx are certain refusals. A 5xx, a time-out, a connection that
-    broke or an answer that cannot be read leave a create in doubt.
+    If `creating`, a refused connection and any 4xx are certain refusals. A 5xx, a timeout, a broken
+    connection or an unreadable answer leave the create in doubt: that is an UnclearError.
     """
     try:
         yield
     except sdk.status as error:
         cause = error if masked(str(error)) == str(error) else None  # tracebacks print causes too
-        raise _of_status(error, provider, creating=creating) from cause
+        raise _status_error(error, provider, creating=creating) from cause
     except sdk.connection as error:
-        if isinstance(error.__cause__, BatchataError):
-            raise error.__cause__ from None  # the gate's
-        if creating and not isinstance(
-            error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout
-        ):
-            message = f"{provider}: the connection broke before the answer to a create came ({_reason(error)})."
+        cause = error.__cause__
+        if isinstance(cause, BatchataError):
+            raise cause from None  # the gate's
+        if creating and not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
+            message = (
+                f"{provider}: the connection broke before the answer to a create came "
+                f"({_reason(error)})."
+            )
             raise UnclearError(message) from error
         message = f"{provider}: cannot reach {_host(error)} ({_reason(error)})."
         raise TransientError(message) from error
@@ -129,42 +131,36 @@ def translated(
         raise (UnclearError(message) if creating else TransientError(message)) from error
 
 
-def _of_status(error: Any, provider: str, *, creating: bool) -> BatchataError:
+def _status_error(error: Any, provider: str, *, creating: bool) -> BatchataError:
     status = int(error.status_code)
     text = f"{provider}: HTTP {status}: {_message(error)}"
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return UnclearError(text) if creating else TransientError(text, status=status)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        spent = _code(error) in _SPENT
-        return (
-            TerminalError(f"{text} Raise the limit at the provider.")
-            if spent
-            else TransientError(text, _retry_after(error), status)
-        )
+        if _code(error) in _SPENT:
+            return TerminalError(f"{text} Raise the limit at the provider.")
+        return TransientError(text, _retry_after(error), status)
     if status in _WAIT_CODES or (status == HTTPStatus.NOT_FOUND and not creating):
-        # a batch that exists was seen to answer 404 for a while: it is never concluded to be lost
+        # batches that exist have answered 404 for a while: that never proves one to be lost
         return TransientError(text, status=status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return CredentialsError(
-            f"{text} The API key was refused: check the key in the environment."
-        )
+        remedy = "The API key was refused: check the key in the environment."
+        return CredentialsError(f"{text} {remedy}")
     return TerminalError(text)
 
 
 def _code(error: Any) -> str | None:
     details = getattr(error, "details", None)
-    found = (
-        getattr(error, "error_code", None)
-        or getattr(details, "error_code", None)
-        or getattr(error, "code", None)
-    )
-    return str(found) if found is not None else None
+    for holder, name in ((error, "error_code"), (details, "error_code"), (error, "code")):
+        if code := getattr(holder, name, None):
+            return str(code)
+    return None
 
 
 def _message(error: Any) -> str:
     body = as_dict(error.body)
-    said = as_dict(body.get("error")) or body
-    return masked(str(said.get("message") or error.message))[:500]
+    details = as_dict(body.get("error")) or body
+    return masked(str(details.get("message") or error.message))[:500]
 
 
 def _retry_after(error: Any) -> float | None:
@@ -184,18 +180,17 @@ def _reason(error: BaseException) -> str:
 
 def _host(error: Any) -> str:
     request = getattr(error, "request", None)
-    return (
-        str(request.url.host) + (f":{request.url.port}" if request.url.port else "")
-        if request is not None
-        else "the server"
-    )
+    if request is None:
+        return "the server"
+    url = request.url
+    return f"{url.host}:{url.port}" if url.port else str(url.host)
 
 
 def save(response: Any, path: Path) -> None:
     """Stream a download to a file that appears only when it is whole.
 
-    A connection that breaks raises, so a cut download leaves nothing behind; where the server
-    says how long the body is, a shorter one is an error too.
+    A broken connection raises, so a download that was cut leaves nothing behind. So does a body
+    that is shorter than the server said.
     """
     length = response.headers.get("content-length")
     encoded = response.headers.get("content-encoding", "identity") != "identity"

@@ -1,1 +1,1 @@
-"""Response models: read, checked, sent, and used to parse answers."""
+"""Response models: they are read, checked, sent, and used to parse answers."""

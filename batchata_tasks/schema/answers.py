@@ -1,4 +1,4 @@
-"""What the answers of a run are held against."""
+"""The response models of a run."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from batchata_tasks.schema.response import ResponseSchema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_LABEL = "response_model"
+
 
 @dataclass(frozen=True)
 class AnswerSchemas:
-    """One response model for all requests of a run, whose fields are columns then; or one for each request.
+    """One response model for all requests of a run, or one for each request.
 
-    Requests that differ name theirs by its digest, and their answers land as text.
+    A common one gives the dataset its columns. Requests with models of their own (`own`) name those
+    by their digests, and their answers land as text.
     """
 
     common: ResponseSchema | None = None
     own: Mapping[str, ResponseSchema] = field(default_factory=dict[str, ResponseSchema])
 
     def of(self, digest: str | None) -> ResponseSchema | None:
-        """Return the response model of a request; None where plain text is asked for."""
+        """Return the response model of a request, or None if it asks for plain text."""
         return self.common if digest is None else self.own[digest]
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values, for the ledger to keep."""
-        common = self.common.kept if self.common is not None else None
-        return {"schema": common} | (
-            {"schemas": {name: one.kept for name, one in self.own.items()}} if self.own else {}
-        )
+        """Return the models as plain JSON values, for the ledger to store."""
+        data: dict[str, Any] = {"schema": None if self.common is None else self.common.stored}
+        if self.own:
+            data["schemas"] = {digest: schema.stored for digest, schema in self.own.items()}
+        return data
 
     @classmethod
-    def from_json(cls, kept: Mapping[str, Any]) -> AnswerSchemas:
-        """Return what `to_json` was given."""
-        common = (
-            ResponseSchema.from_json_schema(kept["schema"], "response_model")
-            if kept["schema"]
-            else None
-        )
+    def from_json(cls, data: Mapping[str, Any]) -> AnswerSchemas:
+        """Return the models that `to_json` was called on."""
         own = {
-            name: ResponseSchema.from_json_schema(wire, "response_model")
-            for name, wire in kept.get("schemas", {}).items()
+            digest: ResponseSchema.from_json_schema(stored, _LABEL)
+            for digest, stored in data.get("schemas", {}).items()
         }
-        return cls(common, own)
+        if not data["schema"]:
+            return cls(None, own)
+        return cls(ResponseSchema.from_json_schema(data["schema"], _LABEL), own)

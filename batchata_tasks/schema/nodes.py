@@ -1,7 +1,7 @@
-"""One field's type as a node of a small tree, and what follows from the tree.
+"""A response model as a small tree of nodes, one for each field, and everything derived from it.
 
-`schema_reader.py` reads JSON Schema into nodes. From them follow the schema that is sent, the
-canonical form for the fingerprint, the column's type, and the Python type that checks an answer.
+`reader.py` reads JSON Schema into nodes. From them follow the schema that is sent, the canonical
+form for the fingerprint, the column's type, and the Python type that checks an answer.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ FORMATS: dict[str, tuple[Any, pa.DataType]] = {
     "date-time": (datetime, pa.timestamp("us", tz="UTC")),
     "time": (time, pa.time64("us")),
 }
-DECIMAL = (
-    "decimal"  # a text with an exact number; Field(max_digits=…, decimal_places=…) say how exact
-)
+# a text with an exact number; Field(max_digits=…, decimal_places=…) says how exact
+DECIMAL = "decimal"
 MOST_DIGITS = 38  # of a column of decimals
-# keywords that not all strict modes take; the model is told of them in the description, and the
-# answer is checked against them here
+# keywords that not all strict modes take: they go into the description, for the model to read, and
+# answers are checked against them here
 CONSTRAINTS = {
     "minLength": "min_length",
     "maxLength": "max_length",
@@ -50,14 +49,14 @@ CONSTRAINTS = {
 }
 # formats that both providers take: https://platform.openai.com/docs/guides/structured-outputs and
 # https://platform.claude.com/docs/en/build-with-claude/structured-outputs
-_STRICTFORMATS = {"date", "date-time", "time", "email", "hostname", "ipv4", "ipv6", "uuid"}
+_STRICT_FORMATS = {"date", "date-time", "time", "email", "hostname", "ipv4", "ipv6", "uuid"}
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     """One field's type: a scalar (`kind` from JSON Schema), an array or an object.
 
-    `defaulted` is a field of a class that may be absent from an answer but not null.
+    `defaulted` marks a field of a class that may be absent from an answer, but not null.
     """
 
     kind: Literal["string", "integer", "number", "boolean", "array", "object"]
@@ -71,54 +70,50 @@ class Node:
     defaulted: bool = False
 
     def canonical(self) -> Any:
-        """Return names and types alone, independent of any library's way of writing schemas."""
+        """Return names and types alone, whatever a library's way of writing schemas is."""
         mark = "?" if self.nullable or self.defaulted else ""
         if self.kind == "object":
             return {"object" + mark: {name: node.canonical() for name, node in self.fields}}
         if self.items is not None:
             return {"array" + mark: self.items.canonical()}
-        name = (str(self.arrow()) if self.format == DECIMAL else self.format or self.kind) + mark
-        return {name: sorted(map(str, self.enum))} if self.enum else name
+        name = str(self.arrow()) if self.format == DECIMAL else self.format or self.kind
+        return {name + mark: sorted(map(str, self.enum))} if self.enum else name + mark
 
     def wire(self) -> dict[str, Any]:
-        """Return the strict JSON Schema: every property required, none beside them."""
-        strict = self.format is None or self.format in _STRICTFORMATS
-        form = {"format": self.format} if strict and self.format else {}
-        told = ", ".join(
-            f"{key}: {value}"
-            for key, value in (*([] if strict else [("format", self.format)]), *self.constraints)
-        )
-        text = " ".join(filter(None, (self.description, f"({told})" if told else "")))
-        return self._written(lambda node: node.wire(), form, text)
+        """Return the strict JSON Schema: every property is required, and no other is allowed."""
+        keywords, constraints = dict[str, Any](), list(self.constraints)
+        if self.format in _STRICT_FORMATS:
+            keywords["format"] = self.format
+        elif self.format is not None:
+            constraints.insert(0, ("format", self.format))
+        notes = ", ".join(f"{key}: {value}" for key, value in constraints)
+        text = " ".join(filter(None, (self.description, f"({notes})" if notes else "")))
+        return self._json_schema(Node.wire, keywords, text)
 
-    def kept(self) -> dict[str, Any]:
-        """Return JSON Schema that reads back as this node, with what the strict one only tells in words."""
-        form = {"format": self.format} if self.format else {}
-        return self._written(
-            lambda node: node.kept(),
-            {**form, **dict(self.constraints)},
-            self.description,
-            strict=False,
-        )
+    def stored(self) -> dict[str, Any]:
+        """Return JSON Schema that reads back as this node; the strict one leaves things out."""
+        keywords = {"format": self.format} if self.format else {}
+        keywords |= dict(self.constraints)
+        return self._json_schema(Node.stored, keywords, self.description, strict=False)
 
-    def _written(
+    def _json_schema(
         self,
-        below: Callable[[Node], dict[str, Any]],
-        more: dict[str, Any],
+        child_schema: Callable[[Node], dict[str, Any]],
+        keywords: dict[str, Any],
         description: str | None,
         *,
         strict: bool = True,
     ) -> dict[str, Any]:
         schema: dict[str, Any] = {"type": self.kind}
         if self.kind == "object":
-            schema["properties"] = {name: below(node) for name, node in self.fields}
+            schema["properties"] = {name: child_schema(node) for name, node in self.fields}
             schema["required"] = [
                 name for name, node in self.fields if strict or not node.defaulted
             ]
             schema["additionalProperties"] = False
         if self.items is not None:
-            schema["items"] = below(self.items)
-        schema |= more
+            schema["items"] = child_schema(self.items)
+        schema |= keywords
         if self.enum is not None:
             schema["enum"] = list(self.enum)
         if description:
@@ -132,8 +127,9 @@ class Node:
         if self.items is not None:
             return pa.list_(self.items.arrow())
         if self.format == DECIMAL:
-            said = dict(self.constraints)
-            return pa.decimal128(said.get("maxDigits", MOST_DIGITS), said["decimalPlaces"])
+            constraints = dict(self.constraints)
+            digits = constraints.get("maxDigits", MOST_DIGITS)
+            return pa.decimal128(digits, constraints["decimalPlaces"])
         return FORMATS.get(self.format or "", _SCALARS[self.kind])[1]
 
     def python(self) -> Any:
@@ -150,25 +146,22 @@ class Node:
         else:
             kind = FORMATS.get(self.format or "", _SCALARS[self.kind])[0]
         if self.constraints:
-            kind = Annotated[
-                kind, Field(**{CONSTRAINTS[key]: value for key, value in self.constraints})
-            ]
+            arguments = {CONSTRAINTS[key]: value for key, value in self.constraints}
+            kind = Annotated[kind, Field(**arguments)]
         return kind | None if self.nullable else kind
 
     def below(self, path: str = "") -> Iterator[tuple[str, Node]]:
-        """Yield all nodes below this one, each with the path that errors name it by."""
-        children = (
-            [("[]", self.items)]
-            if self.items is not None
-            else [(f".{name}" if path else name, node) for name, node in self.fields]
-        )
+        """Yield all nodes below this one, each with its path as errors name it."""
+        children = [(f".{name}" if path else name, node) for name, node in self.fields]
+        if self.items is not None:
+            children = [("[]", self.items)]
         for step, node in children:
             yield path + step, node
             yield from node.below(path + step)
 
 
 def model_of(node: Node) -> type[BaseModel]:
-    """Build the Pydantic class of an object node; aliases carry names Python cannot."""
+    """Build the Pydantic class of an object node; aliases hold names that Python cannot."""
     fields: dict[str, Any] = {
         f"field_{i}": (child.python(), Field(alias=name))
         for i, (name, child) in enumerate(node.fields)

@@ -1,8 +1,8 @@
-"""The response model: what is asked of the model, what its answer becomes.
+"""The response model: the form of answers that a model is asked for.
 
 A response model comes as a Pydantic class or as JSON Schema. Both are read into one small tree of
-nodes (`schema_reader.py`), and everything else follows from the tree: the strict schema for the
-wire, the canonical form for the fingerprint, the Arrow types of the columns and the validator.
+nodes (`reader.py`), and everything else follows from the tree: the strict schema for the wire, the
+canonical form for the fingerprint, the Arrow types of the columns and the validator.
 docs/structured-output.md shows it type by type.
 """
 
@@ -29,7 +29,7 @@ from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core.core_schema import DecimalSchema
@@ -40,23 +40,23 @@ _INT64 = 2**63
 class ResponseSchema:
     """The response model of a spec: wire schema, columns and validator.
 
-    A class is asked for and read by its fields' own names: aliases are its business elsewhere.
+    Of a class, the fields' own names are used everywhere, never their aliases.
     """
 
     def __init__(
         self, name: str, label: str, root: Node, model: type[BaseModel], *, built: bool
     ) -> None:
         self.name = name
-        self.label = label  # the spec's key that it came by, for errors
-        self._built = (
-            built  # from JSON Schema, with made-up field names and the real ones as aliases
-        )
+        self.label = label  # the spec's key of it, for errors
         self.root = root
-        self.wire = root.wire()  # what is sent
-        self.kept = root.kept()  # what a ledger keeps: as JSON Schema it makes the same columns, canonical form and checks
+        self.wire = root.wire()  # is sent
+        # goes into ledgers: JSON Schema that gives the same columns, canonical form and checks
+        self.stored = root.stored()
         self.canonical = root.canonical()
         self.arrow = pa.schema([pa.field(field, node.arrow()) for field, node in root.fields])
         self._model = model
+        # built from JSON Schema: the fields have made-up names, and their real ones as aliases
+        self._built = built
 
     @classmethod
     def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
@@ -66,9 +66,8 @@ class ResponseSchema:
         except PydanticUserError as error:
             message = f"{label}: {model.__name__} has no JSON Schema: {error.message}"
             raise SpecError(message) from error
-        return cls(
-            model.__name__, label, read_root(schema, label, of_class=True), model, built=False
-        )
+        root = read_root(schema, label, of_class=True)
+        return cls(model.__name__, label, root, model, built=False)
 
     @classmethod
     def from_json_schema(cls, schema: Mapping[str, Any], label: str) -> ResponseSchema:
@@ -77,15 +76,17 @@ class ResponseSchema:
         try:
             model = model_of(root)
         except (PydanticUserError, SchemaError, TypeError) as error:
-            message = f"{label}: the schema cannot be checked against: {' '.join(str(error).split())[:300]}"
+            reason = " ".join(str(error).split())[:300]
+            message = f"{label}: answers cannot be checked against the schema: {reason}"
             raise SpecError(message) from error
         return cls(str(schema.get("title") or "Response"), label, root, model, built=True)
 
     def parse(self, text: str) -> tuple[dict[str, Any] | None, str]:
-        """Return the answer's columns, or None and the sentence of the first thing wrong.
+        """Return the answer's columns, or None and a sentence about the first error.
 
-        An enum's value counts in any case, where that leaves no doubt, and lands as the enum spells it:
-        no provider promises the case (https://platform.claude.com/docs/en/build-with-claude/structured-outputs).
+        An enum's value is accepted in upper or lower case, unless that is ambiguous, and lands as
+        the enum spells it: no provider promises the case
+        (https://platform.claude.com/docs/en/build-with-claude/structured-outputs).
         """
         try:
             return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
@@ -93,14 +94,14 @@ class ResponseSchema:
             return None, _sentence(error)
 
     def read(self, text: str) -> tuple[BaseModel | dict[str, Any] | None, str]:
-        """Return the answer as `answer` does, or None and the sentence of what is wrong."""
+        """Return the answer as `answer` does, or None and a sentence about the first error."""
         try:
             return self.answer(text), ""
         except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
             return None, _sentence(error)
 
     def answer(self, text: str) -> BaseModel | dict[str, Any]:
-        """Return an answer that `parse` accepts: an object of the class, or a dict where JSON Schema was given.
+        """Return an answer that `parse` accepts: an object of the class, or a dict for JSON Schema.
 
         Raises:
             ValidationError: it does not satisfy the response model.
@@ -109,7 +110,7 @@ class ResponseSchema:
         return as_dict(json.loads(accepted)) if self._built else answer
 
     def _checked(self, text: str) -> tuple[BaseModel, str | bytes]:
-        """Return the answer, and the text that was accepted: enums may be spelt anew in it."""
+        """Return the answer, and the text that was accepted: its enums may be spelt differently."""
         check = partial(
             self._model.model_validate_json, by_alias=self._built, by_name=not self._built
         )
@@ -121,16 +122,13 @@ class ResponseSchema:
             return check(respelt), respelt
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
-        """Return an object's fields; read from its attributes, so that no serializer changes them."""
-        get = (
-            as_dict(cast("object", answer)).__getitem__
-            if isinstance(answer, dict)
-            else partial(getattr, answer)
-        )
-        named = enumerate(node.fields)
+        """Return an object's fields, read from its attributes: no serializer changes them."""
+        get: Callable[[str], Any] = partial(getattr, answer)
+        if isinstance(answer, dict):
+            get = as_dict(cast("object", answer)).__getitem__
         return {
             name: self._value(get(f"field_{i}" if self._built else name), child)
-            for i, (name, child) in named
+            for i, (name, child) in enumerate(node.fields)
         }
 
     def _value(self, value: Any, node: Node) -> Any:
@@ -141,23 +139,22 @@ class ResponseSchema:
             return self._fields(value, node)
         if node.items is not None:
             return [self._value(item, node.items) for item in value]
-        plain, wanted = _plain(value), _PYTHON.get(node.format or "") or _PYTHON[node.kind]
-        if not isinstance(plain, wanted):
-            message = (
-                f"a validator returned {type(plain).__name__} for a {node.format or node.kind}"
-            )
+        plain = _plain(value)
+        if not isinstance(plain, _PYTHON.get(node.format or "") or _PYTHON[node.kind]):
+            kind = node.format or node.kind
+            message = f"a validator returned {type(plain).__name__} for a {kind}"
             raise TypeError(message)
         if isinstance(plain, str) and not is_unicode(plain):
             message = "a validator returned a text with half of a surrogate pair"
             raise ValueError(message)
-        # Arrow says of a decimal whether the column holds all its digits
-        return (
-            pa.array([plain], type=node.arrow()).to_pylist()[0] if node.format == DECIMAL else plain
-        )
+        if node.format == DECIMAL:
+            # Arrow raises if the column cannot hold all digits
+            return pa.array([plain], type=node.arrow()).to_pylist()[0]
+        return plain
 
 
 def _sentence(error: Exception) -> str:
-    """Say what the first thing is that is wrong with an answer."""
+    """Return a sentence about the first error in an answer."""
     if not isinstance(error, ValidationError):
         return f"answer: {type(error).__name__}: {error}"
     path, first = first_error(error, unknown_first=False)
@@ -174,35 +171,36 @@ _PYTHON: dict[str, tuple[type, ...]] = {
     "time": (time,),
     DECIMAL: (Decimal,),
 }
-_TO_JSON_SCHEMA = {
+# of Pydantic's constraints of numbers, the keywords of JSON Schema
+_NUMBER_KEYWORDS = {
     value: key for key, value in CONSTRAINTS.items() if not key.endswith(("Length", "Items"))
 }
 
 
 class _Generator(GenerateJsonSchema):
-    """Pydantic's JSON Schema, with decimals as exact texts, and each type that has none named where it stands."""
+    """Pydantic's JSON Schema, with decimals as exact texts; types without a schema are marked."""
 
     def decimal_schema(self, schema: DecimalSchema) -> JsonSchemaValue:
-        """Return a decimal's schema; numbers of JSON would lose digits."""
-        said = {
-            _TO_JSON_SCHEMA[key]: _number(value)
+        """Return a decimal's schema; JSON's numbers would lose digits."""
+        constraints = {
+            _NUMBER_KEYWORDS[key]: _number(value)
             for key, value in schema.items()
-            if key in _TO_JSON_SCHEMA
+            if key in _NUMBER_KEYWORDS
         }
-        return {"type": "string", "format": DECIMAL, **said}
+        return {"type": "string", "format": DECIMAL, **constraints}
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002 - Pydantic's signature
-        """Return what the reader refuses, naming the field; Pydantic's own error does not."""
+        """Mark a type that the reader refuses, naming the field; Pydantic's error names none."""
         return {NO_SCHEMA: error_info}
 
 
 def _number(value: Any) -> int | float:
-    """Return a bound as a number of JSON."""
+    """Return a bound as a number that JSON can hold."""
     return int(value) if value == int(value) else float(value)
 
 
 def _respelt(text: str, root: Node) -> bytes | None:
-    """Return an answer with its enum values as the enums spell them; None where that changes nothing."""
+    """Return an answer with enum values as their enums spell them, or None if nothing changes."""
     try:
         answer = from_json(text)
     except ValueError:
@@ -214,31 +212,28 @@ def _respelt(text: str, root: Node) -> bytes | None:
 def _spelt(value: Any, node: Node) -> Any:
     match value:
         case dict():
-            known = dict(node.fields)
+            nodes = dict(node.fields)
             return {
-                name: _spelt(item, known[name]) if name in known else item
+                name: _spelt(item, nodes[name]) if name in nodes else item
                 for name, item in as_dict(cast("object", value)).items()
             }
         case list() if node.items is not None:
             return [_spelt(item, node.items) for item in cast("list[Any]", value)]
         case str() if node.enum is not None and value not in node.enum:
-            alike = [
-                option
-                for option in node.enum
-                if isinstance(option, str) and option.casefold() == value.casefold()
-            ]
+            options = [option for option in node.enum if isinstance(option, str)]
+            alike = [option for option in options if option.casefold() == value.casefold()]
             return alike[0] if len(alike) == 1 else value
         case _:
             return value
 
 
 def _unwrapped(value: Any) -> Any:
-    """Return what a RootModel wraps; its JSON is that of its root."""
+    """Return the value that a RootModel wraps; its JSON is that of its root."""
     return cast("Any", value).root if isinstance(value, RootModel) else value
 
 
 def _plain(value: Any) -> Any:  # noqa: PLR0911 - one line per type reads best as a table
-    """Bring a validated scalar to what Arrow takes: no enums, no UUIDs, integers of 64 bits."""
+    """Return a validated scalar as Arrow takes it: no enums, no UUIDs, integers of 64 bits."""
     match value:
         case Enum():
             return _plain(value.value)

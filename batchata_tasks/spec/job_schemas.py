@@ -55,7 +55,7 @@ class ResponseModels:
         function can make them, are numbered.
         """
         taken, number = {name for _, name, _ in self._read.values()}, 1
-        content, of_class = canonical(schema.kept), kind.encode()
+        content, of_class = canonical(schema.stored), kind.encode()
         name = base32(digest("response model", content, of_class)[:_DIGEST_BYTES])
         while kind and name in taken:
             number += 1

@@ -14,7 +14,7 @@ from anthropic._response import StreamedBinaryAPIResponse
 from anthropic.types.messages import MessageBatch
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.providers import sdk as _sdk
+from batchata_tasks.providers import sdk
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import Message, Request
 
-_ERRORS = _sdk.Errors(
+_ERRORS = sdk.Errors(
     anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError
 )
 _PATH = "/v1/messages/batches"
 _PAGE = 100
-# an hour: a batch takes longer than the five minutes of the usual mark
-_MARK = {"type": "ephemeral", "ttl": "1h"}
+# for an hour: a batch takes longer than the default of five minutes
+_CACHE_MARK = {"type": "ephemeral", "ttl": "1h"}
 
 
 class AnthropicAdapter(Adapter):
@@ -47,9 +47,9 @@ class AnthropicAdapter(Adapter):
     key_variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
     limits = Limits(requests=100_000, bytes=255_000_000)  # documented: 100,000 and 256 MB
     framing = Framing(
-        b'{"custom_id":"',
-        b'","params":',
-        b"}",
+        before_id=b'{"custom_id":"',
+        before_body=b'","params":',
+        after_body=b"}",
         head=b'{"requests":[\n',
         joint=b",\n",
         tail=b"\n]}\n",
@@ -65,12 +65,14 @@ class AnthropicAdapter(Adapter):
     document_bytes = 23_000_000  # documented: 32 MB a request, and base64 takes a third more
     document_pages = 600
     cites = True
-    caches_unasked = False  # nothing is cached without `cache_control`: https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+    # only what `cache_control` marks is cached:
+    # https://platform.claude.com/docs/en/build-with-claude/prompt-caching
+    caches_unasked = False
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
-        http = anthropic.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
-        self._client = anthropic.Anthropic(max_retries=_sdk.READ_RETRIES, http_client=http)
+        http = anthropic.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
+        self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
 
     @property
     def base_url(self) -> str:
@@ -84,36 +86,40 @@ class AnthropicAdapter(Adapter):
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         if sampling := sorted({"temperature", "top_k", "top_p"} & params.keys()):
             # gone since API version 2026-10-21, which the SDK sends: each line would end in error
-            message = f"params.{sampling[0]}: Anthropic's API takes no sampling parameters any more; remove it."
+            message = (
+                f"params.{sampling[0]}: Anthropic's API takes no sampling parameters any more; "
+                "remove it."
+            )
             raise SpecError(message)
         super().check_params(model, params, limited=limited)
 
     @classmethod
     def check_turns(cls, turns: Sequence[Message]) -> None:
-        first = next(
-            (place for place, turn in enumerate(turns) if turn.role != "system"), len(turns)
-        )
+        others = False
         for place, turn in enumerate(turns):
-            if turn.role == "system" and place > first:
-                message = f"messages.{place}: Anthropic takes system turns only before all others; move it to the front."
+            if turn.role != "system":
+                others = True
+            elif others:
+                message = (
+                    f"messages.{place}: Anthropic takes system turns only before all others; "
+                    "move it to the front."
+                )
                 raise SpecError(message)
 
     @classmethod
     def document_tokens(cls, model: str) -> tuple[int, int]:
-        # documented: up to 3,000 of text and 4,784 of picture a page (https://platform.claude.com/docs/en/build-with-claude/pdf-support)
+        # documented, for a page: up to 3,000 of text and 4,784 of picture
+        # (https://platform.claude.com/docs/en/build-with-claude/pdf-support)
         del model
         return 10_000, 6_000
 
     def body(self, request: Request) -> dict[str, Any]:
         system = "\n\n".join(turn.text for turn in request.messages if turn.role == "system")
         body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
-        if system:
-            # a block without text cannot be marked
-            body["system"] = (
-                [{"type": "text", "text": system, "cache_control": _MARK}]
-                if request.cache and system.strip()
-                else system
-            )
+        if request.cache and system.strip():  # a block without text cannot be marked
+            body["system"] = [{"type": "text", "text": system, "cache_control": _CACHE_MARK}]
+        elif system:
+            body["system"] = system
         body["messages"] = [
             {"role": turn.role, "content": turn.wire(attached=_attached)}
             for turn in request.messages
@@ -135,15 +141,15 @@ class AnthropicAdapter(Adapter):
         token: str,  # noqa: ARG002 - no name
         may_send: Callable[[], None],
     ) -> BatchLook:
-        # the SDK's own create() would parse and write the requests anew, all in memory; its client
-        # sends the file as it stands, block by block
+        # the SDK's own create() would parse and serialize all requests in memory; its client sends
+        # the file unchanged, block by block
         headers = {"Content-Type": "application/json"}
         with (
             path.open("rb") as stream,
-            _sdk.translated(_ERRORS, self.name, creating=True),
-            _sdk.gated(may_send),
+            sdk.translated(_ERRORS, self.name, creating=True),
+            sdk.gated(may_send),
         ):
-            content = _sdk.GatedFile(stream, may_send)
+            content = sdk.GatedFile(stream, may_send)
             batch = self._client.post(
                 _PATH,
                 content=content,
@@ -153,21 +159,16 @@ class AnthropicAdapter(Adapter):
             return _look(batch)
 
     def look(self, batch_id: str) -> BatchLook:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             return _look(self._client.messages.batches.retrieve(batch_id))
 
     def newest(self) -> float | None:
-        with _sdk.translated(_ERRORS, self.name):
-            return next(
-                (
-                    _look(batch).created_at
-                    for batch in self._client.messages.batches.list(limit=1).data
-                ),
-                None,
-            )
+        with sdk.translated(_ERRORS, self.name):
+            batches = self._client.messages.batches.list(limit=1).data
+            return _look(batches[0]).created_at if batches else None
 
     def recent(self, since: float) -> Iterator[BatchLook]:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             for batch in self._client.messages.batches.list(limit=_PAGE):
                 look = _look(batch)
                 if look.created_at < since:
@@ -175,43 +176,43 @@ class AnthropicAdapter(Adapter):
                 yield look
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        """Batches carry no name of ours, but every custom_id in the results does."""
-        found = self._first_custom_id(look)
-        return None if found is None else found.startswith(f"{token}-")
+        """Whether results carry the token: batches have no name of ours, but custom_ids do."""
+        name = self._first_custom_id(look)
+        return None if name is None else name.startswith(f"{token}-")
 
     def ours(self, look: BatchLook) -> bool | None:
-        found = self._first_custom_id(look)
-        return None if found is None else is_custom_id(found)
+        name = self._first_custom_id(look)
+        return None if name is None else is_custom_id(name)
 
     def _first_custom_id(self, look: BatchLook) -> str | None:
         """Return the first custom_id of an ended batch's results, from their first bytes."""
         if not look.ended or look.gone:
             return None
-        with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
+        with sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
             return first_custom_id(_lines(response.iter_bytes(1 << 16)))
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         path = folder / f"{stem}.jsonl"
-        with _sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
-            _sdk.save(response, path)
+        with sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
+            sdk.save(response, path)
         return [path]
 
     def _results(self, batch_id: str) -> Any:
-        # by path under the configured base URL: the SDK's results() would follow whatever URL the
-        # batch names, with the key attached
+        # by path under the configured base URL: the SDK's results() would follow any URL that the
+        # batch names, and send the key there
         headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
-        return self._client.get(
-            f"{_PATH}/{batch_id}/results",
-            cast_to=StreamedBinaryAPIResponse,
-            options={"headers": headers},
-        ).http_response
+        path = f"{_PATH}/{batch_id}/results"
+        response = self._client.get(
+            path, cast_to=StreamedBinaryAPIResponse, options={"headers": headers}
+        )
+        return response.http_response
 
     def answers(self, path: Path) -> Iterator[Answer]:
         for line in lines_of(path):
             yield read_line(line, answer_of)
 
     def cancel(self, batch_id: str) -> None:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             self._client.messages.batches.cancel(batch_id)
 
     def uploads(self, since: float) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - requests travel in the create
@@ -221,8 +222,8 @@ class AnthropicAdapter(Adapter):
         return
 
     def discard_results(self, look: BatchLook) -> None:
-        # results have no deletion of their own: the batch goes with them
-        with _sdk.translated(_ERRORS, self.name), suppress(anthropic.NotFoundError):
+        # results cannot be deleted by themselves: the batch is deleted with them
+        with sdk.translated(_ERRORS, self.name), suppress(anthropic.NotFoundError):
             self._client.messages.batches.delete(look.batch_id)
 
 
@@ -234,12 +235,8 @@ def _attached(document: Document) -> dict[str, Any]:
         source = {"type": "base64", "media_type": document.media_type, "data": document.base64}
     if document.kind == "image":
         return {"type": "image", "source": source}
-    return {
-        "type": "document",
-        "source": source,
-        "title": document.title,
-        **({"citations": {"enabled": True}} if document.cited else {}),
-    }
+    block = {"type": "document", "source": source, "title": document.title}
+    return block | {"citations": {"enabled": True}} if document.cited else block
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -251,17 +248,15 @@ def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _look(batch: MessageBatch) -> BatchLook:
-    counts = batch.request_counts
+    counts, ended = batch.request_counts, batch.processing_status == "ended"
     done = counts.succeeded + counts.errored + counts.canceled + counts.expired
     return BatchLook(
         batch_id=batch.id,
         status=batch.processing_status,
-        ended=batch.processing_status == "ended",
+        ended=ended,
         created_at=batch.created_at.timestamp(),
         requests=done + counts.processing,
-        done=done
-        if batch.processing_status == "ended"
-        else None,  # counts stand still until the end
+        done=done if ended else None,  # counts stand still until the end
         files=(batch.results_url,) if batch.results_url else (),
         gone=batch.archived_at is not None,
     )

@@ -1,4 +1,4 @@
-"""OpenAI Batch over Files, over the official SDK; here for chat completions, see `openai_responses` for the other endpoint.
+"""OpenAI's Batch API over the official SDK, for chat completions; `responses` is for the other.
 
 Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's own types
 (openai 3.54).
@@ -16,7 +16,7 @@ from openai.types.shared import ChatModel, ResponsesModel
 
 from batchata_tasks.common.errors import SpecError, TerminalError
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.providers import sdk as _sdk
+from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.openai.results import answer_of
@@ -28,45 +28,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from openai.types import Batch
+    from openai.types import Batch, BatchError
 
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.document import Document
     from batchata_tasks.types.request import OutputSchema, Request
 
-_ERRORS = _sdk.Errors(
+_ERRORS = sdk.Errors(
     openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError
 )
 _ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _PAGE = 100
 _FILES_PAGE = 1000
-_KEPT = 30 * 86400.0  # seconds for which output files are kept
-_FAILED = "the provider gave no reason"
+_STORED = 30 * 86400.0  # seconds for which output files are stored
+_NO_REASON = "the provider gave no reason"
 _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _NO_ROOM = "token_limit_exceeded"
-_DEAR_PICTURES = "gpt-4o-mini"  # documented: 2,833 tokens and 5,667 for each of up to eight tiles, where others take a few thousand
+# documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
+# is a few thousand
+_DEAR_PICTURES = "gpt-4o-mini"
 _TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
 _REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
 Endpoint = Literal["/v1/chat/completions", "/v1/responses"]
 
 
 def _names(kind: Any) -> set[str]:
-    return {
-        name
-        for part in get_args(kind)
-        for name in ((part,) if isinstance(part, str) else _names(part))
-    }
+    """Return the texts of a Literal, or of a union of Literals."""
+    names = set[str]()
+    for part in get_args(kind):
+        names |= {part} if isinstance(part, str) else _names(part)
+    return names
 
 
-# of these the SDK's types say that chat does not serve them; the API answers each line with a 404
+# the SDK's types say that chat does not serve these; the API answers each line with a 404
 _NOT_CHAT = _names(ResponsesModel) - _names(ChatModel)
 
 
 def framing_of(endpoint: Endpoint) -> Framing:
-    """Return how requests to an endpoint stand in a request file."""
+    """Return the form of a request file for an endpoint."""
     return Framing(
-        b'{"custom_id":"', f'","method":"POST","url":"{endpoint}","body":'.encode(), b"}\n"
+        before_id=b'{"custom_id":"',
+        before_body=f'","method":"POST","url":"{endpoint}","body":'.encode(),
+        after_body=b"}\n",
     )
 
 
@@ -115,8 +119,8 @@ class OpenAIAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "OPENAI_BASE_URL")
-        http = openai.DefaultHttpxClient(event_hooks={"request": [_sdk.watch]})
-        self._client = openai.OpenAI(max_retries=_sdk.READ_RETRIES, http_client=http)
+        http = openai.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
+        self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
 
     @property
     def base_url(self) -> str:
@@ -130,7 +134,10 @@ class OpenAIAdapter(Adapter):
     def check_model(cls, model: str, max_tokens: int) -> None:
         del max_tokens
         if model in _NOT_CHAT:
-            message = f"model: {model} is served by the endpoint /v1/responses alone; write `endpoint: responses`."
+            message = (
+                f"model: {model} is served by the endpoint /v1/responses alone; "
+                "write `endpoint: responses`."
+            )
             raise SpecError(message)
 
     @classmethod
@@ -139,14 +146,17 @@ class OpenAIAdapter(Adapter):
         effort = params.get("reasoning_effort", as_dict(params.get("reasoning")).get("effort"))
         reasons = _REASONING.match(model) and effort != "none"
         if reasons and params.get("temperature", 1) != 1:
-            message = f"params.temperature: {model} takes only the default (1) and would refuse every line; remove it."
+            message = (
+                f"params.temperature: {model} takes only the default (1) and would refuse every "
+                "line; remove it."
+            )
             raise SpecError(message)
 
     @classmethod
     def document_tokens(cls, model: str) -> tuple[int, int]:
-        return (
-            (60_000, 50_000) if model.startswith(_DEAR_PICTURES) else super().document_tokens(model)
-        )
+        if model.startswith(_DEAR_PICTURES):
+            return 60_000, 50_000
+        return super().document_tokens(model)
 
     def body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -158,15 +168,13 @@ class OpenAIAdapter(Adapter):
             "max_completion_tokens": request.max_tokens,
         }
         if request.schema is not None:
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": schema_form(request.schema),
-            }
+            form = schema_form(request.schema)
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         return body | dict(request.params)
 
     def upload(self, path: Path) -> str | None:
-        # a handle is streamed; a Path would be read whole
-        with path.open("rb") as stream, _sdk.translated(_ERRORS, self.name):
+        # the SDK streams an open file; it would read a Path as a whole
+        with path.open("rb") as stream, sdk.translated(_ERRORS, self.name):
             return self._client.files.create(file=stream, purpose="batch").id
 
     def create(
@@ -176,7 +184,7 @@ class OpenAIAdapter(Adapter):
         token: str,
         may_send: Callable[[], None],
     ) -> BatchLook:
-        with _sdk.translated(_ERRORS, self.name, creating=True), _sdk.gated(may_send):
+        with sdk.translated(_ERRORS, self.name, creating=True), sdk.gated(may_send):
             batch = self._client.with_options(max_retries=0).batches.create(
                 input_file_id=file_id or "",
                 endpoint=self.endpoint,
@@ -186,17 +194,16 @@ class OpenAIAdapter(Adapter):
             return _look(batch)
 
     def look(self, batch_id: str) -> BatchLook:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             return _look(self._client.batches.retrieve(batch_id))
 
     def newest(self) -> float | None:
-        with _sdk.translated(_ERRORS, self.name):
-            return next(
-                (float(batch.created_at) for batch in self._client.batches.list(limit=1).data), None
-            )
+        with sdk.translated(_ERRORS, self.name):
+            batches = self._client.batches.list(limit=1).data
+            return float(batches[0].created_at) if batches else None
 
     def recent(self, since: float) -> Iterator[BatchLook]:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             for batch in self._client.batches.list(limit=_PAGE):
                 look = _look(batch)
                 if look.created_at < since - 1:  # the provider's times are whole seconds
@@ -211,10 +218,10 @@ class OpenAIAdapter(Adapter):
         for number, file_id in enumerate(look.files):
             path = folder / f"{stem}.{number}.jsonl"
             with (
-                _sdk.translated(_ERRORS, self.name),
+                sdk.translated(_ERRORS, self.name),
                 self._client.files.with_streaming_response.content(file_id) as response,
             ):
-                _sdk.save(response, path)
+                sdk.save(response, path)
             paths.append(path)
         return paths
 
@@ -223,24 +230,23 @@ class OpenAIAdapter(Adapter):
             yield read_line(line, answer_of)
 
     def cancel(self, batch_id: str) -> None:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             try:
                 self._client.with_options(max_retries=0).batches.cancel(batch_id)
-            except (
-                openai.ConflictError
-            ) as error:  # elsewhere a conflict passes; here the batch has ended
+            except openai.ConflictError as error:
+                # elsewhere a conflict passes; here it means that the batch has ended
                 message = f"batch {batch_id} cannot be cancelled any more."
                 raise TerminalError(message) from error
 
     def uploads(self, since: float) -> Iterator[tuple[str, str]]:
-        with _sdk.translated(_ERRORS, self.name):
+        with sdk.translated(_ERRORS, self.name):
             for file in self._client.files.list(purpose="batch", order="desc", limit=_FILES_PAGE):
                 if file.created_at < since - 1:
                     return
                 yield file.id, file.filename
 
     def discard_upload(self, file_id: str) -> None:
-        with _sdk.translated(_ERRORS, self.name), suppress(openai.NotFoundError):
+        with sdk.translated(_ERRORS, self.name), suppress(openai.NotFoundError):
             self._client.files.delete(file_id)
 
     def discard_results(self, look: BatchLook) -> None:
@@ -249,7 +255,7 @@ class OpenAIAdapter(Adapter):
 
 
 def _attached(document: Document) -> dict[str, Any]:
-    """Return the content part of a document. A text has none of its own: it stands in the prompt, after its name."""
+    """Return the content part of a document; a text becomes part of the prompt, after its name."""
     if document.kind == "text":
         return {"type": "text", "text": titled(document)}
     if document.kind == "image":
@@ -274,6 +280,9 @@ def schema_form(schema: OutputSchema) -> dict[str, Any]:
 def _look(batch: Batch) -> BatchLook:
     counts = batch.request_counts
     errors = (batch.errors.data or []) if batch.errors is not None else []
+    reasons = "; ".join(map(_reason, errors[:3]))
+    failed = batch.status == "failed"
+    ended_at = batch.completed_at or batch.expired_at or batch.cancelled_at
     return BatchLook(
         batch_id=batch.id,
         status=batch.status,
@@ -284,12 +293,14 @@ def _look(batch: Batch) -> BatchLook:
         done=counts.completed + counts.failed if counts is not None else None,
         token=(batch.metadata or {}).get(_TOKEN),
         files=tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
-        error="; ".join(f"{e.code}: {e.message}" for e in errors[:3])
-        or (_FAILED if batch.status == "failed" else None),
-        no_room=batch.status == "failed" and any(e.code == _NO_ROOM for e in errors),
-        gone=(batch.completed_at or batch.expired_at or batch.cancelled_at or time.time()) + _KEPT
-        < time.time(),
+        error=reasons or (_NO_REASON if failed else None),
+        no_room=failed and any(error.code == _NO_ROOM for error in errors),
+        gone=ended_at is not None and ended_at + _STORED < time.time(),
         model=batch.model,
         stopped=_STOPPED.get(batch.status),
-        bad_lines={e.line: f"{e.code}: {e.message}" for e in errors if e.line},
+        bad_lines={error.line: _reason(error) for error in errors if error.line},
     )
+
+
+def _reason(error: BatchError) -> str:
+    return f"{error.code}: {error.message}"

@@ -1,8 +1,8 @@
-"""OpenAI's endpoint /v1/responses in batches: its bodies and parameters; `openai_lines` reads its answers.
+"""OpenAI's endpoint /v1/responses in batches: bodies and parameters; `results` reads its answers.
 
-Facts of the wire: the SDK's own types (openai 3.54, `types/responses`). The cap holds what is reasoned,
-too (`max_output_tokens`), and of at least 16 tokens. Where a request does not say otherwise, the API keeps each
-answer for at least 30 days (`store`: "Defaults to true when omitted"), so requests do say otherwise.
+Facts of the wire: the SDK's own types (openai 3.54, `types/responses`). The cap includes reasoning
+(`max_output_tokens`), and is at least 16 tokens. Unless a request says otherwise, the API stores
+each answer for at least 30 days (`store`: "Defaults to true when omitted"), so requests do say so.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchata_tasks.types.document import Document
-    from batchata_tasks.types.request import Request
+    from batchata_tasks.types.request import Message, Request
 
-_LEAST_CAP = 16  # the API answers each line with a smaller one with a 400
+_LEAST_CAP = 16  # the API answers lines with a smaller cap with a 400
 _CHAT_SPELLING = {"reasoning_effort": "reasoning: {effort: …}", "verbosity": "text: {verbosity: …}"}
 
 
@@ -29,7 +29,7 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
     endpoint_name = "responses"
     endpoint = "/v1/responses"
     framing = framing_of(endpoint)
-    # what is set by the spec, and under names of the other endpoint; a batch waits for no answer in the background
+    # set by the spec, here or under the other endpoint's names; batches have no `background` work
     reserved_params = frozenset(
         {
             "background",
@@ -46,7 +46,7 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
             "stream_options",
         }
     )
-    # the provider's tools are billed by the call, windows of background work at other prices
+    # the provider's tools are billed per call, and background work at other prices
     repriced_params = frozenset({"background_options", "service_tier", "tools"})
     cap_param = "max_output_tokens"
     turns_param = "input"
@@ -68,32 +68,39 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
     def check_model(cls, model: str, max_tokens: int) -> None:
         del model
         if max_tokens < _LEAST_CAP:
-            message = f"max_tokens: {max_tokens} is less than /v1/responses takes; write at least {_LEAST_CAP}, or remove `endpoint`."
+            message = (
+                f"max_tokens: {max_tokens} is less than /v1/responses takes; "
+                f"write at least {_LEAST_CAP}, or remove `endpoint`."
+            )
             raise SpecError(message)
 
     @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         for name in params:
             if name in _CHAT_SPELLING:
-                message = f"params.{name}: /v1/responses has it under another name; write `{_CHAT_SPELLING[name]}`."
+                message = (
+                    f"params.{name}: /v1/responses has it under another name; "
+                    f"write `{_CHAT_SPELLING[name]}`."
+                )
                 raise SpecError(message)
         super().check_params(model, params, limited=limited)
         if "text" in params and as_dict(params["text"]).keys() != {"verbosity"}:
-            message = "params.text: only `verbosity` can be set, as response_model says what an answer is; write that, or remove it."
+            message = (
+                "params.text: only `verbosity` can be set, as response_model gives the form of "
+                "answers; write that, or remove it."
+            )
             raise SpecError(message)
         if limited and "reasoning" in params and as_dict(params["reasoning"]).keys() != {"effort"}:
-            # nothing says that the cap holds summaries, and other modes of reasoning
-            message = "params.reasoning: its effect on the price has no bound but for `effort`, so a limit forbids it (allowed: effort)."
+            # it is not documented that the cap holds for summaries and other modes of reasoning
+            message = (
+                "params.reasoning: its effect on the price has no bound but for `effort`, "
+                "so a limit forbids it (allowed: effort)."
+            )
             raise SpecError(message)
 
     def body(self, request: Request) -> dict[str, Any]:
         turns = [
-            {
-                "role": turn.role,
-                "content": turn.wire(
-                    "output_text" if turn.role == "assistant" else "input_text", _attached
-                ),
-            }
+            {"role": turn.role, "content": turn.wire(_text_kind(turn), _attached)}
             for turn in request.messages
         ]
         body: dict[str, Any] = {
@@ -111,8 +118,12 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
         return body
 
 
+def _text_kind(turn: Message) -> str:
+    return "output_text" if turn.role == "assistant" else "input_text"
+
+
 def _attached(document: Document) -> dict[str, Any]:
-    """Return the content part of a document, as this endpoint has it."""
+    """Return the content part of a document for this endpoint."""
     if document.kind == "text":
         return {"type": "input_text", "text": titled(document)}
     if document.kind == "image":

@@ -412,7 +412,7 @@ def test_the_table_is_wide_enough() -> None:
 def test_a_kept_response_model_reads_back_whole(case: Case) -> None:
     """A stored model makes the same columns, canonical form and checks as the class."""
     schema = ResponseSchema.from_model(case.model(), "response_model")
-    stored = json.loads(json.dumps(schema.kept))
+    stored = json.loads(json.dumps(schema.stored))
     again = ResponseSchema.from_json_schema(stored, "response_model")
     assert (again.canonical, again.arrow) == (schema.canonical, schema.arrow)
     assert read_root(stored, "response_model", of_class=True) == schema.root

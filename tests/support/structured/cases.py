@@ -495,7 +495,7 @@ REFUSED = (
         '    mark: str = Field(pattern="^(?=x)")',
         refused=(
             "the field mark has a constraint that cannot be checked (pattern: "
-            "^(?=x)): mend or remove it."
+            "^(?=x)): fix or remove it."
         ),
     ),
     Case(

@@ -17,6 +17,7 @@ from batchata_tasks.common.errors import (
     UnclearError,
 )
 from batchata_tasks.common.money import usd
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.pricing.lookup import batch_rates, published_rates
 from batchata_tasks.pricing.price_file import load_prices

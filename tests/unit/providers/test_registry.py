@@ -118,7 +118,7 @@ def test_without_a_price_no_limit(emulator: Emulator, house: str, tmp_path: Path
 def test_names_that_nobody_registered(emulator: Emulator, tmp_path: Path) -> None:
     """An unknown provider is refused in one sentence, wherever it is named; no other is used."""
     sentence = (
-        "is none that is known here (anthropic, openai); check its spelling, or register it first."
+        "is unknown here (there are: anthropic, openai); check its spelling, or register it first."
     )
     for wrong in (
         lambda: Job("1", "house-luna", prompt="x", provider="house").destination(),
@@ -174,9 +174,9 @@ def test_what_cannot_be_registered(house: str) -> None:
 
     for adapter, models, sentence in (
         (Half, "^half-", "Half: an adapter also needs answers, base_url, body, "),
-        (Thief, "^x-", "there is a provider 'openai' already"),
-        (Nameless, "^x-", "'Big House' is no name"),
-        (whole, "(", "models: '(' is no regular expression"),
+        (Thief, "^x-", "there is already a provider 'openai'"),
+        (Nameless, "^x-", "'Big House' is not a name"),
+        (whole, "(", "models: '(' is not a regular expression"),
     ):
         with pytest.raises(SpecError) as caught:
             register(adapter, models=models)

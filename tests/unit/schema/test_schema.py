@@ -692,7 +692,7 @@ def test_the_case_of_an_enum_is_mended_and_nothing_else(form: str, answer: Any, 
     """
     schema = ResponseSchema.from_model(Labels, "response_model")
     if form == "schema":
-        schema = ResponseSchema.from_json_schema(schema.kept, "response_schema")
+        schema = ResponseSchema.from_json_schema(schema.stored, "response_schema")
     values, error = schema.parse(json.dumps(answer))
     assert (values, error.split(":")[0]) == (
         (lands, "")
