@@ -24,12 +24,13 @@ NO_SCHEMA = "x-no-json-schema"
 MAX_DEPTH = 8
 # OpenAI's limit (https://platform.openai.com/docs/guides/structured-outputs); Anthropic states none
 MAX_FIELDS = 5000
-_TEXT_FORMATS = {"email", "hostname", "ipv4", "ipv6", "uuid", "uri", "uri-reference"}
-_TEXT_FORMATS |= {"json-pointer", "regex"}
-# the keywords that are read, or have no effect here; besides them there are the constraints
-_KEYWORDS = {"title", "description", "default", "examples", "deprecated", "$schema", "$id"}
-_KEYWORDS |= {"type", "format", "enum", "const", "anyOf", "oneOf", "allOf", "$ref", "$defs"}
-_KEYWORDS |= {"properties", "required", "additionalProperties", "items"}
+_URI_FORMATS = {"uri", "uri-reference", "json-pointer"}
+_TEXT_FORMATS = {"email", "hostname", "ipv4", "ipv6", "uuid", "regex"} | _URI_FORMATS
+_TYPE_KEYWORDS = {"type", "format", "enum", "const", "items"}
+_OBJECT_KEYWORDS = {"properties", "required", "additionalProperties"}
+_COMBINING = {"anyOf", "oneOf", "allOf", "$ref", "$defs"}
+_ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "$schema", "$id"}
+_KEYWORDS = {*_TYPE_KEYWORDS, *_OBJECT_KEYWORDS, *_COMBINING, *_ANNOTATIONS, *CONSTRAINTS}
 _INSTEAD = {
     "uniqueItems": "use a list instead of a set",
     "prefixItems": "use a nested model instead of a tuple of fixed length",
@@ -111,7 +112,7 @@ class _SchemaReader:
         if (kind := schema.get(NO_SCHEMA)) is not None:
             why = f"has a type without JSON Schema ({kind}); use a type that JSON can hold."
             raise self._refusal(at, why)
-        if unsupported := set(schema) - _KEYWORDS - set(CONSTRAINTS):
+        if unsupported := set(schema) - _KEYWORDS:
             keyword = min(unsupported)
             instead = f"; {_INSTEAD[keyword]}" if keyword in _INSTEAD else ""
             why = (
