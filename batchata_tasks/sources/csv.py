@@ -16,7 +16,7 @@ from batchata_tasks.sources.table import Source, bytes_of
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-_BLOCK_BYTES = 1 << 24  # a CSV row may not be longer; 16 MB is above what a model takes
+_BLOCK_BYTES = 1 << 24  # the longest CSV row; 16 MB is more than a model takes
 _DATETIME = pa.timestamp("us", tz="UTC")
 _CSV_TYPES: dict[str, pa.DataType] = {
     "str": pa.string(),
@@ -45,16 +45,16 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
         convert = pacsv.ConvertOptions(
-            # Arrow reads times with a zone or without, not both: text, and converted below
+            # Arrow reads times with a zone or without, not both: they are converted from text
             column_types={
                 f.name: pa.string() if f.type.equals(_DATETIME) else f.type for f in schema
             },
             include_columns=columns,
             strings_can_be_null=False,
-            null_values=[""],  # "NA" in a typed column is an error to be told, not a guess
+            null_values=[""],  # "NA" in a typed column is an error, and is not guessed to be null
         )
         with (
-            _misfits_of(url, names, types),
+            _named_column(url, names, types),
             bytes_of(url) as stream,
             pacsv.open_csv(
                 stream, read_options=block, parse_options=multiline, convert_options=convert
@@ -67,19 +67,20 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
 
 
 @contextmanager
-def _misfits_of(
+def _named_column(
     url: str, names: list[str], types: Mapping[str, str]
 ) -> Generator[None, None, None]:
-    """Name the column whose type does not fit, which the reader knows by its number alone."""
+    """Name the column whose type does not fit: the reader gives its number only."""
     try:
         yield
     except pa.ArrowInvalid as error:
-        if (found := re.search(r"CSV column #(\d+): (.*)", str(error))) is None:
+        match = re.search(r"CSV column #(\d+): (.*)", str(error))
+        if match is None:
             raise
-        name = names[int(found[1])]
-        message = f"source: {url} cannot be read: column {name!r}: {found[2]}"
+        name = names[int(match[1])]
+        message = f"source: {url} cannot be read: column {name!r}: {match[2]}"
         if name in types:
-            message += f"; mend the cell, or change {types[name]} in `types`."
+            message += f"; fix the cell, or change {types[name]} in `types`."
         raise SourceError(message) from error
 
 
@@ -88,10 +89,8 @@ def _with_datetimes(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     for i, name in enumerate(batch.schema.names):
         field = schema.field(name)
         if field.type.equals(_DATETIME):
-            moments = [
-                datetime.fromisoformat(text) if text else None
-                for text in batch.column(i).to_pylist()
-            ]
+            texts = batch.column(i).to_pylist()
+            moments = [datetime.fromisoformat(text) if text else None for text in texts]
             zoned = [m.replace(tzinfo=UTC) if m and m.tzinfo is None else m for m in moments]
             batch = batch.set_column(i, field, pa.array(zoned, type=_DATETIME))
     return batch

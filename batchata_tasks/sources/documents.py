@@ -1,7 +1,7 @@
-"""Documents: files that travel with a request. What they are is told by their content.
+"""Documents: files that travel with a request. Their content tells their kind.
 
-Nothing proves how many tokens a page or a picture makes, as it is proven of text: they are bounded by
-rule, with a margin (docs/money.md), and a request that costs more stops what would follow it.
+Tokens of texts have a proven bound. Those of pages and pictures are bounded by rule, with a margin
+(docs/money.md), and a request that costs more stops the requests that would follow it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-_MOST_BYTES = 100_000_000  # no provider takes as much
+_MOST_BYTES = 100_000_000  # more than any provider takes
 _SUFFIXES = {
     ".pdf": PDF,
     ".png": "image/png",
@@ -30,7 +30,7 @@ _SUFFIXES = {
 }
 _MARKS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
 _PDF_MARK = b"%PDF-"
-_PDF_WITHIN = 1024  # bytes: readers of PDFs let something else stand before the first mark
+_PDF_WITHIN = 1024  # bytes: readers of PDFs accept other content before the first mark
 _KINDS = "give a PDF, a picture (PNG, JPEG, GIF, WebP) or a text in UTF-8"
 
 
@@ -38,26 +38,31 @@ def read(path: Path, *, cited: bool = False) -> Document:
     """Return the document in a file.
 
     Raises:
-        SpecError: it cannot be read, or no model can be given such a one.
+        SpecError: it cannot be read, or is not a document that models take.
     """
+    suffix = path.suffix.lower()
     with _readable(path):
-        if (
-            not stat.S_ISREG((known := path.stat()).st_mode) or known.st_size > _MOST_BYTES
-        ):  # which might have no end, or wait for one
-            message = f"file: {path} is no file of at most {_MOST_BYTES:,} bytes; check the path, or split it."
+        status = path.stat()
+        # other kinds, such as pipes, may have no end
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            message = (
+                f"file: {path} is not a file of at most {_MOST_BYTES:,} bytes; "
+                "check the path, or split it."
+            )
             raise SpecError(message)
         data = path.read_bytes()
-    found = _media_type(data, path.suffix.lower())
-    if not data or found is None:
-        what = "is empty" if not data else "is no document that can be sent"
-        message = f"file: {path} {what}; {_KINDS}."
+    media_type = _media_type(data, suffix)
+    if not data or media_type is None:
+        problem = "is empty" if not data else "is not a document that can be sent"
+        message = f"file: {path} {problem}; {_KINDS}."
         raise SpecError(message)
-    if (said := _SUFFIXES.get(path.suffix.lower())) is not None and said != found:
+    if _SUFFIXES.get(suffix, media_type) != media_type:
         message = (
-            f"file: {path} is not what its name says, but {found}; mend the file, or rename it."
+            f"file: {path} is not what its name says, but {media_type}; fix the file, or rename it."
         )
         raise SpecError(message)
-    return Document(path.name, found, data, _pages(path, data) if found == PDF else 0, cited)
+    pages = _pages(path, data) if media_type == PDF else 0
+    return Document(path.name, media_type, data, pages, cited)
 
 
 def digest_of(path: Path) -> str:
@@ -84,9 +89,9 @@ def _media_type(data: bytes, suffix: str) -> str | None:
         suffix == ".pdf" and _PDF_MARK in data[:_PDF_WITHIN]
     ):
         return PDF
-    for mark, found in _MARKS.items():
+    for mark, media_type in _MARKS.items():
         if data.startswith(mark):
-            return found
+            return media_type
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     try:
@@ -95,29 +100,25 @@ def _media_type(data: bytes, suffix: str) -> str | None:
         return None
 
 
+# what pypdf raises for files that are not quite PDFs, besides errors of its own
+_ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
+
+
 def _pages(path: Path, data: bytes) -> int:
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
     from pypdf.errors import PyPdfError  # noqa: PLC0415
 
+    problem = None
     try:
         reader = PdfReader(BytesIO(data))
-        pages, locked = 0 if reader.is_encrypted else len(reader.pages), reader.is_encrypted
-    except (
-        PyPdfError,
-        LookupError,
-        ValueError,
-        AttributeError,
-        TypeError,
-        RecursionError,
-    ) as error:  # as it does on odd files
+        if reader.is_encrypted:
+            problem, pages = "is protected by a password; save it without one", 0
+        elif not (pages := len(reader.pages)):
+            problem = "has no pages; check it"
+    except (PyPdfError, *_ODD_FILE) as error:
         message = f"file: {path} cannot be read as a PDF ({type(error).__name__}); save it anew."
         raise SpecError(message) from error
-    if not pages:
-        what = (
-            "is protected by a password; save it without one"
-            if locked
-            else "has no pages; check it"
-        )
-        message = f"file: {path} {what}."
+    if problem is not None:
+        message = f"file: {path} {problem}."
         raise SpecError(message)
     return pages

@@ -15,19 +15,22 @@ if TYPE_CHECKING:
 
 
 def open_jsonl(url: str) -> Source:
-    """Read once to learn the columns and their types, since a later line may widen them."""
-    names: dict[str, pa.DataType] = {}
+    """Open a JSONL file. It is read once for the columns: a later line may widen their types."""
+    kinds: dict[str, pa.DataType] = {}
     for start, rows in _json_blocks(url):
         for name in dict.fromkeys(key for row in rows for key in row):
             try:
-                found = pa.infer_type([row.get(name) for row in rows])
-                pair = [pa.schema([(name, names.get(name, pa.null()))]), pa.schema([(name, found)])]
-                names[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
+                kind = pa.infer_type([row.get(name) for row in rows])
+                pair = [pa.schema([(name, kinds.get(name, pa.null()))]), pa.schema([(name, kind)])]
+                kinds[name] = pa.unify_schemas(pair, promote_options="permissive").field(0).type
             except (pa.ArrowException, OverflowError) as error:
-                message = f"source: {url}: the column {name!r} has values of several types, or too large ones, from row {start} on: {error}"
+                message = (
+                    f"source: {url}: the column {name!r} has values of several types, "
+                    f"or too large ones, from row {start} on: {error}"
+                )
                 raise SourceError(message) from error
     schema = pa.schema(
-        [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in names.items()]
+        [(name, pa.string() if pa.types.is_null(kind) else kind) for name, kind in kinds.items()]
     )
 
     def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -43,12 +46,15 @@ def _json_column(url: str, field: pa.Field, rows: list[dict[str, Any]], start: i
     try:
         return pa.array([row.get(field.name) for row in rows], type=field.type)
     except pa.ArrowException as error:
-        message = f"source: {url}: the column {field.name!r} has values of several types, from row {start} on: {error}"
+        message = (
+            f"source: {url}: the column {field.name!r} has values of several types, "
+            f"from row {start} on: {error}"
+        )
         raise SourceError(message) from error
 
 
 def _json_blocks(url: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield (number of the first row, rows); lines end at newline bytes alone."""
+    """Yield blocks as (number of the first row, rows); lines end at newline bytes alone."""
     block: list[dict[str, Any]] = []
     number = 0
     with bytes_of(url) as stream:

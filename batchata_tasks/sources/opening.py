@@ -1,7 +1,7 @@
 """Tables as streams of Arrow record batches: Parquet, CSV and JSONL, local or by fsspec URL.
 
 CSV cells are strings unless the spec's `types` says otherwise; JSONL and Parquet keep their types.
-Rows are numbered from 1 in the order of the source, the header of a CSV file not counted.
+Rows are numbered from 1 in the order of the source, without the header of a CSV file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources.csv import open_csv
 from batchata_tasks.sources.jsonl import open_jsonl
 from batchata_tasks.sources.parquet import open_parquet
-from batchata_tasks.sources.table import Source, errors_of, plain_type
+from batchata_tasks.sources.table import Source, errors_of, no_such_file, plain_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,11 +26,14 @@ def open_source(url: str, types: Mapping[str, str]) -> Source:
     """Open a table by its ending: .parquet or a folder, .csv, .jsonl or .ndjson (also .gz).
 
     Raises:
-        SourceError: it is not there, not readable, or of an unknown kind.
+        SourceError: it does not exist, cannot be read, or is of an unknown kind.
     """
     kind = _kind(url)
     if types and kind != "csv":
-        message = f"types: only CSV columns can be given types, and {url} is not a CSV file; remove `types`."
+        message = (
+            f"types: only CSV columns can be given types, and {url} is not a CSV file; "
+            "remove `types`."
+        )
         raise SourceError(message)
     with errors_of(url):
         match kind:
@@ -41,13 +44,11 @@ def open_source(url: str, types: Mapping[str, str]) -> Source:
             case _:
                 source = open_parquet(url)
     names = source.schema.names
-    source = replace(
-        source, schema=pa.schema([pa.field(f.name, plain_type(f.type)) for f in source.schema])
-    )
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        message = f"source: {url} has two columns named {doubled[0]!r}; rename one."
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        message = f"source: {url} has two columns named {duplicates[0]!r}; rename one."
         raise SourceError(message)
-    return source
+    plain = pa.schema([pa.field(f.name, plain_type(f.type)) for f in source.schema])
+    return replace(source, schema=plain)
 
 
 def _kind(url: str) -> str:
@@ -62,10 +63,10 @@ def _kind(url: str) -> str:
         case _ if "://" not in url and Path(url).is_dir():
             return "parquet"
         case _ if "://" not in url and not Path(url).exists():
-            message = (
-                f"source: there is no file {url} (paths are relative to the folder you run in)."
-            )
-            raise SourceError(message)
+            raise no_such_file(url)
         case _:
-            message = f"source: cannot tell what {url} is; name a .parquet, .csv or .jsonl file (also .gz), or a folder of Parquet files."
+            message = (
+                f"source: cannot tell what {url} is; name a .parquet, .csv or .jsonl file "
+                "(also .gz), or a folder of Parquet files."
+            )
             raise SourceError(message)

@@ -1,4 +1,4 @@
-"""A table that can be read as often as needed, whatever it is stored as."""
+"""A table that can be read as often as needed, in whatever format it is stored."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Source:
     _read: Callable[[list[str]], Iterator[pa.RecordBatch]]
 
     def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as record batches of at most 8,192 rows with just `columns`, in order.
+        """Yield the rows in order, as record batches of at most 8,192 rows with just `columns`.
 
         Raises:
             SourceError: the table is broken somewhere.
         """
         with errors_of(self.url):
-            for read in self._read(columns):
-                batch = _plain(read)
+            for batch_read in self._read(columns):
+                batch = _plain(batch_read)
                 for start in range(0, batch.num_rows, BATCH_ROWS):
                     yield batch.slice(start, BATCH_ROWS)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the same values without a writer's encoding, which may change per file."""
+    """Return the type of the same values without a writer's encoding, which may vary by file."""
     if pa.types.is_dictionary(kind):
         return plain_type(kind.value_type)
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -51,19 +51,19 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
     for i, field in enumerate(batch.schema):
-        if not (wanted := plain_type(field.type)).equals(field.type):
-            batch = batch.set_column(i, pa.field(field.name, wanted), batch.column(i).cast(wanted))
+        plain = plain_type(field.type)
+        if not plain.equals(field.type):
+            batch = batch.set_column(i, pa.field(field.name, plain), batch.column(i).cast(plain))
     return batch
 
 
 @contextmanager
 def errors_of(url: str) -> Generator[None, None, None]:
-    """Turn what the readers raise into one sentence that names the source."""
+    """Turn the readers' errors into one sentence that names the source."""
     try:
         yield
     except FileNotFoundError:
-        message = f"source: there is no file {url} (paths are relative to the folder you run in)."
-        raise SourceError(message) from None
+        raise no_such_file(url) from None
     except SourceError:
         raise
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
@@ -71,8 +71,26 @@ def errors_of(url: str) -> Generator[None, None, None]:
         raise SourceError(message) from error
 
 
+def no_such_file(url: str) -> SourceError:
+    """Return the error for a source that does not exist."""
+    place = "paths are relative to the folder you run in"
+    return SourceError(f"source: there is no file {url} ({place}).")
+
+
+def filesystem_of(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL and the path in it, without what earlier runs listed there.
+
+    fsspec keeps file systems for the life of the process, and remote ones keep their listings: a
+    later run would not see new files, or would read a file by its old size.
+    """
+    filesystem, path = fsspec.url_to_fs(url)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    filesystem.invalidate_cache()  # pyright: ignore[reportUnknownMemberType]
+    return filesystem, str(path)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+
+
 @contextmanager
 def bytes_of(url: str) -> Generator[Any, None, None]:
-    """Open a file or URL, unpacked by its ending."""
+    """Open a file or URL, decompressed by its ending."""
+    filesystem_of(url)
     with fsspec.open(url, "rb", compression="infer") as stream:  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         yield stream

@@ -427,13 +427,13 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         "a.docx",
         b"PK\x03\x04\0\0",
         {},
-        "is no document that can be sent; give a PDF, a picture",
+        "is not a document that can be sent; give a PDF, a picture",
     ),
     "a page for a PDF": (
         "a.pdf",
         b"<html>not found</html>",
         {},
-        "is not what its name says, but text/plain; mend the file, or rename it.",
+        "is not what its name says, but text/plain; fix the file, or rename it.",
     ),
     "a broken PDF": ("a.pdf", b"%PDF-1.4\nand no more", {}, "cannot be read as a PDF"),
     "citations without a file": (
@@ -476,7 +476,7 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         {},
         "cannot be read as a PDF",
     ),
-    "a folder": ("", b"", {"file": "."}, "is no file of at most 100,000,000 bytes"),
+    "a folder": ("", b"", {"file": "."}, "is not a file of at most 100,000,000 bytes"),
     "too large": (
         "a.txt",
         b"a" * 23_000_001,

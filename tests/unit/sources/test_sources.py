@@ -12,6 +12,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -367,6 +368,36 @@ def test_remote_tables_are_read_by_url(name: str) -> None:
         assert rows(url) == [{"id": "1"}, {"id": "2"}]
     finally:
         files.rm("/unit-sources", recursive=True)
+
+
+class ListingFiles(LocalFileSystem):
+    """Local files behind `listing://`, whose listings are kept, as clients of object stores keep them."""
+
+    protocol = "listing"
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        return LocalFileSystem._strip_protocol(str(path).removeprefix("listing://"))
+
+    def ls(self, path: str, detail: bool = False, **given: Any) -> Any:
+        path = self._strip_protocol(path)
+        if path not in self.dircache:
+            self.dircache[path] = super().ls(path, detail=True, **given)
+        listing = self.dircache[path]
+        return listing if detail else [entry["name"] for entry in listing]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.dircache.clear()
+
+
+def test_a_folder_is_listed_anew_by_each_run(tmp_path: Path) -> None:
+    """A file that came to a remote folder since an earlier run of the process is read."""
+    fsspec.register_implementation("listing", ListingFiles, clobber=True)
+    (tmp_path / "t.parquet").mkdir()
+    for number in (1, 2):
+        pq.write_table(pa.table({"id": [number]}), tmp_path / f"t.parquet/{number}.parquet")
+        found = rows(f"listing://{tmp_path}/t.parquet")
+        assert [row["id"] for row in found] == list(range(1, number + 1))
 
 
 @pytest.mark.parametrize("name", ["none.csv", "none.jsonl", "none.parquet", "none", "none/"])
