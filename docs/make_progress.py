@@ -15,7 +15,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 
 from batchata_tasks import Batch
 from batchata_tasks.emulator import Emulator
-from batchata_tasks.progress.layout import picture
+from batchata_tasks.progress.layout import run_lines
 
 _WIDTH, _HEIGHT = 100, 24
 
@@ -47,7 +47,7 @@ def main() -> None:
         run.shutdown(wait_for_active=False)
     stats, elapsed, batches = seen[-1]
     console = Console(record=True, width=_WIDTH, file=StringIO())
-    for line in picture(stats, elapsed, list(batches.values()), (_WIDTH, _HEIGHT), time.time()):
+    for line in run_lines(stats, elapsed, list(batches.values()), (_WIDTH, _HEIGHT), time.time()):
         console.print(line)
     drawn = console.export_svg(title="batchata", theme=SVG_EXPORT_THEME)
     # without these rules, a page that shows it fetches no fonts

@@ -1,1 +1,1 @@
-"""What a run tells while it works, and how that is shown."""
+"""The progress of a run: what it reports while it works, and how that is shown."""

@@ -1,4 +1,4 @@
-"""Picks how progress is shown: drawn on a terminal, lines elsewhere."""
+"""Selects how progress is shown: drawn on a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 def for_console(
     console: Console, *, transient: bool = True
 ) -> Generator[LineProgress | LiveProgress, None, None]:
-    """Yield a live display on a terminal, plain lines elsewhere; one that is not `transient` leaves the run's last state."""
-    from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415 - it draws what is told here
+    """Yield a live display on a terminal, plain lines elsewhere.
+
+    A display that is not `transient` leaves the run's last state on the screen.
+    """
+    # what draws takes long to import
+    from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415
     from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415
+
+    def write(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     if can_draw(console):
         with LiveProgress(console, transient=transient) as display:
             yield display
     else:
-        yield LineProgress(
-            lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True)
-        )
+        yield LineProgress(write)

@@ -1,4 +1,4 @@
-"""The live display of a run: how far it is, what it costs, what is open and what failed."""
+"""The live display of a run: its progress, its cost, its open batches and its failures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.text import clock, pluralize, printable
-from batchata_tasks.progress.layout import failed, picture, sentence, summary
+from batchata_tasks.progress.layout import failed, run_lines, sentence, summary
 from batchata_tasks.progress.listener import ProgressBase, planned_words
 from batchata_tasks.progress.snapshot import Snapshot
 from batchata_tasks.progress.terminal import Region, can_draw
@@ -20,21 +20,21 @@ from batchata_tasks.progress.terminal import Region, can_draw
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PULL = 0.5  # seconds between two looks at the ledger
-_LINES = 5.0  # seconds between two plain lines
+_PULL_SECONDS = 0.5  # between two looks at the ledger
+_LINE_SECONDS = 5.0  # between two plain lines
 _YES = ("", "y", "yes")
 
 
 class RichBatchProgressDisplay:
-    """Shows a run at the foot of a terminal, from what progress callbacks get.
+    """Shows a run at the foot of a terminal, from the arguments of progress callbacks.
 
-    Hand `update_progress` to `Batch.run(on_progress=…)` as it is. Elsewhere than on a terminal (a pipe, a notebook,
-    TERM=dumb, NO_COLOR), it prints a line when something has changed, every five seconds at most. So does a second display of
-    a process, above the first.
+    Pass `update_progress` to `Batch.run(on_progress=…)` as it is. Outside of a terminal (in a pipe
+    or a notebook, with TERM=dumb or NO_COLOR), it prints a line if something has changed, at most
+    every five seconds. So does a second display of the process, above the first.
 
     Args:
         console: where it is shown; default: standard error.
-        transient: leave nothing on the screen at the end; default: how the run ended stays.
+        transient: leave nothing on the screen at the end; default: leave the run's last state.
     """
 
     def __init__(self, console: Console | None = None, *, transient: bool = False) -> None:
@@ -43,15 +43,15 @@ class RichBatchProgressDisplay:
         self._region = Region(self._console, self._lines)
         self._stats: dict[str, Any] = {}
         self._batches: list[Mapping[str, Any]] = []
-        self._elapsed, self._at = 0.0, time.monotonic()
+        self._elapsed, self._updated_at = 0.0, time.monotonic()
         self._showing = False
-        self._told: str = ""
-        self._told_at = time.monotonic()
+        self._printed: str = ""
+        self._printed_at = time.monotonic()
 
     def start_progress(self) -> None:
-        """Begin to show; the terminal is left as it was found by `finish_progress`, and at the program's end."""
+        """Start showing; `finish_progress`, or the end of the program, restores the terminal."""
         self._showing = True
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         if can_draw(self._console):
             self._region.start()
 
@@ -61,17 +61,18 @@ class RichBatchProgressDisplay:
         elapsed_time: float,
         batch_data: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Show where the run stands now.
+        """Show the current state of the run.
 
         Args:
             stats: the run's numbers, as progress callbacks get them.
-            elapsed_time: seconds since its start; counted on until the next update.
+            elapsed_time: seconds since its start; the display counts on until the next update.
             batch_data: its batches by id, as progress callbacks get them.
         """
         self._stats, self._batches = dict(stats), list(batch_data.values())
-        self._elapsed, self._at = elapsed_time, time.monotonic()
-        if self._showing and not self._region.live and self._at - self._told_at >= _LINES:
-            self._tell()
+        self._elapsed, self._updated_at = elapsed_time, time.monotonic()
+        is_due = self._updated_at - self._printed_at >= _LINE_SECONDS
+        if self._showing and not self._region.live and is_due:
+            self._print_state()
 
     def finish_progress(self) -> None:
         """Stop showing, and leave the last state on the screen; a second call does nothing."""
@@ -83,81 +84,78 @@ class RichBatchProgressDisplay:
         if self._transient or not self._stats:
             return
         if not drawn:
-            self._tell()
+            self._print_state()
             return
         width = self._console.size.width - 1
-        for line in [
-            *summary(self._stats, self._elapsed, self._batches, width, time.time()),
-            *failed(self._stats, width),
-        ]:
+        lines = summary(self._stats, self._elapsed, self._batches, width, time.time())
+        for line in [*lines, *failed(self._stats, width)]:
             line.truncate(width, overflow="ellipsis")
             self._region.print(line)
 
     def handle_cancellation(self) -> bool:
-        """Ask once whether to cancel the open batches, and tell what happens next; return whether to cancel.
+        """Ask once whether to cancel the open batches, print what happens next, return the answer.
 
-        Ctrl-C and Ctrl-D as the answer leave them as they are. Without a person to ask, or anything to cancel, it is yes.
+        Ctrl-C and Ctrl-D as the answer leave the batches running. If nobody can be asked, or there
+        is nothing to cancel, the answer is yes.
         """
         opened = sum(one["state"] in ("unclear", "submitted") for one in self._batches)
         if not opened:
-            self._say("Nothing is at the provider; the run stops.")
+            self._print_note("Nothing is at the provider; the run stops.")
             return True
         batches = pluralize(opened, "open batch")
         self._region.hold()
-        cancels = not (_from_a_person() and self._console.is_terminal) or self._answer(
-            f"Cancel the {batches} and land what ran? [Y/n] "
-        )
+        can_ask = _is_interactive() and self._console.is_terminal
+        cancels = not can_ask or self._ask(f"Cancel the {batches} and land what ran? [Y/n] ")
         if cancels:
             self._region.release()
-            self._say(
-                f"Cancelling {batches}; what ran is landed. Ctrl-C again leaves at once, and the next run lands the rest."
+            self._print_note(
+                f"Cancelling {batches}; what ran is landed. "
+                "Ctrl-C again leaves at once, and the next run lands the rest."
             )
         else:
             self._showing = False
             self._region.stop()
             self._region.release()
-            self._say(
+            self._print_note(
                 f"Leaving; {batches} will go on at the provider, and the next run lands them."
             )
         return cancels
 
-    def _answer(self, question: str) -> bool:
+    def _ask(self, question: str) -> bool:
         try:
-            # past the console, which would print again what Ctrl-C cut off
+            # not through the console, which would print again what Ctrl-C cut off
             self._console.file.write(question)
             self._console.file.flush()
             answer = sys.stdin.readline()
         except KeyboardInterrupt:
             answer = ""
-        if not answer.endswith(
-            "\n"
-        ):  # Ctrl-C or Ctrl-D: the cursor is still in the question's line
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: the cursor is still in that line
             self._console.print()
             return False
         return answer.strip().lower() in _YES
 
-    def _say(self, text: str) -> None:
+    def _print_note(self, text: str) -> None:
         self._region.print(Text(printable(text), style="yellow"))
 
     def _lines(self, width: int, height: int) -> list[Text]:
-        elapsed = self._elapsed + time.monotonic() - self._at
-        return picture(self._stats, elapsed, self._batches, (width, height), time.time())
+        elapsed = self._elapsed + time.monotonic() - self._updated_at
+        return run_lines(self._stats, elapsed, self._batches, (width, height), time.time())
 
-    def _tell(self) -> None:
+    def _print_state(self) -> None:
         """Print a plain line, if it says anything new."""
         text: str = sentence(self._stats, self._batches) if self._stats.get("total") else ""
-        if text not in ("", self._told):
-            self._told, self._told_at = text, time.monotonic()
+        if text not in ("", self._printed):
+            self._printed, self._printed_at = text, time.monotonic()
             self._region.print(Text(f"{clock(self._elapsed)}  {text}"))
 
 
-def _from_a_person() -> bool:
-    """Whether somebody can answer; services run with a standard input that is closed."""
+def _is_interactive() -> bool:
+    """Whether a person can answer; services run with a closed standard input."""
     return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
 
 
 class LiveProgress(RichBatchProgressDisplay, ProgressBase):
-    """The display of a run of this process: it looks at the ledger by itself, and prints notes above."""
+    """The display of a run in this process: it reads the ledger, and prints notes above."""
 
     def __init__(self, console: Console, *, transient: bool = False) -> None:
         RichBatchProgressDisplay.__init__(self, console, transient=transient)
@@ -176,24 +174,21 @@ class LiveProgress(RichBatchProgressDisplay, ProgressBase):
         self.close()
 
     def close(self) -> None:
-        """See Progress. Called by signal handlers, too, so it takes no lock that a look at the ledger holds."""
+        """See Progress. Signal handlers call it: it takes no lock that reading a ledger holds."""
         self._closed.set()
         self._push(self._last)
         self.finish_progress()
 
     def _pulls(self) -> None:
-        while not self._closed.wait(_PULL):
+        while not self._closed.wait(_PULL_SECONDS):
             try:
                 self._push(self.look())
-            except LedgerError:  # a busy database; what is known stays on the screen
+            except LedgerError:  # a busy database; the last state stays on the screen
                 continue
 
-    def _push(self, found: Snapshot) -> None:
-        self.update_progress(
-            found.stats() | {"doing": self._doing},
-            time.monotonic() - self._began,
-            found.batch_data(),
-        )
+    def _push(self, snapshot: Snapshot) -> None:
+        stats = snapshot.stats() | {"doing": self._doing}
+        self.update_progress(stats, time.monotonic() - self._began, snapshot.batch_data())
 
     def planning(self, rows: int) -> None:
         """See Progress."""
@@ -210,4 +205,4 @@ class LiveProgress(RichBatchProgressDisplay, ProgressBase):
 
     def note(self, text: str) -> None:
         """See Progress."""
-        self._say(text)
+        self._print_note(text)

@@ -1,4 +1,4 @@
-"""The picture of a run: what its display shows, as lines that fit a terminal."""
+"""The layout of a run's display: lines that fit a terminal."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Batches = Sequence[Mapping[str, Any]]
 
 OPEN = ("unclear", "submitted", "collected", "held")
+_COLUMNS = ("batch", "provider", "model", "requests", "done", "state", "sent", "batch id")
 _STATES = {
     "landed": "landed",
     "collected": "landing",
@@ -25,7 +26,7 @@ _STATES = {
     "held": "held",
     "dropped": "not sent",
 }
-# as both providers spell them: https://platform.claude.com/docs/en/api/retrieving-message-batches,
+# by the providers' words: https://platform.claude.com/docs/en/api/retrieving-message-batches,
 # https://platform.openai.com/docs/guides/batch
 _STATUSES = {
     "in_progress": "running",
@@ -53,8 +54,9 @@ _STOPS = {
     "over_bound": "an answer was above its upper bound",
     "shutdown": "its program asked for it",
 }
-# what gives way in a narrow terminal, in this order: down to so many columns, 0 for altogether
-_YIELDING = (
+# columns of the table that shrink in a narrow terminal, in this order, and their least widths; with
+# 0 they are dropped
+_SHRINKING = (
     ("batch id", 16),
     ("batch id", 0),
     ("provider", 0),
@@ -66,17 +68,22 @@ _YIELDING = (
     ("batch", 0),
 )
 _RANKS = {"landed": -1, "waiting": 1, "not sent": 2}
-_LABEL, _BAR, _LEAST_BAR, _FAILURES, _GAP = 10, 40, 6, 5, 2
+_LABEL = 10  # columns of the labels at the left
+_BAR = 40  # columns of a bar, at most
+_LEAST_BAR = 6
+_FAILURES = 5  # lines of errors, at most
+_GAP = 2  # columns between those of the table
 _WIDE = 1000
-_AIRY = 10  # lines: with more of them, one is left empty
+_AIRY = 10  # with more free lines than this, one is left empty above the table
 
 
-def picture(
+def run_lines(
     stats: Mapping[str, Any], elapsed: float, batches: Batches, size: tuple[int, int], now: float
 ) -> list[Text]:
-    """Return a run's lines for a terminal of `size` (columns, rows), from what progress callbacks get.
+    """Return a run's lines for a terminal of `size` (columns, rows).
 
-    `elapsed` is in seconds, `now` in seconds since 1970. What matters more comes first, and stays where there is little room.
+    `stats` and `batches` are those of progress callbacks; `elapsed` is in seconds, `now` in seconds
+    since 1970. The more important lines come first: the others are dropped if there is no room.
     """
     width, height = size
     head = summary(stats, elapsed, batches, width, now)
@@ -91,27 +98,22 @@ def picture(
 def summary(
     stats: Mapping[str, Any], elapsed: float, batches: Batches, width: int, now: float
 ) -> list[Text]:
-    """Return what is told of the run as a whole."""
+    """Return the lines about the run as a whole."""
     if not stats.get("total") and not batches and not stats.get("landed"):
-        return [
-            _line(
-                "Time",
-                [Text(clock(elapsed)), Text(printable(stats.get("doing") or "planning"))],
-                width,
-            )
-        ]
-    spent, reserved, limit = stats["cost_usd"] or 0, stats["reserved_usd"], stats["cost_limit_usd"]
+        doing = printable(stats.get("doing") or "planning")
+        return [_line("Time", [Text(clock(elapsed)), Text(doing)], width)]
+    limit = stats["cost_limit_usd"]
     work, money = _requests(stats, batches), _money(stats)
-    bar = _bar_width([work, money] if limit is not None else [work], width)
-    lines = [
-        _line("Requests", work, width, _bar(stats["landed"], _ahead(batches), stats["total"], bar))
-    ]
+    room = _bar_width([work, money] if limit is not None else [work], width)
+    work_bar = _bar(stats["landed"], _ahead(batches), stats["total"], room)
+    money_bar = None
+    if limit is not None:
+        money_bar = _bar(stats["cost_usd"] or 0, stats["reserved_usd"], limit, room)
+    lines = [_line("Requests", work, width, work_bar)]
     if stats["outcomes"]:
         lines.append(_line("Outcomes", _outcomes(stats, width), width))
     lines.append(_line("Batches", _batches(batches, width), width))
-    lines.append(
-        _line("Cost", money, width, None if limit is None else _bar(spent, reserved, limit, bar))
-    )
+    lines.append(_line("Cost", money, width, money_bar))
     lines.append(_line("Time", _times(elapsed, batches, now, width), width))
     if stats["stopping"]:
         ends = any(one["state"] in (*OPEN, "planned") for one in batches)
@@ -122,7 +124,7 @@ def summary(
 
 
 def sentence(stats: Mapping[str, Any], batches: Batches) -> str:
-    """Return where a run stands as one line, for logs."""
+    """Return the state of a run as one line, for logs."""
     opened = sum(one["state"] in OPEN for one in batches)
     parts = [
         f"{stats['landed']:,} of {pluralize(stats['total'], 'request')} landed",
@@ -137,41 +139,33 @@ def failed(stats: Mapping[str, Any], room: int) -> list[Text]:
     """Return why requests failed, the most frequent reasons first, in at most `room` lines."""
     errors: dict[str, int] = stats.get("errors") or {}
     most = sorted(errors.items(), key=lambda item: -item[1])[: min(room, _FAILURES)]
+    labels = ["Failed", *[""] * len(most)]
     return [
-        Text.assemble(
-            ("" if place else "Failed").ljust(_LABEL), (f"{count:,} x ", "red"), printable(text)
-        )
-        for place, (text, count) in enumerate(most)
+        Text.assemble(label.ljust(_LABEL), (f"{count:,} x ", "red"), printable(text))
+        for label, (text, count) in zip(labels, most, strict=False)
     ]
 
 
 def _requests(stats: Mapping[str, Any], batches: Batches) -> list[Text]:
     ahead = _ahead(batches)
     parts = [f"{stats['landed']:,} of {stats['total']:,} landed"]
-    parts += [f"{ahead:,} done at the provider"] if ahead else []
-    return [
-        Text(text)
-        for text in [
-            *parts,
-            *(
-                [f"{pluralize(stats['up_to_date'], 'row')} up to date"]
-                if stats["up_to_date"]
-                else []
-            ),
-        ]
-    ]
+    if ahead:
+        parts.append(f"{ahead:,} done at the provider")
+    if stats["up_to_date"]:
+        parts.append(f"{pluralize(stats['up_to_date'], 'row')} up to date")
+    return list(map(Text, parts))
 
 
 def _ahead(batches: Batches) -> int:
-    """Return how many requests are done, but have not landed."""
+    """Return how many requests are done at the provider, but have not landed."""
     return sum(one["done"] or 0 for one in batches if one["state"] == "submitted")
 
 
 def _outcomes(stats: Mapping[str, Any], width: int) -> list[Text]:
-    found = sorted(stats["outcomes"].items(), key=lambda item: (item[0] != "succeeded", -item[1]))
+    counts = sorted(stats["outcomes"].items(), key=lambda item: (item[0] != "succeeded", -item[1]))
     parts = [
         Text(f"{count:,} {name}", style="green" if name == "succeeded" else "red")
-        for name, count in found
+        for name, count in counts
     ]
     if _length(parts) <= width - _LABEL:
         return parts
@@ -198,14 +192,14 @@ def _money(stats: Mapping[str, Any]) -> list[Text]:
     spent, limit, reserved = stats["cost_usd"], stats["cost_limit_usd"], stats["reserved_usd"]
     if spent is None:
         return [Text("unknown: no price is known")]
-    of = "" if limit is None else f" of {_usd(limit)}"
-    parts = [f"{_usd(spent)}{of} spent", *([f"{_usd(reserved)} reserved"] if reserved else [])]
-    if stats.get("budget"):
-        parts.append(f"budget {printable(stats['budget'])}")
-    return [
-        Text(text)
-        for text in [*parts, *(["no limit"] if limit is None and not stats.get("budget") else [])]
-    ]
+    parts = [f"{_usd(spent)} spent" if limit is None else f"{_usd(spent)} of {_usd(limit)} spent"]
+    if reserved:
+        parts.append(f"{_usd(reserved)} reserved")
+    if budget := stats.get("budget"):
+        parts.append(f"budget {printable(budget)}")
+    elif limit is None:
+        parts.append("no limit")
+    return list(map(Text, parts))
 
 
 def _usd(amount: float) -> str:
@@ -214,18 +208,13 @@ def _usd(amount: float) -> str:
 
 def _times(elapsed: float, batches: Batches, now: float, width: int) -> list[Text]:
     parts = [Text(clock(elapsed))]
-    ends = [
-        one["ends_by"]
-        for one in batches
-        if one["state"] == "submitted" and one["ends_by"] is not None
-    ]
-    if ends:
-        left = min(ends) - now
-        when = (
-            Text(f"deadline in {clock(left)}")
-            if left >= 0
-            else Text(f"deadline {clock(-left)} ago", style="yellow")
-        )
+    deadlines = [one["ends_by"] for one in batches if one["state"] == "submitted"]
+    deadlines = [deadline for deadline in deadlines if deadline is not None]
+    if deadlines:
+        seconds = min(deadlines) - now
+        when = Text(f"deadline in {clock(seconds)}")
+        if seconds < 0:
+            when = Text(f"deadline {clock(-seconds)} ago", style="yellow")
         whole = Text("oldest batch's ").append_text(when)
         parts.append(whole if _length([*parts, whole]) <= width - _LABEL else when)
     return parts
@@ -240,12 +229,11 @@ def state_of(batch: Mapping[str, Any]) -> str:
 
 
 def _bar_width(lines: Sequence[Sequence[Text]], width: int) -> int:
-    """Return how long bars are beside these parts; 0 where there is no room for any."""
+    """Return the length of bars beside these parts; 0 if there is no room for any."""
     free = width - _LABEL - 2
     most = min(_BAR, (width - _LABEL) // 3, *(free - _length(parts) for parts in lines))
-    return max(
-        most, _LEAST_BAR if all(parts[0].cell_len + _LEAST_BAR <= free for parts in lines) else 0
-    )
+    least = _LEAST_BAR if all(parts[0].cell_len + _LEAST_BAR <= free for parts in lines) else 0
+    return max(most, least)
 
 
 def _length(parts: Sequence[Text]) -> int:
@@ -253,12 +241,11 @@ def _length(parts: Sequence[Text]) -> int:
 
 
 def _bar(done: float, ahead: float, total: float, room: int) -> Text:
-    """Return a bar; what is begun shows, and it is full only at the end."""
+    """Return a bar: it is never empty once something is done, and full only at the end."""
     first = _cells(done, total, room)
     second = min(_cells(done + ahead, total, room), room) - first
-    return Text.assemble(
-        ("━" * first, "green"), ("╍" * second, "cyan"), ("─" * (room - first - second), "dim")
-    )
+    rest = room - first - second
+    return Text.assemble(("━" * first, "green"), ("╍" * second, "cyan"), ("─" * rest, "dim"))
 
 
 def _cells(part: float, total: float, room: int) -> int:
@@ -268,7 +255,7 @@ def _cells(part: float, total: float, room: int) -> int:
 
 
 def _line(label: str, parts: Iterable[Text], width: int, bar: Text | None = None) -> Text:
-    """Return a label, a bar and as many of the parts as fit, but always the first."""
+    """Return a label, a bar, the first part and as many others as fit."""
     line = Text(label.ljust(_LABEL))
     if bar:
         line.append_text(bar).append("  ")
@@ -280,7 +267,7 @@ def _line(label: str, parts: Iterable[Text], width: int, bar: Text | None = None
 
 
 def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
-    """Return a line for each open batch, as far as there is room; the others are counted."""
+    """Return a line for each open batch, as far as there is room, and the number of the others."""
     if not batches or room <= 0:
         return []
     if room < 3:  # noqa: PLR2004 - a head, a batch, and how many more there are
@@ -290,53 +277,35 @@ def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
         key=lambda one: (one["state"] != "held", one["number"] or float("inf"), one["chunk_id"]),
     )
     shown = ranked if len(ranked) < room else ranked[: room - 2]
-    columns = {
-        name: cells
-        for name, *cells in zip(*[_row(one, now) for one in (None, *shown)], strict=True)
-        if any(cells)
-    }
+    cells = zip(*(_row(one, now) for one in shown), strict=True)
+    columns = {name: column for name, column in zip(_COLUMNS, cells, strict=True) if any(column)}
     widths = _widths(columns, width)
-    lines = [
-        Text(
-            (" " * _GAP).join(_cell(name, name, at).plain for name, at in widths.items()),
-            style="dim",
-        )
-    ]
+    heads = (_cell(name, name, at).plain for name, at in widths.items())
+    lines = [Text((" " * _GAP).join(heads), style="dim")]
     gap = Text(" " * _GAP)
     lines += [
         gap.join(_cell(name, columns[name][place], at) for name, at in widths.items())
         for place in range(len(shown))
     ]
-    if len(ranked) > len(shown):
-        lines.append(
-            Text(
-                f"and {pluralize(len(ranked) - len(shown), 'more open batch', 'more open batches')}",
-                style="dim",
-            )
-        )
+    if hidden := len(ranked) - len(shown):
+        more = pluralize(hidden, "more open batch", "more open batches")
+        lines.append(Text(f"and {more}", style="dim"))
     return lines
 
 
-def _row(batch: Mapping[str, Any] | None, now: float) -> tuple[str, ...]:
-    """Return a batch's cells; those of None are the columns' names."""
-    if batch is None:
-        return ("batch", "provider", "model", "requests", "done", "state", "sent", "batch id")
+def _row(batch: Mapping[str, Any], now: float) -> tuple[str, ...]:
+    """Return a batch's cells, one for each of the columns."""
     sent = "" if batch["sent_at"] is None else f"{clock(max(now - batch['sent_at'], 0))} ago"
     done = "" if batch["done"] is None else f"{batch['done']:,}"
     number = "" if batch["number"] is None else f"{batch['number']:,}"
-    names = (
-        printable(batch["provider"]),
-        printable(batch["model"]),
-        f"{batch['jobs']:,}",
-        done,
-        state_of(batch),
-    )
-    return (number, *names, sent, printable(batch["batch_id"] or ""))
+    provider, model = printable(batch["provider"]), printable(batch["model"])
+    requests, batch_id = f"{batch['jobs']:,}", printable(batch["batch_id"] or "")
+    return number, provider, model, requests, done, state_of(batch), sent, batch_id
 
 
 def _widths(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
     widths = {name: max(map(cell_len, (name, *cells))) for name, cells in columns.items()}
-    for name, least in _YIELDING:
+    for name, least in _SHRINKING:
         over = sum(widths.values()) + _GAP * (len(widths) - 1) - width
         if over > 0 and len(widths) > 1 and name in widths:
             widths[name] = max(least, min(widths[name] - over, widths[name])) if least else 0
@@ -345,10 +314,10 @@ def _widths(columns: Mapping[str, Sequence[str]], width: int) -> dict[str, int]:
 
 
 def _cell(name: str, text: str, width: int) -> Text:
-    cell = Text(
-        text,
-        style=_STYLES.get(text, "cyan") if name == "state" else "dim" if name == "batch id" else "",
-    )
+    style = "dim" if name == "batch id" else ""
+    if name == "state":
+        style = _STYLES.get(text, "cyan")
+    cell = Text(text, style=style)
     cell.truncate(width, overflow="ellipsis")
     if name in ("batch", "requests", "done", "sent"):
         cell.pad_left(width - cell.cell_len)

@@ -1,4 +1,4 @@
-"""Progress for people: what a run does, as it does it, on a terminal or line by line."""
+"""Progress for people: who is told what a run does, and progress as plain lines."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 
 class RunHandle(Protocol):
-    """What others may do with a run that is under way: look at it, and stop it."""
+    """A running run, for others to look at and to stop."""
 
     def snapshot(self) -> Snapshot:
-        """Return where the run stands."""
+        """Return the state of the run."""
         ...
 
     def request_stop(self, reason: str) -> None:
-        """Have the run send nothing more, for whatever process works on it; with some reasons it cancels what is open."""
+        """Make the run send nothing more, whichever process works on it.
+
+        For some reasons, it also cancels its open batches.
+        """
         ...
 
     def abandon(self) -> None:
@@ -32,45 +35,46 @@ class RunHandle(Protocol):
 
 
 class Progress(Protocol):
-    """What a run tells while it works; called from several threads.
+    """Listens to a run while it works; it is called from several threads.
 
-    `receipt` is None until the run has ended by itself; `sent` says whether a batch of it went out, or may have.
+    `receipt` is None until the run has ended by itself. `sent` says whether one of its batches was
+    sent, or may have been.
     """
 
     receipt: dict[str, Any] | None
     sent: bool
 
     def follow(self, handle: RunHandle | None) -> None:
-        """Look at a run from here on; None: it is about to end."""
+        """Follow a run from now on, or, given None, stop: the run is about to end."""
         ...
 
     def look(self) -> Snapshot:
-        """Return where the run stands; after its end, where it stood then."""
+        """Return the state of the run, or the last one if it has ended."""
         ...
 
     def planning(self, rows: int) -> None:
-        """So many source rows were read."""
+        """Report how many source rows have been read."""
         ...
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
-        """Tell that the plan stands."""
+        """Report that the plan is made."""
         ...
 
     def chunk(self, number: int, rows: int, state: str) -> None:
-        """Tell that a chunk entered a state: sending, looked for, at the provider, landing, landed."""
+        """Report a chunk's new state: sending, looked for, at the provider, landing, landed."""
         ...
 
     def note(self, text: str) -> None:
-        """Something worth a line happened."""
+        """Report something worth a line."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         ...
 
 
 class ProgressBase:
-    """Looks at a run while it works, from whatever thread."""
+    """Looks at a run while it works, from any thread."""
 
     def __init__(self) -> None:
         self.receipt: dict[str, Any] | None = None
@@ -99,12 +103,13 @@ class LineProgress(ProgressBase):
 
     def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
         super().__init__()
-        self._write, self._every, self._told_at = write, every, time.monotonic()
+        self._write, self._every = write, every
+        self._written_at = time.monotonic()
 
     def planning(self, rows: int) -> None:
-        """Tell at most every few seconds."""
-        if time.monotonic() - self._told_at >= self._every:
-            self._told_at = time.monotonic()
+        """Write a line at most every few seconds."""
+        if time.monotonic() - self._written_at >= self._every:
+            self._written_at = time.monotonic()
             self._write(f"planning: {pluralize(rows, 'row')} read")
 
     def planned(self, requests: int, batches: int, up_to_date: int) -> None:
@@ -125,27 +130,28 @@ class LineProgress(ProgressBase):
 
 
 def silent() -> LineProgress:
-    """Return progress that tells nothing."""
+    """Return progress that writes nothing."""
     return LineProgress(lambda _text: None)
 
 
 def planned_words(requests: int, batches: int, up_to_date: int) -> str:
-    """Return what a plan found."""
-    return f"{pluralize(requests, 'request')} in {pluralize(batches, 'batch')}, {pluralize(up_to_date, 'row')} up to date"
+    """Return the result of a plan in words."""
+    work = f"{pluralize(requests, 'request')} in {pluralize(batches, 'batch')}"
+    return f"{work}, {pluralize(up_to_date, 'row')} up to date"
 
 
-# who listens to the runs that this context starts; a flow's parameters cannot carry an object
+# listens to the runs that this context starts; a flow's parameters cannot carry an object
 _LISTENER: ContextVar[Progress | None] = ContextVar("batchata_progress", default=None)
 
 
 def listener() -> Progress | None:
-    """Return who asked to be told, if anybody did."""
+    """Return the listener to runs that are started here, if any."""
     return _LISTENER.get()
 
 
 @contextmanager
 def told_to(progress: Progress) -> Generator[None, None, None]:
-    """Tell `progress` of the runs that are started inside."""
+    """Make `progress` the listener to runs that are started inside the block."""
     token = _LISTENER.set(progress)
     try:
         yield

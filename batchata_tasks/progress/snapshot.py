@@ -1,17 +1,21 @@
-"""Where a run stands, as values."""
+"""The state of a run, as values."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    """Where one batch stands. Times are seconds since 1970; `done` counts requests, where the provider tells."""
+    """The state of one batch. Times are seconds since 1970.
+
+    `done` counts requests; it is None if the provider does not report them.
+    """
 
     chunk_id: str
-    number: int | None  # in the order in which batches are sent
+    number: int | None  # 1-based, in the order in which batches are sent
     batch_id: str | None
     provider: str
     model: str
@@ -26,13 +30,13 @@ class BatchView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a run stands. Money is in US dollars; `cost_usd` is None where no price is known."""
+    """The state of a run. Money is in US dollars; `cost_usd` is None if it is unknown."""
 
     run_id: str = ""
     total: int = 0  # requests of the plan
     up_to_date: int = 0
     landed: int = 0
-    completed: int = 0  # of those landed, with a usable answer
+    completed: int = 0  # landed with a usable answer
     failed: int = 0
     outcomes: dict[str, int] = field(default_factory=dict[str, int])
     batches: tuple[BatchView, ...] = ()
@@ -40,30 +44,27 @@ class Snapshot:
     reserved_usd: float = 0.0
     cost_limit_usd: float | None = None
     stopping: str | None = None
-    budget: str | None = None  # that it shares with other runs
-    errors: dict[str, int] = field(
-        default_factory=dict[str, int]
-    )  # of what landed, the most frequent first
+    budget: str | None = None  # the name of the budget that it shares with other runs
+    errors: dict[str, int] = field(default_factory=dict[str, int])  # the most frequent first
 
     @property
     def pending(self) -> int:
-        """Requests of which nothing has landed yet."""
+        """The number of requests that have not landed yet."""
         return max(self.total - self.landed, 0)
 
     def stats(self) -> dict[str, Any]:
         """Return the run's numbers, as progress callbacks get them."""
-        states = [batch.state for batch in self.batches]
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        return found | {
-            "pending": self.pending,
-            "batches": {state: states.count(state) for state in dict.fromkeys(states)},
-        }
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        states = Counter(batch.state for batch in self.batches)
+        return values | {"pending": self.pending, "batches": dict(states)}
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
-        """Return the batches by their ids (before they have one, by that of their chunk), as progress callbacks get them."""
-        names = [
-            one.name for one in fields(BatchView)
-        ]  # not `asdict`, which takes a moment too long for a thousand of them
+        """Return the batches as progress callbacks get them.
+
+        They are named by their ids, or by their chunks' ids before they have one.
+        """
+        # not `asdict`, which is too slow for a thousand of them
+        names = [one.name for one in fields(BatchView)]
         return {
             batch.batch_id or batch.chunk_id: {name: getattr(batch, name) for name in names}
             for batch in self.batches

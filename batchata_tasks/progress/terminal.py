@@ -1,4 +1,4 @@
-"""The foot of a terminal: lines that are drawn over and over, below what is printed meanwhile."""
+"""The foot of a terminal: lines that are redrawn there, below everything that is printed."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ _SECONDS = 0.5  # between two drawings
 
 
 def can_draw(console: Console) -> bool:
-    """Whether lines can be drawn over: not in a pipe, a log or a notebook, not with TERM=dumb or NO_COLOR, and in UTF-8 alone."""
-    forced = (
-        bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()
-    )  # a log that takes colours is no terminal
-    able = (
-        console.is_interactive
-        and not console.is_dumb_terminal
-        and console.encoding.startswith("utf")
-    )
-    return able and not console.no_color and not forced
+    """Whether lines can be redrawn.
+
+    They cannot in a pipe, a log or a notebook, with TERM=dumb or NO_COLOR, or without UTF-8.
+    """
+    if console.is_dumb_terminal or console.no_color or not console.encoding.startswith("utf"):
+        return False
+    # a log that takes colours is not a terminal
+    forced = bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()
+    return console.is_interactive and not forced
 
 
 class Region(RenderHook):
-    """Lines at the foot of a terminal; there is one in a process, and a second one is not started.
+    """Lines at the foot of a terminal. A process shows one region; a second one does not start.
 
-    rich's own Live takes lines to be as they were drawn. A terminal that was made narrower has wrapped them,
-    and what it then leaves behind stays on the screen.
+    rich's own Live assumes that lines are still as they were drawn. If a terminal was made
+    narrower, it has wrapped them, and Live leaves parts of them on the screen.
     """
 
     _current: ClassVar[Region | None] = None
-    _choice: ClassVar[threading.Lock] = threading.Lock()
+    _current_lock: ClassVar[threading.Lock] = threading.Lock()
 
-    def __init__(self, console: Console, picture: Callable[[int, int], Sequence[Text]]) -> None:
-        self.console, self._picture = console, picture
+    def __init__(self, console: Console, lines: Callable[[int, int], Sequence[Text]]) -> None:
+        self.console = console
         self.live = False
-        self._held = False  # somebody is asked something
-        self._kept = list[Text]()  # printed once that has been answered
+        self._lines = lines  # returns the lines for a width and a height
+        self._held = False  # while the user is asked something
+        self._held_back = list[Text]()  # is printed after the answer
         self._drawn = list[Text]()
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._streams: dict[str, TextIO] = {}
 
     def start(self) -> bool:
-        """Draw from here on; False where another region of this process does."""
-        with Region._choice:
+        """Draw from now on; return False if another region of this process is drawn."""
+        with Region._current_lock:
             if Region._current not in (None, self):
                 return False
             Region._current = self
@@ -65,30 +65,38 @@ class Region(RenderHook):
             if self.live:
                 return True
             self.live, self._over = True, threading.Event()
-            atexit.register(self.stop)
-            self._redirect()
-            self.console.push_render_hook(self)
-            self.console.show_cursor(show=False)
-            self.draw()
-            threading.Thread(
-                target=self._draws, args=(self._over,), name="display", daemon=True
-            ).start()
+            try:
+                self._show()
+            except BaseException:
+                self.stop()  # or no other region of this process could start
+                raise
         return True
 
-    def _draws(self, over: threading.Event) -> None:
+    def _show(self) -> None:
+        atexit.register(self.stop)
+        self.console.push_render_hook(self)
+        self._redirect()
+        self.console.show_cursor(show=False)
+        self.draw()
+        redraw = threading.Thread(
+            target=self._redraw, args=(self._over,), name="display", daemon=True
+        )
+        redraw.start()
+
+    def _redraw(self, over: threading.Event) -> None:
         while not over.wait(_SECONDS):
             self.draw()
 
     def draw(self) -> None:
-        """Draw the picture anew, in place of the last one."""
+        """Draw the lines in place of the last ones."""
         self._output(Control())  # the hook adds the rest
 
     def print(self, text: Text) -> None:
-        """Print above the lines; while somebody is asked something, after the answer."""
+        """Print above the lines; while the user is asked something, print after the answer."""
         region = Region._current or self
-        with region._lock:  # noqa: SLF001 - another one of this class
+        with region._lock:  # noqa: SLF001 - of another object of this class
             if region._held:  # noqa: SLF001
-                region._kept.append(text)  # noqa: SLF001
+                region._held_back.append(text)  # noqa: SLF001
             else:
                 region._output(text)  # noqa: SLF001
 
@@ -102,49 +110,48 @@ class Region(RenderHook):
                 self._over.set()
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        """Put what is printed in place of the picture, and the picture below it; rich calls this."""
+        """Replace the lines by what is printed, and add them below it; rich calls this."""
         with self._lock:
             if not self.live or self._held:
                 return renderables
             width, height = self.console.size
             erase = self._erase()
-            self._drawn = [line.copy() for line in self._picture(width - 1, height - 1)][
-                : max(height - 1, 1)
-            ]
+            # a full line would put the cursor on the next one
+            longest, most = max(width - 1, 1), max(height - 1, 1)
+            self._drawn = [line.copy() for line in self._lines(width - 1, height - 1)][:most]
             for place, line in enumerate(self._drawn, 1):
-                line.truncate(
-                    max(width - 1, 1), overflow="ellipsis"
-                )  # a full line would put the cursor on the next one
-                line.no_wrap, line.end = True, "\n" if place < len(self._drawn) else ""
+                line.truncate(longest, overflow="ellipsis")
+                line.no_wrap = True
+                line.end = "\n" if place < len(self._drawn) else ""
             return [erase, *renderables, *self._drawn]
 
     def _erase(self) -> Control:
-        """Return what wipes the picture, as the terminal may have wrapped it since."""
+        """Return the control that erases the lines, which the terminal may have wrapped since."""
         width = max(self.console.size.width, 1)
         rows = sum(max(-(-line.cell_len // width), 1) for line in self._drawn)
         up = ((ControlType.CURSOR_UP, 1), (ControlType.ERASE_IN_LINE, 2)) * max(rows - 1, 0)
         return Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2), *up)
 
     def hold(self) -> None:
-        """Wipe the lines, and keep back what is to be printed, while somebody is asked something."""
+        """Erase the lines, and hold back all printing, while the user is asked something."""
         with self._lock:
             if self.live:
                 self._wipe()
             self._held = True
 
     def release(self) -> None:
-        """Print what was kept back, and draw again."""
+        """Print everything that was held back, and draw again."""
         with self._lock:
             self._held = False
-            kept, self._kept = self._kept, []
-            for text in kept:
+            held_back, self._held_back = self._held_back, []
+            for text in held_back:
                 self._output(text)
             if self.live:
                 self.console.show_cursor(show=False)
                 self.draw()
 
     def stop(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         with self._lock:
             self._over.set()
             if not self.live:
@@ -157,19 +164,19 @@ class Region(RenderHook):
                 setattr(sys, name, stream)
             self._streams = {}
         atexit.unregister(self.stop)
-        with Region._choice:
+        with Region._current_lock:
             Region._current = None
 
     def _wipe(self) -> None:
         try:
             self.console.control(self._erase())
             self.console.show_cursor(show=True)
-        except OSError:  # the terminal is gone
+        except (OSError, ValueError):  # the terminal is gone, or its stream is closed
             pass
         self._drawn = []
 
     def _redirect(self) -> None:
-        """Let what a program prints meanwhile appear above; a stream that goes to a file stays there."""
+        """Make everything that the program prints appear above; streams to files are left alone."""
         for name in ("stdout", "stderr"):
             stream: TextIO = getattr(sys, name)
             if not isinstance(stream, FileProxy) and stream.isatty():

@@ -103,6 +103,14 @@ class Screen:
         return [row.rstrip() for row in self.rows if row.strip()]
 
 
+class ClosedTerminal(StringIO):
+    """A terminal that is gone by the time that something is drawn on it."""
+
+    def write(self, _text: str, /) -> int:
+        message = "I/O operation on closed file"
+        raise ValueError(message)
+
+
 class Shown:
     """A display on a terminal that a test reads; it is drawn when the test says so."""
 
@@ -496,3 +504,15 @@ def test_ctrl_c_in_a_run_that_is_shown(emulator: Emulator, tmp_path: Path) -> No
     assert code == 0, text
     assert "ended as cancelled" in left
     assert "Outcomes  4 canceled" in re.sub(CODES, "", left)
+
+
+def test_a_display_that_could_not_start_gives_way(open_terminal: Callable[..., Shown]) -> None:
+    """One whose terminal is gone raises, and leaves the terminal to the next one."""
+    streams = (sys.stdout, sys.stderr)
+    gone = Console(file=ClosedTerminal(), force_terminal=True, width=80, height=24)
+    with pytest.raises(ValueError, match="closed file"):
+        RichBatchProgressDisplay(gone).start_progress()
+    assert (sys.stdout, sys.stderr) == streams
+    shown = open_terminal(80)
+    shown.start((Snapshot().stats(), 0.0, {}))
+    assert shown.screen.shown == ["Time      0:00, planning"]
