@@ -62,7 +62,7 @@ def _tagged(value: object) -> object:  # noqa: PLR0911 - one line per type reads
 
 
 def _plain_decimal(value: Decimal) -> str:
-    """Return all digits, without an exponent or trailing zeros: 1.10 and 1.1 are the same number."""
+    """Return all digits, without exponent or trailing zeros: 1.10 and 1.1 are the same number."""
     text = format(value, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")

@@ -338,7 +338,7 @@ def test_what_one_provider_refuses_is_refused_by_its_api_too() -> None:
         (
             {"n": Literal[tuple(f"{i:060}" for i in range(251))]},
             (
-                "the field n is an enum of 15,060 characters, of which OpenAI takes 15,000 where "
+                "the field n is an enum of 15,060 characters, of which OpenAI takes 15,000 if "
                 "there are more than 250 values"
             ),
         ),
