@@ -162,10 +162,10 @@ def reconcile(
     Adopts batches of ours, reports those that nobody owns, and settles chunks in doubt.
     """
     from batchata_tasks.operations.reconcile import reconcile as reconcile_all
-    from batchata_tasks.operations.reconcile_report import Request, pairs_of
+    from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 
     with boundary(_CARRIES_ON), for_console(err) as progress:
-        request = Request(
+        request = ReconcileRequest(
             adopt=pairs_of(adopt or []),
             resend=tuple(resend or ()),
             hold=tuple(hold or ()),

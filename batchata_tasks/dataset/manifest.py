@@ -209,7 +209,8 @@ def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple
     They are spread over its rows from `start` to `stop`.
     """
     step = -(-(stop - start) // most)
-    first, sizes, offsets = 0, list[int](), list[int]()
+    first = 0
+    sizes, offsets = list[int](), list[int]()
     for batch in _batches(folder / "plan.arrow", start, stop):
         sample = batch.take(pa.array(range(-first % step, batch.num_rows, step), pa.int64()))
         sizes += sample.column("_bytes").to_pylist()

@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown
 from batchata_tasks.operations import reconcile as reconciling
-from batchata_tasks.operations.reconcile_report import Request, pairs_of
+from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 from batchata_tasks.progress.listener import LineProgress
 
 
@@ -31,7 +31,7 @@ def reconcile(
         cancel_batches: batches that nobody owns, to be cancelled.
         days: how far back batches are listed.
     """
-    request = Request(
+    request = ReconcileRequest(
         pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ())
     )
     progress = LineProgress(get_run_logger().info)

@@ -26,7 +26,7 @@ from batchata_tasks.execution.unclear import hold, look_for, oldest, record
 from batchata_tasks.ledger import ChunkState, opened_ledger
 from batchata_tasks.operations.reconcile_report import (
     ReconcileReport,
-    Request,
+    ReconcileRequest,
     UnclearChunk,
     UnknownBatch,
 )
@@ -65,7 +65,7 @@ class _HeldContext:
 
 def reconcile(
     settings: Settings,
-    request: Request | None = None,
+    request: ReconcileRequest | None = None,
     *,
     days: float = 30,
     progress: Progress | None = None,
@@ -80,7 +80,7 @@ def reconcile(
         SpecError: the request names a chunk or batch to which it does not apply.
         BatchataError: the provider or the ledger cannot be used.
     """
-    request, report = request or Request(), ReconcileReport()
+    request, report = request or ReconcileRequest(), ReconcileReport()
     with opened_ledger(settings.ledger_url) as ledger:
         work = _Reconciler(ledger, settings, progress or silent(), report)
         work.require_providers()
@@ -116,7 +116,7 @@ class _Reconciler:
             message = f"nothing was compared with the ledger: {' '.join(self._report.notes)}"
             raise CredentialsError(message)
 
-    def settle(self, request: Request) -> None:
+    def settle(self, request: ReconcileRequest) -> None:
         """Settle chunks in doubt as a person decided."""
         for chunk_id, batch_id in request.adopt.items():
             with self._settling(chunk_id) as (context, chunk):

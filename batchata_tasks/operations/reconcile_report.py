@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReconcileRequest:
     """What a person asks for, beyond the report.
 
     `adopt` gives chunks in doubt with the batches that they are; `resend` held chunks that were

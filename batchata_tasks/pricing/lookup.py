@@ -78,21 +78,15 @@ def _rates(batch: PriceList, listed: PriceList, source: str) -> Rates:
 
 
 def _custom_rates(price: CustomPrice, published: PriceList | None, source: str) -> Rates:
-    read, write, write_1h = price.cache_read, price.cache_write, price.cache_write_1h
-    if read is None:
-        read = price.input
-    if write is None:
-        write = price.input * _WRITE
-    if write_1h is None:
-        write_1h = max(price.input * _WRITE_1H, write)
-    searches = price.searches_per_thousand
+    write = _stated(price.cache_write, price.input * _WRITE)
+    write_1h = _stated(price.cache_write_1h, max(price.input * _WRITE_1H, write))
     batch = PriceList(
         input=_per_token(price.input),
         output=_per_token(price.output),
-        cache_read=_per_token(read),
+        cache_read=_per_token(_stated(price.cache_read, price.input)),
         cache_write=_per_token(write),
         cache_write_1h=_per_token(write_1h),
-        search=_pico((_SEARCHES if searches is None else searches) / 1000),
+        search=_pico(_stated(price.searches_per_thousand, _SEARCHES) / 1000),
     )
     listed = published or batch
     if price.list_input is not None and price.list_output is not None:
@@ -100,6 +94,11 @@ def _custom_rates(price: CustomPrice, published: PriceList | None, source: str) 
             batch, input=_per_token(price.list_input), output=_per_token(price.list_output)
         )
     return _rates(batch, listed, source)
+
+
+def _stated(rate: Decimal | None, default: Decimal) -> Decimal:
+    """Return a rate of a price file; a stated 0 is not replaced by the default."""
+    return default if rate is None else rate
 
 
 def _published(provider: str, model: str) -> tuple[PriceList | None, PriceList | None]:

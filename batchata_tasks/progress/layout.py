@@ -189,11 +189,11 @@ def _batches(batches: Batches, width: int) -> list[Text]:
 
 
 def _money(stats: Mapping[str, Any]) -> list[Text]:
-    spent, limit, reserved = stats["cost_usd"], stats["cost_limit_usd"], stats["reserved_usd"]
+    spent, limit = stats["cost_usd"], stats["cost_limit_usd"]
     if spent is None:
         return [Text("unknown: no price is known")]
     parts = [f"{_usd(spent)} spent" if limit is None else f"{_usd(spent)} of {_usd(limit)} spent"]
-    if reserved:
+    if reserved := stats["reserved_usd"]:
         parts.append(f"{_usd(reserved)} reserved")
     if budget := stats.get("budget"):
         parts.append(f"budget {printable(budget)}")

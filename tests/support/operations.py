@@ -12,7 +12,7 @@ from batchata_tasks.reports import costs, plan, status
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from batchata_tasks.operations.reconcile_report import ReconcileReport, Request
+    from batchata_tasks.operations.reconcile_report import ReconcileReport, ReconcileRequest
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
     from batchata_tasks.spec.run import RunSpec
@@ -23,7 +23,7 @@ def cancel(spec: EnrichmentSpec, progress: Progress | None = None) -> cancelling
     return cancelling.cancel(spec, Settings(), progress)
 
 
-def reconcile(request: Request | None = None, days: float = 30) -> ReconcileReport:
+def reconcile(request: ReconcileRequest | None = None, days: float = 30) -> ReconcileReport:
     """Compare the providers' batches with the ledger."""
     return reconciling.reconcile(Settings(), request, days=days)
 

@@ -20,7 +20,7 @@ from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.operations.rebuild import rebuild
-from batchata_tasks.operations.reconcile_report import Request
+from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
@@ -164,7 +164,7 @@ def test_rows_that_are_held_stay_held_in_a_rebuilt_ledger(
     chunk = leave_in_doubt(table, monkeypatch)
     with monkeypatch.context() as rotated:
         rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key")
-        reconcile(Request(hold=(chunk,)))
+        reconcile(ReconcileRequest(hold=(chunk,)))
     (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
     assert rebuild(prepare_run(table.spec(), Settings()), Settings()).held_chunks == 1
     assert table.run().plan["in_flight"] == 12
@@ -246,7 +246,7 @@ def test_a_ledger_rebuilt_under_another_key_holds_what_it_cannot_look_for(
     ledger = Ledger(Settings().ledger_url)
     (chunk,) = ledger.chunks_in(("held",))
     ledger.close()
-    assert reconcile(Request(adopt={chunk.id: line["id"]})).adopted
+    assert reconcile(ReconcileRequest(adopt={chunk.id: line["id"]})).adopted
     table.run()
     check(table)
 
@@ -511,7 +511,7 @@ def test_doubt_that_outlives_the_folder_is_held(
     for _ in range(2):
         with pytest.raises(HeldError, match="batchata reconcile"):
             table.run()
-    assert reconcile(Request(resend=(chunk,))).freed == [chunk]
+    assert reconcile(ReconcileRequest(resend=(chunk,))).freed == [chunk]
     assert table.run().outcomes == {"succeeded": 12}
     check(table)
 

@@ -16,7 +16,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.operations.reconcile import _Reconciler
-from batchata_tasks.operations.reconcile_report import Request, pairs_of
+from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.operations import cancel, reconcile
 from tests.support.table import MODELS, Table
@@ -64,9 +64,9 @@ def test_what_nobody_owns_is_reported_and_cancelled_on_request(table: Table) -> 
         None if table.provider == "anthropic" else False
     }
     named = report.strays[0].batch_id
-    assert reconcile(Request(cancel=(named,))).cancelled == [named]
+    assert reconcile(ReconcileRequest(cancel=(named,))).cancelled == [named]
     with pytest.raises(SpecError, match="no such batch that nobody owns"):
-        reconcile(Request(cancel=(table.rows()[0]["_batch_id"],)))
+        reconcile(ReconcileRequest(cancel=(table.rows()[0]["_batch_id"],)))
 
 
 def test_batches_of_another_ledger_are_not_called_another_programs(
@@ -119,14 +119,14 @@ def test_cancelling_tells_what_had_ended_and_what_may_be_of_another_ledger(table
     """
     control = table.emulator.control
     (ended,) = control.foreign(table.provider, ends="at_once")
-    report = reconcile(Request(cancel=(ended,)))
+    report = reconcile(ReconcileRequest(cancel=(ended,)))
     assert (report.cancelled, report.had_ended) == ([], [ended])
     assert (
         "Not cancelled",
         f"batch {ended} had already ended; nothing to cancel",
     ) in report.lines()
     (open_,) = control.foreign(table.provider, ends="never")
-    report = reconcile(Request(cancel=(open_,)))
+    report = reconcile(ReconcileRequest(cancel=(open_,)))
     assert (report.cancelled, report.had_ended) == ([open_], [])
     assert any("may have been sent by this program" in note for note in report.notes) == (
         table.provider == "anthropic"
@@ -155,15 +155,15 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
     """
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
     with pytest.raises(SpecError, match="not a chunk that is held"):
-        reconcile(Request(resend=(chunk,)))
-    assert reconcile(Request(hold=(chunk,))).held == [chunk]
+        reconcile(ReconcileRequest(resend=(chunk,)))
+    assert reconcile(ReconcileRequest(hold=(chunk,))).held == [chunk]
     assert in_state(ChunkState.HELD) == [chunk]
     receipt = table.run()
     assert (receipt.held_rows, receipt.exit_code, receipt.continued) == (6, 3, True)
     assert any("batchata reconcile" in text for text in receipt.warnings)
     assert table.run().plan["in_flight"] == 6
     assert table.ledger()["requests_accepted"] == 0
-    assert reconcile(Request(resend=(chunk,))).freed == [chunk]
+    assert reconcile(ReconcileRequest(resend=(chunk,))).freed == [chunk]
     assert table.run().outcomes == {"succeeded": 6}
     assert table.ledger()["requests_accepted"] == 6
 
@@ -180,13 +180,13 @@ def test_a_held_chunk_is_adopted_as_the_batch_that_a_person_names(
     (foreign,) = table.emulator.control.foreign(table.provider, requests=6, ends="at_once")
     with monkeypatch.context() as rotated:
         rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key of the same account")
-        assert reconcile(Request(hold=(chunk,))).held == [chunk]
+        assert reconcile(ReconcileRequest(hold=(chunk,))).held == [chunk]
         if ended:
             assert table.run().held_rows == 6
         (own,) = [line["id"] for line in table.ledger()["batches"]]
         with pytest.raises(SpecError, match="holds other requests"):
-            reconcile(Request(adopt={chunk: foreign}))
-        assert reconcile(Request(adopt={chunk: own})).adopted == {chunk: own}
+            reconcile(ReconcileRequest(adopt={chunk: foreign}))
+        assert reconcile(ReconcileRequest(adopt={chunk: own})).adopted == {chunk: own}
         receipt = table.run()
         assert (receipt.outcomes, receipt.plan["up_to_date"]) == (
             ({}, 6) if ended else ({"succeeded": 6}, 0)
@@ -289,7 +289,7 @@ def test_a_batch_that_a_chunk_cannot_be_is_not_adopted(
         (smaller, "other requests|when it has ended"),
     ):
         with pytest.raises(SpecError, match=reason):
-            reconcile(Request(adopt={chunk: batch}))
+            reconcile(ReconcileRequest(adopt={chunk: batch}))
     assert in_state(ChunkState.UNCLEAR) == [chunk]
 
 
@@ -314,7 +314,7 @@ def test_a_batch_that_may_be_a_chunk_in_doubt_is_told_and_not_cancelled(
     (told,) = [text for what, text in report.lines() if what == "Perhaps ours"]
     assert f"may be chunk {chunk}" in told
     with pytest.raises(SpecError, match=f"it may be chunk {chunk}"):
-        reconcile(Request(cancel=(batch,)))
+        reconcile(ReconcileRequest(cancel=(batch,)))
     held.release_lease(lease)
     held.close()
     assert table.ledger()["batches"][0]["ending"] is None
@@ -330,7 +330,7 @@ def test_what_was_settled_meanwhile_stays_as_it_is(
     """
     chunk = leave_in_doubt(table, monkeypatch)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
-    request = Request(adopt={chunk: batch}) if asked == "adopt" else Request(hold=(chunk,))
+    request = ReconcileRequest(adopt={chunk: batch}) if asked == "adopt" else ReconcileRequest(hold=(chunk,))
     real = Ledger.acquire_lease
 
     def late(ledger: Ledger, *asked: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from batchata_tasks.common.errors import HeldError, SpecError, TransientError
 from batchata_tasks.common.money import pico_from_usd, usd
 from batchata_tasks.ledger import ChunkState
-from batchata_tasks.operations.reconcile_report import Request
+from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.reports.status import runs_remedy
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.operations import preview, reconcile, runs_overview
@@ -219,12 +219,12 @@ def test_a_pilot_that_is_held_sends_nothing_more(
             claude.run(pilot=STRICT)
     claude.emulator.control.clear_faults()
     (chunk,) = (chunk.id for chunk in all_chunks() if chunk.state == ChunkState.UNCLEAR)
-    reconcile(Request(hold=(chunk,)))
+    reconcile(ReconcileRequest(hold=(chunk,)))
     for _ in range(2):
         with pytest.raises(HeldError, match=r"^pilot: rows of it are held"):
             claude.run(pilot=STRICT)
     assert accepted(claude) == 0
-    reconcile(Request(resend=(chunk,)))
+    reconcile(ReconcileRequest(resend=(chunk,)))
     receipt = claude.run(pilot=STRICT)
     assert (receipt.continued, receipt.exit_code, receipt.batches, accepted(claude)) == (
         True,
