@@ -20,7 +20,7 @@ from genai_prices import Usage as ListedUsage
 from genai_prices import calc_price
 
 from batchata_tasks.common.money import usd
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers.anthropic import results as anthropic_lines
 from batchata_tasks.providers.openai import results as openai_lines
 
@@ -91,7 +91,7 @@ class Trap:
 
     def ours(self) -> Decimal | None:
         """Return the package's figure, in dollars."""
-        rates = batch_rates(self.provider, self.model)
+        rates = published_rates(self.provider, self.model)
         usage = USAGE_OF[self.provider](self.block)
         return None if rates is None else usd(sum(rates.cost(usage) for _ in range(self.times)))
 

@@ -29,7 +29,7 @@ from batchata_tasks.emulator import Emulator
 from batchata_tasks.emulator.core.fault_kinds import KINDS
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.answer import Usage
 
@@ -277,7 +277,7 @@ def _standing(provider: str, emulator: Emulator, place: Path) -> Standing:
         rows = {row["id"]: row for row in pq.read_table(place / "out" / "data").to_pylist()}
     endings = Counter(map(_ending, rows.values()))
     book = emulator.control.ledger(detail=True)[provider]
-    rates = batch_rates(provider, MODELS[provider])
+    rates = published_rates(provider, MODELS[provider])
     if rates is None:
         message = f"no price is known for {MODELS[provider]}"
         raise RuntimeError(message)
