@@ -18,6 +18,7 @@ from rich.console import Console
 from batchata_tasks import Batch, RichBatchProgressDisplay
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.progress.snapshot import Snapshot
 from tests.support.commands import start
 from tests.support.table import open_batches
 
