@@ -104,7 +104,7 @@ def test_a_batch_by_itself(provider: Provider, emulator: Emulator) -> None:
     assert isinstance(results["schema"].parsed_response, dict)
     assert all(result.is_success() for result in found)
     book = emulator.control.ledger()[SIDE[provider.name]]
-    rates = published_rates(provider.name, MODELS[provider.name])
+    rates = batch_rates(provider.name, MODELS[provider.name], load_prices(Settings().prices))
     assert rates is not None
     bill = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
     assert math.fsum(result.cost_usd for result in found) == pytest.approx(

@@ -371,7 +371,7 @@ def test_remote_tables_are_read_by_url(name: str) -> None:
 
 
 class ListingFiles(LocalFileSystem):
-    """Local files behind `listing://`, whose listings are kept, as clients of object stores keep them."""
+    """Local files behind `listing://`; listings are cached, as clients of object stores do."""
 
     protocol = "listing"
 
