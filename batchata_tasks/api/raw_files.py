@@ -12,7 +12,7 @@ from batchata_tasks.common.canonical import digest
 from batchata_tasks.common.files import read_json, storage_errors
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.execution.collect import custom_id
-from batchata_tasks.execution.run_context import context_of
+from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.spec.jobs import JOB_ID
 
 if TYPE_CHECKING:
@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.ledger import Chunk
 
 _NAME_BYTES = 200  # of a file, with room for its ending
 
 
 def with_raw_files(
-    collect: Callable[[str, str], dict[str, Any]],
-) -> Callable[[str, str], dict[str, Any]]:
+    collect: Callable[[RunRef, str], dict[str, Any]],
+) -> Callable[[RunRef, str], dict[str, Any]]:
     """Return a collect step that writes raw files, too."""
 
-    def collected(run_id: str, chunk_id: str) -> dict[str, Any]:
-        value = collect(run_id, chunk_id)
-        context = context_of(run_id)
+    def collected(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        value = collect(ref, chunk_id)
+        context = context_of(ref)
         write_raw_files(context, context.ledger.chunk(chunk_id))
         return value
 

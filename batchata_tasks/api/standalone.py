@@ -24,6 +24,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.collect import judge
 from batchata_tasks.planning.estimate import guessed
 from batchata_tasks.planning.route import Route
 from batchata_tasks.pricing.lookup import batch_rates
@@ -33,7 +34,7 @@ from batchata_tasks.providers.request_file import write_requests
 from batchata_tasks.providers.result_lines import is_results, without_line
 from batchata_tasks.spec.job_schemas import ResponseModels
 from batchata_tasks.types.answer import Usage
-from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -199,20 +200,15 @@ class _Prices:
 
     def result(self, answer: Answer, job: SentJob | None) -> JobResult:
         """Return the result of one answer; `job` is its job, if that is known."""
-        text, error = answer.text or "", answer.error
-        parsed = None
-        if answer.outcome is not Outcome.SUCCEEDED:
-            error = error or answer.outcome.value
-        elif answer.text is None:
-            error = describe(ErrorCode.RESPONSE, "the answer has no text")
-        elif job is not None and job.schema is not None:
-            parsed, problem = job.schema.read(text)
-            error = describe(ErrorCode.RESPONSE, problem) if parsed is None else None
+        read = job.schema.read if job is not None and job.schema is not None else None
+        outcome, error, parsed = judge(answer, read)
+        if outcome is not Outcome.SUCCEEDED:
+            error = error or outcome.value
         citations = [{"field": None, **citation} for citation in answer.citations]
         cited = bool(citations) or (job is not None and job.cited)
         return JobResult(
             answer.custom_id,
-            response=text,
+            response=answer.text or "",
             parsed_response=parsed,
             citations=citations if cited else None,
             input_tokens=answer.usage.input_tokens,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.ledger import Ledger, RunRow
 
 _FORMAT = 1
@@ -215,13 +216,13 @@ def read_state_file(file: str | Path) -> dict[str, Any]:
 
 
 def naming(
-    plan: Callable[[str], dict[str, Any]], state: StateManager
-) -> Callable[[str], dict[str, Any]]:
+    plan: Callable[[RunRef], dict[str, Any]], state: StateManager
+) -> Callable[[RunRef], dict[str, Any]]:
     """Return a plan step that writes the run's name to a state file first."""
 
-    def named(run_id: str) -> dict[str, Any]:
-        state.name_run(run_id)
-        return plan(run_id)
+    def named(ref: RunRef) -> dict[str, Any]:
+        state.name_run(ref.run_id)
+        return plan(ref)
 
     return named
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -37,6 +38,27 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, pause: Callable[[float], None]) -> Generator[None, None, None]:
+    """Hold a file's lock, which one thread of one process has at a time; a death releases it.
+
+    While another one has it, `pause` is called with the seconds to wait, and may raise to give up.
+    """
+    with storage_errors("locking"):
+        stream = path.open("ab")
+    with stream:
+        seconds = 0.01
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pause(seconds)
+                seconds = min(seconds * 1.5, 0.5)
+            else:
+                break
+        yield
 
 
 def make_folder(folder: Path) -> None:

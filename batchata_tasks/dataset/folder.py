@@ -75,6 +75,13 @@ class DatasetFolder:
         """Return the folder of a run's plan."""
         return self.runs / run_id
 
+    def landing_lock(self, fence: int) -> Path:
+        """Return the file that is locked while rows land under the lease of this number.
+
+        It is named like a file that was never renamed: what a killed run leaves is swept with those.
+        """
+        return self.own / f".landing-{fence}.tmp"
+
     def sweep(self, jobs_in_use: Container[str] = ()) -> None:
         """Delete what dead runs left behind: plans, and files that were never renamed.
 

@@ -2,15 +2,17 @@
 
 Results are read once, as a stream, in the provider's order, and joined to the chunk's rows by
 custom_id. Lines that are doubled count once (an answer before an error, since it is paid), lines
-that nobody sent are reported, requests without a line end as missing (or as what a failed validation says of them).
+that nobody sent are reported, and a request without a line ends as missing, or as what the batch
+says about it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -25,10 +27,16 @@ if TYPE_CHECKING:
 
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing.rates import Rates
+    from batchata_tasks.providers import BatchLook
     from batchata_tasks.schema.answers import AnswerSchemas
+
+T = TypeVar("T")
+Read = Callable[[str], tuple[T | None, str]]
+"""Reads an answer's text; returns its value, or None and what is wrong with it."""
 
 _BLOCK = 4096
 _NOTHING = Usage()
+_MILLION = 10**6
 _WITHOUT_ANSWER = (Outcome.ERRORED, Outcome.EXPIRED, Outcome.CANCELED, Outcome.MISSING)
 _PRIORS = (
     "_prior_attempts",
@@ -42,18 +50,16 @@ _PRIORS = (
 
 @dataclass
 class Report:
-    """What collecting a chunk found."""
+    """Totals of one chunk's results; money in picodollars."""
 
     tallies: dict[str, OutcomeTotals] = field(default_factory=lambda: defaultdict(OutcomeTotals))
-    overhead: int = (
-        0  # picodollars that belong to no row: unknown lines, requests of unreadable cost
-    )
+    overhead: int = 0  # paid for no row: unknown lines, requests whose cost cannot be read
     unreadable: int = 0  # requests that may have run, but no line says what they cost
     unknown_lines: int = 0
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
-    cache_saved: int = 0  # picodollars less than the same answers cost without a cache
-    excess: int = 0  # the largest cost of one of them, in millionths of its bound
+    cache_saved: int = 0  # by the cache, against the same answers without one
+    excess: int = 0  # the largest cost of an answer, in millionths of its bound
 
 
 class Collector:
@@ -68,20 +74,20 @@ class Collector:
         rates: Rates | None,
         enriched_at: int,
     ) -> None:
-        self._chunk, self._manifest, self._columns = chunk, manifest, columns
-        self._answers, self._rates, self._enriched_at = answers, rates, enriched_at
+        self._chunk = chunk
+        self._manifest = manifest
+        self._columns = columns
+        self._answers = answers
+        self._rates = rates
+        self._enriched_at = enriched_at
         row_ids = manifest["_row_id"].to_pylist()
-        self._names = [custom_id(chunk.id, row_id) for row_id in row_ids]
-        self._position = {name: i for i, name in enumerate(self._names)}
-        self._changed, self._prior_errors = (
-            manifest["_changed"].to_pylist(),
-            manifest["_prior_error"].to_pylist(),
-        )
+        self._custom_ids = [custom_id(chunk.id, row_id) for row_id in row_ids]
+        self._positions = {name: i for i, name in enumerate(self._custom_ids)}
+        self._changed = manifest["_changed"].to_pylist()
+        self._prior_errors = manifest["_prior_error"].to_pylist()
         self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
-        self._bounds, self._schemas = (
-            manifest["_bound"].to_pylist(),
-            manifest["_schema"].to_pylist(),
-        )
+        self._bounds = manifest["_bound"].to_pylist()
+        self._schemas = manifest["_schema"].to_pylist()
         system = set(SYSTEM_FIELDS.names)
         self._source = [name for name in manifest.schema.names if name not in system]
         self.report = Report()
@@ -93,50 +99,48 @@ class Collector:
 
         A request without an answer takes `absent` of its position, or `otherwise`.
         """
-        seen = bytearray(len(self._names))
-        unpaid: dict[
-            int, Answer
-        ] = {}  # lines without an answer wait: one with an answer may follow
         block: list[tuple[int, Answer]] = []
-        for answer in answers:
-            position = self._position.get(answer.custom_id)
-            if position is None:
-                self.report.unknown_lines += 1
-                self.report.overhead += self._rates.cost(answer.usage) if self._rates else 0
-            elif seen[position]:
-                self.report.doubled_lines += 1
-            elif answer.usage == _NOTHING and answer.outcome in _WITHOUT_ANSWER:
-                self.report.doubled_lines += position in unpaid
-                unpaid.setdefault(position, answer)
-            else:
-                self.report.doubled_lines += position in unpaid
-                seen[position] = 1
-                block.append((position, answer))
-            if len(block) == _BLOCK:
-                yield self._record_batch(block)
-                block = []
-        for position in (i for i, done in enumerate(seen) if not done):
-            block.append((position, unpaid.get(position) or absent.get(position, otherwise)))
+        for position_and_answer in self._one_each(answers, absent, otherwise):
+            block.append(position_and_answer)
             if len(block) == _BLOCK:
                 yield self._record_batch(block)
                 block = []
         if block:
             yield self._record_batch(block)
 
+    def _one_each(
+        self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer
+    ) -> Iterator[tuple[int, Answer]]:
+        """Yield each request's position once, with its answer; count surplus lines."""
+        report, seen = self.report, bytearray(len(self._custom_ids))
+        # a line without an answer waits, since one with an answer may follow
+        unpaid: dict[int, Answer] = {}
+        for answer in answers:
+            position = self._positions.get(answer.custom_id)
+            if position is None:
+                report.unknown_lines += 1
+                report.overhead += self._rates.cost(answer.usage) if self._rates else 0
+                continue
+            report.doubled_lines += bool(seen[position] or position in unpaid)
+            if seen[position]:
+                continue
+            if answer.usage == _NOTHING and answer.outcome in _WITHOUT_ANSWER:
+                unpaid.setdefault(position, answer)
+            else:
+                seen[position] = 1
+                yield position, answer
+        for position in (i for i, done in enumerate(seen) if not done):
+            yield position, unpaid.get(position) or absent.get(position, otherwise)
+
     def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
         rows = [self._row(position, answer) for position, answer in block]
-        taken = (
-            self._manifest.select(self._source)
-            .take(pa.array([p for p, _ in block], pa.int64()))
-            .combine_chunks()
-        )
+        positions = pa.array([position for position, _ in block], pa.int64())
+        carried = self._manifest.select(self._source).take(positions).combine_chunks()
         arrays: list[pa.Array] = []
         for column in self._columns:
             if column.name in self._source:
-                found = taken.column(column.name)
-                arrays.append(
-                    found.chunk(0) if found.num_chunks == 1 else pa.concat_arrays(found.chunks)
-                )
+                chunks = carried.column(column.name).chunks
+                arrays.append(chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks))
             else:
                 arrays.append(pa.array([row.get(column.name) for row in rows], type=column.type))
         return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
@@ -144,51 +148,20 @@ class Collector:
     def _row(self, position: int, answer: Answer) -> dict[str, Any]:
         outcome, error, fields = self._judged(position, answer)
         usage = answer.usage
-        cost, listed = (
-            (None, None)
-            if self._rates is None
-            else (self._rates.cost(usage), self._rates.list_cost(usage))
-        )
-        written = usage.cache_write_tokens + usage.cache_write_1h_tokens
-        attempt = 0 if answer.outcome.never_ran else 1
-        self.report.tallies[outcome] += OutcomeTotals(
-            1,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_tokens,
-            cost,
-            cache_write_tokens=written,
-            list_cost=listed,
-        )
-        if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):
-            plain = replace(
-                usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0
-            )
-            self.report.cache_saved += self._rates.cost(plain) - cost
-        if cost is not None and self._chunk.bound is not None and cost > self._bounds[position]:
-            self.report.over_bound += 1
-            self.report.excess = max(
-                self.report.excess, -(-cost * 10**6 // max(self._bounds[position], 1))
-            )
-        if not answer.readable:
-            self.report.unreadable += 1
-        if not answer.readable or (cost is None and usage != _NOTHING):
-            # it was billed, or may have been: with a limit to keep, the most that it can have cost counts
-            self.report.overhead += self._bounds[position]
+        cost = self._count(position, answer, outcome)
         prior = {name: values[position] for name, values in self._priors.items()}
-        total = (
-            None if cost is None or prior["_prior_cost"] is None else cost + prior["_prior_cost"]
-        )
+        prior_cost = prior["_prior_cost"]
+        total = None if cost is None or prior_cost is None else cost + prior_cost
         sent = self._chunk.batch_id is not None
         return {
             **fields,
             "_status": outcome.value,
             "_error": error,
-            "_attempts": prior["_prior_attempts"] + attempt,
+            "_attempts": prior["_prior_attempts"] + (0 if answer.outcome.never_ran else 1),
             "_provider": self._chunk.provider,
             "_model": answer.model or self._chunk.model,
             "_batch_id": self._chunk.batch_id,
-            "_custom_id": self._names[position] if sent else None,
+            "_custom_id": self._custom_ids[position] if sent else None,
             "_fingerprint": prior["_fingerprint"],
             "_input_tokens": usage.input_tokens + prior["_prior_input_tokens"],
             "_output_tokens": usage.output_tokens + prior["_prior_output_tokens"],
@@ -200,31 +173,67 @@ class Collector:
             "_enriched_at": self._enriched_at,
         }
 
-    def _judged(self, position: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
-        """Check a finished answer against the response model.
+    def _count(self, position: int, answer: Answer, outcome: Outcome) -> int | None:
+        """Add an answer to the report; return its cost in picodollars, None without a price."""
+        report, usage, bound = self.report, answer.usage, self._bounds[position]
+        written = usage.cache_write_tokens + usage.cache_write_1h_tokens
+        cost = None if self._rates is None else self._rates.cost(usage)
+        list_cost = None if self._rates is None else self._rates.list_cost(usage)
+        if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):
+            uncached = replace(
+                usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0
+            )
+            report.cache_saved += self._rates.cost(uncached) - cost
+        report.tallies[outcome] += OutcomeTotals(
+            rows=1,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cost=cost,
+            cache_write_tokens=written,
+            list_cost=list_cost,
+        )
+        if cost is not None and self._chunk.bound is not None and cost > bound:
+            report.over_bound += 1
+            report.excess = max(report.excess, -(-cost * _MILLION // max(bound, 1)))
+        if not answer.readable:
+            report.unreadable += 1
+        if not answer.readable or (cost is None and usage != _NOTHING):
+            # it was billed, or may have been: the most that it can have cost counts against a limit
+            report.overhead += bound
+        return cost
 
-        Where the provider refuses what a retry changed (a cap beyond the model's own, say), the row
-        stays what it was: its own request was not wrong. So it does where a changed request brought no
-        answer: the base request had one, and would be paid for again.
+    def _judged(self, position: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
+        """Return outcome, error and answer columns of a row.
+
+        If the provider refuses what a retry changed (a cap beyond the model's own, say), the row
+        stays what it was: its own request was not wrong. It also does if a changed request brought
+        no answer: the base request had one, and would be paid for again.
         """
         if self._changed[position] and answer.outcome in _WITHOUT_ANSWER:
             before = self._prior_errors[position]
             return outcome_of(before), before, {}
-        if answer.outcome is not Outcome.SUCCEEDED:
-            return answer.outcome, answer.error, {}
-        if answer.text is None:
-            return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer has no text"), {}
         response = self._answers.of(self._schemas[position])
-        if response is None:
-            return Outcome.SUCCEEDED, None, {"response": answer.text}
-        fields, wrong = response.parse(answer.text)
-        if fields is None:
-            return Outcome.INVALID, describe(ErrorCode.RESPONSE, wrong), {}
-        return (
-            Outcome.SUCCEEDED,
-            None,
-            fields if self._answers.common is not None else {"response": answer.text},
-        )
+        outcome, error, fields = judge(answer, None if response is None else response.parse)
+        if outcome is not Outcome.SUCCEEDED:
+            return outcome, error, {}
+        if response is None or self._answers.common is None:
+            return outcome, error, {"response": answer.text}
+        return outcome, error, fields or {}
+
+
+def judge(answer: Answer, read: Read[T] | None) -> tuple[Outcome, str | None, T | None]:
+    """Return how an answer ended, its error and its value, read by a response model's `read`."""
+    if answer.outcome is not Outcome.SUCCEEDED:
+        return answer.outcome, answer.error, None
+    if answer.text is None:
+        return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer has no text"), None
+    if read is None:
+        return Outcome.SUCCEEDED, None, None
+    value, problem = read(answer.text)
+    if value is None:
+        return Outcome.INVALID, describe(ErrorCode.RESPONSE, problem), None
+    return Outcome.SUCCEEDED, None, value
 
 
 def not_sent(error: str) -> Answer:

@@ -1,4 +1,4 @@
-"""What sending and looking need of a run, and the patience with which they call."""
+"""The part of a run that sending and looking for batches need, and retries of their calls."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ T = TypeVar("T")
 
 
 class ProviderContext(Protocol):
-    """What looking for a batch needs."""
+    """What looking for a batch needs of a run."""
 
     @property
     def ledger(self) -> Ledger:
-        """Where intents are written."""
+        """The ledger, in which intents are written."""
         ...
 
     @property
     def lease(self) -> Lease:
-        """The right to write for the dataset."""
+        """The lease on the dataset."""
         ...
 
     @property
     def provider(self) -> Adapter:
-        """Where chunks go."""
+        """The adapter to the provider that the chunk goes to."""
         ...
 
     @property
     def settings(self) -> Settings:
-        """How long to wait for what."""
+        """The settings."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -46,7 +46,7 @@ class ProviderContext(Protocol):
         ...
 
     def log(self, text: str) -> None:
-        """Tell people what goes on."""
+        """Report what goes on."""
         ...
 
 
@@ -59,20 +59,20 @@ class SubmitContext(ProviderContext, Protocol):
         ...
 
     def require_lease(self) -> None:
-        """Raise LeaseError unless this process is sure to hold the dataset at this moment."""
+        """Raise LeaseError unless it is sure at this moment that the run holds the dataset."""
         ...
 
     def stop_reason(self) -> str | None:
-        """Why nothing more is to be sent and open batches are to be cancelled; None while the run goes on."""
+        """Return why the run sends nothing more, or None; most reasons cancel open batches."""
         ...
 
     def seconds_left(self) -> float:
-        """Return the time until `stop_reason` may change by itself; infinite where nothing is set."""
+        """Return the seconds until `stop_reason` may change by itself, or infinity."""
         ...
 
 
 def retry_transient(context: ProviderContext, call: Callable[[], T], times: int = 1) -> T:
-    """Call until it goes through; TransientErrors are ridden out for `times` the set patience."""
+    """Repeat a call after TransientErrors, for `times` the seconds of `BATCHATA_PATIENCE`."""
     deadline = time.monotonic() + context.settings.patience * times
     wait = 0.5
     while True:

@@ -20,49 +20,47 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.providers import BatchLook
 
-_NO_LINES = 10  # times the set patience
+_NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
 
 
 def downloaded(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]:
-    """Return the response files, fetching them unless an earlier try has them all."""
-    record = context.folder.responses / f"{chunk.id}.json"
-    known = read_json(record)
-    paths = [context.folder.responses / name for name in known["files"]] if known else []
-    if known is None or not all(path.exists() for path in paths):
-        paths = _fetched(context, chunk, look)
-        write_json(
-            record,
-            {"batch_id": look.batch_id, "status": look.status, "files": [p.name for p in paths]},
-        )
+    """Return the response files, downloading them unless an earlier attempt got them all."""
+    folder = context.folder.responses
+    record_path = folder / f"{chunk.id}.json"
+    if (record := read_json(record_path)) is not None:
+        paths = [folder / name for name in record["files"]]
+        if all(path.exists() for path in paths):
+            return paths
+    paths = _download_all(context, chunk, look)
+    names = [path.name for path in paths]
+    record = {"batch_id": look.batch_id, "status": look.status, "files": names}
+    write_json(record_path, record)
     return paths
 
 
-def _fetched(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]:
-    """Download the results; again, for a while, where they hold fewer lines than the batch says.
+def _download_all(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]:
+    """Download the results; again, for a while, if they hold fewer lines than the batch says.
 
     Raises:
         TransientError: what came is not the provider's, but a page of some proxy.
     """
-    folder, patience, began, wait = (
-        context.folder.responses,
-        context.settings.patience,
-        time.monotonic(),
-        0.5,
-    )
+    began, wait = time.monotonic(), 0.5
     while True:
-        paths = _download(context, look, folder, chunk.id)
+        paths = _download(context, look, context.folder.responses, chunk.id)
         if paths is None:
-            context.log(f"batch {look.batch_id}: the provider does not keep its results any more.")
+            context.log(f"batch {look.batch_id}: the provider no longer keeps its results.")
             return []
-        lines, expected = (
-            sum(lines_with(path, chunk.id) for path in paths),
-            0 if look.error is not None else look.done or 0,
-        )
+        lines = sum(lines_with(path, chunk.id) for path in paths)
+        expected = 0 if look.error is not None else look.done or 0
         if lines >= expected:
             return paths
-        text = f"batch {look.batch_id}: the results hold {pluralize(lines, 'line')} for {pluralize(expected, 'request')}."
+        text = (
+            f"batch {look.batch_id}: the results hold {pluralize(lines, 'line')} "
+            f"for {pluralize(expected, 'request')}."
+        )
         # a file that is named late has none; a page of a proxy has none either
-        if time.monotonic() + wait > began + patience * (1 if lines else _NO_LINES):
+        patience = context.settings.patience * (1 if lines else _NO_LINES)
+        if time.monotonic() + wait > began + patience:
             if not all(is_results(path) for path in paths):
                 raise TransientError(text)
             return paths
@@ -73,9 +71,9 @@ def _fetched(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]
 
 
 def _download(context: BatchContext, look: BatchLook, folder: Path, stem: str) -> list[Path] | None:
-    """Download what there is; None where the provider has nothing any more.
+    """Download the result files; return None if the provider has them no more.
 
-    Results that exist were seen to answer 404 for a while, so they are gone only when they are old,
+    Results that exist were seen to answer 404 for a while, so they are gone only if they are old,
     or answer it for as long as a batch would be looked for.
     """
     try:

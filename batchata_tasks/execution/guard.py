@@ -1,8 +1,8 @@
 """The guard: no create without its upper price bound reserved in the ledger.
 
-What a chunk may cost at most is set aside before it is sent and settled from usage afterwards, so
-spend stays under the limit whatever the answers turn out to be. A chunk that does not fit is cut
-to what fits; when too little is left, the run waits for money in flight to come back.
+The most that a chunk can cost is reserved before it is sent and settled from usage afterwards, so
+spend stays under the limit whatever the answers turn out to be. Of a chunk that does not fit, only
+the rows that do are sent; if too few do, the run waits for money in flight to come back.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk, Lease, Ledger
     from batchata_tasks.planning.limits import SpendingLimits
 
-SMALLEST_SHARE = 100  # a cut chunk holds at least 1 % of the run's planned rows
+SMALLEST_SHARE = 100  # a part of a chunk holds at least 1 % of the run's planned rows
 
 
 class Verdict(Enum):
-    """What the guard says of the next chunk."""
+    """What is to be done with the next chunk."""
 
     SEND = "send"
     WAIT = "wait"  # for this run's money in flight
@@ -41,42 +41,43 @@ def guard(
     planned_rows: int,
     columns: Callable[[Chunk], tuple[list[int], list[int]]],
 ) -> tuple[Verdict, Chunk]:
-    """Reserve a chunk's bound, or the bound of its first rows; return the chunk that is next.
+    """Reserve a chunk's bound, or that of its first rows; return the verdict and the next chunk.
 
-    It may be cut from the one given: the rest then stands in the ledger as a chunk of its own.
-
-    `columns` gives the bounds (picodollars) and sizes (bytes) of a chunk's rows.
+    The next chunk may be split off from the one given: the rest is then a chunk of its own in the
+    ledger. `columns` returns the bounds (picodollars) and sizes (bytes) of a chunk's rows.
     """
     while True:
-        left = ledger.reserve(lease, chunk, limits.run, limits.budget)
-        if left is None:
+        remaining = ledger.reserve(lease, chunk, limits.run, limits.budget)
+        if remaining is None:
             return Verdict.SEND, chunk
         bounds, sizes = columns(chunk)
         smallest = min(max(1, planned_rows // SMALLEST_SHARE), chunk.rows)
-        if (rows := prefix_within(bounds, left.least)) >= smallest:
-            # what stands in the ledger from here on, whether or not its money can be had
-            chunk = cut(ledger, lease, chunk, rows, bounds, sizes)
+        rows = prefix_within(bounds, remaining.least)
+        if rows >= smallest:
+            # the split stands in the ledger from here on, whether or not its money can be had
+            chunk = split_chunk(ledger, lease, chunk, rows, bounds, sizes)
             continue
         if ledger.returning(chunk.run_id):
             return Verdict.WAIT, chunk
-        others = (
-            ledger.others_in_flight(limits.budget, chunk.dataset_id)
-            if limits.budget is not None
-            else 0
-        )
-        dear = _payable_from(bounds, smallest, left.least_with(others))
-        if dear == 0:
+        others = 0
+        if limits.budget is not None:
+            others = ledger.others_in_flight(limits.budget, chunk.dataset_id)
+        unpayable = _payable_from(bounds, smallest, remaining.least_with(others))
+        if unpayable == 0:
             return Verdict.WAIT_FOR_OTHERS, chunk
-        if ledger.reserve(lease, chunk, limits.run, limits.budget) == left:
+        if ledger.reserve(lease, chunk, limits.run, limits.budget) == remaining:
             break
-        # money came back between the looks at what is left and at what is in flight
-    return Verdict.ASIDE, cut(
-        ledger, lease, chunk, dear, bounds, sizes
-    ) if dear < chunk.rows else chunk
+        # money came back between the reads of what remains and of what is in flight
+    if unpayable < chunk.rows:
+        chunk = split_chunk(ledger, lease, chunk, unpayable, bounds, sizes)
+    return Verdict.ASIDE, chunk
 
 
 def _payable_from(bounds: list[int], smallest: int, money: int) -> int:
-    """Return after how many rows, of which no piece can be paid for, the first piece of `smallest` rows can; else all."""
+    """Return the position of the first `smallest` rows that the money pays for; all rows if none.
+
+    No piece of the rows before it can be paid for.
+    """
     sums = [0, *accumulate(bounds)]
     return next(
         (i for i in range(len(bounds) - smallest + 1) if sums[i + smallest] - sums[i] <= money),
@@ -84,15 +85,16 @@ def _payable_from(bounds: list[int], smallest: int, money: int) -> int:
     )
 
 
-def cut(
+def split_chunk(
     ledger: Ledger, lease: Lease, chunk: Chunk, rows: int, bounds: list[int], sizes: list[int]
 ) -> Chunk:
-    """Make the first rows of a chunk a chunk of their own and return it; the rest is another."""
-    middle, size, bound = (
-        chunk.start + rows,
-        sum(sizes[:rows]),
-        None if chunk.bound is None else sum(bounds[:rows]),
-    )
+    """Split a chunk in the ledger after its first rows; return the chunk of these.
+
+    `bounds` (picodollars) and `sizes` (bytes) are those of the chunk's rows.
+    """
+    middle = chunk.start + rows
+    size = sum(sizes[:rows])
+    bound = None if chunk.bound is None else sum(bounds[:rows])
     expected = None if chunk.expected is None else chunk.expected * rows // chunk.rows
     head = replace(chunk, stop=middle, bytes=size, bound=bound, expected=expected)
     tail = replace(

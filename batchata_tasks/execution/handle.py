@@ -1,4 +1,4 @@
-"""The handle on a run that is under way in this process: others look at it and stop it by this alone."""
+"""The handle by which others look at a run under way in this process, and stop it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class LiveRun:
-    """See RunHandle. It is made before anything waits, so that a run can be stopped from its first second."""
+    """See RunHandle. It is made first, so a run can be stopped from its first second."""
 
     def __init__(self, held: HeldDataset) -> None:
         self._held = held
         self._context: RunContext | None = None
 
     def show(self, context: RunContext | None) -> None:
-        """Let snapshots be of this run from now on; None: of none."""
+        """Take snapshots of this run from now on; of none if None."""
         self._context = context
 
     def snapshot(self) -> Snapshot:
@@ -28,10 +28,10 @@ class LiveRun:
         return Snapshot() if self._context is None else snapshot(self._context)
 
     def request_stop(self, reason: str) -> None:
-        """See RunHandle. What an earlier run left open is treated alike."""
-        self._held.asked = reason
-        if (context := self._context) is not None:
-            context.ledger.request_stop(context.run_id, reason)
+        """See RunHandle. An earlier run whose batches are landed at the moment stops, too."""
+        self._held.stop_requested = reason
+        if (run_id := self._held.run_at_work) is not None:
+            self._held.ledger.request_stop(run_id, reason)
 
     def abandon(self) -> None:
         """See RunHandle."""

@@ -1,15 +1,24 @@
-"""A dataset that this process holds: its folder, its ledger, and the lease on it, kept alive by a thread."""
+"""A dataset that a run holds: its folder, its ledger, and the lease on it.
+
+The process that begins or carries on a run takes the lease (`hold_dataset`), and a thread renews it
+until the run ends. Steps of the run may be done in another process: see `borrowed_dataset.py`.
+"""
 
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock
-from batchata_tasks.common.errors import LeaseError, LedgerError, WrongLedgerError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    LeaseError,
+    LedgerError,
+    WrongLedgerError,
+)
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.progress.listener import silent
@@ -22,39 +31,73 @@ if TYPE_CHECKING:
     from batchata_tasks.progress.listener import Progress
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """The chunks that are recovered, in the order in which they were sent, and the rows that each has answers for."""
-
-    claims: dict[str, set[str]]
-
-    @property
-    def row_ids(self) -> set[str]:
-        """The rows for which nothing needs to be sent."""
-        return set(chain.from_iterable(self.claims.values()))
+class InterruptedRunError(BatchataError):
+    """The run was asked to stop; its open batches go on, and the next run lands them."""
 
 
 @dataclass
-class HeldDataset:
-    """One dataset, held by this process: its folder, its ledger and the lease on it."""
+class HeldDataset(ABC):
+    """A dataset that a run holds, as one process sees it: folder, ledger, and the run's lease."""
 
     folder: DatasetFolder
     ledger: Ledger
     lease: Lease
     settings: Settings
     progress: Progress
-    held_until: float  # by the clock of `awake_clock`: until then nobody else can hold the dataset
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: threading.Event = field(default_factory=threading.Event)  # leave the run as it is
+    stop_requested: str | None = None  # why somebody in this process wants nothing more to be sent
+    run_at_work: str | None = None  # whose steps are done at this moment
+
+    @abstractmethod
+    def require_lease(self) -> None:
+        """Raise LeaseError unless it is sure at this moment that the run holds the dataset.
+
+        A process that was stopped (a signal, a sleeping laptop) wakes up where it was: right
+        before a create, say, when a successor took over long ago.
+        """
+
+    @abstractmethod
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
+
+
+@dataclass
+class OwnDataset(HeldDataset):
+    """A dataset whose lease this process took and renews."""
+
+    held_until: float = 0.0  # by `awake_clock`; until then nobody else can hold the dataset
     lost: LeaseError | None = None
-    asked: str | None = None  # why somebody in this process wants nothing more to be sent
-    recovery: Recovery | None = None
+
+    def require_lease(self) -> None:
+        """See HeldDataset."""
+        require_unexpired(self.held_until)
+
+    def sleep(self, seconds: float) -> None:
+        """See HeldDataset."""
+        if self.stop.wait(seconds):
+            if self.lost is not None:
+                raise self.lost
+            message = (
+                "the run was stopped; batches that were sent go on at the provider, "
+                "and the next run lands them."
+            )
+            raise InterruptedRunError(message)
+
+
+def require_unexpired(held_until: float) -> None:
+    """Raise LeaseError if a lease that was last seen to hold until then has run out since."""
+    if awake_clock() >= held_until:
+        message = (
+            "this run was stopped for longer than its lease, so it sends nothing; start it again."
+        )
+        raise LeaseError(message)
 
 
 @contextmanager
 def hold_dataset(
     output: str, settings: Settings, progress: Progress | None = None, run: str | None = None
-) -> Generator[HeldDataset, None, None]:
-    """Hold a dataset: make its folders, check that the ledger owns it, take and keep the lease.
+) -> Generator[OwnDataset, None, None]:
+    """Hold a dataset: make its folders, check that the ledger owns it, take and renew the lease.
 
     `run` names what this process works for, so that others can tell who holds the dataset.
 
@@ -70,10 +113,13 @@ def hold_dataset(
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
         if folder.owner() is None:
             folder.write_owner(dataset_id, ledger.id)
-        held = HeldDataset(folder, ledger, lease, settings, progress or silent(), held_until)
+        held = OwnDataset(
+            folder, ledger, lease, settings, progress or silent(), held_until=held_until
+        )
         if lease.lost is not None:
             held.progress.note(
-                f"{lease.lost} held this dataset and was lost: what it left unfinished is carried on."
+                f"{lease.lost} held this dataset and was lost: "
+                "what it left unfinished is carried on."
             )
         keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
         keeper.start()
@@ -85,15 +131,15 @@ def hold_dataset(
         finally:
             held.stop.set()
             keeper.join()
-            held.held_until = (
-                0.0  # a call that nobody waited for any more may still come to the point of sending
-            )
+            # a call that nobody waited for any more may still come to the point of sending
+            held.held_until = 0.0
             if held.lost is None:
                 ledger.release_lease(lease)
+            folder.landing_lock(lease.fence).unlink(missing_ok=True)
 
 
-def _blame_lost_lease(held: HeldDataset, error: Exception) -> None:
-    """Raise LeaseError where the lease is gone: then that is why files and states are not as expected."""
+def _blame_lost_lease(held: OwnDataset, error: Exception) -> None:
+    """Raise LeaseError if the lease is gone: that explains unexpected files and states."""
     try:
         held.ledger.check_lease(held.lease)
     except LeaseError as lost:
@@ -101,11 +147,11 @@ def _blame_lost_lease(held: HeldDataset, error: Exception) -> None:
 
 
 def another_ledgers(folder: DatasetFolder) -> WrongLedgerError:
-    """Return what refuses a dataset that another ledger owns."""
-    found = f"output: the dataset in {folder.root} belongs to another ledger, which knows what was paid for"
-    remedy = "run `batchata status SPEC --rebuild` (for SPEC, a Batch names its results_dir)"
+    """Return the error that refuses a dataset which another ledger owns."""
     return WrongLedgerError(
-        f"{found}; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, {remedy}."
+        f"output: the dataset in {folder.root} belongs to another ledger, which knows what was "
+        "paid for; set BATCHATA_LEDGER_URL to that ledger, or, if it is lost, "
+        "run `batchata status SPEC --rebuild` (for SPEC, a Batch names its results_dir)."
     )
 
 
@@ -126,7 +172,7 @@ def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
     return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
 
 
-def _keep_lease(held: HeldDataset) -> None:
+def _keep_lease(held: OwnDataset) -> None:
     """Renew the lease until the run ends; stop the run when it is lost."""
     seconds = held.settings.lease_seconds
     while not held.stop.wait(seconds / 4):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.files import locked, read_json, write_json
 from batchata_tasks.dataset.columns import (
     chunk_of_part,
     dataset_schema,
@@ -35,111 +35,156 @@ from batchata_tasks.providers.result_lines import without_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
+    import pyarrow.parquet as pq
+
+    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.providers import BatchLook
     from batchata_tasks.types.answer import Answer
 
 _ERRORS_KEPT = 5
+_ERROR_CHARS = 200
 
 
 def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
-    """Bring an ended batch (or rows that were never sent) home; return rows per outcome."""
+    """Land an ended batch, or rows that were never sent; return the number of rows per outcome."""
     if chunk.state == ChunkState.LANDED:
-        return dict(commit_of(context, chunk.id).get("outcomes", {}))
-    look = look_once(context, chunk.batch_id) if chunk.batch_id is not None else None
-    paths = downloaded(context, chunk, look) if look is not None else []
-    outcomes = _land_answers(context, chunk, look, paths)
+        return dict(commit_of(context.folder, chunk.id).get("outcomes", {}))
+    look, paths = _results(context, chunk)
+    # one at a time, of all processes: two would rewrite the same parts, and hold two manifests
+    with locked(context.folder.landing_lock(context.lease.fence), context.sleep):
+        outcomes = _land(context, chunk, look, paths)
     if look is not None:
         discard(context, chunk, look)
     return outcomes
 
 
-def _land_answers(
-    context: BatchContext, chunk: Chunk, look: BatchLook | None, paths: list[Path]
-) -> dict[str, int]:
-    with (
-        context.state.landing
-    ):  # one at a time: two would rewrite the same parts, and hold two manifests
-        manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
-        answers = chain.from_iterable(context.provider.answers(path) for path in paths)
-        lines = sum(lines_with(path, chunk.id) for path in paths)
-        absent, otherwise = (
-            without_line(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
+def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> bool:
+    """Write a landed chunk's part anew, just as it was; return False if its results are gone.
+
+    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
+    """
+    look, paths = _results(context, chunk)
+    if look is not None and not paths:
+        return False
+    enriched_at = commit_of(context.folder, chunk.id).get("enriched_at_us", 0)
+    part = _Part(context, chunk, enriched_at)
+    with part.file() as writer:
+        for batch in part.rows(look, paths):
+            writer.write_batch(without(batch, context.run.spec.key, replaced))
+    return True
+
+
+def _results(context: BatchContext, chunk: Chunk) -> tuple[BatchLook | None, list[Path]]:
+    """Return the status of a chunk's batch and its downloaded results; None without a batch."""
+    if chunk.batch_id is None:
+        return None, []
+    look = look_once(context, chunk.batch_id)
+    return look, downloaded(context, chunk, look)
+
+
+class _Part:
+    """The part of the dataset that a chunk's answers make."""
+
+    def __init__(self, context: BatchContext, chunk: Chunk, enriched_at: int) -> None:
+        self._provider = context.provider
+        self._chunk = chunk
+        self.manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
+        spec, answers = context.run.spec, context.run.answers
+        source = pa.schema([f for f in self.manifest.schema if f.name not in SYSTEM_FIELDS.names])
+        columns = dataset_schema(source, answers.common)
+        self.dataset = Dataset(
+            context.folder.data,
+            columns,
+            spec.key,
+            spec.carried,
+            gate=context.require_lease,
+            emptied=emptying(context.run),
         )
-        return _land(context, chunk, manifest, answers, absent, otherwise)
+        self.collector = Collector(
+            chunk, self.manifest, columns, answers, context.route.rates, enriched_at
+        )
 
+    def file(self) -> AbstractContextManager[pq.ParquetWriter]:
+        """Return the file of the part, which appears when it is whole."""
+        return self.dataset.part_file(self.dataset.data / part_of_chunk(self._chunk.id))
 
-def _rejected(manifest: pa.Table) -> dict[int, Answer]:
-    return {i: not_sent(error) for i, error in enumerate(manifest["_error"].to_pylist())}
+    def rows(self, look: BatchLook | None, paths: list[Path]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows, one for each of the chunk's requests."""
+        if look is None:
+            errors = self.manifest["_error"].to_pylist()
+            absent, otherwise = {i: not_sent(e) for i, e in enumerate(errors)}, not_sent("")
+        else:
+            lines = sum(lines_with(path, self._chunk.id) for path in paths)
+            absent, otherwise = without_line(look, lines)
+        answers = chain.from_iterable(self._provider.answers(path) for path in paths)
+        return self.collector.rows(answers, absent, otherwise)
+
+    def replaced(self) -> dict[str, set[bytes]]:
+        """Return the keys (digests) that the part takes out of older parts, by part."""
+        return replaced_keys(self.manifest, self.dataset.key)
+
+    def retried(self) -> Counter[str]:
+        """Count the outcomes of the attempts that these rows had in this run before."""
+        statuses = self.manifest["_prior_status"].to_pylist()
+        return Counter(status for status in statuses if status is not None)
+
+    def errors_before(self) -> Counter[str]:
+        """Count the errors of the attempts that these rows had in this run before."""
+        statuses = self.manifest["_prior_status"].to_pylist()
+        errors = self.manifest["_prior_error"].to_pylist()
+        prior = zip(statuses, errors, strict=True)
+        return Counter(
+            error[:_ERROR_CHARS]
+            for status, error in prior
+            if status is not None and error is not None
+        )
+
+    def superseded(self) -> int:
+        """Return what the rows had cost that these replace, in picodollars."""
+        return sum(cost or 0 for cost in self.manifest["_replaced_cost"].to_pylist())
 
 
 def _land(
-    context: BatchContext,
-    chunk: Chunk,
-    manifest: pa.Table,
-    answers: Iterator[Answer],
-    absent: dict[int, Answer],
-    otherwise: Answer,
+    context: BatchContext, chunk: Chunk, look: BatchLook | None, paths: list[Path]
 ) -> dict[str, int]:
-    commit_path = context.folder.commit(chunk.id)
+    """Settle a chunk's money, then commit its rows. After a death it is done again."""
+    commit_path, ledger = context.folder.commit(chunk.id), context.ledger
     enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
-    source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
-    columns = dataset_schema(source, context.answers.common)
-    dataset = Dataset(
-        context.folder.data,
-        columns,
-        context.spec.key,
-        context.spec.carried,
-        context.require_lease,
-        emptying(context),
-    )
-    collector = Collector(
-        chunk, manifest, columns, context.answers, context.taken.rates, enriched_at
-    )
+    part = _Part(context, chunk, enriched_at)
+    replaced, report = part.replaced(), part.collector.report
     errors: Counter[str] = Counter()
-    replaced = replaced_keys(manifest, context.spec.key)
-    before = zip(
-        manifest["_prior_status"].to_pylist(), manifest["_prior_error"].to_pylist(), strict=True
-    )
-    errors_before = Counter(
-        error[:200] for status, error in before if status is not None and error is not None
-    )
-    retried = Counter(
-        status for status in manifest["_prior_status"].to_pylist() if status is not None
-    )
-    superseded = sum(cost or 0 for cost in manifest["_replaced_cost"].to_pylist())
-    with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
-        for batch in collector.rows(answers, absent, otherwise):
+    with part.file() as writer:
+        for batch in part.rows(look, paths):
             writer.write_batch(batch)
-            errors.update(text[:200] for text in batch.column("_error").drop_null().to_pylist())
-        report = collector.report
-        context.ledger.collect(context.lease, chunk, report.tallies, report.overhead, retried)
+            texts = batch.column("_error").drop_null().to_pylist()
+            errors.update(text[:_ERROR_CHARS] for text in texts)
+        ledger.collect(context.lease, chunk, report.tallies, report.overhead, part.retried())
         if report.over_bound:
             stop_over_bound(context, chunk, report.over_bound, report.excess)
-        record = _commit_record(context, chunk, enriched_at, collector, superseded, retried)
-        record |= {
+        record: dict[str, Any] = {
+            **_commit_record(context, chunk, part, enriched_at),
             "errors": dict(errors.most_common(_ERRORS_KEPT)),
-            "errors_before": dict(errors_before),
+            "errors_before": dict(part.errors_before()),
+            "replaces": sorted(replaced),
         }
-        write_json(commit_path, {**record, "state": "open", "replaces": sorted(replaced)})
-        context.ledger.check_lease(context.lease)  # right before the part appears
-    dataset.supersede(replaced)
-    write_json(commit_path, {**record, "state": "closed", "replaces": sorted(replaced)})
-    context.ledger.land(context.lease, chunk.id, superseded)
+        write_json(commit_path, {**record, "state": "open"})
+        ledger.check_lease(context.lease)  # right before the part appears
+    part.dataset.supersede(replaced)
+    write_json(commit_path, {**record, "state": "closed"})
+    ledger.land(context.lease, chunk.id, part.superseded())
     return dict(record["outcomes"])
 
 
 def _commit_record(
-    context: BatchContext,
-    chunk: Chunk,
-    enriched_at: int,
-    collector: Collector,
-    superseded: int,
-    retried: Counter[str],
+    context: BatchContext, chunk: Chunk, part: _Part, enriched_at: int
 ) -> dict[str, Any]:
-    report = collector.report
+    report = part.collector.report
+    tallies = sorted(report.tallies.items())
+    settled = sum(tally.cost or 0 for _, tally in tallies) + report.overhead
     return {
         "format": 1,
         "chunk": chunk.id,
@@ -148,14 +193,13 @@ def _commit_record(
         "ledger_id": context.ledger.id,
         "fence": context.lease.fence,
         "part": part_of_chunk(chunk.id),
-        "rows": sum(t.rows for t in report.tallies.values()),
+        "rows": sum(tally.rows for _, tally in tallies),
         "enriched_at_us": enriched_at,
-        "outcomes": {outcome: tally.rows for outcome, tally in sorted(report.tallies.items())},
-        "tallies": {outcome: asdict(tally) for outcome, tally in sorted(report.tallies.items())},
-        "retried": dict(retried),
-        "settled_picodollars": sum(tally.cost or 0 for tally in report.tallies.values())
-        + report.overhead,
-        "superseded_picodollars": superseded,
+        "outcomes": {outcome: tally.rows for outcome, tally in tallies},
+        "tallies": {outcome: asdict(tally) for outcome, tally in tallies},
+        "retried": dict(part.retried()),
+        "settled_picodollars": settled,
+        "superseded_picodollars": part.superseded(),
         "overhead_picodollars": report.overhead,
         "emptied": False,
         "unreadable": report.unreadable,
@@ -167,7 +211,7 @@ def _commit_record(
 
 
 def emptying(context: RunContext) -> Callable[[str], None]:
-    """Return what notes, in the ledger and beside the rows, that no row of a part is left."""
+    """Return a function that notes, in ledger and commit, that a part has no row left."""
 
     def emptied(part: str) -> None:
         chunk_id = chunk_of_part(part)
@@ -179,36 +223,6 @@ def emptying(context: RunContext) -> Callable[[str], None]:
     return emptied
 
 
-def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> bool:
-    """Write a landed chunk's part anew, just as it was; False where its results are not to be had any more.
-
-    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
-    """
-    look = look_once(context, chunk.batch_id) if chunk.batch_id is not None else None
-    paths = downloaded(context, chunk, look) if look is not None else []
-    if look is not None and not paths:
-        return False
-    manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
-    source = pa.schema([f for f in manifest.schema if f.name not in SYSTEM_FIELDS.names])
-    columns = dataset_schema(source, context.answers.common)
-    enriched_at = commit_of(context, chunk.id).get("enriched_at_us", 0)
-    collector = Collector(
-        chunk, manifest, columns, context.answers, context.taken.rates, enriched_at
-    )
-    dataset = Dataset(
-        context.folder.data, columns, context.spec.key, context.spec.carried, context.require_lease
-    )
-    answers = chain.from_iterable(context.provider.answers(path) for path in paths)
-    lines = sum(lines_with(path, chunk.id) for path in paths)
-    absent, otherwise = (
-        without_line(look, lines) if look is not None else (_rejected(manifest), not_sent(""))
-    )
-    with dataset.part_file(dataset.data / part_of_chunk(chunk.id)) as writer:
-        for batch in collector.rows(answers, absent, otherwise):
-            writer.write_batch(without(batch, context.spec.key, replaced))
-    return True
-
-
-def commit_of(context: RunContext, chunk_id: str) -> dict[str, Any]:
-    """Return a chunk's commit record; empty where it never landed."""
-    return read_json(context.folder.commit(chunk_id)) or {}
+def commit_of(folder: DatasetFolder, chunk_id: str) -> dict[str, Any]:
+    """Return a chunk's commit record; empty if it never landed."""
+    return read_json(folder.commit(chunk_id)) or {}

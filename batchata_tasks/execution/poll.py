@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def look_once(context: SubmitContext, batch_id: str) -> BatchLook:
-    """Look at a batch.
+    """Return the status of a batch.
 
     Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
-    ten times as patient as sending. A batch that is not there for that long was deleted: it has
+    ten times as patient as sending. A batch that is not found for that long was deleted: it has
     ended, and its results are gone.
 
     Raises:
-        CredentialsError: it is not there, but was sent under another key, whose account may have it.
+        CredentialsError: it is not found, but another key sent it, whose account may have it.
     """
     try:
         return retry_transient(context, lambda: context.provider.look(batch_id), times=10)
@@ -44,27 +44,27 @@ def cancel(context: SubmitContext, batch_id: str) -> None:
 
 
 def poll(context: SubmitContext, batch_id: str) -> BatchLook:
-    """Wait for a batch to end; return the last look. A run that is to stop cancels it first.
+    """Wait for a batch to end; return its last status. A run that is to stop cancels it first.
 
     The wait between looks is `BATCHATA_POLL_INTERVAL`, or starts at the provider's and grows to a
     minute: batches take from minutes to a day, and an account's rate limit is shared.
     """
-    fixed = context.settings.poll_interval
-    wait, longest = context.provider.poll_seconds
-    known: tuple[str, int | None] | None = None
-    cancelled = False
+    interval = context.settings.poll_interval
+    shortest, longest = context.provider.poll_seconds
+    wait, cancelled = shortest, False
+    recorded: tuple[str, int | None] | None = None
     while True:
         if not cancelled and (reason := context.stop_reason()) not in (None, *SENDING_ENDS):
-            context.log(
-                f"cancelling batch {batch_id} ({str(reason).replace('_', ' ')}); what ran is landed."
-            )
+            words = str(reason).replace("_", " ")
+            context.log(f"cancelling batch {batch_id} ({words}); what ran is landed.")
             cancel(context, batch_id)
-            cancelled, wait = True, context.provider.poll_seconds[0]
+            cancelled, wait = True, shortest
         look = look_once(context, batch_id)
-        if (look.status, look.done) != known:  # a write a look would keep others off the ledger
+        # only what is new is written: a write per look would keep others off the ledger
+        if (look.status, look.done) != recorded:
             context.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
-            known = look.status, look.done
+            recorded = look.status, look.done
         if look.ended:
             return look
-        context.sleep(min(fixed or wait, context.seconds_left()))
+        context.sleep(min(interval or wait, context.seconds_left()))
         wait = min(wait * 1.25, longest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import usd
@@ -19,57 +19,58 @@ _ERRORS = 5
 
 def snapshot(context: RunContext) -> Snapshot:
     """Return where a run stands now; a few reads of the ledger."""
-    ledger, run_id = context.ledger, context.run_id
-    plan, stands = context.plan(), ledger.batch_chunks(run_id)
-    outcomes = {name: tally.rows for name, tally in ledger.outcomes(run_id).items() if tally.rows}
-    spent, in_flight = ledger.money(run_id)
-    limit = context.limit
+    ledger, run_id, state = context.ledger, context.run_id, context.state
+    plan = context.plan()
+    outcomes = {name: total.rows for name, total in ledger.outcomes(run_id).items() if total.rows}
+    landed = sum(outcomes.values())
     completed = outcomes.get(Outcome.SUCCEEDED, 0)
+    spent, in_flight = ledger.money(run_id)
+    limits = context.limits
     return Snapshot(
-        run_id,
-        plan.requests + plan.too_large,
-        plan.up_to_date,
-        sum(outcomes.values()),
-        completed,
-        sum(outcomes.values()) - completed,
-        outcomes,
-        tuple(
-            BatchView(
-                row.id,
-                context.state.numbers.get(row.id),
-                row.batch_id,
-                row.provider,
-                row.model,
-                row.stop - row.start,
-                row.state,
-                row.status,
-                row.requests_done,
-                _seconds(row.submitted_at),
-                None if row.submitted_at is None else row.submitted_at / 1e6 + _WINDOW,
-                row.round,
-            )
-            for row in stands
-        ),
-        float(usd(spent)) if context.priced else None,
-        float(usd(in_flight)),
-        None if limit is None else float(usd(limit)),
-        context.state.stopping,
-        None if context.limits.budget is None else context.limits.budget.name,
-        _errors(context) if sum(outcomes.values()) > completed else {},
+        run_id=run_id,
+        total=plan.requests + plan.too_large,
+        up_to_date=plan.up_to_date,
+        landed=landed,
+        completed=completed,
+        failed=landed - completed,
+        outcomes=outcomes,
+        batches=tuple(_view(context, row) for row in ledger.batch_chunks(run_id)),
+        cost_usd=float(usd(spent)) if context.priced else None,
+        reserved_usd=float(usd(in_flight)),
+        cost_limit_usd=None if limits.run is None else float(usd(limits.run)),
+        stopping=state.stopping,
+        budget=None if limits.budget is None else limits.budget.name,
+        errors=_errors(context) if landed > completed else {},
+    )
+
+
+def _view(context: RunContext, row: Any) -> BatchView:
+    """Return how a batch is shown; `row` is one of the ledger's `batch_chunks`."""
+    sent_at = None if row.submitted_at is None else row.submitted_at / 1e6
+    return BatchView(
+        chunk_id=row.id,
+        number=context.state.batch_numbers.get(row.id),
+        batch_id=row.batch_id,
+        provider=row.provider,
+        model=row.model,
+        jobs=row.stop - row.start,
+        state=row.state,
+        status=row.status,
+        done=row.requests_done,
+        sent_at=sent_at,
+        ends_by=None if sent_at is None else sent_at + _WINDOW,
+        round=row.round,
     )
 
 
 def _errors(context: RunContext) -> dict[str, int]:
-    """Return the errors of what has landed, most frequent first; each chunk's record is read once."""
+    """Return the most frequent errors of what has landed; each commit is read once."""
     state = context.state
-    for chunk in context.ledger.chunks(context.run_id, (ChunkState.LANDED,)):
-        if chunk.id not in state.read:
-            state.read.add(chunk.id)
-            commit = read_json(context.folder.commit(chunk.id)) or {}
-            state.errors.update(commit.get("errors", {}))
-            state.errors.subtract(commit.get("errors_before", {}))
-    return {text: count for text, count in state.errors.most_common(_ERRORS) if count > 0}
-
-
-def _seconds(microseconds: int | None) -> float | None:
-    return None if microseconds is None else microseconds / 1e6
+    with state.lock:
+        for chunk in context.ledger.chunks(context.run_id, (ChunkState.LANDED,)):
+            if chunk.id not in state.chunks_counted:
+                state.chunks_counted.add(chunk.id)
+                commit = read_json(context.folder.commit(chunk.id)) or {}
+                state.errors.update(commit.get("errors", {}))
+                state.errors.subtract(commit.get("errors_before", {}))
+        return {text: count for text, count in state.errors.most_common(_ERRORS) if count > 0}

@@ -1,9 +1,9 @@
-"""Submitting: write the intent durably, send once, write the batch id; resolve doubt by looking.
+"""Submitting: write the intent durably, send once, write the batch id; look up what is unclear.
 
 A provider's create has no idempotency key, and a lost answer does not say whether the batch was
 accepted (and will be billed). So a create is preceded by an intent, in the ledger and in the
-dataset's own storage, and one of unknown fate is looked up in the same account: adopted when found,
-sent again only when complete listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed.
+dataset's own storage, and one of unknown fate is looked up in the same account: adopted if found,
+sent again only if complete listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.clock import awake_clock, now_us
 from batchata_tasks.common.errors import (
     CredentialsError,
     TerminalError,
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
     from batchata_tasks.providers import BatchLook
 
-_LONGEST_WAIT = 300.0
+_LONGEST_QUEUE_WAIT = 300.0  # seconds
+_INTENT_BELIEVED = 0.5  # seconds for which one read of the ledger counts
 
 
 def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | None:
-    """Bring a chunk to the provider, once; return its batch id, or None where the run is to stop before that.
+    """Send a chunk to the provider, once; return its batch id, None if the run is to stop first.
 
     Raises:
         TransientError, TerminalError: the provider refused, nothing was accepted.
         HeldError: nobody can tell any more whether it was accepted.
         LeaseError: the dataset went to another run; nothing was sent.
     """
-    unclear, file_id, pushed = chunk.state == ChunkState.UNCLEAR, None, False
-    if unclear:
-        file_id = context.ledger.intent(
-            chunk.id
-        ).input_file_id  # an upload of a create that never came to be
+    unclear = chunk.state == ChunkState.UNCLEAR
+    # a create that never came to be may have left an upload behind, which serves again
+    file_id = context.ledger.intent(chunk.id).input_file_id if unclear else None
+    queue_was_empty = False
     while True:
         if unclear:
-            if (found := adopt(context, chunk)) is not None:
-                return found
+            if (batch_id := adopt(context, chunk)) is not None:
+                return batch_id
             context.ledger.withdraw_intent(context.lease, chunk.id)
             unclear = False
         if context.stop_reason() is not None:
@@ -65,66 +65,91 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
             context.log(f"{error} Looking it up before anything is sent again.")
             unclear = True
         except TransientError as error:
-            pushed = _waited(context, error, again=not pushed)
+            queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
         else:
             return record(context, chunk, look)
 
 
-def _waited(context: SubmitContext, error: TransientError, *, again: bool) -> bool:
-    """Wait until a queue that is full may have room; whether nothing was in it by now.
+def _wait_for_queue(context: SubmitContext, error: TransientError, *, again: bool) -> bool:
+    """Wait until a full queue may have room; return whether it was empty.
 
     Raises:
-        TransientError: the error given; it speaks of no queue, or of one that is empty (unless
-            `again`: the last batch of it may have ended just now).
+        TransientError: the error given; it is not about a queue, or about an empty one (unless
+            `again`: its last batch may have ended just now).
     """
     if error.status != HTTPStatus.TOO_MANY_REQUESTS:
         raise error
-    others = retry_transient(context, context.provider.open_batches)
-    if not others and not again:
+    batch_ids = retry_transient(context, context.provider.open_batches)
+    if not batch_ids and not again:
         raise error
-    context.log(f"{error} Waiting until one of the account's batches ends ({len(others):,} open).")
-    wait_for_one(context, others, longest=_LONGEST_WAIT)  # it may be a limit of calls, too
-    return not others
+    context.log(
+        f"{error} Waiting until one of the account's batches ends ({len(batch_ids):,} open)."
+    )
+    # not for ever: it may be a limit of calls, too
+    wait_for_one(context, batch_ids, longest=_LONGEST_QUEUE_WAIT)
+    return not batch_ids
 
 
 def wait_for_one(
     context: SubmitContext, batch_ids: set[str], model: str | None = None, longest: float = math.inf
 ) -> None:
-    """Wait until one of these batches has ended, `longest` seconds have passed, or the run is to stop."""
+    """Wait until one of these batches has ended, for `longest` seconds at most.
+
+    A request to stop the run ends the wait, too.
+    """
     until = time.monotonic() + longest
-    wait, most = context.provider.poll_seconds
+    wait, longest_wait = context.provider.poll_seconds
     while batch_ids and context.stop_reason() is None and time.monotonic() < until:
-        if not batch_ids <= retry_transient(
+        open_batches = retry_transient(
             context, lambda: context.provider.open_batches(model), times=10
-        ):
+        )
+        if not batch_ids <= open_batches:
             return
         context.sleep(context.settings.poll_interval or wait)
-        wait = min(wait * 1.25, most)
+        wait = min(wait * 1.25, longest_wait)
 
 
 def _send(
     context: SubmitContext, chunk: Chunk, request_file: Path, file_id: str | None
 ) -> BatchLook:
-    """Write the intent and send, once. An UnclearError leaves the intent standing."""
+    """Write the intent and send, once. After an UnclearError the intent still stands."""
     account = context.provider.account(context.ledger.id)
-    newest = context.provider.newest()
-    mark = int((newest or 0.0) * 1e6)
+    mark = int((context.provider.newest() or 0.0) * 1e6)
     while True:
         intent = Intent(chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark)
         _write_intent(context, chunk, intent)
         if context.ledger.record_intent(context.lease, intent):
             break
-        context.sleep(0.2)  # a create of equal size is in doubt: the two could not be told apart
+        context.sleep(0.2)  # a create of equal size is unclear: the two could not be told apart
     try:
-        return context.provider.create(request_file, file_id, chunk.id, context.require_lease)
+        return context.provider.create(request_file, file_id, chunk.id, _Gate(context, intent))
     except (TransientError, TerminalError, CredentialsError):
-        # refused for certain; anything else leaves it unclear, for a successor too
-        context.ledger.withdraw_intent(context.lease, chunk.id)
+        # refused for certain; after anything else it is unclear, for a successor too
+        context.ledger.withdraw_intent(context.lease, chunk.id, intent)
         raise
 
 
+class _Gate:
+    """Called before the first byte of a create and before each block; raises to send no more.
+
+    A process that was stopped after it wrote its intent may have been taken for dead, so that
+    another one looked for the batch, did not find it and sends the chunk itself. The ledger tells.
+    """
+
+    def __init__(self, context: SubmitContext, intent: Intent) -> None:
+        self._context = context
+        self._intent = intent
+        self._checked_at = -math.inf
+
+    def __call__(self) -> None:
+        self._context.require_lease()
+        if awake_clock() - self._checked_at > _INTENT_BELIEVED:
+            self._checked_at = awake_clock()
+            self._context.ledger.check_intent(self._context.lease, self._intent)
+
+
 def _write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
-    """Write the intent where the dataset is; its rows stand in the chunk's manifest beside it."""
+    """Write the intent beside the dataset; its rows stand in the chunk's manifest."""
     facts: dict[str, Any] = {
         "format": 1,
         "token": chunk.id,

@@ -1,7 +1,7 @@
-"""Doubt: what became of a create of which nobody knows whether it was accepted.
+"""Unclear creates: what became of a create of which nobody knows whether it was accepted.
 
-It is looked up in the same account: adopted when found, free to be sent again only when complete
-listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed, held when nobody can tell any more.
+It is looked up in the same account: adopted if found, free to be sent again only if complete
+listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed, held if nobody can tell any more.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ _DAY = 86400.0
 
 
 def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
-    """Find out what became of a create of unknown fate; its batch id, or None once absence is proven."""
-    if (found := _resolve(context, chunk)) is None:
+    """Look up a create of unknown fate; return its batch id, None once its absence is proven."""
+    look = _resolve(context, chunk)
+    if look is None:
         return None
-    context.log(f"batch {found.batch_id} was accepted after all: adopted.")
-    return record(context, chunk, found)
+    context.log(f"batch {look.batch_id} was accepted after all: adopted.")
+    return record(context, chunk, look)
 
 
 def record(context: ProviderContext, chunk: Chunk, look: BatchLook) -> str:
-    """Write the batch that a chunk is; return its id."""
+    """Write to the ledger which batch a chunk is; return the batch's id."""
     account = context.provider.account(context.ledger.id)
     context.ledger.record_batch(context.lease, chunk, look.batch_id, account, look.status)
     return look.batch_id
 
 
 def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> None:
-    """Keep a chunk's rows and its money until a person decides; also where the ledger should be lost."""
+    """Hold a chunk's rows and money until a person decides.
+
+    The intent's file says so too, for the case that the ledger is lost.
+    """
     path = folder.intent(chunk_id)
     make_folder(folder.intents)
     write_json(path, {**(read_json(path) or {}), "held": True})
@@ -47,33 +51,34 @@ def hold(ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk_id: str) -> 
 
 
 def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
-    """Find out what became of a create: its batch, or None once its absence is proven.
+    """Find the batch of a create of unknown fate; return None once its absence is proven.
 
     A candidate is a batch of the right size, no older than the newest that was listed before the
-    send (by the provider's clock: ours may be wrong), that belongs to no other chunk. Where only
-    its results can prove whose it is, it is awaited; nothing is sent meanwhile.
+    send (by the provider's clock: ours may be wrong), that belongs to no other chunk. If only its
+    results can prove whose it is, it is awaited; nothing is sent meanwhile.
 
     Raises:
-        HeldError: a candidate is gone that nobody had judged yet.
+        HeldError: a candidate is gone before it was judged.
     """
     intent = context.ledger.intent(chunk.id)
     proof_from = intent.sent_at / 1e6 + context.settings.unclear_grace
     path = context.folder.intent(chunk.id)
-    known: list[str] = (read_json(path) or {}).get("candidates", [])
-    wait, strangers, seen = 1.0, set[str](), dict.fromkeys(known, time.time())
+    stored: list[str] = (read_json(path) or {}).get("candidates", [])
+    wait, strangers, listed = 1.0, set[str](), dict.fromkeys(stored, time.time())
     while True:
-        listed_at = time.time()
-        if (found := look_for(context, intent, seen, strangers)) is not None:
-            return found
-        if not seen.keys() <= set(known):  # one that vanishes must not be forgotten by a death
-            known = sorted(seen)
-            write_json(path, {**(read_json(path) or {}), "candidates": known})
-        judged = strangers | context.ledger.known_batches(
-            seen
-        )  # other chunks in doubt find theirs, too
-        unjudged = {batch_id: at for batch_id, at in seen.items() if batch_id not in judged}
-        _refuse_vanished(context, unjudged, listed_at)
-        if not unjudged and listed_at >= proof_from:
+        now = time.time()
+        look = look_for(context, intent, listed, strangers)
+        if look is not None:
+            return look
+        if not listed.keys() <= set(stored):
+            # a candidate that vanishes must not be forgotten because this process dies
+            stored = sorted(listed)
+            write_json(path, {**(read_json(path) or {}), "candidates": stored})
+        # other unclear chunks find their batches, too
+        judged = strangers | context.ledger.known_batches(listed)
+        unjudged = {batch_id: at for batch_id, at in listed.items() if batch_id not in judged}
+        _refuse_vanished(context, unjudged, now)
+        if not unjudged and now >= proof_from:
             return None
         context.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
         wait = min(wait * 1.5, context.provider.poll_seconds[1])
@@ -82,12 +87,12 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
 def look_for(
     context: ProviderContext,
     intent: Intent,
-    seen: dict[str, float] | None = None,
+    listed: dict[str, float] | None = None,
     strangers: set[str] | None = None,
 ) -> BatchLook | None:
-    """Look once for the batch of a create of unknown fate; None where no batch is proven to be it (yet).
+    """Look once for the batch of a create of unknown fate; None if none is proven to be it (yet).
 
-    `seen` notes when each candidate was listed last, `strangers` those proven to be somebody else's.
+    `listed` notes when each candidate was listed last, `strangers` those of somebody else.
 
     Raises:
         CredentialsError: it was sent under another key.
@@ -95,23 +100,24 @@ def look_for(
     """
     if intent.account != context.provider.account(context.ledger.id):
         message = (
-            f"{context.provider.name}: a batch was sent under another API key, and its fate is not known; "
-            "set that key again, since only its account can tell whether the batch was accepted "
-            "(where it is revoked: `batchata reconcile --hold`, then `--adopt` or `--resend`)."
+            f"{context.provider.name}: a batch was sent under another API key, and its fate is "
+            "unknown; set that key again, since only its account can tell whether the batch was "
+            "accepted (if it is revoked: `batchata reconcile --hold`, then `--adopt` or "
+            "`--resend`)."
         )
         raise CredentialsError(message)
     since = oldest(intent)
-    seen = {} if seen is None else seen
+    listed = {} if listed is None else listed
     strangers = set() if strangers is None else strangers
-    return retry_transient(context, lambda: _found(context, intent, since, seen, strangers))
+    return retry_transient(context, lambda: _find(context, intent, since, listed, strangers))
 
 
 def oldest(intent: Intent) -> float:
-    """Return the time before which the batch of a create cannot have been made."""
-    # the first version marked nothing, and went by a clock that may have been wrong
-    return (
-        intent.mark / 1e6 - CLOCK_SKEW if intent.mark is not None else intent.sent_at / 1e6 - _DAY
-    )
+    """Return the time (seconds since 1970) before which the batch of a create cannot be made."""
+    if intent.mark is None:
+        # the first version marked nothing, and went by a clock that may have been wrong
+        return intent.sent_at / 1e6 - _DAY
+    return intent.mark / 1e6 - CLOCK_SKEW
 
 
 def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: float) -> None:
@@ -119,39 +125,39 @@ def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: 
     for batch_id, at in unjudged.items():
         if now - at > context.settings.unclear_grace:
             message = (
-                f"the batch {batch_id} may have been one that was sent and never confirmed, but it is gone from the provider's list; "
-                "its rows are held: decide with `batchata reconcile`."
+                f"the batch {batch_id} may have been one that was sent and never confirmed, but it "
+                "is gone from the provider's list; its rows are held: decide with "
+                "`batchata reconcile`."
             )
             raise HeldError(message)
 
 
-def _found(
+def _find(
     context: ProviderContext,
     intent: Intent,
     since: float,
-    seen: dict[str, float],
+    listed: dict[str, float],
     strangers: set[str],
 ) -> BatchLook | None:
-    sized = (
-        look for look in context.provider.recent(since) if look.requests in (None, intent.requests)
-    )
+    """List the account's batches once; return the one that is proven to be of this create."""
+    recent = context.provider.recent(since)
+    sized = [look for look in recent if look.requests in (None, intent.requests)]
     # one that was not let in ran nothing, and carries the name of the one that was sent after it
     looks = [look for look in sized if look.batch_id not in strangers and not look.no_room]
-    known = context.ledger.known_batches(look.batch_id for look in looks)
-    candidates = [look for look in looks if look.batch_id not in known]
-    seen |= {
-        look.batch_id: time.time() for look in candidates
-    }  # first: one may vanish while it is judged
+    owned_ids = context.ledger.known_batches(look.batch_id for look in looks)
+    candidates = [look for look in looks if look.batch_id not in owned_ids]
+    # noted first: one may vanish while it is judged
+    listed |= {look.batch_id: time.time() for look in candidates}
     for look in candidates:
-        mine = context.provider.owns(look, intent.chunk_id)
-        if mine:
+        owned = context.provider.owns(look, intent.chunk_id)
+        if owned:
             return look
-        if mine is None and look.ended:
+        if owned is None and look.ended:
             message = (
-                f"the batch {look.batch_id} may be one that was sent and never confirmed, but its results cannot be read; "
-                "its rows are held: decide with `batchata reconcile`."
+                f"the batch {look.batch_id} may be one that was sent and never confirmed, but its "
+                "results cannot be read; its rows are held: decide with `batchata reconcile`."
             )
             raise HeldError(message)
-        if mine is False:
+        if owned is False:
             strangers.add(look.batch_id)
     return None

@@ -28,18 +28,19 @@ def cancel(
 
     Args:
         spec: the enrichment, or the path of its YAML or JSON file.
-        flow_run_id: the run of the flow `enrich` whose spec is meant, whatever `spec` says; for automations on cancelled runs.
+        flow_run_id: the run of the flow `enrich` whose spec is meant, whatever `spec` says; for
+            automations on cancelled runs.
     """
     loaded = overridden(
         _spec_of(flow_run_id) if flow_run_id is not None or spec is None else spec, {}
     )
-    found = cancelling.cancel(loaded, Settings(), LineProgress(get_run_logger().info))
+    cancelled = cancelling.cancel(loaded, Settings(), LineProgress(get_run_logger().info))
     create_markdown_artifact(
-        markdown=markdown(f"cancel {loaded.name}", found.lines()),
+        markdown=markdown(f"cancel {loaded.name}", cancelled.lines()),
         key="cancel",
         description="What was cancelled.",
     )
-    return found.to_json()
+    return cancelled.to_json()
 
 
 def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec:
@@ -49,8 +50,8 @@ def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec:
         raise SpecError(message)
     try:
         with get_client(sync_client=True) as client:
-            found = client.read_flow_run(flow_run_id)
-            flow_name = client.read_flow(found.flow_id).name
+            run = client.read_flow_run(flow_run_id)
+            flow_name = client.read_flow(run.flow_id).name
     except ObjectNotFound as error:
         message = f"flow_run_id: Prefect's server knows no flow run {flow_run_id}; check the id."
         raise SpecError(message) from error
@@ -59,6 +60,6 @@ def _spec_of(flow_run_id: UUID | None) -> EnrichmentSpec:
             f"flow_run_id: {flow_run_id} is a run of the flow {flow_name!r}; give one of `enrich`."
         )
         raise SpecError(message)
-    parameters = found.parameters
+    parameters = run.parameters
     given, overrides = parameters.get("spec"), as_dict(parameters.get("overrides"))
     return overridden(given if isinstance(given, str) else parse_spec(given or {}), overrides)

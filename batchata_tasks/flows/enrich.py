@@ -73,7 +73,8 @@ def enrich(
     """
     wanted, settings = overridden(spec, overrides or {}), Settings()
     options = Options(refresh_mark(refresh), retry_failed)
-    progress, name = listener() or LineProgress(get_run_logger().info), f"flow run {flow_run.id}"
+    progress = listener() or LineProgress(get_run_logger().info)
+    name = f"flow run {flow_run.id}"
     try:
         receipt = _when_free(
             # prepared anew each time: the source may have changed while the dataset was held
@@ -90,7 +91,7 @@ def enrich(
             message=f"nothing was sent: {error.holder} is at work on this dataset",
             data=data,
         )
-    return told(receipt)
+    return leave_receipt(receipt)
 
 
 @contextmanager
@@ -112,12 +113,16 @@ def _prepared(spec: EnrichmentSpec, settings: Settings) -> PreparedRun:
 
 
 def _when_free(work: Callable[[], Receipt], name: str, progress: Progress) -> Receipt:
-    """Do the work once the dataset is free; raise AlreadyRunningError if another run holds it and is alive.
+    """Do the work once the dataset is free.
 
-    A live run renews its lease several times before it ends, so waiting for that shows it. Otherwise a schedule
-    that fires right after its worker was lost would leave the work to the next night. The same flow run may be
-    started twice (the first process was only silent): then one process waits for the other, since whoever ends
-    first ends the run. People who wait at a terminal are told at once.
+    A live run renews its lease several times before it ends, so waiting for that shows it.
+    Otherwise a schedule that fires right after its worker was lost would leave the work to the next
+    night. The same flow run may be started twice (the first process was only silent): then one
+    process waits for the other, since whoever ends first ends the run. People who wait at a
+    terminal get the error at once.
+
+    Raises:
+        AlreadyRunningError: another run holds the dataset and is alive.
     """
     until: int | None = None
     while True:
@@ -146,7 +151,7 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     def batch(results_dir: str, jobs: int) -> State[dict[str, Any]]:
         del results_dir, jobs  # shown with the flow run
         receipts.append(work(STEPS))
-        return told(receipts[0])
+        return leave_receipt(receipts[0])
 
     state: Any = batch(spec.output, spec.count, return_state=True)
     if not receipts:
@@ -154,13 +159,12 @@ def as_flow(spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
     return receipts[0]
 
 
-def told(receipt: Receipt) -> State[dict[str, Any]]:
+def leave_receipt(receipt: Receipt) -> State[dict[str, Any]]:
     """Leave a run's receipt on the server; return the flow run's final state."""
-    what = "What the run did and cost."
     create_markdown_artifact(
         markdown=markdown(receipt.name, receipt.lines()),
         key=slug(f"receipt-{receipt.name}"),
-        description=what,
+        description="What the run did and cost.",
     )
     if receipt.result == RunResult.COST_LIMIT_REACHED:
         _emit(LIMIT_EVENT, receipt)
@@ -170,39 +174,33 @@ def told(receipt: Receipt) -> State[dict[str, Any]]:
 
 
 def _emit(event: str, receipt: Receipt) -> None:
-    """Tell the server, so that an automation can act; the dataset is the resource, by the spec's name."""
-    names = {
+    """Send the server an event about the dataset, which automations can react to."""
+    resource = {
         "prefect.resource.id": f"batchata.dataset.{receipt.name}",
         "prefect.resource.name": receipt.name,
+        "batchata.dataset": receipt.dataset,
     }
-    facts = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
-    emit_event(
-        event,
-        {**names, "batchata.dataset": receipt.dataset},
-        payload={name: receipt.to_json()[name] for name in facts},
-    )
+    names = ("run_id", "cost_usd", "cost_limit_usd", "unsent_rows", "outcomes", "warnings")
+    facts = receipt.to_json()
+    emit_event(event, resource, payload={name: facts[name] for name in names})
 
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
-    nothing = (
-        f"{pluralize(receipt.unsent_rows, 'row')} not sent"
-        if receipt.unsent_rows
-        else "nothing to send"
-    )
-    message = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items()) or nothing
-    if receipt.continued:
-        message += "; an earlier run that died was carried on"
-    data = receipt.to_json()
+    message, data = _summary(receipt), receipt.to_json()
     if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
-        return Failed(
-            message=f"{receipt.failed_share:.1%} of the rows failed ({message})", data=data
-        )
+        failed = f"{receipt.failed_share:.1%} of the rows failed ({message})"
+        return Failed(message=failed, data=data)
     if receipt.result == RunResult.PILOT_FAILED:
         return Failed(message=receipt.reason, data=data)
-    name = _STATE_NAMES.get(receipt.result)
-    return (
-        Completed(name=name, message=message, data=data)
-        if name
-        else Completed(message=message, data=data)
-    )
+    name = _STATE_NAMES.get(receipt.result, "Completed")
+    return Completed(name=name, message=message, data=data)
+
+
+def _summary(receipt: Receipt) -> str:
+    text = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items())
+    if not text and receipt.unsent_rows:
+        text = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
+    if receipt.continued:
+        return f"{text or 'nothing to send'}; an earlier run that died was carried on"
+    return text or "nothing to send"

@@ -22,9 +22,11 @@ def plan(spec: EnrichmentSpec | str, overrides: dict[str, Any] | None = None) ->
         spec: the enrichment, or the path of its YAML or JSON file.
         overrides: keys of the spec to set otherwise, such as {"limit": 20}.
     """
-    found = preview(overridden(spec, overrides or {}), Settings())
-    name, what = found.spec.name, "What a run would do and cost."
+    report = preview(overridden(spec, overrides or {}), Settings())
+    name, what = report.spec.name, "What a run would do and cost."
     create_markdown_artifact(
-        markdown=markdown(f"plan {name}", found.lines()), key=slug(f"plan-{name}"), description=what
+        markdown=markdown(f"plan {name}", report.lines()),
+        key=slug(f"plan-{name}"),
+        description=what,
     )
-    return found.to_json()
+    return report.to_json()

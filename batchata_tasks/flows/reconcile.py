@@ -22,7 +22,7 @@ def reconcile(
     cancel_batches: list[str] | None = None,
     days: float = 30,
 ) -> dict[str, Any]:
-    """Compare the providers' batches with the ledger: adopt ours, report what nobody owns, settle doubt.
+    """Compare the providers' batches with the ledger: adopt ours, report strangers, settle doubt.
 
     Args:
         adopt: `CHUNK=BATCH` texts: this chunk in doubt is that batch.
@@ -35,10 +35,10 @@ def reconcile(
         pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ())
     )
     progress = LineProgress(get_run_logger().info)
-    found = reconciling.reconcile(Settings(), request, days=days, progress=progress)
+    report = reconciling.reconcile(Settings(), request, days=days, progress=progress)
     create_markdown_artifact(
-        markdown=markdown("reconcile", found.lines()),
+        markdown=markdown("reconcile", report.lines()),
         key="reconcile",
         description="Batches against the ledger.",
     )
-    return found.to_json()
+    return report.to_json()

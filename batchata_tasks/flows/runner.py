@@ -32,10 +32,9 @@ class PrefectRunner:
         with told_to(progress), handed_on(ready):
             state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
-            found = (
-                state.result()
-            )  # raises what stopped the run, unless another one holds the dataset
-            raise LeaseError(str(found["error"]))
+            # raises what stopped the run, unless another one holds the dataset
+            result = state.result()
+            raise LeaseError(str(result["error"]))
         return Receipt(**progress.receipt)
 
     def jobs(self, spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:

@@ -18,6 +18,7 @@ from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
+from batchata_tasks.ledger.store import ledger_place
 from batchata_tasks.ledger.values import (
     SENDING_ENDS,
     UNFINISHED,
@@ -60,6 +61,7 @@ __all__ = [
     "StopReason",
     "UsageHistory",
     "ledger_exists",
+    "ledger_place",
     "new_id",
     "opened_ledger",
 ]

@@ -133,7 +133,7 @@ def use_wal(engine: Engine) -> None:
         except sqlite3.Error as error:
             # SQLite does not wait for locks here, as when two processes create one ledger
             if tries_left == 0 or error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
-                raise LedgerError(_of_sqlite(error, _place(engine.url))) from error
+                raise LedgerError(_of_sqlite(error, place_of(engine.url))) from error
             time.sleep(0.05)
         else:
             return
@@ -190,11 +190,13 @@ def is_missing(error: BaseException | None) -> bool:
 def foreign_database_error(url: URL) -> WrongLedgerError:
     """Return the error for a database that another program uses."""
     if url.get_backend_name() == "sqlite":
-        problem = f"{_place(url)} is a database, but not a ledger: another program made its tables"
+        problem = (
+            f"{place_of(url)} is a database, but not a ledger: another program made its tables"
+        )
         remedy = f"name another file, or {_REBUILD}"
     else:
         problem = (
-            f"the database at {_place(url)} has tables with names that a ledger needs, "
+            f"the database at {place_of(url)} has tables with names that a ledger needs, "
             "but another program made them"
         )
         remedy = "name another database"
@@ -207,16 +209,16 @@ def ledger_error(error: Exception, url: URL) -> LedgerError | SpecError:
     It names the file or server, the reason, and the remedy.
     """
     if isinstance(error, PoolTimeoutError):
-        message = f"the ledger {_place(url)} did not answer for {LOCK_SECONDS} s; "
+        message = f"the ledger {place_of(url)} did not answer for {LOCK_SECONDS} s; "
         return LedgerError(f"{message}start the run again.")
     orig = getattr(error, "orig", None)
     if isinstance(orig, sqlite3.Error):
-        return LedgerError(_of_sqlite(orig, _place(url)))
+        return LedgerError(_of_sqlite(orig, place_of(url)))
     reason = _reason(orig or error, url)
     state = getattr(orig, "sqlstate", None)
     if isinstance(error, DBAPIError) and state is None and url.get_backend_name() != "sqlite":
         message = (
-            f"the ledger's database at {_place(url)} cannot be used: {reason}; "
+            f"the ledger's database at {place_of(url)} cannot be used: {reason}; "
             "fix BATCHATA_LEDGER_URL, or check the server."
         )
         return SpecError(message) if isinstance(error, ProgrammingError) else LedgerError(message)
@@ -242,7 +244,7 @@ def _of_sqlite(error: sqlite3.Error, place: str) -> str:
     return f"the ledger refused a read or write: {error}."
 
 
-def _place(url: URL) -> str:
+def place_of(url: URL) -> str:
     """Return the file, or host, port and name, of a database."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)

@@ -108,6 +108,24 @@ class Leases(Store):
         """Raise LeaseError unless the lease is still ours; called just before files are changed."""
         self._check(connection, lease)
 
+    @reads
+    def lease_left(self, connection: Connection, lease: Lease) -> float:
+        """Return for how many seconds a lease still holds if nobody renews it.
+
+        Raises:
+            LeaseError: another run has taken it, it was released, or it has expired.
+        """
+        return self._check_held(connection, lease) / 1e6
+
+    def _check_held(self, connection: Connection, lease: Lease) -> int:
+        """Return how many microseconds a lease still holds; raises LeaseError if it does not."""
+        query = select(t.datasets).where(t.datasets.c.id == lease.dataset_id)
+        row = connection.execute(query).one()
+        left = int(row.lease_until or 0) - self.clock(connection)
+        if row.fence != lease.fence or left < 0:
+            raise _lost()
+        return left
+
     def _locked_dataset(self, connection: Connection, dataset_id: str) -> Row[Any]:
         """Return a dataset's row, locked: others that want it wait until this transaction ends."""
         query = select(t.datasets).where(t.datasets.c.id == dataset_id).with_for_update()
@@ -123,11 +141,14 @@ class Leases(Store):
         # the clock is read after the row was locked, because waiting for the lock takes time, too
         expired = expired_too and (row.lease_until or 0) < self.clock(connection)
         if row.fence != lease.fence or expired:
-            message = (
-                "this run lost its hold on the dataset, because it did not renew it in time; "
-                "start it again."
-            )
-            raise LeaseError(message)
+            raise _lost()
+
+
+def _lost() -> LeaseError:
+    return LeaseError(
+        "this run lost its hold on the dataset, because it did not renew it in time; "
+        "start it again."
+    )
 
 
 def _machine() -> str:

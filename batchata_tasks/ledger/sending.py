@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 
 from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import reads, writes
@@ -27,6 +28,10 @@ class Sending(Chunks):
 
         It may not while another create of the same account and size is unclear: the two could not
         be told apart in a provider's list, which carries no names of ours.
+
+        Raises:
+            LedgerError: the chunk is not planned. If it is unclear, somebody sends it at this
+                moment, or may have sent it: its absence must be proven, and the intent withdrawn.
         """
         rivals = (
             select(func.count())
@@ -43,17 +48,25 @@ class Sending(Chunks):
         self.lock(connection, f"sends of account {intent.account}")
         if connection.execute(rivals).scalar_one():
             return False
-        before = (ChunkState.PLANNED, ChunkState.UNCLEAR)
-        self._move(connection, intent.chunk_id, before, ChunkState.UNCLEAR)
+        self._move(connection, intent.chunk_id, (ChunkState.PLANNED,), ChunkState.UNCLEAR)
         connection.execute(delete(t.intents).where(t.intents.c.chunk_id == intent.chunk_id))
         row = {name: getattr(intent, name) for name in Intent.__slots__}
         connection.execute(insert(t.intents).values(row))
         return True
 
     @writes
-    def withdraw_intent(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Delete an intent: it is certain that nothing was accepted."""
+    def withdraw_intent(
+        self, connection: Connection, lease: Lease, chunk_id: str, intent: Intent | None = None
+    ) -> None:
+        """Delete an intent: it is certain that nothing was accepted.
+
+        Raises:
+            LedgerError: `intent` is given, and another one has replaced it.
+        """
         self._check(connection, lease)  # without the lease it may be a successor's intent by now
+        if intent is not None and not self._stands(connection, intent):
+            message = f"chunk {chunk_id} is sent by another process by now; start the run again."
+            raise LedgerError(message)
         self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.PLANNED)
         connection.execute(delete(t.intents).where(t.intents.c.chunk_id == chunk_id))
 
@@ -109,6 +122,26 @@ class Sending(Chunks):
             return
         self._move(connection, chunk_id, (ChunkState.HELD,), ChunkState.DROPPED)
         connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id == chunk_id))
+
+    @reads
+    def check_intent(self, connection: Connection, lease: Lease, intent: Intent) -> None:
+        """Raise LeaseError unless the lease is held and the intent stands.
+
+        It is read right before a create is sent. If another intent has replaced this one, this
+        process was taken for dead.
+        """
+        self._check_held(connection, lease)
+        if not self._stands(connection, intent):
+            message = (
+                f"chunk {intent.chunk_id} is sent by another process by now, "
+                "so this one sends nothing; start the run again."
+            )
+            raise LeaseError(message)
+
+    def _stands(self, connection: Connection, intent: Intent) -> bool:
+        query = select(t.intents).where(t.intents.c.chunk_id == intent.chunk_id)
+        row = connection.execute(query).first()
+        return row is not None and _intent_of(row) == intent
 
     @reads
     def intent(self, connection: Connection, chunk_id: str) -> Intent:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
-from batchata_tasks.ledger.engine import is_lost, ledger_error, make_engine, parse_url
+from batchata_tasks.ledger.engine import is_lost, ledger_error, make_engine, parse_url, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,11 @@ class Store:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = make_engine(self.url)
         self._patience = patience
+
+    @property
+    def place(self) -> str:
+        """Where it lies, without user and password: a file, or host, port and name."""
+        return place_of(self.url)
 
     def close(self) -> None:
         """Close all connections."""
@@ -103,6 +108,11 @@ class Store:
             return now_us()
         query = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         return int(connection.execute(query).scalar_one())
+
+
+def ledger_place(url: str) -> str:
+    """Return where the ledger of a URL lies, without user and password."""
+    return place_of(parse_url(url))
 
 
 def reads(method: Callable[Concatenate[S, Connection, P], T]) -> Callable[Concatenate[S, P], T]:

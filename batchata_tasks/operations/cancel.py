@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecError
 from batchata_tasks.common.money import usd
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.poll import cancel as cancel_batch
-from batchata_tasks.execution.run_context import active
+from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import UNFINISHED, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.finish import finish
 from batchata_tasks.pipeline.receipt import rows_by_outcome
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.scheduler import run_chunks
-from batchata_tasks.pipeline.start import restored_context
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import silent
 

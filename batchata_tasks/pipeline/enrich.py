@@ -1,4 +1,4 @@
-"""The way itself: plan → chunk → guard → submit → poll → collect → land → receipt."""
+"""The way itself: plan → chunk → guard → submit → poll → collect → land → next round → receipt."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.cleanup import discard_uploads
+from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
-from batchata_tasks.execution.run_context import RunContext, active
 from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.pipeline.finish import finish, leave_open
 from batchata_tasks.pipeline.pilot import PilotFailedError, send_pilot
@@ -24,7 +24,9 @@ from batchata_tasks.types.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.execution.held_dataset import OwnDataset
+    from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.pipeline.planning_run import PlanningRun, Recovery
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
@@ -41,8 +43,8 @@ def enrich(
 ) -> Receipt:
     """Run one enrichment to its end and return the receipt.
 
-    A run of the same spec that died is carried on, with what remains of its limits. `run` names what this
-    process works for (a flow run, say), so that others can tell who holds the dataset.
+    A run of the same spec that died is carried on, with what remains of its limits. `run` names
+    what this process works for (a flow run, say), so that others can tell who holds the dataset.
 
     Raises:
         InputError: the spec or the source is wrong; nothing was sent.
@@ -63,25 +65,65 @@ def run_prepared(
     steps, options = steps or Steps(), options or Options()
     output, settings = ready.spec.output, ready.settings
     with hold_dataset(output, settings, progress, run) as held, _followed(held) as handle:
-        held.recovery = recover(held)
-        while (old := unfinished_run(held, ready, options)) is not None:
-            with active(old):
-                _land_unfinished_run(old, steps)
-        with active(start_run(held, ready, options)) as context:
+        recovery = recover(held)
+        while (old := unfinished_run(held, ready, options, recovery)) is not None:
+            _land_unfinished_run(old, steps, recovery)
+        context = start_run(held, ready, options, recovery)
+        with active(context):
             handle.show(context)
-            steps.plan(context.run_id)
-            _tell_plan(context)
-            try:
-                receipt = finish(context, stopped_by_limit=_work(context, steps))
-            except PilotFailedError as error:
-                receipt = leave_open(context, str(error))
-            held.progress.receipt = receipt.to_json()
-            return receipt
+            receipt = _run(context, steps)
+        held.progress.receipt = receipt.to_json()
+        return receipt
+
+
+def _run(context: PlanningRun, steps: Steps) -> Receipt:
+    """Plan a run, send its chunks and land them, round after round; return the receipt."""
+    steps.plan(context.ref)
+    _report_plan(context)
+    try:
+        limit_reached = send_pilot(context, steps) or _send_rounds(context, steps)
+    except PilotFailedError as error:
+        return leave_open(context, str(error))
+    return finish(context, stopped_by_limit=limit_reached)
+
+
+def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
+    """Send all rows, then those worth another attempt; return whether the cost limit stopped it."""
+    while True:
+        chunks = context.ledger.chunks(context.run_id, (*UNFINISHED, ChunkState.PLANNED))
+        # of each chunk: chunk → guard → submit → poll → collect → land (see one_chunk.py)
+        if run_chunks(context, steps, chunks):
+            return True
+        if context.stop_reason() is not None or not _some_failed(context):
+            return False
+        if not steps.next_round(context.ref)["chunks"]:
+            return False
+
+
+def _some_failed(context: RunContext) -> bool:
+    """Whether another attempt may turn out better for some rows."""
+    settled = (Outcome.SUCCEEDED, Outcome.REFUSED)
+    totals = context.ledger.outcomes(context.run_id)
+    return any(total.rows for outcome, total in totals.items() if outcome not in settled)
+
+
+def _land_unfinished_run(old: RunContext, steps: Steps, recovery: Recovery | None) -> None:
+    """Land what a run of another spec left at the provider; drop its unsent rows and close it."""
+    lost = recovery.claims if recovery is not None else {}
+    chunks = old.ledger.chunks(old.run_id, UNFINISHED)
+    with active(old):
+        if landable := [chunk for chunk in chunks if chunk.id not in lost]:
+            old.log("an earlier run left batches open: landing them first.")
+            run_chunks(old, steps, landable)
+        result = old.ledger.run(old.run_id).result or "abandoned"
+        old.ledger.close_run(old.lease, old.run_id, result)
+        discard_uploads(old)
+        old.folder.drop_run_folder(old.run_id)
 
 
 @contextmanager
-def _followed(held: HeldDataset) -> Generator[LiveRun, None, None]:
-    """Let people look at the run while it works, and stop it, also while it waits for what earlier ones left."""
+def _followed(held: OwnDataset) -> Generator[LiveRun, None, None]:
+    """Let people look at the run and stop it, also while it waits for what earlier ones left."""
     handle = LiveRun(held)
     held.progress.follow(handle)
     try:
@@ -90,44 +132,6 @@ def _followed(held: HeldDataset) -> Generator[LiveRun, None, None]:
         held.progress.follow(None)
 
 
-def _work(context: RunContext, steps: Steps) -> bool:
-    """Bring the run's chunks home, round after round; True when the cost limit stopped it."""
-    if context.plan().pilot and send_pilot(context, steps):
-        return True
-    while True:
-        chunks = context.ledger.chunks(context.run_id, (*UNFINISHED, ChunkState.PLANNED))
-        if run_chunks(context, steps, chunks):
-            return True
-        if (
-            context.stop_reason() is not None
-            or not _some_failed(context)
-            or not steps.next_round(context.run_id)["chunks"]
-        ):
-            return False
-
-
-def _land_unfinished_run(old: RunContext, steps: Steps) -> None:
-    """Bring home what a run of another spec left at the provider; what it never sent is dropped."""
-    lost = old.held.recovery.claims if old.held.recovery is not None else {}
-    if chunks := [
-        chunk for chunk in old.ledger.chunks(old.run_id, UNFINISHED) if chunk.id not in lost
-    ]:
-        old.log("an earlier run left batches open: landing them first.")
-        run_chunks(old, steps, chunks)
-    old.ledger.close_run(old.lease, old.run_id, old.ledger.run(old.run_id).result or "abandoned")
-    discard_uploads(old)
-    old.folder.drop_run_folder(old.run_id)
-
-
-def _some_failed(context: RunContext) -> bool:
-    tallies = context.ledger.outcomes(context.run_id)
-    return any(
-        tally.rows
-        for outcome, tally in tallies.items()
-        if outcome not in (Outcome.SUCCEEDED, Outcome.REFUSED)
-    )
-
-
-def _tell_plan(context: RunContext) -> None:
+def _report_plan(context: RunContext) -> None:
     plan = context.plan()
     context.held.progress.planned(plan.requests, plan.batches, plan.up_to_date)

@@ -1,4 +1,4 @@
-"""Finishing: a run's receipt from what the ledger and the commits say, the run closed, its leftovers discarded."""
+"""Finishes a run: makes its receipt from ledger and commits, closes it, deletes its leftovers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchata_tasks.execution.run_context import RunContext
-    from batchata_tasks.ledger import OutcomeTotals
+    from batchata_tasks.ledger import Chunk, OutcomeTotals
 
 _STOPPED: dict[str, RunResult] = {
     StopReason.TIME_LIMIT: RunResult.TIME_LIMIT_REACHED,
@@ -42,132 +42,159 @@ _STOPPED: dict[str, RunResult] = {
 }
 
 
-def finish(context: RunContext, *, stopped_by_limit: bool) -> Receipt:
+def finish(run: RunContext, *, stopped_by_limit: bool) -> Receipt:
     """Close the run in the ledger, drop its plan, return its receipt."""
-    receipt = _receipt(context, RunResult.COST_LIMIT_REACHED if stopped_by_limit else None)
-    context.ledger.close_run(context.lease, context.run_id, receipt.result)
-    receipt = replace(
-        receipt, budget=budget_facts(context)
-    )  # now that what was not sent is given back
-    discard_uploads(context)
-    discard_left_results(context)
-    context.folder.drop_run_folder(context.run_id)
-    if not context.spec.raw_files:
-        _drop_raw_files(context)
+    receipt = _receipt(run, RunResult.COST_LIMIT_REACHED if stopped_by_limit else None)
+    run.ledger.close_run(run.lease, run.run_id, receipt.result)
+    # only now, since closing gives back what was not sent
+    receipt = replace(receipt, budget=budget_facts(run))
+    discard_uploads(run)
+    discard_left_results(run)
+    run.folder.drop_run_folder(run.run_id)
+    if not run.spec.raw_files:
+        _drop_raw_files(run)
     return receipt
 
 
-def leave_open(context: RunContext, reason: str) -> Receipt:
-    """Return the receipt of a run whose pilot did not hold: it stays open, so that it sends nothing when it is started again."""
-    context.ledger.note_result(context.lease, context.run_id, RunResult.PILOT_FAILED)
-    return replace(
-        _receipt(context, RunResult.PILOT_FAILED), reason=reason, budget=budget_facts(context)
-    )
+def leave_open(run: RunContext, reason: str) -> Receipt:
+    """Return the receipt of a run whose pilot failed.
+
+    The run stays open, so that it sends nothing when it is started again.
+    """
+    run.ledger.note_result(run.lease, run.run_id, RunResult.PILOT_FAILED)
+    receipt = _receipt(run, RunResult.PILOT_FAILED)
+    return replace(receipt, reason=reason, budget=budget_facts(run))
 
 
-def _receipt(context: RunContext, stopped: RunResult | None) -> Receipt:
-    run, plan = context.ledger.run(context.run_id), context.plan()
-    chunks = context.ledger.chunks(context.run_id)
-    tallies = context.ledger.outcomes(context.run_id)
-    outcomes = rows_by_outcome(tallies)
+def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
+    row, plan = run.ledger.run(run.run_id), run.plan()
+    chunks = run.ledger.chunks(run.run_id)
+    totals = run.ledger.outcomes(run.run_id)
+    outcomes = rows_by_outcome(totals)
     failed = sum(rows for name, rows in outcomes.items() if name != Outcome.SUCCEEDED)
     share = failed / max(sum(outcomes.values()), 1)
-    held = sum(
-        chunk.rows
-        for chunk in context.ledger.chunks_in((ChunkState.HELD,))
-        if chunk.dataset_id == context.lease.dataset_id
-    )
-    result = RunResult.SOME_ROWS_FAILED if failed or plan.exhausted or held else RunResult.SUCCEEDED
-    result = _STOPPED.get(context.stop_reason() or "", result)
-    result = stopped or result
-    limit = context.spec.fail_if.failed_share
-    priced = context.priced and cost_is_known(chunks, tallies)
-    commits = [commit_of(context, chunk.id) for chunk in chunks if chunk.state == ChunkState.LANDED]
-    errors: Counter[str] = Counter()
-    for commit in commits:
-        errors.update(commit.get("errors", {}))
-        errors.subtract(commit.get("errors_before", {}))
+    held_rows = _held_rows(run)
+    some_failed = bool(failed or plan.exhausted or held_rows)
+    result = stopped or _result(run, some_failed=some_failed)
+    limit = run.spec.fail_if.failed_share
+    priced = run.priced and cost_is_known(chunks, totals)
+    commits = [commit_of(run.folder, c.id) for c in chunks if c.state == ChunkState.LANDED]
     return Receipt(
-        name=context.spec.name,
-        run_id=context.run_id,
+        name=run.spec.name,
+        run_id=run.run_id,
         result=result,
         exit_code=EXIT_CODES[result],
-        dataset=str(context.folder.data),
-        provider=context.spec.providers,
-        model=context.spec.models,
-        continued=context.continued,
-        seconds=round((now_us() - run.started_at) / 1e6, 1),
+        dataset=str(run.folder.data),
+        provider=run.spec.providers,
+        model=run.spec.models,
+        continued=run.continued,
+        seconds=round((now_us() - row.started_at) / 1e6, 1),
         plan=plan.facts(),
         outcomes=outcomes,
         failed_share=share,
         failed_above_limit=limit is not None and share > limit,
         batches=sum(1 for chunk in chunks if chunk.batch_id),
-        input_tokens=sum(t.input_tokens for t in tallies.values()),
-        output_tokens=sum(t.output_tokens for t in tallies.values()),
-        **cache_facts(tallies, commits, priced=priced),
+        input_tokens=sum(total.input_tokens for total in totals.values()),
+        output_tokens=sum(total.output_tokens for total in totals.values()),
+        **cache_facts(totals, commits, priced=priced),
         upper_bound_usd=exact(plan.bound) if priced else None,
         least_bound_usd=exact(plan.least) if priced and plan.requests else None,
-        cost_limit_usd=exact(context.limit),
-        price_source=run.price_source,
-        unsent_rows=sum(
-            chunk.rows
-            for chunk in chunks
-            if chunk.state in (ChunkState.PLANNED, ChunkState.DROPPED) and chunk.round == 1
-        ),
+        cost_limit_usd=exact(run.limit),
+        price_source=row.price_source,
+        unsent_rows=_unsent_rows(chunks),
         rounds=max((chunk.round for chunk in chunks), default=0),
-        held_rows=held,
-        **money_facts(context, chunks, tallies, priced=priced),
-        waits=context.state.waits,
-        errors={text: count for text, count in errors.most_common(5) if count > 0},
-        warnings=_warnings(commits, held)
-        + _outgrown(context, commits)
-        + _cache_warnings(context, tallies),
+        held_rows=held_rows,
+        **money_facts(run, chunks, totals, priced=priced),
+        waits=run.state.waits,
+        errors=_errors(commits),
+        warnings=[
+            *_warnings(commits),
+            *_held_warnings(held_rows),
+            *_outgrown(run, commits),
+            *_cache_warnings(run, totals),
+        ],
     )
 
 
-def _outgrown(context: RunContext, commits: list[dict[str, Any]]) -> list[str]:
+def _result(run: RunContext, *, some_failed: bool) -> RunResult:
+    """Return how a run ended that neither a cost limit nor its pilot stopped."""
+    reason = run.stop_reason()
+    if reason in _STOPPED:
+        return _STOPPED[reason]
+    return RunResult.SOME_ROWS_FAILED if some_failed else RunResult.SUCCEEDED
+
+
+def _held_rows(run: RunContext) -> int:
+    """Count the rows of the dataset that are held, whichever run sent them."""
+    chunks = run.ledger.chunks_in((ChunkState.HELD,))
+    return sum(chunk.rows for chunk in chunks if chunk.dataset_id == run.lease.dataset_id)
+
+
+def _unsent_rows(chunks: list[Chunk]) -> int:
+    unsent = (ChunkState.PLANNED, ChunkState.DROPPED)
+    return sum(chunk.rows for chunk in chunks if chunk.round == 1 and chunk.state in unsent)
+
+
+def _errors(commits: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the most frequent errors of the rows as they ended, after all rounds."""
+    errors: Counter[str] = Counter()
+    for commit in commits:
+        errors.update(commit.get("errors", {}))
+        errors.subtract(commit.get("errors_before", {}))
+    return {text: count for text, count in errors.most_common(5) if count > 0}
+
+
+def _outgrown(run: RunContext, commits: list[dict[str, Any]]) -> list[str]:
     own = any(commit.get("over_bound", 0) for commit in commits)
-    return (
-        [f"{OUTGROWN}; the next run plans with larger ones"]
-        if context.stop_reason() == StopReason.OVER_BOUND and not own
-        else []
-    )
+    if own or run.stop_reason() != StopReason.OVER_BOUND:
+        return []
+    return [f"{OUTGROWN}; the next run plans with larger ones"]
 
 
-def _cache_warnings(context: RunContext, tallies: Mapping[str, OutcomeTotals]) -> list[str]:
-    used = any(tally.cache_read_tokens or tally.cache_write_tokens for tally in tallies.values())
-    if used or not context.spec.cache or not any(tally.input_tokens for tally in tallies.values()):
+def _cache_warnings(run: RunContext, totals: Mapping[str, OutcomeTotals]) -> list[str]:
+    cached = any(total.cache_read_tokens or total.cache_write_tokens for total in totals.values())
+    if cached or not run.spec.cache or not any(t.input_tokens for t in totals.values()):
         return []
     return [f"`cache` is set, but nothing was read from a cache or written to one: {CACHE_MINIMUM}"]
 
 
-def _warnings(commits: list[dict[str, Any]], held: int) -> list[str]:
-    told = {
-        "unreadable": (
-            "request",
-            "without a readable result line; the most that can have been billed counts as spent",
+_COUNTED = {
+    "unreadable": (
+        "request",
+        "without a readable result line; the most that can have been billed counts as spent",
+    ),
+    "unknown_lines": ("result line", "that nobody sent (what was billed counts as overhead)"),
+    "doubled_lines": ("result line", "that came twice (counted once)"),
+    "over_bound": (
+        "answer",
+        (
+            "above the upper bound: the model's bounds are larger now; "
+            "under a limit nothing more was sent"
         ),
-        "unknown_lines": ("result line", "that nobody sent (what was billed counts as overhead)"),
-        "doubled_lines": ("result line", "that came twice (counted once)"),
-        "over_bound": (
-            "answer",
-            "above the upper bound: the model's bounds are larger now; under a limit nothing more was sent",
-        ),
-    }
-    sums = {key: sum(commit.get(key, 0) for commit in commits) for key in told}
-    warnings = [
-        f"{pluralize(sums[key], noun)} {text}" for key, (noun, text) in told.items() if sums[key]
+    ),
+}
+"""What commits count that people should know, as (noun, the rest of the sentence)."""
+
+
+def _warnings(commits: list[dict[str, Any]]) -> list[str]:
+    counts = {key: sum(commit.get(key, 0) for commit in commits) for key in _COUNTED}
+    return [
+        f"{pluralize(counts[key], noun)} {text}"
+        for key, (noun, text) in _COUNTED.items()
+        if counts[key]
     ]
-    if held:
-        rows = pluralize(held, "row is held", "rows are held")
-        warnings.append(
-            f"{rows}, since nobody can tell whether their batch was accepted: decide with `batchata reconcile`"
-        )
-    return warnings
 
 
-def _drop_raw_files(context: RunContext) -> None:
-    for chunk in context.ledger.chunks(context.run_id):
-        for folder in (context.folder.requests, context.folder.responses):
+def _held_warnings(held_rows: int) -> list[str]:
+    if not held_rows:
+        return []
+    rows = pluralize(held_rows, "row is held", "rows are held")
+    reason = "since nobody can tell whether their batch was accepted"
+    return [f"{rows}, {reason}: decide with `batchata reconcile`"]
+
+
+def _drop_raw_files(run: RunContext) -> None:
+    for chunk in run.ledger.chunks(run.run_id):
+        for folder in (run.folder.requests, run.folder.responses):
             for path in folder.glob(f"{chunk.id}*"):
                 path.unlink(missing_ok=True)

@@ -1,7 +1,4 @@
-"""The outlook on what was sent before: what is under way, and what a run would fetch again first.
-
-It is as far as that is known without the provider.
-"""
+"""Chunks whose files are gone, and batches in flight, by what is known without the provider."""
 
 from __future__ import annotations
 
@@ -25,20 +22,78 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """Rows whose manifests are there are known one by one (`row_ids`), the others are but counted."""
+class LostChunks:
+    """Chunks whose rows are not in the dataset, and which their own run does not land."""
+
+    parts: list[Chunk]  # landed; only the part is gone
+    landed: list[Chunk]  # landed; part and manifest are gone
+    unfinished: list[Chunk]  # sent; the manifest is gone, or the run is closed
+
+
+def lost_chunks(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> LostChunks:
+    """Return the chunks of a dataset that are lost.
+
+    Those of closed runs are: an earlier recovery began with them, and died, so nobody else would
+    land them.
+    """
+    parts = parts_of(folder)
+    gone = [c for c in ledger.landed_chunks(dataset_id) if part_of_chunk(c.id) not in parts]
+    return LostChunks(
+        parts=[chunk for chunk in gone if folder.manifest(chunk.id).exists()],
+        landed=[chunk for chunk in gone if not folder.manifest(chunk.id).exists()],
+        unfinished=[
+            chunk
+            for chunk in sent_chunks(ledger, dataset_id)
+            if not folder.manifest(chunk.id).exists()
+            or ledger.run(chunk.run_id).state == RunPhase.CLOSED
+        ],
+    )
+
+
+def sent_chunks(ledger: Ledger, dataset_id: str) -> list[Chunk]:
+    """Return the chunks of a dataset that were sent, or may have been, and have not landed."""
+    chunks = ledger.unfinished_chunks(dataset_id, "")
+    return [chunk for chunk in chunks if chunk.state in UNFINISHED]
+
+
+def parts_of(folder: DatasetFolder) -> set[str]:
+    """Return the names of the parts that a dataset has."""
+    return set(Dataset(folder.data, pa.schema([]), [], []).parts())
+
+
+@dataclass(frozen=True)
+class LostRows:
+    """The rows of lost batches: ids if the manifest is there, else only their number."""
 
     chunks: frozenset[str] = frozenset()
     row_ids: frozenset[str] = frozenset()
     uncertain_rows: int = 0
 
 
+def lost_rows(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> LostRows:
+    """Return the rows that `recover` would look up again. Nothing is written."""
+    lost = lost_chunks(ledger, folder, dataset_id)
+    chunks = [c for c in (*lost.parts, *lost.landed, *lost.unfinished) if c.kind == ChunkKind.BATCH]
+    row_ids, uncertain_rows = set[str](), 0
+    for chunk in chunks:
+        path = folder.manifest(chunk.id)
+        if path.exists():
+            row_ids.update(read_chunk_manifest(path)["_row_id"].to_pylist())
+        elif chunk.state == ChunkState.LANDED:
+            totals = ledger.outcomes(chunk.run_id, [chunk.id])
+            ran = [t.rows for outcome, t in totals.items() if not Outcome(outcome).never_ran]
+            uncertain_rows += sum(ran)
+        else:
+            uncertain_rows += chunk.rows
+    return LostRows(frozenset(chunk.id for chunk in chunks), frozenset(row_ids), uncertain_rows)
+
+
 @dataclass(frozen=True)
 class InFlight:
-    """Batches that were sent, or may have been, and whose cost is not known yet.
+    """Batches that were sent, or may have been, and whose cost is unknown yet.
 
-    `bound` is what is reserved for them, `expected` what they are likely to cost, in picodollars;
-    None without a known price.
+    `bound` is what is reserved for them, `expected` their likely cost, in picodollars; None without
+    a known price.
     """
 
     batches: int = 0
@@ -47,43 +102,7 @@ class InFlight:
 
 
 def in_flight(chunks: Iterable[Chunk]) -> InFlight:
-    """Return what is in flight of the unfinished chunks of a dataset: all but those whose results were settled."""
+    """Return what is in flight of unfinished chunks: all but those that were settled."""
     sent = [chunk for chunk in chunks if chunk.state != ChunkState.COLLECTED]
     bound = total(chunk.bound for chunk in sent)
     return InFlight(len(sent), bound, total(chunk.expected for chunk in sent))
-
-
-def outlook(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> Outlook:
-    """Look ahead at what `recover` would do. Nothing is written."""
-    row_ids, uncertain = set[str](), 0
-    lost = _lost(ledger, folder, dataset_id)
-    for chunk in lost:
-        path = folder.manifest(chunk.id)
-        if path.exists():
-            row_ids.update(read_chunk_manifest(path)["_row_id"].to_pylist())
-        elif chunk.state == ChunkState.LANDED:
-            tallies = ledger.outcomes(chunk.run_id, [chunk.id])
-            uncertain += sum(
-                tally.rows for outcome, tally in tallies.items() if not Outcome(outcome).never_ran
-            )
-        else:
-            uncertain += chunk.rows
-    return Outlook(frozenset(chunk.id for chunk in lost), frozenset(row_ids), uncertain)
-
-
-def _lost(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> list[Chunk]:
-    """Return the chunks whose rows are neither in the dataset nor to be landed from its folder by the run that sent them."""
-    parts = set(Dataset(folder.data, pa.schema([]), [], []).parts())
-    gone = [
-        chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts
-    ]
-    sent = [
-        chunk for chunk in ledger.unfinished_chunks(dataset_id, "") if chunk.state in UNFINISHED
-    ]
-    left = [
-        chunk
-        for chunk in sent
-        if not folder.manifest(chunk.id).exists()
-        or ledger.run(chunk.run_id).state == RunPhase.CLOSED
-    ]
-    return [chunk for chunk in (*gone, *left) if chunk.kind == ChunkKind.BATCH]

@@ -35,7 +35,7 @@ EXIT_CODES = {
     RunResult.PILOT_FAILED: 1,
 }
 
-# by Anthropic's pages on prompt caching; which model has which is not stated for all of them
+# from Anthropic's pages on prompt caching, which do not state it for every model
 CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
 THIS_PERIOD = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}
 
@@ -63,7 +63,7 @@ class Receipt:
     model: str
     continued: bool  # a dead run was carried on
     seconds: float
-    plan: dict[str, Any]  # see PlanSummary; its money is told below
+    plan: dict[str, Any]  # see PlanSummary; its money is below
     outcomes: dict[str, int]
     failed_share: float
     failed_above_limit: bool  # of `fail_if`
@@ -72,7 +72,7 @@ class Receipt:
     output_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
-    cache_saved_usd: str | None  # against no caching; negative where it cost more
+    cache_saved_usd: str | None  # against no caching; negative if it cost more
     cost_usd: str | None
     upper_bound_usd: str | None
     least_bound_usd: str | None  # of the cheapest planned row
@@ -81,7 +81,7 @@ class Receipt:
     unsent_rows: int
     rounds: int
     held_rows: int
-    expected_usd: str | None  # of the batches that were sent; null where nobody can tell
+    expected_usd: str | None  # of the batches that were sent; null if unknown
     reserved_usd: str | None  # still set aside: of held batches
     superseded_usd: str | None  # what the rows had cost that these replaced
     overhead_usd: str | None  # paid for no row
@@ -102,39 +102,41 @@ class Receipt:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the receipt for people, as (what, value)."""
-        plan = self.plan
-        work = (
-            ", ".join(f"{count:,} {REASONS[reason]}" for reason, count in plan["reasons"].items())
-            or "none"
-        )
-        rows = [
+        return [
             ("Result", self._result()),
             *([("Reason", self.reason)] if self.reason is not None else []),
-            (
-                "Source rows",
-                f"{plan['source_rows']:,}: {plan['up_to_date']:,} up to date; to do: {work}",
-            ),
-            (
-                "Outcomes",
-                ", ".join(f"{count:,} {name}" for name, count in self.outcomes.items())
-                or "nothing was sent",
-            ),
-            (
-                "Batches",
-                f"{self.batches} of {self.provider}, {self.model}"
-                + (f", in {self.rounds} rounds" if self.rounds > 1 else ""),
-            ),
-            (
-                "Tokens",
-                f"{self.input_tokens:,} in ({self.cache_read_tokens:,} cached), {self.output_tokens:,} out",
-            ),
+            ("Source rows", self._source_rows()),
+            *self._left_out(),
+            ("Outcomes", _counts(self.outcomes) or "nothing was sent"),
+            ("Batches", self._batches()),
+            ("Tokens", self._tokens()),
             *self._cache(),
             ("Cost", self._cost()),
             *self._money(),
             ("Time", f"{self.seconds:.1f} s"),
             ("Dataset", self.dataset),
+            *self._unsent(),
+            *(("Error", f"{count:,} x {text}") for text, count in self.errors.items()),
+            *(("Warning", text) for text in self.warnings),
         ]
-        left_out = {
+
+    def _result(self) -> str:
+        text = self.result.replace("_", " ")
+        if self.failed_above_limit:
+            text += f": {self.failed_share:.1%} is above `fail_if`"
+        if self.continued and self.result != RunResult.PILOT_FAILED:
+            text += " (an earlier run that died was carried on)"
+        return text
+
+    def _source_rows(self) -> str:
+        plan = self.plan
+        work = _counts({REASONS[reason]: count for reason, count in plan["reasons"].items()})
+        up_to_date = f"{plan['up_to_date']:,} up to date"
+        return f"{plan['source_rows']:,}: {up_to_date}; to do: {work or 'none'}"
+
+    def _left_out(self) -> list[tuple[str, str]]:
+        plan = self.plan
+        counts = {
             "left out by `where`": plan["filtered"],
             "left out for a null": plan["null_skipped"],
             "beyond `limit`": plan["over_limit"],
@@ -145,37 +147,29 @@ class Receipt:
             "carried columns rewritten": plan["carried"],
             "recovered from earlier batches": plan["recovered"],
         }
-        if noted := ", ".join(f"{count:,} {what}" for what, count in left_out.items() if count):
-            rows.insert([what for what, _ in rows].index("Source rows") + 1, ("Also", noted))
-        rows += self._unsent()
-        rows += [("Error", f"{count:,} x {text}") for text, count in self.errors.items()]
-        return rows + [("Warning", text) for text in self.warnings]
+        text = _counts({what: count for what, count in counts.items() if count})
+        return [("Also", text)] if text else []
 
-    def _result(self) -> str:
-        text = self.result.replace("_", " ")
-        if self.failed_above_limit:
-            text += f": {self.failed_share:.1%} is above `fail_if`"
-        return text + (
-            " (an earlier run that died was carried on)"
-            if self.continued and self.result != RunResult.PILOT_FAILED
-            else ""
-        )
+    def _batches(self) -> str:
+        text = f"{self.batches} of {self.provider}, {self.model}"
+        return f"{text}, in {self.rounds} rounds" if self.rounds > 1 else text
+
+    def _tokens(self) -> str:
+        cached = f"{self.cache_read_tokens:,} cached"
+        return f"{self.input_tokens:,} in ({cached}), {self.output_tokens:,} out"
 
     def _cache(self) -> list[tuple[str, str]]:
         if not (self.cache_read_tokens or self.cache_write_tokens):
             return []
-        read, written = (
-            self.cache_read_tokens / self.input_tokens,
-            self.cache_write_tokens / self.input_tokens,
-        )
+        read = self.cache_read_tokens / self.input_tokens
+        written = self.cache_write_tokens / self.input_tokens
         text = f"{read:.0%} of the input was read from the cache, {written:.0%} written"
         if self.cache_saved_usd is not None:
             saved = pico_from_usd(self.cache_saved_usd)
-            text += (
-                f"; saved {dollars(saved)} against no caching"
-                if saved >= 0
-                else f"; cost {dollars(-saved)} more than no caching"
-            )
+            if saved >= 0:
+                text += f"; saved {dollars(saved)} against no caching"
+            else:
+                text += f"; cost {dollars(-saved)} more than no caching"
         return [("Cache", text)]
 
     def _cost(self) -> str:
@@ -186,61 +180,59 @@ class Receipt:
             spent += f" of the limit of {_read(self.cost_limit_usd)}"
         if not self.plan["requests"]:
             return spent
-        return f"{spent} (upper bound of all planned rows {_read(self.upper_bound_usd)}; prices: {self.price_source})"
+        bound = f"upper bound of all planned rows {_read(self.upper_bound_usd)}"
+        return f"{spent} ({bound}; prices: {self.price_source})"
 
     def _money(self) -> list[tuple[str, str]]:
         rows = list[tuple[str, str]]()
         if self.expected_usd is not None and self.batches:
             rows.append(("Expected", _read(self.expected_usd)))
         if pico_from_usd(self.saved_usd or 0) > 0:
-            rows.append(
-                (
-                    "Saved",
-                    f"{_read(self.saved_usd)} against the list price of {_read(self.list_price_usd)}",
-                )
-            )
+            saved, list_price = _read(self.saved_usd), _read(self.list_price_usd)
+            rows.append(("Saved", f"{saved} against the list price of {list_price}"))
         if pico_from_usd(self.reserved_usd or 0):
-            rows.append(
-                ("Reserved", f"{_read(self.reserved_usd)} for batches that may have been accepted")
-            )
+            reserved = f"{_read(self.reserved_usd)} for batches that may have been accepted"
+            rows.append(("Reserved", reserved))
         if (budget := self.budget) is not None:
-            spent = f"{_read(budget['spent_usd'])} of {_read(budget['limit_usd'])} spent {THIS_PERIOD[budget['period']]}"
-            flying = (
-                f", {_read(budget['in_flight_usd'])} in flight"
-                if pico_from_usd(budget["in_flight_usd"])
-                else ""
-            )
-            rows.append(("Budget", f"{budget['name']}: {spent}{flying}"))
+            spent, limit = _read(budget["spent_usd"]), _read(budget["limit_usd"])
+            text = f"{budget['name']}: {spent} of {limit} spent {THIS_PERIOD[budget['period']]}"
+            if pico_from_usd(budget["in_flight_usd"]):
+                text += f", {_read(budget['in_flight_usd'])} in flight"
+            rows.append(("Budget", text))
         return rows
 
     def _unsent(self) -> list[tuple[str, str]]:
         if not self.unsent_rows:
             return []
-        rows = pluralize(self.unsent_rows, "row")
+        return [("Not sent", f"{pluralize(self.unsent_rows, 'row')}{self._why_unsent()}")]
+
+    def _why_unsent(self) -> str:
         if self.result == RunResult.PILOT_FAILED:
-            return [("Not sent", f"{rows}, until the spec or its pilot is changed")]
+            return ", until the spec or its pilot is changed"
         if self.result != RunResult.COST_LIMIT_REACHED:
-            return [("Not sent", f"{rows}; the next run takes them")]
+            return "; the next run takes them"
         if self.least_bound_usd is not None and not self.batches:
-            what = f"the limit leaves too little for any of them: the cheapest may cost {_read(self.least_bound_usd)}"
-            return [("Not sent", f"{rows}: {what}. Raise the limit, or lower `max_tokens`")]
-        what = "leaves too little for what the smallest batch of them (1 % of the rows) may cost"
-        if self.budget is not None and (
-            self.cost_limit_usd is None or pico_from_usd(self.budget["left_usd"]) == 0
+            return (
+                ": the limit leaves too little for any of them: the cheapest may cost "
+                f"{_read(self.least_bound_usd)}. Raise the limit, or lower `max_tokens`"
+            )
+        reason = "leaves too little for what the smallest batch of them (1 % of the rows) may cost"
+        budget = self.budget
+        if budget is not None and (
+            self.cost_limit_usd is None or pico_from_usd(budget["left_usd"]) == 0
         ):
-            return [
-                (
-                    "Not sent",
-                    f"{rows}: the budget {self.budget['name']} {what}; a run takes them when it leaves more",
-                )
-            ]
-        return [("Not sent", f"{rows}: the limit {what}; the next run takes them")]
+            return f": the budget {budget['name']} {reason}; a run takes them when it leaves more"
+        return f": the limit {reason}; the next run takes them"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _read(amount: str | None) -> str:
     return dollars(None if amount is None else pico_from_usd(amount))
 
 
-def rows_by_outcome(tallies: Mapping[str, OutcomeTotals]) -> dict[str, int]:
-    """Return how many rows ended how; outcomes that no row has any more are left out."""
-    return {name: tallies[name].rows for name in sorted(tallies) if tallies[name].rows}
+def rows_by_outcome(totals: Mapping[str, OutcomeTotals]) -> dict[str, int]:
+    """Return the number of rows per outcome; outcomes without rows are left out."""
+    return {name: totals[name].rows for name in sorted(totals) if totals[name].rows}

@@ -1,10 +1,10 @@
-"""The money of one run, as its receipt tells it: exact decimal text in US dollars, null where it is not known."""
+"""The money of one run in its receipt: exact decimal text in US dollars, null if unknown."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.money import exact, per_row
+from batchata_tasks.common.money import exact, per_row, total
 from batchata_tasks.ledger import ChunkKind, ChunkState, OutcomeTotals
 
 if TYPE_CHECKING:
@@ -15,63 +15,60 @@ if TYPE_CHECKING:
 
 
 def money_facts(
-    context: RunContext,
+    run: RunContext,
     chunks: Iterable[Chunk],
-    tallies: Mapping[str, OutcomeTotals],
+    totals: Mapping[str, OutcomeTotals],
     *,
     priced: bool,
 ) -> dict[str, Any]:
     """Return what a run cost, what was expected, what it saved, and on which outcomes it went."""
-    books, whole = (
-        context.ledger.run_totals(context.run_id),
-        sum(tallies.values(), OutcomeTotals(cost=0, list_cost=0)),
-    )
-    expected = [
-        chunk.expected
-        for chunk in chunks
-        if chunk.kind == ChunkKind.BATCH
-        and chunk.state not in (ChunkState.PLANNED, ChunkState.DROPPED)
+    ledger_totals = run.ledger.run_totals(run.run_id)
+    whole = sum(totals.values(), OutcomeTotals(cost=0, list_cost=0))
+    unsent = (ChunkState.PLANNED, ChunkState.DROPPED)
+    sent = [
+        chunk for chunk in chunks if chunk.kind == ChunkKind.BATCH and chunk.state not in unsent
     ]
-    known = [amount for amount in expected if amount is not None]
     facts = {
-        "cost": books.settled,
-        "reserved": books.in_flight,
-        "superseded": books.superseded,
-        "overhead": books.overhead,
-        "expected": sum(known) if len(known) == len(expected) else None,
+        "cost": ledger_totals.settled,
+        "reserved": ledger_totals.in_flight,
+        "superseded": ledger_totals.superseded,
+        "overhead": ledger_totals.overhead,
+        "expected": total(chunk.expected for chunk in sent),
         "list_price": whole.list_cost,
         "saved": whole.saved,
-        "cost_per_row": per_row(books.settled, whole.rows),
+        "cost_per_row": per_row(ledger_totals.settled, whole.rows),
     }
     return {f"{name}_usd": exact(amount) if priced else None for name, amount in facts.items()} | {
-        "cost_by_outcome": {name: exact(tallies[name].cost) for name in sorted(tallies)},
+        "cost_by_outcome": {name: exact(totals[name].cost) for name in sorted(totals)},
         "cached_share": whole.cached_share,
     }
 
 
-def budget_facts(context: RunContext) -> dict[str, Any] | None:
-    """Return how a run's shared budget stands in the present period; None where it has none."""
-    if context.spec.budget is None:
+def budget_facts(run: RunContext) -> dict[str, Any] | None:
+    """Return the state of a run's shared budget in the present period; None without a budget."""
+    if run.spec.budget is None:
         return None
-    terms = context.ledger.binding(context.spec.budget.terms())
-    spent, in_flight = context.ledger.budget_money(terms)
-    amounts = {
+    terms = run.ledger.binding(run.spec.budget.terms())
+    spent, in_flight = run.ledger.budget_money(terms)
+    return {
+        "name": terms.name,
+        "period": terms.period,
         "limit_usd": exact(terms.limit),
         "spent_usd": exact(spent),
         "in_flight_usd": exact(in_flight),
+        "left_usd": exact(max(terms.limit - spent - in_flight, 0)),
     }
-    amounts["left_usd"] = exact(max(terms.limit - spent - in_flight, 0))
-    return {"name": terms.name, "period": terms.period, **amounts}
 
 
 def cache_facts(
-    tallies: Mapping[str, OutcomeTotals], commits: list[dict[str, Any]], *, priced: bool
+    totals: Mapping[str, OutcomeTotals], commits: list[dict[str, Any]], *, priced: bool
 ) -> dict[str, Any]:
-    """Return what prompt caches had to do with a run's input, and what that saved; negative where it cost more."""
-    read, written = (
-        sum(getattr(tally, f"cache_{what}_tokens") for tally in tallies.values())
-        for what in ("read", "write")
-    )
+    """Return how much of a run's input prompt caches served, and what they saved.
+
+    The saving is negative if they cost more than no caching.
+    """
+    read = sum(outcome.cache_read_tokens for outcome in totals.values())
+    written = sum(outcome.cache_write_tokens for outcome in totals.values())
     saved = sum(commit.get("cache_saved_picodollars", 0) for commit in commits)
     return {
         "cache_read_tokens": read,
@@ -80,7 +77,9 @@ def cache_facts(
     }
 
 
-def cost_is_known(chunks: Iterable[Chunk], tallies: Mapping[str, OutcomeTotals]) -> bool:
+def cost_is_known(chunks: Iterable[Chunk], totals: Mapping[str, OutcomeTotals]) -> bool:
     """Whether all that a run planned and landed had a price; its sums leave out what had none."""
     unpriced = any(chunk.bound is None for chunk in chunks if chunk.kind == ChunkKind.BATCH)
-    return not unpriced and all(tally.cost is not None for tally in tallies.values() if tally.rows)
+    return not unpriced and all(
+        outcome.cost is not None for outcome in totals.values() if outcome.rows
+    )

@@ -8,13 +8,13 @@ of the answers tell, row by row, which request of today's plan was theirs.
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from batchata_tasks.common.errors import HeldError
-from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import part_of_chunk, replaced_keys
@@ -26,18 +26,20 @@ from batchata_tasks.dataset.manifest import (
 )
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import downloaded
-from batchata_tasks.execution.held_dataset import Recovery
-from batchata_tasks.execution.land import collect_and_land, land_again
+from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
 from batchata_tasks.execution.poll import look_once, poll
+from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
-from batchata_tasks.ledger import UNFINISHED, Chunk, ChunkState, RunPhase
-from batchata_tasks.pipeline.start import restored_context
+from batchata_tasks.ledger import Chunk, ChunkState, RunPhase
+from batchata_tasks.pipeline.lost import LostChunks, lost_chunks, parts_of, sent_chunks
+from batchata_tasks.pipeline.planning_run import Recovery
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.run_context import BatchContext, RunContext
+    from batchata_tasks.pipeline.planning_run import PlanningRun
 
-CLAIMED = "claimed"  # the name of the plan of rows that lost chunks have answers for
+CLAIMED = "claimed"  # name of the plan of the rows that lost chunks have answers for
 _PRIORS = {
     "_prior_attempts": "_attempts",
     "_prior_input_tokens": "_input_tokens",
@@ -48,30 +50,32 @@ _PRIORS = {
 
 
 def recover(held: HeldDataset) -> Recovery | None:
-    """Fetch what the providers still have of chunks whose files are gone; None where no chunk is to be planned anew.
+    """Fetch what the providers still have of chunks whose files are gone.
 
-    Batches that have not ended are awaited first.
+    Batches that have not ended are awaited first. Returns None if no chunk is to be planned anew.
 
     Raises:
         BatchataError: something stopped it; nothing was sent, and the next run goes on with it.
     """
-    for chunk in _begun(held):
-        _take_up(held, chunk)
-    parts_alone, landed, unfinished = _lost(held)
-    if number := len(parts_alone) + len(landed) + len(unfinished):
-        text = f"files of the dataset are gone: the results of {pluralize(number, 'batch')} are looked up again, nothing is sent for them."
-        held.progress.note(text)
-    gone = _landed_again(held, parts_alone)
-    if not gone and not landed and not unfinished:
+    for chunk in _begun_before(held):
+        _finish(held, chunk)
+    lost = _lost(held)
+    if number := len(lost.parts) + len(lost.landed) + len(lost.unfinished):
+        held.progress.note(
+            "files of the dataset are gone: the results of "
+            f"{pluralize(number, 'batch')} are looked up again, nothing is sent for them."
+        )
+    not_landed = _land_again(held, lost.parts)
+    to_plan = [*not_landed, *lost.landed, *lost.unfinished]
+    if not to_plan:
         return None
-    held.ledger.reopen_landed(held.lease, [chunk.id for chunk in (*gone, *landed)])
-    places = {
-        chunk_id: place
-        for place, chunk_id in enumerate(held.ledger.order_of(held.lease.dataset_id))
-    }
+    ledger = held.ledger
+    ledger.reopen_landed(held.lease, [chunk.id for chunk in (*not_landed, *lost.landed)])
+    order = ledger.order_of(held.lease.dataset_id)
+    places = {chunk_id: place for place, chunk_id in enumerate(order)}
     claims = dict[str, set[str]]()
-    for chunk in sorted((*gone, *landed, *unfinished), key=lambda chunk: places[chunk.id]):
-        answered = set[str]() if chunk in gone else _answered(held, chunk)
+    for chunk in sorted(to_plan, key=lambda chunk: places[chunk.id]):
+        answered = set[str]() if chunk in not_landed else _answered(held, chunk)
         if answered is not None:
             claims[chunk.id] = answered
     newest = _newest(held, places)
@@ -87,44 +91,32 @@ def _has_manifest(held: HeldDataset, chunk: Chunk) -> bool:
     return held.folder.manifest(chunk.id).exists()
 
 
-def _sent(held: HeldDataset) -> list[Chunk]:
-    return [
-        chunk
-        for chunk in held.ledger.unfinished_chunks(held.lease.dataset_id, "")
-        if chunk.state in UNFINISHED
-    ]
-
-
-def _begun(held: HeldDataset) -> list[Chunk]:
+def _begun_before(held: HeldDataset) -> list[Chunk]:
     """Return the chunks that an earlier recovery began with, and died, whose files are there.
 
-    It had written their manifests anew, or could not get their results, or the folder that it missed is back.
+    It had written their manifests anew, or could not get their results, or the folder that it
+    missed is back.
     """
-    begun = [
-        chunk
-        for chunk in _sent(held)
-        if chunk.state in (ChunkState.SUBMITTED, ChunkState.COLLECTED)
-        and _has_manifest(held, chunk)
-    ]
+    states = (ChunkState.SUBMITTED, ChunkState.COLLECTED)
     return [
         chunk
-        for chunk in begun
-        if held.ledger.run(chunk.run_id).state == RunPhase.CLOSED
-        or _commit(held, chunk).get("state") == "closed"
+        for chunk in sent_chunks(held.ledger, held.lease.dataset_id)
+        if chunk.state in states
+        and _has_manifest(held, chunk)
+        and (
+            held.ledger.run(chunk.run_id).state == RunPhase.CLOSED
+            or commit_of(held.folder, chunk.id).get("state") == "closed"
+        )
     ]
 
 
-def _commit(held: HeldDataset, chunk: Chunk) -> dict[str, Any]:
-    return read_json(held.folder.commit(chunk.id)) or {}
-
-
-def _take_up(held: HeldDataset, chunk: Chunk) -> None:
-    commit = _commit(held, chunk)
+def _finish(held: HeldDataset, chunk: Chunk) -> None:
+    """Land a chunk with which an earlier recovery began."""
+    commit = commit_of(held.folder, chunk.id)
     if chunk.state == ChunkState.COLLECTED and commit.get("state") == "closed":
-        emptied = commit.get("emptied", part_of_chunk(chunk.id) not in _parts(held))
-        held.ledger.land(
-            held.lease, chunk.id, commit.get("superseded_picodollars", 0), emptied=bool(emptied)
-        )
+        emptied = commit.get("emptied", part_of_chunk(chunk.id) not in parts_of(held.folder))
+        superseded = commit.get("superseded_picodollars", 0)
+        held.ledger.land(held.lease, chunk.id, superseded, emptied=bool(emptied))
         return
     context = _restored(held, chunk)
     if chunk.batch_id is not None:
@@ -136,58 +128,54 @@ def _restored(held: HeldDataset, chunk: Chunk) -> BatchContext:
     return restored_context(held, held.ledger.run(chunk.run_id)).for_chunk(chunk)
 
 
-def _parts(held: HeldDataset) -> set[str]:
-    return set(Dataset(held.folder.data, pa.schema([]), [], []).parts())
+def _lost(held: HeldDataset) -> LostChunks:
+    """Return the lost chunks.
 
-
-def _lost(held: HeldDataset) -> tuple[list[Chunk], list[Chunk], list[Chunk]]:
-    """Return the chunks of which (the part alone; part and manifest; what is to be landed) is lost.
-
-    Where manifests are lost, the chunks that were superseded since count too: they tell what earlier
-    attempts at a row used. And so do chunks that an earlier recovery began with, and died: their runs
-    are closed, so nobody else would land them.
+    If manifests are lost, the chunks that were superseded since count too: they tell what earlier
+    attempts at a row used.
     """
-    ledger, dataset_id, parts = held.ledger, held.lease.dataset_id, _parts(held)
-    gone = [
-        chunk for chunk in ledger.landed_chunks(dataset_id) if part_of_chunk(chunk.id) not in parts
-    ]
-    landed = [chunk for chunk in gone if not _has_manifest(held, chunk)]
-    unfinished = [
+    dataset_id = held.lease.dataset_id
+    lost = lost_chunks(held.ledger, held.folder, dataset_id)
+    if not lost.landed and not lost.unfinished:
+        return lost
+    emptied = held.ledger.emptied_chunks(dataset_id)
+    landed = [*lost.landed, *(chunk for chunk in emptied if not _has_manifest(held, chunk))]
+    return replace(lost, landed=landed)
+
+
+def _land_again(held: HeldDataset, chunks: list[Chunk]) -> list[Chunk]:
+    """Write the parts of landed chunks anew, without rows that were superseded since.
+
+    Returns the chunks whose parts cannot be written, since their results are gone.
+    """
+    replaced = _replaced(held) if chunks else {}
+    return [
         chunk
-        for chunk in _sent(held)
-        if not _has_manifest(held, chunk) or ledger.run(chunk.run_id).state == RunPhase.CLOSED
+        for chunk in chunks
+        if not land_again(
+            _restored(held, chunk), chunk, replaced.get(part_of_chunk(chunk.id), set())
+        )
     ]
-    if landed or unfinished:
-        landed += [
-            chunk for chunk in ledger.emptied_chunks(dataset_id) if not _has_manifest(held, chunk)
-        ]
-    return [chunk for chunk in gone if _has_manifest(held, chunk)], landed, unfinished
-
-
-def _landed_again(held: HeldDataset, chunks: list[Chunk]) -> list[Chunk]:
-    """Write the parts of landed chunks anew, without rows that were superseded since; return those that cannot be."""
-    gone, replaced = list[Chunk](), _replaced(held) if chunks else {}
-    for chunk in chunks:
-        context = _restored(held, chunk)
-        if not land_again(context, chunk, replaced.get(part_of_chunk(chunk.id), set())):
-            gone.append(chunk)
-    return gone
 
 
 def _replaced(held: HeldDataset) -> dict[str, set[bytes]]:
     """Return the keys (digests) that landed chunks took out of older parts, by part."""
-    found, dataset_id = defaultdict[str, set[bytes]](set), held.lease.dataset_id
-    for chunk in (*held.ledger.landed_chunks(dataset_id), *held.ledger.emptied_chunks(dataset_id)):
+    ledger, dataset_id = held.ledger, held.lease.dataset_id
+    replaced = defaultdict[str, set[bytes]](set)
+    keys_by_run = dict[str, list[str]]()
+    for chunk in (*ledger.landed_chunks(dataset_id), *ledger.emptied_chunks(dataset_id)):
         if _has_manifest(held, chunk):
-            key = restored_context(held, held.ledger.run(chunk.run_id)).spec.key
+            if chunk.run_id not in keys_by_run:
+                run = restored_context(held, ledger.run(chunk.run_id))
+                keys_by_run[chunk.run_id] = run.spec.key
             manifest = read_chunk_manifest(held.folder.manifest(chunk.id))
-            for part, keys in replaced_keys(manifest, key).items():
-                found[part] |= keys
-    return found
+            for part, keys in replaced_keys(manifest, keys_by_run[chunk.run_id]).items():
+                replaced[part] |= keys
+    return replaced
 
 
 def _newest(held: HeldDataset, places: dict[str, int]) -> dict[str, int]:
-    """Return, of the requests whose rows are in the dataset, the place of the chunk that sent each last."""
+    """Return, by row of the dataset, the place of the chunk that sent its request last."""
     newest = dict[str, int]()
     for _, batch in Dataset(held.folder.data, pa.schema([]), [], []).rows(["_custom_id"]):
         for name in batch.column("_custom_id").drop_null().to_pylist():
@@ -197,16 +185,16 @@ def _newest(held: HeldDataset, places: dict[str, int]) -> dict[str, int]:
 
 
 def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
-    """Return the rows that a chunk's results have answers for; None for a chunk that was never accepted, or is held."""
+    """Return the rows that a chunk's results answer; None if it was never accepted, or is held."""
     context = _restored(held, chunk)
     if chunk.state == ChunkState.UNCLEAR:
         try:
-            found = adopt(context, chunk)
+            batch_id = adopt(context, chunk)
         except HeldError as error:
             hold(held.ledger, held.lease, held.folder, chunk.id)
             context.log(str(error))
             return None
-        if found is None:
+        if batch_id is None:
             held.ledger.withdraw_intent(held.lease, chunk.id)
             return None
     chunk = held.ledger.chunk(chunk.id)
@@ -218,35 +206,34 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
     return {name.removeprefix(f"{chunk.id}-") for name in ran if name.startswith(f"{chunk.id}-")}
 
 
-def land_recovered(context: RunContext, recovery: Recovery) -> int:
-    """Land the recovered chunks with the rows of today's plan that they have answers for; return how many rows."""
-    landed = set[str]()
+def land_recovered(run: PlanningRun, recovery: Recovery) -> None:
+    """Land the recovered chunks with the rows of today's plan that they have answers for."""
     if recovery.row_ids:
-        rows = read_plan(context.folder.run_folder(context.run_id), CLAIMED)
+        rows = read_plan(run.folder.run_folder(run.run_id), CLAIMED)
         row_ids: list[str] = rows["_row_id"].to_pylist()
         states = dict[str, dict[str, Any]]()
         for chunk_id, claimed in recovery.claims.items():
             if at := [i for i, row_id in enumerate(row_ids) if row_id in claimed]:
                 picked = rows.take(pa.array(at, pa.int64())).combine_chunks()
-                write_manifest(context.folder.manifest(chunk_id), _with_priors(picked, states))
-                collect_and_land(context.for_chunk(chunk := context.ledger.chunk(chunk_id)), chunk)
-                landed |= {row_ids[i] for i in at}
-                states |= _states(context, chunk_id)
+                write_manifest(run.folder.manifest(chunk_id), _with_priors(picked, states))
+                chunk = run.ledger.chunk(chunk_id)
+                collect_and_land(run.for_chunk(chunk), chunk)
+                states |= _states(run, chunk_id)
     for chunk_id in recovery.claims:
-        if (chunk := context.ledger.chunk(chunk_id)).state != ChunkState.LANDED:
-            context.ledger.give_up(context.lease, chunk_id, _spent(context, chunk))
-    _balance(context, list(recovery.claims))
-    return len(landed)
+        chunk = run.ledger.chunk(chunk_id)
+        if chunk.state != ChunkState.LANDED:
+            run.ledger.give_up(run.lease, chunk_id, _spent(run, chunk))
+    _balance(run, list(recovery.claims))
 
 
-def _spent(context: RunContext, chunk: Chunk) -> int | None:
-    """Return what the answers of a chunk cost that was never settled; None where nobody can tell, or it was."""
-    rates = _restored(context.held, chunk).taken.rates
+def _spent(run: RunContext, chunk: Chunk) -> int | None:
+    """Return what a chunk's unsettled answers cost; None if unknown, or if they were settled."""
+    rates = _restored(run.held, chunk).route.rates
     if chunk.state != ChunkState.SUBMITTED or chunk.batch_id is None or rates is None:
         return None
-    here = context.for_chunk(chunk)
-    paths = downloaded(here, chunk, look_once(here, chunk.batch_id))
-    answers = list(chain.from_iterable(here.provider.answers(path) for path in paths))
+    context = run.for_chunk(chunk)
+    paths = downloaded(context, chunk, look_once(context, chunk.batch_id))
+    answers = list(chain.from_iterable(context.provider.answers(path) for path in paths))
     if not paths or not all(answer.readable for answer in answers):
         return None
     costs = dict[str, int]()
@@ -255,32 +242,27 @@ def _spent(context: RunContext, chunk: Chunk) -> int | None:
     return sum(costs.values())
 
 
-def _balance(context: RunContext, chunk_ids: list[str]) -> None:
-    """Let the money add up again: what the rows do not hold, and nothing superseded, was paid for no row.
+def _balance(run: PlanningRun, chunk_ids: list[str]) -> None:
+    """Make the money add up again: what no row holds, and nothing superseded, was paid for no row.
 
-    Where only some files were lost, the rows that are left hold some of what the recovered chunks cost.
+    If only some files were lost, the remaining rows hold part of the recovered chunks' cost.
     """
-    assert context.table is not None  # noqa: S101 - a run that plans has one
-    costs = (
-        batch.column("_cost_usd").drop_null()
-        for _, batch in context.table.dataset.rows(["_cost_usd"])
-    )
-    rows = sum(int(cost * PICO) for column in costs for cost in column.to_pylist())
     if chunk_ids:
-        context.ledger.balance(context.lease, chunk_ids[-1], rows)
+        batches = (batch for _, batch in run.table.dataset.rows(["_cost_usd"]))
+        columns = (batch.column("_cost_usd").drop_null() for batch in batches)
+        rows = sum(int(cost * PICO) for column in columns for cost in column.to_pylist())
+        run.ledger.balance(run.lease, chunk_ids[-1], rows)
 
 
-def _states(context: RunContext, chunk_id: str) -> dict[str, dict[str, Any]]:
-    """Return what a recovered part says of its rows, for a later attempt at the same rows."""
-    assert context.table is not None  # noqa: S101 - a run that plans has one
+def _states(run: PlanningRun, chunk_id: str) -> dict[str, dict[str, Any]]:
+    """Return the states of a recovered part's rows, for a later attempt at the same rows."""
     part = part_of_chunk(chunk_id)
-    found = dict[str, dict[str, Any]]()
-    for batch in context.table.dataset.part_rows(part, ["_custom_id", *_PRIORS.values()]):
+    states = dict[str, dict[str, Any]]()
+    for batch in run.table.dataset.part_rows(part, ["_custom_id", *_PRIORS.values()]):
         for state in batch.to_pylist():
-            found[str(state["_custom_id"]).removeprefix(f"{chunk_id}-")] = state | {
-                "_replaces": part
-            }
-    return found
+            row_id = str(state["_custom_id"]).removeprefix(f"{chunk_id}-")
+            states[row_id] = state | {"_replaces": part}
+    return states
 
 
 def _priors(state: dict[str, Any] | None) -> dict[str, Any]:
@@ -295,7 +277,7 @@ def _priors(state: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _with_priors(rows: pa.Table, states: dict[str, dict[str, Any]]) -> pa.Table:
-    """Return manifest rows that know what earlier attempts at them used."""
+    """Return manifest rows with what earlier attempts at them used."""
     systems = [
         system | _priors(states.get(system["_row_id"]))
         for system in rows.select(SYSTEM_FIELDS.names).to_pylist()

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.jobs import JobsSpec
 
-_PREFECT = "batchata_tasks.flows.runner"  # imported by name: Prefect takes seconds to import, and is a layer above
+# imported by name: Prefect takes seconds to import, and is a layer above
+_PREFECT = "batchata_tasks.flows.runner"
 
 
 class Runner(Protocol):
@@ -54,8 +55,8 @@ class DirectRunner:
 
 def prefect_runner() -> Runner:
     """Return the runner that makes a flow run of a run; this imports Prefect."""
-    found: Runner = import_module(_PREFECT).PrefectRunner()
-    return found
+    runner: Runner = import_module(_PREFECT).PrefectRunner()
+    return runner
 
 
 def runner_of_jobs() -> Runner:

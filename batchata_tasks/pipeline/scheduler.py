@@ -1,14 +1,12 @@
-"""Lanes: the chunks of a run on their way to the provider and home, some at a time."""
+"""Runs the chunks of a run concurrently, `max_parallel_batches` at a time, under the guard."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import (
     BatchataError,
@@ -20,254 +18,190 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import stop_if_bounds_outdated
 from batchata_tasks.execution.guard import Verdict, guard
-from batchata_tasks.execution.queue_full import make_room
-from batchata_tasks.execution.run_context import InterruptedRunError
-from batchata_tasks.execution.unclear import adopt, hold
+from batchata_tasks.execution.held_dataset import InterruptedRunError
+from batchata_tasks.execution.unclear import hold
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
+from batchata_tasks.pipeline.one_chunk import send_and_land
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.pipeline.one_chunk import ChunkSteps
 
-Step = Callable[[str, str], dict[str, Any]]
-_LOOK = 5.0  # seconds between looks at what other runs have in flight
-_PATIENCE = 10.0  # seconds that a run which is left waits for calls under way
-
-
-@dataclass(frozen=True)
-class ChunkSteps:
-    """The steps that a chunk takes, each by the ids of its run and of itself."""
-
-    chunk: Step
-    submit: Step
-    poll: Step
-    collect: Step
+_OTHERS_INTERVAL = 5.0  # seconds between looks at what other runs have in flight
+_JOIN_SECONDS = 10.0  # that a run which is left waits for its calls under way
 
 
 def run_chunks(context: RunContext, steps: ChunkSteps, chunks: list[Chunk]) -> bool:
-    """Bring chunks to the provider and home, some at a time; True when the cost limit stopped it.
+    """Send chunks and land them, some at a time; return whether the cost limit stopped it.
 
-    An error of one ends the sending. What is at the provider by then is landed first, since it
-    will be paid; then the error is raised.
+    An error of one chunk ends the sending. What is at the provider by then is landed first, since
+    it will be paid; then the error is raised.
     """
-    lanes, stopped = _Scheduler(context, steps), False
+    scheduler = _Scheduler(context, steps)
     try:
-        queue = _in_order(context, chunks)
-        while queue:
-            lanes.make_room()
-            chunk = queue.pop()
-            verdict = Verdict.SEND
-            if chunk.state == ChunkState.PLANNED:
-                stop_if_bounds_outdated(context)
-                if lanes.error is not None or context.stop_reason() is not None:
-                    continue
-                verdict, chunk, rest = _guarded(context, chunk)
-                queue += rest
-            if verdict is Verdict.SEND:
-                lanes.start(chunk)
-            elif verdict is Verdict.WAIT and lanes.busy:
-                context.waiting(
-                    "a batch under way to end: until then the limit leaves too little for the next one"
-                )
-                lanes.wait_for_one()
-            elif verdict is Verdict.WAIT_FOR_OTHERS:
-                lanes.wait_for_others()
-            else:
-                stopped = True
-                if (
-                    verdict is Verdict.WAIT
-                ):  # for money that nothing under way brings back: rather stop than wait without end
-                    queue.pop()
-        lanes.wait_for_all()
+        stopped = scheduler.run(_in_order(context, chunks))
     except BaseException:
         context.held.stop.set()
-        lanes.join()
+        scheduler.join()
         raise
-    if lanes.error is not None:
-        context.ledger.release_unsent(
-            context.lease, context.run_id
-        )  # others of the budget need not do without it meanwhile
-        raise lanes.error
+    if scheduler.error is not None:
+        # runs that share the budget need not do without this money meanwhile
+        context.ledger.release_unsent(context.lease, context.run_id)
+        raise scheduler.error
     return stopped
 
 
 def _in_order(context: RunContext, chunks: list[Chunk]) -> list[Chunk]:
-    """Return the chunks, the next one last: in the order of their rows, but first those that hold money.
+    """Return the chunks as a stack: in the order of their rows, but first those that hold money.
 
-    A run that died may have set money aside for a chunk behind one that it could not pay for.
+    A run that died may have reserved money for a chunk that comes after one it could not pay for.
     """
-    holding = context.ledger.in_flight(context.run_id)
-    return sorted(
-        chunks, key=lambda chunk: chunk.state == ChunkState.PLANNED and chunk.id not in holding
-    )[::-1]
+    funded = context.ledger.in_flight(context.run_id)
+
+    def comes_later(chunk: Chunk) -> bool:
+        return chunk.state == ChunkState.PLANNED and chunk.id not in funded
+
+    return sorted(chunks, key=comes_later)[::-1]
 
 
 def _guarded(context: RunContext, chunk: Chunk) -> tuple[Verdict, Chunk, list[Chunk]]:
-    """Ask the guard; return (verdict, the chunk that is next, what goes back to the queue)."""
-    planned = context.plan().requests
+    """Ask the guard; return its verdict, the next chunk, and what goes back on the stack."""
+    planned_rows = context.plan().requests
     verdict, head = guard(
-        context.ledger, context.lease, chunk, context.limits, planned, context.columns_of
+        context.ledger, context.lease, chunk, context.limits, planned_rows, context.columns_of
     )
-    rest: list[Chunk] = []
-    if head.stop != chunk.stop:  # it was cut, perhaps more than once
-        planned_ones = context.ledger.chunks(chunk.run_id, (ChunkState.PLANNED,))
-        rest = [
-            one
-            for one in planned_ones
-            if (one.round, one.kind) == (chunk.round, chunk.kind)
-            and head.stop <= one.start < chunk.stop
-        ]
-    rest.reverse()
-    return verdict, head, rest if verdict in (Verdict.SEND, Verdict.ASIDE) else [*rest, head]
+    rest = _cut_off(context, chunk, head) if head.stop != chunk.stop else []
+    if verdict in (Verdict.WAIT, Verdict.WAIT_FOR_OTHERS):
+        rest.append(head)
+    return verdict, head, rest
+
+
+def _cut_off(context: RunContext, chunk: Chunk, head: Chunk) -> list[Chunk]:
+    """Return the chunks, last rows first, of which `chunk` consists besides `head`."""
+    planned = context.ledger.chunks(chunk.run_id, (ChunkState.PLANNED,))
+    same_plan = [p for p in planned if (p.round, p.kind) == (chunk.round, chunk.kind)]
+    return [p for p in reversed(same_plan) if head.stop <= p.start < chunk.stop]
 
 
 class _Scheduler:
-    """Chunks on their way, at most `max_parallel_batches` at a time, each in a thread.
+    """Runs each chunk in a thread.
 
-    Plain threads: a pool takes nothing more once the interpreter ends, which waits for a run that
-    goes on in a thread of its own.
+    Plain threads: a pool accepts nothing more once the interpreter ends, while the interpreter
+    waits for a run that goes on in a thread of its own.
     """
 
     def __init__(self, context: RunContext, steps: ChunkSteps) -> None:
-        self._context, self._steps = context, steps
+        self._context = context
+        self._steps = steps
         self._running: set[threading.Thread] = set()
-        self._arrived: SimpleQueue[tuple[threading.Thread, BaseException | None]] = SimpleQueue()
-        self._told = False  # that other runs are waited for
+        self._finished: SimpleQueue[tuple[threading.Thread, BaseException | None]] = SimpleQueue()
+        self._waits_for_others = False
         self.error: BatchataError | None = None
 
-    @property
-    def busy(self) -> bool:
-        """Whether a chunk is on its way."""
-        return bool(self._running)
+    def run(self, stack: list[Chunk]) -> bool:
+        """Run a stack of chunks until all have ended; return whether the cost limit stopped it."""
+        context, stopped = self._context, False
+        while stack:
+            self._wait_for_room()
+            chunk = stack.pop()
+            verdict = Verdict.SEND
+            if chunk.state == ChunkState.PLANNED:
+                stop_if_bounds_outdated(context)
+                if self.error is not None or context.stop_reason() is not None:
+                    continue
+                verdict, chunk, rest = _guarded(context, chunk)
+                stack += rest
+            if verdict is Verdict.SEND:
+                self._start(chunk)
+            elif verdict is Verdict.WAIT and self._running:
+                context.waiting(
+                    "a batch under way to end: until then the limit leaves too little "
+                    "for the next one"
+                )
+                self._wait_for_one()
+            elif verdict is Verdict.WAIT_FOR_OTHERS:
+                self._wait_for_others()
+            else:
+                stopped = True
+                if verdict is Verdict.WAIT:
+                    # nothing under way returns the money: rather stop than wait without end
+                    stack.pop()
+        while self._running:
+            self._wait_for_one()
+        return stopped
 
-    def start(self, chunk: Chunk) -> None:
-        """Send a chunk on its way in a thread that sees this one's context (Prefect's flow run)."""
-        self._told = False
+    def join(self) -> None:
+        """Wait for the threads to end, but not long: a call may never be answered."""
+        until = time.monotonic() + _JOIN_SECONDS
+        for thread in self._running:
+            thread.join(max(until - time.monotonic(), 0))
+
+    def _start(self, chunk: Chunk) -> None:
+        """Run a chunk in a thread with this one's context variables (Prefect's flow run)."""
+        self._waits_for_others = False
         if chunk.kind == ChunkKind.BATCH:
             self._context.number_of(chunk)  # here, since threads come in any order
-        # a daemon: one that waits for an answer that never comes does not keep a program from ending
+        # a daemon, since it may wait for an answer that never comes when the program ends
         thread = threading.Thread(
-            target=copy_context().run, args=(self._run, chunk), name="chunk", daemon=True
+            target=copy_context().run, args=(self._run_one, chunk), name="chunk", daemon=True
         )
         self._running.add(thread)
         thread.start()
 
-    def _run(self, chunk: Chunk) -> None:
+    def _run_one(self, chunk: Chunk) -> None:
         error: BaseException | None = None
         try:
-            self._travel(chunk)
+            self._send_and_land(chunk)
         except BaseException as raised:  # noqa: BLE001 - handed to the thread that waits
             error = raised
-        self._arrived.put((threading.current_thread(), error))
+        self._finished.put((threading.current_thread(), error))
 
-    def join(self) -> None:
-        """Wait for the threads, whatever becomes of their chunks, but not long: a call may never be answered."""
-        until = time.monotonic() + _PATIENCE
-        for thread in self._running:
-            thread.join(max(until - time.monotonic(), 0))
+    def _send_and_land(self, chunk: Chunk) -> None:
+        """Send and land a chunk, or the parts it was split into for lack of room, in turn."""
+        context, stack = self._context, [chunk]
+        while stack:
+            part = stack.pop()
+            try:
+                stack += reversed(send_and_land(context, self._steps, part))
+            except HeldError as error:
+                hold(context.ledger, context.lease, context.folder, part.id)
+                context.log(str(error))
 
-    def make_room(self) -> None:
-        """Wait until another chunk may start."""
+    def _wait_for_room(self) -> None:
         while len(self._running) >= self._context.spec.max_parallel_batches:
-            self.wait_for_one()
+            self._wait_for_one()
 
-    def wait_for_one(self) -> None:
-        """Wait for a chunk to arrive; the first error is kept, one that leaves no time is raised."""
-        thread, error = self._arrived.get()
+    def _wait_for_one(self) -> None:
+        """Wait for a chunk to end; keep its error, raise one that leaves no time for the rest."""
+        thread, error = self._finished.get()
         self._running.discard(thread)
         if error is None:
             return
-        if not isinstance(error, BatchataError) or isinstance(
-            error, (LeaseError, InterruptedRunError)
-        ):
+        leaves_no_time = isinstance(error, LeaseError | InterruptedRunError)
+        if leaves_no_time or not isinstance(error, BatchataError):
             raise error
         if self.error is None:
-            self.error = self._midway(error)
+            self.error = self._as_midway(error)
             if self._running:
-                left = pluralize(len(self._running), "batch under way is", "batches under way are")
-                self._context.log(f"{error} Nothing more is sent; {left} landed first.")
+                others = pluralize(
+                    len(self._running), "batch under way is", "batches under way are"
+                )
+                self._context.log(f"{error} Nothing more is sent; {others} landed first.")
 
-    def wait_for_others(self) -> None:
-        """Wait a while for what other runs of the same budget have in flight; people are told once."""
-        if not self._told:
-            self._context.waiting("what other runs of the same budget have in flight")
-        self._told = True
-        self._context.sleep(
-            min(self._context.settings.poll_interval or _LOOK, self._context.seconds_left())
-        )
-
-    def _midway(self, error: BatchataError) -> BatchataError:
-        """Tell a key that is refused half-way from wrong input: something was sent under it."""
-        if isinstance(error, CredentialsError) and self._context.ledger.batches_of(
-            self._context.run_id
-        ):
+    def _as_midway(self, error: BatchataError) -> BatchataError:
+        """Return an error as it is halfway: a key that batches were sent with is no wrong input."""
+        context = self._context
+        if isinstance(error, CredentialsError) and context.ledger.batches_of(context.run_id):
             return TerminalError(
                 f"{error} What was sent goes on at the provider; the next run lands it."
             )
         return error
 
-    def wait_for_all(self) -> None:
-        """Wait for every chunk to arrive."""
-        while self._running:
-            self.wait_for_one()
-
-    def _travel(self, chunk: Chunk) -> None:
-        """Bring a chunk home; one that was cut for want of room at the provider comes in its parts, in turn."""
-        ahead = [chunk]
-        while ahead:
-            now = ahead.pop()
-            try:
-                ahead += reversed(self._once(now))
-            except HeldError as error:
-                hold(self._context.ledger, self._context.lease, self._context.folder, now.id)
-                self._context.log(str(error))
-
-    def _once(self, chunk: Chunk) -> list[Chunk]:
-        """Take a chunk through its steps; return what is to be sent again instead."""
-        context, run_id, steps = self._context, self._context.run_id, self._steps
-        sends = context.sends and context.stop_reason() is None
-        if chunk.state == ChunkState.PLANNED and not sends:
-            return []
-        lost = (
-            chunk.state == ChunkState.UNCLEAR and sends and not context.request_file(chunk).exists()
-        )
-        if chunk.state == ChunkState.PLANNED or lost:
-            steps.chunk(run_id, chunk.id)
-        if (
-            chunk.state == ChunkState.UNCLEAR
-            and not sends
-            and adopt(context.for_chunk(chunk), chunk) is None
-        ):
-            context.ledger.withdraw_intent(context.lease, chunk.id)
-            return []  # it never was accepted, and nobody wants it any more
-        if chunk.kind == ChunkKind.BATCH and chunk.state in (
-            ChunkState.PLANNED,
-            ChunkState.UNCLEAR,
-            ChunkState.SUBMITTED,
-        ):
-            if chunk.state != ChunkState.SUBMITTED:
-                self._tell(
-                    chunk,
-                    "sending"
-                    if chunk.state == ChunkState.PLANNED
-                    else "looked for at the provider",
-                )
-            if steps.submit(run_id, chunk.id)["batch_id"] is None:
-                return []
-            self._tell(chunk, "at the provider")
-            no_room = steps.poll(run_id, chunk.id)["no_room"]
-            if (
-                no_room
-                and sends
-                and (again := make_room(context.for_chunk(chunk), context.ledger.chunk(chunk.id)))
-            ):
-                return again
-        if chunk.state != ChunkState.LANDED:
-            self._tell(chunk, "landing")
-            steps.collect(run_id, chunk.id)
-        self._tell(chunk, "landed")
-        return []
-
-    def _tell(self, chunk: Chunk, state: str) -> None:
-        if chunk.kind != ChunkKind.BATCH:  # rows that are not sent
-            return
-        self._context.held.progress.chunk(self._context.number_of(chunk), chunk.rows, state)
+    def _wait_for_others(self) -> None:
+        """Wait a while for money that other runs of the budget have in flight; report it once."""
+        context = self._context
+        if not self._waits_for_others:
+            context.waiting("what other runs of the same budget have in flight")
+        self._waits_for_others = True
+        interval = context.settings.poll_interval or _OTHERS_INTERVAL
+        context.sleep(min(interval, context.seconds_left()))

@@ -1,22 +1,27 @@
-"""The steps of the way, each a plain function of ids, so that Prefect can put a task around it."""
+"""The steps of the way: plain functions of a run's name, so that each can be a Prefect task.
+
+What a step returns is small: ids and counts. Its context is found by the name, in whichever
+process the step is done (see `execution/contexts.py`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.files import write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.manifest import plan_bodies, write_chunk_manifest
-from batchata_tasks.execution.held_dataset import Recovery
+from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.execution.land import collect_and_land, emptying
 from batchata_tasks.execution.poll import poll
-from batchata_tasks.execution.run_context import RunContext, context_of
 from batchata_tasks.execution.submit import submit
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState, RunPhase
+from batchata_tasks.pipeline.one_chunk import ChunkSteps, Step
+from batchata_tasks.pipeline.planning_run import Recovery, planning_run
 from batchata_tasks.pipeline.recover import land_recovered
 from batchata_tasks.pipeline.rounds import plan_round
-from batchata_tasks.pipeline.scheduler import ChunkSteps, Step
 from batchata_tasks.pipeline.start import in_flight_keys
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.planner import Planner
@@ -25,104 +30,57 @@ from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.types.ids import chunk_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.planning.packing import PlannedChunk
-    from batchata_tasks.planning.table import PreparedTable
 
-ROUND = 1
+RunStep = Callable[["RunRef"], dict[str, Any]]
+"""A step of a whole run, given the run's name."""
+
+_FIRST_ROUND = 1
 
 
-def plan_step(run_id: str) -> dict[str, Any]:
+def plan_step(ref: RunRef) -> dict[str, Any]:
     """Read the source, decide row by row, fix the run's chunk list in the ledger."""
-    context = context_of(run_id)
-    run = context.ledger.run(run_id)
-    if run.state == RunPhase.OPEN or context.table is None:
-        return PlanSummary().to_json() if run.plan is None else {"resumed": True}
-    options = Options(run.refresh_before, bool(run.retry_failed))
-    context.table.dataset.gate, context.table.dataset.emptied = (
-        context.require_lease,
-        emptying(context),
-    )
-    recovery, recovered = context.held.recovery, 0
-    if recovery is not None:  # first, so that what comes back is planned like anything else
-        recovered = _planned(context, context.table, options, recovery)[0].summary.recovered
-        land_recovered(context, recovery)
-    planner, spans = _planned(context, context.table, options)
-    planner.summary.recovered = recovered
-    expected = _expected(context, planner.summary, spans)
-    chunks = [_chunk_of(context, span, cost) for span, cost in zip(spans, expected, strict=True)]
-    if planner.summary.too_large:
-        chunks.append(_local_chunk(context, planner.summary.too_large))
-    context.ledger.check_lease(context.lease)  # right before files change
+    run = planning_run(ref)
+    row = run.ledger.run(ref.run_id)
+    if row.state == RunPhase.OPEN:
+        return PlanSummary().to_json() if row.plan is None else {"resumed": True}
+    options = Options(row.refresh_before, bool(row.retry_failed))
+    run.table.dataset.gate = run.require_lease
+    run.table.dataset.emptied = emptying(run)
+    recovered = 0
+    if run.recovery is not None:  # first, so that what comes back is planned like anything else
+        recovered = _planned(run, options, run.recovery)[0].summary.recovered
+        land_recovered(run, run.recovery)
+    planner, spans = _planned(run, options)
+    summary = planner.summary
+    summary.recovered = recovered
+    chunks = _chunks(run, summary, spans)
+    run.ledger.check_lease(run.lease)  # right before files change
     if chunks:
-        write_json(
-            context.folder.specs / f"{run_id}.json",
-            {"format": 1, "name": run.name, "spec": run.spec},
-        )
-    context.ledger.fix_plan(context.lease, run_id, planner.summary.to_json(), chunks)
-    return planner.summary.to_json()
-
-
-def _chunk_of(context: RunContext, span: PlannedChunk, expected: int | None) -> Chunk:
-    assert context.table is not None  # noqa: S101 - a run that plans has one
-    route = context.table.builder.routes[span.route]
-    return Chunk(
-        chunk_token(context.run_id, ROUND, span.start, ChunkKind.BATCH),
-        context.run_id,
-        context.lease.dataset_id,
-        ROUND,
-        ChunkKind.BATCH,
-        *route.destination,
-        span.start,
-        span.stop,
-        span.bytes,
-        span.bound if route.rates is not None else None,
-        ChunkState.PLANNED,
-        expected=expected,
-    )
-
-
-def _local_chunk(context: RunContext, rows: int) -> Chunk:
-    """Return the chunk of the rows that cannot be sent at all."""
-    token, to = (
-        chunk_token(context.run_id, ROUND, 0, ChunkKind.LOCAL),
-        context.spec.destinations()[0],
-    )
-    bound = 0 if context.rates(to) is not None else None
-    return Chunk(
-        token,
-        context.run_id,
-        context.lease.dataset_id,
-        ROUND,
-        ChunkKind.LOCAL,
-        *to,
-        0,
-        rows,
-        0,
-        bound,
-        ChunkState.PLANNED,
-    )
+        copy = {"format": 1, "name": row.name, "spec": row.spec}
+        write_json(run.folder.specs / f"{ref.run_id}.json", copy)
+    run.ledger.fix_plan(run.lease, ref.run_id, summary.to_json(), chunks)
+    return summary.to_json()
 
 
 def _planned(
-    context: RunContext, table: PreparedTable, options: Options, recovery: Recovery | None = None
+    run: PlanningRun, options: Options, recovery: Recovery | None = None
 ) -> tuple[Planner, list[PlannedChunk]]:
-    """Make a planning pass, with the rows that `recovery` has answers for apart; bring the dataset up to date with it."""
-    claims, dataset_id = recovery or Recovery({}), context.lease.dataset_id
-    folder, progress = context.folder.run_folder(context.run_id), context.held.progress.planning
-    planner = Planner(table, folder, dataset_id, options, progress, claims.row_ids)
-    spans = planner.run(
-        in_flight_keys(
-            context.folder,
-            context.ledger,
-            dataset_id,
-            context.run_id,
-            context.spec.key,
-            claims.claims,
-        )
+    """Make a planning pass, and bring the dataset up to date with it.
+
+    The rows that `recovery` has answers for are planned apart.
+    """
+    table, dataset_id = run.table, run.lease.dataset_id
+    recovery = recovery or Recovery({})
+    folder, progress = run.folder.run_folder(run.run_id), run.held.progress.planning
+    planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids)
+    in_flight = in_flight_keys(
+        run.folder, run.ledger, dataset_id, run.run_id, run.spec.key, recovery.claims
     )
-    context.ledger.check_lease(context.lease)  # right before files change
+    spans = planner.run(in_flight)
+    run.ledger.check_lease(run.lease)  # right before files change
     table.dataset.tidy()
     table.dataset.supersede(planner.doubled)
     table.dataset.conform()
@@ -130,71 +88,114 @@ def _planned(
     return planner, spans
 
 
-def _expected(
-    context: RunContext, summary: PlanSummary, spans: list[PlannedChunk]
-) -> list[int | None]:
-    """Note what a plan is likely to cost, and return the same of each span."""
-    assert context.table is not None  # noqa: S101 - a run that plans has one
-    plan = context.folder.run_folder(context.run_id)
-    return forecast_costs(summary, spans, measures(context.ledger, context.table, spans, plan))
+def _chunks(run: PlanningRun, summary: PlanSummary, spans: list[PlannedChunk]) -> list[Chunk]:
+    """Return the chunks of a plan, and note in its summary what they are likely to cost."""
+    plan_folder = run.folder.run_folder(run.run_id)
+    usages = measures(run.ledger, run.table, spans, plan_folder)
+    costs = forecast_costs(summary, spans, usages)
+    chunks = [_chunk_of(run, span, cost) for span, cost in zip(spans, costs, strict=True)]
+    if summary.too_large:
+        chunks.append(_unsendable_chunk(run, summary.too_large))
+    return chunks
 
 
-def round_step(run_id: str) -> dict[str, Any]:
+def _chunk_of(run: PlanningRun, span: PlannedChunk, expected: int | None) -> Chunk:
+    route = run.table.builder.routes[span.route]
+    provider, model, endpoint = route.destination
+    return Chunk(
+        id=chunk_token(run.run_id, _FIRST_ROUND, span.start, ChunkKind.BATCH),
+        run_id=run.run_id,
+        dataset_id=run.lease.dataset_id,
+        round=_FIRST_ROUND,
+        kind=ChunkKind.BATCH,
+        provider=provider,
+        model=model,
+        endpoint=endpoint,
+        start=span.start,
+        stop=span.stop,
+        bytes=span.bytes,
+        bound=span.bound if route.rates is not None else None,
+        state=ChunkState.PLANNED,
+        expected=expected,
+    )
+
+
+def _unsendable_chunk(run: PlanningRun, rows: int) -> Chunk:
+    """Return the chunk of the rows that are too large to be sent at all."""
+    to = run.spec.destinations()[0]
+    return Chunk(
+        id=chunk_token(run.run_id, _FIRST_ROUND, 0, ChunkKind.LOCAL),
+        run_id=run.run_id,
+        dataset_id=run.lease.dataset_id,
+        round=_FIRST_ROUND,
+        kind=ChunkKind.LOCAL,
+        provider=to.provider,
+        model=to.model,
+        endpoint=to.endpoint,
+        start=0,
+        stop=rows,
+        bytes=0,
+        bound=0 if run.rates(to) is not None else None,
+        state=ChunkState.PLANNED,
+    )
+
+
+def round_step(ref: RunRef) -> dict[str, Any]:
     """Plan the run's next round: rows that are worth another attempt."""
-    context = context_of(run_id)
-    chunks = plan_round(context)
+    run = planning_run(ref)
+    chunks = plan_round(run)
+    rows = sum(chunk.rows for chunk in chunks)
     if chunks:
-        rows = pluralize(sum(chunk.rows for chunk in chunks), "row is", "rows are")
-        context.log(f"round {chunks[0].round}: {rows} worth another attempt.")
-    return {"chunks": len(chunks), "rows": sum(chunk.rows for chunk in chunks)}
+        worth = pluralize(rows, "row is", "rows are")
+        run.log(f"round {chunks[0].round}: {worth} worth another attempt.")
+    return {"chunks": len(chunks), "rows": rows}
 
 
-def chunk_step(run_id: str, chunk_id: str) -> dict[str, Any]:
+def chunk_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """Write a chunk's request file and manifest from its rows of the plan."""
-    context = context_of(run_id)
-    chunk = context.ledger.chunk(chunk_id)
-    plan_folder = context.folder.run_folder(run_id)
-    write_chunk_manifest(plan_folder, chunk, context.folder.manifest(chunk.id))
+    run = context_of(ref)
+    chunk = run.ledger.chunk(chunk_id)
+    plan_folder = run.folder.run_folder(ref.run_id)
+    write_chunk_manifest(plan_folder, chunk, run.folder.manifest(chunk.id))
     if chunk.kind == ChunkKind.BATCH:
-        framing = context.for_chunk(chunk).provider.framing
-        write_request_file(
-            context.request_file(chunk), framing, chunk.id, plan_bodies(plan_folder, chunk)
-        )
+        framing = run.for_chunk(chunk).provider.framing
+        bodies = plan_bodies(plan_folder, chunk)
+        write_request_file(run.request_file(chunk), framing, chunk.id, bodies)
     return {"chunk": chunk.id, "rows": chunk.rows, "bytes": chunk.bytes}
 
 
-def submit_step(run_id: str, chunk_id: str) -> dict[str, Any]:
-    """Send a chunk, once; its batch id, none where the run is to stop before that."""
-    context = context_of(run_id)
-    chunk = context.ledger.chunk(chunk_id)
-    batch_id = chunk.batch_id or submit(
-        context.for_chunk(chunk), chunk, context.request_file(chunk)
-    )
+def submit_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+    """Send a chunk, once; return its batch id, None if the run is to stop before that."""
+    run = context_of(ref)
+    chunk = run.ledger.chunk(chunk_id)
+    batch_id = chunk.batch_id
+    if batch_id is None:
+        batch_id = submit(run.for_chunk(chunk), chunk, run.request_file(chunk))
     return {"chunk": chunk.id, "batch_id": batch_id}
 
 
-def poll_step(run_id: str, chunk_id: str) -> dict[str, Any]:
+def poll_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     """Wait for a chunk's batch to end."""
-    context = context_of(run_id)
-    chunk = context.ledger.chunk(chunk_id)
-    look = poll(context.for_chunk(chunk), chunk.batch_id or "")
+    run = context_of(ref)
+    chunk = run.ledger.chunk(chunk_id)
+    look = poll(run.for_chunk(chunk), chunk.batch_id or "")
     return {"batch_id": look.batch_id, "status": look.status, "no_room": look.no_room}
 
 
-def collect_step(run_id: str, chunk_id: str) -> dict[str, Any]:
-    """Stream a chunk's results home, settle its money, land its rows."""
-    context = context_of(run_id)
-    chunk = context.ledger.chunk(chunk_id)
-    outcomes = collect_and_land(context.for_chunk(chunk), chunk)
+def collect_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+    """Download a chunk's results, settle its money, land its rows."""
+    run = context_of(ref)
+    chunk = run.ledger.chunk(chunk_id)
+    outcomes = collect_and_land(run.for_chunk(chunk), chunk)
     return {"chunk": chunk_id, "outcomes": outcomes}
 
 
 @dataclass(frozen=True)
 class Steps(ChunkSteps):
-    """The steps of the way; a layer may replace each by one that does the same and tells about it."""
+    """The steps of the way; a layer may replace each by one that does the same and reports it."""
 
-    plan: Callable[[str], dict[str, Any]] = plan_step
-    next_round: Callable[[str], dict[str, Any]] = round_step
+    plan: RunStep = plan_step
+    next_round: RunStep = round_step
     chunk: Step = chunk_step
     submit: Step = submit_step
     poll: Step = poll_step

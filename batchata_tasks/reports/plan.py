@@ -13,7 +13,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
 from batchata_tasks.ledger import ChunkState, ledger_exists, opened_ledger
-from batchata_tasks.pipeline.lost import InFlight, Outlook, in_flight, outlook
+from batchata_tasks.pipeline.lost import InFlight, LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import based_on, forecast_costs, measures
@@ -218,7 +218,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
 
 def _look_at_dataset(
     ready: PreparedRun, ledger: Ledger | None
-) -> tuple[str, Outlook, Iterable[bytes]]:
+) -> tuple[str, LostRows, Iterable[bytes]]:
     """Return a dataset's id, what a run would recover, and the keys of rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner()
@@ -226,8 +226,8 @@ def _look_at_dataset(
         raise another_ledgers(folder)
     dataset_id = None if ledger is None else find_dataset(folder, ledger)
     if dataset_id is None or ledger is None:
-        return "preview", Outlook(), ()
-    ahead = outlook(ledger, folder, dataset_id)
+        return "preview", LostRows(), ()
+    ahead = lost_rows(ledger, folder, dataset_id)
     sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks)
     return dataset_id, ahead, sent_keys
 

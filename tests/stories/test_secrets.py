@@ -30,7 +30,7 @@ from typer.testing import CliRunner
 from batchata_tasks.cli.main import app
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.run_context import context_of
+from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
 
 HALVES = (secrets.token_hex(16), secrets.token_hex(16))
 CANARY = "sk-canary/" + "+".join(HALVES)
@@ -295,8 +296,8 @@ def test_nothing_in_a_live_run_shows_the_key(
     seen: list[str] = []
 
     def watched(step: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        def look(run_id: str, *more: str) -> dict[str, Any]:
-            session = context_of(run_id)
+        def look(ref: RunRef, *more: str) -> dict[str, Any]:
+            session = context_of(ref)
             (route,) = session.state.routes.values()
             client = vars(route.provider)
             for thing in (
@@ -306,12 +307,13 @@ def test_nothing_in_a_live_run_shows_the_key(
                 session.ledger,
                 route,
                 route.provider,
-                session.table,
+                session.ref,
+                vars(session)["table"],
                 client,
                 vars(session),
             ):
                 seen.extend((repr(thing), str(thing)))
-            value = step(run_id, *more)
+            value = step(ref, *more)
             seen.append(repr(value))
             return value
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.run_context import context_of
+from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.ledger import Chunk, Ledger, opened_ledger
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.pipeline.enrich import enrich
@@ -22,6 +22,7 @@ from tests.support.table import MODELS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.pipeline.receipt import Receipt
     from batchata_tasks.planning.summary import Options
     from tests.support.table import Table
@@ -129,11 +130,11 @@ def stopping_at(
     """
     real = getattr(Steps(), step)
 
-    def wrapped(run_id: str, chunk_id: str) -> dict[str, Any]:
-        meant = when(context_of(run_id).ledger.chunk(chunk_id))
+    def wrapped(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        meant = when(context_of(ref).ledger.chunk(chunk_id))
         if meant and not after:
             raise error
-        done: dict[str, Any] = real(run_id, chunk_id)
+        done: dict[str, Any] = real(ref, chunk_id)
         if meant:
             raise error
         return done

@@ -314,7 +314,7 @@ def test_a_chunk_that_is_cut_twice_loses_no_row(
     Every piece is sent in its turn.
     """
     budget = claude.budget(9.5)
-    real = guards.cut
+    real = guards.split_chunk
     cuts = list[int]()
 
     def cut(*given: Any) -> Chunk:
@@ -323,7 +323,7 @@ def test_a_chunk_that_is_cut_twice_loses_no_row(
             CostTracker(name="shared").track_spend(round(4 * claude.row, 6))
         return real(*given)
 
-    monkeypatch.setattr(guards, "cut", cut)
+    monkeypatch.setattr(guards, "split_chunk", cut)
     receipt = claude.run(claude.one, budget)
     assert cuts[:2] == [9, 5]
     assert (receipt.outcomes, receipt.unsent_rows, receipt.exit_code) == ({"succeeded": 12}, 0, 0)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
 
 UNKNOWN = {"anthropic": "claude-mythos-5-1", "openai": "gpt-6.2-sol"}
 NO_PRICE = "unknown: no batch price is known for"
@@ -211,9 +212,9 @@ def test_a_run_keeps_the_prices_that_it_began_with(table: Table) -> None:
     """
     state_prices(table, MODELS[table.provider])
 
-    def dearer(run_id: str, chunk_id: str) -> dict[str, Any]:
+    def dearer(ref: RunRef, chunk_id: str) -> dict[str, Any]:
         state_prices(table, MODELS[table.provider], "900")
-        return Steps().poll(run_id, chunk_id)
+        return Steps().poll(ref, chunk_id)
 
     receipt = run_with(table, Steps(poll=dearer), cost_limit_usd=1)
     book = table.ledger()

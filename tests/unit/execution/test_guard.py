@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.execution.guard import Verdict, cut, guard
+from batchata_tasks.execution.guard import Verdict, guard, split_chunk
 from batchata_tasks.ledger import Chunk, Ledger, OutcomeTotals
 from batchata_tasks.planning.limits import SpendingLimits
 from batchata_tasks.types.ids import chunk_token
@@ -255,5 +255,5 @@ def test_a_bound_that_is_unknown_stays_unknown(databases: Databases) -> None:
     """Both halves of a chunk without a price have none: neither counts as free."""
     run = Run(databases, [0] * 4)
     chunk = replace(run.chunk, bound=None)
-    head = cut(run.ledger, run.lease, chunk, 2, *run.columns(chunk))
+    head = split_chunk(run.ledger, run.lease, chunk, 2, *run.columns(chunk))
     assert [one.bound for one in (head, *run.listed())] == [None, None, None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -385,7 +386,7 @@ STATES = [
 EDGES: dict[str, tuple[Callable[[Desk, Chunk], object], dict[str, str]]] = {
     "intent": (
         lambda d, c: d.ledger.record_intent(d.lease, d.intent(c)),
-        {ChunkState.PLANNED: ChunkState.UNCLEAR, ChunkState.UNCLEAR: ChunkState.UNCLEAR},
+        {ChunkState.PLANNED: ChunkState.UNCLEAR},
     ),
     "withdraw": (
         lambda d, c: d.ledger.withdraw_intent(d.lease, c.id),
@@ -542,7 +543,7 @@ def test_chunks_are_asked_for_by_state(desk: Desk) -> None:
 def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
     """An intent has the account and the fence of what was about to be sent.
 
-    A second replaces it.
+    Once it is withdrawn, a second takes its place.
     """
     one = desk.chunks[0]
     for sent_at in (5, 6):
@@ -551,6 +552,7 @@ def test_an_intent_comes_back_as_it_was(desk: Desk) -> None:
         )
         assert desk.ledger.record_intent(desk.lease, intent)
         assert desk.other.intent(one.id) == intent
+        desk.ledger.withdraw_intent(desk.lease, one.id, intent)
 
 
 @pytest.mark.parametrize(
@@ -583,10 +585,41 @@ def test_two_creates_in_doubt_differ_in_size(
     assert desk.other.chunk(one.id).state == (ChunkState.UNCLEAR if allowed else ChunkState.PLANNED)
 
 
-def test_a_chunk_is_no_rival_of_itself(desk: Desk) -> None:
-    """The intent of an unclear chunk can be written again."""
-    assert desk.ledger.record_intent(desk.lease, desk.intent(desk.chunks[0]))
-    assert desk.ledger.record_intent(desk.lease, desk.intent(desk.chunks[0]))
+def test_a_chunk_in_doubt_is_sent_by_nobody_else(desk: Desk) -> None:
+    """One process at a time sends a chunk: an intent is written again once it was withdrawn.
+
+    A late process can neither send by its old intent nor withdraw the new one.
+    """
+    first, second = (desk.intent(desk.chunks[0], sent_at=at) for at in (1, 2))
+    assert desk.ledger.record_intent(desk.lease, first)
+    with pytest.raises(LedgerError, match="not in one of the states"):
+        desk.other.record_intent(desk.lease, second)
+    desk.other.withdraw_intent(desk.lease, first.chunk_id)
+    assert desk.other.record_intent(desk.lease, second)
+    with pytest.raises(LeaseError, match="another process"):
+        desk.ledger.check_intent(desk.lease, first)
+    desk.ledger.check_intent(desk.lease, second)
+    with pytest.raises(LedgerError, match="sent by another process"):
+        desk.ledger.withdraw_intent(desk.lease, first.chunk_id, first)
+    desk.other.withdraw_intent(desk.lease, second.chunk_id, second)
+    assert desk.ledger.chunk(first.chunk_id).state == ChunkState.PLANNED
+
+
+def test_how_long_a_lease_holds_is_read(desk: Desk) -> None:
+    """Another process reads the seconds; it is refused once the lease is gone."""
+    assert 0 < desk.other.lease_left(desk.lease) <= LONG
+    desk.ledger.release_lease(desk.lease)
+    with pytest.raises(LeaseError):
+        desk.other.lease_left(desk.lease)
+    successor = desk.ledger.acquire_lease(desk.lease.dataset_id, LONG)
+    with pytest.raises(LeaseError):
+        desk.other.lease_left(desk.lease)
+    desk.ledger.renew_lease(successor, 0)
+    time.sleep(0.001)
+    with pytest.raises(LeaseError):
+        desk.other.lease_left(successor)
+    with pytest.raises(LeaseError, match="lost its hold"):
+        desk.other.check_intent(successor, desk.intent(desk.chunks[0]))
 
 
 def test_batches_are_known(desk: Desk) -> None:

@@ -1,0 +1,75 @@
+"""The way of one chunk, from wherever it was left: chunk → submit → poll → collect → land."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.execution.queue_full import make_room
+from batchata_tasks.execution.unclear import adopt
+from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
+
+if TYPE_CHECKING:
+    from batchata_tasks.execution.run_context import RunContext
+    from batchata_tasks.execution.run_ref import RunRef
+
+Step = Callable[["RunRef", str], dict[str, Any]]
+"""A step of a chunk, given the run's name and the chunk's id."""
+
+
+@dataclass(frozen=True)
+class ChunkSteps:
+    """The steps that a chunk takes."""
+
+    chunk: Step  # write its request file
+    submit: Step
+    poll: Step
+    collect: Step  # and land its rows
+
+
+def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chunk]:
+    """Take a chunk through its steps; return the chunks that are to be sent again instead, if any.
+
+    Nothing is sent if the run is to stop, or only lands what an earlier one sent.
+    """
+    ref, sends = run.ref, run.sends and run.stop_reason() is None
+    if chunk.state == ChunkState.PLANNED and not sends:
+        return []
+    if chunk.state == ChunkState.UNCLEAR and not sends and not _was_accepted(run, chunk):
+        return []
+    if chunk.state == ChunkState.PLANNED or (sends and _lost_its_requests(run, chunk)):
+        steps.chunk(ref, chunk.id)
+    if chunk.kind == ChunkKind.BATCH and chunk.state != ChunkState.COLLECTED:
+        if chunk.state != ChunkState.SUBMITTED:
+            unclear = chunk.state == ChunkState.UNCLEAR
+            _report(run, chunk, "looked for at the provider" if unclear else "sending")
+        if steps.submit(ref, chunk.id)["batch_id"] is None:
+            return []
+        _report(run, chunk, "at the provider")
+        no_room = steps.poll(ref, chunk.id)["no_room"]
+        if no_room and sends:
+            again = make_room(run.for_chunk(chunk), run.ledger.chunk(chunk.id))
+            if again:
+                return again
+    _report(run, chunk, "landing")
+    steps.collect(ref, chunk.id)
+    _report(run, chunk, "landed")
+    return []
+
+
+def _was_accepted(run: RunContext, chunk: Chunk) -> bool:
+    """Look up a create of unknown fate that is not wanted any more; withdraw it if absent."""
+    if adopt(run.for_chunk(chunk), chunk) is not None:
+        return True
+    run.ledger.withdraw_intent(run.lease, chunk.id)
+    return False
+
+
+def _lost_its_requests(run: RunContext, chunk: Chunk) -> bool:
+    return chunk.state == ChunkState.UNCLEAR and not run.request_file(chunk).exists()
+
+
+def _report(run: RunContext, chunk: Chunk, state: str) -> None:
+    if chunk.kind == ChunkKind.BATCH:  # the others are rows that are not sent
+        run.held.progress.chunk(run.number_of(chunk), chunk.rows, state)

@@ -1,0 +1,340 @@
+"""A run whose chunks are done in other processes than the one that holds the dataset."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.errors import LeaseError, SpecError, WrongLedgerError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.contexts import active, context_of
+from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.run_context import RunContext
+from batchata_tasks.ledger import Ledger, StopReason
+from batchata_tasks.ledger.store import Store
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.schema.answers import AnswerSchemas
+from tests.support.books import check_money, run_with
+from tests.support.table import MODELS, Table, open_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
+
+STEPS = ("chunk", "submit", "poll", "collect")
+OURS = ("ANTHROPIC_", "OPENAI_", "BATCHATA_")
+CODE = """
+from typing import Literal
+
+from pydantic import BaseModel, field_validator
+
+
+class Label(BaseModel):
+    label: Literal["x", "y", "z"]
+
+    @field_validator("label")
+    @classmethod
+    def _no_x(cls, value: str) -> str:
+        if value == "x":
+            raise ValueError("x is out of use")
+        return value
+"""
+
+
+def do(step: str, ref: bytes, chunk_id: str, env: dict[str, str]) -> tuple[int, dict[str, Any]]:
+    """Do a step, with an environment; return the process and what the step returned."""
+    os.environ.update(env)
+    return os.getpid(), getattr(Steps(), step)(pickle.loads(ref), chunk_id)
+
+
+def do_as_the_lease_goes(
+    step: str, ref: bytes, chunk_id: str, env: dict[str, str]
+) -> tuple[int, dict[str, Any]]:
+    """Do a step of a run that loses its lease between an intent and the create."""
+    real = Ledger.record_intent
+
+    def recorded(ledger: Ledger, lease: Any, intent: Any) -> bool:
+        written = real(ledger, lease, intent)
+        ledger.release_lease(lease)
+        return written
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "record_intent", recorded)
+        return do(step, ref, chunk_id, env)
+
+
+@dataclass
+class Elsewhere:
+    """Steps that are done in other processes, and which process did what."""
+
+    pool: ProcessPoolExecutor
+    before: Callable[[str, RunRef, str], None] = lambda _step, _ref, _chunk: None
+    work: Callable[..., tuple[int, dict[str, Any]]] = do
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    processes: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def step(self, name: str, ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        self.before(name, ref, chunk_id)
+        env = {k: v for k, v in os.environ.items() if k.startswith(OURS)} | self.env
+        process, value = self.pool.submit(
+            self.work, name, pickle.dumps(ref), chunk_id, env
+        ).result()
+        self.processes[name].add(process)
+        return value
+
+    def steps(self) -> Steps:
+        return replace(Steps(), **{name: partial(self.step, name) for name in STEPS})
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    """Return two processes that live for all of the tests, as those of a task runner do."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as made:
+        yield made
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of 20 rows, for each provider."""
+    return Table(tmp_path, emulator, request.param)
+
+
+@pytest.fixture
+def one(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of a few rows for one provider: what is tested knows none."""
+    return Table(tmp_path, emulator, "anthropic", rows=4)
+
+
+def accepted(table: Table) -> tuple[int, int]:
+    """Return how many requests the provider accepted, and how many of them twice."""
+    ledger = table.ledger()
+    return ledger["requests_accepted"], ledger["accepted_twice"]["number"]
+
+
+def test_a_whole_run_is_done_elsewhere(table: Table, pool: ProcessPoolExecutor) -> None:
+    """Every row gets its own answer, nothing is sent twice, and the money adds up.
+
+    A second run with changed rows rewrites what the first one landed.
+    """
+    elsewhere = Elsewhere(pool)
+    receipt = run_with(table, elsewhere.steps(), items_per_batch=3, cost_limit_usd=1)
+    assert receipt.outcomes == {"succeeded": 20}
+    table.check_answers()
+    assert accepted(table) == (20, 0)
+    for value in table.values[::2]:
+        value["text"] += ", changed"
+    table.write()
+    receipt = run_with(table, elsewhere.steps(), items_per_batch=3, cost_limit_usd=1)
+    assert receipt.plan["reasons"] == {"input": 10}
+    assert len(table.rows()) == 20
+    table.check_answers()
+    assert accepted(table) == (30, 0)
+    check_money(table)
+    assert set(elsewhere.processes) == set(STEPS)
+    assert all(os.getpid() not in done_by for done_by in elsewhere.processes.values())
+    assert len(set[int]().union(*elsewhere.processes.values())) == 2
+    assert not list((table.output / "_batchata").glob(".landing*"))
+
+
+def test_validators_of_the_response_model_check_elsewhere_too(
+    one: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers that the class refuses are invalid, whichever process checks them.
+
+    A process that has other code refuses to work.
+    """
+    path = one.folder / "models.py"
+    path.write_text(CODE)
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(one.folder))
+    model = {"response_schema": None, "response_model": f"{path}:Label", "max_attempts": 1}
+    run_with(one, Elsewhere(pool).steps(), **model)
+    labels = {row["label"] or row["_error"] for row in one.rows()}
+    assert labels <= {"y", "z", "response: label: Value error, x is out of use"}
+    one.values[0]["text"] += ", changed"
+    one.write()
+
+    def deployed(_step: str, _ref: RunRef, _chunk: str) -> None:
+        path.write_text(CODE.replace('"z"', '"z", "zz"'))
+
+    before = accepted(one)
+    with pytest.raises(SpecError, match="another version of"):
+        run_with(one, Elsewhere(pool, deployed).steps(), **model)
+    assert accepted(one) == before
+
+
+def given_back(ref: RunRef) -> None:
+    context_of(ref).ledger.release_lease(ref.lease)
+
+
+def run_out(ref: RunRef) -> None:
+    context_of(ref).ledger.renew_lease(ref.lease, 0)
+
+
+def taken_over(ref: RunRef) -> None:
+    ledger = context_of(ref).ledger
+    ledger.release_lease(ref.lease)
+    ledger.acquire_lease(ref.lease.dataset_id, 1)
+
+
+@pytest.mark.parametrize("gone", [given_back, run_out, taken_over])
+@pytest.mark.parametrize("at", ["submit", "collect"])
+def test_without_the_lease_nothing_is_sent_or_landed_elsewhere(
+    one: Table, pool: ProcessPoolExecutor, gone: Callable[[RunRef], None], at: str
+) -> None:
+    """The process that does the step reads in the ledger that the lease is gone.
+
+    The next run does what was left, once.
+    """
+
+    def lost(step: str, ref: RunRef, _chunk: str) -> None:
+        if step == at:
+            gone(ref)
+
+    with pytest.raises(LeaseError):
+        run_with(one, Elsewhere(pool, lost).steps())
+    assert accepted(one) == ((4, 0) if at == "collect" else (0, 0))
+    assert not list((one.output / "data").glob("*.parquet"))
+    time.sleep(1)
+    assert run_with(one, Elsewhere(pool).steps()).outcomes == {"succeeded": 4}
+    assert accepted(one) == (4, 0)
+    one.check_answers()
+
+
+def test_a_lease_that_goes_before_the_first_byte_stops_the_create(
+    table: Table, pool: ProcessPoolExecutor
+) -> None:
+    """A create is not sent if the lease is given back after its intent was written.
+
+    The next run proves its absence and sends it once.
+    """
+    with pytest.raises(LeaseError):
+        run_with(table, Elsewhere(pool, work=do_as_the_lease_goes).steps())
+    assert accepted(table) == (0, 0)
+    assert run_with(table, Elsewhere(pool).steps()).outcomes == {"succeeded": 20}
+    assert accepted(table) == (20, 0)
+
+
+def test_a_step_elsewhere_ends_when_the_run_is_left(
+    one: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that polls for a run that nobody holds any more stops polling soon."""
+    monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "2")
+    polled = threading.Event()
+    elsewhere = Elsewhere(pool)
+
+    def poll(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        threading.Timer(1, context_of(ref).held.stop.set).start()
+        try:
+            return elsewhere.step("poll", ref, chunk_id)
+        except LeaseError:
+            polled.set()
+            raise
+
+    with open_batches(one.emulator), pytest.raises(LeaseError):
+        run_with(one, replace(elsewhere.steps(), poll=poll))
+    assert polled.wait(20)
+    assert run_with(one, elsewhere.steps()).outcomes == {"succeeded": 4}
+    assert accepted(one) == (4, 0)
+
+
+@pytest.mark.parametrize("at", ["chunk", "submit", "poll"])
+def test_a_request_to_stop_reaches_every_process(
+    one: Table, pool: ProcessPoolExecutor, at: str
+) -> None:
+    """It comes through the ledger: no chunk is sent, an open batch is cancelled and lands."""
+
+    def stopped(step: str, ref: RunRef, _chunk: str) -> None:
+        if step == at:
+            context_of(ref).ledger.request_stop(ref.run_id, StopReason.CANCEL)
+
+    with open_batches(one.emulator):
+        receipt = run_with(one, Elsewhere(pool, stopped).steps())
+    assert receipt.result == "cancelled"
+    assert receipt.outcomes == ({"canceled": 4} if at == "poll" else {})
+    assert accepted(one) == ((4, 0) if at == "poll" else (0, 0))
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["no ledger", "another ledger"])
+def test_a_process_with_another_ledger_refuses(
+    one: Table, pool: ProcessPoolExecutor, tmp_path: Path, made: bool
+) -> None:
+    """One sentence names both; nothing is sent, and no ledger is made."""
+    other = tmp_path / "other.db"
+    if made:
+        Ledger(f"sqlite:///{other}").close()
+    env = {"BATCHATA_LEDGER_URL": f"sqlite:///{other}"}
+    with pytest.raises(
+        WrongLedgerError, match=r"the run is in the ledger .*ledger\.db, .*other\.db"
+    ):
+        run_with(one, Elsewhere(pool, env=env).steps())
+    assert accepted(one) == (0, 0)
+    assert other.exists() == made
+
+
+def test_planning_stays_in_the_process_that_holds_the_dataset(
+    one: Table, pool: ProcessPoolExecutor
+) -> None:
+    """Another process refuses to plan, in a sentence that says which steps it can do."""
+
+    def plan(ref: RunRef) -> dict[str, Any]:
+        env = {k: v for k, v in os.environ.items() if k.startswith(OURS)}
+        return pool.submit(do_plan, pickle.dumps(ref), env).result()
+
+    with pytest.raises(SpecError, match="only chunk, submit, poll and collect"):
+        run_with(one, replace(Steps(), plan=plan))
+
+
+def do_plan(ref: bytes, env: dict[str, str]) -> dict[str, Any]:
+    os.environ.update(env)
+    return Steps().plan(pickle.loads(ref))
+
+
+def test_a_ref_holds_no_password(one: Table) -> None:
+    """Its text and its pickle show where the ledger is, without password and query."""
+    url = (
+        "postgresql://user:canary@db.example:6543/ledger?sslpassword=canary&application_name=canary"
+    )
+    assert Store(url).place == "db.example:6543/ledger"
+    seen: list[str] = []
+
+    def chunk(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        seen.extend((repr(ref), repr(pickle.dumps(ref))))
+        assert pickle.loads(pickle.dumps(ref)) == ref
+        return Steps().chunk(ref, chunk_id)
+
+    run_with(one, replace(Steps(), chunk=chunk))
+    keys = [value for name, value in os.environ.items() if name.endswith("_KEY")]
+    assert keys
+    assert not any(key in text for key in keys for text in seen)
+    assert "ledger.db" in seen[0]
+
+
+def test_runs_of_one_process_do_not_meet(one: Table, tmp_path: Path) -> None:
+    """Runs of one id in two ledgers are two; an earlier run of an output is not the live one."""
+    spec, answers = one.spec(), AnswerSchemas(None)
+    with hold_dataset(str(one.output), Settings()) as held:
+        first = RunContext(held, "run", spec, answers)
+        elsewhere = Settings(ledger_url=f"sqlite:///{tmp_path / 'second.db'}")
+        with hold_dataset(str(tmp_path / "second"), elsewhere) as other:
+            second = RunContext(other, "run", spec, answers)
+            with active(first), active(second):
+                assert context_of(first.ref) is first
+                assert context_of(second.ref) is second
+    with hold_dataset(str(one.output), Settings()) as held:
+        again = RunContext(held, "run", spec, answers)
+        with active(again):
+            assert first.ref != again.ref
+            assert context_of(again.ref) is again
