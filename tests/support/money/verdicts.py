@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from batchata_tasks.pipeline import scheduler as lanes
+from batchata_tasks.pipeline import scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ def told(patches: ExitStack) -> None:
     """Let this process write its guard's verdicts to a file, if its environment names one."""
     if (path := os.environ.pop(VERDICTS, None)) is not None:
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        patches.enter_context(patch.object(lanes, "guard", _telling(lanes.guard, target)))
+        patches.enter_context(patch.object(scheduler, "guard", _telling(scheduler.guard, target)))
 
 
 def _telling(guard: Callable[..., Any], target: int) -> Callable[..., Any]:
