@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing.rates import Rates
-    from batchata_tasks.providers import BatchLook
     from batchata_tasks.schema.answers import AnswerSchemas
 
 T = TypeVar("T")

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.run_context import BatchContext, RunContext
     from batchata_tasks.providers import BatchLook
-    from batchata_tasks.types.answer import Answer
 
 _ERRORS_KEPT = 5
 _ERROR_CHARS = 200
