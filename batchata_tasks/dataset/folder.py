@@ -78,7 +78,7 @@ class DatasetFolder:
     def landing_lock(self, fence: int) -> Path:
         """Return the file that is locked while rows land under the lease of this number.
 
-        It is named like a file that was never renamed: what a killed run leaves is swept with those.
+        Its name is that of an unfinished file, so that what a killed run leaves is swept up.
         """
         return self.own / f".landing-{fence}.tmp"
 

@@ -330,7 +330,9 @@ def test_what_was_settled_meanwhile_stays_as_it_is(
     """
     chunk = leave_in_doubt(table, monkeypatch)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
-    request = ReconcileRequest(adopt={chunk: batch}) if asked == "adopt" else ReconcileRequest(hold=(chunk,))
+    request = ReconcileRequest(hold=(chunk,))
+    if asked == "adopt":
+        request = ReconcileRequest(adopt={chunk: batch})
     real = Ledger.acquire_lease
 
     def late(ledger: Ledger, *asked: Any) -> Any:
