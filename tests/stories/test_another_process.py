@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import LeaseError, SpecError, WrongLedgerError
+from batchata_tasks.common.errors import LeaseError, LedgerError, SpecError, WrongLedgerError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.contexts import active, context_of
 from batchata_tasks.execution.held_dataset import hold_dataset
@@ -225,6 +225,27 @@ def test_a_lease_that_goes_before_the_first_byte_stops_the_create(
     assert accepted(table) == (0, 0)
     assert run_with(table, Elsewhere(pool).steps()).outcomes == {"succeeded": 20}
     assert accepted(table) == (20, 0)
+
+
+def test_a_chunk_that_two_processes_send_at_once_is_sent_once(
+    table: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine may start a step again while the first try is alive: one create goes out."""
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "60")
+    elsewhere = Elsewhere(pool)
+
+    def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        with ThreadPoolExecutor(2) as threads:
+            tries = [threads.submit(elsewhere.step, "submit", ref, chunk_id) for _ in range(2)]
+        errors = [error for attempt in tries if (error := attempt.exception()) is not None]
+        assert all(isinstance(error, LedgerError) for error in errors)
+        return next(attempt.result() for attempt in tries if attempt.exception() is None)
+
+    steps = replace(elsewhere.steps(), submit=submit)
+    receipt = run_with(table, steps, items_per_batch=7, max_parallel_batches=1)
+    assert receipt.outcomes == {"succeeded": 20}
+    assert accepted(table) == (20, 0)
+    table.check_answers()
 
 
 def test_a_step_elsewhere_ends_when_the_run_is_left(
