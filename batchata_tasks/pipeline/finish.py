@@ -79,6 +79,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
     limit = run.spec.fail_if.failed_share
     priced = run.priced and cost_is_known(chunks, totals)
     commits = [commit_of(run.folder, c.id) for c in chunks if c.state == ChunkState.LANDED]
+    warnings = [*_warnings(commits), *_held_warnings(held_rows)]
     return Receipt(
         name=run.spec.name,
         run_id=run.run_id,
@@ -107,12 +108,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         **money_facts(run, chunks, totals, priced=priced),
         waits=run.state.waits,
         errors=_errors(commits),
-        warnings=[
-            *_warnings(commits),
-            *_held_warnings(held_rows),
-            *_outgrown(run, commits),
-            *_cache_warnings(run, totals),
-        ],
+        warnings=warnings + _outgrown(run, commits) + _cache_warnings(run, totals),
     )
 
 

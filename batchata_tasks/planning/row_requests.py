@@ -63,21 +63,26 @@ class RequestBuilder:
             Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)
         ]
         self._shape = Shape(spec.max_tokens, turns_sent, schema is not None)
+        self._check(priced=rates is not None)
+        self.constant = (
+            part("prompt", [[t.role, t.content] for t in turns]),
+            part("model", self._model_facts()),
+            part("schema", schema.canonical if schema is not None else None),
+        )
+
+    def _check(self, *, priced: bool) -> None:
+        """Refuse what the provider would refuse, and a limit that no known price could hold."""
+        spec, provider = self._spec, self._provider
         if spec.cache and provider.caches_unasked:
             reason = f"the {provider.name} API caches long prompts by itself, without marks"
             message = f"cache: {reason}; remove it."
             raise SpecError(message)
         provider.check_model(spec.model, spec.max_tokens)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
-        if schema is not None:
-            provider.check_schema(schema)
-        if rates is None and (field := limit_of(spec)) is not None:
+        if self._schema is not None:
+            provider.check_schema(self._schema)
+        if not priced and (field := limit_of(spec)) is not None:
             raise SpecError(unpriced("model", provider.name, spec.model, field))
-        self.constant = (
-            part("prompt", [[t.role, t.content] for t in turns]),
-            part("model", self._model_facts()),
-            part("schema", schema.canonical if schema is not None else None),
-        )
 
     def _model_facts(self) -> dict[str, Any]:
         spec = self._spec
