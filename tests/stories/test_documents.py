@@ -467,7 +467,7 @@ REFUSED: dict[str, tuple[str, bytes, dict[str, Any], str]] = {
         {"file": "caf\udce9.pdf"},
         "is no valid path; write a Path of Unicode",
     ),
-    "a name that cannot be": ("", b"", {"file": "a\0.pdf"}, "is no path that can be told"),
+    "a name that cannot be": ("", b"", {"file": "a\0.pdf"}, "is no valid path"),
     "a locked PDF": ("a.pdf", locked(), {}, "is protected by a password; save it without one."),
     "a PDF without pages": ("a.pdf", pdf(), {}, "has no pages; check it."),
     "a PDF that goes in circles": (

@@ -274,7 +274,7 @@ def test_a_run_that_dies_for_want_of_room_is_carried_on(
             def cut(*_: Any) -> None:
                 raise KeyboardInterrupt
 
-            dying.setattr(room, "cut", cut)
+            dying.setattr(room, "split_chunk", cut)
             with pytest.raises(KeyboardInterrupt):
                 openai.run()
         else:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +16,6 @@ from batchata_tasks import Batch, BatchRun, Job, SpecError
 from batchata_tasks.api.config import BatchOptions, BatchParams, JobDefaults
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.providers import register, registry
-from tests.support.house import HouseProvider
 from tests.support.table import Table
 from tests.support.waiting import PATIENCE
 
@@ -58,28 +57,26 @@ def _count(event: str, arguments: tuple[Any, ...]) -> None:
         OPENED[os.fspath(arguments[0])] += 1
 
 
-class CountingProvider(HouseProvider):
-    """A provider that counts its clients, and the turns that it is asked to check."""
-
-    seen: ClassVar[Counter[str]] = Counter()
-
-    def __init__(self) -> None:
-        self.seen["clients"] += 1
-        super().__init__()
-
-    @classmethod
-    def check_turns(cls, turns: Sequence[Message]) -> None:
-        """Count the last of them."""
-        cls.seen[turns[-1].text] += 1
-
-
 @pytest.fixture
 def counts(house: str) -> Counter[str]:
-    """Let a provider that counts serve the models of the house."""
+    """Count the clients of the house's provider, and the turns that it is asked to check."""
+    from tests.support.house import HouseProvider  # registers, when it is first imported
+
+    seen: Counter[str] = Counter()
+
+    class CountingProvider(HouseProvider):
+        def __init__(self) -> None:
+            seen["clients"] += 1
+            super().__init__()
+
+        @classmethod
+        def check_turns(cls, turns: Sequence[Message]) -> None:
+            """Count the last of them."""
+            seen[turns[-1].text] += 1
+
     del registry._ENTRIES["house"]
     register(CountingProvider, models="^house-")
-    CountingProvider.seen.clear()
-    return CountingProvider.seen
+    return seen
 
 
 @pytest.mark.parametrize("job_id", ["a", None])
@@ -111,7 +108,7 @@ def test_a_document_that_changed_before_the_run_is_looked_at_again(
     (sent,) = (tmp_path / "out/raw_files/requests").iterdir()
     assert "Violets are blue." in sent.read_text()
     file.write_bytes(b"\0\xff")
-    with pytest.raises(SpecError, match=r"job 'a': file: .*poem\.txt is no document"):
+    with pytest.raises(SpecError, match=r"job 'a': file: .*poem\.txt is not a document"):
         batch.run()
 
 

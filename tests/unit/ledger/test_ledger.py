@@ -592,7 +592,7 @@ def test_a_chunk_in_doubt_is_sent_by_nobody_else(desk: Desk) -> None:
     """
     first, second = (desk.intent(desk.chunks[0], sent_at=at) for at in (1, 2))
     assert desk.ledger.record_intent(desk.lease, first)
-    with pytest.raises(LedgerError, match="not in one of the states"):
+    with pytest.raises(LedgerError, match="in none of the states"):
         desk.other.record_intent(desk.lease, second)
     desk.other.withdraw_intent(desk.lease, first.chunk_id)
     assert desk.other.record_intent(desk.lease, second)
