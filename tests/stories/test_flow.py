@@ -422,6 +422,29 @@ def test_a_reached_limit_is_an_event(server: Server, table: Table) -> None:
     )
 
 
+MODEL = """
+from pathlib import Path
+from pydantic import BaseModel
+
+with (Path(__file__).parent / "loaded").open("a") as log:
+    log.write("once\\n")
+
+class Label(BaseModel):
+    word: str
+"""
+
+
+def test_a_flow_loads_the_code_of_its_spec_once(server: Server, table: Table) -> None:
+    """What the command checked is handed on to the flow run that it starts."""
+    (table.folder / "model.py").write_text(MODEL)
+    model = f"{table.folder / 'model.py'}:Label"
+    path = write_spec(table, {"response_schema": None, "response_model": model})
+    env = {**command_env(server, table), "BATCHATA_CODE_ROOTS": str(table.folder)}
+    done = commands.batchata("run", str(path), env=env)
+    assert done.returncode == 0, done.stderr
+    assert (table.folder / "loaded").read_text() == "once\n"
+
+
 def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
     """It ends as Completed `AlreadyRunning` with the holder's name.
 

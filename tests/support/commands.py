@@ -62,7 +62,7 @@ class Process:
 def start(
     *words: str, cwd: Path = ROOT, env: Mapping[str, str] | None = None, terminal: str = ""
 ) -> Process:
-    """Start `batchata words`, or `python words` if they begin with "-c".
+    """Start `batchata words`, or `python words` if they begin with "-c" or "-m".
 
     `terminal` is a device's path.
     """

@@ -19,6 +19,7 @@ import traceback
 from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
+from runpy import run_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,7 +126,7 @@ class Launcher:
         errors: Path | None = None,
         command: bool = False,
     ) -> Run:
-        """Start `batchata arguments`, or `python -c code` if they begin with "-c".
+        """Start `batchata arguments`, or `python arguments` if they begin with "-c" or "-m".
 
         Its stdout goes to `log`, its stderr to `errors` (default: also to `log`). A `log` that is a
         terminal is its stdin too.
@@ -255,6 +256,10 @@ def _program(arguments: list[str]) -> None:
         sys.path.insert(0, "")
         main = sys.modules["__main__"] = ModuleType("__main__")
         exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
+        return
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        run_module(arguments[1], run_name="__main__", alter_sys=True)
         return
     sys.argv = ["batchata", *arguments]
     import_module("batchata_tasks.cli.main").main()

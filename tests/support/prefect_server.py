@@ -12,6 +12,7 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.support.commands import start
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -87,16 +88,7 @@ class Server:
 
     def command(self, *words: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:
         """Run the command `prefect` against this server; return what it printed."""
-        command = [sys.executable, "-m", "prefect", *words]
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**self.env, **(env or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
+        done = start("-m", "prefect", *words, cwd=cwd, env={**self.env, **(env or {})}).wait()
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

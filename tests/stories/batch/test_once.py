@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import subprocess
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,6 @@ from batchata_tasks.api.config import BatchOptions, BatchParams, JobDefaults
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.providers import register, registry
 from tests.support.table import Table
-from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,22 +149,15 @@ def test_a_job_that_was_changed_in_place_is_checked_again(
         batch.run()
 
 
-@pytest.mark.parametrize("direct", [True, False], ids=["direct", "Prefect"])
 def test_the_code_of_a_spec_is_loaded_once(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run of the command executes the file of a response model once, also as a flow."""
+    """A run of the command executes the file of a response model once."""
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(tmp_path))
     (tmp_path / "model.py").write_text(MODEL)
     table = Table(tmp_path, emulator, "anthropic", rows=2)
     changes = {"response_schema": None, "response_model": f"{tmp_path / 'model.py'}:Label"}
-    if direct:
-        assert run_spec(table.spec(**changes), direct=True)["exit_code"] == 0
-    else:
-        path = tmp_path / "spec.json"
-        path.write_text(json.dumps(table.spec(**changes).model_dump(exclude_unset=True)))
-        command = [sys.executable, "-m", "batchata_tasks.cli", "run", str(path)]
-        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    assert run_spec(table.spec(**changes), direct=True)["exit_code"] == 0
     assert (tmp_path / "loaded").read_text() == "once\n"
 
 
