@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -92,9 +93,16 @@ class Server:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def log(self) -> str:
-        """Return what the server logged."""
-        return (self.home / "server.log").read_text(encoding="utf-8")
+    def errors(self) -> list[str]:
+        """Return the errors that the server logged, each with its traceback.
+
+        A SQLite file that is locked for too long is left out: it happens to the server on a busy
+        machine, at a worker's heartbeat, say, and it tries again.
+        """
+        log = (self.home / "server.log").read_text(encoding="utf-8")
+        entries = re.split(r"^(?=\d\d:\d\d:\d\d\.\d+ \| )", log, flags=re.MULTILINE)
+        errors = [entry for entry in entries if "ERROR" in entry or "Traceback" in entry]
+        return [error for error in errors if "database is locked" not in error]
 
     def last_flow_run(self) -> dict[str, Any]:
         return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
