@@ -52,7 +52,7 @@ class Batch:
         self._priced: set[tuple[str, str]] = set()
         self._checked = CheckedJobs()
 
-    def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
+    def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002
         """Let a file name the run, so that a later process finds it; see StateManager.
 
         Without `reuse_state`, jobs that landed before are sent again. Open batches are never
@@ -80,7 +80,7 @@ class Batch:
         """Set what is printed while a run works."""
         return self._set(verbosity_level=level)
 
-    def raw_files(self, enabled: bool = True) -> Self:  # noqa: FBT001, FBT002 - the name is fixed
+    def raw_files(self, enabled: bool = True) -> Self:  # noqa: FBT001, FBT002
         """Keep what was sent and what came back, in files for people."""
         return self._set(raw_files=enabled)
 

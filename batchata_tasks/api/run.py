@@ -234,7 +234,7 @@ class BatchRun:
     def _goes_on(self) -> bool:
         return not self._over.is_set()
 
-    def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - the name is fixed
+    def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
         """Return the run's state, and the numbers that progress callbacks get."""
         status: dict[str, Any] = {
             "state": self._state_name(),
@@ -288,7 +288,7 @@ class BatchRun:
         """Return the rows of its jobs as a pandas frame."""
         return self.to_arrow().to_pandas()
 
-    def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002 - the name is fixed
+    def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002
         """Send nothing more; wait for open batches and land them, or leave them to the next run.
 
         It returns once the run has ended, or at once if a progress callback calls it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import os
 import secrets
@@ -14,6 +14,9 @@ from batchata_tasks.common.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
+
+# of file systems without locks: some network mounts, and those that show a bucket as a folder
+_NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 
 
 @contextmanager
@@ -41,24 +44,38 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, pause: Callable[[float], None]) -> Generator[None, None, None]:
-    """Hold a file's lock, which one thread of one process has at a time; a death releases it.
+def locked(path: Path, pause: Callable[[float], None]) -> Generator[bool, None, None]:
+    """Hold a file's lock, which one process has at a time; a death releases it.
 
     While another one has it, `pause` is called with the seconds to wait, and may raise to give up.
+    Yields whether it is held: False if the file system has no locks.
     """
     with storage_errors("locking"):
         stream = path.open("ab")
     with stream:
         seconds = 0.01
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pause(seconds)
-                seconds = min(seconds * 1.5, 0.5)
-            else:
-                break
-        yield
+        while (held := _try_lock(stream)) is None:
+            pause(seconds)
+            seconds = min(seconds * 1.5, 0.5)
+        yield held
+
+
+def _try_lock(stream: BinaryIO) -> bool | None:
+    """Lock a file; return None if another process has it, False if it cannot be locked at all."""
+    try:
+        import fcntl  # noqa: PLC0415 - Windows has none
+    except ModuleNotFoundError:
+        return False
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return False
+        with storage_errors("locking"):
+            raise
+    return True
 
 
 def make_folder(folder: Path) -> None:

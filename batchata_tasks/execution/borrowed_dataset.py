@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock
-from batchata_tasks.common.errors import SpecError, WrongLedgerError
+from batchata_tasks.common.errors import SpecError, StorageError, WrongLedgerError
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import HeldDataset, require_unexpired
 from batchata_tasks.ledger import Ledger, ledger_exists, ledger_place
@@ -33,6 +33,14 @@ class BorrowedDataset(HeldDataset):
 
     _asked_at: float = float("-inf")
     _held_until: float = float("-inf")
+
+    def require_own(self) -> None:
+        """See HeldDataset."""
+        message = (
+            f"landing: the file system of {self.folder.root} has no file locks, so rows are landed "
+            "only by the process that began the run; do the step collect there."
+        )
+        raise StorageError(message)
 
     def require_lease(self) -> None:
         """See HeldDataset. A create asks before each block, so one read counts for a moment."""

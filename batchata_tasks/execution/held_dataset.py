@@ -19,6 +19,7 @@ from batchata_tasks.common.errors import (
     LedgerError,
     WrongLedgerError,
 )
+from batchata_tasks.common.files import locked
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.progress.listener import silent
@@ -48,6 +49,23 @@ class HeldDataset(ABC):
     stop_requested: str | None = None  # why somebody in this process wants nothing more to be sent
     run_at_work: str | None = None  # whose steps are done at this moment
 
+    @contextmanager
+    def landing_alone(self) -> Generator[None, None, None]:
+        """Keep other processes from landing: two would rewrite the same parts.
+
+        Raises:
+            StorageError: the file system has no locks, so that only the process that holds the
+                dataset may land.
+        """
+        with locked(self.folder.landing_lock(self.lease.fence), self.sleep) as alone:
+            if not alone:
+                self.require_own()
+            yield
+
+    @abstractmethod
+    def require_own(self) -> None:
+        """Raise StorageError unless this process itself holds the dataset."""
+
     @abstractmethod
     def require_lease(self) -> None:
         """Raise LeaseError unless it is sure at this moment that the run holds the dataset.
@@ -67,6 +85,9 @@ class OwnDataset(HeldDataset):
 
     held_until: float = 0.0  # by `awake_clock`; until then nobody else can hold the dataset
     lost: LeaseError | None = None
+
+    def require_own(self) -> None:
+        """See HeldDataset."""
 
     def require_lease(self) -> None:
         """See HeldDataset."""

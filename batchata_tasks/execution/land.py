@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.files import locked, read_json, write_json
+from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.dataset.columns import (
     chunk_of_part,
     dataset_schema,
@@ -53,8 +53,8 @@ def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
     if chunk.state == ChunkState.LANDED:
         return dict(commit_of(context.folder, chunk.id).get("outcomes", {}))
     look, paths = _results(context, chunk)
-    # one at a time, of all processes: two would rewrite the same parts, and hold two manifests
-    with locked(context.folder.landing_lock(context.lease.fence), context.sleep):
+    # one at a time: two would rewrite the same parts, and hold two manifests in memory
+    with context.run.state.landing, context.run.held.landing_alone():
         outcomes = _land(context, chunk, look, paths)
     if look is not None:
         discard(context, chunk, look)

@@ -50,6 +50,7 @@ class RunState:
     """All that changes while a run goes on, in one process; threads change it under its lock."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
+    landing: threading.Lock = field(default_factory=threading.Lock)  # held for as long as it takes
     stopping: str | None = None  # why the run is to stop, as last read
     waits: int = 0  # times that the guard waited for money in flight
     routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])

@@ -60,7 +60,8 @@ def _flow_run_name() -> str:
 def enrich(
     spec: EnrichmentSpec | str,
     overrides: dict[str, Any] | None = None,
-    refresh: bool = False,  # noqa: FBT001, FBT002 - the form of the Prefect UI names every parameter
+    # the form of the Prefect UI names every parameter
+    refresh: bool = False,  # noqa: FBT001, FBT002
     retry_failed: bool = False,  # noqa: FBT001, FBT002
 ) -> State[dict[str, Any]]:
     """Bring new columns to a table, answered by a language model through a batch API.

@@ -82,7 +82,7 @@ class RowIndex:
                 yield (key, *row)
 
         self._connection.executemany(
-            f"INSERT INTO landed VALUES ({marks}) ON CONFLICT(key) DO UPDATE SET {update}"  # noqa: S608 - fixed names
+            f"INSERT INTO landed VALUES ({marks}) ON CONFLICT(key) DO UPDATE SET {update}"  # noqa: S608
             " WHERE excluded.enriched_at >= landed.enriched_at",
             counted(),
         )

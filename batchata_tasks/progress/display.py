@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -151,7 +151,8 @@ class RichBatchProgressDisplay:
 
 def _is_interactive() -> bool:
     """Whether a person can answer; services run with a closed standard input."""
-    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()  # pyright: ignore[reportUnnecessaryComparison]
+    stdin: TextIO | None = sys.stdin  # None in a program without a console
+    return stdin is not None and not stdin.closed and stdin.isatty()
 
 
 class LiveProgress(RichBatchProgressDisplay, ProgressBase):

@@ -241,9 +241,8 @@ def _without_rows(chunks: list[PlannedChunk], rows: int) -> list[PlannedChunk]:
         rows -= removed
         if removed == count:
             continue
-        if removed:
-            size = chunk.bytes * (count - removed) // count
-            bound = chunk.bound * (count - removed) // count
-            chunk = replace(chunk, start=chunk.start + removed, bytes=size, bound=bound)  # noqa: PLW2901
-        remaining.append(chunk)
+        size = chunk.bytes * (count - removed) // count
+        bound = chunk.bound * (count - removed) // count
+        start = chunk.start + removed
+        remaining.append(replace(chunk, start=start, bytes=size, bound=bound))
     return remaining

@@ -90,14 +90,14 @@ class ResponseSchema:
         """
         try:
             return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
-        except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's validator raises anything
             return None, _sentence(error)
 
     def read(self, text: str) -> tuple[BaseModel | dict[str, Any] | None, str]:
         """Return the answer as `answer` does, or None and a sentence about the first error."""
         try:
             return self.answer(text), ""
-        except Exception as error:  # noqa: BLE001 - validators of the user's model may raise anything
+        except Exception as error:  # noqa: BLE001 - a user's validator raises anything
             return None, _sentence(error)
 
     def answer(self, text: str) -> BaseModel | dict[str, Any]:
@@ -189,7 +189,11 @@ class _Generator(GenerateJsonSchema):
         }
         return {"type": "string", "format": DECIMAL, **constraints}
 
-    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:  # noqa: ARG002 - Pydantic's signature
+    def handle_invalid_for_json_schema(
+        self,
+        schema: Any,  # noqa: ARG002
+        error_info: str,
+    ) -> JsonSchemaValue:
         """Mark a type that the reader refuses, naming the field; Pydantic's error names none."""
         return {NO_SCHEMA: error_info}
 

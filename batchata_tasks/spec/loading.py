@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice, of which the last would count in silence."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002
+    ) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         if doubled := next(
             (key for key in keys if isinstance(key, str) and keys.count(key) > 1), None
@@ -32,6 +36,10 @@ class _Loader(yaml.SafeLoader):
             message = f"the key {doubled} is given twice; remove one."
             raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
 def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec:
@@ -43,7 +51,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
     text = read_text("SPEC", Path(path))
     try:
         # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
-        data = json.loads(text) if Path(path).suffix == ".json" else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+        data = json.loads(text) if Path(path).suffix == ".json" else _yaml(text)
     except json.JSONDecodeError as error:
         message = f"{path}: not valid JSON: {error}"
         raise SpecError(message) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import threading
@@ -15,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import LeaseError, LedgerError, SpecError, WrongLedgerError
+from batchata_tasks.common.errors import (
+    LeaseError,
+    LedgerError,
+    SpecError,
+    StorageError,
+    WrongLedgerError,
+)
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.contexts import active, context_of
 from batchata_tasks.execution.held_dataset import hold_dataset
@@ -73,6 +80,20 @@ def do_as_the_lease_goes(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ledger, "record_intent", recorded)
+        return do(step, ref, chunk_id, env)
+
+
+def no_locks(*_: object) -> None:
+    """Do as a file system without locks does."""
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def do_without_locks(
+    step: str, ref: bytes, chunk_id: str, env: dict[str, str]
+) -> tuple[int, dict[str, Any]]:
+    """Do a step on a file system without locks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fcntl.flock", no_locks)
         return do(step, ref, chunk_id, env)
 
 
@@ -225,6 +246,21 @@ def test_a_lease_that_goes_before_the_first_byte_stops_the_create(
     assert accepted(table) == (0, 0)
     assert run_with(table, Elsewhere(pool).steps()).outcomes == {"succeeded": 20}
     assert accepted(table) == (20, 0)
+
+
+def test_without_file_locks_only_the_holder_lands(
+    table: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without locks another process refuses to land; the run itself lands all."""
+    with pytest.raises(StorageError, match="has no file locks"):
+        run_with(table, Elsewhere(pool, work=do_without_locks).steps(), items_per_batch=3)
+    assert not list((table.output / "data").glob("*.parquet"))
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    receipt = table.run(items_per_batch=3)
+    assert (receipt.outcomes, receipt.continued) == ({"succeeded": 20}, True)
+    assert accepted(table) == (20, 0)
+    table.check_answers()
+    check_money(table)
 
 
 def test_a_chunk_that_two_processes_send_at_once_is_sent_once(

@@ -20,7 +20,8 @@ class Spool:
     """An append-only buffer that becomes `Sealed` content."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - seal closes it
+        # `seal` closes it
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
         self.size = 0
 
     def __del__(self) -> None:

@@ -131,7 +131,7 @@ class AnthropicAdapter(Adapter):
             }
         return body | dict(request.params)
 
-    def upload(self, path: Path) -> str | None:  # noqa: ARG002 - requests travel in the create
+    def upload(self, path: Path) -> str | None:  # noqa: ARG002 - no files
         return None
 
     def create(
@@ -215,7 +215,7 @@ class AnthropicAdapter(Adapter):
         with sdk.translated(_ERRORS, self.name):
             self._client.messages.batches.cancel(batch_id)
 
-    def uploads(self, since: float) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - requests travel in the create
+    def uploads(self, since: float) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - no files
         return iter(())
 
     def discard_upload(self, file_id: str) -> None:  # noqa: ARG002 - there are none
