@@ -33,4 +33,4 @@ def test_a_killed_script_is_carried_on(
         Script(tmp_path / provider, provider_process, provider, 30), random.Random(5), 2, tally
     )
     assert not tally.problems, tally
-    assert tally.kills  # on a fast machine a script may end before its second one
+    assert tally.kills == 2

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import EmulatorProcess, answer_text
 from tests.support.commands import start
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,8 +36,9 @@ FAULTS: dict[str, tuple[float, dict[str, Any]]] = {
     "http_429": (0.1, {"route": "create", "retry_after": 0.2}),
     "cut_download": (0.2, {"after_bytes": 1500}),
 }
+HELD = "TEST_HELD"  # a script that finds this in its environment does not end by itself
 SCRIPT = """
-import json, sys
+import json, os, sys, time
 from pydantic import BaseModel
 from batchata_tasks import Batch
 
@@ -56,6 +58,8 @@ results = {
     for name, result in run.results().items()
 }
 print(json.dumps(results))
+if "TEST_HELD" in os.environ:
+    time.sleep(600)
 """
 
 
@@ -90,8 +94,10 @@ class Script:
         emulator.control.reset()
         emulator.control.progress("seconds", 0.4)
 
-    def start(self) -> Process:
+    def start(self, *, held: bool = False) -> Process:
+        """Start it; if `held`, it goes on until it is killed, however fast its run is."""
         environment = {
+            **({HELD: "1"} if held else {}),
             "BATCHATA_LEDGER_URL": f"sqlite:///{self.folder / 'ledger.db'}",
             "BATCHATA_POLL_INTERVAL": "0.05",
             "BATCHATA_UNCLEAR_GRACE": "1",
@@ -148,19 +154,19 @@ def scenario(script: Script, rng: random.Random, kills: int, tally: Killed) -> N
         script.emulator.control.faults(
             kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
         )
-    seconds, left = 2.0, kills
+    left, began = kills, time.monotonic()
     while True:
-        began, process = time.monotonic(), script.start()
+        process = script.start(held=left > 0)
         tally.starts += 1
         try:
-            process.wait(rng.uniform(0.2, seconds) if left else 120)
+            process.wait(rng.uniform(0.2, 2.0) if left else PATIENCE)
         except TimeoutError:  # it was killed
             tally.kills += 1
             left -= 1
             continue
         if process.returncode == 0:
             break
-        if not left and time.monotonic() - began > 100:
+        if time.monotonic() - began > PATIENCE:
             tally.problems.append(f"{script.folder}: did not end: {process.stderr[-300:]}")
             return
     tally.jobs += script.jobs
