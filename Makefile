@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 
 NEWEST := .venv-newest
 TESTS ?= tests/stories/test_flow.py tests/unit/providers/test_contract.py
+SCHEDULED := tests/stories/schedule tests/stories/test_readme.py
 
 .PHONY: help demo test schedule nights newest lint check docs wheel release bench clean
 
@@ -25,7 +26,7 @@ test: $(READY) ## the test suite, but for what waits for a schedule
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not schedule"
 
 schedule: $(READY) ## wait until scheduled runs start by themselves (two minutes)
-	@$(BIN)/python -m pytest -q tests/stories/schedule -k two_runs
+	@$(BIN)/python -m pytest -q -m schedule -k "two_runs or readme" $(SCHEDULED)
 
 nights: $(READY) ## the same, workers that are lost, and what `test` leaves to nights (15 minutes)
 	@$(BIN)/python -m pytest -q tests/stories/schedule
@@ -34,7 +35,7 @@ nights: $(READY) ## the same, workers that are lost, and what `test` leaves to n
 newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml admits
 	@sh scripts/install $(NEWEST) $(PYTHON) newest
 	@$(NEWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(TESTS) -m "not schedule"
-	@$(NEWEST)/bin/python -m pytest -q tests/stories/schedule -k two_runs
+	@$(NEWEST)/bin/python -m pytest -q -m schedule -k "two_runs or readme" $(SCHEDULED)
 
 lint: $(READY) ## ruff, the layers (import-linter) and pyright
 	@$(BIN)/ruff check .

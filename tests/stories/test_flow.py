@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
     """Run a Prefect server for the module."""
-    with Server(tmp_path_factory.mktemp("prefect")) as running:
+    with Server(tmp_path_factory.mktemp("prefect"), prefect_database) as running:
         yield running
 
 
@@ -281,7 +281,7 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
 
 
 def test_the_tasks_of_a_run_may_be_done_in_other_processes(server: Server, table: Table) -> None:
-    """With Prefect's process pool each chunk's tasks are done by its processes.
+    """With Prefect's process pool each chunk's tasks are done by another process.
 
     Rows are right, and nothing is sent twice.
     """
@@ -301,7 +301,7 @@ if __name__ == "__main__":
     names = ("chunk", "submit", "poll", "collect")
     steps = {name: submitted(getattr(tasks, name)) for name in names}
     sys.modules["batchata_tasks.flows.enrich"].STEPS = replace(tasks.STEPS, **steps)
-    pool = enrich.with_options(task_runner=ProcessPoolTaskRunner(max_workers=2))
+    pool = enrich.with_options(task_runner=ProcessPoolTaskRunner(max_workers=1))
     print(json.dumps(pool(sys.argv[1], return_state=True).result()))
 """
     )

@@ -24,6 +24,7 @@ from batchata_tasks.pipeline.receipt import EXIT_CODES
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.loading import load_spec, parse_spec
 from tests.support.paths import ROOT
+from tests.support.prefect_server import give_database
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -121,10 +122,14 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator) -> Iterator[Shell]:
+def shell(
+    tmp_path_factory: pytest.TempPathFactory, _one_emulator: Emulator, prefect_database: Path
+) -> Shell:
     """Return one shell for all blocks, in their order."""
     _one_emulator.control.reset()
-    return Shell(tmp_path_factory.mktemp("reader"), _one_emulator)
+    home = tmp_path_factory.mktemp("reader")
+    give_database(prefect_database, home / ".prefect")
+    return Shell(home, _one_emulator)
 
 
 def test_every_block_is_covered() -> None:
@@ -185,6 +190,7 @@ def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "review-2" in outputs[-1]["data"]["text/plain"]
 
 
+@pytest.mark.schedule
 def test_the_schedule(shell: Shell, free_port: int) -> None:
     """The blocks are server, work pool, deployment, worker, and a run to its end."""
     serve, register, work, run = (

@@ -37,6 +37,7 @@ from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.loading import load_spec
 from tests.support.paths import ROOT
+from tests.support.prefect_server import give_database
 from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
@@ -268,11 +269,12 @@ def test_the_sdks_own_debug_logs_hold_no_key(project: Path, emulator: Emulator) 
     assert files_that_give_away(project) == []
 
 
-def test_prefect_keeps_no_key(project: Path, emulator: Emulator) -> None:
+def test_prefect_keeps_no_key(project: Path, emulator: Emulator, prefect_database: Path) -> None:
     """Runs through Prefect, one of them with an error, leave no key.
 
     It is not in the database, results or logs at DEBUG.
     """
+    give_database(prefect_database, project / "PREFECT_HOME")
     emulator.control.faults(kind="http_error", route="get", status=500, count=2)
     emulator.control.faults(kind="http_error", route="create", status=400, provider="openai", nth=2)
     done = in_shell(_THROUGH_PREFECT, PREFECT_LOGGING_LEVEL="DEBUG")

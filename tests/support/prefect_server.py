@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,11 +30,36 @@ QUIET = {
 }
 
 
+def migrated_database(folder: Path) -> Path:
+    """Return an empty database of Prefect, made in a folder once, whoever asks first.
+
+    Making one takes a server longer than all that the tests ask of it.
+    """
+    made = folder / "prefect.db"
+    with (folder / "prefect.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            home = folder / "prefect-home"
+            environment = {**os.environ, **QUIET, "PREFECT_HOME": str(home)}
+            command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+            (home / made.name).rename(made)
+    return made
+
+
+def give_database(database: Path, prefect_home: Path) -> None:
+    """Let a server whose PREFECT_HOME this is begin with a copy of a database."""
+    prefect_home.mkdir(exist_ok=True)
+    shutil.copy(database, prefect_home)
+
+
 class Server:
     """A Prefect server of our own: its URL, the environment to reach it, and calls of its API."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Path | None = None) -> None:
         self.home = home
+        if database is not None:
+            give_database(database, home / ".prefect")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]

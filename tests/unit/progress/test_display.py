@@ -8,6 +8,7 @@ import pty
 import re
 import sys
 import time
+from copy import deepcopy
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -155,13 +156,25 @@ def open_terminal() -> Iterator[Callable[..., Shown]]:
         one.display.finish_progress()
 
 
+_SEEN: dict[tuple[Any, ...], Seen] = {}
+
+
 def middle(
     emulator: Emulator, folder: Path, landed: int, opened: int, per: int = 4, **params: Any
 ) -> Seen:
-    """Return what callbacks get in the middle of a run.
+    """Return what callbacks get in the middle of a run; it is run once for the same arguments.
 
     By then `landed` batches have landed, with failed requests in them, and `opened` ones are open.
     """
+    run = (landed, opened, per, *sorted(params.items()))
+    if run not in _SEEN:
+        _SEEN[run] = _in_the_middle(emulator, folder, landed, opened, per, **params)
+    return deepcopy(_SEEN[run])
+
+
+def _in_the_middle(
+    emulator: Emulator, folder: Path, landed: int, opened: int, per: int, **params: Any
+) -> Seen:
     emulator.control.faults(kind="never_ends", provider="anthropic", share=0.5)
     emulator.control.faults(kind="request_refusal", contains="number 1")
     emulator.control.faults(kind="request_error", contains="number 2")
@@ -177,7 +190,7 @@ def middle(
             max_tokens=50,
         )
     run = batch.run(
-        wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.05
+        wait=False, on_progress=lambda *found: seen.append(found), progress_interval=0.2
     )
     while not seen or [seen[-1][0]["batches"].get(state) for state in ("landed", "submitted")] != [
         landed,
