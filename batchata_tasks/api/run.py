@@ -189,7 +189,10 @@ class BatchRun:
     @property
     def done(self) -> bool:
         """Whether it has ended, well or not."""
-        return self._over.is_set()
+        ended = self._over.is_set()
+        if ended:
+            self._watch.heed_no_more()  # which the run's own thread cannot do in full
+        return ended
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until it has ended.
@@ -227,6 +230,7 @@ class BatchRun:
                 if cancelled or not self._watch.cancels(self._goes_on):
                     self._watch.leave(self._goes_on)
                     self._over.wait()
+                    self._watch.heed_no_more()
                     raise
                 cancelled = True
         return self._over.is_set()
@@ -301,3 +305,4 @@ class BatchRun:
             self._watch.leave(self._goes_on)
         if not self._watch.calls:
             self._over.wait()
+            self._watch.heed_no_more()

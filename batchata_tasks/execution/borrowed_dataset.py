@@ -50,6 +50,10 @@ class BorrowedDataset(HeldDataset):
             self._asked_at = now
         require_unexpired(self._held_until)
 
+    def raise_if_left(self) -> None:
+        """See HeldDataset. A run that is left gives its lease back."""
+        self.require_lease()
+
     def sleep(self, seconds: float) -> None:
         """See HeldDataset."""
         until = time.monotonic() + seconds

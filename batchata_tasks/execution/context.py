@@ -62,6 +62,10 @@ class SubmitContext(ProviderContext, Protocol):
         """Raise LeaseError unless it is sure at this moment that the run holds the dataset."""
         ...
 
+    def raise_if_left(self) -> None:
+        """Raise InterruptedRunError if the run is to end at once; LeaseError without its lease."""
+        ...
+
     def stop_reason(self) -> str | None:
         """Return why the run sends nothing more, or None; most reasons cancel open batches."""
         ...

@@ -75,8 +75,12 @@ class HeldDataset(ABC):
         """
 
     @abstractmethod
+    def raise_if_left(self) -> None:
+        """Raise InterruptedRunError if the run is to end at once; LeaseError without its lease."""
+
+    @abstractmethod
     def sleep(self, seconds: float) -> None:
-        """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
+        """Wait; raises as `raise_if_left` as soon as the run is to end."""
 
 
 @dataclass
@@ -92,6 +96,10 @@ class OwnDataset(HeldDataset):
     def require_lease(self) -> None:
         """See HeldDataset."""
         require_unexpired(self.held_until)
+
+    def raise_if_left(self) -> None:
+        """See HeldDataset."""
+        self.sleep(0)
 
     def sleep(self, seconds: float) -> None:
         """See HeldDataset."""

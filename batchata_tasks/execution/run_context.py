@@ -211,8 +211,15 @@ class RunContext:
         """Raise LeaseError unless it is sure at this moment that the run holds the dataset."""
         self.held.require_lease()
 
+    def raise_if_left(self) -> None:
+        """Raise InterruptedRunError if the run is to end at once, LeaseError if its lease is lost.
+
+        Asked before anything new is begun, so that nothing is sent after a run was left.
+        """
+        self.held.raise_if_left()
+
     def sleep(self, seconds: float) -> None:
-        """Wait; raises LeaseError or InterruptedRunError when the run is to stop."""
+        """Wait; raises as `raise_if_left` as soon as the run is to end."""
         self.held.sleep(seconds)
 
     def waiting(self, what: str) -> None:
@@ -261,6 +268,10 @@ class BatchContext:
     def require_lease(self) -> None:
         """See RunContext."""
         self.run.require_lease()
+
+    def raise_if_left(self) -> None:
+        """See RunContext."""
+        self.run.raise_if_left()
 
     def stop_reason(self) -> str | None:
         """See RunContext."""

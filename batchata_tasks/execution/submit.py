@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.clock import awake_clock, now_us
 from batchata_tasks.common.errors import (
+    BatchataError,
     CredentialsError,
     TerminalError,
     TransientError,
@@ -23,6 +24,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import write_json
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.held_dataset import InterruptedRunError
 from batchata_tasks.execution.unclear import adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
 
@@ -42,7 +44,8 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
     Raises:
         TransientError, TerminalError: the provider refused, nothing was accepted.
         HeldError: nobody can tell any more whether it was accepted.
-        LeaseError: the dataset went to another run; nothing was sent.
+        LeaseError, InterruptedRunError: the dataset went to another run, or this one is to end at
+            once; nothing was sent.
     """
     unclear = chunk.state == ChunkState.UNCLEAR
     # a create that never came to be may have left an upload behind, which serves again
@@ -54,6 +57,7 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
                 return batch_id
             context.ledger.withdraw_intent(context.lease, chunk.id)
             unclear = False
+        context.raise_if_left()
         if context.stop_reason() is not None:
             return None
         try:
@@ -61,6 +65,8 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
                 context, lambda: context.provider.upload(request_file)
             )
             look = retry_transient(context, partial(_send, context, chunk, request_file, file_id))
+        except _StopRequestedError:
+            return None
         except UnclearError as error:
             context.log(f"{error} Looking it up before anything is sent again.")
             unclear = True
@@ -123,10 +129,20 @@ def _send(
         context.sleep(0.2)  # a create of equal size is unclear: the two could not be told apart
     try:
         return context.provider.create(request_file, file_id, chunk.id, _Gate(context, intent))
-    except (TransientError, TerminalError, CredentialsError):
-        # refused for certain; after anything else it is unclear, for a successor too
+    except (
+        TransientError,
+        TerminalError,
+        CredentialsError,
+        _StopRequestedError,
+        InterruptedRunError,
+    ):
+        # refused for certain, or not sent; after anything else it is unclear, for a successor too
         context.ledger.withdraw_intent(context.lease, chunk.id, intent)
         raise
+
+
+class _StopRequestedError(BatchataError):
+    """Somebody asked that nothing more be sent, while a create was being prepared."""
 
 
 class _Gate:
@@ -134,6 +150,8 @@ class _Gate:
 
     A process that was stopped after it wrote its intent may have been taken for dead, so that
     another one looked for the batch, did not find it and sends the chunk itself. The ledger tells.
+
+    A request to stop counts until the first byte: a create that is cut off later is in doubt.
     """
 
     def __init__(self, context: SubmitContext, intent: Intent) -> None:
@@ -142,6 +160,11 @@ class _Gate:
         self._checked_at = -math.inf
 
     def __call__(self) -> None:
+        if self._checked_at == -math.inf:
+            self._context.raise_if_left()
+            if self._context.stop_reason() is not None:
+                message = "the run is to send nothing more."
+                raise _StopRequestedError(message)
         self._context.require_lease()
         if awake_clock() - self._checked_at > _INTENT_BELIEVED:
             self._checked_at = awake_clock()

@@ -96,6 +96,7 @@ def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
             return True
         if context.stop_reason() is not None or not _some_failed(context):
             return False
+        context.raise_if_left()
         if not steps.next_round(context.ref)["chunks"]:
             return False
 

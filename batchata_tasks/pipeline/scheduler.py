@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextvars import copy_context
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchata_tasks.pipeline.one_chunk import ChunkSteps
 
 _OTHERS_INTERVAL = 5.0  # seconds between looks at what other runs have in flight
+_TICK = 0.2  # seconds between looks whether the run is left
 _JOIN_SECONDS = 10.0  # that a run which is left waits for its calls under way
 
 
@@ -103,6 +104,7 @@ class _Scheduler:
         context, stopped = self._context, False
         while stack:
             self._wait_for_room()
+            context.raise_if_left()
             chunk = stack.pop()
             verdict = Verdict.SEND
             if chunk.state == ChunkState.PLANNED:
@@ -173,7 +175,7 @@ class _Scheduler:
 
     def _wait_for_one(self) -> None:
         """Wait for a chunk to end; keep its error, raise one that leaves no time for the rest."""
-        thread, error = self._finished.get()
+        thread, error = self._next_ended()
         self._running.discard(thread)
         if error is None:
             return
@@ -187,6 +189,14 @@ class _Scheduler:
                     len(self._running), "batch under way is", "batches under way are"
                 )
                 self._context.log(f"{error} Nothing more is sent; {others} landed first.")
+
+    def _next_ended(self) -> tuple[threading.Thread, BaseException | None]:
+        """Wait for a chunk to end, unless the run is left: its call may never be answered."""
+        while True:
+            try:
+                return self._finished.get(timeout=_TICK)
+            except Empty:
+                self._context.raise_if_left()
 
     def _as_midway(self, error: BatchataError) -> BatchataError:
         """Return an error as it is halfway: a key that batches were sent with is no wrong input."""

@@ -74,7 +74,12 @@ def _planned(
     """
     table, dataset_id = run.table, run.lease.dataset_id
     recovery = recovery or Recovery({})
-    folder, progress = run.folder.run_folder(run.run_id), run.held.progress.planning
+    folder = run.folder.run_folder(run.run_id)
+
+    def progress(rows: int) -> None:
+        run.raise_if_left()
+        run.held.progress.planning(rows)
+
     planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids)
     in_flight = in_flight_keys(
         run.folder, run.ledger, dataset_id, run.run_id, run.spec.key, recovery.claims

@@ -15,7 +15,7 @@ from batchata_tasks import Batch, StateManager
 from batchata_tasks.cli.demo import run_demo
 from batchata_tasks.common.errors import LeaseError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.held_dataset import InterruptedRunError, hold_dataset
 from batchata_tasks.execution.run_context import RunContext
 from batchata_tasks.schema.answers import AnswerSchemas
 from tests.support.commands import start
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
-CLAUDE = "claude-haiku-5-5"
+CLAUDE, GPT = "claude-haiku-5-5", "gpt-6-luna"
 EARLIER = """
 from batchata_tasks import Batch
 batch = Batch("res").set_default_params(model="claude-haiku-5-5", max_tokens=50)
@@ -60,6 +60,12 @@ def books(emulator: Emulator) -> list[int]:
         for batch in emulator.control.ledger()["anthropic"]["batches"]
         if batch["accepted"]
     ]
+
+
+def accepted(emulator: Emulator) -> int:
+    """Return how many batches both providers accepted."""
+    ledger = emulator.control.ledger()
+    return sum(ledger[name]["batches_accepted"] for name in ("anthropic", "openai"))
 
 
 @pytest.fixture
@@ -95,6 +101,89 @@ def test_a_run_is_left_while_an_earlier_batch_is_awaited(
     emulator.control.progress("immediate")
     assert all(result.is_success() for result in left_open.run().results().values())
     assert books(emulator) == [3, 2]
+
+
+@pytest.mark.parametrize("phase", ["an upload", "a list before a create", "a download"])
+def test_nothing_is_sent_after_a_run_was_left(
+    emulator: Emulator, tmp_path: Path, phase: str
+) -> None:
+    """`shutdown(wait_for_active=False)` during a slow call stops what would come after that call.
+
+    So does Ctrl-C, twice. The next run sends each request once.
+    """
+    model, call, sent_before = {
+        "an upload": (GPT, "upload", 0),
+        "a list before a create": (CLAUDE, "list", 0),
+        "a download": (CLAUDE, "results", 1),
+    }[phase]
+    emulator.control.faults(kind="slow", route=call, seconds=1.5)
+
+    def three_jobs() -> Batch:
+        batch = Batch(tmp_path / "res", items_per_batch=1, max_parallel_batches=1)
+        for number in range(3):
+            batch.add_job(prompt=f"text {number}", id=f"n{number}", model=model, max_tokens=50)
+        return batch
+
+    run = three_jobs().run(wait=False)
+    until(lambda: emulator.control.list_faults()[0]["calls"])
+    run.shutdown(wait_for_active=False)
+    with pytest.raises(InterruptedRunError):
+        run.wait()
+    time.sleep(1.5)  # by then the slow call has been answered
+    assert accepted(emulator) == sent_before
+    emulator.control.clear_faults()
+    assert all(result.is_success() for result in three_jobs().run().results().values())
+    assert accepted(emulator) == 3
+
+
+@pytest.mark.parametrize("model", [CLAUDE, GPT])
+def test_nothing_is_sent_after_a_request_to_stop(
+    emulator: Emulator, tmp_path: Path, model: str
+) -> None:
+    """A batch whose create is being prepared when `shutdown()` is called is not sent."""
+    call = "list" if model == CLAUDE else "upload"
+    emulator.control.faults(kind="slow", route=call, seconds=1)
+    batch = Batch(tmp_path / "res").set_default_params(model=model, max_tokens=50)
+    run = batch.add_job(prompt="text", id="a").run(wait=False)
+    until(lambda: emulator.control.list_faults()[0]["calls"])
+    run.shutdown()
+    assert run.receipt is not None
+    assert (run.receipt.result, run.receipt.unsent_rows) == ("cancelled", 1)
+    assert accepted(emulator) == 0
+    emulator.control.clear_faults()
+    assert batch.run().results()["a"].is_success()
+
+
+def test_a_run_that_is_left_while_it_plans_sends_nothing(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """It does not even finish its plan."""
+    batch = Batch(tmp_path / "res").set_default_params(model=CLAUDE, max_tokens=50)
+    for number in range(5000):
+        batch.add_job(prompt="text", id=f"n{number}")
+    run = batch.run(wait=False)
+    run.shutdown(wait_for_active=False)
+    with pytest.raises(InterruptedRunError):
+        run.wait()
+    assert accepted(emulator) == 0
+
+
+def test_ctrl_c_during_an_upload_keeps_its_batch_from_being_sent(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """`run --direct` exits with 130 once the upload is answered; the same command goes on."""
+    table = Table(tmp_path, emulator, "openai", rows=3)
+    (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
+    emulator.control.faults(kind="slow", route="upload", seconds=1.5)
+    command = ("run", str(tmp_path / "spec.json"), "--direct")
+    with start(*command, cwd=tmp_path) as run:
+        until(lambda: emulator.control.list_faults()[0]["calls"])
+        run.send_signal(signal.SIGINT)
+        assert run.wait().returncode == 130, run.stderr
+    assert accepted(emulator) == 0
+    with start(*command, cwd=tmp_path) as run:
+        assert run.wait().returncode == 0, run.stderr
+    assert accepted(emulator) == 1
 
 
 def test_a_run_is_shut_down_while_an_earlier_batch_is_awaited(
@@ -161,6 +250,11 @@ def test_ctrl_c_is_as_it_was_after_a_run(emulator: Emulator, tmp_path: Path) -> 
     try:
         batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE, max_tokens=50)
         batch.add_job(prompt="text").run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        batch.run(wait=False).shutdown()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        run = batch.run(wait=False)
+        until(lambda: run.done)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
