@@ -48,7 +48,7 @@ def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[
 
 
 def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> RenderableType:
-    """Return rows for a terminal: key, answers and outcome.
+    """Return rows for a terminal: key, outcome, answers, carried columns, error and cost.
 
     Long texts are cut. Columns that do not fit are left out and named below.
     """
@@ -58,7 +58,9 @@ def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> 
     answers = [name for name in rows[0] if name not in others]
     cells = {
         name: [_cell(row.get(name)) for row in rows]
-        for name in [*spec.key, "_status", *answers, "_error", "_cost_usd"]
+        for name in dict.fromkeys(
+            [*spec.key, "_status", *answers, *spec.carried, "_error", "_cost_usd"]
+        )
         if any(row.get(name) is not None for row in rows)
     }
     sizes = {

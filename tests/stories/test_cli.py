@@ -200,7 +200,7 @@ def test_rows_fit_the_terminal(table: Table, width: int) -> None:
     assert max(map(cell_len, screen.getvalue().splitlines())) <= width
     assert row.split()[:2] == ["k1", "succeeded"]
     shown, named = head.split(), told.partition(": ")[2].split(", ") if told else []
-    assert [*shown, *named] == ["id", "_status", *answers, "_cost_usd"]
+    assert [*shown, *named] == ["id", "_status", *answers, "note", "_cost_usd"]
     assert told.startswith(f"… and {len(named)} more column" if named else "")
 
 
