@@ -36,7 +36,8 @@ class Batch:
     Nothing is sent before `run`. Jobs whose answers are in `results_dir` are not sent again.
 
     Args:
-        results_dir: folder of the results.
+        results_dir: folder of the results; default: that of the run which the state file names,
+            or else `batch_results`.
         params: see BatchParams.
 
     Raises:
@@ -44,9 +45,10 @@ class Batch:
     """
 
     def __init__(
-        self, results_dir: str | Path = "batch_results", **params: Unpack[BatchOptions]
+        self, results_dir: str | Path | None = None, **params: Unpack[BatchOptions]
     ) -> None:
-        self.config = checked_params({"results_dir": str(results_dir), **params})
+        place = {} if results_dir is None else {"results_dir": str(results_dir)}
+        self.config = checked_params({**place, **params})
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
         self._priced: set[tuple[str, str]] = set()
@@ -56,7 +58,8 @@ class Batch:
         """Let a file name the run, so that a later process finds it; see StateManager.
 
         Without `reuse_state`, jobs that landed before are sent again. Open batches are never
-        forgotten.
+        forgotten: the next run goes to the folder of the run that the file names, and a Batch that
+        was given another folder is refused.
         """
         return self._set(state_file=str(file), reuse_state=reuse_state)
 
@@ -212,7 +215,9 @@ class Batch:
         return run
 
     def _set(self, **values: Any) -> Self:
-        self.config = checked_params({**self.config.model_dump(), **values})
+        # a default that was written out would count as a folder that somebody named
+        unset = {"results_dir"} - self.config.model_fields_set
+        self.config = checked_params({**self.config.model_dump(exclude=unset), **values})
         return self
 
 

@@ -41,7 +41,8 @@ class BatchParams(BaseModel):
     results_dir: str = Field(
         "batch_results",
         min_length=1,
-        description="Folder of the results: a dataset, see `to_arrow`.",
+        description="Folder of the results: a dataset, see `to_arrow`. "
+        "If it is not set: that of the run which the state file names, if there is one.",
     )
     max_parallel_batches: int = Field(
         10, ge=1, le=1000, description="Batches that are open at once."

@@ -7,6 +7,7 @@ import time
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from batchata_tasks.api.job_checks import CheckedJobs
@@ -64,6 +65,11 @@ class BatchRun:
         self.receipt: Receipt | None = None
         self._checked = checked or CheckedJobs()
         self._settings = Settings()
+        # absolute: the program may change its working folder while the run goes on
+        self._state: StateManager | None = None
+        if config.state_file is not None:
+            file = Path(config.state_file).absolute()
+            self._state = StateManager(file, settings=self._settings)
         self._spec: JobsSpec | None = None
         self.plan: Preview | None = None
         self._thread: threading.Thread | None = None
@@ -120,18 +126,12 @@ class BatchRun:
 
     def _written(self) -> JobsSpec:
         """Write the jobs to the file from which runs read them; return the spec of such a run."""
-        if self.config.state_file is not None:
-            self._state(self.config.state_file).check(self.jobs)
-        if not self.jobs and self.config.state_file is not None and self.config.reuse_state:
-            manager = self._state(self.config.state_file)
-            self.jobs = manager.jobs()
-            self._checked.schemas.adopt(manager.response_models())
-        if not self.jobs:
-            message = "jobs: there are none; add some with add_job."
-            raise SpecError(message)
         if self._spec is None:
+            config, folder = self.config, self._folder()
+            if not self.jobs:
+                message = "jobs: there are none; add some with add_job."
+                raise SpecError(message)
             self._check_jobs()
-            folder, config = DatasetFolder(self.config.results_dir), self.config
             seconds = config.time_limit_seconds
             self._spec = write_jobs(
                 folder,
@@ -147,8 +147,18 @@ class BatchRun:
             )
         return self._spec
 
-    def _state(self, file: str) -> StateManager:
-        return StateManager(file, settings=self._settings)
+    def _folder(self) -> DatasetFolder:
+        """Return the folder of the results; if there are no jobs, take those of the state file."""
+        folder = DatasetFolder(self.config.results_dir)
+        if self._state is None:
+            return folder
+        self._state.check(self.jobs)
+        chosen = "results_dir" in self.config.model_fields_set
+        folder = self._state.folder(folder, chosen=chosen)
+        if not self.jobs and self.config.reuse_state:
+            self.jobs = self._state.jobs(folder)
+            self._checked.schemas.adopt(self._state.response_models())
+        return folder
 
     def _check_jobs(self) -> None:
         """Check every job that was not checked as it is now.
@@ -179,8 +189,8 @@ class BatchRun:
             self._watch.heed_no_more()
 
     def _run(self, ready: PreparedRun, progress: Progress, steps: Steps) -> Receipt:
-        if self.config.state_file is not None:
-            steps = replace(steps, plan=naming(steps.plan, self._state(self.config.state_file)))
+        if self._state is not None:
+            steps = replace(steps, plan=naming(steps.plan, self._state))
         if self.config.raw_files:
             steps = replace(steps, collect=with_raw_files(steps.collect))
         options = Options(refresh_mark(not self.config.reuse_state))

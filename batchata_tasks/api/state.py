@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.api.results import landed_results, stored_jobs
-from batchata_tasks.common.errors import SpecError, StorageError, TerminalError
+from batchata_tasks.common.errors import (
+    SpecError,
+    StorageError,
+    TerminalError,
+    WrongLedgerError,
+)
 from batchata_tasks.common.files import make_folder, storage_errors, write_json
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.ledger import UNFINISHED, opened_ledger
+from batchata_tasks.planning.job_store import moved_to
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JobsSpec
 
@@ -122,22 +131,89 @@ class StateManager:
             return self._state(content)
         with self._ledger() as ledger:
             run = ledger.find_run(content.get("run_id", ""))
-            return None if run is None else _state_of(ledger, run)
+            if run is None:
+                return None
+            return _state_of(ledger, run, self._spec_in(_home(ledger, run), run))
 
-    def jobs(self) -> list[Job]:
-        """Return all jobs of the run that the file names, or none if it names no run."""
+    def folder(self, results: DatasetFolder, *, chosen: bool = True) -> DatasetFolder:
+        """Return the folder in which the results of the next run lie.
+
+        It is `results`, unless the file names a run of another dataset: that one's batches would be
+        forgotten, and paid for again. Then it is the folder of that dataset.
+
+        Raises:
+            SpecError: `results` was `chosen`, and is another dataset's folder; or the folder of the
+                run's dataset has another one in it by now.
+        """
+        run_id = read_state_file(self.file).get("run_id")
+        if not run_id:
+            return results
+        if chosen:
+            results.check()
+        with self._ledger() as ledger:
+            run = ledger.find_run(run_id)
+            if run is None or find_dataset(results, ledger) == run.dataset_id:
+                return results
+            spec_of(run)  # it refuses the run of a table: its dataset is no place for jobs
+            home = _home(ledger, run)
+            is_there = find_dataset(home, ledger) == run.dataset_id
+        if not is_there:
+            message = (
+                f"state_file: {self.file} names a run whose dataset is no longer in {home.root}; "
+                "set results_dir to the folder where it is now, or name another state file."
+            )
+            raise SpecError(message)
+        if chosen:
+            message = (
+                f"state_file: {self.file} names a run with its results in {home.root}, but the "
+                f"results_dir of this Batch is {results.root}; set results_dir to the former, "
+                "or name another state file."
+            )
+            raise SpecError(message)
+        return home
+
+    def jobs(self, folder: DatasetFolder | None = None) -> list[Job]:
+        """Return all jobs of the run that the file names, or none if it names no run.
+
+        `folder` is the one of the run's dataset; by default, the ledger says where that is.
+
+        Raises:
+            WrongLedgerError: the ledger does not have the run.
+            SpecError: the jobs are gone.
+        """
         content = read_state_file(self.file)
         if "state" in content:
             return self._state(content).pending_jobs
+        if not content.get("run_id"):
+            return []
         with self._ledger() as ledger:
-            run = ledger.find_run(content.get("run_id", ""))
-        return [] if run is None else stored_jobs(spec_of(run))
+            run = ledger.find_run(content["run_id"])
+            if run is None:
+                message = (
+                    f"state_file: {self.file} names a run that the ledger {ledger.place} does not "
+                    "have; set BATCHATA_LEDGER_URL to the ledger that has it, or, if that is lost, "
+                    "run `batchata status RESULTS_DIR --rebuild`."
+                )
+                raise WrongLedgerError(message)
+            return stored_jobs(self._spec_in(folder or _home(ledger, run), run))
 
     def response_models(self) -> dict[str, dict[str, Any]]:
         """Return the response models of those jobs as JSON Schema, by the run's names of them."""
         with self._ledger() as ledger:
             run = ledger.find_run(read_state_file(self.file).get("run_id", ""))
         return {} if run is None else spec_of(run).schemas
+
+    def _spec_in(self, folder: DatasetFolder, run: RunRow) -> JobsSpec:
+        """Return the spec of a run whose dataset is in this folder, wherever it was before."""
+        spec = moved_to(folder, spec_of(run))
+        if not Path(spec.jobs).exists():
+            message = (
+                f"state_file: {self.file} names a run whose jobs are missing: there is no file "
+                f"{spec.jobs}; restore it from a copy, set results_dir to the folder where the "
+                "dataset is now, or add the same jobs with add_job."
+            )
+            raise SpecError(message)
+        return spec
 
     def clear(self) -> None:
         """Delete the file.
@@ -154,7 +230,7 @@ class StateManager:
                 f"{self.file} names a run with {batches}, to be paid for; run it to its end first."
             )
             raise TerminalError(message)
-        self.file.unlink(missing_ok=True)
+        self._target().unlink(missing_ok=True)
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Refuse a file that keeps jobs to be sent, if there are others than these among them.
@@ -188,8 +264,13 @@ class StateManager:
 
     def _write(self, facts: dict[str, Any]) -> None:
         read_state_file(self.file)  # it refuses a file of another kind
-        make_folder(self.file.absolute().parent)
-        write_json(self.file.absolute(), {"format": _FORMAT, **facts})
+        target = self._target()
+        make_folder(target.parent)
+        write_json(target, {"format": _FORMAT, **facts})
+
+    def _target(self) -> Path:
+        """Return the path of the file itself: a link to it is to stay one."""
+        return Path(os.path.realpath(self.file))
 
 
 def read_state_file(file: str | Path) -> dict[str, Any]:
@@ -218,9 +299,13 @@ def read_state_file(file: str | Path) -> dict[str, Any]:
 def naming(
     plan: Callable[[RunRef], dict[str, Any]], state: StateManager
 ) -> Callable[[RunRef], dict[str, Any]]:
-    """Return a plan step that writes the run's name to a state file first."""
+    """Return a plan step that writes the run's name to a state file first.
+
+    It raises SpecError if the file names a run of another dataset by now.
+    """
 
     def named(ref: RunRef) -> dict[str, Any]:
+        state.folder(DatasetFolder(ref.output))
         state.name_run(ref.run_id)
         return plan(ref)
 
@@ -238,8 +323,13 @@ def spec_of(run: RunRow) -> JobsSpec:
     return JobsSpec.model_validate(stored)
 
 
-def _state_of(ledger: Ledger, run: RunRow) -> BatchState:
-    spec = spec_of(run)
+def _home(ledger: Ledger, run: RunRow) -> DatasetFolder:
+    """Return the folder of a run's dataset: where it was last used."""
+    url = ledger.dataset_url(run.dataset_id)
+    return DatasetFolder(spec_of(run).output) if url is None else DatasetFolder.at_url(url)
+
+
+def _state_of(ledger: Ledger, run: RunRow, spec: JobsSpec) -> BatchState:
     results = landed_results(spec)
     batches = [row.batch_id for row in ledger.batch_chunks(run.id) if row.batch_id]
     failed = {name: result.error for name, result in results.items() if result.error is not None}

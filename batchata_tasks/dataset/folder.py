@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.common.files import make_folder, read_json, storage_errors, write_json
@@ -32,6 +34,11 @@ class DatasetFolder:
         self.responses = self.own / "responses"
         self.runs = self.own / "runs"
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
+
+    @classmethod
+    def at_url(cls, url: str) -> DatasetFolder:
+        """Return the folder to which a ledger's name of a dataset leads."""
+        return cls(url2pathname(urlsplit(url).path))
 
     @property
     def url(self) -> str:

@@ -51,10 +51,13 @@ class Leases(Store):
         return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
 
     @reads
-    def dataset_url(self, connection: Connection, dataset_id: str) -> str:
-        """Return the URL of a dataset's folder, as of its last use."""
+    def dataset_url(self, connection: Connection, dataset_id: str) -> str | None:
+        """Return the URL of a dataset's folder, as of its last use.
+
+        It is None if another dataset was put in its place.
+        """
         query = select(t.datasets.c.url).where(t.datasets.c.id == dataset_id)
-        return str(connection.execute(query).scalar_one())
+        return connection.execute(query).scalar()
 
     @reads
     def is_held(self, connection: Connection, dataset_id: str) -> bool:

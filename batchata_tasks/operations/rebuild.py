@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
@@ -25,10 +24,13 @@ from batchata_tasks.ledger import (
     RunPhase,
     opened_ledger,
 )
+from batchata_tasks.planning.job_store import moved_to
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.planning.prepare import PreparedRun
@@ -115,8 +117,7 @@ def spec_of_jobs(root: Path) -> JobsSpec:
     for path in newest_first:
         spec = json.loads(as_dict(read_json(path)).get("spec", "{}")).get("spec", {})
         if spec.get("kind") == "jobs":
-            jobs = folder.jobs / Path(spec["jobs"]).name
-            return JobsSpec.model_validate({**spec, "jobs": str(jobs), "output": str(folder.root)})
+            return moved_to(folder, JobsSpec.model_validate(spec))
     message = (
         f"{root}: no Batch ran with this folder as its results_dir; for the dataset of a table, "
         "name its spec."

@@ -163,7 +163,9 @@ class _Reconciler:
             raise SpecError(message)
 
     def _folder(self, context: _HeldContext) -> DatasetFolder:
-        return DatasetFolder(self._ledger.dataset_url(context.lease.dataset_id))
+        url = self._ledger.dataset_url(context.lease.dataset_id)
+        assert url is not None  # noqa: S101 - there is a lease on it
+        return DatasetFolder.at_url(url)
 
     def _hold(self, context: _HeldContext, chunk_id: str) -> None:
         hold(self._ledger, context.lease, self._folder(context), chunk_id)
@@ -298,7 +300,7 @@ class _Reconciler:
             unclear = UnclearChunk(
                 chunk=chunk.id,
                 state=state,
-                dataset=self._ledger.dataset_url(chunk.dataset_id),
+                dataset=self._ledger.dataset_url(chunk.dataset_id) or "replaced by another one",
                 provider=chunk.provider,
                 requests=chunk.rows,
                 age=max(round(now - intent.sent_at / 1e6), 0),

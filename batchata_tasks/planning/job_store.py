@@ -110,6 +110,12 @@ def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
     return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def moved_to(folder: DatasetFolder, spec: JobsSpec) -> JobsSpec:
+    """Return the spec of a run in a folder that may have been moved or copied since."""
+    jobs = folder.jobs / Path(spec.jobs).name
+    return spec.model_copy(update={"jobs": str(jobs), "output": str(folder.root)})
+
+
 def dataset_name(folder: DatasetFolder) -> str:
     """Return a name for the runs of a folder."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.root.name).strip("-.")[:100]

@@ -16,6 +16,7 @@ import pytest
 from batchata_tasks.common.canonical import canonical, key_digest
 from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.dataset.columns import META_FIELDS, dataset_schema
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.schema.response import ResponseSchema
 from tests.support.table import Table
@@ -196,3 +197,9 @@ def test_a_row_that_came_back_is_taken_out_again(table: Table) -> None:
     assert len(pq.read_table(table.output / "data")) == len(before) + 3
     assert table.run(items_per_batch=3, prompt="Now: {{ text }}").outcomes == {}
     assert table.rows() == before
+
+
+def test_a_ledgers_name_of_a_dataset_leads_to_its_folder(tmp_path: Path) -> None:
+    """Whatever characters the folder's path has."""
+    folder = DatasetFolder(str(tmp_path / "my data #1, 50%"))
+    assert DatasetFolder.at_url(folder.url).root == folder.root.resolve()
