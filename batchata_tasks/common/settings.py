@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import platformdirs
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.validation import describe_error, first_error
+
+_DAY = 86_400
+_BOUNDS = {"gt": "more than", "ge": "at least", "le": "at most"}
 
 
 def default_ledger_url() -> str:
@@ -29,7 +33,7 @@ class Settings(BaseSettings):
             super().__init__(**values)  # pyright: ignore[reportArgumentType]
         except ValidationError as error:
             name, first = first_error(error, quote=False)
-            text = describe_error(first)
+            text = _range(name) or describe_error(first)
             message = f"BATCHATA_{name.upper()}: {text}; fix or unset the variable."
             raise SpecError(message) from None
 
@@ -41,24 +45,28 @@ class Settings(BaseSettings):
     poll_interval: float | None = Field(
         default=None,
         gt=0,
+        le=_DAY,
         description="Seconds between two status requests for a batch; "
         "default: the provider's, with back-off.",
     )
     unclear_grace: float = Field(
         default=900,
         ge=0,
+        le=7 * _DAY,
         description="Seconds after a create without a clear answer, until its absence from the "
         "provider's list proves that it failed.",
     )
     patience: float = Field(
         default=60,
         ge=0,
+        le=_DAY,
         description="Seconds for which calls are retried after rate limits, overload and lost "
         "connections, before a run stops.",
     )
     lease_seconds: float = Field(
         default=60,
         gt=1,
+        le=_DAY,
         description="Seconds after which a run that no longer responds loses its dataset.",
     )
     code_roots: str | None = Field(
@@ -72,7 +80,32 @@ class Settings(BaseSettings):
         "folder, if it exists.",
     )
 
+    @field_validator("code_roots")
+    @classmethod
+    def _are_paths(cls, value: str | None) -> str | None:
+        _folders(value or "")
+        return value
+
     def roots(self) -> list[Path]:
         """Return the folders from which code may be loaded, with links resolved."""
-        texts = self.code_roots.split(os.pathsep) if self.code_roots else [str(Path.cwd())]
-        return [Path(text).expanduser().resolve() for text in texts if text]
+        return _folders(self.code_roots) if self.code_roots else [Path.cwd().resolve()]
+
+
+def _range(name: str) -> str:
+    """Return what a setting in seconds must be; nothing if it is none."""
+    field = Settings.model_fields.get(name)
+    bounds = [asdict(one).items() for one in (field.metadata if field is not None else ())]
+    texts = [f"{_BOUNDS[kind]} {value:,}" for items in bounds for kind, value in items]
+    return f"must be a number of seconds, {' and '.join(texts)}" if texts else ""
+
+
+def _folders(text: str) -> list[Path]:
+    """Return the folders of a list like PATH, with links resolved; raises ValueError."""
+    folders = list[Path]()
+    for one in filter(None, text.split(os.pathsep)):
+        try:
+            folders.append(Path(one).expanduser().resolve())
+        except (OSError, RuntimeError) as error:  # no such user; links that lead in a circle
+            message = f"{one} leads to no folder: {str(error).removesuffix('.')}"
+            raise ValueError(message) from error
+    return folders

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
-from batchata_tasks.common.errors import LedgerError, SpecError, WrongLedgerError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    LedgerError,
+    SpecError,
+    WrongLedgerError,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -23,6 +28,15 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 60  # how long a transaction waits for another one's lock
 _REMEDY = "write it as sqlite:////folder/ledger.db or postgresql+psycopg://user@host/name"
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql+psycopg")
+# of Python's driver; all others are SQLite's own, which gets them by `uri=true` alone
+_SQLITE_OPTIONS = {
+    "uri",
+    "timeout",
+    "isolation_level",
+    "detect_types",
+    "check_same_thread",
+    "cached_statements",
+}
 _REBUILD = "move it away, then run `batchata status SPEC --rebuild`"
 
 # how libpq connects, unless the URL says otherwise: a server that vanished is noticed in a minute
@@ -71,6 +85,13 @@ def parse_url(text: str) -> URL:
             f"the process; {_REMEDY}."
         )
         raise SpecError(message)
+    if url.get_backend_name() == "sqlite" and url.query.get("uri") not in ("true", "1"):
+        for name in sorted(url.query.keys() - _SQLITE_OPTIONS):
+            message = (
+                f"BATCHATA_LEDGER_URL: SQLite gets the option {name!r} only by a URL such as "
+                f"sqlite:///file:/folder/ledger.db?{name}=…&uri=true; leave it out, or write it so."
+            )
+            raise SpecError(message)
     return url
 
 
@@ -78,8 +99,8 @@ def make_engine(url: URL) -> Engine:
     """Return the engine for a ledger's database; it connects when it is used.
 
     Raises:
-        SpecError: the driver is not installed.
-        LedgerError: the folder of the SQLite file cannot be created.
+        SpecError: the driver is not installed, or the URL of a SQLite file is malformed.
+        WrongLedgerError: the folder of the SQLite file cannot be created.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite_engine(url)
@@ -111,10 +132,13 @@ def _sqlite_engine(url: URL) -> Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         message = f"BATCHATA_LEDGER_URL: the ledger {path} cannot be opened: {error.strerror}."
-        raise LedgerError(message) from error
-    engine = create_engine(
-        url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False}, poolclass=QueuePool
-    )
+        raise WrongLedgerError(message) from error
+    arguments = {"timeout": LOCK_SECONDS, "check_same_thread": False}
+    try:
+        engine = create_engine(url, connect_args=arguments, poolclass=QueuePool)
+    except (ArgumentError, ValueError, TypeError):  # it has a host, or options of other types
+        message = f"BATCHATA_LEDGER_URL: not the URL of a SQLite file; {_REMEDY}."
+        raise SpecError(message) from None
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -187,6 +211,18 @@ def is_missing(error: BaseException | None) -> bool:
     return str(error.orig).startswith(("no such table", "no such column"))
 
 
+def opening_error(error: SQLAlchemyError, url: URL) -> BatchataError:
+    """Return the error to raise for one of the database that came as it was opened.
+
+    A file that is no ledger, and a path that leads to no file, are for the setting to be changed.
+    """
+    orig = getattr(error, "orig", None)
+    wrong = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_CANTOPEN)
+    if isinstance(orig, sqlite3.Error) and _code(orig) in wrong:
+        return WrongLedgerError(f"BATCHATA_LEDGER_URL: {_of_sqlite(orig, place_of(url))}")
+    return ledger_error(error, url)
+
+
 def foreign_database_error(url: URL) -> WrongLedgerError:
     """Return the error for a database that another program uses."""
     if url.get_backend_name() == "sqlite":
@@ -226,7 +262,7 @@ def ledger_error(error: Exception, url: URL) -> LedgerError | SpecError:
 
 
 def _of_sqlite(error: sqlite3.Error, place: str) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits hold details
+    code = _code(error)
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return f"the ledger {place} is damaged, or not a ledger ({error}); {_REBUILD}."
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
@@ -242,6 +278,11 @@ def _of_sqlite(error: sqlite3.Error, place: str) -> str:
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return f"the ledger {place} could not be written ({error}); check the disk."
     return f"the ledger refused a read or write: {error}."
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return the kind of an error; the higher bits of SQLite's number hold details."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def place_of(url: URL) -> str:

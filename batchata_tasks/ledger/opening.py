@@ -14,8 +14,8 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.engine import (
     foreign_database_error,
     is_missing,
-    ledger_error,
     make_engine,
+    opening_error,
     parse_url,
     use_wal,
 )
@@ -33,14 +33,16 @@ def open_ledger(store: Store, *, read_only: bool = False) -> str:
     A ledger that does not exist is created and an older one migrated, unless `read_only`.
 
     Raises:
-        WrongLedgerError: the database belongs to another program.
-        LedgerError: the ledger is of a later version (or of an older one, if `read_only`), damaged,
-            or cannot be reached.
+        WrongLedgerError: the database belongs to another program, or the file is no database.
+        LedgerError: the ledger is of a later version (or of an older one, if `read_only`), or
+            cannot be reached.
     """
     try:
         meta = store.transact(_read, reading=True, patience=0)
     except LedgerError as error:
         if not is_missing(error.__cause__):
+            if isinstance(error.__cause__, SQLAlchemyError):
+                raise opening_error(error.__cause__, store.url) from error.__cause__
             raise
         meta = None
         # before anything is written: a database of others keeps even its journal mode
@@ -71,7 +73,7 @@ def ledger_exists(url_text: str) -> bool:
     """Whether there is a ledger; finding out creates and writes nothing.
 
     Raises:
-        WrongLedgerError: the database belongs to another program.
+        WrongLedgerError: the database belongs to another program, or the file is no database.
         LedgerError: the database cannot be reached.
     """
     url = parse_url(url_text)
@@ -83,7 +85,7 @@ def ledger_exists(url_text: str) -> bool:
         with engine.connect().execution_options(batchata_reading=True) as connection:
             return not _is_free(url, connection)
     except SQLAlchemyError as error:
-        raise ledger_error(error, url) from error
+        raise opening_error(error, url) from error
     finally:
         engine.dispose()
 

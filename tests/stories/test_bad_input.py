@@ -959,6 +959,16 @@ CASES = [
         env={"BATCHATA_LEASE_SECONDS": "0"},
     ),
     Case(
+        "setting-without-end",
+        ("BATCHATA_POLL_INTERVAL", "at most 86,400"),
+        env={"BATCHATA_POLL_INTERVAL": "1e10"},
+    ),
+    Case(
+        "code-of-nobody",
+        ("BATCHATA_CODE_ROOTS", "~nobody-of-this-name/code"),
+        env={"BATCHATA_CODE_ROOTS": "~nobody-of-this-name/code"},
+    ),
+    Case(
         "ledger-url-malformed",
         ("BATCHATA_LEDGER_URL", "sqlite:///"),
         env={"BATCHATA_LEDGER_URL": "ledger.db"},
@@ -971,18 +981,21 @@ CASES = [
     Case(
         "ledger-in-no-folder",
         ("BATCHATA_LEDGER_URL", "cannot be opened"),
-        code=1,
         plan=False,
         env={"BATCHATA_LEDGER_URL": "sqlite:////dev/null/ledger.db"},
     ),
     Case(
         "ledger-that-is-no-database",
-        ("ledger", "not a database"),
+        ("BATCHATA_LEDGER_URL", "not a database"),
         {"output": "other"},
         {"text.db": "x" * 5000},
-        code=1,
         plan=False,
         env={"BATCHATA_LEDGER_URL": "sqlite:///text.db"},
+    ),
+    Case(
+        "ledger-with-an-option-of-no-effect",
+        ("BATCHATA_LEDGER_URL", "'mode'", "uri=true", "leave it out"),
+        env={"BATCHATA_LEDGER_URL": "sqlite:///ledger.db?mode=ro"},
     ),
     # outputs
     Case(

@@ -67,6 +67,39 @@ def test_senseless_values_are_refused(
         Settings()
 
 
+@pytest.mark.parametrize("text", ["inf", "-inf", "nan", "1e400", "1e300", "1e10", "604801"])
+@pytest.mark.parametrize(
+    ("name", "bounds"),
+    [
+        ("BATCHATA_POLL_INTERVAL", "more than 0 and at most 86,400"),
+        ("BATCHATA_UNCLEAR_GRACE", "at least 0 and at most 604,800"),
+        ("BATCHATA_PATIENCE", "at least 0 and at most 86,400"),
+        ("BATCHATA_LEASE_SECONDS", "more than 1 and at most 86,400"),
+    ],
+)
+def test_waits_without_end_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, bounds: str, text: str
+) -> None:
+    """No clock counts so far, and no person waits for it; the sentence says what is allowed."""
+    monkeypatch.setenv(name, text)
+    with pytest.raises(SpecError) as refused:
+        Settings()
+    sentence = f"{name}: must be a number of seconds, {bounds}; fix or unset the variable."
+    assert str(refused.value) == sentence
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-this-name/code", "{tmp}/circle/code"])
+def test_code_roots_that_lead_nowhere_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    """The home of nobody, and links that lead in a circle, are named."""
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    root = text.format(tmp=tmp_path)
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", os.pathsep.join([str(tmp_path), root]))
+    with pytest.raises(SpecError, match=f"^BATCHATA_CODE_ROOTS: {root} leads to no folder: .*"):
+        Settings()
+
+
 def test_the_ledgers_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """No repr, text or traceback of the settings holds the ledger's URL."""
     monkeypatch.setenv("BATCHATA_LEDGER_URL", "postgresql://user:canary@host/db")
@@ -83,8 +116,10 @@ def test_code_loads_from_the_working_folder_by_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without `BATCHATA_CODE_ROOTS`, the project's folder is the one root."""
-    monkeypatch.chdir(tmp_path)
-    assert Settings().roots() == [tmp_path.resolve()]
+    folder = tmp_path / f"one{os.pathsep}folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert Settings().roots() == [folder.resolve()]
 
 
 def test_code_roots_are_listed_like_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

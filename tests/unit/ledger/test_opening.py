@@ -132,6 +132,10 @@ def test_a_number_that_no_database_holds_is_told(databases: Databases) -> None:
         "postgresql+psycopg://user:canary@host",
         "://user:canary@host",
         "",
+        "sqlite://user:canary@host/ledger.db",
+        "sqlite:///ledger.db?timeout=canary",
+        "sqlite:///ledger.db?uri=canary",
+        "sqlite:///ledger.db?timeout=1&timeout=2",
     ],
 )
 def test_a_url_that_is_none_of_a_ledgers_is_refused(url: str) -> None:
@@ -140,6 +144,18 @@ def test_a_url_that_is_none_of_a_ledgers_is_refused(url: str) -> None:
     assert "BATCHATA_LEDGER_URL" in said
     assert "sqlite:////folder/ledger.db or postgresql+psycopg://user@host/name" in said
     assert "canary" not in said
+
+
+def test_an_option_that_sqlite_would_not_get_is_refused(tmp_path: Path) -> None:
+    """It would have no effect; with `uri=true` it has. Nothing else is printed."""
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    for options in ("mode=rwc", "uri=0&mode=rwc", "timeout=5&mode=rwc"):
+        said = refusal(f"{url}?{options}", SpecError)
+        assert said.startswith("BATCHATA_LEDGER_URL: SQLite gets the option 'mode' only by")
+    assert list(tmp_path.iterdir()) == []
+    Ledger(f"{url}?timeout=5").close()
+    Ledger(f"sqlite:///file:{tmp_path / 'other.db'}?mode=rwc&uri=true").close()
+    assert (tmp_path / "other.db").exists()
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +187,7 @@ def test_the_folder_of_a_ledger_is_made(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_a_file_is_told(tmp_path: Path, url: str) -> None:
     """A file in place of a folder, or a folder in place of the file: the path and the reason."""
     (tmp_path / "file").write_text("x")
-    said = refusal(url.format(file=tmp_path / "file", folder=tmp_path))
+    said = refusal(url.format(file=tmp_path / "file", folder=tmp_path), WrongLedgerError)
     assert str(tmp_path) in said
     assert "cannot be opened" in said
 
@@ -208,7 +224,7 @@ def test_a_damaged_file_is_refused_and_kept(tmp_path: Path, how: str) -> None:
     path = tmp_path / "ledger.db"
     content = damaged(made(path))[how]
     path.write_bytes(content)
-    said = refusal(f"sqlite:///{path}")
+    said = refusal(f"sqlite:///{path}", WrongLedgerError)
     assert str(path) in said
     assert REMEDY in said
     assert path.read_bytes() == content
@@ -280,7 +296,8 @@ def test_what_may_only_be_read_is_told(what: str) -> None:
         if what != "new file":
             made(path)
         (path if what == "file" else folder).chmod(0o500)
-        with pytest.raises(LedgerError, match="cannot be opened for writing") as caught:
+        kinds = (LedgerError, WrongLedgerError)  # the latter if there is no file yet
+        with pytest.raises(kinds, match="cannot be opened for writing") as caught:
             Ledger(f"sqlite:///{path}").dataset_id("file:///other", None)
         folder.chmod(0o700)
         assert str(path) in str(caught.value)
