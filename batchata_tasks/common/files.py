@@ -7,13 +7,13 @@ import json
 import os
 import secrets
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from batchata_tasks.common.errors import StorageError
+from batchata_tasks.common.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
-    from pathlib import Path
 
 # of file systems without locks: some network mounts, and those that show a bucket as a folder
 _NO_LOCKS = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
@@ -32,6 +32,19 @@ def storage_errors(what: str) -> Generator[None, None, None]:
             "Nothing is lost: fix that and start again."
         )
         raise StorageError(message) from error
+
+
+def from_home(text: str, label: str) -> Path:
+    """Return a path with the home folder for its `~`; `label` names the setting.
+
+    Raises:
+        SpecError: there is no such user, or no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        message = f"{label}: {text} is in the home folder of nobody; write the whole path."
+        raise SpecError(message) from None
 
 
 def sync_folder(folder: Path) -> None:

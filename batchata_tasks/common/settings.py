@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import from_home
 from batchata_tasks.common.validation import describe_error, first_error
 
 _DAY = 86_400
@@ -100,12 +101,18 @@ def _range(name: str) -> str:
 
 
 def _folders(text: str) -> list[Path]:
-    """Return the folders of a list like PATH, with links resolved; raises ValueError."""
+    """Return the folders of a list like PATH, with links resolved.
+
+    Raises:
+        SpecError: one is in the home folder of nobody.
+        ValueError: one leads nowhere.
+    """
     folders = list[Path]()
     for one in filter(None, text.split(os.pathsep)):
+        folder = from_home(one, "BATCHATA_CODE_ROOTS")
         try:
-            folders.append(Path(one).expanduser().resolve())
-        except (OSError, RuntimeError) as error:  # no such user; links that lead in a circle
+            folders.append(folder.resolve())
+        except (OSError, RuntimeError) as error:  # links that lead in a circle
             message = f"{one} leads to no folder: {str(error).removesuffix('.')}"
             raise ValueError(message) from error
     return folders

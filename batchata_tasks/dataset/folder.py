@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from batchata_tasks.common.errors import SpecError, StorageError
-from batchata_tasks.common.files import make_folder, read_json, storage_errors, write_json
+from batchata_tasks.common.files import (
+    from_home,
+    make_folder,
+    read_json,
+    storage_errors,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Container
+    from pathlib import Path
 
 _JOBS_KEPT = 10  # files that a run may yet name; each holds the jobs of one Batch
 
@@ -24,7 +30,7 @@ class DatasetFolder:
         if "://" in output and not output.startswith("file://"):
             message = f"output: {output} is remote; this version writes to local folders only."
             raise SpecError(message)
-        self.root = Path(output.removeprefix("file://")).expanduser().absolute()
+        self.root = from_home(output.removeprefix("file://"), "output").absolute()
         self.data = self.root / "data"
         self.own = self.root / "_batchata"
         self.intents = self.own / "intents"

@@ -10,12 +10,12 @@ import tomllib
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import from_home
 from batchata_tasks.common.validation import describe_keys
 from batchata_tasks.providers.registry import known_providers
 
@@ -148,7 +148,7 @@ def load_prices(file: str | None) -> CustomPrices:
     Raises:
         SpecError: the file cannot be read, or anything in it is wrong.
     """
-    path = Path(file or _DEFAULT).expanduser()
+    path = from_home(file or _DEFAULT, "BATCHATA_PRICES")
     if not file and not path.is_file():
         return CustomPrices()
     try:

@@ -969,6 +969,11 @@ CASES = [
         env={"BATCHATA_CODE_ROOTS": "~nobody-of-this-name/code"},
     ),
     Case(
+        "prices-of-nobody",
+        ("BATCHATA_PRICES", "~nobody-of-this-name", "whole path"),
+        env={"BATCHATA_PRICES": "~nobody-of-this-name/prices.toml"},
+    ),
+    Case(
         "ledger-url-malformed",
         ("BATCHATA_LEDGER_URL", "sqlite:///"),
         env={"BATCHATA_LEDGER_URL": "ledger.db"},
@@ -1002,6 +1007,11 @@ CASES = [
         "remote-output",
         ("output", "s3://bucket/out", "local folders"),
         {"output": "s3://bucket/out"},
+    ),
+    Case(
+        "output-of-nobody",
+        ("output", "~nobody-of-this-name", "whole path"),
+        {"output": "~nobody-of-this-name/out"},
     ),
     Case("output-is-a-file", ("output", "rows.csv", "is a file", "folder"), {"output": "rows.csv"}),
 ]

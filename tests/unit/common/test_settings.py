@@ -88,16 +88,23 @@ def test_waits_without_end_are_refused(
     assert str(refused.value) == sentence
 
 
-@pytest.mark.parametrize("text", ["~nobody-of-this-name/code", "{tmp}/circle/code"])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("~nobody-x/code", "~nobody-x/code is in the home folder of nobody; "),
+        ("{tmp}/circle/code", "{tmp}/circle/code leads to no folder: "),
+    ],
+)
 def test_code_roots_that_lead_nowhere_are_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, reason: str
 ) -> None:
     """The home of nobody, and links that lead in a circle, are named."""
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     root = text.format(tmp=tmp_path)
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", os.pathsep.join([str(tmp_path), root]))
-    with pytest.raises(SpecError, match=f"^BATCHATA_CODE_ROOTS: {root} leads to no folder: .*"):
+    with pytest.raises(SpecError) as refused:
         Settings()
+    assert str(refused.value).startswith(f"BATCHATA_CODE_ROOTS: {reason.format(tmp=tmp_path)}")
 
 
 def test_the_ledgers_password_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
