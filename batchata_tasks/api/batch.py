@@ -215,9 +215,8 @@ class Batch:
         return run
 
     def _set(self, **values: Any) -> Self:
-        # a default that was written out would count as a folder that somebody named
-        unset = {"results_dir"} - self.config.model_fields_set
-        self.config = checked_params({**self.config.model_dump(exclude=unset), **values})
+        # a default that was written out would count as a value that somebody chose
+        self.config = checked_params({**self.config.model_dump(exclude_unset=True), **values})
         return self
 
 

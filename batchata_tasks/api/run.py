@@ -127,7 +127,7 @@ class BatchRun:
     def _written(self) -> JobsSpec:
         """Write the jobs to the file from which runs read them; return the spec of such a run."""
         if self._spec is None:
-            config, folder = self.config, self._folder()
+            folder, config = self._folder(), self.config
             if not self.jobs:
                 message = "jobs: there are none; add some with add_job."
                 raise SpecError(message)
@@ -148,7 +148,10 @@ class BatchRun:
         return self._spec
 
     def _folder(self) -> DatasetFolder:
-        """Return the folder of the results; if there are no jobs, take those of the state file."""
+        """Return the folder of the results.
+
+        If there are no jobs, take those of the state file, with the limits of its run.
+        """
         folder = DatasetFolder(self.config.results_dir)
         if self._state is None:
             return folder
@@ -158,6 +161,7 @@ class BatchRun:
         if not self.jobs and self.config.reuse_state:
             self.jobs = self._state.jobs(folder)
             self._checked.schemas.adopt(self._state.response_models())
+            self._state.complete(self.config)
         return folder
 
     def _check_jobs(self) -> None:

@@ -33,10 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    from batchata_tasks.api.config import BatchParams
     from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.ledger import Ledger, RunRow
 
 _FORMAT = 1
+_OF_RUNS = {
+    "max_parallel_batches",
+    "items_per_batch",
+    "cost_limit_usd",
+    "time_limit_seconds",
+    "raw_files",
+}  # parameters that the ledger keeps of a run
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,19 @@ class StateManager:
                 )
                 raise WrongLedgerError(message)
             return stored_jobs(self._spec_in(folder or _home(ledger, run), run))
+
+    def complete(self, config: BatchParams) -> None:
+        """Set what was not chosen in `config` as in the run that the file names, its limits first.
+
+        Else what carries a run on by the file alone would spend without its limit.
+        """
+        with self._ledger() as ledger:
+            run = ledger.find_run(read_state_file(self.file).get("run_id", ""))
+        if run is None:
+            return
+        spec = spec_of(run)
+        for name in _OF_RUNS - config.model_fields_set:
+            setattr(config, name, getattr(spec, name))
 
     def response_models(self) -> dict[str, dict[str, Any]]:
         """Return the response models of those jobs as JSON Schema, by the run's names of them."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
+from fsspec.implementations.local import (  # pyright: ignore[reportMissingTypeStubs]
+    LocalFileSystem,
+)
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.sources.table import Source, bytes_of
+from batchata_tasks.sources.table import Source, bytes_of, filesystem_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -34,7 +37,7 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
     block = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
     multiline = pacsv.ParseOptions(newlines_in_values=True)
     with (
-        bytes_of(url) as stream,
+        _opened(url) as stream,
         pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader,
     ):
         names = reader.schema.names
@@ -55,7 +58,7 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
         )
         with (
             _named_column(url, names, types),
-            bytes_of(url) as stream,
+            _opened(url) as stream,
             pacsv.open_csv(
                 stream, read_options=block, parse_options=multiline, convert_options=convert
             ) as reader,
@@ -64,6 +67,25 @@ def open_csv(url: str, types: Mapping[str, str]) -> Source:
                 yield _with_datetimes(batch, schema)
 
     return Source(url, schema, read)
+
+
+@contextmanager
+def _opened(url: str) -> Generator[Any, None, None]:
+    """Open a CSV file for Arrow, which reads ahead in threads of its own.
+
+    Local files are read without Python: a thread that is still about to call a Python stream when
+    the program ends would abort it.
+    """
+    filesystem, path = filesystem_of(url)
+    if not isinstance(filesystem, LocalFileSystem) or not path.endswith((".csv", ".csv.gz")):
+        with bytes_of(url) as stream:
+            yield stream
+    elif path.endswith(".gz"):
+        with pa.OSFile(path) as file, pa.CompressedInputStream(file, "gzip") as stream:
+            yield stream
+    else:
+        with pa.OSFile(path) as file:
+            yield file
 
 
 @contextmanager

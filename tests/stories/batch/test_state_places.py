@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,31 @@ def test_the_file_alone_leads_to_its_open_batches(emulator: Emulator, jobs: int)
     assert all(result.is_success() for result in again.results().values())
     assert (len(again.results()), again.to_arrow().num_rows) == (4, 4)
     assert not Path("batch_results").exists()
+
+
+def test_the_file_alone_keeps_the_limits_of_its_run(emulator: Emulator) -> None:
+    """Without jobs the run is carried on, with its cost limit, its time limit and its batch size.
+
+    A limit that the next Batch sets itself counts instead.
+    """
+    for folder in ("kept", "raised"):
+        emulator.control.progress("reads", 10**6)
+        limited = Batch(folder, items_per_batch=1, max_parallel_batches=1, raw_files=False)
+        limited.add_cost_limit(0.00008).add_time_limit(hours=1)
+        run = with_jobs(limited, 6).set_state(f"{folder}.json").run(wait=False)
+        until(lambda run=run: run.status()["batches"].get("submitted") == 1)
+        run.shutdown(wait_for_active=False)
+        emulator.control.progress("immediate")
+    kept = Batch().set_state("kept.json").run()
+    assert kept.receipt is not None
+    assert kept.receipt.cost_limit_usd is not None
+    limit = Decimal(kept.receipt.cost_limit_usd)
+    assert (kept.receipt.continued, limit) == (True, Decimal("0.00008"))
+    assert (kept.config.time_limit_seconds, kept.config.raw_files) == (3600, False)
+    raised = Batch().set_state("raised.json").add_cost_limit(1.0).run()
+    assert raised.receipt is not None
+    assert (raised.receipt.result, raised.config.cost_limit_usd) == ("succeeded", 1)
+    assert raised.config.items_per_batch == 1
 
 
 @pytest.mark.parametrize("jobs", [0, 3])
