@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchata_tasks.cli.demo_folder import FOLDER, clear, ledger_url, spec_name
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.common.errors import StorageError
-from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.emulator import EmulatorProcess
 from batchata_tasks.emulator.server import serve
-from batchata_tasks.ledger import ledger_exists
 from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.reports.printing import print_pairs, print_text
 from batchata_tasks.reports.rows import dataset_rows, how_to_open, rows_table
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
-FOLDER = Path("data/out/demo")
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 _BATCH_SECONDS = 2.0
 
@@ -32,12 +29,12 @@ _BATCH_SECONDS = 2.0
 def run_demo(out: Console, *, direct: bool) -> int:
     """Enrich the packages with a model of each provider; return the exit code.
 
-    The demo has a folder and a ledger of its own, and deletes both before it starts.
+    The demo has a folder and a ledger of its own; what an earlier demo left there is deleted.
     """
-    _clear()
+    clear(MODELS)
     assets = _assets()
     settings = {
-        "BATCHATA_LEDGER_URL": f"sqlite:///{FOLDER.absolute() / 'ledger.db'}",
+        "BATCHATA_LEDGER_URL": ledger_url(),
         "BATCHATA_POLL_INTERVAL": "0.5",
         "BATCHATA_CODE_ROOTS": str(assets),
     }
@@ -58,20 +55,6 @@ def run_demo(out: Console, *, direct: bool) -> int:
     return max(codes)
 
 
-def _clear() -> None:
-    """Delete the files of an earlier demo, and nothing else."""
-    for provider in MODELS:
-        dataset = DatasetFolder(str(FOLDER / provider))
-        if dataset.owner() is not None:
-            shutil.rmtree(dataset.own)
-            for part in dataset.data.glob("part-*.parquet"):
-                part.unlink()
-    ledger = FOLDER.absolute() / "ledger.db"
-    if ledger_exists(f"sqlite:///{ledger}"):  # raises if it is the database of another program
-        for suffix in ("", "-wal", "-shm"):
-            ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
-
-
 def _run(out: Console, spec: EnrichmentSpec, *, direct: bool) -> int:
     print_text(out, f"\n400 package summaries, {spec.model}", style="bold")
     receipt = run_spec(spec, direct=direct)
@@ -81,7 +64,7 @@ def _run(out: Console, spec: EnrichmentSpec, *, direct: bool) -> int:
 
 def _spec(assets: Path, provider: str, model: str) -> EnrichmentSpec:
     changes = {
-        "name": f"demo-{provider}",
+        "name": spec_name(provider),
         "model": model,
         "source": assets / "data/packages.csv",
         "response_model": f"{assets / 'deployments/models.py'}:Topic",

@@ -18,7 +18,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import InterruptedRunError, hold_dataset
 from batchata_tasks.execution.run_context import RunContext
 from batchata_tasks.schema.answers import AnswerSchemas
-from tests.support.commands import start
+from tests.support.commands import batchata, start
 from tests.support.table import Table, open_batches
 from tests.support.waiting import PATIENCE, until
 
@@ -328,3 +328,17 @@ def test_the_demo_deletes_nothing_that_it_did_not_make(
         os.environ.update(before)
     assert codes == [0, 0]
     assert [path.read_text() for path in own] == ["mine"] * 3
+
+
+def test_the_demo_refuses_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    """It exits with 2 and one sentence, and starts nothing."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "data/out/demo").mkdir(parents=True)
+    (tmp_path / "data/out/demo/anthropic").symlink_to(tmp_path / "mine")
+    done = batchata("demo", "--direct", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "Error: demo: data/out/demo/anthropic is not a folder that the demo made; move "
+        "data/out/demo away, or start the demo in another folder.\n"
+    )
+    assert list((tmp_path / "mine").iterdir()) == []
