@@ -50,8 +50,10 @@ docs: $(READY) ## the API documentation, in docs/api
 wheel: $(READY) ## build the wheel and try it in an environment of its own
 	@sh scripts/try_wheel $(PYTHON)
 
+# by the environment, and as it was written: neither make nor the shell runs what it says
+release: override export VERSION := $(value VERSION)
 release: ## VERSION=x.y.z: set the version, date the changelog, commit and tag
-	@sh scripts/release "$(VERSION)"
+	@sh scripts/release "$$VERSION"
 
 bench: $(READY) ## throughput and memory for 100,000 rows a provider, beside a floor
 	@$(BIN)/python benchmarks/throughput.py
