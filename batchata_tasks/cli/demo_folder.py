@@ -120,7 +120,9 @@ def _check_ledger(
         names = ", ".join(sorted(others)) or "calls outside of runs"
         raise _refused(LEDGER, f"records what is not the demo's ({names})")
     if ledger.in_use:
-        raise _refused(FOLDER, "is in use by another run", "wait for its end")
+        raise _refused(
+            FOLDER, "is in use by another run", "wait for its end (for a minute, if it was killed)"
+        )
 
 
 def _check_dataset(
