@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 from rich.console import Console
 
+from batchata_tasks.cli.interrupts import INTERRUPTED, raise_at_ctrl_c
 from batchata_tasks.common.errors import BatchataError, InputError
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.printing import print_pairs, print_text
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 out, err = Console(), Console(stderr=True)
-INTERRUPTED = 130
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -53,6 +53,7 @@ def boundary(stopped: str = "Stopped.") -> Generator[None, None, None]:
     This is the only place that does so.
     """
     try:
+        raise_at_ctrl_c()
         yield
     except BatchataError as error:
         print_text(err, f"Error: {error}", style="red")

@@ -4,30 +4,58 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.cli.console import INTERRUPTED, print_stopped, watched
+from batchata_tasks.cli.console import print_stopped, watched
+from batchata_tasks.cli.interrupts import INTERRUPTED
 
 if TYPE_CHECKING:
     from batchata_tasks.pipeline.runner import Runner
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
+_SOON = 0.05
 
-def _leave_at_ctrl_c(progress: Progress) -> None:
-    """Let Ctrl-C end the process at once, for runs on Prefect's temporary server.
 
-    Ctrl-C reaches that server too, and a flow run without its server takes minutes to give up.
+def _leave_at_signals(progress: Progress) -> None:
+    """Let Ctrl-C, or a signal to terminate, end the process and Prefect's temporary server at once.
+
+    Prefect ends that server at a normal exit alone; left alive, it would keep the output open.
+    Ctrl-C reaches the server too, and a flow run without its server takes minutes to give up.
     Nothing is lost: the ledger and the dataset can cope with a kill at any moment.
     """
 
-    def leave(_number: int, _frame: object) -> None:
-        progress.close()
-        print_stopped(sent=progress.sent)
-        os._exit(INTERRUPTED)
+    def leave(number: int, _frame: object) -> None:
+        if not _kill_temporary_server():
+            threading.Timer(_SOON, os.kill, (os.getpid(), number)).start()
+            return
+        try:
+            progress.close()
+            print_stopped(sent=progress.sent)
+        finally:
+            if number != signal.SIGINT:  # whoever sent it expects a death by it
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            os._exit(INTERRUPTED)
 
-    signal.signal(signal.SIGINT, leave)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+
+
+def _kill_temporary_server() -> bool:
+    """Kill Prefect's temporary server, if there is one; False if it is being started right now."""
+    module = sys.modules.get("prefect.server.api.server")  # nothing is imported in a handler
+    if module is None:
+        return True
+    server = module.SubprocessASGIServer()  # the only one
+    if server.server_process is None:
+        return not server.running
+    # at once, so that it does not print how its own shutdown went
+    server.server_process.kill()
+    return True
 
 
 def run_spec(
@@ -50,11 +78,12 @@ def _prefect(progress: Progress) -> Runner:
 
     quiet_prefect()
     progress.note("starting Prefect")
-    runner = prefect_runner()
     settings = import_module("prefect.settings")
-    if not (os.environ.get("PREFECT_API_URL") or settings.get_current_settings().api.url):
-        _leave_at_ctrl_c(progress)
-    return runner
+    if os.environ.get("PREFECT_API_URL") or settings.get_current_settings().api.url:
+        return prefect_runner()
+    _leave_at_signals(progress)
+    # again in the flow run: Prefect's own handler would first report to a server that may be gone
+    return prefect_runner(begun=lambda: _leave_at_signals(progress))
 
 
 def quiet_prefect() -> None:

@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 LIMIT_EVENT = "batchata.cost-limit-reached"
 CARRIED_ON_EVENT = "batchata.run-carried-on"
 _LOOK = 5.0  # seconds between two looks at a run that holds the dataset
-# what this process prepared before it started a flow run, whose parameters cannot carry an object
-_HANDED_ON: ContextVar[list[PreparedRun] | None] = ContextVar("batchata_prepared", default=None)
+# what this process prepared before it started a flow run, whose parameters cannot carry an object,
+# and what it wants to be called once that has begun
+_HANDED_ON: ContextVar[list[tuple[PreparedRun, Callable[[], None]]] | None] = ContextVar(
+    "batchata_prepared", default=None
+)
 _STATE_NAMES: dict[str, str] = {
     RunResult.SOME_ROWS_FAILED: "SomeRowsFailed",
     RunResult.COST_LIMIT_REACHED: "CostLimitReached",
@@ -96,9 +99,12 @@ def enrich(
 
 
 @contextmanager
-def handed_on(ready: PreparedRun) -> Generator[None, None, None]:
-    """Let a flow run that is started inside use what this process prepared already."""
-    token = _HANDED_ON.set([ready])
+def handed_on(ready: PreparedRun, begun: Callable[[], None]) -> Generator[None, None, None]:
+    """Let a flow run that is started inside use what this process prepared already.
+
+    It calls `begun` first.
+    """
+    token = _HANDED_ON.set([(ready, begun)])
     try:
         yield
     finally:
@@ -108,8 +114,10 @@ def handed_on(ready: PreparedRun) -> Generator[None, None, None]:
 def _prepared(spec: EnrichmentSpec, settings: Settings) -> PreparedRun:
     """Return a spec prepared: as it was handed on, which serves one run, or anew."""
     waiting = _HANDED_ON.get()
-    if waiting and waiting[0].spec == spec:
-        return waiting.pop()
+    if waiting and waiting[0][0].spec == spec:
+        ready, begun = waiting.pop()
+        begun()
+        return ready
     return prepare_run(spec, settings)
 
 

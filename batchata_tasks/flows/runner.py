@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
 
 class PrefectRunner:
-    """See Runner: a flow run of its own, or, inside of somebody's flow, tasks of that one."""
+    """See Runner: a flow run of its own, or, inside of somebody's flow, tasks of that one.
+
+    `begun` is called in each flow run of a table, once Prefect has set its signal handlers.
+    """
+
+    def __init__(self, begun: Callable[[], None] = lambda: None) -> None:
+        self._begun = begun
 
     def table(
         self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
     ) -> Receipt:
         """See Runner."""
         spec = cast("EnrichmentSpec", ready.spec)  # nothing else describes a table
-        with told_to(progress), handed_on(ready):
+        with told_to(progress), handed_on(ready, self._begun):
             state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
         if progress.receipt is None:
             # raises what stopped the run, unless another one holds the dataset

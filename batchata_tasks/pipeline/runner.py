@@ -53,9 +53,12 @@ class DirectRunner:
         return work(Steps())
 
 
-def prefect_runner() -> Runner:
-    """Return the runner that makes a flow run of a run; this imports Prefect."""
-    runner: Runner = import_module(_PREFECT).PrefectRunner()
+def prefect_runner(begun: Callable[[], None] = lambda: None) -> Runner:
+    """Return the runner that makes a flow run of a run; this imports Prefect.
+
+    `begun` is called in each flow run of a table, once Prefect has set its signal handlers.
+    """
+    runner: Runner = import_module(_PREFECT).PrefectRunner(begun)
     return runner
 
 

@@ -26,7 +26,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from batchata_tasks.cli.main import app
+from batchata_tasks.cli.commands import app
 from batchata_tasks.emulator import Emulator
 from tests.support.commands import batchata
 from tests.support.paths import ROOT

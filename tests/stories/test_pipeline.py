@@ -450,7 +450,7 @@ def test_a_plan_writes_and_sends_nothing(table: Table) -> None:
 def test_direct_runs_load_no_prefect(table: Table) -> None:
     """The pipeline works without importing Prefect."""
     code = (
-        "import sys, batchata_tasks.pipeline.runner, batchata_tasks.cli.main; "
+        "import sys, batchata_tasks.pipeline.runner, batchata_tasks.cli.commands; "
         "sys.exit('prefect' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from nbclient import NotebookClient
 
-from batchata_tasks.cli.main import app
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.pipeline.receipt import EXIT_CODES
 from batchata_tasks.spec.enrichment import EnrichmentSpec

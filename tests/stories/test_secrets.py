@@ -27,7 +27,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from batchata_tasks.cli.main import app
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.contexts import context_of
@@ -158,7 +158,7 @@ def run(*words: str) -> tuple[int, str]:
 
 _RUNS = """
 import sys
-from batchata_tasks.cli.main import app
+from batchata_tasks.cli.commands import app
 
 wanted = {wanted}
 codes = [app(["run", *words], standalone_mode=False) for words in wanted]

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from batchata_tasks import Batch, StateManager
@@ -18,7 +19,8 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import InterruptedRunError, hold_dataset
 from batchata_tasks.execution.run_context import RunContext
 from batchata_tasks.schema.answers import AnswerSchemas
-from tests.support.commands import batchata, start
+from tests.support.commands import batchata, python, start
+from tests.support.prefect_server import give_database
 from tests.support.table import Table, open_batches
 from tests.support.waiting import PATIENCE, until
 
@@ -50,6 +52,19 @@ sys.stdout.write("ready\\n")
 sys.stdout.flush()
 sys.stdin.readline()
 run("two", False)
+"""
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+from batchata_tasks.cli.main import main
+
+class Interrupter:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+
+module = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupter())
+main()
 """
 
 
@@ -275,6 +290,40 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
         run.send_signal(signal.SIGINT)
         assert run.wait().returncode == 130, run.stderr  # and not by the answer's coming
     assert "the same command lands them" in run.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_prefects_temporary_server_ends_with_the_run(
+    number: signal.Signals, emulator: Emulator, tmp_path: Path, prefect_database: Path
+) -> None:
+    """A supervisor signals the process alone: the server must not live on with its output.
+
+    The run ends at once, as the signal wants, with the sentence.
+    """
+    give_database(prefect_database, tmp_path / "prefect")
+    table = Table(tmp_path, emulator, "anthropic", rows=3)
+    (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
+    # an empty URL is none
+    env = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": ""}
+    with open_batches(emulator), start("run", "spec.json", cwd=tmp_path, env=env) as run:
+        until(lambda: books(emulator) == [3])
+        (server,) = psutil.Process(run.pid).children()
+        run.send_signal(number)
+        expected = 130 if number == signal.SIGINT else -number
+        assert run.wait().returncode == expected, run.stderr
+        psutil.wait_procs([server], timeout=PATIENCE)
+        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    assert run.stderr.endswith("go on at the provider; the same command lands them.\n")
+
+
+@pytest.mark.parametrize(
+    "module", ["batchata_tasks.cli.commands", "batchata_tasks.reports.costs_table"]
+)
+def test_ctrl_c_while_a_command_is_imported(module: str, tmp_path: Path) -> None:
+    """It exits with 130 and a sentence, not with a traceback, before any module can swallow it."""
+    done = python(INTERRUPTED_IMPORT, module, "costs", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Stopped. Nothing was sent.\n"
 
 
 def test_state_files_resolve_as_long_as_the_ledger_has_their_runs(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, field_validator
 from typer.testing import CliRunner
 
 from batchata_tasks import Batch, BatchRun, BatchState, Job, JobResult, SpecError, StateManager
-from batchata_tasks.cli.main import app
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import (
     BatchataError,
     StorageError,

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from batchata_tasks.api.cost_tracker import CostTracker
-from batchata_tasks.cli.main import app
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.planning.prepare import prepare_run

@@ -1,0 +1,203 @@
+"""The commands of `batchata`."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+
+from batchata_tasks.cli.console import (
+    AsJson,
+    ReadWith,
+    Spec,
+    boundary,
+    err,
+    load,
+    out,
+    print_json,
+    print_result,
+)
+from batchata_tasks.cli.reports import costs, show, status
+from batchata_tasks.cli.running import run_spec
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.progress.console import for_console
+from batchata_tasks.reports.printing import print_pairs
+
+app = typer.Typer(
+    help=(
+        "New columns for your tables from a language model, through the providers' batch APIs at "
+        "half price."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    add_completion=False,
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        out.print(f"batchata-flows {metadata.version('batchata-flows')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _batchata(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Set a key of the spec for this run: `key=value`; may be repeated.",
+        metavar="KEY=VALUE",
+    ),
+]
+_CARRIES_ON = "Stopped half-way; the same command carries on."
+Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
+
+
+@app.command(epilog="Example: `batchata run deployments/specs/package-topics.yaml --limit 20`")
+def run(
+    spec: Spec,
+    direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Count rows that landed before this run as not landed."),
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Send rows again that failed for good.")
+    ] = False,
+    limit: Limit = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run an enrichment to its end. Started again after a crash, it carries on.
+
+    Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
+    limit, 5 stopped by the time limit, 1 an error stopped it or its pilot did not hold, 2 the spec
+    or the command is wrong, 130 stopped by Ctrl-C.
+    """
+    with boundary():
+        receipt = run_spec(
+            load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed
+        )
+        _print_receipt(receipt, as_json=as_json)
+    raise typer.Exit(int(receipt["exit_code"]))
+
+
+def _print_receipt(receipt: dict[str, Any], *, as_json: bool) -> None:
+    from batchata_tasks.pipeline.receipt import Receipt
+
+    if as_json:
+        print_json(receipt)
+    else:
+        print_pairs(out, Receipt(**receipt).lines())
+
+
+@app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml`")
+def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson = False) -> None:
+    """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing."""
+    from batchata_tasks.reports.plan import preview
+
+    with boundary():
+        print_result(preview(load(spec, overrides, limit), Settings()), as_json=as_json)
+
+
+app.command(
+    epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`"
+)(status)
+
+app.command(epilog="Example: `batchata show deployments/specs/package-topics.yaml --rows 5`")(show)
+
+app.command(
+    epilog="Example: `batchata costs --by model --days 7` or `batchata costs --set-budget night=20`"
+)(costs)
+
+
+@app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")
+def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
+    """Cancel the open batches of a spec and land what ran; what ran is paid for."""
+    from batchata_tasks.operations.cancel import cancel as cancel_spec
+
+    with boundary(_CARRIES_ON), for_console(err) as progress:
+        cancelled = cancel_spec(load(spec, overrides, None), Settings(), progress)
+    print_result(cancelled, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: `batchata reconcile` or `batchata reconcile --resend ckrdy5qavoutw5za5pyg`"
+)
+def reconcile(
+    adopt: Annotated[
+        list[str] | None,
+        typer.Option(help="This chunk in doubt is that batch.", metavar="CHUNK=BATCH"),
+    ] = None,
+    resend: Annotated[
+        list[str] | None,
+        typer.Option(help="This held chunk was never accepted: free its rows.", metavar="CHUNK"),
+    ] = None,
+    hold: Annotated[
+        list[str] | None,
+        typer.Option(help="Nobody can look for this chunk (its key is gone).", metavar="CHUNK"),
+    ] = None,
+    cancel_batches: Annotated[
+        list[str] | None,
+        typer.Option("--cancel", help="Cancel a batch that nobody owns.", metavar="BATCH"),
+    ] = None,
+    days: Annotated[float, typer.Option(help="How many days back to list batches.", min=0)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the providers' batches with the ledger.
+
+    Adopts batches of ours, reports those that nobody owns, and settles chunks in doubt.
+    """
+    from batchata_tasks.operations.reconcile import reconcile as reconcile_all
+    from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
+
+    with boundary(_CARRIES_ON), for_console(err) as progress:
+        request = ReconcileRequest(
+            adopt=pairs_of(adopt or []),
+            resend=tuple(resend or ()),
+            hold=tuple(hold or ()),
+            cancel=tuple(cancel_batches or ()),
+        )
+        report = reconcile_all(Settings(), request, days=days, progress=progress)
+    print_result(report, as_json=as_json)
+
+
+@app.command(
+    epilog="Example: `batchata emulator --port 8089`, then set the variables that it prints."
+)
+def emulator(
+    port: Annotated[
+        int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
+    seconds: Annotated[float, typer.Option(help="How long a batch takes.", min=0)] = 5.0,
+) -> None:
+    """Imitate both providers' batch APIs on loopback: rehearse for free, with made-up answers."""
+    from batchata_tasks.cli.demo import serve_emulator
+
+    with boundary():
+        serve_emulator(port, seconds)
+
+
+@app.command(epilog="Example: `batchata demo`")
+def demo(
+    direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
+) -> None:
+    """Enrich 400 real package summaries with both providers' models, against the emulator. Free."""
+    from batchata_tasks.cli.demo import run_demo
+
+    with boundary():
+        code = run_demo(out, direct=direct)
+    raise typer.Exit(code)
