@@ -47,10 +47,12 @@ def _leave_at_signals(progress: Progress) -> None:
 
 def _kill_temporary_server() -> bool:
     """Kill Prefect's temporary server, if there is one; False if it is being started right now."""
-    module = sys.modules.get("prefect.server.api.server")  # nothing is imported in a handler
-    if module is None:
+    # nothing is imported in a handler, and an import may be half-way: then there is no server yet
+    module = sys.modules.get("prefect.server.api.server")
+    servers = getattr(module, "SubprocessASGIServer", None)
+    if servers is None:
         return True
-    server = module.SubprocessASGIServer()  # the only one
+    server = servers()  # the only one
     if server.server_process is None:
         return not server.running
     # at once, so that it does not print how its own shutdown went
