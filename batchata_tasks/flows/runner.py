@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from batchata_tasks.common.errors import LeaseError
+from prefect.client.orchestration import get_client
+from prefect.settings import get_current_settings
+
+from batchata_tasks.common.errors import LeaseError, SpecError
 from batchata_tasks.flows.enrich import as_flow, enrich, handed_on
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline.receipt import Receipt
@@ -34,6 +37,7 @@ class PrefectRunner:
         self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
     ) -> Receipt:
         """See Runner."""
+        _require_server()
         spec = cast("EnrichmentSpec", ready.spec)  # nothing else describes a table
         with told_to(progress), handed_on(ready, self._begun):
             state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
@@ -45,4 +49,30 @@ class PrefectRunner:
 
     def jobs(self, spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
         """See Runner."""
-        return work(STEPS) if in_flow() else as_flow(spec, work)
+        if in_flow():
+            return work(STEPS)
+        _require_server()
+        return as_flow(spec, work)
+
+
+def _require_server() -> None:
+    """Refuse to begin a flow run on a server that is configured, but does not answer.
+
+    Prefect would fail with a long traceback. The setting may be years old: `prefect config set`
+    writes it to a profile.
+
+    Raises:
+        SpecError: the server cannot be reached.
+    """
+    url = get_current_settings().api.url
+    if url is None:
+        return  # a temporary server is started
+    with get_client(sync_client=True) as client:
+        error = client.api_healthcheck()
+    if error is not None:
+        message = (
+            f"PREFECT_API_URL: Prefect's server at {url} cannot be reached; start it "
+            "(`prefect server start`), forget it (`prefect config unset PREFECT_API_URL`), or run "
+            "with --direct."
+        )
+        raise SpecError(message)

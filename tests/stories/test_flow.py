@@ -445,6 +445,19 @@ def test_a_flow_loads_the_code_of_its_spec_once(server: Server, table: Table) ->
     assert (table.folder / "loaded").read_text() == "once\n"
 
 
+def test_a_server_that_is_gone_is_named(server: Server, table: Table) -> None:
+    """The command ends with 2 and a sentence that names the setting, and sends nothing."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))  # nobody listens there
+        gone = f"http://127.0.0.1:{probe.getsockname()[1]}/api"
+        env = {**command_env(server, table), "PREFECT_API_URL": gone}
+        run = commands.batchata("run", str(write_spec(table, {})), env=env)
+    assert run.returncode == 2
+    assert f"PREFECT_API_URL: Prefect's server at {gone} cannot be reached" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert table.ledger()["requests_accepted"] == 0
+
+
 def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
     """It ends as Completed `AlreadyRunning` with the holder's name.
 
