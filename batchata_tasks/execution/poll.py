@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.ledger import SENDING_ENDS
+from batchata_tasks.ledger import SENDING_ENDS, StopReason
 from batchata_tasks.providers import BatchLook
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def poll(context: SubmitContext, batch_id: str) -> BatchLook:
     recorded: tuple[str, int | None] | None = None
     while True:
         if not cancelled and (reason := context.stop_reason()) not in (None, *SENDING_ENDS):
-            words = str(reason).replace("_", " ")
-            context.log(f"cancelling batch {batch_id} ({words}); what ran is landed.")
+            why = "" if reason == StopReason.CANCEL else f" ({str(reason).replace('_', ' ')})"
+            context.log(f"cancelling batch {batch_id}{why}; what ran is landed.")
             cancel(context, batch_id)
             cancelled, wait = True, shortest
         look = look_once(context, batch_id)

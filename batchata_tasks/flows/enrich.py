@@ -211,5 +211,5 @@ def _summary(receipt: Receipt) -> str:
     if not text and receipt.unsent_rows:
         text = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
     if receipt.continued:
-        return f"{text or 'nothing to send'}; an earlier run that died was carried on"
+        return f"{text or 'nothing to send'}; an unfinished run was carried on"
     return text or "nothing to send"

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecError
-from batchata_tasks.common.money import usd
+from batchata_tasks.common.money import dollars, pico_from_usd, usd
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
@@ -55,12 +55,12 @@ class Cancelled:
         if self.run_id is None:
             return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}")]
         counts = [f"{count:,} {name}" for name, count in (self.outcomes or {}).items()]
-        cost = "unknown" if self.settled_usd is None else f"${self.settled_usd}"
+        settled = None if self.settled_usd is None else pico_from_usd(self.settled_usd)
         return [
             ("Run", f"{self.name} {self.run_id}"),
             ("Result", self.result or ""),
             ("Landed", ", ".join(counts) or "nothing was sent"),
-            ("Cost", cost),
+            ("Cost", dollars(settled)),
         ]
 
 

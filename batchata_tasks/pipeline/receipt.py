@@ -125,7 +125,7 @@ class Receipt:
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
         if self.continued and self.result != RunResult.PILOT_FAILED:
-            text += " (an earlier run that died was carried on)"
+            text += " (an unfinished run was carried on)"
         return text
 
     def _source_rows(self) -> str:

@@ -117,7 +117,7 @@ class RichBatchProgressDisplay:
             self._region.stop()
             self._region.release()
             self._print_note(
-                f"Leaving; {batches} will go on at the provider, and the next run lands them."
+                f"Leaving; {batches} will go on at the provider, to be landed by the next run."
             )
         return cancels
 

@@ -67,7 +67,9 @@ def errors_of(url: str) -> Generator[None, None, None]:
     except SourceError:
         raise
     except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
-        message = f"source: {url} cannot be read: {' '.join(str(error).split())[:500]}"
+        reason = " ".join(str(error).split())[:500]
+        remedy = "; save it as UTF-8." if "utf" in reason.lower() else ""
+        message = f"source: {url} cannot be read: {reason}{remedy}"
         raise SourceError(message) from error
 
 

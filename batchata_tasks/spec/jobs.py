@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.spec.run import RunSpec
 from batchata_tasks.types.destination import Destination  # noqa: TC001 - Pydantic reads annotations
@@ -57,4 +58,4 @@ class JobsSpec(RunSpec):
     @property
     def origin(self) -> str:
         """See RunSpec."""
-        return f"{self.count:,} jobs"
+        return pluralize(self.count, "job")
