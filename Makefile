@@ -23,7 +23,7 @@ demo: $(READY) ## enrich 400 package summaries with two providers' models, for f
 	@$(BIN)/batchata demo
 
 test: $(READY) ## the test suite, but for what waits for a schedule
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not schedule"
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not schedule"
 
 schedule: $(READY) ## wait until scheduled runs start by themselves (two minutes)
 	@$(BIN)/python -m pytest -q -m schedule -k "two_runs or readme" $(SCHEDULED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,18 @@ _OURS = ("ANTHROPIC_", "OPENAI_", "HOUSE_", "BATCHATA_", "PREFECT_")
 _END = "-----END CERTIFICATE-----"
 # nothing listens there: a test that forgets the emulator gets a refused connection, never a bill
 _NOWHERE = "http://127.0.0.1:9"
+_ROOM = 4 << 30  # bytes; the tests' files take half a gigabyte
 _PROVIDER = re.compile(r"(?<=[\[-])(anthropic|openai|responses)(?=[-\]])")
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory if there is room: no test is about a machine that stops.
+
+    A run syncs each file that counts, and thousands of runs would wait for the disk.
+    """
+    memory = Path("/dev/shm")
+    if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

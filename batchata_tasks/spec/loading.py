@@ -87,7 +87,7 @@ def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
 def _similar_key(key: str, _value: object) -> str:
     if close := get_close_matches(key, EnrichmentSpec.model_fields, n=1, cutoff=0.7):
         return f"did you mean `{close[0]}`?"
-    return "a parameter of the model goes into `params`; the README has the keys there are."
+    return "remove it, or see the README for the keys; a parameter of the model goes into `params`."
 
 
 def _of_yaml(error: yaml.YAMLError) -> str:

@@ -311,7 +311,9 @@ CASES = [
         {"model": ABSENT, "modle": "claude-haiku-5-5"},
     ),
     Case(
-        "unknown-inner-key", ("`fail_if.failedshare`", "remove it"), {"fail_if": {"failedshare": 1}}
+        "unknown-inner-key",
+        ("`fail_if.failedshare`", "remove it"),
+        {"fail_if": {"failedshare": 1}},
     ),
     Case(
         "key-that-is-a-number", ("key", "7"), files={"spec.yaml": yaml.safe_dump(SPEC) + "7: red\n"}

@@ -23,6 +23,9 @@ WARNING = "1 answer above the upper bound"
 LIMITS: list[dict[str, Any]] = [{"cost_limit_usd": 1}, {"budget": {"name": "b", "limit_usd": 1}}]
 
 
+pytestmark = pytest.mark.in_turn
+
+
 @pytest.fixture(params=APIS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table of twelve rows, for each provider.

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
 
 
+pytestmark = pytest.mark.in_turn
+
+
 @pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table of twelve rows, for each provider."""

@@ -469,7 +469,7 @@ def test_a_person_is_asked_once(
     told = (
         "Cancelling 2 open batches; what ran is landed."
         if cancels
-        else "2 open batches will go on at the provider, and the next run lands them."
+        else "2 open batches will go on at the provider, to be landed by the next run."
     )
     assert told in text
     assert text.count("\x1b[?25l") <= text.count("\x1b[?25h")
