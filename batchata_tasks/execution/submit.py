@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import BatchLook
 
 _LONGEST_QUEUE_WAIT = 300.0  # seconds
+_LONG = 10.0  # seconds of a wait after which people are told what it is for
 _INTENT_BELIEVED = 0.5  # seconds for which one read of the ledger counts
 
 
@@ -121,12 +122,21 @@ def _send(
     """Write the intent and send, once. After an UnclearError the intent still stands."""
     account = context.provider.account(context.ledger.id)
     mark = int((context.provider.newest() or 0.0) * 1e6)
+    say_at = time.monotonic() + _LONG
     while True:
         intent = Intent(chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark)
         _write_intent(context, chunk, intent)
         if context.ledger.record_intent(context.lease, intent):
             break
-        context.sleep(0.2)  # a create of equal size is unclear: the two could not be told apart
+        # a create of equal size is unclear: the two could not be told apart
+        if time.monotonic() > say_at:
+            say_at = math.inf
+            context.log(
+                f"waiting: another create of {chunk.rows:,} requests is in doubt; "
+                "start its run again, or settle it with `batchata reconcile`."
+            )
+        context.sleep(0.2)
+        _require_wanted(context)
     try:
         return context.provider.create(request_file, file_id, chunk.id, _Gate(context, intent))
     except (
@@ -145,6 +155,14 @@ class _StopRequestedError(BatchataError):
     """Somebody asked that nothing more be sent, while a create was being prepared."""
 
 
+def _require_wanted(context: SubmitContext) -> None:
+    """Raise an error if the run was left, or is to send nothing more."""
+    context.raise_if_left()
+    if context.stop_reason() is not None:
+        message = "the run is to send nothing more."
+        raise _StopRequestedError(message)
+
+
 class _Gate:
     """Called before the first byte of a create and before each block; raises to send no more.
 
@@ -161,10 +179,7 @@ class _Gate:
 
     def __call__(self) -> None:
         if self._checked_at == -math.inf:
-            self._context.raise_if_left()
-            if self._context.stop_reason() is not None:
-                message = "the run is to send nothing more."
-                raise _StopRequestedError(message)
+            _require_wanted(self._context)
         self._context.require_lease()
         if awake_clock() - self._checked_at > _INTENT_BELIEVED:
             self._checked_at = awake_clock()

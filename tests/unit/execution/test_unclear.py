@@ -18,7 +18,8 @@ from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import all_chunks, check_money, money, opened
 from tests.support.operations import preview
 from tests.support.table import MODELS, Table
-from tests.support.waiting import until
+from tests.support.unclear import leave_in_doubt
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -376,3 +377,36 @@ def test_a_candidate_whose_results_are_archived_is_held(anthropic: Table) -> Non
     receipt = anthropic.run()
     assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
     assert anthropic.run().plan["in_flight"] == ROWS
+
+
+def test_a_create_of_another_dataset_in_doubt_is_waited_for_aloud(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two creates of one size could not be told apart, so the second dataset's run waits.
+
+    It says for what, heeds a request to stop, and sends once the first run was carried on.
+    """
+    monkeypatch.setattr("batchata_tasks.execution.submit._LONG", 0.0)
+    leave_in_doubt(anthropic, monkeypatch)
+    said = list[str]()
+    for stops in (True, False):
+        progress = LineProgress(said.append)
+        spec = anthropic.spec(output=str(tmp_path / "another"), prompt="Other: {{ text }}")
+        receipts: list[Receipt] = []
+        run = threading.Thread(
+            target=lambda progress=progress, spec=spec, receipts=receipts: receipts.append(
+                enrich(spec, progress=progress)
+            )
+        )
+        run.start()
+        until(lambda: any("settle it with `batchata reconcile`" in line for line in said))
+        said.clear()
+        if stops:
+            assert progress.handle is not None
+            progress.handle.request_stop("shutdown")
+        else:
+            anthropic.run()
+        run.join(PATIENCE)
+        (receipt,) = receipts
+        assert receipt.result == ("cancelled" if stops else "succeeded")
+    assert anthropic.ledger()["accepted_twice"]["number"] == 0
