@@ -54,7 +54,7 @@ class Batch:
         self._priced: set[tuple[str, str]] = set()
         self._checked = CheckedJobs()
 
-    def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:  # noqa: FBT001, FBT002
+    def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:
         """Let a file name the run, so that a later process finds it; see StateManager.
 
         Without `reuse_state`, jobs that landed before are sent again. Open batches are never
@@ -83,7 +83,7 @@ class Batch:
         """Set what is printed while a run works."""
         return self._set(verbosity_level=level)
 
-    def raw_files(self, enabled: bool = True) -> Self:  # noqa: FBT001, FBT002
+    def raw_files(self, enabled: bool = True) -> Self:
         """Keep what was sent and what came back, in files for people."""
         return self._set(raw_files=enabled)
 
@@ -178,11 +178,11 @@ class Batch:
 
     def run(
         self,
-        wait: bool = True,  # noqa: FBT001, FBT002
+        wait: bool = True,
         on_progress: Callable[[dict[str, Any], float, dict[str, dict[str, Any]]], None]
         | None = None,
-        print_status: bool = False,  # noqa: FBT001, FBT002
-        dry_run: bool = False,  # noqa: FBT001, FBT002
+        print_status: bool = False,
+        dry_run: bool = False,
         progress_interval: float = 1.0,
     ) -> BatchRun:
         """Run the batch.

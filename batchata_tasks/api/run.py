@@ -90,7 +90,7 @@ class BatchRun:
         self._watch.call(callback, interval)
         return self
 
-    def show(self, enabled: bool) -> Self:  # noqa: FBT001 - as in run(print_status=)
+    def show(self, enabled: bool) -> Self:
         """Show the run's progress: live on a terminal, in plain lines elsewhere."""
         self._watch.shown = enabled
         return self
@@ -252,7 +252,7 @@ class BatchRun:
     def _goes_on(self) -> bool:
         return not self._over.is_set()
 
-    def status(self, print_status: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002
+    def status(self, print_status: bool = False) -> dict[str, Any]:
         """Return the run's state, and the numbers that progress callbacks get."""
         status: dict[str, Any] = {
             "state": self._state_name(),
@@ -306,7 +306,7 @@ class BatchRun:
         """Return the rows of its jobs as a pandas frame."""
         return self.to_arrow().to_pandas()
 
-    def shutdown(self, wait_for_active: bool = True) -> None:  # noqa: FBT001, FBT002
+    def shutdown(self, wait_for_active: bool = True) -> None:
         """Send nothing more; wait for open batches and land them, or leave them to the next run.
 
         It returns once the run has ended, or at once if a progress callback calls it.

@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Ledger, RunRow
 
 _FORMAT = 1
+# the parameters that the ledger keeps of a run
 _OF_RUNS = {
     "max_parallel_batches",
     "items_per_batch",
     "cost_limit_usd",
     "time_limit_seconds",
     "raw_files",
-}  # parameters that the ledger keeps of a run
+}
 
 
 @dataclass(frozen=True)

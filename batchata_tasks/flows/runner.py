@@ -69,7 +69,8 @@ def _require_server() -> None:
         return  # a temporary server is started
     with get_client(sync_client=True) as client:
         error = client.api_healthcheck()
-    if error is not None:
+    # an answer of any kind is an answer: a proxy may not pass the health check on
+    if error is not None and not hasattr(error, "response"):
         message = (
             f"PREFECT_API_URL: Prefect's server at {url} cannot be reached; start it "
             "(`prefect server start`), forget it (`prefect config unset PREFECT_API_URL`), or run "

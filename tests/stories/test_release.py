@@ -99,24 +99,25 @@ def test_another_version_is_refused(version: str, project: Path) -> None:
     assert state(project) == before
 
 
-def test_a_release_needs_a_branch(project: Path) -> None:
-    """Without one, the push that the script advises would publish nothing."""
-    git(project, "switch", "-q", "--detach")
+def refused(project: Path) -> str:
+    """Return why a release is refused, having checked that it changed nothing."""
     before = state(project)
     done = command(project, "make", "release", "VERSION=2.0.0")
     assert done.returncode == 2
-    assert "no branch is checked out" in done.stderr
     assert state(project) == before
+    return done.stderr
+
+
+def test_a_release_needs_a_branch(project: Path) -> None:
+    """Without one, the push that the script advises would publish nothing."""
+    git(project, "switch", "-q", "--detach")
+    assert "no branch is checked out" in refused(project)
 
 
 def test_a_release_needs_a_clean_tree(project: Path) -> None:
     """What is not committed would not be released."""
     (project / "new.txt").write_text("new")
-    before = state(project)
-    done = command(project, "make", "release", "VERSION=2.0.0")
-    assert done.returncode == 2
-    assert "changes that are not committed" in done.stderr
-    assert state(project) == before
+    assert "changes that are not committed" in refused(project)
 
 
 def test_the_first_release(project: Path) -> None:
