@@ -8,6 +8,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -456,6 +459,46 @@ def test_a_server_that_is_gone_is_named(server: Server, table: Table) -> None:
     assert f"PREFECT_API_URL: Prefect's server at {gone} cannot be reached" in run.stderr
     assert "Traceback" not in run.stderr
     assert table.ledger()["requests_accepted"] == 0
+
+
+def test_a_server_without_a_health_check_is_used(server: Server, table: Table) -> None:
+    """A proxy that answers that one path with 404 does not keep a run from its server."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.pass_on()
+
+        def do_POST(self) -> None:
+            self.pass_on()
+
+        def do_PATCH(self) -> None:
+            self.pass_on()
+
+        def pass_on(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            connection = HTTPConnection("127.0.0.1", server.port)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
+            content = answer.read()
+            self.send_response(404 if self.path == "/api/health" else answer.status)
+            for name in ("content-type", "content-encoding"):
+                if value := answer.getheader(name):
+                    self.send_header(name, value)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{proxy.server_address[1]}/api"
+        env = {**command_env(server, table), "PREFECT_API_URL": url}
+        run = commands.batchata("run", str(write_spec(table, {})), env=env)
+        proxy.shutdown()
+    assert run.returncode == 0, run.stderr
+    assert table.ledger()["requests_accepted"] == 12
 
 
 def test_a_run_beside_another_one_is_no_failure(server: Server, table: Table) -> None:
