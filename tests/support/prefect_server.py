@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +27,7 @@ QUIET = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     "PREFECT_CLI_COLORS": "false",
 }
+_FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 def migrated_database(folder: Path) -> Path:
@@ -134,21 +134,19 @@ class Server:
     def last_flow_run(self) -> dict[str, Any]:
         return self.ask("flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})[0]
 
-    def task_runs(self, flow_run_id: str) -> list[dict[str, Any]]:
-        """Return a flow run's task runs.
+    def task_runs(self, flow_run_id: str, number: int) -> list[dict[str, Any]]:
+        """Return the task runs of a flow run that has `number` of them, once all have ended.
 
-        The server stores them a little later than they happen.
+        The server stores them, one by one, a little later than they happen.
         """
         wanted = {"flow_runs": {"id": {"any_": [flow_run_id]}}}
-        for _ in range(40):
+
+        def all_ended() -> list[dict[str, Any]]:
             runs = self.ask("task_runs/filter", wanted)
-            if any(
-                run["name"].startswith("collect") and run["state_type"] == "COMPLETED"
-                for run in runs
-            ):
-                return runs
-            time.sleep(0.5)
-        return self.ask("task_runs/filter", wanted)
+            ended = [run for run in runs if run["state_type"] in _FINAL]
+            return runs if len(ended) == len(runs) >= number else []
+
+        return until(all_ended, every=0.3)
 
     def __enter__(self) -> Self:
         try:
