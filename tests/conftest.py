@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -16,6 +17,7 @@ import pytest
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.ledger import engine
 from batchata_tasks.providers import registry
+from tests.support.launcher import FOLDER
 from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
 from tests.support.postgres import LazyServer, Server
 from tests.support.prefect_server import migrated_database
@@ -33,11 +35,16 @@ _ROOM = 4 << 30  # bytes; the tests' files take half a gigabyte
 _PROVIDER = re.compile(r"(?<=[\[-])(anthropic|openai|responses)(?=[-\]])")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests' files in memory if there is room: no test is about a machine that stops.
 
-    A run syncs each file that counts, and thousands of runs would wait for the disk.
+    A run syncs each file that counts, and thousands of runs would wait for the disk. The processes
+    that share the tests also share the launchers of runs.
     """
+    if FOLDER not in os.environ:
+        folder = TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        os.environ[FOLDER] = folder.name
     memory = Path("/dev/shm")
     if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))

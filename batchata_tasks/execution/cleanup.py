@@ -50,7 +50,7 @@ def discard_uploads(run: RunContext) -> None:
 
     An upload whose create never came to be is found only by its name, which is the chunk's.
     """
-    began = run.ledger.run(run.run_id).started_at / 1e6
+    began = run.begun.started_at / 1e6
     chunks = run.ledger.chunks(run.run_id, (ChunkState.LANDED, ChunkState.DROPPED))
     names = {f"{chunk.id}.jsonl" for chunk in chunks}
     for chunk in {chunk.provider: chunk for chunk in chunks}.values():

@@ -52,6 +52,7 @@ class RunState:
     lock: threading.RLock = field(default_factory=threading.RLock)
     landing: threading.Lock = field(default_factory=threading.Lock)  # held for as long as it takes
     stopping: str | None = None  # why the run is to stop, as last read
+    plan: PlanSummary | None = None  # once it is fixed
     waits: int = 0  # times that the guard waited for money in flight
     routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
     batch_numbers: dict[str, int] = field(default_factory=dict[str, int])  # by chunk
@@ -132,9 +133,14 @@ class RunContext:
         return batch_rates(to.provider, to.model, load_prices(self.settings.prices))
 
     @cached_property
+    def begun(self) -> RunRow:
+        """The run's row as it began: its spec, prices and begin stay as they are."""
+        return self.ledger.run(self.run_id)
+
+    @cached_property
     def _stored(self) -> dict[str, Any]:
         """The spec and the prices that the ledger keeps of the run."""
-        stored: dict[str, Any] = json.loads(self.ledger.run(self.run_id).spec)
+        stored: dict[str, Any] = json.loads(self.begun.spec)
         return stored
 
     @property
@@ -153,8 +159,13 @@ class RunContext:
         return limits_of(self.spec)
 
     def plan(self) -> PlanSummary:
-        """Return the summary of the run's plan."""
-        return PlanSummary.from_json(json.loads(self.ledger.run(self.run_id).plan or "{}"))
+        """Return the summary of the run's plan, an empty one before the plan is fixed."""
+        if self.state.plan is None:
+            text = self.ledger.run(self.run_id).plan
+            if text is None:
+                return PlanSummary()
+            self.state.plan = PlanSummary.from_json(json.loads(text))
+        return self.state.plan
 
     def number_of(self, chunk: Chunk) -> int:
         """Return the 1-based number of a batch, in the order in which batches are first asked for.
@@ -205,7 +216,7 @@ class RunContext:
         seconds = self.spec.time_limit_seconds
         if seconds is None:
             return None
-        return int(self.ledger.run(self.run_id).started_at) + int(seconds * 1e6)
+        return int(self.begun.started_at) + int(seconds * 1e6)
 
     def require_lease(self) -> None:
         """Raise LeaseError unless it is sure at this moment that the run holds the dataset."""

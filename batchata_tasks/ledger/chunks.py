@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 
+_CHUNK = select(t.chunks).where(t.chunks.c.id == bindparam("chunk_id"))
+
+
 class Chunks(Leases):
     """The part of the ledger about chunks."""
 
     @reads
     def chunk(self, connection: Connection, chunk_id: str) -> Chunk:
         """Return one chunk."""
-        return chunk_of(connection.execute(select(t.chunks).where(t.chunks.c.id == chunk_id)).one())
+        return chunk_of(connection.execute(_CHUNK, {"chunk_id": chunk_id}).one())
 
     @reads
     def chunks(

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError
@@ -21,6 +21,10 @@ from batchata_tasks.ledger.values import Lease, new_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
+
+
+_DATASET = select(t.datasets).where(t.datasets.c.id == bindparam("dataset_id"))
+_LOCKED_DATASET = _DATASET.with_for_update()
 
 
 class Leases(Store):
@@ -62,7 +66,7 @@ class Leases(Store):
     @reads
     def is_held(self, connection: Connection, dataset_id: str) -> bool:
         """Whether a process holds the lease on a dataset, as far as this machine can see."""
-        row = connection.execute(select(t.datasets).where(t.datasets.c.id == dataset_id)).first()
+        row = connection.execute(_DATASET, {"dataset_id": dataset_id}).first()
         if row is None or row.holder is None:
             return False
         return bool(row.lease_until > self.clock(connection)) and not _is_dead(row.holder)
@@ -122,8 +126,7 @@ class Leases(Store):
 
     def _check_held(self, connection: Connection, lease: Lease) -> int:
         """Return how many microseconds a lease still holds; raises LeaseError if it does not."""
-        query = select(t.datasets).where(t.datasets.c.id == lease.dataset_id)
-        row = connection.execute(query).one()
+        row = connection.execute(_DATASET, {"dataset_id": lease.dataset_id}).one()
         left = int(row.lease_until or 0) - self.clock(connection)
         if row.fence != lease.fence or left < 0:
             raise _lost()
@@ -131,8 +134,7 @@ class Leases(Store):
 
     def _locked_dataset(self, connection: Connection, dataset_id: str) -> Row[Any]:
         """Return a dataset's row, locked: others that want it wait until this transaction ends."""
-        query = select(t.datasets).where(t.datasets.c.id == dataset_id).with_for_update()
-        return connection.execute(query).one()
+        return connection.execute(_LOCKED_DATASET, {"dataset_id": dataset_id}).one()
 
     def _check(self, connection: Connection, lease: Lease, *, expired_too: bool = True) -> None:
         """Raise LeaseError if another run has taken the lease, or it has expired.

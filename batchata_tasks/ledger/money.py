@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from batchata_tasks.types.budget import BudgetTerms
+
+
+_RESERVATION = select(t.reservations).where(t.reservations.c.chunk_id == bindparam("chunk_id"))
 
 
 class Money(Chunks, Budgets):
@@ -45,8 +48,7 @@ class Money(Chunks, Budgets):
         reserved for at the same time, by whichever run, cannot both take the last dollar.
         """
         self._check(connection, lease)
-        query = select(t.reservations.c.chunk_id).where(t.reservations.c.chunk_id == chunk.id)
-        if connection.execute(query).first() is not None:
+        if connection.execute(_RESERVATION, {"chunk_id": chunk.id}).first() is not None:
             return None
         run_left = budget_left = None
         if limit is not None:
@@ -70,8 +72,7 @@ class Money(Chunks, Budgets):
 
         The period is given by its begin, in microseconds since 1970.
         """
-        query = select(t.reservations).where(t.reservations.c.chunk_id == chunk_id)
-        row = connection.execute(query).first()
+        row = connection.execute(_RESERVATION, {"chunk_id": chunk_id}).first()
         if row is None or row.budget is None:
             return None
         return {"name": row.budget, "period_us": row.period}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from sqlalchemy import Connection, Row
+
+
+_RUN = select(t.runs).where(t.runs.c.id == bindparam("run_id"))
+_STOP = select(t.runs.c.stop).where(t.runs.c.id == bindparam("run_id"))
 
 
 class Runs(Leases):
@@ -51,12 +55,12 @@ class Runs(Leases):
     @reads
     def run(self, connection: Connection, run_id: str) -> Row[Any]:
         """Return one run's row."""
-        return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).one()
+        return connection.execute(_RUN, {"run_id": run_id}).one()
 
     @reads
     def find_run(self, connection: Connection, run_id: str) -> Row[Any] | None:
         """Return one run's row; None if the ledger has no such run."""
-        return connection.execute(select(t.runs).where(t.runs.c.id == run_id)).first()
+        return connection.execute(_RUN, {"run_id": run_id}).first()
 
     @reads
     def run_of_batch(self, connection: Connection, batch_id: str) -> Row[Any] | None:
@@ -113,7 +117,7 @@ class Runs(Leases):
     @reads
     def stop_reason(self, connection: Connection, run_id: str) -> str | None:
         """Return why a run is to stop before its end, or None."""
-        return connection.execute(select(t.runs.c.stop).where(t.runs.c.id == run_id)).scalar_one()
+        return connection.execute(_STOP, {"run_id": run_id}).scalar_one()
 
     @writes
     def note_result(self, connection: Connection, lease: Lease, run_id: str, result: str) -> None:

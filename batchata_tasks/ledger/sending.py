@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LeaseError, LedgerError
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection, Row
+
+
+_INTENT = select(t.intents).where(t.intents.c.chunk_id == bindparam("chunk_id"))
 
 
 class Sending(Chunks):
@@ -139,15 +142,13 @@ class Sending(Chunks):
             raise LeaseError(message)
 
     def _stands(self, connection: Connection, intent: Intent) -> bool:
-        query = select(t.intents).where(t.intents.c.chunk_id == intent.chunk_id)
-        row = connection.execute(query).first()
+        row = connection.execute(_INTENT, {"chunk_id": intent.chunk_id}).first()
         return row is not None and _intent_of(row) == intent
 
     @reads
     def intent(self, connection: Connection, chunk_id: str) -> Intent:
         """Return the intent of a chunk that was sent or may have been."""
-        query = select(t.intents).where(t.intents.c.chunk_id == chunk_id)
-        return _intent_of(connection.execute(query).one())
+        return _intent_of(connection.execute(_INTENT, {"chunk_id": chunk_id}).one())
 
     @reads
     def unclear_chunks(self, connection: Connection) -> list[tuple[Chunk, Intent]]:

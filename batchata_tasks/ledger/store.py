@@ -36,6 +36,7 @@ class Store:
         self.url = parse_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = make_engine(self.url)
+        self._reader = self.engine.execution_options(batchata_reading=True)
         self._patience = patience
 
     @property
@@ -65,10 +66,7 @@ class Store:
         pause, committing = 0.05, False
         while True:
             try:
-                with (
-                    self.engine.connect().execution_options(batchata_reading=reading) as connection,
-                    connection.begin(),
-                ):
+                with (self._reader if reading else self.engine).begin() as connection:
                     result = body(connection)
                     committing = not reading
             except OverflowError as error:

@@ -67,7 +67,7 @@ def leave_open(run: RunContext, reason: str) -> Receipt:
 
 
 def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
-    row, plan = run.ledger.run(run.run_id), run.plan()
+    plan = run.plan()
     chunks = run.ledger.chunks(run.run_id)
     totals = run.ledger.outcomes(run.run_id)
     outcomes = rows_by_outcome(totals)
@@ -89,7 +89,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         provider=run.spec.providers,
         model=run.spec.models,
         continued=run.continued,
-        seconds=round((now_us() - row.started_at) / 1e6, 1),
+        seconds=round((now_us() - run.begun.started_at) / 1e6, 1),
         plan=plan.facts(),
         outcomes=outcomes,
         failed_share=share,
@@ -101,7 +101,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         upper_bound_usd=exact(plan.bound) if priced else None,
         least_bound_usd=exact(plan.least) if priced and plan.requests else None,
         cost_limit_usd=exact(run.limit),
-        price_source=row.price_source,
+        price_source=run.begun.price_source,
         unsent_rows=_unsent_rows(chunks),
         rounds=max((chunk.round for chunk in chunks), default=0),
         held_rows=held_rows,

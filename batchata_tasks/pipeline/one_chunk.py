@@ -33,12 +33,14 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
 
     Nothing is sent if the run is to stop, or only lands what an earlier one sent.
     """
-    ref, sends = run.ref, run.sends and run.stop_reason() is None
-    if chunk.state == ChunkState.PLANNED and not sends:
+    ref, planned = run.ref, chunk.state == ChunkState.PLANNED
+    # of one that is planned, `submit` asks at the last moment
+    sends = run.sends and (planned or run.stop_reason() is None)
+    if planned and not sends:
         return []
     if chunk.state == ChunkState.UNCLEAR and not sends and not _was_accepted(run, chunk):
         return []
-    if chunk.state == ChunkState.PLANNED or (sends and _lost_its_requests(run, chunk)):
+    if planned or (sends and _lost_its_requests(run, chunk)):
         steps.chunk(ref, chunk.id)
     if chunk.kind == ChunkKind.BATCH and chunk.state != ChunkState.COLLECTED:
         if chunk.state != ChunkState.SUBMITTED:

@@ -2,40 +2,46 @@
 
 A process that has imported everything forks one child per start. The child is an ordinary process:
 it has its own environment, runs the same code, and can be killed or stopped at any moment.
+
+Importing everything takes seconds, so all processes that test share that process. It listens on a
+socket in a folder of theirs, is started by whoever needs it first, and ends with its last user.
 """
 
 from __future__ import annotations
 
 import atexit
+import fcntl
 import gc
 import json
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from runpy import run_module
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
-from bpe_openai import get_encoding
 
-from batchata_tasks.pricing.lookup import published_rates
 from tests.support.money.verdicts import told
 from tests.support.paths import ROOT
 from tests.support.recovery.boundaries import armed
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 START_AT = "TEST_START_AT"  # a child that finds this in its environment waits until that time
+FOLDER = "TEST_LAUNCHERS"  # the environment's name of the folder with the sockets
 PREFECT = "batchata_tasks.flows.runner"
 _TICK = 0.005
 
@@ -91,30 +97,22 @@ class Launcher:
 
     def __init__(self, *, prefect: bool = False) -> None:
         self._module = PREFECT if prefect else ""
-        self._server: subprocess.Popen[str] | None = None
         self._one_at_a_time = threading.Lock()  # several threads may start and watch runs
+        self._connection = ExitStack()
 
     def __enter__(self) -> Self:
-        # numpy's thread pool and Arrow's allocator would start threads, which a fork does not copy
-        quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-        environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
-        self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.launcher", self._module],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        folder = os.environ.get(FOLDER) or self._connection.enter_context(TemporaryDirectory())
+        address = Path(folder) / f"launcher{'-prefect' if self._module else ''}"
+        with address.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            connection = _connected(address) or _started(address, self._module)
+        self._connection.enter_context(connection)
+        self._orders = self._connection.enter_context(connection.makefile("rw", encoding="utf-8"))
         assert self._order({"hello": 1}) == "ready"
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server is not None
-        with self._server as server:
-            assert server.stdin is not None
-            server.stdin.close()
-            server.wait(10)
+        self._connection.close()
 
     def start(
         self,
@@ -143,34 +141,81 @@ class Launcher:
         return Run(pid, log, lambda: self._order({"poll": pid}))
 
     def _order(self, order: dict[str, Any]) -> Any:
-        server = self._server
-        assert server is not None
-        assert server.stdin is not None
-        assert server.stdout is not None
         with self._one_at_a_time:
-            server.stdin.write(json.dumps(order) + "\n")
-            server.stdin.flush()
-            return json.loads(server.stdout.readline())
+            self._orders.write(json.dumps(order) + "\n")
+            self._orders.flush()
+            return json.loads(self._orders.readline())
 
 
-def _serve() -> list[str] | None:
-    """Answer orders until stdin ends; in a child, return the arguments it is to run with."""
-    for line in sys.stdin:
-        order = json.loads(line)
-        if "start" in order:
-            sys.stdout.flush()
-            answer: Any = os.fork()
-            if answer == 0:
-                return _become(order)
-        elif "poll" in order:
-            pid, status = os.waitpid(order["poll"], os.WNOHANG)
-            answer = os.waitstatus_to_exitcode(status) if pid else None
-        else:
-            threads = len(list(Path("/proc/self/task").iterdir()))
-            answer = "ready" if threads == 1 else f"{threads} threads run, so a fork is not safe"
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-    return None
+_STARTED: list[subprocess.Popen[bytes]] = []  # kept: others may use them for longer
+
+
+def _connected(address: Path) -> socket.socket | None:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(str(address))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _started(address: Path, module: str) -> socket.socket:
+    address.unlink(missing_ok=True)
+    # numpy's thread pool and Arrow's allocator would start threads, which a fork does not copy
+    quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    command = [sys.executable, "-m", "tests.support.launcher", str(address), module]
+    environment = {**os.environ, **quiet, "PYTHONPATH": str(ROOT)}
+    nothing = subprocess.DEVNULL
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=nothing, stdout=nothing)
+    _STARTED.append(process)
+
+    def listens() -> socket.socket | None:
+        assert process.poll() is None, "the launcher did not start"
+        return _connected(address)
+
+    return until(listens)
+
+
+def _serve(address: str) -> list[str] | None:
+    """Answer orders until nobody is connected; in a child, return the arguments for it."""
+    with (
+        socket.socket(socket.AF_UNIX) as listener,
+        selectors.DefaultSelector() as users,
+        ExitStack() as connections,
+    ):
+        listener.bind(address)
+        listener.listen()
+        users.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in users.select():
+                if key.data is None:
+                    user = connections.enter_context(listener.accept()[0])
+                    orders = connections.enter_context(user.makefile("rw", encoding="utf-8"))
+                    users.register(user, selectors.EVENT_READ, orders)
+                elif line := key.data.readline():
+                    order = json.loads(line)
+                    answer = _answer(order)
+                    if answer == 0 and "start" in order:
+                        return _become(order)
+                    key.data.write(json.dumps(answer) + "\n")
+                    with suppress(BrokenPipeError):
+                        key.data.flush()
+                else:
+                    users.unregister(key.fileobj)
+            if len(users.get_map()) == 1:
+                return None
+
+
+def _answer(order: dict[str, Any]) -> Any:
+    """Do what an order says; in the child of a fork, return 0."""
+    if "start" in order:
+        return os.fork()
+    if "poll" in order:
+        pid, status = os.waitpid(order["poll"], os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    return "ready" if threads == 1 else f"{threads} threads run, so a fork is not safe"
 
 
 def _become(order: dict[str, Any]) -> list[str]:
@@ -210,7 +255,7 @@ def _main() -> None:
     _import_all()
     gc.collect()
     gc.freeze()  # a child that collected these objects would copy them all
-    arguments = _serve()
+    arguments = _serve(sys.argv[1])
     if arguments is None:
         return
     with ExitStack() as patches:
@@ -245,10 +290,10 @@ def _import_all() -> None:
         "batchata_tasks.reports.plan",
     ):
         import_module(name)
-    if sys.argv[1]:
-        import_module(sys.argv[1])
-    published_rates("openai", "gpt-6-luna")
-    get_encoding("o200k_base")
+    if sys.argv[2]:
+        import_module(sys.argv[2])
+    import_module("batchata_tasks.pricing.lookup").published_rates("openai", "gpt-6-luna")
+    import_module("bpe_openai").get_encoding("o200k_base")
     httpx2.Client().close()
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from copy import deepcopy
 from io import StringIO
+from select import select
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.progress.snapshot import Snapshot
 from tests.support.commands import start
 from tests.support.table import open_batches
+from tests.support.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 Seen = tuple[dict[str, Any], float, dict[str, dict[str, Any]]]
 CLAUDE, GPT = "claude-haiku-5-5", "gpt-6-luna"
 CODES = re.compile(r"\x1b\[(\??)(\d*)([A-Za-z])")
+
+
+@pytest.fixture(autouse=True)
+def _few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at batches seldom: they are to stay open, and 50 are looked at."""
+    monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "1")
 
 
 class Screen:
@@ -403,6 +411,7 @@ def test_a_second_display_prints_lines_above_the_first(open_terminal: Callable[.
     assert first.screen.cursor
 
 
+_NO_EFFECT = 10.0  # seconds
 ASK = """
 import fcntl, json, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -419,13 +428,19 @@ def in_terminal(
 ) -> tuple[int, str, str]:
     """Run a script on a terminal of its own, and press each key once its text appears.
 
-    Returns its exit code, all that it wrote, and what it wrote after the cursor was last shown.
+    A key that has no effect is pressed again, as people do: a signal right before a read is not
+    noticed in it. Returns the exit code, all that the script wrote, and what it wrote after the
+    cursor was last shown.
     """
     leader, follower = pty.openpty()
     env = {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
     with start("-c", script, *words, env=env, terminal=os.ttyname(follower)) as running:
-        text, waiting = "", list(keys)
+        text, waiting, pressed = "", list(keys), ""
+        give_up = time.monotonic() + PATIENCE
         while True:
+            while not select([leader], [], [], _NO_EFFECT)[0]:
+                assert time.monotonic() < give_up, text
+                os.write(leader, pressed.encode())
             try:
                 text += os.read(leader, 65536).decode(errors="replace")
             except OSError:  # the program has ended
@@ -433,7 +448,8 @@ def in_terminal(
             if follower is not None:  # the program has the terminal by now
                 follower = os.close(follower)
             if waiting and waiting[0][0] in text:
-                os.write(leader, waiting.pop(0)[1].encode())
+                pressed = waiting.pop(0)[1]
+                os.write(leader, pressed.encode())
         os.close(leader)
         code = running.wait().returncode
     assert code is not None
