@@ -7,9 +7,8 @@ READY := $(VENV)/.ready
 
 NEWEST := .venv-newest
 TESTS ?= tests/stories/test_flow.py tests/unit/providers/test_contract.py
-SCHEDULED := tests/stories/schedule tests/stories/test_readme.py
 
-.PHONY: help demo test schedule nights newest lint check docs wheel release bench clean
+.PHONY: help demo test slow nights newest lint check docs wheel release bench clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,27 +21,27 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## enrich 400 package summaries with two providers' models, for free
 	@$(BIN)/batchata demo
 
-test: $(READY) ## the test suite, but for what waits for a schedule
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not schedule"
+test: $(READY) ## the test suite, but for `slow`
+	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-schedule: $(READY) ## wait until scheduled runs start by themselves (two minutes)
-	@$(BIN)/python -m pytest -q -m schedule -k "two_runs or readme" $(SCHEDULED)
+slow: $(READY) ## the README block by block, a schedule that fires, servers and programs as people start them (4 minutes)
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not nights"
 
-nights: $(READY) ## the same, workers that are lost, and what `test` leaves to nights (15 minutes)
-	@$(BIN)/python -m pytest -q tests/stories/schedule
+nights: $(READY) ## workers that are lost, and what `test` leaves to nights (15 minutes)
+	@$(BIN)/python -m pytest -q -m nights
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --each-provider -m in_turn
 
 newest: ## a schedule, and TESTS, with the newest packages that pyproject.toml admits
 	@sh scripts/install $(NEWEST) $(PYTHON) newest
-	@$(NEWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(TESTS) -m "not schedule"
-	@$(NEWEST)/bin/python -m pytest -q -m schedule -k "two_runs or readme" $(SCHEDULED)
+	@$(NEWEST)/bin/python -m pytest -q -n 3 --dist loadfile $(TESTS) -m "not slow"
+	@$(NEWEST)/bin/python -m pytest -q -n 2 --dist loadfile -m "slow and not nights"
 
 lint: $(READY) ## ruff, the layers (import-linter) and pyright
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 
-check: lint test ## what CI runs
+check: lint test slow ## what CI runs
 
 docs: $(READY) ## the API documentation, in docs/api
 	@$(BIN)/pdoc --output-directory docs/api batchata_tasks batchata_tasks.providers

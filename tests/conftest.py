@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+import anthropic
 import certifi
+import openai
 import pytest
 
 from batchata_tasks.emulator import Emulator
@@ -106,6 +108,15 @@ def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     one.write_text(first + mark + "\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(one))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _quick_retries() -> Iterator[None]:
+    """Have the SDKs try again at once: they wait for seconds, and no promise rests on that."""
+    with pytest.MonkeyPatch.context() as patch:
+        for sdk in (anthropic, openai):
+            patch.setattr(sdk._base_client, "INITIAL_RETRY_DELAY", 0.01)
         yield
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _LONGEST_QUEUE_WAIT = 300.0  # seconds
 _LONG = 10.0  # seconds of a wait after which people are told what it is for
+# seconds; a create of equal size in doubt is mostly one of this run that is answered right now
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _INTENT_BELIEVED = 0.5  # seconds for which one read of the ledger counts
 
 
@@ -122,7 +124,7 @@ def _send(
     """Write the intent and send, once. After an UnclearError the intent still stands."""
     account = context.provider.account(context.ledger.id)
     mark = int((context.provider.newest() or 0.0) * 1e6)
-    say_at = time.monotonic() + _LONG
+    say_at, pause = time.monotonic() + _LONG, _SHORTEST_PAUSE
     while True:
         intent = Intent(chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark)
         _write_intent(context, chunk, intent)
@@ -135,7 +137,8 @@ def _send(
                 f"waiting: another create of {chunk.rows:,} requests is in doubt; "
                 "start its run again, or settle it with `batchata reconcile`."
             )
-        context.sleep(0.2)
+        context.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
         _require_wanted(context)
     try:
         return context.provider.create(request_file, file_id, chunk.id, _Gate(context, intent))

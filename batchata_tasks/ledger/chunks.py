@@ -19,7 +19,23 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 
+# made once: making a statement takes longer than running it
 _CHUNK = select(t.chunks).where(t.chunks.c.id == bindparam("chunk_id"))
+_CHUNKS_OF_RUN = (
+    select(t.chunks)
+    .where(t.chunks.c.run_id == bindparam("run_id"))
+    .order_by(t.chunks.c.round, t.chunks.c.start)
+)
+_CHUNKS_OF_RUN_IN = _CHUNKS_OF_RUN.where(t.chunks.c.state.in_(bindparam("states", expanding=True)))
+_UNFINISHED = select(t.chunks).where(
+    t.chunks.c.dataset_id == bindparam("dataset_id"),
+    t.chunks.c.run_id != bindparam("but_run"),
+    t.chunks.c.state.in_((*UNFINISHED, ChunkState.HELD)),
+)
+_MOVED = update(t.chunks).where(
+    t.chunks.c.id == bindparam("moved"),
+    t.chunks.c.state.in_(bindparam("before", expanding=True)),
+)
 
 
 class Chunks(Leases):
@@ -35,14 +51,12 @@ class Chunks(Leases):
         self, connection: Connection, run_id: str, states: Iterable[str] | None = None
     ) -> list[Chunk]:
         """Return the chunks of a run in the order of their rows."""
-        query = (
-            select(t.chunks)
-            .where(t.chunks.c.run_id == run_id)
-            .order_by(t.chunks.c.round, t.chunks.c.start)
-        )
-        if states is not None:
-            query = query.where(t.chunks.c.state.in_(list(states)))
-        return [chunk_of(row) for row in connection.execute(query)]
+        if states is None:
+            rows = connection.execute(_CHUNKS_OF_RUN, {"run_id": run_id})
+        else:
+            which = {"run_id": run_id, "states": list(states)}
+            rows = connection.execute(_CHUNKS_OF_RUN_IN, which)
+        return [chunk_of(row) for row in rows]
 
     @reads
     def chunks_in(self, connection: Connection, states: Iterable[str]) -> list[Chunk]:
@@ -88,12 +102,8 @@ class Chunks(Leases):
         self, connection: Connection, dataset_id: str, but_run: str
     ) -> list[Chunk]:
         """Return the chunks whose rows are in flight, unlanded or held, except those of one run."""
-        query = select(t.chunks).where(
-            t.chunks.c.dataset_id == dataset_id,
-            t.chunks.c.run_id != but_run,
-            t.chunks.c.state.in_((*UNFINISHED, ChunkState.HELD)),
-        )
-        return [chunk_of(row) for row in connection.execute(query)]
+        which = {"dataset_id": dataset_id, "but_run": but_run}
+        return [chunk_of(row) for row in connection.execute(_UNFINISHED, which)]
 
     @writes
     def split_chunk(
@@ -134,11 +144,8 @@ class Chunks(Leases):
         Raises:
             LedgerError: it is in none of the states `before`; nothing is written.
         """
-        here = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(list(before))
-        moved = connection.execute(
-            update(t.chunks).where(here).values(state=after, updated_at=now_us(), **values)
-        )
-        if moved.rowcount != 1:
+        facts = {"moved": chunk_id, "before": list(before), "state": after, "updated_at": now_us()}
+        if connection.execute(_MOVED, facts | values).rowcount != 1:
             states = ", ".join(before)
             message = f"chunk {chunk_id} is in none of the states {states}: it cannot be {after}."
             raise LedgerError(message)

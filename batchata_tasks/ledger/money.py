@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _RESERVATION = select(t.reservations).where(t.reservations.c.chunk_id == bindparam("chunk_id"))
+_OUTCOMES_OF_RUN = select(t.outcomes).where(t.outcomes.c.run_id == bindparam("run_id"))
 
 
 class Money(Chunks, Budgets):
@@ -63,7 +64,7 @@ class Money(Chunks, Budgets):
         left = RemainingBudget(run_left, budget_left)
         if (limit is not None or budget is not None) and (chunk.bound or 0) > left.least:
             return left
-        connection.execute(insert(t.reservations).values(reservation_row(chunk) | counts))
+        connection.execute(insert(t.reservations), reservation_row(chunk) | counts)
         return None
 
     @reads
@@ -118,7 +119,7 @@ class Money(Chunks, Budgets):
                 "retried": before.get(outcome, 0),
             }
             row |= {name: getattr(tally, name) for name in OutcomeTotals.__slots__}
-            connection.execute(insert(t.outcomes).values(row))
+            connection.execute(insert(t.outcomes), row)
         settled = {"settled": cost, "overhead": overhead, "settled_at": now_us()}
         _set_reservation(connection, chunk.id, **settled)
 
@@ -226,11 +227,11 @@ class Money(Chunks, Budgets):
 
         A row counts once, by the outcome of its last round; tokens and money are of all rounds.
         """
-        query = select(t.outcomes).where(t.outcomes.c.run_id == run_id)
+        query = _OUTCOMES_OF_RUN
         if chunk_ids is not None:
             query = query.where(t.outcomes.c.chunk_id.in_(list(chunk_ids)))
         totals: dict[str, OutcomeTotals] = {}
-        for row in connection.execute(query):
+        for row in connection.execute(query, {"run_id": run_id}):
             previous = totals.get(row.outcome, OutcomeTotals())
             totals[row.outcome] = previous + totals_of(row)
         return totals

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 
 _INTENT = select(t.intents).where(t.intents.c.chunk_id == bindparam("chunk_id"))
+_NO_INTENT = delete(t.intents).where(t.intents.c.chunk_id == bindparam("of_chunk"))
+_RIVALS = (
+    select(func.count())
+    .select_from(t.intents.join(t.chunks, t.chunks.c.id == t.intents.c.chunk_id))
+    .where(
+        t.intents.c.account == bindparam("account"),
+        t.intents.c.requests == bindparam("requests"),
+        t.chunks.c.state == ChunkState.UNCLEAR,
+        t.chunks.c.id != bindparam("chunk_id"),
+    )
+)
+_LOOK = update(t.batches).where(t.batches.c.batch_id == bindparam("looked"))
 
 
 class Sending(Chunks):
@@ -36,25 +48,15 @@ class Sending(Chunks):
             LedgerError: the chunk is not planned. If it is unclear, somebody sends it at this
                 moment, or may have sent it: its absence must be proven, and the intent withdrawn.
         """
-        rivals = (
-            select(func.count())
-            .select_from(t.intents.join(t.chunks, t.chunks.c.id == t.intents.c.chunk_id))
-            .where(
-                t.intents.c.account == intent.account,
-                t.intents.c.requests == intent.requests,
-                t.chunks.c.state == ChunkState.UNCLEAR,
-                t.chunks.c.id != intent.chunk_id,
-            )
-        )
+        row = {name: getattr(intent, name) for name in Intent.__slots__}
         self._check(connection, lease)
         # the lease does not suffice: rivals may belong to other datasets
         self.lock(connection, f"sends of account {intent.account}")
-        if connection.execute(rivals).scalar_one():
+        if connection.execute(_RIVALS, row).scalar_one():
             return False
         self._move(connection, intent.chunk_id, (ChunkState.PLANNED,), ChunkState.UNCLEAR)
-        connection.execute(delete(t.intents).where(t.intents.c.chunk_id == intent.chunk_id))
-        row = {name: getattr(intent, name) for name in Intent.__slots__}
-        connection.execute(insert(t.intents).values(row))
+        connection.execute(_NO_INTENT, {"of_chunk": intent.chunk_id})
+        connection.execute(insert(t.intents), row)
         return True
 
     @writes
@@ -71,7 +73,7 @@ class Sending(Chunks):
             message = f"chunk {chunk_id} is sent by another process by now; start the run again."
             raise LedgerError(message)
         self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.PLANNED)
-        connection.execute(delete(t.intents).where(t.intents.c.chunk_id == chunk_id))
+        connection.execute(_NO_INTENT, {"of_chunk": chunk_id})
 
     @writes
     def return_chunk(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
@@ -198,7 +200,7 @@ class Sending(Chunks):
         }
         before = (ChunkState.UNCLEAR,)
         self._move(connection, chunk.id, before, ChunkState.SUBMITTED, batch_id=batch_id)
-        connection.execute(insert(t.batches).values(row))
+        connection.execute(insert(t.batches), row)
 
     @reads
     def known_batches(self, connection: Connection, batch_ids: Iterable[str]) -> set[str]:
@@ -220,7 +222,7 @@ class Sending(Chunks):
         values: dict[str, Any] = {"status": status, "requests_done": done, "looked_at": now_us()}
         if ended:
             values["ended_at"] = now_us()
-        connection.execute(update(t.batches).where(t.batches.c.batch_id == batch_id).values(values))
+        connection.execute(_LOOK, {"looked": batch_id, **values})
 
     @reads
     def batches_of(self, connection: Connection, run_id: str) -> list[Row[Any]]:

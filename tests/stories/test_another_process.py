@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.execution.run_ref import RunRef
 
+pytestmark = pytest.mark.in_turn
+
 STEPS = ("chunk", "submit", "poll", "collect")
 OURS = ("ANTHROPIC_", "OPENAI_", "BATCHATA_")
 CODE = """

@@ -283,6 +283,7 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     assert "12 canceled" in artifact["data"]
 
 
+@pytest.mark.slow
 def test_the_tasks_of_a_run_may_be_done_in_other_processes(server: Server, table: Table) -> None:
     """With Prefect's process pool each chunk's tasks are done by another process.
 
@@ -549,6 +550,7 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
     assert table.ledger()["requests_accepted"] == (0 if alive else 12)
 
 
+@pytest.mark.slow
 def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
     """Two copies run on one server, each under its spec's own name.
 

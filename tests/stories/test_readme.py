@@ -142,6 +142,7 @@ def test_every_block_is_covered() -> None:
     assert len(blocks("bash")) == 7
 
 
+@pytest.mark.slow
 def test_the_demo_runs(shell: Shell) -> None:
     """`make demo` enriches with both providers through Prefect, and prints the dataset's place."""
     output = shell.run(blocks("bash")[0])
@@ -150,6 +151,7 @@ def test_the_demo_runs(shell: Shell) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_the_first_real_run_and_its_result(shell: Shell) -> None:
     """The blocks are plan, 20 rows, a status, and the dataset in pandas and DuckDB."""
     output = shell.run(blocks("bash")[2])
@@ -157,6 +159,7 @@ def test_the_first_real_run_and_its_result(shell: Shell) -> None:
     shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE")
 
 
+@pytest.mark.slow
 def test_jobs_from_python(shell: Shell) -> None:
     """The examples of jobs run: a first Batch, structured output, and a document.
 
@@ -175,6 +178,7 @@ def test_jobs_from_python(shell: Shell) -> None:
     assert re.search(r"^annual-report\.pdf [12] ", output, re.MULTILINE), output
 
 
+@pytest.mark.slow
 def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every cell of the example runs in a kernel, in which an event loop already runs."""
     for name, value in shell.env.items():
@@ -190,7 +194,7 @@ def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "review-2" in outputs[-1]["data"]["text/plain"]
 
 
-@pytest.mark.schedule
+@pytest.mark.slow
 def test_the_schedule(shell: Shell, free_port: int) -> None:
     """The blocks are server, work pool, deployment, worker, and a run to its end."""
     serve, register, work, run = (

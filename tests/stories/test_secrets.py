@@ -269,6 +269,7 @@ def test_the_sdks_own_debug_logs_hold_no_key(project: Path, emulator: Emulator) 
     assert files_that_give_away(project) == []
 
 
+@pytest.mark.slow
 def test_prefect_keeps_no_key(project: Path, emulator: Emulator, prefect_database: Path) -> None:
     """Runs through Prefect, one of them with an error, leave no key.
 

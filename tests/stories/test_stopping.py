@@ -292,6 +292,7 @@ def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path
     assert "the same command lands them" in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_prefects_temporary_server_ends_with_the_run(
     number: signal.Signals, emulator: Emulator, tmp_path: Path, prefect_database: Path

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.execution.run_ref import RunRef
 
+pytestmark = pytest.mark.in_turn
+
 UNKNOWN = {"anthropic": "claude-mythos-5-1", "openai": "gpt-6.2-sol"}
 NO_PRICE = "unknown: no batch price is known for"
 ROWS = 6

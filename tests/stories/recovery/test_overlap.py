@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.support.recovery.place import Place, Provider
 
+pytestmark = pytest.mark.in_turn
+
 PAIRS = 3  # of each provider
 
 

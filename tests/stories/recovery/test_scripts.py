@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import EmulatorProcess
 
+pytestmark = pytest.mark.in_turn
+
 
 @pytest.mark.parametrize("provider", MODELS)
 def test_a_killed_script_is_carried_on(

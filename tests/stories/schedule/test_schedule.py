@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.support.prefect_server import Server
 
-pytestmark = [pytest.mark.schedule, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def test_two_runs_start_by_themselves(team: Team) -> None:
     assert team.server.errors() == []
 
 
+@pytest.mark.nights
 @pytest.mark.parametrize(
     ("cron", "taken_up_by"),
     [(EVERY_MINUTE, "a later run of the schedule"), (NIGHTLY, "the same run")],

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
+pytestmark = pytest.mark.in_turn
+
 
 @pytest.fixture(params=MODELS)
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
