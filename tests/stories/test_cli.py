@@ -87,7 +87,7 @@ def test_one_json_object_and_nothing_else_on_stdout(table: Table) -> None:
 def test_a_terminal_gets_a_live_display(table: Table) -> None:
     """On a terminal the run is drawn and wiped; the receipt stays."""
     leader, follower = pty.openpty()
-    table.emulator.control.progress("seconds", 1)
+    table.emulator.control.progress("reads", 60)  # each takes longer on a busy machine
     env = {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
     words = ("run", spec_of(table), "--direct")
     with start(*words, env=env, terminal=os.ttyname(follower)) as running:

@@ -185,11 +185,10 @@ def _fact(table: str, values: dict[str, Any]) -> str | None:
         case (("intents" | "batches" | "reservations"), _) if "chunk_id" in values:
             return f"{table} {values['chunk_id']}"
         case "batches", _:
-            return f"looked {values['batch_id_1']}"
+            return f"looked {values['looked']}"
         case "chunks", ("collected" | "landed") as state:
-            return (
-                f"{state} {values.get('id_1', 'several')}"  # of those that a recovery begins again
-            )
+            # several: those that a recovery begins again
+            return f"{state} {values.get('moved', 'several')}"
         case "runs", ("planning" | "open" | "closed") as state:
             return f"{state} {values.get('id_1') or values['id']}"
         case "datasets", _ if "holder" in values:
