@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 READY := $(VENV)/.ready
 
 NEWEST := .venv-newest
-TESTS ?= tests/stories/test_flow.py tests/unit/providers/test_contract.py
+TESTS ?= tests/unit/providers/test_contract.py
 
 .PHONY: help demo test slow nights newest lint check docs wheel release bench clean
 
@@ -22,10 +22,10 @@ demo: $(READY) ## enrich 400 package summaries with two providers' models, for f
 	@$(BIN)/batchata demo
 
 test: $(READY) ## the test suite, but for `slow`
-	@$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not slow"
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-slow: $(READY) ## the README block by block, a schedule that fires, servers and programs as people start them (4 minutes)
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow and not nights"
+slow: $(READY) ## the README block by block, a schedule that fires, servers and programs as people start them (3 minutes)
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "slow and not nights"
 
 nights: $(READY) ## workers that are lost, and what `test` leaves to nights (15 minutes)
 	@$(BIN)/python -m pytest -q -m nights

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from tests.support.commands import Process
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
@@ -283,7 +285,6 @@ def test_a_flow_run_is_cancelled_by_its_id(server: Server, table: Table) -> None
     assert "12 canceled" in artifact["data"]
 
 
-@pytest.mark.slow
 def test_the_tasks_of_a_run_may_be_done_in_other_processes(server: Server, table: Table) -> None:
     """With Prefect's process pool each chunk's tasks are done by another process.
 
@@ -534,7 +535,7 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
 
     One that fell silent is awaited until its lease has ended, and its run carried on.
     """
-    monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "12")
+    monkeypatch.setenv("BATCHATA_LEASE_SECONDS", "8")
     # what a worker's run finds set
     monkeypatch.setitem(server.env, "PREFECT__RUNTIME__DEPLOYMENT__ID", "the-night-run")
     path = write_spec(table, {})
@@ -544,13 +545,12 @@ def test_a_scheduled_run_looks_whether_the_holder_lives(
             with monkeypatch.context() as elsewhere:
                 elsewhere.setattr(socket, "gethostname", lambda: "elsewhere")
                 site.ledger.release_lease(site.lease)
-                site.ledger.acquire_lease(site.lease.dataset_id, 12)
+                site.ledger.acquire_lease(site.lease.dataset_id, 8)
         name, message = in_python(server, table, DEPLOYED.format(path=str(path)))
     assert name == ("AlreadyRunning" if alive else "Completed"), message
     assert table.ledger()["requests_accepted"] == (0 if alive else 12)
 
 
-@pytest.mark.slow
 def test_two_teams_take_nothing_over(server: Server, table: Table, tmp_path: Path) -> None:
     """Two copies run on one server, each under its spec's own name.
 

@@ -57,7 +57,7 @@ def test_a_page_that_is_no_results_file_lands_nothing(
 
     No row lands as missing, and none is paid twice.
     """
-    monkeypatch.setenv("BATCHATA_PATIENCE", "1")
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
     with monkeypatch.context() as broken:
         after_download(table, broken, lambda _content: b"<p>maintenance</p>\n" * 50)
         with pytest.raises(TransientError, match="the results hold 0 lines for 6 requests"):

@@ -177,7 +177,7 @@ def test_every_row_ends_in_one_outcome(
     table: Table, fault: str, outcome: str, attempts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever happens to one request, its row is there and says why; the others are untouched."""
-    monkeypatch.setenv("BATCHATA_PATIENCE", "0.6")
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
     table.emulator.control.faults(kind=fault, contains="row 4")
     receipt = table.run()
     rows = {row["id"]: row for row in table.rows()}

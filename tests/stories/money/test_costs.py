@@ -68,11 +68,12 @@ def check_dataset(table: Table) -> dict[str, Any]:
     return dataset
 
 
-def test_every_dollar_is_accounted_for(table: Table) -> None:
+def test_every_dollar_is_accounted_for(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settled money is that of the dataset, of superseded rows and of overhead.
 
     There are retries, unknown and missing lines, a changed prompt, a changed row and a refresh.
     """
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.2")
     control = table.emulator.control
     for kind, text in (
         ("request_error", "row 1"),

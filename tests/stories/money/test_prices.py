@@ -132,8 +132,11 @@ def test_known_costs_are_told(table: Table) -> None:
 
 
 @pytest.mark.parametrize("fault", ["request_unknown_id", "request_missing", "request_unknown_type"])
-def test_overhead_of_an_unknown_price_is_unknown(table: Table, fault: str) -> None:
+def test_overhead_of_an_unknown_price_is_unknown(
+    table: Table, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lines that nobody sent and lost answers do not turn an unknown sum into a number."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.2")
     table.emulator.control.faults(kind=fault, contains="row 4", times=1)
     receipt = table.run(model=UNKNOWN[table.provider], max_attempts=1)
     assert receipt.cost_usd is None
