@@ -117,7 +117,7 @@ def _create_or_migrate(store: Store, connection: Connection) -> Row[Any]:
     """Create or migrate the ledger in one transaction that excludes other processes."""
     store.lock(connection, "opening")
     if _is_free(store.url, connection):
-        t.metadata.create_all(connection)
+        t.metadata.create_all(connection, checkfirst=False)
         row = {"ledger_id": new_id(), "schema_version": t.SCHEMA_VERSION, "created_at": now_us()}
         connection.execute(insert(t.meta).values(row))
     meta = _read(connection)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 ANSWER = json.dumps({"topic": "web", "keywords": ["a"], "audience": None, "confidence": 0.5})
 
 

@@ -259,6 +259,7 @@ def test_direct_runs_leave_no_key(
     assert files_that_give_away(project) == []
 
 
+@pytest.mark.slow
 def test_the_sdks_own_debug_logs_hold_no_key(project: Path, emulator: Emulator) -> None:
     """With the SDKs' debug logging on, a process prints a lot, and not the key."""
     done = in_shell(_DIRECTLY, ANTHROPIC_LOG="debug", OPENAI_LOG="debug")

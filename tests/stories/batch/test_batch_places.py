@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
+pytestmark = pytest.mark.slow
+
 CLAUDE = "claude-haiku-5-5"
 SCRIPT = """
 import json, sys

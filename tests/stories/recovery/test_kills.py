@@ -44,6 +44,7 @@ def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
     assert tally.reads > 10
 
 
+@pytest.mark.slow
 def test_the_real_command_is_carried_on(make: Callable[..., Place]) -> None:
     """`python -m batchata_tasks.cli run SPEC --direct` is killed with batches open.
 
