@@ -1228,6 +1228,7 @@ def big_rows(count: int = 1500) -> str:
     return ROWS + "".join(f"p{i},{i},{'many words ' * 150}\n" for i in range(count))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [256 << 10, MIB], ids=["ledger", "plan"])
 def test_a_file_that_may_not_grow(size: int, project: Path, emulator: Emulator) -> None:
     """If files may not grow, the run ends before it sends.
@@ -1249,6 +1250,7 @@ def test_a_file_that_may_not_grow(size: int, project: Path, emulator: Emulator) 
     assert len(rows_of(project / "out")) == 703
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0,
     reason="mounts a small disk, which takes root on Linux",
@@ -1286,6 +1288,7 @@ def test_a_full_disk(kib: int, accepted: int, project: Path, emulator: Emulator)
         subprocess.run(["umount", "-l", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prompt",
     [

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     Make = Callable[..., Table]
 
+pytestmark = pytest.mark.in_turn
+
 PER_BATCH = 4
 ALIKE = 12  # rows: three batches of one size, whose creates wait for each other while unclear
 UNLIKE = 7  # rows: two batches that differ in size

@@ -115,6 +115,7 @@ def memory(pid: int) -> int:
     return int(line.split()[1]) // 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_batch_of_the_largest_size(process: EmulatorProcess) -> None:
     """100,000 requests go in and come out, other calls are answered, and memory stays bounded."""

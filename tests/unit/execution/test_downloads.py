@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 6
 TOPIC = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
 
