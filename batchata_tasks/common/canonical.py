@@ -84,7 +84,7 @@ def _finite(value: object) -> object:
             pairs = cast("dict[object, object]", value).items()
             return {f"${k}" if str(k).startswith("$") else str(k): _finite(v) for k, v in pairs}
         case list() | tuple():
-            return [_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            return [_finite(v) for v in cast("list[object] | tuple[object, ...]", value)]
         case _:
             return value
 

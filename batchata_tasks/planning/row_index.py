@@ -81,11 +81,13 @@ class RowIndex:
                 added += 1
                 yield (key, *row)
 
-        self._connection.executemany(
-            f"INSERT INTO landed VALUES ({marks}) ON CONFLICT(key) DO UPDATE SET {update}"  # noqa: S608
-            " WHERE excluded.enriched_at >= landed.enriched_at",
-            counted(),
+        # of names and marks of ours alone
+        statement = (
+            f"INSERT INTO landed VALUES ({marks}) "  # noqa: S608
+            f"ON CONFLICT(key) DO UPDATE SET {update} "
+            "WHERE excluded.enriched_at >= landed.enriched_at"
         )
+        self._connection.executemany(statement, counted())
         self.landed_rows += self._connection.total_changes - before
         (keys,) = self._connection.execute("SELECT COUNT(*) FROM landed").fetchone()
         self.landed_twice = keys < added

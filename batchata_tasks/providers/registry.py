@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers.keys import mask_too
@@ -98,8 +98,8 @@ def _check_adapter(adapter: type[Adapter]) -> None:
     if missing:
         message = f"{adapter.__qualname__}: an adapter also needs {', '.join(sorted(missing))}."
         raise SpecError(message)
-    name, problem = adapter.name, None
-    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+    problem, name = None, cast("Any", adapter.name)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
         problem = f"{name!r:.80} is not a name; write 1 to 32 small letters, digits and `_`."
     elif name in _ENTRIES and _place(_ENTRIES[name].adapters[_CHAT]) != _place(adapter):
         problem = f"there is already a provider {name!r}; choose another name."

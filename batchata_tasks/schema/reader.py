@@ -140,21 +140,22 @@ class _SchemaReader:
     def _lookup(self, ref: str, at: _Place) -> Mapping[str, Any]:
         node: Any = self._root
         for step in ref.removeprefix("#/").split("/") if ref.startswith("#/") else [""]:
-            node = node.get(step) if isinstance(node, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            node = cast("dict[str, Any]", node).get(step) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise self._refusal(at, f"refers to {ref!r}, which is not in the schema.")
-        return node  # pyright: ignore[reportUnknownVariableType]
+        return cast("dict[str, Any]", node)
 
     def _without_null(
         self, schema: Mapping[str, Any], at: _Place
     ) -> tuple[Mapping[str, Any], bool]:
         if isinstance(kinds := schema.get("type"), list):
-            others = [kind for kind in kinds if kind != "null"]  # pyright: ignore[reportUnknownVariableType]
-            if len(others) != 1:  # pyright: ignore[reportUnknownArgumentType]
+            kinds = cast("list[Any]", kinds)
+            others = [kind for kind in kinds if kind != "null"]
+            if len(others) != 1:
                 raise self._refusal(
                     at, f"may be of several types ({kinds}); a column has one type."
                 )
-            return {**schema, "type": others[0]}, len(others) < len(kinds)  # pyright: ignore[reportUnknownArgumentType]
+            return {**schema, "type": others[0]}, len(others) < len(kinds)
         union = schema.get("anyOf", schema.get("oneOf"))
         if union is None:
             return schema, False

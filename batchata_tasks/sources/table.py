@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow as pa
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
 BATCH_ROWS = 8192
+_fsspec = cast("Any", fsspec)  # it has no types
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,14 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     fsspec keeps file systems for the life of the process, and remote ones keep their listings: a
     later run would not see new files, or would read a file by its old size.
     """
-    filesystem, path = fsspec.url_to_fs(url)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    filesystem.invalidate_cache()  # pyright: ignore[reportUnknownMemberType]
-    return filesystem, str(path)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    filesystem, path = _fsspec.url_to_fs(url)
+    filesystem.invalidate_cache()
+    return filesystem, str(path)
 
 
 @contextmanager
 def bytes_of(url: str) -> Generator[Any, None, None]:
     """Open a file or URL, decompressed by its ending."""
     filesystem_of(url)
-    with fsspec.open(url, "rb", compression="infer") as stream:  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    with _fsspec.open(url, "rb", compression="infer") as stream:
         yield stream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -77,22 +77,21 @@ class EnrichmentSpec(RunSpec):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unbuilt(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key, default in _NOT_BUILT.items():
-                if data.get(key, default) != default:  # pyright: ignore[reportUnknownMemberType]
-                    message = (
-                        f"`{key}` is a known key that this version does not support yet; remove it."
-                    )
-                    raise ValueError(message)
-            for key, values in _NOT_BUILT_VALUES.items():
-                if data.get(key) in values:  # pyright: ignore[reportUnknownMemberType]
-                    value = f"`{key}: {data[key]}`"
-                    message = (
-                        f"{value} is known, but this version does not support it yet; remove it."
-                    )
-                    raise ValueError(message)
-            return {k: v for k, v in data.items() if k not in _NOT_BUILT}  # pyright: ignore[reportUnknownVariableType]
-        return data  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(data, dict):
+            return data
+        keys = cast("dict[str, Any]", data)
+        for key, default in _NOT_BUILT.items():
+            if keys.get(key, default) != default:
+                message = (
+                    f"`{key}` is a known key that this version does not support yet; remove it."
+                )
+                raise ValueError(message)
+        for key, values in _NOT_BUILT_VALUES.items():
+            if keys.get(key) in values:
+                value = f"`{key}: {keys[key]}`"
+                message = f"{value} is known, but this version does not support it yet; remove it."
+                raise ValueError(message)
+        return {key: value for key, value in keys.items() if key not in _NOT_BUILT}
 
     @field_validator("provider")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import yaml
@@ -61,7 +61,8 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
     if not isinstance(data, dict):
         message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
         raise SpecError(message)
-    return parse_spec({**data, **_overrides(overrides)}, str(path))  # pyright: ignore[reportUnknownArgumentType]
+    keys = cast("dict[str, Any]", data)
+    return parse_spec({**keys, **_overrides(overrides)}, str(path))
 
 
 def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
