@@ -65,7 +65,17 @@ class TransientError(BatchataError):
 
 
 class TerminalError(BatchataError):
-    """The same call will fail the same way again until somebody changes something."""
+    """The same call will fail the same way again until somebody changes something.
+
+    `status` is the HTTP status of the provider's answer, None if there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class UnclearError(BatchataError):

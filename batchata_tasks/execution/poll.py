@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
-from batchata_tasks.providers import BatchLook
+from batchata_tasks.providers import BatchLook, describe_change
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
@@ -23,16 +23,27 @@ def look_once(context: SubmitContext, batch_id: str) -> BatchLook:
     ended, and its results are gone.
 
     Raises:
-        CredentialsError: it is not found, but another key sent it, whose account may have it.
+        CredentialsError: it is not found, or refused, but was sent under another key or scope
+            (organization, project …), whose account may have it.
     """
+    provider, ledger = context.provider, context.ledger
+    account, scope = ledger.sent_under(batch_id)
+    is_its_account = account == provider.account(ledger.id)
     try:
-        return retry_transient(context, lambda: context.provider.look(batch_id), times=10)
-    except TransientError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
+        times = 10 if is_its_account else 1
+        return retry_transient(context, lambda: provider.look(batch_id), times=times)
+    except (TransientError, CredentialsError) as error:
+        if isinstance(error, TransientError) and error.status != HTTPStatus.NOT_FOUND:
             raise
-        if context.ledger.account_of(batch_id) != context.provider.account(context.ledger.id):
-            message = f"{error} It was sent under another API key: set one of that account."
+        if not is_its_account:
+            change = describe_change(provider, ledger.id, scope)
+            message = (
+                f"{error} Batch {batch_id} may be there all the same, as {change}. Nothing was "
+                "sent; after that, the same command lands its rows."
+            )
             raise CredentialsError(message) from error
+        if isinstance(error, CredentialsError):
+            raise
         context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
         return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
 

@@ -3,13 +3,14 @@
 A provider's create has no idempotency key, and a lost answer does not say whether the batch was
 accepted (and will be billed). So a create is preceded by an intent, in the ledger and in the
 dataset's own storage, and one of unknown fate is looked up in the same account: adopted if found,
-sent again only if complete listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed.
+sent again, once, only if complete lists show nothing until `BATCHATA_UNCLEAR_GRACE` has passed.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,16 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.files import write_json
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held_dataset import InterruptedRunError
-from batchata_tasks.execution.unclear import adopt, record
+from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
+from batchata_tasks.providers import scope_of
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
     from batchata_tasks.execution.context import SubmitContext
-    from batchata_tasks.providers import BatchLook
+    from batchata_tasks.providers import Adapter, BatchLook
 
 _LONGEST_QUEUE_WAIT = 300.0  # seconds
 _LONG = 10.0  # seconds of a wait after which people are told what it is for
@@ -58,7 +61,8 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
         if unclear:
             if (batch_id := adopt(context, chunk)) is not None:
                 return batch_id
-            context.ledger.withdraw_intent(context.lease, chunk.id)
+            context.ledger.withdraw_intent(context.lease, chunk.id, absent=True)
+            chunk = context.ledger.chunk(chunk.id)
             unclear = False
         context.raise_if_left()
         if context.stop_reason() is not None:
@@ -74,9 +78,28 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
             context.log(f"{error} Looking it up before anything is sent again.")
             unclear = True
         except TransientError as error:
-            queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
+            with _upload_of_refused(context, file_id):
+                queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
+        except (TerminalError, CredentialsError) as error:
+            with _upload_of_refused(context, file_id):
+                raise error from error.__cause__
         else:
             return record(context, chunk, look)
+
+
+@contextmanager
+def _upload_of_refused(context: SubmitContext, file_id: str | None) -> Generator[None, None, None]:
+    """Delete the request file at the provider if its create was refused for good.
+
+    The next start uploads it anew, and files would pile up there.
+    """
+    try:
+        yield
+    except (TransientError, TerminalError, CredentialsError):
+        if file_id is not None:
+            with suppress(BatchataError):
+                context.provider.discard_upload(file_id)
+        raise
 
 
 def _wait_for_queue(context: SubmitContext, error: TransientError, *, again: bool) -> bool:
@@ -123,10 +146,13 @@ def _send(
 ) -> BatchLook:
     """Write the intent and send, once. After an UnclearError the intent still stands."""
     account = context.provider.account(context.ledger.id)
-    mark = int((context.provider.newest() or 0.0) * 1e6)
+    scope = scope_of(context.provider, context.ledger.id)
+    mark = _mark(context.provider)
     say_at, pause = time.monotonic() + _LONG, _SHORTEST_PAUSE
     while True:
-        intent = Intent(chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark)
+        intent = Intent(
+            chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark, scope
+        )
         _write_intent(context, chunk, intent)
         if context.ledger.record_intent(context.lease, intent):
             break
@@ -152,6 +178,19 @@ def _send(
         # refused for certain, or not sent; after anything else it is unclear, for a successor too
         context.ledger.withdraw_intent(context.lease, chunk.id, intent)
         raise
+
+
+def _mark(provider: Adapter) -> int | None:
+    """Return when the newest listed batch was created, in microseconds since 1970.
+
+    The one to be made cannot be older, by the provider's clock. None if there is no list.
+    """
+    try:
+        return int((provider.newest() or 0.0) * 1e6)
+    except (TransientError, TerminalError) as error:
+        if error.status not in NO_LIST:
+            raise
+        return None
 
 
 class _StopRequestedError(BatchataError):
@@ -208,6 +247,8 @@ def _write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
         "fence": intent.fence,
         "sent_at_us": intent.sent_at,
         "mark_us": intent.mark,
+        "scope": intent.scope,
+        "resends": chunk.resends,
         "rows": f"{chunk.id}.arrow",
         "start": chunk.start,
         "bytes": chunk.bytes,

@@ -1,17 +1,22 @@
 """Unclear creates: what became of a create of which nobody knows whether it was accepted.
 
-It is looked up in the same account: adopted if found, free to be sent again only if complete
-listings show nothing until `BATCHATA_UNCLEAR_GRACE` has passed, held if nobody can tell any more.
+It is looked up in the same account: adopted if found, free to be sent again, once, only if lists
+that are known to be complete show nothing until `BATCHATA_UNCLEAR_GRACE` has passed; held if nobody
+can tell (any more).
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import CredentialsError, HeldError
+from batchata_tasks.common.errors import CredentialsError, HeldError, TerminalError, TransientError
 from batchata_tasks.common.files import make_folder, read_json, write_json
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.providers import describe_change, names_of_account
 
 if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
@@ -21,6 +26,9 @@ if TYPE_CHECKING:
 
 CLOCK_SKEW = 300.0  # seconds by which clocks of one provider may differ
 _DAY = 86400.0
+# answers of a server that has no list of batches
+NO_LIST = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+_RESENDS = 1  # how often a chunk is ever sent again by itself
 
 
 def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
@@ -33,7 +41,17 @@ def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
 
 
 def record(context: ProviderContext, chunk: Chunk, look: BatchLook) -> str:
-    """Write to the ledger which batch a chunk is; return the batch's id."""
+    """Write to the ledger which batch a chunk is; return the batch's id.
+
+    Raises:
+        HeldError: the server gave it the id of another batch, so that nobody can tell them apart.
+    """
+    if context.ledger.known_batches([look.batch_id]):
+        message = (
+            f"the server gave the id {look.batch_id} to a second batch, so its results cannot be "
+            "told from the first one's; its rows are held: decide with `batchata reconcile`."
+        )
+        raise HeldError(message)
     account = context.provider.account(context.ledger.id)
     context.ledger.record_batch(context.lease, chunk, look.batch_id, account, look.status)
     return look.batch_id
@@ -58,64 +76,95 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     results can prove whose it is, it is awaited; nothing is sent meanwhile.
 
     Raises:
-        HeldError: a candidate is gone before it was judged.
+        HeldError: a candidate is gone before it was judged; or there is none, but the list is not
+            known to show all batches of the account; or the chunk was sent again once before.
     """
     intent = context.ledger.intent(chunk.id)
     proof_from = intent.sent_at / 1e6 + context.settings.unclear_grace
     path = context.folder.intent(chunk.id)
     stored: list[str] = (read_json(path) or {}).get("candidates", [])
-    wait, strangers, listed = 1.0, set[str](), dict.fromkeys(stored, time.time())
+    wait, seen = 1.0, Listed(dict.fromkeys(stored, time.time()))
     while True:
         now = time.time()
-        look = look_for(context, intent, listed, strangers)
+        look = look_for(context, intent, seen)
         if look is not None:
             return look
-        if not listed.keys() <= set(stored):
+        if not seen.candidates.keys() <= set(stored):
             # a candidate that vanishes must not be forgotten because this process dies
-            stored = sorted(listed)
+            stored = sorted(seen.candidates)
             write_json(path, {**(read_json(path) or {}), "candidates": stored})
         # other unclear chunks find their batches, too
-        judged = strangers | context.ledger.known_batches(listed)
-        unjudged = {batch_id: at for batch_id, at in listed.items() if batch_id not in judged}
+        judged = seen.strangers | context.ledger.known_batches(seen.candidates)
+        unjudged = {name: at for name, at in seen.candidates.items() if name not in judged}
         _refuse_vanished(context, unjudged, now)
         if not unjudged and now >= proof_from:
+            _require_proof(context, chunk, seen)
             return None
         context.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
         wait = min(wait * 1.5, context.provider.poll_seconds[1])
 
 
+@dataclass
+class Listed:
+    """What the lists showed while a create was looked up.
+
+    `candidates` notes when each batch that may be it was listed last, `strangers` those that are
+    somebody else's. `complete` says whether the last list is known to show the account's batches.
+    """
+
+    candidates: dict[str, float] = field(default_factory=dict[str, float])
+    strangers: set[str] = field(default_factory=set[str])
+    complete: bool = False
+
+
+def _require_proof(context: SubmitContext, chunk: Chunk, seen: Listed) -> None:
+    """Raise HeldError unless a list without the batch proves that it was never accepted."""
+    problem = None
+    if not seen.complete:
+        problem = (
+            "it is not in the list of batches, and this server's lists are not known to show all "
+            "batches of the account"
+        )
+    elif chunk.resends >= _RESENDS:
+        problem = "it was sent again once already, and not even the second answer came"
+    if problem is not None:
+        name = context.provider.name
+        message = (
+            f"{name}: nobody can tell whether a batch of {pluralize(chunk.rows, 'request')} was "
+            f"accepted (chunk {chunk.id}): {problem}. Its rows are held, and its money stays "
+            "reserved: decide with `batchata reconcile`."
+        )
+        raise HeldError(message)
+
+
 def look_for(
-    context: ProviderContext,
-    intent: Intent,
-    listed: dict[str, float] | None = None,
-    strangers: set[str] | None = None,
+    context: ProviderContext, intent: Intent, seen: Listed | None = None
 ) -> BatchLook | None:
     """Look once for the batch of a create of unknown fate; None if none is proven to be it (yet).
 
-    `listed` notes when each candidate was listed last, `strangers` those of somebody else.
+    What the list shows is added to `seen`.
 
     Raises:
-        CredentialsError: it was sent under another key.
+        CredentialsError: it was sent under another key, or other settings that select an account.
         HeldError: a candidate has ended, and its results cannot tell whose it is.
     """
-    if intent.account != context.provider.account(context.ledger.id):
+    provider, ledger_id = context.provider, context.ledger.id
+    if intent.account not in names_of_account(provider, ledger_id):
         message = (
-            f"{context.provider.name}: a batch was sent under another API key, and its fate is "
-            "unknown; set that key again, since only its account can tell whether the batch was "
-            "accepted (if it is revoked: `batchata reconcile --hold`, then `--adopt` or "
-            "`--resend`)."
+            f"{provider.name}: the fate of a batch is unknown, and only the account that it was "
+            f"sent under can tell whether it was accepted; "
+            f"{describe_change(provider, ledger_id, intent.scope)} (if that cannot be done: "
+            "`batchata reconcile --hold`, then `--adopt` or `--resend`)."
         )
         raise CredentialsError(message)
-    since = oldest(intent)
-    listed = {} if listed is None else listed
-    strangers = set() if strangers is None else strangers
-    return retry_transient(context, lambda: _find(context, intent, since, listed, strangers))
+    listed = Listed() if seen is None else seen
+    return retry_transient(context, lambda: _find(context, intent, listed))
 
 
 def oldest(intent: Intent) -> float:
     """Return the time (seconds since 1970) before which the batch of a create cannot be made."""
     if intent.mark is None:
-        # the first version marked nothing, and went by a clock that may have been wrong
+        # the provider told no time, or the first version marked nothing: our clock may be wrong
         return intent.sent_at / 1e6 - _DAY
     return intent.mark / 1e6 - CLOCK_SKEW
 
@@ -132,22 +181,37 @@ def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: 
             raise HeldError(message)
 
 
-def _find(
-    context: ProviderContext,
-    intent: Intent,
-    since: float,
-    listed: dict[str, float],
-    strangers: set[str],
-) -> BatchLook | None:
+def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook | None:
     """List the account's batches once; return the one that is proven to be of this create."""
-    recent = context.provider.recent(since)
-    sized = [look for look in recent if look.requests in (None, intent.requests)]
-    # one that was not let in ran nothing, and carries the name of the one that was sent after it
-    looks = [look for look in sized if look.batch_id not in strangers and not look.no_room]
-    owned_ids = context.ledger.known_batches(look.batch_id for look in looks)
-    candidates = [look for look in looks if look.batch_id not in owned_ids]
+    names = names_of_account(context.provider, context.ledger.id)
+    newest_known = context.ledger.newest_batch_at(names)
+    since = oldest(intent)
+    if newest_known is not None and not context.provider.lists_all:
+        # far enough back to see whether the list shows batches that are known to exist
+        since = min(since, newest_known / 1e6 - _DAY)
+    looks, listed = list["BatchLook"](), True
+    try:
+        for look in context.provider.recent(since):
+            # one that was not let in ran nothing, and has the name of the one that was sent after
+            if is_of(look, intent) and not look.no_room:
+                return look
+            looks.append(look)
+    except (TransientError, TerminalError) as error:
+        if error.status not in NO_LIST:
+            raise
+        listed = False
+    known = context.ledger.known_batches(look.batch_id for look in looks)
+    seen.complete = listed and (context.provider.lists_all or bool(known))
+    candidates = [
+        look
+        for look in looks
+        if look.requests in (None, intent.requests)
+        and (look.created_at is None or look.created_at >= oldest(intent) - 1)
+        and look.batch_id not in known | seen.strangers
+        and not look.no_room
+    ]
     # noted first: one may vanish while it is judged
-    listed |= {look.batch_id: time.time() for look in candidates}
+    seen.candidates |= {look.batch_id: time.time() for look in candidates}
     for look in candidates:
         owned = context.provider.owns(look, intent.chunk_id)
         if owned:
@@ -159,5 +223,16 @@ def _find(
             )
             raise HeldError(message)
         if owned is False:
-            strangers.add(look.batch_id)
+            seen.strangers.add(look.batch_id)
     return None
+
+
+def is_of(look: BatchLook, intent: Intent) -> bool:
+    """Whether a batch says of itself that it is of a create.
+
+    It carries the chunk's token, or was made from the file that was uploaded for this chunk alone:
+    some servers keep no metadata.
+    """
+    if look.token is not None:
+        return look.token == intent.chunk_id
+    return look.input_file_id is not None and look.input_file_id == intent.input_file_id

@@ -31,6 +31,7 @@ _RIVALS = (
         t.chunks.c.id != bindparam("chunk_id"),
     )
 )
+_RESENDS = select(t.chunks.c.resends).where(t.chunks.c.id == bindparam("chunk_id"))
 _LOOK = update(t.batches).where(t.batches.c.batch_id == bindparam("looked"))
 
 
@@ -61,9 +62,18 @@ class Sending(Chunks):
 
     @writes
     def withdraw_intent(
-        self, connection: Connection, lease: Lease, chunk_id: str, intent: Intent | None = None
+        self,
+        connection: Connection,
+        lease: Lease,
+        chunk_id: str,
+        intent: Intent | None = None,
+        *,
+        absent: bool = False,
     ) -> None:
         """Delete an intent: it is certain that nothing was accepted.
+
+        It is `absent` if that was concluded from the provider's list, not told by the provider: a
+        chunk is sent again only once after that.
 
         Raises:
             LedgerError: `intent` is given, and another one has replaced it.
@@ -72,7 +82,11 @@ class Sending(Chunks):
         if intent is not None and not self._stands(connection, intent):
             message = f"chunk {chunk_id} is sent by another process by now; start the run again."
             raise LedgerError(message)
-        self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.PLANNED)
+        more: dict[str, Any] = {}
+        if absent:
+            before = connection.execute(_RESENDS, {"chunk_id": chunk_id}).scalar_one()
+            more["resends"] = before + 1
+        self._move(connection, chunk_id, (ChunkState.UNCLEAR,), ChunkState.PLANNED, **more)
         connection.execute(_NO_INTENT, {"of_chunk": chunk_id})
 
     @writes
@@ -209,10 +223,26 @@ class Sending(Chunks):
         return set(connection.execute(query).scalars())
 
     @reads
-    def account_of(self, connection: Connection, batch_id: str) -> str | None:
-        """Return the account under which a batch was sent."""
-        query = select(t.batches.c.account).where(t.batches.c.batch_id == batch_id)
+    def newest_batch_at(self, connection: Connection, accounts: Iterable[str]) -> int | None:
+        """Return when the newest known batch of an account was sent (microseconds since 1970).
+
+        The account is given by all names that it goes by.
+        """
+        query = select(func.max(t.batches.c.submitted_at)).where(
+            t.batches.c.account.in_(list(accounts))
+        )
         return connection.execute(query).scalar()
+
+    @reads
+    def sent_under(self, connection: Connection, batch_id: str) -> tuple[str | None, str | None]:
+        """Return the account under which a batch was sent, and the settings that select it."""
+        query = (
+            select(t.batches.c.account, t.intents.c.scope)
+            .outerjoin(t.intents, t.intents.c.chunk_id == t.batches.c.chunk_id)
+            .where(t.batches.c.batch_id == batch_id)
+        )
+        row = connection.execute(query).first()
+        return (None, None) if row is None else (row.account, row.scope)
 
     @writes
     def record_look(

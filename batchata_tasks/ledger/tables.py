@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -74,6 +74,8 @@ chunks = Table(
     # 1 once all its rows have been superseded
     Column("emptied", Integer, nullable=False, default=0, server_default="0"),
     Column("expected", BigInteger),  # what it is likely to cost; null if unknown
+    # how often it was sent again since a create of unknown fate was proven to have failed
+    Column("resends", Integer, nullable=False, default=0, server_default="0"),
     Index("chunks_run", "run_id", "state"),
     Index("chunks_dataset", "dataset_id", "state"),
 )
@@ -90,6 +92,8 @@ intents = Table(
     Column("input_file_id", Text),  # OpenAI: the uploaded request file
     # by the provider's clock: the batch cannot be older; null if the provider listed no batch
     Column("mark", BigInteger),
+    # JSON: the settings that select the account, so that people can be told to set them again
+    Column("scope", Text),
     Index("intents_account", "account"),
 )
 

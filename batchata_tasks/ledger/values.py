@@ -79,6 +79,7 @@ class Chunk:
     state: str  # a ChunkState
     batch_id: str | None = None
     expected: int | None = None
+    resends: int = 0  # how often it was sent again since a create had failed for all that is known
 
     @property
     def rows(self) -> int:
@@ -97,6 +98,7 @@ class Intent:
     sent_at: int
     input_file_id: str | None = None
     mark: int | None = None
+    scope: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

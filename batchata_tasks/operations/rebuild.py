@@ -25,7 +25,7 @@ from batchata_tasks.ledger import (
     opened_ledger,
 )
 from batchata_tasks.planning.job_store import moved_to
-from batchata_tasks.providers import provider_type
+from batchata_tasks.providers import names_of_account, provider_type
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ class _Reader:
     dataset_id: str
     ready: PreparedRun
     restored: Restored = field(default_factory=Restored)
-    # by provider and old ledger: the account's name under the old ledger and under this one
-    accounts: dict[tuple[str, str], tuple[str, str] | None] = field(
-        default_factory=dict[tuple[str, str], "tuple[str, str] | None"]
+    # by provider and old ledger: the account's names under the old ledger, its name under this one
+    accounts: dict[tuple[str, str], tuple[set[str], str] | None] = field(
+        default_factory=dict[tuple[str, str], "tuple[set[str], str] | None"]
     )
 
     def read(self) -> Restored:
@@ -198,6 +198,7 @@ class _Reader:
                 "start": start,
                 "stop": start + rows,
                 "bytes": intent.get("bytes", 0),
+                "resends": intent.get("resends", 0),
                 "bound": intent.get("bound_picodollars"),
                 "state": state,
                 "batch_id": batch_id,
@@ -294,6 +295,7 @@ class _Reader:
                 "sent_at": at,
                 "input_file_id": intent.get("input_file_id"),
                 "mark": intent.get("mark_us"),
+                "scope": intent.get("scope"),
             }
         )
         if batch_id is not None:
@@ -311,14 +313,14 @@ class _Reader:
     def _account(self, intent: dict[str, Any]) -> str | None:
         """Return the account's name under this ledger; None if its key is not set."""
         names = self._account_names(intent["provider"], intent["ledger_id"])
-        return names[1] if names is not None and names[0] == intent["account"] else None
+        return names[1] if names is not None and intent["account"] in names[0] else None
 
-    def _account_names(self, provider: str, ledger_id: str) -> tuple[str, str] | None:
+    def _account_names(self, provider: str, ledger_id: str) -> tuple[set[str], str] | None:
         """Return the names, under the old ledger and this one, of the account whose key is set."""
         if (provider, ledger_id) not in self.accounts:
             try:
                 adapter = provider_type(provider)()
-                names = adapter.account(ledger_id), adapter.account(self.ledger.id)
+                names = names_of_account(adapter, ledger_id), adapter.account(self.ledger.id)
             except CredentialsError:
                 names = None
             self.accounts[provider, ledger_id] = names

@@ -22,7 +22,7 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.execution.unclear import hold, look_for, oldest, record
+from batchata_tasks.execution.unclear import hold, is_of, look_for, oldest, record
 from batchata_tasks.ledger import ChunkState, opened_ledger
 from batchata_tasks.operations.reconcile_report import (
     ReconcileReport,
@@ -121,7 +121,8 @@ class _Reconciler:
         for chunk_id, batch_id in request.adopt.items():
             with self._settling(chunk_id) as (context, chunk):
                 look = context.provider.look(batch_id)
-                self._refuse_wrong(chunk, context.provider, look)
+                intent = self._ledger.intent(chunk.id)
+                self._refuse_wrong(chunk, intent, context.provider, look)
                 if chunk.state == ChunkState.UNCLEAR:
                     self._hold(context, chunk.id)
                 self._adopt(context, chunk, look)
@@ -146,11 +147,15 @@ class _Reconciler:
         with self._hold_dataset(self._in_doubt(chunk_id, *states)) as context:
             yield context, self._in_doubt(chunk_id, *states)
 
-    def _refuse_wrong(self, chunk: Chunk, provider: Adapter, look: BatchLook) -> None:
+    def _refuse_wrong(
+        self, chunk: Chunk, intent: Intent, provider: Adapter, look: BatchLook
+    ) -> None:
         """Raise SpecError if a batch cannot be that chunk, or nobody can tell yet."""
         reason = None
         if self._ledger.known_batches([look.batch_id]):
             reason = "that batch is another chunk's"
+        elif is_of(look, intent):
+            return
         elif (
             look.requests not in (None, chunk.rows)
             or (owns := provider.owns(look, chunk.id)) is False
@@ -242,7 +247,7 @@ class _Reconciler:
                     batch_id=look.batch_id,
                     status=look.status,
                     requests=look.requests,
-                    age=max(round(now - look.created_at), 0),
+                    age=None if look.created_at is None else max(round(now - look.created_at), 0),
                     ours=_is_ours(provider, look) if reads_left else None,
                     may_be=may_be[0] if may_be else None,
                     ended=look.ended,
@@ -318,10 +323,12 @@ def _is_ours(provider: Adapter, look: BatchLook) -> bool | None:
 
 def _may_be(provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent) -> bool:
     """Whether a batch may be a chunk in doubt."""
+    if chunk.provider == provider.name and is_of(look, intent) and not look.no_room:
+        return True
     if (
         chunk.provider != provider.name
         or look.requests not in (None, chunk.rows)
-        or look.created_at < oldest(intent)
+        or (look.created_at is not None and look.created_at < oldest(intent))
         or look.no_room
     ):
         return False

@@ -41,7 +41,9 @@ def pairs_of(texts: Iterable[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class UnknownBatch:
-    """A batch at a provider that no chunk of the ledger owns. `age` is in whole seconds.
+    """A batch at a provider that no chunk of the ledger owns.
+
+    `age` is in whole seconds; None if the provider does not say when it was created.
 
     `ours` says whether this program sent it, under another ledger; None if the provider does not
     tell. `may_be` is a chunk in doubt whose batch this may be.
@@ -51,7 +53,7 @@ class UnknownBatch:
     batch_id: str
     status: str
     requests: int | None
-    age: int
+    age: int | None
     ours: bool | None
     may_be: str | None = None
     ended: bool = False
@@ -143,5 +145,7 @@ def _describe_batch(batch: UnknownBatch) -> str:
     return f"batch {batch.batch_id} ({facts}), {origin}"
 
 
-def _ago(seconds: int) -> str:
+def _ago(seconds: int | None) -> str:
+    if seconds is None:
+        return "of unknown age"
     return f"{seconds / _HOUR:.1f} h ago" if seconds > _HOUR else f"{seconds / 60:.0f} min ago"

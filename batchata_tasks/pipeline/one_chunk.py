@@ -64,7 +64,7 @@ def _was_accepted(run: RunContext, chunk: Chunk) -> bool:
     """Look up a create of unknown fate that is not wanted any more; withdraw it if absent."""
     if adopt(run.for_chunk(chunk), chunk) is not None:
         return True
-    run.ledger.withdraw_intent(run.lease, chunk.id)
+    run.ledger.withdraw_intent(run.lease, chunk.id, absent=True)
     return False
 
 

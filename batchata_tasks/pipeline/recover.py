@@ -195,7 +195,7 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
             context.log(str(error))
             return None
         if batch_id is None:
-            held.ledger.withdraw_intent(held.lease, chunk.id)
+            held.ledger.withdraw_intent(held.lease, chunk.id, absent=True)
             return None
     chunk = held.ledger.chunk(chunk.id)
     if chunk.batch_id is None:  # rows that cannot be sent at all

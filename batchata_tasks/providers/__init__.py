@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.providers.accounts import describe_change, names_of_account, scope_of
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment, masked
 from batchata_tasks.providers.registry import (
@@ -32,15 +33,18 @@ __all__ = [
     "Provider",
     "check_environment",
     "check_name",
+    "describe_change",
     "is_results",
     "known_providers",
     "lines_of",
     "lines_with",
     "masked",
+    "names_of_account",
     "provider_name",
     "provider_type",
     "read_line",
     "register",
+    "scope_of",
 ]
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from batchata_tasks.providers.accounts import account_name
 from batchata_tasks.providers.checks import Checks
+from batchata_tasks.providers.listing import newest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -58,9 +59,12 @@ class Framing:
 class BatchLook:
     """The state of a batch, as the provider reports it.
 
-    - `status` is spelt as the provider spells it.
+    - `status` is the provider's word for it, in lower case. If it is not `known` to the adapter,
+      the batch counts as ended if it has results.
+    - `created_at` and `expires_at` are in seconds since 1970; None if the provider does not say.
     - `requests` and `done` are None if the provider does not say (yet).
-    - `token` is the one that the batch carries, if batches can carry one.
+    - `token` is the one that the batch carries, if batches can carry one, and `input_file_id` the
+      file that its requests came in.
     - `files` are those of its results.
     - `error` is why a batch was refused as a whole; `bad_lines` holds the reasons for single
       requests that a failed validation refused, by the number of the line from 1.
@@ -73,7 +77,7 @@ class BatchLook:
     batch_id: str
     status: str
     ended: bool
-    created_at: float
+    created_at: float | None
     requests: int | None = None
     done: int | None = None
     token: str | None = None
@@ -84,6 +88,9 @@ class BatchLook:
     gone: bool = False
     model: str | None = None
     stopped: Outcome | None = None
+    known: bool = True
+    expires_at: float | None = None
+    input_file_id: str | None = None
 
 
 class Adapter(Checks, ABC):
@@ -104,6 +111,12 @@ class Adapter(Checks, ABC):
     turns_param: ClassVar[str] = "messages"  # the name in bodies of the list of turns
     # whether input may be billed as written to a cache although no request asks for that
     caches_unasked: ClassVar[bool]
+    # environment variables that select whose batches are meant, besides the key and the address
+    scope_variables: ClassVar[tuple[str, ...]] = ()
+    headers_variable: ClassVar[str | None] = None  # the one that adds headers to each request
+    # whether lists at the address in use are known to show all batches of the account; only then a
+    # batch that they leave out was not accepted
+    lists_all: bool = False
 
     @property
     def secret(self) -> str:
@@ -149,7 +162,7 @@ class Adapter(Checks, ABC):
 
     def newest(self) -> float | None:
         """Return when the newest listed batch was created, by the provider's clock, or None."""
-        return next((look.created_at for look in self.recent(0.0)), None)
+        return newest_of([[look] for look in islice(self.recent(0.0), 1)])
 
     def open_batches(self, model: str | None = None) -> set[str]:
         """Return the ids of the account's batches that have not ended, whoever sent them.
@@ -201,5 +214,4 @@ class Adapter(Checks, ABC):
 
     def account(self, ledger_id: str) -> str:
         """Return a name for the account in use that does not give away the key."""
-        seed = f"{self.name} {self.base_url} {self.secret}".encode()
-        return hmac.new(ledger_id.encode(), seed, hashlib.sha256).hexdigest()[:32]
+        return account_name(self, ledger_id)

@@ -30,6 +30,15 @@ def lines_of(path: Path) -> Iterator[bytes]:
                 yield line
 
 
+def lines_of_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a download while it comes in."""
+    rest = b""
+    for block in blocks:
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    yield rest
+
+
 def lines_with(path: Path, token: str) -> int:
     """Count the lines of a results file that name a custom_id of a chunk.
 

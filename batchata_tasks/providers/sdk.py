@@ -20,12 +20,25 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers.keys import masked
+from batchata_tasks.providers.wire import batch_in, is_api_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-_WAIT_CODES = {408, 409, 425}
+# statuses of reads that pass after a while: batches that exist have answered 404, too
+_PASSING = frozenset(
+    {
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.TOO_EARLY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+# the only statuses with which the API itself says for certain that it has accepted nothing. A 408,
+# say, may be the time-out of a proxy behind which the batch was accepted
+CERTAIN_REFUSALS = frozenset({400, 401, 403, 404, 413, 422, 429})
 # a 429 with one of these codes does not pass after a while
 _SPENT = {
     "insufficient_quota",
@@ -35,31 +48,48 @@ _SPENT = {
     "billing_hard_limit_reached",
 }
 READ_RETRIES = 3
+_QUOTED = 200  # characters of an answer that nobody can read
 
 
 # called when the request's first byte is about to go out, after the connection was made; it raises
 # to stop that. A process may sleep for hours while it connects, and then nothing must be sent.
-_MAY_SEND: ContextVar[Callable[[], None] | None] = ContextVar("batchata_may_send", default=None)
+_GATE: ContextVar[Gate | None] = ContextVar("batchata_gate", default=None)
+
+
+class Gate:
+    """Called right before bytes of a create go out; it knows whether any did."""
+
+    def __init__(self, may_send: Callable[[], None]) -> None:
+        self._may_send = may_send
+        self.began = False
+
+    def __call__(self) -> None:
+        """Raise an error to send nothing (more)."""
+        self._may_send()
+        self.began = True
 
 
 @contextmanager
-def gated(may_send: Callable[[], None]) -> Generator[None, None, None]:
+def gated(may_send: Callable[[], None]) -> Generator[Gate, None, None]:
     """Call `may_send` at the last moment before any byte of a create goes out."""
-    token = _MAY_SEND.set(may_send)
+    gate = Gate(may_send)
+    token = _GATE.set(gate)
     try:
-        yield
+        yield gate
     finally:
-        _MAY_SEND.reset(token)
+        _GATE.reset(token)
 
 
 def watch(request: httpx2.Request) -> None:
     """Request hook of the SDKs' HTTP clients: call the gate once the connection has been made."""
-    if (may_send := _MAY_SEND.get()) is None:
+    if (gate := _GATE.get()) is None:
         return
 
-    def trace(event: str, _info: object) -> None:
-        if event.endswith("send_request_headers.started"):
-            may_send()
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        # what a proxy is asked for to reach the server is not the create itself
+        is_create = getattr(info.get("request"), "method", b"POST") != b"CONNECT"
+        if is_create and event.endswith("send_request_headers.started"):
+            gate()
 
     request.extensions = {**request.extensions, "trace": trace}
 
@@ -67,8 +97,8 @@ def watch(request: httpx2.Request) -> None:
 class GatedFile:
     """A request file that calls the gate before each block is read, and so before it is sent."""
 
-    def __init__(self, stream: BinaryIO, may_send: Callable[[], None]) -> None:
-        self._stream, self._may_send = stream, may_send
+    def __init__(self, stream: BinaryIO, gate: Gate) -> None:
+        self._stream, self._gate = stream, gate
 
     def fileno(self) -> int:
         """Return the file's descriptor, from which its size is taken."""
@@ -76,7 +106,7 @@ class GatedFile:
 
     def read(self, size: int = -1) -> bytes:
         """Return the next block."""
-        self._may_send()
+        self._gate()
         return self._stream.read(size)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -94,59 +124,118 @@ class Errors:
 
 
 @contextmanager
-def translated(
-    sdk: Errors, provider: str, *, creating: bool = False
-) -> Generator[None, None, None]:
-    """Turn an SDK's errors into ours.
-
-    If `creating`, a refused connection and any 4xx are certain refusals. A 5xx, a timeout, a broken
-    connection or an unreadable answer leave the create in doubt: that is an UnclearError.
-    """
+def translated(sdk: Errors, provider: str) -> Generator[None, None, None]:
+    """Turn an SDK's errors of any call but a create into ours."""
     try:
         yield
     except sdk.status as error:
-        cause = error if masked(str(error)) == str(error) else None  # tracebacks print causes too
-        raise _status_error(error, provider, creating=creating) from cause
+        raise _read_error(error, provider) from _cause(error)
     except sdk.connection as error:
-        cause = error.__cause__
-        if isinstance(cause, BatchataError):
-            raise cause from None  # the gate's
-        if creating and not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout):
-            message = (
-                f"{provider}: the connection broke before the answer to a create came "
-                f"({_reason(error)})."
-            )
-            raise UnclearError(message) from error
-        message = f"{provider}: cannot reach {_host(error)} ({_reason(error)})."
+        raise _unreachable(error, provider) from error
+    except _unreadable(sdk) as error:
+        message = f"{provider}: the answer cannot be read ({_reason(error)})."
         raise TransientError(message) from error
-    except (
+
+
+def created(
+    sdk: Errors, provider: str, gate: Gate, call: Callable[[], httpx2.Response]
+) -> dict[str, Any]:
+    """Make a create, one POST; return the batch that its answer names.
+
+    Raises:
+        TransientError, TerminalError, CredentialsError: nothing was accepted, for certain: nothing
+            was sent, or the API itself refused with one of `CERTAIN_REFUSALS`.
+        UnclearError: anything else. The batch may have been accepted or not.
+    """
+    try:
+        response = call()
+    except sdk.status as error:
+        refused: Any = error
+        if (batch := batch_in(refused.response)) is not None:
+            return batch
+        raise _create_error(error, provider) from _cause(error)
+    except sdk.connection as error:
+        if isinstance(error.__cause__, BatchataError):
+            raise error.__cause__ from None  # the gate's
+        if not gate.began:
+            raise _unreachable(error, provider) from error
+        message = (
+            f"{provider}: the connection broke before the answer to a create came "
+            f"({_reason(error)})."
+        )
+        raise UnclearError(message) from error
+    except _unreadable(sdk) as error:
+        message = f"{provider}: the answer to a create cannot be read ({_reason(error)})."
+        raise UnclearError(message) from error
+    if (batch := batch_in(response)) is None:
+        text = masked(response.text[:_QUOTED]) or "nothing"
+        message = (
+            f"{provider}: the answer to a create names no batch (HTTP {response.status_code}: "
+            f"{text})."
+        )
+        raise UnclearError(message)
+    return batch
+
+
+def _cause(error: Exception) -> Exception | None:
+    """Return an SDK's error as a cause, unless it quotes a key: tracebacks print causes, too."""
+    return error if masked(str(error)) == str(error) else None
+
+
+def _unreadable(sdk: Errors) -> tuple[type[Exception], ...]:
+    return (
         sdk.unreadable,
         ValueError,
         AttributeError,
         TypeError,
         LookupError,
         httpx2.HTTPError,
-    ) as error:
-        message = f"{provider}: the answer cannot be read ({_reason(error)})."
-        raise (UnclearError(message) if creating else TransientError(message)) from error
+    )
 
 
-def _status_error(error: Any, provider: str, *, creating: bool) -> BatchataError:
+def _unreachable(error: Exception, provider: str) -> BatchataError:
+    return TransientError(f"{provider}: cannot reach {_host(error)} ({_reason(error)}).")
+
+
+def _create_error(error: Any, provider: str) -> BatchataError:
+    """Return the error of a create that was answered with an HTTP error."""
     status = int(error.status_code)
-    text = f"{provider}: HTTP {status}: {_message(error)}"
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return UnclearError(text) if creating else TransientError(text, status=status)
+    if status in CERTAIN_REFUSALS and is_api_error(error.response):
+        return _refusal(error, provider)
+    return UnclearError(_text(error, provider))
+
+
+def _read_error(error: Any, provider: str) -> BatchataError:
+    """Return the error of any other call that was answered with an HTTP error."""
+    status = int(error.status_code)
+    # a page of something in between says nothing about the call, but a body can be too large for it
+    is_final = is_api_error(error.response) or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING or not is_final:
+        if status == HTTPStatus.TOO_MANY_REQUESTS and _code(error) in _SPENT:
+            return _refusal(error, provider)
+        return TransientError(_text(error, provider), _retry_after(error), status)
+    return _refusal(error, provider)
+
+
+def _refusal(error: Any, provider: str) -> BatchataError:
+    """Return the error of a call that the API has refused for certain."""
+    status, text = int(error.status_code), _text(error, provider)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         if _code(error) in _SPENT:
-            return TerminalError(f"{text} Raise the limit at the provider.")
+            return TerminalError(f"{text} Raise the limit at the provider.", status)
         return TransientError(text, _retry_after(error), status)
-    if status in _WAIT_CODES or (status == HTTPStatus.NOT_FOUND and not creating):
-        # batches that exist have answered 404 for a while: that never proves one to be lost
-        return TransientError(text, status=status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         remedy = "The API key was refused: check the key in the environment."
         return CredentialsError(f"{text} {remedy}")
-    return TerminalError(text)
+    return TerminalError(text, status)
+
+
+def _text(error: Any, provider: str) -> str:
+    """Return what an HTTP error says, and what helps against one that concerns sizes."""
+    text = f"{provider}: HTTP {error.status_code}: {_message(error)}"
+    if int(error.status_code) != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return text
+    return f"{text} Make batches smaller: set `items_per_batch`."
 
 
 def _code(error: Any) -> str | None:
@@ -160,7 +249,7 @@ def _code(error: Any) -> str | None:
 def _message(error: Any) -> str:
     body = as_dict(error.body)
     details = as_dict(body.get("error")) or body
-    return masked(str(details.get("message") or error.message))[:500]
+    return masked(str(details.get("message") or error.message or "no reason"))[:500]
 
 
 def _retry_after(error: Any) -> float | None:
@@ -175,7 +264,7 @@ def _retry_after(error: Any) -> float | None:
 
 def _reason(error: BaseException) -> str:
     cause = error.__cause__ or error
-    return masked(str(cause)) or type(cause).__name__
+    return masked(str(cause))[:500] or type(cause).__name__
 
 
 def _host(error: Any) -> str:

@@ -32,6 +32,8 @@ from batchata_tasks.providers import (
 )
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.result_lines import count_of
+from batchata_tasks.providers.sdk import CERTAIN_REFUSALS
+from batchata_tasks.providers.wire import is_api_error
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
@@ -71,6 +73,7 @@ class HouseProvider(Provider):
     priced_params = frozenset({"metadata", "seed", "temperature"})
     cap_param = "max_completion_tokens"
     caches_unasked = False
+    lists_all = True  # the house's gateway is known to list all batches
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "HOUSE_BASE_URL")
@@ -213,13 +216,13 @@ def _checked(response: httpx2.Response) -> httpx2.Response:
 def _refused(response: httpx2.Response, *, creating: bool) -> Exception:
     status = response.status_code
     text = masked(f"house: HTTP {status}: {response.text[:300]}")
-    if status >= 500:
-        return UnclearError(text) if creating else TransientError(text, status=status)
+    if creating and not (status in CERTAIN_REFUSALS and is_api_error(response)):
+        return UnclearError(text)
+    if status >= 500 or status in (408, 409, 429) or (status == 404 and not creating):
+        return TransientError(text, status=status)
     if status in (401, 403):
         return CredentialsError(text)
-    if status in (408, 409, 429) or (status == 404 and not creating):
-        return TransientError(text, status=status)
-    return TerminalError(text)
+    return TerminalError(text, status)
 
 
 def _look(batch: dict[str, Any]) -> BatchLook:

@@ -8,22 +8,37 @@ from __future__ import annotations
 
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import anthropic
+import httpx2
 from anthropic._response import StreamedBinaryAPIResponse
-from anthropic.types.messages import MessageBatch
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers import sdk
+from batchata_tasks.providers.anthropic.batches import look_of
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment
-from batchata_tasks.providers.result_lines import first_custom_id, lines_of, read_line
+from batchata_tasks.providers.listing import (
+    is_official,
+    newest_of,
+    recent_of,
+    says_lists_are_complete,
+    with_status,
+)
+from batchata_tasks.providers.result_lines import (
+    first_custom_id,
+    lines_of,
+    lines_of_blocks,
+    read_line,
+)
+from batchata_tasks.providers.wire import object_of, pages
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchata_tasks.schema.response import ResponseSchema
@@ -45,6 +60,7 @@ class AnthropicAdapter(Adapter):
 
     name = "anthropic"
     key_variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    headers_variable = "ANTHROPIC_CUSTOM_HEADERS"
     limits = Limits(requests=100_000, bytes=255_000_000)  # documented: 100,000 and 256 MB
     framing = Framing(
         before_id=b'{"custom_id":"',
@@ -73,6 +89,7 @@ class AnthropicAdapter(Adapter):
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
         http = anthropic.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
         self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
+        self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
 
     @property
     def base_url(self) -> str:
@@ -144,36 +161,45 @@ class AnthropicAdapter(Adapter):
         # the SDK's own create() would parse and serialize all requests in memory; its client sends
         # the file unchanged, block by block
         headers = {"Content-Type": "application/json"}
-        with (
-            path.open("rb") as stream,
-            sdk.translated(_ERRORS, self.name, creating=True),
-            sdk.gated(may_send),
-        ):
-            content = sdk.GatedFile(stream, may_send)
-            batch = self._client.post(
-                _PATH,
-                content=content,
-                cast_to=MessageBatch,
-                options={"max_retries": 0, "headers": headers},
-            )
-            return _look(batch)
+        with path.open("rb") as stream, sdk.gated(may_send) as gate:
+            content = sdk.GatedFile(stream, gate)
+
+            def post() -> httpx2.Response:
+                return self._client.post(
+                    _PATH,
+                    content=content,
+                    cast_to=httpx2.Response,
+                    options={"max_retries": 0, "headers": headers},
+                )
+
+            return look_of(sdk.created(_ERRORS, self.name, gate, post))
 
     def look(self, batch_id: str) -> BatchLook:
         with sdk.translated(_ERRORS, self.name):
-            return _look(self._client.messages.batches.retrieve(batch_id))
+            return with_status(look_of(object_of(self._get(_batch_path(batch_id))), batch_id))
 
     def newest(self) -> float | None:
-        with sdk.translated(_ERRORS, self.name):
-            batches = self._client.messages.batches.list(limit=1).data
-            return _look(batches[0]).created_at if batches else None
+        return newest_of(self._pages(limit=1))
 
     def recent(self, since: float) -> Iterator[BatchLook]:
+        return recent_of(self._pages(limit=_PAGE), since)
+
+    def _pages(self, limit: int) -> Iterator[list[BatchLook]]:
+        """Yield the pages of the account's list of batches."""
+
+        def fetch(after: str | None) -> httpx2.Response:
+            cursor = {} if after is None else {"after_id": after}
+            response = self._get(_PATH, {"limit": limit, **cursor})
+            self.lists_all = self._official or says_lists_are_complete(response.headers)
+            return response
+
         with sdk.translated(_ERRORS, self.name):
-            for batch in self._client.messages.batches.list(limit=_PAGE):
-                look = _look(batch)
-                if look.created_at < since:
-                    return
-                yield look
+            for page in pages(fetch):
+                yield [look_of(batch) for batch in page]
+
+    def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:
+        options: Any = {"params": query or {}}
+        return self._client.get(path, cast_to=httpx2.Response, options=options)
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Whether results carry the token: batches have no name of ours, but custom_ids do."""
@@ -189,7 +215,7 @@ class AnthropicAdapter(Adapter):
         if not look.ended or look.gone:
             return None
         with sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
-            return first_custom_id(_lines(response.iter_bytes(1 << 16)))
+            return first_custom_id(lines_of_blocks(response.iter_bytes(1 << 16)))
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         path = folder / f"{stem}.jsonl"
@@ -201,7 +227,7 @@ class AnthropicAdapter(Adapter):
         # by path under the configured base URL: the SDK's results() would follow any URL that the
         # batch names, and send the key there
         headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
-        path = f"{_PATH}/{batch_id}/results"
+        path = f"{_batch_path(batch_id)}/results"
         response = self._client.get(
             path, cast_to=StreamedBinaryAPIResponse, options={"headers": headers}
         )
@@ -239,24 +265,5 @@ def _attached(document: Document) -> dict[str, Any]:
     return block | {"citations": {"enabled": True}} if document.cited else block
 
 
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    yield rest
-
-
-def _look(batch: MessageBatch) -> BatchLook:
-    counts, ended = batch.request_counts, batch.processing_status == "ended"
-    done = counts.succeeded + counts.errored + counts.canceled + counts.expired
-    return BatchLook(
-        batch_id=batch.id,
-        status=batch.processing_status,
-        ended=ended,
-        created_at=batch.created_at.timestamp(),
-        requests=done + counts.processing,
-        done=done if ended else None,  # counts stand still until the end
-        files=(batch.results_url,) if batch.results_url else (),
-        gone=batch.archived_at is not None,
-    )
+def _batch_path(batch_id: str) -> str:
+    return f"{_PATH}/{quote(batch_id, safe='')}"

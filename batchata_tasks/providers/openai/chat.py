@@ -7,28 +7,42 @@ Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's o
 from __future__ import annotations
 
 import re
-import time
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from urllib.parse import quote
 
+import httpx2
 import openai
 from openai.types.shared import ChatModel, ResponsesModel
 
-from batchata_tasks.common.errors import SpecError, TerminalError
+from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment
+from batchata_tasks.providers.listing import (
+    is_official,
+    newest_of,
+    recent_of,
+    says_lists_are_complete,
+    with_status,
+)
+from batchata_tasks.providers.openai.batches import TOKEN, look_of
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
-from batchata_tasks.providers.result_lines import lines_of, read_line
-from batchata_tasks.types.outcome import Outcome
+from batchata_tasks.providers.result_lines import (
+    first_custom_id,
+    lines_of,
+    lines_of_blocks,
+    read_line,
+)
+from batchata_tasks.providers.wire import checked_id, object_of, pages
+from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
-
-    from openai.types import Batch, BatchError
 
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.types.answer import Answer
@@ -38,17 +52,20 @@ if TYPE_CHECKING:
 _ERRORS = sdk.Errors(
     openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError
 )
-_ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
+_PATH = "/batches"
+# how servers refuse a create because they have not looked at the uploaded file yet
+_FILE_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+_NOT_READY = re.compile(
+    r"\bfile\b.*(\bpending|\bprocessing|\buploading|\bin state\b|not (yet |been )*(processed|ready|"
+    r"available|found|exist)|still being|no such|cannot find|does(n't| not) exist)"
+    r"|(no such|cannot find|not find|unknown) (input )?file",
+    re.IGNORECASE | re.DOTALL,
+)
 _PAGE = 100
 _FILES_PAGE = 1000
-_STORED = 30 * 86400.0  # seconds for which output files are stored
-_NO_REASON = "the provider gave no reason"
-_STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
-_NO_ROOM = "token_limit_exceeded"
 # documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
 # is a few thousand
 _DEAR_PICTURES = "gpt-4o-mini"
-_TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
 _REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
 Endpoint = Literal["/v1/chat/completions", "/v1/responses"]
 
@@ -79,6 +96,8 @@ class OpenAIAdapter(Adapter):
 
     name = "openai"
     key_variables = ("OPENAI_API_KEY",)
+    scope_variables = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+    headers_variable = "OPENAI_CUSTOM_HEADERS"
     limits = Limits(requests=50_000, bytes=199_000_000)  # documented: 50,000 and 200 MB
     endpoint: ClassVar[Endpoint] = "/v1/chat/completions"
     framing = framing_of(endpoint)
@@ -121,6 +140,7 @@ class OpenAIAdapter(Adapter):
         check_environment(self.key_variables, "OPENAI_BASE_URL")
         http = openai.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
         self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
+        self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
 
     @property
     def base_url(self) -> str:
@@ -175,7 +195,8 @@ class OpenAIAdapter(Adapter):
     def upload(self, path: Path) -> str | None:
         # the SDK streams an open file; it would read a Path as a whole
         with path.open("rb") as stream, sdk.translated(_ERRORS, self.name):
-            return self._client.files.create(file=stream, purpose="batch").id
+            file = self._client.files.create(file=stream, purpose="batch")
+            return checked_id({"id": file.id})
 
     def create(
         self,
@@ -184,34 +205,76 @@ class OpenAIAdapter(Adapter):
         token: str,
         may_send: Callable[[], None],
     ) -> BatchLook:
-        with sdk.translated(_ERRORS, self.name, creating=True), sdk.gated(may_send):
-            batch = self._client.with_options(max_retries=0).batches.create(
-                input_file_id=file_id or "",
-                endpoint=self.endpoint,
-                completion_window="24h",
-                metadata={_TOKEN: token},
-            )
-            return _look(batch)
+        wanted = {
+            "input_file_id": file_id or "",
+            "endpoint": self.endpoint,
+            "completion_window": "24h",
+            "metadata": {TOKEN: token},
+        }
+        with sdk.gated(may_send) as gate:
+
+            def post() -> httpx2.Response:
+                return self._client.post(
+                    _PATH, body=wanted, cast_to=httpx2.Response, options={"max_retries": 0}
+                )
+
+            try:
+                return look_of(sdk.created(_ERRORS, self.name, gate, post))
+            except TerminalError as error:
+                if error.status not in _FILE_STATUSES or not _NOT_READY.search(str(error)):
+                    raise
+                # it was accepted a moment ago: that passes
+                raise TransientError(str(error), status=error.status) from error
 
     def look(self, batch_id: str) -> BatchLook:
         with sdk.translated(_ERRORS, self.name):
-            return _look(self._client.batches.retrieve(batch_id))
+            return with_status(look_of(object_of(self._get(_batch_path(batch_id))), batch_id))
 
     def newest(self) -> float | None:
-        with sdk.translated(_ERRORS, self.name):
-            batches = self._client.batches.list(limit=1).data
-            return float(batches[0].created_at) if batches else None
+        return newest_of(self._pages(limit=1))
 
     def recent(self, since: float) -> Iterator[BatchLook]:
+        return recent_of(self._pages(limit=_PAGE), since - 1)  # times are whole seconds here
+
+    def _pages(self, limit: int) -> Iterator[list[BatchLook]]:
+        """Yield the pages of the account's list of batches."""
+
+        def fetch(after: str | None) -> httpx2.Response:
+            cursor = {} if after is None else {"after": after}
+            response = self._get(_PATH, {"limit": limit, **cursor})
+            self.lists_all = self._official or says_lists_are_complete(response.headers)
+            return response
+
         with sdk.translated(_ERRORS, self.name):
-            for batch in self._client.batches.list(limit=_PAGE):
-                look = _look(batch)
-                if look.created_at < since - 1:  # the provider's times are whole seconds
-                    return
-                yield look
+            for page in pages(fetch):
+                yield [look_of(batch) for batch in page]
+
+    def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:
+        options: Any = {"params": query or {}}
+        return self._client.get(path, cast_to=httpx2.Response, options=options)
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        return look.token == token
+        if look.token is not None or look.input_file_id is not None:
+            return look.token == token
+        # a server that keeps neither: only the results tell
+        name = self._first_custom_id(look)
+        return None if name is None else name.startswith(f"{token}-")
+
+    def ours(self, look: BatchLook) -> bool | None:
+        if look.token is not None or self.lists_all:
+            return look.token is not None  # the official API keeps metadata
+        name = self._first_custom_id(look)
+        return None if name is None else is_custom_id(name)
+
+    def _first_custom_id(self, look: BatchLook) -> str | None:
+        """Return the first custom_id of an ended batch's results, from their first bytes."""
+        if not look.ended or look.gone or not look.files:
+            return None
+        with (
+            sdk.translated(_ERRORS, self.name),
+            self._client.files.with_streaming_response.content(look.files[0]) as response,
+        ):
+            return first_custom_id(lines_of_blocks(response.iter_bytes(1 << 16)))
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         paths: list[Path] = []
@@ -231,8 +294,9 @@ class OpenAIAdapter(Adapter):
 
     def cancel(self, batch_id: str) -> None:
         with sdk.translated(_ERRORS, self.name):
+            path = f"{_batch_path(batch_id)}/cancel"
             try:
-                self._client.with_options(max_retries=0).batches.cancel(batch_id)
+                self._client.post(path, cast_to=httpx2.Response, options={"max_retries": 0})
             except openai.ConflictError as error:
                 # elsewhere a conflict passes; here it means that the batch has ended
                 message = f"batch {batch_id} cannot be cancelled any more."
@@ -277,30 +341,5 @@ def schema_form(schema: OutputSchema) -> dict[str, Any]:
     }
 
 
-def _look(batch: Batch) -> BatchLook:
-    counts = batch.request_counts
-    errors = (batch.errors.data or []) if batch.errors is not None else []
-    reasons = "; ".join(map(_reason, errors[:3]))
-    failed = batch.status == "failed"
-    ended_at = batch.completed_at or batch.expired_at or batch.cancelled_at
-    return BatchLook(
-        batch_id=batch.id,
-        status=batch.status,
-        ended=batch.status in _ENDED,
-        created_at=float(batch.created_at),
-        # 0 while the batch is being validated
-        requests=(counts.total or None) if counts is not None else None,
-        done=counts.completed + counts.failed if counts is not None else None,
-        token=(batch.metadata or {}).get(_TOKEN),
-        files=tuple(file for file in (batch.output_file_id, batch.error_file_id) if file),
-        error=reasons or (_NO_REASON if failed else None),
-        no_room=failed and any(error.code == _NO_ROOM for error in errors),
-        gone=ended_at is not None and ended_at + _STORED < time.time(),
-        model=batch.model,
-        stopped=_STOPPED.get(batch.status),
-        bad_lines={error.line: _reason(error) for error in errors if error.line},
-    )
-
-
-def _reason(error: BatchError) -> str:
-    return f"{error.code}: {error.message}"
+def _batch_path(batch_id: str) -> str:
+    return f"{_PATH}/{quote(batch_id, safe='')}"

@@ -121,9 +121,9 @@ def test_an_old_ledger_keeps_every_row(old: str) -> None:
         for name, rows in after.items()
     }
     assert {name: found for name, found in new.items() if found} == {
-        "chunks": {"emptied", "expected"},
+        "chunks": {"emptied", "expected", "resends"},
         "runs": {"stop"},
-        "intents": {"mark"},
+        "intents": {"mark", "scope"},
         "outcomes": {"retried", "cache_write_tokens", "list_cost"},
         "reservations": {"budget", "period"},
     }

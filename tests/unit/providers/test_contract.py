@@ -152,7 +152,7 @@ def test_every_line_has_one_outcome(
         ({"kind": "drop_after"}, UnclearError),
         ({"kind": "http_error", "route": "create", "status": 401}, CredentialsError),
         ({"kind": "http_error", "route": "create", "status": 400}, TerminalError),
-        ({"kind": "http_error", "route": "create", "status": 413, "html": True}, TerminalError),
+        ({"kind": "http_error", "route": "create", "status": 413, "html": True}, UnclearError),
     ],
     ids=lambda value: (
         value["kind"] + str(value.get("status", "")) if isinstance(value, dict) else ""

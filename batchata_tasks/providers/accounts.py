@@ -1,0 +1,128 @@
+"""Accounts: the key, the address, and all else that selects whose batches a request is about.
+
+Besides a key, the SDKs send an organization, a project or a workspace if the environment names
+one. A batch can be seen only under the settings that it was created with: under others it is not
+found, which must not be taken for its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from batchata_tasks.providers.base import Adapter
+
+# custom headers that say nothing about whose batches are meant, and may differ from run to run
+_NO_SCOPE = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "anthropic-beta",
+        "anthropic-version",
+        "baggage",
+        "content-type",
+        "traceparent",
+        "tracestate",
+        "user-agent",
+        "x-client-request-id",
+        "x-correlation-id",
+        "x-request-id",
+    }
+)
+_DIGITS = 12  # of the fingerprint of a header's value, which may be a secret
+
+
+def account_name(adapter: Adapter, ledger_id: str) -> str:
+    """Return a name for the account in use that does not give away the key."""
+    names = [f"{variable}={value}" for variable, value in _selected(adapter)]
+    return _digest(ledger_id, " ".join([_keyed(adapter), *names]))
+
+
+def names_of_account(adapter: Adapter, ledger_id: str) -> set[str]:
+    """Return all names under which a ledger may know the account in use.
+
+    Older versions went by key and address alone.
+    """
+    return {account_name(adapter, ledger_id), _digest(ledger_id, _keyed(adapter))}
+
+
+def scope_of(adapter: Adapter, ledger_id: str) -> str:
+    """Return, as JSON, the settings that select the account in use, to name them later.
+
+    The key is left out; of custom headers there are names, and fingerprints instead of values.
+    """
+    headers = {name: _digest(ledger_id, value)[:_DIGITS] for name, value in _headers(adapter)}
+    variables = {name: os.environ.get(name) or None for name in adapter.scope_variables}
+    address = _address(adapter.base_url)
+    return json.dumps({"address": address, "variables": variables, "headers": headers})
+
+
+def describe_change(adapter: Adapter, ledger_id: str, then: str | None) -> str:
+    """Return what is to be set again to reach the account of `then`, a scope, as a clause."""
+    old = as_dict(json.loads(then or "null"))
+    if not old:
+        return "it was sent under another API key or address: set these again"
+    now = json.loads(scope_of(adapter, ledger_id))
+    changes = [
+        f"{name} was {_shown(value)} and is {_shown(now['variables'].get(name))}"
+        for name, value in as_dict(old.get("variables")).items()
+        if value != now["variables"].get(name)
+    ]
+    if old.get("address") != now["address"]:
+        changes.insert(0, f"the address was {_shown(old.get('address'))} and is {now['address']}")
+    headers = as_dict(old.get("headers"))
+    different = sorted(
+        name
+        for name in headers.keys() | now["headers"].keys()
+        if headers.get(name) != now["headers"].get(name)
+    )
+    if different:
+        changes.append(f"{adapter.headers_variable} had another {' and '.join(different)}")
+    if not changes:
+        return f"it was sent under another API key: set {adapter.key_variables[0]} of that account"
+    return f"it was sent under other settings: {'; '.join(changes)}; set them as they were"
+
+
+def _shown(value: object) -> str:
+    return printable(str(value))[:200] if value else "unset"
+
+
+def _selected(adapter: Adapter) -> Iterator[tuple[str, str]]:
+    """Yield the settings, besides key and address, that select an account; unset ones count not."""
+    for name in adapter.scope_variables:
+        if value := os.environ.get(name):
+            yield name, value
+    yield from _headers(adapter)
+
+
+def _headers(adapter: Adapter) -> list[tuple[str, str]]:
+    """Return the custom headers of the environment, by lower-case name."""
+    text = os.environ.get(adapter.headers_variable or "", "")
+    pairs = (line.partition(":") for line in text.split("\n") if ":" in line)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return sorted((name, value) for name, value in headers.items() if name not in _NO_SCOPE)
+
+
+def _keyed(adapter: Adapter) -> str:
+    return f"{adapter.name} {adapter.base_url} {adapter.secret}"
+
+
+def _address(base_url: str) -> str:
+    """Return an address without credentials and query, which may hold secrets."""
+    parts = urlsplit(base_url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def _digest(ledger_id: str, text: str) -> str:
+    return hmac.new(ledger_id.encode(), text.encode(), hashlib.sha256).hexdigest()[:32]

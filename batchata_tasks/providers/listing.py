@@ -1,0 +1,64 @@
+"""Batches, one or an account's list: how far back lists are read, and what they prove.
+
+That a batch is absent from a list proves something only if the list is known to show the account's
+batches. Those of the official APIs are; a gateway may answer with an empty list, or with somebody
+else's batches.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from batchata_tasks.providers.base import BatchLook
+
+_SAYS_COMPLETE = "x-batchata-lists"  # header of a server whose lists show all batches: `complete`
+
+
+def is_official(base_url: str, domain: str) -> bool:
+    """Whether an address is one of the provider's own: its domain, or a region of it."""
+    host = (urlsplit(base_url).hostname or "").lower()
+    return host == domain or host.endswith(f".{domain}")
+
+
+def says_lists_are_complete(headers: Mapping[str, str]) -> bool:
+    """Whether a server says that its lists show all batches of the account, as the emulator does.
+
+    A gateway that knows this of itself may send the header, too.
+    """
+    return headers.get(_SAYS_COMPLETE, "") == "complete"
+
+
+def with_status(look: BatchLook) -> BatchLook:
+    """Return the state of a batch that was asked for, as it is told.
+
+    Raises:
+        ValueError: nothing is told.
+    """
+    if not look.status and not look.ended:
+        message = "it states no status of the batch"
+        raise ValueError(message)
+    return look
+
+
+def recent_of(pages: Iterable[list[BatchLook]], since: float) -> Iterator[BatchLook]:
+    """Yield the batches that were created at or after `since` (seconds), or nobody knows when.
+
+    Lists come newest first, so that the first page which ends before `since` is the last; but a
+    page in another order says nothing about the next one.
+    """
+    for page in pages:
+        dates = [look.created_at for look in page if look.created_at is not None]
+        yield from (look for look in page if look.created_at is None or look.created_at >= since)
+        newest_first = len(dates) == len(page) and dates == sorted(dates, reverse=True)
+        if newest_first and dates[-1] < since:
+            return
+
+
+def newest_of(pages: Iterable[list[BatchLook]]) -> float | None:
+    """Return when the newest batch of the first page was created, if that says so."""
+    page = next(iter(pages), list["BatchLook"]())
+    return max((look.created_at for look in page if look.created_at is not None), default=None)

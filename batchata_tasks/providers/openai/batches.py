@@ -1,0 +1,85 @@
+"""OpenAI's batch objects, read from what official and other servers answer.
+
+States: https://platform.openai.com/docs/guides/batch. Gateways spell them in capitals, or
+`PROGRESS`, leave fields out, and give errors as texts.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.providers.base import BatchLook
+from batchata_tasks.providers.wire import (
+    checked_id,
+    count_or_none,
+    errors_of,
+    reason_of,
+    seconds_or_none,
+    status_of,
+    text_or_none,
+)
+from batchata_tasks.types.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+TOKEN = "batchata_token"  # noqa: S105 - the key of our metadata
+_ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
+_RUNNING = frozenset(
+    {"validating", "in_progress", "finalizing", "cancelling", "progress", "queued", "pending"}
+)
+_SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
+_STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
+_STORED = 30 * 86400.0  # seconds for which output files are stored
+_NO_ROOM = "token_limit_exceeded"
+_NO_REASON = "the provider gave no reason"
+
+
+def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
+    """Read a batch object; `batch_id` is the one that was asked for.
+
+    Raises:
+        ValueError: it has no id, and none was asked for.
+    """
+    status = status_of(batch.get("status"))
+    status = _SPELLINGS.get(status, status)
+    counts, metadata = as_dict(batch.get("request_counts")), as_dict(batch.get("metadata"))
+    names = (text_or_none(batch.get(name)) for name in ("output_file_id", "error_file_id"))
+    files = tuple(name for name in names if name is not None)
+    known = status in _ENDED or status in _RUNNING
+    done = [count_or_none(counts.get(name)) for name in ("completed", "failed")]
+    errors = errors_of(batch.get("errors"))
+    failed = status == "failed"
+    reasons = "; ".join(map(reason_of, errors[:3])) or _NO_REASON
+    return BatchLook(
+        batch_id=batch_id or checked_id(batch),
+        status=status,
+        # a word that is new to us must not keep results from landing that are there
+        ended=status in _ENDED or (not known and bool(files)),
+        known=known,
+        created_at=seconds_or_none(batch.get("created_at")),
+        expires_at=seconds_or_none(batch.get("expires_at")),
+        # 0 while the batch is being validated
+        requests=count_or_none(counts.get("total")) or None,
+        done=None if done == [None, None] else sum(number or 0 for number in done),
+        token=text_or_none(metadata.get(TOKEN)),
+        input_file_id=text_or_none(batch.get("input_file_id")),
+        files=files,
+        error=reasons if failed or (status in _ENDED and errors and not files) else None,
+        no_room=failed and any(error.get("code") == _NO_ROOM for error in errors),
+        gone=_is_gone(batch),
+        model=text_or_none(batch.get("model")),
+        stopped=_STOPPED.get(status),
+        bad_lines={
+            line: reason_of(error) for error in errors if (line := count_or_none(error.get("line")))
+        },
+    )
+
+
+def _is_gone(batch: Mapping[str, Any]) -> bool:
+    """Whether the batch ended so long ago that its files need not be stored any more."""
+    ends = map(seconds_or_none, map(batch.get, ("completed_at", "expired_at", "cancelled_at")))
+    ended_at = next((end for end in ends if end is not None), None)
+    return ended_at is not None and ended_at + _STORED < time.time()

@@ -1,0 +1,217 @@
+"""What servers answer, read leniently: batch objects and lists, of official APIs and of gateways.
+
+Only an id makes a batch. All else may be absent, null, or of another type: times are seconds,
+milliseconds or ISO texts, counts are numbers or texts, errors are a list, a text or an object.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import httpx2
+
+# what lies above is no time in seconds: it is in milliseconds, microseconds or nanoseconds
+_MOST_SECONDS = 1e11
+_FINER = (1e3, 1e6, 1e9)
+_BATCH = frozenset({"batch", "message_batch"})  # the `object` or `type` of a batch
+_STATUS_CHARS = 32  # as ledgers keep it
+# ledgers keep up to 128 characters of an id
+_ID_CHARS = 128
+_MOST_PAGES = 5000
+
+
+def json_of(response: httpx2.Response) -> Any:
+    """Return the JSON of an answer.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        # a BOM, halves of surrogates, NaN: the standard library reads more than orjson does
+        return json.loads(response.content.decode("utf-8-sig", errors="replace"))
+
+
+def object_of(response: httpx2.Response) -> dict[str, Any]:
+    """Return the JSON object of an answer.
+
+    Raises:
+        ValueError, TypeError: it is not a JSON object.
+    """
+    value = json_of(response)
+    if not isinstance(value, dict):
+        message = f"it is no JSON object but begins with {response.text[:80]!r}"
+        raise TypeError(message)
+    return cast("dict[str, Any]", value)
+
+
+def is_api_error(response: httpx2.Response) -> bool:
+    """Whether an error comes from the API itself: in its own shape, or without a body.
+
+    Anthropic writes {"type": "error", "error": {…}}, OpenAI {"error": {…}}. All else is of
+    something in between, which need not know what became of the call.
+    """
+    if not response.content.strip():
+        return True
+    try:
+        error = as_dict(as_dict(json_of(response)).get("error"))
+    except ValueError:
+        return False
+    return any(isinstance(error.get(name), str) for name in ("message", "type", "code"))
+
+
+def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
+    """Return the batch that the answer to a create names, or None.
+
+    Whatever else an answer says: one that carries a batch's id is about a batch that exists.
+    """
+    try:
+        answer = as_dict(json_of(response))
+    except ValueError:
+        return None
+    for one in (answer, *(as_dict(answer.get(name)) for name in ("batch", "data", "result"))):
+        is_batch = bool({one.get("object"), one.get("type")} & _BATCH)
+        if text_or_none(one.get("id")) and (
+            is_batch or (response.is_success and not one.get("error"))
+        ):
+            return one
+    return None
+
+
+def items_of(page: object) -> list[dict[str, Any]]:
+    """Return the objects on a page of a list, which may be the list itself.
+
+    Raises:
+        TypeError: it is no list.
+    """
+    items: object = cast("object", page) if isinstance(page, list) else as_dict(page).get("data")
+    if not isinstance(items, list):
+        message = "it is no list"
+        raise TypeError(message)
+    return [as_dict(item) for item in cast("list[object]", items)]
+
+
+def pages(
+    fetch: Callable[[str | None], httpx2.Response],
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the pages of a list; `fetch` gets the page after the object of this id.
+
+    A page is yielded before the next one is asked for. One that brings no new id is the last,
+    whatever `has_more` says: some servers ignore the cursor and list everything each time.
+
+    Raises:
+        ValueError, TypeError: an answer is no list, or the list does not end.
+    """
+    after, seen = None, set[str]()
+    for _ in range(_MOST_PAGES):
+        answer = json_of(fetch(after))
+        items = [item for item in items_of(answer) if id_of(item) and id_of(item) not in seen]
+        if not items:
+            return
+        yield items
+        # a page that does not say whether more follows (some servers list all at once) is asked on
+        if str(as_dict(answer).get("has_more", not isinstance(answer, list))).lower() == "false":
+            return
+        seen.update(map(id_of, items))
+        after = id_of(items[-1])
+    message = f"the list has more than {_MOST_PAGES:,} pages"
+    raise ValueError(message)
+
+
+def id_of(item: Mapping[str, Any]) -> str:
+    """Return the id of an object, or an empty text."""
+    return text_or_none(item.get("id")) or ""
+
+
+def checked_id(item: Mapping[str, Any]) -> str:
+    """Return the id of a batch that is to be kept.
+
+    Raises:
+        ValueError: it is absent, or longer than ledgers keep.
+    """
+    name = id_of(item)
+    if not 0 < len(name) <= _ID_CHARS:
+        message = f"{name!r:.60} is no id of a batch"
+        raise ValueError(message)
+    return name
+
+
+def text_or_none(value: object) -> str | None:
+    """Return a text, or None if it is empty or something else; numbers become texts."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def status_of(value: object) -> str:
+    """Return a status in lower case, in a form that can be printed and kept; it may be empty."""
+    words = printable(value).strip().lower() if isinstance(value, str) else ""
+    return words.replace(" ", "_").replace("-", "_")[:_STATUS_CHARS]
+
+
+def number_or_none(value: object) -> float | None:
+    """Return a number that is stated as such or as a text; None if it is neither, or not finite."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def count_or_none(value: object) -> int | None:
+    """Return a count of requests, or None if it is not told."""
+    number = number_or_none(value)
+    return int(number) if number is not None and 0 <= number <= _MOST_SECONDS else None
+
+
+def seconds_or_none(value: object) -> float | None:
+    """Return a moment in seconds since 1970, however it is stated, or None if it is not told."""
+    number = number_or_none(value)
+    if number is None:
+        return _iso_seconds(value)
+    if number <= 0:
+        return None
+    return next((number / by for by in (1.0, *_FINER) if number / by < _MOST_SECONDS), None)
+
+
+def _iso_seconds(value: object) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def errors_of(value: object) -> list[dict[str, Any]]:
+    """Return the errors of a batch as objects with a `message`, whatever form they come in."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return errors_of(fields["data"]) if "data" in fields else [fields] if fields else []
+    if isinstance(value, list):
+        return [error for item in cast("list[object]", value) for error in errors_of(item)]
+    text = text_or_none(value)
+    return [] if text is None else [{"message": text}]
+
+
+def reason_of(error: Mapping[str, Any]) -> str:
+    """Return what an error says, as one line: its code, if it has one, and its message."""
+    message = text_or_none(error.get("message")) or text_or_none(error.get("detail")) or str(error)
+    code = text_or_none(error.get("code"))
+    return printable(message if code is None else f"{code}: {message}")[:500]
