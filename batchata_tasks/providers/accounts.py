@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from batchata_tasks.common.json import as_dict
@@ -19,8 +19,6 @@ from batchata_tasks.common.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from batchata_tasks.providers.base import Adapter
 
 # custom headers that say nothing about whose batches are meant, and may differ from run to run
 _NO_SCOPE = frozenset(
@@ -42,13 +40,32 @@ _NO_SCOPE = frozenset(
 _DIGITS = 12  # of the fingerprint of a header's value, which may be a secret
 
 
-def account_name(adapter: Adapter, ledger_id: str) -> str:
+class Asker(Protocol):
+    """What an adapter shows of the account that it asks; see `Adapter` for each."""
+
+    name: ClassVar[str]
+    key_variables: ClassVar[tuple[str, ...]]
+    scope_variables: ClassVar[tuple[str, ...]]
+    headers_variable: ClassVar[str | None]
+
+    @property
+    def base_url(self) -> str:
+        """The address that requests go to."""
+        ...
+
+    @property
+    def secret(self) -> str:
+        """The API key in use."""
+        ...
+
+
+def account_name(adapter: Asker, ledger_id: str) -> str:
     """Return a name for the account in use that does not give away the key."""
     names = [f"{variable}={value}" for variable, value in _selected(adapter)]
     return _digest(ledger_id, " ".join([_keyed(adapter), *names]))
 
 
-def names_of_account(adapter: Adapter, ledger_id: str) -> set[str]:
+def names_of_account(adapter: Asker, ledger_id: str) -> set[str]:
     """Return all names under which a ledger may know the account in use.
 
     Older versions went by key and address alone.
@@ -56,7 +73,7 @@ def names_of_account(adapter: Adapter, ledger_id: str) -> set[str]:
     return {account_name(adapter, ledger_id), _digest(ledger_id, _keyed(adapter))}
 
 
-def scope_of(adapter: Adapter, ledger_id: str) -> str:
+def scope_of(adapter: Asker, ledger_id: str) -> str:
     """Return, as JSON, the settings that select the account in use, to name them later.
 
     The key is left out; of custom headers there are names, and fingerprints instead of values.
@@ -67,7 +84,7 @@ def scope_of(adapter: Adapter, ledger_id: str) -> str:
     return json.dumps({"address": address, "variables": variables, "headers": headers})
 
 
-def describe_change(adapter: Adapter, ledger_id: str, then: str | None) -> str:
+def describe_change(adapter: Asker, ledger_id: str, then: str | None) -> str:
     """Return what is to be set again to reach the account of `then`, a scope, as a clause."""
     old = as_dict(json.loads(then or "null"))
     if not old:
@@ -97,7 +114,7 @@ def _shown(value: object) -> str:
     return printable(str(value))[:200] if value else "unset"
 
 
-def _selected(adapter: Adapter) -> Iterator[tuple[str, str]]:
+def _selected(adapter: Asker) -> Iterator[tuple[str, str]]:
     """Yield the settings, besides key and address, that select an account; unset ones count not."""
     for name in adapter.scope_variables:
         if value := os.environ.get(name):
@@ -105,7 +122,7 @@ def _selected(adapter: Adapter) -> Iterator[tuple[str, str]]:
     yield from _headers(adapter)
 
 
-def _headers(adapter: Adapter) -> list[tuple[str, str]]:
+def _headers(adapter: Asker) -> list[tuple[str, str]]:
     """Return the custom headers of the environment, by lower-case name."""
     text = os.environ.get(adapter.headers_variable or "", "")
     pairs = (line.partition(":") for line in text.split("\n") if ":" in line)
@@ -113,7 +130,7 @@ def _headers(adapter: Adapter) -> list[tuple[str, str]]:
     return sorted((name, value) for name, value in headers.items() if name not in _NO_SCOPE)
 
 
-def _keyed(adapter: Adapter) -> str:
+def _keyed(adapter: Asker) -> str:
     return f"{adapter.name} {adapter.base_url} {adapter.secret}"
 
 

@@ -6,12 +6,10 @@ import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchata_tasks.providers.accounts import account_name
 from batchata_tasks.providers.checks import Checks
-from batchata_tasks.providers.listing import newest_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -162,7 +160,8 @@ class Adapter(Checks, ABC):
 
     def newest(self) -> float | None:
         """Return when the newest listed batch was created, by the provider's clock, or None."""
-        return newest_of([[look] for look in islice(self.recent(0.0), 1)])
+        look = next(self.recent(0.0), None)
+        return None if look is None else look.created_at
 
     def open_batches(self, model: str | None = None) -> set[str]:
         """Return the ids of the account's batches that have not ended, whoever sent them.
