@@ -20,7 +20,7 @@ from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.ids import custom_id
-from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, outcome_of
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, is_attempt, outcome_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -156,7 +156,7 @@ class Collector:
             **fields,
             "_status": outcome.value,
             "_error": error,
-            "_attempts": prior["_prior_attempts"] + (0 if answer.outcome.never_ran else 1),
+            "_attempts": prior["_prior_attempts"] + is_attempt(answer.outcome, answer.error),
             "_provider": self._chunk.provider,
             "_model": answer.model or self._chunk.model,
             "_batch_id": self._chunk.batch_id,

@@ -33,6 +33,7 @@ class ErrorCode(StrEnum):
     TRUNCATED = "truncated"
     REFUSED = "refused"
     NEVER_RAN = "never_ran"
+    ACCOUNT = "account"  # the account lacks credit, quota or a permission; the request is fine
 
     @property
     def final(self) -> bool:
@@ -55,6 +56,14 @@ def is_final(error: str | None) -> bool:
     """Whether a stored `_error` says that sending the same request again cannot help."""
     code = error_code(error)
     return code is not None and code.final
+
+
+def is_attempt(outcome: Outcome, error: str | None) -> bool:
+    """Whether a request that ended so counts as one of its row's attempts.
+
+    It does not if it never ran, or if all that it lacked was an account that may run it.
+    """
+    return not outcome.never_ran and error_code(error) is not ErrorCode.ACCOUNT
 
 
 def outcome_of(error: str | None) -> Outcome:
