@@ -25,6 +25,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.collect import judge
+from batchata_tasks.execution.priced import Priced
 from batchata_tasks.planning.estimate import guessed
 from batchata_tasks.planning.route import Route
 from batchata_tasks.pricing.lookup import batch_rates
@@ -205,30 +206,28 @@ class _Prices:
         if outcome is not Outcome.SUCCEEDED:
             error = error or outcome.value
         citations = [{"field": None, **citation} for citation in answer.citations]
+        priced = self._priced(answer, job)
         cited = bool(citations) or (job is not None and job.cited)
         return JobResult(
             answer.custom_id,
             response=answer.text or "",
             parsed_response=parsed,
             citations=citations if cited else None,
-            input_tokens=answer.usage.input_tokens,
-            output_tokens=answer.usage.output_tokens,
-            cost_usd=self._cost(answer, job),
+            input_tokens=priced.usage.input_tokens,
+            output_tokens=priced.usage.output_tokens,
+            cost_usd=float("nan") if priced.cost is None else float(usd(priced.cost)),
             error=error,
         )
 
-    def _cost(self, answer: Answer, job: SentJob | None) -> float:
-        if not answer.readable:
-            return float("nan")
-        if answer.usage == Usage():
-            return 0.0
+    def _priced(self, answer: Answer, job: SentJob | None) -> Priced:
+        """Return what an answer used and cost; the cost is None if it is unknown."""
         model = job.model if job is not None else answer.model or self._look.model
-        if model is None:
-            return float("nan")
-        if model not in self._rates:
+        if model is not None and model not in self._rates:
             self._rates[model] = batch_rates(self._provider.name, model, self._custom)
-        rates = self._rates[model]
-        return float("nan") if rates is None else float(usd(rates.cost(answer.usage)))
+        priced = Priced.of(answer.usage, self._rates.get(model or ""), None)
+        if answer.readable and answer.usage == Usage():
+            return replace(priced, cost=0)
+        return priced if answer.readable else replace(priced, cost=None)
 
 
 def expected_cost(provider: Adapter, jobs: Sequence[Job]) -> float:

@@ -10,17 +10,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
+from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.ids import custom_id
-from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, is_attempt, outcome_of
+from batchata_tasks.types.outcome import (
+    ErrorCode,
+    Outcome,
+    describe,
+    error_code,
+    is_attempt,
+    outcome_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -57,6 +65,9 @@ class Report:
     unknown_lines: int = 0
     doubled_lines: int = 0
     over_bound: int = 0  # answers that cost more than their proven bound
+    unbelieved: int = 0  # answers that state a usage that cannot be
+    account: int = 0  # requests that the account lacked something for
+    superseded: int = 0  # what earlier attempts cost at rows whose cost is unknown now
     cache_saved: int = 0  # by the cache, against the same answers without one
     excess: int = 0  # the largest cost of an answer, in millionths of its bound
 
@@ -118,7 +129,8 @@ class Collector:
             position = self._positions.get(answer.custom_id)
             if position is None:
                 report.unknown_lines += 1
-                report.overhead += self._rates.cost(answer.usage) if self._rates else 0
+                priced = Priced.of(answer.usage, self._rates, max(self._bounds, default=0))
+                report.overhead += priced.cost or 0
                 continue
             report.doubled_lines += bool(seen[position] or position in unpaid)
             if seen[position]:
@@ -146,11 +158,11 @@ class Collector:
 
     def _row(self, position: int, answer: Answer) -> dict[str, Any]:
         outcome, error, fields = self._judged(position, answer)
-        usage = answer.usage
-        cost = self._count(position, answer, outcome)
+        cost, usage = self._count(position, answer, outcome)
         prior = {name: values[position] for name, values in self._priors.items()}
-        prior_cost = prior["_prior_cost"]
-        total = None if cost is None or prior_cost is None else cost + prior_cost
+        total = None if cost is None else cost + (prior["_prior_cost"] or 0)
+        if cost is None:
+            self.report.superseded += prior["_prior_cost"] or 0
         sent = self._chunk.batch_id is not None
         return {
             **fields,
@@ -172,35 +184,39 @@ class Collector:
             "_enriched_at": self._enriched_at,
         }
 
-    def _count(self, position: int, answer: Answer, outcome: Outcome) -> int | None:
-        """Add an answer to the report; return its cost in picodollars, None without a price."""
-        report, usage, bound = self.report, answer.usage, self._bounds[position]
-        written = usage.cache_write_tokens + usage.cache_write_1h_tokens
-        cost = None if self._rates is None else self._rates.cost(usage)
-        list_cost = None if self._rates is None else self._rates.list_cost(usage)
-        if self._rates is not None and cost is not None and (written or usage.cache_read_tokens):
-            uncached = replace(
-                usage, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0
-            )
-            report.cache_saved += self._rates.cost(uncached) - cost
+    def _count(self, position: int, answer: Answer, outcome: Outcome) -> tuple[int | None, Usage]:
+        """Add an answer to the report; return its cost in picodollars, and what it used.
+
+        The cost is None without a price, and if the line does not state all that it used. Then the
+        most that it can have cost counts against a limit. A usage that cannot be is not believed:
+        its answer costs its bound.
+        """
+        report, bound = self.report, self._bounds[position]
+        priced = Priced.of(answer.usage, self._rates, bound)
+        usage, cost, known = priced.usage, priced.cost, answer.readable
+        if not known and cost is not None:
+            # no row holds it, so it is no outcome's cost, either
+            report.overhead += max(bound, cost)
+            cost = 0
+        elif not known or (cost is None and usage != _NOTHING):
+            report.overhead += bound
+        report.unreadable += not known
+        report.unbelieved += not priced.believed
+        report.account += error_code(answer.error) is ErrorCode.ACCOUNT
+        report.cache_saved += priced.cache_saved
         report.tallies[outcome] += OutcomeTotals(
             rows=1,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cache_read_tokens=usage.cache_read_tokens,
             cost=cost,
-            cache_write_tokens=written,
-            list_cost=list_cost,
+            cache_write_tokens=usage.cache_write_tokens + usage.cache_write_1h_tokens,
+            list_cost=priced.list_cost if known else cost,
         )
         if cost is not None and self._chunk.bound is not None and cost > bound:
             report.over_bound += 1
             report.excess = max(report.excess, -(-cost * _MILLION // max(bound, 1)))
-        if not answer.readable:
-            report.unreadable += 1
-        if not answer.readable or (cost is None and usage != _NOTHING):
-            # it was billed, or may have been: the most that it can have cost counts against a limit
-            report.overhead += bound
-        return cost
+        return (cost if known else None), usage
 
     def _judged(self, position: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
         """Return outcome, error and answer columns of a row.
@@ -225,8 +241,8 @@ def judge(answer: Answer, read: Read[T] | None) -> tuple[Outcome, str | None, T 
     """Return how an answer ended, its error and its value, read by a response model's `read`."""
     if answer.outcome is not Outcome.SUCCEEDED:
         return answer.outcome, answer.error, None
-    if answer.text is None:
-        return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer has no text"), None
+    if answer.text is None or answer.blank:
+        return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer is empty"), None
     if read is None:
         return Outcome.SUCCEEDED, None, None
     value, problem = read(answer.text)

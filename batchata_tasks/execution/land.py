@@ -143,8 +143,12 @@ class _Part:
         )
 
     def superseded(self) -> int:
-        """Return what the rows had cost that these replace, in picodollars."""
-        return sum(cost or 0 for cost in self.manifest["_replaced_cost"].to_pylist())
+        """Return what the rows had cost that these replace, in picodollars.
+
+        That includes earlier attempts at rows whose cost is unknown now. Call it after `rows`.
+        """
+        replaced = sum(cost or 0 for cost in self.manifest["_replaced_cost"].to_pylist())
+        return replaced + self.collector.report.superseded
 
 
 def _land(
@@ -205,6 +209,8 @@ def _commit_record(
         "unknown_lines": report.unknown_lines,
         "doubled_lines": report.doubled_lines,
         "over_bound": report.over_bound,
+        "unbelieved": report.unbelieved,
+        "account": report.account,
         "cache_saved_picodollars": report.cache_saved,
     }
 

@@ -157,10 +157,17 @@ def _cache_warnings(run: RunContext, totals: Mapping[str, OutcomeTotals]) -> lis
 _COUNTED = {
     "unreadable": (
         "request",
-        "without a readable result line; the most that can have been billed counts as spent",
+        (
+            "without a readable result line or usage; "
+            "the most that can have been billed counts as spent"
+        ),
     ),
     "unknown_lines": ("result line", "that nobody sent (what was billed counts as overhead)"),
     "doubled_lines": ("result line", "that came twice (counted once)"),
+    "unbelieved": (
+        "answer",
+        "with a usage that cannot be, which is not believed: its upper bound counts as its cost",
+    ),
     "over_bound": (
         "answer",
         (

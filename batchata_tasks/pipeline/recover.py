@@ -28,11 +28,13 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
 from batchata_tasks.execution.poll import look_once, poll
+from batchata_tasks.execution.priced import Priced
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
 from batchata_tasks.ledger import Chunk, ChunkState, RunPhase
 from batchata_tasks.pipeline.lost import LostChunks, lost_chunks, parts_of, sent_chunks
 from batchata_tasks.pipeline.planning_run import Recovery
+from batchata_tasks.types.outcome import is_attempt
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
@@ -202,7 +204,7 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
         return set()
     paths = downloaded(context, chunk, poll(context, chunk.batch_id))
     answers = chain.from_iterable(context.provider.answers(path) for path in paths)
-    ran = (answer.custom_id for answer in answers if not answer.outcome.never_ran)
+    ran = (a.custom_id for a in answers if is_attempt(a.outcome, a.error))
     return {name.removeprefix(f"{chunk.id}-") for name in ran if name.startswith(f"{chunk.id}-")}
 
 
@@ -238,7 +240,10 @@ def _spent(run: RunContext, chunk: Chunk) -> int | None:
         return None
     costs = dict[str, int]()
     for answer in answers:  # a line may come twice
-        costs[answer.custom_id] = max(rates.cost(answer.usage), costs.get(answer.custom_id, 0))
+        priced = Priced.of(answer.usage, rates, chunk.bound or 0)
+        if priced.cost is None or not priced.believed:
+            return None
+        costs[answer.custom_id] = max(priced.cost, costs.get(answer.custom_id, 0))
     return sum(costs.values())
 
 

@@ -50,7 +50,12 @@ class PriceList:
     search: int  # picodollars per web search
 
     def cost(self, usage: Usage, requests: int = 1) -> int:
-        """Return the cost in picodollars of that many equal requests that used `usage` together."""
+        """Return the cost in picodollars of that many equal requests that used `usage` together.
+
+        Each of several iterations is in the tier of its own input.
+        """
+        if usage.iterations:
+            return sum(map(self.cost, usage.iterations)) + usage.web_searches * self.search
         size = usage.input_tokens // requests
         cached = usage.cache_read_tokens + usage.cache_write_tokens + usage.cache_write_1h_tokens
         tokens = (

@@ -6,9 +6,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from batchata_tasks.providers.keys import masked
+from batchata_tasks.providers.result_json import count_of, excerpt_of, parsed
 from batchata_tasks.types.answer import Answer
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
@@ -18,8 +17,20 @@ if TYPE_CHECKING:
 
     from batchata_tasks.providers.base import BatchLook
 
+__all__ = [
+    "count_of",
+    "custom_id_of",
+    "first_custom_id",
+    "is_results",
+    "lines_of",
+    "lines_with",
+    "never_ran",
+    "read_line",
+    "unread",
+    "without_line",
+]
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
-_MOST_TOKENS = 2**40
+_EXCERPT = 200  # characters of what came instead of an answer
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
@@ -59,7 +70,7 @@ def is_results(path: Path) -> bool:
 
 def _is_json(line: bytes) -> bool:
     try:
-        orjson.loads(line)
+        parsed(line)
     except ValueError:
         return False
     return True
@@ -68,10 +79,11 @@ def _is_json(line: bytes) -> bool:
 def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answer:
     """Classify one line; a broken one keeps its custom_id if that can be read."""
     try:
-        answer = classify(orjson.loads(line))
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        answer = classify(parsed(line))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         name = _CUSTOM_ID.search(line)
-        text = f"a broken result line ({type(error).__name__}: {error})"
+        start = line[:_EXCERPT].decode(errors="replace")
+        text = f"a broken result line ({type(error).__name__}: {error}): {start}"
         answer = Answer(
             name[1].decode() if name else "",
             Outcome.ERRORED,
@@ -80,6 +92,29 @@ def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answ
         )
     # a provider may quote a key in its error, and errors go into the dataset
     return answer if answer.error is None else replace(answer, error=masked(answer.error))
+
+
+def custom_id_of(line: dict[str, Any]) -> str:
+    """Return the custom_id of a line.
+
+    Raises:
+        TypeError: it has none.
+    """
+    name = line["custom_id"]
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        message = f"{name!r:.50} is not a custom_id"
+        raise TypeError(message)
+    return str(name)
+
+
+def unread(custom_id: str, what: str, came: object) -> Answer:
+    """Return the answer of a line that tells neither an answer nor an error: its cost is unknown.
+
+    `came` is what stands where they should.
+    """
+    text = f"the result line has no answer and no error ({what}): {excerpt_of(came, _EXCERPT)}"
+    error = describe(ErrorCode.PROVIDER, text)
+    return Answer(custom_id, Outcome.ERRORED, error=error, readable=False)
 
 
 def never_ran(custom_id: str, outcome: Outcome, why: str) -> Answer:
@@ -112,44 +147,9 @@ def first_custom_id(lines: Iterable[bytes]) -> str | None:
     """Return the first custom_id that can be read, or None if no line has one."""
     for line in lines:
         try:
-            name = orjson.loads(line)["custom_id"]
+            name = parsed(line)["custom_id"]
         except (ValueError, LookupError, TypeError):
             continue
         if isinstance(name, str):
             return name
     return None
-
-
-def joined(texts: Iterable[str]) -> str | None:
-    """Return texts as one, or None if there are none."""
-    parts = list(texts)
-    return "".join(parts) if parts else None
-
-
-def count_of(value: object) -> int:
-    """Return a number of tokens or calls as a provider states it; 0 if it is absent.
-
-    Raises:
-        ValueError: it is not a count.
-    """
-    if value is None:
-        return 0
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_TOKENS:
-        message = f"{value!r:.50} is not a number of tokens"
-        raise ValueError(message)
-    return value
-
-
-def text_of(value: object) -> str | None:
-    """Return a text of a provider's answer, or None if it is absent.
-
-    Raises:
-        TypeError, ValueError: it is not a text, or not valid Unicode.
-    """
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        message = f"{value!r:.50} is not a text"
-        raise TypeError(message)
-    value.encode()
-    return value

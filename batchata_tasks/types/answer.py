@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchata_tasks.types.outcome import Outcome
 
 
@@ -13,7 +15,9 @@ if TYPE_CHECKING:
 class Usage:
     """Tokens of one answer, in one convention for all providers.
 
-    `input_tokens` is the whole input, including what was read from or written to a cache.
+    `input_tokens` is the whole input, including what was read from or written to a cache. If the
+    answer took several `iterations`, they are priced one by one, and the counts are their sums;
+    searches are no iteration's.
     """
 
     input_tokens: int = 0
@@ -23,6 +27,26 @@ class Usage:
     cache_write_1h_tokens: int = 0
     web_searches: int = 0
     us_only: bool = False  # Anthropic: inference bound to the US, at a tenth more for each token
+    iterations: tuple[Usage, ...] = ()
+
+    def uncached(self) -> Usage:
+        """Return the same tokens without any cache."""
+        plain = replace(self, cache_read_tokens=0, cache_write_tokens=0, cache_write_1h_tokens=0)
+        return replace(plain, iterations=tuple(part.uncached() for part in self.iterations))
+
+
+def summed(parts: Iterable[Usage]) -> Usage:
+    """Return the tokens of several usages together."""
+    total = Usage()
+    for part in parts:
+        total = Usage(
+            total.input_tokens + part.input_tokens,
+            total.output_tokens + part.output_tokens,
+            total.cache_read_tokens + part.cache_read_tokens,
+            total.cache_write_tokens + part.cache_write_tokens,
+            total.cache_write_1h_tokens + part.cache_write_1h_tokens,
+        )
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +65,8 @@ class Answer:
     model: str | None = None
     readable: bool = True  # whether the line states its usage; if not, its cost is unknown
     citations: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing in the text that can be seen."""
+        return not any(char.isprintable() and char != " " for char in self.text or "")

@@ -13,6 +13,7 @@ import pytest
 from batchata_tasks.common.errors import CredentialsError, SourceError, SpecError, TransientError
 from batchata_tasks.common.money import usd
 from batchata_tasks.providers import Provider, provider_type
+from tests.support.books import check_money
 from tests.support.operations import preview
 from tests.support.table import MODELS, Table
 
@@ -66,26 +67,60 @@ def test_a_page_that_is_no_results_file_lands_nothing(
     assert table.ledger()["requests_accepted"] == 6
 
 
-@pytest.mark.parametrize("value", ['"12"', "[1]", "-5", "9223372036854775808", "1e300", "true"])
-def test_usage_that_is_none_spoils_one_row_alone(
-    table: Table, monkeypatch: pytest.MonkeyPatch, value: str
+def with_usage(
+    table: Table, monkeypatch: pytest.MonkeyPatch, value: str, field: bytes | None = None
 ) -> None:
-    """A line with tokens that are no numbers is an error at its bound."""
-    field = b'"output_tokens":' if table.provider == "anthropic" else b'"completion_tokens":'
+    """Have one line of the next results state another count of output tokens."""
+    output = b'"output_tokens":' if table.provider == "anthropic" else b'"completion_tokens":'
 
     def change(content: bytes) -> bytes:
         first, rest = content.split(b"\n", 1)
-        head, tail = first.split(field, 1)
+        head, tail = first.split(field or output, 1)
         digits = len(tail) - len(tail.lstrip(b"0123456789"))
-        return head + field + value.encode() + tail[digits:] + b"\n" + rest
+        return head + (field or output) + value.encode() + tail[digits:] + b"\n" + rest
 
     after_download(table, monkeypatch, change)
-    receipt = table.run(max_attempts=1)
-    assert receipt.outcomes == {"errored": 1, "succeeded": 5}
-    assert any("without a readable result line" in text for text in receipt.warnings)
-    (row,) = [row for row in table.rows() if row["_status"] == "errored"]
-    assert row["_error"].startswith("provider: a broken result line")
-    assert row["_attempts"] == 1
+
+
+@pytest.mark.parametrize("value", ["[1]", "-5", "NaN", "0.5", "true", '"-1"', '"many"', "null"])
+def test_usage_that_is_none_spoils_the_cost_of_one_row_alone(
+    table: Table, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """If tokens are no numbers, the answer lands, its cost is unknown, and its bound is spent."""
+    with_usage(table, monkeypatch, value)
+    receipt = table.run()
+    assert receipt.outcomes == {"succeeded": 6}
+    assert any("without a readable result line or usage" in text for text in receipt.warnings)
+    (row,) = [row for row in table.rows() if row["_cost_usd"] is None]
+    assert (row["_status"], row["_attempts"]) == ("succeeded", 1)
+    assert receipt.cost_usd is not None
+    check_money(table, lost=True)
+
+
+@pytest.mark.parametrize("value", ["12.0", '"12"', "12e0"])
+def test_a_count_may_be_written_in_other_ways(
+    table: Table, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """Servers write counts as floats or texts; they are counts."""
+    with_usage(table, monkeypatch, value)
+    receipt = table.run()
+    assert (receipt.outcomes, receipt.warnings) == ({"succeeded": 6}, [])
+    assert 12 in [row["_output_tokens"] for row in table.rows()]
+
+
+@pytest.mark.parametrize("value", ["9223372036854775808", "1e300", "100000000000", "20000000"])
+def test_a_usage_that_cannot_be_is_not_believed(
+    table: Table, monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    """One absurd number costs its row's bound; it is told, and spoils no bounds and no limit."""
+    with_usage(table, monkeypatch, value)
+    receipt = table.run(cost_limit_usd=1)
+    assert (receipt.outcomes, receipt.exit_code) == ({"succeeded": 6}, 0)
+    assert [text for text in receipt.warnings if "not believed" in text] == receipt.warnings
+    bound = preview(table.spec(output=str(table.folder / "other"))).summary.bound
+    dearest = max(row["_cost_usd"] for row in table.rows())
+    assert dearest == usd((bound or 0) // 6)
+    check_money(table, lost=True)
 
 
 def test_broken_lines_cannot_carry_spend_over_the_limit(

@@ -67,7 +67,7 @@ def money(table: Table) -> Money:
         sum(row.settled or 0 for row in rows),
         sum(row.superseded or 0 for row in rows),
         sum(row.overhead or 0 for row in rows),
-        sum(int(row["_cost_usd"] * PICO) for row in table.rows()),
+        sum(int((row["_cost_usd"] or 0) * PICO) for row in table.rows()),
     )
 
 

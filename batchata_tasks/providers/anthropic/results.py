@@ -1,70 +1,98 @@
-"""The lines of Anthropic's result files, classified."""
+"""The lines of Anthropic's result files, classified.
+
+Usage, stop reason, text, model and citations are read each by itself: what is odd in one of them
+spoils no other.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import is_unicode
-from batchata_tasks.providers.result_lines import count_of, joined, never_ran, text_of
-from batchata_tasks.types.answer import Answer, Usage
+from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
+from batchata_tasks.providers.line_errors import told
+from batchata_tasks.providers.result_json import Counts, count_of, list_of, object_of, text_of
+from batchata_tasks.providers.result_lines import custom_id_of, never_ran, unread
+from batchata_tasks.types.answer import Answer, Usage, summed
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _MOST_PLACES = 2**31
-_WRONG_REQUEST = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})
+_KNOWN_TYPES = frozenset({"errored", "succeeded", "none"})  # what another one cost is unknown
+_BESIDE_TOTALS = frozenset({"compaction", "advisor_message"})
+_CAP = "stopped by max_tokens"
 
 
 def answer_of(line: dict[str, Any]) -> Answer:
     """Classify a line."""
-    custom_id, result = str(line["custom_id"]), line["result"]
-    match result["type"]:
-        case "succeeded":
-            return _message(custom_id, result["message"])
-        case "errored":
-            error = result["error"].get("error", result["error"])  # nested twice
-            kind = error.get("type")
-            code = ErrorCode.REQUEST if kind in _WRONG_REQUEST else ErrorCode.PROVIDER
-            text = describe(code, f"{kind}: {error.get('message')}")
-            return Answer(custom_id, Outcome.ERRORED, error=text)
-        case "expired":
-            return never_ran(custom_id, Outcome.EXPIRED, "the batch expired first")
-        case "canceled":
-            return never_ran(custom_id, Outcome.CANCELED, "the batch was cancelled first")
-        case other:  # what it cost is unknown
-            text = describe(ErrorCode.PROVIDER, f"unknown result type {other!r}")
-            return Answer(custom_id, Outcome.ERRORED, error=text, readable=False)
+    custom_id, result = custom_id_of(line), object_of(line.get("result"))
+    message, kind = object_of(result.get("message")), str(result.get("type")).lower()
+    usage, stated = stated_usage(message.get("usage"))
+    answered = "content" in message or message.get("stop_reason") is not None
+    if answered and kind in ("succeeded", "none"):
+        return replace(_message(custom_id, message), usage=usage, readable=stated)
+    answer = _without_message(custom_id, kind, line, result)
+    return replace(answer, usage=usage) if usage != Usage() else answer
+
+
+def _without_message(
+    custom_id: str, kind: str, line: dict[str, Any], result: dict[str, Any]
+) -> Answer:
+    """Read the result of a request that brought no message."""
+    if kind == "expired":
+        return never_ran(custom_id, Outcome.EXPIRED, "the batch expired first")
+    if kind in ("canceled", "cancelled"):
+        return never_ran(custom_id, Outcome.CANCELED, "the batch was cancelled first")
+    error = told(result.get("error"), line.get("error"))
+    if error is None and kind != "errored":
+        error = told(_error_in(result.get("message")), _error_in(line.get("result")))
+    if error is not None:
+        shown = f"{error.kind}: {error.message}" if error.kind and not error.code else None
+        answer = error.answer(custom_id, shown=shown)
+        return replace(answer, readable=kind in _KNOWN_TYPES)
+    if kind == "errored":
+        text = describe(ErrorCode.PROVIDER, "an error of the provider without any words")
+        return Answer(custom_id, Outcome.ERRORED, error=text)
+    return unread(custom_id, f"result type {result.get('type')!r:.100}", line.get("result"))
+
+
+def _error_in(value: object) -> object:
+    """Return the error that stands where a message or a result should."""
+    held = object_of(value)
+    return value if held.get("type") == "error" else held.get("error")
 
 
 def _message(custom_id: str, message: dict[str, Any]) -> Answer:
-    usage = usage_of(as_dict(message.get("usage")))
-    blocks = [block for block in message.get("content") or () if block.get("type") == "text"]
-    citations = (as_dict(item) for block in blocks for item in block.get("citations") or ())
-    outcome, error = _ending(message)
+    blocks = blocks_of(message.get("content"))
+    spoken = last_speech((_is_text(block), block) for block in blocks)
+    text = content_text(list(spoken)) if spoken else None
+    citations = (object_of(item) for block in spoken for item in list_of(block.get("citations")))
+    outcome, error = _ending(message, text)
     return Answer(
         custom_id,
         outcome,
-        text=joined(text_of(block["text"]) or "" for block in blocks),
+        text=text,
         error=error,
-        usage=usage,
         model=text_of(message.get("model")),
-        readable=usage != Usage(),
-        citations=tuple(map(_citation, citations)),
+        citations=tuple(_citation(citation) for citation in citations if citation),
     )
 
 
-def _ending(message: dict[str, Any]) -> tuple[Outcome, str | None]:
+def _is_text(block: dict[str, Any]) -> bool:
+    return block.get("type") in (None, "text", "output_text")
+
+
+def _ending(message: dict[str, Any], text: str | None) -> tuple[Outcome, str | None]:
     """Return how an answer ended, by its stop reason."""
-    match message.get("stop_reason"):
-        case "end_turn" | "stop_sequence":
-            return Outcome.SUCCEEDED, None
-        case "max_tokens" | "model_context_window_exceeded" as reason:
-            return Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, f"stopped by {reason}")
-        case "refusal":
-            why = as_dict(message.get("stop_details")).get("explanation") or "the model refused"
-            return Outcome.REFUSED, describe(ErrorCode.REFUSED, str(why))
-        case other:
-            text = f"stopped by {other!r}, which is not a finished answer"
-            return Outcome.INVALID, describe(ErrorCode.RESPONSE, text)
+    reason = message.get("stop_reason")
+    outcome, error = ending_of(reason, text, f"stopped by {reason}")
+    if outcome is Outcome.REFUSED:
+        why = object_of(message.get("stop_details")).get("explanation") or "the model refused"
+        error = describe(ErrorCode.REFUSED, str(why))
+    return outcome, error
 
 
 def _citation(citation: dict[str, Any]) -> dict[str, Any]:
@@ -91,22 +119,63 @@ def _place(citation: dict[str, Any], name: str) -> int | None:
     return None
 
 
-def usage_of(usage: dict[str, Any]) -> Usage:
+def stated_usage(block: object) -> tuple[Usage, bool]:
+    """Return a usage block's counts, and whether it states all that was billed."""
+    count, usage = Counts(), object_of(block)
+    counted = usage_of(usage, count)
+    whole = usage.get("output_tokens") is not None and counted.input_tokens > 0
+    return counted, whole and not count.spoiled
+
+
+def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -> Usage:
     """Read a usage block. Its `input_tokens` leave out cached tokens, which are added here.
 
-    For tokens written to caches, both the sum and its parts are optional.
+    For tokens written to caches, both the sum and its parts are optional. If the answer took
+    several iterations, each is priced by itself: a compaction is billed, and not in the totals
+    (https://platform.claude.com/docs/en/build-with-claude/compaction).
     """
-    read = count_of(usage.get("cache_read_input_tokens"))
-    parts = as_dict(usage.get("cache_creation"))
-    hour = count_of(parts.get("ephemeral_1h_input_tokens"))
-    minutes = count_of(parts.get("ephemeral_5m_input_tokens"))
-    written = max(count_of(usage.get("cache_creation_input_tokens")), hour + minutes)
+    top = _tokens(usage, count)
+    searches = object_of(usage.get("server_tool_use")).get("web_search_requests")
+    top = replace(top, us_only=usage.get("inference_geo") == "us", web_searches=count(searches))
+    entries = [object_of(entry) for entry in list_of(usage.get("iterations"))]
+    if not entries:
+        return top
+    inside = [_tokens(each, count) for each in entries if not _is_beside(each)]
+    beside = [_tokens(each, count) for each in entries if _is_beside(each)]
+    whole = replace(top, web_searches=0)
+    parts = inside if _covers(summed(inside), whole) else [whole]
+    parts = [replace(part, us_only=top.us_only) for part in (*parts, *beside)]
+    if len(parts) == 1:
+        return replace(parts[0], web_searches=top.web_searches)
+    total = replace(summed(parts), us_only=top.us_only, web_searches=top.web_searches)
+    return replace(total, iterations=tuple(parts))
+
+
+def _is_beside(entry: dict[str, Any]) -> bool:
+    """Whether an iteration is one that the totals leave out."""
+    return entry.get("type") in _BESIDE_TOTALS
+
+
+def _covers(parts: Usage, whole: Usage) -> bool:
+    """Whether iterations together hold all tokens of the totals, of each kind."""
+    return (
+        parts.input_tokens >= whole.input_tokens
+        and parts.output_tokens >= whole.output_tokens
+        and parts.cache_write_tokens >= whole.cache_write_tokens
+        and parts.cache_write_1h_tokens >= whole.cache_write_1h_tokens
+    )
+
+
+def _tokens(usage: dict[str, Any], count: Callable[[object], int]) -> Usage:
+    read = count(usage.get("cache_read_input_tokens"))
+    parts = object_of(usage.get("cache_creation"))
+    hour = count(parts.get("ephemeral_1h_input_tokens"))
+    minutes = count(parts.get("ephemeral_5m_input_tokens"))
+    written = max(count(usage.get("cache_creation_input_tokens")), hour + minutes)
     return Usage(
-        input_tokens=count_of(usage.get("input_tokens")) + read + written,
-        output_tokens=count_of(usage.get("output_tokens")),
+        input_tokens=count(usage.get("input_tokens")) + read + written,
+        output_tokens=count(usage.get("output_tokens")),
         cache_read_tokens=read,
         cache_write_tokens=written - hour,
         cache_write_1h_tokens=hour,
-        web_searches=count_of(as_dict(usage.get("server_tool_use")).get("web_search_requests")),
-        us_only=usage.get("inference_geo") == "us",
     )

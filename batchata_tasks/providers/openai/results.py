@@ -1,155 +1,176 @@
-"""The lines of OpenAI's result files, of either endpoint, classified."""
+"""The lines of OpenAI's result files, of either endpoint, classified.
+
+Usage, the reason for the end, text and model are read each by itself: what is odd in one of them
+spoils no other. Servers that speak this API differ in all of them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.json import as_dict
-from batchata_tasks.providers.result_lines import count_of, never_ran, text_of
+from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
+from batchata_tasks.providers.line_errors import LineError, told
+from batchata_tasks.providers.result_json import (
+    Counts,
+    count_of,
+    list_of,
+    object_of,
+    text_of,
+)
+from batchata_tasks.providers.result_lines import custom_id_of, unread
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-# of the 4xx, those that the same request need not meet again
-_PASSING_STATUSES = frozenset(
-    {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
-)
-# errors of a response that the same request meets again; all others pass
-_WRONG_REQUEST = frozenset(
-    {"invalid_prompt", "data_residency_mismatch", "bio_policy", "misalignment_policy_violation"}
-)
+_NAMES = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
+_FILTERED = "stopped by the content filter"
+_ERROR_WORDS = frozenset({"detail", "message", "msg"})  # of a body that is an error itself
 
 
 def answer_of(line: dict[str, Any]) -> Answer:
     """Classify a line."""
-    custom_id, response = str(line["custom_id"]), line.get("response")
-    if response is None:
-        return _without_response(custom_id, line.get("error") or {})
-    body = as_dict(response.get("body"))
-    status = int(response.get("status_code") or 0)
-    if status >= HTTPStatus.BAD_REQUEST:
-        # the body has the error: the line's own `error` is null here
-        error = as_dict(body.get("error"))
-        final = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING_STATUSES
-        code = ErrorCode.REQUEST if final else ErrorCode.PROVIDER
-        text = describe(code, f"HTTP {status}: {error.get('message') or error}")
-        return Answer(custom_id, Outcome.ERRORED, error=text)
-    if body.get("object") == "response":
-        return _response(custom_id, body)
-    return _completion(custom_id, body)
+    custom_id, response = custom_id_of(line), object_of(line.get("response"))
+    body, status = object_of(response.get("body")), _status(response)
+    usage, stated = stated_usage(body.get("usage"))
+    if status is None or status < HTTPStatus.BAD_REQUEST:
+        answer = (_response if _is_response(body) else _completion)(custom_id, body)
+        if answer is not None:
+            readable = stated or answer.outcome is Outcome.ERRORED
+            return replace(answer, usage=usage, readable=readable)
+    answer = _without_completion(custom_id, line, response, status)
+    return replace(answer, usage=usage) if usage != Usage() else answer
 
 
-def _without_response(custom_id: str, error: dict[str, Any]) -> Answer:
-    text = f"{error.get('code')}: {error.get('message')}"
-    match error.get("code"):
-        case "batch_expired":
-            return never_ran(custom_id, Outcome.EXPIRED, text)
-        case "batch_cancelled":
-            return never_ran(custom_id, Outcome.CANCELED, text)
-        case None:  # what it cost is unknown
-            text = describe(ErrorCode.PROVIDER, "a result line with neither response nor error")
-            return Answer(custom_id, Outcome.ERRORED, error=text, readable=False)
-        case _:
-            text = describe(ErrorCode.PROVIDER, text)
-            return Answer(custom_id, Outcome.ERRORED, error=text)
+def _status(response: dict[str, Any]) -> int | None:
+    """Return the HTTP status of a response, None if it states none."""
+    try:
+        return count_of(response.get("status_code")) or None
+    except ValueError:
+        return None
 
 
-def _completion(custom_id: str, body: dict[str, Any]) -> Answer:
-    """Read a chat completion."""
-    choice = as_dict(next(iter(body.get("choices") or ()), None))
-    message = as_dict(choice.get("message"))
-    usage = usage_of(as_dict(body.get("usage")))
-    outcome, error = _completion_ending(choice, message)
-    return Answer(
-        custom_id,
-        outcome,
-        text_of(message.get("content")),
-        error,
-        usage,
-        model=text_of(body.get("model")),
-        readable=usage != Usage(),
-    )
+def _without_completion(
+    custom_id: str, line: dict[str, Any], response: dict[str, Any], status: int | None
+) -> Answer:
+    """Read a line that holds no answer of a model: an error, in the server's own words.
+
+    A refused request has them in its body, and the line's own `error` is null. Of a request that
+    never ran, `error` is set and the response null.
+    """
+    came = response.get("body")
+    body, refused = object_of(came), status is not None and status >= HTTPStatus.BAD_REQUEST
+    error = told(line.get("error"), body.get("error"), response.get("error"))
+    if error is None and (refused or _ERROR_WORDS & body.keys()):
+        error = told(came) or LineError("an error without any words")
+    if error is not None:
+        shown = f"HTTP {status}: {error.message}" if refused else None
+        return error.answer(custom_id, status=status if refused else None, shown=shown)
+    if response and status is None and not came:  # seen as status 0 with an empty body
+        return LineError("the provider lost the request (no status, no body)").answer(custom_id)
+    what = f"HTTP {status}" if response else "no response"
+    return unread(custom_id, what, came if response else line.get("response"))
 
 
-def _completion_ending(
-    choice: dict[str, Any], message: dict[str, Any]
-) -> tuple[Outcome, str | None]:
-    """Return how a chat completion ended."""
-    refusal, reason = message.get("refusal"), choice.get("finish_reason")
-    if refusal or reason == "content_filter":
-        text = str(refusal or "stopped by the content filter")
-        return Outcome.REFUSED, describe(ErrorCode.REFUSED, text)
-    if reason == "length":
-        text = "stopped by the token cap (length)"
-        return Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, text)
-    if reason != "stop":
-        text = f"stopped by {reason!r}, which is not a finished answer"
-        return Outcome.INVALID, describe(ErrorCode.RESPONSE, text)
-    return Outcome.SUCCEEDED, None
+def _completion(custom_id: str, body: dict[str, Any]) -> Answer | None:
+    """Read a chat completion; None if the body is none."""
+    choices = (object_of(item) for item in list_of(body.get("choices")))
+    choice = next(filter(None, choices), dict[str, Any]())
+    message = object_of(choice.get("message"))
+    text = content_text(message.get("content"))
+    if text is None:
+        text = content_text(choice.get("text"))
+    reason, refusal = choice.get("finish_reason"), message.get("refusal")
+    if not message and text is None and reason is None:
+        return None
+    outcome, error = ending_of(reason, text, f"stopped by the token cap ({reason})")
+    if refusal or outcome is Outcome.REFUSED:
+        outcome = Outcome.REFUSED
+        error = describe(ErrorCode.REFUSED, str(refusal or _FILTERED))
+    return Answer(custom_id, outcome, text, error, model=text_of(body.get("model")))
 
 
-def usage_of(
-    usage: dict[str, Any], sent: str = "prompt_tokens", received: str = "completion_tokens"
-) -> Usage:
-    """Read a usage block; `sent` and `received` are its names for input and output.
+def stated_usage(block: object) -> tuple[Usage, bool]:
+    """Return a usage block's counts, and whether it states all that was billed."""
+    count, usage = Counts(), object_of(block)
+    counted = usage_of(usage, count)
+    received = any(usage.get(name) is not None for _, name in _NAMES)
+    return counted, received and counted.input_tokens > 0 and not count.spoiled
+
+
+def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -> Usage:
+    """Read a usage block, which names its counts as either endpoint does.
 
     The input includes cached tokens, and the output those of reasoning.
     """
-    details = as_dict(usage.get(f"{sent}_details"))
+    sent, received = _NAMES[0]
+    if usage.get(sent) is None and usage.get(received) is None:
+        sent, received = _NAMES[1]
+    details = object_of(usage.get(f"{sent}_details"))
     return Usage(
-        input_tokens=count_of(usage.get(sent)),
-        output_tokens=count_of(usage.get(received)),
-        cache_read_tokens=count_of(details.get("cached_tokens")),
-        cache_write_tokens=count_of(details.get("cache_write_tokens")),
+        input_tokens=count(usage.get(sent)),
+        output_tokens=count(usage.get(received)),
+        cache_read_tokens=count(details.get("cached_tokens")),
+        cache_write_tokens=count(details.get("cache_write_tokens")),
     )
 
 
-def _response(custom_id: str, body: dict[str, Any]) -> Answer:
-    """Read a response of /v1/responses."""
-    usage = usage_of(as_dict(body.get("usage")), "input_tokens", "output_tokens")
-    parts = list(_parts(body))
-    texts = [text_of(part.get("text")) or "" for part in parts if part.get("type") == "output_text"]
+def _is_response(body: dict[str, Any]) -> bool:
+    return body.get("object") == "response" or ("output" in body and "choices" not in body)
+
+
+def _response(custom_id: str, body: dict[str, Any]) -> Answer | None:
+    """Read a response of /v1/responses; None if the body is none."""
+    items = [object_of(item) for item in list_of(body.get("output"))]
+    said = ((_is_speech(item), item) for item in items if item.get("type") != "reasoning")
+    parts = [part for item in last_speech(said) for part in blocks_of(item.get("content"))]
+    text = content_text(list(parts)) if parts else content_text(body.get("output_text"))
     refusals = [str(part.get("refusal")) for part in parts if part.get("type") == "refusal"]
-    outcome, error = _response_ending(body, refusals)
-    return Answer(
-        custom_id,
-        outcome,
-        "".join(texts) if texts else None,
-        error,
-        usage,
-        text_of(body.get("model")),
-        readable=usage != Usage() or body.get("status") == "failed",
-    )
-
-
-def _parts(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the parts of the answer's messages; reasoning and commentary do not belong to it."""
-    for item in body.get("output") or ():
-        if item.get("type") == "message" and item.get("phase") != "commentary":
-            yield from item.get("content") or ()
-
-
-def _response_ending(body: dict[str, Any], refusals: list[str]) -> tuple[Outcome, str | None]:
-    """Return how a response of /v1/responses ended."""
-    status, reason = body.get("status"), as_dict(body.get("incomplete_details")).get("reason")
+    status = str(body.get("status") or "").lower()
     if status == "failed":
-        failure = as_dict(body.get("error"))
-        code = ErrorCode.REQUEST if failure.get("code") in _WRONG_REQUEST else ErrorCode.PROVIDER
-        text = f"{failure.get('code')}: {failure.get('message')}"
-        if not failure:
-            text = "the response failed without a reason"
-        return Outcome.ERRORED, describe(code, text)
-    if refusals or (status == "incomplete" and reason == "content_filter"):
-        text = " ".join(refusals) or "stopped by the content filter"
-        return Outcome.REFUSED, describe(ErrorCode.REFUSED, text)
-    if status == "incomplete" and reason == "max_output_tokens":
-        text = f"stopped by the token cap ({reason})"
-        return Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, text)
-    if status != "completed":
-        ending = f"{status}, {reason}" if reason else str(status)
-        text = f"ended as {ending!r}, which is not a finished answer"
-        return Outcome.INVALID, describe(ErrorCode.RESPONSE, text)
-    return Outcome.SUCCEEDED, None
+        return _failed(custom_id, body)
+    if not parts and text is None and (not status or told(body.get("error"))):
+        return None
+    outcome, error = _response_ending(body, status, text, refusals)
+    return Answer(custom_id, outcome, text, error, model=text_of(body.get("model")))
+
+
+def _is_speech(item: dict[str, Any]) -> bool:
+    """Whether an item belongs to the answer; commentary does not."""
+    return item.get("type") in ("message", None) and item.get("phase") != "commentary"
+
+
+def _failed(custom_id: str, body: dict[str, Any]) -> Answer:
+    """Read a response whose own status is that it failed."""
+    error = told(body.get("error")) or LineError("the response failed without a reason")
+    return replace(error.answer(custom_id), model=text_of(body.get("model")))
+
+
+def _response_ending(
+    body: dict[str, Any], status: str, text: str | None, refusals: list[str]
+) -> tuple[Outcome, str | None]:
+    """Return how a response of /v1/responses ended; `status` is its own, in small letters."""
+    if refusals:
+        return Outcome.REFUSED, describe(ErrorCode.REFUSED, " ".join(refusals))
+    if "status" in body and not status:  # it states one at every stage, and null is none
+        return Outcome.INVALID, _unfinished("None")
+    if status != "incomplete":
+        outcome, error = ending_of(status, text, f"stopped by the token cap ({status})")
+        if outcome is Outcome.INVALID:
+            error = _unfinished(body.get("status"))
+        return outcome, error
+    reason = object_of(body.get("incomplete_details")).get("reason")
+    outcome, error = ending_of(reason, None, f"stopped by the token cap ({reason})")
+    if outcome is Outcome.REFUSED:
+        return outcome, describe(ErrorCode.REFUSED, _FILTERED)
+    if outcome is Outcome.TRUNCATED:
+        return outcome, error
+    return Outcome.INVALID, _unfinished(f"incomplete, {reason}" if reason else "incomplete")
+
+
+def _unfinished(ending: object) -> str:
+    why = f"ended as {ending!r:.100}, which is not a finished answer"
+    return describe(ErrorCode.RESPONSE, why)

@@ -348,8 +348,8 @@ def test_a_failure_without_usage_cost_nothing(
         {"usage": None},
         {**INCOMPLETE, "usage": None},
         {"usage": {"input_tokens": "7"}},
-        {"output": ["x"]},
-        {"output": [message(said(7))]},
+        {"usage": {"input_tokens": [7], "output_tokens": 7}},
+        {"output": [message(said("a"))], "usage": "many"},
     ],
 )
 def test_an_answer_that_does_not_say_what_it_used_leaves_the_cost_open(
