@@ -36,6 +36,8 @@ from batchata_tasks.types.answer import Usage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from batchata_tasks.pricing.rates import Rates
+
 TABLE = Path(__file__).with_name("row_accounting.md")
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
 APIS = {
@@ -116,6 +118,14 @@ ELSEWHERE = {
     "request_invalid_line": ("anthropic",),
     "request_filtered": ("anthropic",),
     "request_failed": ("anthropic", "openai"),
+    "request_iterations": ("openai", "responses"),
+    "request_search_first": ("openai", "responses"),
+    "request_parts": ("responses",),
+    "request_eos": ("responses",),
+    "request_body_text": ("anthropic",),
+    "request_lost": ("anthropic",),
+    "request_error_beside": ("anthropic",),
+    "request_error_in_body": ("anthropic",),
 }
 """Faults that an API does not have."""
 
@@ -154,8 +164,9 @@ Kinds: {", ".join(KINDS)}
   chance decides which rows ran.
 - *sent / rows*: requests that the provider accepted in all, for how many rows.
 - *billed*: by the provider. *settled*: spent, by the ledger; *overhead*: the part of it that
-  belongs to no row (lines that nobody sent, and the most that a request whose line is lost can have
-  cost). *in flight*: reserved, not settled yet.
+  no row's tokens account for (lines that nobody sent, and the most that a request can have cost
+  whose line is lost, or states no usage, or one that cannot be). *in flight*: reserved, not settled
+  yet.
 - *next run*: the same spec once more, without the fault: exit code, rows that succeeded by then,
   requests accepted in all.
 
@@ -287,7 +298,7 @@ def _standing(provider: str, emulator: Emulator, place: Path) -> Standing:
         for name in content["custom_ids"]
     }
     billed = rates.cost(Usage(book["input_tokens_billed"], book["output_tokens_billed"]))
-    settled, overhead, in_flight = _ledger_money()
+    settled, overhead, in_flight = _ledger_money(rates)
     return Standing(
         row=_ending(rows[STRUCK]) if STRUCK in rows else "-",
         rows=", ".join(f"{count} {name}" for name, count in sorted(endings.items()))
@@ -304,7 +315,7 @@ def _ending(row: dict[str, Any]) -> str:
     return f"{row['_status']} ({row['_attempts']})"
 
 
-def _ledger_money() -> tuple[int, int, int]:
+def _ledger_money(rates: Rates) -> tuple[int, int, int]:
     """Return (settled, the overhead in it, in flight) of all runs, in picodollars."""
     settled = in_flight = overhead = 0
     with opened_ledger(Settings().ledger_url) as ledger:
@@ -312,7 +323,9 @@ def _ledger_money() -> tuple[int, int, int]:
             run_settled, run_in_flight = ledger.money(run.id)
             settled += run_settled
             in_flight += run_in_flight
-            by_rows = sum(total.cost or 0 for total in ledger.outcomes(run.id).values())
+            totals = ledger.outcomes(run.id).values()
+            used = [Usage(total.input_tokens, total.output_tokens) for total in totals]
+            by_rows = sum(map(rates.cost, used))
             overhead += run_settled - by_rows
     return settled, overhead, in_flight
 

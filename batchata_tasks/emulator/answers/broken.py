@@ -16,6 +16,7 @@ from batchata_tasks.emulator.answers.text import (
     output_cap,
     wants_json,
 )
+from batchata_tasks.emulator.core.odd_bytes import MARK, MARKED
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.lengths import Lengths
@@ -24,6 +25,8 @@ _NOT_JSON = 'Sure! Here is the JSON you asked for: {"unfinished": '
 _SEPARATORS = " one\u2028two\u2029three\u0085four"
 """Characters that `str.splitlines` takes for line ends, and JSON allows unescaped in strings."""
 
+_WITHOUT_WORDS = {"request_refusal": "", "request_empty": "", "request_blank": " \n\u200b"}
+
 _ECHO: JSON = {"properties": {"echo": {"type": "string"}}}
 _FREE = frozenset({"type", "description", "title"})
 _OTHER_JSON = '["not what the schema asks for"]'
@@ -31,17 +34,15 @@ _OTHER_JSON = '["not what the schema asks for"]'
 
 def answer_to(provider: Provider, body: JSON, kind: str | None, lengths: Lengths = USUAL) -> Answer:
     """Answer a request under the fault it met, if any."""
-    if kind == "request_refusal":
-        return answer(provider, body, text="")
-    if kind == "request_truncated":
+    if kind in _WITHOUT_WORDS:
+        return answer(provider, body, text=_WITHOUT_WORDS[kind])
+    if kind in ("request_truncated", "request_max_tokens"):
         return _truncated(provider, body, lengths)
     if kind == "request_invalid_answer":
         return _invalid(provider, body, lengths)
     if kind == "request_dear":
         return _dear(provider, body, lengths)
-    reworded = {"request_separators": _separated, "request_other_case": _in_capitals}.get(
-        kind or ""
-    )
+    reworded = _REWORDED.get(kind or "")
     text = None if reworded is None else reworded(provider, body, lengths)
     return answer(provider, body, text=text, lengths=lengths)
 
@@ -87,14 +88,31 @@ def _capital(value: Any, *, enum: bool = False) -> Any:
 
 
 def _separated(provider: Provider, body: JSON, lengths: Lengths) -> str:
-    """Return the answer with separators in it; under a schema, in the strings left free by it."""
+    """Return the answer with separators in it."""
+    return _inserted(provider, body, lengths, _SEPARATORS)
+
+
+def _marked(provider: Provider, body: JSON, lengths: Lengths) -> str:
+    """Return the answer with a mark in it, which odd bytes replace on the wire."""
+    return _inserted(provider, body, lengths, MARK)
+
+
+def _inserted(provider: Provider, body: JSON, lengths: Lengths, what: str) -> str:
+    """Return the answer with a text in it; under a schema, in the strings left free by it."""
     text, schema = answer_text(provider, body, lengths), asked_for(body)
     if schema is None and provider == "openai" and wants_json(body):
         schema = _ECHO
     if schema is None:
-        return text + _SEPARATORS
+        return text + what
     value = as_object(orjson.loads(text))
     for name, field_schema in as_object(schema.get("properties")).items():
         if as_object(field_schema).keys() <= _FREE and isinstance(value.get(name), str):
-            value[name] += _SEPARATORS
+            value[name] += what
     return orjson.dumps(value).decode() if value else text
+
+
+_REWORDED = {
+    "request_separators": _separated,
+    "request_other_case": _in_capitals,
+    **dict.fromkeys(MARKED, _marked),
+}

@@ -10,6 +10,7 @@ import orjson
 from batchata_tasks.emulator.answers.broken import answer_to
 from batchata_tasks.emulator.answers.text import Answer, answer
 from batchata_tasks.emulator.anthropic.citations import content_blocks
+from batchata_tasks.emulator.anthropic.odd import billed, odd_error, odd_message
 from batchata_tasks.emulator.anthropic.rules import check_params
 from batchata_tasks.emulator.core.batches import Batch
 from batchata_tasks.emulator.core.clock import DAY, rfc3339
@@ -81,6 +82,8 @@ class AnthropicBatch(Batch):
             self._write(index, {"type": "weird"})
         elif rule is not None and kind in ("request_error", "request_invalid"):
             self._write(index, _refusal(rule))
+        elif rule is not None and (result := odd_error(rule)) is not None:
+            self._write(index, result)
         else:
             self._answer(index, params, kind)
 
@@ -91,11 +94,11 @@ class AnthropicBatch(Batch):
             return
         cached = self._cache.use(self.account, params, self.requests.hashes[index])
         given = answer_to("anthropic", params, kind, self.lengths)._replace(cached=cached)
-        self.bill(index, given)
+        self.bill(index, billed(given, kind))
         message = message_object(
             self._message_id(index), params, given, refused=kind == "request_refusal"
         )
-        result: JSON = {"type": "succeeded", "message": message}
+        result: JSON = {"type": "succeeded", "message": odd_message(message, params, kind)}
         custom_id = self.requests.custom_ids[index]
         # Lines beside the one that counts are written without being counted.
         if kind == "request_error_first":

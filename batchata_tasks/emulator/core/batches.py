@@ -21,6 +21,7 @@ import orjson
 from batchata_tasks.emulator.answers.text import USUAL
 from batchata_tasks.emulator.core.clock import DAY, Pace
 from batchata_tasks.emulator.core.fate import Fate
+from batchata_tasks.emulator.core.odd_bytes import odd_bytes
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
@@ -163,9 +164,7 @@ class Batch(ABC):
 
     def emit(self, spool: Spool, line: JSON, kind: str | None) -> None:
         """Write a result line, changed by the fault (`kind`) that struck its request."""
-        encoded = orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
-        if kind == "request_broken_line":
-            encoded = encoded[: len(encoded) // 2] + b"\n"
+        encoded = odd_bytes(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE), kind)
         spool.write(encoded)
         if kind == "request_duplicated":
             spool.write(encoded)

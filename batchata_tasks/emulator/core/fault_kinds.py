@@ -87,5 +87,49 @@ KINDS: dict[str, Kind] = {
     "request_unknown_id": Kind("request", "A further line, of a request that nobody sent."),
     "request_unknown_type": Kind("request", "A line that says neither success nor failure."),
     "request_broken_line": Kind("request", "A line that is not JSON."),
+    "request_bom": Kind("request", "The line begins with a byte order mark."),
+    "request_nan": Kind("request", "A field of the line that nobody reads is NaN."),
+    "request_half_pair": Kind("request", "The answer's text holds half a surrogate pair."),
+    "request_cut_character": Kind("request", "A character of the answer's text is cut: no UTF-8."),
+    "request_no_usage": Kind("request", "The answer states no usage; it is billed."),
+    "request_float_usage": Kind("request", "The usage is stated in floats."),
+    "request_text_usage": Kind("request", "The usage is stated in texts."),
+    "request_absurd_usage": Kind(
+        "request", "The answer states 10¹¹ searches (OpenAI: output tokens); few are billed."
+    ),
+    "request_iterations": Kind(
+        "request", "Anthropic bills a compaction that only `usage.iterations` states."
+    ),
+    "request_empty": Kind("request", "The answer's text is empty; that is billed."),
+    "request_blank": Kind("request", "The answer's text is blank; that is billed."),
+    "request_parts": Kind(
+        "request", "An OpenAI chat answer is a list of parts, one of Anthropic's a text."
+    ),
+    "request_search_first": Kind(
+        "request", "An answer of Anthropic begins with other words and a web search."
+    ),
+    "request_eos": Kind("request", "The reason for the end of the answer is `eos`."),
+    "request_max_tokens": Kind(
+        "request", "The answer stops at its cap; the reason for its end is `MAX_TOKENS`."
+    ),
+    "request_no_answer": Kind(
+        "request", "The line holds the request instead of an answer, which is billed."
+    ),
+    "request_body_text": Kind("request", "The body of OpenAI's line is a JSON text."),
+    "request_lost": Kind("request", "OpenAI lost the request: status 0, and an empty body."),
+    "request_plain_error": Kind("request", "An error told as a text (`message`), without a code."),
+    "request_error_beside": Kind(
+        "request", "OpenAI's error (`message`) stands beside a response of status 400."
+    ),
+    "request_error_in_body": Kind(
+        "request",
+        "OpenAI's error (`message`, `error_code`) is the body of a response of status 200.",
+    ),
+    "request_no_credit": Kind(
+        "request", "The account has no credit left; `error_type`, `error_code` and `message` apply."
+    ),
+    "request_no_permission": Kind(
+        "request", "The account has no permission; `error_type`, `error_code` and `message` apply."
+    ),
 }
 """Every kind of fault."""

@@ -12,7 +12,8 @@ from batchata_tasks.emulator.answers.tokens import input_tokens
 from batchata_tasks.emulator.core.batches import Batch, Requests
 from batchata_tasks.emulator.core.state import new_id
 from batchata_tasks.emulator.openai.bodies import answer_body
-from batchata_tasks.emulator.openai.lines import Lines
+from batchata_tasks.emulator.openai.lines import STRUCK, Lines
+from batchata_tasks.emulator.openai.odd import odd_body
 from batchata_tasks.emulator.openai.response import failed_body
 from batchata_tasks.emulator.openai.rules import RESPONSES, check_body
 
@@ -118,7 +119,7 @@ class OpenAIBatch(Batch):
             self._lines.never_ran(index, "expired")
         elif kind == "request_unknown_type":
             self._lines.unclear(index)
-        elif rule is not None and kind in ("request_error", "request_invalid"):
+        elif rule is not None and kind in STRUCK:
             self._lines.struck(index, rule)
         else:
             self._answer(index, body, kind)
@@ -136,7 +137,7 @@ class OpenAIBatch(Batch):
             return
         self.bill(index, given)
         self._reasoned += given.reasoned
-        content = answer_body(endpoint, unique, created, body, given, kind)
+        content = odd_body(answer_body(endpoint, unique, created, body, given, kind), body, kind)
         self._lines.answered(index, content, kind)
 
     def abandon(self, index: int, ending: Ending) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator.core.spool import Spool
 from batchata_tasks.emulator.openai.bodies import error_body
+from batchata_tasks.emulator.openai.odd import odd_error
 from batchata_tasks.emulator.openai.rules import BodyError
 
 if TYPE_CHECKING:
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.core.faults import Rule
     from batchata_tasks.emulator.core.spool import Sealed
 
+STRUCK = frozenset(
+    {
+        *("request_error", "request_invalid", "request_lost", "request_plain_error"),
+        *("request_error_beside", "request_error_in_body"),
+        *("request_no_credit", "request_no_permission"),
+    }
+)
+"""The faults that leave a request without an answer."""
 _SERVER_ERROR = "The server had an error."
 _NEVER_RAN = {
     "expired": (
@@ -35,7 +44,7 @@ class Lines:
         self._batch = batch
         self._spools = {"output": Spool(), "error": Spool()}
 
-    def answered(self, index: int, content: JSON, kind: str | None) -> None:
+    def answered(self, index: int, content: Any, kind: str | None) -> None:
         """Write an answer, and the second line that some faults add.
 
         The second line goes to the same file, so that the order of the two shows; it is not
@@ -55,7 +64,12 @@ class Lines:
         self._counted("error", index, self._response(index, 400, error_body(problem)))
 
     def struck(self, index: int, rule: Rule) -> None:
-        """Write the error of a fault: one of the request, or one of the provider."""
+        """Write the error of a fault: of the request, of the provider, or of the account."""
+        odd = odd_error(rule, lambda status, body: self._response(index, status, body))
+        if odd is not None:
+            response, error = odd
+            self._counted("error", index, response, error)
+            return
         if rule.kind == "request_invalid":
             message = rule.message or "The request is not acceptable."
             self.refused(index, BodyError(message, None, rule.error_code))
@@ -94,7 +108,7 @@ class Lines:
         failed = self._server_error(index, BodyError(_SERVER_ERROR, None, None))
         self._line("output", index, self._batch.requests.custom_ids[index], failed)
 
-    def _response(self, index: int, status: int, body: JSON) -> JSON:
+    def _response(self, index: int, status: int, body: Any) -> JSON:
         return {"status_code": status, "request_id": self.unique(index), "body": body}
 
     def _counted(
