@@ -68,7 +68,9 @@ def _check_model_and_params(adapter: type[Adapter], job: Job, *, limited: bool) 
     if job.endpoint != adapter.endpoint_name:
         serving = provider_type(adapter.name, job.endpoint)
     serving.check_model(job.model, job.max_tokens)
-    serving.check_params(job.model, job.request(None).params, limited=limited)
+    params = job.request(None).params
+    serving.check_params(job.model, params, limited=limited)
+    serving.check_cap(job.max_tokens, params)
     return serving
 
 

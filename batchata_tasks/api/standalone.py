@@ -28,7 +28,7 @@ from batchata_tasks.execution.collect import judge
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.planning.estimate import guessed
 from batchata_tasks.planning.route import Route
-from batchata_tasks.pricing.lookup import batch_rates
+from batchata_tasks.pricing.lookup import rates_at
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.providers.request_file import write_requests
@@ -223,7 +223,7 @@ class _Prices:
         """Return what an answer used and cost; the cost is None if it is unknown."""
         model = job.model if job is not None else answer.model or self._look.model
         if model is not None and model not in self._rates:
-            self._rates[model] = batch_rates(self._provider.name, model, self._custom)
+            self._rates[model] = rates_at(self._provider, model, self._custom)
         priced = Priced.of(answer.usage, self._rates.get(model or ""), None)
         if answer.readable and answer.usage == Usage():
             return replace(priced, cost=0)
@@ -240,7 +240,7 @@ def expected_cost(provider: Adapter, jobs: Sequence[Job]) -> float:
     total, custom = 0, load_prices(Settings().prices)
     for (model, endpoint), group in groups.items():
         adapter, cap = _serving(provider, endpoint), max(job.max_tokens for job in group)
-        rates = batch_rates(provider.name, model, custom)
+        rates = rates_at(adapter, model, custom)
         route = Route(adapter, model, endpoint, rates, cap)
         for document in filter(None, (job.document() for job in group)):
             route.attach(document)

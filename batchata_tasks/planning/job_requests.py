@@ -11,7 +11,7 @@ from batchata_tasks.planning.builder import BuiltRequest
 from batchata_tasks.planning.job_store import StoredJobs
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
-from batchata_tasks.pricing.lookup import batch_rates, unpriced
+from batchata_tasks.pricing.lookup import rates_at, unpriced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,7 +37,7 @@ class JobBuilder:
     ) -> None:
         self._stored, self._common = StoredJobs(schemas), common
         self.routes = [
-            Route(providers[to], to.model, to.endpoint, batch_rates(to.provider, to.model, prices))
+            Route(providers[to], to.model, to.endpoint, rates_at(providers[to], to.model, prices))
             for to in spec.to
         ]
         self._places = {route.destination: place for place, route in enumerate(self.routes)}

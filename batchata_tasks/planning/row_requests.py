@@ -16,7 +16,7 @@ from batchata_tasks.planning.fingerprint import fingerprint, part
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
-from batchata_tasks.pricing.lookup import batch_rates, unpriced
+from batchata_tasks.pricing.lookup import rates_at, unpriced
 from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class RequestBuilder:
         self._where = RowCondition(spec.where, columns) if spec.where else None
         used = {name for _, template in self._turns for name in template.columns}
         self._used = [name for name in columns if name in used]
-        rates = batch_rates(provider.name, spec.model, prices)
+        rates = rates_at(provider, spec.model, prices)
         caches = spec.cache or "cache_control" in spec.params or provider.caches_unasked
         self.routes = [
             Route(provider, spec.model, spec.endpoint, rates, spec.max_tokens, caches=caches)
@@ -79,6 +79,7 @@ class RequestBuilder:
             raise SpecError(message)
         provider.check_model(spec.model, spec.max_tokens)
         provider.check_params(spec.model, spec.params, limited=spec.limited)
+        provider.check_cap(spec.max_tokens, spec.params)
         if self._schema is not None:
             provider.check_schema(self._schema)
         if not priced and (field := limit_of(spec)) is not None:

@@ -23,6 +23,7 @@ from batchata_tasks.pricing.rates import PriceList, Rate, Rates
 
 if TYPE_CHECKING:
     from batchata_tasks.pricing.price_file import CustomPrice, CustomPrices
+    from batchata_tasks.providers import Adapter
 
 _CONTEXT = {"processing": "batch"}
 _MILLION = 10**6
@@ -36,21 +37,33 @@ _WRITE_1H = Decimal(2)  # times the input rate
 _SEARCHES = Decimal(10)  # dollars per thousand
 
 
-def batch_rates(provider: str, model: str, custom: CustomPrices) -> Rates | None:
-    """Return a model's batch rates: the user's own, or else the published ones; None if unknown."""
+def rates_at(provider: Adapter, model: str, custom: CustomPrices) -> Rates | None:
+    """Return a model's batch rates at the address that an adapter sends to; None if unknown."""
+    return batch_rates(provider.name, model, custom, surcharge=provider.surcharge(model))
+
+
+def batch_rates(
+    provider: str, model: str, custom: CustomPrices, *, surcharge: int = 0
+) -> Rates | None:
+    """Return a model's batch rates: the user's own, or else the published ones; None if unknown.
+
+    `surcharge` (per cent) is what an address adds to published prices. The user's own rates are
+    what the user pays, wherever requests go: nothing is added to them.
+    """
     price = custom.of(provider, model)
     if price is None:
-        return published_rates(provider, model)
-    _, listed = _published(provider, model)
+        return published_rates(provider, model, surcharge=surcharge)
+    _, listed = _published(provider, model, surcharge)
     return _custom_rates(price, listed, custom.source_of(price))
 
 
-def published_rates(provider: str, model: str) -> Rates | None:
+def published_rates(provider: str, model: str, *, surcharge: int = 0) -> Rates | None:
     """Return a model's batch rates as genai-prices has them, or None if it has no batch rate."""
-    batch, listed = _published(provider, model)
+    batch, listed = _published(provider, model, surcharge)
     if batch is None or listed is None:
         return None
-    return _rates(batch, listed, f"genai-prices {version('genai-prices')}")
+    source = f"genai-prices {version('genai-prices')}"
+    return _rates(batch, listed, f"{source} + {surcharge} %, regional" if surcharge else source)
 
 
 def similar_models(provider: str, model: str) -> list[str]:
@@ -101,8 +114,12 @@ def _stated(rate: Decimal | None, default: Decimal) -> Decimal:
     return default if rate is None else rate
 
 
-def _published(provider: str, model: str) -> tuple[PriceList | None, PriceList | None]:
+def _published(
+    provider: str, model: str, surcharge: int = 0
+) -> tuple[PriceList | None, PriceList | None]:
     """Return a model's batch and list prices as genai-prices has them; None if it has none.
+
+    `surcharge` (per cent) is added to both.
 
     Not cached: prices start on a day, and a process may work for longer than that.
     """
@@ -124,17 +141,17 @@ def _published(provider: str, model: str) -> tuple[PriceList | None, PriceList |
         variant.when == _CONTEXT and (variant.constraint is None or variant.constraint.active(now))
         for variant in batch.model.price_variants or ()
     )
-    batch_prices = _price_list(batch.model_price) if has_batch_rate else None
-    return batch_prices, _price_list(listed.model_price)
+    batch_prices = _price_list(batch.model_price, surcharge) if has_batch_rate else None
+    return batch_prices, _price_list(listed.model_price, surcharge)
 
 
-def _price_list(price: Any) -> PriceList | None:
+def _price_list(price: Any, surcharge: int) -> PriceList | None:
     base, output = _rate(price.input_mtok), _rate(price.output_mtok)
     if base is None or output is None:
         return None
     write = _rate(price.cache_write_mtok) or base
     searches = price.web_searches_kcount
-    return PriceList(
+    prices = PriceList(
         input=base,
         output=output,
         cache_read=_rate(price.cache_read_mtok) or base,
@@ -142,6 +159,7 @@ def _price_list(price: Any) -> PriceList | None:
         cache_write_1h=_rate(price.cache_write_1h_mtok) or write,
         search=_pico(searches / 1000) if searches is not None else 0,
     )
+    return prices.raised(surcharge) if surcharge else prices
 
 
 def _rate(price: Any) -> Rate | None:

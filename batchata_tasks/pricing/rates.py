@@ -22,6 +22,11 @@ class Rate:
     base: int
     tiers: tuple[tuple[int, int], ...] = ()
 
+    def raised(self, percent: int) -> Rate:
+        """Return a rate that is higher by so many per cent, rounded up."""
+        tiers = tuple((start, _more(price, percent)) for start, price in self.tiers)
+        return Rate(_more(self.base, percent), tiers)
+
     def at(self, input_tokens: int) -> int:
         """Return the rate of a request with that many input tokens."""
         price = self.base
@@ -38,6 +43,10 @@ class Rate:
         return max([self.base, *(price for start, price in self.tiers if input_tokens > start)])
 
 
+def _more(price: int, percent: int) -> int:
+    return -(-price * (100 + percent) // 100)
+
+
 @dataclass(frozen=True, slots=True)
 class PriceList:
     """What one model costs; a request's tier depends on its own input, all of it."""
@@ -48,6 +57,17 @@ class PriceList:
     cache_write: Rate
     cache_write_1h: Rate
     search: int  # picodollars per web search
+
+    def raised(self, percent: int) -> PriceList:
+        """Return prices whose tokens cost so many per cent more; searches cost the same."""
+        return PriceList(
+            input=self.input.raised(percent),
+            output=self.output.raised(percent),
+            cache_read=self.cache_read.raised(percent),
+            cache_write=self.cache_write.raised(percent),
+            cache_write_1h=self.cache_write_1h.raised(percent),
+            search=self.search,
+        )
 
     def cost(self, usage: Usage, requests: int = 1) -> int:
         """Return the cost in picodollars of that many equal requests that used `usage` together.

@@ -126,6 +126,11 @@ class Adapter(Checks, ABC):
     def base_url(self) -> str:
         """The address that requests go to."""
 
+    def surcharge(self, model: str) -> int:
+        """Return by how many per cent the model's tokens cost more at `base_url` than elsewhere."""
+        del model
+        return 0
+
     @abstractmethod
     def body(self, request: Request) -> dict[str, Any]:
         """Return the body of a request, built anew each time."""

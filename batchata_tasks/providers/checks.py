@@ -40,6 +40,15 @@ class Checks:
         del model, max_tokens
 
     @classmethod
+    def check_cap(cls, max_tokens: int, params: Mapping[str, Any]) -> None:
+        """Refuse parameters that contradict the cap on answers.
+
+        Raises:
+            SpecError: naming the parameter.
+        """
+        del max_tokens, params
+
+    @classmethod
     def check_turns(cls, turns: Sequence[Message]) -> None:
         """Refuse turns that the provider would refuse, or would take in another order."""
         del turns

@@ -16,6 +16,7 @@ from anthropic._response import StreamedBinaryAPIResponse
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers import sdk
+from batchata_tasks.providers.anthropic import param_rules
 from batchata_tasks.providers.anthropic.batches import look_of
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
@@ -109,6 +110,11 @@ class AnthropicAdapter(Adapter):
             )
             raise SpecError(message)
         super().check_params(model, params, limited=limited)
+        param_rules.check(model, params)
+
+    @classmethod
+    def check_cap(cls, max_tokens: int, params: Mapping[str, Any]) -> None:
+        param_rules.check_budget(max_tokens, params)
 
     @classmethod
     def check_turns(cls, turns: Sequence[Message]) -> None:

@@ -17,7 +17,6 @@ import openai
 from openai.types.shared import ChatModel, ResponsesModel
 
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
-from batchata_tasks.common.json import as_dict
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment
@@ -28,7 +27,9 @@ from batchata_tasks.providers.listing import (
     says_lists_are_complete,
     with_status,
 )
+from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
+from batchata_tasks.providers.openai.regions import surcharge
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
 from batchata_tasks.providers.result_lines import (
@@ -66,7 +67,6 @@ _FILES_PAGE = 1000
 # documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
 # is a few thousand
 _DEAR_PICTURES = "gpt-4o-mini"
-_REASONING = re.compile(r"^(o\d|gpt-([5-9]|\d\d))")
 Endpoint = Literal["/v1/chat/completions", "/v1/responses"]
 
 
@@ -146,6 +146,9 @@ class OpenAIAdapter(Adapter):
     def base_url(self) -> str:
         return str(self._client.base_url)
 
+    def surcharge(self, model: str) -> int:
+        return surcharge(self.base_url, model)
+
     @classmethod
     def check_schema(cls, schema: ResponseSchema) -> None:
         check_schema(schema)
@@ -163,14 +166,7 @@ class OpenAIAdapter(Adapter):
     @classmethod
     def check_params(cls, model: str, params: Mapping[str, Any], *, limited: bool) -> None:
         super().check_params(model, params, limited=limited)
-        effort = params.get("reasoning_effort", as_dict(params.get("reasoning")).get("effort"))
-        reasons = _REASONING.match(model) and effort != "none"
-        if reasons and params.get("temperature", 1) != 1:
-            message = (
-                f"params.temperature: {model} takes only the default (1) and would refuse every "
-                "line; remove it."
-            )
-            raise SpecError(message)
+        param_rules.check(model, params)
 
     @classmethod
     def document_tokens(cls, model: str) -> tuple[int, int]:

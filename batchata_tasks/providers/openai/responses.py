@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _LEAST_CAP = 16  # the API answers lines with a smaller cap with a 400
 _CHAT_SPELLING = {"reasoning_effort": "reasoning: {effort: …}", "verbosity": "text: {verbosity: …}"}
+# parameters of chat alone; the API knows none of them here ("Unknown parameter")
+_CHAT_ALONE = frozenset(
+    {"frequency_penalty", "logit_bias", "logprobs", "presence_penalty", "seed", "stop"}
+)
 
 
 class OpenAIResponsesAdapter(OpenAIAdapter):
@@ -82,6 +86,9 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
                     f"params.{name}: /v1/responses has it under another name; "
                     f"write `{_CHAT_SPELLING[name]}`."
                 )
+                raise SpecError(message)
+            if name in _CHAT_ALONE:
+                message = f"params.{name}: /v1/responses has none; remove it, or `endpoint`."
                 raise SpecError(message)
         super().check_params(model, params, limited=limited)
         if "text" in params and as_dict(params["text"]).keys() != {"verbosity"}:
