@@ -78,6 +78,7 @@ class RequestBuilder:
             message = f"cache: {reason}; remove it."
             raise SpecError(message)
         provider.check_model(spec.model, spec.max_tokens)
+        provider.check_turns([Message(turn.role, turn.content) for turn, _ in self._turns])
         provider.check_params(spec.model, spec.params, limited=spec.limited)
         provider.check_cap(spec.max_tokens, spec.params)
         if self._schema is not None:
@@ -114,10 +115,7 @@ class RequestBuilder:
         messages = tuple(
             Message(turn.role, template.render(seen, where)) for turn, template in self._turns
         )
-        if not any(message.text.strip() for message in messages if message.role == "user"):
-            reason = f"prompt: {where()} renders to an empty prompt, which the provider refuses"
-            message = f"{reason}; use `where` to leave such rows out."
-            raise SourceError(message)
+        self._check_blank(messages, where)
         request = Request(
             self._spec.model,
             messages,
@@ -127,6 +125,24 @@ class RequestBuilder:
             self._spec.cache,
         )
         return orjson.dumps(self._provider.body(request))
+
+    def _check_blank(self, messages: tuple[Message, ...], where: Callable[[], str]) -> None:
+        """Refuse a row whose prompt is blank, or a turn that the provider does not take blank.
+
+        A blank system prompt is none.
+        """
+        for place, message in enumerate(messages, 1):
+            is_prompt = place == len(messages)
+            if message.text.strip() or not (is_prompt or self._is_needed(message)):
+                continue
+            field = self._turns[place - 1][1].field
+            what = "prompt" if is_prompt else "turn"
+            reason = f"{field}: {where()} renders to an empty {what}, which the provider refuses"
+            text = f"{reason}; use `where` to leave such rows out."
+            raise SourceError(text)
+
+    def _is_needed(self, message: Message) -> bool:
+        return message.role != "system" and not self._provider.blank_turns
 
     def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
         """Return the row's request; nulls render as nothing."""

@@ -28,6 +28,7 @@ class Checks:
     priced_params: ClassVar[frozenset[str]]
     document_bytes: ClassVar[int] = 0  # the largest file in a request; 0: requests take none
     document_pages: ClassVar[int] = 10**9  # the most pages of a PDF
+    blank_turns: ClassVar[bool] = True  # whether turns may be blank; the last one never may
     cites: ClassVar[bool] = False  # whether an answer can cite passages of a document
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from pydantic import PydanticUserError, TypeAdapter
 from pydantic_core import SchemaError
@@ -29,8 +30,16 @@ _TEXT_FORMATS = {"email", "hostname", "ipv4", "ipv6", "uuid", "regex"} | _URI_FO
 _TYPE_KEYWORDS = {"type", "format", "enum", "const", "items"}
 _OBJECT_KEYWORDS = {"properties", "required", "additionalProperties"}
 _COMBINING = {"anyOf", "oneOf", "allOf", "$ref", "$defs"}
+_DRAFT_7 = {"definitions", "$comment"}  # `definitions` became `$defs`
 _ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "$schema", "$id"}
-_KEYWORDS = {*_TYPE_KEYWORDS, *_OBJECT_KEYWORDS, *_COMBINING, *_ANNOTATIONS, *CONSTRAINTS}
+_KEYWORDS = {
+    *_TYPE_KEYWORDS,
+    *_OBJECT_KEYWORDS,
+    *_COMBINING,
+    *_DRAFT_7,
+    *_ANNOTATIONS,
+    *CONSTRAINTS,
+}
 _INSTEAD = {
     "uniqueItems": "use a list instead of a set",
     "prefixItems": "use a nested model instead of a tuple of fixed length",
@@ -140,7 +149,8 @@ class _SchemaReader:
     def _lookup(self, ref: str, at: _Place) -> Mapping[str, Any]:
         node: Any = self._root
         for step in ref.removeprefix("#/").split("/") if ref.startswith("#/") else [""]:
-            node = cast("dict[str, Any]", node).get(step) if isinstance(node, dict) else None
+            name = unquote(step).replace("~1", "/").replace("~0", "~")  # RFC 6901
+            node = cast("dict[str, Any]", node).get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise self._refusal(at, f"refers to {ref!r}, which is not in the schema.")
         return cast("dict[str, Any]", node)

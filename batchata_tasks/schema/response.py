@@ -19,12 +19,19 @@ from uuid import UUID
 import pyarrow as pa
 from pydantic import BaseModel, PydanticUserError, RootModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
-from pydantic_core import SchemaError, from_json, to_json
+from pydantic_core import (
+    InitErrorDetails,
+    PydanticCustomError,
+    SchemaError,
+    from_json,
+    to_json,
+)
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import is_unicode
 from batchata_tasks.common.validation import first_error
+from batchata_tasks.schema.moments import first_number, has_moments
 from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
@@ -55,6 +62,7 @@ class ResponseSchema:
         self.canonical = root.canonical()
         self.arrow = pa.schema([pa.field(field, node.arrow()) for field, node in root.fields])
         self._model = model
+        self._has_moments = has_moments(root)
         # built from JSON Schema: the fields have made-up names, and their real ones as aliases
         self._built = built
 
@@ -115,11 +123,14 @@ class ResponseSchema:
             self._model.model_validate_json, by_alias=self._built, by_name=not self._built
         )
         try:
-            return check(text), text
+            answer, accepted = check(text), text
         except ValidationError:
             if (respelt := _respelt(text, self.root)) is None:
                 raise
-            return check(respelt), respelt
+            answer, accepted = check(respelt), respelt
+        if self._has_moments and (number := first_number(accepted, self.root)) is not None:
+            raise _no_moment(self.name, *number)
+        return answer, accepted
 
     def _fields(self, answer: object, node: Node) -> dict[str, Any]:
         """Return an object's fields, read from its attributes: no serializer changes them."""
@@ -151,6 +162,18 @@ class ResponseSchema:
             # Arrow raises if the column cannot hold all digits
             return pa.array([plain], type=node.arrow()).to_pylist()[0]
         return plain
+
+
+def _no_moment(
+    model: str, path: tuple[str | int, ...], form: str, value: object
+) -> ValidationError:
+    """Return the error for a number in place of a date or a time."""
+    kind = PydanticCustomError(
+        "no_moment", "Input should be a {form} in ISO 8601, not a number", {"form": form}
+    )
+    return ValidationError.from_exception_data(
+        model, [InitErrorDetails(type=kind, loc=path, input=value)]
+    )
 
 
 def _sentence(error: Exception) -> str:

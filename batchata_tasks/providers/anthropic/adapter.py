@@ -82,6 +82,8 @@ class AnthropicAdapter(Adapter):
     document_bytes = 23_000_000  # documented: 32 MB a request, and base64 takes a third more
     document_pages = 600
     cites = True
+    # "messages: text content blocks must be non-empty", or "… must contain non-whitespace text"
+    blank_turns = False
     # only what `cache_control` marks is cached:
     # https://platform.claude.com/docs/en/build-with-claude/prompt-caching
     caches_unasked = False
@@ -141,7 +143,7 @@ class AnthropicAdapter(Adapter):
         body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}
         if request.cache and system.strip():  # a block without text cannot be marked
             body["system"] = [{"type": "text", "text": system, "cache_control": _CACHE_MARK}]
-        elif system:
+        elif system.strip():
             body["system"] = system
         body["messages"] = [
             {"role": turn.role, "content": turn.wire(attached=_attached)}

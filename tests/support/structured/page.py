@@ -42,6 +42,8 @@ columns that land.
   and docstrings reach both.
 - The value of an enum or Literal may come in any case if that is unambiguous, and lands as the
   class spells it: "ELECTRONICS" is `electronics`. Strict modes do not promise the case.
+- Dates and times are asked for in ISO 8601. A number, also as a text such as "2024", is `invalid`,
+  where Pydantic would read seconds since 1970.
 - Maps are refused. Anthropic's own helper sends them as objects without fields, so that every
   answer is empty.
 - What is refused is refused before anything is sent, by `batchata plan` too.
@@ -52,7 +54,7 @@ columns that land.
 
 A `response_schema` follows the same rules. In it,
 `{{"type": "string", "format": "decimal", "maxDigits": 12, "decimalPlaces": 2}}` is an exact number,
-and a field that is not required may be null.
+and a field that is not required may be null. `definitions` (draft 7) are read like `$defs`.
 
 The classes that the tables use:
 

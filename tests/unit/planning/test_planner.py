@@ -24,7 +24,8 @@ from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
-from batchata_tasks.providers.base import Limits
+from batchata_tasks.providers.base import Adapter, Limits
+from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.sources.table import BATCH_ROWS
 from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
@@ -51,7 +52,7 @@ def plan_rows(folder: Path, name: str, start: int, stop: int) -> pa.Table:
 
 
 @cache
-def adapter(kind: type[AnthropicAdapter]) -> AnthropicAdapter:
+def adapter(kind: type[Adapter]) -> Adapter:
     """Return one adapter of a kind for all tests.
 
     Making its client takes longer than planning.
@@ -90,7 +91,7 @@ class Bench:
     """A source, a spec over it and a dataset folder, in one temporary folder."""
 
     folder: Path
-    provider: type[AnthropicAdapter] = AnthropicAdapter
+    provider: type[Adapter] = AnthropicAdapter
     spec: dict[str, Any] = field(default_factory=dict[str, Any])
     suffix: str = "csv"
 
@@ -552,6 +553,59 @@ def test_an_empty_prompt_is_refused(bench: Bench) -> None:
     bench.write([ROWS[0], {**ROWS[1], "text": "  "}])
     with pytest.raises(SourceError, match=r"row 2 \(id='b'\) renders to an empty prompt"):
         bench.plan()
+
+
+SHOTS = [
+    {"role": "system", "content": "Label. {{ note }}"},
+    {"role": "user", "content": "{{ shot }}"},
+    {"role": "assistant", "content": "{{ reply }}"},
+    {"role": "user", "content": "{{ text }}"},
+]
+FULL = {"id": "a", "note": "", "shot": "x", "reply": "y", "text": "z"}
+
+
+@pytest.mark.parametrize("blank", ["", " \t"])
+@pytest.mark.parametrize(("column", "place"), [("shot", 1), ("reply", 2)])
+def test_an_empty_turn_is_refused_where_the_provider_refuses_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, column: str, place: int, blank: str
+) -> None:
+    """The row and the turn are named. OpenAI takes such turns, so they go out as they are."""
+    bench.write([FULL, {**FULL, "id": "b", column: blank}])
+    with pytest.raises(SourceError) as refusal:
+        bench.plan(prompt=None, messages=SHOTS)
+    assert str(refusal.value).startswith(
+        f"messages.{place}: row 2 (id='b') renders to an empty turn, which the provider refuses; "
+    )
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    plan = Bench(bench.folder, OpenAIAdapter).plan(prompt=None, messages=SHOTS, model="gpt-6-luna")
+    assert plan.bodies[1]["messages"][place]["content"] == blank
+
+
+@pytest.mark.parametrize("provider", [AnthropicAdapter, OpenAIAdapter])
+def test_an_empty_last_turn_is_an_empty_prompt(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, provider: type[Adapter]
+) -> None:
+    """An example that is there does not make up for a question that is not."""
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    bench.write([FULL, {**FULL, "id": "b", "text": " "}])
+    model = "gpt-6-luna" if provider is OpenAIAdapter else "claude-haiku-5-5"
+    match = r"^messages\.3: row 2 \(id='b'\) renders to an empty prompt"
+    with pytest.raises(SourceError, match=match):
+        Bench(bench.folder, provider).plan(prompt=None, messages=SHOTS, model=model)
+
+
+def test_an_empty_system_prompt_is_none(bench: Bench) -> None:
+    """Anthropic refuses blank texts, and takes requests without a system prompt."""
+    bench.write([{"id": "a", "text": "x", "note": " "}, {"id": "b", "text": "y", "note": "n"}])
+    plan = bench.plan(system="{{ note }}")
+    assert [body.get("system") for body in plan.bodies] == [None, "n"]
+
+
+def test_a_system_turn_in_the_middle_is_refused_where_it_would_move(bench: Bench) -> None:
+    """Anthropic has one system prompt, before all turns: the order would be another one."""
+    bench.write([FULL])
+    with pytest.raises(SpecError, match=r"^messages\.1: Anthropic takes system turns only before"):
+        bench.plan(prompt=None, messages=[SHOTS[1], SHOTS[0], SHOTS[3]])
 
 
 # --- keys -----------------------------------------------------------------------------------------

@@ -461,6 +461,54 @@ def test_a_model_that_no_batch_can_ask_for_is_refused(name: str) -> None:
     assert sentence in str(caught.value)
 
 
+DRAFT_7 = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "$comment": "as older tools write it",
+    "definitions": {
+        "Point": POINT,
+        "Area/Line": {
+            "type": "object",
+            "properties": {
+                "from": {"$ref": "#/definitions/Point"},
+                "to": {"anyOf": [{"$ref": "#/definitions/Point"}, {"type": "null"}]},
+            },
+            "required": ["from", "to"],
+        },
+    },
+    "type": "object",
+    "properties": {
+        "lines": {"type": "array", "items": {"$ref": "#/definitions/Area~1Line"}},
+        "spot": {"$ref": "#/definitions/Point"},
+    },
+    "required": ["lines", "spot"],
+}
+
+
+def test_definitions_of_draft_7_are_read_as_defs() -> None:
+    """References to them give the same schema as `$defs`, in whatever depth they are used."""
+    old = ResponseSchema.from_json_schema(DRAFT_7, "x")
+    text = json.dumps(DRAFT_7).replace("definitions", "$defs")
+    assert old.root == ResponseSchema.from_json_schema(json.loads(text), "x").root
+    assert "definitions" not in json.dumps(old.wire)
+    answer = {
+        "lines": [{"from": {"x": 1, "label": None}, "to": None}],
+        "spot": {"x": 2, "label": "a"},
+    }
+    assert old.parse(json.dumps(answer)) == (answer, "")
+
+
+def test_definitions_that_refer_to_themselves_are_refused() -> None:
+    """Recursion is refused, however it is written."""
+    child = {"type": "object", "properties": {"next": {"$ref": "#/definitions/Child"}}}
+    schema = {
+        "definitions": {"Child": child},
+        "type": "object",
+        "properties": {"first": {"$ref": "#/definitions/Child"}},
+    }
+    with pytest.raises(SpecError, match="refers to itself"):
+        ResponseSchema.from_json_schema(schema, "response_schema")
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -262,6 +262,38 @@ def test_integers_are_never_rounded(tmp_path: Path, value: str) -> None:
     refusal(write(tmp_path / "t.jsonl", f'{{"a":{value}}}\n'))
 
 
+HALF = r'"a\ud800b"'
+BIG = "18446744073709551616"
+
+
+@pytest.mark.parametrize("many", [1, 9000])
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (HALF, r"a text with half of a surrogate pair ('a\ud800b'); fix it."),
+        (f"[1, 2, {BIG}]", f"an integer beyond 64 bits ({BIG}); write it as a text, in quotes."),
+        (f'{{"deep": [{{"x": {HALF}}}]}}', "a text with half of a surrogate pair "),
+        (f"{{{HALF}: 1}}", "a text with half of a surrogate pair "),
+        ("-9223372036854775809", "an integer beyond 64 bits (-9223372036854775809)"),
+        (f"[1.5, {BIG}]", "an integer beyond 64 bits "),
+    ],
+)
+def test_a_value_that_no_column_holds_is_told_by_row_and_column(
+    tmp_path: Path, many: int, value: str, problem: str
+) -> None:
+    """However deep in lists and structs it is, and however late in the file."""
+    path = write(tmp_path / "t.jsonl", '{"b":1}\n' * many + f'\n{{"b":2,"a":{value}}}\n{{"b":3}}\n')
+    assert refusal(path).startswith(
+        f"source: {path}: the column 'a' has in row {many + 1} {problem}"
+    )
+
+
+def test_a_column_whose_name_no_table_holds_is_told(tmp_path: Path) -> None:
+    """A name has to be a text, too."""
+    path = write(tmp_path / "t.jsonl", f'{{"b":1}}\n{{"b":2,{HALF}:1}}\n')
+    assert "the column 'a b' has in row 2 a text with half of a surrogate pair" in refusal(path)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
