@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from pydantic import Field, ValidationError, field_validator
@@ -79,6 +80,11 @@ class Settings(BaseSettings):
         default=None,
         description="File with the user's own batch rates; default: prices.toml of the working "
         "folder, if it exists.",
+    )
+    openai_cap: Literal["max_completion_tokens", "max_tokens"] = Field(
+        default="max_completion_tokens",
+        description="The name of the cap on answers in OpenAI's chat requests; max_tokens is for "
+        "other servers of that API which know no other name.",
     )
 
     @field_validator("code_roots")

@@ -6,11 +6,14 @@ request: what a retry changes (a larger cap, a remark on the earlier answer) is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from batchata_tasks.types.outcome import Outcome, is_final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MOST = 4  # after truncated answers, the cap grows to at most four times the spec's
 _REMARK_CHARS = 1000
@@ -30,7 +33,7 @@ def changed_body(
     error: str | None,
     attempts: int,
     *,
-    cap_param: str,
+    cap_in: Callable[[dict[str, Any]], str],
     turns_param: str,
     cap: int,
     turns: int,
@@ -46,7 +49,7 @@ def changed_body(
         status: how the last attempt ended.
         error: why it ended so.
         attempts: the number of attempts until now.
-        cap_param: the name of the cap in a body.
+        cap_in: returns the name of the cap in a body.
         turns_param: the name of the turns in a body.
         cap: the spec's cap.
         turns: how many of the body's turns are the spec's own.
@@ -54,6 +57,7 @@ def changed_body(
     if status not in (Outcome.TRUNCATED, Outcome.INVALID):
         return None
     changed: dict[str, Any] = orjson.loads(body)
+    cap_param = cap_in(changed)
     if status == Outcome.TRUNCATED:
         larger = max(2 * changed[cap_param], cap * 2 ** min(attempts, 2))
         changed[cap_param] = min(larger, _MOST * cap)

@@ -85,7 +85,7 @@ class Route:
             status,
             error,
             attempts,
-            cap_param=self.provider.cap_param,
+            cap_in=self.provider.cap_in,
             turns_param=self.provider.turns_param,
             cap=shape.cap,
             turns=shape.turns,

@@ -104,7 +104,7 @@ class Adapter(Checks, ABC):
     limits: ClassVar[Limits]
     framing: ClassVar[Framing]
     poll_seconds: ClassVar[tuple[float, float]]  # first and longest wait between status requests
-    cap_param: ClassVar[str]  # the name in bodies of the cap on an answer's tokens
+    cap_param: str  # the name in bodies of the cap on an answer's tokens; a class has it, too
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
     turns_param: ClassVar[str] = "messages"  # the name in bodies of the list of turns
     # whether input may be billed as written to a cache although no request asks for that
@@ -134,6 +134,11 @@ class Adapter(Checks, ABC):
     @abstractmethod
     def body(self, request: Request) -> dict[str, Any]:
         """Return the body of a request, built anew each time."""
+
+    def cap_in(self, body: Mapping[str, Any]) -> str:
+        """Return the name of the cap in a body, which an earlier process may have built."""
+        del body
+        return self.cap_param
 
     @abstractmethod
     def upload(self, path: Path) -> str | None:

@@ -410,6 +410,19 @@ CASES = [
         {"messages": [{"role": "user", "content": "x"}]},
     ),
     Case(
+        "empty-turn-of-a-row",
+        ("messages.0", "row 2", "empty turn", "`where`"),
+        {
+            "prompt": ABSENT,
+            "messages": [
+                {"role": "user", "content": "{{ summary }}"},
+                {"role": "assistant", "content": "yes"},
+                {"role": "user", "content": "{{ name }}"},
+            ],
+        },
+        {"rows.csv": HEADER + "boto3,1,x\npydantic,2,\n"},
+    ),
+    Case(
         "messages-end-with-assistant",
         ("`messages`", "role user"),
         {"prompt": ABSENT, "messages": [{"role": "assistant", "content": "x"}]},
@@ -576,6 +589,18 @@ CASES = [
         ("source", "rows.jsonl", "line 2", "JSON"),
         JSONL,
         {"rows.jsonl": '{"name": "a"}\n{"name": \n'},
+    ),
+    Case(
+        "jsonl-with-half-a-surrogate",
+        ("source", "rows.jsonl", "column 'text'", "row 2", "surrogate", "fix it"),
+        {**JSONL, "prompt": "{{ name }} {{ text }}"},
+        {"rows.jsonl": '{"name": "a", "text": "x"}\n{"name": "b", "text": "\\ud800"}\n'},
+    ),
+    Case(
+        "jsonl-beyond-64-bits",
+        ("source", "rows.jsonl", "column 'n'", "row 2", "64 bits", "in quotes"),
+        {**JSONL, "prompt": "{{ name }} {{ n }}"},
+        {"rows.jsonl": '{"name": "a", "n": [1]}\n{"name": "b", "n": [18446744073709551616]}\n'},
     ),
     Case(
         "jsonl-with-no-object",
@@ -948,6 +973,27 @@ CASES = [
         "temperature-reasoning-model",
         ("params.temperature", "remove it"),
         {"params": {"temperature": 0}, **GPT},
+    ),
+    Case(
+        "stop-at-a-reasoning-model",
+        ("params.stop", "gpt-5-mini", "remove it"),
+        {"params": {"stop": ["x"]}, **GPT, "model": "gpt-5-mini"},
+    ),
+    Case(
+        "unknown-effort",
+        ("params.reasoning_effort", "'hihg'", "write none, minimal, low, medium, high, xhigh or"),
+        {"params": {"reasoning_effort": "hihg"}, **GPT},
+    ),
+    Case(
+        "blank-stop-sequence",
+        ("params.stop_sequences", "more than blanks", "remove it"),
+        {"params": {"stop_sequences": ["\n"]}},
+    ),
+    Case(
+        "older-name-of-the-cap-at-openai",
+        ("BATCHATA_OPENAI_CAP", "unset the variable"),
+        GPT,
+        env={"BATCHATA_OPENAI_CAP": "max_tokens", "OPENAI_BASE_URL": "https://api.openai.com/v1"},
     ),
     Case("parameter-beyond-json", ("params", "64-bit"), {"params": {"seed": 10**30}, **GPT}),
     Case(

@@ -170,14 +170,29 @@ def _check_messages(params: JSON) -> Problem | None:
         message = as_object(item)
         if message.get("role") not in ("user", "assistant"):
             return _invalid(f"messages.{index}.role: Input should be 'user' or 'assistant'")
-        if not message.get("content"):
-            return _invalid(f"messages.{index}: all messages must have non-empty content")
+        if problem := _content_problem(message.get("content")):
+            return _invalid(f"messages.{index}: {problem}")
     if items[-1]["role"] == "assistant" and _number(params["model"]) >= _NO_PREFILL_SINCE:
         return _invalid(
             "This model does not support assistant message prefill. "
             "The conversation must end with a user message."
         )
     return None
+
+
+def _content_problem(content: Any) -> str | None:
+    if not content:
+        return "all messages must have non-empty content"
+    texts = [content] if isinstance(content, str) else map(_text_of, content)
+    if any(not text.strip() for text in texts):
+        return "text content blocks must contain non-whitespace text"
+    return None
+
+
+def _text_of(block: Any) -> str:
+    """Return the text of a block; that of other blocks does not count."""
+    part = as_object(block)
+    return str(part.get("text")) if part.get("type") == "text" else "x"
 
 
 def wants_citations(params: JSON) -> bool:

@@ -47,7 +47,11 @@ MODELS = (
     "o3",
 )
 _KNOWN = re.compile(r"(?:ft:)?(?:gpt-[3-9]|o[1-9](?:-|\Z)|chatgpt-)")
-_REASONING = re.compile(r"(?:ft:)?(?:gpt-(?:[5-9]|\d\d)|o[1-9](?:-|\Z))")
+_REASONING = re.compile(r"(?:ft:)?(?:gpt-(?:[5-9]|\d\d)(?!.*-chat)|o[1-9](?:-|\Z))")
+_QUIET = re.compile(r"gpt-5\.[1-4](?:-mini|-nano)?(?:-\d{4}-|\Z)")
+"""Models that reason only if they are told to."""
+_UNREASONED = ("stop", "presence_penalty", "frequency_penalty", "logit_bias")
+"""Parameters that models do not take while they reason."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 
 
@@ -203,7 +207,17 @@ def _check_reasoning(body: JSON) -> BodyError | None:
             "Use 'max_completion_tokens' instead."
         )
         return BodyError(message, "max_tokens", "unsupported_parameter")
-    if as_object(body.get("reasoning")).get("effort") == "none":
+    effort = body.get("reasoning_effort", as_object(body.get("reasoning")).get("effort"))
+    return None if effort == "none" else _check_unreasoned(body, effort)
+
+
+def _check_unreasoned(body: JSON, effort: object) -> BodyError | None:
+    """Return which parameter a model does not take while it reasons."""
+    for name in _UNREASONED:
+        if body.get(name):
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            return BodyError(message, name, "unsupported_parameter")
+    if effort is None and _QUIET.match(str(body.get("model"))):
         return None
     for name in ("temperature", "top_p"):
         value = body.get(name)

@@ -29,6 +29,7 @@ from batchata_tasks.providers.listing import (
 )
 from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
+from batchata_tasks.providers.openai.caps import CAPS, cap_name
 from batchata_tasks.providers.openai.regions import surcharge
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
@@ -141,10 +142,15 @@ class OpenAIAdapter(Adapter):
         http = openai.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
         self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
         self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
+        if self.cap_param in CAPS:
+            self.cap_param = cap_name(official=self._official)
 
     @property
     def base_url(self) -> str:
         return str(self._client.base_url)
+
+    def cap_in(self, body: Mapping[str, Any]) -> str:
+        return next((name for name in CAPS if name in body), self.cap_param)
 
     def surcharge(self, model: str) -> int:
         return surcharge(self.base_url, model)
@@ -181,7 +187,7 @@ class OpenAIAdapter(Adapter):
                 {"role": turn.role, "content": turn.wire(attached=_attached)}
                 for turn in request.messages
             ],
-            "max_completion_tokens": request.max_tokens,
+            self.cap_param: request.max_tokens,
         }
         if request.schema is not None:
             form = schema_form(request.schema)

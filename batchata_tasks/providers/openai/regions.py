@@ -11,14 +11,8 @@ from urllib.parse import urlsplit
 
 _PERCENT = 10
 _REGIONAL = re.compile(r"[a-z0-9-]+\.api\.openai\.com\.?")  # eu, us, au, in, jp …
-_OFFICIAL = re.compile(r"([a-z0-9-]+\.)?api\.openai\.com\.?")
 _VERSION = re.compile(r"(?:ft:)?gpt-(\d+)(?:\.(\d+))?")
 _DEARER_SINCE = (5, 4)
-
-
-def is_official(url: str) -> bool:
-    """Whether an address is one of OpenAI's own hosts."""
-    return _OFFICIAL.fullmatch(_host(url)) is not None
 
 
 def version_of(model: str) -> tuple[int, int]:

@@ -201,6 +201,11 @@ def test_any_layout_of_the_same_json_is_the_same_batch(
         ({"temperature": 0.5}, "temperature"),
         ({"unheard_of": 1}, "unheard_of: Extra inputs are not permitted"),
         ({"messages": []}, "messages: at least one message is required"),
+        ({"messages": [{"role": "user", "content": " "}]}, "must contain non-whitespace text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]},
+            "must contain non-whitespace text",
+        ),
         ({"model": "claude-3-haiku-20240307"}, "model: claude-3-haiku-20240307"),
         ({"model": ["x"]}, "model"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),

@@ -405,6 +405,33 @@ def test_reasoning_comes_first_and_counts_against_the_cap(gpt: openai.OpenAI) ->
     assert usage.output_tokens_details.reasoning_tokens == 64
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "param"),
+    [
+        ("gpt-5-mini", {"stop": ["x"]}, "stop"),
+        ("gpt-5.4-mini", {"stop": ["x"]}, "stop"),
+        ("gpt-6-luna", {"logit_bias": {"1": 5}}, "logit_bias"),
+        ("o3", {"presence_penalty": 1}, "presence_penalty"),
+        ("gpt-5.4-mini", {"temperature": 0, "reasoning_effort": "low"}, "temperature"),
+        ("gpt-5.4-mini", {"temperature": 0}, None),
+        ("gpt-6-luna", {"temperature": 0, "stop": ["x"], "reasoning_effort": "none"}, None),
+        ("gpt-4.1", {"stop": ["x"], "presence_penalty": 1}, None),
+    ],
+)
+def test_models_refuse_some_parameters_while_they_reason(
+    gpt: openai.OpenAI, model: str, given: dict[str, Any], param: str | None
+) -> None:
+    """Told not to reason, and if they reason only when told, models take them as older ones do."""
+    chat = cast("Any", gpt).chat.completions.create
+    messages = [{"role": "user", "content": "hello"}]
+    if param is None:
+        assert chat(model=model, messages=messages, **given).choices[0].message.content
+        return
+    with pytest.raises(openai.BadRequestError) as caught:
+        chat(model=model, messages=messages, **given)
+    assert caught.value.param == param
+
+
 @pytest.mark.parametrize("store", [None, False, True])
 def test_responses_says_what_it_was_asked(gpt: openai.OpenAI, store: bool | None) -> None:
     """The response repeats the request's settings.
