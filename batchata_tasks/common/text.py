@@ -19,6 +19,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def sentence(text: str) -> str:
+    """Return a foreign text so that another sentence can follow it."""
+    text = text.rstrip()
+    return text if text.endswith((".", "!", "?", ".)", '."')) else f"{text}."
+
+
 def pluralize(number: int, one: str, many: str | None = None) -> str:
     """Return a number with its noun, and with any words that depend on it.
 

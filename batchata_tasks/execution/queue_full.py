@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.execution.cleanup import discard_returned
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.guard import split_chunk
 from batchata_tasks.execution.submit import wait_for_one
@@ -35,6 +36,7 @@ def make_room(context: BatchContext, chunk: Chunk) -> list[Chunk]:
     if not others and chunk.rows == 1:
         return []
     if chunk.state == ChunkState.SUBMITTED:
+        discard_returned(context, chunk)
         ledger.return_chunk(context.lease, chunk.id)
     chunk = ledger.chunk(chunk.id)
     if others:

@@ -59,6 +59,7 @@ class RunState:
     landed_before: int | None = None  # batches that landed before this process began
     chunks_counted: set[str] = field(default_factory=set[str])  # whose errors are in `errors`
     errors: Counter[str] = field(default_factory=Counter[str])  # of what has landed
+    uploads_left: bool = False  # whether an upload could not be deleted
 
 
 @dataclass

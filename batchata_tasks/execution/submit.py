@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import contextmanager, suppress
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from batchata_tasks.common.errors import (
     UnclearError,
 )
 from batchata_tasks.common.files import write_json
+from batchata_tasks.execution.cleanup import discard_unused
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held_dataset import InterruptedRunError
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
@@ -31,10 +31,10 @@ from batchata_tasks.ledger import Chunk, ChunkState, Intent
 from batchata_tasks.providers import scope_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from pathlib import Path
 
     from batchata_tasks.execution.context import SubmitContext
+    from batchata_tasks.execution.run_context import BatchContext
     from batchata_tasks.providers import Adapter, BatchLook
 
 _LONGEST_QUEUE_WAIT = 300.0  # seconds
@@ -44,8 +44,10 @@ _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _INTENT_BELIEVED = 0.5  # seconds for which one read of the ledger counts
 
 
-def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | None:
+def submit(context: BatchContext, chunk: Chunk, request_file: Path) -> str | None:
     """Send a chunk to the provider, once; return its batch id, None if the run is to stop first.
+
+    What was uploaded for a create that did not come to be is deleted.
 
     Raises:
         TransientError, TerminalError: the provider refused, nothing was accepted.
@@ -53,6 +55,21 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
         LeaseError, InterruptedRunError: the dataset went to another run, or this one is to end at
             once; nothing was sent.
     """
+    uploads = list[str]()
+    try:
+        batch_id = _submit(context, chunk, request_file, uploads)
+    except (TransientError, TerminalError, CredentialsError):
+        discard_unused(context, chunk, uploads)
+        raise
+    if uploads and (batch_id is None or len(uploads) > 1):
+        discard_unused(context, chunk, uploads)
+    return batch_id
+
+
+def _submit(
+    context: SubmitContext, chunk: Chunk, request_file: Path, uploads: list[str]
+) -> str | None:
+    """Submit a chunk; add what is uploaded to `uploads`."""
     unclear = chunk.state == ChunkState.UNCLEAR
     # a create that never came to be may have left an upload behind, which serves again
     file_id = context.ledger.intent(chunk.id).input_file_id if unclear else None
@@ -68,9 +85,9 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
         if context.stop_reason() is not None:
             return None
         try:
-            file_id = file_id or retry_transient(
-                context, lambda: context.provider.upload(request_file)
-            )
+            if file_id is None:
+                file_id = retry_transient(context, lambda: context.provider.upload(request_file))
+                uploads += [file_id] if file_id is not None else []
             look = retry_transient(context, partial(_send, context, chunk, request_file, file_id))
         except _StopRequestedError:
             return None
@@ -78,28 +95,9 @@ def submit(context: SubmitContext, chunk: Chunk, request_file: Path) -> str | No
             context.log(f"{error} Looking it up before anything is sent again.")
             unclear = True
         except TransientError as error:
-            with _upload_of_refused(context, file_id):
-                queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
-        except (TerminalError, CredentialsError) as error:
-            with _upload_of_refused(context, file_id):
-                raise error from error.__cause__
+            queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
         else:
             return record(context, chunk, look)
-
-
-@contextmanager
-def _upload_of_refused(context: SubmitContext, file_id: str | None) -> Generator[None, None, None]:
-    """Delete the request file at the provider if its create was refused for good.
-
-    The next start uploads it anew, and files would pile up there.
-    """
-    try:
-        yield
-    except (TransientError, TerminalError, CredentialsError):
-        if file_id is not None:
-            with suppress(BatchataError):
-                context.provider.discard_upload(file_id)
-        raise
 
 
 def _wait_for_queue(context: SubmitContext, error: TransientError, *, again: bool) -> bool:

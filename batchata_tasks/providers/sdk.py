@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.common.text import sentence
 from batchata_tasks.providers.keys import masked
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
@@ -99,15 +101,15 @@ class GatedFile:
 
     def __init__(self, stream: BinaryIO, gate: Gate) -> None:
         self._stream, self._gate = stream, gate
-
-    def fileno(self) -> int:
-        """Return the file's descriptor, from which its size is taken."""
-        return self._stream.fileno()
+        self.size = os.fstat(stream.fileno()).st_size
 
     def read(self, size: int = -1) -> bytes:
         """Return the next block."""
         self._gate()
-        return self._stream.read(size)
+        block = self._stream.read(size)
+        if not block:  # a redirection asks for the same body once more
+            self._stream.seek(0)
+        return block
 
     def __iter__(self) -> Iterator[bytes]:
         while block := self.read(1 << 16):
@@ -249,7 +251,7 @@ def _code(error: Any) -> str | None:
 def _message(error: Any) -> str:
     body = as_dict(error.body)
     details = as_dict(body.get("error")) or body
-    return masked(str(details.get("message") or error.message or "no reason"))[:500]
+    return sentence(masked(str(details.get("message") or error.message or "no reason"))[:500])
 
 
 def _retry_after(error: Any) -> float | None:

@@ -168,9 +168,11 @@ class AnthropicAdapter(Adapter):
     ) -> BatchLook:
         # the SDK's own create() would parse and serialize all requests in memory; its client sends
         # the file unchanged, block by block
-        headers = {"Content-Type": "application/json"}
         with path.open("rb") as stream, sdk.gated(may_send) as gate:
             content = sdk.GatedFile(stream, gate)
+            # some servers refuse a body in chunks, which HTTP clients send without this header
+            size = {"Content-Length": str(content.size)}
+            headers = {"Content-Type": "application/json", **size}
 
             def post() -> httpx2.Response:
                 return self._client.post(

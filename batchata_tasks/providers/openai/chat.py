@@ -30,6 +30,7 @@ from batchata_tasks.providers.listing import (
 from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
 from batchata_tasks.providers.openai.caps import CAPS, cap_name
+from batchata_tasks.providers.openai.files import uploads
 from batchata_tasks.providers.openai.regions import surcharge
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
@@ -64,7 +65,6 @@ _NOT_READY = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _PAGE = 100
-_FILES_PAGE = 1000
 # documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
 # is a few thousand
 _DEAR_PICTURES = "gpt-4o-mini"
@@ -306,10 +306,7 @@ class OpenAIAdapter(Adapter):
 
     def uploads(self, since: float) -> Iterator[tuple[str, str]]:
         with sdk.translated(_ERRORS, self.name):
-            for file in self._client.files.list(purpose="batch", order="desc", limit=_FILES_PAGE):
-                if file.created_at < since - 1:
-                    return
-                yield file.id, file.filename
+            yield from uploads(self._client, since)
 
     def discard_upload(self, file_id: str) -> None:
         with sdk.translated(_ERRORS, self.name), suppress(openai.NotFoundError):

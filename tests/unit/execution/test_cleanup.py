@@ -5,6 +5,7 @@ Results are deleted only on request, and nothing of others is touched.
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import check_money, run_with, stopping_at
 from tests.support.table import MODELS, Table
+from tests.support.unclear import leave_in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -237,17 +239,57 @@ def test_a_deletion_that_fails_does_not_fail_the_run(table: Table, status: int) 
         assert any("at the provider until it deletes them" in text for text in notes)
 
 
-def test_a_list_of_files_that_fails_does_not_fail_the_run(
+@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("fault", [None, {"kind": "token_limit", "count": 2}])
+def test_files_need_not_be_listed(openai: Table, fault: dict[str, Any] | None, status: int) -> None:
+    """Where files cannot be listed, nothing is left behind, and there is nothing to say about it.
+
+    A run that went from its begin to its end knows what it uploaded, and asks for no list.
+    """
+    openai.emulator.control.faults(kind="http_error", status=status, route="list_files")
+    if fault is not None:
+        openai.emulator.control.faults(**fault)
+    notes: list[str] = []
+    assert enrich(openai.spec(), progress=LineProgress(notes.append)).exit_code == 0
+    assert files(openai, "batch") == []
+    assert not any("file" in note or "upload" in note for note in notes)
+    lists = [
+        rule for rule in openai.emulator.control.list_faults() if rule["route"] == "list_files"
+    ]
+    assert [rule["strikes"] for rule in lists] == [0]
+
+
+def test_what_a_refused_create_uploaded_is_deleted_at_once(openai: Table) -> None:
+    """A run that an error stopped leaves no upload to a next run, which may never come."""
+    openai.emulator.control.faults(kind="http_error", status=400, route="create", count=1)
+    with pytest.raises(BatchataError):
+        openai.run()
+    assert files(openai, "batch") == []
+    assert openai.run().outcomes == {"succeeded": ROWS}
+
+
+def test_an_upload_that_may_be_in_use_is_not_deleted(
     openai: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failed search for leftovers does not fail the run."""
+    """As long as a create is in doubt, its batch may need the file, whatever stopped the run."""
+    leave_in_doubt(openai, monkeypatch)
+    assert len(files(openai, "batch")) == 1
+    assert openai.run().outcomes == {"succeeded": ROWS}
+    assert files(openai, "batch") == []
 
-    def uploads(_self: Any, _since: float) -> Any:
-        message = "the list cannot be had."
-        raise BatchataError(message)
 
-    monkeypatch.setattr(provider_type("openai"), "uploads", uploads)
-    assert openai.run().exit_code == 0
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_list_of_files_that_fails_does_not_fail_the_run(openai: Table, status: int) -> None:
+    """A failed search for leftovers is told in whole sentences, and the run ends well."""
+    with dying_after_upload():
+        openai.run()
+    openai.emulator.control.faults(kind="http_error", status=status, route="list_files")
+    notes: list[str] = []
+    receipt = enrich(openai.spec(), progress=LineProgress(notes.append))
+    assert (receipt.continued, receipt.exit_code) == (True, 0)
+    told = [note for note in notes if "Request files that were uploaded" in note]
+    assert len(told) == (status == 500)
+    assert all(re.search(r"[.!] Request files", note) for note in told)
 
 
 def test_files_and_batches_of_others_are_untouched(table: Table) -> None:

@@ -1,0 +1,79 @@
+"""A small server on loopback that answers as a test says, and keeps what it was asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it came over the wire; `body` is empty if it has no length."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]  # by their names in small letters
+    body: bytes
+
+
+@dataclass
+class Answering:
+    """The server: its address, and the requests it got so far."""
+
+    url: str
+    asked: list[Asked] = field(default_factory=list[Asked])
+
+    def of(self, method: str, path: str) -> list[Asked]:
+        """Return the requests of this method whose path ends so."""
+        return [one for one in self.asked if one.method == method and one.path.endswith(path)]
+
+
+Answer = tuple[int, Any]
+"""A status, and a body: a text as it is (as HTML), everything else as JSON."""
+
+
+@contextmanager
+def answering(answer: Callable[[Asked], Answer]) -> Generator[Answering, None, None]:
+    """Serve until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            url = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            asked = Asked(self.command, url.path, query, headers, body)
+            served.asked.append(asked)
+            status, content = answer(asked)
+            kind = "text/html" if isinstance(content, str) else "application/json"
+            data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = do_DELETE = do_CONNECT = _serve  # noqa: N815 - names of the base
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    served = Answering(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield served
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
