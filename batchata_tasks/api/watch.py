@@ -6,15 +6,18 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
+from batchata_tasks.common.text import printable
 from batchata_tasks.ledger import StopReason
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.display import RichBatchProgressDisplay
 from batchata_tasks.progress.listener import LineProgress, silent
+from batchata_tasks.progress.output import print_on, write_text
 from batchata_tasks.reports.printing import aligned
 
 if TYPE_CHECKING:
@@ -61,9 +64,7 @@ class Watch:
         if self.shown:
             self._progress = self._stack.enter_context(for_console(console, transient=False))
         elif self._level == 0:
-            self._progress = LineProgress(
-                lambda text: console.print(text, highlight=False, markup=False)
-            )
+            self._progress = LineProgress(lambda text: print_on(console, Text(text), wraps=True))
         if self._callback is not None:
             self._caller = threading.Thread(target=self._calls, name="progress", daemon=True)
             self._caller.start()
@@ -162,11 +163,12 @@ class Watch:
 
     def report(self, text: str) -> None:
         """Print a line for people, outside of any display."""
-        sys.stderr.write(f"{text}\n")
+        with suppress(OSError):
+            write_text(sys.stderr, f"{printable(text)}\n")
 
     def print_pairs(self, pairs: list[tuple[str, str]]) -> None:
         """Print (label, value) pairs, such as a plan."""
-        sys.stdout.write(aligned(pairs))
+        write_text(sys.stdout, aligned(pairs))
 
     def print_status(self, status: dict[str, Any]) -> None:
         """Print a run's status for people."""
@@ -176,7 +178,8 @@ class Watch:
         jobs = f"{succeeded}, {failed}, {status['pending']:,} pending"
         if before := status["up_to_date"]:
             jobs += f", {before:,} answered before"
-        sys.stdout.write(f"{status['state']}: {jobs}; {cost}{limit}; {status['elapsed']:.0f} s\n")
+        time_taken = f"{status['elapsed']:.0f} s"
+        write_text(sys.stdout, f"{status['state']}: {jobs}; {cost}{limit}; {time_taken}\n")
 
 
 _LEAVING: dict[Watch, tuple[Callable[[], bool], threading.Event]] = {}

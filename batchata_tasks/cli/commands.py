@@ -22,7 +22,7 @@ from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.progress.console import for_console
-from batchata_tasks.reports.printing import print_pairs
+from batchata_tasks.reports.printing import print_pairs, print_text
 
 app = typer.Typer(
     help=(
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
     if wanted:
-        out.print(f"batchata-flows {metadata.version('batchata-flows')}", highlight=False)
+        print_text(out, f"batchata-flows {metadata.version('batchata-flows')}")
         raise typer.Exit
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from batchata_tasks.cli.interrupts import INTERRUPTED, raise_at_ctrl_c
 from batchata_tasks.common.errors import BatchataError, InputError
 from batchata_tasks.progress.console import for_console
+from batchata_tasks.progress.output import write_on
 from batchata_tasks.reports.printing import print_pairs, print_text
 from batchata_tasks.spec.loading import load_spec
 
@@ -91,12 +91,13 @@ def load(spec: str, overrides: list[str] | None, limit: int | None) -> Enrichmen
 
 def print_json(value: Any, default: Callable[[Any], str] | None = None) -> None:
     """Print a value as one line of JSON; `default` turns what JSON lacks into text."""
-    sys.stdout.write(json.dumps(value, default=default) + "\n")
+    write_on(out, json.dumps(value, default=default) + "\n")
 
 
 def print_result(result: Result, *, as_json: bool) -> None:
     """Print the result of a command."""
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_pairs(out, result.lines())
+    with boundary():
+        if as_json:
+            print_json(result.to_json())
+        else:
+            print_pairs(out, result.lines())

@@ -13,7 +13,8 @@ from batchata_tasks.common.errors import StorageError
 from batchata_tasks.emulator import EmulatorProcess
 from batchata_tasks.emulator.server import serve
 from batchata_tasks.pipeline.receipt import Receipt
-from batchata_tasks.reports.printing import print_pairs, print_text
+from batchata_tasks.progress.output import write_text
+from batchata_tasks.reports.printing import print_pairs, print_table, print_text
 from batchata_tasks.reports.rows import dataset_rows, how_to_open, rows_table
 from batchata_tasks.spec.loading import load_spec
 
@@ -44,12 +45,13 @@ def run_demo(out: Console, *, direct: bool) -> int:
         codes = [_run(out, spec, direct=direct) for spec in specs]
         print_text(out, "\nThe same again", style="bold")
         again = run_spec(specs[0], direct=direct)
-        rows = again["plan"]["up_to_date"]
-        print_text(out, f"{rows} rows are up to date: nothing was sent, nothing spent.\n")
+        same = again["plan"]["up_to_date"]
+        print_text(out, f"{same} rows are up to date: nothing was sent, nothing spent.\n")
         codes.append(int(again["exit_code"]))
     made_up = "The answers are made up by the emulator; a real model reads the summaries."
     print_text(out, made_up, style="dim")
-    out.print(rows_table(specs[0], dataset_rows(specs[0], 5, only_failed=False), out.width))
+    rows = dataset_rows(specs[0], 5, only_failed=False)
+    print_table(out, rows_table(specs[0], rows, out.width))
     print_text(out, how_to_open(specs[0]))
     print_text(out, "\nNext: README.md, 'With a real key'.")
     return max(codes)
@@ -90,13 +92,13 @@ def serve_emulator(port: int, seconds: float) -> None:
     """Serve until interrupted; print how to point the SDKs at the emulator."""
 
     def print_usage(url: str) -> None:
-        sys.stdout.write(
+        write_text(
+            sys.stdout,
             f"The emulator listens on {url}. In another terminal:\n\n"
             f"  export ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=emulator-key\n"
             f"  export OPENAI_BASE_URL={url}/openai/v1 OPENAI_API_KEY=emulator-key\n\n"
-            "Its answers are made up, and it forgets everything when it stops (Ctrl-C).\n"
+            "Its answers are made up, and it forgets everything when it stops (Ctrl-C).\n",
         )
-        sys.stdout.flush()
 
     try:
         serve(port, mode="seconds", n=seconds, on_ready=print_usage)

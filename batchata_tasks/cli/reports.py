@@ -11,7 +11,7 @@ import typer
 
 from batchata_tasks.cli.console import AsJson, ReadWith, Spec, boundary, err, load, out, print_json
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.reports.printing import print_text
+from batchata_tasks.reports.printing import print_table, print_text
 
 if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
@@ -58,7 +58,7 @@ def status(
         if as_json:
             print_json(runs)
         else:
-            out.print(runs_table(runs))
+            print_table(out, runs_table(runs))
             if (remedy := runs_remedy(runs)) is not None:
                 print_text(out, remedy)
 
@@ -100,7 +100,7 @@ def show(
             print_json(shown, default=_text_of)
             return
         none_failed = failed and not shown
-        out.print("No row failed." if none_failed else rows_table(loaded, shown, out.width))
+        print_table(out, "No row failed." if none_failed else rows_table(loaded, shown, out.width))
         print_text(out, how_to_open(loaded))
 
 

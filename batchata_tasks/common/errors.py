@@ -21,9 +21,18 @@ since a workflow engine carries them between processes.
 
 from __future__ import annotations
 
+from batchata_tasks.common.text import printable_lines
+
 
 class BatchataError(Exception):
-    """Base of everything that the package raises on purpose; `str()` is a sentence for people."""
+    """Base of everything that the package raises on purpose; `str()` is a sentence for people.
+
+    Its text may quote a source, a spec or a provider: what would move the cursor of a terminal is
+    left out.
+    """
+
+    def __str__(self) -> str:
+        return printable_lines(str(self.args[0])) if self.args else ""
 
 
 class InputError(BatchataError):
@@ -59,9 +68,6 @@ class TransientError(BatchataError):
         super().__init__(message, retry_after, status)
         self.retry_after = retry_after
         self.status = status
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class TerminalError(BatchataError):
@@ -104,9 +110,6 @@ class AlreadyRunningError(LeaseError):
         super().__init__(message, holder, until)
         self.holder = holder
         self.until = until
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class LedgerError(BatchataError):

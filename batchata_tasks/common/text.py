@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
+# what stands for our own characters where a stream cannot have them
+_NEAREST = {"→": "->", "…": "...", "━": "=", "╍": "-", "─": "-", "·": "-"}
+NEAREST = "batchata"
+"""The name of the error handler of encodings that writes the nearest characters instead."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -17,6 +22,29 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of ours that quotes foreign ones, printable; it may have several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """Return a text of which a stream of this encoding can write each character."""
+    if text.isascii():
+        return text
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, NEAREST).decode(encoding)
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = error.object[error.start : error.end]
+    return "".join(_NEAREST.get(char, "?") for char in unknown), error.end
+
+
+codecs.register_error(NEAREST, _nearest)
 
 
 def sentence(text: str) -> str:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import re
 
+from batchata_tasks.common.text import printable
+
 
 def markdown(title: str, lines: list[tuple[str, str]]) -> str:
     """Return (what, value) pairs as a Markdown page with one table."""
-    rows = "\n".join(f"| {what} | {value.replace('|', chr(92) + '|')} |" for what, value in lines)
+    rows = "\n".join(f"| {_cell(what)} | {_cell(value)} |" for what, value in lines)
     return f"# {title}\n\n| | |\n|---|---|\n{rows}\n"
+
+
+def _cell(text: str) -> str:
+    return printable(text).replace("|", r"\|")
 
 
 def slug(text: str) -> str:

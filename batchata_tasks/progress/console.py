@@ -5,7 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.progress.output import print_on
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -28,7 +31,7 @@ def for_console(
     from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415
 
     def write(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_on(console, Text(text))
 
     if can_draw(console):
         with LiveProgress(console, transient=transient) as display:

@@ -118,7 +118,7 @@ def summary(
     if stats["stopping"]:
         ends = any(one["state"] in (*OPEN, "planned") for one in batches)
         reason: str = stats["stopping"]
-        why = _STOPS.get(reason, reason.replace("_", " "))
+        why = printable(_STOPS.get(reason, reason.replace("_", " ")))
         lines.append(_line("Stopping" if ends else "Stopped", [Text(why, style="yellow")], width))
     return lines
 
@@ -164,7 +164,7 @@ def _ahead(batches: Batches) -> int:
 def _outcomes(stats: Mapping[str, Any], width: int) -> list[Text]:
     counts = sorted(stats["outcomes"].items(), key=lambda item: (item[0] != "succeeded", -item[1]))
     parts = [
-        Text(f"{count:,} {name}", style="green" if name == "succeeded" else "red")
+        Text(f"{count:,} {printable(name)}", style="green" if name == "succeeded" else "red")
         for name, count in counts
     ]
     if _length(parts) <= width - _LABEL:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.progress.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -103,8 +103,11 @@ class LineProgress(ProgressBase):
 
     def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
         super().__init__()
-        self._write, self._every = write, every
+        self._print, self._every = write, every
         self._written_at = time.monotonic()
+
+    def _write(self, text: str) -> None:
+        self._print(printable(text))
 
     def planning(self, rows: int) -> None:
         """Write a line at most every few seconds."""

@@ -14,6 +14,9 @@ from rich.file_proxy import FileProxy
 from rich.segment import ControlType
 from rich.text import Text
 
+from batchata_tasks.common.errors import StorageError
+from batchata_tasks.progress.output import print_on
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -103,10 +106,11 @@ class Region(RenderHook):
     def _output(self, what: Control | Text) -> None:
         with self._lock:
             try:
-                if self.live and self._held and isinstance(what, Control):
-                    return
-                self.console.print(what, soft_wrap=not self.live)
-            except OSError:  # the terminal is gone; the run goes on
+                if not self.live:
+                    print_on(self.console, what)
+                elif not (self._held and isinstance(what, Control)):
+                    self.console.print(what)
+            except (OSError, StorageError):  # the terminal is gone; the run goes on
                 self._over.set()
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:

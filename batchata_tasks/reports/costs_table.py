@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.table import Table
-from rich.text import Text
 
 from batchata_tasks.common.money import dollars
-from batchata_tasks.reports.printing import GAP, aligned, column_widths, print_text
+from batchata_tasks.progress.output import write_on
+from batchata_tasks.reports.printing import (
+    GAP,
+    aligned,
+    cell,
+    column_widths,
+    print_table,
+    print_text,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +108,7 @@ def _print_table(out: Console, title: str, lines: Lines, *, has_total: bool = Fa
     """Print a table: its first line is the head, its last one may be the total."""
     if not out.is_terminal:
         right = [number for number, name in enumerate(lines[0]) if number and name != "Period"]
-        out.file.write(f"{title}\n{aligned(lines, right)}")
+        write_on(out, f"{title}\n{aligned(lines, right)}")
         return
     head, *rows = _fit(lines, out.width)
     table = Table(
@@ -117,8 +124,8 @@ def _print_table(out: Console, title: str, lines: Lines, *, has_total: bool = Fa
         table.add_column(name, justify="left" if is_left else "right", no_wrap=True)
     for row in rows:
         style = "bold" if has_total and row is rows[-1] else None
-        table.add_row(*map(Text, row), style=style)
-    out.print(table)
+        table.add_row(*map(cell, row), style=style)
+    print_table(out, table)
 
 
 def _fit(lines: Lines, width: int) -> Lines:

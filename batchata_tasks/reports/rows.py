@@ -11,13 +11,12 @@ import pyarrow.dataset as pads
 from rich.cells import cell_len
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.dataset.columns import META_FIELDS
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.reports.printing import GAP
+from batchata_tasks.reports.printing import GAP, cell
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -78,13 +77,13 @@ def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> 
         more = max(min(size - _NARROW, room), 0)
         room -= more
         shown = min(size, _NARROW) + more
-        table.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=shown)
+        table.add_column(cell(name), no_wrap=True, overflow="ellipsis", width=shown)
     for row in zip(*(cells[name] for name in sizes), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell, row))
     if not left_out:
         return table
     more_columns = f"… and {pluralize(len(left_out), 'more column')}: {', '.join(left_out)}"
-    return Group(table, Text(more_columns))
+    return Group(table, cell(more_columns))
 
 
 def _room(width: int, sizes: Iterable[int]) -> int:
@@ -95,15 +94,16 @@ def _room(width: int, sizes: Iterable[int]) -> int:
 def _cell(value: Any) -> str:
     match value:
         case None:
-            return ""
+            text = ""
         case list():
-            return ", ".join(map(str, cast("list[Any]", value)))
+            text = ", ".join(map(str, cast("list[Any]", value)))
         case float():
-            return f"{value:g}"
+            text = f"{value:g}"
         case Decimal():
-            return f"{value.normalize():f}"
+            text = f"{value.normalize():f}"
         case _:
-            return " ".join(str(value).split())
+            text = str(value)
+    return " ".join(printable(text).split())
 
 
 def how_to_open(spec: EnrichmentSpec) -> str:

@@ -13,6 +13,7 @@ from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.ledger import ChunkState, RunPhase, opened_ledger
 from batchata_tasks.pipeline.receipt import rows_by_outcome
 from batchata_tasks.pipeline.receipt_money import cost_is_known
+from batchata_tasks.reports.printing import cell
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
@@ -80,7 +81,8 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
         state = str(run["result"] or _state(run)).replace("_", " ")
         rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
         amounts = [_dollars(run["settled_usd"]), _dollars(run["in_flight_usd"])]
-        table.add_row(started, run["name"], state, _count_batches(run["batches"]), rows, *amounts)
+        texts = [started, run["name"], state, _count_batches(run["batches"]), rows, *amounts]
+        table.add_row(*map(cell, texts))
     return table
 
 
