@@ -58,6 +58,13 @@ class Settings(BaseSettings):
         description="Seconds after a create without a clear answer, until its absence from the "
         "provider's list proves that it failed.",
     )
+    cancel_grace: float = Field(
+        default=3600,
+        ge=0,
+        le=7 * _DAY,
+        description="Seconds for which a batch is waited for after it was asked to cancel, or "
+        "after the time at which it expires; then its rows are held, and the run ends without it.",
+    )
     patience: float = Field(
         default=60,
         ge=0,

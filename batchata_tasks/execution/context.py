@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -75,9 +76,14 @@ class SubmitContext(ProviderContext, Protocol):
         ...
 
 
-def retry_transient(context: ProviderContext, call: Callable[[], T], times: int = 1) -> T:
-    """Repeat a call after TransientErrors, for `times` the seconds of `BATCHATA_PATIENCE`."""
-    deadline = time.monotonic() + context.settings.patience * times
+def retry_transient(
+    context: ProviderContext, call: Callable[[], T], times: int = 1, longest: float = math.inf
+) -> T:
+    """Repeat a call after TransientErrors, for `times` the seconds of `BATCHATA_PATIENCE`.
+
+    It is not repeated beyond `longest` seconds.
+    """
+    deadline = time.monotonic() + min(context.settings.patience * times, longest)
     wait = 0.5
     while True:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from http import HTTPStatus
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import TransientError
@@ -11,6 +12,7 @@ from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.poll import look_once
+from batchata_tasks.execution.priced import Priced
 from batchata_tasks.providers import is_results, lines_with
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.execution.run_context import BatchContext
     from batchata_tasks.ledger import Chunk
+    from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import BatchLook
 
 _NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
@@ -86,3 +89,19 @@ def _download(context: BatchContext, look: BatchLook, folder: Path, stem: str) -
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         return None
+
+
+def cost_of_answers(
+    context: BatchContext, chunk: Chunk, paths: list[Path], rates: Rates
+) -> int | None:
+    """Return what the answers in response files cost (picodollars); None if they do not tell."""
+    answers = list(chain.from_iterable(context.provider.answers(path) for path in paths))
+    if not paths or not all(answer.readable for answer in answers):
+        return None
+    costs = dict[str, int]()
+    for answer in answers:  # a line may come twice
+        priced = Priced.of(answer.usage, rates, chunk.bound or 0)
+        if priced.cost is None or not priced.believed:
+            return None
+        costs[answer.custom_id] = max(priced.cost, costs.get(answer.custom_id, 0))
+    return sum(costs.values())

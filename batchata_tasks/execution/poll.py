@@ -1,22 +1,27 @@
-"""Polling: ask for a batch's status until it has ended, ever less often."""
+"""Polling: ask for a batch's status until it has ended, ever less often, and not for ever."""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.overdue import Wait, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
 from batchata_tasks.providers import BatchLook, describe_change
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
+    from batchata_tasks.ledger import Chunk
+
+_PATIENT = 10  # times BATCHATA_PATIENCE
+_SHORTEST_WAIT = 0.05  # seconds
 
 
-def look_once(context: SubmitContext, batch_id: str) -> BatchLook:
-    """Return the status of a batch.
+def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) -> BatchLook:
+    """Return the status of a batch; it is not asked for beyond `longest` seconds.
 
     Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
     ten times as patient as sending. A batch that is not found for that long was deleted: it has
@@ -29,53 +34,87 @@ def look_once(context: SubmitContext, batch_id: str) -> BatchLook:
     provider, ledger = context.provider, context.ledger
     account, scope = ledger.sent_under(batch_id)
     is_its_account = account == provider.account(ledger.id)
+    patience = context.settings.patience * (_PATIENT if is_its_account else 1)
     try:
-        times = 10 if is_its_account else 1
-        return retry_transient(context, lambda: provider.look(batch_id), times=times)
+        return retry_transient(
+            context, lambda: provider.look(batch_id), _PATIENT, longest=min(longest, patience)
+        )
     except (TransientError, CredentialsError) as error:
         if isinstance(error, TransientError) and error.status != HTTPStatus.NOT_FOUND:
             raise
         if not is_its_account:
             change = describe_change(provider, ledger.id, scope)
             message = (
-                f"{error} Batch {batch_id} may be there all the same, as {change}. Nothing was "
-                "sent; after that, the same command lands its rows."
+                f"{error} Batch {batch_id} may be there all the same, as {change}. After "
+                "that, the same command lands its rows."
             )
             raise CredentialsError(message) from error
-        if isinstance(error, CredentialsError):
+        if isinstance(error, CredentialsError) or longest < patience:
             raise
         context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
         return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
 
 
-def cancel(context: SubmitContext, batch_id: str) -> None:
-    """Ask the provider to cancel a batch; one that has ended by then is no error."""
-    with suppress(TerminalError):
-        retry_transient(context, lambda: context.provider.cancel(batch_id), times=10)
+def cancel(context: SubmitContext, batch_id: str) -> bool:
+    """Ask the provider to cancel a batch; return whether it answered.
 
-
-def poll(context: SubmitContext, batch_id: str) -> BatchLook:
-    """Wait for a batch to end; return its last status. A run that is to stop cancels it first.
-
-    The wait between looks is `BATCHATA_POLL_INTERVAL`, or starts at the provider's and grows to a
-    minute: batches take from minutes to a day, and an account's rate limit is shared.
+    One that has ended by then is no error. That the provider did not answer is told.
     """
-    interval = context.settings.poll_interval
+    try:
+        retry_transient(
+            context,
+            lambda: context.provider.cancel(batch_id),
+            longest=context.settings.cancel_grace,
+        )
+    except TerminalError:
+        return True
+    except TransientError as error:
+        context.log(f"{error} Batch {batch_id} could not be cancelled yet.")
+        return False
+    return True
+
+
+def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
+    """Wait for a chunk's batch to end; return its last status, None if it became overdue.
+
+    A run that is to stop cancels it first. The wait between looks is `BATCHATA_POLL_INTERVAL`, or
+    starts at the provider's and grows to a minute: batches take from minutes to a day, and an
+    account's rate limit is shared. See `Wait` for how long it is waited for; then the ledger says
+    that it is overdue.
+    """
+    batch_id, wait = chunk.batch_id or "", Wait(context, chunk)
     shortest, longest = context.provider.poll_seconds
-    wait, cancelled = shortest, False
-    recorded: tuple[str, int | None] | None = None
+    pause, cancelled = shortest, False
     while True:
-        if not cancelled and (reason := context.stop_reason()) not in (None, *SENDING_ENDS):
-            why = "" if reason == StopReason.CANCEL else f" ({str(reason).replace('_', ' ')})"
-            context.log(f"cancelling batch {batch_id}{why}; what ran is landed.")
-            cancel(context, batch_id)
-            cancelled, wait = True, shortest
-        look = look_once(context, batch_id)
-        # only what is new is written: a write per look would keep others off the ledger
-        if (look.status, look.done) != recorded:
-            context.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
-            recorded = look.status, look.done
-        if look.ended:
-            return look
-        context.sleep(min(interval or wait, context.seconds_left()))
-        wait = min(wait * 1.25, longest)
+        reason = context.stop_reason()
+        if not cancelled and reason not in (None, *SENDING_ENDS):
+            if not wait.cancelling:
+                why = "" if reason == StopReason.CANCEL else f" ({str(reason).replace('_', ' ')})"
+                context.log(f"cancelling batch {batch_id}{why}; what ran is landed.")
+            cancelled, pause = cancel(context, batch_id), shortest
+            wait.cancel_was_asked()
+        look = _look(context, batch_id, min(wait.left(), context.seconds_left()))
+        if look is not None:
+            wait.saw(look)
+            if look.ended:
+                return look
+        if wait.left() <= 0:
+            set_overdue(context, chunk, wait)
+            return None
+        pauses = (context.settings.poll_interval or pause, context.seconds_left(), wait.left())
+        context.sleep(max(min(pauses), _SHORTEST_WAIT))
+        pause = min(pause * 1.25, longest)
+
+
+def _look(context: SubmitContext, batch_id: str, longest: float) -> BatchLook | None:
+    """Return the status of a batch; None if the provider did not tell within `longest` seconds."""
+    try:
+        return look_once(context, batch_id, longest)
+    except TransientError:
+        if longest >= _patience(context):
+            raise
+        return None
+
+
+def _patience(context: SubmitContext) -> float:
+    return context.settings.patience * _PATIENT

@@ -14,6 +14,7 @@ from batchata_tasks.ledger.calibration import Calibration, UsageHistory
 from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
+from batchata_tasks.ledger.overdue import Overdue
 from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
@@ -21,6 +22,7 @@ from batchata_tasks.ledger.sending import Sending
 from batchata_tasks.ledger.store import ledger_place
 from batchata_tasks.ledger.values import (
     SENDING_ENDS,
+    SET_ASIDE,
     UNFINISHED,
     BudgetStatus,
     Chunk,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SENDING_ENDS",
+    "SET_ASIDE",
     "UNFINISHED",
     "BudgetStatus",
     "BudgetTerms",
@@ -67,7 +70,7 @@ __all__ = [
 ]
 
 
-class Ledger(Runs, Sending, Money, Corrections, Calibration, Reporting, Restoring):
+class Ledger(Runs, Sending, Money, Overdue, Corrections, Calibration, Reporting, Restoring):
     """One ledger; safe to use from several threads and processes.
 
     `patience` is how many seconds to wait for a Postgres that answered before and does not now (it

@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import dollars
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
-from batchata_tasks.ledger.values import BudgetStatus, ChunkState, new_id
+from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, new_id
 from batchata_tasks.types.budget import BudgetTerms
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Budgets(Store):
         """Return what live runs of other datasets have in flight in the budget's present period.
 
         Money that is not worth waiting for is left out: that of a dead run, which returns only when
-        its dataset is run again, and that of a held chunk, which waits for a person.
+        its dataset is run again, and that of a held or overdue chunk, for which nobody waits.
         """
         r = t.reservations.c
         c = t.chunks.c
@@ -201,7 +201,7 @@ class Budgets(Store):
         since = _since(binding_terms(connection, terms).start(now_us()))
         query = query.where(
             c.dataset_id != dataset_id,
-            c.state != ChunkState.HELD,
+            c.state.not_in(SET_ASIDE),
             r.settled.is_(None),
             r.budget == terms.name,
             since,

@@ -11,7 +11,7 @@ from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import UNFINISHED, Chunk, ChunkState, Lease
+from batchata_tasks.ledger.values import SET_ASIDE, UNFINISHED, Chunk, ChunkState, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ _CHUNKS_OF_RUN_IN = _CHUNKS_OF_RUN.where(t.chunks.c.state.in_(bindparam("states"
 _UNFINISHED = select(t.chunks).where(
     t.chunks.c.dataset_id == bindparam("dataset_id"),
     t.chunks.c.run_id != bindparam("but_run"),
-    t.chunks.c.state.in_((*UNFINISHED, ChunkState.HELD)),
+    t.chunks.c.state.in_((*UNFINISHED, *SET_ASIDE)),
 )
 _MOVED = update(t.chunks).where(
     t.chunks.c.id == bindparam("moved"),

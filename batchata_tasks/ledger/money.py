@@ -16,7 +16,14 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.budgets import Budgets, binding_terms, budget_sums, money_of
 from batchata_tasks.ledger.chunks import Chunks, reservation_row
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import Chunk, ChunkState, Lease, OutcomeTotals, RemainingBudget
+from batchata_tasks.ledger.values import (
+    SET_ASIDE,
+    Chunk,
+    ChunkState,
+    Lease,
+    OutcomeTotals,
+    RemainingBudget,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,8 +113,8 @@ class Money(Chunks, Budgets):
         """
         cost = sum(tally.cost or 0 for tally in tallies.values()) + overhead
         self._check(connection, lease)
-        before_states = (ChunkState.PLANNED, ChunkState.SUBMITTED, ChunkState.COLLECTED)
-        self._move(connection, chunk.id, before_states, ChunkState.COLLECTED)
+        sent = (ChunkState.SUBMITTED, ChunkState.OVERDUE, ChunkState.COLLECTED)
+        self._move(connection, chunk.id, (ChunkState.PLANNED, *sent), ChunkState.COLLECTED)
         connection.execute(delete(t.outcomes).where(t.outcomes.c.chunk_id == chunk.id))
         before = retried or {}
         for outcome in tallies.keys() | before.keys():
@@ -166,7 +173,8 @@ class Money(Chunks, Budgets):
         What it cost, or may have cost if `cost` is None, becomes overhead.
         """
         self._check(connection, lease)
-        before = (ChunkState.SUBMITTED, ChunkState.COLLECTED, ChunkState.LANDED)
+        ended = (ChunkState.COLLECTED, ChunkState.LANDED)
+        before = (ChunkState.SUBMITTED, ChunkState.OVERDUE, *ended)
         self._move(connection, chunk_id, before, ChunkState.LANDED, emptied=1)
         spent: Any = cost
         if cost is None:
@@ -202,12 +210,12 @@ class Money(Chunks, Budgets):
 
     @reads
     def returning(self, connection: Connection, run_id: str) -> int:
-        """Return what a run has in flight, without held chunks: those wait for a person."""
+        """Return what a run has in flight, without what no run waits for: held and overdue."""
         query = (
             select(t.reservations.c.reserved)
             .join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
             .where(t.reservations.c.run_id == run_id, t.reservations.c.settled.is_(None))
-            .where(t.chunks.c.state != ChunkState.HELD)
+            .where(t.chunks.c.state.not_in(SET_ASIDE))
         )
         return sum(connection.execute(query).scalars())
 

@@ -39,6 +39,8 @@ class ChunkState(StrEnum):
     LANDED = "landed"
     DROPPED = "dropped"  # planned, and never to be sent
     HELD = "held"  # nobody can find out whether it was accepted: a person decides
+    OVERDUE = "overdue"  # its batch did not end in time: each later run looks at it once
+    ABANDONED = "abandoned"  # a person gave its batch up: its bound counts as spent
 
 
 class StopReason(StrEnum):
@@ -51,6 +53,8 @@ class StopReason(StrEnum):
 
 
 UNFINISHED = (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED)
+# their rows count as in flight and their money stays reserved, but no run waits for them
+SET_ASIDE = (ChunkState.HELD, ChunkState.OVERDUE)
 # these stop the sending only: batches that are at the provider go on there
 SENDING_ENDS = (StopReason.OVER_BOUND, StopReason.SHUTDOWN)
 

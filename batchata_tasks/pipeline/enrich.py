@@ -12,7 +12,8 @@ from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.pipeline.finish import finish, leave_open
-from batchata_tasks.pipeline.pilot import PilotFailedError, send_pilot
+from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
+from batchata_tasks.pipeline.pilot import PilotFailedError, PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.start import start_run, unfinished_run
@@ -65,9 +66,11 @@ def run_prepared(
     steps, options = steps or Steps(), options or Options()
     output, settings = ready.spec.output, ready.settings
     with hold_dataset(output, settings, progress, run) as held, _followed(held) as handle:
+        find_lost_rows(held)
         recovery = recover(held)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, steps, recovery)
+        land_overdue(held)
         context = start_run(held, ready, options, recovery)
         with active(context):
             handle.show(context)
@@ -84,6 +87,9 @@ def _run(context: PlanningRun, steps: Steps) -> Receipt:
         limit_reached = send_pilot(context, steps) or _send_rounds(context, steps)
     except PilotFailedError as error:
         return leave_open(context, str(error))
+    except PilotUnjudgedError as error:
+        context.log(str(error))
+        limit_reached = False
     return finish(context, stopped_by_limit=limit_reached)
 
 

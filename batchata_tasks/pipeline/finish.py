@@ -12,6 +12,8 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import OUTGROWN
 from batchata_tasks.execution.cleanup import discard_left_results, discard_uploads
 from batchata_tasks.execution.land import commit_of
+from batchata_tasks.execution.overdue import held_rows as told_rows
+from batchata_tasks.execution.overdue import remedy
 from batchata_tasks.ledger import ChunkState, StopReason
 from batchata_tasks.pipeline.receipt import (
     CACHE_MINIMUM,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk, OutcomeTotals
 
+_NAMED = 5  # batches that a receipt names
 _STOPPED: dict[str, RunResult] = {
     StopReason.TIME_LIMIT: RunResult.TIME_LIMIT_REACHED,
     StopReason.CANCEL: RunResult.CANCELLED,
@@ -73,13 +76,15 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
     outcomes = rows_by_outcome(totals)
     failed = sum(rows for name, rows in outcomes.items() if name != Outcome.SUCCEEDED)
     share = failed / max(sum(outcomes.values()), 1)
-    held_rows = _held_rows(run)
-    some_failed = bool(failed or plan.exhausted or held_rows)
+    held, overdue = _set_aside(run, ChunkState.HELD), _set_aside(run, ChunkState.OVERDUE)
+    abandoned = [chunk for chunk in chunks if chunk.state == ChunkState.ABANDONED]
+    held_rows = sum(chunk.rows for chunk in (*held, *overdue))
+    some_failed = bool(failed or plan.exhausted or held_rows or abandoned)
     result = stopped or _result(run, some_failed=some_failed)
     limit = run.spec.fail_if.failed_share
     priced = run.priced and cost_is_known(chunks, totals)
     commits = [commit_of(run.folder, c.id) for c in chunks if c.state == ChunkState.LANDED]
-    warnings = [*_warnings(commits), *_held_warnings(held_rows)]
+    warnings = [*_warnings(commits), *_held_warnings(held, overdue)]
     return Receipt(
         name=run.spec.name,
         run_id=run.run_id,
@@ -120,14 +125,14 @@ def _result(run: RunContext, *, some_failed: bool) -> RunResult:
     return RunResult.SOME_ROWS_FAILED if some_failed else RunResult.SUCCEEDED
 
 
-def _held_rows(run: RunContext) -> int:
-    """Count the rows of the dataset that are held, whichever run sent them."""
-    chunks = run.ledger.chunks_in((ChunkState.HELD,))
-    return sum(chunk.rows for chunk in chunks if chunk.dataset_id == run.lease.dataset_id)
+def _set_aside(run: RunContext, state: ChunkState) -> list[Chunk]:
+    """Return the chunks of the dataset whose rows are held, whichever run sent them."""
+    return run.ledger.dataset_chunks(run.lease.dataset_id, (state,))
 
 
 def _unsent_rows(chunks: list[Chunk]) -> int:
-    unsent = (ChunkState.PLANNED, ChunkState.DROPPED)
+    """Count the rows that the next run takes: never sent, or sent in a batch that was given up."""
+    unsent = (ChunkState.PLANNED, ChunkState.DROPPED, ChunkState.ABANDONED)
     return sum(chunk.rows for chunk in chunks if chunk.round == 1 and chunk.state in unsent)
 
 
@@ -188,12 +193,22 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _held_warnings(held_rows: int) -> list[str]:
-    if not held_rows:
-        return []
-    rows = pluralize(held_rows, "row is held", "rows are held")
-    reason = "since nobody can tell whether their batch was accepted"
-    return [f"{rows}, {reason}: decide with `batchata reconcile`"]
+def _held_warnings(held: list[Chunk], overdue: list[Chunk]) -> list[str]:
+    warnings = [
+        f"batch {chunk.batch_id} has not ended in time: {told_rows(chunk)} {remedy(chunk)}"
+        for chunk in overdue[:_NAMED]
+    ]
+    if others := overdue[_NAMED:]:
+        rows = pluralize(sum(chunk.rows for chunk in others), "row")
+        warnings.append(
+            f"{pluralize(len(others), 'further batch has', 'further batches have')} not ended in "
+            f"time, with {rows}: `batchata reconcile` lists them"
+        )
+    if held:
+        rows = pluralize(sum(chunk.rows for chunk in held), "row is held", "rows are held")
+        reason = "since nobody can tell whether their batch was accepted"
+        warnings.append(f"{rows}, {reason}: decide with `batchata reconcile`")
+    return warnings
 
 
 def _drop_raw_files(run: RunContext) -> None:

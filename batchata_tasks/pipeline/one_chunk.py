@@ -49,8 +49,11 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
         if steps.submit(ref, chunk.id)["batch_id"] is None:
             return []
         _report(run, chunk, "at the provider")
-        no_room = steps.poll(ref, chunk.id)["no_room"]
-        if no_room and sends:
+        polled = steps.poll(ref, chunk.id)
+        if not polled["ended"]:
+            _report(run, chunk, "overdue")
+            return []
+        if polled["no_room"] and sends:
             again = make_room(run.for_chunk(chunk), run.ledger.chunk(chunk.id))
             if again:
                 return again

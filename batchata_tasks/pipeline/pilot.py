@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.spec.parts import Pilot
 
+_WITHOUT_END = (ChunkState.OVERDUE, ChunkState.ABANDONED)
+
 
 class PilotFailedError(BatchataError):
     """The pilot did not hold: nothing more is sent, and the receipt says why."""
+
+
+class PilotUnjudgedError(BatchataError):
+    """The pilot's batch did not end, or was given up: this run sends nothing more.
+
+    The next one sends a pilot of the rows that it plans.
+    """
 
 
 def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
@@ -34,6 +43,7 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
 
     Raises:
         PilotFailedError: it did not hold; nothing more is sent.
+        PilotUnjudgedError: its batch did not end, so this run ends without the rest.
         HeldError: whether its rows were sent is unknown, so it cannot be judged.
     """
     rows = context.plan().pilot
@@ -52,6 +62,12 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
                 "decide with `batchata reconcile`, the rest waits for it."
             )
             raise HeldError(message)
+        if any(chunk.state in _WITHOUT_END for chunk in chunks):
+            message = (
+                "the pilot's batch did not end, so nothing tells how the rest would turn out: "
+                "nothing more is sent; the next run sends a pilot of what is left."
+            )
+            raise PilotUnjudgedError(message)
         _judge(context, context.ledger.outcomes(context.run_id, [chunk.id for chunk in chunks]))
     return False
 

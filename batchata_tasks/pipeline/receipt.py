@@ -82,7 +82,7 @@ class Receipt:
     rounds: int
     held_rows: int
     expected_usd: str | None  # of the batches that were sent; null if unknown
-    reserved_usd: str | None  # still set aside: of held batches
+    reserved_usd: str | None  # still set aside: of held and overdue batches
     superseded_usd: str | None  # what the rows had cost that these replaced
     overhead_usd: str | None  # paid for no row
     list_price_usd: str | None  # of the same answers outside of batches
@@ -191,7 +191,7 @@ class Receipt:
             saved, list_price = _read(self.saved_usd), _read(self.list_price_usd)
             rows.append(("Saved", f"{saved} against the list price of {list_price}"))
         if pico_from_usd(self.reserved_usd or 0):
-            reserved = f"{_read(self.reserved_usd)} for batches that may have been accepted"
+            reserved = f"{_read(self.reserved_usd)} for batches whose end is not known"
             rows.append(("Reserved", reserved))
         if (budget := self.budget) is not None:
             spent, limit = _read(budget["spent_usd"]), _read(budget["limit_usd"])

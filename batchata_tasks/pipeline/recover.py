@@ -25,10 +25,9 @@ from batchata_tasks.dataset.manifest import (
     write_manifest,
 )
 from batchata_tasks.dataset.parts import Dataset
-from batchata_tasks.execution.download import downloaded
+from batchata_tasks.execution.download import cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
 from batchata_tasks.execution.poll import look_once, poll
-from batchata_tasks.execution.priced import Priced
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
 from batchata_tasks.ledger import Chunk, ChunkState, RunPhase
@@ -121,8 +120,8 @@ def _finish(held: HeldDataset, chunk: Chunk) -> None:
         held.ledger.land(held.lease, chunk.id, superseded, emptied=bool(emptied))
         return
     context = _restored(held, chunk)
-    if chunk.batch_id is not None:
-        poll(context, chunk.batch_id)
+    if chunk.batch_id is not None and poll(context, chunk) is None:
+        return  # overdue: a later run lands it
     collect_and_land(context, chunk)
 
 
@@ -187,7 +186,10 @@ def _newest(held: HeldDataset, places: dict[str, int]) -> dict[str, int]:
 
 
 def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
-    """Return the rows that a chunk's results answer; None if it was never accepted, or is held."""
+    """Return the rows that a chunk's results answer.
+
+    None if it was never accepted, or its rows are held.
+    """
     context = _restored(held, chunk)
     if chunk.state == ChunkState.UNCLEAR:
         try:
@@ -202,7 +204,9 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
     chunk = held.ledger.chunk(chunk.id)
     if chunk.batch_id is None:  # rows that cannot be sent at all
         return set()
-    paths = downloaded(context, chunk, poll(context, chunk.batch_id))
+    if (look := poll(context, chunk)) is None:
+        return None
+    paths = downloaded(context, chunk, look)
     answers = chain.from_iterable(context.provider.answers(path) for path in paths)
     ran = (a.custom_id for a in answers if is_attempt(a.outcome, a.error))
     return {name.removeprefix(f"{chunk.id}-") for name in ran if name.startswith(f"{chunk.id}-")}
@@ -235,16 +239,7 @@ def _spent(run: RunContext, chunk: Chunk) -> int | None:
         return None
     context = run.for_chunk(chunk)
     paths = downloaded(context, chunk, look_once(context, chunk.batch_id))
-    answers = list(chain.from_iterable(context.provider.answers(path) for path in paths))
-    if not paths or not all(answer.readable for answer in answers):
-        return None
-    costs = dict[str, int]()
-    for answer in answers:  # a line may come twice
-        priced = Priced.of(answer.usage, rates, chunk.bound or 0)
-        if priced.cost is None or not priced.believed:
-            return None
-        costs[answer.custom_id] = max(priced.cost, costs.get(answer.custom_id, 0))
-    return sum(costs.values())
+    return cost_of_answers(context, chunk, paths, rates)
 
 
 def _balance(run: PlanningRun, chunk_ids: list[str]) -> None:

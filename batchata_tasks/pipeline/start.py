@@ -12,7 +12,7 @@ from batchata_tasks.common.errors import HeldError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.execution.run_context import RunContext, RunState, restored_context
-from batchata_tasks.ledger import ChunkState, Ledger, RunPhase
+from batchata_tasks.ledger import SET_ASIDE, ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.planning.limits import budget_member, limits_of
@@ -157,10 +157,13 @@ def in_flight_keys(
     for chunk in ledger.unfinished_chunks(dataset_id, but_run):
         if chunk.id in but_chunks:
             continue
-        if chunk.state == ChunkState.HELD and not folder.manifest(chunk.id).exists():
+        if chunk.state in SET_ASIDE and not folder.manifest(chunk.id).exists():
+            remedy = "`batchata reconcile`"
+            if chunk.state == ChunkState.OVERDUE:
+                remedy = f"`batchata reconcile --abandon {chunk.batch_id}`"
             message = (
                 f"the rows of chunk {chunk.id} are held, and which ones they are is lost: "
-                "decide with `batchata reconcile` first."
+                f"decide with {remedy} first."
             )
             raise HeldError(message)
         manifest = read_chunk_manifest(folder.manifest(chunk.id))

@@ -180,11 +180,14 @@ def submit_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
 
 
 def poll_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
-    """Wait for a chunk's batch to end."""
+    """Wait for a chunk's batch to end, unless it becomes overdue."""
     run = context_of(ref)
     chunk = run.ledger.chunk(chunk_id)
-    look = poll(run.for_chunk(chunk), chunk.batch_id or "")
-    return {"batch_id": look.batch_id, "status": look.status, "no_room": look.no_room}
+    look = poll(run.for_chunk(chunk), chunk)
+    if look is None:
+        return {"batch_id": chunk.batch_id, "status": ChunkState.OVERDUE.value, "ended": False}
+    facts = {"batch_id": look.batch_id, "status": look.status, "ended": True}
+    return facts | {"no_room": look.no_room}
 
 
 def collect_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
-from batchata_tasks.ledger import ChunkState, ledger_exists, opened_ledger
+from batchata_tasks.ledger import SET_ASIDE, ledger_exists, opened_ledger
 from batchata_tasks.pipeline.lost import InFlight, LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
@@ -209,7 +209,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         and open_run.result == RunResult.PILOT_FAILED
         and open_run.spec_digest == ready.record["spec_digest"],
         open_batches=sum(
-            chunk.state != ChunkState.HELD and chunk.id not in ahead.chunks for chunk in unfinished
+            chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
         ),
         recoverable=ahead.uncertain_rows,
         in_flight=in_flight(unfinished),

@@ -57,7 +57,7 @@ class Way:
         return {"batch_id": f"batch of {chunk_id}"}
 
     def _poll(self, _ref: RunRef, _chunk_id: str) -> dict[str, Any]:
-        return {"no_room": False}
+        return {"ended": True, "no_room": False}
 
     def _land(self, _ref: RunRef, chunk_id: str) -> dict[str, Any]:
         self._collect(len(self.landed))

@@ -1,0 +1,138 @@
+"""Batches that do not end: how long one is waited for, and what is noted once that is over.
+
+A provider may leave a batch `finalizing` or `cancelling` for good. So each is waited for until it
+expires, or until it was asked to cancel, and `BATCHATA_CANCEL_GRACE` longer. Then it is overdue:
+its rows stay held and its money reserved, its run ends without it, and each later run looks at it
+once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.files import make_folder, read_json, write_json
+from batchata_tasks.common.text import pluralize
+
+if TYPE_CHECKING:
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.execution.context import ProviderContext, SubmitContext
+    from batchata_tasks.ledger import Chunk
+    from batchata_tasks.providers import BatchLook
+
+_DAY = 86400.0
+_HOUR = 3600.0
+_ASKED = "cancel_asked_at_us"
+
+
+def note_intent(folder: DatasetFolder, chunk_id: str, **facts: Any) -> None:
+    """Add facts to the file of a chunk's intent."""
+    path = folder.intent(chunk_id)
+    make_folder(folder.intents)
+    write_json(path, {**(read_json(path) or {}), **facts})
+
+
+class Wait:
+    """For how long a chunk's batch is waited for, from whichever process that began.
+
+    That is until it expires (by the provider, or else a day after it was sent) and the grace; or
+    the grace from the first time that it was asked to cancel. That moment is noted beside the
+    intent, so that a process that is killed meanwhile does not make the next one begin anew.
+    """
+
+    def __init__(self, context: SubmitContext, chunk: Chunk) -> None:
+        self._context, self._chunk = context, chunk
+        asked = (read_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
+        self._asked_at = None if asked is None else asked / 1e6
+        sent_at = context.ledger.submitted_at(chunk.batch_id or "")
+        self._expires_at = (now_us() if sent_at is None else sent_at) / 1e6 + _DAY
+        self._recorded: tuple[str, int | None] | None = None
+        self._told = set[str]()
+        self.status: str | None = None  # as it was seen last
+        self.cancelling = False  # whether it was asked to cancel in this process
+
+    def cancel_was_asked(self) -> None:
+        """Note that the batch was asked to cancel, whatever the provider answered."""
+        self.cancelling = True
+        if self._asked_at is None:
+            asked_at = now_us()
+            note_intent(self._context.folder, self._chunk.id, **{_ASKED: asked_at})
+            self._asked_at = asked_at / 1e6
+
+    def saw(self, look: BatchLook) -> None:
+        """Record how the batch is, and tell a status that nobody knows, once."""
+        self.status = look.status
+        if look.expires_at is not None:
+            self._expires_at = look.expires_at
+        # only what is new is written: a write per look would keep others off the ledger
+        if (look.status, look.done) != self._recorded:
+            ledger = self._context.ledger
+            ledger.record_look(look.batch_id, look.status, look.done, ended=look.ended)
+            self._recorded = look.status, look.done
+        if not look.known and not look.ended and look.status not in self._told:
+            self._told.add(look.status)
+            self._context.log(
+                f"batch {look.batch_id}: the provider says {look.status!r:.60}, which is not "
+                "known; waiting."
+            )
+
+    def left(self) -> float:
+        """Return for how many seconds it is still waited for; not above 0 once that is over."""
+        asked_at = math.inf if self._asked_at is None else self._asked_at
+        until = min(self._expires_at, asked_at) + self._context.settings.cancel_grace
+        return until - time.time()
+
+    @property
+    def since(self) -> str:
+        """Since what it was waited for, as words for people."""
+        if self._asked_at is not None and self._asked_at < self._expires_at:
+            return f"{_spell(time.time() - self._asked_at)} after it was asked to cancel"
+        return f"{_spell(time.time() - self._expires_at)} after it was to expire"
+
+
+def set_overdue(context: SubmitContext, chunk: Chunk, wait: Wait) -> None:
+    """Set a chunk aside whose batch did not end; the intent's file says so too, and which it is."""
+    status = "it cannot be looked at" if wait.status is None else f"{wait.status!r:.60}"
+    context.log(
+        f"batch {chunk.batch_id} has not ended {wait.since} ({status}): {held_rows(chunk)} "
+        f"{remedy(chunk)}."
+    )
+    note_intent(context.folder, chunk.id, overdue=True, batch_id=chunk.batch_id)
+    context.ledger.set_overdue(context.lease, chunk.id)
+
+
+def given_up_record(context: ProviderContext, chunk: Chunk, spent: int) -> dict[str, Any]:
+    """Return the commit record of a chunk of which no row lands; `spent` is in picodollars."""
+    return {
+        "format": 1,
+        "chunk": chunk.id,
+        "run_id": chunk.run_id,
+        "batch_id": chunk.batch_id,
+        "ledger_id": context.ledger.id,
+        "fence": context.lease.fence,
+        "rows": chunk.rows,
+        "settled_picodollars": spent,
+        "superseded_picodollars": 0,
+        "overhead_picodollars": spent,
+        "emptied": True,
+    }
+
+
+def held_rows(chunk: Chunk) -> str:
+    """Say that a chunk's rows are held."""
+    return f"its {pluralize(chunk.rows, 'row is', 'rows are')} held."
+
+
+def remedy(chunk: Chunk) -> str:
+    """Say what becomes of an overdue batch, and what a person can do."""
+    return (
+        "The next run lands them if it ends after all; "
+        f"`batchata reconcile --abandon {chunk.batch_id}` gives it up"
+    )
+
+
+def _spell(seconds: float) -> str:
+    seconds = max(seconds, 0)
+    return f"{seconds / _HOUR:.1f} h" if seconds > _HOUR else f"{seconds:.0f} s"

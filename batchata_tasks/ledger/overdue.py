@@ -1,0 +1,93 @@
+"""Batches that did not end in time: set aside, given up by a person, taken back if they end.
+
+An overdue chunk is no part of any run's work any more: its run is closed without it. Its rows count
+as in flight and its money stays reserved until its batch ends, or somebody abandons it. Then its
+bound counts as spent, for no row, and its rows are planned again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, update
+
+from batchata_tasks.common.clock import now_us
+from batchata_tasks.ledger import tables as t
+from batchata_tasks.ledger.chunks import Chunks, chunk_of
+from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.values import Chunk, ChunkState, Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Connection
+
+
+class Overdue(Chunks):
+    """The part of the ledger about batches that did not end in time."""
+
+    @writes
+    def set_overdue(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
+        """Record that a chunk's batch did not end in time: no run waits for it any more."""
+        self._check(connection, lease)
+        self._move(connection, chunk_id, (ChunkState.SUBMITTED,), ChunkState.OVERDUE)
+
+    @writes
+    def set_submitted(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
+        """Record that an overdue chunk's batch has ended, and that its rows have to be found."""
+        self._check(connection, lease)
+        self._move(connection, chunk_id, (ChunkState.OVERDUE,), ChunkState.SUBMITTED)
+
+    @writes
+    def abandon(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
+        """Give a chunk's batch up: its rows are planned again, and its bound counts as spent."""
+        self._check(connection, lease)
+        waiting = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
+        self._move(connection, chunk_id, waiting, ChunkState.ABANDONED)
+        here, bound = t.reservations.c.chunk_id == chunk_id, t.reservations.c.reserved
+        spent = {"settled": bound, "overhead": bound, "superseded": 0, "settled_at": now_us()}
+        connection.execute(update(t.reservations).where(here).values(spent))
+
+    @writes
+    def take_back(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
+        """Undo `abandon`: the batch has ended after all. Its bound is reserved, until it lands."""
+        self._check(connection, lease)
+        self._move(connection, chunk_id, (ChunkState.ABANDONED,), ChunkState.OVERDUE)
+        here = t.reservations.c.chunk_id == chunk_id
+        unknown = dict.fromkeys(("settled", "overhead", "superseded", "settled_at"))
+        connection.execute(update(t.reservations).where(here).values(unknown))
+
+    @reads
+    def dataset_chunks(
+        self, connection: Connection, dataset_id: str, states: Iterable[str]
+    ) -> list[Chunk]:
+        """Return the chunks of a dataset that are in one of the states, oldest first."""
+        query = (
+            select(t.chunks)
+            .where(t.chunks.c.dataset_id == dataset_id, t.chunks.c.state.in_(list(states)))
+            .order_by(t.chunks.c.updated_at)
+        )
+        return [chunk_of(row) for row in connection.execute(query)]
+
+    @reads
+    def chunk_of_batch(self, connection: Connection, batch_id: str) -> Chunk | None:
+        """Return the chunk that a batch is; None if the ledger has no such batch."""
+        query = select(t.chunks).where(t.chunks.c.batch_id == batch_id)
+        row = connection.execute(query).first()
+        return None if row is None else chunk_of(row)
+
+    @reads
+    def submitted_at(self, connection: Connection, batch_id: str) -> int | None:
+        """Return when a batch was recorded, in microseconds since 1970."""
+        query = select(t.batches.c.submitted_at).where(t.batches.c.batch_id == batch_id)
+        return connection.execute(query).scalar()
+
+    @reads
+    def later_runs(self, connection: Connection, run_id: str) -> set[str]:
+        """Return the runs of the same dataset that began after a run."""
+        this = select(t.runs).where(t.runs.c.id == run_id)
+        run = connection.execute(this).one()
+        query = select(t.runs.c.id).where(
+            t.runs.c.dataset_id == run.dataset_id, t.runs.c.started_at > run.started_at
+        )
+        return set(connection.execute(query).scalars())

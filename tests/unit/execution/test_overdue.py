@@ -1,0 +1,186 @@
+"""Batches that never end: how long they are waited for, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.execution.overdue import Wait
+from batchata_tasks.ledger import ChunkState, StopReason
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.progress.listener import LineProgress
+from tests.support.books import all_chunks, check_money, money, opened
+from tests.support.operations import preview
+from tests.support.table import MODELS, Table
+from tests.support.unclear import in_state
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.pipeline.receipt import Receipt
+
+ROWS = 4
+# its status stays finalizing and a cancel is refused; or it stays cancelling for good
+STUCK = {
+    "refuses": ("stuck_finalizing", "cancel_conflict"),
+    "ignores": ("never_ends", "cancel_ignored"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of four rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def stick(table: Table, which: str = "refuses") -> None:
+    """Let the next batch be stuck, in one of two ways."""
+    batch, cancel = STUCK[which]
+    control = table.emulator.control
+    control.faults(kind=batch, count=1, **({} if which == "refuses" else {"share": 1.0}))
+    control.faults(kind=cancel, **({"count": 1} if cancel == "cancel_ignored" else {}))
+
+
+def limited() -> Steps:
+    """Return steps of which the first submit uses up the time limit."""
+
+    def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        sent = Steps().submit(ref, chunk_id)
+        with opened() as ledger:
+            ledger.request_stop(ref.run_id, StopReason.TIME_LIMIT)
+        return sent
+
+    return replace(Steps(), submit=submit)
+
+
+def told(table: Table, steps: Steps | None = None, **changes: Any) -> tuple[Receipt, list[str]]:
+    """Run, and return the receipt and what was told meanwhile."""
+    notes = list[str]()
+    progress = LineProgress(notes.append)
+    return enrich(table.spec(**changes), steps=steps, progress=progress), notes
+
+
+def left_overdue(table: Table, which: str = "refuses") -> str:
+    """Leave the batch of a run overdue; return its id."""
+    stick(table, which)
+    receipt, _ = told(table, limited())
+    assert (receipt.exit_code, receipt.held_rows) == (5, ROWS)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    return batch
+
+
+def add_rows(table: Table, count: int) -> None:
+    first = len(table.values)
+    table.values += [
+        {"id": f"k{i}", "text": f"text of row {i}", "note": f"n{i}"}
+        for i in range(first, first + count)
+    ]
+    table.write()
+
+
+@pytest.mark.parametrize("which", STUCK)
+def test_a_run_ends_although_its_cancelled_batch_does_not(table: Table, which: str) -> None:
+    """A batch that ignores or refuses its cancel is waited for as long as the grace says.
+
+    The run then ends as its limit says, names the batch and what can be done, and keeps the money
+    reserved. A plan counts its rows as in flight.
+    """
+    stick(table, which)
+    receipt, notes = told(table, limited())
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    assert (receipt.result, receipt.exit_code) == ("time_limit_reached", 5)
+    assert (receipt.held_rows, receipt.outcomes, receipt.unsent_rows) == (ROWS, {}, 0)
+    for texts in (receipt.warnings, notes):
+        (text,) = [text for text in texts if "reconcile" in text]
+        assert batch in text
+        assert "4 rows are held" in text
+        assert f"`batchata reconcile --abandon {batch}`" in text
+    assert in_state(ChunkState.OVERDUE) == [all_chunks()[0].id]
+    assert money(table).reserved == all_chunks()[0].bound
+    assert preview(table.spec()).summary.in_flight == ROWS
+
+
+@pytest.mark.parametrize("which", STUCK)
+def test_new_rows_go_on_and_the_old_ones_land_if_their_batch_ends_after_all(
+    table: Table, which: str
+) -> None:
+    """The next run sends new rows only; the one after the end lands the old ones first."""
+    batch = left_overdue(table, which)
+    add_rows(table, 2)
+    receipt, notes = told(table)
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert (receipt.outcomes, receipt.plan["in_flight"]) == ({"succeeded": 2}, ROWS)
+    assert any(f"batch {batch} of an earlier run has not ended yet" in text for text in notes)
+    table.emulator.control.finish(batch)
+    receipt, notes = told(table)
+    assert (receipt.exit_code, receipt.held_rows, receipt.plan["up_to_date"]) == (0, 0, ROWS + 2)
+    assert any(f"batch {batch} of an earlier run has ended after all" in text for text in notes)
+    assert table.ledger()["requests_accepted"] == ROWS + 2
+    assert len(table.rows()) == ROWS + 2
+    table.check_answers()
+    check_money(table)
+
+
+def test_another_spec_lands_what_an_earlier_one_left(table: Table) -> None:
+    """An overdue batch lands under the spec that sent it; a changed prompt then sends it anew."""
+    batch = left_overdue(table)
+    assert table.run(prompt="Other: {{ text }}").plan["in_flight"] == ROWS
+    table.emulator.control.finish(batch)
+    receipt = table.run(prompt="Other: {{ text }}")
+    assert receipt.plan["reasons"] == {"prompt": ROWS}
+    assert receipt.exit_code == 0
+    check_money_of_superseded(table)
+
+
+def check_money_of_superseded(table: Table) -> None:
+    sums = money(table)
+    assert sums.superseded > 0
+    check_money(table)
+
+
+def test_a_batch_that_is_past_its_time_is_not_waited_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any limit, a batch is given up once it should have expired, and the grace is over."""
+    monkeypatch.setattr("batchata_tasks.execution.overdue._DAY", 0.2)
+    stick(table)
+    receipt, notes = told(table)
+    assert (receipt.result, receipt.exit_code) == ("some_rows_failed", 3)
+    assert receipt.held_rows == ROWS
+    assert any("after it was to expire" in text for text in notes)
+
+
+def test_the_grace_does_not_begin_anew_with_each_process(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed while it waits leaves the rest of the grace to the next one."""
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "600")
+    stick(table)
+
+    def killed(_wait: Wait) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Wait, "left", killed)
+        with pytest.raises(KeyboardInterrupt):
+            told(table, limited())
+    (path,) = (table.output / "_batchata/intents").glob("*.json")
+    intent = json.loads(path.read_text())
+    assert time.time() - intent["cancel_asked_at_us"] / 1e6 < 60
+    path.write_text(json.dumps(intent | {"cancel_asked_at_us": intent["sent_at_us"] - 601 * 10**6}))
+    assert table.run().held_rows == ROWS
+    with opened() as ledger:
+        assert [chunk.state for chunk in ledger.chunks_in(["overdue"])] == ["overdue"]
