@@ -9,9 +9,10 @@ from batchata_tasks.emulator.anthropic.batch import AnthropicBatch, whole_messag
 from batchata_tasks.emulator.anthropic.input import parse, read_requests
 from batchata_tasks.emulator.anthropic.models import model_info, models
 from batchata_tasks.emulator.anthropic.rules import check_params
-from batchata_tasks.emulator.core.calls import INVALID_KEY, Call, Json, route
-from batchata_tasks.emulator.core.pages import anthropic_page
+from batchata_tasks.emulator.core.pages import anthropic_page, page_of
 from batchata_tasks.emulator.core.refusals import RATE_LIMIT, ApiError
+from batchata_tasks.emulator.core.routes import INVALID_KEY, route
+from batchata_tasks.emulator.core.shapes import Json
 from batchata_tasks.emulator.core.state import Shared, Shelf, new_id
 from batchata_tasks.emulator.core.wire import Download
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from batchata_tasks.emulator.answers.schemas import JSON
+    from batchata_tasks.emulator.core.calls import Call
 
 PREFIX = "/anthropic/v1"
 
@@ -78,6 +80,11 @@ class AnthropicApi:
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
         self.shelf: Shelf[AnthropicBatch] = Shelf(shared.clock)
+        shared.memories["anthropic"] = self.forget
+
+    def forget(self) -> None:
+        """Lose all batches, as a server without storage does when it restarts."""
+        self.shelf.forget()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -154,7 +161,7 @@ class AnthropicApi:
     async def list_batches(self, call: Call) -> Response:
         """List batches, newest first."""
         batches = self.shelf.listed(call.account)
-        page, has_more = anthropic_page(batches, call.request.query_params)
+        page, has_more = page_of(anthropic_page, batches, call.request.query_params, call.shapes)
         for batch in page:
             await batch.look(self.shared.pace, call.now, read=False)
         content = {
@@ -172,7 +179,7 @@ class AnthropicApi:
         if batch is None:
             raise ApiError(404, f"Message Batch {batch_id} not found.", "not_found_error")
         await batch.cancel(self.shared.pace, call.now)
-        if batch.cancel_at is None:
+        if batch.cancel_at is None and batch.ended_at is not None:
             raise ApiError(400, f"Message Batch {batch_id} has already ended.")
         return Json(batch.wire(call.origin, call.now))
 

@@ -72,6 +72,12 @@ class BatchControl:
             raise ValueError(message)
         return {"id": batch.id, "status": batch.status}
 
+    async def finish(self, request: Request) -> JSON:
+        """End a batch at once, also one that is stuck."""
+        batch = self._batch(request)
+        await batch.finish(self._shared.pace, self._shared.clock.now())
+        return {"id": batch.id, "status": batch.status}
+
     async def archive(self, request: Request) -> JSON:
         """Archive the results of an Anthropic batch that has ended."""
         batch = await self._ended(request)

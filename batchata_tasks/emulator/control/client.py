@@ -88,6 +88,20 @@ class ControlClient:
         """Cancel a batch as another person would; with `share`, after that share of it has run."""
         self._act(batch_id, "cancel", {"share": share})
 
+    def finish(self, batch_id: str) -> None:
+        """End a batch at once, also one that is stuck, with all results.
+
+        A batch that was cancelled ends as cancelled, with the results that it has.
+        """
+        self._act(batch_id, "finish")
+
+    def forget(self, provider: Provider | None = None) -> None:
+        """Lose all batches and files, as a server that restarts without storage does.
+
+        The ledger still has them. Both providers' servers forget if none is named.
+        """
+        self._call("POST", "forget", {"provider": provider})
+
     def vanish(self, batch_id: str) -> None:
         """Remove a batch from get and list, whatever its state, as if somebody had deleted it."""
         self._act(batch_id, "vanish")

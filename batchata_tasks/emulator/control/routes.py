@@ -9,11 +9,11 @@ from starlette.routing import Route
 
 from batchata_tasks.emulator.answers.lengths import Lengths
 from batchata_tasks.emulator.control.batches import BatchControl, given_of
-from batchata_tasks.emulator.core.calls import Json
 from batchata_tasks.emulator.core.clock import Clock, Pace
 from batchata_tasks.emulator.core.faults import Faults, Rule
 from batchata_tasks.emulator.core.ledger import ledger
 from batchata_tasks.emulator.core.prompt_cache import PromptCache
+from batchata_tasks.emulator.core.shapes import Json
 from batchata_tasks.emulator.core.state import Limits
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ def control_routes(shared: Shared, anthropic: AnthropicApi, openai: OpenAIApi) -
         ("answers", "POST", control.answers),
         ("cache", "POST", control.cache),
         ("ledger", "GET", control.ledger),
+        ("forget", "POST", control.forget),
         ("keys", "POST", others.keys),
         ("foreign", "POST", others.foreign),
         ("batches/{id}/vanish", "POST", others.vanish),
         ("batches/{id}/cancel", "POST", others.cancel),
+        ("batches/{id}/finish", "POST", others.finish),
         ("batches/{id}/archive", "POST", others.archive),
         ("batches/{id}/delete_outputs", "POST", others.delete_outputs),
     ]
@@ -155,6 +157,16 @@ class Control:
             raise ValueError(message)
         self._shared.cache.hit_share = share
         return {"hit_share": share}
+
+    async def forget(self, request: Request) -> JSON:
+        """Let the servers of a provider, or of both, lose their batches and files."""
+        provider = (await given_of(request)).get("provider")
+        if provider not in (None, *self._shared.memories):
+            message = f"provider must be one of {tuple(self._shared.memories)}"
+            raise ValueError(message)
+        for name in [provider] if provider else self._shared.memories:
+            self._shared.forget(name)
+        return await self.health(request)
 
     async def ledger(self, request: Request) -> JSON:
         """Return what was accepted and billed, after every batch has proceeded to the present.

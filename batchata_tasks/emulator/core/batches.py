@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-9  # so that 0.6 / 0.75 of ten requests are eight requests
 _UNDER_WAY = 0.7  # the share of its life at which a batch that will not finish stops
+_ALMOST = 0.95  # the share at which a batch that is stuck stops
 _STEP = 250  # requests that run before other calls get their turn
 
 
@@ -179,19 +180,20 @@ class Batch(ABC):
                 self.reads += 1
             if self.cancel_at is None:
                 await self._proceed(pace, now)
-            if self.cancel_at is not None:
+            if self.cancel_at is not None and self.fate.cancels:
                 await self._wind_down(pace, now, self.cancel_at)
 
     async def _proceed(self, pace: Pace, now: float) -> None:
         life, ending = pace.share(self.reads, self.age(now)), self.fate.ending
-        share = life if ending == "finished" else min(life, _UNDER_WAY)
+        most = {"finished": 1.0, "stuck": _ALMOST}.get(ending, _UNDER_WAY)
+        share = min(life, most)
         if self.doomed(share, pace, now):
             await self._end("finished", now)
             return
         part = self.work(share)
         part = min(self.fate.share, 1.0 if life >= 1 else part)
         await self._run_to(int(self.size * part + _ROUNDING))
-        if ending == "never":
+        if ending in ("never", "stuck"):
             return
         if life < 1:
             if now >= self.expires_at:
@@ -209,12 +211,28 @@ class Batch(ABC):
         """Stop the batch; results that it has by now are kept.
 
         At the immediate pace, a batch that was not looked at before has not run any request, unless
-        it never ends.
+        it never ends. A batch that is stuck takes no notice.
         """
-        if pace.mode != "immediate" or self.fate.ending == "never":
+        if pace.mode != "immediate" or self.fate.ending in ("never", "stuck"):
             await self.look(pace, now, read=False)
-        if self.ended_at is None and self.cancel_at is None:
+        if self.ended_at is None and self.cancel_at is None and self.fate.ending != "stuck":
             self._stop(now)
+
+    async def finish(self, pace: Pace, now: float) -> None:
+        """End the batch at once: with all results, or with those that it has if it was cancelled.
+
+        A batch that fails its validation fails.
+        """
+        async with self._lock:
+            if self.ended_at is not None:
+                return
+            if self.cancel_at is not None:
+                await self._end("cancelled", now)
+                return
+            if not self.doomed(1.0, pace, now):
+                self.work(1.0)
+                await self._run_to(self.size)
+            await self._end("finished", now)
 
     async def work_up_to(self, share: float, now: float) -> None:
         """Run `share` of the requests at once, and no others ever."""

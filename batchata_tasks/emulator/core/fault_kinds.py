@@ -4,23 +4,37 @@ A kind's scope says what its rules can strike:
 
 - `call`: HTTP calls, on the routes that the kind names unless the rule names one. The first rule
   that strikes a call wins.
+- `answer`: what answers of success look like, on the same terms. All rules that strike an answer
+  apply, in their order, also if a fault of scope `call` strikes the call.
 - `batch`: batches at their creation. All rules that strike a batch apply to it, even if a fault
   strikes its create call, too.
 - `line`: lines of an OpenAI input file, when the batch over it is validated.
 - `request`: requests inside a batch, when they run. The first rule that strikes wins.
+- `server`: the server as a whole, from the moment the rule is added.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, TypeAlias
 
-Scope: TypeAlias = Literal["call", "batch", "line", "request"]
+Scope: TypeAlias = Literal["call", "answer", "batch", "line", "request", "server"]
 
 _CREATE = ("create",)
 _PAID = ("create", "messages")
 _SENDING = ("create", "upload")
 _DOWNLOADS = ("results", "content")
+_OBJECTS = ("create", "get", "list", "cancel")
+_LISTS = ("list",)
 _ANY: tuple[str, ...] = ()
+
+_WORDS = "message, error_type, error_code"
+_BODY = f"status, html, empty, body, retry_after, {_WORDS}"
+
+ROUTES = (
+    *("create", "get", "list", "cancel", "delete", "results", "messages", "count_tokens", "models"),
+    *("upload", "list_files", "file", "delete_file", "content"),
+)
+"""The names of all routes; the last five are of OpenAI's files, `results` is Anthropic's."""
 
 
 class Kind(NamedTuple):
@@ -30,37 +44,152 @@ class Kind(NamedTuple):
     does: str
     routes: tuple[str, ...] = _ANY
     """The routes that it strikes if the rule names none; empty for all."""
+    settings: str = ""
+    """The settings of a rule that this kind reads, besides those of its scope."""
+    only: str | None = None
+    """The provider that it strikes, if it exists there alone."""
+    status: int = 500
+    """The HTTP status of its answer if the rule names none."""
 
+
+STYLES: dict[str, str] = {
+    "capitals": "statuses in capitals",
+    "progress": "the same, and PROGRESS for IN_PROGRESS",
+    "iso_times": "times as ISO texts",
+    "ms_times": "times in milliseconds",
+    "float_times": "times with fractions of seconds",
+    "no_times": "no times",
+    "null_times": "times that are null",
+    "blank": 'errors and ids "" where there are none, null counts',
+    "text_counts": "counts as text",
+    "no_counts": "no counts",
+    "no_metadata": "metadata that is null",
+    "errors_list": "errors as a list of texts",
+    "unknown_status": "a status that nobody knows while it runs",
+    "unknown_end": "a status that nobody knows, also after its end",
+}
+"""The styles of `odd_objects`."""
 
 KINDS: dict[str, Kind] = {
-    "http_429": Kind("call", "A rate limit; `retry_after` adds the header."),
+    "http_429": Kind(
+        "call", "A rate limit; `retry_after` adds the header.", _ANY, f"retry_after, {_WORDS}"
+    ),
     "spend_cap": Kind("call", "A 429 that waiting does not end, without retry-after.", _PAID),
     "hard_limit": Kind("call", "The 400 of a spend limit that the customer has set.", _PAID),
-    "http_error": Kind("call", "Any `status`, as JSON or (`html`) as a page."),
+    "http_error": Kind(
+        "call",
+        "Any `status` from 400 on; nothing takes effect. It is the API's JSON error, a page "
+        "(`html`), nothing (`empty`), or the text `body`.",
+        _ANY,
+        _BODY,
+    ),
+    "http_error_after": Kind(
+        "call",
+        "The same, to a call that took effect; 408 unless `status` says otherwise.",
+        _CREATE,
+        _BODY,
+        status=408,
+    ),
     "html_413": Kind("call", "A proxy's page: the body is too large.", _SENDING),
     "http_500_before": Kind("call", "A 500; nothing was accepted.", _CREATE),
     "http_500_after": Kind("call", "A 500 to a call that took effect.", _CREATE),
     "drop_before": Kind("call", "No answer; nothing was accepted.", _CREATE),
     "drop_after": Kind("call", "No answer to a call that took effect.", _CREATE),
-    "accept_delay": Kind("call", "No answer; the batch is created `seconds` later.", _CREATE),
-    "list_lag": Kind("call", "Lists leave the new batch out for `seconds`.", _CREATE),
+    "drop_mid_answer": Kind(
+        "call",
+        "The call takes effect; the connection breaks after half of its answer.",
+        _CREATE,
+    ),
+    "garbled_answer": Kind(
+        "call",
+        "The call takes effect; its 200 is half of the JSON, a page (`html`), nothing (`empty`), "
+        "or the text `body`.",
+        _CREATE,
+        "html, empty, body",
+        status=200,
+    ),
+    "accept_delay": Kind(
+        "call", "No answer; the batch is created `seconds` later.", _CREATE, "seconds"
+    ),
+    "list_lag": Kind("call", "Lists leave the new batch out for `seconds`.", _CREATE, "seconds"),
+    "file_not_ready": Kind(
+        "call",
+        "OpenAI's input file is not processed yet: a 400, or the 404 of a file not found (by "
+        "`status`). Nothing is accepted.",
+        _CREATE,
+        _BODY,
+        only="openai",
+        status=400,
+    ),
+    "length_required": Kind(
+        "call", "A 411 to calls without a Content-Length.", _SENDING, _BODY, status=411
+    ),
+    "cancel_conflict": Kind("call", "A 409; nothing is cancelled.", ("cancel",), _BODY, status=409),
+    "forgets": Kind(
+        "call", "Before the call, the server restarts and forgets its batches and files."
+    ),
     "token_limit": Kind("call", "The batch fails for OpenAI's enqueued tokens.", _CREATE),
-    "slow": Kind("call", "The call takes effect only after `seconds`, then is answered."),
+    "slow": Kind(
+        "call", "The call takes effect only after `seconds`, then is answered.", _ANY, "seconds"
+    ),
     # A client that gives up on `slow` cannot know the effect; that of `slow_after` is certain.
-    "slow_after": Kind("call", "The call takes effect and is answered `seconds` later."),
+    "slow_after": Kind(
+        "call", "The call takes effect and is answered `seconds` later.", _ANY, "seconds"
+    ),
     "not_found": Kind("call", "A 404 for an object that exists.", ("get",)),
-    "cut_download": Kind("call", "A download ends after `after_bytes`.", _DOWNLOADS),
-    "batch_expires": Kind("batch", "It expires at its end; `share` of its requests ran.", _CREATE),
+    "cut_download": Kind(
+        "call",
+        "A download breaks after `after_bytes`, or (`clean`) ends there as if that were all.",
+        _DOWNLOADS,
+        "after_bytes, clean",
+    ),
+    "bare_create": Kind(
+        "answer", "A new batch has its id, its status and what was sent, nothing else.", _CREATE
+    ),
+    "odd_objects": Kind(
+        "answer",
+        f"Batches of another `style`: {', '.join(STYLES)}. `word` is the unknown status.",
+        _OBJECTS,
+        "style, word",
+    ),
+    "list_flat": Kind(
+        "answer",
+        "A list is one page of all objects, without has_more and ids; parameters are ignored.",
+        _LISTS,
+    ),
+    "list_empty": Kind("answer", "A list is always empty.", _LISTS),
+    "list_repeats": Kind("answer", "A list is its first page again and again.", _LISTS),
+    "list_old_first": Kind("answer", "A list begins with the oldest.", _LISTS),
+    "batch_expires": Kind(
+        "batch", "It expires at its end; `share` of its requests ran.", _CREATE, "share"
+    ),
     "batch_cancelled": Kind(
-        "batch", "Somebody else cancels it at its end; `share` of its requests ran.", _CREATE
+        "batch",
+        "Somebody else cancels it at its end; `share` of its requests ran.",
+        _CREATE,
+        "share",
     ),
     "never_ends": Kind(
-        "batch", "It stops after `share` of its requests and never ends unless cancelled.", _CREATE
+        "batch",
+        "It stops after `share` of its requests and never ends unless cancelled.",
+        _CREATE,
+        "share",
+    ),
+    "stuck_finalizing": Kind(
+        "batch",
+        "All its requests run, and it never ends: OpenAI's stays finalizing, Anthropic's "
+        "in_progress. A cancel changes nothing.",
+        _CREATE,
+    ),
+    "cancel_ignored": Kind(
+        "batch", "Once cancelled, it stays cancelling (Anthropic: canceling) for good.", _CREATE
     ),
     "late_files": Kind(
         "batch",
         "OpenAI names its files `seconds` after it ended, or after `reads` further reads of it.",
         _CREATE,
+        "seconds, reads",
+        only="openai",
     ),
     "request_invalid_line": Kind("line", "The line fails the validation of its whole batch."),
     "request_error": Kind("request", "An error of the provider."),
@@ -130,6 +259,19 @@ KINDS: dict[str, Kind] = {
     ),
     "request_no_permission": Kind(
         "request", "The account has no permission; `error_type`, `error_code` and `message` apply."
+    ),
+    "projects": Kind(
+        "server",
+        "Batches and files belong to the OpenAI-Organization and OpenAI-Project, the "
+        "anthropic-workspace-id, or the value of the header named by `header`, that created "
+        "them; to all others they do not exist.",
+        _ANY,
+        "header",
+    ),
+    "max_tokens_only": Kind(
+        "server",
+        "OpenAI's max_completion_tokens is ignored; max_tokens is the cap, for all models.",
+        only="openai",
     ),
 }
 """Every kind of fault."""

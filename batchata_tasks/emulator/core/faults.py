@@ -1,11 +1,12 @@
 """Fault rules: they make the emulator misbehave as providers do.
 
-A rule names a kind and where it applies. Kinds of scope `call` and `batch` strike HTTP calls and
-new batches (chosen by provider, route, nth call, count, probability); kinds of scope `request` and
-`line` strike single requests in a batch (chosen by share or by a part of the user's text). To add
-a fault, add its kind to `fault_kinds.py`, and its effect where calls are refused (`refusals.py`),
-where the ending of a batch is decided (`fate.py`), where input is validated (`openai/input.py`), or
-where requests run (`anthropic/batch.py`, `openai/batch.py`, `answers/broken.py`).
+A rule names a kind and where it applies. Kinds of scope `call`, `answer` and `batch` strike HTTP
+calls and new batches (chosen by provider, route, nth call, count, probability); kinds of scope
+`request` and `line` strike single requests in a batch (chosen by share or by a part of the user's
+text). To add a fault, add its kind to `fault_kinds.py`, and its effect where calls go wrong
+(`effects.py`) or are refused (`refusals.py`), where answers get their shape (`shapes.py`), where
+the ending of a batch is decided (`fate.py`), where input is validated (`openai/input.py`), or where
+requests run (`anthropic/batch.py`, `openai/batch.py`, `answers/broken.py`).
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import orjson
 
-from batchata_tasks.emulator.core.fault_kinds import KINDS
+from batchata_tasks.emulator.core.fault_kinds import KINDS, ROUTES, STYLES, Scope
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchata_tasks.emulator.answers.schemas import JSON
-    from batchata_tasks.emulator.core.fault_kinds import Scope
 
 
 class FaultError(ValueError):
@@ -59,11 +61,21 @@ class Rule:
     after_bytes: int = 1_000
     clean: bool = False
     """A cut download ends properly instead of with a broken connection."""
-    status: int = 500
+    status: int | None = None
+    """The HTTP status of the answer; None for that of the kind."""
     message: str | None = None
     error_type: str | None = None
     error_code: str | None = None
     html: bool = False
+    empty: bool = False
+    body: str | None = None
+    """What the answer is instead of JSON: a page, nothing, or this text."""
+    style: str | None = None
+    """The shape of `odd_objects`."""
+    word: str = "preparing_results"
+    """The unknown status of `odd_objects`."""
+    header: str | None = None
+    """A further header that selects a project, for `projects`."""
     calls: int = 0
     strikes: int = 0
     _seen: dict[bytes, int] = field(default_factory=dict[bytes, int])
@@ -73,9 +85,18 @@ class Rule:
         if self.kind not in KINDS:
             message = f"unknown fault kind {self.kind!r}; known: {', '.join(KINDS)}"
             raise FaultError(message)
+        self._check_choice("provider", self.provider, ("anthropic", "openai"))
+        self._check_choice("route", self.route, ROUTES)
+        if self.kind == "odd_objects":
+            self._check_choice("style", self.style or "", STYLES)
         if KINDS[self.kind].scope == "batch":
             self._check_batch_settings()
         self._random.seed(self.seed)
+
+    def _check_choice(self, name: str, value: str | None, known: Iterable[str]) -> None:
+        if value is not None and value not in known:
+            message = f"{name} of {self.kind} must be one of {', '.join(known)}, not {value!r}"
+            raise FaultError(message)
 
     def _check_batch_settings(self) -> None:
         """Refuse settings that do not apply to whole batches."""
@@ -102,12 +123,21 @@ class Rule:
         names = [item.name for item in fields(self) if item.name not in hidden]
         return {name: getattr(self, name) for name in names}
 
-    def meets_call(self, provider: str, route: str, size: int = 0) -> bool:
-        """Whether the rule strikes this call; counts calls whose provider, route and size match."""
+    def concerns(self, provider: str) -> bool:
+        """Whether the rule holds for a provider."""
+        return {self.provider, KINDS[self.kind].only} <= {None, provider}
+
+    def meets_call(self, provider: str, route: str, size: int | None = 0) -> bool:
+        """Whether the rule strikes this call; counts calls whose provider, route and size match.
+
+        The size is that of the body as announced, None if it was not.
+        """
         routes = KINDS[self.kind].routes if self.route is None else (self.route,)
-        if self.provider not in (None, provider) or (routes and route not in routes):
+        if not self.concerns(provider) or (routes and route not in routes):
             return False
-        if self.larger_than is not None and size <= self.larger_than:
+        if self.larger_than is not None and (size or 0) <= self.larger_than:
+            return False
+        if self.kind == "length_required" and size is not None:
             return False
         self.calls += 1
         if self.nth is not None and self.calls != self.nth:
@@ -145,7 +175,7 @@ class Faults:
     """The rules, in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._rules: dict[Scope, list[Rule]] = {"call": [], "batch": [], "line": [], "request": []}
+        self._rules: dict[Scope, list[Rule]] = {scope: [] for scope in get_args(Scope)}
 
     def add(self, rule: Rule) -> None:
         """Add a rule."""
@@ -160,11 +190,23 @@ class Faults:
         """Return all rules with their counts."""
         return [rule.describe() for rules in self._rules.values() for rule in rules]
 
-    def for_call(self, provider: str, route: str, size: int) -> Rule | None:
-        """Return the rule that strikes this HTTP call, if any; `size` is that of its body."""
+    def for_call(self, provider: str, route: str, size: int | None) -> Rule | None:
+        """Return the rule that strikes this HTTP call, if any; for `size` see `meets_call`."""
         # all rules are asked, because each counts the calls that it could strike
         striking = [rule for rule in self._rules["call"] if rule.meets_call(provider, route, size)]
         return striking[0] if striking else None
+
+    def for_answer(self, provider: str, route: str, size: int | None) -> list[Rule]:
+        """Return all rules that change the shape of the answer to this HTTP call."""
+        return [rule for rule in self._rules["answer"] if rule.meets_call(provider, route, size)]
+
+    def for_server(self, provider: str, kind: str) -> Rule | None:
+        """Return the rule of a kind of scope `server`, if there is one for the provider."""
+        for rule in self._rules["server"]:
+            if rule.kind == kind and rule.concerns(provider):
+                rule.strikes += 1
+                return rule
+        return None
 
     def for_batch(self, provider: str) -> list[Rule]:
         """Return all rules that strike a batch at its creation."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from batchata_tasks.emulator.core.refusals import ApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from batchata_tasks.emulator.core.faults import Rule
 
 
 class HasId(Protocol):
@@ -20,6 +22,37 @@ class HasId(Protocol):
 
 
 Item = TypeVar("Item", bound=HasId)
+
+
+class Pager(Protocol[Item]):
+    """How a provider cuts a list into pages."""
+
+    def __call__(
+        self, items: Sequence[Item], query: Mapping[str, str], default: int = ..., most: int = ...
+    ) -> tuple[Sequence[Item], bool]:
+        """Return a page, and whether more follow."""
+        ...
+
+
+def page_of(
+    pager: Pager[Item],
+    items: Sequence[Item],
+    query: Mapping[str, str],
+    shapes: Iterable[Rule],
+    **limits: int,
+) -> tuple[Sequence[Item], bool]:
+    """Return a provider's page of a list that rules may change, and whether more follow."""
+    kinds = {rule.kind for rule in shapes}
+    if "list_old_first" in kinds:
+        items = items[::-1]
+    if "list_empty" in kinds:
+        return [], False
+    if "list_flat" in kinds:
+        return items, False
+    if "list_repeats" in kinds:
+        first = {name: value for name, value in query.items() if name == "limit"}
+        return pager(items, first, **limits)[0], True
+    return pager(items, query, **limits)
 
 
 def anthropic_page(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
 from starlette.responses import HTMLResponse, Response
+
+from batchata_tasks.emulator.core.fault_kinds import KINDS
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.core.faults import Rule
@@ -50,6 +53,10 @@ _INTERNAL = _Words(500, "Internal server error", "api_error")
 _ANYWHERE: dict[str, _Words] = {
     "http_429": _Words(429, "Rate limit reached.", "rate_limit_error", RATE_LIMIT),
     "not_found": _Words(404, "Not found.", "not_found_error"),
+    "cancel_conflict": _Words(
+        409, "Cannot cancel a batch with status 'finalizing'.", "invalid_request_error"
+    ),
+    "length_required": _Words(411, "Length Required", "invalid_request_error"),
 }
 _BY_PROVIDER: dict[tuple[str, str], _Words] = {
     ("spend_cap", "anthropic"): _Words(
@@ -84,20 +91,59 @@ _PROXY_PAGE = """<html>\r
 """
 
 
+def instead_of_json(
+    rule: Rule, status: int, headers: dict[str, str] | None = None
+) -> Response | None:
+    """Return the page, the empty body or the text that a rule wants; None for JSON."""
+    if rule.html:
+        page = f"<html><body><h1>{status} {rule.message or 'Error'}</h1></body></html>"
+        return HTMLResponse(page, status, headers)
+    if rule.empty:
+        return Response(status_code=status, headers=headers)
+    if rule.body is not None:
+        kind = "application/json" if rule.body.startswith(("{", "[")) else "text/plain"
+        return Response(rule.body, status, headers, media_type=kind)
+    return None
+
+
+def file_not_ready(rule: Rule, file_id: object) -> Response:
+    """Answer a create whose input file is not processed yet, or raise the ApiError for it.
+
+    Azure's words: https://github.com/openai/openai-dotnet/issues/312
+    """
+    status = KINDS[rule.kind].status if rule.status is None else rule.status
+    instead = instead_of_json(rule, status)
+    if instead is not None:
+        return instead
+    pending = f"File '{file_id}' is in state 'pending'. It must be processed before it is used."
+    message, code = (
+        (f"File '{file_id}' was not found.", "not_found")
+        if status == HTTPStatus.NOT_FOUND
+        else (pending, "invalidPayload")
+    )
+    raise ApiError(
+        status,
+        rule.message or message,
+        rule.error_type or "invalid_request_error",
+        code=rule.error_code or code,
+    )
+
+
 def refuse(rule: Rule, provider: str) -> Response:
     """Answer a call as its fault demands, or raise the ApiError for it."""
     if rule.kind == "html_413":
         return ProxyPage(_PROXY_PAGE, status_code=413, headers={"server": "cloudflare"})
-    if rule.html:
-        page = f"<html><body><h1>{rule.status} {rule.message or 'Error'}</h1></body></html>"
-        return HTMLResponse(page, status_code=rule.status)
-    if rule.kind == "http_error":
-        usual = _Words(rule.status, "Error.", "api_error")
+    if rule.kind in ("http_error", "http_error_after"):
+        usual = _Words(KINDS[rule.kind].status, "Error.", "api_error")
     else:
         usual = _ANYWHERE.get(rule.kind) or _BY_PROVIDER.get((rule.kind, provider), _INTERNAL)
+    status = usual.status if rule.status is None else rule.status
     headers = {} if rule.retry_after is None else {"retry-after": f"{rule.retry_after:g}"}
+    instead = instead_of_json(rule, status, headers)
+    if instead is not None:
+        return instead
     raise ApiError(
-        usual.status,
+        status,
         rule.message or usual.message,
         rule.error_type or usual.kind,
         code=rule.error_code or usual.code,

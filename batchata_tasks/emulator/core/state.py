@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -36,6 +37,8 @@ class Limits:
     openai_file_bytes: int = 512_000_000
     anthropic_queued_requests: int = 0
     """How many requests of an account may be unfinished at a time; 0 means no limit."""
+    openai_listed_files: int = 10_000
+    """The most files on a page of their list; a call that asks for more is refused."""
     openai_enqueued_tokens: int = 0
     """How many prompt tokens an account may have in batches of a model; 0 means no limit."""
 
@@ -100,6 +103,11 @@ class Shelf(Generic[AnyBatch]):
         """Store a batch."""
         self._by_id[batch.id] = batch
 
+    def forget(self) -> None:
+        """Show none of the batches to anybody any more."""
+        for batch in self._by_id.values():
+            batch.deleted = True
+
     def all(self) -> Iterable[AnyBatch]:
         """Return every batch ever stored, deleted ones too."""
         return self._by_id.values()
@@ -156,10 +164,16 @@ class Shared:
     direct: dict[str, Direct] = field(default_factory=dict[str, Direct])
     revoked: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """The provider and account of each revoked key."""
+    memories: dict[str, Callable[[], None]] = field(default_factory=dict[str, Callable[[], None]])
+    """For each provider, what makes its server forget batches and files."""
     cache: PromptCache = field(init=False)
 
     def __post_init__(self) -> None:
         self.cache = PromptCache(self.clock)
+
+    def forget(self, provider: str) -> None:
+        """Let a provider's server lose its batches and files; the books keep them."""
+        self.memories[provider]()
 
     def bill_direct(self, provider: str, used: tuple[int, int]) -> None:
         """Record the cost of a call outside of batches."""

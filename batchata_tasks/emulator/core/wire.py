@@ -52,6 +52,22 @@ class HangUp(Response):
             pass
 
 
+class HalfAnswer(Response):
+    """The headers of an answer and half of its body; then the connection breaks."""
+
+    def __init__(self, whole: Response) -> None:
+        super().__init__(bytes(whole.body), whole.status_code)
+        self.raw_headers = list(whole.raw_headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what arrives, and break off."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        half = bytes(self.body[: len(self.body) // 2])
+        await send({"type": "http.response.body", "body": half, "more_body": True})
+        await HangUp()(scope, receive, send)
+
+
 class Download(Response):
     """Sealed content as a stream of blocks; `cut` ends it after so many bytes."""
 
@@ -63,6 +79,10 @@ class Download(Response):
         self._content = content
         self._cut: int | None = None
         self._clean = False
+
+    def halve(self, *, clean: bool) -> None:
+        """Stop at half of the content."""
+        self.cut(len(self._content) // 2, clean=clean)
 
     def cut(self, after_bytes: int, *, clean: bool) -> None:
         """Stop after `after_bytes`: break the connection, or (`clean`) act as if that were all."""

@@ -8,13 +8,14 @@ import orjson
 
 from batchata_tasks.emulator.answers.text import answer
 from batchata_tasks.emulator.core.batches import Requests
-from batchata_tasks.emulator.core.calls import Call, Json, route
 from batchata_tasks.emulator.core.faults import Faults
-from batchata_tasks.emulator.core.pages import openai_page
+from batchata_tasks.emulator.core.pages import openai_page, page_of
 from batchata_tasks.emulator.core.refusals import ApiError
+from batchata_tasks.emulator.core.routes import route
+from batchata_tasks.emulator.core.shapes import Json
 from batchata_tasks.emulator.core.state import Shared, Shelf, StoredFile, new_id
 from batchata_tasks.emulator.openai.batch import OpenAIBatch
-from batchata_tasks.emulator.openai.bodies import answer_body
+from batchata_tasks.emulator.openai.bodies import answer_body, heard
 from batchata_tasks.emulator.openai.create import check_create
 from batchata_tasks.emulator.openai.files import EXPIRY, Files
 from batchata_tasks.emulator.openai.input import Validated, validate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from batchata_tasks.emulator.answers.schemas import JSON
+    from batchata_tasks.emulator.core.calls import Call
     from batchata_tasks.emulator.core.spool import Sealed
 
 PREFIX = "/openai/v1"
@@ -48,6 +50,12 @@ class OpenAIApi:
         self.shared = shared
         self.shelf: Shelf[OpenAIBatch] = Shelf(shared.clock)
         self.files = Files(shared)
+        shared.memories["openai"] = self.forget
+
+    def forget(self) -> None:
+        """Lose all batches and files, as a server without storage does when it restarts."""
+        self.shelf.forget()
+        self.files.forget()
 
     def reset(self) -> None:
         """Forget everything."""
@@ -168,7 +176,7 @@ class OpenAIApi:
     async def list_batches(self, call: Call) -> Response:
         """List batches, newest first."""
         batches = self.shelf.listed(call.account)
-        page, has_more = openai_page(batches, call.request.query_params)
+        page, has_more = page_of(openai_page, batches, call.request.query_params, call.shapes)
         await self._settle(call)
         for batch in page:
             await batch.look(self.shared.pace, call.now, read=False)
@@ -199,7 +207,7 @@ class OpenAIApi:
         return await self._direct(call, RESPONSES)
 
     async def _direct(self, call: Call, endpoint: str) -> Response:
-        body = await _json(call)
+        body = heard(await _json(call), self.shared.faults)
         model = body.get("model")
         if not isinstance(model, str) or not known_model(model):
             message = f"The model '{model}' does not exist or you do not have access to it."

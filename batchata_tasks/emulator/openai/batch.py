@@ -11,7 +11,7 @@ from batchata_tasks.emulator.answers.broken import answer_to
 from batchata_tasks.emulator.answers.tokens import input_tokens
 from batchata_tasks.emulator.core.batches import Batch, Requests
 from batchata_tasks.emulator.core.state import new_id
-from batchata_tasks.emulator.openai.bodies import answer_body
+from batchata_tasks.emulator.openai.bodies import answer_body, heard
 from batchata_tasks.emulator.openai.lines import STRUCK, Lines
 from batchata_tasks.emulator.openai.odd import odd_body
 from batchata_tasks.emulator.openai.response import failed_body
@@ -110,7 +110,7 @@ class OpenAIBatch(Batch):
 
     def run(self, index: int) -> None:
         """Run one request and write its line to one of the two files."""
-        body: JSON = orjson.loads(self.requests.raw(index))["body"]
+        body: JSON = heard(orjson.loads(self.requests.raw(index))["body"], self._faults)
         rule = self._faults.for_request("openai", body)
         kind = None if rule is None else rule.kind
         if kind == "request_missing":

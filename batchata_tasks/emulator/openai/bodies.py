@@ -10,7 +10,10 @@ from batchata_tasks.emulator.openai.rules import CHAT
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
     from batchata_tasks.emulator.answers.text import Answer
+    from batchata_tasks.emulator.core.faults import Faults
     from batchata_tasks.emulator.openai.rules import BodyError
+
+_CAPS = ("max_tokens", "max_completion_tokens")
 
 
 def answer_body(
@@ -70,3 +73,12 @@ def error_body(problem: BodyError, kind: str = "invalid_request_error") -> JSON:
             "code": problem.code,
         }
     }
+
+
+def heard(body: JSON, faults: Faults) -> JSON:
+    """Return a chat body as the server reads it: some know only the older name of the cap."""
+    if "messages" not in body or faults.for_server("openai", "max_tokens_only") is None:
+        return body
+    known = {name: value for name, value in body.items() if name not in _CAPS}
+    cap = body.get("max_tokens")
+    return known if cap is None else {**known, "max_completion_tokens": cap}

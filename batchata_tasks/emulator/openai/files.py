@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from batchata_tasks.emulator.core.calls import Call, Json, route
 from batchata_tasks.emulator.core.clock import DAY
-from batchata_tasks.emulator.core.pages import openai_page
+from batchata_tasks.emulator.core.pages import openai_page, page_of
 from batchata_tasks.emulator.core.refusals import ApiError
+from batchata_tasks.emulator.core.routes import route
+from batchata_tasks.emulator.core.shapes import Json
 from batchata_tasks.emulator.core.spool import extract
 from batchata_tasks.emulator.core.state import StoredFile, new_id
 from batchata_tasks.emulator.core.wire import Download
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from batchata_tasks.emulator.answers.schemas import JSON
-    from batchata_tasks.emulator.core.calls import Style
+    from batchata_tasks.emulator.core.calls import Call
+    from batchata_tasks.emulator.core.routes import Style
     from batchata_tasks.emulator.core.spool import Sealed
     from batchata_tasks.emulator.core.state import Shared
 
@@ -53,6 +55,11 @@ class Files:
     def clear(self) -> None:
         """Forget all files."""
         self._by_id.clear()
+
+    def forget(self) -> None:
+        """Show none of the files to anybody any more."""
+        for file in self._by_id.values():
+            file.deleted = True
 
     def find(self, file_id: str, account: str) -> StoredFile | None:
         """Return a file of the account, if it is still available."""
@@ -140,7 +147,8 @@ class Files:
         ]
         if query.get("order", "desc") == "desc":
             files.reverse()
-        page, has_more = openai_page(files, query, default=10_000, most=10_000)
+        most = self._shared.limits.openai_listed_files
+        page, has_more = page_of(openai_page, files, query, call.shapes, default=most, most=most)
         return Json(
             {
                 "object": "list",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.emulator.core.calls import INVALID_KEY, Json
 from batchata_tasks.emulator.core.refusals import ApiError
+from batchata_tasks.emulator.core.routes import INVALID_KEY
+from batchata_tasks.emulator.core.shapes import Json
 from batchata_tasks.emulator.core.state import new_id
 
 if TYPE_CHECKING:
