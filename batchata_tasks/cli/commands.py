@@ -18,6 +18,7 @@ from batchata_tasks.cli.console import (
     print_json,
     print_result,
 )
+from batchata_tasks.cli.emulator_help import EmulatorCommand
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.common.settings import Settings
@@ -176,19 +177,31 @@ def reconcile(
 
 
 @app.command(
-    epilog="Example: `batchata emulator --port 8089`, then set the variables that it prints."
+    cls=EmulatorCommand,
+    epilog=(
+        "Example: `batchata emulator --port 8089 --fault http_error_after:status=408,nth=1`, then "
+        "set the variables that it prints."
+    ),
 )
 def emulator(
     port: Annotated[
         int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)
     ] = 0,
     seconds: Annotated[float, typer.Option(help="How long a batch takes.", min=0)] = 5.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fault",
+            help="A fault to rehearse, from the lists below; can be given several times.",
+            metavar="KIND[:SETTING=VALUE,…]",
+        ),
+    ] = None,
 ) -> None:
     """Imitate both providers' batch APIs on loopback: rehearse for free, with made-up answers."""
     from batchata_tasks.cli.demo import serve_emulator
 
     with boundary():
-        serve_emulator(port, seconds)
+        serve_emulator(port, seconds, fault or ())
 
 
 @app.command(epilog="Example: `batchata demo`")

@@ -18,9 +18,10 @@ from batchata_tasks.emulator.core.state import Shared
 from batchata_tasks.emulator.core.wire import Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from batchata_tasks.emulator.core.clock import Mode
+    from batchata_tasks.emulator.core.faults import Rule
 
 LOOPBACK = "127.0.0.1"
 _GRACE = 1
@@ -48,10 +49,13 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{LOOPBACK}:{listener.getsockname()[1]}"
 
 
-def build(pace: Pace) -> uvicorn.Server:
+def build(pace: Pace, faults: Iterable[Rule] = ()) -> uvicorn.Server:
     """Return a quiet server that is ready to run."""
+    shared = Shared(pace=pace)
+    for rule in faults:
+        shared.faults.add(rule)
     config = uvicorn.Config(
-        create_app(Shared(pace=pace)),
+        create_app(shared),
         http=Protocol,
         ws="none",
         lifespan="off",
@@ -70,11 +74,12 @@ def serve(
     *,
     mode: Mode = "seconds",
     n: float = 5.0,
+    faults: Iterable[Rule] = (),
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until interrupted; `on_ready` gets the URL once connections are accepted."""
     with listen(port) as listener:
-        server = build(Pace(mode, n))
+        server = build(Pace(mode, n), faults)
         if on_ready is not None:
             on_ready(url_of(listener))
         # Ctrl-C is the normal way to end it, not an error.

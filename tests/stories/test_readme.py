@@ -20,6 +20,7 @@ from nbclient import NotebookClient
 
 from batchata_tasks.cli.commands import app
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.emulator import ControlClient
 from batchata_tasks.pipeline.receipt import EXIT_CODES
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.loading import load_spec, parse_spec
@@ -137,7 +138,7 @@ def test_every_block_is_covered() -> None:
     assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
     assert {
         language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)
-    } == {"python", "toml"}
+    } == {"bash", "python", "toml"}
     assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
     assert len(blocks("bash")) == 7
 
@@ -192,6 +193,23 @@ def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
         output.get("text", "") for output in outputs
     )
     assert "review-2" in outputs[-1]["data"]["text/plain"]
+
+
+@pytest.mark.slow
+def test_a_rehearsal(shell: Shell, free_port: int) -> None:
+    """The blocks of docs/recovery.md are an emulator with a fault, and a run that pays once."""
+    text = (ROOT / "docs/recovery.md").read_text(encoding="utf-8")
+    serve, run = (
+        block.replace("8089", str(free_port))
+        for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    )
+    with shell.terminal(serve):
+        wait_for(f"http://127.0.0.1:{free_port}/_emulator/health")
+        output = shell.run(run)
+        book = ControlClient(f"http://127.0.0.1:{free_port}").ledger()
+    assert "10 succeeded" in output
+    assert [seen["status"] for seen in book["creates"]] == [502]
+    assert book["anthropic"]["batches_accepted"] == 1
 
 
 @pytest.mark.slow

@@ -52,6 +52,23 @@ class Kind(NamedTuple):
     """The HTTP status of its answer if the rule names none."""
 
 
+class Where(NamedTuple):
+    """What the rules of a scope strike, and how they choose it."""
+
+    strikes: str
+    settings: str
+
+
+SCOPES: dict[Scope, Where] = {
+    "call": Where("calls", "provider, route, nth, count, probability, seed, larger_than"),
+    "answer": Where("answers", "provider, route, nth, count, probability, seed, larger_than"),
+    "batch": Where("batches", "provider, nth, count, probability, seed"),
+    "line": Where("lines of an input file", "provider, contains, share, times, count, seed"),
+    "request": Where("requests of a batch", "provider, contains, share, times, count, seed"),
+    "server": Where("the whole server", "provider"),
+}
+"""Each scope in words, with the settings that all of its kinds read."""
+
 STYLES: dict[str, str] = {
     "capitals": "statuses in capitals",
     "progress": "the same, and PROGRESS for IN_PROGRESS",
@@ -146,12 +163,6 @@ KINDS: dict[str, Kind] = {
     "bare_create": Kind(
         "answer", "A new batch has its id, its status and what was sent, nothing else.", _CREATE
     ),
-    "odd_objects": Kind(
-        "answer",
-        f"Batches of another `style`: {', '.join(STYLES)}. `word` is the unknown status.",
-        _OBJECTS,
-        "style, word",
-    ),
     "list_flat": Kind(
         "answer",
         "A list is one page of all objects, without has_more and ids; parameters are ignored.",
@@ -160,6 +171,12 @@ KINDS: dict[str, Kind] = {
     "list_empty": Kind("answer", "A list is always empty.", _LISTS),
     "list_repeats": Kind("answer", "A list is its first page again and again.", _LISTS),
     "list_old_first": Kind("answer", "A list begins with the oldest.", _LISTS),
+    "odd_objects": Kind(
+        "answer",
+        "Batches of another `style`, of those that follow; `word` is the unknown status.",
+        _OBJECTS,
+        "style, word",
+    ),
     "batch_expires": Kind(
         "batch", "It expires at its end; `share` of its requests ran.", _CREATE, "share"
     ),

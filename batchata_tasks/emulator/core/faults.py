@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
 
 
+_LEAST_STATUS, _MOST_STATUS = 400, 599
+
+
 class FaultError(ValueError):
     """A fault rule is invalid; the message says why."""
 
@@ -88,7 +91,10 @@ class Rule:
         self._check_choice("provider", self.provider, ("anthropic", "openai"))
         self._check_choice("route", self.route, ROUTES)
         if self.kind == "odd_objects":
-            self._check_choice("style", self.style or "", STYLES)
+            self._check_choice("style", self.style or "none", STYLES)
+        if self.status is not None and not _LEAST_STATUS <= self.status <= _MOST_STATUS:
+            message = f"status of {self.kind} must be from 400 to 599, not {self.status}"
+            raise FaultError(message)
         if KINDS[self.kind].scope == "batch":
             self._check_batch_settings()
         self._random.seed(self.seed)
@@ -110,8 +116,7 @@ class Rule:
     @classmethod
     def parse(cls, given: JSON) -> Rule:
         """Build a rule from a control request."""
-        settings = {item.name for item in fields(cls)} - {"_seen", "_random", "calls", "strikes"}
-        unknown = sorted(set(given) - settings)
+        unknown = sorted(set(given) - set(SETTINGS))
         if unknown or "kind" not in given:
             message = f"unknown settings {unknown}" if unknown else "a fault needs a kind"
             raise FaultError(message)
@@ -169,6 +174,14 @@ class Rule:
             return False
         self.strikes += 1
         return True
+
+
+SETTINGS: dict[str, str] = {
+    item.name: str(item.type).removesuffix(" | None")
+    for item in fields(Rule)
+    if item.name not in ("_seen", "_random", "calls", "strikes")
+}
+"""The settings of a rule, each with its type as it is annotated."""
 
 
 class Faults:

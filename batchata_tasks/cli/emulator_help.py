@@ -1,0 +1,79 @@
+"""The help of `batchata emulator`, which lists every fault that can be rehearsed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperCommand
+
+from batchata_tasks.cli.console import out
+
+if TYPE_CHECKING:
+    from batchata_tasks.emulator.core.fault_kinds import Kind
+
+_INTRODUCTION = (
+    "Faults are off unless `--fault` (or the emulator's controls, in a test) names them. All "
+    "settings are optional but `style`: `provider` is anthropic or openai; `nth` strikes only the "
+    "nth call, `count` so many at most, `probability` a part of them by `seed`, `larger_than` "
+    "those whose body has more bytes; `contains` strikes requests by their text, `share` a part of "
+    "them, `times` each so often. html, empty and clean need no value."
+)
+
+
+class EmulatorCommand(TyperCommand):
+    """A command whose help ends with the lists of faults."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the usual help, then the faults."""
+        super().format_help(ctx, formatter)
+        print_faults()
+
+
+def print_faults() -> None:
+    """Print all kinds of faults by what they strike, with their routes and settings."""
+    from batchata_tasks.emulator.core.fault_kinds import KINDS, ROUTES, SCOPES, STYLES
+
+    for text in (_INTRODUCTION, f"A `route` is one of {', '.join(ROUTES)}."):
+        out.print(Padding(Text(text), (0, 1, 1, 1)))
+    for scope, where in SCOPES.items():
+        kinds = {name: kind for name, kind in KINDS.items() if kind.scope == scope}
+        lines = [(name, _about(kind)) for name, kind in kinds.items()]
+        if scope == "answer":
+            lines += [(f"  {style}", Text(f"{does}.")) for style, does in STYLES.items()]
+        _print_panel(f"Faults of {where.strikes}", where.settings, lines)
+
+
+def _about(kind: Kind) -> Text:
+    text = Text(kind.does)
+    routes = ", ".join(kind.routes) if kind.scope in ("call", "answer") else ""
+    notes = [
+        f"route {routes}" if routes else "",
+        _settings(kind),
+        f"only {kind.only}" if kind.only else "",
+    ]
+    shown = "; ".join(filter(None, notes))
+    return text.append(f" [{shown}]", style="dim") if shown else text
+
+
+def _settings(kind: Kind) -> str:
+    from batchata_tasks.emulator.core.fault_kinds import KINDS
+
+    general = KINDS["http_error"]
+    if kind.settings == general.settings and kind != general:
+        return "settings as http_error"
+    return f"settings {kind.settings}" if kind.settings else ""
+
+
+def _print_panel(title: str, settings: str, lines: list[tuple[str, Text]]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column()
+    for name, about in lines:
+        table.add_row(name, about)
+    table.add_row("", Text(f"All read {settings}.", style="dim"))
+    out.print(Panel(table, title=title, title_align="left", border_style="dim", box=box.ROUNDED))
