@@ -123,6 +123,7 @@ class Errors:
     status: type[Exception]  # the server answered with an error
     connection: type[Exception]  # no answer came
     unreadable: type[Exception]  # the answer cannot be read
+    base: type[Exception]  # all that the SDK raises
 
 
 @contextmanager
@@ -167,6 +168,9 @@ def created(
         )
         raise UnclearError(message) from error
     except _unreadable(sdk) as error:
+        if not gate.began:
+            message = f"{provider}: a create cannot be sent ({_reason(error)})."
+            raise TerminalError(message) from error
         message = f"{provider}: the answer to a create cannot be read ({_reason(error)})."
         raise UnclearError(message) from error
     if (batch := batch_in(response)) is None:
@@ -187,6 +191,7 @@ def _cause(error: Exception) -> Exception | None:
 def _unreadable(sdk: Errors) -> tuple[type[Exception], ...]:
     return (
         sdk.unreadable,
+        sdk.base,
         ValueError,
         AttributeError,
         TypeError,

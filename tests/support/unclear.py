@@ -14,9 +14,20 @@ if TYPE_CHECKING:
     from tests.support.table import Table
 
 
-def leave_in_doubt(table: Table, monkeypatch: pytest.MonkeyPatch, fault: str = "drop_after") -> str:
-    """Leave a run dead with a create of unknown fate; return its chunk."""
+def leave_in_doubt(
+    table: Table,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str = "drop_after",
+    *,
+    add: str | None = None,
+) -> str:
+    """Leave a run dead with a create of unknown fate; return its chunk.
+
+    Of the faults, only `add` stays.
+    """
     control = table.emulator.control
+    if add is not None:
+        control.faults(kind=add)
     control.faults(kind=fault, count=1)
     for call in range(2, 12):  # the first list goes before the create
         control.faults(kind="http_error", route="list", status=500, nth=call)
@@ -25,6 +36,8 @@ def leave_in_doubt(table: Table, monkeypatch: pytest.MonkeyPatch, fault: str = "
         with pytest.raises(TransientError):
             table.run()
     control.clear_faults()
+    if add is not None:
+        control.faults(kind=add)
     (chunk,) = in_state(ChunkState.UNCLEAR)
     return chunk
 

@@ -63,8 +63,8 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
             status = None if isinstance(response, HangUp) else response.status_code
             seen = Created(style.provider, call.now, call.batch_id, call.size, status)
             creates.append(seen)
-        # faults of this kind make lists that hide batches
-        if name == "list" and not (call.rule and call.rule.kind.startswith("list_")):
+        # the faults of lists may hide batches
+        if name == "list" and not any(rule.kind.startswith("list_") for rule in call.shapes):
             response.headers["x-batchata-lists"] = "complete"
         if not isinstance(response, ProxyPage):
             response.headers.update(style.headers(response))

@@ -48,7 +48,10 @@ if TYPE_CHECKING:
     from batchata_tasks.types.request import Message, Request
 
 _ERRORS = sdk.Errors(
-    anthropic.APIStatusError, anthropic.APIConnectionError, anthropic.APIResponseValidationError
+    anthropic.APIStatusError,
+    anthropic.APIConnectionError,
+    anthropic.APIResponseValidationError,
+    anthropic.AnthropicError,
 )
 _PATH = "/v1/messages/batches"
 _PAGE = 100

@@ -53,7 +53,10 @@ if TYPE_CHECKING:
     from batchata_tasks.types.request import OutputSchema, Request
 
 _ERRORS = sdk.Errors(
-    openai.APIStatusError, openai.APIConnectionError, openai.APIResponseValidationError
+    openai.APIStatusError,
+    openai.APIConnectionError,
+    openai.APIResponseValidationError,
+    openai.OpenAIError,
 )
 _PATH = "/batches"
 # how servers refuse a create because they have not looked at the uploaded file yet
