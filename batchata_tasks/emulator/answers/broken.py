@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from batchata_tasks.emulator.answers.odd_bytes import MARK, MARKED
 from batchata_tasks.emulator.answers.schemas import JSON, as_object, asked_for
 from batchata_tasks.emulator.answers.text import (
     USUAL,
@@ -16,7 +17,6 @@ from batchata_tasks.emulator.answers.text import (
     output_cap,
     wants_json,
 )
-from batchata_tasks.emulator.core.odd_bytes import MARK, MARKED
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.lengths import Lengths

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from batchata_tasks.emulator.answers.odd_bytes import odd_bytes
 from batchata_tasks.emulator.answers.text import USUAL
 from batchata_tasks.emulator.core.clock import DAY, Pace
 from batchata_tasks.emulator.core.fate import Fate
-from batchata_tasks.emulator.core.odd_bytes import odd_bytes
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
