@@ -29,6 +29,7 @@ _STATUS_CHARS = 32  # as ledgers keep it
 # ledgers keep up to 128 characters of an id
 _ID_CHARS = 128
 _MOST_PAGES = 5000
+_QUOTED = 80  # characters of an answer that cannot be read
 
 
 def json_of(response: httpx2.Response) -> Any:
@@ -40,8 +41,13 @@ def json_of(response: httpx2.Response) -> Any:
     try:
         return orjson.loads(response.content)
     except orjson.JSONDecodeError:
-        # a BOM, halves of surrogates, NaN: the standard library reads more than orjson does
-        return json.loads(response.content.decode("utf-8-sig", errors="replace"))
+        text = response.content.decode("utf-8-sig", errors="replace")
+        try:
+            # a BOM, halves of surrogates, NaN: the standard library reads more than orjson does
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            message = f"it is not JSON but begins with {text[:_QUOTED]!r}"
+            raise ValueError(message) from error
 
 
 def object_of(response: httpx2.Response) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def object_of(response: httpx2.Response) -> dict[str, Any]:
     """
     value = json_of(response)
     if not isinstance(value, dict):
-        message = f"it is no JSON object but begins with {response.text[:80]!r}"
+        message = f"it is no JSON object but begins with {response.text[:_QUOTED]!r}"
         raise TypeError(message)
     return cast("dict[str, Any]", value)
 
@@ -82,7 +88,7 @@ def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
     except ValueError:
         return None
     for one in (answer, *(as_dict(answer.get(name)) for name in ("batch", "data", "result"))):
-        is_batch = bool({one.get("object"), one.get("type")} & _BATCH)
+        is_batch = any(status_of(one.get(name)) in _BATCH for name in ("object", "type"))
         if text_or_none(one.get("id")) and (
             is_batch or (response.is_success and not one.get("error"))
         ):
@@ -163,14 +169,13 @@ def status_of(value: object) -> str:
 
 def number_or_none(value: object) -> float | None:
     """Return a number that is stated as such or as a text; None if it is neither, or not finite."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def count_or_none(value: object) -> int | None:
