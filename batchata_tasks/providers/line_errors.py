@@ -142,6 +142,7 @@ def _told(value: object, depth: int) -> LineError | None:
 
 def _of_object(value: dict[str, Any], depth: int) -> LineError | None:
     code, kind = _name(value.get("code")), _name(value.get("type"))
+    kind = None if kind == "error" else kind  # of an envelope
     code = _name(object_of(value.get("details")).get("error_code")) or code
     inner = _told(value.get("error"), depth - 1) if depth else None
     if inner is not None:
