@@ -26,6 +26,7 @@ _FINISHED = frozenset(
         *("complete", "completed", "done", "finish", "finished", "success", "succeeded"),
     }
 )
+_USUAL = frozenset({"stop", "end_turn", "completed"})
 _CUT = re.compile("length|max.*token|token.*limit|contextwindow|incomplete")
 _REFUSED = re.compile(
     "contentfilter|safety|refus|moderation|guardrail|recitation|blocklist|blocked|prohibited|^spii$"
@@ -41,6 +42,8 @@ def ending_of(reason: object, text: str | None, cap: str) -> tuple[Outcome, str 
     An answer with a text and without a word for its end is a finished one. `cap` says what a cut
     answer was stopped by.
     """
+    if isinstance(reason, str) and reason in _USUAL:  # nearly always
+        return Outcome.SUCCEEDED, None
     word = _NO_LETTER.sub("", str(reason or "").rpartition(".")[2].lower())
     if word in _FINISHED or (not reason and text is not None):
         return Outcome.SUCCEEDED, None
@@ -95,6 +98,9 @@ def last_speech(items: Iterable[tuple[bool, dict[str, Any]]]) -> list[dict[str, 
     Texts that follow each other are one speech: citations split it. What was said before a tool was
     called or searched with is another one, and not the answer.
     """
+    items = list(items)
+    if len(items) == 1:
+        return [item for is_text, item in items if is_text]
     speeches = [
         [item for _, item in group] for is_text, group in groupby(items, lambda i: i[0]) if is_text
     ]

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -55,6 +60,8 @@ def _whole(value: Any) -> Any:
 
 def object_of(value: object) -> dict[str, Any]:
     """Return a JSON object, also if it is given as a JSON text; an empty one for anything else."""
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
     if isinstance(value, str) and value.lstrip()[:1] == "{":
         try:
             value = parsed(value)
@@ -93,6 +100,8 @@ def count_of(value: object) -> int:
     """
     if value is None:
         return 0
+    if type(value) is int and 0 <= value <= _MOST_COUNT:  # nearly always
+        return value
     if isinstance(value, str) and (match := _COUNT.fullmatch(value)):
         value = int(match[1])
     if isinstance(value, float) and value.is_integer():
@@ -103,16 +112,19 @@ def count_of(value: object) -> int:
     return min(value, _MOST_COUNT)  # more cannot be, and is not believed by whoever counts it
 
 
-class Counts:
-    """Reads counts; an invalid one reads as 0, and is remembered."""
+def leniently(read: Callable[[Callable[[object], int]], T]) -> tuple[T, bool]:
+    """Return what `read` makes of counts that it is given a reader of, and whether all were valid.
 
-    def __init__(self) -> None:
-        self.spoiled = False
+    An invalid count reads as 0.
+    """
+    try:
+        return read(count_of), True
+    except ValueError:
+        return read(_count_or_nothing), False
 
-    def __call__(self, value: object) -> int:
-        """Return a count."""
-        try:
-            return count_of(value)
-        except ValueError:
-            self.spoiled = True
-            return 0
+
+def _count_or_nothing(value: object) -> int:
+    try:
+        return count_of(value)
+    except ValueError:
+        return 0

@@ -7,12 +7,13 @@ spoils no other.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.text import is_unicode
 from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
 from batchata_tasks.providers.line_errors import told
-from batchata_tasks.providers.result_json import Counts, count_of, list_of, object_of, text_of
+from batchata_tasks.providers.result_json import count_of, leniently, list_of, object_of, text_of
 from batchata_tasks.providers.result_lines import custom_id_of, never_ran, unread
 from batchata_tasks.types.answer import Answer, Usage, summed
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -33,7 +34,7 @@ def answer_of(line: dict[str, Any]) -> Answer:
     usage, stated = stated_usage(message.get("usage"))
     answered = "content" in message or message.get("stop_reason") is not None
     if answered and kind in ("succeeded", "none"):
-        return replace(_message(custom_id, message), usage=usage, readable=stated)
+        return _message(custom_id, message, usage, stated=stated)
     answer = _without_message(custom_id, kind, line, result)
     return replace(answer, usage=usage) if usage != Usage() else answer
 
@@ -65,7 +66,7 @@ def _error_in(value: object) -> object:
     return value if held.get("type") == "error" else held.get("error")
 
 
-def _message(custom_id: str, message: dict[str, Any]) -> Answer:
+def _message(custom_id: str, message: dict[str, Any], usage: Usage, *, stated: bool) -> Answer:
     blocks = blocks_of(message.get("content"))
     spoken = last_speech((_is_text(block), block) for block in blocks)
     text = content_text(list(spoken)) if spoken else None
@@ -76,7 +77,9 @@ def _message(custom_id: str, message: dict[str, Any]) -> Answer:
         outcome,
         text=text,
         error=error,
+        usage=usage,
         model=text_of(message.get("model")),
+        readable=stated,
         citations=tuple(_citation(citation) for citation in citations if citation),
     )
 
@@ -121,10 +124,9 @@ def _place(citation: dict[str, Any], name: str) -> int | None:
 
 def stated_usage(block: object) -> tuple[Usage, bool]:
     """Return a usage block's counts, and whether it states all that was billed."""
-    count, usage = Counts(), object_of(block)
-    counted = usage_of(usage, count)
-    whole = usage.get("output_tokens") is not None and counted.input_tokens > 0
-    return counted, whole and not count.spoiled
+    usage = object_of(block)
+    counted, valid = leniently(partial(usage_of, usage))
+    return counted, valid and usage.get("output_tokens") is not None and counted.input_tokens > 0
 
 
 def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -> Usage:
@@ -134,21 +136,18 @@ def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -
     several iterations, each is priced by itself: a compaction is billed, and not in the totals
     (https://platform.claude.com/docs/en/build-with-claude/compaction).
     """
-    top = _tokens(usage, count)
-    searches = object_of(usage.get("server_tool_use")).get("web_search_requests")
-    top = replace(top, us_only=usage.get("inference_geo") == "us", web_searches=count(searches))
-    entries = [object_of(entry) for entry in list_of(usage.get("iterations"))]
-    if not entries:
+    us_only = usage.get("inference_geo") == "us"
+    searches = count(object_of(usage.get("server_tool_use")).get("web_search_requests"))
+    top = _tokens(usage, count, searches, us_only=us_only)
+    if not (entries := [object_of(entry) for entry in list_of(usage.get("iterations"))]):
         return top
-    inside = [_tokens(each, count) for each in entries if not _is_beside(each)]
-    beside = [_tokens(each, count) for each in entries if _is_beside(each)]
     whole = replace(top, web_searches=0)
-    parts = inside if _covers(summed(inside), whole) else [whole]
-    parts = [replace(part, us_only=top.us_only) for part in (*parts, *beside)]
+    inside = [_tokens(each, count, us_only=us_only) for each in entries if not _is_beside(each)]
+    beside = [_tokens(each, count, us_only=us_only) for each in entries if _is_beside(each)]
+    parts = (*(inside if _covers(summed(inside), whole) else [whole]), *beside)
     if len(parts) == 1:
-        return replace(parts[0], web_searches=top.web_searches)
-    total = replace(summed(parts), us_only=top.us_only, web_searches=top.web_searches)
-    return replace(total, iterations=tuple(parts))
+        return replace(parts[0], web_searches=searches)
+    return replace(summed(parts), us_only=us_only, web_searches=searches, iterations=parts)
 
 
 def _is_beside(entry: dict[str, Any]) -> bool:
@@ -166,16 +165,25 @@ def _covers(parts: Usage, whole: Usage) -> bool:
     )
 
 
-def _tokens(usage: dict[str, Any], count: Callable[[object], int]) -> Usage:
+def _tokens(
+    usage: dict[str, Any],
+    count: Callable[[object], int],
+    searches: int = 0,
+    *,
+    us_only: bool,
+) -> Usage:
+    """Read the tokens of an answer, or of one of its iterations."""
     read = count(usage.get("cache_read_input_tokens"))
     parts = object_of(usage.get("cache_creation"))
     hour = count(parts.get("ephemeral_1h_input_tokens"))
     minutes = count(parts.get("ephemeral_5m_input_tokens"))
     written = max(count(usage.get("cache_creation_input_tokens")), hour + minutes)
     return Usage(
-        input_tokens=count(usage.get("input_tokens")) + read + written,
-        output_tokens=count(usage.get("output_tokens")),
-        cache_read_tokens=read,
-        cache_write_tokens=written - hour,
-        cache_write_1h_tokens=hour,
+        count(usage.get("input_tokens")) + read + written,
+        count(usage.get("output_tokens")),
+        read,
+        written - hour,
+        hour,
+        searches,
+        us_only,
     )

@@ -7,18 +7,13 @@ spoils no other. Servers that speak this API differ in all of them.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
 from batchata_tasks.providers.line_errors import LineError, told
-from batchata_tasks.providers.result_json import (
-    Counts,
-    count_of,
-    list_of,
-    object_of,
-    text_of,
-)
+from batchata_tasks.providers.result_json import count_of, leniently, list_of, object_of, text_of
 from batchata_tasks.providers.result_lines import custom_id_of, unread
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -37,10 +32,10 @@ def answer_of(line: dict[str, Any]) -> Answer:
     body, status = object_of(response.get("body")), _status(response)
     usage, stated = stated_usage(body.get("usage"))
     if status is None or status < HTTPStatus.BAD_REQUEST:
-        answer = (_response if _is_response(body) else _completion)(custom_id, body)
+        read = _response if _is_response(body) else _completion
+        answer = read(custom_id, body, usage, stated=stated)
         if answer is not None:
-            readable = stated or answer.outcome is Outcome.ERRORED
-            return replace(answer, usage=usage, readable=readable)
+            return answer
     answer = _without_completion(custom_id, line, response, status)
     return replace(answer, usage=usage) if usage != Usage() else answer
 
@@ -75,7 +70,9 @@ def _without_completion(
     return unread(custom_id, what, came if response else line.get("response"))
 
 
-def _completion(custom_id: str, body: dict[str, Any]) -> Answer | None:
+def _completion(
+    custom_id: str, body: dict[str, Any], usage: Usage, *, stated: bool
+) -> Answer | None:
     """Read a chat completion; None if the body is none."""
     choices = (object_of(item) for item in list_of(body.get("choices")))
     choice = next(filter(None, choices), dict[str, Any]())
@@ -90,15 +87,15 @@ def _completion(custom_id: str, body: dict[str, Any]) -> Answer | None:
     if refusal or outcome is Outcome.REFUSED:
         outcome = Outcome.REFUSED
         error = describe(ErrorCode.REFUSED, str(refusal or _FILTERED))
-    return Answer(custom_id, outcome, text, error, model=text_of(body.get("model")))
+    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")), stated)
 
 
 def stated_usage(block: object) -> tuple[Usage, bool]:
     """Return a usage block's counts, and whether it states all that was billed."""
-    count, usage = Counts(), object_of(block)
-    counted = usage_of(usage, count)
+    usage = object_of(block)
+    counted, valid = leniently(partial(usage_of, usage))
     received = any(usage.get(name) is not None for _, name in _NAMES)
-    return counted, received and counted.input_tokens > 0 and not count.spoiled
+    return counted, valid and received and counted.input_tokens > 0
 
 
 def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -> Usage:
@@ -111,10 +108,10 @@ def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -
         sent, received = _NAMES[1]
     details = object_of(usage.get(f"{sent}_details"))
     return Usage(
-        input_tokens=count(usage.get(sent)),
-        output_tokens=count(usage.get(received)),
-        cache_read_tokens=count(details.get("cached_tokens")),
-        cache_write_tokens=count(details.get("cache_write_tokens")),
+        count(usage.get(sent)),
+        count(usage.get(received)),
+        count(details.get("cached_tokens")),
+        count(details.get("cache_write_tokens")),
     )
 
 
@@ -122,7 +119,7 @@ def _is_response(body: dict[str, Any]) -> bool:
     return body.get("object") == "response" or ("output" in body and "choices" not in body)
 
 
-def _response(custom_id: str, body: dict[str, Any]) -> Answer | None:
+def _response(custom_id: str, body: dict[str, Any], usage: Usage, *, stated: bool) -> Answer | None:
     """Read a response of /v1/responses; None if the body is none."""
     items = [object_of(item) for item in list_of(body.get("output"))]
     said = ((_is_speech(item), item) for item in items if item.get("type") != "reasoning")
@@ -131,11 +128,11 @@ def _response(custom_id: str, body: dict[str, Any]) -> Answer | None:
     refusals = [str(part.get("refusal")) for part in parts if part.get("type") == "refusal"]
     status = str(body.get("status") or "").lower()
     if status == "failed":
-        return _failed(custom_id, body)
+        return _failed(custom_id, body, usage)
     if not parts and text is None and (not status or told(body.get("error"))):
         return None
     outcome, error = _response_ending(body, status, text, refusals)
-    return Answer(custom_id, outcome, text, error, model=text_of(body.get("model")))
+    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")), stated)
 
 
 def _is_speech(item: dict[str, Any]) -> bool:
@@ -143,10 +140,10 @@ def _is_speech(item: dict[str, Any]) -> bool:
     return item.get("type") in ("message", None) and item.get("phase") != "commentary"
 
 
-def _failed(custom_id: str, body: dict[str, Any]) -> Answer:
+def _failed(custom_id: str, body: dict[str, Any], usage: Usage) -> Answer:
     """Read a response whose own status is that it failed."""
     error = told(body.get("error")) or LineError("the response failed without a reason")
-    return replace(error.answer(custom_id), model=text_of(body.get("model")))
+    return replace(error.answer(custom_id), usage=usage, model=text_of(body.get("model")))
 
 
 def _response_ending(

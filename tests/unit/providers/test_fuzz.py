@@ -48,7 +48,9 @@ RATES = {
 BOUND = 10**9
 ROWS = 4
 QUICK = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-WHOLE_NIGHT = settings(QUICK, max_examples=20_000)
+FEW = settings(QUICK, max_examples=100)
+NIGHT = settings(QUICK, max_examples=20_000)
+SHORT_NIGHT = settings(QUICK, max_examples=5_000)
 TOKEN = "a" * 20
 NAMES = [f"{TOKEN}-{letter * 24}" for letter in "bcde"]
 PLAIN = AnswerSchemas()
@@ -150,7 +152,7 @@ def test_an_odd_line_costs_its_own_field_at_most(dialect: str) -> None:
 def test_odd_lines_lose_no_row(dialect: str) -> None:
     """Whatever lines a file holds, each request is one row, and rows and money add up."""
 
-    @QUICK
+    @FEW
     @given(files(dialect, NAMES), st.sampled_from([PLAIN, MODEL]))
     def check(lines: list[tuple[str, OddLine]], schemas: AnswerSchemas) -> None:
         check_file(dialect, lines, schemas)
@@ -162,14 +164,14 @@ def test_odd_lines_lose_no_row(dialect: str) -> None:
 @pytest.mark.nights
 @pytest.mark.parametrize("dialect", LINES)
 def test_odd_lines_through_a_night(dialect: str) -> None:
-    """The same holds of 20,000 lines and of as many files."""
+    """The same holds of 20,000 lines and of 5,000 files."""
 
-    @WHOLE_NIGHT
+    @NIGHT
     @given(odd_lines(dialect))
     def check_one(odd: OddLine) -> None:
         check_line(dialect, odd)
 
-    @WHOLE_NIGHT
+    @SHORT_NIGHT
     @given(files(dialect, NAMES), st.sampled_from([PLAIN, MODEL]))
     def check_many(lines: list[tuple[str, OddLine]], schemas: AnswerSchemas) -> None:
         check_file(dialect, lines, schemas)
