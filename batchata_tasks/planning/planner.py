@@ -284,11 +284,15 @@ def _values(batch: pa.RecordBatch, name: str, first: int) -> list[Any]:
     """Return a column in Python values, which cannot hold all that Arrow's can."""
     try:
         return batch.column(name).to_pylist()
-    except (ValueError, OverflowError) as error:
-        last = first + batch.num_rows - 1
-        where = f"source: the column {name!r} holds a value that cannot be used"
-        message = f"{where}, in rows {first} to {last}: {error}; fix it."
-        raise SourceError(message) from error
+    except (ValueError, OverflowError):
+        for place in range(batch.num_rows):
+            try:
+                batch.slice(place, 1).column(name).to_pylist()
+            except (ValueError, OverflowError) as error:
+                where = f"source: the column {name!r} has in row {first + place} a value"
+                message = f"{where} that cannot be used: {error}; fix it."
+                raise SourceError(message) from error
+        raise
 
 
 def _system_fields(request_id: str, fingerprint: str, landed: LandedRow | None) -> dict[str, Any]:

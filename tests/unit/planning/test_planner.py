@@ -555,6 +555,15 @@ def test_an_empty_prompt_is_refused(bench: Bench) -> None:
         bench.plan()
 
 
+def test_a_value_beyond_python_is_told_by_row_and_column(bench: Bench) -> None:
+    """A day of the year 20000, say, which Parquet can hold."""
+    days = pa.array([1, 2, 6_585_000], type=pa.date32())
+    path = bench.folder / "days.parquet"
+    pq.write_table(pa.table({"id": ["a", "b", "c"], "text": days, "note": ["x"] * 3}), path)
+    with pytest.raises(SourceError, match=r"^source: the column 'text' has in row 3 a value that"):
+        bench.plan(source=str(path))
+
+
 SHOTS = [
     {"role": "system", "content": "Label. {{ note }}"},
     {"role": "user", "content": "{{ shot }}"},
