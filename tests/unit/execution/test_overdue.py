@@ -151,11 +151,9 @@ def check_money_of_superseded(table: Table) -> None:
     check_money(table)
 
 
-def test_a_batch_that_is_past_its_time_is_not_waited_for(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_is_past_its_time_is_not_waited_for(table: Table) -> None:
     """Without any limit, a batch is given up once it should have expired, and the grace is over."""
-    monkeypatch.setattr("batchata_tasks.execution.overdue._DAY", 0.2)
+    table.emulator.control.advance(-86_400)  # the batch expires a day after that
     stick(table)
     receipt, notes = told(table)
     assert (receipt.result, receipt.exit_code) == ("some_rows_failed", 3)
