@@ -24,7 +24,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import find_dataset
-from batchata_tasks.ledger import UNFINISHED, opened_ledger
+from batchata_tasks.ledger import UNFINISHED, ChunkState, opened_ledger
 from batchata_tasks.planning.job_store import moved_to
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JobsSpec
@@ -245,7 +245,7 @@ class StateManager:
         """
         content = read_state_file(self.file)
         with self._ledger() as ledger:
-            chunks = ledger.chunks(content.get("run_id", ""), UNFINISHED)
+            chunks = ledger.chunks(content.get("run_id", ""), (*UNFINISHED, ChunkState.OVERDUE))
         if chunks:
             batches = pluralize(len(chunks), "open batch")
             message = (

@@ -155,12 +155,20 @@ def reconcile(
         list[str] | None,
         typer.Option("--cancel", help="Cancel a batch that nobody owns.", metavar="BATCH"),
     ] = None,
+    abandon: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Give up a batch of ours that does not end: its rows are planned again.",
+            metavar="BATCH",
+        ),
+    ] = None,
     days: Annotated[float, typer.Option(help="How many days back to list batches.", min=0)] = 30,
     as_json: AsJson = False,
 ) -> None:
     """Compare the providers' batches with the ledger.
 
-    Adopts batches of ours, reports those that nobody owns, and settles chunks in doubt.
+    Adopts batches of ours, reports those that nobody owns or that do not end, and settles chunks
+    in doubt.
     """
     from batchata_tasks.operations.reconcile import reconcile as reconcile_all
     from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
@@ -171,6 +179,7 @@ def reconcile(
             resend=tuple(resend or ()),
             hold=tuple(hold or ()),
             cancel=tuple(cancel_batches or ()),
+            abandon=tuple(abandon or ()),
         )
         report = reconcile_all(Settings(), request, days=days, progress=progress)
     print_result(report, as_json=as_json)

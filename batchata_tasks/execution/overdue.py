@@ -18,7 +18,7 @@ from batchata_tasks.common.text import pluralize
 
 if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
-    from batchata_tasks.execution.context import ProviderContext, SubmitContext
+    from batchata_tasks.execution.context import SubmitContext
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.providers import BatchLook
 
@@ -103,15 +103,15 @@ def set_overdue(context: SubmitContext, chunk: Chunk, wait: Wait) -> None:
     context.ledger.set_overdue(context.lease, chunk.id)
 
 
-def given_up_record(context: ProviderContext, chunk: Chunk, spent: int) -> dict[str, Any]:
+def given_up_record(ledger_id: str, fence: int, chunk: Chunk, spent: int) -> dict[str, Any]:
     """Return the commit record of a chunk of which no row lands; `spent` is in picodollars."""
     return {
         "format": 1,
         "chunk": chunk.id,
         "run_id": chunk.run_id,
         "batch_id": chunk.batch_id,
-        "ledger_id": context.ledger.id,
-        "fence": context.lease.fence,
+        "ledger_id": ledger_id,
+        "fence": fence,
         "rows": chunk.rows,
         "settled_picodollars": spent,
         "superseded_picodollars": 0,

@@ -20,6 +20,7 @@ def reconcile(
     resend: list[str] | None = None,
     hold: list[str] | None = None,
     cancel_batches: list[str] | None = None,
+    abandon: list[str] | None = None,
     days: float = 30,
 ) -> dict[str, Any]:
     """Compare the providers' batches with the ledger: adopt ours, report strangers, settle doubt.
@@ -29,10 +30,15 @@ def reconcile(
         resend: held chunks that never were accepted; their rows are planned again.
         hold: chunks that nobody can look for any more.
         cancel_batches: batches that nobody owns, to be cancelled.
+        abandon: batches of ours that do not end: their rows are planned again.
         days: how far back batches are listed.
     """
     request = ReconcileRequest(
-        pairs_of(adopt or []), tuple(resend or ()), tuple(hold or ()), tuple(cancel_batches or ())
+        pairs_of(adopt or []),
+        tuple(resend or ()),
+        tuple(hold or ()),
+        tuple(cancel_batches or ()),
+        tuple(abandon or ()),
     )
     progress = LineProgress(get_run_logger().info)
     report = reconciling.reconcile(Settings(), request, days=days, progress=progress)

@@ -17,6 +17,7 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import (
+    SET_ASIDE,
     UNFINISHED,
     ChunkKind,
     ChunkState,
@@ -100,7 +101,7 @@ def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
         runs=len(restored.runs),
         chunks=len(states),
         open_chunks=sum(state in UNFINISHED for state in states),
-        held_chunks=states.count(ChunkState.HELD),
+        held_chunks=sum(state in SET_ASIDE for state in states),
     )
 
 
@@ -148,7 +149,11 @@ class _Reader:
         parts = {path.name.split(".")[0] for path in self.folder.data.glob("*.parquet")}
         for token in sorted(tokens):
             commit = read_json(self.folder.commit(token)) or {}
-            intent = read_json(self.folder.intent(token)) or self._intent_from(commit)
+            noted = read_json(self.folder.intent(token)) or {}
+            # where the folder was lost meanwhile, a file holds only what was noted since
+            intent = noted if "run_id" in noted else self._intent_from(commit)
+            if not intent and not commit:
+                continue
             # older commits do not tell a part that was emptied from one that was lost
             emptied = bool(commit.get("emptied", f"part-{token}" not in parts))
             self._add_chunk(token, intent, commit, emptied=emptied)
@@ -179,7 +184,7 @@ class _Reader:
         run_id = str(intent.get("run_id") or commit["run_id"])
         at = intent.get("sent_at_us") or commit.get("enriched_at_us") or 0
         self._add_run(run_id, at)
-        batch_id = commit.get("batch_id")
+        batch_id = commit.get("batch_id") or intent.get("batch_id")
         state = self._state(intent, commit)
         landed = state == ChunkState.LANDED
         default = self.ready.spec.destinations()[0]
@@ -206,7 +211,8 @@ class _Reader:
                 "emptied": int(landed and emptied),
             }
         )
-        self._add_reservation(token, run_id, intent, commit if landed else None, at)
+        settled = landed or state == ChunkState.ABANDONED
+        self._add_reservation(token, run_id, intent, commit if settled else None, at)
         if landed:
             self._add_outcomes(token, run_id, commit)
         if intent:
@@ -215,6 +221,10 @@ class _Reader:
     def _state(self, intent: dict[str, Any], commit: dict[str, Any]) -> ChunkState:
         if commit.get("state") == "closed":
             return ChunkState.LANDED
+        if commit.get("state") == "abandoned":
+            return ChunkState.ABANDONED
+        if intent.get("overdue"):
+            return ChunkState.OVERDUE
         batch_id = commit.get("batch_id")
         # without the account's key nobody can look for the batch: a person decides
         unreachable = bool(intent) and not batch_id and self._account(intent) is None

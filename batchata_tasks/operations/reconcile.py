@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import (
+    BatchataError,
     CredentialsError,
     HeldError,
     LeaseError,
@@ -21,9 +22,11 @@ from batchata_tasks.common.errors import (
     TerminalError,
     TransientError,
 )
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.unclear import hold, is_of, look_for, oldest, record
 from batchata_tasks.ledger import ChunkState, opened_ledger
+from batchata_tasks.operations.abandon import Abandoning
 from batchata_tasks.operations.reconcile_report import (
     ReconcileReport,
     ReconcileRequest,
@@ -42,6 +45,8 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Adapter, BatchLook
 
 _DAY = 86400.0
+_MOST_LISTED = 10_000  # batches of one provider
+_PATIENT, _SHORTEST = 10, 60.0  # times BATCHATA_PATIENCE, and seconds, for one provider's batches
 _MOST_READ = 50  # ended batches whose results are read to see whose they are; each is a call
 _IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
 
@@ -83,12 +88,14 @@ def reconcile(
     request, report = request or ReconcileRequest(), ReconcileReport()
     with opened_ledger(settings.ledger_url) as ledger:
         work = _Reconciler(ledger, settings, progress or silent(), report)
+        work.abandon(request.abandon)
         work.require_providers()
         work.adopt_ours()
         work.settle(request)
         work.report_unknown(days)
         work.cancel(request.cancel)
         work.report_in_doubt()
+        work.report_overdue(days)
     return report
 
 
@@ -109,16 +116,31 @@ class _Reconciler:
             except CredentialsError as error:
                 report.notes.append(f"{name} was not asked: {error}")
         self._notes: dict[str, str] = {}
+        self._errors: dict[str, BatchataError] = {}  # of providers that cannot be asked
+        self._abandoning = Abandoning(ledger, settings, self._providers, report)
+
+    def abandon(self, batch_ids: Iterable[str]) -> None:
+        """Give up batches that do not end."""
+        for batch_id in dict.fromkeys(batch_ids):
+            self._abandoning.abandon(batch_id)
+
+    def report_overdue(self, days: float) -> None:
+        """Report batches that did not end in time, and abandoned ones that ended since."""
+        self._abandoning.report(days)
 
     def require_providers(self) -> None:
-        """Raise CredentialsError if there is no provider to ask."""
-        if not self._providers:
+        """Raise CredentialsError if there is no provider to ask, and nothing was done without."""
+        if not self._providers and not self._report.abandoned:
             message = f"nothing was compared with the ledger: {' '.join(self._report.notes)}"
             raise CredentialsError(message)
 
     def settle(self, request: ReconcileRequest) -> None:
         """Settle chunks in doubt as a person decided."""
+        abandoned = {chunk.id: chunk for chunk in self._ledger.chunks_in((ChunkState.ABANDONED,))}
         for chunk_id, batch_id in request.adopt.items():
+            if (given_up := abandoned.get(chunk_id)) is not None:
+                self._abandoning.take_back(given_up, batch_id)
+                continue
             with self._settling(chunk_id) as (context, chunk):
                 look = context.provider.look(batch_id)
                 intent = self._ledger.intent(chunk.id)
@@ -205,7 +227,7 @@ class _Reconciler:
     def adopt_ours(self) -> None:
         """Look once for the batch of each chunk in doubt."""
         for chunk in self._ledger.chunks_in(_IN_DOUBT):
-            if chunk.provider not in self._providers:
+            if chunk.provider not in self._providers or chunk.provider in self._errors:
                 continue
             try:
                 with self._hold_dataset(chunk) as context:
@@ -217,6 +239,8 @@ class _Reconciler:
                         self._adopt(context, chunk, look)
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
+            except (TransientError, TerminalError) as error:
+                self._could_not_ask(chunk.provider, error)
 
     def _adopt(self, context: _HeldContext, chunk: Chunk, look: BatchLook) -> None:
         if self._ledger.chunk(chunk.id).state == ChunkState.HELD:
@@ -230,7 +254,12 @@ class _Reconciler:
         """Report the batches that no chunk owns, as far as can be told."""
         now, reads_left = time.time(), _MOST_READ
         for name, provider in self._providers.items():
-            looks = list(provider.recent(now - days * _DAY))
+            until = time.monotonic() + max(_SHORTEST, _PATIENT * self._settings.patience)
+            try:
+                looks = self._listed(name, now - days * _DAY, until)
+            except (TransientError, TerminalError, CredentialsError) as error:
+                self._could_not_ask(name, error)
+                continue
             # read in this order, because a run may be at work: when it records a batch that was
             # unclear, the batch is known below
             in_doubt = self._ledger.unclear_chunks()
@@ -239,8 +268,11 @@ class _Reconciler:
             for look in looks:
                 if look.batch_id in known:
                     continue
+                reads_left *= time.monotonic() < until
                 may_be = [
-                    chunk.id for chunk, intent in in_doubt if _may_be(provider, look, chunk, intent)
+                    chunk.id
+                    for chunk, intent in in_doubt
+                    if _may_be(provider, look, chunk, intent, reads=reads_left > 0)
                 ]
                 batch = UnknownBatch(
                     provider=name,
@@ -254,6 +286,29 @@ class _Reconciler:
                 )
                 reads_left -= look.ended and reads_left > 0
                 self._report.strays.append(batch)
+        if self._errors.keys() >= self._providers.keys() and not self._report.abandoned:
+            for error in self._errors.values():
+                raise error
+
+    def _could_not_ask(self, name: str, error: BatchataError) -> None:
+        """Note that a provider cannot be asked; the others are."""
+        if name not in self._errors:
+            self._errors[name] = error
+            self._report.notes.append(f"{name} could not be asked: {error}")
+
+    def _listed(self, name: str, since: float, until: float) -> list[BatchLook]:
+        """Return an account's newest batches, as many as can be listed in the time."""
+        if name in self._errors:
+            raise self._errors[name]
+        looks = list["BatchLook"]()
+        for look in self._providers[name].recent(since):
+            looks.append(look)
+            if len(looks) >= _MOST_LISTED or time.monotonic() > until:
+                self._report.notes.append(
+                    f"{name}: only the newest {pluralize(len(looks), 'batch')} were listed."
+                )
+                break
+        return looks
 
     def cancel(self, batch_ids: Iterable[str]) -> None:
         """Cancel batches that no chunk owns."""
@@ -321,8 +376,10 @@ def _is_ours(provider: Adapter, look: BatchLook) -> bool | None:
         return None
 
 
-def _may_be(provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent) -> bool:
-    """Whether a batch may be a chunk in doubt."""
+def _may_be(
+    provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent, *, reads: bool
+) -> bool:
+    """Whether a batch may be a chunk in doubt; its results tell if they are to be read."""
     if chunk.provider == provider.name and is_of(look, intent) and not look.no_room:
         return True
     if (
@@ -333,6 +390,6 @@ def _may_be(provider: Adapter, look: BatchLook, chunk: Chunk, intent: Intent) ->
     ):
         return False
     try:
-        return provider.owns(look, chunk.id) is not False
-    except TransientError:  # its results cannot be read at this moment
+        return not reads or provider.owns(look, chunk.id) is not False
+    except (TransientError, TerminalError):  # its results cannot be read at this moment
         return True

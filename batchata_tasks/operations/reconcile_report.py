@@ -18,13 +18,14 @@ class ReconcileRequest:
 
     `adopt` gives chunks in doubt with the batches that they are; `resend` held chunks that were
     never accepted; `hold` chunks whose API key is gone, so that no run waits for them; `cancel`
-    batches to cancel.
+    batches to cancel; `abandon` batches of ours that do not end, to be given up.
     """
 
     adopt: dict[str, str] = field(default_factory=dict[str, str])
     resend: tuple[str, ...] = ()
     hold: tuple[str, ...] = ()
     cancel: tuple[str, ...] = ()
+    abandon: tuple[str, ...] = ()
 
 
 def pairs_of(texts: Iterable[str]) -> dict[str, str]:
@@ -72,6 +73,18 @@ class UnclearChunk:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class OverdueBatch:
+    """A batch of ours that did not end in time. `age` is in whole seconds since it was sent."""
+
+    batch_id: str
+    chunk: str
+    dataset: str
+    provider: str
+    requests: int
+    age: int
+
+
 @dataclass
 class ReconcileReport:
     """What reconciling found and did. The names are those in the JSON output."""
@@ -83,6 +96,9 @@ class ReconcileReport:
     held: list[str] = field(default_factory=list[str])  # chunks
     cancelled: list[str] = field(default_factory=list[str])  # batches
     had_ended: list[str] = field(default_factory=list[str])  # batches too late to cancel
+    abandoned: list[str] = field(default_factory=list[str])  # batches
+    overdue: list[OverdueBatch] = field(default_factory=list[OverdueBatch])
+    late: dict[str, str] = field(default_factory=dict[str, str])  # abandoned, and ended since
     strays: list[UnknownBatch] = field(default_factory=list[UnknownBatch])
     doubts: list[UnclearChunk] = field(default_factory=list[UnclearChunk])
     notes: list[str] = field(default_factory=list[str])
@@ -106,6 +122,9 @@ class ReconcileReport:
             ("Not cancelled", f"batch {batch} had already ended; nothing to cancel")
             for batch in self.had_ended
         ]
+        rows += [("Abandoned", f"batch {batch}: {_GIVEN_UP}") for batch in self.abandoned]
+        rows += [("Overdue", _describe_overdue(batch)) for batch in self.overdue]
+        rows += [("Ended late", _describe_late(*pair)) for pair in self.late.items()]
         rows += [("In doubt", _describe_chunk(chunk)) for chunk in self.doubts]
         rows += [(_label(batch), _describe_batch(batch)) for batch in self.strays]
         rows += [("Note", note) for note in self.notes]
@@ -119,6 +138,25 @@ def _describe_chunk(chunk: UnclearChunk) -> str:
     sent = f"{requests} to {chunk.provider}, sent {_ago(chunk.age)}, {chunk.dataset}"
     text = f"chunk {chunk.chunk} ({sent}): {chunk.state}"
     return f"{text}; {chunk.note}" if chunk.note else text
+
+
+_GIVEN_UP = "its rows are planned again; the most that it can have cost counts as spent"
+
+
+def _describe_late(chunk: str, batch: str) -> str:
+    return (
+        f"batch {batch}, which was abandoned, has ended with results: `--adopt {chunk}={batch}` "
+        "lands them"
+    )
+
+
+def _describe_overdue(batch: OverdueBatch) -> str:
+    requests = pluralize(batch.requests, "request")
+    sent = f"{requests} to {batch.provider}, sent {_ago(batch.age)}, {batch.dataset}"
+    return (
+        f"batch {batch.batch_id} ({sent}): the next run lands it if it has ended; "
+        f"`--abandon {batch.batch_id}` gives it up"
+    )
 
 
 _ORIGIN = {

@@ -153,6 +153,6 @@ def _settle(held: HeldDataset, context: BatchContext, chunk: Chunk, look: BatchL
     paths = downloaded(context, chunk, look)
     cost = None if rates is None else cost_of_answers(context, chunk, paths, rates)
     spent = chunk.bound if cost is None else cost
-    record = given_up_record(context, chunk, spent or 0)
+    record = given_up_record(context.ledger.id, context.lease.fence, chunk, spent or 0)
     write_json(held.folder.commit(chunk.id), {**record, "state": "closed"})
     held.ledger.give_up(held.lease, chunk.id, spent or 0)

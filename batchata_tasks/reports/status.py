@@ -87,7 +87,7 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
 
 
 def _count_batches(batches: list[dict[str, Any]]) -> str:
-    ended = (ChunkState.LANDED, ChunkState.COLLECTED)
+    ended = (ChunkState.LANDED, ChunkState.COLLECTED, ChunkState.ABANDONED)
     still_open = sum(batch["state"] not in ended for batch in batches)
     return f"{len(batches)} ({still_open} open)" if still_open else f"{len(batches)}"
 

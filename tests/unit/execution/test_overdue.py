@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from batchata_tasks.execution.overdue import Wait
-from batchata_tasks.ledger import ChunkState, StopReason
-from batchata_tasks.pipeline.enrich import enrich
-from batchata_tasks.pipeline.steps import Steps
-from batchata_tasks.progress.listener import LineProgress
+from batchata_tasks.ledger import ChunkState
 from tests.support.books import all_chunks, check_money, money, opened
 from tests.support.operations import preview
+from tests.support.stuck import STUCK, add_rows, left_overdue, limited, stick, told
 from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state
 
@@ -23,15 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
-    from batchata_tasks.execution.run_ref import RunRef
-    from batchata_tasks.pipeline.receipt import Receipt
 
 ROWS = 4
-# its status stays finalizing and a cancel is refused; or it stays cancelling for good
-STUCK = {
-    "refuses": ("stuck_finalizing", "cancel_conflict"),
-    "ignores": ("never_ends", "cancel_ignored"),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -44,51 +34,6 @@ def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
     """Return a table of four rows, for each provider."""
     return Table(tmp_path, emulator, request.param, ROWS)
-
-
-def stick(table: Table, which: str = "refuses") -> None:
-    """Let the next batch be stuck, in one of two ways."""
-    batch, cancel = STUCK[which]
-    control = table.emulator.control
-    control.faults(kind=batch, count=1, **({} if which == "refuses" else {"share": 1.0}))
-    control.faults(kind=cancel, **({"count": 1} if cancel == "cancel_ignored" else {}))
-
-
-def limited() -> Steps:
-    """Return steps of which the first submit uses up the time limit."""
-
-    def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
-        sent = Steps().submit(ref, chunk_id)
-        with opened() as ledger:
-            ledger.request_stop(ref.run_id, StopReason.TIME_LIMIT)
-        return sent
-
-    return replace(Steps(), submit=submit)
-
-
-def told(table: Table, steps: Steps | None = None, **changes: Any) -> tuple[Receipt, list[str]]:
-    """Run, and return the receipt and what was told meanwhile."""
-    notes = list[str]()
-    progress = LineProgress(notes.append)
-    return enrich(table.spec(**changes), steps=steps, progress=progress), notes
-
-
-def left_overdue(table: Table, which: str = "refuses") -> str:
-    """Leave the batch of a run overdue; return its id."""
-    stick(table, which)
-    receipt, _ = told(table, limited())
-    assert (receipt.exit_code, receipt.held_rows) == (5, ROWS)
-    (batch,) = [line["id"] for line in table.ledger()["batches"]]
-    return batch
-
-
-def add_rows(table: Table, count: int) -> None:
-    first = len(table.values)
-    table.values += [
-        {"id": f"k{i}", "text": f"text of row {i}", "note": f"n{i}"}
-        for i in range(first, first + count)
-    ]
-    table.write()
 
 
 @pytest.mark.parametrize("which", STUCK)

@@ -1,0 +1,187 @@
+"""Giving batches up that do not end, and taking them back if they end after all.
+
+What is decided stands in the dataset's folder first and then in the ledger, so that a ledger which
+is rebuilt from the folder does not bring a batch back to life.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.errors import BatchataError, SpecError
+from batchata_tasks.common.files import make_folder, write_json
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.overdue import given_up_record, note_intent
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.reconcile_report import OverdueBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.ledger import Chunk, Lease, Ledger
+    from batchata_tasks.operations.reconcile_report import ReconcileReport
+    from batchata_tasks.providers import Adapter
+
+_DAY = 86400.0
+_MOST_LOOKED = 50  # abandoned batches that are looked at again; each is a call
+_WAITING = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
+
+
+class Abandoning:
+    """Gives batches up, and takes them back; what it does goes to the report."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        providers: Mapping[str, Adapter],
+        report: ReconcileReport,
+    ) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._providers = providers
+        self._report = report
+
+    def abandon(self, batch_id: str) -> None:
+        """Free the rows of a batch to be planned again; its bound counts as spent from now on.
+
+        It is asked to cancel, but nothing depends on that.
+
+        Raises:
+            SpecError: no run waits for it, or it has ended.
+            AlreadyRunningError: a run is at work on its dataset.
+        """
+        chunk = self._waiting(batch_id)
+        if chunk.state != ChunkState.ABANDONED:
+            self._ask_to_cancel(chunk)
+            with self._leased(chunk) as lease:
+                chunk = self._waiting(batch_id)
+                if chunk.state != ChunkState.ABANDONED:
+                    self._give_up(lease, chunk)
+        self._report.abandoned.append(batch_id)
+
+    def _waiting(self, batch_id: str) -> Chunk:
+        chunk = self._ledger.chunk_of_batch(batch_id)
+        if chunk is None:
+            message = (
+                f"--abandon {batch_id}: the ledger has no such batch; `--cancel` is for batches "
+                "that nobody owns."
+            )
+            raise SpecError(message)
+        if chunk.state not in (*_WAITING, ChunkState.ABANDONED):
+            message = (
+                f"--abandon {batch_id}: it has ended, and its results are here; there is nothing "
+                "to give up."
+            )
+            raise SpecError(message)
+        return chunk
+
+    def _ask_to_cancel(self, chunk: Chunk) -> None:
+        """Ask the provider to cancel a batch; raise SpecError if it has ended, and can be landed.
+
+        That it cannot be asked is only told.
+        """
+        batch_id, provider = chunk.batch_id or "", self._providers.get(chunk.provider)
+        if provider is None:
+            return
+        try:
+            look = provider.look(batch_id)
+            if not look.ended:
+                provider.cancel(batch_id)
+                return
+        except BatchataError as error:
+            self._report.notes.append(
+                f"batch {batch_id} could not be cancelled, and may go on: {error}"
+            )
+            return
+        if not look.gone:
+            message = (
+                f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is nothing to "
+                "give up: the next run lands its rows."
+            )
+            raise SpecError(message)
+
+    def _give_up(self, lease: Lease, chunk: Chunk) -> None:
+        if (folder := self._folder(chunk)) is not None:
+            record = given_up_record(self._ledger.id, lease.fence, chunk, chunk.bound or 0)
+            make_folder(folder.commits)
+            write_json(folder.commit(chunk.id), {**record, "state": "abandoned"})
+        self._ledger.abandon(lease, chunk.id)
+
+    def take_back(self, chunk: Chunk, batch_id: str) -> None:
+        """Let the next run land a batch that was abandoned and has ended.
+
+        Raises:
+            SpecError: it is another batch, has not ended, or its results are gone.
+            AlreadyRunningError: a run is at work on its dataset.
+        """
+        what, reason = f"--adopt {chunk.id}={batch_id}", None
+        provider = self._providers.get(chunk.provider)
+        if chunk.batch_id != batch_id:
+            reason = f"that chunk was sent as batch {chunk.batch_id}"
+        elif provider is None:
+            reason = f"set the API key of {chunk.provider}"
+        elif not (look := provider.look(batch_id)).ended:
+            reason = f"it has not ended yet ({look.status!r:.60})"
+        elif look.gone:
+            reason = "its results are gone"
+        if reason is not None:
+            message = f"{what}: {reason}."
+            raise SpecError(message)
+        with self._leased(chunk) as lease:
+            if self._ledger.chunk(chunk.id).state == ChunkState.ABANDONED:
+                if (folder := self._folder(chunk)) is not None:
+                    note_intent(folder, chunk.id, overdue=True, batch_id=batch_id)
+                    folder.commit(chunk.id).unlink(missing_ok=True)
+                self._ledger.take_back(lease, chunk.id)
+        self._report.adopted[chunk.id] = batch_id
+
+    def report(self, days: float) -> None:
+        """Report the overdue batches, and the abandoned ones that have ended with results."""
+        now = time.time()
+        for chunk in self._ledger.chunks_in((ChunkState.OVERDUE,)):
+            self._report.overdue.append(
+                OverdueBatch(
+                    batch_id=chunk.batch_id or "",
+                    chunk=chunk.id,
+                    dataset=self._ledger.dataset_url(chunk.dataset_id) or "replaced by another one",
+                    provider=chunk.provider,
+                    requests=chunk.rows,
+                    age=max(round(now - self._sent_at(chunk)), 0),
+                )
+            )
+        abandoned = self._ledger.chunks_in((ChunkState.ABANDONED,))
+        recent = [chunk for chunk in abandoned if now - self._sent_at(chunk) < days * _DAY]
+        for chunk in recent[-_MOST_LOOKED:]:
+            if self._has_results(chunk):
+                self._report.late[chunk.id] = chunk.batch_id or ""
+
+    def _sent_at(self, chunk: Chunk) -> float:
+        """Return when a chunk's batch was recorded, in seconds since 1970."""
+        return (self._ledger.submitted_at(chunk.batch_id or "") or 0) / 1e6
+
+    def _has_results(self, chunk: Chunk) -> bool:
+        provider = self._providers.get(chunk.provider)
+        if provider is None:
+            return False
+        try:
+            look = provider.look(chunk.batch_id or "")
+        except BatchataError:  # nothing depends on it
+            return False
+        return look.ended and not look.gone and bool(look.files) and look.done != 0
+
+    def _folder(self, chunk: Chunk) -> DatasetFolder | None:
+        """Return the folder of a chunk's dataset; None if another dataset is there by now."""
+        url = self._ledger.dataset_url(chunk.dataset_id)
+        return None if url is None else DatasetFolder.at_url(url)
+
+    @contextmanager
+    def _leased(self, chunk: Chunk) -> Generator[Lease, None, None]:
+        lease = self._ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
+        try:
+            yield lease
+        finally:
+            self._ledger.release_lease(lease)
