@@ -67,6 +67,11 @@ class BatchParams(BaseModel):
         default=True,
         description="Keep answers that landed before; False sends all jobs again.",
     )
+    retry_failed: bool = Field(
+        default=False,
+        description="Send jobs again that failed for good, and go on after a run that stopped "
+        "since no answer was usable or readable.",
+    )
     raw_files: bool = Field(
         default=True, description="Keep requests and responses under <results_dir>/raw_files."
     )
@@ -85,6 +90,7 @@ class BatchOptions(TypedDict, total=False):
     time_limit_seconds: float | None
     default_params: JobDefaults
     reuse_state: bool
+    retry_failed: bool
     raw_files: bool
     verbosity_level: Verbosity
 

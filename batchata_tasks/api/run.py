@@ -197,7 +197,7 @@ class BatchRun:
             steps = replace(steps, plan=naming(steps.plan, self._state))
         if self.config.raw_files:
             steps = replace(steps, collect=with_raw_files(steps.collect))
-        options = Options(refresh_mark(not self.config.reuse_state))
+        options = Options(refresh_mark(not self.config.reuse_state), self.config.retry_failed)
         return run_prepared(ready, options, steps, progress)
 
     @property
@@ -262,6 +262,8 @@ class BatchRun:
         }
         if self.receipt is not None:
             status |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
+            if self.receipt.reason is not None:
+                status["reason"] = self.receipt.reason
         if self._error is not None:
             status["error"] = str(self._error)
         if print_status:
@@ -290,7 +292,7 @@ class BatchRun:
         if not self.done:
             return landed
         if self.receipt is not None:
-            reason = self.receipt.result.replace("_", " ")
+            reason = self.receipt.reason or self.receipt.result.replace("_", " ")
         else:
             reason = f"the run stopped: {self._error}"
         return {

@@ -76,7 +76,11 @@ def run(
         typer.Option("--refresh", help="Count rows that landed before this run as not landed."),
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Send rows again that failed for good.")
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Send rows again that failed for good, also of a run that stopped for them.",
+        ),
     ] = False,
     limit: Limit = None,
     overrides: Set = None,
@@ -85,8 +89,9 @@ def run(
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
     Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
-    limit, 5 stopped by the time limit, 1 an error stopped it or its pilot did not hold, 2 the spec
-    or the command is wrong, 130 stopped by Ctrl-C.
+    limit, 5 stopped by the time limit, 1 an error stopped it (trouble of the account, no usable
+    answer, an unreadable batch) or its pilot did not hold, 2 the spec or the command is wrong, 130
+    stopped by Ctrl-C.
     """
     with boundary():
         receipt = run_spec(

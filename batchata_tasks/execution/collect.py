@@ -70,6 +70,10 @@ class Report:
     superseded: int = 0  # what earlier attempts cost at rows whose cost is unknown now
     cache_saved: int = 0  # by the cache, against the same answers without one
     excess: int = 0  # the largest cost of an answer, in millionths of its bound
+    answered: int = 0  # requests that ran, or may have, whatever came of it
+    account_error: str | None = None  # what the provider said then
+    read_lines: int = 0  # with an answer, or with an error in the provider's own words
+    broken_lines: int = 0  # with neither
 
 
 class Collector:
@@ -111,6 +115,7 @@ class Collector:
         """
         block: list[tuple[int, Answer]] = []
         for position_and_answer in self._one_each(answers, absent, otherwise):
+            self._count_trouble(position_and_answer[1])
             block.append(position_and_answer)
             if len(block) == _BLOCK:
                 yield self._record_batch(block)
@@ -126,6 +131,7 @@ class Collector:
         # a line without an answer waits, since one with an answer may follow
         unpaid: dict[int, Answer] = {}
         for answer in answers:
+            self._count_line(answer)
             position = self._positions.get(answer.custom_id)
             if position is None:
                 report.unknown_lines += 1
@@ -217,6 +223,21 @@ class Collector:
             report.over_bound += 1
             report.excess = max(report.excess, -(-cost * _MILLION // max(bound, 1)))
         return (cost if known else None), usage
+
+    def _count_line(self, answer: Answer) -> None:
+        """Count a line as read or broken. One without a stated usage may be read all the same."""
+        nothing = answer.text is None and answer.outcome in (Outcome.ERRORED, Outcome.INVALID)
+        broken = nothing and not answer.readable
+        self.report.broken_lines += broken
+        self.report.read_lines += not broken
+
+    def _count_trouble(self, answer: Answer) -> None:
+        """Count a row that was answered; keep what was said of the account."""
+        report = self.report
+        if self._chunk.batch_id is not None:
+            report.answered += is_attempt(answer.outcome, answer.error)
+        if error_code(answer.error) is ErrorCode.ACCOUNT:
+            report.account_error = report.account_error or answer.error
 
     def _judged(self, position: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
         """Return outcome, error and answer columns of a row.

@@ -29,6 +29,7 @@ from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import downloaded
 from batchata_tasks.execution.poll import look_once
+from batchata_tasks.execution.trouble import is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import lines_with
 from batchata_tasks.providers.result_lines import without_line
@@ -168,11 +169,14 @@ def _land(
         ledger.collect(context.lease, chunk, report.tallies, report.overhead, part.retried())
         if report.over_bound:
             stop_over_bound(context, chunk, report.over_bound, report.excess)
+        stop_for_trouble(context, chunk, report)
         record: dict[str, Any] = {
             **_commit_record(context, chunk, part, enriched_at),
             "errors": dict(errors.most_common(_ERRORS_KEPT)),
             "errors_before": dict(part.errors_before()),
             "replaces": sorted(replaced),
+            "begins": start_of(paths) if report.broken_lines and not report.read_lines else None,
+            "unreadable_batch": is_unreadable(chunk, report),
         }
         write_json(commit_path, {**record, "state": "open"})
         ledger.check_lease(context.lease)  # right before the part appears
@@ -211,6 +215,10 @@ def _commit_record(
         "over_bound": report.over_bound,
         "unbelieved": report.unbelieved,
         "account": report.account,
+        "answered": report.answered,
+        "account_error": report.account_error,
+        "read_lines": report.read_lines,
+        "broken_lines": report.broken_lines,
         "cache_saved_picodollars": report.cache_saved,
     }
 

@@ -21,7 +21,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
-from batchata_tasks.pipeline.receipt import Receipt, RunResult
+from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
 from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.prepare import PreparedRun, prepare_run
 from batchata_tasks.planning.summary import Options
@@ -200,7 +200,7 @@ def _state(receipt: Receipt) -> State[dict[str, Any]]:
     if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
         failed = f"{receipt.failed_share:.1%} of the rows failed ({message})"
         return Failed(message=failed, data=data)
-    if receipt.result == RunResult.PILOT_FAILED:
+    if receipt.result in STOPPED:
         return Failed(message=receipt.reason, data=data)
     name = _STATE_NAMES.get(receipt.result, "Completed")
     return Completed(name=name, message=message, data=data)

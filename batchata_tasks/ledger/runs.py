@@ -12,7 +12,16 @@ from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import chunk_row
 from batchata_tasks.ledger.leases import Leases
 from batchata_tasks.ledger.store import reads, writes
-from batchata_tasks.ledger.values import SENDING_ENDS, Chunk, ChunkState, Lease, RunPhase, new_id
+from batchata_tasks.ledger.values import (
+    SENDING_ENDS,
+    UNTIL_LOOKED_AT,
+    Chunk,
+    ChunkState,
+    Lease,
+    RunPhase,
+    StopReason,
+    new_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -113,6 +122,30 @@ class Runs(Leases):
         replaceable = t.runs.c.stop.is_(None) | t.runs.c.stop.in_(SENDING_ENDS)
         here = (t.runs.c.id == run_id) & replaceable
         connection.execute(update(t.runs).where(here).values(stop=reason))
+
+    @writes
+    def stop_for_trouble(
+        self, connection: Connection, lease: Lease, run_id: str, reason: StopReason
+    ) -> None:
+        """Let an open run send nothing more, and note why as its result.
+
+        The result stays whatever else stops the run by then, and what somebody has to look at
+        stays before trouble of the account.
+        """
+        self._check(connection, lease)
+        here = (t.runs.c.id == run_id) & (t.runs.c.state != RunPhase.CLOSED)
+        sends = update(t.runs).where(here & t.runs.c.stop.is_(None))
+        connection.execute(sends.values(stop=reason))
+        free = t.runs.c.result.is_(None) | t.runs.c.result.not_in(UNTIL_LOOKED_AT)
+        connection.execute(update(t.runs).where(here & free).values(result=reason))
+
+    @writes
+    def resume(self, connection: Connection, lease: Lease, run_id: str) -> None:
+        """Let a run send again that trouble of the account had stopped."""
+        self._check(connection, lease)
+        for column in (t.runs.c.stop, t.runs.c.result):
+            here = (t.runs.c.id == run_id) & (column == StopReason.ACCOUNT_TROUBLE)
+            connection.execute(update(t.runs).where(here).values({column: None}))
 
     @reads
     def stop_reason(self, connection: Connection, run_id: str) -> str | None:

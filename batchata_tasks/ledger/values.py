@@ -50,13 +50,24 @@ class StopReason(StrEnum):
     TIME_LIMIT = "time_limit"
     SHUTDOWN = "shutdown"  # its program asked it to
     OVER_BOUND = "over_bound"  # an answer showed that bounds are too low
+    ACCOUNT_TROUBLE = "account_trouble"  # the account lacks credit, quota or a permission
+    UNREADABLE_BATCH = "unreadable_batch"  # no line of a batch's results can be read
+    NO_USABLE_ANSWER = "no_usable_answer"  # no row of many that were answered has one
 
 
 UNFINISHED = (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED)
 # their rows count as in flight and their money stays reserved, but no run waits for them
 SET_ASIDE = (ChunkState.HELD, ChunkState.OVERDUE)
+# a run that stopped for these stays open and sends nothing, also when it is started again, until
+# somebody changes its spec or asks for another try
+UNTIL_LOOKED_AT = (StopReason.UNREADABLE_BATCH, StopReason.NO_USABLE_ANSWER)
 # these stop the sending only: batches that are at the provider go on there
-SENDING_ENDS = (StopReason.OVER_BOUND, StopReason.SHUTDOWN)
+SENDING_ENDS = (
+    StopReason.OVER_BOUND,
+    StopReason.SHUTDOWN,
+    StopReason.ACCOUNT_TROUBLE,
+    *UNTIL_LOOKED_AT,
+)
 
 
 def new_id() -> str:

@@ -129,4 +129,4 @@ def _end(held: HeldDataset, run_id: str) -> None:
             if chunk.batch_id is not None:
                 cancel_batch(context.for_chunk(chunk), chunk.batch_id)
         run_chunks(context, Steps(), [chunk for chunk in chunks if chunk not in lost])
-        finish(context, stopped_by_limit=False)
+        finish(context)

@@ -11,13 +11,15 @@ from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.ledger import UNFINISHED, ChunkState
-from batchata_tasks.pipeline.finish import finish, leave_open
+from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
-from batchata_tasks.pipeline.pilot import PilotFailedError, PilotUnjudgedError, send_pilot
+from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
+from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.pipeline.trouble import StoppedError, judge
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.types.outcome import Outcome
@@ -85,12 +87,13 @@ def _run(context: PlanningRun, steps: Steps) -> Receipt:
     _report_plan(context)
     try:
         limit_reached = send_pilot(context, steps) or _send_rounds(context, steps)
-    except PilotFailedError as error:
-        return leave_open(context, str(error))
+        judge(context)
+    except StoppedError as error:
+        return stop(context, error)
     except PilotUnjudgedError as error:
         context.log(str(error))
         limit_reached = False
-    return finish(context, stopped_by_limit=limit_reached)
+    return finish(context, RunResult.COST_LIMIT_REACHED if limit_reached else None)
 
 
 def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
@@ -102,6 +105,7 @@ def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
             return True
         if context.stop_reason() is not None or not _some_failed(context):
             return False
+        judge(context)
         context.raise_if_left()
         if not steps.next_round(context.ref)["chunks"]:
             return False

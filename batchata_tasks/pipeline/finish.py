@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from batchata_tasks.pipeline.receipt_money import (
     cost_is_known,
     money_facts,
 )
+from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.ledger import Chunk, OutcomeTotals
+    from batchata_tasks.pipeline.trouble import StoppedError
 
 _NAMED = 5  # batches that a receipt names
+_ERRORS = 5
 _STOPPED: dict[str, RunResult] = {
     StopReason.TIME_LIMIT: RunResult.TIME_LIMIT_REACHED,
     StopReason.CANCEL: RunResult.CANCELLED,
@@ -45,9 +47,12 @@ _STOPPED: dict[str, RunResult] = {
 }
 
 
-def finish(run: RunContext, *, stopped_by_limit: bool) -> Receipt:
-    """Close the run in the ledger, drop its plan, return its receipt."""
-    receipt = _receipt(run, RunResult.COST_LIMIT_REACHED if stopped_by_limit else None)
+def finish(run: RunContext, stopped: RunResult | None = None, reason: str | None = None) -> Receipt:
+    """Close the run in the ledger, drop its plan, return its receipt.
+
+    `stopped` says what stopped it, if the ledger does not.
+    """
+    receipt = replace(_receipt(run, stopped), reason=reason)
     run.ledger.close_run(run.lease, run.run_id, receipt.result)
     # only now, since closing gives back what was not sent
     receipt = replace(receipt, budget=budget_facts(run))
@@ -59,14 +64,18 @@ def finish(run: RunContext, *, stopped_by_limit: bool) -> Receipt:
     return receipt
 
 
-def leave_open(run: RunContext, reason: str) -> Receipt:
-    """Return the receipt of a run whose pilot failed.
+def stop(run: RunContext, error: StoppedError) -> Receipt:
+    """Return the receipt of a run that stopped for good, or until the account is mended.
 
-    The run stays open, so that it sends nothing when it is started again.
+    The run stays open, so that it does no more than it may when it is started again. It ends if a
+    limit, or a person, stopped it as well: then the next run sends what met trouble of the account.
     """
-    run.ledger.note_result(run.lease, run.run_id, RunResult.PILOT_FAILED)
-    receipt = _receipt(run, RunResult.PILOT_FAILED)
-    return replace(receipt, reason=reason, budget=budget_facts(run))
+    if error.result == RunResult.ACCOUNT_TROUBLE and run.stop_reason() != error.result:
+        return finish(run, error.result, str(error))
+    run.ledger.note_result(run.lease, run.run_id, error.result)
+    run.ledger.release_unsent(run.lease, run.run_id)
+    receipt = _receipt(run, error.result)
+    return replace(receipt, reason=str(error), budget=budget_facts(run))
 
 
 def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
@@ -112,13 +121,13 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         held_rows=held_rows,
         **money_facts(run, chunks, totals, priced=priced),
         waits=run.state.waits,
-        errors=_errors(commits),
+        errors=frequent_errors(commits, _ERRORS),
         warnings=warnings + _outgrown(run, commits) + _cache_warnings(run, totals),
     )
 
 
 def _result(run: RunContext, *, some_failed: bool) -> RunResult:
-    """Return how a run ended that neither a cost limit nor its pilot stopped."""
+    """Return how a run ended of which the ledger knows what stopped it, if anything did."""
     reason = run.stop_reason()
     if reason in _STOPPED:
         return _STOPPED[reason]
@@ -134,15 +143,6 @@ def _unsent_rows(chunks: list[Chunk]) -> int:
     """Count the rows that the next run takes: never sent, or sent in a batch that was given up."""
     unsent = (ChunkState.PLANNED, ChunkState.DROPPED, ChunkState.ABANDONED)
     return sum(chunk.rows for chunk in chunks if chunk.round == 1 and chunk.state in unsent)
-
-
-def _errors(commits: list[dict[str, Any]]) -> dict[str, int]:
-    """Return the most frequent errors of the rows as they ended, after all rounds."""
-    errors: Counter[str] = Counter()
-    for commit in commits:
-        errors.update(commit.get("errors", {}))
-        errors.subtract(commit.get("errors_before", {}))
-    return {text: count for text, count in errors.most_common(5) if count > 0}
 
 
 def _outgrown(run: RunContext, commits: list[dict[str, Any]]) -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import BatchataError, HeldError
+from batchata_tasks.common.errors import HeldError
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, OutcomeTotals
+from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.scheduler import run_chunks
+from batchata_tasks.pipeline.trouble import StoppedError, judge
 from batchata_tasks.planning.estimate import estimate, measures
 from batchata_tasks.types.outcome import Outcome
 
@@ -23,10 +25,6 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.parts import Pilot
 
 _WITHOUT_END = (ChunkState.OVERDUE, ChunkState.ABANDONED)
-
-
-class PilotFailedError(BatchataError):
-    """The pilot did not hold: nothing more is sent, and the receipt says why."""
 
 
 class PilotUnjudgedError(BatchataError):
@@ -42,7 +40,7 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
     Returns whether a cost limit stopped it.
 
     Raises:
-        PilotFailedError: it did not hold; nothing more is sent.
+        StoppedError: it did not hold; nothing more is sent.
         PilotUnjudgedError: its batch did not end, so this run ends without the rest.
         HeldError: whether its rows were sent is unknown, so it cannot be judged.
     """
@@ -79,7 +77,7 @@ def _first_chunks(context: PlanningRun, rows: int) -> list[Chunk]:
 
 
 def _judge(context: PlanningRun, totals: dict[str, OutcomeTotals]) -> None:
-    """Report that the pilot held, or raise PilotFailedError."""
+    """Report that the pilot held, or raise StoppedError."""
     pilot, plan = context.spec.pilot, context.plan()
     whole = sum(totals.values(), OutcomeTotals())
     if pilot is None or not whole.rows:
@@ -95,7 +93,9 @@ def _judge(context: PlanningRun, totals: dict[str, OutcomeTotals]) -> None:
             f"It cost {dollars(whole.cost)}, and its rows have landed. "
             "Change the spec, or the pilot's limits."
         )
-        raise PilotFailedError(message)
+        raise StoppedError(message, RunResult.PILOT_FAILED)
+    if pilot.max_invalid_share is None:  # which says how many may be unusable, maybe all
+        judge(context)
     text = (
         f"the pilot held: {pluralize(whole.rows, 'row')}, {sum(unusable.values()):,} without "
         f"a usable answer, {dollars(per_row)} a row"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.ledger import StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,26 @@ class RunResult(StrEnum):
     COST_LIMIT_REACHED = "cost_limit_reached"
     TIME_LIMIT_REACHED = "time_limit_reached"
     CANCELLED = "cancelled"
-    PILOT_FAILED = "pilot_failed"  # the run stays open: started again as it is, it sends nothing
+    # after these the run stays open: started again as it is, it sends nothing …
+    PILOT_FAILED = "pilot_failed"
+    UNREADABLE_BATCH = StopReason.UNREADABLE_BATCH.value
+    NO_USABLE_ANSWER = StopReason.NO_USABLE_ANSWER.value
+    ACCOUNT_TROUBLE = StopReason.ACCOUNT_TROUBLE.value  # … but after this one it is carried on
+
+
+STOPPED = (
+    RunResult.PILOT_FAILED,
+    RunResult.UNREADABLE_BATCH,
+    RunResult.NO_USABLE_ANSWER,
+    RunResult.ACCOUNT_TROUBLE,
+)
+"""Results that the receipt gives a reason for."""
+_WHEN_SENT: dict[str, str] = {
+    RunResult.PILOT_FAILED: ", until the spec or its pilot is changed",
+    RunResult.UNREADABLE_BATCH: ", until somebody looks",
+    RunResult.NO_USABLE_ANSWER: ", until somebody looks",
+    RunResult.ACCOUNT_TROUBLE: "; the same command sends them once the account is mended",
+}
 
 
 EXIT_CODES = {
@@ -32,7 +52,7 @@ EXIT_CODES = {
     RunResult.COST_LIMIT_REACHED: 4,
     RunResult.TIME_LIMIT_REACHED: 5,
     RunResult.CANCELLED: 3,
-    RunResult.PILOT_FAILED: 1,
+    **dict.fromkeys(STOPPED, 1),
 }
 
 # from Anthropic's pages on prompt caching, which do not state it for every model
@@ -91,7 +111,7 @@ class Receipt:
     cost_by_outcome: dict[str, str | None]  # of all attempts that ended so
     cached_share: float | None  # of the input tokens
     waits: int  # times that the guard waited for money in flight
-    reason: str | None = None  # why its pilot did not hold, as a sentence
+    reason: str | None = None  # of STOPPED: why, as a sentence
     budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
@@ -124,7 +144,7 @@ class Receipt:
         text = self.result.replace("_", " ")
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
-        if self.continued and self.result != RunResult.PILOT_FAILED:
+        if self.continued and self.result not in STOPPED:
             text += " (an unfinished run was carried on)"
         return text
 
@@ -207,10 +227,8 @@ class Receipt:
         return [("Not sent", f"{pluralize(self.unsent_rows, 'row')}{self._why_unsent()}")]
 
     def _why_unsent(self) -> str:
-        if self.result == RunResult.PILOT_FAILED:
-            return ", until the spec or its pilot is changed"
         if self.result != RunResult.COST_LIMIT_REACHED:
-            return "; the next run takes them"
+            return _WHEN_SENT.get(self.result, "; the next run takes them")
         if self.least_bound_usd is not None and not self.batches:
             return (
                 ": the limit leaves too little for any of them: the cheapest may cost "

@@ -20,6 +20,7 @@ from batchata_tasks.dataset.manifest import (
     bodies_at,
     read_chunk_manifest,
 )
+from batchata_tasks.execution.land import commit_of
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.planning.estimate import costs_of, measures
 from batchata_tasks.planning.packing import Packer
@@ -27,6 +28,7 @@ from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.route import Shape
 from batchata_tasks.types.destination import Destination
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token
+from batchata_tasks.types.outcome import ErrorCode, error_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.table import PreparedTable
 
-_ROUNDS = 3  # of one run, even if fewer attempts are allowed: what never ran was no attempt
+# of one run, even if fewer attempts are allowed: what never ran was no attempt; rounds that met
+# trouble of the account do not count
+_ROUNDS = 3
 _ALL_TURNS = 10**6  # manifests of older versions do not say how many are the request's own
 _STATE = (
     "_status",
@@ -52,17 +56,12 @@ def plan_round(run: PlanningRun) -> list[Chunk]:
     """Plan the run's next round and write it to the ledger; return its chunks, if any."""
     chunks, table = run.ledger.chunks(run.run_id), run.table
     last = max((chunk.round for chunk in chunks), default=0)
-    if "failed" not in run.spec.rerun_on:
+    sent = [c for c in chunks if c.kind == ChunkKind.BATCH and c.state == ChunkState.LANDED]
+    cut = {chunk.round for chunk in sent if commit_of(run.folder, chunk.id).get("account")}
+    more = last - len(cut) < max(run.spec.max_attempts, _ROUNDS)
+    if not (more and "failed" in run.spec.rerun_on) and last not in cut:
         return []
-    if not 0 < last < max(run.spec.max_attempts, _ROUNDS):
-        return []
-    landed = [
-        chunk
-        for chunk in chunks
-        if chunk.round == last
-        and chunk.kind == ChunkKind.BATCH
-        and chunk.state == ChunkState.LANDED
-    ]
+    landed = [chunk for chunk in sent if chunk.round == last]
     spans = _Round(run, last + 1).write(landed)
     if not spans:
         return []
@@ -155,6 +154,8 @@ class _Round:
         return states
 
     def _worth_another(self, state: dict[str, Any]) -> bool:
+        if "failed" not in self._run.spec.rerun_on:
+            return error_code(state["_error"]) is ErrorCode.ACCOUNT
         return worth_another(
             state["_status"], state["_error"], state["_attempts"], self._run.spec.max_attempts
         )

@@ -170,7 +170,10 @@ class _Scheduler:
                 context.log(str(error))
 
     def _wait_for_room(self) -> None:
-        while len(self._running) >= self._context.spec.max_parallel_batches:
+        run = self._context
+        while len(self._running) >= (
+            1 if run.state.one_at_a_time else run.spec.max_parallel_batches
+        ):
             self._wait_for_one()
 
     def _wait_for_one(self) -> None:
@@ -178,6 +181,7 @@ class _Scheduler:
         thread, error = self._next_ended()
         self._running.discard(thread)
         if error is None:
+            self._context.state.one_at_a_time = False
             return
         leaves_no_time = isinstance(error, LeaseError | InterruptedRunError)
         if leaves_no_time or not isinstance(error, BatchataError):

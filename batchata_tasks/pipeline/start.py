@@ -12,7 +12,7 @@ from batchata_tasks.common.errors import HeldError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.execution.run_context import RunContext, RunState, restored_context
-from batchata_tasks.ledger import SET_ASIDE, ChunkState, Ledger, RunPhase
+from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.planning.limits import budget_member, limits_of
@@ -36,6 +36,9 @@ def start_run(
     dead = held.ledger.open_run(held.lease.dataset_id)
     if dead is not None and _may_go_on(held, dead, ready, options, recovery):
         run = _planning_run(held, dead.id, ready.table, recovery, continued=True)
+        if dead.result == RunResult.ACCOUNT_TROUBLE:
+            held.ledger.resume(held.lease, dead.id)
+            run.state.one_at_a_time = True
         for route in ready.table.builder.routes:
             route.factor = run.planned_factor(route.destination)
             route.rates = run.rates(route.destination)
@@ -132,17 +135,28 @@ def _may_go_on(
 ) -> bool:
     """Whether a dead run is carried on: its spec is the same, its plan is there, it sends enough.
 
-    One whose pilot failed is carried on whatever is to be sent again, so that it sends nothing.
+    One that stopped for good is carried on whatever is to be sent again, so that it sends nothing;
+    but to ask for its failed rows is what it waits for.
     """
     if dead.state != RunPhase.OPEN or recovery is not None:
         return False
     if dead.spec_digest != ready.record["spec_digest"]:
+        return False
+    if dead.result in UNTIL_LOOKED_AT:
+        return not options.retry_failed
+    if dead.result == RunResult.ACCOUNT_TROUBLE and _is_over(dead, ready):
         return False
     refreshes = options.refresh_before is None or dead.refresh_before is not None
     sends_enough = refreshes and dead.retry_failed >= options.retry_failed
     if not sends_enough and dead.result != RunResult.PILOT_FAILED:
         return False
     return has_plan(held.folder.run_folder(dead.id), held.ledger.chunks(dead.id))
+
+
+def _is_over(dead: RunRow, ready: PreparedRun) -> bool:
+    """Whether the time limit of a run was reached while its account was being mended."""
+    seconds = ready.spec.time_limit_seconds
+    return seconds is not None and now_us() >= dead.started_at + int(seconds * 1e6)
 
 
 def in_flight_keys(

@@ -25,7 +25,7 @@ from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_index import scratch_index
 from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
-from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
+from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -269,7 +269,9 @@ class Planner:
         if not again and not self._options.retry_failed:
             summary.exhausted += 1
             return None
-        return self._wanted("failed")
+        # what met trouble of the account was not tried, so `rerun_on` has no say in it
+        untried = error_code(landed.error) is ErrorCode.ACCOUNT
+        return "failed" if untried else self._wanted("failed")
 
     def _wanted(self, *reasons: str) -> str | None:
         """Return the first of these reasons for which the spec sends rows again."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchata_tasks.types.outcome import Outcome, is_final
+from batchata_tasks.types.outcome import ErrorCode, Outcome, error_code, is_final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +22,11 @@ _REMARK_CHARS = 1000
 def worth_another(status: str, error: str | None, attempts: int, max_attempts: int) -> bool:
     """Whether a row that ended like this may be sent again.
 
-    Refused rows and wrong requests end the same way each time. Attempts are counted over all runs.
+    Refused rows and wrong requests end the same way each time. Attempts are counted over all runs;
+    what met trouble of the account was none.
     """
+    if error_code(error) is ErrorCode.ACCOUNT:
+        return True
     return status != Outcome.SUCCEEDED and not is_final(error) and attempts < max_attempts
 
 

@@ -34,6 +34,23 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
 
 
+_FIRST: dict[str, str] = {
+    RunResult.PILOT_FAILED: (
+        "an earlier run's pilot did not hold: `run` sends nothing until the spec or its pilot is "
+        "changed"
+    ),
+    RunResult.UNREADABLE_BATCH: (
+        "no line of an earlier run's batch could be read: `run` sends nothing until the spec is "
+        "changed, or `--retry-failed` is given"
+    ),
+    RunResult.NO_USABLE_ANSWER: (
+        "no row of an earlier run had a usable answer: `run` sends nothing until the spec is "
+        "changed, or `--retry-failed` is given"
+    ),
+}
+"""What is to be done first, by how an earlier run stopped."""
+
+
 @dataclass(frozen=True)
 class Preview:
     """A plan that is only shown."""
@@ -42,12 +59,18 @@ class Preview:
     summary: PlanSummary
     price_source: str | None
     limits: LimitsAhead | None = None
-    pilot_failed: bool = False  # in an earlier run of this very spec: a run would end at once
+    # how an earlier run of this very spec stopped, so that a run would send nothing
+    stopped: str | None = None
     open_batches: int = 0  # of an earlier run; a run lands them first
     # rows in files that were lost; how many requests of the plan they answer is not known before
     # the provider is asked
     recoverable: int = 0
     in_flight: InFlight = field(default_factory=InFlight)  # of earlier runs; not in the plan's cost
+
+    @property
+    def pilot_failed(self) -> bool:
+        """Whether the pilot of an earlier run of this very spec did not hold."""
+        return self.stopped == RunResult.PILOT_FAILED
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; money is exact decimal text in US dollars."""
@@ -68,6 +91,7 @@ class Preview:
             "in_flight_usd": exact(self.in_flight.bound),
             "in_flight_expected_usd": exact(self.in_flight.expected),
             "pilot_failed": self.pilot_failed,
+            "stopped": self.stopped,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -118,12 +142,8 @@ class Preview:
         if summary.pilot:
             rows = pluralize(summary.pilot, "row")
             lines.append(("Pilot", f"{rows} first; the others only if it holds"))
-        if self.pilot_failed:
-            text = (
-                "an earlier run's pilot did not hold: `run` sends nothing until the spec or its "
-                "pilot is changed"
-            )
-            lines.append(("First", text))
+        if self.stopped is not None:
+            lines.append(("First", _FIRST[self.stopped]))
         if self.open_batches:
             text = (
                 f"under way: {pluralize(self.open_batches, 'batch')} of a run that is at work, or "
@@ -205,9 +225,11 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         summary=summary,
         price_source=price_source(ready.table),
         limits=limits,
-        pilot_failed=open_run is not None
-        and open_run.result == RunResult.PILOT_FAILED
-        and open_run.spec_digest == ready.record["spec_digest"],
+        stopped=open_run.result
+        if open_run is not None
+        and open_run.result in _FIRST
+        and open_run.spec_digest == ready.record["spec_digest"]
+        else None,
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
         ),

@@ -11,7 +11,7 @@ from batchata_tasks.common.money import dollars, pico_from_usd, usd
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.ledger import ChunkState, RunPhase, opened_ledger
-from batchata_tasks.pipeline.receipt import rows_by_outcome
+from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.reports.printing import cell
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 _RUNS = 10
 _STOPPED = "stopped"
+_LOOK = (
+    "look at its rows' errors (`batchata show`), then change the spec or run it with "
+    "`--retry-failed`; until then it sends nothing."
+)
+_REMEDIES: dict[str | None, str] = {
+    None: "Stopped: start the same command again; it carries on, and lands what was sent.",
+    RunResult.ACCOUNT_TROUBLE: (
+        "Account trouble: mend the account at the provider, then start the same command again."
+    ),
+    RunResult.UNREADABLE_BATCH: f"Unreadable batch: {_LOOK}",
+    RunResult.NO_USABLE_ANSWER: f"No usable answer: {_LOOK}",
+}
+"""What to do about runs that stopped before their end, by their result."""
 
 
 def runs_overview(spec: RunSpec | None, settings: Settings) -> list[dict[str, Any]]:
@@ -98,9 +111,8 @@ def _dollars(usd_text: str | None) -> str:
 
 def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
     """Return what to do about runs that stopped before their end; None if there are none."""
-    if not any(run["result"] is None and _state(run) == _STOPPED for run in runs):
-        return None
-    return "Stopped: start the same command again; it carries on, and lands what was sent."
+    stopped = [run["result"] for run in runs if _state(run) == _STOPPED]
+    return next((text for result, text in _REMEDIES.items() if result in stopped), None)
 
 
 def _state(run: dict[str, Any]) -> str:
