@@ -104,6 +104,7 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
             1,
             ("FAILED", "Failed"),
         ),
+        ({"where": "id == 'k4'"}, "request_broken_line", 1, ("FAILED", "Failed")),
     ],
     ids=[
         "some rows failed",
@@ -111,6 +112,7 @@ def test_a_run_shows_in_prefect(server: Server, table: Table) -> None:
         "cost limit",
         "spec wrong",
         "pilot that does not hold",
+        "unreadable batch",
     ],
 )
 def test_how_a_run_ended_is_told_twice(
