@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import HeldError
+from batchata_tasks.common.errors import BatchataError, HeldError
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, OutcomeTotals
