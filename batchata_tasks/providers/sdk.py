@@ -22,6 +22,7 @@ from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import sentence
 from batchata_tasks.providers.keys import masked
+from batchata_tasks.providers.network import asked, certificates_of, way_to
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
 if TYPE_CHECKING:
@@ -201,7 +202,10 @@ def _unreadable(sdk: Errors) -> tuple[type[Exception], ...]:
 
 
 def _unreachable(error: Exception, provider: str) -> BatchataError:
-    return TransientError(f"{provider}: cannot reach {_host(error)} ({_reason(error)}).")
+    request: httpx2.Request | None = getattr(error, "request", None)
+    way = "" if request is None else way_to(request.url)
+    message = f"{provider}: cannot reach {_host(error)}{way} ({_reason(error)})."
+    return TransientError(message + certificates_of(error))
 
 
 def _create_error(error: Any, provider: str) -> BatchataError:
@@ -240,6 +244,8 @@ def _refusal(error: Any, provider: str) -> BatchataError:
 def _text(error: Any, provider: str) -> str:
     """Return what an HTTP error says, and what helps against one that concerns sizes."""
     text = f"{provider}: HTTP {error.status_code}: {_message(error)}"
+    if not is_api_error(error.response):
+        text += asked(error.response, provider)
     if int(error.status_code) != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return text
     return f"{text} Make batches smaller: set `items_per_batch`."

@@ -29,6 +29,7 @@ from batchata_tasks.providers.listing import (
     says_lists_are_complete,
     with_status,
 )
+from batchata_tasks.providers.network import http_client
 from batchata_tasks.providers.result_lines import (
     first_custom_id,
     lines_of,
@@ -93,7 +94,7 @@ class AnthropicAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
-        http = anthropic.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
+        http = http_client(anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", sdk.watch)
         self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
         self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
 

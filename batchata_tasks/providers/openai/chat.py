@@ -27,6 +27,7 @@ from batchata_tasks.providers.listing import (
     says_lists_are_complete,
     with_status,
 )
+from batchata_tasks.providers.network import http_client
 from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
 from batchata_tasks.providers.openai.caps import CAPS, cap_name
@@ -142,7 +143,7 @@ class OpenAIAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "OPENAI_BASE_URL")
-        http = openai.DefaultHttpxClient(event_hooks={"request": [sdk.watch]})
+        http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", sdk.watch)
         self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
         self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
         if self.cap_param in CAPS:

@@ -1,0 +1,204 @@
+"""How a provider is reached: its address, and the proxies and certificates of the environment.
+
+The SDKs read all of these from variables. What is wrong with one would otherwise be a traceback, a
+minute of retries, or an error that names no variable. Addresses may hold passwords, so they are
+never quoted as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from http import HTTPStatus
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import httpx2
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.providers.listing import is_official
+
+_ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
+# the SDKs add these to the address by themselves
+_ADDED = {
+    "ANTHROPIC_BASE_URL": ("/v1/messages/batches", "/v1/messages", "/v1/complete", "/v1"),
+    "OPENAI_BASE_URL": (
+        "/chat/completions",
+        "/completions",
+        "/responses",
+        "/batches",
+        "/files",
+        "/models",
+    ),
+}
+_SCHEMES = ("http", "https", "all")  # of which proxies are used
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+_PROXY_FORM = "write it as http://host:port, or unset it"
+
+Hook: TypeAlias = Callable[[httpx2.Request], None]
+
+
+def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.Client:
+    """Return an SDK's HTTP client, which calls `hook` with each request.
+
+    `address` names the variable with the API's address.
+
+    Raises:
+        SpecError: naming a variable that nothing can be reached with, and the remedy.
+    """
+    url = os.environ.get(address)
+    if url is not None:
+        _check_address(address, url)
+    _check_proxies()
+    if not (url or "").startswith("http://"):
+        _check_certificates()
+    try:
+        return kind(event_hooks={"request": [hook]})
+    except OSError as error:
+        raise _unreadable_certificates(error) from error
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        message = (
+            f"the proxy settings of the environment cannot be used ({type(error).__name__}); "
+            "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+        )
+        raise SpecError(message) from None  # the cause may quote a password
+
+
+def _check_address(variable: str, text: str) -> None:
+    """Refuse an address with which the API's paths cannot be right.
+
+    An unknown server may have the API under any path, so that only what is certain is refused.
+    """
+    url = _split(text)
+    if url is None:
+        message = f"{variable} is no address of a server; set it to a whole one, or unset it."
+        raise SpecError(message)
+    path = url.path.rstrip("/")
+    for added in _ADDED.get(variable, ()):
+        if path.endswith(added):
+            right = f"{_shown(url)}{path.removesuffix(added)}"
+            message = (
+                f"{variable} ends in {added}, which is added to it by itself; set it to {right}."
+            )
+            raise SpecError(message)
+    if variable == "OPENAI_BASE_URL" and is_official(text, "api.openai.com") and path != "/v1":
+        message = f"{variable} leads past OpenAI's API; set it to {_shown(url)}/v1, or unset it."
+        raise SpecError(message)
+
+
+def _split(text: str) -> SplitResult | None:
+    """Return the parts of an address, or None if it is none."""
+    try:
+        url = urlsplit(text)
+        _ = url.port  # a ValueError if it is no port
+        httpx2.URL(text)
+    except (ValueError, httpx2.InvalidURL):
+        return None
+    return url if url.hostname and not any(map(str.isspace, text)) else None
+
+
+def _shown(url: SplitResult) -> str:
+    """Return an address without path and password."""
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return f"{url.scheme}://{host}:{url.port}" if url.port else f"{url.scheme}://{host}"
+
+
+def asked(error: httpx2.Response, provider: str) -> str:
+    """Return which address a server says it does not have, if it is not the API that says so."""
+    if error.status_code != HTTPStatus.NOT_FOUND:
+        return ""
+    url = error.request.url
+    variable = _ADDRESSES.get(provider, "the address")
+    place = f"{_shown(urlsplit(str(url)))}{url.path}"
+    return f" There is no such API at {place}: check {variable}."
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+def _proxies() -> dict[str, str]:
+    """Return the addresses of proxies by the scheme for which they are used."""
+    found = getproxies()
+    if "*" in map(str.strip, found.get("no", "").split(",")):
+        return {}
+    return {
+        scheme: found[scheme] if "://" in found[scheme] else f"http://{found[scheme]}"
+        for scheme in _SCHEMES
+        if found.get(scheme)
+    }
+
+
+def _variable(scheme: str) -> str:
+    """Return the name of the variable that sets the proxy for a scheme."""
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+    return next((name for name in names if os.environ.get(name)), "the system's proxy setting")
+
+
+def _check_proxies() -> None:
+    for scheme, text in _proxies().items():
+        problem, url = None, _split(text)
+        if url is None:
+            problem = f"is no address of a proxy; {_PROXY_FORM}"
+        elif url.scheme not in _PROXY_SCHEMES:
+            problem = f"names a proxy of an unknown kind; {_PROXY_FORM}"
+        elif url.scheme.startswith("socks") and find_spec("socksio") is None:
+            problem = (
+                "names a SOCKS proxy, for which a package is missing; "
+                "run `pip install 'httpx2[socks]'`, or unset it"
+            )
+        if problem is not None:
+            message = f"{_variable(scheme)} {problem}."
+            raise SpecError(message)
+
+
+def way_to(url: httpx2.URL) -> str:
+    """Return through which proxy an address is reached, in words; nothing if through none."""
+    proxies = _proxies()
+    scheme = next((one for one in (url.scheme, "all") if one in proxies), None)
+    if scheme is None or proxy_bypass(url.host):
+        return ""
+    proxy = _split(proxies[scheme])
+    return "" if proxy is None else f" through the proxy {_shown(proxy)} of {_variable(scheme)}"
+
+
+# --- certificates ---------------------------------------------------------------------------------
+
+
+def _check_certificates() -> None:
+    """Refuse a folder of certificates that does not exist: nothing would ever be trusted."""
+    folders = os.environ.get("SSL_CERT_DIR")
+    if not folders or os.environ.get("SSL_CERT_FILE"):  # the file is read instead
+        return
+    if not any(Path(folder).is_dir() for folder in folders.split(os.pathsep)):
+        message = f"SSL_CERT_DIR: {folders} is no folder; name one of certificates, or unset it."
+        raise SpecError(message)
+
+
+def _unreadable_certificates(error: OSError) -> SpecError:
+    reason = "it has no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+    if file := os.environ.get("SSL_CERT_FILE"):
+        return SpecError(
+            f"SSL_CERT_FILE: {file} cannot be read ({reason}); name a PEM file of certificates, or "
+            "unset it."
+        )
+    return SpecError(
+        f"the certificates of this system cannot be read ({reason}); set SSL_CERT_FILE to a PEM "
+        "file of certificates."
+    )
+
+
+def certificates_of(error: BaseException) -> str:
+    """Return what helps if a server's certificate was not accepted."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return ""
+    return (
+        " If your network has certificates of its own, set SSL_CERT_FILE to the file with them "
+        "(REQUESTS_CA_BUNDLE is not read)."
+    )

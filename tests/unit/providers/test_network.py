@@ -1,0 +1,248 @@
+"""Addresses, proxies and certificates of the environment: one sentence that names the variable."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from batchata_tasks.common.errors import InputError, TransientError
+from batchata_tasks.providers import network, provider_type
+from tests.support.answering import answering
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.providers import Adapter
+    from tests.support.answering import Asked
+
+APIS = ["anthropic", "openai"]
+SECRET = "pass-word-of-the-proxy"
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for api in APIS:
+        monkeypatch.setenv(f"{api.upper()}_API_KEY", "test-key")
+        monkeypatch.delenv(f"{api.upper()}_BASE_URL", raising=False)
+
+
+@pytest.fixture(params=APIS)
+def api(request: pytest.FixtureRequest) -> str:
+    """Return the name of each provider in turn."""
+    return request.param
+
+
+def made(api: str) -> Adapter:
+    return provider_type(api)()
+
+
+def refusal(api: str) -> str:
+    with pytest.raises(InputError) as refused:
+        made(api)
+    text = str(refused.value)
+    assert text.endswith(".")
+    assert SECRET not in text
+    assert refused.value.__cause__ is None or SECRET not in repr(refused.value.__cause__)
+    return text
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+HOST = "https://gateway.example.test:8443"
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "right"),
+    [
+        ("ANTHROPIC_BASE_URL", "https://api.anthropic.com/v1", "https://api.anthropic.com"),
+        ("ANTHROPIC_BASE_URL", f"{HOST}/v1/", HOST),
+        ("ANTHROPIC_BASE_URL", f"{HOST}/proxy/v1", f"{HOST}/proxy"),
+        ("ANTHROPIC_BASE_URL", f"{HOST}/v1/messages", HOST),
+        ("ANTHROPIC_BASE_URL", f"{HOST}/v1/messages/batches", HOST),
+        ("OPENAI_BASE_URL", "https://api.openai.com", "https://api.openai.com/v1"),
+        ("OPENAI_BASE_URL", "https://eu.api.openai.com/", "https://eu.api.openai.com/v1"),
+        ("OPENAI_BASE_URL", "https://api.openai.com/v2", "https://api.openai.com/v1"),
+        ("OPENAI_BASE_URL", f"{HOST}/v1/chat/completions", f"{HOST}/v1"),
+        ("OPENAI_BASE_URL", f"{HOST}/v1/batches/", f"{HOST}/v1"),
+        ("OPENAI_BASE_URL", f"{HOST}/v1/responses", f"{HOST}/v1"),
+    ],
+)
+def test_an_address_that_cannot_be_right_is_refused(
+    variable: str, address: str, right: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the SDK adds by itself stands in no address; the sentence says what to write."""
+    monkeypatch.setenv(variable, address)
+    text = refusal(variable.split("_", maxsplit=1)[0].lower())
+    assert text.startswith(variable)
+    assert text.removesuffix(", or unset it.").removesuffix(".").endswith(f" set it to {right}")
+
+
+@pytest.mark.parametrize(
+    "address", ["", "http://", "http://host:port", "https://ho st", "http://[x"]
+)
+def test_what_is_no_address_is_refused(
+    address: str, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty variable is not unset: the SDKs would call no server at all."""
+    variable = f"{api.upper()}_BASE_URL"
+    monkeypatch.setenv(variable, address)
+    assert variable in refusal(api)
+
+
+@pytest.mark.parametrize(
+    ("variable", "address"),
+    [
+        ("ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
+        ("ANTHROPIC_BASE_URL", f"{HOST}/anthropic/"),
+        ("OPENAI_BASE_URL", "https://api.openai.com/v1/"),
+        ("OPENAI_BASE_URL", f"{HOST}/openai"),
+        ("OPENAI_BASE_URL", HOST),
+    ],
+)
+def test_an_address_that_may_be_right_is_taken(
+    variable: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway may have the API under any path."""
+    monkeypatch.setenv(variable, address)
+    made(variable.split("_", maxsplit=1)[0].lower())
+
+
+@pytest.mark.parametrize("body", ["<html>Not Found</html>", {"detail": "Not Found"}])
+def test_a_page_that_is_not_found_names_the_address(
+    body: Any, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is not the API that answers 404, the address is told, and where it comes from."""
+    with answering(lambda _asked: (404, body)) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", f"{server.url}/somewhere")
+        with pytest.raises(TransientError) as error:
+            made(api).look("batch_1")
+    assert f"There is no such API at {server.url}/somewhere/" in str(error.value)
+    assert f"check {api.upper()}_BASE_URL." in str(error.value)
+
+
+def test_a_batch_that_is_not_found_is_nobodys_address(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 404 of the API itself is about the batch."""
+    error = {"type": "not_found_error", "message": "no such batch"}
+    with answering(lambda _asked: (404, {"type": "error", "error": error})) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError) as raised:
+            made(api).look("batch_1")
+    assert "BASE_URL" not in str(raised.value)
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        f"socks4://user:{SECRET}@127.0.0.1:1",
+        f"ftp://user:{SECRET}@127.0.0.1:1",
+        f"http://user:{SECRET}@127.0.0.1:port",
+        f"http://user:{SECRET}@",
+        f"http://user:{SECRET}@127.0.0.1:99999",
+        "http://",
+        f"http://user:{SECRET}@127.0.0.1:1\n",
+    ],
+)
+def test_a_proxy_that_is_none_is_refused(
+    name: str, proxy: str, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A malformed proxy is told by its variable, not by its address, which may hold a password."""
+    monkeypatch.setenv(name, proxy)
+    text = refusal(api)
+    assert text.startswith(name)
+    assert "127.0.0.1" not in text
+    monkeypatch.setenv("NO_PROXY", "localhost, *")
+    made(api)
+
+
+def test_socks_without_its_package_is_refused(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what to install."""
+
+    def find(name: str) -> object:
+        return None if name == "socksio" else name
+
+    monkeypatch.setattr(network, "find_spec", find)
+    monkeypatch.setenv("ALL_PROXY", f"socks5://user:{SECRET}@127.0.0.1:1")
+    text = refusal(api)
+    assert text.startswith("ALL_PROXY")
+    assert "pip install 'httpx2[socks]'" in text
+
+
+@pytest.mark.parametrize(
+    "target", ["http://provider.example.test", "https://provider.example.test"]
+)
+def test_a_proxy_that_is_down_is_named(
+    target: str, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no connection can be made, the proxy is named, without its password."""
+    monkeypatch.setenv("ALL_PROXY", f"http://user:{SECRET}@127.0.0.1:9")
+    monkeypatch.setenv(f"{api.upper()}_BASE_URL", target)
+    monkeypatch.setattr(f"{api}._base_client.MAX_RETRY_DELAY", 0.01)
+    with pytest.raises(TransientError) as error:
+        made(api).look("batch_1")
+    assert "through the proxy http://127.0.0.1:9 of ALL_PROXY" in str(error.value)
+    assert SECRET not in str(error.value)
+
+
+def test_a_proxy_that_refuses_is_named(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a proxy refuses was never sent to the provider, and the proxy is named."""
+
+    def refuse(asked: Asked) -> tuple[int, Any]:
+        assert asked.method == "CONNECT"
+        return 407, {"error": "who are you?"}
+
+    with answering(refuse) as server:
+        monkeypatch.setenv("HTTPS_PROXY", server.url.replace("://", f"://user:{SECRET}@"))
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", "https://provider.example.test")
+        monkeypatch.setattr(f"{api}._base_client.MAX_RETRY_DELAY", 0.01)
+        with pytest.raises(TransientError) as error:
+            made(api).look("batch_1")
+    assert f"through the proxy {server.url} of HTTPS_PROXY" in str(error.value)
+    assert SECRET not in str(error.value)
+
+
+# --- certificates ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_certificates_that_cannot_be_read_are_refused(
+    content: str | None, api: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file that is absent, or holds none, is named with its variable."""
+    file = tmp_path / "certificates.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    assert refusal(api).startswith(f"SSL_CERT_FILE: {file} cannot be read")
+
+
+def test_a_folder_of_certificates_that_is_absent_is_refused(
+    api: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No server would ever be trusted; one without certificates needs no folder."""
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "absent"))
+    assert refusal(api).startswith("SSL_CERT_DIR")
+    monkeypatch.setenv(f"{api.upper()}_BASE_URL", "http://127.0.0.1:9")
+    made(api)
+
+
+def test_a_certificate_that_is_not_trusted_says_what_to_set() -> None:
+    """Networks with certificates of their own need SSL_CERT_FILE, and people set another one."""
+    error = httpx2.ConnectError("x")
+    error.__cause__ = ssl.SSLCertVerificationError("y")
+    assert "set SSL_CERT_FILE" in network.certificates_of(error)
+    assert network.certificates_of(ValueError()) == ""
