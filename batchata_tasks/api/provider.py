@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from batchata_tasks.api import standalone
 from batchata_tasks.api.job_checks import check_job
@@ -27,7 +27,15 @@ class Provider(Adapter):
     The methods here send, watch and fetch single batches. Nothing guards them: there is no ledger,
     no cost limit and no budget, and after a crash only the batch id is left that the caller stored.
     `Batch` and `EnrichmentSpec` have all of that; they do not use these methods.
+
+    `close`, or a `with` block, closes the connections.
     """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @cached_property
     def _sent(self) -> dict[str, dict[str, SentJob]]:

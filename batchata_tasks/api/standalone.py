@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +38,7 @@ from batchata_tasks.types.answer import Usage
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import Adapter, BatchLook
@@ -71,9 +71,11 @@ def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, SentJ
     schemas = ResponseModels()
     _check(provider, jobs, schemas)
     _check_together(provider, jobs)
-    adapter = _serving(provider, jobs[0].endpoint)
     token = secrets.token_hex(_TOKEN_BYTES)
-    with TemporaryDirectory(prefix="batchata-") as folder:
+    with (
+        _serving(provider, jobs[0].endpoint) as adapter,
+        TemporaryDirectory(prefix="batchata-") as folder,
+    ):
         path = Path(folder) / f"{token}.jsonl"
         write_requests(path, adapter.framing, _within(adapter, _bodies(adapter, jobs, schemas)))
         file_id = adapter.upload(path)
@@ -88,10 +90,14 @@ def create(provider: Adapter, jobs: Sequence[Job]) -> tuple[str, dict[str, SentJ
     return look.batch_id, sent
 
 
-def _serving(provider: Adapter, endpoint: str) -> Adapter:
+@contextmanager
+def _serving(provider: Adapter, endpoint: str) -> Generator[Adapter, None, None]:
+    """Yield the adapter to an endpoint of the provider: this one, or another for the moment."""
     if endpoint == provider.endpoint_name:
-        return provider
-    return provider_type(provider.name, endpoint)()
+        yield provider
+    else:
+        with closing(provider_type(provider.name, endpoint)()) as adapter:
+            yield adapter
 
 
 def _check(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> None:
@@ -239,12 +245,13 @@ def expected_cost(provider: Adapter, jobs: Sequence[Job]) -> float:
         groups[job.model, job.endpoint].append(job)
     total, custom = 0, load_prices(Settings().prices)
     for (model, endpoint), group in groups.items():
-        adapter, cap = _serving(provider, endpoint), max(job.max_tokens for job in group)
-        rates = rates_at(adapter, model, custom)
-        route = Route(adapter, model, endpoint, rates, cap)
-        for document in filter(None, (job.document() for job in group)):
-            route.attach(document)
-        cost = guessed(route, [body for _, body in _bodies(adapter, group, schemas)]).cost
+        cap = max(job.max_tokens for job in group)
+        with _serving(provider, endpoint) as adapter:
+            rates = rates_at(adapter, model, custom)
+            route = Route(adapter, model, endpoint, rates, cap)
+            for document in filter(None, (job.document() for job in group)):
+                route.attach(document)
+            cost = guessed(route, [body for _, body in _bodies(adapter, group, schemas)]).cost
         if cost is None:
             return float("nan")
         total += cost

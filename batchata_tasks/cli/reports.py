@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -71,7 +72,8 @@ def _rebuild(spec: str | None, overrides: list[str] | None, settings: Settings) 
     if spec is None:
         message = "--rebuild: name the SPEC whose dataset is to be restored to the ledger."
         raise SpecError(message)
-    rebuilt = rebuild(prepare_run(_spec_at(spec, overrides), settings), settings)
+    with closing(prepare_run(_spec_at(spec, overrides), settings)) as ready:
+        rebuilt = rebuild(ready, settings)
     for label, value in rebuilt.lines():
         print_text(err, f"{label}: {value}")
 

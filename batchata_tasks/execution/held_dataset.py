@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import locked
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.progress.listener import silent
 
@@ -48,6 +49,7 @@ class HeldDataset(ABC):
     stop: threading.Event = field(default_factory=threading.Event)  # leave the run as it is
     stop_requested: str | None = None  # why somebody in this process wants nothing more to be sent
     run_at_work: str | None = None  # whose steps are done at this moment
+    adapters: OpenAdapters = field(default_factory=OpenAdapters)
 
     @contextmanager
     def landing_alone(self) -> Generator[None, None, None]:
@@ -124,11 +126,16 @@ def require_unexpired(held_until: float) -> None:
 
 @contextmanager
 def hold_dataset(
-    output: str, settings: Settings, progress: Progress | None = None, run: str | None = None
+    output: str,
+    settings: Settings,
+    progress: Progress | None = None,
+    run: str | None = None,
+    adapters: OpenAdapters | None = None,
 ) -> Generator[OwnDataset, None, None]:
     """Hold a dataset: make its folders, check that the ledger owns it, take and renew the lease.
 
     `run` names what this process works for, so that others can tell who holds the dataset.
+    `adapters` are closed at the end, and those that are made meanwhile.
 
     Raises:
         WrongLedgerError: another ledger owns the dataset.
@@ -136,15 +143,17 @@ def hold_dataset(
     """
     folder = DatasetFolder(output)
     folder.create()
-    with opened_ledger(settings.ledger_url) as ledger:
+    with (
+        closing(adapters or OpenAdapters()) as opened,
+        opened_ledger(settings.ledger_url) as ledger,
+    ):
         dataset_id = owned_dataset(folder, ledger)
         held_until = awake_clock() + settings.lease_seconds
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
         if folder.owner() is None:
             folder.write_owner(dataset_id, ledger.id)
-        held = OwnDataset(
-            folder, ledger, lease, settings, progress or silent(), held_until=held_until
-        )
+        held = OwnDataset(folder, ledger, lease, settings, progress or silent(), adapters=opened)
+        held.held_until = held_until
         if lease.lost is not None:
             held.progress.note(
                 f"{lease.lost} held this dataset and was lost: "

@@ -113,7 +113,7 @@ class RunContext:
         with self.state.lock:
             if to not in self.state.routes:
                 self.state.routes[to] = Route(
-                    provider_type(to.provider, to.endpoint)(),
+                    self.held.adapters.add(provider_type(to.provider, to.endpoint)()),
                     to.model,
                     to.endpoint,
                     self.rates(to),

@@ -15,7 +15,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.budgets import Budgets, binding_terms, budget_sums, money_of
 from batchata_tasks.ledger.chunks import Chunks, reservation_row
-from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.store import blocks, reads, writes
 from batchata_tasks.ledger.values import (
     SET_ASIDE,
     Chunk,
@@ -160,9 +160,10 @@ class Money(Chunks, Budgets):
     def reopen_landed(self, connection: Connection, lease: Lease, chunk_ids: Iterable[str]) -> None:
         """Record that a dataset was lost: these chunks are to be collected and landed again."""
         self._check(connection, lease)
-        landed = t.chunks.c.id.in_(list(chunk_ids)) & (t.chunks.c.state == ChunkState.LANDED)
         values = {"state": ChunkState.COLLECTED, "emptied": 0, "updated_at": now_us()}
-        connection.execute(update(t.chunks).where(landed).values(values))
+        for block in blocks(chunk_ids):
+            landed = t.chunks.c.id.in_(block) & (t.chunks.c.state == ChunkState.LANDED)
+            connection.execute(update(t.chunks).where(landed).values(values))
 
     @writes
     def give_up(
@@ -235,13 +236,15 @@ class Money(Chunks, Budgets):
 
         A row counts once, by the outcome of its last round; tokens and money are of all rounds.
         """
-        query = _OUTCOMES_OF_RUN
+        queries = [_OUTCOMES_OF_RUN]
         if chunk_ids is not None:
-            query = query.where(t.outcomes.c.chunk_id.in_(list(chunk_ids)))
+            some = [t.outcomes.c.chunk_id.in_(block) for block in blocks(chunk_ids)]
+            queries = [_OUTCOMES_OF_RUN.where(which) for which in some]
         totals: dict[str, OutcomeTotals] = {}
-        for row in connection.execute(query, {"run_id": run_id}):
-            previous = totals.get(row.outcome, OutcomeTotals())
-            totals[row.outcome] = previous + totals_of(row)
+        for query in queries:
+            for row in connection.execute(query, {"run_id": run_id}):
+                previous = totals.get(row.outcome, OutcomeTotals())
+                totals[row.outcome] = previous + totals_of(row)
         return totals
 
 

@@ -10,7 +10,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LeaseError, LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
-from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.store import blocks, reads, writes
 from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, Lease, RunPhase
 
 if TYPE_CHECKING:
@@ -219,8 +219,11 @@ class Sending(Chunks):
     @reads
     def known_batches(self, connection: Connection, batch_ids: Iterable[str]) -> set[str]:
         """Return those of `batch_ids` that already belong to a chunk."""
-        query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(list(batch_ids)))
-        return set(connection.execute(query).scalars())
+        known = set[str]()
+        for block in blocks(batch_ids):
+            query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(block))
+            known.update(connection.execute(query).scalars())
+        return known
 
     @reads
     def newest_batch_at(self, connection: Connection, accounts: Iterable[str]) -> int | None:

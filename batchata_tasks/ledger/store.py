@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from functools import wraps
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sqlalchemy import func, select, text
@@ -16,9 +17,11 @@ from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger.engine import is_lost, ledger_error, make_engine, parse_url, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sqlalchemy import Connection
+
+_VALUES = 900
 
 S = TypeVar("S", bound="Store")
 P = ParamSpec("P")
@@ -106,6 +109,16 @@ class Store:
             return now_us()
         query = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         return int(connection.execute(query).scalar_one())
+
+
+def blocks(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Yield ids, each once, in as many at a time as a statement can have.
+
+    SQLite takes up to 32,766 values (before 3.32: 999), Postgres 65,535.
+    """
+    different = iter(dict.fromkeys(ids))
+    while block := list(islice(different, _VALUES)):
+        yield block
 
 
 def ledger_place(url: str) -> str:

@@ -8,6 +8,7 @@ next run looks for its batch at the provider before it sends anything, as after 
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -329,8 +330,8 @@ class _Reader:
         """Return the names, under the old ledger and this one, of the account whose key is set."""
         if (provider, ledger_id) not in self.accounts:
             try:
-                adapter = provider_type(provider)()
-                names = names_of_account(adapter, ledger_id), adapter.account(self.ledger.id)
+                with closing(provider_type(provider)()) as adapter:
+                    names = names_of_account(adapter, ledger_id), adapter.account(self.ledger.id)
             except CredentialsError:
                 names = None
             self.accounts[provider, ledger_id] = names

@@ -9,7 +9,7 @@ is freed to be sent again.
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,8 +86,10 @@ def reconcile(
         BatchataError: the provider or the ledger cannot be used.
     """
     request, report = request or ReconcileRequest(), ReconcileReport()
-    with opened_ledger(settings.ledger_url) as ledger:
-        work = _Reconciler(ledger, settings, progress or silent(), report)
+    with (
+        opened_ledger(settings.ledger_url) as ledger,
+        closing(_Reconciler(ledger, settings, progress or silent(), report)) as work,
+    ):
         work.abandon(request.abandon)
         work.require_providers()
         work.adopt_ours()
@@ -127,6 +129,11 @@ class _Reconciler:
     def report_overdue(self, days: float) -> None:
         """Report batches that did not end in time, and abandoned ones that ended since."""
         self._abandoning.report(days)
+
+    def close(self) -> None:
+        """Close the connections to the providers."""
+        for provider in self._providers.values():
+            provider.close()
 
     def require_providers(self) -> None:
         """Raise CredentialsError if there is no provider to ask, and nothing was done without."""

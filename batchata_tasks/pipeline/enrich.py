@@ -10,6 +10,7 @@ from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
@@ -67,7 +68,11 @@ def run_prepared(
     """Run one enrichment that is prepared already, as `enrich` does."""
     steps, options = steps or Steps(), options or Options()
     output, settings = ready.spec.output, ready.settings
-    with hold_dataset(output, settings, progress, run) as held, _followed(held) as handle:
+    adapters = OpenAdapters(list(ready.adapters))
+    with (
+        hold_dataset(output, settings, progress, run, adapters) as held,
+        _followed(held) as handle,
+    ):
         find_lost_rows(held)
         recovery = recover(held)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:

@@ -137,6 +137,8 @@ class _Scheduler:
         until = time.monotonic() + _JOIN_SECONDS
         for thread in self._running:
             thread.join(max(until - time.monotonic(), 0))
+        if any(thread.is_alive() for thread in self._running):
+            self._context.held.adapters.left = True
 
     def _start(self, chunk: Chunk) -> None:
         """Run a chunk in a thread with this one's context variables (Prefect's flow run)."""

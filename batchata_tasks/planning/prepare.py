@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,12 @@ class PreparedRun:
     settings: Settings
     table: PreparedTable
     record: dict[str, Any]
+    adapters: tuple[Adapter, ...]
+
+    def close(self) -> None:
+        """Close the connections of its adapters; a run does that by itself."""
+        for adapter in self.adapters:
+            adapter.close()
 
 
 def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
@@ -56,11 +63,17 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     Raises:
         InputError: with the field and the remedy.
     """
-    providers = {to: provider_type(to.provider, to.endpoint)() for to in spec.destinations()}
-    folder = DatasetFolder(spec.output)
-    folder.check()
-    table = _prepared(spec, providers, folder.data, settings)
-    return PreparedRun(spec, settings, table, _record(spec, table))
+    with ExitStack() as unless_prepared:
+        providers = dict["Destination", "Adapter"]()
+        for to in spec.destinations():
+            providers[to] = provider_type(to.provider, to.endpoint)()
+            unless_prepared.callback(providers[to].close)
+        folder = DatasetFolder(spec.output)
+        folder.check()
+        table = _prepared(spec, providers, folder.data, settings)
+        ready = PreparedRun(spec, settings, table, _record(spec, table), tuple(providers.values()))
+        unless_prepared.pop_all()
+    return ready
 
 
 def _prepared(

@@ -221,6 +221,13 @@ class Adapter(Checks, ABC):
     def discard_results(self, look: BatchLook) -> None:
         """Delete an ended batch's results; it is not an error if they are already gone."""
 
+    def close(self) -> None:
+        """Close the connections to the provider; nothing is called afterwards.
+
+        An adapter that holds none need not implement this. It is not closed while a call may be
+        under way, as a create that is cut off would be in doubt.
+        """
+
     def account(self, ledger_id: str) -> str:
         """Return a name for the account in use that does not give away the key."""
         return account_name(self, ledger_id)

@@ -205,6 +205,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
     """
     ready = prepare_run(spec, settings)
     with ExitStack() as stack:
+        stack.callback(ready.close)
         ledger = None
         if ledger_exists(settings.ledger_url):
             ledger = stack.enter_context(opened_ledger(settings.ledger_url, read_only=True))

@@ -249,7 +249,7 @@ def test_direct_runs_leave_no_key(
         code, printed[command[0]] = run(*command, f"{provider}.yaml")
         assert code == 0
     with monkeypatch.context() as patch:
-        patch.setenv(f"{provider.upper()}_BASE_URL", f"http://127.0.0.1:{unused_port()}/v1")
+        patch.setenv(f"{provider.upper()}_BASE_URL", f"http://127.0.0.1:{unused_port()}/api")
         code, printed["unreachable"] = run("run", f"{provider}.yaml", "--direct")
     assert code == 1
     assert "cannot reach" in printed["unreachable"]
@@ -422,7 +422,7 @@ def test_a_password_in_the_address_is_not_printed(
     provider: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy's address may hold user and password: the error names only the host."""
-    address = f"http://user:{quote(CANARY, safe='')}@127.0.0.1:{unused_port()}/v1"
+    address = f"http://user:{quote(CANARY, safe='')}@127.0.0.1:{unused_port()}/api"
     monkeypatch.setenv(f"{provider.upper()}_BASE_URL", address)
     use_key("some-key", monkeypatch)
     code, printed = run("run", f"{provider}.yaml", "--direct")

@@ -98,6 +98,9 @@ class AnthropicAdapter(Adapter):
         self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
         self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
 
+    def close(self) -> None:
+        self._client.close()
+
     @property
     def base_url(self) -> str:
         return str(self._client.base_url)

@@ -149,6 +149,9 @@ class OpenAIAdapter(Adapter):
         if self.cap_param in CAPS:
             self.cap_param = cap_name(official=self._official)
 
+    def close(self) -> None:
+        self._client.close()
+
     @property
     def base_url(self) -> str:
         return str(self._client.base_url)

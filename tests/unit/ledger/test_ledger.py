@@ -641,6 +641,19 @@ def test_batches_are_known(desk: Desk) -> None:
     assert row.ended_at >= row.looked_at >= row.submitted_at
 
 
+def test_any_number_of_names_is_asked_for(desk: Desk) -> None:
+    """An account may have more batches, and a dataset more chunks, than one statement takes."""
+    one = desk.bring(desk.chunks[0], ChunkState.LANDED)
+    names = [f"no-{number}" for number in range(100_000)]
+    batches = [*names, f"batch-{one.id}", *names[:1000], f"batch-{one.id}"]
+    assert desk.ledger.known_batches(iter(batches)) == {f"batch-{one.id}"}
+    chunks = [*names[:2000], one.id, *names[:2000], one.id]
+    assert desk.ledger.outcomes(desk.run, chunks) == desk.ledger.outcomes(desk.run)
+    assert desk.ledger.outcomes(desk.run, []) == {}
+    desk.ledger.reopen_landed(desk.lease, chunks)
+    assert desk.ledger.chunk(one.id).state == ChunkState.COLLECTED
+
+
 def test_a_returned_chunk_is_sent_again(desk: Desk) -> None:
     """A chunk of which nothing ran keeps its money, loses its batch id and is sent again.
 
