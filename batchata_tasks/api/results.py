@@ -10,7 +10,10 @@ import pyarrow.compute as pc
 
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.execution.held_dataset import find_dataset
+from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
 from batchata_tasks.planning.job_store import JOB, StoredJobs
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.spec.job import Job
@@ -20,6 +23,7 @@ from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchata_tasks.common.settings import Settings
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.jobs import JobsSpec
 
@@ -59,6 +63,21 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
         for job_id, (_, cited, schema) in wanted.items()
         if job_id in rows
     }
+
+
+def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
+    """Return why jobs are held, by job id: their batch did not end, or may have been accepted."""
+    folder, reasons = DatasetFolder(spec.output), dict[str, str]()
+    with opened_ledger(settings.ledger_url) as ledger:
+        dataset_id = find_dataset(folder, ledger)
+        chunks = [] if dataset_id is None else ledger.dataset_chunks(dataset_id, SET_ASIDE)
+    for chunk in chunks:
+        reason = "held: nobody can tell whether its batch was accepted"
+        if chunk.state == ChunkState.OVERDUE:
+            reason = f"held: batch {chunk.batch_id} has not ended in time"
+        if (path := folder.manifest(chunk.id)).exists():
+            reasons |= dict.fromkeys(read_chunk_manifest(path)[JOB_ID].to_pylist(), reason)
+    return reasons
 
 
 def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.api.raw_files import with_raw_files
-from batchata_tasks.api.results import landed_results, landed_table
+from batchata_tasks.api.results import held_jobs, landed_results, landed_table
 from batchata_tasks.api.state import StateManager, naming
 from batchata_tasks.api.watch import Watch
 from batchata_tasks.common.errors import SpecError
@@ -286,7 +286,7 @@ class BatchRun:
         """Return the results of the jobs by their ids.
 
         While the run goes on, these are the ones that landed. Once it has ended there is a result
-        for each job: one that was not sent says so in its error.
+        for each job: one that was not sent, or whose batch did not end, says so in its error.
         """
         landed = landed_results(self._written())
         if not self.done:
@@ -295,8 +295,12 @@ class BatchRun:
             reason = self.receipt.reason or self.receipt.result.replace("_", " ")
         else:
             reason = f"the run stopped: {self._error}"
+        held = dict[str, str]()
+        if self.receipt is not None and self.receipt.held_rows:
+            held = held_jobs(self._written(), self._settings)
         return {
-            job.id: landed.get(job.id) or JobResult(job.id, error=f"not sent: {reason}")
+            job.id: landed.get(job.id)
+            or JobResult(job.id, error=held.get(job.id, f"not sent: {reason}"))
             for job in self.jobs
         }
 

@@ -132,12 +132,18 @@ app.command(
 
 @app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")
 def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
-    """Cancel the open batches of a spec and land what ran; what ran is paid for."""
+    """Cancel the open batches of a spec and land what ran; what ran is paid for.
+
+    Exit codes: 0 all have ended, or there is nothing to cancel; 3 some batches did not end in time
+    (`BATCHATA_CANCEL_GRACE`), so their rows are held; 1, 2 and 130 as of `run`.
+    """
     from batchata_tasks.operations.cancel import cancel as cancel_spec
 
     with boundary(_CARRIES_ON), for_console(err) as progress:
         cancelled = cancel_spec(load(spec, overrides, None), Settings(), progress)
     print_result(cancelled, as_json=as_json)
+    if cancelled.exit_code:
+        raise typer.Exit(cancelled.exit_code)
 
 
 @app.command(

@@ -7,6 +7,7 @@ can tell (any more).
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from batchata_tasks.common.errors import CredentialsError, HeldError, TerminalEr
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.ledger import SENDING_ENDS
 from batchata_tasks.providers import describe_change, names_of_account
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     proof_from = intent.sent_at / 1e6 + context.settings.unclear_grace
     path = context.folder.intent(chunk.id)
     stored: list[str] = (read_json(path) or {}).get("candidates", [])
+    patience = _Patience(context)
     wait, seen = 1.0, Listed(dict.fromkeys(stored, time.time()))
     while True:
         now = time.time()
@@ -97,6 +100,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         judged = seen.strangers | context.ledger.known_batches(seen.candidates)
         unjudged = {name: at for name, at in seen.candidates.items() if name not in judged}
         _refuse_vanished(context, unjudged, now)
+        _refuse_endless(context, unjudged, patience)
         if not unjudged and now >= proof_from:
             _require_proof(context, chunk, seen)
             return None
@@ -179,6 +183,38 @@ def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: 
                 "`batchata reconcile`."
             )
             raise HeldError(message)
+
+
+class _Patience:
+    """For how long a batch is awaited that may be the one of a create."""
+
+    def __init__(self, context: SubmitContext) -> None:
+        self._context = context
+        self._ends_at = time.time() + _DAY  # whoever made it, whenever that was
+        self._stopped_at: float | None = None
+
+    def is_over(self) -> bool:
+        """Whether it should have ended, or the run was to stop, and the grace is over.
+
+        Nobody cancels it, since it may be another program's.
+        """
+        if self._stopped_at is None and self._context.stop_reason() not in (None, *SENDING_ENDS):
+            self._stopped_at = time.time()
+        since = min(self._ends_at, math.inf if self._stopped_at is None else self._stopped_at)
+        return time.time() > since + self._context.settings.cancel_grace
+
+
+def _refuse_endless(
+    context: SubmitContext, unjudged: dict[str, float], patience: _Patience
+) -> None:
+    """Give up on candidates that do not end, so that nothing tells whose they are."""
+    if unjudged and patience.is_over():
+        message = (
+            f"{context.provider.name}: the batch {min(unjudged)} may be one that was sent and "
+            "never confirmed, and it does not end, so nobody can tell; its rows are held: "
+            "`batchata reconcile` adopts it once it has ended."
+        )
+        raise HeldError(message)
 
 
 def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook | None:

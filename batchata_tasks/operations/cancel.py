@@ -17,7 +17,7 @@ from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.poll import cancel as cancel_batch
 from batchata_tasks.execution.run_context import restored_context
-from batchata_tasks.ledger import UNFINISHED, RunPhase, StopReason, opened_ledger
+from batchata_tasks.ledger import UNFINISHED, ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.finish import finish
 from batchata_tasks.pipeline.receipt import rows_by_outcome
 from batchata_tasks.pipeline.receipt_money import cost_is_known
@@ -34,17 +34,31 @@ if TYPE_CHECKING:
 
 _NOT_YET = "a run that is just starting is not seen yet"
 _PAUSE = 1.0  # seconds between two looks at a run of another process
+# times BATCHATA_PATIENCE, and seconds at least, that another process may land for after the grace
+_PATIENT, _SHORTEST = 10, 60.0
+ROWS_OPEN = 3  # the exit code of a cancel that left rows open
 
 
 @dataclass(frozen=True)
 class Cancelled:
-    """How a cancelled run ended; without `run_id`, there was no run to cancel."""
+    """How a cancelled run ended; without `run_id`, there was no run to cancel.
+
+    `overdue` are the dataset's batches that did not end in time; `at_work` names the process that
+    works on the run, if that did not end it in time.
+    """
 
     name: str
     run_id: str | None = None
     result: str | None = None
     outcomes: dict[str, int] | None = None
     settled_usd: str | None = None  # exact decimal text
+    overdue: tuple[str, ...] = ()
+    at_work: str | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        return ROWS_OPEN if self.overdue or self.at_work is not None else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -52,8 +66,12 @@ class Cancelled:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (label, value)."""
+        left = [("Not ended", f"batch {batch}: {_left(batch)}") for batch in self.overdue]
         if self.run_id is None:
-            return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}")]
+            return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}"), *left]
+        if self.at_work is not None:
+            text = f"{self.at_work} has not ended the run yet: its own receipt tells the outcome"
+            return [("Run", f"{self.name} {self.run_id}"), ("Not ended", text), *left]
         counts = [f"{count:,} {name}" for name, count in (self.outcomes or {}).items()]
         settled = None if self.settled_usd is None else pico_from_usd(self.settled_usd)
         return [
@@ -61,11 +79,21 @@ class Cancelled:
             ("Result", self.result or ""),
             ("Landed", ", ".join(counts) or "nothing was sent"),
             ("Cost", dollars(settled)),
+            *left,
         ]
+
+
+def _left(batch_id: str) -> str:
+    return (
+        "its rows are held; the next run lands them if it ends after all, and "
+        f"`batchata reconcile --abandon {batch_id}` gives it up"
+    )
 
 
 def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None = None) -> Cancelled:
     """Stop the open run of a spec's dataset, and wait until its batches have ended and landed.
+
+    Each is waited for as long as `BATCHATA_CANCEL_GRACE` says; one that does not end is reported.
 
     Raises:
         SpecError: there is no dataset.
@@ -80,11 +108,12 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
                 f"{_NOT_YET}."
             )
             raise SpecError(message)
-        run = ledger.open_run(owned_dataset(folder, ledger))
+        dataset_id = owned_dataset(folder, ledger)
+        run = ledger.open_run(dataset_id)
         if run is None:
-            return Cancelled(spec.name)
+            return Cancelled(spec.name, overdue=_overdue(ledger, dataset_id))
         ledger.request_stop(run.id, StopReason.CANCEL)
-        _await_end(spec.output, run.id, ledger, settings, progress)
+        at_work = _await_end(spec.output, run.id, ledger, settings, progress)
         totals = ledger.outcomes(run.id)
         settled, _ = ledger.money(run.id)
         known = cost_is_known(ledger.chunks(run.id), totals)
@@ -94,27 +123,42 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
             result=ledger.run(run.id).result,
             outcomes=rows_by_outcome(totals),
             settled_usd=f"{usd(settled):f}" if known else None,
+            overdue=_overdue(ledger, dataset_id),
+            at_work=at_work,
         )
+
+
+def _overdue(ledger: Ledger, dataset_id: str) -> tuple[str, ...]:
+    chunks = ledger.dataset_chunks(dataset_id, (ChunkState.OVERDUE,))
+    return tuple(chunk.batch_id or "" for chunk in chunks)
 
 
 def _await_end(
     output: str, run_id: str, ledger: Ledger, settings: Settings, progress: Progress
-) -> None:
-    """Wait until the process that works on a run ends it; end it here if there is none."""
+) -> str | None:
+    """Wait until the process that works on a run ends it; end it here if there is none.
+
+    Returns the name of that process if it does not end the run in time.
+    """
+    landing = max(settings.patience * _PATIENT, _SHORTEST)
+    until = time.monotonic() + settings.cancel_grace + landing
     reported = False
     while ledger.run(run_id).state != RunPhase.CLOSED:
         try:
             with hold_dataset(output, settings, progress) as held:
                 _end(held, run_id)
         except LeaseError as error:
+            who = error.holder if isinstance(error, AlreadyRunningError) else "another process"
+            if time.monotonic() > until:
+                return who
             if not reported:
-                who = error.holder if isinstance(error, AlreadyRunningError) else "another process"
                 progress.note(
                     f"{who} is at work on this dataset; it is asked to cancel its batches and to "
                     "land what ran: its own receipt tells the outcome."
                 )
                 reported = True
             time.sleep(_PAUSE)
+    return None
 
 
 def _end(held: HeldDataset, run_id: str) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Batches = Sequence[Mapping[str, Any]]
 
-OPEN = ("unclear", "submitted", "collected", "held")
+OPEN = ("unclear", "submitted", "collected", "held", "overdue")
 _COLUMNS = ("batch", "provider", "model", "requests", "done", "state", "sent", "batch id")
 _STATES = {
     "landed": "landed",
@@ -24,6 +24,8 @@ _STATES = {
     "unclear": "sending",
     "planned": "waiting",
     "held": "held",
+    "overdue": "overdue",
+    "abandoned": "given up",
     "dropped": "not sent",
 }
 # by the providers' words: https://platform.claude.com/docs/en/api/retrieving-message-batches,
@@ -44,6 +46,7 @@ _STYLES = {
     "landed": "green",
     "landing": "green",
     "held": "red",
+    "overdue": "red",
     "being cancelled": "yellow",
     "waiting": "dim",
     "not sent": "dim",
@@ -274,7 +277,11 @@ def _table(batches: Batches, width: int, room: int, now: float) -> list[Text]:
         return [Text(f"{pluralize(len(batches), 'open batch')}", style="dim")]
     ranked = sorted(
         batches,
-        key=lambda one: (one["state"] != "held", one["number"] or float("inf"), one["chunk_id"]),
+        key=lambda one: (
+            one["state"] not in ("held", "overdue"),
+            one["number"] or float("inf"),
+            one["chunk_id"],
+        ),
     )
     shown = ranked if len(ranked) < room else ranked[: room - 2]
     cells = zip(*(_row(one, now) for one in shown), strict=True)

@@ -20,7 +20,7 @@ class BatchView:
     provider: str
     model: str
     jobs: int
-    state: str  # planned, unclear, submitted, collected, landed, dropped, held
+    state: str  # planned, unclear, submitted, collected, landed, dropped, held, overdue, …
     status: str | None = None  # as the provider spells it
     done: int | None = None
     sent_at: float | None = None

@@ -1,0 +1,207 @@
+"""Batches that never end, told by every command, and from Python."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks import Batch
+from batchata_tasks.common.errors import HeldError, TransientError
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations import cancel as cancelling
+from tests.support.books import check_money, money, opened, run_with, stopping_at
+from tests.support.commands import batchata
+from tests.support.operations import cancel, reconcile, runs_overview
+from tests.support.stuck import left_overdue, stick, told
+from tests.support.table import MODELS, Table
+from tests.support.unclear import in_state, leave_in_doubt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+pytestmark = pytest.mark.in_turn
+
+ROWS = 3
+
+
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of three rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def leave_open(table: Table) -> str:
+    """Leave a run dead with a batch that never ends; return the batch's id."""
+    stick(table)
+    steps = stopping_at("poll", lambda _: True, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, steps)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    return batch
+
+
+def test_cancel_ends_although_a_batch_does_not(table: Table) -> None:
+    """`cancel` waits for the grace, names the batch, ends with 3, and closes the run."""
+    batch = leave_open(table)
+    report = cancel(table.spec())
+    assert (report.result, report.overdue, report.exit_code) == ("cancelled", (batch,), 3)
+    assert any(batch in text and "--abandon" in text for _, text in report.lines())
+    (run,) = runs_overview(table.spec())
+    assert (run["state"], run["batches"][0]["state"]) == ("closed", "overdue")
+    assert cancel(table.spec()).exit_code == 3  # no run is open, and the rows still are
+    table.emulator.control.finish(batch)
+    assert table.run().plan["up_to_date"] == ROWS
+    assert cancel(table.spec()).exit_code == 0
+    check_money(table)
+
+
+def test_cancel_does_not_wait_for_ever_for_another_process(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that holds the run and does not end it is named, after a bounded wait."""
+    leave_open(table)
+    monkeypatch.setattr(cancelling, "_SHORTEST", 0.1)
+    monkeypatch.setattr(cancelling, "_PAUSE", 0.05)
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0")
+    with opened() as ledger:
+        (chunk,) = ledger.chunks_in((ChunkState.SUBMITTED,))
+        lease = ledger.acquire_lease(chunk.dataset_id, 60)
+        report = cancel(table.spec())
+        ledger.release_lease(lease)
+    assert report.at_work is not None
+    assert report.exit_code == 3
+    assert any("has not ended the run yet" in text for _, text in report.lines())
+
+
+def test_a_provider_that_cannot_be_reached_does_not_keep_the_others_from_being_compared(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`reconcile` notes it and goes on; if nobody can be reached, that is the error."""
+    table.run()
+    other = next(name for name in MODELS if name != table.provider)
+    monkeypatch.setenv(f"{other.upper()}_BASE_URL", "http://127.0.0.1:9/v1")
+    report = reconcile()
+    assert report.known == {table.provider: 1}
+    (note,) = [note for note in report.notes if "could not be asked" in note]
+    assert note.startswith(other)
+    monkeypatch.setenv(f"{table.provider.upper()}_BASE_URL", "http://127.0.0.1:9/v1")
+    with pytest.raises(TransientError, match="cannot reach"):
+        reconcile()
+
+
+def test_a_run_goes_on_with_new_rows_while_an_overdue_batch_cannot_be_looked_at(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key for its provider, or under another key, an overdue batch stays as it is."""
+    batch = left_overdue(table)
+    other = next(name for name in MODELS if name != table.provider)
+    key = f"{table.provider.upper()}_API_KEY"
+    elsewhere: dict[str, Any] = {"model": MODELS[other], "rerun_on": ["new"]}
+    table.values.append({"id": "new", "text": "a new row", "note": ""})
+    table.write()
+    with monkeypatch.context() as patch:
+        patch.delenv(key)
+        receipt, notes = told(table, **elsewhere)
+    assert (receipt.outcomes, receipt.held_rows) == ({"succeeded": 1}, ROWS)
+    assert any(batch in note and "3 rows are held" in note for note in notes)
+    with monkeypatch.context() as patch:
+        patch.setenv(key, "acct:other:key")
+        receipt, notes = told(table, **elsewhere)
+    assert receipt.held_rows == ROWS
+    assert any("set " in note and batch in note for note in notes)
+    assert len(in_state(ChunkState.OVERDUE)) == 1
+    table.emulator.control.finish(batch)
+    assert table.run(**elsewhere).held_rows == 0
+    assert len(table.rows()) == ROWS + 1
+
+
+def test_an_overdue_batch_that_was_deleted_counts_as_spent(table: Table) -> None:
+    """One that its own account does not find for long has ended without results, as any other."""
+    batch = left_overdue(table)
+    table.emulator.control.vanish(batch)
+    receipt, notes = told(table)
+    assert any(f"Batch {batch} was deleted" in note for note in notes)
+    assert (receipt.held_rows, receipt.exit_code) == (0, 0)
+    assert len(table.rows()) == ROWS
+    assert money(table).overhead > 0
+
+
+def test_a_deleted_folder_names_the_batch_that_hides_its_rows(table: Table) -> None:
+    """Which rows an overdue batch has is lost with the folder: the run says which batch it is.
+
+    Once the batch has ended, its rows come back from its results.
+    """
+    batch = left_overdue(table)
+    shutil.rmtree(table.output)
+    with pytest.raises(HeldError, match=f"--abandon {batch}"):
+        table.run()
+    table.emulator.control.finish(batch)
+    assert table.run().exit_code == 0
+    assert table.ledger()["requests_accepted"] == ROWS
+    check_money(table)
+
+
+def test_a_stuck_pilot_ends_its_run_and_the_next_one_has_a_pilot_of_its_own(table: Table) -> None:
+    """Without its pilot's answers a run sends nothing more; the next goes on with new rows."""
+    stick(table)
+    pilot: dict[str, Any] = {"pilot": {"rows": 1, "max_invalid_share": 1.0}}
+    table.emulator.control.advance(-86_400)  # the batch expires a day after that
+    receipt, _ = told(table, **pilot)
+    table.emulator.control.advance(86_400)
+    assert (receipt.exit_code, receipt.held_rows, receipt.unsent_rows) == (3, 1, ROWS - 1)
+    receipt = table.run(**pilot)
+    assert (receipt.outcomes, receipt.held_rows) == ({"succeeded": ROWS - 1}, 1)
+    assert receipt.batches == 2
+
+
+def test_jobs_of_a_batch_that_does_not_end_say_so(emulator: Emulator, tmp_path: Path) -> None:
+    """From Python, such a job is held, not lost and not unsent."""
+    emulator.control.faults(kind="stuck_finalizing", count=1)
+    emulator.control.advance(-86_400)
+    batch = Batch(tmp_path / "res").set_default_params(model="gpt-6-luna", max_tokens=50)
+    batch.set_state(tmp_path / "state.json").add_job(prompt="text", id="a")
+    run = batch.run()
+    assert run.receipt is not None
+    assert (run.receipt.held_rows, run.receipt.exit_code) == (1, 3)
+    error = run.results()["a"].error or ""
+    assert error.startswith("held: batch ")
+    assert error.endswith("has not ended in time")
+
+
+def test_a_create_in_doubt_does_not_keep_a_cancel_waiting_for_ever(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A nameless batch that may be ours and never ends holds its rows, after the grace."""
+    table = Table(tmp_path, emulator, "anthropic", ROWS)
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.1")
+    table.emulator.control.faults(kind="never_ends", count=1)
+    chunk = leave_in_doubt(table, monkeypatch)
+    report = cancel(table.spec())
+    assert (report.result, in_state(ChunkState.HELD)) == ("cancelled", [chunk])
+
+
+def test_the_command_line_gives_a_batch_up(table: Table) -> None:
+    """`batchata reconcile --abandon BATCH` ends with 0 and says what it did."""
+    batch = left_overdue(table)
+    done = batchata("reconcile", "--abandon", batch)
+    assert done.returncode == 0
+    assert f"batch {batch}: its rows are planned again" in " ".join(done.stdout.split())
+    assert in_state(ChunkState.ABANDONED)
+
+
+def test_one_of_two_batches_that_does_not_end_keeps_nothing_else(table: Table) -> None:
+    """The others land, and money of the stuck one is not waited for under a limit."""
+    stick(table)
+    table.emulator.control.advance(-86_400)
+    receipt, _ = told(table, items_per_batch=1, max_parallel_batches=1, cost_limit_usd=1)
+    assert (receipt.outcomes, receipt.held_rows, receipt.exit_code) == ({"succeeded": 2}, 1, 3)
