@@ -285,6 +285,10 @@ KINDS: dict[str, Kind] = {
         _ANY,
         "header",
     ),
+    "lists_unproven": Kind(
+        "server",
+        "Lists do not say that they show all batches (by a header), as most gateways' do not.",
+    ),
     "max_tokens_only": Kind(
         "server",
         "OpenAI's max_completion_tokens is ignored; max_tokens is the cap, for all models.",

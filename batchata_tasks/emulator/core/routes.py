@@ -63,14 +63,19 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
             status = None if isinstance(response, HangUp) else response.status_code
             seen = Created(style.provider, call.now, call.batch_id, call.size, status)
             creates.append(seen)
-        # the faults of lists may hide batches
-        if name == "list" and not any(rule.kind.startswith("list_") for rule in call.shapes):
+        if name == "list" and _shows_all(call, style.provider):
             response.headers["x-batchata-lists"] = "complete"
         if not isinstance(response, ProxyPage):
             response.headers.update(style.headers(response))
         return response
 
     return Route(path, respond, methods=[method])
+
+
+def _shows_all(call: Call, provider: str) -> bool:
+    """Whether the server says of a list that it shows all batches of the account."""
+    odd = any(rule.kind.startswith("list_") for rule in call.shapes)
+    return not odd and call.shared.faults.for_server(provider, "lists_unproven") is None
 
 
 def account_of(key: str) -> str:

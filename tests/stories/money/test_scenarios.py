@@ -3,6 +3,8 @@
 By hand, as many as you like:
 
 `python -m tests.support.money.scenarios --number 2000 --seed 1 --workers 2`
+
+`--unclear` lets creates be of unknown fate in all of them.
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ NUMBERS = (
 )  # of the seed below: each kind of scenario, none with many batches
 
 
+UNCLEAR = (1, 2, 3, 4, 5, 6)  # likewise, with creates of unknown fate
+
+
 @pytest.fixture(scope="module")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Station]:
     with Station(tmp_path_factory.mktemp("money")) as station:
@@ -59,6 +64,30 @@ def test_no_run_spends_more_than_its_limit(station: Station, number: int) -> Non
     outcome = play(station, draw(2026, number, budgets=0.25, small=True))
     assert not outcome.found.problems
     assert outcome.codes
+
+
+@pytest.mark.parametrize("number", UNCLEAR)
+def test_what_may_have_been_accepted_counts(station: Station, number: int) -> None:
+    """Creates whose answers were lost or say nothing keep their money set aside.
+
+    The bill of all that the provider accepted is within the limit, also of what the program does
+    not know of. Once a person has decided what was held, the books agree to the last digit.
+    """
+    outcome = play(station, draw(2026, number, budgets=0.25, small=True, unclear=True))
+    assert not outcome.found.problems
+    assert outcome.codes
+
+
+@pytest.mark.slow
+@pytest.mark.nights
+def test_what_may_have_been_accepted_counts_in_many(station: Station) -> None:
+    """The same for scenarios of any size; by hand `--unclear --number 500`, or more."""
+    outcomes = (play(station, draw(7, number, 0.2, unclear=True)) for number in range(60))
+    assert [
+        (outcome.scenario.name, outcome.found.problems)
+        for outcome in outcomes
+        if outcome.found.problems
+    ] == []
 
 
 def table(texts: list[str], limit_share: float, per_batch: int, parallel: int = 2) -> Table:

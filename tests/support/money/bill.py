@@ -33,6 +33,7 @@ class Bill:
     # the content of each custom_id
     accepted: dict[str, str] = field(default_factory=dict[str, str])
     again: set[str] = field(default_factory=set[str])  # contents that were billed more than once
+    batches: dict[str, str] = field(default_factory=dict[str, str])  # of each chunk
     # custom_ids that were accepted more than once
     twice: list[str] = field(default_factory=list[str])
 
@@ -57,4 +58,6 @@ def bill_of(provider: str, model: str, book: dict[str, Any]) -> Bill:
                 price(provider, model, input_tokens, output_tokens) if output_tokens else Decimal(0)
             )
             bill.by_chunk[custom_id[:TOKEN_CHARS]] += cost
+        for custom_id, batch_id in zip(entry["custom_ids"], entry["batches"], strict=True):
+            bill.batches[custom_id[:TOKEN_CHARS]] = batch_id
     return bill

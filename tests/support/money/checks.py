@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.emulator.answers.text import answer
+from batchata_tasks.types.ids import TOKEN_CHARS
 from tests.support.money.bill import Bill, bill_of, price
 from tests.support.money.place import PICO, Data, ask
 
@@ -38,6 +39,8 @@ class Found:
     spent: Decimal = Decimal(0)
     utilisation: float | None = None  # of the last run: what it spent of what it could have
     unsent: int = 0
+    held: int = 0  # rows
+    decided: int = 0  # chunks, by a person
     batches: int = 0
 
 
@@ -57,10 +60,32 @@ class Books:
         )
         self.chunks = ask(home, "SELECT * FROM chunks ORDER BY round, start")
         self.reservations = ask(home, "SELECT * FROM reservations")
+        self.held = {chunk["id"] for chunk in self.chunks if chunk["state"] == "held"}
         run_of = {chunk["id"]: chunk["run_id"] for chunk in self.chunks}
         self.by_run: dict[str, Decimal] = defaultdict(Decimal)
         for chunk, cost in self.bill.by_chunk.items():
             self.by_run[run_of.get(chunk, "no run")] += cost
+
+    @property
+    def undecided(self) -> Decimal:
+        """What the provider billed for chunks of which the program does not know it."""
+        return sum((self.bill.by_chunk.get(chunk, Decimal(0)) for chunk in self.held), Decimal(0))
+
+    def reserved(self, run: str) -> int:
+        """Return what held chunks of a run keep reserved, in picodollars."""
+        return sum(
+            row["reserved"]
+            for row in self.reservations
+            if row["run_id"] == run and row["settled"] is None
+        )
+
+    def known(self, run: str) -> Decimal:
+        """Return what the provider billed for chunks of a run that are not held."""
+        held = (chunk["id"] for chunk in self.chunks if chunk["run_id"] == run)
+        return self.by_run[run] - sum(
+            (self.bill.by_chunk.get(chunk, Decimal(0)) for chunk in held if chunk in self.held),
+            Decimal(0),
+        )
 
     def problems(self) -> list[str]:
         """Check all that needs no dataset's rows."""
@@ -71,7 +96,7 @@ class Books:
         problems += [
             f"run {run['id']} is {run['state']}" for run in self.runs if run["state"] != "closed"
         ]
-        problems += [f"unsettled: {row}" for row in self.reservations if row["settled"] is None]
+        problems += self._unsettled()
         for run in self.runs:
             spent, limit = self.by_run[run["id"]], run["cost_limit"]
             if limit is not None and spent > limit * PICO:
@@ -80,9 +105,22 @@ class Books:
                 sum(row["settled"] or 0 for row in self.reservations if row["run_id"] == run["id"])
                 * PICO
             )
-            if settled != spent:
+            if settled != self.known(run["id"]):
                 problems.append(f"run {run['id']} settled ${settled}, the bill says ${spent}")
+            if limit is not None and self.reserved(run["id"]) * PICO + settled > limit * PICO:
+                problems.append(f"run {run['id']} has more reserved than its limit leaves")
         return problems + self._sums()
+
+    def _unsettled(self) -> list[str]:
+        """Held chunks alone stay reserved, with at least what they cost."""
+        open_ones = [row for row in self.reservations if row["settled"] is None]
+        problems = [f"unsettled: {row}" for row in open_ones if row["chunk_id"] not in self.held]
+        reserved = {row["chunk_id"]: row["reserved"] * PICO for row in open_ones}
+        return problems + [
+            f"held chunk {chunk} has ${reserved.get(chunk)} reserved, the bill says ${cost}"
+            for chunk in self.held
+            if (cost := self.bill.by_chunk.get(chunk, Decimal(0))) > reserved.get(chunk, 0)
+        ]
 
     def _sums(self) -> list[str]:
         settled, other = (
@@ -90,7 +128,7 @@ class Books:
             for names in (("settled",), ("superseded", "overhead"))
         )
         dataset = sum((row["_cost_usd"] for data in self.datas for row in data.rows()), Decimal(0))
-        if settled * PICO == dataset + other * PICO == self.bill.total:
+        if settled * PICO == dataset + other * PICO == self.bill.total - self.undecided:
             return []
         return [
             (
@@ -105,8 +143,11 @@ def check_rows(data: Data, books: Books) -> list[str]:
     rows, sent = data.rows(), data.sent()
     times, found = Counter(row["id"] for row in rows), list[str]()
     accepted: dict[str, set[str]] = defaultdict(set)
+    held = set[str]()
     for name in sent.keys() & books.bill.accepted.keys():
         accepted[key_of(sent[name])].add(books.bill.accepted[name])
+        if name[:TOKEN_CHARS] in books.held:
+            held.add(key_of(sent[name]))
     found += [
         f"{key} was billed twice for the same request"
         for key, contents in accepted.items()
@@ -114,7 +155,8 @@ def check_rows(data: Data, books: Books) -> list[str]:
     ]
     found += [f"{key} has {number} rows" for key, number in times.items() if number > 1]
     found += [
-        f"{key} was accepted and has no row" for key in sorted(accepted.keys() - times.keys())[:3]
+        f"{key} was accepted and has no row"
+        for key in sorted(accepted.keys() - times.keys() - held)[:3]
     ]
     found += [
         f"{key} has a row and was never accepted"
@@ -142,16 +184,18 @@ def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
     """Check how the last run of a dataset ended, and that a limit that stopped it was used."""
     unsent = [key for key in data.keys if key not in {row["id"] for row in data.rows()}]
     run = next(run for run in reversed(books.runs) if run["url"] == data.output.resolve().as_uri())
-    spent, limit = books.by_run[run["id"]], run["cost_limit"]
+    spent, limit = books.known(run["id"]), run["cost_limit"]
     found.unsent += len(unsent)
     receipt = ending.receipt
+    held = int(receipt["held_rows"])
+    found.held += held
     if ending.code != LIMIT_REACHED:
-        if unsent:
+        if len(unsent) > held:
             found.problems.append(
                 f"exit code {ending.code}, and {len(unsent)} rows were not sent: {unsent[:3]}"
             )
     elif limit is not None and not data.spec.get("budget"):
-        left = int(limit - spent / PICO)
+        left = int(limit - spent / PICO) - books.reserved(run["id"])
         found.problems += _left_over(
             data, books, run["id"], receipt["plan"]["requests"], unsent, left
         )
@@ -159,11 +203,12 @@ def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
     first = receipt["plan"]["requests"] == len(data.keys) and all(
         row["_run_id"] == run["id"] for row in data.rows()
     )
-    same = receipt["unsent_rows"] == len(unsent) if first else receipt["unsent_rows"] >= len(unsent)
+    least = receipt["unsent_rows"]  # held rows of a later round are in the dataset already
+    same = len(unsent) <= least + held and (not first or least <= len(unsent))
     if Decimal(receipt["cost_usd"]) != spent or receipt["run_id"] != run["id"] or not same:
         told = {name: receipt[name] for name in ("cost_usd", "unsent_rows", "run_id")}
         found.problems.append(f"the receipt says {told}; not {spent}, {len(unsent)}, {run['id']}")
-    if len(books.runs) == 1 and limit:
+    if len(books.runs) == 1 and limit and not held:
         could = could_spend(data, books)
         found.utilisation = float(spent / could) if could else None
 

@@ -6,10 +6,11 @@ The same seed and number give the same scenario.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from batchata_tasks.emulator import Lengths
+from batchata_tasks.emulator.core.fault_kinds import STYLES
 from tests.support.recovery.boundaries import BOUNDARIES
 from tests.support.recovery.place import MODELS, Provider
 
@@ -27,6 +28,23 @@ SCHEMA = {
     "required": ["label", "why"],
 }
 JAPANESE = "帳簿係は今週の頁を開き一行ずつ声に出して読んだ"
+AFTER: tuple[dict[str, Any], ...] = (
+    {"kind": "drop_after"},
+    {"kind": "drop_mid_answer"},
+    {"kind": "garbled_answer"},
+    {"kind": "garbled_answer", "html": True},
+    *({"kind": "http_error_after", "status": status} for status in (408, 409, 425, 499, 500)),
+    *({"kind": "http_error_after", "status": status, "html": True} for status in (404, 502)),
+    {"kind": "http_error_after", "status": 400, "html": True},
+    {"kind": "accept_delay", "seconds": 0.1},
+)
+"""Creates that were accepted, and answered so that nobody can know."""
+BEFORE: tuple[dict[str, Any], ...] = (
+    {"kind": "drop_before"},
+    *({"kind": "http_error", "route": "create", "status": status} for status in (408, 409, 500)),
+    {"kind": "http_error", "route": "create", "status": 502, "html": True},
+)
+"""Creates that were not accepted, answered as unclearly."""
 _ONCE = ("plan", "held", "dataset", "owner", "run is")  # boundaries that a run passes once
 
 
@@ -64,17 +82,57 @@ class Scenario:
     kills: list[Kill]
     budget_share: float = 0.0  # of the sum of all rows' bounds
     faults: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    listed: bool = True  # whether the provider's lists show its batches
 
     @property
     def model(self) -> str:
         return MODELS[self.provider]
 
 
-def draw(seed: int, number: int, budgets: float = 0.0, *, small: bool = False) -> Scenario:
-    """Draw a scenario; `small` ones have few rows.
+def draw(
+    seed: int, number: int, budgets: float = 0.0, *, small: bool = False, unclear: bool = False
+) -> Scenario:
+    """Draw a scenario; `small` ones have few rows, `unclear` ones have creates of unknown fate.
 
     A share of `budgets` has several datasets under one budget.
     """
+    scenario = _draw(seed, number, budgets, small=small)
+    if not unclear:
+        return scenario
+    rng = random.Random(f"unclear {seed} {number}")
+    listed = rng.random() < 0.75
+    faults = [*_unclear(rng, listed=listed), *scenario.faults]
+    return replace(scenario, name=f"{scenario.name}-unclear", faults=faults, listed=listed)
+
+
+def _unclear(rng: random.Random, *, listed: bool) -> list[dict[str, Any]]:
+    """Draw faults that leave creates unclear, and the shape of what tells their fate.
+
+    If lists show nothing, a create whose answer was lost stays undecided.
+    """
+    faults = [
+        *rng.sample(AFTER, rng.choice([1, 1, 2, 3])),
+        *rng.sample(BEFORE, rng.choice([0, 1, 1, 2])),
+    ]
+    drawn = [
+        {**fault, "seed": rng.randrange(1 << 30)}
+        | ({"probability": rng.choice([0.15, 0.4])} if rng.random() < 0.7 else {"nth": 1})
+        for fault in faults
+    ]
+    if rng.random() < 0.3:
+        drawn.append({"kind": "odd_objects", "style": rng.choice(list(STYLES))})
+    if rng.random() < 0.3:
+        drawn.append({"kind": "bare_create", "probability": 0.5})
+    if rng.random() < 0.5:
+        drawn.append({"kind": "lists_unproven"})
+    if not listed:
+        drawn.append({"kind": "list_empty"})
+    elif rng.random() < 0.3:
+        drawn.append({"kind": "list_flat"})
+    return drawn
+
+
+def _draw(seed: int, number: int, budgets: float, *, small: bool) -> Scenario:
     rng = random.Random(f"money {seed} {number}")
     kind: Kind = (
         "budget" if rng.random() < budgets else rng.choices(list(KINDS), list(KINDS.values()))[0]

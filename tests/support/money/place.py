@@ -147,11 +147,15 @@ class Data:
         (self.folder / "spec.json").write_text(json.dumps(self.spec), encoding="utf-8")
 
     def start(self, **env: str) -> Run:
+        """Start a run."""
+        return self.batchata("run", str(self.folder / "spec.json"), "--json", "--direct", **env)
+
+    def batchata(self, *words: str, **env: str) -> Run:
+        """Start a command."""
         self._starts += 1
         log = self.folder / f"run-{self._starts}.log"
         url = f"sqlite:///{self.home / 'ledger.db'}"
-        arguments = ["run", str(self.folder / "spec.json"), "--json", "--direct"]
-        return self.station.start(self.home, log, arguments, {"BATCHATA_LEDGER_URL": url, **env})
+        return self.station.start(self.home, log, list(words), {"BATCHATA_LEDGER_URL": url, **env})
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the dataset's rows."""

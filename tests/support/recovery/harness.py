@@ -58,6 +58,9 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
         help="instead: so many pairs of runs started at the same instant",
     )
     parser.add_argument(
+        "--patience", type=float, default=240.0, help="seconds to wait for a run to end"
+    )
+    parser.add_argument(
         "--ledger-url", help="a ledger for all tables, instead of a SQLite file for each"
     )
     return parser.parse_args(None if arguments is None else list(arguments))
@@ -79,6 +82,9 @@ def main(arguments: Iterable[str] | None = None) -> int:
 
         tally = overlaps(given, make) if given.overlap else kills(given, make)
     sys.stdout.write(f"folders: {folder}\n{tally}\n")
+    if isinstance(tally, Tally):
+        struck = [f"  {times:4} {name}" for name, times in sorted(tally.strikes.items())]
+        sys.stdout.write("\n".join(["faults that struck:", *struck, ""]))
     return 1 if tally.problems else 0
 
 
@@ -103,21 +109,21 @@ def prefect(folder: Path, *, wanted: bool) -> Generator[dict[str, str], None, No
 
 def kills(given: argparse.Namespace, make: Callable[..., Place]) -> Tally:
     """Kill runs of many scenarios until there were enough kills."""
-    tally, number = Tally(given.stops, given.boundaries, given.flow_share), 0
+    tally, told = Tally(given.stops, given.boundaries, given.flow_share, given.patience), 0
+    number = 0
     duration = measure(make("clean", rows=given.rows), flow=given.flow_share > 0.5)
     sys.stdout.write(f"a clean run works {duration:.1f} s\n")
     while tally.kills + tally.stops < given.kills:
         rng = random.Random(f"{given.seed} {number}")
         schema, midway = number % 2 == 1, number % 3 == 2
-        scenario(
-            make(str(number), rows=given.rows, schema=schema),
-            rng,
-            rng.randint(3, 6),
-            duration,
-            tally,
-            midway=midway,
-            rounds=number % 4 == 0,
-        )
+        place = make(str(number), rows=given.rows, schema=schema)
+        most, rounds = rng.randint(3, 6), number % 4 == 0
+        try:
+            scenario(place, rng, most, duration, tally, midway=midway, rounds=rounds)
+        except (AssertionError, TimeoutError) as error:
+            tally.problems.append(f"{place.folder}: {error}")
+        sys.stderr.writelines(f"{problem}\n" for problem in tally.problems[told:])
+        told = len(tally.problems)
         sys.stderr.write(
             f"scenario {number}: {tally.kills} kills, {tally.stops} stops, "
             f"{len(tally.problems)} problems\n"

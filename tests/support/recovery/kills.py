@@ -9,18 +9,22 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.support.recovery.boundaries import BOUNDARIES, KILL_AT
-from tests.support.recovery.place import GRACE, LEASE, UNPAID, Place
+from tests.support.recovery.person import decide, held_rows
+from tests.support.recovery.place import LEASE, Place
 from tests.support.recovery.reader import Reader
+from tests.support.recovery.troubles import add_troubles, named
 
 if TYPE_CHECKING:
     import random
 
     from tests.support.launcher import Run
 
-LONGEST = 240.0  # seconds to wait for a run that is left alone
+HUNG = -1  # instead of the exit code of a run that did not end
+MOST_DECISIONS = 5  # runs in a row that may leave chunks held
+SOME_HELD = 3  # how a run ends whose rows are held
 AIMS = (
     "moment",
     "moment",
@@ -42,6 +46,7 @@ class Tally:
     stop_share: float = 0.0  # this share of runs is stopped past its lease instead of killed
     boundary_share: float = 0.0  # this share of kills happens at a boundary between two steps
     flow_share: float = 0.0  # this share of starts is a flow on a Prefect server
+    patience: float = 240.0  # seconds to wait for a run that is left alone
     flows: int = 0
     boundaries: Counter[str] = field(default_factory=Counter[str])
     kills: int = 0
@@ -52,6 +57,8 @@ class Tally:
     scenarios: int = 0
     stages: Counter[str] = field(default_factory=Counter[str])
     strikes: Counter[str] = field(default_factory=Counter[str])
+    cancels: Counter[str] = field(default_factory=Counter[str])  # how refused ones ended
+    held: Counter[str] = field(default_factory=Counter[str])  # what was decided of held chunks
     reads: int = 0
     mixed: int = 0
     rows: int = 0
@@ -61,36 +68,12 @@ class Tally:
     seconds: float = 0.0
 
 
-def add_faults(place: Place, rng: random.Random, *, rounds: bool = False) -> None:
-    """Let each kind of fault of a provider strike now and then.
-
-    `rounds`: some requests end in an error, or never run, the first time that they are sent.
-    """
-    shares: dict[str, tuple[float, dict[str, Any]]] = {
-        "http_500_after": (0.12, {}),
-        "drop_after": (0.12, {}),
-        "drop_before": (0.07, {}),
-        "http_500_before": (0.07, {}),
-        "http_429": (0.10, {"route": "create", "retry_after": 0.2}),
-        "cut_download": (0.2, {"after_bytes": 1500}),
-        "list_lag": (0.15, {"seconds": GRACE / 3}),
-        "accept_delay": (0.08, {"seconds": GRACE / 3}),
-        "slow": (0.15, {"route": "create", "seconds": 0.3}),
-    }
-    for kind, (probability, knobs) in shares.items():
-        place.emulator.control.faults(
-            kind=kind, probability=probability, seed=rng.randrange(1 << 30), **knobs
-        )
-    for kind in UNPAID if rounds else ():
-        place.emulator.control.faults(kind=kind, share=0.06, times=1, seed=rng.randrange(1 << 30))
-
-
 def measure(place: Place, *, flow: bool = False) -> float:
     """Return how long an undisturbed run works, its start left out."""
     run = place.start(flow=flow)
     place.until(lambda: place.held_by(run), run)
     began = time.monotonic()
-    assert run.wait(LONGEST) == 0, run.text()
+    assert run.wait() == 0, run.text()
     return time.monotonic() - began
 
 
@@ -114,7 +97,7 @@ def disturb(place: Place, rng: random.Random, duration: float, tally: Tally) -> 
     return kill_one(place, rng, duration, tally)
 
 
-def aim_at(place: Place, run: Run, rng: random.Random, duration: float) -> None:
+def aim_at(place: Place, run: Run, rng: random.Random, duration: float, tally: Tally) -> None:
     """Wait for a drawn moment of a run, or until it ends."""
     aim = rng.choice(AIMS)
     if aim == "early":
@@ -124,7 +107,7 @@ def aim_at(place: Place, run: Run, rng: random.Random, duration: float) -> None:
             moment = time.monotonic() + rng.uniform(0, duration)
             place.until(lambda: time.monotonic() >= moment, run)
         else:
-            place.until(lambda: aim in place.stages(), run)
+            place.until(lambda: aim in place.stages(), run, tally.patience)
             time.sleep(rng.uniform(0, 0.01))
 
 
@@ -133,7 +116,7 @@ def stop_one(place: Place, rng: random.Random, duration: float, tally: Tally) ->
     short = {"BATCHATA_LEASE_SECONDS": str(LEASE)}
     run = place.start(**short)
     place.until(lambda: place.held_by(run), run)
-    aim_at(place, run, rng, duration)
+    aim_at(place, run, rng, duration, tally)
     place.halt(run)
     if run.poll() is not None:
         tally.late += 1
@@ -155,7 +138,7 @@ def stop_one(place: Place, rng: random.Random, duration: float, tally: Tally) ->
 def kill_one(place: Place, rng: random.Random, duration: float, tally: Tally) -> bool:
     """Start a run and kill it at a drawn moment; True when it had ended well before that."""
     run = begun(place, rng, tally)
-    aim_at(place, run, rng, duration)
+    aim_at(place, run, rng, duration, tally)
     if run.kill() == -9:
         tally.stages.update(place.stages().keys())
     return was_finished(run, tally)
@@ -166,9 +149,18 @@ def kill_at_boundary(place: Place, rng: random.Random, tally: Tally) -> bool:
     name = rng.choice(list(BOUNDARIES))
     run = place.start(**{KILL_AT: f"{name}:{rng.choice((1, 1, 2, 3, 5))}"})
     tally.starts += 1
-    if run.wait(LONGEST) == -9:
+    if ended(run, tally) == -9:
         tally.boundaries[name] += 1
     return was_finished(run, tally)
+
+
+def ended(run: Run, tally: Tally) -> int:
+    """Return the exit code of a run; one that does not end is a problem, and is killed."""
+    try:
+        return run.wait(tally.patience)
+    except TimeoutError as error:
+        tally.problems.append(str(error))
+        return HUNG
 
 
 def was_finished(run: Run, tally: Tally) -> bool:
@@ -178,9 +170,32 @@ def was_finished(run: Run, tally: Tally) -> bool:
         tally.kills += 1
         return False
     tally.late += 1
-    if code != 0:
+    if code not in (0, SOME_HELD) or (code == SOME_HELD and not held_rows(run)):
         tally.problems.append(f"a run ended by itself with exit code {code}:\n{run.text()}")
     return code == 0
+
+
+def cancel_in_vain(place: Place, tally: Tally) -> None:
+    """Cancel the open batches, which the provider refuses: they land instead."""
+    run = place.batchata("cancel", str(place.spec))
+    code = ended(run, tally)
+    tally.cancels[f"exit code {code}"] += 1
+    if code not in (0, 1, HUNG):
+        tally.problems.append(f"a cancel ended with exit code {code}:\n{run.text()}")
+
+
+def finish(place: Place, rng: random.Random, tally: Tally) -> None:
+    """Leave a run alone until it ends well; decide what became of chunks that are held."""
+    for _ in range(MOST_DECISIONS):
+        run = begun(place, rng, tally)
+        code = ended(run, tally)
+        if code != SOME_HELD or not held_rows(run):
+            if code not in (0, HUNG):
+                text = run.text()
+                tally.problems.append(f"a run that was left alone ended with {code}:\n{text}")
+            return
+        tally.held.update(decide(place))
+    tally.problems.append(f"rows were still held after {MOST_DECISIONS} runs")
 
 
 def scenario(
@@ -199,22 +214,20 @@ def scenario(
     attempt.
     """
     began = time.monotonic()
-    add_faults(place, rng, rounds=rounds)
+    conflict = add_troubles(place, rng, rounds=rounds)
     with Reader(place.output / "data") as reader:
         for version, per_batch in (("v1", 40), ("v2", 55)):
             place.ask(version, items_per_batch=per_batch)
             for _ in range(kills):
                 if disturb(place, rng, duration, tally):
                     break
+                if conflict and rng.random() < 0.5:
+                    cancel_in_vain(place, tally)
             if version == "v1" and midway:
                 continue
-            run = begun(place, rng, tally)
-            if (code := run.wait(LONGEST)) != 0:
-                tally.problems.append(
-                    f"a run that was left alone ended with exit code {code}:\n{run.text()}"
-                )
+            finish(place, rng, tally)
     for rule in place.emulator.control.list_faults():
-        tally.strikes[rule["kind"]] += rule["strikes"]
+        tally.strikes[named(rule)] += rule["strikes"]
     findings = place.check()
     expected = range(len(place.keys), 2 * len(place.keys) + 1) if midway else (2 * len(place.keys),)
     problems = findings.problems()

@@ -138,6 +138,15 @@ class Place(LedgerLook):
 
         A `flow` runs on the Prefect server, always as the real command.
         """
+        arguments = ["run", str(self.spec), "--json", *(() if flow else ("--direct",))]
+        environment = {**(self._prefect if flow else {}), **env}
+        return self._started(arguments, environment, command=command or flow)
+
+    def batchata(self, *words: str) -> Run:
+        """Start another command."""
+        return self._started(list(words), {}, command=False)
+
+    def _started(self, words: list[str], env: Mapping[str, str], *, command: bool) -> Run:
         self._starts += 1
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -147,14 +156,10 @@ class Place(LedgerLook):
             "BATCHATA_LEDGER_URL": self.ledger_url,
             "BATCHATA_UNCLEAR_GRACE": str(GRACE),
             **self.emulator.env(),
-            **(self._prefect if flow else {}),
             **env,
         }
-        arguments = ["run", str(self.spec), "--json", *(() if flow else ("--direct",))]
         log = self.folder / f"run-{self._starts}.log"
-        return self._launcher.start(
-            arguments, environment, self.folder, log, command=command or flow
-        )
+        return self._launcher.start(words, environment, self.folder, log, command=command)
 
     def finish(self, **env: str) -> Run:
         """Start the command line and let it end; it must end well."""

@@ -241,6 +241,18 @@ def test_a_list_repeats_its_first_page(
         assert following.has_more
 
 
+@pytest.mark.parametrize("kind", ["lists_unproven", "list_empty", "list_repeats"])
+def test_a_list_says_whether_it_shows_all(
+    claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, kind: str
+) -> None:
+    """The emulator's lists do, by a header; those of gateways, and those that hide, do not."""
+    for expected in ("complete", None):
+        for batches in (claude.messages.batches, gpt.batches):
+            headers = batches.with_raw_response.list().headers
+            assert headers.get("x-batchata-lists") == expected
+        control.faults(kind=kind)
+
+
 def test_the_list_of_files_has_shapes_too(gpt: openai.OpenAI, control: ControlClient) -> None:
     """A rule that names the route changes it."""
     file = gpt.files.create(file=("in.jsonl", b"{}"), purpose="batch")
