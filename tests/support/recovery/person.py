@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def held_rows(run: Run) -> int:
     """Return how many rows a run that has ended says are held."""
     try:
-        receipt: dict[str, Any] = json.loads(run.text().splitlines()[0])
+        receipt: dict[str, Any] = json.loads(run.text().splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
         return 0
     return int(receipt.get("held_rows") or 0)
