@@ -14,7 +14,7 @@ import anthropic
 import httpx2
 from anthropic._response import StreamedBinaryAPIResponse
 
-from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.errors import SpecError, TerminalError
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.anthropic import param_rules
 from batchata_tasks.providers.anthropic.batches import look_of
@@ -256,7 +256,12 @@ class AnthropicAdapter(Adapter):
 
     def cancel(self, batch_id: str) -> None:
         with sdk.translated(_ERRORS, self.name):
-            self._client.messages.batches.cancel(batch_id)
+            try:
+                self._client.messages.batches.cancel(batch_id)
+            except anthropic.ConflictError as error:
+                # elsewhere a conflict passes; servers that refuse a cancel go on refusing it
+                message = f"batch {batch_id} cannot be cancelled any more."
+                raise TerminalError(message) from error
 
     def uploads(self, since: float) -> Iterator[tuple[str, str]]:  # noqa: ARG002 - no files
         return iter(())
