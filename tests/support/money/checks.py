@@ -196,8 +196,9 @@ def check_end(data: Data, books: Books, ending: Ending, found: Found) -> None:
             )
     elif limit is not None and not data.spec.get("budget"):
         left = int(limit - spent / PICO) - books.reserved(run["id"])
+        free = [] if held else unsent  # rows that are held cannot be sent, whatever is left
         found.problems += _left_over(
-            data, books, run["id"], receipt["plan"]["requests"], unsent, left
+            data, books, run["id"], receipt["plan"]["requests"], free, left
         )
     # not counted are rows of an earlier run in the dataset that were planned for another attempt
     first = receipt["plan"]["requests"] == len(data.keys) and all(
