@@ -31,7 +31,8 @@ _CUT = re.compile("length|max.*token|token.*limit|contextwindow|incomplete")
 _REFUSED = re.compile(
     "contentfilter|safety|refus|moderation|guardrail|recitation|blocklist|blocked|prohibited|^spii$"
 )
-_TEXT_PARTS = frozenset({None, "text", "output_text"})
+TEXT_TYPES = (None, "text", "output_text")
+"""The types of parts that are text; a type that is read may be anything, also a list."""
 _HOLDERS = ("text", "content", "value", "parts")
 _DEPTH = 4
 
@@ -76,7 +77,7 @@ def _part_text(part: object, depth: int) -> str | None:
     if not isinstance(part, dict) or not depth:
         return None
     fields = cast("dict[str, Any]", part)
-    if fields.get("type") not in _TEXT_PARTS:
+    if fields.get("type") not in TEXT_TYPES:
         return None
     for name in _HOLDERS:
         if name in fields:

@@ -11,7 +11,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.text import is_unicode
-from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
+from batchata_tasks.providers.endings import (
+    TEXT_TYPES,
+    blocks_of,
+    content_text,
+    ending_of,
+    last_speech,
+)
 from batchata_tasks.providers.line_errors import told
 from batchata_tasks.providers.result_json import count_of, leniently, list_of, object_of, text_of
 from batchata_tasks.providers.result_lines import custom_id_of, never_ran, unread
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_PLACES = 2**31
 _KNOWN_TYPES = frozenset({"errored", "succeeded", "none"})  # what another one cost is unknown
-_BESIDE_TOTALS = frozenset({"compaction", "advisor_message"})
+_BESIDE_TOTALS = ("compaction", "advisor_message")  # a type may be anything, also a list
 _CAP = "stopped by max_tokens"
 
 
@@ -85,7 +91,7 @@ def _message(custom_id: str, message: dict[str, Any], usage: Usage, *, stated: b
 
 
 def _is_text(block: dict[str, Any]) -> bool:
-    return block.get("type") in (None, "text", "output_text")
+    return block.get("type") in TEXT_TYPES
 
 
 def _ending(message: dict[str, Any], text: str | None) -> tuple[Outcome, str | None]:

@@ -90,6 +90,7 @@ def check_line(dialect: str, odd: OddLine) -> None:
     answer = read_line(odd.line, READERS[dialect])
     if odd.named:
         assert answer.custom_id == NAME
+        assert "a broken result line" not in (answer.error or "")
     outcome, error, _ = judge(answer, None)
     if outcome is Outcome.SUCCEEDED:
         assert (answer.text or "").strip()
