@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
 
+from batchata_tasks.providers.keys import masked
 from batchata_tasks.providers.result_json import excerpt_of, object_of
 from batchata_tasks.types.answer import Answer
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -97,6 +98,7 @@ class LineError:
         `status` is its HTTP status, if it has one; `shown` replaces the words for people.
         """
         text = shown or (f"{self.code}: {self.message}" if self.code else self.message)
+        text = masked(text)  # before it is cut: part of a key is a secret, too
         if ended := _NEVER_RAN.get(self.code or ""):
             error = describe(ErrorCode.NEVER_RAN, text)
             return Answer(custom_id, ended, error=error)
@@ -153,7 +155,7 @@ def _of_object(value: dict[str, Any], depth: int) -> LineError | None:
             return LineError(words.message, code or words.code, kind or words.kind)
     named = {name for name in value if value[name] not in (None, "", [], {})}
     if not named or not (code or kind):
-        return LineError(excerpt_of(value)) if named else None
+        return LineError(excerpt_of(value, 2000)) if named else None
     return LineError(kind or code or "", code, kind)
 
 

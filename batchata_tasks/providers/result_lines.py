@@ -82,7 +82,7 @@ def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answ
         answer = classify(parsed(line))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         name = _CUSTOM_ID.search(line)
-        start = line[:_EXCERPT].decode(errors="replace")
+        start = masked(line[: 2 * _EXCERPT].decode(errors="replace"))[:_EXCERPT]
         text = f"a broken result line ({type(error).__name__}: {error}): {start}"
         answer = Answer(
             name[1].decode() if name else "",
@@ -112,7 +112,8 @@ def unread(custom_id: str, what: str, came: object) -> Answer:
 
     `came` is what stands where they should.
     """
-    text = f"the result line has no answer and no error ({what}): {excerpt_of(came, _EXCERPT)}"
+    start = masked(excerpt_of(came, 2 * _EXCERPT))[:_EXCERPT]
+    text = f"the result line has no answer and no error ({what}): {start}"
     error = describe(ErrorCode.PROVIDER, text)
     return Answer(custom_id, Outcome.ERRORED, error=error, readable=False)
 

@@ -346,3 +346,15 @@ def test_iterations_never_lower_what_the_totals_state(entries: Any) -> None:
         {"input_tokens": 80, "output_tokens": 40, "iterations": entries}
     )
     assert usage == Usage(80, 40)
+
+
+def test_no_part_of_a_key_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that an error quotes is masked before the error is cut, not after."""
+    key = "canary" * 10
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    for gap in range(0, 2100, 30):
+        for line in (error(message="x" * gap + key), put(error(), "response", "x" * gap + key)):
+            assert "canary" not in (read("openai", line, path).error or "")
+        path.write_bytes(b'{"custom_id": "r1", ' + b"x" * gap + key.encode() + b"\n")
+        (broken,) = OpenAIAdapter().answers(path)
+        assert "canary" not in (broken.error or "")
