@@ -127,3 +127,22 @@ def test_the_grace_does_not_begin_anew_with_each_process(
     assert table.run().held_rows == ROWS
     with opened() as ledger:
         assert [chunk.state for chunk in ledger.chunks_in(["overdue"])] == ["overdue"]
+
+
+def test_a_status_that_nobody_knows_is_told_once(table: Table) -> None:
+    """Its word is told once, however often it comes, and the batch is waited for."""
+    table.emulator.control.progress("reads", 4)
+    table.emulator.control.faults(kind="odd_objects", style="unknown_status", word="Pondering")
+    receipt, notes = told(table)
+    assert receipt.exit_code == 0
+    assert [note for note in notes if "not known" in note and "'pondering'" in note] == [
+        note for note in notes if "not known" in note
+    ]
+    assert sum("not known" in note for note in notes) == 1
+
+
+def test_results_count_as_the_end_whatever_the_status_says(table: Table) -> None:
+    """A batch whose end has a name that nobody knows lands once its results are there."""
+    table.emulator.control.faults(kind="odd_objects", style="unknown_end", word="Blorped")
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_money(table)
