@@ -210,6 +210,8 @@ def _summary(receipt: Receipt) -> str:
     text = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items())
     if not text and receipt.unsent_rows:
         text = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
+    if not text and receipt.held_rows:
+        text = f"{pluralize(receipt.held_rows, 'row')} held"
     if receipt.continued:
         return f"{text or 'nothing to send'}; an unfinished run was carried on"
     return text or "nothing to send"

@@ -77,7 +77,7 @@ class Cancelled:
         return [
             ("Run", f"{self.name} {self.run_id}"),
             ("Result", self.result or ""),
-            ("Landed", ", ".join(counts) or "nothing was sent"),
+            ("Landed", ", ".join(counts) or ("nothing" if self.overdue else "nothing was sent")),
             ("Cost", dollars(settled)),
             *left,
         ]

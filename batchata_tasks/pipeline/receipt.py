@@ -127,7 +127,7 @@ class Receipt:
             *([("Reason", self.reason)] if self.reason is not None else []),
             ("Source rows", self._source_rows()),
             *self._left_out(),
-            ("Outcomes", _counts(self.outcomes) or "nothing was sent"),
+            ("Outcomes", _counts(self.outcomes) or self._nothing()),
             ("Batches", self._batches()),
             ("Tokens", self._tokens()),
             *self._cache(),
@@ -147,6 +147,9 @@ class Receipt:
         if self.continued and self.result not in STOPPED:
             text += " (an unfinished run was carried on)"
         return text
+
+    def _nothing(self) -> str:
+        return "nothing landed" if self.batches else "nothing was sent"
 
     def _source_rows(self) -> str:
         plan = self.plan

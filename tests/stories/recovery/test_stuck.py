@@ -6,13 +6,14 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from typer.testing import CliRunner
 
 from batchata_tasks import Batch
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import HeldError, TransientError
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations import cancel as cancelling
 from tests.support.books import check_money, money, opened, run_with, stopping_at
-from tests.support.commands import batchata
 from tests.support.operations import cancel, reconcile, runs_overview
 from tests.support.stuck import left_overdue, stick, told
 from tests.support.table import MODELS, Table
@@ -178,6 +179,24 @@ def test_jobs_of_a_batch_that_does_not_end_say_so(emulator: Emulator, tmp_path: 
     assert error.endswith("has not ended in time")
 
 
+def test_a_batch_that_does_not_end_at_one_provider_keeps_none_of_the_other(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """In a run with two providers, one's answers land although the other's batch is stuck."""
+    emulator.control.faults(kind="stuck_finalizing", provider="openai", count=1)
+    emulator.control.advance(-86_400)
+    for attempt in range(2):
+        batch = Batch(tmp_path / "res").set_default_params(max_tokens=50)
+        for number, model in enumerate(MODELS.values()):
+            batch.add_job(prompt="text", id=f"j{number}", model=model)
+        if attempt:
+            (stuck,) = [one["id"] for one in emulator.control.ledger()["openai"]["batches"]]
+            emulator.control.finish(stuck)
+        results = batch.run().results()
+        assert results["j0"].is_success()
+        assert results["j1"].is_success() == bool(attempt)
+
+
 def test_a_create_in_doubt_does_not_keep_a_cancel_waiting_for_ever(
     emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,8 +212,8 @@ def test_a_create_in_doubt_does_not_keep_a_cancel_waiting_for_ever(
 def test_the_command_line_gives_a_batch_up(table: Table) -> None:
     """`batchata reconcile --abandon BATCH` ends with 0 and says what it did."""
     batch = left_overdue(table)
-    done = batchata("reconcile", "--abandon", batch)
-    assert done.returncode == 0
+    done = CliRunner().invoke(app, ["reconcile", "--abandon", batch])
+    assert done.exit_code == 0
     assert f"batch {batch}: its rows are planned again" in " ".join(done.stdout.split())
     assert in_state(ChunkState.ABANDONED)
 
