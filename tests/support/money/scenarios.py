@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -222,7 +223,11 @@ def main(arguments: Iterable[str] | None = None) -> int:
     with ExitStack() as stack:
         local, lock = threading.local(), threading.Lock()
 
-        def one(number: int) -> Outcome:
+        until = time.monotonic() + given.seconds
+
+        def one(number: int) -> Outcome | None:
+            if time.monotonic() > until:
+                return None
             if not hasattr(local, "station"):
                 with lock:
                     local.station = stack.enter_context(Station(folder))
@@ -232,7 +237,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
             return outcome
 
         with ThreadPoolExecutor(given.workers) as pool:
-            outcomes = list(pool.map(one, numbers))
+            outcomes = [outcome for outcome in pool.map(one, numbers) if outcome is not None]
     sys.stdout.write(table(outcomes))
     return 1 if any(outcome.found.problems for outcome in outcomes) else 0
 
@@ -254,6 +259,9 @@ def parsed(arguments: Iterable[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--unclear", action="store_true", help="let creates be of unknown fate in all of them"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=inf, help="begin no scenario after so many seconds"
     )
     parser.add_argument("--only", type=int, help="play this one alone")
     return parser.parse_args(None if arguments is None else list(arguments))
