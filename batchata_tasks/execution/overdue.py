@@ -47,7 +47,8 @@ class Wait:
         asked = (read_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
         self._asked_at = None if asked is None else asked / 1e6
         sent_at = context.ledger.submitted_at(chunk.batch_id or "")
-        self._expires_at = (now_us() if sent_at is None else sent_at) / 1e6 + _DAY
+        self._sent_at = (now_us() if sent_at is None else sent_at) / 1e6
+        self._expires_at = self._sent_at + _DAY
         self._recorded: tuple[str, int | None] | None = None
         self._told = set[str]()
         self.status: str | None = None  # as it was seen last
@@ -65,7 +66,10 @@ class Wait:
         """Record how the batch is, and tell a status that nobody knows, once."""
         self.status = look.status
         if look.expires_at is not None:
-            self._expires_at = look.expires_at
+            # by the provider's clock, which may be wrong: what counts is how long it may take
+            began = self._sent_at if look.created_at is None else look.created_at
+            life = look.expires_at - began
+            self._expires_at = self._sent_at + (life if life > 0 else _DAY)
         # only what is new is written: a write per look would keep others off the ledger
         if (look.status, look.done) != self._recorded:
             ledger = self._context.ledger

@@ -74,6 +74,7 @@ class RunContext:
     answers: AnswerSchemas
     continued: bool = False
     sends: bool = True  # False: what an earlier run sent is landed, nothing more
+    until: int | None = None  # the time limit of a run that waits for this one; in microseconds
     state: RunState = field(default_factory=RunState)
 
     @property
@@ -215,11 +216,13 @@ class RunContext:
 
     @cached_property
     def deadline(self) -> int | None:
-        """The moment (microseconds since 1970) at which the spec's time limit is reached."""
-        seconds = self.spec.time_limit_seconds
-        if seconds is None:
-            return None
-        return int(self.begun.started_at) + int(seconds * 1e6)
+        """The moment (microseconds since 1970) at which a time limit is reached."""
+        seconds, moments = self.spec.time_limit_seconds, list[int]()
+        if seconds is not None:
+            moments.append(int(self.begun.started_at) + int(seconds * 1e6))
+        if self.until is not None:
+            moments.append(self.until)
+        return min(moments, default=None)
 
     def require_lease(self) -> None:
         """Raise LeaseError unless it is sure at this moment that the run holds the dataset."""

@@ -120,6 +120,11 @@ class Listed:
     strangers: set[str] = field(default_factory=set[str])
     complete: bool = False
 
+    @property
+    def proves_absence(self) -> bool:
+        """Whether a batch that it does not show was never accepted."""
+        return self.complete and not self.candidates.keys() - self.strangers
+
 
 def _require_proof(context: SubmitContext, chunk: Chunk, seen: Listed) -> None:
     """Raise HeldError unless a list without the batch proves that it was never accepted."""

@@ -47,6 +47,12 @@ class Chunks(Leases):
         return chunk_of(connection.execute(_CHUNK, {"chunk_id": chunk_id}).one())
 
     @reads
+    def existing_chunks(self, connection: Connection, chunk_ids: Iterable[str]) -> list[Chunk]:
+        """Return those of a few chunks that there are."""
+        rows = (connection.execute(_CHUNK, {"chunk_id": name}).first() for name in chunk_ids)
+        return [chunk_of(row) for row in rows if row is not None]
+
+    @reads
     def chunks(
         self, connection: Connection, run_id: str, states: Iterable[str] | None = None
     ) -> list[Chunk]:

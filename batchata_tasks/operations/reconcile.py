@@ -24,7 +24,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.execution.unclear import hold, is_of, look_for, oldest, record
+from batchata_tasks.execution.unclear import Listed, hold, is_of, look_for, oldest, record
 from batchata_tasks.ledger import ChunkState, opened_ledger
 from batchata_tasks.operations.abandon import Abandoning
 from batchata_tasks.operations.reconcile_report import (
@@ -48,6 +48,10 @@ _DAY = 86400.0
 _MOST_LISTED = 10_000  # batches of one provider
 _PATIENT, _SHORTEST = 10, 60.0  # times BATCHATA_PATIENCE, and seconds, for one provider's batches
 _MOST_READ = 50  # ended batches whose results are read to see whose they are; each is a call
+_ABSENT = (
+    "the list of batches does not show it, and shows others that the ledger knows: `--resend` "
+    "sends its rows again"
+)
 _IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
 
 
@@ -144,7 +148,7 @@ class _Reconciler:
     def settle(self, request: ReconcileRequest) -> None:
         """Settle chunks in doubt as a person decided."""
         abandoned = {chunk.id: chunk for chunk in self._ledger.chunks_in((ChunkState.ABANDONED,))}
-        for chunk_id, batch_id in request.adopt.items():
+        for chunk_id, batch_id in request.adopt.items() - self._report.adopted.items():
             if (given_up := abandoned.get(chunk_id)) is not None:
                 self._abandoning.take_back(given_up, batch_id)
                 continue
@@ -241,9 +245,12 @@ class _Reconciler:
                     # a run may have settled it before the dataset was held
                     if self._ledger.chunk(chunk.id).state not in _IN_DOUBT:
                         continue
-                    look = look_for(context, self._ledger.intent(chunk.id))
+                    seen = Listed()
+                    look = look_for(context, self._ledger.intent(chunk.id), seen)
                     if look is not None:
                         self._adopt(context, chunk, look)
+                    elif chunk.state == ChunkState.HELD and seen.proves_absence:
+                        self._notes[chunk.id] = _ABSENT
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
             except (TransientError, TerminalError) as error:
@@ -288,6 +295,7 @@ class _Reconciler:
                     requests=look.requests,
                     age=None if look.created_at is None else max(round(now - look.created_at), 0),
                     ours=_is_ours(provider, look) if reads_left else None,
+                    twice=self._sent_twice(provider, look) if reads_left else None,
                     may_be=may_be[0] if may_be else None,
                     ended=look.ended,
                 )
@@ -296,6 +304,15 @@ class _Reconciler:
         if self._errors.keys() >= self._providers.keys() and not self._report.abandoned:
             for error in self._errors.values():
                 raise error
+
+    def _sent_twice(self, provider: Adapter, look: BatchLook) -> str | None:
+        """Return the chunk of this ledger that a batch is of, although the chunk has another."""
+        try:
+            token = provider.token_of(look)
+        except (TransientError, TerminalError):  # its results cannot be read at this moment
+            return None
+        chunks = self._ledger.existing_chunks([token] if token else [])
+        return next((chunk.id for chunk in chunks if chunk.batch_id is not None), None)
 
     def _could_not_ask(self, name: str, error: BatchataError) -> None:
         """Note that a provider cannot be asked; the others are."""

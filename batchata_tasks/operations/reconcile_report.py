@@ -47,7 +47,8 @@ class UnknownBatch:
     `age` is in whole seconds; None if the provider does not say when it was created.
 
     `ours` says whether this program sent it, under another ledger; None if the provider does not
-    tell. `may_be` is a chunk in doubt whose batch this may be.
+    tell. `may_be` is a chunk in doubt whose batch this may be; `twice` is one of this ledger that
+    has another batch, so that its requests were accepted twice.
     """
 
     provider: str
@@ -58,6 +59,7 @@ class UnknownBatch:
     ours: bool | None
     may_be: str | None = None
     ended: bool = False
+    twice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class ReconcileReport:
         rows += [("In doubt", _describe_chunk(chunk)) for chunk in self.doubts]
         rows += [(_label(batch), _describe_batch(batch)) for batch in self.strays]
         rows += [("Note", note) for note in self.notes]
-        if any(batch.ours is not False and batch.may_be is None for batch in self.strays):
+        unknown = [b for b in self.strays if b.ours is not False and b.may_be is None]
+        if any(batch.twice is None for batch in unknown):
             rows.append(("Note", "if a ledger was lost: `batchata status SPEC --rebuild`."))
         return rows
 
@@ -171,6 +174,8 @@ _HOUR = 3600
 
 
 def _label(batch: UnknownBatch) -> str:
+    if batch.twice is not None:
+        return "Sent twice"
     return "Perhaps ours" if batch.may_be is not None else _LABELS[batch.ours]
 
 
@@ -178,6 +183,8 @@ def _describe_batch(batch: UnknownBatch) -> str:
     size = "of unknown size" if batch.requests is None else pluralize(batch.requests, "request")
     facts = f"{batch.provider}, {batch.status}, {size}, {_ago(batch.age)}"
     origin = _ORIGIN[batch.ours]
+    if batch.twice is not None:
+        origin = f"of chunk {batch.twice}, which has another batch: its requests were sent twice"
     if batch.may_be is not None:
         origin = f"may be chunk {batch.may_be}, which is in doubt"
     return f"batch {batch.batch_id} ({facts}), {origin}"

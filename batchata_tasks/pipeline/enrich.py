@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
@@ -76,7 +77,7 @@ def run_prepared(
         find_lost_rows(held)
         recovery = recover(held)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
-            _land_unfinished_run(old, steps, recovery)
+            _land_unfinished_run(old, ready, steps, recovery)
         land_overdue(held)
         context = start_run(held, ready, options, recovery)
         with active(context):
@@ -123,8 +124,15 @@ def _some_failed(context: RunContext) -> bool:
     return any(total.rows for outcome, total in totals.items() if outcome not in settled)
 
 
-def _land_unfinished_run(old: RunContext, steps: Steps, recovery: Recovery | None) -> None:
-    """Land what a run of another spec left at the provider; drop its unsent rows and close it."""
+def _land_unfinished_run(
+    old: RunContext, ready: PreparedRun, steps: Steps, recovery: Recovery | None
+) -> None:
+    """Land what a run of another spec left at the provider; drop its unsent rows and close it.
+
+    It is waited for no longer than the time limit of the run that is to come.
+    """
+    if (seconds := ready.spec.time_limit_seconds) is not None:
+        old.until = now_us() + int(seconds * 1e6)
     lost = recovery.claims if recovery is not None else {}
     chunks = old.ledger.chunks(old.run_id, UNFINISHED)
     with active(old):

@@ -189,6 +189,10 @@ class Adapter(Checks, ABC):
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Whether a batch carries the token; None as long as that is unknown."""
 
+    def token_of(self, look: BatchLook) -> str | None:
+        """Return the token that a batch carries, as far as that can be told."""
+        return look.token
+
     def ours(self, look: BatchLook) -> bool | None:
         """Whether this program sent a batch, under any ledger; None as long as that is unknown."""
         return look.token is not None

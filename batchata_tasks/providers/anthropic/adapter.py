@@ -96,6 +96,7 @@ class AnthropicAdapter(Adapter):
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
         http = http_client(anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", sdk.watch)
         self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
+        self._first_ids = dict[str, str | None]()  # by batch; results do not change
         self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
 
     def close(self) -> None:
@@ -223,6 +224,10 @@ class AnthropicAdapter(Adapter):
         name = self._first_custom_id(look)
         return None if name is None else name.startswith(f"{token}-")
 
+    def token_of(self, look: BatchLook) -> str | None:
+        name = self._first_custom_id(look)
+        return name.partition("-")[0] if name is not None and is_custom_id(name) else None
+
     def ours(self, look: BatchLook) -> bool | None:
         name = self._first_custom_id(look)
         return None if name is None else is_custom_id(name)
@@ -231,6 +236,11 @@ class AnthropicAdapter(Adapter):
         """Return the first custom_id of an ended batch's results, from their first bytes."""
         if not look.ended or look.gone:
             return None
+        if look.batch_id not in self._first_ids:
+            self._first_ids[look.batch_id] = self._read_first_custom_id(look)
+        return self._first_ids[look.batch_id]
+
+    def _read_first_custom_id(self, look: BatchLook) -> str | None:
         with sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
             return first_custom_id(lines_of_blocks(response.iter_bytes(1 << 16)))
 

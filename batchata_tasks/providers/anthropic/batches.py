@@ -35,7 +35,8 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
     status = _SPELLINGS.get(status, status)
     results_url = text_or_none(batch.get("results_url"))
     # a word that is new to us must not keep results from landing that are there
-    ended = status == "ended" or (status not in _KNOWN and results_url is not None)
+    ended_at = seconds_or_none(batch.get("ended_at"))
+    ended = status == "ended" or (status not in _KNOWN and (results_url or ended_at) is not None)
     counts = as_dict(batch.get("request_counts"))
     done = [count_or_none(counts.get(name)) for name in _DONE]
     processing = count_or_none(counts.get("processing"))

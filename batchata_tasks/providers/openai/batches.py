@@ -32,6 +32,7 @@ _RUNNING = frozenset(
 )
 _SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
 _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
+_ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 _STORED = 30 * 86400.0  # seconds for which output files are stored
 _NO_ROOM = "token_limit_exceeded"
 _NO_REASON = "the provider gave no reason"
@@ -52,12 +53,13 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
     done = [count_or_none(counts.get(name)) for name in ("completed", "failed")]
     errors = errors_of(batch.get("errors"))
     failed = status == "failed"
+    ended_at = next(filter(None, map(seconds_or_none, map(batch.get, _ENDS))), None)
     reasons = "; ".join(map(reason_of, errors[:3])) or _NO_REASON
     return BatchLook(
         batch_id=batch_id or checked_id(batch),
         status=status,
         # a word that is new to us must not keep results from landing that are there
-        ended=status in _ENDED or (not known and bool(files)),
+        ended=status in _ENDED or (not known and (bool(files) or ended_at is not None)),
         known=known,
         created_at=seconds_or_none(batch.get("created_at")),
         expires_at=seconds_or_none(batch.get("expires_at")),
@@ -67,19 +69,12 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         token=text_or_none(metadata.get(TOKEN)),
         input_file_id=text_or_none(batch.get("input_file_id")),
         files=files,
-        error=reasons if failed or (status in _ENDED and errors and not files) else None,
+        error=reasons if failed or (status not in _RUNNING and errors and not files) else None,
         no_room=failed and any(error.get("code") == _NO_ROOM for error in errors),
-        gone=_is_gone(batch),
+        gone=ended_at is not None and ended_at + _STORED < time.time(),
         model=text_or_none(batch.get("model")),
         stopped=_STOPPED.get(status),
         bad_lines={
             line: reason_of(error) for error in errors if (line := count_or_none(error.get("line")))
         },
     )
-
-
-def _is_gone(batch: Mapping[str, Any]) -> bool:
-    """Whether the batch ended so long ago that its files need not be stored any more."""
-    ends = map(seconds_or_none, map(batch.get, ("completed_at", "expired_at", "cancelled_at")))
-    ended_at = next((end for end in ends if end is not None), None)
-    return ended_at is not None and ended_at + _STORED < time.time()

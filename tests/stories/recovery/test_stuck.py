@@ -90,12 +90,12 @@ def test_a_provider_that_cannot_be_reached_does_not_keep_the_others_from_being_c
     """`reconcile` notes it and goes on; if nobody can be reached, that is the error."""
     table.run()
     other = next(name for name in MODELS if name != table.provider)
-    monkeypatch.setenv(f"{other.upper()}_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv(f"{other.upper()}_BASE_URL", "http://127.0.0.1:9")
     report = reconcile()
     assert report.known == {table.provider: 1}
     (note,) = [note for note in report.notes if "could not be asked" in note]
     assert note.startswith(other)
-    monkeypatch.setenv(f"{table.provider.upper()}_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv(f"{table.provider.upper()}_BASE_URL", "http://127.0.0.1:9")
     with pytest.raises(TransientError, match="cannot reach"):
         reconcile()
 
@@ -224,3 +224,11 @@ def test_one_of_two_batches_that_does_not_end_keeps_nothing_else(table: Table) -
     table.emulator.control.advance(-86_400)
     receipt, _ = told(table, items_per_batch=1, max_parallel_batches=1, cost_limit_usd=1)
     assert (receipt.outcomes, receipt.held_rows, receipt.exit_code) == ({"succeeded": 2}, 1, 3)
+
+
+def test_a_time_limit_bounds_the_wait_for_an_earlier_runs_batches(table: Table) -> None:
+    """A spec that was given a time limit since does not wait on for what an older one left."""
+    batch = leave_open(table)
+    receipt = table.run(time_limit="1s", prompt="{{ id }}: {{ text }}")
+    assert receipt.held_rows == ROWS
+    assert batch in " ".join(receipt.warnings)

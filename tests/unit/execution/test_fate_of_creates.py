@@ -13,6 +13,7 @@ from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, money, run_with, stopping_at
 from tests.support.operations import preview, reconcile
 from tests.support.table import MODELS, Table
@@ -259,3 +260,28 @@ def test_refused_creates_leave_no_uploads_behind(openai: Table) -> None:
     openai.emulator.control.clear_faults()
     assert openai.run().outcomes == {"succeeded": ROWS}
     check_once(openai, creates=len(openai.emulator.control.ledger()["creates"]))
+
+
+# --- what reconcile says --------------------------------------------------------------------------
+
+
+def test_a_second_batch_of_a_chunk_is_told_as_such(table: Table) -> None:
+    """Requests that were accepted twice, whoever sent them again, are reported as that."""
+    assert table.run().outcomes == {"succeeded": ROWS}
+    (chunk,) = all_chunks()
+    provider = provider_type(table.provider)()
+    path = table.output / "_batchata/requests" / f"{chunk.id}.jsonl"
+    provider.create(path, provider.upload(path), chunk.id, lambda: None)
+    (stray,) = reconcile().strays
+    assert stray.twice == chunk.id
+    assert any(label == "Sent twice" for label, _ in reconcile().lines())
+
+
+def test_reconcile_says_when_a_held_create_was_never_accepted(table: Table) -> None:
+    """Once a list shows others of the account, and not this one, a person is told to resend."""
+    table.emulator.control.faults(kind="list_empty")
+    table.emulator.control.faults(kind="drop_before", nth=1)
+    assert table.run().held_rows == ROWS
+    table.emulator.control.clear_faults()
+    (doubt,) = reconcile().doubts
+    assert "--resend" in doubt.note
