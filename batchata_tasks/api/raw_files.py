@@ -52,7 +52,10 @@ def write_raw_files(context: RunContext, chunk: Chunk) -> None:
     requests, responses = folder / "requests", folder / "responses"
     as_lines = not context.for_chunk(chunk).provider.framing.head
     suffix = "jsonl" if as_lines else "json"
-    name = f"{chunk.provider}_batch_{quote(chunk.batch_id, safe='')}.{suffix}"
+    batch = quote(chunk.batch_id, safe="")
+    if len(batch) > _NAME_BYTES:
+        batch = digest("batch", chunk.batch_id.encode()).hex()[:32]
+    name = f"{chunk.provider}_batch_{batch}.{suffix}"
     with storage_errors("writing raw files"):
         for place in (requests, responses):
             place.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ intents = Table(
 batches = Table(
     "batches",
     metadata,
-    Column("batch_id", String(128), primary_key=True),
+    Column("batch_id", Text, primary_key=True),
     Column("chunk_id", String(40), nullable=False),
     Column("provider", String(32), nullable=False),
     Column("account", String(64), nullable=False),

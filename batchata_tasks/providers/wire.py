@@ -26,8 +26,9 @@ _MOST_SECONDS = 1e11
 _FINER = (1e3, 1e6, 1e9)
 _BATCH = frozenset({"batch", "message_batch"})  # the `object` or `type` of a batch
 _STATUS_CHARS = 32  # as ledgers keep it
-# ledgers keep up to 128 characters of an id
-_ID_CHARS = 128
+# OpenAI's and Anthropic's ids have about 40 characters; a gateway without a memory writes the whole
+# job into them (batchlane: up to 1,511)
+_ID_CHARS = 2000
 _MOST_PAGES = 5000
 _QUOTED = 80  # characters of an answer that cannot be read
 
@@ -89,7 +90,7 @@ def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
         return None
     for one in (answer, *(as_dict(answer.get(name)) for name in ("batch", "data", "result"))):
         is_batch = any(status_of(one.get(name)) in _BATCH for name in ("object", "type"))
-        if text_or_none(one.get("id")) and (
+        if 0 < len(id_of(one)) <= _ID_CHARS and (
             is_batch or (response.is_success and not one.get("error"))
         ):
             return one
@@ -145,7 +146,7 @@ def checked_id(item: Mapping[str, Any]) -> str:
     """Return the id of a batch that is to be kept.
 
     Raises:
-        ValueError: it is absent, or longer than ledgers keep.
+        ValueError: it is absent, or longer than any that is known.
     """
     name = id_of(item)
     if not 0 < len(name) <= _ID_CHARS:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
+from batchata_tasks import Batch
 from tests.support.paths import ROOT
 from tests.support.waiting import PATIENCE
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.slow
+
+# batchlane's ids have between 200 and 1,511 characters: more than a file's name can have
+LONG_ID = "batch_bl_" + "eNpFjdtq-" * 160
 
 ANSWER = json.dumps({"topic": "web", "keywords": ["a"], "audience": None, "confidence": 0.5})
 
@@ -80,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         else:
             self._json(
-                self._message_batch() if "msgbatch" in self.path else self._openai_batch(None)
+                self._message_batch() if "/messages/" in self.path else self._openai_batch(None)
             )
 
     def _chunked(self) -> bytes:
@@ -179,15 +183,84 @@ class Handler(BaseHTTPRequestHandler):
         )
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
+class Gateway(Handler):
+    """A server that keeps nothing and says little, as several that people run.
+
+    The job is in the batch's id (batchlane), an answer stands in its line as text (ogx), lists are
+    empty or not offered, and a batch expires when it is created (mock-ai-api).
+    """
+
+    creates: list[str]
+
+    def do_POST(self) -> None:
+        if self.path.endswith("/batches"):
+            self.creates.append(self.path)
+        super().do_POST()
+
+    def do_GET(self) -> None:
+        if "?" in self.path and self.path.split("?")[0].endswith("/files"):
+            self.send_error(405)
+            return
+        super().do_GET()
+
+    def do_DELETE(self) -> None:
+        self.send_error(405)
+
+    def _message_batch(self) -> dict[str, Any]:
+        batch = super()._message_batch()
+        kept = ("type", "processing_status", "request_counts", "created_at", "expires_at")
+        results = f"/v1/messages/batches/{LONG_ID}/results"
+        return {name: batch[name] for name in kept} | {"id": LONG_ID, "results_url": results}
+
+    def _openai_batch(self, metadata: Any) -> dict[str, Any]:
+        del metadata
+        return {
+            "id": LONG_ID,
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "input_file_id": "",
+            "completion_window": "24h",
+            "status": "completed",
+            "request_counts": {"total": 0, "completed": 0, "failed": 0},
+            "output_file_id": f"file-out-{LONG_ID}",
+        }
+
+    def _completion_line(self, item: tuple[str, Any]) -> str:
+        line = json.loads(super()._completion_line(item))
+        line["response"]["body"] = json.dumps(line["response"]["body"])
+        return json.dumps(line) + "\n"
+
+
+def serving(kind: type[Handler]) -> Iterator[str]:
     """Serve on loopback."""
-    kind = type("Bound", (Handler,), {"store": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Serve the few routes."""
+    yield from serving(type("Bound", (Handler,), {"store": {}}))
+
+
+@pytest.fixture
+def creates() -> list[str]:
+    """Return the paths of the creates that the gateway was sent."""
+    return []
+
+
+@pytest.fixture
+def gateway(creates: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Serve the gateway, and lead both providers to it."""
+    for address in serving(type("Bound", (Gateway,), {"store": {}, "creates": creates})):
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", address)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{address}/v1")
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-a-gateway")
+        monkeypatch.setenv("OPENAI_API_KEY", "key-of-a-gateway")
+        yield address
 
 
 @pytest.mark.parametrize("model", ["claude-haiku-5-5", "gpt-6-luna"])
@@ -225,6 +298,27 @@ def test_the_demo_spec_runs_against_another_server(
     assert {(row["topic"], row["_status"], row["_input_tokens"]) for row in rows} == {
         ("web", "succeeded", 10)
     }
+
+
+@pytest.mark.usefixtures("gateway")
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "gpt-6-luna"])
+def test_a_gateway_that_says_little_is_sent_a_batch_once(
+    creates: list[str], tmp_path: Path, model: str
+) -> None:
+    """An answer with an id is the batch: it lands under that id, however long, and is kept."""
+    for _ in range(2):
+        batch = Batch(tmp_path / "out").set_default_params(model=model, max_tokens=64)
+        for number in range(3):
+            batch.add_job(prompt=f"text {number}", id=f"a{number}")
+        results = batch.run().results()
+        assert {result.response for result in results.values()} == {ANSWER}
+        rows = pq.read_table(tmp_path / "out/data").to_pylist()
+        assert [row["_batch_id"] for row in rows] == [LONG_ID] * 3
+    assert len(creates) == 1
+    for kind in ("requests", "responses"):
+        provider = "anthropic" if model.startswith("claude") else "openai"
+        names = list((tmp_path / "out/raw_files" / kind).glob(f"{provider}_batch_*"))
+        assert [len(path.name) < 64 for path in names] == [True]
 
 
 def test_only_the_demo_knows_the_emulator() -> None:
