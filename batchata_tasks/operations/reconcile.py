@@ -17,6 +17,7 @@ from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
     HeldError,
+    InputError,
     LeaseError,
     SpecError,
     TerminalError,
@@ -119,7 +120,7 @@ class _Reconciler:
         for name in known_providers():
             try:
                 self._providers[name] = provider_type(name)()
-            except CredentialsError as error:
+            except InputError as error:  # no key, or an address that cannot be right
                 report.notes.append(f"{name} was not asked: {error}")
         self._notes: dict[str, str] = {}
         self._errors: dict[str, BatchataError] = {}  # of providers that cannot be asked

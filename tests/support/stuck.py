@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.execution import overdue
 from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
@@ -12,6 +15,8 @@ from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import opened
 
 if TYPE_CHECKING:
+    import pytest
+
     from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.pipeline.receipt import Receipt
     from tests.support.table import Table
@@ -29,6 +34,12 @@ def stick(table: Table, which: str = "refuses") -> None:
     control = table.emulator.control
     control.faults(kind=batch, count=1, **({} if which == "refuses" else {"share": 1.0}))
     control.faults(kind=cancel, **({"count": 1} if cancel == "cancel_ignored" else {}))
+
+
+def a_day_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a day have passed whenever it is asked how long a batch is still waited for."""
+    clock = SimpleNamespace(time=lambda: time.time() + 86_401)
+    monkeypatch.setattr(overdue, "time", clock)
 
 
 def limited() -> Steps:

@@ -15,7 +15,7 @@ from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations import cancel as cancelling
 from tests.support.books import check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, reconcile, runs_overview
-from tests.support.stuck import left_overdue, stick, told
+from tests.support.stuck import a_day_later, left_overdue, stick, told
 from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state, leave_in_doubt
 
@@ -152,23 +152,27 @@ def test_a_deleted_folder_names_the_batch_that_hides_its_rows(table: Table) -> N
     check_money(table)
 
 
-def test_a_stuck_pilot_ends_its_run_and_the_next_one_has_a_pilot_of_its_own(table: Table) -> None:
+def test_a_stuck_pilot_ends_its_run_and_the_next_one_has_a_pilot_of_its_own(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without its pilot's answers a run sends nothing more; the next goes on with new rows."""
     stick(table)
     pilot: dict[str, Any] = {"pilot": {"rows": 1, "max_invalid_share": 1.0}}
-    table.emulator.control.advance(-86_400)  # the batch expires a day after that
-    receipt, _ = told(table, **pilot)
-    table.emulator.control.advance(86_400)
+    with monkeypatch.context() as later:
+        a_day_later(later)
+        receipt, _ = told(table, **pilot)
     assert (receipt.exit_code, receipt.held_rows, receipt.unsent_rows) == (3, 1, ROWS - 1)
     receipt = table.run(**pilot)
     assert (receipt.outcomes, receipt.held_rows) == ({"succeeded": ROWS - 1}, 1)
     assert receipt.batches == 2
 
 
-def test_jobs_of_a_batch_that_does_not_end_say_so(emulator: Emulator, tmp_path: Path) -> None:
+def test_jobs_of_a_batch_that_does_not_end_say_so(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From Python, such a job is held, not lost and not unsent."""
     emulator.control.faults(kind="stuck_finalizing", count=1)
-    emulator.control.advance(-86_400)
+    a_day_later(monkeypatch)
     batch = Batch(tmp_path / "res").set_default_params(model="gpt-6-luna", max_tokens=50)
     batch.set_state(tmp_path / "state.json").add_job(prompt="text", id="a")
     run = batch.run()
@@ -180,11 +184,11 @@ def test_jobs_of_a_batch_that_does_not_end_say_so(emulator: Emulator, tmp_path: 
 
 
 def test_a_batch_that_does_not_end_at_one_provider_keeps_none_of_the_other(
-    emulator: Emulator, tmp_path: Path
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a run with two providers, one's answers land although the other's batch is stuck."""
     emulator.control.faults(kind="stuck_finalizing", provider="openai", count=1)
-    emulator.control.advance(-86_400)
+    a_day_later(monkeypatch)
     for attempt in range(2):
         batch = Batch(tmp_path / "res").set_default_params(max_tokens=50)
         for number, model in enumerate(MODELS.values()):
@@ -218,10 +222,12 @@ def test_the_command_line_gives_a_batch_up(table: Table) -> None:
     assert in_state(ChunkState.ABANDONED)
 
 
-def test_one_of_two_batches_that_does_not_end_keeps_nothing_else(table: Table) -> None:
+def test_one_of_two_batches_that_does_not_end_keeps_nothing_else(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The others land, and money of the stuck one is not waited for under a limit."""
     stick(table)
-    table.emulator.control.advance(-86_400)
+    a_day_later(monkeypatch)
     receipt, _ = told(table, items_per_batch=1, max_parallel_batches=1, cost_limit_usd=1)
     assert (receipt.outcomes, receipt.held_rows, receipt.exit_code) == ({"succeeded": 2}, 1, 3)
 

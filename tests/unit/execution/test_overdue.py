@@ -12,7 +12,7 @@ from batchata_tasks.execution.overdue import Wait
 from batchata_tasks.ledger import ChunkState
 from tests.support.books import all_chunks, check_money, money, opened
 from tests.support.operations import preview
-from tests.support.stuck import STUCK, add_rows, left_overdue, limited, stick, told
+from tests.support.stuck import STUCK, a_day_later, add_rows, left_overdue, limited, stick, told
 from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state
 
@@ -96,9 +96,11 @@ def check_money_of_superseded(table: Table) -> None:
     check_money(table)
 
 
-def test_a_batch_that_is_past_its_time_is_not_waited_for(table: Table) -> None:
+def test_a_batch_that_is_past_its_time_is_not_waited_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without any limit, a batch is given up once it should have expired, and the grace is over."""
-    table.emulator.control.advance(-86_400)  # the batch expires a day after that
+    a_day_later(monkeypatch)
     stick(table)
     receipt, notes = told(table)
     assert (receipt.result, receipt.exit_code) == ("some_rows_failed", 3)
