@@ -82,11 +82,13 @@ class Case:
     spec: dict[str, Any] = field(default_factory=dict[str, Any])  # further keys of the spec
     patience: float = 4.0  # seconds
     grace: float = 0.5  # seconds
+    with_: tuple[dict[str, Any], ...] = ()  # further rules, without which it strikes nothing
 
 
 _ONCE = Case({"count": 1})
 _FOR_GOOD = Case(patience=0.1)
 _ROW = Case({"contains": "row 4"})
+_LIMITED = {"time_limit": "1s"}
 CASES: dict[str, Case] = {
     "http_429": Case({"route": "create"}, patience=0.1),
     "spend_cap": _FOR_GOOD,
@@ -109,12 +111,24 @@ CASES: dict[str, Case] = {
     "never_ends": Case({"count": 1, "share": 0.5}, {"time_limit": "1s"}),
     "late_files": Case({"count": 1, "reads": 2}),
     "request_missing": Case({"contains": "row 4"}, patience=0.1),
+    "http_error_after": Case({"count": 1, "status": 408}),
+    "drop_mid_answer": _ONCE,
+    "garbled_answer": _ONCE,
+    "cancel_conflict": Case(spec=_LIMITED, with_=({"kind": "never_ends", "share": 1.0},)),
+    "cancel_ignored": Case(spec=_LIMITED, with_=({"kind": "never_ends", "share": 1.0},)),
+    "stuck_finalizing": Case(spec=_LIMITED),
+    "forgets": Case(patience=0.1),
+    "odd_objects": Case({"style": "capitals"}),
 }
 
 
+NEVER = {
+    "length_required": "each time; creates have a length",
+    "max_tokens_only": "each time; for chat alone",
+}
+"""Faults that strike no run."""
 ELSEWHERE = {
     "token_limit": ("anthropic",),
-    "late_files": ("anthropic",),
     "request_invalid_line": ("anthropic",),
     "request_filtered": ("anthropic",),
     "request_failed": ("anthropic", "openai"),
@@ -208,7 +222,8 @@ def _cells(kind: str, api: str, emulator: Emulator, place: Path) -> list[str]:
     case, spec = case_of(kind), _spec(api, place)
     provider, _ = APIS[api]
     emulator.control.reset()
-    emulator.control.faults(kind=kind, **case.settings)
+    for rule in (*case.with_, {"kind": kind, **case.settings}):
+        emulator.control.faults(**rule)
     with _environment(emulator, place, case):
         result, code, rounds, batches = _run({**spec, **case.spec})
         struck = all(rule["strikes"] for rule in emulator.control.list_faults())
@@ -218,8 +233,12 @@ def _cells(kind: str, api: str, emulator: Emulator, place: Path) -> list[str]:
         later = _standing(provider, emulator, place)
     settings = {**case.settings, **case.spec}
     how = ", ".join(f"{name} {value}" for name, value in settings.items()) or "each time"
-    if api in ELSEWHERE.get(kind, ()):
+    if case.with_:
+        how += f", with {' and '.join(rule['kind'] for rule in case.with_)}"
+    if api in ELSEWHERE.get(kind, ()) or KINDS[kind].only not in (None, provider):
         how = "does not exist there"
+    elif kind in NEVER:
+        how = NEVER[kind]
     elif not struck:
         message = f"the fault {kind} never struck {api}"
         raise RuntimeError(message)
@@ -248,6 +267,7 @@ def _environment(emulator: Emulator, place: Path, case: Case) -> Iterator[None]:
         "BATCHATA_POLL_INTERVAL": "0.05",
         "BATCHATA_UNCLEAR_GRACE": str(case.grace),
         "BATCHATA_PATIENCE": str(case.patience),
+        "BATCHATA_CANCEL_GRACE": "0.5",
     }
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
