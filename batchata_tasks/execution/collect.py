@@ -67,7 +67,7 @@ class Report:
     over_bound: int = 0  # answers that cost more than their proven bound
     unbelieved: int = 0  # answers that state a usage that cannot be
     account: int = 0  # requests that the account lacked something for
-    superseded: int = 0  # what earlier attempts cost at rows whose cost is unknown now
+    superseded: int = 0  # known costs of attempts at rows whose whole cost is unknown
     cache_saved: int = 0  # by the cache, against the same answers without one
     excess: int = 0  # the largest cost of an answer, in millionths of its bound
     answered: int = 0  # requests that ran, or may have, whatever came of it
@@ -166,9 +166,9 @@ class Collector:
         outcome, error, fields = self._judged(position, answer)
         cost, usage = self._count(position, answer, outcome)
         prior = {name: values[position] for name, values in self._priors.items()}
-        total = None if cost is None else cost + (prior["_prior_cost"] or 0)
-        if cost is None:
-            self.report.superseded += prior["_prior_cost"] or 0
+        total = None if None in (cost, prior["_prior_cost"]) else cost + prior["_prior_cost"]
+        if total is None:  # an unknown part makes the sum unknown: no row holds the known one
+            self.report.superseded += (cost or 0) + (prior["_prior_cost"] or 0)
         sent = self._chunk.batch_id is not None
         return {
             **fields,

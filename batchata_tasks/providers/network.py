@@ -85,7 +85,11 @@ def _check_address(variable: str, text: str) -> None:
                 f"{variable} ends in {added}, which is added to it by itself; set it to {right}."
             )
             raise SpecError(message)
-    if variable == "OPENAI_BASE_URL" and is_official(text, "api.openai.com") and path != "/v1":
+    if (
+        variable == "OPENAI_BASE_URL"
+        and is_official(text, "api.openai.com")
+        and not path.endswith("/v1")
+    ):
         message = f"{variable} leads past OpenAI's API; set it to {_shown(url)}/v1, or unset it."
         raise SpecError(message)
 

@@ -61,7 +61,7 @@ ALWAYS = [
 LIMITED = [
     ("anthropic", {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
     ("anthropic", {"tool_choice": {"type": "any"}}),
-    ("anthropic", {"thinking": {"type": "enabled", "budget_tokens": 9000}}),
+    ("anthropic", {"thinking": {"type": "adaptive"}}),
     ("anthropic", {"container": "c"}),
     ("anthropic", {"mcp_servers": [{"type": "url", "url": "http://127.0.0.1:9", "name": "m"}]}),
     ("anthropic", {"context_management": {"edits": []}}),
@@ -96,14 +96,14 @@ BOUNDED = [
     ("anthropic", {"metadata": {"user_id": "u" * 1000}}),
     ("anthropic", {"stop_sequences": ["s" * 1000]}),
     ("openai", {"metadata": {"k": "v"}, "store": True}),
-    ("openai", {"stop": "s" * 1000}),
+    ("openai", {"stop": "s" * 1000, "reasoning_effort": "none"}),
     ("openai", {"reasoning_effort": "high"}),
     ("responses", {"metadata": {"k": "v"}, "store": True}),
     ("responses", {"reasoning": {"effort": "high"}}),
     ("responses", {"text": {"verbosity": "low"}}),
     ("responses", {"safety_identifier": "u" * 64, "truncation": "auto", "user": "u"}),
     ("openai", {"verbosity": "low", "seed": 7}),
-    ("openai", {"logit_bias": {str(n): 1 for n in range(100)}}),
+    ("openai", {"logit_bias": {str(n): 1 for n in range(100)}, "reasoning_effort": "none"}),
 ]
 LIMITS: list[dict[str, Any]] = [{"cost_limit_usd": 1}, {"budget": {"name": "b", "limit_usd": 1}}]
 

@@ -42,7 +42,7 @@ def surcharge(monkeypatch: pytest.MonkeyPatch, url: str, model: str, endpoint: s
     [
         (EU, MODEL, 10),
         ("https://us.api.openai.com/v1/", "gpt-5.4", 10),
-        ("https://IN.API.OPENAI.COM", "gpt-6.2-astra", 10),
+        ("https://IN.API.OPENAI.COM/v1", "gpt-6.2-astra", 10),
         (EU, "gpt-5.4-mini-2026-03-17", 10),
         (EU, "gpt-5.10", 10),
         (EU, "gpt-6-luna", 10),
