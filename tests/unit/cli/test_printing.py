@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
+from batchata_tasks.cli import console
 from batchata_tasks.cli.main import main
 from batchata_tasks.common.errors import SpecError, StorageError, TransientError
 from batchata_tasks.common.text import encodable, printable
@@ -98,6 +99,8 @@ def command(
     out, err = Stream(encoding, terminal=terminal), Stream(encoding)
     with monkeypatch.context() as patched:
         patched.setenv("COLUMNS", str(columns))
+        # it has read the variable when it was made, maybe in another test
+        patched.setattr(console.out, "_width", columns)
         for name, value in {"stdout": out, "stderr": err, "argv": ["batchata", *words]}.items():
             patched.setattr(sys, name, value)
         with pytest.raises(SystemExit) as exited:
