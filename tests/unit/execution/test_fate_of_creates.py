@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 5
 UNCLEAR_STATUSES = (402, 405, 406, 408, 409, 410, 411, 418, 425, 431, 451, 499, 500, 502, 504, 529)
 PAGES = (400, 401, 403, 404, 413, 422, 429, 503)  # of something in between
