@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _MOST_SECONDS = 1e11
 _FINER = (1e3, 1e6, 1e9)
 _BATCH = frozenset({"batch", "message_batch"})  # the `object` or `type` of a batch
+_BEGUN = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
+_MARK = re.compile(r'"(object|type)"\s*:\s*"(batch|message_batch)"')
 _STATUS_CHARS = 32  # as ledgers keep it
 # OpenAI's and Anthropic's ids have about 40 characters; a gateway without a memory writes the whole
 # job into them (batchlane: up to 1,511)
@@ -87,7 +90,7 @@ def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
     try:
         answer = as_dict(json_of(response))
     except ValueError:
-        return None
+        return _cut_batch(response.text)
     for one in (answer, *(as_dict(answer.get(name)) for name in ("batch", "data", "result"))):
         is_batch = any(status_of(one.get(name)) in _BATCH for name in ("object", "type"))
         if 0 < len(id_of(one)) <= _ID_CHARS and (
@@ -95,6 +98,12 @@ def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
         ):
             return one
     return None
+
+
+def _cut_batch(text: str) -> dict[str, Any] | None:
+    """Return the batch in an answer that broke off after its id, or None."""
+    begun = _BEGUN.match(text)
+    return {"id": begun[1]} if begun is not None and _MARK.search(text) else None
 
 
 def items_of(page: object) -> list[dict[str, Any]]:
