@@ -54,7 +54,7 @@ def _download_all(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[
             context.log(f"batch {look.batch_id}: the provider no longer keeps its results.")
             return []
         lines = sum(lines_with(path, chunk.id) for path in paths)
-        expected = 0 if look.error is not None else look.done or 0
+        expected = _expected(look, chunk)
         if lines >= expected:
             return paths
         text = (
@@ -64,6 +64,9 @@ def _download_all(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[
         # a file that is named late has none; a page of a proxy has none either
         patience = context.settings.patience * (1 if lines else _NO_LINES)
         if time.monotonic() + wait > began + patience:
+            if not look.ended:  # one of several servers told of an end that was none
+                message = f"batch {look.batch_id} had ended and has not: {look.status!r:.60}."
+                raise TransientError(message)
             if not all(is_results(path) for path in paths):
                 raise TransientError(text)
             return paths
@@ -71,6 +74,19 @@ def _download_all(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[
         context.sleep(wait)
         wait = min(wait * 2, context.provider.poll_seconds[1])
         look = look_once(context, look.batch_id)
+
+
+def _expected(look: BatchLook, chunk: Chunk) -> int:
+    """Return how many lines the results of a batch hold at least.
+
+    Each request of a batch that was neither stopped nor refused has one, whatever the counts say
+    (yet). Those that a stopped batch did not run have none at some providers.
+    """
+    if look.gone or (look.error is not None and not look.done):
+        return 0
+    if look.ended and look.stopped is None and look.error is None:
+        return chunk.rows
+    return chunk.rows if look.done is None else look.done
 
 
 def _download(context: BatchContext, look: BatchLook, folder: Path, stem: str) -> list[Path] | None:

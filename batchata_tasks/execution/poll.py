@@ -10,12 +10,13 @@ from batchata_tasks.common.errors import CredentialsError, TerminalError, Transi
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.overdue import Wait, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
-from batchata_tasks.providers import BatchLook, describe_change
+from batchata_tasks.providers import BatchLook, describe_change, names_of_account
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
     from batchata_tasks.ledger import Chunk
 
+_DAY = 86400.0
 _PATIENT = 10  # times BATCHATA_PATIENCE
 _SHORTEST_WAIT = 0.05  # seconds
 
@@ -51,8 +52,33 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
             raise CredentialsError(message) from error
         if isinstance(error, CredentialsError) or longest < patience:
             raise
+        if (listed := _listed(context, batch_id)) is not None:
+            return listed
         context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
         return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
+
+
+def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
+    """Return a batch as the account's list shows it, although it is not found by its id.
+
+    Raises:
+        TransientError: the list cannot be read, or is not known to show the account's batches: then
+            nobody knows whether the batch is gone.
+    """
+    provider, ledger = context.provider, context.ledger
+    sent_at = ledger.submitted_at(batch_id)
+    looks = list(provider.around(0.0 if sent_at is None else sent_at / 1e6 - _DAY))
+    for look in looks:
+        if look.batch_id == batch_id:
+            return look
+    names = names_of_account(provider, ledger.id)
+    if provider.lists_all or ledger.known_batches([look.batch_id for look in looks], names):
+        return None
+    message = (
+        f"batch {batch_id} is not found, and the list of batches does not tell whether it is gone; "
+        f"`batchata reconcile --abandon {batch_id}` gives it up."
+    )
+    raise TransientError(message)
 
 
 def cancel(context: SubmitContext, batch_id: str) -> bool:

@@ -41,6 +41,7 @@ _LONGEST_QUEUE_WAIT = 300.0  # seconds
 _LONG = 10.0  # seconds of a wait after which people are told what it is for
 # seconds; a create of equal size in doubt is mostly one of this run that is answered right now
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+_DAY = 86400.0
 _INTENT_BELIEVED = 0.5  # seconds for which one read of the ledger counts
 
 
@@ -184,7 +185,8 @@ def _mark(provider: Adapter) -> int | None:
     The one to be made cannot be older, by the provider's clock. None if there is no list.
     """
     try:
-        return int((provider.newest() or 0.0) * 1e6)
+        # a date in the future is no clock, and would hide the batch to be made
+        return int(min(provider.newest() or 0.0, time.time() + _DAY) * 1e6)
     except (TransientError, TerminalError) as error:
         if error.status not in NO_LIST:
             raise

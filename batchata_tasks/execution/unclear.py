@@ -232,21 +232,26 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         since = min(since, newest_known / 1e6 - _DAY)
     looks, listed = list["BatchLook"](), True
     try:
-        for look in context.provider.recent(since):
+        for look in context.provider.around(since):
             # one that was not let in ran nothing, and has the name of the one that was sent after
             if is_of(look, intent) and not look.no_room:
-                return look
+                return None if context.ledger.known_batches([look.batch_id]) else look
             looks.append(look)
     except (TransientError, TerminalError) as error:
         if error.status not in NO_LIST:
             raise
         listed = False
-    known = context.ledger.known_batches(look.batch_id for look in looks)
-    seen.complete = listed and (context.provider.lists_all or bool(known))
+    ids = [look.batch_id for look in looks]
+    known = context.ledger.known_batches(ids)
+    shown = context.ledger.known_batches(ids, names)
+    lists_all = context.provider.lists_all
+    # one server's batches may by chance have the ids of another's
+    seen.complete = listed and context.provider.lists_end and (lists_all or bool(shown))
     candidates = [
         look
         for look in looks
-        if look.requests in (None, intent.requests)
+        # counts of servers that nobody knows may grow with the work, or be wrong
+        if (look.requests in (None, intent.requests) or not lists_all)
         and (look.created_at is None or look.created_at >= oldest(intent) - 1)
         and look.batch_id not in known | seen.strangers
         and not look.no_room

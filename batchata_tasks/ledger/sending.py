@@ -217,11 +217,21 @@ class Sending(Chunks):
         connection.execute(insert(t.batches), row)
 
     @reads
-    def known_batches(self, connection: Connection, batch_ids: Iterable[str]) -> set[str]:
-        """Return those of `batch_ids` that already belong to a chunk."""
+    def known_batches(
+        self,
+        connection: Connection,
+        batch_ids: Iterable[str],
+        accounts: Iterable[str] | None = None,
+    ) -> set[str]:
+        """Return those of `batch_ids` that already belong to a chunk.
+
+        If `accounts` are given: to one that was sent under one of these names.
+        """
         known = set[str]()
         for block in blocks(batch_ids):
             query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(block))
+            if accounts is not None:
+                query = query.where(t.batches.c.account.in_(list(accounts)))
             known.update(connection.execute(query).scalars())
         return known
 

@@ -49,6 +49,10 @@ _DAY = 86400.0
 _MOST_LISTED = 10_000  # batches of one provider
 _PATIENT, _SHORTEST = 10, 60.0  # times BATCHATA_PATIENCE, and seconds, for one provider's batches
 _MOST_READ = 50  # ended batches whose results are read to see whose they are; each is a call
+_HELD = (
+    "held: if the provider's console shows it, `--adopt CHUNK=BATCH` lands it; if not, "
+    "`--resend CHUNK` sends its rows again (and pays twice if it was accepted after all)"
+)
 _ABSENT = (
     "the list of batches does not show it, and shows others that the ledger knows: `--resend` "
     "sends its rows again"
@@ -379,9 +383,7 @@ class _Reconciler:
         now = time.time()
         for chunk, intent in self._ledger.unclear_chunks():
             is_held = chunk.state == ChunkState.HELD
-            state = (
-                "held: decide with --adopt or --resend" if is_held else "the next run looks for it"
-            )
+            state = _HELD if is_held else "the next run looks for it"
             unclear = UnclearChunk(
                 chunk=chunk.id,
                 state=state,

@@ -177,6 +177,8 @@ class _Round:
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
         self._packer.add(size, bound, place)
         cost = state["_cost_usd"]
+        # under a price it was an answer that did not say; then its bound counts as overhead
+        unknown = None if route.rates is None else 0
         return body, system | {
             "_bound": bound,
             "_bytes": size,
@@ -189,5 +191,5 @@ class _Round:
             "_prior_input_tokens": state["_input_tokens"],
             "_prior_output_tokens": state["_output_tokens"],
             "_prior_cache_read_tokens": state["_cache_read_tokens"],
-            "_prior_cost": None if cost is None else int(cost * PICO),
+            "_prior_cost": unknown if cost is None else int(cost * PICO),
         }

@@ -115,6 +115,7 @@ class Adapter(Checks, ABC):
     # whether lists at the address in use are known to show all batches of the account; only then a
     # batch that they leave out was not accepted
     lists_all: bool = False
+    lists_end: bool = True  # whether the last list was read to its end
 
     @property
     def secret(self) -> str:
@@ -167,6 +168,10 @@ class Adapter(Checks, ABC):
     @abstractmethod
     def recent(self, since: float) -> Iterator[BatchLook]:
         """Yield the account's batches created at or after `since` (seconds), newest first."""
+
+    def around(self, since: float) -> Iterator[BatchLook]:
+        """Yield what `recent` does and, if it costs no call, older batches: clocks may be wrong."""
+        return self.recent(since)
 
     def newest(self) -> float | None:
         """Return when the newest listed batch was created, by the provider's clock, or None."""

@@ -11,6 +11,8 @@ from batchata_tasks.common.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_HEADERS = ("ANTHROPIC_CUSTOM_HEADERS", "OPENAI_CUSTOM_HEADERS")
+_SECRET_CHARS = 12  # names of projects and the like are shorter mostly, and help
 _KEYS = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"]
 
 
@@ -50,4 +52,13 @@ def masked(text: str) -> str:
     """Return a provider's or library's text as one line, with the keys that it quotes masked."""
     for key in filter(None, map(environ.get, _KEYS)):
         text = text.replace(key, "***")
+    for value in _header_values():
+        text = text.replace(value, "***")
     return printable(text)
+
+
+def _header_values() -> list[str]:
+    """Return the values of custom headers, which may be secrets; short ones are not."""
+    lines = "\n".join(environ.get(name, "") for name in _HEADERS).split("\n")
+    values = [line.partition(":")[2].strip() for line in lines]
+    return [value for value in values if len(value) >= _SECRET_CHARS]

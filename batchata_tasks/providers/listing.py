@@ -45,14 +45,21 @@ def with_status(look: BatchLook) -> BatchLook:
 
 
 def recent_of(pages: Iterable[list[BatchLook]], since: float) -> Iterator[BatchLook]:
-    """Yield the batches that were created at or after `since` (seconds), or nobody knows when.
+    """Yield the batches that were created at or after `since` (seconds), or nobody knows when."""
+    looks = around_of(pages, since)
+    return (look for look in looks if look.created_at is None or look.created_at >= since)
+
+
+def around_of(pages: Iterable[list[BatchLook]], since: float) -> Iterator[BatchLook]:
+    """Yield the batches on all pages that may show one created at or after `since` (seconds).
 
     Lists come newest first, so that the first page which ends before `since` is the last; but a
-    page in another order says nothing about the next one.
+    page in another order says nothing about the next one. Older batches on these pages come, too:
+    a server's clock may be wrong.
     """
     for page in pages:
         dates = [look.created_at for look in page if look.created_at is not None]
-        yield from (look for look in page if look.created_at is None or look.created_at >= since)
+        yield from page
         newest_first = len(dates) == len(page) and dates == sorted(dates, reverse=True)
         if newest_first and dates[-1] < since:
             return

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import orjson
 
+from batchata_tasks.providers.keys import masked
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -73,6 +75,12 @@ def object_of(value: object) -> dict[str, Any]:
 def list_of(value: object) -> list[Any]:
     """Return a JSON list; an empty one for anything else."""
     return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def name_of(value: object) -> str | None:
+    """Return a name of a provider's answer, such as a model's, as one line without keys."""
+    text = text_of(value)
+    return None if text is None else masked(text)
 
 
 def text_of(value: object) -> str | None:

@@ -130,17 +130,18 @@ def without_line(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer
     the second is for all others, without a custom_id. `lines` counts the result lines that there
     are: if a batch was stopped and each request that ran has a line, the others never ran.
     """
-    if look.stopped is not None and lines >= (look.done or 0) and not look.gone:
+    # without counts nobody knows how many ran, and were paid for
+    if look.stopped is not None and look.done is not None and lines >= look.done and not look.gone:
         return {}, never_ran("", look.stopped, f"the batch was {look.status} first")
-    if look.error is None:
+    if look.error is None or look.done:
         text = f"the provider returned no line for it (batch {look.status})"
         error = describe(ErrorCode.PROVIDER, text)
         return {}, Answer("", Outcome.MISSING, error=error, readable=False)
     refused = {
-        number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, why))
+        number - 1: Answer("", Outcome.ERRORED, error=describe(ErrorCode.REQUEST, masked(why)))
         for number, why in look.bad_lines.items()
     }
-    text = f"the batch failed as a whole: {look.error}"
+    text = masked(f"the batch failed as a whole: {look.error}")
     return refused, never_ran("", Outcome.CANCELED, text)
 
 

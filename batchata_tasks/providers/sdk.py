@@ -224,7 +224,11 @@ def _read_error(error: Any, provider: str) -> BatchataError:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING or not is_final:
         if status == HTTPStatus.TOO_MANY_REQUESTS and _code(error) in _SPENT:
             return _refusal(error, provider)
-        return TransientError(_text(error, provider), _retry_after(error), status)
+        # a page that says 404 says nothing about the batch or file that was asked for
+        is_page = status == HTTPStatus.NOT_FOUND and not is_api_error(error.response)
+        return TransientError(
+            _text(error, provider), _retry_after(error), None if is_page else status
+        )
     return _refusal(error, provider)
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.text import printable
+from batchata_tasks.common.text import is_unicode
+from batchata_tasks.providers.keys import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -120,12 +121,13 @@ def items_of(page: object) -> list[dict[str, Any]]:
 
 
 def pages(
-    fetch: Callable[[str | None], httpx2.Response],
+    fetch: Callable[[str | None], httpx2.Response], unfinished: Callable[[], None] | None = None
 ) -> Iterator[list[dict[str, Any]]]:
     """Yield the pages of a list; `fetch` gets the page after the object of this id.
 
     A page is yielded before the next one is asked for. One that brings no new id is the last,
-    whatever `has_more` says: some servers ignore the cursor and list everything each time.
+    whatever `has_more` says: some servers ignore the cursor and list everything each time. If more
+    was promised all the same, `unfinished` is called: nobody knows what the rest would show.
 
     Raises:
         ValueError, TypeError: an answer is no list, or the list does not end.
@@ -135,6 +137,8 @@ def pages(
         answer = json_of(fetch(after))
         items = [item for item in items_of(answer) if id_of(item) and id_of(item) not in seen]
         if not items:
+            if unfinished is not None and seen and as_dict(answer).get("has_more"):
+                unfinished()
             return
         yield items
         # a page that does not say whether more follows (some servers list all at once) is asked on
@@ -168,12 +172,12 @@ def text_or_none(value: object) -> str | None:
     """Return a text, or None if it is empty or something else; numbers become texts."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    return value if isinstance(value, str) and value.strip() else None
+    return value if isinstance(value, str) and value.strip() and is_unicode(value) else None
 
 
 def status_of(value: object) -> str:
     """Return a status in lower case, in a form that can be printed and kept; it may be empty."""
-    words = printable(value).strip().lower() if isinstance(value, str) else ""
+    words = masked(value).strip().lower() if isinstance(value, str) else ""
     return words.replace(" ", "_").replace("-", "_")[:_STATUS_CHARS]
 
 
@@ -229,4 +233,4 @@ def reason_of(error: Mapping[str, Any]) -> str:
     """Return what an error says, as one line: its code, if it has one, and its message."""
     message = text_or_none(error.get("message")) or text_or_none(error.get("detail")) or str(error)
     code = text_or_none(error.get("code"))
-    return printable(message if code is None else f"{code}: {message}")[:500]
+    return masked(message if code is None else f"{code}: {message}")[:500]

@@ -23,6 +23,7 @@ from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
+    around_of,
     is_official,
     newest_of,
     recent_of,
@@ -187,7 +188,7 @@ class AnthropicAdapter(Adapter):
                     _PATH,
                     content=content,
                     cast_to=httpx2.Response,
-                    options={"max_retries": 0, "headers": headers},
+                    options={"max_retries": 0, "headers": headers, "follow_redirects": False},
                 )
 
             return look_of(sdk.created(_ERRORS, self.name, gate, post))
@@ -202,6 +203,9 @@ class AnthropicAdapter(Adapter):
     def recent(self, since: float) -> Iterator[BatchLook]:
         return recent_of(self._pages(limit=_PAGE), since)
 
+    def around(self, since: float) -> Iterator[BatchLook]:
+        return around_of(self._pages(limit=_PAGE), since)
+
     def _pages(self, limit: int) -> Iterator[list[BatchLook]]:
         """Yield the pages of the account's list of batches."""
 
@@ -211,8 +215,12 @@ class AnthropicAdapter(Adapter):
             self.lists_all = self._official or says_lists_are_complete(response.headers)
             return response
 
+        def unfinished() -> None:
+            self.lists_end = False
+
+        self.lists_end = True
         with sdk.translated(_ERRORS, self.name):
-            for page in pages(fetch):
+            for page in pages(fetch, unfinished):
                 yield [look_of(batch) for batch in page]
 
     def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:

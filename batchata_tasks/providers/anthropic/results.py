@@ -19,7 +19,7 @@ from batchata_tasks.providers.endings import (
     last_speech,
 )
 from batchata_tasks.providers.line_errors import told
-from batchata_tasks.providers.result_json import count_of, leniently, list_of, object_of, text_of
+from batchata_tasks.providers.result_json import count_of, leniently, list_of, name_of, object_of
 from batchata_tasks.providers.result_lines import custom_id_of, never_ran, unread
 from batchata_tasks.types.answer import Answer, Usage, summed
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -84,7 +84,7 @@ def _message(custom_id: str, message: dict[str, Any], usage: Usage, *, stated: b
         text=text,
         error=error,
         usage=usage,
-        model=text_of(message.get("model")),
+        model=name_of(message.get("model")),
         readable=stated,
         citations=tuple(_citation(citation) for citation in citations if citation),
     )

@@ -21,6 +21,7 @@ from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
+    around_of,
     is_official,
     newest_of,
     recent_of,
@@ -60,6 +61,8 @@ _ERRORS = sdk.Errors(
     openai.OpenAIError,
 )
 _PATH = "/batches"
+# a create goes out once: neither a retry nor a redirect may repeat it
+_ONCE: Any = {"max_retries": 0, "follow_redirects": False}
 # how servers refuse a create because they have not looked at the uploaded file yet
 _FILE_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 _NOT_READY = re.compile(
@@ -223,9 +226,7 @@ class OpenAIAdapter(Adapter):
         with sdk.gated(may_send) as gate:
 
             def post() -> httpx2.Response:
-                return self._client.post(
-                    _PATH, body=wanted, cast_to=httpx2.Response, options={"max_retries": 0}
-                )
+                return self._client.post(_PATH, body=wanted, cast_to=httpx2.Response, options=_ONCE)
 
             try:
                 return look_of(sdk.created(_ERRORS, self.name, gate, post))
@@ -245,6 +246,9 @@ class OpenAIAdapter(Adapter):
     def recent(self, since: float) -> Iterator[BatchLook]:
         return recent_of(self._pages(limit=_PAGE), since - 1)  # times are whole seconds here
 
+    def around(self, since: float) -> Iterator[BatchLook]:
+        return around_of(self._pages(limit=_PAGE), since)
+
     def _pages(self, limit: int) -> Iterator[list[BatchLook]]:
         """Yield the pages of the account's list of batches."""
 
@@ -254,8 +258,12 @@ class OpenAIAdapter(Adapter):
             self.lists_all = self._official or says_lists_are_complete(response.headers)
             return response
 
+        def unfinished() -> None:
+            self.lists_end = False
+
+        self.lists_end = True
         with sdk.translated(_ERRORS, self.name):
-            for page in pages(fetch):
+            for page in pages(fetch, unfinished):
                 yield [look_of(batch) for batch in page]
 
     def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
 from batchata_tasks.providers.line_errors import LineError, told
-from batchata_tasks.providers.result_json import count_of, leniently, list_of, object_of, text_of
+from batchata_tasks.providers.result_json import count_of, leniently, list_of, name_of, object_of
 from batchata_tasks.providers.result_lines import custom_id_of, unread
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -87,7 +87,7 @@ def _completion(
     if refusal or outcome is Outcome.REFUSED:
         outcome = Outcome.REFUSED
         error = describe(ErrorCode.REFUSED, str(refusal or _FILTERED))
-    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")), stated)
+    return Answer(custom_id, outcome, text, error, usage, name_of(body.get("model")), stated)
 
 
 def stated_usage(block: object) -> tuple[Usage, bool]:
@@ -132,7 +132,7 @@ def _response(custom_id: str, body: dict[str, Any], usage: Usage, *, stated: boo
     if not parts and text is None and (not status or told(body.get("error"))):
         return None
     outcome, error = _response_ending(body, status, text, refusals)
-    return Answer(custom_id, outcome, text, error, usage, text_of(body.get("model")), stated)
+    return Answer(custom_id, outcome, text, error, usage, name_of(body.get("model")), stated)
 
 
 def _is_speech(item: dict[str, Any]) -> bool:
@@ -143,7 +143,7 @@ def _is_speech(item: dict[str, Any]) -> bool:
 def _failed(custom_id: str, body: dict[str, Any], usage: Usage) -> Answer:
     """Read a response whose own status is that it failed."""
     error = told(body.get("error")) or LineError("the response failed without a reason")
-    return replace(error.answer(custom_id), usage=usage, model=text_of(body.get("model")))
+    return replace(error.answer(custom_id), usage=usage, model=name_of(body.get("model")))
 
 
 def _response_ending(
