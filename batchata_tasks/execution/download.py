@@ -80,11 +80,11 @@ def _expected(look: BatchLook, chunk: Chunk) -> int:
     """Return how many lines the results of a batch hold at least.
 
     Each request of a batch that was neither stopped nor refused has one, whatever the counts say
-    (yet). Those that a stopped batch did not run have none at some providers.
+    (yet), and so has one of a batch that was seen to end and now is not. Those that a stopped batch did not run have none at some providers.
     """
     if look.gone or (look.error is not None and not look.done):
         return 0
-    if look.ended and look.stopped is None and look.error is None:
+    if not look.ended or (look.stopped is None and look.error is None):
         return chunk.rows
     return chunk.rows if look.done is None else look.done
 
