@@ -80,7 +80,8 @@ def _expected(look: BatchLook, chunk: Chunk) -> int:
     """Return how many lines the results of a batch hold at least.
 
     Each request of a batch that was neither stopped nor refused has one, whatever the counts say
-    (yet), and so has one of a batch that was seen to end and now is not. Those that a stopped batch did not run have none at some providers.
+    (yet), and so has one of a batch that was seen to end and now has not. Those that a stopped
+    batch did not run have none at some providers.
     """
     if look.gone or (look.error is not None and not look.done):
         return 0

@@ -252,7 +252,7 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         for look in looks
         # counts of servers that nobody knows may grow with the work, or be wrong
         if (look.requests in (None, intent.requests) or not lists_all)
-        and (look.created_at is None or look.created_at >= oldest(intent) - 1)
+        and _may_be_as_old(look, intent, clocks_are_right=lists_all)
         and look.batch_id not in known | seen.strangers
         and not look.no_room
     ]
@@ -271,6 +271,15 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         if owned is False:
             seen.strangers.add(look.batch_id)
     return None
+
+
+def _may_be_as_old(look: BatchLook, intent: Intent, *, clocks_are_right: bool) -> bool:
+    """Whether a batch may have been made by a create, going by its age.
+
+    One that seems to be days older may be of a server whose clock fell back.
+    """
+    age = None if look.created_at is None else oldest(intent) - look.created_at
+    return age is None or age <= 1 or (age > 2 * _DAY and not clocks_are_right)
 
 
 def is_of(look: BatchLook, intent: Intent) -> bool:
