@@ -98,7 +98,7 @@ class Batch:
         max_tokens: int | None = None,
         response_model: type[BaseModel] | dict[str, Any] | None = None,
         enable_citations: bool | None = None,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002 - the fixed name in the API
         provider: str | None = None,
         endpoint: Literal["chat", "responses"] | None = None,
         params: dict[str, Any] | None = None,

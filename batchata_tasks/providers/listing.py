@@ -7,13 +7,17 @@ else's batches.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from batchata_tasks.providers.wire import pages
 
-    from batchata_tasks.providers.base import BatchLook
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    import httpx2
+
+    from batchata_tasks.providers.base import Adapter, BatchLook
 
 _SAYS_COMPLETE = "x-batchata-lists"  # header of a server whose lists show all batches: `complete`
 
@@ -30,6 +34,23 @@ def says_lists_are_complete(headers: Mapping[str, str]) -> bool:
     A gateway that knows this of itself may send the header, too.
     """
     return headers.get(_SAYS_COMPLETE, "") == "complete"
+
+
+def watched_pages(
+    adapter: Adapter, fetch: Callable[[str | None], httpx2.Response], *, official: bool
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the pages of a list of batches; note at the adapter what the list proves."""
+
+    def noted(after: str | None) -> httpx2.Response:
+        response = fetch(after)
+        adapter.lists_all = official or says_lists_are_complete(response.headers)
+        return response
+
+    def unfinished() -> None:
+        adapter.lists_end = False
+
+    adapter.lists_end = True
+    yield from pages(noted, unfinished)
 
 
 def with_status(look: BatchLook) -> BatchLook:

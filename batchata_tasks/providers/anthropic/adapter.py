@@ -27,7 +27,7 @@ from batchata_tasks.providers.listing import (
     is_official,
     newest_of,
     recent_of,
-    says_lists_are_complete,
+    watched_pages,
     with_status,
 )
 from batchata_tasks.providers.network import http_client
@@ -37,7 +37,7 @@ from batchata_tasks.providers.result_lines import (
     lines_of_blocks,
     read_line,
 )
-from batchata_tasks.providers.wire import object_of, pages
+from batchata_tasks.providers.wire import object_of
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
@@ -211,16 +211,10 @@ class AnthropicAdapter(Adapter):
 
         def fetch(after: str | None) -> httpx2.Response:
             cursor = {} if after is None else {"after_id": after}
-            response = self._get(_PATH, {"limit": limit, **cursor})
-            self.lists_all = self._official or says_lists_are_complete(response.headers)
-            return response
+            return self._get(_PATH, {"limit": limit, **cursor})
 
-        def unfinished() -> None:
-            self.lists_end = False
-
-        self.lists_end = True
         with sdk.translated(_ERRORS, self.name):
-            for page in pages(fetch, unfinished):
+            for page in watched_pages(self, fetch, official=self._official):
                 yield [look_of(batch) for batch in page]
 
     def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:
