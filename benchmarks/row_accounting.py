@@ -104,6 +104,7 @@ CASES: dict[str, Case] = {
     "token_limit": _ONCE,
     "slow": Case({"route": "create", "count": 1, "seconds": 0.3}),
     "slow_after": Case({"route": "create", "count": 1, "seconds": 0.3}),
+    "drip": Case({"route": "create", "count": 1, "seconds": 0.3}),
     "not_found": Case({"count": 2}),
     "cut_download": Case({"count": 1, "after_bytes": 900}),
     "batch_expires": Case({"count": 1, "share": 0.5}),

@@ -74,7 +74,7 @@ def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
     for chunk in chunks:
         reason = "held: nobody can tell whether its batch was accepted"
         if chunk.state == ChunkState.OVERDUE:
-            reason = f"held: batch {chunk.batch_id} has not ended in time"
+            reason = f"held: batch {chunk.batch_id} brought no results in time"
         if (path := folder.manifest(chunk.id)).exists():
             reasons |= dict.fromkeys(read_chunk_manifest(path)[JOB_ID].to_pylist(), reason)
     return reasons

@@ -8,6 +8,7 @@ says about it.
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -104,6 +105,8 @@ class Collector:
         self._schemas = manifest["_schema"].to_pylist()
         system = set(SYSTEM_FIELDS.names)
         self._source = [name for name in manifest.schema.names if name not in system]
+        self._paid = array("q", bytes(8 * len(row_ids)))  # picodollars, by position
+        self._doubled = dict[int, int]()  # the most that further lines of a row state, likewise
         self.report = Report()
 
     def rows(
@@ -122,6 +125,9 @@ class Collector:
                 block = []
         if block:
             yield self._record_batch(block)
+        # a line that came twice was billed once or twice: a dearer one counts, beside its row
+        dearer = (cost - self._paid[position] for position, cost in self._doubled.items())
+        self.report.overhead += sum(more for more in dearer if more > 0)
 
     def _one_each(
         self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer
@@ -140,6 +146,7 @@ class Collector:
                 continue
             report.doubled_lines += bool(seen[position] or position in unpaid)
             if seen[position]:
+                self._note_doubled(position, answer)
                 continue
             if answer.usage == _NOTHING and answer.outcome in _WITHOUT_ANSWER:
                 unpaid.setdefault(position, answer)
@@ -148,6 +155,11 @@ class Collector:
                 yield position, answer
         for position in (i for i, done in enumerate(seen) if not done):
             yield position, unpaid.get(position) or absent.get(position, otherwise)
+
+    def _note_doubled(self, position: int, answer: Answer) -> None:
+        """Keep the most that a further line of an answered row states to have cost."""
+        cost = Priced.of(answer.usage, self._rates, self._bounds[position]).cost or 0
+        self._doubled[position] = max(cost, self._doubled.get(position, 0))
 
     def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
         rows = [self._row(position, answer) for position, answer in block]
@@ -200,6 +212,7 @@ class Collector:
         report, bound = self.report, self._bounds[position]
         priced = Priced.of(answer.usage, self._rates, bound)
         usage, cost, known = priced.usage, priced.cost, answer.readable
+        self._paid[position] = (cost or 0) if known else max(bound, cost or 0)
         if not known and cost is not None:
             # no row holds it, so it is no outcome's cost, either
             report.overhead += max(bound, cost)

@@ -13,6 +13,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.providers import is_results, lines_with
 
 if TYPE_CHECKING:
@@ -23,40 +24,52 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import BatchLook
 
+_AWAITED = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
 _NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
 
 
-def downloaded(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]:
-    """Return the response files, downloading them unless an earlier attempt got them all."""
+class NoResultsError(TransientError):
+    """A batch has ended, and its results are not there, although they are too new to be gone."""
+
+
+def downloaded(
+    context: BatchContext, chunk: Chunk, look: BatchLook
+) -> tuple[BatchLook, list[Path]]:
+    """Return the response files, downloading them unless an earlier attempt got them all.
+
+    The status of the batch comes with them: while results are waited for it may change.
+
+    Raises:
+        NoResultsError: they are not found, and nobody can say that they are gone.
+        TransientError: they cannot be had now.
+    """
     folder = context.folder.responses
     record_path = folder / f"{chunk.id}.json"
     if (record := read_json(record_path)) is not None:
         paths = [folder / name for name in record["files"]]
         if all(path.exists() for path in paths):
-            return paths
-    paths = _download_all(context, chunk, look)
+            return look, paths
+    look, paths = _download_all(context, chunk, look)
     names = [path.name for path in paths]
     record = {"batch_id": look.batch_id, "status": look.status, "files": names}
     write_json(record_path, record)
-    return paths
+    return look, paths
 
 
-def _download_all(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path]:
-    """Download the results; again, for a while, if they hold fewer lines than the batch says.
-
-    Raises:
-        TransientError: what came is not the provider's, but a page of some proxy.
-    """
+def _download_all(
+    context: BatchContext, chunk: Chunk, look: BatchLook
+) -> tuple[BatchLook, list[Path]]:
+    """Download the results; again, for a while, if they hold fewer lines than the batch says."""
     began, wait = time.monotonic(), 0.5
     while True:
-        paths = _download(context, look, context.folder.responses, chunk.id)
+        paths = _download(context, chunk, look)
         if paths is None:
             context.log(f"batch {look.batch_id}: the provider no longer keeps its results.")
-            return []
+            return look, []
         lines = sum(lines_with(path, chunk.id) for path in paths)
         expected = _expected(look, chunk)
         if lines >= expected:
-            return paths
+            return look, paths
         text = (
             f"batch {look.batch_id}: the results hold {pluralize(lines, 'line')} "
             f"for {pluralize(expected, 'request')}."
@@ -68,8 +81,8 @@ def _download_all(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[
                 message = f"batch {look.batch_id} had ended and has not: {look.status!r:.60}."
                 raise TransientError(message)
             if not all(is_results(path) for path in paths):
-                raise TransientError(text)
-            return paths
+                raise TransientError(text)  # a page of some proxy
+            return look, paths
         context.log(f"{text} Downloading them again.")
         context.sleep(wait)
         wait = min(wait * 2, context.provider.poll_seconds[1])
@@ -90,22 +103,33 @@ def _expected(look: BatchLook, chunk: Chunk) -> int:
     return chunk.rows if look.done is None else look.done
 
 
-def _download(context: BatchContext, look: BatchLook, folder: Path, stem: str) -> list[Path] | None:
+def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path] | None:
     """Download the result files; return None if the provider has them no more.
 
-    Results that exist were seen to answer 404 for a while, so they are gone only if they are old,
-    or answer it for as long as a batch would be looked for.
+    Results that exist were seen to answer 404 for a while. If that lasts they are gone if they are
+    old, or were downloaded and settled before.
+
+    Raises:
+        NoResultsError: they are neither.
     """
+    times = _NO_LINES
+    if look.gone:
+        times = 0
+    elif chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
+        times = 1
     try:
         return retry_transient(
             context,
-            lambda: context.provider.download(look, folder, stem),
-            times=0 if look.gone else _NO_LINES,
+            lambda: context.provider.download(look, context.folder.responses, chunk.id),
+            times=times,
         )
     except TransientError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
-        return None
+        if look.gone or chunk.state not in _AWAITED:
+            return None
+        message = f"{error} Batch {look.batch_id} has ended, and its results are not found."
+        raise NoResultsError(message) from error
 
 
 def cost_of_answers(

@@ -27,7 +27,8 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.bound_corrections import stop_over_bound
 from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
-from batchata_tasks.execution.download import downloaded
+from batchata_tasks.execution.download import NoResultsError, downloaded
+from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.trouble import is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
@@ -50,10 +51,23 @@ _ERROR_CHARS = 200
 
 
 def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
-    """Land an ended batch, or rows that were never sent; return the number of rows per outcome."""
+    """Land an ended batch, or rows that were never sent; return the number of rows per outcome.
+
+    A batch whose results are not found, although they should be there, becomes overdue: no row
+    lands, and none is sent again.
+
+    Raises:
+        NoResultsError: it was overdue before.
+    """
     if chunk.state == ChunkState.LANDED:
         return dict(commit_of(context.folder, chunk.id).get("outcomes", {}))
-    look, paths = _results(context, chunk)
+    try:
+        look, paths = _results(context, chunk)
+    except NoResultsError as error:
+        if chunk.state != ChunkState.SUBMITTED:
+            raise
+        set_aside(context, chunk, str(error))
+        return {}
     # one at a time: two would rewrite the same parts, and hold two manifests in memory
     with context.run.state.landing, context.run.held.landing_alone():
         outcomes = _land(context, chunk, look, paths)
@@ -82,8 +96,7 @@ def _results(context: BatchContext, chunk: Chunk) -> tuple[BatchLook | None, lis
     """Return the status of a chunk's batch and its downloaded results; None without a batch."""
     if chunk.batch_id is None:
         return None, []
-    look = look_once(context, chunk.batch_id)
-    return look, downloaded(context, chunk, look)
+    return downloaded(context, chunk, look_once(context, chunk.batch_id))
 
 
 class _Part:

@@ -99,10 +99,13 @@ class Wait:
 def set_overdue(context: SubmitContext, chunk: Chunk, wait: Wait) -> None:
     """Set a chunk aside whose batch did not end; the intent's file says so too, and which it is."""
     status = "it cannot be looked at" if wait.status is None else f"{wait.status!r:.60}"
-    context.log(
-        f"batch {chunk.batch_id} has not ended {wait.since} ({status}): {held_rows(chunk)} "
-        f"{remedy(chunk)}."
-    )
+    set_aside(context, chunk, f"batch {chunk.batch_id} has not ended {wait.since} ({status}).")
+
+
+def set_aside(context: SubmitContext, chunk: Chunk, problem: str) -> None:
+    """Set a chunk aside whose batch brought no results; `problem` is a sentence that says why."""
+    rows = held_rows(chunk)
+    context.log(f"{problem} {rows[0].upper()}{rows[1:]} {remedy(chunk)}.")
     note_intent(context.folder, chunk.id, overdue=True, batch_id=chunk.batch_id)
     context.ledger.set_overdue(context.lease, chunk.id)
 
@@ -132,7 +135,7 @@ def held_rows(chunk: Chunk) -> str:
 def remedy(chunk: Chunk) -> str:
     """Say what becomes of an overdue batch, and what a person can do."""
     return (
-        "The next run lands them if it ends after all; "
+        "The next run lands them if its results come after all; "
         f"`batchata reconcile --abandon {chunk.batch_id}` gives it up"
     )
 

@@ -72,7 +72,8 @@ def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
         if look.batch_id == batch_id:
             return look
     names = names_of_account(provider, ledger.id)
-    if provider.lists_all or ledger.known_batches([look.batch_id for look in looks], names):
+    ids = [look.batch_id for look in looks]
+    if provider.lists_end and (provider.lists_all or ledger.known_batches(ids, names)):
         return None
     message = (
         f"batch {batch_id} is not found, and the list of batches does not tell whether it is gone; "

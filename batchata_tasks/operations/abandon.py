@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import BatchataError, SpecError
+from batchata_tasks.common.errors import BatchataError, SpecError, TransientError
 from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.overdue import given_up_record, note_intent
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Chunk, Lease, Ledger
     from batchata_tasks.operations.reconcile_report import ReconcileReport
-    from batchata_tasks.providers import Adapter
+    from batchata_tasks.providers import Adapter, BatchLook
 
 _DAY = 86400.0
 _MOST_LOOKED = 50  # abandoned batches that are looked at again; each is a call
@@ -92,12 +95,13 @@ class Abandoning:
             if not look.ended:
                 provider.cancel(batch_id)
                 return
+            is_there = not look.gone and _are_there(provider, look)
         except BatchataError as error:
             self._report.notes.append(
                 f"batch {batch_id} could not be cancelled, and may go on: {error}"
             )
             return
-        if not look.gone:
+        if is_there:
             message = (
                 f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is nothing to "
                 "give up: the next run lands its rows."
@@ -185,3 +189,19 @@ class Abandoning:
             yield lease
         finally:
             self._ledger.release_lease(lease)
+
+
+def _are_there(provider: Adapter, look: BatchLook) -> bool:
+    """Whether the results of an ended batch can be downloaded.
+
+    Raises:
+        BatchataError: the provider does not tell.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            provider.download(look, Path(folder), "results")
+        except TransientError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return False
+    return True

@@ -195,13 +195,13 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
 
 def _held_warnings(held: list[Chunk], overdue: list[Chunk]) -> list[str]:
     warnings = [
-        f"batch {chunk.batch_id} has not ended in time: {told_rows(chunk)} {remedy(chunk)}"
+        f"batch {chunk.batch_id} brought no results in time: {told_rows(chunk)} {remedy(chunk)}"
         for chunk in overdue[:_NAMED]
     ]
     if others := overdue[_NAMED:]:
         rows = pluralize(sum(chunk.rows for chunk in others), "row")
         warnings.append(
-            f"{pluralize(len(others), 'further batch has', 'further batches have')} not ended in "
+            f"{pluralize(len(others), 'further batch', 'further batches')} brought no results in "
             f"time, with {rows}: `batchata reconcile` lists them"
         )
     if held:

@@ -58,8 +58,8 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
             if again:
                 return again
     _report(run, chunk, "landing")
-    steps.collect(ref, chunk.id)
-    _report(run, chunk, "landed")
+    landed = steps.collect(ref, chunk.id)["outcomes"]
+    _report(run, chunk, "landed" if landed else "overdue")
     return []
 
 

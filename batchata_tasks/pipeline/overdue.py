@@ -46,7 +46,7 @@ def land_overdue(held: HeldDataset) -> None:
         try:
             _land(held, context, chunk, look)
         except _NOT_NOW as error:
-            held.progress.note(f"{error} Batch {chunk.batch_id} has ended and is landed later.")
+            held.progress.note(f"{error} {held_rows(chunk)} {remedy(chunk)}.")
 
 
 def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchContext, BatchLook]]:
@@ -150,7 +150,7 @@ def _answered_since(held: HeldDataset, chunk: Chunk, key: list[str]) -> set[byte
 def _settle(held: HeldDataset, context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
     """Settle a chunk of which no row is wanted any more: what it cost was paid for no row."""
     rates = context.route.rates
-    paths = downloaded(context, chunk, look)
+    _, paths = downloaded(context, chunk, look)
     cost = None if rates is None else cost_of_answers(context, chunk, paths, rates)
     spent = chunk.bound if cost is None else cost
     record = given_up_record(context.ledger.id, context.lease.fence, chunk, spent or 0)

@@ -25,8 +25,9 @@ from batchata_tasks.dataset.manifest import (
     write_manifest,
 )
 from batchata_tasks.dataset.parts import Dataset
-from batchata_tasks.execution.download import cost_of_answers, downloaded
+from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
+from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import look_once, poll
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
@@ -206,7 +207,11 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
         return set()
     if (look := poll(context, chunk)) is None:
         return None
-    paths = downloaded(context, chunk, look)
+    try:
+        _, paths = downloaded(context, chunk, look)
+    except NoResultsError as error:
+        set_aside(context, chunk, str(error))
+        return None
     answers = chain.from_iterable(context.provider.answers(path) for path in paths)
     ran = (a.custom_id for a in answers if is_attempt(a.outcome, a.error))
     return {name.removeprefix(f"{chunk.id}-") for name in ran if name.startswith(f"{chunk.id}-")}
@@ -238,7 +243,7 @@ def _spent(run: RunContext, chunk: Chunk) -> int | None:
     if chunk.state != ChunkState.SUBMITTED or chunk.batch_id is None or rates is None:
         return None
     context = run.for_chunk(chunk)
-    paths = downloaded(context, chunk, look_once(context, chunk.batch_id))
+    _, paths = downloaded(context, chunk, look_once(context, chunk.batch_id))
     return cost_of_answers(context, chunk, paths, rates)
 
 

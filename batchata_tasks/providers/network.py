@@ -21,6 +21,7 @@ import httpx2
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers.listing import is_official
+from batchata_tasks.providers.pace import bound
 
 _ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
 # the SDKs add these to the address by themselves
@@ -43,7 +44,7 @@ Hook: TypeAlias = Callable[[httpx2.Request], None]
 
 
 def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.Client:
-    """Return an SDK's HTTP client, which calls `hook` with each request.
+    """Return an SDK's HTTP client, which calls `hook` with each request and reads no drips.
 
     `address` names the variable with the API's address.
 
@@ -57,7 +58,7 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
     if not (url or "").startswith("http://"):
         _check_certificates()
     try:
-        return kind(event_hooks={"request": [hook]})
+        return kind(event_hooks={"request": [hook], "response": [bound]})
     except OSError as error:
         raise _unreadable_certificates(error) from error
     except (ImportError, ValueError, httpx2.InvalidURL) as error:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -26,8 +24,10 @@ from batchata_tasks.providers.network import asked, certificates_of, way_to
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Generator
     from pathlib import Path
+
+    from batchata_tasks.providers.gate import Gate
 
 # statuses of reads that pass after a while: batches that exist have answered 404, too
 _PASSING = frozenset(
@@ -52,69 +52,6 @@ _SPENT = {
 }
 READ_RETRIES = 3
 _QUOTED = 200  # characters of an answer that nobody can read
-
-
-# called when the request's first byte is about to go out, after the connection was made; it raises
-# to stop that. A process may sleep for hours while it connects, and then nothing must be sent.
-_GATE: ContextVar[Gate | None] = ContextVar("batchata_gate", default=None)
-
-
-class Gate:
-    """Called right before bytes of a create go out; it knows whether any did."""
-
-    def __init__(self, may_send: Callable[[], None]) -> None:
-        self._may_send = may_send
-        self.began = False
-
-    def __call__(self) -> None:
-        """Raise an error to send nothing (more)."""
-        self._may_send()
-        self.began = True
-
-
-@contextmanager
-def gated(may_send: Callable[[], None]) -> Generator[Gate, None, None]:
-    """Call `may_send` at the last moment before any byte of a create goes out."""
-    gate = Gate(may_send)
-    token = _GATE.set(gate)
-    try:
-        yield gate
-    finally:
-        _GATE.reset(token)
-
-
-def watch(request: httpx2.Request) -> None:
-    """Request hook of the SDKs' HTTP clients: call the gate once the connection has been made."""
-    if (gate := _GATE.get()) is None:
-        return
-
-    def trace(event: str, info: Mapping[str, Any]) -> None:
-        # what a proxy is asked for to reach the server is not the create itself
-        is_create = getattr(info.get("request"), "method", b"POST") != b"CONNECT"
-        if is_create and event.endswith("send_request_headers.started"):
-            gate()
-
-    request.extensions = {**request.extensions, "trace": trace}
-
-
-class GatedFile:
-    """A request file that calls the gate before each block is read, and so before it is sent."""
-
-    def __init__(self, stream: BinaryIO, gate: Gate) -> None:
-        self._stream, self._gate = stream, gate
-        self.size = os.fstat(stream.fileno()).st_size
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next block."""
-        self._gate()
-        block = self._stream.read(size)
-        if not block:  # a redirection asks for the same body once more
-            self._stream.seek(0)
-        return block
-
-    def __iter__(self) -> Iterator[bytes]:
-        while block := self.read(1 << 16):
-            yield block
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,9 @@ _STATUS_CHARS = 32  # as ledgers keep it
 # OpenAI's and Anthropic's ids have about 40 characters; a gateway without a memory writes the whole
 # job into them (batchlane: up to 1,511)
 _ID_CHARS = 2000
+# the most that is read of a list: 500,000 batches at the providers' page size
 _MOST_PAGES = 5000
+LONGEST_LIST = 180.0  # seconds
 _QUOTED = 80  # characters of an answer that cannot be read
 
 
@@ -127,12 +130,13 @@ def pages(
 
     A page is yielded before the next one is asked for. One that brings no new id is the last,
     whatever `has_more` says: some servers ignore the cursor and list everything each time. If more
-    was promised all the same, `unfinished` is called: nobody knows what the rest would show.
+    was promised all the same, or the list does not end within 5,000 pages and three minutes,
+    `unfinished` is called: nobody knows what the rest would show.
 
     Raises:
-        ValueError, TypeError: an answer is no list, or the list does not end.
+        ValueError, TypeError: an answer is no list.
     """
-    after, seen = None, set[str]()
+    after, seen, until = None, set[str](), time.monotonic() + LONGEST_LIST
     for _ in range(_MOST_PAGES):
         answer = json_of(fetch(after))
         items = [item for item in items_of(answer) if id_of(item) and id_of(item) not in seen]
@@ -144,10 +148,12 @@ def pages(
         # a page that does not say whether more follows (some servers list all at once) is asked on
         if str(as_dict(answer).get("has_more", not isinstance(answer, list))).lower() == "false":
             return
+        if time.monotonic() > until:
+            break
         seen.update(map(id_of, items))
         after = id_of(items[-1])
-    message = f"the list has more than {_MOST_PAGES:,} pages"
-    raise ValueError(message)
+    if unfinished is not None:
+        unfinished()
 
 
 def id_of(item: Mapping[str, Any]) -> str:

@@ -130,7 +130,9 @@ def _odd_line(dialect: str, number: int, changes: list[Change], cut: Change) -> 
     encoded = json.dumps(line, ensure_ascii=bool(number % 2)).encode(errors="surrogatepass")
     spoilt = _spoilt(encoded, cut)
     usage = usage_of(dialect, line)
-    stated = usage is not None and usage == usage_of(dialect, whole) and spoilt == encoded
+    # as JSON, since True == 1
+    is_whole = json.dumps(usage) == json.dumps(usage_of(dialect, whole))
+    stated = usage is not None and is_whole and spoilt == encoded
     return OddLine(
         spoilt.replace(b"\n", b" "),
         line.get("custom_id") == NAME and spoilt == encoded,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from batchata_tasks.emulator.core.refusals import file_not_ready, instead_of_json, refuse
 from batchata_tasks.emulator.core.shapes import reshape
-from batchata_tasks.emulator.core.wire import Download, HalfAnswer, HangUp
+from batchata_tasks.emulator.core.wire import Download, Drip, HalfAnswer, HangUp
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
@@ -64,6 +64,8 @@ async def _after(rule: Rule, provider: str, response: Response) -> Response:
         return refuse(rule, provider)
     elif rule.kind in ("drop_after", "accept_delay"):
         return HangUp()
+    elif rule.kind == "drip":
+        return Drip(response, rule.seconds)
     elif rule.kind == "garbled_answer":
         return _garbled(rule, response)
     elif rule.kind == "drop_mid_answer":

@@ -153,6 +153,12 @@ KINDS: dict[str, Kind] = {
     "slow_after": Kind(
         "call", "The call takes effect and is answered `seconds` later.", _ANY, "seconds"
     ),
+    "drip": Kind(
+        "call",
+        "The call takes effect; blanks come for `seconds`, one by one, before its answer.",
+        _ANY,
+        "seconds",
+    ),
     "not_found": Kind("call", "A 404 for an object that exists.", ("get",)),
     "cut_download": Kind(
         "call",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from batchata_tasks.emulator.core.spool import Spool, blocks
 
 if TYPE_CHECKING:
-    import asyncio
     from typing import Any
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from batchata_tasks.emulator.core.spool import Sealed
 
 _TRANSPORT = "batchata.transport"
+_DRIP = 0.1  # seconds between two blanks
 
 
 class Protocol(H11Protocol):
@@ -48,8 +49,7 @@ class HangUp(Response):
         """Close the connection and wait until the server knows."""
         transport: asyncio.Transport = scope[_TRANSPORT]
         transport.close()
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await _gone(receive)
 
 
 class HalfAnswer(Response):
@@ -66,6 +66,39 @@ class HalfAnswer(Response):
         half = bytes(self.body[: len(self.body) // 2])
         await send({"type": "http.response.body", "body": half, "more_body": True})
         await HangUp()(scope, receive, send)
+
+
+class Drip(Response):
+    """Another answer, after blanks that come one by one for some seconds."""
+
+    def __init__(self, answer: Response, seconds: float) -> None:
+        super().__init__(status_code=answer.status_code)
+        self._answer, self._blanks = answer, round(seconds / _DRIP)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the blanks and the answer, until the client hangs up."""
+
+        async def rest(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                await send(message)
+
+        headers = [one for one in self._answer.raw_headers if one[0] != b"content-length"]
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": headers})
+        gone = asyncio.ensure_future(_gone(receive))
+        for _ in range(self._blanks):
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+            done, _ = await asyncio.wait((gone,), timeout=_DRIP)
+            if done:
+                return
+        gone.cancel()
+        await self._answer(scope, receive, rest)
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Download(Response):

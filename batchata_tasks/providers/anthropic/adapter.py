@@ -21,6 +21,7 @@ from batchata_tasks.providers.anthropic.batches import look_of
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.gate import GatedFile, gated, watch
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
     around_of,
@@ -95,7 +96,7 @@ class AnthropicAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
-        http = http_client(anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", sdk.watch)
+        http = http_client(anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", watch)
         self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
         self._first_ids = dict[str, str | None]()  # by batch; results do not change
         self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
@@ -177,8 +178,8 @@ class AnthropicAdapter(Adapter):
     ) -> BatchLook:
         # the SDK's own create() would parse and serialize all requests in memory; its client sends
         # the file unchanged, block by block
-        with path.open("rb") as stream, sdk.gated(may_send) as gate:
-            content = sdk.GatedFile(stream, gate)
+        with path.open("rb") as stream, gated(may_send) as gate:
+            content = GatedFile(stream, gate)
             # some servers refuse a body in chunks, which HTTP clients send without this header
             size = {"Content-Length": str(content.size)}
             headers = {"Content-Type": "application/json", **size}

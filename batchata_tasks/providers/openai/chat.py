@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from urllib.parse import quote
 
@@ -19,6 +18,7 @@ from openai.types.shared import ChatModel, ResponsesModel
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.gate import gated, watch
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
     around_of,
@@ -32,7 +32,7 @@ from batchata_tasks.providers.network import http_client
 from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
 from batchata_tasks.providers.openai.caps import CAPS, cap_name
-from batchata_tasks.providers.openai.files import uploads
+from batchata_tasks.providers.openai.files import says_not_ready, uploads
 from batchata_tasks.providers.openai.regions import surcharge
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
@@ -63,14 +63,6 @@ _ERRORS = sdk.Errors(
 _PATH = "/batches"
 # a create goes out once: neither a retry nor a redirect may repeat it
 _ONCE: Any = {"max_retries": 0, "follow_redirects": False}
-# how servers refuse a create because they have not looked at the uploaded file yet
-_FILE_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
-_NOT_READY = re.compile(
-    r"\bfile\b.*(\bpending|\bprocessing|\buploading|\bin state\b|not (yet |been )*(processed|ready|"
-    r"available|found|exist)|still being|no such|cannot find|does(n't| not) exist)"
-    r"|(no such|cannot find|not find|unknown) (input )?file",
-    re.IGNORECASE | re.DOTALL,
-)
 _PAGE = 100
 # documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
 # is a few thousand
@@ -146,7 +138,7 @@ class OpenAIAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "OPENAI_BASE_URL")
-        http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", sdk.watch)
+        http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch)
         self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
         self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
         if self.cap_param in CAPS:
@@ -223,7 +215,7 @@ class OpenAIAdapter(Adapter):
             "completion_window": "24h",
             "metadata": {TOKEN: token},
         }
-        with sdk.gated(may_send) as gate:
+        with gated(may_send) as gate:
 
             def post() -> httpx2.Response:
                 return self._client.post(_PATH, body=wanted, cast_to=httpx2.Response, options=_ONCE)
@@ -231,10 +223,9 @@ class OpenAIAdapter(Adapter):
             try:
                 return look_of(sdk.created(_ERRORS, self.name, gate, post))
             except TerminalError as error:
-                if error.status not in _FILE_STATUSES or not _NOT_READY.search(str(error)):
-                    raise
-                # it was accepted a moment ago: that passes
-                raise TransientError(str(error), status=error.status) from error
+                if says_not_ready(error):
+                    raise TransientError(str(error), status=error.status) from error
+                raise
 
     def look(self, batch_id: str) -> BatchLook:
         with sdk.translated(_ERRORS, self.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,27 @@ from batchata_tasks.providers.wire import checked_id, pages, seconds_or_none, te
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchata_tasks.common.errors import TerminalError
+
 # the API takes up to 10,000, servers that imitate it 100
 _PAGE = 100
+# how servers refuse a create because they have not looked at the uploaded file yet
+_FILE_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+_NOT_READY = re.compile(
+    r"\bfile\b.*(\bpending|\bprocessing|\buploading|\bin state\b|not (yet |been )*(processed|ready|"
+    r"available|found|exist)|still being|no such|cannot find|does(n't| not) exist)"
+    r"|(no such|cannot find|not find|unknown) (input )?file",
+    re.IGNORECASE | re.DOTALL,
+)
 _UNLISTED = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+
+
+def says_not_ready(error: TerminalError) -> bool:
+    """Whether the refusal of a create says that its file is not there (yet).
+
+    The file was accepted a moment ago, so that this passes.
+    """
+    return error.status in _FILE_STATUSES and _NOT_READY.search(str(error)) is not None
 
 
 def uploads(client: openai.OpenAI, since: float) -> Iterator[tuple[str, str]]:

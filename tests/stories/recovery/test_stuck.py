@@ -180,7 +180,7 @@ def test_jobs_of_a_batch_that_does_not_end_say_so(
     assert (run.receipt.held_rows, run.receipt.exit_code) == (1, 3)
     error = run.results()["a"].error or ""
     assert error.startswith("held: batch ")
-    assert error.endswith("has not ended in time")
+    assert error.endswith("brought no results in time")
 
 
 def test_a_batch_that_does_not_end_at_one_provider_keeps_none_of_the_other(

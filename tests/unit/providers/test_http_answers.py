@@ -23,9 +23,10 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.providers import Provider, provider_type
 from batchata_tasks.providers.anthropic import adapter
+from batchata_tasks.providers.gate import Gate
 from batchata_tasks.providers.openai import chat
 from batchata_tasks.providers.request_file import write_request_file
-from batchata_tasks.providers.sdk import Errors, Gate, created, translated
+from batchata_tasks.providers.sdk import Errors, created, translated
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
