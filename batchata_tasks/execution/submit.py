@@ -153,7 +153,8 @@ def _send(
             chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark, scope
         )
         _write_intent(context, chunk, intent)
-        if context.ledger.record_intent(context.lease, intent):
+        named = context.provider.names_batches
+        if context.ledger.record_intent(context.lease, intent, named=named):
             break
         # a create of equal size is unclear: the two could not be told apart
         if time.monotonic() > say_at:

@@ -39,11 +39,13 @@ class Sending(Chunks):
     """The part of the ledger about what was about to be sent, and what the provider has."""
 
     @writes
-    def record_intent(self, connection: Connection, lease: Lease, intent: Intent) -> bool:
+    def record_intent(
+        self, connection: Connection, lease: Lease, intent: Intent, *, named: bool = False
+    ) -> bool:
         """Write the intent to send a chunk; return whether it may be sent now.
 
         It may not while another create of the same account and size is unclear: the two could not
-        be told apart in a provider's list, which carries no names of ours.
+        be told apart in a provider's list, unless batches are `named` there.
 
         Raises:
             LedgerError: the chunk is not planned. If it is unclear, somebody sends it at this
@@ -53,7 +55,7 @@ class Sending(Chunks):
         self._check(connection, lease)
         # the lease does not suffice: rivals may belong to other datasets
         self.lock(connection, f"sends of account {intent.account}")
-        if connection.execute(_RIVALS, row).scalar_one():
+        if not named and connection.execute(_RIVALS, row).scalar_one():
             return False
         self._move(connection, intent.chunk_id, (ChunkState.PLANNED,), ChunkState.UNCLEAR)
         connection.execute(_NO_INTENT, {"of_chunk": intent.chunk_id})

@@ -116,6 +116,8 @@ class Adapter(Checks, ABC):
     # batch that they leave out was not accepted
     lists_all: bool = False
     lists_end: bool = True  # whether the last list was read to its end
+    # whether lists are known to say of each batch which create it is of, by token or file
+    names_batches: bool = False
 
     @property
     def secret(self) -> str:

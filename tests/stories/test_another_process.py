@@ -75,8 +75,8 @@ def do_as_the_lease_goes(
     """Do a step of a run that loses its lease between an intent and the create."""
     real = Ledger.record_intent
 
-    def recorded(ledger: Ledger, lease: Any, intent: Any) -> bool:
-        written = real(ledger, lease, intent)
+    def recorded(ledger: Ledger, lease: Any, intent: Any, *, named: bool) -> bool:
+        written = real(ledger, lease, intent, named=named)
         ledger.release_lease(lease)
         return written
 

@@ -151,6 +151,10 @@ class OpenAIAdapter(Adapter):
     def base_url(self) -> str:
         return str(self._client.base_url)
 
+    @property
+    def names_batches(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.lists_all
+
     def cap_in(self, body: Mapping[str, Any]) -> str:
         return next((name for name in CAPS if name in body), self.cap_param)
 

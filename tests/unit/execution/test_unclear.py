@@ -209,6 +209,20 @@ def test_several_creates_in_doubt_at_a_time(table: Table, fault: str, count: int
     check_once(table, batches=ROWS)
 
 
+def test_another_datasets_create_in_doubt_blocks_none_of_equal_size_that_has_a_name(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At OpenAI, whose lists name batches, a run goes on beside a dead one of another dataset."""
+    (tmp_path / "dead").mkdir()
+    dead, alive = (Table(tmp_path / name, emulator, "openai", ROWS) for name in ("dead", ""))
+    leave_in_doubt(dead, monkeypatch)
+    alive.values = [row | {"text": f"other {row['text']}"} for row in alive.values]
+    alive.write()
+    assert alive.run(time_limit="20s").outcomes == {"succeeded": ROWS}
+    assert dead.run().outcomes == {"succeeded": ROWS}
+    assert alive.ledger()["batches_accepted"] == 2
+
+
 # --- clocks ---------------------------------------------------------------------------------------
 
 
