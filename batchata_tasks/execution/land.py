@@ -1,7 +1,8 @@
 """Landing: results to disk, outcomes to the ledger, rows to the dataset, in that order.
 
-Each step can be repeated after a crash: the response files are byte for byte the provider's, the
-part is a function of them and of the chunk's manifest, and superseding is taking keys away.
+Each step can be repeated after a crash: the response files are the provider's, byte for byte (but
+for keys that they quote), the part is a function of them and of the chunk's manifest, and
+superseding is taking keys away.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _HEADERS = ("ANTHROPIC_CUSTOM_HEADERS", "OPENAI_CUSTOM_HEADERS")
 _SECRET_CHARS = 12  # names of projects and the like are shorter mostly, and help
+_KEY_CHARS = 20  # keys of the providers have more than 50
 _KEYS = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"]
 
 
@@ -50,11 +51,32 @@ def check_environment(keys: tuple[str, ...], address: str) -> None:
 
 def masked(text: str) -> str:
     """Return a provider's or library's text as one line, with the keys that it quotes masked."""
-    for key in filter(None, map(environ.get, _KEYS)):
-        text = text.replace(key, "***")
-    for value in _header_values():
-        text = text.replace(value, "***")
+    for secret in (*_keys(), *_header_values()):
+        text = text.replace(secret, "***")
     return printable(text)
+
+
+def without_keys(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the results that a provider sent, as many bytes, with the keys that it quotes masked.
+
+    Some servers take any key, and short ones are words that answers may hold.
+    """
+    keys = [key.encode() for key in _keys() if len(key) >= _KEY_CHARS]
+    longest, rest = max(map(len, keys), default=1), b""
+    for block in blocks:
+        rest += block
+        for key in keys:
+            rest = rest.replace(key, b"*" * len(key))
+        # the last bytes may be the first of a key
+        keep = len(rest) - longest + 1
+        if keep > 0:
+            yield rest[:keep]
+            rest = rest[keep:]
+    yield rest
+
+
+def _keys() -> list[str]:
+    return [*filter(None, map(environ.get, _KEYS))]
 
 
 def _header_values() -> list[str]:

@@ -19,7 +19,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import sentence
-from batchata_tasks.providers.keys import masked
+from batchata_tasks.providers.keys import masked, without_keys
 from batchata_tasks.providers.network import asked, certificates_of, way_to
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
@@ -239,7 +239,7 @@ def save(response: Any, path: Path) -> None:
     encoded = response.headers.get("content-encoding", "identity") != "identity"
     with durable(path) as stream:
         size = 0
-        for block in response.iter_bytes(1 << 18):
+        for block in without_keys(response.iter_bytes(1 << 18)):
             size += len(block)
             stream.write(block)
         if length is not None and not encoded and size != int(length):

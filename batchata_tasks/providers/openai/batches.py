@@ -35,7 +35,6 @@ _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 _STORED = 30 * 86400.0  # seconds for which output files are stored
 _NO_ROOM = "token_limit_exceeded"
-_NO_REASON = "the provider gave no reason"
 
 
 def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
@@ -54,7 +53,8 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
     errors = errors_of(batch.get("errors"))
     failed = status == "failed"
     ended_at = next(filter(None, map(seconds_or_none, map(batch.get, _ENDS))), None)
-    reasons = "; ".join(map(reason_of, errors[:3])) or _NO_REASON
+    # a failure without a reason proves nothing: one of several servers may be behind the others
+    reasons = "; ".join(map(reason_of, errors[:3])) or None
     return BatchLook(
         batch_id=batch_id or checked_id(batch),
         status=status,
@@ -69,7 +69,7 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         token=text_or_none(metadata.get(TOKEN)),
         input_file_id=text_or_none(batch.get("input_file_id")),
         files=files,
-        error=reasons if failed or (status not in _RUNNING and errors and not files) else None,
+        error=reasons if failed or (status not in _RUNNING and not files) else None,
         no_room=failed and any(error.get("code") == _NO_ROOM for error in errors),
         gone=ended_at is not None and ended_at + _STORED < time.time(),
         model=text_or_none(batch.get("model")),
