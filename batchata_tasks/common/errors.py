@@ -5,6 +5,7 @@ BatchataError
 │   ├── SpecError         a key of the spec: unknown, missing, contradictory, not built yet
 │   ├── SourceError       the table cannot be read, or a row of it cannot be used
 │   ├── CredentialsError  no API key for the provider that the model needs
+│   │   └── OtherAccountError  a batch was sent under another key or scope than the present one
 │   └── WrongLedgerError  the ledger is not the one that the command needs, or not a ledger
 ├── TransientError        may go through later: rate limit, overload, lost connection
 ├── TerminalError         will fail the same way again: the provider refused the request, the key …
@@ -49,6 +50,10 @@ class SourceError(InputError):
 
 class CredentialsError(InputError):
     """The provider that the model needs has no API key in the environment."""
+
+
+class OtherAccountError(CredentialsError):
+    """A batch was sent under another key, or other settings, than the environment has now."""
 
 
 class WrongLedgerError(InputError):

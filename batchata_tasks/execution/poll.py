@@ -6,11 +6,22 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    OtherAccountError,
+    TerminalError,
+    TransientError,
+)
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.overdue import Wait, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
-from batchata_tasks.providers import BatchLook, describe_change, names_of_account
+from batchata_tasks.providers import (
+    BatchLook,
+    describe_change,
+    is_other_scope,
+    names_of_account,
+)
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
@@ -29,33 +40,52 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
     ended, and its results are gone.
 
     Raises:
-        CredentialsError: it is not found, or refused, but was sent under another key or scope
-            (organization, project …), whose account may have it.
+        OtherAccountError: it is not found, or refused, but was sent under another key or scope
+            (organization, project …), whose account may have it. If the scope is another one, a
+            single answer shows it.
     """
     provider, ledger = context.provider, context.ledger
     account, scope = ledger.sent_under(batch_id)
     is_its_account = account == provider.account(ledger.id)
+    is_elsewhere = is_other_scope(provider, ledger.id, scope)
+
+    def look() -> BatchLook:
+        try:
+            return provider.look(batch_id)
+        except TransientError as error:
+            if is_elsewhere and error.status == HTTPStatus.NOT_FOUND:
+                raise _other_account(context, batch_id, error) from error
+            raise
+
     patience = context.settings.patience * (_PATIENT if is_its_account else 1)
     try:
-        return retry_transient(
-            context, lambda: provider.look(batch_id), _PATIENT, longest=min(longest, patience)
-        )
+        return retry_transient(context, look, _PATIENT, longest=min(longest, patience))
+    except OtherAccountError:
+        raise
     except (TransientError, CredentialsError) as error:
         if isinstance(error, TransientError) and error.status != HTTPStatus.NOT_FOUND:
             raise
         if not is_its_account:
-            change = describe_change(provider, ledger.id, scope)
-            message = (
-                f"{error} Batch {batch_id} may be there all the same, as {change}. After "
-                "that, the same command lands its rows."
-            )
-            raise CredentialsError(message) from error
+            raise _other_account(context, batch_id, error) from error
         if isinstance(error, CredentialsError) or longest < patience:
             raise
         if (listed := _listed(context, batch_id)) is not None:
             return listed
         context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
         return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
+
+
+def _other_account(
+    context: SubmitContext, batch_id: str, error: BatchataError
+) -> OtherAccountError:
+    """Return the error that names what to set again to see a batch."""
+    provider, ledger = context.provider, context.ledger
+    change = describe_change(provider, ledger.id, ledger.sent_under(batch_id)[1])
+    return OtherAccountError(
+        f"{error} Batch {batch_id} may be there all the same, as {change}. It stays recorded, and "
+        "the same command then lands its rows (if that cannot be done: "
+        f"`batchata reconcile --abandon {batch_id}` gives it up)."
+    )
 
 
 def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
@@ -86,11 +116,17 @@ def cancel(context: SubmitContext, batch_id: str) -> bool:
     """Ask the provider to cancel a batch; return whether it answered.
 
     One that has ended by then is no error. That the provider did not answer is told.
+
+    Raises:
+        OtherAccountError: it cannot be seen under the present key and settings.
     """
+    provider, ledger = context.provider, context.ledger
+    if is_other_scope(provider, ledger.id, ledger.sent_under(batch_id)[1]):
+        look_once(context, batch_id)
     try:
         retry_transient(
             context,
-            lambda: context.provider.cancel(batch_id),
+            lambda: provider.cancel(batch_id),
             longest=context.settings.cancel_grace,
         )
     except TerminalError:

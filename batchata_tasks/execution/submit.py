@@ -25,6 +25,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.common.files import write_json
 from batchata_tasks.execution.cleanup import discard_unused
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.held import note_create_error
 from batchata_tasks.execution.held_dataset import InterruptedRunError
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
@@ -94,6 +95,7 @@ def _submit(
             return None
         except UnclearError as error:
             context.log(f"{error} Looking it up before anything is sent again.")
+            note_create_error(context.folder, chunk.id, error)
             unclear = True
         except TransientError as error:
             queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)

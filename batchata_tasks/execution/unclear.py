@@ -13,12 +13,18 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import CredentialsError, HeldError, TerminalError, TransientError
+from batchata_tasks.common.errors import (
+    HeldError,
+    OtherAccountError,
+    TerminalError,
+    TransientError,
+)
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.ledger import SENDING_ENDS
-from batchata_tasks.providers import describe_change, names_of_account
+from batchata_tasks.providers import describe_change, is_other_scope, names_of_account
 
 if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
@@ -51,7 +57,7 @@ def record(context: ProviderContext, chunk: Chunk, look: BatchLook) -> str:
     if context.ledger.known_batches([look.batch_id]):
         message = (
             f"the server gave the id {look.batch_id} to a second batch, so its results cannot be "
-            "told from the first one's; its rows are held: decide with `batchata reconcile`."
+            f"told from the first one's; its rows are held: {decide(chunk.id)}."
         )
         raise HeldError(message)
     account = context.provider.account(context.ledger.id)
@@ -99,7 +105,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         # other unclear chunks find their batches, too
         judged = seen.strangers | context.ledger.known_batches(seen.candidates)
         unjudged = {name: at for name, at in seen.candidates.items() if name not in judged}
-        _refuse_vanished(context, unjudged, now)
+        _refuse_vanished(context, chunk.id, unjudged, now)
         _refuse_endless(context, unjudged, patience)
         if not unjudged and now >= proof_from:
             _require_proof(context, chunk, seen)
@@ -140,8 +146,9 @@ def _require_proof(context: SubmitContext, chunk: Chunk, seen: Listed) -> None:
         name = context.provider.name
         message = (
             f"{name}: nobody can tell whether a batch of {pluralize(chunk.rows, 'request')} was "
-            f"accepted (chunk {chunk.id}): {problem}. Its rows are held, and its money stays "
-            "reserved: decide with `batchata reconcile`."
+            f"accepted (chunk {chunk.id}): {problem}. "
+            f"{answered(create_error(context.folder, chunk.id))} Its rows are held, and its money "
+            f"stays reserved: {decide(chunk.id)}."
         )
         raise HeldError(message)
 
@@ -154,18 +161,20 @@ def look_for(
     What the list shows is added to `seen`.
 
     Raises:
-        CredentialsError: it was sent under another key, or other settings that select an account.
+        OtherAccountError: it was sent under another key, or other settings that select an account.
         HeldError: a candidate has ended, and its results cannot tell whose it is.
     """
     provider, ledger_id = context.provider, context.ledger.id
-    if intent.account not in names_of_account(provider, ledger_id):
+    # an account without a scope has the name that older versions gave to any of its key
+    is_named = intent.account in names_of_account(provider, ledger_id)
+    if not is_named or is_other_scope(provider, ledger_id, intent.scope):
         message = (
             f"{provider.name}: the fate of a batch is unknown, and only the account that it was "
             f"sent under can tell whether it was accepted; "
             f"{describe_change(provider, ledger_id, intent.scope)} (if that cannot be done: "
-            "`batchata reconcile --hold`, then `--adopt` or `--resend`)."
+            f"`batchata reconcile --hold {intent.chunk_id}`, then `--adopt` or `--resend`)."
         )
-        raise CredentialsError(message)
+        raise OtherAccountError(message)
     listed = Listed() if seen is None else seen
     return retry_transient(context, lambda: _find(context, intent, listed))
 
@@ -178,14 +187,15 @@ def oldest(intent: Intent) -> float:
     return intent.mark / 1e6 - CLOCK_SKEW
 
 
-def _refuse_vanished(context: ProviderContext, unjudged: dict[str, float], now: float) -> None:
+def _refuse_vanished(
+    context: ProviderContext, chunk_id: str, unjudged: dict[str, float], now: float
+) -> None:
     """Give up on candidates that lists left out for as long as it takes to prove an absence."""
     for batch_id, at in unjudged.items():
         if now - at > context.settings.unclear_grace:
             message = (
                 f"the batch {batch_id} may have been one that was sent and never confirmed, but it "
-                "is gone from the provider's list; its rows are held: decide with "
-                "`batchata reconcile`."
+                f"is gone from the provider's list; its rows are held: {decide(chunk_id)}."
             )
             raise HeldError(message)
 
@@ -265,7 +275,7 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         if owned is None and look.ended:
             message = (
                 f"the batch {look.batch_id} may be one that was sent and never confirmed, but its "
-                "results cannot be read; its rows are held: decide with `batchata reconcile`."
+                f"results cannot be read; its rows are held: {decide(intent.chunk_id)}."
             )
             raise HeldError(message)
         if owned is False:

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, sentence
+from batchata_tasks.execution.held import answered, decide
+from batchata_tasks.ledger import ChunkState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,6 +75,7 @@ class UnclearChunk:
     requests: int
     age: int  # whole seconds since it was sent
     note: str = ""
+    error: str | None = None  # what its create was answered; None if its process ended first
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,19 @@ class OverdueBatch:
     provider: str
     requests: int
     age: int
+
+
+@dataclass(frozen=True)
+class ElsewhereBatch:
+    """An open batch of ours that was sent under another account; `change` is what to set again."""
+
+    batch_id: str
+    chunk: str
+    dataset: str
+    provider: str
+    requests: int
+    age: int  # whole seconds since it was sent
+    change: str
 
 
 @dataclass
@@ -100,6 +116,7 @@ class ReconcileReport:
     had_ended: list[str] = field(default_factory=list[str])  # batches too late to cancel
     abandoned: list[str] = field(default_factory=list[str])  # batches
     overdue: list[OverdueBatch] = field(default_factory=list[OverdueBatch])
+    elsewhere: list[ElsewhereBatch] = field(default_factory=list[ElsewhereBatch])
     late: dict[str, str] = field(default_factory=dict[str, str])  # abandoned, and ended since
     strays: list[UnknownBatch] = field(default_factory=list[UnknownBatch])
     doubts: list[UnclearChunk] = field(default_factory=list[UnclearChunk])
@@ -126,6 +143,7 @@ class ReconcileReport:
         ]
         rows += [("Abandoned", f"batch {batch}: {_GIVEN_UP}") for batch in self.abandoned]
         rows += [("Overdue", _describe_overdue(batch)) for batch in self.overdue]
+        rows += [("Elsewhere", _describe_elsewhere(batch)) for batch in self.elsewhere]
         rows += [("Ended late", _describe_late(*pair)) for pair in self.late.items()]
         rows += [("In doubt", _describe_chunk(chunk)) for chunk in self.doubts]
         rows += [(_label(batch), _describe_batch(batch)) for batch in self.strays]
@@ -137,10 +155,30 @@ class ReconcileReport:
 
 
 def _describe_chunk(chunk: UnclearChunk) -> str:
-    requests = pluralize(chunk.requests, "request")
-    sent = f"{requests} to {chunk.provider}, sent {_ago(chunk.age)}, {chunk.dataset}"
-    text = f"chunk {chunk.chunk} ({sent}): {chunk.state}"
-    return f"{text}; {chunk.note}" if chunk.note else text
+    text = (
+        f"chunk {chunk.chunk} ({_sent(chunk)}): nobody can tell whether it was accepted. "
+        f"{answered(chunk.error)} "
+    )
+    if chunk.note:
+        text += sentence(f"{chunk.note[0].upper()}{chunk.note[1:]}") + " "
+    if chunk.state != ChunkState.HELD:
+        return f"{text}The next run looks for it; `--hold {chunk.chunk}` lets you decide instead"
+    return (
+        f"{text}Its rows are held: {decide(chunk.chunk)} (which pays twice if it was accepted "
+        "after all)"
+    )
+
+
+def _sent(one: UnclearChunk | OverdueBatch | ElsewhereBatch) -> str:
+    requests = pluralize(one.requests, "request")
+    return f"{requests} to {one.provider}, sent {_ago(one.age)}, {one.dataset}"
+
+
+def _describe_elsewhere(batch: ElsewhereBatch) -> str:
+    return (
+        f"batch {batch.batch_id} ({_sent(batch)}) is open, but not to be seen now: {batch.change}; "
+        "the next run then lands it"
+    )
 
 
 _GIVEN_UP = "its rows are planned again; the most that it can have cost counts as spent"
@@ -154,10 +192,8 @@ def _describe_late(chunk: str, batch: str) -> str:
 
 
 def _describe_overdue(batch: OverdueBatch) -> str:
-    requests = pluralize(batch.requests, "request")
-    sent = f"{requests} to {batch.provider}, sent {_ago(batch.age)}, {batch.dataset}"
     return (
-        f"batch {batch.batch_id} ({sent}): the next run lands it if it has ended; "
+        f"batch {batch.batch_id} ({_sent(batch)}): the next run lands it if it has ended; "
         f"`--abandon {batch.batch_id}` gives it up"
     )
 

@@ -10,6 +10,7 @@ from batchata_tasks.common.money import exact
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import OUTGROWN
 from batchata_tasks.execution.cleanup import discard_left_results, discard_uploads
+from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.execution.overdue import held_rows as told_rows
 from batchata_tasks.execution.overdue import remedy
@@ -93,7 +94,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
     limit = run.spec.fail_if.failed_share
     priced = run.priced and cost_is_known(chunks, totals)
     commits = [commit_of(run.folder, c.id) for c in chunks if c.state == ChunkState.LANDED]
-    warnings = [*_warnings(commits), *_held_warnings(held, overdue)]
+    warnings = [*_warnings(commits), *_held_warnings(run, held, overdue)]
     return Receipt(
         name=run.spec.name,
         run_id=run.run_id,
@@ -193,7 +194,7 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _held_warnings(held: list[Chunk], overdue: list[Chunk]) -> list[str]:
+def _held_warnings(run: RunContext, held: list[Chunk], overdue: list[Chunk]) -> list[str]:
     warnings = [
         f"batch {chunk.batch_id} brought no results in time: {told_rows(chunk)} {remedy(chunk)}"
         for chunk in overdue[:_NAMED]
@@ -204,10 +205,12 @@ def _held_warnings(held: list[Chunk], overdue: list[Chunk]) -> list[str]:
             f"{pluralize(len(others), 'further batch', 'further batches')} brought no results in "
             f"time, with {rows}: `batchata reconcile` lists them"
         )
-    if held:
-        rows = pluralize(sum(chunk.rows for chunk in held), "row is held", "rows are held")
-        reason = "since nobody can tell whether their batch was accepted"
-        warnings.append(f"{rows}, {reason}: decide with `batchata reconcile`")
+    warnings += [held_chunk(run.folder, chunk) for chunk in held[:_NAMED]]
+    if others := held[_NAMED:]:
+        rows = pluralize(sum(chunk.rows for chunk in others), "further row is", "further rows are")
+        warnings.append(
+            f"{rows} held in {pluralize(len(others), 'chunk')}: `batchata reconcile` lists them"
+        )
     return warnings
 
 

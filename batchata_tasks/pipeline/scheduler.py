@@ -13,6 +13,7 @@ from batchata_tasks.common.errors import (
     CredentialsError,
     HeldError,
     LeaseError,
+    OtherAccountError,
     TerminalError,
 )
 from batchata_tasks.common.text import pluralize
@@ -207,6 +208,8 @@ class _Scheduler:
     def _as_midway(self, error: BatchataError) -> BatchataError:
         """Return an error as it is halfway: a key that batches were sent with is no wrong input."""
         context = self._context
+        if isinstance(error, OtherAccountError):
+            return error  # of settings that are wrong, and named
         if isinstance(error, CredentialsError) and context.ledger.batches_of(context.run_id):
             return TerminalError(
                 f"{error} What was sent goes on at the provider; the next run lands it."

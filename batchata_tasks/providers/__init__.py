@@ -9,7 +9,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.providers.accounts import describe_change, names_of_account, scope_of
+from batchata_tasks.providers.accounts import (
+    describe_change,
+    is_other_scope,
+    names_of_account,
+    scope_of,
+)
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment, masked
 from batchata_tasks.providers.registry import (
@@ -34,6 +39,7 @@ __all__ = [
     "check_environment",
     "check_name",
     "describe_change",
+    "is_other_scope",
     "is_results",
     "known_providers",
     "lines_of",

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import json
 import os
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from batchata_tasks.common.json import as_dict
@@ -84,11 +84,29 @@ def scope_of(adapter: Asker, ledger_id: str) -> str:
     return json.dumps({"address": address, "variables": variables, "headers": headers})
 
 
+def is_other_scope(adapter: Asker, ledger_id: str, then: str | None) -> bool:
+    """Whether the settings that select an account, the key apart, differ from `then`, a scope.
+
+    A batch is not found under others than its own, unless they come to the same.
+    """
+    return bool(_changes(adapter, ledger_id, as_dict(json.loads(then or "null"))))
+
+
 def describe_change(adapter: Asker, ledger_id: str, then: str | None) -> str:
     """Return what is to be set again to reach the account of `then`, a scope, as a clause."""
     old = as_dict(json.loads(then or "null"))
     if not old:
         return "it was sent under another API key or address: set these again"
+    changes = _changes(adapter, ledger_id, old)
+    if not changes:
+        return f"it was sent under another API key: set {adapter.key_variables[0]} of that account"
+    return f"it was sent under other settings: {'; '.join(changes)}; set them as they were"
+
+
+def _changes(adapter: Asker, ledger_id: str, old: dict[str, Any]) -> list[str]:
+    """Return how a scope differs from the present one, as texts; of one that is unknown nothing."""
+    if not old:
+        return []
     now = json.loads(scope_of(adapter, ledger_id))
     changes = [
         f"{name} was {_shown(value)} and is {_shown(now['variables'].get(name))}"
@@ -105,9 +123,7 @@ def describe_change(adapter: Asker, ledger_id: str, then: str | None) -> str:
     )
     if different:
         changes.append(f"{adapter.headers_variable} had another {' and '.join(different)}")
-    if not changes:
-        return f"it was sent under another API key: set {adapter.key_variables[0]} of that account"
-    return f"it was sent under other settings: {'; '.join(changes)}; set them as they were"
+    return changes
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,7 @@ from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import ChunkState, Ledger
-from batchata_tasks.operations.reconcile import _Reconciler
+from batchata_tasks.operations.in_doubt import InDoubt
 from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.operations import cancel, reconcile
@@ -156,7 +156,7 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
     Each row is sent once.
     """
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
-    with pytest.raises(SpecError, match="not a chunk that is held"):
+    with pytest.raises(SpecError, match=f"--hold {chunk} --resend {chunk}"):
         reconcile(ReconcileRequest(resend=(chunk,)))
     assert reconcile(ReconcileRequest(hold=(chunk,))).held == [chunk]
     assert in_state(ChunkState.HELD) == [chunk]
@@ -342,7 +342,7 @@ def test_what_was_settled_meanwhile_stays_as_it_is(
         table.run()
         return real(ledger, *asked)
 
-    monkeypatch.setattr(_Reconciler, "adopt_ours", lambda _reconciler: None)
+    monkeypatch.setattr(InDoubt, "adopt_ours", lambda _in_doubt: None)
     monkeypatch.setattr(Ledger, "acquire_lease", late)
     with pytest.raises(SpecError, match="any more"):
         reconcile(request)

@@ -1,0 +1,46 @@
+"""Open batches that were sent under another account than the one that the environment selects.
+
+No look under the present key and settings shows them, so they are told from the ledger alone, with
+what is to be set again.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.reconcile_report import ElsewhereBatch
+from batchata_tasks.providers import describe_change, is_other_scope, names_of_account
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.operations.asked import Asked
+    from batchata_tasks.operations.reconcile_report import ReconcileReport
+
+
+def report_elsewhere(
+    ledger: Ledger, asked: Asked, seen: Container[str], report: ReconcileReport
+) -> None:
+    """Report the open batches of other accounts; those in `seen` are listed all the same."""
+    names = {name: names_of_account(one, ledger.id) for name, one in asked.adapters.items()}
+    for chunk in ledger.chunks_in((ChunkState.SUBMITTED, ChunkState.OVERDUE)):
+        batch_id, adapter = chunk.batch_id or "", asked.adapters.get(chunk.provider)
+        if adapter is None or batch_id in seen:  # that a key is missing is told already
+            continue
+        account, scope = ledger.sent_under(batch_id)
+        if account in names[chunk.provider] and not is_other_scope(adapter, ledger.id, scope):
+            continue
+        sent_at = (ledger.submitted_at(batch_id) or 0) / 1e6
+        batch = ElsewhereBatch(
+            batch_id=batch_id,
+            chunk=chunk.id,
+            dataset=ledger.dataset_url(chunk.dataset_id) or "replaced by another one",
+            provider=chunk.provider,
+            requests=chunk.rows,
+            age=max(round(time.time() - sent_at), 0),
+            change=describe_change(adapter, ledger.id, scope),
+        )
+        report.elsewhere.append(batch)

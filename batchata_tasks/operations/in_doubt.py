@@ -1,0 +1,225 @@
+"""Chunks in doubt: nobody knows whether their creates were accepted.
+
+Their batches are looked for once more, and adopted if they are found. Else a person decides: the
+chunk is a batch that the person names, or it was never accepted and its rows are sent again.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.errors import (
+    CredentialsError,
+    HeldError,
+    LeaseError,
+    SpecError,
+    TerminalError,
+    TransientError,
+)
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.held import create_error
+from batchata_tasks.execution.unclear import Listed, hold, is_of, look_for, record
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.reconcile_report import UnclearChunk
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.ledger import Chunk, Intent, Lease, Ledger
+    from batchata_tasks.operations.abandon import Abandoning
+    from batchata_tasks.operations.asked import Asked
+    from batchata_tasks.operations.reconcile_report import ReconcileReport, ReconcileRequest
+    from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.providers import Adapter, BatchLook
+
+_ABSENT = (
+    "the list of batches does not show it, and shows others that the ledger knows: it was most "
+    "likely never accepted, so that `--resend` is safe"
+)
+_IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
+
+
+@dataclass
+class _HeldContext:
+    """What settling a chunk in doubt needs, while its dataset is held."""
+
+    ledger: Ledger
+    lease: Lease
+    provider: Adapter
+    settings: Settings
+    progress: Progress
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def log(self, text: str) -> None:
+        self.progress.note(text)
+
+
+class InDoubt:
+    """Looks for the batches of chunks in doubt, and settles chunks as a person decided."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        progress: Progress,
+        asked: Asked,
+        report: ReconcileReport,
+    ) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._progress = progress
+        self._asked = asked
+        self._report = report
+        self._notes: dict[str, str] = {}
+
+    def adopt_ours(self) -> None:
+        """Look once for the batch of each chunk in doubt."""
+        for chunk in self._ledger.chunks_in(_IN_DOUBT):
+            if chunk.provider not in self._asked.adapters or chunk.provider in self._asked.errors:
+                continue
+            try:
+                with self._hold_dataset(chunk) as context:
+                    # a run may have settled it before the dataset was held
+                    if self._ledger.chunk(chunk.id).state not in _IN_DOUBT:
+                        continue
+                    seen = Listed()
+                    look = look_for(context, self._ledger.intent(chunk.id), seen)
+                    if look is not None:
+                        self._adopt(context, chunk, look)
+                    elif chunk.state == ChunkState.HELD and seen.proves_absence:
+                        self._notes[chunk.id] = _ABSENT
+            except (LeaseError, HeldError, CredentialsError) as error:
+                self._notes[chunk.id] = str(error)
+            except (TransientError, TerminalError) as error:
+                self._asked.failed(chunk.provider, error)
+
+    def settle(self, request: ReconcileRequest, abandoning: Abandoning) -> None:
+        """Settle chunks in doubt as a person decided; take abandoned batches back.
+
+        Raises:
+            SpecError: the request names a chunk or batch to which it does not apply.
+        """
+        abandoned = {chunk.id: chunk for chunk in self._ledger.chunks_in((ChunkState.ABANDONED,))}
+        for chunk_id, batch_id in request.adopt.items() - self._report.adopted.items():
+            if (given_up := abandoned.get(chunk_id)) is not None:
+                abandoning.take_back(given_up, batch_id)
+                continue
+            with self._settling(chunk_id) as (context, chunk):
+                look = context.provider.look(batch_id)
+                intent = self._ledger.intent(chunk.id)
+                self._refuse_wrong(chunk, intent, context.provider, look)
+                if chunk.state == ChunkState.UNCLEAR:
+                    self._hold(context, chunk.id)
+                self._adopt(context, chunk, look)
+        for chunk_id in request.hold:
+            with self._settling(chunk_id, ChunkState.UNCLEAR) as (context, _):
+                self._hold(context, chunk_id)
+            self._report.held.append(chunk_id)
+        for chunk_id in request.resend:
+            with self._settling(chunk_id, ChunkState.HELD) as (context, _):
+                self._ledger.drop_held(context.lease, chunk_id)
+                self._folder(context).intent(chunk_id).unlink(missing_ok=True)
+            self._report.freed.append(chunk_id)
+
+    @contextmanager
+    def _settling(
+        self, chunk_id: str, *states: str
+    ) -> Generator[tuple[_HeldContext, Chunk], None, None]:
+        """Hold the dataset of a chunk in doubt, and yield the chunk as it is then.
+
+        Until the dataset is held, a run or another person may settle the chunk.
+        """
+        with self._hold_dataset(self._in_doubt(chunk_id, *states)) as context:
+            yield context, self._in_doubt(chunk_id, *states)
+
+    def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
+        """Return a chunk that is in one of the states of doubt; raise SpecError if it is not."""
+        chunks = {chunk.id: chunk for chunk in self._ledger.chunks_in(_IN_DOUBT)}
+        chunk = chunks.get(chunk_id)
+        if chunk is None:
+            message = (
+                f"{chunk_id} is not a chunk that is in doubt (any more); `batchata reconcile` "
+                "lists those that are."
+            )
+            raise SpecError(message)
+        if not states or chunk.state in states:
+            return chunk
+        if chunk.state == ChunkState.HELD:
+            message = (
+                f"--hold {chunk_id}: it is held already; `--adopt {chunk_id}=BATCH` or "
+                f"`--resend {chunk_id}` decides."
+            )
+        else:
+            message = (
+                f"--resend {chunk_id}: its next run may still find the batch, so start that first; "
+                f"to decide now, `batchata reconcile --hold {chunk_id} --resend {chunk_id}`."
+            )
+        raise SpecError(message)
+
+    def _refuse_wrong(
+        self, chunk: Chunk, intent: Intent, provider: Adapter, look: BatchLook
+    ) -> None:
+        """Raise SpecError if a batch cannot be that chunk, or nobody can tell yet."""
+        reason = None
+        if self._ledger.known_batches([look.batch_id]):
+            reason = "that batch is another chunk's"
+        elif is_of(look, intent):
+            return
+        elif (
+            look.requests not in (None, chunk.rows)
+            or (owns := provider.owns(look, chunk.id)) is False
+        ):
+            reason = "that batch holds other requests; see the provider's console"
+        elif owns is None:
+            reason = "only its results show whose that batch is: try again when it has ended"
+        if reason is not None:
+            message = f"--adopt {chunk.id}={look.batch_id}: {reason}."
+            raise SpecError(message)
+
+    def _adopt(self, context: _HeldContext, chunk: Chunk, look: BatchLook) -> None:
+        if self._ledger.chunk(chunk.id).state == ChunkState.HELD:
+            account = context.provider.account(self._ledger.id)
+            self._ledger.adopt_held(context.lease, chunk, look.batch_id, account, look.status)
+        else:
+            record(context, chunk, look)
+        self._report.adopted[chunk.id] = look.batch_id
+
+    @contextmanager
+    def _hold_dataset(self, chunk: Chunk) -> Generator[_HeldContext, None, None]:
+        lease = self._ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
+        try:
+            provider = self._asked.of(chunk)
+            yield _HeldContext(self._ledger, lease, provider, self._settings, self._progress)
+        finally:
+            self._ledger.release_lease(lease)
+
+    def _hold(self, context: _HeldContext, chunk_id: str) -> None:
+        hold(self._ledger, context.lease, self._folder(context), chunk_id)
+
+    def _folder(self, context: _HeldContext) -> DatasetFolder:
+        url = self._ledger.dataset_url(context.lease.dataset_id)
+        assert url is not None  # noqa: S101 - there is a lease on it
+        return DatasetFolder.at_url(url)
+
+    def report(self) -> None:
+        """Report the chunks that are still in doubt."""
+        now = time.time()
+        for chunk, intent in self._ledger.unclear_chunks():
+            url = self._ledger.dataset_url(chunk.dataset_id)
+            unclear = UnclearChunk(
+                chunk=chunk.id,
+                state=chunk.state,
+                dataset=url or "replaced by another one",
+                provider=chunk.provider,
+                requests=chunk.rows,
+                age=max(round(now - intent.sent_at / 1e6), 0),
+                note=self._notes.get(chunk.id, ""),
+                error=None if url is None else create_error(DatasetFolder.at_url(url), chunk.id),
+            )
+            self._report.doubts.append(unclear)

@@ -1,0 +1,263 @@
+"""What people are told of batches that are in doubt, or that the present account does not show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from batchata_tasks.cli.commands import app
+from batchata_tasks.common.errors import OtherAccountError, SpecError
+from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.reconcile_report import ReconcileReport, ReconcileRequest
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.progress.listener import LineProgress
+from tests.support.books import run_with, stopping_at
+from tests.support.operations import cancel, reconcile
+from tests.support.stuck import told
+from tests.support.table import MODELS, Table
+from tests.support.unclear import in_state, leave_in_doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+pytestmark = pytest.mark.in_turn
+
+ROWS = 3
+CREDIT = "Your credit balance is too low."
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.2")
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of three rows, for each provider."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def hold(table: Table, **create: Any) -> str:
+    """Let the next create be accepted and answered oddly by a server whose lists prove nothing."""
+    given = {"kind": "http_error_after", "status": 402, "message": CREDIT, **create}
+    control = table.emulator.control
+    control.faults(kind="lists_unproven")
+    control.faults(kind="list_empty")
+    control.faults(count=1, **given)
+    table.run()
+    (chunk,) = in_state(ChunkState.HELD)
+    return chunk
+
+
+def texts(pairs: Sequence[tuple[str, str]], label: str) -> list[str]:
+    return [text for what, text in pairs if what == label]
+
+
+def doubt(report: ReconcileReport) -> str:
+    (text,) = texts(report.lines(), "In doubt")
+    return text
+
+
+# --- held chunks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("create", "quoted"),
+    [
+        ({}, f"HTTP 402: {CREDIT}"),
+        ({"status": 408, "message": "Took too long"}, "HTTP 408: Took too long."),
+        ({"kind": "drop_after", "status": None, "message": None}, "the connection broke"),
+    ],
+)
+def test_a_held_chunk_quotes_what_its_create_was_answered(
+    table: Table, create: dict[str, Any], quoted: str
+) -> None:
+    """The error of the create stands in the note of the run, its receipt, and later `reconcile`s.
+
+    Each says how to decide, with the chunk's name.
+    """
+    control = table.emulator.control
+    given = {"kind": "http_error_after", "status": 402, "message": CREDIT, **create}
+    control.faults(kind="lists_unproven")
+    control.faults(kind="list_empty")
+    control.faults(count=1, **{name: value for name, value in given.items() if value is not None})
+    receipt, notes = told(table)
+    (chunk,) = in_state(ChunkState.HELD)
+    again, _ = told(table)
+    said = [
+        next(note for note in notes if "nobody can tell" in note),
+        *receipt.warnings,
+        *again.warnings,
+        doubt(reconcile()),
+    ]
+    assert len(said) == 4
+    for text in said:
+        assert quoted in text
+        assert f"reconcile --adopt {chunk}=BATCH" in text
+        assert f"--resend {chunk}`" in text
+        assert "provider's console" in text
+
+
+def test_a_process_that_ended_before_an_answer_came_is_told_so(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing was noted, it says that the process ended first; it is no empty quotation."""
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    path = table.output / f"_batchata/intents/{chunk}.json"
+    path.write_text(path.read_text().replace("unclear_answer", "something_else"))
+    assert "The process that sent it ended before an answer came." in doubt(reconcile())
+
+
+def test_what_a_create_was_answered_is_bounded_and_shows_no_key(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider's text is cut, and a key or an escape sequence in it is not shown."""
+    key = "a-key-which-nobody-may-see"
+    monkeypatch.setenv(f"{table.provider.upper()}_API_KEY", key)
+    hold(table, message=f"\x1b[2J{key} " + "x" * 1000)
+    text = doubt(reconcile())
+    assert key not in text
+    assert "\x1b" not in text
+    assert "***" in text
+    assert len(text) < 1000
+
+
+def test_a_chunk_that_is_not_held_yet_is_freed_by_one_command(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--resend` alone names the command that decides now; that command frees the rows."""
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    assert f"`--hold {chunk}`" in doubt(reconcile())
+    with pytest.raises(SpecError, match=f"reconcile --hold {chunk} --resend {chunk}"):
+        reconcile(ReconcileRequest(resend=(chunk,)))
+    report = reconcile(ReconcileRequest(hold=(chunk,), resend=(chunk,)))
+    assert (report.held, report.freed) == ([chunk], [chunk])
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == ROWS
+
+
+def test_to_hold_what_is_held_already_says_what_decides(table: Table) -> None:
+    """`--hold` of a held chunk names `--adopt` and `--resend`."""
+    chunk = hold(table)
+    with pytest.raises(SpecError, match=rf"held already; `--adopt {chunk}=BATCH` or"):
+        reconcile(ReconcileRequest(hold=(chunk,)))
+
+
+# --- other accounts -------------------------------------------------------------------------------
+
+
+def scope(provider: str) -> tuple[str, str, str]:
+    """Return a variable that selects an account, and two values of it."""
+    if provider == "openai":
+        return "OPENAI_PROJECT_ID", "proj_a", "proj_b"
+    return "ANTHROPIC_CUSTOM_HEADERS", "anthropic-workspace-id: a", "anthropic-workspace-id: b"
+
+
+@pytest.fixture(params=["another", "unset", "set"])
+def elsewhere(
+    request: pytest.FixtureRequest, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, str]:
+    """Leave a run dead with an open batch, under another scope; return the batch and a variable."""
+    variable, one, other = scope(table.provider)
+    if request.param != "set":
+        monkeypatch.setenv(variable, one)
+    table.emulator.control.faults(kind="projects")
+    table.emulator.control.progress("reads", 10**6)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()))
+    if request.param == "unset":
+        monkeypatch.delenv(variable)
+    else:
+        monkeypatch.setenv(variable, other)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    return batch, variable
+
+
+def test_a_run_tells_at_once_that_a_batch_is_anothers(
+    table: Table, elsewhere: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look tells: the variable is named, the command ends with 2, the batch stays recorded."""
+    batch, variable = elsewhere
+    monkeypatch.setenv("BATCHATA_PATIENCE", "20")
+    notes = list[str]()
+    with pytest.raises(OtherAccountError) as refused:
+        enrich(table.spec(), progress=LineProgress(notes.append))
+    text = str(refused.value)
+    assert variable in text
+    assert batch in text
+    assert "stays recorded" in text
+    assert not any("Trying again" in note for note in notes)
+    assert table.ledger()["requests_accepted"] == ROWS
+
+
+def test_cancel_tells_at_once_that_a_batch_is_anothers(
+    table: Table, elsewhere: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cancel` does not ask again, names what to set, and says that the batch stays recorded."""
+    batch, variable = elsewhere
+    monkeypatch.setenv("BATCHATA_PATIENCE", "20")
+    notes = list[str]()
+    with pytest.raises(OtherAccountError, match="stays recorded") as refused:
+        cancel(table.spec(), LineProgress(notes.append))
+    assert batch in str(refused.value)
+    assert variable in str(refused.value)
+    assert not any("Trying again" in note for note in notes)
+    assert in_state(ChunkState.SUBMITTED)
+
+
+def test_reconcile_names_open_batches_of_another_account(
+    table: Table, elsewhere: tuple[str, str]
+) -> None:
+    """What no list shows now is told from the ledger, with the variable to set."""
+    batch, variable = elsewhere
+    report = reconcile()
+    assert [one.batch_id for one in report.elsewhere] == [batch]
+    (text,) = texts(report.lines(), "Elsewhere")
+    assert batch in text
+    assert variable in text
+    assert f"{ROWS} requests" in text
+
+
+def test_the_command_line_ends_with_2_under_another_scope(
+    table: Table, elsewhere: tuple[str, str]
+) -> None:
+    """Bad settings are exit code 2, of `run` as of `cancel`."""
+    spec = table.folder / "spec.json"
+    spec.write_text(table.spec().model_dump_json(exclude_unset=True))
+    for words in (["run", str(spec), "--direct"], ["cancel", str(spec)]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2, result.output
+        assert elsewhere[1] in result.output
+
+
+def test_a_create_in_doubt_is_not_looked_up_under_a_scope_that_was_unset_then(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of another project proves nothing of a batch that was sent without one."""
+    variable, one, _ = scope(table.provider)
+    leave_in_doubt(table, monkeypatch, add="projects")
+    monkeypatch.setenv(variable, one)
+    with pytest.raises(OtherAccountError, match=variable):
+        table.run()
+    assert table.ledger()["requests_accepted"] == ROWS
+    monkeypatch.delenv(variable)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == ROWS
+
+
+def test_a_key_of_the_same_account_needs_no_other_settings(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings that come to the same are no trouble: the batch is found, and landed."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()))
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "x-team: a")
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-team: a")
+    assert reconcile().elsewhere == []
+    assert table.run().outcomes == {"succeeded": ROWS}
