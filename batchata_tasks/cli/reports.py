@@ -48,7 +48,7 @@ def status(
     folder; no run may be at work on it. The next run looks at the provider for batches that were
     sent and not landed.
     """
-    from batchata_tasks.reports.status import runs_overview, runs_remedy, runs_table
+    from batchata_tasks.reports.status import runs_overview, runs_remedy, runs_table, undecided
 
     with boundary():
         settings = Settings()
@@ -62,6 +62,8 @@ def status(
             print_table(out, runs_table(runs))
             if (remedy := runs_remedy(runs)) is not None:
                 print_text(out, remedy)
+            for text in undecided(dataset_spec, settings):
+                print_text(out, text)
 
 
 def _rebuild(spec: str | None, overrides: list[str] | None, settings: Settings) -> None:

@@ -210,6 +210,15 @@ class Money(Chunks, Budgets):
         return _run_money(connection, run_id)
 
     @reads
+    def settled(self, connection: Connection, chunk_ids: Iterable[str]) -> int:
+        """Return what some chunks have cost, as far as they are settled."""
+        total = 0
+        for block in blocks(chunk_ids):
+            query = select(t.reservations.c.settled).where(t.reservations.c.chunk_id.in_(block))
+            total += sum(amount or 0 for amount in connection.execute(query).scalars())
+        return total
+
+    @reads
     def returning(self, connection: Connection, run_id: str) -> int:
         """Return what a run has in flight, without what no run waits for: held and overdue."""
         query = (

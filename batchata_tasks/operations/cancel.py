@@ -14,6 +14,7 @@ from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecEr
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.contexts import active
+from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.poll import cancel as cancel_batch
 from batchata_tasks.execution.run_context import restored_context
@@ -43,7 +44,8 @@ ROWS_OPEN = 3  # the exit code of a cancel that left rows open
 class Cancelled:
     """How a cancelled run ended; without `run_id`, there was no run to cancel.
 
-    `overdue` are the dataset's batches that did not end in time; `at_work` names the process that
+    `overdue` are the dataset's batches that did not end in time, `held` says of each chunk whose
+    rows are held what to do; `at_work` names the process that
     works on the run, if that did not end it in time.
     """
 
@@ -53,6 +55,7 @@ class Cancelled:
     outcomes: dict[str, int] | None = None
     settled_usd: str | None = None  # exact decimal text
     overdue: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     at_work: str | None = None
 
     @property
@@ -67,6 +70,7 @@ class Cancelled:
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (label, value)."""
         left = [("Not ended", f"batch {batch}: {_left(batch)}") for batch in self.overdue]
+        left += [("Held", text) for text in self.held]
         if self.run_id is None:
             return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}"), *left]
         if self.at_work is not None:
@@ -77,7 +81,7 @@ class Cancelled:
         return [
             ("Run", f"{self.name} {self.run_id}"),
             ("Result", self.result or ""),
-            ("Landed", ", ".join(counts) or ("nothing" if self.overdue else "nothing was sent")),
+            ("Landed", ", ".join(counts) or ("nothing" if left else "nothing was sent")),
             ("Cost", dollars(settled)),
             *left,
         ]
@@ -111,7 +115,9 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
         dataset_id = owned_dataset(folder, ledger)
         run = ledger.open_run(dataset_id)
         if run is None:
-            return Cancelled(spec.name, overdue=_overdue(ledger, dataset_id))
+            return Cancelled(
+                spec.name, overdue=_overdue(ledger, dataset_id), held=_held(folder, ledger)
+            )
         ledger.request_stop(run.id, StopReason.CANCEL)
         at_work = _await_end(spec.output, run.id, ledger, settings, progress)
         totals = ledger.outcomes(run.id)
@@ -124,6 +130,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
             outcomes=rows_by_outcome(totals),
             settled_usd=f"{usd(settled):f}" if known else None,
             overdue=_overdue(ledger, dataset_id),
+            held=_held(folder, ledger),
             at_work=at_work,
         )
 
@@ -131,6 +138,11 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
 def _overdue(ledger: Ledger, dataset_id: str) -> tuple[str, ...]:
     chunks = ledger.dataset_chunks(dataset_id, (ChunkState.OVERDUE,))
     return tuple(chunk.batch_id or "" for chunk in chunks)
+
+
+def _held(folder: DatasetFolder, ledger: Ledger) -> tuple[str, ...]:
+    chunks = ledger.dataset_chunks(owned_dataset(folder, ledger), (ChunkState.HELD,))
+    return tuple(held_chunk(folder, chunk) for chunk in chunks)
 
 
 def _await_end(

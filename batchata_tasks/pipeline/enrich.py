@@ -21,6 +21,7 @@ from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.pipeline.this_start import before
 from batchata_tasks.pipeline.trouble import StoppedError, judge
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
@@ -74,12 +75,14 @@ def run_prepared(
         hold_dataset(output, settings, progress, run, adapters) as held,
         _followed(held) as handle,
     ):
+        begun = before(held)
         find_lost_rows(held)
         recovery = recover(held)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, ready, steps, recovery)
         land_overdue(held)
         context = start_run(held, ready, options, recovery)
+        context.before = begun
         with active(context):
             handle.show(context)
             receipt = _run(context, steps)

@@ -28,6 +28,7 @@ from batchata_tasks.pipeline.receipt_money import (
     cost_is_known,
     money_facts,
 )
+from batchata_tasks.pipeline.this_start import start_facts
 from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.types.outcome import Outcome
 
@@ -123,6 +124,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         **money_facts(run, chunks, totals, priced=priced),
         waits=run.state.waits,
         errors=frequent_errors(commits, _ERRORS),
+        this_start=start_facts(run, chunks, priced=priced),
         warnings=warnings + _outgrown(run, commits) + _cache_warnings(run, totals),
     )
 

@@ -27,6 +27,16 @@ class Recovery:
         return set(chain.from_iterable(self.claims.values()))
 
 
+@dataclass(frozen=True)
+class Before:
+    """What stood in the ledger when this start took the dataset."""
+
+    at: int  # microseconds since 1970
+    landed: frozenset[str]  # chunks of the run that was open
+    sent: frozenset[str]  # its batches
+    unlanded: tuple[str, ...]  # the dataset's chunks that were sent, or may have been
+
+
 @dataclass
 class PlanningRun(RunContext):
     """A run in the process that holds the dataset and prepared the spec: it can plan.
@@ -39,6 +49,7 @@ class PlanningRun(RunContext):
 
     table: PreparedTable = field(kw_only=True)
     recovery: Recovery | None = field(kw_only=True)
+    before: Before | None = field(default=None, kw_only=True)  # how the ledger stood at its start
 
 
 def planning_run(ref: RunRef) -> PlanningRun:

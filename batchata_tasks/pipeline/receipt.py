@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.ledger import StopReason
+from batchata_tasks.pipeline.this_start import nothing, start_lines
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,6 +115,7 @@ class Receipt:
     waits: int  # times that the guard waited for money in flight
     reason: str | None = None  # of STOPPED: why, as a sentence
     budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
+    this_start: dict[str, Any] | None = None  # see `this_start.py`
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
 
@@ -125,6 +128,7 @@ class Receipt:
         return [
             ("Result", self._result()),
             *([("Reason", self.reason)] if self.reason is not None else []),
+            *start_lines(self.this_start, continued=self.continued),
             ("Source rows", self._source_rows()),
             *self._left_out(),
             ("Outcomes", _counts(self.outcomes) or self._nothing()),
@@ -133,7 +137,7 @@ class Receipt:
             *self._cache(),
             ("Cost", self._cost()),
             *self._money(),
-            ("Time", f"{self.seconds:.1f} s"),
+            ("Time", self._time()),
             ("Dataset", self.dataset),
             *self._unsent(),
             *(("Error", f"{count:,} x {text}") for text, count in self.errors.items()),
@@ -141,7 +145,8 @@ class Receipt:
         ]
 
     def _result(self) -> str:
-        text = self.result.replace("_", " ")
+        failed = any(name != Outcome.SUCCEEDED for name in self.outcomes) or self.plan["exhausted"]
+        text = worded(self.result, failed=bool(failed), held=bool(self.held_rows))
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
         if self.continued and self.result not in STOPPED:
@@ -149,7 +154,13 @@ class Receipt:
         return text
 
     def _nothing(self) -> str:
-        return "nothing landed" if self.batches else "nothing was sent"
+        return nothing(self.this_start, batches=self.batches, held_rows=self.held_rows)
+
+    def _time(self) -> str:
+        whole = f"{self.seconds:.1f} s"
+        if self.this_start is None or not self.continued:
+            return whole
+        return f"{self.this_start['seconds']:.1f} s; since the run began {whole}"
 
     def _source_rows(self) -> str:
         plan = self.plan
@@ -165,7 +176,7 @@ class Receipt:
             "beyond `limit`": plan["over_limit"],
             "failed for good or out of attempts": plan["exhausted"],
             "changed, but not in `rerun_on`": plan["not_asked"],
-            "still in flight": plan["in_flight"],
+            "still in flight or held": plan["in_flight"],
             "too large to send": plan["too_large"],
             "carried columns rewritten": plan["carried"],
             "recovered from earlier batches": plan["recovered"],
@@ -175,6 +186,8 @@ class Receipt:
 
     def _batches(self) -> str:
         text = f"{self.batches} of {self.provider}, {self.model}"
+        if self.this_start is not None and (unclear := self.this_start["unclear_batches"]):
+            text += f"; {unclear} more, of which nobody knows whether it was accepted"
         return f"{text}, in {self.rounds} rounds" if self.rounds > 1 else text
 
     def _tokens(self) -> str:
@@ -244,6 +257,16 @@ class Receipt:
         ):
             return f": the budget {budget['name']} {reason}; a run takes them when it leaves more"
         return f": the limit {reason}; the next run takes them"
+
+
+def worded(result: str, *, failed: bool, held: bool) -> str:
+    """Return a result in words; rows that are held have not failed, nor those that were given up.
+
+    Of `some_rows_failed`, `failed` says whether a row did, and `held` whether one is held.
+    """
+    if result != RunResult.SOME_ROWS_FAILED or failed:
+        return result.replace("_", " ")
+    return "some rows are held" if held else "some rows were given up"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset
+from batchata_tasks.execution.overdue import held_rows, remedy
 from batchata_tasks.ledger import ChunkState, RunPhase, opened_ledger
-from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome
+from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.reports.printing import cell
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.ledger import Ledger, RunRow
+    from batchata_tasks.ledger import Chunk, Ledger, RunRow
     from batchata_tasks.spec.run import RunSpec
 
 _RUNS = 10
+_NAMED = 10  # chunks whose rows are held that are told one by one
 _STOPPED = "stopped"
 _LOOK = (
     "look at its rows' errors (`batchata show`), then change the spec or run it with "
@@ -51,7 +57,8 @@ def runs_overview(spec: RunSpec | None, settings: Settings) -> list[dict[str, An
 def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
     settled, in_flight = ledger.money(row.id)
     totals = ledger.outcomes(row.id)
-    known = cost_is_known(ledger.chunks(row.id), totals)
+    chunks = ledger.chunks(row.id)
+    known = cost_is_known(chunks, totals)
     batches = [
         {
             "batch_id": batch.batch_id,
@@ -71,10 +78,47 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "started_at": _moment(row.started_at),
         "finished_at": _moment(row.finished_at),
         "outcomes": rows_by_outcome(totals),
+        "held_rows": _rows_in(chunks, ChunkState.HELD),
+        "overdue_rows": _rows_in(chunks, ChunkState.OVERDUE),
+        "exhausted_rows": json.loads(row.plan or "{}").get("exhausted", 0),
+        "abandoned_rows": _rows_in(chunks, ChunkState.ABANDONED),
         "settled_usd": f"{usd(settled):f}" if known else None,
         "in_flight_usd": f"{usd(in_flight):f}" if known else None,
         "batches": batches,
     }
+
+
+def _rows_in(chunks: list[Chunk], state: ChunkState) -> int:
+    return sum(chunk.rows for chunk in chunks if chunk.state == state)
+
+
+def undecided(spec: RunSpec | None, settings: Settings) -> list[str]:
+    """Return a sentence for each batch whose rows are held or overdue, and what to do about it.
+
+    These are of the spec's dataset, or of the whole ledger, whichever run sent them.
+    """
+    with opened_ledger(settings.ledger_url) as ledger:
+        chunks = ledger.chunks_in((ChunkState.HELD, ChunkState.OVERDUE))
+        if spec is not None:
+            dataset_id = find_dataset(DatasetFolder(spec.output), ledger)
+            chunks = [chunk for chunk in chunks if chunk.dataset_id == dataset_id]
+        texts = [f"{_aside(ledger, chunk)}." for chunk in chunks[:_NAMED]]
+    if others := chunks[_NAMED:]:
+        rows = pluralize(sum(chunk.rows for chunk in others), "further row is", "further rows are")
+        texts.append(f"{rows} held or overdue: `batchata reconcile` lists them.")
+    return texts
+
+
+def _aside(ledger: Ledger, chunk: Chunk) -> str:
+    """Say whose rows a chunk holds, why, and what to do."""
+    url = ledger.dataset_url(chunk.dataset_id)
+    name = ledger.run(chunk.run_id).name
+    if chunk.state == ChunkState.OVERDUE:
+        late = f"batch {chunk.batch_id} has not ended in time"
+        return f"{name}: {late}: {held_rows(chunk)} {remedy(chunk)}"
+    if url is None:  # another dataset is there by now
+        return f"{name}: the rows of chunk {chunk.id} are held: decide with `batchata reconcile`"
+    return f"{name}: {held_chunk(DatasetFolder.at_url(url), chunk)}"
 
 
 def _moment(microseconds: int | None) -> str | None:
@@ -91,12 +135,25 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
     table = Table(Column("Started (UTC)", no_wrap=True), *names, box=None, pad_edge=False)
     for run in runs:
         started = str(run["started_at"])[5:16].replace("T", " ")
-        state = str(run["result"] or _state(run)).replace("_", " ")
+        state = _worded(run)
         rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
         amounts = [_dollars(run["settled_usd"]), _dollars(run["in_flight_usd"])]
         texts = [started, run["name"], state, _count_batches(run["batches"]), rows, *amounts]
         table.add_row(*map(cell, texts))
     return table
+
+
+def _worded(run: dict[str, Any]) -> str:
+    """Return how a run ended, or how it is, in words."""
+    if run["result"] is None:
+        return _state(run).replace("_", " ")
+    failed = any(name != Outcome.SUCCEEDED for name in run["outcomes"]) or run["exhausted_rows"]
+    aside = run["held_rows"] or run["overdue_rows"]
+    given_up = run["abandoned_rows"]
+    some = run["result"] == RunResult.SOME_ROWS_FAILED
+    if some and run["outcomes"] and not (failed or aside or given_up):
+        return RunResult.SUCCEEDED.value  # what was held has landed since
+    return worded(run["result"], failed=bool(failed), held=bool(aside or not given_up))
 
 
 def _count_batches(batches: list[dict[str, Any]]) -> str:

@@ -342,7 +342,7 @@ def test_what_was_settled_meanwhile_stays_as_it_is(
         table.run()
         return real(ledger, *asked)
 
-    monkeypatch.setattr(InDoubt, "adopt_ours", lambda _in_doubt: None)
+    monkeypatch.setattr(InDoubt, "adopt_ours", _nothing)
     monkeypatch.setattr(Ledger, "acquire_lease", late)
     with pytest.raises(SpecError, match="any more"):
         reconcile(request)
@@ -365,3 +365,7 @@ def test_a_chunk_that_a_run_settles_while_we_look_is_left_to_it(
     monkeypatch.setattr(Ledger, "acquire_lease", late)
     report = reconcile()
     assert (report.adopted, report.doubts, report.strays) == ({}, [], [])
+
+
+def _nothing(_in_doubt: InDoubt) -> None:
+    """Stand in for the search for batches."""
