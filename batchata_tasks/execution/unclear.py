@@ -21,6 +21,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.execution.candidates import is_of, may_be_as_old, oldest, owns
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.ledger import SENDING_ENDS
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk, Intent, Lease, Ledger
     from batchata_tasks.providers import BatchLook
 
-CLOCK_SKEW = 300.0  # seconds by which clocks of one provider may differ
 _DAY = 86400.0
 # answers of a server that has no list of batches
 NO_LIST = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
@@ -179,14 +179,6 @@ def look_for(
     return retry_transient(context, lambda: _find(context, intent, listed))
 
 
-def oldest(intent: Intent) -> float:
-    """Return the time (seconds since 1970) before which the batch of a create cannot be made."""
-    if intent.mark is None:
-        # the provider told no time, or the first version marked nothing: our clock may be wrong
-        return intent.sent_at / 1e6 - _DAY
-    return intent.mark / 1e6 - CLOCK_SKEW
-
-
 def _refuse_vanished(
     context: ProviderContext, chunk_id: str, unjudged: dict[str, float], now: float
 ) -> None:
@@ -262,42 +254,36 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         for look in looks
         # counts of servers that nobody knows may grow with the work, or be wrong
         if (look.requests in (None, intent.requests) or not lists_all)
-        and _may_be_as_old(look, intent, clocks_are_right=lists_all)
+        and may_be_as_old(look, intent, clocks_are_right=lists_all)
         and look.batch_id not in known | seen.strangers
         and not look.no_room
     ]
     # noted first: one may vanish while it is judged
     seen.candidates |= {look.batch_id: time.time() for look in candidates}
+    return _judged(context, intent, candidates, seen)
+
+
+def _judged(
+    context: ProviderContext, intent: Intent, candidates: list[BatchLook], seen: Listed
+) -> BatchLook | None:
+    """Return the candidate that is of a create, if it is proven; note those that are not.
+
+    Raises:
+        HeldError: none is, and the results of one that has ended cannot tell.
+    """
+    unreadable = None
     for look in candidates:
-        owned = context.provider.owns(look, intent.chunk_id)
+        owned = owns(context, look, intent)
         if owned:
             return look
         if owned is None and look.ended:
-            message = (
-                f"the batch {look.batch_id} may be one that was sent and never confirmed, but its "
-                f"results cannot be read; its rows are held: {decide(intent.chunk_id)}."
-            )
-            raise HeldError(message)
+            unreadable = look.batch_id
         if owned is False:
             seen.strangers.add(look.batch_id)
+    if unreadable is not None:  # and no other is the one
+        message = (
+            f"the batch {unreadable} may be one that was sent and never confirmed, but its "
+            f"results cannot be read; its rows are held: {decide(intent.chunk_id)}."
+        )
+        raise HeldError(message)
     return None
-
-
-def _may_be_as_old(look: BatchLook, intent: Intent, *, clocks_are_right: bool) -> bool:
-    """Whether a batch may have been made by a create, going by its age.
-
-    One that seems to be days older may be of a server whose clock fell back.
-    """
-    age = None if look.created_at is None else oldest(intent) - look.created_at
-    return age is None or age <= 1 or (age > 2 * _DAY and not clocks_are_right)
-
-
-def is_of(look: BatchLook, intent: Intent) -> bool:
-    """Whether a batch says of itself that it is of a create.
-
-    It carries the chunk's token, or was made from the file that was uploaded for this chunk alone:
-    some servers keep no metadata.
-    """
-    if look.token is not None:
-        return look.token == intent.chunk_id
-    return look.input_file_id is not None and look.input_file_id == intent.input_file_id

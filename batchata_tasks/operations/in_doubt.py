@@ -20,8 +20,9 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.candidates import is_of
 from batchata_tasks.execution.held import create_error
-from batchata_tasks.execution.unclear import Listed, hold, is_of, look_for, record
+from batchata_tasks.execution.unclear import Listed, hold, look_for, record
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import UnclearChunk
 

@@ -16,7 +16,7 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.execution.unclear import is_of, oldest
+from batchata_tasks.execution.candidates import is_of, oldest
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import UnknownBatch
 

@@ -100,10 +100,14 @@ def start_lines(facts: dict[str, Any] | None, *, continued: bool) -> list[tuple[
     lines = list[tuple[str, str]]()
     if continued:
         sent = pluralize(facts["batches"], "batch") if facts["batches"] else "nothing"
+        if unclear := facts["unclear_batches"]:
+            sent += f" for certain ({pluralize(unclear, 'batch is', 'batches are')} in doubt)"
         landed = _counted(facts["outcomes"])
         text = f"sent {sent}, landed {landed}{_cost(facts['cost_usd'])}"
         if not landed:
-            text = f"sent {sent}, landed nothing" if facts["batches"] else "sent and landed nothing"
+            text = (
+                "sent and landed nothing" if sent == "nothing" else f"sent {sent}, landed nothing"
+            )
         lines.append(("This start", f"{text}; the figures below are of the whole run"))
     if (earlier := facts["earlier"]) is not None:
         batches = pluralize(earlier["batches"], "batch", "batches")

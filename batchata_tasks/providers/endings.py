@@ -48,6 +48,8 @@ def ending_of(reason: object, text: str | None, cap: str) -> tuple[Outcome, str 
     word = _NO_LETTER.sub("", str(reason or "").rpartition(".")[2].lower())
     if word in _FINISHED or (not reason and text is not None):
         return Outcome.SUCCEEDED, None
+    if not reason:
+        return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer is empty")
     if _CUT.search(word):
         return Outcome.TRUNCATED, describe(ErrorCode.TRUNCATED, cap)
     if _REFUSED.search(word):

@@ -102,10 +102,11 @@ class LineError:
         if ended := _NEVER_RAN.get(self.code or ""):
             error = describe(ErrorCode.NEVER_RAN, text)
             return Answer(custom_id, ended, error=error)
-        code = self._meaning(status or self.status)
+        code = self.means(status or self.status)
         return Answer(custom_id, Outcome.ERRORED, error=describe(code, text))
 
-    def _meaning(self, status: int | None) -> ErrorCode:
+    def means(self, status: int | None) -> ErrorCode:
+        """Return what the error means for the same request, by its HTTP status if it has one."""
         names = {name.lower() for name in (self.code, self.kind) if name}
         generic = (self.kind or "").lower() in _GENERIC
         if names & _ACCOUNT or status in _ACCOUNT_STATUSES:
@@ -116,6 +117,12 @@ class LineError:
             final = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING_STATUSES
             return ErrorCode.REQUEST if final else ErrorCode.PROVIDER
         return ErrorCode.REQUEST if names & _WRONG_REQUEST else ErrorCode.PROVIDER
+
+
+def is_of_account(body: object, status: int) -> bool:
+    """Whether an error that refused a call is about the account: its credit, quota or limits."""
+    error = told(body)
+    return error is not None and error.means(status) is ErrorCode.ACCOUNT
 
 
 def told(*values: object) -> LineError | None:

@@ -60,7 +60,7 @@ def with_status(look: BatchLook) -> BatchLook:
         ValueError: nothing is told.
     """
     if not look.status and not look.ended:
-        message = "it states no status of the batch"
+        message = f"it states no status of batch {look.batch_id!r:.100}"
         raise ValueError(message)
     return look
 

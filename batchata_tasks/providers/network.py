@@ -36,9 +36,14 @@ _ADDED = {
         "/models",
     ),
 }
+_OFFICIAL = ("api.anthropic.com", "api.openai.com")
+_IN_BETWEEN = " Something between here and the provider answered (a proxy, say), not its API."
 _SCHEMES = ("http", "https", "all")  # of which proxies are used
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _PROXY_FORM = "write it as http://host:port, or unset it"
+
+# of a request: not empty once the API has answered another one of its client
+_REACHED = "batchata_reached"
 
 Hook: TypeAlias = Callable[[httpx2.Request], None]
 
@@ -57,8 +62,17 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
     _check_proxies()
     if not (url or "").startswith("http://"):
         _check_certificates()
+    reached = list[bool]()
+
+    def mark(request: httpx2.Request) -> None:
+        request.extensions = {**request.extensions, _REACHED: reached}
+
+    def note(response: httpx2.Response) -> None:
+        if response.is_success and not reached:
+            reached.append(True)
+
     try:
-        return kind(event_hooks={"request": [hook], "response": [bound]})
+        return kind(event_hooks={"request": [mark, hook], "response": [note, bound]})
     except OSError as error:
         raise _unreadable_certificates(error) from error
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
@@ -113,10 +127,17 @@ def _shown(url: SplitResult) -> str:
 
 
 def asked(error: httpx2.Response, provider: str) -> str:
-    """Return which address a server says it does not have, if it is not the API that says so."""
+    """Return what an error that is not of the API may come from.
+
+    A 404 is of a wrong address only if nothing shows that the API is there.
+    """
+    is_page = "html" in error.headers.get("content-type", "").lower()
     if error.status_code != HTTPStatus.NOT_FOUND:
-        return ""
+        return _IN_BETWEEN if is_page else ""
     url = error.request.url
+    official = any(is_official(str(url), domain) for domain in _OFFICIAL)
+    if error.request.extensions.get(_REACHED) or official:
+        return _IN_BETWEEN
     variable = _ADDRESSES.get(provider, "the address")
     place = f"{_shown(urlsplit(str(url)))}{url.path}"
     return f" There is no such API at {place}: check {variable}."

@@ -20,6 +20,7 @@ from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import sentence
 from batchata_tasks.providers.keys import masked, without_keys
+from batchata_tasks.providers.line_errors import is_of_account
 from batchata_tasks.providers.network import asked, certificates_of, way_to
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
@@ -50,6 +51,10 @@ _SPENT = {
     "linked_organization_spend_limit_reached",
     "billing_hard_limit_reached",
 }
+_MEND = (
+    " Raise the limit, or add credit, at the provider (or ask who can): then the same command goes "
+    "on."
+)
 READ_RETRIES = 3
 _QUOTED = 200  # characters of an answer that nobody can read
 
@@ -174,12 +179,13 @@ def _refusal(error: Any, provider: str) -> BatchataError:
     status, text = int(error.status_code), _text(error, provider)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         if _code(error) in _SPENT:
-            return TerminalError(f"{text} Raise the limit at the provider.", status)
+            return TerminalError(f"{text}{_MEND}", status)
         return TransientError(text, _retry_after(error), status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         remedy = "The API key was refused: check the key in the environment."
         return CredentialsError(f"{text} {remedy}")
-    return TerminalError(text, status)
+    is_account = is_of_account(error.body, status)
+    return TerminalError(f"{text}{_MEND}" if is_account else text, status)
 
 
 def _text(error: Any, provider: str) -> str:

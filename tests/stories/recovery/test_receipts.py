@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
@@ -172,7 +172,7 @@ def test_a_start_that_carries_a_run_on_tells_its_own_part(table: Table) -> None:
     def is_second(_: object) -> bool:
         return not first or bool(first.clear())
 
-    spec = {"items_per_batch": 1, "max_parallel_batches": 1}
+    spec: dict[str, Any] = {"items_per_batch": 1, "max_parallel_batches": 1}
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("submit", is_second, KeyboardInterrupt()), **spec)
     receipt = table.run(**spec)

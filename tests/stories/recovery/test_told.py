@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
 from batchata_tasks.cli.commands import app
-from batchata_tasks.common.errors import OtherAccountError, SpecError
+from batchata_tasks.common.errors import OtherAccountError, SpecError, TerminalError
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ReconcileReport, ReconcileRequest
 from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import run_with, stopping_at
 from tests.support.operations import cancel, reconcile
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
 
 pytestmark = pytest.mark.in_turn
 
@@ -261,3 +264,44 @@ def test_a_key_of_the_same_account_needs_no_other_settings(
     monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", "x-team: a")
     assert reconcile().elsewhere == []
     assert table.run().outcomes == {"succeeded": ROWS}
+
+
+# --- others' batches, limits of the account -------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [False, True])
+def test_a_strangers_batch_whose_results_are_gone_ends_no_run(
+    emulator: Emulator, tmp_path: Path, page: bool
+) -> None:
+    """Results of somebody's batch that are answered 404 hold the rows, with that batch's name.
+
+    The run goes on to its receipt.
+    """
+    table = Table(tmp_path, emulator, "anthropic", ROWS)
+    control = emulator.control
+    control.faults(kind="drop_before", count=1)
+    control.faults(kind="http_error", route="results", status=404, html=page)
+
+    def submitting(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        control.foreign("anthropic", requests=ROWS, ends="at_once")
+        return Steps().submit(ref, chunk_id)
+
+    receipt, notes = told(table, replace(Steps(), submit=submitting))
+    (foreign,) = [line["id"] for line in table.ledger()["foreign"]]
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert any(foreign in note and "rows are held" in note for note in notes)
+    control.clear_faults()
+    (chunk,) = in_state(ChunkState.HELD)
+    reconcile(ReconcileRequest(resend=(chunk,)))
+    assert table.run().outcomes == {"succeeded": ROWS}
+
+
+@pytest.mark.parametrize("kind", ["spend_cap", "hard_limit"])
+def test_a_limit_of_the_account_says_that_the_same_command_goes_on(table: Table, kind: str) -> None:
+    """A create that a spend limit refused ends with what to do, and then that is true."""
+    table.emulator.control.faults(kind=kind)
+    with pytest.raises(TerminalError, match="then the same command goes on"):
+        table.run()
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == ROWS

@@ -129,6 +129,44 @@ def test_a_page_that_is_not_found_names_the_address(
     assert f"check {api.upper()}_BASE_URL." in str(error.value)
 
 
+def test_a_page_of_a_proxy_is_no_wrong_address(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the API has answered, a page that says 404 is of something in between."""
+    pages: list[tuple[int, Any]] = [(200, {"data": [], "has_more": False})]
+
+    def answer(_asked: Asked) -> tuple[int, Any]:
+        return pages.pop() if pages else (404, "<html>Not Found</html>")
+
+    with answering(answer) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        adapter = made(api)
+        adapter.newest()
+        with pytest.raises(TransientError) as error:
+            adapter.look("batch_1")
+    assert "Something between here and the provider answered" in str(error.value)
+    assert "BASE_URL" not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [403, 409, 502, 503])
+def test_any_page_is_of_something_in_between(
+    status: int, api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page in place of the API's answer is told as such, whatever its status."""
+    monkeypatch.setattr("batchata_tasks.providers.sdk.READ_RETRIES", 0)
+    with answering(lambda _asked: (status, "<html>No</html>")) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError, match="between here and the provider"):
+            made(api).look("batch_1")
+
+
+def test_a_look_without_a_status_names_the_batch(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose status is null cannot be judged; the sentence says which one."""
+    batch = {"id": "batch_1", "object": "batch", "status": None, "processing_status": None}
+    with answering(lambda _asked: (200, batch)) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError, match="no status of batch 'batch_1'"):
+            made(api).look("batch_1")
+
+
 def test_a_batch_that_is_not_found_is_nobodys_address(
     api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

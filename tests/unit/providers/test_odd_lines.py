@@ -68,6 +68,19 @@ CLAUDE, CHAT, GPT = LINES["anthropic"], LINES["openai"], LINES["responses"]
 STOP, FINISH = "result.message.stop_reason", "response.body.choices.0.finish_reason"
 
 
+@pytest.mark.parametrize("reason", [None, ""])
+def test_an_answer_without_a_text_and_a_reason_is_told_as_empty(reason: Any, path: Path) -> None:
+    """Nothing was said and no end is named: the answer is empty, which is not "stopped by None"."""
+    lines = {
+        "anthropic": put(put(CLAUDE, "result.message.content", []), STOP, reason),
+        "openai": put(put(CHAT, "response.body.choices.0.message.content", None), FINISH, reason),
+    }
+    for dialect, line in lines.items():
+        answer = read(dialect, line, path)
+        assert outcome(answer) == "invalid"
+        assert answer.error == "response: the answer is empty"
+
+
 @pytest.mark.parametrize(
     ("reason", "ended"),
     [
