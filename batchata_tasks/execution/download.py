@@ -62,7 +62,11 @@ def _download_all(
     """Download the results; again, for a while, if they hold fewer lines than the batch says."""
     began, wait = time.monotonic(), 0.5
     while True:
-        paths = _download(context, chunk, look)
+        try:
+            paths = _download(context, chunk, look)
+        except NoResultsError:
+            _require_end(look_once(context, look.batch_id))
+            raise
         if paths is None:
             context.log(f"batch {look.batch_id}: the provider no longer keeps its results.")
             return look, []
@@ -77,9 +81,10 @@ def _download_all(
         # a file that is named late has none; a page of a proxy has none either
         patience = context.settings.patience * (1 if lines else _NO_LINES)
         if time.monotonic() + wait > began + patience:
-            if not look.ended:  # one of several servers told of an end that was none
-                message = f"batch {look.batch_id} had ended and has not: {look.status!r:.60}."
-                raise TransientError(message)
+            _require_end(look)
+            if not paths and look.done != 0 and chunk.state in _AWAITED:
+                message = f"batch {look.batch_id} has ended, and names no results."
+                raise NoResultsError(message)
             if not all(is_results(path) for path in paths):
                 raise TransientError(text)  # a page of some proxy
             return look, paths
@@ -87,6 +92,13 @@ def _download_all(
         context.sleep(wait)
         wait = min(wait * 2, context.provider.poll_seconds[1])
         look = look_once(context, look.batch_id)
+
+
+def _require_end(look: BatchLook) -> None:
+    """Raise TransientError unless a batch that had ended still has."""
+    if not look.ended:  # one of several servers told of an end that was none
+        message = f"batch {look.batch_id} had ended and has not: {look.status!r:.60}."
+        raise TransientError(message)
 
 
 def _expected(look: BatchLook, chunk: Chunk) -> int:

@@ -29,6 +29,7 @@ _MOST_SECONDS = 1e11
 _FINER = (1e3, 1e6, 1e9)
 _BATCH = frozenset({"batch", "message_batch"})  # the `object` or `type` of a batch
 _BEGUN = re.compile(r'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
+_NO_PATHS = (".", "..")  # ids that are left out of a URL
 _MARK = re.compile(r'"(object|type)"\s*:\s*"(batch|message_batch)"')
 _STATUS_CHARS = 32  # as ledgers keep it
 # OpenAI's and Anthropic's ids have about 40 characters; a gateway without a memory writes the whole
@@ -158,7 +159,8 @@ def pages(
 
 def id_of(item: Mapping[str, Any]) -> str:
     """Return the id of an object, or an empty text."""
-    return text_or_none(item.get("id")) or ""
+    name = text_or_none(item.get("id")) or ""
+    return "" if name in _NO_PATHS else name
 
 
 def checked_id(item: Mapping[str, Any]) -> str:

@@ -75,3 +75,19 @@ def test_a_batch_without_results_can_be_given_up(table: Table) -> None:
     table.emulator.control.clear_faults()
     assert table.run().outcomes == {"succeeded": ROWS}
     assert table.ledger()["requests_accepted"] == 2 * ROWS
+
+
+def test_a_batch_that_names_no_results_is_not_sent_again(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A completed batch whose files are named too late is held until they are."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    emulator.control.faults(kind="late_files", seconds=5, count=1)
+    receipt, notes = told(table)
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert any("names no results" in note for note in notes)
+    emulator.control.advance(5)
+    assert table.run().plan["up_to_date"] == ROWS
+    assert table.ledger()["requests_accepted"] == ROWS
+    check_money(table)
