@@ -14,7 +14,7 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.execution.overdue import Wait, set_overdue
+from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
 from batchata_tasks.providers import (
     BatchLook,
@@ -32,6 +32,10 @@ _PATIENT = 10  # times BATCHATA_PATIENCE
 _SHORTEST_WAIT = 0.05  # seconds
 
 
+class NeverSeenError(TransientError):
+    """The answer to a create named a batch that nothing has shown ever since."""
+
+
 def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) -> BatchLook:
     """Return the status of a batch; it is not asked for beyond `longest` seconds.
 
@@ -40,6 +44,7 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
     ended, and its results are gone.
 
     Raises:
+        NeverSeenError: it is not found, and was not since its create.
         OtherAccountError: it is not found, or refused, but was sent under another key or scope
             (organization, project …), whose account may have it. If the scope is another one, a
             single answer shows it.
@@ -69,10 +74,20 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
             raise _other_account(context, batch_id, error) from error
         if isinstance(error, CredentialsError) or longest < patience:
             raise
-        if (listed := _listed(context, batch_id)) is not None:
-            return listed
-        context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
-        return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
+        listed = _listed(context, batch_id)
+        return _deleted(context, batch_id, error) if listed is None else listed
+
+
+def _deleted(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook:
+    """Return the status of a batch that is neither found nor listed any more."""
+    if not context.ledger.was_seen(batch_id):
+        message = (
+            f"{error} Batch {batch_id} was never seen since its create was answered, so that "
+            "nobody can say that it was deleted."
+        )
+        raise NeverSeenError(message) from error
+    context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
+    return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
 
 
 def _other_account(
@@ -156,7 +171,11 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
                 context.log(f"cancelling batch {batch_id}{why}; what ran is landed.")
             cancelled, pause = cancel(context, batch_id), shortest
             wait.cancel_was_asked()
-        look = _look(context, batch_id, min(wait.left(), context.seconds_left()))
+        try:
+            look = _look(context, batch_id, min(wait.left(), context.seconds_left()))
+        except NeverSeenError as error:
+            set_aside(context, chunk, str(error))
+            return None
         if look is not None:
             wait.saw(look)
             if look.ended:

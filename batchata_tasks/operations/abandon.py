@@ -192,16 +192,15 @@ class Abandoning:
 
 
 def _are_there(provider: Adapter, look: BatchLook) -> bool:
-    """Whether the results of an ended batch can be downloaded.
+    """Whether an ended batch has results that can be downloaded.
 
     Raises:
         BatchataError: the provider does not tell.
     """
     with TemporaryDirectory() as folder:
         try:
-            provider.download(look, Path(folder), "results")
+            return bool(provider.download(look, Path(folder), "results"))
         except TransientError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return False
-    return True

@@ -17,8 +17,9 @@ from batchata_tasks.common.money import PICO
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
-from tests.support.books import billed, check_money, money, run_with, stopping_at
-from tests.support.operations import preview
+from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
+from tests.support.operations import preview, reconcile
 from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
@@ -209,19 +210,39 @@ def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
 
 
 def test_every_line_missing_is_every_row_missing(
-    table: Table, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a batch that succeeded has an empty file or none, all rows end at their bound.
+    """If a batch that succeeded has an empty file, all rows end at their bound.
 
     The next run gets their answers.
     """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
-    table.emulator.control.faults(kind="request_missing")
+    table = Table(tmp_path, emulator, "anthropic", ROWS)
+    emulator.control.faults(kind="request_missing")
     receipt = table.run(max_attempts=1)
     assert ended(receipt) == {"missing": ROWS}
     assert check_money(table, lost=True).overhead == bound_of(table)
-    table.emulator.control.clear_faults()
+    emulator.control.clear_faults()
     assert table.run().outcomes == {"succeeded": ROWS}
+
+
+def test_a_batch_without_a_file_is_held_until_a_person_gives_it_up(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a batch of several requests names no file, they were paid for, and are not sent again.
+
+    Given up, they count at their bound, and the next run gets their answers. A single request that
+    is lost is sent again.
+    """
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    emulator.control.faults(kind="request_missing", times=1)
+    assert table.run().held_rows == ROWS
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    reconcile(ReconcileRequest(abandon=(batch,)))
+    emulator.control.faults(kind="request_missing", contains="row 4", times=2)
+    assert table.run(pilot={"rows": 1, "max_invalid_share": 1}).outcomes == {"succeeded": ROWS}
+    assert check_money(table, lost=True).overhead >= all_chunks()[0].bound
 
 
 def test_broken_lines_are_their_rows_own(table: Table) -> None:
