@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import (
     HeldError,
+    LedgerError,
     OtherAccountError,
     TerminalError,
     TransientError,
@@ -24,7 +25,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.candidates import is_of, may_be_as_old, oldest, owns
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import answered, create_error, decide
-from batchata_tasks.ledger import SENDING_ENDS
+from batchata_tasks.ledger import SENDING_ENDS, ChunkState
 from batchata_tasks.providers import describe_change, is_other_scope, names_of_account
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     Raises:
         HeldError: a candidate is gone before it was judged; or there is none, but the list is not
             known to show all batches of the account; or the chunk was sent again once before.
+        LedgerError: another process, which sent it at this moment, recorded its batch.
     """
     intent = context.ledger.intent(chunk.id)
     proof_from = intent.sent_at / 1e6 + context.settings.unclear_grace
@@ -98,6 +100,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         look = look_for(context, intent, seen)
         if look is not None:
             return look
+        _require_unclear(context, chunk)
         if not seen.candidates.keys() <= set(stored):
             # a candidate that vanishes must not be forgotten because this process dies
             stored = sorted(seen.candidates)
@@ -112,6 +115,17 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
             return None
         context.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
         wait = min(wait * 1.5, context.provider.poll_seconds[1])
+
+
+def _require_unclear(context: SubmitContext, chunk: Chunk) -> None:
+    """Raise LedgerError if the chunk was settled meanwhile: its batch would never show up here.
+
+    An engine may start a step again while its first try is alive and waits for the answer.
+    """
+    state = context.ledger.chunk(chunk.id).state
+    if state != ChunkState.UNCLEAR:
+        message = f"chunk {chunk.id} is {state} by now: another process sent it."
+        raise LedgerError(message)
 
 
 @dataclass

@@ -27,12 +27,13 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.contexts import active, context_of
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.run_context import RunContext
-from batchata_tasks.ledger import Ledger, StopReason
+from batchata_tasks.ledger import ChunkState, Ledger, StopReason
 from batchata_tasks.ledger.store import Store
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.schema.answers import AnswerSchemas
 from tests.support.books import check_money, run_with
 from tests.support.table import MODELS, Table, open_batches
+from tests.support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -265,18 +266,30 @@ def test_without_file_locks_only_the_holder_lands(
     check_money(table)
 
 
+@pytest.mark.parametrize("slow", [0, 0.5], ids=["at once", "while the first is answered"])
 def test_a_chunk_that_two_processes_send_at_once_is_sent_once(
-    table: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    table: Table, pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch, slow: float
 ) -> None:
-    """An engine may start a step again while the first try is alive: one create goes out."""
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "60")
+    """An engine may start a step again while the first try is alive: one create goes out.
+
+    The second try ends soon after the first one, however long an absence takes to prove.
+    """
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "3600")
     elsewhere = Elsewhere(pool)
+    if slow:
+        table.emulator.control.faults(kind="slow", route="create", seconds=slow)
+
+    def is_being_sent(ref: RunRef, chunk_id: str) -> bool:
+        return context_of(ref).ledger.chunk(chunk_id).state != ChunkState.PLANNED
 
     def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
         with ThreadPoolExecutor(2) as threads:
-            tries = [threads.submit(elsewhere.step, "submit", ref, chunk_id) for _ in range(2)]
+            first = threads.submit(elsewhere.step, "submit", ref, chunk_id)
+            if slow:
+                until(lambda: is_being_sent(ref, chunk_id))
+            tries = [first, threads.submit(elsewhere.step, "submit", ref, chunk_id)]
         errors = [error for attempt in tries if (error := attempt.exception()) is not None]
-        assert all(isinstance(error, LedgerError) for error in errors)
+        assert all(isinstance(error, LedgerError) for error in errors), errors
         return next(attempt.result() for attempt in tries if attempt.exception() is None)
 
     steps = replace(elsewhere.steps(), submit=submit)
