@@ -89,6 +89,7 @@ _ONCE = Case({"count": 1})
 _FOR_GOOD = Case(patience=0.1)
 _ROW = Case({"contains": "row 4"})
 _LIMITED = {"time_limit": "1s"}
+_LOST = ({"kind": "drop_after", "count": 1},)
 CASES: dict[str, Case] = {
     "http_429": Case({"route": "create"}, patience=0.1),
     "spend_cap": _FOR_GOOD,
@@ -120,6 +121,14 @@ CASES: dict[str, Case] = {
     "stuck_finalizing": Case(spec=_LIMITED),
     "forgets": Case(patience=0.1),
     "odd_objects": Case({"style": "capitals"}),
+    "redirect": _ONCE,
+    "create_names_job": Case(patience=0.1),
+    "list_short": Case(with_=_LOST),
+    "list_endless": Case(with_=_LOST, patience=0.1),
+    "false_end": Case({"count": 1, "reads": 2}),
+    "end_taken_back": Case({"count": 1, "reads": 2}),
+    "fails_billed": _FOR_GOOD,
+    "odd_id": Case({"style": "number"}),
 }
 
 

@@ -36,15 +36,15 @@ class EmulatorCommand(TyperCommand):
 
 def print_faults() -> None:
     """Print all kinds of faults by what they strike, with their routes and settings."""
-    from batchata_tasks.emulator.core.fault_kinds import KINDS, ROUTES, SCOPES, STYLES
+    from batchata_tasks.emulator.core.fault_kinds import IDS, KINDS, ROUTES, SCOPES, STYLES
 
     for text in (_INTRODUCTION, f"A `route` is one of {', '.join(ROUTES)}."):
         out.print(Padding(Text(text), (0, 1, 1, 1)))
     for scope, where in SCOPES.items():
         kinds = {name: kind for name, kind in KINDS.items() if kind.scope == scope}
         lines = [(name, _about(kind)) for name, kind in kinds.items()]
-        if scope == "answer":
-            lines += [(f"  {style}", Text(f"{does}.")) for style, does in STYLES.items()]
+        styles = {"answer": STYLES, "batch": IDS}.get(scope, {})
+        lines += [(f"  {style}", Text(f"{does}.")) for style, does in styles.items()]
         _print_panel(f"Faults of {where.strikes}", where.settings, lines)
 
 

@@ -14,6 +14,7 @@ from batchata_tasks.emulator.anthropic.odd import billed, odd_error, odd_message
 from batchata_tasks.emulator.anthropic.rules import check_params
 from batchata_tasks.emulator.core.batches import Batch
 from batchata_tasks.emulator.core.clock import DAY, rfc3339
+from batchata_tasks.emulator.core.misreports import misreported
 from batchata_tasks.emulator.core.spool import Sealed, Spool
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ class AnthropicBatch(Batch):
         waiting = 0 if ended else self.size
         counts = self._counts if ended else dict.fromkeys(self._counts, 0)
         archived = self.archived(now)
-        return {
-            "id": self.id,
+        told = {
+            "id": self.id_on_wire,
             "type": "message_batch",
             "processing_status": self.status,
             "request_counts": {"processing": waiting, **counts},
@@ -137,6 +138,7 @@ class AnthropicBatch(Batch):
                 f"{origin}/anthropic/v1/messages/batches/{self.id}/results" if ended else None
             ),
         }
+        return misreported(self, told)
 
     def _message_id(self, index: int) -> str:
         digest = blake2b(f"{self.id}:{index}".encode(), digest_size=11)

@@ -67,6 +67,7 @@ class Batch(ABC):
 
     def __init__(self, batch_id: str, account: str, created_at: float, requests: Requests) -> None:
         self.id = batch_id
+        self.id_on_wire: str | int = batch_id
         self.account = account
         self.created_at = created_at
         self.appears_at = -inf

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from starlette.responses import Response
 
 from batchata_tasks.emulator.core.fate import fate_of
+from batchata_tasks.emulator.core.misreports import odd_id
 from batchata_tasks.emulator.core.wire import read_body, spool_body
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ class Call:
             batch.appears_at = self.acceptance
         if self.list_lag:
             batch.listed_at = batch.created_at + self.list_lag
-        batch.fate = fate_of(self.shared.faults.for_batch(batch.provider))
+        rules = self.shared.faults.for_batch(batch.provider)
+        batch.fate = fate_of(rules)
+        if (wanted := odd_id(rules)) is not None:
+            batch.id, batch.id_on_wire = str(wanted), wanted
         batch.lengths = self.shared.lengths
         self.batch_id, self.size = batch.id, batch.size
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import orjson
 from starlette.responses import Response
 
+from batchata_tasks.emulator.core.fault_kinds import KINDS
 from batchata_tasks.emulator.core.refusals import file_not_ready, instead_of_json, refuse
 from batchata_tasks.emulator.core.shapes import reshape
 from batchata_tasks.emulator.core.wire import Download, Drip, HalfAnswer, HangUp
@@ -53,10 +56,10 @@ async def misbehave(call: Call, rule: Rule, provider: str, handler: Handler) -> 
         call.shared.forget(provider)
     elif rule.kind in _BEFORE:
         return refuse(rule, provider)
-    return await _after(rule, provider, reshape(await handler(call), call.shapes))
+    return await _after(call, rule, provider, reshape(await handler(call), call.shapes))
 
 
-async def _after(rule: Rule, provider: str, response: Response) -> Response:
+async def _after(call: Call, rule: Rule, provider: str, response: Response) -> Response:
     """Return what the client gets of the answer to a call that took effect."""
     if rule.kind == "slow_after":
         await asyncio.sleep(rule.seconds)
@@ -68,6 +71,8 @@ async def _after(rule: Rule, provider: str, response: Response) -> Response:
         return Drip(response, rule.seconds)
     elif rule.kind == "garbled_answer":
         return _garbled(rule, response)
+    elif rule.kind == "redirect":
+        return _elsewhere(rule, call)
     elif rule.kind == "drop_mid_answer":
         if not isinstance(response, Download):
             return HalfAnswer(response)
@@ -82,11 +87,25 @@ def _garbled(rule: Rule, response: Response) -> Response:
     instead = instead_of_json(rule, 200)
     if instead is not None:
         return instead
+    if rule.gzip:
+        whole = response.whole if isinstance(response, Download) else bytes(response.body)
+        packed = gzip.compress(whole)
+        headers = {"content-encoding": "gzip"}
+        return Response(packed[: len(packed) // 2], 200, headers, media_type=response.media_type)
     if isinstance(response, Download):
         response.halve(clean=True)
         return response
     half = bytes(response.body[: len(response.body) // 2])
     return Response(half, response.status_code, media_type=response.media_type)
+
+
+def _elsewhere(rule: Rule, call: Call) -> Response:
+    """Return a redirection to the batch that a create made, or to the same call once more."""
+    status = KINDS[rule.kind].status if rule.status is None else rule.status
+    path = call.request.url.path
+    same = status in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
+    place = f"{path}?again=1" if same or call.batch_id is None else f"{path}/{call.batch_id}"
+    return Response(status_code=status, headers={"location": place})
 
 
 async def _input_file(call: Call) -> object:

@@ -80,12 +80,21 @@ STYLES: dict[str, str] = {
     "blank": 'errors and ids "" where there are none, null counts',
     "text_counts": "counts as text",
     "no_counts": "no counts",
+    "low_counts": "counts of one of its requests alone",
     "no_metadata": "metadata that is null",
     "errors_list": "errors as a list of texts",
+    "nonsense": "times, counts, metadata and errors of types that mean nothing",
     "unknown_status": "a status that nobody knows while it runs",
     "unknown_end": "a status that nobody knows, also after its end",
 }
 """The styles of `odd_objects`."""
+
+IDS: dict[str, str] = {
+    "number": "a number",
+    "long": "1,500 characters",
+    "same": "the same for all batches",
+}
+"""The styles of `odd_id`."""
 
 KINDS: dict[str, Kind] = {
     "http_429": Kind(
@@ -119,11 +128,19 @@ KINDS: dict[str, Kind] = {
     ),
     "garbled_answer": Kind(
         "call",
-        "The call takes effect; its 200 is half of the JSON, a page (`html`), nothing (`empty`), "
-        "or the text `body`.",
+        "The call takes effect; its 200 is half of the JSON (or `gzip`: of what was packed), a "
+        "page (`html`), nothing (`empty`), or the text `body`.",
         _CREATE,
-        "html, empty, body",
+        "html, empty, body, gzip",
         status=200,
+    ),
+    "redirect": Kind(
+        "call",
+        "The call takes effect; its answer leads to the batch, or (`status` 307, 308) to the same "
+        "call once more.",
+        _CREATE,
+        "status",
+        status=307,
     ),
     "accept_delay": Kind(
         "call", "No answer; the batch is created `seconds` later.", _CREATE, "seconds"
@@ -169,6 +186,9 @@ KINDS: dict[str, Kind] = {
     "bare_create": Kind(
         "answer", "A new batch has its id, its status and what was sent, nothing else.", _CREATE
     ),
+    "create_names_job": Kind(
+        "answer", "The answer to a create has an id that is not the batch's.", _CREATE
+    ),
     "list_flat": Kind(
         "answer",
         "A list is one page of all objects, without has_more and ids; parameters are ignored.",
@@ -177,6 +197,12 @@ KINDS: dict[str, Kind] = {
     "list_empty": Kind("answer", "A list is always empty.", _LISTS),
     "list_repeats": Kind("answer", "A list is its first page again and again.", _LISTS),
     "list_old_first": Kind("answer", "A list begins with the oldest.", _LISTS),
+    "list_short": Kind(
+        "answer", "A list has one batch a page, and says as a text whether more follow.", _LISTS
+    ),
+    "list_endless": Kind(
+        "answer", "A list has another unknown batch on each page, without end.", _LISTS
+    ),
     "odd_objects": Kind(
         "answer",
         "Batches of another `style`, of those that follow; `word` is the unknown status.",
@@ -209,10 +235,35 @@ KINDS: dict[str, Kind] = {
     ),
     "late_files": Kind(
         "batch",
-        "OpenAI names its files `seconds` after it ended, or after `reads` further reads of it.",
+        "OpenAI names its files (`file`: output or error; else both) `seconds` after it ended, or "
+        "after `reads` further reads of it.",
         _CREATE,
-        "seconds, reads",
+        "seconds, reads, file",
         only="openai",
+    ),
+    "false_end": Kind(
+        "batch",
+        "Its first `reads` reads (one unless set) say that it has ended, without counts and files; "
+        "OpenAI's that it failed, for the reason `message` if set.",
+        _CREATE,
+        "reads, message",
+    ),
+    "end_taken_back": Kind(
+        "batch",
+        "Once its end was read, `reads` further reads (one unless set) say that it is in progress.",
+        _CREATE,
+        "reads",
+    ),
+    "fails_billed": Kind(
+        "batch",
+        "All its requests run, then OpenAI says that it failed, for the reason `message` if set. "
+        "It names no files.",
+        _CREATE,
+        "message",
+        only="openai",
+    ),
+    "odd_id": Kind(
+        "batch", "Its id is of another `style`, of those that follow.", _CREATE, "style"
     ),
     "request_invalid_line": Kind("line", "The line fails the validation of its whole batch."),
     "request_error": Kind("request", "An error of the provider."),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import orjson
 
-from batchata_tasks.emulator.core.fault_kinds import KINDS, ROUTES, STYLES, Scope
+from batchata_tasks.emulator.core.fault_kinds import IDS, KINDS, ROUTES, STYLES, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
 
 
-_LEAST_STATUS, _MOST_STATUS = 400, 599
+_ERRORS, _REDIRECTS = (400, 599), (300, 399)
+_STYLES = {"odd_objects": STYLES, "odd_id": IDS}
 
 
 class FaultError(ValueError):
@@ -73,8 +74,12 @@ class Rule:
     empty: bool = False
     body: str | None = None
     """What the answer is instead of JSON: a page, nothing, or this text."""
+    gzip: bool = False
+    """The answer is packed before it is cut."""
+    file: str | None = None
+    """Which of a batch's two files comes late: `output` or `error`; None for both."""
     style: str | None = None
-    """The shape of `odd_objects`."""
+    """The shape of `odd_objects`, or of the id of `odd_id`."""
     word: str = "preparing_results"
     """The unknown status of `odd_objects`."""
     header: str | None = None
@@ -90,10 +95,12 @@ class Rule:
             raise FaultError(message)
         self._check_choice("provider", self.provider, ("anthropic", "openai"))
         self._check_choice("route", self.route, ROUTES)
-        if self.kind == "odd_objects":
-            self._check_choice("style", self.style or "none", STYLES)
-        if self.status is not None and not _LEAST_STATUS <= self.status <= _MOST_STATUS:
-            message = f"status of {self.kind} must be from 400 to 599, not {self.status}"
+        self._check_choice("file", self.file, ("output", "error"))
+        if self.kind in _STYLES:
+            self._check_choice("style", self.style or "none", _STYLES[self.kind])
+        least, most = _REDIRECTS if self.kind == "redirect" else _ERRORS
+        if self.status is not None and not least <= self.status <= most:
+            message = f"status of {self.kind} must be from {least} to {most}, not {self.status}"
             raise FaultError(message)
         if KINDS[self.kind].scope == "batch":
             self._check_batch_settings()

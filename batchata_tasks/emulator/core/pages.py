@@ -52,6 +52,8 @@ def page_of(
     if "list_repeats" in kinds:
         first = {name: value for name, value in query.items() if name == "limit"}
         return pager(items, first, **limits)[0], True
+    if "list_short" in kinds:
+        query = {**query, "limit": "1"}
     return pager(items, query, **limits)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
@@ -50,10 +51,8 @@ def reshape(response: Response, rules: Sequence[Rule]) -> Response:
 
 
 def _shaped(content: JSON, rule: Rule) -> JSON:
-    if rule.kind == "list_flat":
-        return {name: value for name, value in content.items() if name not in _PAGES}
-    if rule.kind == "bare_create":
-        return {name: content[name] for name in _BARE if name in content}
+    if rule.kind in _FORMS:
+        return _FORMS[rule.kind](content)
     if rule.kind != "odd_objects":
         return content
     change = _CHANGES[str(rule.style)]
@@ -61,6 +60,14 @@ def _shaped(content: JSON, rule: Rule) -> JSON:
         data = cast("list[JSON]", content["data"])
         return {**content, "data": [change(item, rule.word) for item in data]}
     return change(content, rule.word)
+
+
+def _stranger(content: JSON) -> JSON:
+    """Return a batch that nobody knows, for a list of this provider."""
+    name = f"batch_{secrets.token_hex(12)}"
+    if "object" in content:
+        return {"id": name, "object": "batch", "status": "completed"}
+    return {"id": name, "type": "message_batch", "processing_status": "ended"}
 
 
 def _status(change: Callable[[str, str], str]) -> Callable[[JSON, str], JSON]:
@@ -134,6 +141,18 @@ def _text_counts(item: JSON, word: str) -> JSON:
     return {**item, "request_counts": {name: str(value) for name, value in counts.items()}}
 
 
+def _low_counts(item: JSON, word: str) -> JSON:
+    del word
+    counts = cast("JSON", item.get("request_counts") or {})
+    return {**item, "request_counts": {name: min(value, 1) for name, value in counts.items()}}
+
+
+def _nonsense(item: JSON, word: str) -> JSON:
+    del word
+    made: JSON = {name: {"s": 1} for name in item if _is_time(name)}
+    return {**item, **made, "request_counts": [1], "metadata": [1], "errors": [[["x"]]]}
+
+
 def _errors_list(item: JSON, word: str) -> JSON:
     del word
     if "errors" not in item:
@@ -154,8 +173,20 @@ _CHANGES: dict[str, Callable[[JSON, str], JSON]] = {
     "text_counts": _text_counts,
     "no_counts": _without("request_counts".__eq__),
     "no_metadata": lambda item, _: {**item, "metadata": None},
+    "low_counts": _low_counts,
     "errors_list": _errors_list,
+    "nonsense": _nonsense,
     "unknown_status": _status(_unknown),
     "unknown_end": _status(lambda _, word: word),
 }
 """The change of an object for each style."""
+
+
+_FORMS: dict[str, Callable[[JSON], JSON]] = {
+    "list_flat": lambda content: _without(_PAGES.__contains__)(content, ""),
+    "list_short": lambda content: {**content, "has_more": str(content["has_more"]).lower()},
+    "list_endless": lambda content: {**content, "data": [_stranger(content)], "has_more": True},
+    "create_names_job": lambda _: {"id": f"job_{secrets.token_hex(8)}", "status": "accepted"},
+    "bare_create": lambda content: {name: content[name] for name in _BARE if name in content},
+}
+"""The form of an answer for each other kind of scope `answer`; for some lists see `pages.py`."""

@@ -97,20 +97,22 @@ class Shelf(Generic[AnyBatch]):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._all: list[AnyBatch] = []
         self._by_id: dict[str, AnyBatch] = {}
 
     def add(self, batch: AnyBatch) -> None:
-        """Store a batch."""
+        """Store a batch; of several with one id, the last one is found by it."""
+        self._all.append(batch)
         self._by_id[batch.id] = batch
 
     def forget(self) -> None:
         """Show none of the batches to anybody any more."""
-        for batch in self._by_id.values():
+        for batch in self._all:
             batch.deleted = True
 
     def all(self) -> Iterable[AnyBatch]:
         """Return every batch ever stored, deleted ones too."""
-        return self._by_id.values()
+        return self._all
 
     def find(self, batch_id: str, account: str) -> AnyBatch | None:
         """Return a batch if the account can see it by now."""
@@ -128,7 +130,7 @@ class Shelf(Generic[AnyBatch]):
         now = self._clock.now()
         unfinished = [
             batch
-            for batch in self._by_id.values()
+            for batch in self._all
             if batch.account == account
             and batch.ended_at is None
             and not batch.deleted
@@ -141,7 +143,7 @@ class Shelf(Generic[AnyBatch]):
         now = self._clock.now()
         shown = [
             batch
-            for batch in self._by_id.values()
+            for batch in self._all
             if batch.account == account
             and not batch.deleted
             and batch.appeared(now)

@@ -113,6 +113,11 @@ class Download(Response):
         self._cut: int | None = None
         self._clean = False
 
+    @property
+    def whole(self) -> bytes:
+        """All of the content."""
+        return bytes(self._content[:])
+
     def halve(self, *, clean: bool) -> None:
         """Stop at half of the content."""
         self.cut(len(self._content) // 2, clean=clean)

@@ -10,6 +10,7 @@ import orjson
 from batchata_tasks.emulator.answers.broken import answer_to
 from batchata_tasks.emulator.answers.tokens import input_tokens
 from batchata_tasks.emulator.core.batches import Batch, Requests
+from batchata_tasks.emulator.core.misreports import misreported
 from batchata_tasks.emulator.core.state import new_id
 from batchata_tasks.emulator.openai.bodies import answer_body, heard
 from batchata_tasks.emulator.openai.lines import STRUCK, Lines
@@ -154,12 +155,17 @@ class OpenAIBatch(Batch):
     def named(self, now: float) -> dict[str, str]:
         """Return the ids of the files that the batch names by now.
 
-        A fault may delay them beyond the batch's end, by seconds or by reads; the read that finds
-        the batch ended does not count.
+        A fault may delay them, or one of them, beyond the batch's end, by seconds or by reads; the
+        read that finds the batch ended does not count.
         """
         ended, fate = self.ended_at, self.fate
-        late = ended is None or now < ended + fate.late_seconds
-        return {} if late or self.reads_since_end < fate.late_reads else self.files
+        if ended is None:
+            return {}
+        if now >= ended + fate.late_seconds and self.reads_since_end >= fate.late_reads:
+            return self.files
+        return {
+            name: file for name, file in self.files.items() if fate.late_file not in (None, name)
+        }
 
     def wire(self, now: float) -> JSON:
         """Return the Batch object, all keys present."""
@@ -170,8 +176,8 @@ class OpenAIBatch(Batch):
         soon = created + 1 if ended is None else min(created + 1, ended)
         cancelling = None if self.cancel_at is None else int(self.cancel_at)
         finalizing = ended if status == "completed" else None
-        return {
-            "id": self.id,
+        told = {
+            "id": self.id_on_wire,
             "object": "batch",
             "endpoint": self._given["endpoint"],
             "model": self.model if started else None,
@@ -194,6 +200,7 @@ class OpenAIBatch(Batch):
             "usage": self._usage() if status in ("completed", "expired", "cancelled") else None,
             "metadata": self._given.get("metadata"),
         }
+        return misreported(self, told)
 
     def _failure(self) -> JSON:
         data = [

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from batchata_tasks.cli.commands import app
-from batchata_tasks.emulator.core.fault_kinds import KINDS, ROUTES, STYLES
+from batchata_tasks.emulator.core.fault_kinds import IDS, KINDS, ROUTES, STYLES
 from batchata_tasks.emulator.core.fault_text import parse_fault, reads
 from batchata_tasks.emulator.core.faults import SETTINGS, FaultError
 
@@ -27,7 +27,7 @@ def test_every_kind_has_settings_that_exist(kind: str) -> None:
     """What the help says that a kind reads is a setting, and can be given; routes exist."""
     assert set(reads(kind)) <= set(SETTINGS)
     assert set(KINDS[kind].routes) <= set(ROUTES)
-    style = ":style=blank" if kind == "odd_objects" else ""
+    style = {"odd_objects": ":style=blank", "odd_id": ":style=long"}.get(kind, "")
     assert parse_fault(f"{kind}{style}").kind == kind
 
 
@@ -54,6 +54,9 @@ def test_settings_have_types_and_texts_may_have_commas() -> None:
         ("drop_after:status=500", "drop_after does not read 'status'; it reads provider, route"),
         ("odd_objects", "style of odd_objects must be one of capitals, "),
         ("odd_objects:style=caps", "not 'caps'"),
+        ("odd_id:style=blank", "style of odd_id must be one of number, long, same, not 'blank'"),
+        ("redirect:status=500", "status of redirect must be from 300 to 399, not 500"),
+        ("late_files:file=input", "file of late_files must be one of output, error, not 'input'"),
         ("http_429:route=creates", "route of http_429 must be one of create, get, "),
     ],
 )
@@ -77,5 +80,5 @@ def test_the_help_lists_every_knob() -> None:
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     first = {found[1] for line in lines if (found := re.match(r"│ +(\w+) ", line))}
-    assert set(KINDS) | set(STYLES) <= first
+    assert set(KINDS) | set(STYLES) | set(IDS) <= first
     assert set(ROUTES) <= set(re.findall(r"\w+", done.stdout))

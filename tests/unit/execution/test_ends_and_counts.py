@@ -1,0 +1,201 @@
+"""Ends, counts and files of batches that are late, wrong, or taken back: no row is lost or resent.
+
+Each case is a server, or one of several replicas of it, that tells a batch otherwise than it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.errors import TransientError
+from tests.support.books import check_money, money
+from tests.support.operations import preview
+from tests.support.table import APIS, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+pytestmark = pytest.mark.in_turn
+
+ROWS = 5
+NO_COUNTS = {"kind": "odd_objects", "style": "no_counts"}
+LOW_COUNTS = {"kind": "odd_objects", "style": "low_counts"}
+NONSENSE = {"kind": "odd_objects", "style": "nonsense"}
+Fault = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.6")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
+
+
+@pytest.fixture(params=APIS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of five rows, for each API."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+@pytest.fixture(params=["openai", "responses"])
+def openai(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of five rows, for each of OpenAI's endpoints."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def strike(table: Table, *faults: Fault) -> None:
+    for fault in faults:
+        table.emulator.control.faults(**fault)
+
+
+def check_once(table: Table) -> None:
+    """Check that every row was accepted once, landed once, and was paid for once."""
+    assert all(rule["strikes"] for rule in table.emulator.control.list_faults())
+    book = table.ledger()
+    assert (book["batches_accepted"], book["requests_accepted"]) == (1, ROWS)
+    assert len(table.rows()) == ROWS
+    table.check_answers()
+    check_money(table)
+
+
+def download(kind: str, **settings: Any) -> Fault:
+    """Return a fault of the first download, whichever provider's."""
+    return {"kind": kind, "count": 1, **settings}
+
+
+# --- what is late ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [{}, NO_COUNTS, LOW_COUNTS], ids=["true", "absent", "low"])
+@pytest.mark.parametrize("file", [None, "output", "error"])
+def test_files_that_are_named_late_are_waited_for(
+    openai: Table, file: str | None, counts: Fault
+) -> None:
+    """Both files, or either one, may be named after the end, whatever the counts say by then."""
+    strike(openai, {"kind": "late_files", "reads": 1, "file": file}, *filter(None, [counts]))
+    strike(openai, {"kind": "request_invalid", "contains": "row 2"})
+    receipt = openai.run(max_attempts=1)
+    assert receipt.outcomes == {"errored": 1, "succeeded": ROWS - 1}
+    assert openai.ledger()["requests_accepted"] == ROWS
+    assert next(row for row in openai.rows() if row["id"] == "k2")["_error"].startswith("request: ")
+    check_money(openai)
+
+
+@pytest.mark.parametrize("counts", [NO_COUNTS, LOW_COUNTS, NONSENSE])
+def test_counts_that_say_nothing_or_too_little_lose_no_row(table: Table, counts: Fault) -> None:
+    """Where results are whole, counts that are absent, too low, or no counts change nothing."""
+    strike(table, counts)
+    receipt = table.run()
+    assert (receipt.outcomes, receipt.warnings) == ({"succeeded": ROWS}, [])
+    check_once(table)
+
+
+CUTS: list[Fault] = [
+    download("cut_download", after_bytes=1200, clean=True),
+    download("cut_download", after_bytes=0, clean=True),
+    download("garbled_answer", html=True),
+    download("garbled_answer", empty=True),
+    download("garbled_answer", gzip=True),
+]
+
+
+@pytest.mark.parametrize("counts", [NO_COUNTS, LOW_COUNTS], ids=["absent", "low"])
+@pytest.mark.parametrize("cut", CUTS, ids=["half", "nothing", "page", "empty", "gzip"])
+def test_results_that_end_early_without_an_error_are_fetched_again(
+    table: Table, cut: Fault, counts: Fault
+) -> None:
+    """Each request of a batch that ended has a line: fewer are not all, whatever the counts say."""
+    route = "results" if table.provider == "anthropic" else "content"
+    strike(table, counts, {**cut, "route": route})
+    receipt = table.run()
+    assert (receipt.outcomes, receipt.warnings) == ({"succeeded": ROWS}, [])
+    check_once(table)
+
+
+def test_a_page_in_place_of_results_lands_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as a proxy answers for the provider, no row is given up; the next run lands them."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    route = "results" if table.provider == "anthropic" else "content"
+    strike(table, {"kind": "garbled_answer", "route": route, "html": True}, NO_COUNTS)
+    with pytest.raises(TransientError, match="the results hold 0 lines for 5 requests"):
+        table.run()
+    assert table.rows() == []
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+# --- ends that are none ---------------------------------------------------------------------------
+
+
+def test_an_end_that_is_taken_back_is_waited_for_again(table: Table) -> None:
+    """A replica that lags behind says that the batch goes on: its results are not all yet."""
+    strike(table, {"kind": "end_taken_back", "reads": 2}, {"kind": "late_files", "reads": 3})
+    table.run()
+    table.emulator.control.clear_faults()
+    check_once(table)
+
+
+def test_an_end_that_stays_taken_back_lands_nothing(
+    openai: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the batch is said to go on for good, no row is given up, and none is sent again."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    strike(openai, {"kind": "end_taken_back", "reads": 9}, {"kind": "late_files", "reads": 3})
+    with pytest.raises(TransientError, match="had ended and has not: 'in_progress'"):
+        openai.run()
+    assert openai.ledger()["batches_accepted"] == 1
+    monkeypatch.setenv("BATCHATA_PATIENCE", "5")
+    assert openai.run().outcomes == {"succeeded": ROWS}
+    check_once(openai)
+
+
+@pytest.mark.parametrize("pace", [0, 3], ids=["ended", "running"])
+def test_an_end_without_a_reason_is_not_believed_at_once(table: Table, pace: int) -> None:
+    """A batch is asked for again where it has failed, or ended, without anything to show for it."""
+    table.emulator.control.progress("reads", pace)
+    strike(table, {"kind": "false_end", "reads": 2})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+# --- ends without results -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [{}, NO_COUNTS], ids=["true", "absent"])
+def test_results_of_a_batch_that_expired_may_come_late(openai: Table, counts: Fault) -> None:
+    """What ran of a stopped batch is waited for; what did not run goes out once more."""
+    strike(openai, {"kind": "batch_expires", "share": 0.6, "nth": 1})
+    strike(openai, {"kind": "late_files", "reads": 1}, *filter(None, [counts]))
+    assert openai.run().outcomes == {"succeeded": ROWS}
+    book = openai.ledger()
+    assert (book["billed_twice"]["number"], book["requests_billed"]) == (0, ROWS)
+    check_money(openai)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [{"kind": "fails_billed"}],
+        [{"kind": "fails_billed", "message": "the file could not be written"}],
+        [{"kind": "batch_expires", "share": 1.0}, {"kind": "late_files", "reads": 99}, NO_COUNTS],
+    ],
+    ids=["failed", "failed-why", "expired"],
+)
+def test_what_may_have_run_without_results_counts_as_spent(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, faults: list[Fault]
+) -> None:
+    """If nothing says that requests did not run, their bound is spent: a limit must hold."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    bound = preview(openai.spec()).summary.bound
+    strike(openai, *faults)
+    receipt = openai.run(max_attempts=1)
+    assert receipt.outcomes == {"missing": ROWS}
+    assert any("without a readable result line" in text for text in receipt.warnings)
+    assert money(openai).overhead == bound
+    check_money(openai, lost=True)
