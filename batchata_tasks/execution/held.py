@@ -13,7 +13,6 @@ from batchata_tasks.execution.overdue import note_intent
 from batchata_tasks.providers.keys import masked
 
 if TYPE_CHECKING:
-    from batchata_tasks.common.errors import UnclearError
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.ledger import Chunk
 
@@ -21,9 +20,9 @@ _ANSWER = "unclear_answer"
 _CHARS = 300
 
 
-def note_create_error(folder: DatasetFolder, chunk_id: str, error: UnclearError) -> None:
+def note_create_error(folder: DatasetFolder, chunk_id: str, error: str) -> None:
     """Keep what a create was answered, or why no answer came."""
-    note_intent(folder, chunk_id, **{_ANSWER: masked(str(error))[:_CHARS]})
+    note_intent(folder, chunk_id, **{_ANSWER: masked(error)[:_CHARS]})
 
 
 def create_error(folder: DatasetFolder, chunk_id: str) -> str | None:

@@ -18,6 +18,7 @@ from batchata_tasks.common.clock import awake_clock, now_us
 from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
+    HeldError,
     TerminalError,
     TransientError,
     UnclearError,
@@ -95,12 +96,21 @@ def _submit(
             return None
         except UnclearError as error:
             context.log(f"{error} Looking it up before anything is sent again.")
-            note_create_error(context.folder, chunk.id, error)
+            note_create_error(context.folder, chunk.id, str(error))
             unclear = True
         except TransientError as error:
             queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
         else:
-            return record(context, chunk, look)
+            return _recorded(context, chunk, look)
+
+
+def _recorded(context: SubmitContext, chunk: Chunk, look: BatchLook) -> str:
+    try:
+        return record(context, chunk, look)
+    except HeldError:
+        text = f"the answer named batch {look.batch_id:.100}, as another one of the ledger is named"
+        note_create_error(context.folder, chunk.id, f"{context.provider.name}: {text}.")
+        raise
 
 
 def _wait_for_queue(context: SubmitContext, error: TransientError, *, again: bool) -> bool:

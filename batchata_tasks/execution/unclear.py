@@ -55,14 +55,12 @@ def record(context: ProviderContext, chunk: Chunk, look: BatchLook) -> str:
     Raises:
         HeldError: the server gave it the id of another batch, so that nobody can tell them apart.
     """
-    if context.ledger.known_batches([look.batch_id]):
-        message = (
-            f"the server gave the id {look.batch_id} to a second batch, so its results cannot be "
-            f"told from the first one's; its rows are held: {decide(chunk.id)}."
-        )
-        raise HeldError(message)
     account = context.provider.account(context.ledger.id)
-    context.ledger.record_batch(context.lease, chunk, look.batch_id, account, look.status)
+    try:
+        context.ledger.record_batch(context.lease, chunk, look.batch_id, account, look.status)
+    except HeldError as error:
+        message = f"{error} Its rows are held: {decide(chunk.id)}."
+        raise HeldError(message) from error
     return look.batch_id
 
 

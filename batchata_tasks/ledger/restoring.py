@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert
+from sqlalchemy import delete, insert, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
-from batchata_tasks.ledger.store import writes
+from batchata_tasks.ledger.store import blocks, writes
+from batchata_tasks.ledger.values import UNFINISHED, ChunkState
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -42,6 +43,7 @@ class Restoring(Leases):
         for table in (t.outcomes, t.reservations, t.intents, t.batches):
             for chunk_id in chunk_ids:
                 connection.execute(delete(table).where(table.c.chunk_id == chunk_id))
+        _leave_to_others(connection, restored)
         connection.execute(delete(t.chunks).where(t.chunks.c.dataset_id == lease.dataset_id))
         connection.execute(delete(t.runs).where(t.runs.c.dataset_id == lease.dataset_id))
         rows_by_table = {
@@ -55,3 +57,18 @@ class Restoring(Leases):
         for table, rows in rows_by_table.items():
             if rows:
                 connection.execute(insert(table), rows)
+
+
+def _leave_to_others(connection: Connection, restored: Restored) -> None:
+    """Restore no batch whose id is another dataset's: two servers may name their batches alike.
+
+    A chunk that waits for such a batch is held, since nobody could tell the two apart.
+    """
+    taken = set[str]()
+    for block in blocks(row["batch_id"] for row in restored.batches):
+        query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(block))
+        taken.update(connection.execute(query).scalars())
+    restored.batches = [row for row in restored.batches if row["batch_id"] not in taken]
+    for chunk in restored.chunks:
+        if chunk["batch_id"] in taken and chunk["state"] in (*UNFINISHED, ChunkState.OVERDUE):
+            chunk |= {"state": ChunkState.HELD, "batch_id": None}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import LeaseError, LedgerError
+from batchata_tasks.common.errors import HeldError, LeaseError, LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import blocks, reads, writes
@@ -32,6 +32,7 @@ _RIVALS = (
     )
 )
 _RESENDS = select(t.chunks.c.resends).where(t.chunks.c.id == bindparam("chunk_id"))
+_NAMED = select(t.batches.c.batch_id).where(t.batches.c.batch_id == bindparam("named"))
 _LOOK = update(t.batches).where(t.batches.c.batch_id == bindparam("looked"))
 
 
@@ -119,7 +120,11 @@ class Sending(Chunks):
         account: str,
         status: str,
     ) -> None:
-        """Settle a held chunk: it is that batch. Its run is reopened, to land it."""
+        """Settle a held chunk: it is that batch. Its run is reopened, to land it.
+
+        Raises:
+            HeldError: another chunk has a batch of that id.
+        """
         self._check(connection, lease)
         self._move(connection, chunk.id, (ChunkState.HELD,), ChunkState.UNCLEAR)
         self._add_batch(connection, chunk, batch_id, account, status)
@@ -199,6 +204,9 @@ class Sending(Chunks):
         """Write the batch id: the chunk is at the provider.
 
         Refused if the run lost the dataset: its successor looks for the batch at the provider.
+
+        Raises:
+            HeldError: another chunk has a batch of that id.
         """
         self._check(connection, lease)
         self._add_batch(connection, chunk, batch_id, account, status)
@@ -216,6 +224,13 @@ class Sending(Chunks):
         }
         before = (ChunkState.UNCLEAR,)
         self._move(connection, chunk.id, before, ChunkState.SUBMITTED, batch_id=batch_id)
+        if connection.execute(_NAMED, {"named": batch_id}).first() is not None:
+            message = (
+                f"the server gave the id {batch_id:.100} to a second batch, or two servers of this "
+                "ledger name their batches alike, so that their results cannot be told apart; use "
+                "a ledger of its own (BATCHATA_LEDGER_URL) for each server."
+            )
+            raise HeldError(message)
         connection.execute(insert(t.batches), row)
 
     @reads

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import LeaseError, LedgerError
+from batchata_tasks.common.errors import HeldError, LeaseError, LedgerError
 from batchata_tasks.ledger import (
     Chunk,
     ChunkState,
@@ -723,7 +723,7 @@ def test_a_batch_that_is_anothers_is_not_adopted(desk: Desk) -> None:
     batch_id = desk.bring(other, ChunkState.SUBMITTED).batch_id or ""
     desk.bring(one, ChunkState.HELD)
     desk.ledger.close_run(desk.lease, desk.run, "completed")
-    with pytest.raises(LedgerError):
+    with pytest.raises(HeldError, match="BATCHATA_LEDGER_URL"):
         desk.ledger.adopt_held(desk.lease, one, batch_id, "account", "ended")
     assert desk.other.chunk(one.id).state == ChunkState.HELD
     assert desk.other.open_run(desk.dataset) is None
@@ -759,11 +759,14 @@ def test_a_held_chunk_is_dropped(desk: Desk) -> None:
 
 
 def test_no_batch_is_adopted_twice(desk: Desk) -> None:
-    """Two chunks cannot claim one batch; the second stays unclear."""
+    """Two chunks cannot claim one batch; the second stays unclear, and the remedy is told.
+
+    A server that counts its batches, or two such servers, give one id to two batches.
+    """
     for one in desk.chunks[:2]:
         desk.bring(one, ChunkState.UNCLEAR)
     desk.ledger.record_batch(desk.lease, desk.chunks[0], "same", "account", "in_progress")
-    with pytest.raises(LedgerError):
+    with pytest.raises(HeldError, match="BATCHATA_LEDGER_URL"):
         desk.other.record_batch(desk.lease, desk.chunks[1], "same", "account", "in_progress")
     assert desk.other.chunk(desk.chunks[1].id).state == ChunkState.UNCLEAR
 
