@@ -68,7 +68,7 @@ async def _after(call: Call, rule: Rule, provider: str, response: Response) -> R
     elif rule.kind in ("drop_after", "accept_delay"):
         return HangUp()
     elif rule.kind == "drip":
-        return Drip(response, rule.seconds)
+        response = Drip(response, rule.seconds)
     elif rule.kind == "garbled_answer":
         return _garbled(rule, response)
     elif rule.kind == "redirect":

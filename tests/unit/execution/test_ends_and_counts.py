@@ -187,15 +187,14 @@ def test_results_of_a_batch_that_expired_may_come_late(openai: Table, counts: Fa
     ],
     ids=["failed", "failed-why", "expired"],
 )
-def test_what_may_have_run_without_results_counts_as_spent(
+def test_what_may_have_run_without_results_is_held(
     openai: Table, monkeypatch: pytest.MonkeyPatch, faults: list[Fault]
 ) -> None:
-    """If nothing says that requests did not run, their bound is spent: a limit must hold."""
+    """If nothing says that requests did not run, none is sent again and their bound is reserved."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
     bound = preview(openai.spec()).summary.bound
     strike(openai, *faults)
-    receipt = openai.run(max_attempts=1)
-    assert receipt.outcomes == {"missing": ROWS}
-    assert any("without a readable result line" in text for text in receipt.warnings)
-    assert money(openai).overhead == bound
-    check_money(openai, lost=True)
+    for _ in range(2):
+        assert openai.run().held_rows == ROWS
+    assert openai.ledger()["batches_accepted"] == 1
+    assert money(openai).reserved == bound
