@@ -7,6 +7,7 @@ from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import TransientError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import BatchLook
 
+_KEPT = 29 * 86400  # seconds for which providers keep results at least
 _AWAITED = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
 _NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
 
@@ -126,7 +128,10 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
         NoResultsError: they are neither.
     """
     times = _NO_LINES
-    if look.gone:
+    # by our own clock: a server's may be wrong by years
+    sent_at = context.ledger.submitted_at(look.batch_id) or now_us()
+    is_gone = look.gone or now_us() - sent_at > _KEPT * 1_000_000
+    if is_gone:
         times = 0
     elif chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
         times = 1
@@ -139,7 +144,7 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
     except TransientError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
-        if look.gone or chunk.state not in _AWAITED:
+        if is_gone or chunk.state not in _AWAITED:
             return None
         message = f"{error} Batch {look.batch_id} has ended, and its results are not found."
         raise NoResultsError(message) from error

@@ -31,7 +31,7 @@ from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import NoResultsError, downloaded
 from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import look_once
-from batchata_tasks.execution.trouble import is_unreadable, start_of, stop_for_trouble
+from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import lines_with
 from batchata_tasks.providers.result_lines import without_line
@@ -186,8 +186,8 @@ def _land(
         stop_for_trouble(context, chunk, report)
         record: dict[str, Any] = {
             **_commit_record(context, chunk, part, enriched_at),
-            "errors": dict(errors.most_common(_ERRORS_KEPT)),
-            "errors_before": dict(part.errors_before()),
+            "errors": dict(grouped(errors.items()).most_common(_ERRORS_KEPT)),
+            "errors_before": dict(grouped(part.errors_before().items())),
             "replaces": sorted(replaced),
             "begins": start_of(paths) if report.broken_lines and not report.read_lines else None,
             "unreadable_batch": is_unreadable(chunk, report),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import usd
+from batchata_tasks.execution.trouble import grouped
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.progress.snapshot import BatchView, Snapshot
 from batchata_tasks.types.outcome import Outcome
@@ -73,4 +74,5 @@ def _errors(context: RunContext) -> dict[str, int]:
                 commit = read_json(context.folder.commit(chunk.id)) or {}
                 state.errors.update(commit.get("errors", {}))
                 state.errors.subtract(commit.get("errors_before", {}))
-        return {text: count for text, count in state.errors.most_common(_ERRORS) if count > 0}
+        errors = grouped(state.errors.items()).most_common(_ERRORS)
+        return {text: count for text, count in errors if count > 0}

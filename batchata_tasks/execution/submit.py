@@ -198,8 +198,8 @@ def _mark(provider: Adapter) -> int | None:
     The one to be made cannot be older, by the provider's clock. None if there is no list.
     """
     try:
-        # a date in the future is no clock, and would hide the batch to be made
-        return int(min(provider.newest() or 0.0, time.time() + _DAY) * 1e6)
+        # a date in the future may be of a batch without a clock, and would hide the one to be made
+        return int(min(provider.newest() or 0.0, time.time()) * 1e6)
     except (TransientError, TerminalError) as error:
         if error.status not in NO_LIST:
             raise

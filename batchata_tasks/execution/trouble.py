@@ -6,6 +6,8 @@ What is at the provider by then lands. How the run ends is judged once all of it
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.text import printable
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 MANY = 20
 """So many rows tell of a whole table: fewer may be an accident."""
 _START_CHARS = 200
+# an id of a request, a number of tokens, a time: words that hold a digit
+_VARIES = re.compile(r"[\w-]*\d[\w-]*")
 # one broken line alone is no dialect; the run's end tells whether any line could be read
 _LINES_OF_FIRST_ROUND = 2
 
@@ -51,6 +55,14 @@ def stop_for_trouble(context: BatchContext, chunk: Chunk, report: Report) -> Non
         return
     context.ledger.stop_for_trouble(context.lease, chunk.run_id, reason)
     context.log(f"batch {chunk.batch_id}: {text}. Nothing more is sent.")
+
+
+def grouped(errors: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Add up errors that differ in numbers and ids alone, under the text of the first."""
+    texts, counts = dict[str, str](), Counter[str]()
+    for text, count in errors:
+        counts[texts.setdefault(_VARIES.sub("#", text), text)] += count
+    return counts
 
 
 def said(error: str | None) -> str:

@@ -259,8 +259,10 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
     known = context.ledger.known_batches(ids)
     shown = context.ledger.known_batches(ids, names)
     lists_all = context.provider.lists_all
-    # one server's batches may by chance have the ids of another's
-    seen.complete = listed and context.provider.lists_end and (lists_all or bool(shown))
+    # one server's batches may by chance have the ids of another's, or of each other
+    told_apart = len(set(ids)) == len(ids)
+    proves = told_apart and (lists_all or bool(shown))
+    seen.complete = listed and context.provider.lists_end and proves
     candidates = [
         look
         for look in looks

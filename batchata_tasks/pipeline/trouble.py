@@ -9,14 +9,14 @@ the trouble, which costs nothing and is no attempt.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import BatchataError
 from batchata_tasks.common.money import dollars
 from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.execution.land import commit_of
-from batchata_tasks.execution.trouble import MANY, said
+from batchata_tasks.execution.trouble import MANY, grouped, said
 from batchata_tasks.ledger import UNTIL_LOOKED_AT, ChunkKind, ChunkState, OutcomeTotals, StopReason
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.spec.jobs import JobsSpec
@@ -75,10 +75,11 @@ def judge(run: RunContext) -> None:
 
 def frequent_errors(commits: Iterable[dict[str, Any]], number: int) -> dict[str, int]:
     """Return the most frequent errors of the rows as they ended, after all rounds."""
-    errors: Counter[str] = Counter()
+    ended, before = list[tuple[str, int]](), list[tuple[str, int]]()
     for commit in commits:
-        errors.update(commit.get("errors", {}))
-        errors.subtract(commit.get("errors_before", {}))
+        ended += commit.get("errors", {}).items()
+        before += commit.get("errors_before", {}).items()
+    errors = grouped([*ended, *((text, -count) for text, count in before)])
     return {text: count for text, count in errors.most_common(number) if count > 0}
 
 

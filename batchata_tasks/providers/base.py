@@ -68,7 +68,7 @@ class BatchLook:
       requests that a failed validation refused, by the number of the line from 1.
     - `no_room` means that it was refused since the account's queue was full: nothing ran, and the
       same requests may be sent again later.
-    - `gone` means that its results are so old that the provider no longer has to keep them.
+    - `gone` means that the provider says that it no longer keeps its results.
     - `stopped` is the outcome of requests that had not run when the batch was stopped.
     """
 

@@ -6,7 +6,6 @@ States: https://platform.openai.com/docs/guides/batch. Gateways spell them in ca
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.json import as_dict
@@ -33,7 +32,6 @@ _RUNNING = frozenset(
 _SPELLINGS = {"canceled": "cancelled", "canceling": "cancelling"}
 _STOPPED = {"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}
 _ENDS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
-_STORED = 30 * 86400.0  # seconds for which output files are stored
 _NO_ROOM = "token_limit_exceeded"
 
 
@@ -71,7 +69,6 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         files=files,
         error=reasons if failed or (status not in _RUNNING and not files) else None,
         no_room=failed and any(error.get("code") == _NO_ROOM for error in errors),
-        gone=ended_at is not None and ended_at + _STORED < time.time(),
         model=text_or_none(batch.get("model")),
         stopped=_STOPPED.get(status),
         bad_lines={

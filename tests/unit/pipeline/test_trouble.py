@@ -15,6 +15,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import TransientError
 from batchata_tasks.ledger import ChunkState, RunPhase
 from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.status import runs_remedy
 from tests.support.books import check_money, money, opened, run_with, stopping_at
@@ -539,3 +540,13 @@ def test_jobs_of_an_empty_account(emulator: Emulator, tmp_path: Path, provider: 
     emulator.control.clear_faults()
     again = batch(tmp_path / "jobs", provider, **jobs).run()
     assert all(result.is_success() for result in again.results().values())
+
+
+def test_errors_that_differ_in_numbers_count_as_one() -> None:
+    """Ids of requests and numbers of tokens make no error another one, in several commits, too."""
+    first = {"refused (request_a1)": 2, "cut at 64": 1, "empty": 1}
+    second = {"refused (request_b2)": 3, "cut at 128": 1}
+    commits = [{"errors": first}, {"errors": second, "errors_before": {"refused (request_c3)": 1}}]
+    told = {"refused (request_a1)": 4, "cut at 64": 2, "empty": 1}
+    assert frequent_errors(commits, 3) == told
+    assert frequent_errors(commits, 1) == {"refused (request_a1)": 4}
