@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 NEWEST := .venv-newest
 TESTS ?= tests/unit/providers/test_contract.py
 
+# empty, whatever the shell says: pytest compiles the tests once, not in each process that runs them
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help demo test slow nights newest lint check docs wheel release bench clean
 
 help: ## what there is

@@ -93,7 +93,7 @@ def _isolated(
     monkeypatch.setenv("OPENAI_BASE_URL", f"{_NOWHERE}/v1")
     monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{tmp_path / 'ledger.db'}")
     monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "0.05")
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "1")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
     monkeypatch.setenv("BATCHATA_PATIENCE", "5")
 
 
@@ -113,8 +113,11 @@ def _few_authorities(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(autouse=True, scope="session")
 def _quick_retries() -> Iterator[None]:
-    """Have the SDKs try again at once: they wait for seconds, and no promise rests on that."""
+    """Have the SDKs and the program try again soon: no promise rests on the first wait."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batchata_tasks.execution.context.FIRST_PAUSE", 0.05)
+        patch.setattr("batchata_tasks.execution.download._FIRST_PAUSE", 0.05)
+        patch.setattr("batchata_tasks.execution.unclear._FIRST_PAUSE", 0.1)
         for sdk in (anthropic, openai):
             patch.setattr(sdk._base_client, "INITIAL_RETRY_DELAY", 0.01)
         yield

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+FIRST_PAUSE = 0.5  # seconds before a call that failed in passing is tried again; then longer
+
 
 class ProviderContext(Protocol):
     """What looking for a batch needs of a run."""
@@ -84,7 +86,7 @@ def retry_transient(
     It is not repeated beyond `longest` seconds.
     """
     deadline = time.monotonic() + min(context.settings.patience * times, longest)
-    wait = 0.5
+    wait = FIRST_PAUSE
     while True:
         try:
             return call()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _KEPT = 29 * 86400  # seconds for which providers keep results at least
 _AWAITED = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
+_FIRST_PAUSE = 0.5  # seconds before results that are not whole are downloaded again; then longer
 _NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
 
 
@@ -62,7 +63,7 @@ def _download_all(
     context: BatchContext, chunk: Chunk, look: BatchLook
 ) -> tuple[BatchLook, list[Path]]:
     """Download the results; again, for a while, if they hold fewer lines than the batch says."""
-    began, wait = time.monotonic(), 0.5
+    began, wait = time.monotonic(), _FIRST_PAUSE
     while True:
         try:
             paths = _download(context, chunk, look)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _DAY = 86400.0
 # answers of a server that has no list of batches
 NO_LIST = (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
+_FIRST_PAUSE = 1.0  # seconds until batches are listed again; then longer
 _RESENDS = 1  # how often a chunk is ever sent again by itself
 
 
@@ -92,7 +93,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     path = context.folder.intent(chunk.id)
     stored: list[str] = (read_json(path) or {}).get("candidates", [])
     patience = _Patience(context)
-    wait, seen = 1.0, Listed(dict.fromkeys(stored, time.time()))
+    wait, seen = _FIRST_PAUSE, Listed(dict.fromkeys(stored, time.time()))
     while True:
         now = time.time()
         look = look_for(context, intent, seen)

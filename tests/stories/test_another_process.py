@@ -183,7 +183,11 @@ def test_validators_of_the_response_model_check_elsewhere_too(
     path = one.folder / "models.py"
     path.write_text(CODE)
     monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(one.folder))
-    model = {"response_schema": None, "response_model": f"{path}:Label", "max_attempts": 1}
+    model: dict[str, Any] = {
+        "response_schema": None,
+        "response_model": f"{path}:Label",
+        "max_attempts": 1,
+    }
     run_with(one, Elsewhere(pool).steps(), **model)
     labels = {row["label"] or row["_error"] for row in one.rows()}
     assert labels <= {"y", "z", "response: label: Value error, x is out of use"}

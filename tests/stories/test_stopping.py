@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,13 @@ module = sys.argv.pop(1)
 sys.meta_path.insert(0, Interrupter())
 main()
 """
+IMPATIENT = """
+from batchata_tasks.cli.main import main
+from batchata_tasks.pipeline import scheduler
+
+scheduler._JOIN_SECONDS = 0.5
+main()
+"""
 
 
 def books(emulator: Emulator) -> list[int]:
@@ -81,6 +89,11 @@ def accepted(emulator: Emulator) -> int:
     """Return how many batches both providers accepted."""
     ledger = emulator.control.ledger()
     return sum(ledger[name]["batches_accepted"] for name in ("anthropic", "openai"))
+
+
+def calls_under_way() -> set[threading.Thread]:
+    """Return the threads of this process that send and land chunks."""
+    return {thread for thread in threading.enumerate() if thread.name == "chunk"}
 
 
 @pytest.fixture
@@ -139,12 +152,13 @@ def test_nothing_is_sent_after_a_run_was_left(
             batch.add_job(prompt=f"text {number}", id=f"n{number}", model=model, max_tokens=50)
         return batch
 
+    earlier = calls_under_way()
     run = three_jobs().run(wait=False)
     until(lambda: emulator.control.list_faults()[0]["calls"])
     run.shutdown(wait_for_active=False)
     with pytest.raises(InterruptedRunError):
         run.wait()
-    time.sleep(1.5)  # by then the slow call has been answered
+    until(lambda: calls_under_way() <= earlier)  # the slow call has been answered
     assert accepted(emulator) == sent_before
     emulator.control.clear_faults()
     assert all(result.is_success() for result in three_jobs().run().results().values())
@@ -278,11 +292,11 @@ def test_ctrl_c_is_as_it_was_after_a_run(emulator: Emulator, tmp_path: Path) -> 
 def test_one_ctrl_c_ends_a_wait_for_an_answer(emulator: Emulator, tmp_path: Path) -> None:
     """A server that does not answer a call does not keep `run --direct` alive.
 
-    It exits with 130, and the sentence, at once.
+    It exits with 130, and the sentence, as soon as calls under way had their time.
     """
     table = Table(tmp_path, emulator, "anthropic", rows=3)
     (tmp_path / "spec.json").write_text(table.spec().model_dump_json(exclude_unset=True))
-    command = ("run", str(tmp_path / "spec.json"), "--direct")
+    command = ("-c", IMPATIENT, "run", str(tmp_path / "spec.json"), "--direct")
     with open_batches(emulator), start(*command, cwd=tmp_path) as run:
         until(lambda: books(emulator) == [3])
         emulator.control.faults(kind="slow_after", route="get", seconds=2 * PATIENCE)
@@ -362,6 +376,7 @@ def test_the_demo_deletes_nothing_that_it_did_not_make(
     from rich.console import Console
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("batchata_tasks.cli.demo._BATCH_SECONDS", 0.2)
     own = [
         tmp_path / "data/out/demo" / name
         for name in ("my-notes.txt", "data/part-x.parquet", "anthropic/mine.txt")

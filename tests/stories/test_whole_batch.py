@@ -375,11 +375,14 @@ def test_a_queue_that_empties_right_after_the_429_stops_nothing(
     assert ended(anthropic.run()) == {"succeeded": ROWS}
 
 
-def test_a_rate_limit_with_nothing_open_ends_the_run(table: Table) -> None:
+def test_a_rate_limit_with_nothing_open_ends_the_run(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If 429 stays and there is no batch to wait for, the run ends in an error after its patience.
 
     The next run sends all.
     """
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.04")
     table.emulator.control.faults(kind="http_429", route="create")
     with pytest.raises(TransientError, match="429"):
         table.run()
