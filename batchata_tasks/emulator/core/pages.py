@@ -49,7 +49,7 @@ def page_of(
         return [], False
     if "list_flat" in kinds:
         return items, False
-    if "list_repeats" in kinds:
+    if kinds & {"list_repeats", "list_endless"}:
         first = {name: value for name, value in query.items() if name == "limit"}
         return pager(items, first, **limits)[0], True
     if "list_short" in kinds:

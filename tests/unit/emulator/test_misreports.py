@@ -143,8 +143,10 @@ def test_lists_without_end(
     control.faults(kind="list_endless")
     for batches in (claude.messages.batches, gpt.batches):
         ids = list[str]()
+        after = "after_id" if batches is claude.messages.batches else "after"
         for _ in range(3):
-            page = orjson.loads(batches.with_raw_response.list().http_response.content)
+            cursor = {after: ids[-1]} if ids else {}
+            page = orjson.loads(batches.with_raw_response.list(**cursor).http_response.content)
             assert page["has_more"] is True
             ids += [item["id"] for item in page["data"]]
         assert len(set(ids)) == 3

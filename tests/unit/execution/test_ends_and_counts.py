@@ -155,10 +155,10 @@ def test_an_end_that_stays_taken_back_lands_nothing(
     check_once(openai)
 
 
-@pytest.mark.parametrize("pace", [0, 3], ids=["ended", "running"])
-def test_an_end_without_a_reason_is_not_believed_at_once(table: Table, pace: int) -> None:
+@pytest.mark.parametrize("pace", [0.0, 0.3], ids=["ended", "running"])
+def test_an_end_without_a_reason_is_not_believed_at_once(table: Table, pace: float) -> None:
     """A batch is asked for again where it has failed, or ended, without anything to show for it."""
-    table.emulator.control.progress("reads", pace)
+    table.emulator.control.progress("seconds", pace)
     strike(table, {"kind": "false_end", "reads": 2})
     assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table)

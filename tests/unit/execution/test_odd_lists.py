@@ -1,0 +1,275 @@
+"""Lists, clocks, redirections and ids of servers that nobody knows: what was sent is sent once.
+
+Each case is a server whose list, clock or ids are not what the official ones are.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from batchata_tasks.common.errors import BatchataError, TransientError
+from batchata_tasks.providers import wire
+from tests.support.books import check_money
+from tests.support.operations import reconcile
+from tests.support.table import APIS, MODELS, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+pytestmark = pytest.mark.in_turn
+
+ROWS = 5
+YEAR = 365 * 86400.0
+LOST = {"kind": "drop_after", "nth": 1}
+NEVER_CAME = {"kind": "drop_before", "nth": 1}
+UNPROVEN = {"kind": "lists_unproven"}
+Fault = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
+
+
+@pytest.fixture(params=APIS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of five rows, for each API."""
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def strike(table: Table, *faults: Fault) -> None:
+    for fault in faults:
+        table.emulator.control.faults(**fault)
+
+
+def creates(table: Table) -> int:
+    return len(table.emulator.control.ledger()["creates"])
+
+
+def check_once(table: Table, batches: int = 1, rows: int = ROWS) -> None:
+    """Check that every row was accepted once, landed once, and was paid for once."""
+    book = table.ledger()
+    assert (book["batches_accepted"], book["requests_accepted"]) == (batches, rows)
+    assert len(table.rows()) == rows
+    table.check_answers()
+    check_money(table)
+
+
+def add_rows(table: Table, name: str = "new") -> None:
+    table.values += [
+        {"id": f"{name}{i}", "text": f"text of {name} row {i}", "note": ""} for i in range(ROWS)
+    ]
+    table.write()
+
+
+def known_then_lost(table: Table, *faults: Fault) -> int:
+    """Land a batch, then lose the answer to the create of another one under faults.
+
+    Return how many rows are held.
+    """
+    assert table.run().outcomes == {"succeeded": ROWS}
+    add_rows(table)
+    strike(table, LOST, UNPROVEN, *faults)
+    return table.run().held_rows
+
+
+# --- redirections ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 303, 307, 308])
+def test_a_redirection_of_a_create_is_not_followed(table: Table, status: int) -> None:
+    """It may lead to the same call once more: the batch is looked up instead."""
+    strike(table, {"kind": "redirect", "status": status, "nth": 1})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert creates(table) == 1
+    check_once(table)
+
+
+# --- lists ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["at_once", "never"])
+def test_a_list_of_one_batch_a_page_is_read_to_ours(table: Table, status: Any) -> None:
+    """Ours is found behind others of the same moment, however the list says that more follow."""
+    control = table.emulator.control
+    strike(table, {"kind": "list_short"}, LOST)
+    control.freeze()
+    control.foreign(table.provider, batches=12, requests=2, ends=status)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_list_that_is_not_read_to_its_end_proves_nothing(table: Table) -> None:
+    """Its first page has a batch that is known to exist, and hides ours: the rows are held."""
+    control = table.emulator.control
+    assert table.run().outcomes == {"succeeded": ROWS}
+    control.foreign(table.provider, batches=120, requests=2, ends="at_once")
+    add_rows(table)
+    strike(table, LOST, {"kind": "list_old_first"}, {"kind": "list_repeats"})
+    assert (table.run().held_rows, creates(table)) == (ROWS, 2)
+    control.clear_faults()
+    assert table.ledger()["accepted_twice"]["number"] == 0
+
+
+@pytest.mark.parametrize(("limit", "most"), [("_MOST_PAGES", 5), ("LONGEST_LIST", 0.05)])
+def test_a_list_without_end_is_given_up(
+    table: Table, monkeypatch: pytest.MonkeyPatch, limit: str, most: float
+) -> None:
+    """A list that has a new batch on every page proves nothing, however far it was read."""
+    monkeypatch.setattr(wire, limit, most)
+    strike(table, LOST, {"kind": "list_endless"})
+    assert (table.run().held_rows, creates(table)) == (ROWS, 1)
+    table.emulator.control.clear_faults()
+    assert len(reconcile().adopted) == 1
+    table.run()
+    check_once(table)
+
+
+@pytest.mark.parametrize("counts", ["low_counts", "no_counts", "nonsense"])
+def test_counts_in_a_list_hide_no_batch(table: Table, counts: str) -> None:
+    """Where a list counts what has begun, or nothing, ours is told by its results or its name."""
+    table.emulator.control.progress("seconds", 0.4)
+    assert not known_then_lost(table, {"kind": "odd_objects", "style": counts, "route": "list"})
+    check_once(table, 2, 2 * ROWS)
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [70 * YEAR, 3600.0])
+def test_a_batch_of_the_future_hides_none(table: Table, offset: float) -> None:
+    """Somebody's batch with a date to come does not make ours look too old to be it."""
+    table.emulator.control.foreign(table.provider, requests=2, ends="at_once", offset=offset)
+    strike(table, LOST)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+@pytest.mark.parametrize("years", [-1, -50])
+def test_a_server_whose_clock_falls_back_is_believed(table: Table, years: int) -> None:
+    """A batch is found that is older, by the server's clock, than all that it could be."""
+    assert table.run().outcomes == {"succeeded": ROWS}
+    table.emulator.control.advance(years * YEAR)
+    add_rows(table)
+    strike(table, LOST, UNPROVEN)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table, 2, 2 * ROWS)
+
+
+def test_results_of_a_server_with_a_wrong_clock_are_waited_for(table: Table) -> None:
+    """That a batch ended years ago, by its server's clock, does not make its results old."""
+    table.emulator.control.advance(-50 * YEAR)
+    route = "results" if table.provider == "anthropic" else "content"
+    strike(table, {"kind": "cut_download", "after_bytes": 1200, "clean": True, "count": 1})
+    strike(table, {"kind": "not_found", "route": route, "count": 1})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+# --- looks that do not find the batch -------------------------------------------------------------
+
+
+def test_a_batch_that_a_list_shows_is_not_gone(table: Table) -> None:
+    """A server that knows no single batch by its id, but lists it: its results land."""
+    strike(table, {"kind": "not_found"})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+@pytest.mark.parametrize("faults", [[UNPROVEN, {"kind": "list_empty"}], [{"kind": "list_empty"}]])
+def test_a_batch_that_nothing_shows_is_not_gone_for_sure(table: Table, faults: list[Fault]) -> None:
+    """Without a list that proves its absence, nothing is given up; a person is told how to."""
+    strike(table, {"kind": "not_found"}, *faults)
+    for _ in range(2):
+        with pytest.raises(TransientError, match="batchata reconcile --abandon"):
+            table.run()
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_page_that_says_404_tells_nothing_of_a_batch(table: Table) -> None:
+    """A proxy that answers for the API ends the run; the next one lands the batch."""
+    strike(table, {"kind": "http_error", "route": "get", "status": 404, "html": True})
+    strike(table, {"kind": "list_empty"})
+    with pytest.raises(TransientError, match="HTTP 404"):
+        table.run()
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+# --- ids ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("create", ["answered", "lost"])
+@pytest.mark.parametrize("style", ["number", "long"])
+def test_ids_of_any_style_are_kept(table: Table, style: str, create: str) -> None:
+    """Numbers, and ids of any length, in the answer to a create as in a list."""
+    strike(table, {"kind": "odd_id", "style": style}, *([LOST] if create == "lost" else []))
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+@pytest.mark.parametrize("create", ["answered", "lost"])
+def test_an_id_that_comes_twice_lands_once(table: Table, create: str) -> None:
+    """Nobody can tell two batches of one id apart: the second one's rows are held."""
+    strike(table, {"kind": "odd_id", "style": "same"}, UNPROVEN)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    add_rows(table)
+    strike(table, *([LOST] if create == "lost" else []))
+    for _ in range(2):
+        receipt = table.run()
+        assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert len(table.rows()) == ROWS
+    assert creates(table) == 2
+
+
+def test_another_accounts_batch_of_the_same_id_proves_nothing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that shows a known id, of another account's batch, is not known to show ours."""
+    strike(table, {"kind": "odd_id", "style": "same"}, UNPROVEN)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    for name in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, "acct:other:key")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'other.db'}")
+        other = str(table.folder / "other")
+        assert table.run(output=other).outcomes == {"succeeded": ROWS}
+    add_rows(table)
+    strike(table, NEVER_CAME)
+    assert (table.run().held_rows, creates(table)) == (ROWS, 3)
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
+def test_a_create_that_names_no_batch_sends_nothing_again(table: Table, listed: bool) -> None:
+    """An id that is not found, and never was, is no deleted batch: nothing goes out once more."""
+    strike(table, {"kind": "create_names_job"}, *([] if listed else [{"kind": "list_empty"}]))
+    for _ in range(2):
+        with suppress(BatchataError):
+            table.run()
+    assert creates(table) == 1
+    assert table.ledger()["accepted_twice"]["number"] == 0
+
+
+@pytest.mark.parametrize("name", ["..", ".", "batch_1\\ud83d"])
+@pytest.mark.parametrize("api", MODELS)
+def test_what_no_address_can_hold_is_no_id(
+    emulator: Emulator, tmp_path: Path, api: str, name: str
+) -> None:
+    """Dots alone, and half a character, lead to no batch: it is looked up by what else it says."""
+    table = Table(tmp_path, emulator, api, ROWS)
+    kind = "type" if api == "anthropic" else "object"
+    word = "message_batch" if api == "anthropic" else "batch"
+    body = f'{{"id": "{name}", "{kind}": "{word}", "status": "validating"}}'
+    strike(table, {"kind": "garbled_answer", "body": body, "nth": 1})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert creates(table) == 1
+    check_once(table)
