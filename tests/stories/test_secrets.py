@@ -394,6 +394,53 @@ def test_a_provider_that_repeats_the_key_is_not_quoted(
     assert files_that_give_away(project) == []
 
 
+QUOTES: dict[str, list[dict[str, Any]]] = {
+    "failure": [
+        {"kind": "false_end", "reads": 99, "message": f"Incorrect API key provided: {CANARY}"}
+    ],
+    "status": [
+        {"kind": "odd_objects", "style": "unknown_status", "word": f"x {CANARY}"},
+        {"kind": "stuck_finalizing"},
+    ],
+    "line": [{"kind": "request_error", "message": f"Incorrect API key provided: {CANARY}"}],
+    "header": [{"kind": "http_error", "status": 400, "message": f"unknown tenant {CANARY}"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("quote_in", "provider"),
+    [
+        (name, provider)
+        for name in QUOTES
+        for provider in PROVIDERS
+        if (name, provider) != ("failure", "anthropic")
+    ],
+)
+def test_a_batch_that_repeats_a_secret_is_not_quoted(
+    quote_in: str,
+    provider: str,
+    project: Path,
+    emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not what a batch, its status or its lines repeat of the key, or of a custom header."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
+    if quote_in == "header":
+        use_key("some-key", monkeypatch)
+        monkeypatch.setenv(f"{provider.upper()}_CUSTOM_HEADERS", f"X-Tenant-Key: {CANARY}")
+    for fault in QUOTES[quote_in]:
+        emulator.control.faults(**fault)
+    with (project / f"{provider}.yaml").open("a") as spec:
+        spec.write("time_limit: 0.5s\n")
+    code, printed = run("run", f"{provider}.yaml", "--direct")
+    assert all(rule["strikes"] for rule in emulator.control.list_faults())
+    assert (code in (1, 3, 5), "***" in printed) == (True, True), printed
+    _, status = run("status", f"{provider}.yaml")
+    assert not gives_away(printed + status)
+    assert files_that_give_away(project) == []
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -203,6 +203,21 @@ def test_odd_bytes_cost_themselves_alone(dialect: str, old: bytes, new: bytes, p
     assert answer.text in ("fine", "fine \ufffd")
 
 
+@pytest.mark.parametrize(
+    ("dialect", "where"),
+    [
+        *(("anthropic", f"result.message.{name}") for name in ("model", "stop_reason")),
+        *(("openai", f"response.body.{name}") for name in ("model", "choices.0.finish_reason")),
+        *(("responses", f"response.body.{name}") for name in ("model", "status")),
+    ],
+)
+def test_a_word_of_a_line_that_is_a_key_is_masked(dialect: str, where: str, path: Path) -> None:
+    """A server that puts the key where a model or an end is named gets it into no row."""
+    answer = read(dialect, put(LINES[dialect], where, "v1 test-key"), path)
+    told = f"{answer.model} {answer.error} {judge(answer, None)}"
+    assert ("test-key" in told, "v1 ***" in told) == (False, True)
+
+
 def error(**fields: Any) -> dict[str, Any]:
     """Return an OpenAI line without a response, with this error."""
     return {**CHAT, "response": None, "error": fields}
