@@ -21,7 +21,16 @@ _INTRODUCTION = (
     "settings are optional but `style`: `provider` is anthropic or openai; `nth` strikes only the "
     "nth call, `count` so many at most, `probability` a part of them by `seed`, `larger_than` "
     "those whose body has more bytes; `contains` strikes requests by their text, `share` a part of "
-    "them, `times` each so often. html, empty and clean need no value."
+    "them, `times` each so often. html, empty and clean need no value. Without these settings a "
+    "fault strikes every time; of the others, seconds is 1, after_bytes 1000, seed 0, status "
+    "as described."
+)
+_WHILE_IT_RUNS = (
+    "While it runs, GET /_emulator/ledger tells what it accepted and billed, and what twice; a "
+    'DELETE of /_emulator/faults lifts all faults, and a POST of {"kind": …} there adds one. For '
+    "rehearsals, set BATCHATA_UNCLEAR_GRACE=5 BATCHATA_PATIENCE=5 BATCHATA_CANCEL_GRACE=5 "
+    "BATCHATA_POLL_INTERVAL=0.5 where the runs are started: their defaults are 900, 60 and 3600 "
+    "seconds, and the provider's pace."
 )
 
 
@@ -38,7 +47,7 @@ def print_faults() -> None:
     """Print all kinds of faults by what they strike, with their routes and settings."""
     from batchata_tasks.emulator.core.fault_kinds import IDS, KINDS, ROUTES, SCOPES, STYLES
 
-    for text in (_INTRODUCTION, f"A `route` is one of {', '.join(ROUTES)}."):
+    for text in (_INTRODUCTION, _WHILE_IT_RUNS, f"A `route` is one of {', '.join(ROUTES)}."):
         out.print(Padding(Text(text), (0, 1, 1, 1)))
     for scope, where in SCOPES.items():
         kinds = {name: kind for name, kind in KINDS.items() if kind.scope == scope}

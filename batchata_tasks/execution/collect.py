@@ -88,8 +88,10 @@ class Collector:
         answers: AnswerSchemas,
         rates: Rates | None,
         enriched_at: int,
+        earlier: Callable[[int], dict[str, Any]],
     ) -> None:
         self._chunk = chunk
+        self._earlier = earlier  # what the row at a position had answered before
         self._manifest = manifest
         self._columns = columns
         self._answers = answers
@@ -182,6 +184,9 @@ class Collector:
         if total is None:  # an unknown part makes the sum unknown: no row holds the known one
             self.report.superseded += (cost or 0) + (prior["_prior_cost"] or 0)
         sent = self._chunk.batch_id is not None
+        said = {"_citations": list(answer.citations) or None, "_response": answer.text}
+        if answer.text is None and outcome is not Outcome.SUCCEEDED and prior["_prior_attempts"]:
+            said |= self._earlier(position)
         return {
             **fields,
             "_status": outcome.value,
@@ -196,8 +201,7 @@ class Collector:
             "_output_tokens": usage.output_tokens + prior["_prior_output_tokens"],
             "_cache_read_tokens": usage.cache_read_tokens + prior["_prior_cache_read_tokens"],
             "_cost_usd": None if total is None else Decimal(total).scaleb(-12),
-            "_citations": list(answer.citations) or None,
-            "_response": answer.text,
+            **said,
             "_run_id": self._chunk.run_id,
             "_enriched_at": self._enriched_at,
         }

@@ -24,6 +24,7 @@ from batchata_tasks.emulator import ControlClient
 from batchata_tasks.pipeline.receipt import EXIT_CODES
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.loading import load_spec, parse_spec
+from tests.support.commands import python
 from tests.support.paths import ROOT
 from tests.support.prefect_server import give_database
 from tests.support.waiting import PATIENCE, until
@@ -197,16 +198,25 @@ def test_the_notebook(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_rehearsal(shell: Shell, free_port: int) -> None:
-    """The blocks of docs/recovery.md are an emulator with a fault, and a run that pays once."""
+    """The blocks of docs/recovery.md: an emulator with a fault, a run that pays once, a look at it.
+
+    The look shows what was accepted, lifts the fault and adds another one.
+    """
     text = (ROOT / "docs/recovery.md").read_text(encoding="utf-8")
     serve, run = (
         block.replace("8089", str(free_port))
         for block in re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     )
+    (look,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     with shell.terminal(serve):
         wait_for(f"http://127.0.0.1:{free_port}/_emulator/health")
         output = shell.run(run)
-        book = ControlClient(f"http://127.0.0.1:{free_port}").ledger()
+        control = ControlClient(f"http://127.0.0.1:{free_port}")
+        book = control.ledger()
+        told = python(look.replace("8089", str(free_port)))
+        (rule,) = control.list_faults()
+    assert '"accepted_twice":{"number":0' in told.stdout, told.stderr
+    assert (rule["kind"], rule["count"]) == ("http_429", 1)
     assert "10 succeeded" in output
     assert [seen["status"] for seen in book["creates"]] == [502]
     assert book["anthropic"]["batches_accepted"] == 1

@@ -13,7 +13,7 @@ import pytest
 from batchata_tasks import Batch
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import TransientError
-from batchata_tasks.ledger import ChunkState, RunPhase
+from batchata_tasks.ledger import ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.planning.summary import Options
@@ -110,6 +110,34 @@ def all_well(table: Table, rows: int = MANY, attempts: int = 1) -> None:
     assert [row["_status"] for row in table.rows()] == ["succeeded"] * rows
     assert {row["_attempts"] for row in table.rows()} == {attempts}
     table.check_answers()
+
+
+def test_what_rows_had_answered_outlives_trouble_of_the_account(table: Table) -> None:
+    """Answers were paid for: `--retry-failed` without credit keeps their texts, also landed twice.
+
+    A landing that died took the rows out of the older part; done again, it has their texts still.
+    """
+    fault(table, "request_invalid_answer")
+    table.run(max_attempts=1)
+    before = {row["id"]: row["_response"] for row in table.rows()}
+    assert all(before.values())
+    mend(table)
+    empty_account(table)
+    died = [True]
+    real = Ledger.land
+
+    def dies(ledger: Ledger, *given: Any, **more: Any) -> Any:
+        if died:
+            died.clear()
+            raise KeyboardInterrupt
+        return real(ledger, *given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "land", dies)
+        with pytest.raises(KeyboardInterrupt):
+            table.run(AGAIN, max_attempts=1)
+        table.run(AGAIN, max_attempts=1)
+    assert {row["id"]: row["_response"] for row in table.rows()} == before
 
 
 # --- no usable answer -----------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def collected(
         TOKEN, "run", "set", 1, "batch", provider, "m", dialect, 0, ROWS, 1, 4 * BOUND, "sent", "b"
     )
     columns = dataset_schema(SOURCE, schemas.common)
-    collector = Collector(chunk, manifest, columns, schemas, RATES[dialect], 0)
+    collector = Collector(chunk, manifest, columns, schemas, RATES[dialect], 0, lambda _: {})
     otherwise = never_ran("", Outcome.EXPIRED, "the batch expired first")
     batches = list(collector.rows(answers, {}, otherwise))
     table = pa.Table.from_batches(batches, columns)
