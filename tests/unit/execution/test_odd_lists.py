@@ -162,8 +162,11 @@ def test_a_server_whose_clock_falls_back_is_believed(table: Table, years: int) -
     check_once(table, 2, 2 * ROWS)
 
 
-def test_results_of_a_server_with_a_wrong_clock_are_waited_for(table: Table) -> None:
+def test_results_of_a_server_with_a_wrong_clock_are_waited_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """That a batch ended years ago, by its server's clock, does not make its results old."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "2")
     table.emulator.control.advance(-50 * YEAR)
     route = "results" if table.provider == "anthropic" else "content"
     strike(table, {"kind": "cut_download", "after_bytes": 1200, "clean": True, "count": 1})
