@@ -261,9 +261,12 @@ class Collector:
 
         If the provider refuses what a retry changed (a cap beyond the model's own, say), the row
         stays what it was: its own request was not wrong. It also does if a changed request brought
-        no answer: the base request had one, and would be paid for again.
+        no answer: the base request had one, and would be paid for again. Trouble of the account is
+        told: the changed request goes out again once that is mended.
         """
-        if self._changed[position] and answer.outcome in _WITHOUT_ANSWER:
+        without = answer.outcome in _WITHOUT_ANSWER
+        is_of_account = error_code(answer.error) is ErrorCode.ACCOUNT
+        if self._changed[position] and without and not is_of_account:
             before = self._prior_errors[position]
             return outcome_of(before), before, {}
         response = self._answers.of(self._schemas[position])

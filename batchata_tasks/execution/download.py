@@ -87,7 +87,8 @@ def _download_all(
             _require_end(look)
             # a provider loses a request or two, and they are sent again; hardly all of a batch
             if not paths and look.done != 0 and chunk.rows > 1 and chunk.state in _AWAITED:
-                message = f"batch {look.batch_id} has ended, and names no results."
+                why = "" if look.error is None else f" ({look.error.rstrip('.')})"
+                message = f"batch {look.batch_id} has ended{why}, and names no results."
                 raise NoResultsError(message)
             if not all(is_results(path) for path in paths):
                 raise TransientError(text)  # a page of some proxy

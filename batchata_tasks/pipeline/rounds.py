@@ -177,6 +177,9 @@ class _Round:
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
         self._packer.add(size, bound, place)
         cost = state["_cost_usd"]
+        # what a changed request may be set back to is how the row ended before it
+        is_of_account = error_code(state["_error"]) is ErrorCode.ACCOUNT
+        again = is_of_account and system["_changed"]
         # under a price it was an answer that did not say; then its bound counts as overhead
         unknown = None if route.rates is None else 0
         return body, system | {
@@ -185,7 +188,7 @@ class _Round:
             "_replaces": part,
             "_replaced_cost": 0,
             "_prior_status": state["_status"],
-            "_prior_error": state["_error"],
+            "_prior_error": system["_prior_error"] if again else state["_error"],
             "_changed": bool(system["_changed"]) or changed is not None,
             "_prior_attempts": state["_attempts"],
             "_prior_input_tokens": state["_input_tokens"],

@@ -58,6 +58,11 @@ def accepted(table: Table) -> int:
     return table.ledger()["requests_accepted"]
 
 
+def row_of(table: Table, key: str) -> dict[str, Any]:
+    (row,) = [row for row in table.rows() if row["id"] == key]
+    return row
+
+
 def stopped(receipt: Receipt, result: str) -> str:
     """Check that a run stopped so, with one line that says why; return it."""
     assert (receipt.result, receipt.exit_code) == (result, 1)
@@ -418,7 +423,7 @@ def test_an_earlier_paid_attempt_stays(table: Table) -> None:
     for row in table.rows():
         for name in ("_attempts", "_cost_usd", "_input_tokens", "_output_tokens"):
             assert row[name] == before[row["id"]][name]
-    assert next(row for row in table.rows() if row["id"] == "k4")["_status"] == "invalid"
+    assert row_of(table, "k4")["_error"].startswith("account: ")
     mend(table)
     assert table.run().exit_code == 0
     assert {row["id"]: row["_attempts"] for row in table.rows() if row["_attempts"] > 1} == {
@@ -438,6 +443,40 @@ def test_the_trouble_uses_up_no_round(table: Table) -> None:
     fault(table, "request_error", contains="row 4", times=2)
     assert table.run().exit_code == 0
     assert [row["_attempts"] for row in table.rows() if row["id"] == "k4"] == [3]
+
+
+@pytest.mark.in_turn
+@pytest.mark.parametrize("dies", [False, True], ids=["lands", "dies as it lands"])
+def test_rows_without_attempts_left_keep_the_one_that_was_asked_for(
+    table: Table, dies: bool
+) -> None:
+    """After trouble of the account in another try, the same command makes that try once mended.
+
+    It is the changed request that goes out again, and if that brings no answer the row is what it
+    was before.
+    """
+    fault(table, "request_invalid_answer", contains="row 4")
+    spec: dict[str, Any] = {"max_attempts": 1}
+    table.run(None, **spec)
+    before = row_of(table, "k4")
+    table.emulator.control.clear_faults()
+    empty_account(table)
+    if dies:
+        with pytest.raises(KeyboardInterrupt):
+            run_with(
+                table,
+                stopping_at("collect", lambda _: True, KeyboardInterrupt(), after=True),
+                AGAIN,
+                **spec,
+            )
+    stopped(table.run(AGAIN, **spec), "account_trouble")
+    assert row_of(table, "k4")["_attempts"] == before["_attempts"]
+    mend(table)
+    fault(table, "request_error", contains="row 4", times=1)
+    table.run(AGAIN, **spec)
+    assert row_of(table, "k4")["_error"] == before["_error"]
+    assert table.run(AGAIN, **spec).exit_code == 0
+    assert row_of(table, "k4")["_status"] == "succeeded"
 
 
 @pytest.mark.in_turn
