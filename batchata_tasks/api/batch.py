@@ -136,8 +136,8 @@ class Batch:
     def _check_priced(self, job: Job) -> None:
         """Refuse a model without a known price, as a run does: no limit could hold."""
         # few batches have a limit, and genai-prices takes long to import
-        from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415
-        from batchata_tasks.pricing.price_file import load_prices  # noqa: PLC0415
+        from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415 - slow
+        from batchata_tasks.pricing.price_file import load_prices  # noqa: PLC0415 - slow
 
         provider, model, _ = job.destination()
         if (provider, model) in self._priced:
@@ -199,7 +199,7 @@ class Batch:
             BatchataError: something stopped it half-way; the next run carries on.
         """
         # it imports the whole pipeline, which building a batch does not need
-        from batchata_tasks.api.run import BatchRun  # noqa: PLC0415
+        from batchata_tasks.api.run import BatchRun  # noqa: PLC0415 - slow
 
         run = BatchRun(self.config, self.jobs, checked=self._checked)
         if on_progress is not None:

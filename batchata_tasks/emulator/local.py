@@ -103,7 +103,7 @@ class Emulator(_Running):
     def start(self) -> Self:
         """Start, and return when calls are answered."""
         # Imported here, because `python -m ...server` must not find its module imported already.
-        from batchata_tasks.emulator.server import build, listen, url_of  # noqa: PLC0415
+        from batchata_tasks.emulator.server import build, listen, url_of  # noqa: PLC0415 - above
 
         listener, server = listen(), build(self._pace)
         thread = threading.Thread(

@@ -64,8 +64,8 @@ def enrich(
     spec: EnrichmentSpec | str,
     overrides: dict[str, Any] | None = None,
     # the form of the Prefect UI names every parameter
-    refresh: bool = False,  # noqa: FBT001, FBT002
-    retry_failed: bool = False,  # noqa: FBT001, FBT002
+    refresh: bool = False,  # noqa: FBT001, FBT002 - see above
+    retry_failed: bool = False,  # noqa: FBT001, FBT002 - see above
 ) -> State[dict[str, Any]]:
     """Bring new columns to a table, answered by a language model through a batch API.
 

@@ -125,7 +125,7 @@ def _create_or_migrate(store: Store, connection: Connection) -> Row[Any]:
         raise foreign_database_error(store.url)
     if meta.schema_version < t.SCHEMA_VERSION:
         # imported here, because Alembic is needed once in years
-        from batchata_tasks.ledger.migrations import migrate  # noqa: PLC0415
+        from batchata_tasks.ledger.migrations import migrate  # noqa: PLC0415 - see above
 
         migrate(connection, meta.schema_version, t.SCHEMA_VERSION)
         connection.execute(update(t.meta).values(schema_version=t.SCHEMA_VERSION))

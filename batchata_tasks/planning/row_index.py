@@ -83,7 +83,7 @@ class RowIndex:
 
         # of names and marks of ours alone
         statement = (
-            f"INSERT INTO landed VALUES ({marks}) "  # noqa: S608
+            f"INSERT INTO landed VALUES ({marks}) "  # noqa: S608 - marks alone
             f"ON CONFLICT(key) DO UPDATE SET {update} "
             "WHERE excluded.enriched_at >= landed.enriched_at"
         )

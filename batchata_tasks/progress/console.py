@@ -27,8 +27,8 @@ def for_console(
     A display that is not `transient` leaves the run's last state on the screen.
     """
     # what draws takes long to import
-    from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415
-    from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415
+    from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415 - slow
+    from batchata_tasks.progress.terminal import can_draw  # noqa: PLC0415 - slow
 
     def write(text: str) -> None:
         print_on(console, Text(text))

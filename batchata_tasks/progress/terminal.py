@@ -98,10 +98,10 @@ class Region(RenderHook):
         """Print above the lines; while the user is asked something, print after the answer."""
         region = Region._current or self
         with region._lock:  # noqa: SLF001 - of another object of this class
-            if region._held:  # noqa: SLF001
-                region._held_back.append(text)  # noqa: SLF001
+            if region._held:  # noqa: SLF001 - its own class
+                region._held_back.append(text)  # noqa: SLF001 - its own class
             else:
-                region._output(text)  # noqa: SLF001
+                region._output(text)  # noqa: SLF001 - its own class
 
     def _output(self, what: Control | Text) -> None:
         with self._lock:

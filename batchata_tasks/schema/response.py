@@ -214,7 +214,7 @@ class _Generator(GenerateJsonSchema):
 
     def handle_invalid_for_json_schema(
         self,
-        schema: Any,  # noqa: ARG002
+        schema: Any,  # noqa: ARG002 - a given signature
         error_info: str,
     ) -> JsonSchemaValue:
         """Mark a type that the reader refuses, naming the field; Pydantic's error names none."""

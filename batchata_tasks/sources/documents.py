@@ -106,7 +106,7 @@ _ODD_FILE = (LookupError, ValueError, AttributeError, TypeError, RecursionError)
 
 def _pages(path: Path, data: bytes) -> int:
     from pypdf import PdfReader  # noqa: PLC0415 - few batches need it, and it takes long to import
-    from pypdf.errors import PyPdfError  # noqa: PLC0415
+    from pypdf.errors import PyPdfError  # noqa: PLC0415 - slow
 
     problem = None
     try:

@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(
         self,
         node: yaml.MappingNode,
-        deep: bool = False,  # noqa: FBT001, FBT002
+        deep: bool = False,  # noqa: FBT001, FBT002 - a given one
     ) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
         if doubled := next(

@@ -21,7 +21,7 @@ class Spool:
 
     def __init__(self) -> None:
         # `seal` closes it
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - closed
         self.size = 0
 
     def __del__(self) -> None:

@@ -45,8 +45,9 @@ async def _with_transport(
 class HangUp(Response):
     """No answer at all: the connection is closed."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Close the connection and wait until the server knows."""
+        del send  # nothing is sent
         transport: asyncio.Transport = scope[_TRANSPORT]
         transport.close()
         await _gone(receive)
