@@ -23,6 +23,7 @@ from tests.support.launcher import FOLDER
 from tests.support.ledgers import Databases, PostgresDatabases, SqliteFiles
 from tests.support.postgres import LazyServer, Server
 from tests.support.prefect_server import migrated_database
+from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,6 +160,30 @@ def emulator(_one_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulat
     for name, value in _one_emulator.env().items():
         monkeypatch.setenv(name, value)
     return _one_emulator
+
+
+@pytest.fixture(params=MODELS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of the test module's ROWS (else 20), for each provider."""
+    return _table_of(request, emulator, tmp_path, request.param)
+
+
+@pytest.fixture(name="anthropic")
+def anthropic_table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return such a table for Anthropic, whose batches carry no name."""
+    return _table_of(request, emulator, tmp_path, "anthropic")
+
+
+@pytest.fixture(name="openai")
+def openai_table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return such a table for OpenAI, which keeps files."""
+    return _table_of(request, emulator, tmp_path, "openai")
+
+
+def _table_of(
+    request: pytest.FixtureRequest, emulator: Emulator, folder: Path, provider: str
+) -> Table:
+    return Table(folder, emulator, provider, getattr(request.module, "ROWS", 20))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from batchata_tasks.ledger.store import Store
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.schema.answers import AnswerSchemas
 from tests.support.books import check_money, run_with
-from tests.support.table import MODELS, Table, open_batches
+from tests.support.table import Table, open_batches
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -128,12 +128,6 @@ def pool() -> Iterator[ProcessPoolExecutor]:
     """Return two processes that live for all of the tests, as those of a task runner do."""
     with ProcessPoolExecutor(2, get_context("spawn")) as made:
         yield made
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of 20 rows, for each provider."""
-    return Table(tmp_path, emulator, request.param)
 
 
 @pytest.fixture

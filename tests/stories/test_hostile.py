@@ -15,19 +15,15 @@ from batchata_tasks.common.money import usd
 from batchata_tasks.providers import Provider, provider_type
 from tests.support.books import check_money
 from tests.support.operations import preview
-from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchata_tasks.emulator import Emulator
+    from tests.support.table import Table
 
 
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of six rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=6)
+ROWS = 6
 
 
 def after_download(

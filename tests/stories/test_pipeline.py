@@ -25,20 +25,11 @@ from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import run_with, stopping_at
 from tests.support.operations import preview
-from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchata_tasks.emulator import Emulator
+    from tests.support.table import Table
 
 pytestmark = pytest.mark.in_turn
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of 20 rows, for each provider."""
-    return Table(tmp_path, emulator, request.param)
 
 
 def test_every_row_gets_its_own_answer(table: Table) -> None:

@@ -21,7 +21,7 @@ from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.operations import preview
-from tests.support.table import MODELS, Table
+from tests.support.table import Table
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -37,25 +37,6 @@ ROWS = 8
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.2")
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of eight rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
-
-
-@pytest.fixture
-def openai(emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of eight rows for OpenAI."""
-    return Table(tmp_path, emulator, "openai", ROWS)
-
-
-@pytest.fixture
-def anthropic(emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of eight rows for Anthropic."""
-    return Table(tmp_path, emulator, "anthropic", ROWS)
 
 
 def ended(receipt: Receipt) -> dict[str, int]:

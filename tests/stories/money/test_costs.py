@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -25,21 +25,10 @@ from tests.support.books import run_with, stopping_at
 from tests.support.operations import reconcile, runs_overview
 from tests.support.table import MODELS, Table
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchata_tasks.emulator import Emulator
-
 pytestmark = pytest.mark.in_turn
 
 ROWS = 8
 BUDGET = {"name": "night", "limit_usd": 2, "period": "month"}
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of eight rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=ROWS)
 
 
 def costs(*words: str) -> dict[str, Any]:

@@ -51,7 +51,6 @@ _UNDISTURBED: dict[tuple[str, int], dict[str, int]] = {}
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait little: no promise here is about time."""
     monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "0.02")
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
     for sdk in MODELS:
         monkeypatch.setattr(f"{sdk}._base_client.INITIAL_RETRY_DELAY", 0.02)
 

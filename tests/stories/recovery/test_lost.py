@@ -27,7 +27,7 @@ from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
 from tests.support.operations import cancel, reconcile
-from tests.support.table import MODELS, Table
+from tests.support.table import Table
 from tests.support.unclear import leave_in_doubt
 from tests.support.waiting import until
 
@@ -40,11 +40,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.in_turn
 
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of twelve rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=12)
+ROWS = 12
 
 
 def interrupt(*_: object) -> None:
@@ -416,7 +412,6 @@ def test_a_batch_that_another_chunk_adopted_holds_nothing(
     for chunk in all_chunks():  # as a run leaves them that saw both, and died
         path = table.output / f"_batchata/intents/{chunk.id}.json"
         write_json(path, {**(read_json(path) or {}), "candidates": [first, second]})
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
     ends = threading.Timer(2.5, table.emulator.control.cancel, (second,), {"share": 1.0})
     ends.start()
     receipt = table.run(items_per_batch=6)

@@ -35,12 +35,6 @@ def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
 
 
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of three rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
-
-
 def leave_open(table: Table) -> str:
     """Leave a run dead with a batch that never ends; return the batch's id."""
     stick(table)

@@ -16,15 +16,13 @@ from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import check_money, run_with, stopping_at
-from tests.support.table import MODELS, Table
 from tests.support.unclear import leave_in_doubt
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-    from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
+    from tests.support.table import Table
 
 pytestmark = pytest.mark.in_turn
 
@@ -34,19 +32,6 @@ ROWS = 6
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.2")
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of six rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
-
-
-@pytest.fixture
-def openai(emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of six rows for OpenAI, which keeps files."""
-    return Table(tmp_path, emulator, "openai", ROWS)
 
 
 def ended(receipt: Receipt) -> dict[str, int]:

@@ -20,7 +20,7 @@ from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
 from tests.support.operations import preview, reconcile
-from tests.support.table import MODELS, Table
+from tests.support.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +33,6 @@ pytestmark = pytest.mark.in_turn
 
 ROWS = 6
 TOPIC = {"type": "object", "properties": {"topic": {"type": "string"}}, "required": ["topic"]}
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of six rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
 
 
 def ended(receipt: Receipt) -> dict[str, int]:

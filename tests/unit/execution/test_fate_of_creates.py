@@ -16,13 +16,10 @@ from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, money, run_with, stopping_at
 from tests.support.operations import preview, reconcile
-from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state, leave_in_doubt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchata_tasks.emulator import Emulator
+    from tests.support.table import Table
 
 pytestmark = pytest.mark.in_turn
 
@@ -46,19 +43,6 @@ SHAPES = (
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of five rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
-
-
-@pytest.fixture
-def openai(emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of five rows for OpenAI."""
-    return Table(tmp_path, emulator, "openai", ROWS)
 
 
 def check_once(table: Table, creates: int = 1) -> None:

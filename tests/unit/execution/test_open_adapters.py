@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchata_tasks.emulator import Emulator
 
 pytestmark = pytest.mark.in_turn
+
+ROWS = 3
 
 TIMES = 5
 
@@ -56,12 +57,6 @@ class Adapters:
 def adapters(monkeypatch: pytest.MonkeyPatch) -> Adapters:
     """Count the adapters that the test makes."""
     return Adapters(monkeypatch)
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a small table, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=3)
 
 
 def in_use() -> tuple[int, int]:

@@ -13,13 +13,10 @@ from batchata_tasks.ledger import ChunkState
 from tests.support.books import all_chunks, check_money, money, opened
 from tests.support.operations import preview
 from tests.support.stuck import STUCK, a_day_later, add_rows, left_overdue, limited, stick, told
-from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchata_tasks.emulator import Emulator
+    from tests.support.table import Table
 
 ROWS = 4
 
@@ -28,12 +25,6 @@ ROWS = 4
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
     monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of four rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
 
 
 @pytest.mark.parametrize("which", STUCK)

@@ -35,19 +35,6 @@ NEVER_CAME = ["http_500_before", "drop_before"]
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.4")
-    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.3")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of five rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
-
-
-@pytest.fixture
-def anthropic(emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of five rows for Anthropic, whose batches carry no name."""
-    return Table(tmp_path, emulator, "anthropic", ROWS)
 
 
 def check_once(table: Table, batches: int = 1) -> None:

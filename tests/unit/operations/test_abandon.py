@@ -15,14 +15,13 @@ from batchata_tasks.planning.prepare import prepare_run
 from tests.support.books import all_chunks, billed, check_money, money
 from tests.support.operations import reconcile
 from tests.support.stuck import add_rows, left_overdue, limited, stick, told
-from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from batchata_tasks.emulator import Emulator
+    from tests.support.table import Table
+
 
 pytestmark = pytest.mark.in_turn
 
@@ -33,12 +32,6 @@ ROWS = 4
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
     monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of four rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
 
 
 def abandon(batch: str) -> None:

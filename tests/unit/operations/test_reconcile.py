@@ -19,21 +19,14 @@ from batchata_tasks.operations.in_doubt import InDoubt
 from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.operations import cancel, reconcile
-from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state, leave_in_doubt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from batchata_tasks.emulator import Emulator
+    from tests.support.table import Table
 
 pytestmark = pytest.mark.in_turn
 
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of six rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=6)
+ROWS = 6
 
 
 def test_a_batch_that_was_never_confirmed_is_adopted(

@@ -13,7 +13,7 @@ from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.reports.status import runs_remedy
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
 from tests.support.operations import preview, reconcile, runs_overview
-from tests.support.table import MODELS, Table
+from tests.support.table import Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +23,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.in_turn
 
+ROWS = 12
+
 STRICT = {"rows": 4, "max_invalid_share": 0.2}
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of twelve rows, for each provider.
-
-    A row with a fault keeps it until the faults are cleared.
-    """
-    return Table(tmp_path, emulator, request.param, rows=12)
 
 
 @pytest.fixture

@@ -22,11 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.in_turn
 
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of forty rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=40)
+ROWS = 40
 
 
 def usual_of(table: Table) -> UsageHistory:

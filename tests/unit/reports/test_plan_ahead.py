@@ -20,17 +20,11 @@ from tests.support.table import MODELS, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    from batchata_tasks.emulator import Emulator
 
 pytestmark = pytest.mark.in_turn
 
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of forty rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, rows=40)
+ROWS = 40
 
 
 def limits(table: Table, **changes: Any) -> dict[str, Any]:
