@@ -15,7 +15,7 @@ from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
-from batchata_tasks.providers import is_results, lines_with
+from batchata_tasks.providers import first_custom_id, is_results, lines_of, lines_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,11 +85,8 @@ def _download_all(
         patience = context.settings.patience * (1 if lines else _NO_LINES)
         if time.monotonic() + wait > began + patience:
             _require_end(look)
-            # a provider loses a request or two, and they are sent again; hardly all of a batch
-            if not paths and look.done != 0 and chunk.rows > 1 and chunk.state in _AWAITED:
-                why = "" if look.error is None else f" ({look.error.rstrip('.')})"
-                message = f"batch {look.batch_id} has ended{why}, and names no results."
-                raise NoResultsError(message)
+            if not lines and chunk.state in _AWAITED:
+                _require_lines(look, chunk, paths)
             if not all(is_results(path) for path in paths):
                 raise TransientError(text)  # a page of some proxy
             return look, paths
@@ -97,6 +94,22 @@ def _download_all(
         context.sleep(wait)
         wait = min(wait * 2, context.provider.poll_seconds[1])
         look = look_once(context, look.batch_id)
+
+
+def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path]) -> None:
+    """Raise NoResultsError if a batch that ran has no line of results, or others' alone.
+
+    A provider loses a request or two, and these are sent again; hardly all of a batch.
+    """
+    problem = None
+    if any(first_custom_id(lines_of(path)) for path in paths):
+        problem = "its results name none of its requests"
+    elif not any(any(lines_of(path)) for path in paths) and chunk.rows > 1 and look.done != 0:
+        problem = "its results are empty" if paths else "names no results"
+    if problem is not None:
+        why = "" if look.error is None else f" ({look.error.rstrip('.')})"
+        message = f"batch {look.batch_id} has ended{why}, and {problem}."
+        raise NoResultsError(message)
 
 
 def _require_end(look: BatchLook) -> None:

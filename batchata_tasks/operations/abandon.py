@@ -19,6 +19,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.overdue import given_up_record, note_intent
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import OverdueBatch
+from batchata_tasks.providers import lines_with
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -95,7 +96,7 @@ class Abandoning:
             if not look.ended:
                 provider.cancel(batch_id)
                 return
-            is_there = not look.gone and _are_there(provider, look)
+            is_there = not look.gone and _are_there(provider, look, chunk)
         except BatchataError as error:
             self._report.notes.append(
                 f"batch {batch_id} could not be cancelled, and may go on: {error}"
@@ -191,15 +192,16 @@ class Abandoning:
             self._ledger.release_lease(lease)
 
 
-def _are_there(provider: Adapter, look: BatchLook) -> bool:
-    """Whether an ended batch has results that can be downloaded.
+def _are_there(provider: Adapter, look: BatchLook, chunk: Chunk) -> bool:
+    """Whether an ended batch has results of its chunk's requests.
 
     Raises:
         BatchataError: the provider does not tell.
     """
     with TemporaryDirectory() as folder:
         try:
-            return bool(provider.download(look, Path(folder), "results"))
+            paths = provider.download(look, Path(folder), "results")
+            return any(lines_with(path, chunk.id) for path in paths)
         except TransientError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise

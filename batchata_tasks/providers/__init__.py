@@ -24,7 +24,13 @@ from batchata_tasks.providers.registry import (
     provider_type,
     register,
 )
-from batchata_tasks.providers.result_lines import is_results, lines_of, lines_with, read_line
+from batchata_tasks.providers.result_lines import (
+    first_custom_id,
+    is_results,
+    lines_of,
+    lines_with,
+    read_line,
+)
 
 if TYPE_CHECKING:
     # the one name from a layer above: others derive from an adapter that works by itself as well
@@ -39,6 +45,7 @@ __all__ = [
     "check_environment",
     "check_name",
     "describe_change",
+    "first_custom_id",
     "is_other_scope",
     "is_results",
     "known_providers",

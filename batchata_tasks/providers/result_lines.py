@@ -58,7 +58,8 @@ def lines_with(path: Path, token: str) -> int:
     """
     mark, count = f'"{token}-'.encode(), 0
     for line in lines_of(path):
-        count += mark in line and (line.endswith(b"\n") or _is_json(line))
+        named = mark in line or mark in line.lower()
+        count += named and (line.endswith(b"\n") or _is_json(line))
     return count
 
 
@@ -153,5 +154,5 @@ def first_custom_id(lines: Iterable[bytes]) -> str | None:
         except (ValueError, LookupError, TypeError):
             continue
         if isinstance(name, str):
-            return name
+            return name.lower()  # as ours are
     return None

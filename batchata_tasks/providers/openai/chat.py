@@ -260,9 +260,10 @@ class OpenAIAdapter(Adapter):
         return self._client.get(path, cast_to=httpx2.Response, options=options)
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        if look.token is not None or look.input_file_id is not None:
+        if look.token is not None or self._official:
             return look.token == token
-        # a server that keeps neither: only the results tell
+        # a server that keeps no metadata, and may have a name of its own for the file: only the
+        # results tell
         name = self._first_custom_id(look)
         return None if name is None else name.startswith(f"{token}-")
 

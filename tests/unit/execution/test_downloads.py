@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -203,40 +204,66 @@ def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
     assert money(table).overhead == bound_of(table, where="id == 'k4'")
 
 
-def test_every_line_missing_is_every_row_missing(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_without_a_line_is_held_until_a_person_gives_it_up(
+    table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a batch that succeeded has an empty file, all rows end at their bound.
+    """If results of several requests are an empty file or none, they were paid for, and are held.
 
-    The next run gets their answers.
+    Given up, they count at their bound, and the next run gets their answers.
     """
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
-    table = Table(tmp_path, emulator, "anthropic", ROWS)
-    emulator.control.faults(kind="request_missing")
-    receipt = table.run(max_attempts=1)
-    assert ended(receipt) == {"missing": ROWS}
-    assert check_money(table, lost=True).overhead == bound_of(table)
-    emulator.control.clear_faults()
-    assert table.run().outcomes == {"succeeded": ROWS}
-
-
-def test_a_batch_without_a_file_is_held_until_a_person_gives_it_up(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If a batch of several requests names no file, they were paid for, and are not sent again.
-
-    Given up, they count at their bound, and the next run gets their answers. A single request that
-    is lost is sent again.
-    """
-    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
-    table = Table(tmp_path, emulator, "openai", ROWS)
-    emulator.control.faults(kind="request_missing", times=1)
+    table.emulator.control.faults(kind="request_missing", times=1)
     assert table.run().held_rows == ROWS
+    bound = all_chunks()[0].bound
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
     reconcile(ReconcileRequest(abandon=(batch,)))
-    emulator.control.faults(kind="request_missing", contains="row 4", times=2)
-    assert table.run(pilot={"rows": 1, "max_invalid_share": 1}).outcomes == {"succeeded": ROWS}
-    assert check_money(table, lost=True).overhead >= all_chunks()[0].bound
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert check_money(table, lost=True).overhead == bound
+
+
+def test_a_single_request_that_is_lost_is_sent_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch of one request without a line counts at its bound, and has another attempt."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table.emulator.control.faults(kind="request_missing", contains="row 4", times=1)
+    assert table.run(items_per_batch=1).outcomes == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == ROWS + 1
+    check_money(table, lost=True)
+
+
+@pytest.mark.parametrize("style", ["capitals", "strange"])
+def test_results_whose_ids_are_not_as_they_were(
+    table: Table, monkeypatch: pytest.MonkeyPatch, style: str
+) -> None:
+    """Capitals in custom_ids are no other ids; results with others' ids alone are sent once.
+
+    Their rows are held: another try would be paid for naught.
+    """
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    name = "AnthropicAdapter" if table.provider == "anthropic" else "OpenAIAdapter"
+    place = "anthropic.adapter" if table.provider == "anthropic" else "openai.chat"
+    adapter: Any = getattr(import_module(f"batchata_tasks.providers.{place}"), name)
+    real = adapter.download
+
+    def download(self: Any, look: Any, folder: Path, stem: str) -> list[Path]:
+        paths = real(self, look, folder, stem)
+        for path in paths:
+            lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+            for number, line in enumerate(lines):
+                told = line["custom_id"].upper() if style == "capitals" else f"request-{number}"
+                line["custom_id"] = told
+            path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+        return paths
+
+    monkeypatch.setattr(adapter, "download", download)
+    receipt = table.run()
+    assert (receipt.held_rows, table.ledger()["batches_accepted"]) == (
+        (0, 1) if style == "capitals" else (ROWS, 1)
+    )
+    if style == "capitals":
+        table.check_answers()
+        check_money(table)
 
 
 def test_broken_lines_are_their_rows_own(table: Table) -> None:
