@@ -49,7 +49,8 @@ _UNDISTURBED: dict[tuple[str, int], dict[str, int]] = {}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait little: no promise here is about time."""
+    """Wait little, since no promise here is about time, and make few calls: each gets a fault."""
+    monkeypatch.setattr("batchata_tasks.execution.unclear._FIRST_PAUSE", 1.0)
     monkeypatch.setenv("BATCHATA_POLL_INTERVAL", "0.02")
     for sdk in MODELS:
         monkeypatch.setattr(f"{sdk}._base_client.INITIAL_RETRY_DELAY", 0.02)

@@ -102,10 +102,10 @@ def test_every_route_can_be_slow(
     """The answer is the usual one, the given number of seconds later."""
     for calls in (anthropic_calls(claude), openai_calls(gpt)):
         for route, call in calls.items():
-            control.faults(kind=kind, route=route, seconds=0.1, count=1)
+            control.faults(kind=kind, route=route, seconds=0.05, count=1)
             started = time.monotonic()
             call()
-            assert time.monotonic() - started >= 0.1, route
+            assert time.monotonic() - started >= 0.05, route
             assert strikes(control) == 1, route
 
 
@@ -115,7 +115,7 @@ def test_a_client_gives_up_on_a_slow_create_that_was_accepted(
     """A client's timeout says nothing of the batch, which was created all the same."""
     control.faults(kind="slow_after", route="create", seconds=5, nth=1)
     with pytest.raises(anthropic.APITimeoutError):
-        claude.messages.batches.create(requests=entries("a"), timeout=2)
+        claude.messages.batches.create(requests=entries("a"), timeout=1)
     (batch,) = claude.messages.batches.list().data
     assert batch.request_counts.succeeded == 1
 
@@ -125,12 +125,12 @@ def test_a_reset_leaves_nothing_of_calls_that_are_under_way(
 ) -> None:
     """A slow call that outlives its test creates nothing in the next one, nor in its books."""
     for kind in ("slow_after", "slow"):
-        control.faults(kind=kind, route="create", seconds=2)
+        control.faults(kind=kind, route="create", seconds=1.2)
         with pytest.raises(anthropic.APITimeoutError):
             # So large a body still waits to be read when the client has gone.
-            claude.messages.batches.create(requests=entries("a" * 500_000), timeout=1)
+            claude.messages.batches.create(requests=entries("a" * 500_000), timeout=0.6)
         control.reset()
-    time.sleep(2)
+    time.sleep(1.2)
     assert claude.messages.batches.list().data == control.ledger()["creates"] == []
 
 
