@@ -51,8 +51,9 @@ def sources() -> dict[str, str]:
     functions: dict[str, str] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         text = path.read_text(encoding="utf-8")
+        lines = text.splitlines()
         functions |= {
-            node.name: ast.get_source_segment(text, node) or ""
+            node.name: "\n".join(lines[node.lineno - 1 : node.end_lineno])
             for node in ast.parse(text).body
             if isinstance(node, ast.FunctionDef)
         }

@@ -265,7 +265,7 @@ def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
 
 
 @given(bounded())
-@settings(deadline=None, max_examples=1000, derandomize=True)
+@settings(deadline=None, max_examples=400, derandomize=True)
 def test_no_usage_within_the_bound_costs_more(case: tuple[Rates, Usage, int, int, bool]) -> None:
     """What is reserved covers what is billed, however the input is cached.
 
