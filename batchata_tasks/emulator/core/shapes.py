@@ -62,12 +62,15 @@ def _shaped(content: JSON, rule: Rule) -> JSON:
     return change(content, rule.word)
 
 
-def _stranger(content: JSON) -> JSON:
-    """Return a batch that nobody knows, for a list of this provider."""
+def _endless(content: JSON) -> list[JSON]:
+    """Return the oldest of these batches and one that nobody knows, as this provider lists them."""
     name = f"batch_{secrets.token_hex(12)}"
-    if "object" in content:
-        return {"id": name, "object": "batch", "status": "completed"}
-    return {"id": name, "type": "message_batch", "processing_status": "ended"}
+    stranger = (
+        {"id": name, "object": "batch", "status": "completed"}
+        if "object" in content
+        else {"id": name, "type": "message_batch", "processing_status": "ended"}
+    )
+    return [*cast("list[JSON]", content["data"])[-1:], stranger]
 
 
 def _status(change: Callable[[str, str], str]) -> Callable[[JSON, str], JSON]:
@@ -185,7 +188,7 @@ _CHANGES: dict[str, Callable[[JSON, str], JSON]] = {
 _FORMS: dict[str, Callable[[JSON], JSON]] = {
     "list_flat": lambda content: _without(_PAGES.__contains__)(content, ""),
     "list_short": lambda content: {**content, "has_more": str(content["has_more"]).lower()},
-    "list_endless": lambda content: {**content, "data": [_stranger(content)], "has_more": True},
+    "list_endless": lambda content: {**content, "data": _endless(content), "has_more": True},
     "create_names_job": lambda _: {"id": f"job_{secrets.token_hex(8)}", "status": "accepted"},
     "bare_create": lambda content: {name: content[name] for name in _BARE if name in content},
 }

@@ -139,8 +139,11 @@ def test_lists_of_one_a_page(
 def test_lists_without_end(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient
 ) -> None:
-    """Each page has another batch that nobody can find, and more follow."""
+    """Each page has the oldest batch and one that nobody can find, and more follow."""
     control.faults(kind="list_endless")
+    oldest = {create(claude), chats(gpt, "a").id}
+    create(claude)
+    chats(gpt, "b")
     for batches in (claude.messages.batches, gpt.batches):
         ids = list[str]()
         after = "after_id" if batches is claude.messages.batches else "after"
@@ -148,7 +151,9 @@ def test_lists_without_end(
             cursor = {after: ids[-1]} if ids else {}
             page = orjson.loads(batches.with_raw_response.list(**cursor).http_response.content)
             assert page["has_more"] is True
-            ids += [item["id"] for item in page["data"]]
+            first, other = page["data"]
+            assert first["id"] in oldest
+            ids.append(other["id"])
         assert len(set(ids)) == 3
         with pytest.raises(Exception, match="404"):
             batches.retrieve(ids[0])

@@ -164,6 +164,21 @@ def test_an_end_without_a_reason_is_not_believed_at_once(table: Table, pace: flo
     check_once(table)
 
 
+def test_results_that_are_not_found_are_no_end(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that was said to end, and runs on, is looked at before its results count as lost."""
+    table = Table(tmp_path, emulator, "anthropic", ROWS)
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    emulator.control.progress("seconds", 9)
+    strike(table, {"kind": "false_end"})
+    with pytest.raises(TransientError, match="had ended and has not: 'in_progress'"):
+        table.run()
+    emulator.control.progress("immediate")
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
 # --- ends without results -------------------------------------------------------------------------
 
 

@@ -118,17 +118,28 @@ def test_a_list_that_is_not_read_to_its_end_proves_nothing(table: Table) -> None
 
 
 @pytest.mark.parametrize(("limit", "most"), [("_MOST_PAGES", 5), ("LONGEST_LIST", 0.05)])
-def test_a_list_without_end_is_given_up(
+def test_a_list_without_end_proves_nothing(
     table: Table, monkeypatch: pytest.MonkeyPatch, limit: str, most: float
 ) -> None:
-    """A list that has a new batch on every page proves nothing, however far it was read."""
+    """It is given up after so many pages, or so long; what it shows by then is not all."""
     monkeypatch.setattr(wire, limit, most)
-    strike(table, LOST, {"kind": "list_endless"})
-    assert (table.run().held_rows, creates(table)) == (ROWS, 1)
+    assert known_then_lost(table, {"kind": "list_endless"}) == ROWS
+    read = sum(rule["strikes"] for rule in table.emulator.control.list_faults())
+    assert (creates(table), read < 4_000) == (2, True)
     table.emulator.control.clear_faults()
     assert len(reconcile().adopted) == 1
     table.run()
-    check_once(table)
+    check_once(table, 2, 2 * ROWS)
+
+
+def test_a_list_that_says_as_a_text_that_it_ends_proves_an_absence(table: Table) -> None:
+    """A create that never came is made again by itself, where the list was read to its end."""
+    assert table.run().outcomes == {"succeeded": ROWS}
+    add_rows(table)
+    strike(table, NEVER_CAME, {"kind": "list_short"})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert creates(table) == 3
+    check_once(table, 2, 2 * ROWS)
 
 
 @pytest.mark.parametrize("counts", ["low_counts", "no_counts", "nonsense"])
