@@ -201,7 +201,9 @@ KINDS: dict[str, Kind] = {
         "answer", "A list has one batch a page, and says as a text whether more follow.", _LISTS
     ),
     "list_endless": Kind(
-        "answer", "Each page of a list has the oldest batch, and another that nobody knows.", _LISTS
+        "answer",
+        "Each page of a list has the oldest batch, and an older one that nobody knows.",
+        _LISTS,
     ),
     "odd_objects": Kind(
         "answer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
@@ -63,14 +63,16 @@ def _shaped(content: JSON, rule: Rule) -> JSON:
 
 
 def _endless(content: JSON) -> list[JSON]:
-    """Return the oldest of these batches and one that nobody knows, as this provider lists them."""
-    name = f"batch_{secrets.token_hex(12)}"
-    stranger = (
-        {"id": name, "object": "batch", "status": "completed"}
-        if "object" in content
-        else {"id": name, "type": "message_batch", "processing_status": "ended"}
-    )
-    return [*cast("list[JSON]", content["data"])[-1:], stranger]
+    """Return the oldest of these batches, and one from an hour before that nobody knows."""
+    oldest = cast("list[JSON]", content["data"])[-1:]
+    other: JSON = {"object": "batch", "status": "completed"}
+    if oldest:
+        other = {**oldest[0], "metadata": None}
+        made = _moment(other["created_at"]) - timedelta(hours=1)
+        is_text = isinstance(other["created_at"], str)
+        other["created_at"] = _iso(made) if is_text else int(made.timestamp())
+    names = {name: f"{name}_{secrets.token_hex(12)}" for name in ("id", "input_file_id")}
+    return [*oldest, {**other, **names}]
 
 
 def _status(change: Callable[[str, str], str]) -> Callable[[JSON, str], JSON]:
