@@ -5,8 +5,9 @@ calls and new batches (chosen by provider, route, nth call, count, probability);
 `request` and `line` strike single requests in a batch (chosen by share or by a part of the user's
 text). To add a fault, add its kind to `fault_kinds.py`, and its effect where calls go wrong
 (`effects.py`) or are refused (`refusals.py`), where answers get their shape (`shapes.py`), where
-the ending of a batch is decided (`fate.py`), where input is validated (`openai/input.py`), or where
-requests run (`anthropic/batch.py`, `openai/batch.py`, `answers/broken.py`).
+the ending of a batch is decided (`fate.py`) or told (`misreports.py`), where input is validated
+(`openai/input.py`), or where requests run (`anthropic/batch.py`, `openai/batch.py`,
+`answers/broken.py`).
 """
 
 from __future__ import annotations
