@@ -126,7 +126,7 @@ def _expected(look: BatchLook, chunk: Chunk) -> int:
     (yet), and so has one of a batch that was seen to end and now has not. Those that a stopped
     batch did not run have none at some providers.
     """
-    if look.gone or (look.error is not None and not look.done):
+    if look.gone or (look.error is not None and look.done == 0):
         return 0
     if not look.ended or (look.stopped is None and look.error is None):
         return chunk.rows

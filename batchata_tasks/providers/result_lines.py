@@ -134,7 +134,7 @@ def without_line(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer
     # without counts nobody knows how many ran, and were paid for
     if look.stopped is not None and look.done is not None and lines >= look.done and not look.gone:
         return {}, never_ran("", look.stopped, f"the batch was {look.status} first")
-    if look.error is None or look.done:
+    if look.error is None or look.done != 0:
         text = f"the provider returned no line for it (batch {look.status})"
         error = describe(ErrorCode.PROVIDER, text)
         return {}, Answer("", Outcome.MISSING, error=error, readable=False)

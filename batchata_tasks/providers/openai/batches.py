@@ -50,6 +50,13 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
     done = [count_or_none(counts.get(name)) for name in ("completed", "failed")]
     errors = errors_of(batch.get("errors"))
     failed = status == "failed"
+    bad_lines = {
+        line: reason_of(error) for error in errors if (line := count_or_none(error.get("line")))
+    }
+    codes = {text_or_none(error.get("code")) for error in errors}
+    ran = None if done == [None, None] else sum(number or 0 for number in done)
+    if failed and ran is None and (bad_lines or _NO_ROOM in codes):
+        ran = 0  # refused before it began
     ended_at = next(filter(None, map(seconds_or_none, map(batch.get, _ENDS))), None)
     # a failure without a reason proves nothing: one of several servers may be behind the others
     reasons = "; ".join(map(reason_of, errors[:3])) or None
@@ -63,15 +70,14 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         expires_at=seconds_or_none(batch.get("expires_at")),
         # 0 while the batch is being validated
         requests=count_or_none(counts.get("total")) or None,
-        done=None if done == [None, None] else sum(number or 0 for number in done),
+        done=ran,
         token=text_or_none(metadata.get(TOKEN)),
         input_file_id=text_or_none(batch.get("input_file_id")),
         files=files,
         error=reasons if failed or (status not in _RUNNING and not files) else None,
-        no_room=failed and any(error.get("code") == _NO_ROOM for error in errors),
+        # what ran of it all the same lands, as of any other batch
+        no_room=failed and not files and not ran and _NO_ROOM in codes,
         model=text_or_none(batch.get("model")),
         stopped=_STOPPED.get(status),
-        bad_lines={
-            line: reason_of(error) for error in errors if (line := count_or_none(error.get("line")))
-        },
+        bad_lines=bad_lines,
     )

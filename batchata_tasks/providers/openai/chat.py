@@ -141,6 +141,7 @@ class OpenAIAdapter(Adapter):
         http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch)
         self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
         self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
+        self._keeps_tokens = False  # whether lists were seen to show the metadata of batches
         if self.cap_param in CAPS:
             self.cap_param = cap_name(official=self._official)
 
@@ -253,14 +254,16 @@ class OpenAIAdapter(Adapter):
 
         with sdk.translated(_ERRORS, self.name):
             for page in watched_pages(self, fetch, official=self._official):
-                yield [look_of(batch) for batch in page]
+                looks = [look_of(batch) for batch in page]
+                self._keeps_tokens |= any(look.token is not None for look in looks)
+                yield looks
 
     def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:
         options: Any = {"params": query or {}}
         return self._client.get(path, cast_to=httpx2.Response, options=options)
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        if look.token is not None or self._official:
+        if look.token is not None or self._keeps_tokens or self.lists_all:
             return look.token == token
         # a server that keeps no metadata, and may have a name of its own for the file: only the
         # results tell

@@ -22,15 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _NAMES = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
+_TOTAL = "total_tokens"
 _FILTERED = "stopped by the content filter"
+_BODY = frozenset({"choices", "output", "usage"})
+_EMPTY = frozenset({"status_code", "request_id", "body"})
 _ERROR_WORDS = frozenset({"detail", "message", "msg"})  # of a body that is an error itself
 
 
 def answer_of(line: dict[str, Any]) -> Answer:
     """Classify a line."""
     custom_id, response = custom_id_of(line), object_of(line.get("response"))
-    body, status = object_of(response.get("body")), _status(response)
-    usage, stated = stated_usage(body.get("usage"))
+    body, status = _body(response), _status(response)
+    usage, stated = stated_usage(body.get("usage") or response.get("usage") or line.get("usage"))
     if status is None or status < HTTPStatus.BAD_REQUEST:
         read = _response if _is_response(body) else _completion
         answer = read(custom_id, body, usage, stated=stated)
@@ -38,6 +41,12 @@ def answer_of(line: dict[str, Any]) -> Answer:
             return answer
     answer = _without_completion(custom_id, line, response, status)
     return replace(answer, usage=usage) if usage != Usage() else answer
+
+
+def _body(response: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a response, which some servers leave out: the response is the answer."""
+    body = object_of(response.get("body"))
+    return response if not body and _BODY & response.keys() else body
 
 
 def _status(response: dict[str, Any]) -> int | None:
@@ -64,7 +73,8 @@ def _without_completion(
     if error is not None:
         shown = f"HTTP {status}: {error.message}" if refused else None
         return error.answer(custom_id, status=status if refused else None, shown=shown)
-    if response and status is None and not came:  # seen as status 0 with an empty body
+    if response and status is None and not came and response.keys() <= _EMPTY:
+        # seen as status 0 with an empty body
         return LineError("the provider lost the request (no status, no body)").answer(custom_id)
     what = f"HTTP {status}" if response else "no response"
     return unread(custom_id, what, came if response else line.get("response"))
@@ -101,18 +111,34 @@ def stated_usage(block: object) -> tuple[Usage, bool]:
 def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -> Usage:
     """Read a usage block, which names its counts as either endpoint does.
 
-    The input includes cached tokens, and the output those of reasoning.
+    The input includes cached tokens, and the output those of reasoning; some servers count these
+    apart, so that only the total has them.
     """
     sent, received = _NAMES[0]
     if usage.get(sent) is None and usage.get(received) is None:
         sent, received = _NAMES[1]
     details = object_of(usage.get(f"{sent}_details"))
+    read, written = count(usage.get(sent)), count(usage.get(received))
     return Usage(
-        count(usage.get(sent)),
-        count(usage.get(received)),
+        read,
+        max(written, _with_reasoning(usage, received, written), _count(usage, _TOTAL) - read),
         count(details.get("cached_tokens")),
         count(details.get("cache_write_tokens")),
     )
+
+
+def _with_reasoning(usage: dict[str, Any], received: str, written: int) -> int:
+    """Return the output with tokens of reasoning that it cannot include, as they are more."""
+    reasoning = _count(object_of(usage.get(f"{received}_details")), "reasoning_tokens")
+    return written + reasoning if reasoning > written else written
+
+
+def _count(holder: dict[str, Any], name: str) -> int:
+    """Return a count that nothing depends on if it is absent or none."""
+    try:
+        return count_of(holder.get(name))
+    except ValueError:
+        return 0
 
 
 def _is_response(body: dict[str, Any]) -> bool:
