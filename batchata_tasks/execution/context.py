@@ -52,6 +52,10 @@ class ProviderContext(Protocol):
         """Report what goes on."""
         ...
 
+    def seconds_left(self) -> float:
+        """Return the seconds until the run may have to stop by itself, or infinity."""
+        ...
+
 
 class SubmitContext(ProviderContext, Protocol):
     """What submitting needs of a run."""
@@ -73,17 +77,14 @@ class SubmitContext(ProviderContext, Protocol):
         """Return why the run sends nothing more, or None; most reasons cancel open batches."""
         ...
 
-    def seconds_left(self) -> float:
-        """Return the seconds until `stop_reason` may change by itself, or infinity."""
-        ...
-
 
 def retry_transient(
     context: ProviderContext, call: Callable[[], T], times: int = 1, longest: float = math.inf
 ) -> T:
     """Repeat a call after TransientErrors, for `times` the seconds of `BATCHATA_PATIENCE`.
 
-    It is not repeated beyond `longest` seconds.
+    It is not repeated beyond `longest` seconds. A wait that the provider asks for ends early at the
+    run's time limit, when what the call is for may not be wanted any more.
     """
     deadline = time.monotonic() + min(context.settings.patience * times, longest)
     wait = FIRST_PAUSE
@@ -94,6 +95,7 @@ def retry_transient(
             pause = max(error.retry_after or 0, wait)
             if time.monotonic() + pause > deadline:
                 raise
+            pause = min(pause, max(context.seconds_left(), wait))
             context.log(f"{error} Trying again in {pause:.1f} s.")
             context.sleep(pause)
             wait = min(wait * 2, 30.0)

@@ -89,7 +89,7 @@ def _submit(
             return None
         try:
             if file_id is None:
-                file_id = retry_transient(context, lambda: context.provider.upload(request_file))
+                file_id = retry_transient(context, partial(_upload, context, request_file))
                 uploads += [file_id] if file_id is not None else []
             look = retry_transient(context, partial(_send, context, chunk, request_file, file_id))
         except _StopRequestedError:
@@ -152,10 +152,16 @@ def wait_for_one(
         wait = min(wait * 1.25, longest_wait)
 
 
+def _upload(context: SubmitContext, request_file: Path) -> str | None:
+    _require_wanted(context)
+    return context.provider.upload(request_file)
+
+
 def _send(
     context: SubmitContext, chunk: Chunk, request_file: Path, file_id: str | None
 ) -> BatchLook:
     """Write the intent and send, once. After an UnclearError the intent still stands."""
+    _require_wanted(context)
     account = context.provider.account(context.ledger.id)
     scope = scope_of(context.provider, context.ledger.id)
     mark = _mark(context.provider)

@@ -6,6 +6,7 @@ chunk is a batch that the person names, or it was never accepted and its rows ar
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class _HeldContext:
 
     def log(self, text: str) -> None:
         self.progress.note(text)
+
+    def seconds_left(self) -> float:
+        return math.inf
 
 
 class InDoubt:

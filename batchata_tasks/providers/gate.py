@@ -46,7 +46,11 @@ def watch(request: httpx2.Request) -> None:
     if (gate := _GATE.get()) is None:
         return
 
+    before: Callable[[str, Mapping[str, Any]], None] | None = request.extensions.get("trace")
+
     def trace(event: str, info: Mapping[str, Any]) -> None:
+        if before is not None:
+            before(event, info)
         # what a proxy is asked for to reach the server is not the create itself
         is_create = getattr(info.get("request"), "method", b"POST") != b"CONNECT"
         if is_create and event.endswith("send_request_headers.started"):

@@ -20,8 +20,9 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.providers import pace
 from batchata_tasks.providers.listing import is_official
-from batchata_tasks.providers.pace import bound
+from batchata_tasks.providers.retry_after import leave_to_caller
 
 _ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
 # the SDKs add these to the address by themselves
@@ -49,7 +50,9 @@ Hook: TypeAlias = Callable[[httpx2.Request], None]
 
 
 def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.Client:
-    """Return an SDK's HTTP client, which calls `hook` with each request and reads no drips.
+    """Return an SDK's HTTP client, which calls `hook` with each request.
+
+    It reads no drips, and obeys no server that asks for long waits.
 
     `address` names the variable with the API's address.
 
@@ -65,14 +68,15 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
     reached = list[bool]()
 
     def mark(request: httpx2.Request) -> None:
-        request.extensions = {**request.extensions, _REACHED: reached}
+        request.extensions = {**request.extensions, _REACHED: reached, "trace": pace.trace}
 
     def note(response: httpx2.Response) -> None:
         if response.is_success and not reached:
             reached.append(True)
 
+    hooks = [note, leave_to_caller, pace.bound]
     try:
-        return kind(event_hooks={"request": [mark, hook], "response": [note, bound]})
+        return kind(event_hooks={"request": [mark, hook], "response": hooks})
     except OSError as error:
         raise _unreadable_certificates(error) from error
     except (ImportError, ValueError, httpx2.InvalidURL) as error:

@@ -1,24 +1,75 @@
 """How slowly an answer may come in.
 
 HTTP clients bound the wait for the next bytes, not for all of them: a server, or a proxy that keeps
-a connection alive, which sends a blank every few seconds would be read for ever.
+a connection alive, which sends a blank or a provisional answer (1xx) every few seconds would be
+read for ever.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import httpx2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SECONDS = 120.0  # that an answer's bytes may be waited for, however few they are
 BYTES_PER_SECOND = 2000.0  # beyond them; slow mobile networks are faster
 # the most that one wait counts: a process that was stopped meanwhile (a laptop asleep) has waited
 # for nothing
 _LONGEST_WAIT = 30.0
+# seconds until the head of an answer, or the next block of its body, is whole: as long as the SDKs
+# wait for a server that says nothing
+WHOLE = 600.0
+
+
+class _Waiting(threading.local):
+    ends: float | None = None  # by the monotonic clock, of what this thread waits for
+
+
+_WAITING = _Waiting()
+
+
+class _Stream(Protocol):
+    """A connection's bytes."""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes: ...
+
+
+def trace(event: str, info: Mapping[str, Any]) -> None:
+    """Trace extension of the SDKs' requests: end the reading of a head that does not end.
+
+    The call then raises httpx2.ReadTimeout, as for a server that says nothing.
+    https://www.encode.io/httpcore/extensions/ describes the events.
+    """
+    if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+        _bound_reads(info["return_value"])
+    elif event.endswith("receive_response_headers.started"):
+        _WAITING.ends = time.monotonic() + WHOLE
+    elif "receive_response_headers" in event:  # complete or failed
+        _WAITING.ends = None
+
+
+def _bound_reads(stream: _Stream) -> None:
+    """Let no read of a new connection go on beyond what its thread waits for.
+
+    Events tell the start and the end of a head only, and httpx2 takes no streams of one's own.
+    """
+    unbounded = stream.read
+
+    def read(max_bytes: int, timeout: float | None = None) -> bytes:
+        if (ends := _WAITING.ends) is None:
+            return unbounded(max_bytes, timeout)
+        left = ends - time.monotonic()
+        if left <= 0:
+            message = f"bytes came for {WHOLE:.0f} s, but no whole answer"
+            raise httpx2.ReadTimeout(message)
+        return unbounded(max_bytes, left if timeout is None else min(timeout, left))
+
+    stream.read = read
 
 
 def bound(response: httpx2.Response) -> None:
@@ -37,15 +88,23 @@ class _Bounded(httpx2.SyncByteStream):
         self._stream, self._request = stream, request
 
     def __iter__(self) -> Iterator[bytes]:
-        waited, size, began = 0.0, 0, time.monotonic()
-        for block in self._stream:
+        waited, size, blocks = 0.0, 0, iter(self._stream)
+        while True:
+            began = time.monotonic()
+            # not all bytes are a block's: a chunk's size, or a trailer, may drip, too
+            _WAITING.ends = began + WHOLE
+            try:
+                block = next(blocks, None)
+            finally:
+                _WAITING.ends = None
+            if block is None:
+                return
             waited += min(time.monotonic() - began, _LONGEST_WAIT)
             size += len(block)
             if waited > SECONDS + size / BYTES_PER_SECOND:
                 message = f"{size:,} bytes came in {waited:.0f} s, and more were to come"
                 raise httpx2.ReadTimeout(message, request=self._request)
             yield block
-            began = time.monotonic()
 
     def close(self) -> None:
         self._stream.close()

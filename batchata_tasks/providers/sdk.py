@@ -22,6 +22,7 @@ from batchata_tasks.common.text import sentence
 from batchata_tasks.providers.keys import masked, without_keys
 from batchata_tasks.providers.line_errors import is_of_account
 from batchata_tasks.providers.network import asked, certificates_of, way_to
+from batchata_tasks.providers.retry_after import retry_after
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _read_error(error: Any, provider: str) -> BatchataError:
         # a page that says 404 says nothing about the batch or file that was asked for
         is_page = status == HTTPStatus.NOT_FOUND and not is_api_error(error.response)
         return TransientError(
-            _text(error, provider), _retry_after(error), None if is_page else status
+            _text(error, provider), retry_after(error.response.headers), None if is_page else status
         )
     return _refusal(error, provider)
 
@@ -180,7 +181,7 @@ def _refusal(error: Any, provider: str) -> BatchataError:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         if _code(error) in _SPENT:
             return TerminalError(f"{text}{_MEND}", status)
-        return TransientError(text, _retry_after(error), status)
+        return TransientError(text, retry_after(error.response.headers), status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         remedy = "The API key was refused: check the key in the environment."
         return CredentialsError(f"{text} {remedy}")
@@ -210,16 +211,6 @@ def _message(error: Any) -> str:
     body = as_dict(error.body)
     details = as_dict(body.get("error")) or body
     return sentence(masked(str(details.get("message") or error.message or "no reason"))[:500])
-
-
-def _retry_after(error: Any) -> float | None:
-    headers = error.response.headers
-    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return float(headers[name]) * scale
-        except (KeyError, ValueError):
-            continue
-    return None
 
 
 def _reason(error: BaseException) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,11 @@ class Answering:
         return [one for one in self.asked if one.method == method and one.path.endswith(path)]
 
 
-Answer = tuple[int, Any]
-"""A status, and a body: a text as it is (as HTML), everything else as JSON."""
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]] | Iterator[bytes]
+"""A status, a body (a text as it is, as HTML; everything else as JSON), and headers beside it.
+
+Or the bytes of the answer, head and all, as they are sent until the client has enough.
+"""
 
 
 @contextmanager
@@ -46,6 +50,8 @@ def answering(answer: Callable[[Asked], Answer]) -> Generator[Answering, None, N
     """Serve until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections serve several calls
+
         def _serve(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             body = self.rfile.read(int(headers.get("content-length", 0)))
@@ -53,12 +59,21 @@ def answering(answer: Callable[[Asked], Answer]) -> Generator[Answering, None, N
             query = {name: values[0] for name, values in parse_qs(url.query).items()}
             asked = Asked(self.command, url.path, query, headers, body)
             served.asked.append(asked)
-            status, content = answer(asked)
+            answered = answer(asked)
+            if not isinstance(answered, tuple):
+                self.close_connection = True
+                with suppress(OSError):
+                    for block in answered:
+                        self.wfile.write(block)
+                return
+            status, content, *more = answered
             kind = "text/html" if isinstance(content, str) else "application/json"
             data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 

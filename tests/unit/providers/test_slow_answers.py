@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -10,12 +11,14 @@ import pytest
 from batchata_tasks.common.errors import TransientError, UnclearError
 from batchata_tasks.providers import BatchLook, Provider, pace, provider_type, sdk, wire
 from batchata_tasks.providers.request_file import write_request_file
+from tests.support.answering import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from tests.support.answering import Answer, Asked
 
 TOKEN = "t" * 20
 _TURNS = [{"role": "user", "content": "x"}]
@@ -79,6 +82,71 @@ def test_an_answer_after_blanks_is_an_answer(
     (path,) = provider.download(look, tmp_path, "r")
     (answer,) = provider.answers(path)
     assert answer.custom_id == f"{TOKEN}-{'0' * 24}"
+
+
+def drips(start: bytes, drop: bytes) -> Iterator[bytes]:
+    """Yield the start of an answer, and then a drop every few hundredths of a second, for ever."""
+    yield start
+    while True:
+        time.sleep(0.03)
+        yield drop
+
+
+HEADS = {
+    "hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "header": (b"HTTP/1.1 200 OK\r\nX-Drop: ", b"x"),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X-Drop: x\r\n"),
+    "chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=", b"x"),
+    "trailer": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Drop: ", b"x"),
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("api", BODIES)
+def test_a_head_without_an_end_is_given_up(
+    api: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Provisional answers and drips of a head end like silence: a read passes, a create is unclear.
+
+    So on a connection that served other calls before.
+    """
+    monkeypatch.setattr(pace, "WHOLE", 0.1)
+    monkeypatch.setattr(sdk, "READ_RETRIES", 0)
+    monkeypatch.setenv(f"{api.upper()}_API_KEY", "test-key")
+
+    def answer(asked: Asked) -> Answer:
+        if asked.path.endswith("/files"):
+            return 200, {"id": "file_1", "object": "file"}
+        if asked.query:
+            return 200, {"data": [], "has_more": False}
+        return drips(*HEADS[kind])
+
+    with answering(answer) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        provider = provider_type(api)()
+        assert list(provider.recent(0.0)) == []
+        with pytest.raises(TransientError):
+            provider.look("batch_1")
+        with pytest.raises(UnclearError):
+            make(provider, tmp_path)
+        assert list(provider.recent(0.0)) == []
+        provider.close()
+
+
+def test_a_hint_before_an_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provisional answer, or a head in two parts, is followed by the answer, which counts."""
+    body = b'{"data":[],"has_more":false}'
+    parts = [
+        HEADS["hints"][1],
+        b"HTTP/1.1 200 OK\r\n",
+        b"Content-Length: %d\r\n\r\n" % len(body),
+        body,
+    ]
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
+    with answering(lambda _asked: iter(parts)) as server:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
+        assert list(provider_type("anthropic")().recent(0.0)) == []
 
 
 def test_a_list_without_an_end_proves_nothing(
