@@ -94,6 +94,8 @@ def retry_transient(
         except TransientError as error:
             pause = max(error.retry_after or 0, wait)
             if time.monotonic() + pause > deadline:
+                if pause > wait:
+                    context.log(f"{error} A wait of {pause:,.0f} s was asked for: not waited for.")
                 raise
             pause = min(pause, max(context.seconds_left(), wait))
             context.log(f"{error} Trying again in {pause:.1f} s.")
