@@ -37,13 +37,19 @@ def test_no_wait_is_beyond_patience(table: Table) -> None:
     assert table.ledger()["batches_accepted"] == 1
 
 
-@pytest.mark.parametrize("route", ["create", "upload"])
-def test_no_wait_is_beyond_the_time_limit(table: Table, route: str) -> None:
-    """A wait within patience ends at the time limit, and nothing is sent after it."""
-    if (table.provider, route) == ("anthropic", "upload"):
-        pytest.skip("it takes no uploads")
+def check_limit_ends_the_wait(table: Table, route: str) -> None:
     table.emulator.control.faults(kind="http_429", route=route, retry_after=500)
     receipt = table.run(time_limit="0.6s")
     assert (receipt.result, receipt.exit_code) == ("time_limit_reached", 5)
     assert table.ledger()["batches"] == []
     check_money(table)
+
+
+def test_no_wait_for_a_create_is_beyond_the_time_limit(table: Table) -> None:
+    """A wait within patience ends at the time limit, and nothing is sent after it."""
+    check_limit_ends_the_wait(table, "create")
+
+
+def test_no_wait_for_an_upload_is_beyond_the_time_limit(openai: Table) -> None:
+    """So does the wait for an upload, which is not asked for again either."""
+    check_limit_ends_the_wait(openai, "upload")

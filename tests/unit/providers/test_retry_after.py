@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from batchata_tasks.common.errors import TransientError
-from batchata_tasks.providers import BatchLook, Provider, provider_type
+from batchata_tasks.providers import Adapter, BatchLook, provider_type
 from batchata_tasks.providers.retry_after import LONGEST, retry_after
 from tests.support.answering import answering
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.answering import Asked
+    from tests.support.answering import Answer, Asked
 
 _DAYS = 432_000.0
 _LOOK = BatchLook("batch_1", "completed", ended=True, created_at=0.0, files=("file_1",))
-CALLS: dict[str, Callable[[Provider, Path], Any]] = {
+CALLS: dict[str, Callable[[Adapter, Path], Any]] = {
     "look": lambda provider, _: provider.look("batch_1"),
     "list": lambda provider, _: list(provider.recent(0.0)),
     "newest": lambda provider, _: provider.newest(),
@@ -67,7 +67,10 @@ def test_no_call_sleeps_the_wait_that_a_server_asks_for(
 def test_a_short_wait_is_no_error(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that asks for a moment gets it, and the call goes on."""
     monkeypatch.setenv(f"{api.upper()}_API_KEY", "test-key")
-    answers = [(200, {"data": [], "has_more": False}, {}), (429, {}, {"Retry-After": "0.01"})]
+    answers: list[Answer] = [
+        (200, {"data": [], "has_more": False}, {}),
+        (429, {}, {"Retry-After": "0.01"}),
+    ]
     with answering(lambda _asked: answers.pop()) as server:
         monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
         assert list(provider_type(api)().recent(0.0)) == []

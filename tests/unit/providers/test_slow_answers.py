@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from batchata_tasks.common.errors import TransientError, UnclearError
-from batchata_tasks.providers import BatchLook, Provider, pace, provider_type, sdk, wire
+from batchata_tasks.providers import Adapter, BatchLook, pace, provider_type, sdk, wire
 from batchata_tasks.providers.request_file import write_request_file
 from tests.support.answering import answering
 
@@ -31,14 +31,14 @@ BODIES = {
 @pytest.fixture(params=BODIES)
 def provider(
     request: pytest.FixtureRequest, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
-) -> Provider:
+) -> Adapter:
     """Return each adapter; it tries a call once, and reads an answer for a moment."""
     monkeypatch.setattr(sdk, "READ_RETRIES", 0)
     monkeypatch.setattr(pace, "SECONDS", 0.15)
     return provider_type(request.param)()
 
 
-def make(provider: Provider, folder: Path) -> BatchLook:
+def make(provider: Adapter, folder: Path) -> BatchLook:
     path = folder / "requests.jsonl"
     rows = [("0" * 24, orjson.dumps(BODIES[provider.name]))]
     write_request_file(path, provider.framing, TOKEN, rows)
@@ -46,7 +46,7 @@ def make(provider: Provider, folder: Path) -> BatchLook:
 
 
 def test_an_answer_that_drips_is_given_up(
-    provider: Provider, emulator: Emulator, tmp_path: Path
+    provider: Adapter, emulator: Emulator, tmp_path: Path
 ) -> None:
     """Each call ends when its answer keeps coming without an end; a create is unclear then."""
     look = provider.look(make(provider, tmp_path).batch_id)
@@ -74,7 +74,7 @@ def test_an_answer_that_drips_is_given_up(
 
 
 def test_an_answer_after_blanks_is_an_answer(
-    provider: Provider, emulator: Emulator, tmp_path: Path
+    provider: Adapter, emulator: Emulator, tmp_path: Path
 ) -> None:
     """Proxies send blanks to keep a connection alive; the answer that follows them counts."""
     emulator.control.faults(kind="drip", seconds=0.2)
@@ -150,7 +150,7 @@ def test_a_hint_before_an_answer_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_list_without_an_end_proves_nothing(
-    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provider: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list that is not read to its end within minutes shows what it showed, and no absence."""
     known = {make(provider, tmp_path).batch_id for _ in range(2)}
