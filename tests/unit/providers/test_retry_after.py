@@ -38,10 +38,10 @@ CALLS: dict[str, Callable[[Adapter, Path], Any]] = {
 _NO_CALLS = {"anthropic": ("upload", "uploads", "discard_upload"), "openai": ("owner",)}
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(("status", "wait"), [(429, 60.0), (503, _DAYS)])
 @pytest.mark.parametrize("api", ["anthropic", "openai"])
 def test_no_call_sleeps_the_wait_that_a_server_asks_for(
-    api: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: str, status: int, wait: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each call raises at once, with the wait, which the run's patience then judges."""
     (tmp_path / "requests.jsonl").write_bytes(orjson.dumps({}))
@@ -49,7 +49,7 @@ def test_no_call_sleeps_the_wait_that_a_server_asks_for(
     body = {"error": {"type": "overloaded_error", "message": "busy"}}
 
     def busy(_asked: Asked) -> tuple[int, Any, dict[str, str]]:
-        return status, body, {"Retry-After": f"{_DAYS:.0f}", "x-should-retry": "true"}
+        return status, body, {"Retry-After": f"{wait:.0f}", "x-should-retry": "true"}
 
     with answering(busy) as server:
         monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
@@ -59,7 +59,7 @@ def test_no_call_sleeps_the_wait_that_a_server_asks_for(
             server.asked.clear()
             with pytest.raises(TransientError, match="busy") as error:
                 CALLS[name](provider, tmp_path)
-            assert (error.value.retry_after, len(server.asked)) == (_DAYS, 1), name
+            assert (error.value.retry_after, len(server.asked)) == (wait, 1), name
         provider.close()
 
 
