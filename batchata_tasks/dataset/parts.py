@@ -99,7 +99,7 @@ class Dataset:
     def landed(self) -> Iterator[tuple[bytes, LandedRow]]:
         """Yield all rows of the dataset, as (digest of the key, row)."""
         for part, batch in self.rows([*self.key, *self.carried, *_STATE_COLUMNS, "_enriched_at"]):
-            self._check_key(batch.schema)
+            self.check_key(batch.schema)
             columns = [batch.column(name).to_pylist() for name in _STATE_COLUMNS]
             columns.append(carried_digests(batch, self.carried))
             columns.append(batch.column("_enriched_at").cast(pa.int64()).to_pylist())
@@ -109,8 +109,8 @@ class Dataset:
                 pico = None if cost is None else int(cost * PICO)
                 yield key_digest(key), LandedRow._make((part, *state, pico, carried, moment))
 
-    def _check_key(self, stored: pa.Schema) -> None:
-        """Refuse a key other than the one that the dataset was written with."""
+    def check_key(self, stored: pa.Schema) -> None:
+        """Refuse a key other than the one that rows were written, or sent, with."""
         for name in self.key:
             problem = None
             if name not in stored.names:

@@ -14,7 +14,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import BatchataError, TransientError
+from batchata_tasks.common.files import read_json
 from batchata_tasks.ledger import Chunk, ChunkState
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,11 +29,15 @@ _CLOCKS_DIFFER = 86400.0
 
 
 def discard(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
-    """Delete the provider's files of a landed chunk."""
+    """Delete the provider's files of a landed chunk.
+
+    Results that lack a line stay, for whoever looks into that.
+    """
     provider, file_id = context.provider, context.ledger.intent(chunk.id).input_file_id
     if file_id is not None:
         _discard_upload(context, file_id)
-    if not context.run.spec.delete_results:
+    commit = read_json(context.folder.commit(chunk.id)) or {}
+    if not context.run.spec.delete_results or commit.get("outcomes", {}).get(Outcome.MISSING):
         return
     try:
         provider.discard_results(look)

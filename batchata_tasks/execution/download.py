@@ -8,14 +8,14 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
-from batchata_tasks.providers import first_custom_id, is_results, lines_of, lines_with
+from batchata_tasks.providers import first_custom_id, is_refusal, is_results, lines_of, lines_with
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,10 +85,8 @@ def _download_all(
         patience = context.settings.patience * (1 if lines else _NO_LINES)
         if time.monotonic() + wait > began + patience:
             _require_end(look)
-            if not lines and chunk.state in _AWAITED:
-                _require_lines(look, chunk, paths)
-            if not all(is_results(path) for path in paths):
-                raise TransientError(text)  # a page of some proxy
+            if not lines:
+                _require_lines(look, chunk, paths, text)
             return look, paths
         context.log(f"{text} Downloading them again.")
         context.sleep(wait)
@@ -96,20 +94,28 @@ def _download_all(
         look = look_once(context, look.batch_id)
 
 
-def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path]) -> None:
-    """Raise NoResultsError if a batch that ran has no line of results, or others' alone.
+def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path], text: str) -> None:
+    """Raise NoResultsError if what came in place of a batch's results are no results of it.
 
-    A provider loses a request or two, and these are sent again; hardly all of a batch.
+    A provider loses a request or two, and these are sent again; not all of a batch. Lines that
+    nobody can read are another matter: they stop the run (see `trouble.py`).
+
+    Raises:
+        TransientError: likewise, of a batch that landed before.
     """
-    problem = None
-    if any(first_custom_id(lines_of(path)) for path in paths):
-        problem = "its results name none of its requests"
-    elif not any(any(lines_of(path)) for path in paths) and chunk.rows > 1 and look.done != 0:
+    if not any(any(lines_of(path)) for path in paths):
         problem = "its results are empty" if paths else "names no results"
-    if problem is not None:
-        why = "" if look.error is None else f" ({look.error.rstrip('.')})"
-        message = f"batch {look.batch_id} has ended{why}, and {problem}."
-        raise NoResultsError(message)
+    elif any(first_custom_id(lines_of(path)) for path in paths):
+        problem = "its results name none of its requests"
+    elif any(is_refusal(path) for path in paths) or not all(is_results(path) for path in paths):
+        problem = "something else came in place of its results"
+    else:
+        return
+    if chunk.state not in _AWAITED:
+        raise TransientError(text)
+    why = "" if look.error is None else f" ({look.error.rstrip('.')})"
+    message = f"batch {look.batch_id} has ended{why}, and {problem}."
+    raise NoResultsError(message)
 
 
 def _require_end(look: BatchLook) -> None:
@@ -156,12 +162,12 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
             lambda: context.provider.download(look, context.folder.responses, chunk.id),
             times=times,
         )
-    except TransientError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
+    except (TransientError, TerminalError, CredentialsError) as error:
+        if isinstance(error, TransientError) and error.status != HTTPStatus.NOT_FOUND:
             raise
         if is_gone or chunk.state not in _AWAITED:
             return None
-        message = f"{error} Batch {look.batch_id} has ended, and its results are not found."
+        message = f"{error} Batch {look.batch_id} has ended, and its results cannot be had."
         raise NoResultsError(message) from error
 
 

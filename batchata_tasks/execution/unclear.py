@@ -286,16 +286,17 @@ def _judged(
     Raises:
         HeldError: none is, and the results of one that has ended cannot tell.
     """
-    unreadable = None
+    unreadable, awaited = None, False
     for look in candidates:
         owned = owns(context, look, intent)
         if owned:
             return look
-        if owned is None and look.ended:
-            unreadable = look.batch_id
+        if owned is None:
+            awaited |= not look.ended
+            unreadable = look.batch_id if look.ended else unreadable
         if owned is False:
             seen.strangers.add(look.batch_id)
-    if unreadable is not None:  # and no other is the one
+    if unreadable is not None and not awaited:  # and no other is the one, or may be
         message = (
             f"the batch {unreadable} may be one that was sent and never confirmed, but its "
             f"results cannot be read; its rows are held: {decide(intent.chunk_id)}."

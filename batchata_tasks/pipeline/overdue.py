@@ -46,7 +46,8 @@ def land_overdue(held: HeldDataset) -> None:
         try:
             _land(held, context, chunk, look)
         except _NOT_NOW as error:
-            held.progress.note(f"{error} {held_rows(chunk)} {remedy(chunk)}.")
+            rows = held_rows(chunk)
+            held.progress.note(f"{error} {rows[0].upper()}{rows[1:]} {remedy(chunk)}.")
 
 
 def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchContext, BatchLook]]:

@@ -90,6 +90,7 @@ def _chunk_of(
         expected=expected,
         state=ChunkState.PLANNED,
         batch_id=None,
+        resends=0,
         provider=provider,
         model=model,
         endpoint=endpoint,

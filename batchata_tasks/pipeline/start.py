@@ -18,7 +18,9 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.planning.limits import budget_member, limits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Callable, Container, Iterator
+
+    import pyarrow as pa
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.held_dataset import HeldDataset
@@ -166,8 +168,12 @@ def in_flight_keys(
     but_run: str,
     key: list[str],
     but_chunks: Container[str] = (),
+    check: Callable[[pa.Schema], None] | None = None,
 ) -> Iterator[bytes]:
-    """Yield the keys (digests) of rows that other runs sent and nobody landed yet."""
+    """Yield the keys (digests) of rows that other runs sent and nobody landed yet.
+
+    `check` raises if the columns of such rows have another key than the present one.
+    """
     for chunk in ledger.unfinished_chunks(dataset_id, but_run):
         if chunk.id in but_chunks:
             continue
@@ -181,6 +187,8 @@ def in_flight_keys(
             )
             raise HeldError(message)
         manifest = read_chunk_manifest(folder.manifest(chunk.id))
+        if check is not None:
+            check(manifest.schema)
         yield from map(key_digest, keys_of(manifest, key))
 
 

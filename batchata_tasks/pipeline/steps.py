@@ -82,7 +82,13 @@ def _planned(
 
     planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids)
     in_flight = in_flight_keys(
-        run.folder, run.ledger, dataset_id, run.run_id, run.spec.key, recovery.claims
+        run.folder,
+        run.ledger,
+        dataset_id,
+        run.run_id,
+        run.spec.key,
+        recovery.claims,
+        table.dataset.check_key,
     )
     spans = planner.run(in_flight)
     run.ledger.check_lease(run.lease)  # right before files change

@@ -26,6 +26,7 @@ from batchata_tasks.providers.registry import (
 )
 from batchata_tasks.providers.result_lines import (
     first_custom_id,
+    is_refusal,
     is_results,
     lines_of,
     lines_with,
@@ -47,6 +48,7 @@ __all__ = [
     "describe_change",
     "first_custom_id",
     "is_other_scope",
+    "is_refusal",
     "is_results",
     "known_providers",
     "lines_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.keys import masked
@@ -21,6 +22,7 @@ __all__ = [
     "count_of",
     "custom_id_of",
     "first_custom_id",
+    "is_refusal",
     "is_results",
     "lines_of",
     "lines_with",
@@ -67,6 +69,15 @@ def is_results(path: Path) -> bool:
     """Whether a file can be a provider's results: it is empty, or some line of it is JSON."""
     lines = lines_of(path)
     return (first := next(lines, None)) is None or _is_json(first) or any(map(_is_json, lines))
+
+
+def is_refusal(path: Path) -> bool:
+    """Whether a file is an error of the server, in JSON, in place of results."""
+    lines = [*islice(lines_of(path), 2)]
+    try:
+        return len(lines) == 1 and "error" in parsed(lines[0]) and b"custom_id" not in lines[0]
+    except (ValueError, TypeError):
+        return False
 
 
 def _is_json(line: bytes) -> bool:

@@ -251,7 +251,8 @@ def _look_at_dataset(
     if dataset_id is None or ledger is None:
         return "preview", LostRows(), ()
     ahead = lost_rows(ledger, folder, dataset_id)
-    sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks)
+    check = ready.table.dataset.check_key
+    sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks, check)
     return dataset_id, ahead, sent_keys
 
 

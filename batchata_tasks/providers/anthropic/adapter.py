@@ -97,7 +97,9 @@ class AnthropicAdapter(Adapter):
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
         http = http_client(anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", watch)
-        self._client = anthropic.Anthropic(max_retries=sdk.READ_RETRIES, http_client=http)
+        self._client = anthropic.Anthropic(
+            max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
+        )
         self._first_ids = dict[str, str | None]()  # by batch; results do not change
         self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
 
@@ -189,7 +191,12 @@ class AnthropicAdapter(Adapter):
                     _PATH,
                     content=content,
                     cast_to=httpx2.Response,
-                    options={"max_retries": 0, "headers": headers, "follow_redirects": False},
+                    options={
+                        "max_retries": 0,
+                        "headers": headers,
+                        "follow_redirects": False,
+                        "timeout": sdk.SENDING_TIMEOUT,
+                    },
                 )
 
             return look_of(sdk.created(_ERRORS, self.name, gate, post))

@@ -62,7 +62,11 @@ _ERRORS = sdk.Errors(
 )
 _PATH = "/batches"
 # a create goes out once: neither a retry nor a redirect may repeat it
-_ONCE: Any = {"max_retries": 0, "follow_redirects": False}
+_ONCE: Any = {
+    "max_retries": 0,
+    "follow_redirects": False,
+    "timeout": sdk.SENDING_TIMEOUT,
+}
 _PAGE = 100
 # documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
 # is a few thousand
@@ -139,7 +143,9 @@ class OpenAIAdapter(Adapter):
     def __init__(self) -> None:
         check_environment(self.key_variables, "OPENAI_BASE_URL")
         http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch)
-        self._client = openai.OpenAI(max_retries=sdk.READ_RETRIES, http_client=http)
+        self._client = openai.OpenAI(
+            max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
+        )
         self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
         self._keeps_tokens = False  # whether lists were seen to show the metadata of batches
         if self.cap_param in CAPS:
@@ -204,7 +210,9 @@ class OpenAIAdapter(Adapter):
     def upload(self, path: Path) -> str | None:
         # the SDK streams an open file; it would read a Path as a whole
         with path.open("rb") as stream, sdk.translated(_ERRORS, self.name):
-            file = self._client.files.create(file=stream, purpose="batch")
+            file = self._client.files.create(
+                file=stream, purpose="batch", timeout=sdk.SENDING_TIMEOUT
+            )
             return checked_id({"id": file.id})
 
     def create(

@@ -49,7 +49,7 @@ def test_rows_whose_results_are_not_found_are_not_sent_again(table: Table) -> No
     receipt, notes = told(table)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
     assert (receipt.exit_code, receipt.held_rows, receipt.outcomes) == (3, ROWS, {})
-    assert any(f"{batch} has ended, and its results are not found" in note for note in notes)
+    assert any(f"{batch} has ended, and its results cannot be had" in note for note in notes)
     assert any(f"--abandon {batch}" in note for note in notes)
     assert table.run().held_rows == ROWS
     table.emulator.control.clear_faults()

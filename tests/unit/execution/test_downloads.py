@@ -207,7 +207,7 @@ def test_a_line_of_an_unknown_kind_may_have_been_billed(table: Table) -> None:
 def test_a_batch_without_a_line_is_held_until_a_person_gives_it_up(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If results of several requests are an empty file or none, they were paid for, and are held.
+    """If results are an empty file or none, all requests may have been paid for, and are held.
 
     Given up, they count at their bound, and the next run gets their answers.
     """
@@ -219,17 +219,6 @@ def test_a_batch_without_a_line_is_held_until_a_person_gives_it_up(
     reconcile(ReconcileRequest(abandon=(batch,)))
     assert table.run().outcomes == {"succeeded": ROWS}
     assert check_money(table, lost=True).overhead == bound
-
-
-def test_a_single_request_that_is_lost_is_sent_again(
-    table: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A batch of one request without a line counts at its bound, and has another attempt."""
-    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
-    table.emulator.control.faults(kind="request_missing", contains="row 4", times=1)
-    assert table.run(items_per_batch=1).outcomes == {"succeeded": ROWS}
-    assert table.ledger()["requests_accepted"] == ROWS + 1
-    check_money(table, lost=True)
 
 
 @pytest.mark.parametrize("style", ["capitals", "strange"])
