@@ -9,7 +9,7 @@ from batchata_tasks.execution.context import retry_transient
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import ProviderContext
-    from batchata_tasks.ledger import Intent
+    from batchata_tasks.ledger import Intent, KnownBatch
     from batchata_tasks.providers import BatchLook
 
 CLOCK_SKEW = 300.0  # seconds by which clocks of one provider may differ
@@ -59,3 +59,30 @@ def is_of(look: BatchLook, intent: Intent) -> bool:
     if look.token is not None:
         return look.token == intent.chunk_id
     return look.input_file_id is not None and look.input_file_id == intent.input_file_id
+
+
+def is_namesake(look: BatchLook, known: KnownBatch, intent: Intent) -> bool:
+    """Whether a listed batch, which may be of a create, is not the one known by its id.
+
+    A server that lost its memory counts from 1 again, and two servers may name their batches alike.
+    A batch that is wrongly taken for another one proves nothing about others, and its results tell
+    whose it is: nothing is sent for that.
+    """
+    if look.token is not None and look.token != known.chunk_id:
+        return True
+    if look.requests == intent.requests and known.requests not in (None, intent.requests):
+        return True
+    if look.created_at is None:
+        return known.ended_at is not None and not look.ended
+    return known.submitted_at < intent.sent_at and _was_made_later(look.created_at, known, intent)
+
+
+def _was_made_later(created_at: float, known: KnownBatch, intent: Intent) -> bool:
+    """Whether a batch was made after an intent, although one of its id was known before that.
+
+    A list may lag behind, and the mark be read long before the intent is written, since a create
+    of equal size is awaited: a batch known for so short a time must be too young by our clock, too.
+    """
+    mark = intent.sent_at if intent.mark is None else intent.mark
+    recently = intent.sent_at - known.submitted_at < CLOCK_SKEW * 1e6
+    return int(created_at * 1e6) > (max(mark, known.submitted_at) if recently else mark)

@@ -118,7 +118,9 @@ def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
             return look
     names = names_of_account(provider, ledger.id)
     ids = [look.batch_id for look in looks]
-    if provider.lists_end and (provider.lists_all or ledger.known_batches(ids, names)):
+    known = ledger.known_as(ids).values()
+    is_ours = provider.lists_all or any(batch.account in names for batch in known)
+    if provider.lists_end and is_ours:
         return None
     message = (
         f"batch {batch_id} is not found, and the list of batches does not tell whether it is gone; "

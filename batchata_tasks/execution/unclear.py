@@ -22,7 +22,13 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.execution.candidates import is_of, may_be_as_old, oldest, owns
+from batchata_tasks.execution.candidates import (
+    is_namesake,
+    is_of,
+    may_be_as_old,
+    oldest,
+    owns,
+)
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.ledger import SENDING_ENDS, ChunkState
@@ -46,8 +52,9 @@ def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
     look = _resolve(context, chunk)
     if look is None:
         return None
-    context.log(f"batch {look.batch_id} was accepted after all: adopted.")
-    return record(context, chunk, look)
+    batch_id = record(context, chunk, look)
+    context.log(f"batch {batch_id} was accepted after all: adopted.")
+    return batch_id
 
 
 def record(context: ProviderContext, chunk: Chunk, look: BatchLook) -> str:
@@ -105,7 +112,8 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
             stored = sorted(seen.candidates)
             write_json(path, {**(read_json(path) or {}), "candidates": stored})
         # other unclear chunks find their batches, too
-        judged = seen.strangers | context.ledger.known_batches(seen.candidates)
+        taken = context.ledger.known_batches(seen.candidates) - seen.namesakes
+        judged = seen.strangers | taken
         unjudged = {name: at for name, at in seen.candidates.items() if name not in judged}
         _refuse_vanished(context, chunk.id, unjudged, now)
         _refuse_endless(context, unjudged, patience)
@@ -132,11 +140,13 @@ class Listed:
     """What the lists showed while a create was looked up.
 
     `candidates` notes when each batch that may be it was listed last, `strangers` those that are
-    somebody else's. `complete` says whether the last list is known to show the account's batches.
+    somebody else's, `namesakes` those that have the id of another batch, which the ledger knows.
+    `complete` says whether the last list is known to show the account's batches.
     """
 
     candidates: dict[str, float] = field(default_factory=dict[str, float])
     strangers: set[str] = field(default_factory=set[str])
+    namesakes: set[str] = field(default_factory=set[str])
     complete: bool = False
 
     @property
@@ -240,6 +250,7 @@ def _refuse_endless(
 def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook | None:
     """List the account's batches once; return the one that is proven to be of this create."""
     names = names_of_account(context.provider, context.ledger.id)
+    seen.complete = False  # until this list shows it
     newest_known = context.ledger.newest_batch_at(names)
     since = oldest(intent)
     if newest_known is not None and not context.provider.lists_all:
@@ -250,19 +261,27 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         for look in context.provider.around(since):
             # one that was not let in ran nothing, and has the name of the one that was sent after
             if is_of(look, intent) and not look.no_room:
-                return None if context.ledger.known_batches([look.batch_id]) else look
+                known = context.ledger.known_as([look.batch_id]).get(look.batch_id)
+                is_recorded = known is not None and known.chunk_id == intent.chunk_id
+                return None if is_recorded else look
             looks.append(look)
     except (TransientError, TerminalError) as error:
         if error.status not in NO_LIST:
             raise
         listed = False
     ids = [look.batch_id for look in looks]
-    known = context.ledger.known_batches(ids)
-    shown = context.ledger.known_batches(ids, names)
+    known = context.ledger.known_as(ids)
+    seen.namesakes |= {
+        look.batch_id
+        for look in looks
+        if look.batch_id in known and is_namesake(look, known[look.batch_id], intent)
+    }
+    taken = known.keys() - seen.namesakes
+    shown = any(known[batch_id].account in names for batch_id in taken)
     lists_all = context.provider.lists_all
     # one server's batches may by chance have the ids of another's, or of each other
     told_apart = len(set(ids)) == len(ids)
-    proves = told_apart and (lists_all or bool(shown))
+    proves = told_apart and (lists_all or shown)
     seen.complete = listed and context.provider.lists_end and proves
     candidates = [
         look
@@ -270,7 +289,7 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         # counts of servers that nobody knows may grow with the work, or be wrong
         if (look.requests in (None, intent.requests) or not lists_all)
         and may_be_as_old(look, intent, clocks_are_right=lists_all)
-        and look.batch_id not in known | seen.strangers
+        and look.batch_id not in taken | seen.strangers
         and not look.no_room
     ]
     # noted first: one may vanish while it is judged

@@ -11,10 +11,10 @@ from batchata_tasks.common.errors import HeldError, LeaseError, LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import blocks, reads, writes
-from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, Lease, RunPhase
+from batchata_tasks.ledger.values import Chunk, ChunkState, Intent, KnownBatch, Lease, RunPhase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy import Connection, Row
 
@@ -33,6 +33,14 @@ _RIVALS = (
 )
 _RESENDS = select(t.chunks.c.resends).where(t.chunks.c.id == bindparam("chunk_id"))
 _NAMED = select(t.batches.c.batch_id).where(t.batches.c.batch_id == bindparam("named"))
+_KNOWN = select(
+    t.batches.c.batch_id,
+    t.batches.c.chunk_id,
+    t.batches.c.account,
+    t.batches.c.submitted_at,
+    t.batches.c.ended_at,
+    (t.chunks.c.stop - t.chunks.c.start).label("requests"),
+).outerjoin(t.chunks, t.chunks.c.id == t.batches.c.chunk_id)
 _LOOK = update(t.batches).where(t.batches.c.batch_id == bindparam("looked"))
 
 
@@ -234,23 +242,14 @@ class Sending(Chunks):
         connection.execute(insert(t.batches), row)
 
     @reads
-    def known_batches(
-        self,
-        connection: Connection,
-        batch_ids: Iterable[str],
-        accounts: Iterable[str] | None = None,
-    ) -> set[str]:
-        """Return those of `batch_ids` that already belong to a chunk.
+    def known_batches(self, connection: Connection, batch_ids: Iterable[str]) -> set[str]:
+        """Return those of `batch_ids` that already belong to a chunk."""
+        return {batch.batch_id for batch in _known(connection, batch_ids)}
 
-        If `accounts` are given: to one that was sent under one of these names.
-        """
-        known = set[str]()
-        for block in blocks(batch_ids):
-            query = select(t.batches.c.batch_id).where(t.batches.c.batch_id.in_(block))
-            if accounts is not None:
-                query = query.where(t.batches.c.account.in_(list(accounts)))
-            known.update(connection.execute(query).scalars())
-        return known
+    @reads
+    def known_as(self, connection: Connection, batch_ids: Iterable[str]) -> dict[str, KnownBatch]:
+        """Return what is known of those of `batch_ids` that already belong to a chunk, by id."""
+        return {batch.batch_id: batch for batch in _known(connection, batch_ids)}
 
     @reads
     def newest_batch_at(self, connection: Connection, accounts: Iterable[str]) -> int | None:
@@ -300,6 +299,12 @@ class Sending(Chunks):
             .order_by(t.batches.c.submitted_at)
         )
         return list(connection.execute(query).all())
+
+
+def _known(connection: Connection, batch_ids: Iterable[str]) -> Iterator[KnownBatch]:
+    for block in blocks(batch_ids):
+        for row in connection.execute(_KNOWN.where(t.batches.c.batch_id.in_(block))):
+            yield KnownBatch(**{name: getattr(row, name) for name in KnownBatch.__slots__})
 
 
 def _intent_of(row: Row[Any]) -> Intent:

@@ -117,6 +117,21 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownBatch:
+    """What the ledger knows of a batch; times are microseconds since 1970, by this side's clock.
+
+    `requests` is None if its chunk was split since.
+    """
+
+    batch_id: str
+    chunk_id: str
+    account: str
+    submitted_at: int
+    ended_at: int | None
+    requests: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class OutcomeTotals:
     """Rows, tokens and money of one outcome."""
 
