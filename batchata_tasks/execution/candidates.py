@@ -80,9 +80,10 @@ def is_namesake(look: BatchLook, known: KnownBatch, intent: Intent) -> bool:
 def _was_made_later(created_at: float, known: KnownBatch, intent: Intent) -> bool:
     """Whether a batch was made after an intent, although one of its id was known before that.
 
-    A list may lag behind, and the mark be read long before the intent is written, since a create
-    of equal size is awaited: a batch known for so short a time must be too young by our clock, too.
+    A list may lag behind, and the mark be read some time before the intent is written, since a
+    create of equal size is awaited: a batch that was new then must be too young by our clock, too.
     """
     mark = intent.sent_at if intent.mark is None else intent.mark
-    recently = intent.sent_at - known.submitted_at < CLOCK_SKEW * 1e6
-    return int(created_at * 1e6) > (max(mark, known.submitted_at) if recently else mark)
+    had_ended = known.ended_at is not None and known.ended_at < intent.sent_at
+    is_old = had_ended or intent.sent_at - known.submitted_at > CLOCK_SKEW * 1e6
+    return int(created_at * 1e6) > (mark if is_old else max(mark, known.submitted_at))

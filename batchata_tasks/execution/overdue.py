@@ -75,12 +75,17 @@ class Wait:
             ledger = self._context.ledger
             ledger.record_look(look.batch_id, look.status, look.done, ended=look.ended)
             self._recorded = look.status, look.done
-        if not look.known and not look.ended and look.status not in self._told:
-            self._told.add(look.status)
-            self._context.log(
+        if not look.known and not look.ended:
+            self.tell(
                 f"batch {look.batch_id}: the provider says {look.status!r:.60}, which is not "
                 "known; waiting."
             )
+
+    def tell(self, text: str) -> None:
+        """Tell something once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._context.log(text)
 
     def left(self) -> float:
         """Return for how many seconds it is still waited for; not above 0 once that is over."""

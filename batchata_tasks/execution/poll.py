@@ -14,6 +14,7 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.misnamed import NeverSeenError, PerhapsListedError, find_misnamed
 from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
 from batchata_tasks.providers import (
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
 
 _DAY = 86400.0
+# what a server may answer to an id that is no batch's, and one that has no list of batches
+_NO_SUCH_BATCH = (
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.GONE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+_NO_LIST = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 _PATIENT = 10  # times BATCHATA_PATIENCE
 _SHORTEST_WAIT = 0.05  # seconds
-
-
-class NeverSeenError(TransientError):
-    """The answer to a create named a batch that nothing has shown ever since."""
 
 
 def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) -> BatchLook:
@@ -41,10 +46,11 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
 
     Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
     ten times as patient as sending. A batch that is not found for that long was deleted: it has
-    ended, and its results are gone.
+    ended, and its results are gone. One that was never found may be listed by another id, which the
+    ledger and the status have from then on.
 
     Raises:
-        NeverSeenError: it is not found, and was not since its create.
+        NeverSeenError: it is not found, and was not since its create, nor listed by another id.
         OtherAccountError: it is not found, or refused, but was sent under another key or scope
             (organization, project …), whose account may have it. If the scope is another one, a
             single answer shows it.
@@ -67,25 +73,48 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
         return retry_transient(context, look, _PATIENT, longest=min(longest, patience))
     except OtherAccountError:
         raise
-    except (TransientError, CredentialsError) as error:
-        if isinstance(error, TransientError) and error.status != HTTPStatus.NOT_FOUND:
-            raise
-        if not is_its_account:
+    except (TransientError, TerminalError, CredentialsError) as error:
+        is_refused = isinstance(error, CredentialsError)
+        status = HTTPStatus.NOT_FOUND if is_refused else error.status
+        if not is_its_account and status == HTTPStatus.NOT_FOUND:
             raise _other_account(context, batch_id, error) from error
-        if isinstance(error, CredentialsError) or longest < patience:
+        if is_refused or longest < patience or status not in _NO_SUCH_BATCH:
             raise
-        listed = _listed(context, batch_id)
-        return _deleted(context, batch_id, error) if listed is None else listed
+        if not ledger.was_seen(batch_id):
+            return _missing(context, batch_id, error)
+        if status != HTTPStatus.NOT_FOUND:
+            raise
+        return _listed(context, batch_id) or _deleted(context, batch_id, error)
+
+
+def _missing(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook:
+    """Return the status of a batch that was never found, as the account's list shows it.
+
+    Raises:
+        NeverSeenError: it is not listed; nobody can say that it was deleted.
+        TransientError, TerminalError: the list cannot be read.
+    """
+    try:
+        looks = _looks(context, batch_id)
+    except (TransientError, TerminalError) as problem:
+        if problem.status not in _NO_LIST:
+            raise
+        looks = list["BatchLook"]()
+    look = next((look for look in looks if look.batch_id == batch_id), None)
+    look = look or find_misnamed(context, batch_id, looks)
+    if look is None:
+        chunk = context.ledger.chunk_of_batch(batch_id)
+        message = (
+            f"{error} Batch {batch_id} was never seen since its create was answered. If the "
+            "provider's console shows it under another id, "
+            f"`batchata reconcile --adopt {'CHUNK' if chunk is None else chunk.id}=BATCH` names it."
+        )
+        raise NeverSeenError(message) from error
+    return look
 
 
 def _deleted(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook:
     """Return the status of a batch that is neither found nor listed any more."""
-    if not context.ledger.was_seen(batch_id):
-        message = (
-            f"{error} Batch {batch_id} was never seen since its create was answered, so that "
-            "nobody can say that it was deleted."
-        )
-        raise NeverSeenError(message) from error
     context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
     return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
 
@@ -111,8 +140,7 @@ def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
             nobody knows whether the batch is gone.
     """
     provider, ledger = context.provider, context.ledger
-    sent_at = ledger.submitted_at(batch_id)
-    looks = list(provider.around(0.0 if sent_at is None else sent_at / 1e6 - _DAY))
+    looks = _looks(context, batch_id)
     for look in looks:
         if look.batch_id == batch_id:
             return look
@@ -127,6 +155,12 @@ def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
         f"`batchata reconcile --abandon {batch_id}` gives it up."
     )
     raise TransientError(message)
+
+
+def _looks(context: SubmitContext, batch_id: str) -> list[BatchLook]:
+    """Return the batches that the account's list shows, as far back as a batch may be."""
+    sent_at = context.ledger.submitted_at(batch_id)
+    return list(context.provider.around(0.0 if sent_at is None else sent_at / 1e6 - _DAY))
 
 
 def cancel(context: SubmitContext, batch_id: str) -> bool:
@@ -174,12 +208,15 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
             cancelled, pause = cancel(context, batch_id), shortest
             wait.cancel_was_asked()
         try:
-            look = _look(context, batch_id, min(wait.left(), context.seconds_left()))
+            look = _look(context, wait, batch_id)
         except NeverSeenError as error:
             set_aside(context, chunk, str(error))
             return None
         if look is not None:
             wait.saw(look)
+            if look.batch_id != batch_id:  # it has another id than its create was told
+                batch_id, chunk = look.batch_id, context.ledger.chunk(chunk.id)
+                cancelled = False
             if look.ended:
                 return look
         if wait.left() <= 0:
@@ -190,10 +227,14 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         pause = min(pause * 1.25, longest)
 
 
-def _look(context: SubmitContext, batch_id: str, longest: float) -> BatchLook | None:
-    """Return the status of a batch; None if the provider did not tell within `longest` seconds."""
+def _look(context: SubmitContext, wait: Wait, batch_id: str) -> BatchLook | None:
+    """Return the status of a batch; None if the provider did not tell in the time that is left."""
+    longest = min(wait.left(), context.seconds_left())
     try:
         return look_once(context, batch_id, longest)
+    except PerhapsListedError as error:
+        wait.tell(f"{error} Waiting for that.")
+        return None
     except TransientError:
         if longest >= _patience(context):
             raise

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select, update
 
 from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks, chunk_of
 from batchata_tasks.ledger.store import reads, writes
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
+
+WAITING = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
 
 
 class Overdue(Chunks):
@@ -39,11 +42,34 @@ class Overdue(Chunks):
         self._move(connection, chunk_id, (ChunkState.OVERDUE,), ChunkState.SUBMITTED)
 
     @writes
+    def rename_batch(
+        self, connection: Connection, lease: Lease, chunk_id: str, before: str, after: str
+    ) -> None:
+        """Record that a chunk's batch has another id than the answer to its create named.
+
+        Raises:
+            LedgerError: no run waits for that batch (any more), or the new id is another chunk's.
+        """
+        self._check(connection, lease)
+        waiting = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(WAITING)
+        here = waiting & (t.chunks.c.batch_id == before)
+        if connection.execute(update(t.chunks).where(here).values(batch_id=after)).rowcount != 1:
+            message = f"chunk {chunk_id} does not wait for batch {before:.100} (any more)."
+            raise LedgerError(message)
+        that = t.batches.c.batch_id == before
+        connection.execute(update(t.batches).where(that).values(batch_id=after))
+
+    @reads
+    def is_missing(self, connection: Connection, chunk: Chunk) -> bool:
+        """Whether a chunk waits for a batch that the provider never showed since its create."""
+        query = select(t.batches.c.looked_at).where(t.batches.c.batch_id == chunk.batch_id)
+        return chunk.state in WAITING and connection.execute(query).scalar() is None
+
+    @writes
     def abandon(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
         """Give a chunk's batch up: its rows are planned again, and its bound counts as spent."""
         self._check(connection, lease)
-        waiting = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
-        self._move(connection, chunk_id, waiting, ChunkState.ABANDONED)
+        self._move(connection, chunk_id, WAITING, ChunkState.ABANDONED)
         here, bound = t.reservations.c.chunk_id == chunk_id, t.reservations.c.reserved
         spent = {"settled": bound, "overhead": bound, "superseded": 0, "settled_at": now_us()}
         connection.execute(update(t.reservations).where(here).values(spent))

@@ -23,6 +23,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.candidates import is_of
 from batchata_tasks.execution.held import create_error
+from batchata_tasks.execution.misnamed import rename
 from batchata_tasks.execution.unclear import Listed, hold, look_for, record
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import UnclearChunk
@@ -145,9 +146,11 @@ class InDoubt:
 
     def _in_doubt(self, chunk_id: str, *states: str) -> Chunk:
         """Return a chunk that is in one of the states of doubt; raise SpecError if it is not."""
-        chunks = {chunk.id: chunk for chunk in self._ledger.chunks_in(_IN_DOUBT)}
+        chunks = {c.id: c for c in self._ledger.chunks_in((*_IN_DOUBT, ChunkState.OVERDUE))}
         chunk = chunks.get(chunk_id)
-        if chunk is None:
+        is_overdue = chunk is not None and chunk.state == ChunkState.OVERDUE
+        # a batch that was never found may be there under another id: a person may name that
+        if chunk is None or (is_overdue and (states or not self._ledger.is_missing(chunk))):
             message = (
                 f"{chunk_id} is not a chunk that is in doubt (any more); `batchata reconcile` "
                 "lists those that are."
@@ -188,7 +191,10 @@ class InDoubt:
             raise SpecError(message)
 
     def _adopt(self, context: _HeldContext, chunk: Chunk, look: BatchLook) -> None:
-        if self._ledger.chunk(chunk.id).state == ChunkState.HELD:
+        if chunk.state == ChunkState.OVERDUE:
+            folder = self._folder(context)
+            rename(self._ledger, context.lease, folder, chunk, look.batch_id)
+        elif self._ledger.chunk(chunk.id).state == ChunkState.HELD:
             account = context.provider.account(self._ledger.id)
             self._ledger.adopt_held(context.lease, chunk, look.batch_id, account, look.status)
         else:

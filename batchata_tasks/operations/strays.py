@@ -59,7 +59,7 @@ class Strays:
                 continue
             # read in this order, because a run may be at work: when it records a batch that was
             # unclear, the batch is known below
-            in_doubt = self._ledger.unclear_chunks()
+            in_doubt = [*self._ledger.unclear_chunks(), *self._missing()]
             known = self._ledger.known_batches(look.batch_id for look in looks)
             self._report.known[name] = len(known)
             self.seen |= known
@@ -94,7 +94,14 @@ class Strays:
         except (TransientError, TerminalError):  # its results cannot be read at this moment
             return None
         chunks = self._ledger.existing_chunks([token] if token else [])
-        return next((chunk.id for chunk in chunks if chunk.batch_id is not None), None)
+        sent = (c for c in chunks if c.batch_id is not None and not self._ledger.is_missing(c))
+        return next((chunk.id for chunk in sent), None)
+
+    def _missing(self) -> list[tuple[Chunk, Intent]]:
+        """Return the chunks whose batches were set aside, and never found by their ids."""
+        overdue = self._ledger.chunks_in((ChunkState.OVERDUE,))
+        missing = [chunk for chunk in overdue if self._ledger.is_missing(chunk)]
+        return [(chunk, self._ledger.intent(chunk.id)) for chunk in missing]
 
     def _listed(self, name: str, since: float, until: float) -> list[BatchLook]:
         """Return an account's newest batches, as many as can be listed in the time."""

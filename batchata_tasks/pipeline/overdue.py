@@ -19,6 +19,7 @@ from batchata_tasks.dataset.manifest import plan_columns, read_chunk_manifest, w
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
+from batchata_tasks.execution.misnamed import NeverSeenError
 from batchata_tasks.execution.overdue import given_up_record, held_rows, remedy
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.run_context import restored_context
@@ -64,6 +65,10 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
             run = restored_context(held, held.ledger.run(chunk.run_id))
             context = run.for_chunk(chunk)
             look = _look(context, chunk)
+            chunk = held.ledger.chunk(chunk.id)  # noqa: PLW2901 - the look may tell another id
+        except NeverSeenError as error:
+            held.progress.note(f"{error} {held_rows(chunk)} {remedy(chunk)}.")
+            continue
         except _NOT_NOW as error:
             held.progress.note(f"{error} Batch {chunk.batch_id}: {held_rows(chunk)}")
             silent.add(chunk.provider)
@@ -92,7 +97,7 @@ def _look(context: BatchContext, chunk: Chunk) -> BatchLook:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         look = look_once(context, batch_id)  # one that is not found for long was deleted
-    context.ledger.record_look(batch_id, look.status, look.done, ended=look.ended)
+    context.ledger.record_look(look.batch_id, look.status, look.done, ended=look.ended)
     return look
 
 

@@ -123,7 +123,7 @@ def _finish(held: HeldDataset, chunk: Chunk) -> None:
     context = _restored(held, chunk)
     if chunk.batch_id is not None and poll(context, chunk) is None:
         return  # overdue: a later run lands it
-    collect_and_land(context, chunk)
+    collect_and_land(context, held.ledger.chunk(chunk.id))
 
 
 def _restored(held: HeldDataset, chunk: Chunk) -> BatchContext:

@@ -5,12 +5,12 @@ Each case is a server whose list, clock or ids are not what the official ones ar
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import BatchataError, TransientError
+from batchata_tasks.common.errors import TransientError
+from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.providers import wire
 from tests.support.books import check_money
 from tests.support.operations import reconcile
@@ -198,13 +198,12 @@ def test_a_batch_that_a_list_shows_is_not_gone(table: Table) -> None:
 
 @pytest.mark.parametrize("faults", [[UNPROVEN, {"kind": "list_empty"}], [{"kind": "list_empty"}]])
 def test_a_batch_that_nothing_shows_is_not_gone_for_sure(table: Table, faults: list[Fault]) -> None:
-    """Without a list that proves its absence, nothing is given up; a person is told how to."""
+    """A batch that was never seen was not deleted: nothing is given up, and its rows are held."""
     strike(table, {"kind": "not_found"}, *faults)
     for _ in range(2):
-        with pytest.raises(TransientError, match="batchata reconcile --abandon"):
-            table.run()
+        assert table.run().exit_code == 3
     table.emulator.control.clear_faults()
-    assert table.run().outcomes == {"succeeded": ROWS}
+    assert table.run().exit_code == 0
     check_once(table)
 
 
@@ -262,15 +261,60 @@ def test_another_accounts_batch_of_the_same_id_proves_nothing(
     assert (table.run().held_rows, creates(table)) == (ROWS, 3)
 
 
-@pytest.mark.parametrize("listed", [True, False], ids=["listed", "unlisted"])
-def test_a_create_that_names_no_batch_sends_nothing_again(table: Table, listed: bool) -> None:
-    """An id that is not found, and never was, is no deleted batch: nothing goes out once more."""
-    strike(table, {"kind": "create_names_job"}, *([] if listed else [{"kind": "list_empty"}]))
+@pytest.mark.parametrize("create", ["answered", "lost"])
+def test_an_id_from_before_a_restart_is_another_batch(table: Table, create: str) -> None:
+    """A server that forgot its batches and counts anew proves nothing by an id that was known."""
+    strike(table, {"kind": "odd_id", "style": "same"}, UNPROVEN)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    add_rows(table)
+    strike(table, {"kind": "forgets", "route": "list", "nth": 1})
+    strike(table, *([LOST] if create == "lost" else []))
     for _ in range(2):
-        with suppress(BatchataError):
-            table.run()
-    assert creates(table) == 1
-    assert table.ledger()["accepted_twice"]["number"] == 0
+        receipt = table.run()
+        assert (receipt.exit_code, receipt.held_rows, creates(table)) == (3, ROWS, 2)
+
+
+@pytest.mark.parametrize("more", [[], [{"kind": "http_error", "route": "get", "status": 400}]])
+def test_a_batch_is_found_that_its_create_did_not_name(table: Table, more: list[Fault]) -> None:
+    """A create that is answered with a job's id: the list, or the results, show which it is."""
+    strike(table, {"kind": "create_names_job"}, *({**fault, "count": 1} for fault in more))
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+    (batch,) = table.ledger()["batches"]
+    assert {row["_batch_id"] for row in table.rows()} == {batch["id"]}
+    assert not reconcile().strays
+
+
+def never_found(table: Table) -> str:
+    """Send a batch that nothing shows, and that its create did not name; return its chunk."""
+    strike(table, {"kind": "create_names_job", "nth": 1}, {"kind": "list_empty"})
+    receipt = table.run()
+    assert (receipt.exit_code, creates(table)) == (3, 1)
+    (overdue,) = reconcile().overdue
+    return overdue.chunk
+
+
+def test_a_batch_that_is_never_found_stops_no_other(table: Table) -> None:
+    """Its rows are held, new ones are sent, and it lands as soon as a list shows it."""
+    never_found(table)
+    add_rows(table)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    table.emulator.control.clear_faults()
+    table.run()
+    assert creates(table) == 2
+    check_once(table, 2, 2 * ROWS)
+
+
+def test_a_person_names_the_batch_of_a_create_that_did_not(table: Table) -> None:
+    """It is not called sent twice; `--adopt` takes it for the chunk, whose rows land."""
+    chunk = never_found(table)
+    table.emulator.control.clear_faults()
+    (stray,) = reconcile().strays
+    assert (stray.twice, stray.may_be) == (None, chunk)
+    report = reconcile(ReconcileRequest(adopt={chunk: stray.batch_id}))
+    assert (report.adopted, report.strays) == ({chunk: stray.batch_id}, [])
+    assert table.run().exit_code == 0
+    check_once(table)
 
 
 @pytest.mark.parametrize("name", ["..", ".", "batch_1\\ud83d"])

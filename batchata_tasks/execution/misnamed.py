@@ -1,0 +1,83 @@
+"""Batches that are not found under the id that the answer to their create named.
+
+A gateway may answer with the id of a job of its own, say, while its list shows the batch itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.files import read_json
+from batchata_tasks.execution.candidates import is_of, may_be_as_old, owns
+from batchata_tasks.execution.overdue import note_intent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.execution.context import SubmitContext
+    from batchata_tasks.ledger import Chunk, Intent, Lease, Ledger
+    from batchata_tasks.providers import BatchLook
+
+
+class NeverSeenError(TransientError):
+    """The answer to a create named a batch that nothing has shown ever since."""
+
+
+class PerhapsListedError(NeverSeenError):
+    """A batch that runs may be the one: its results will tell."""
+
+
+def find_misnamed(
+    context: SubmitContext, batch_id: str, looks: Sequence[BatchLook]
+) -> BatchLook | None:
+    """Return the listed batch that is of the create which named `batch_id`; None if none is.
+
+    The ledger has it under its own id from now on.
+
+    Raises:
+        PerhapsListedError: one that has not ended may be it.
+    """
+    ledger = context.ledger
+    if (chunk := ledger.chunk_of_batch(batch_id)) is None:
+        return None
+    intent = ledger.intent(chunk.id)
+    known = ledger.known_batches(look.batch_id for look in looks)
+    strays = [look for look in looks if look.batch_id not in known]
+    named = next((look for look in strays if is_of(look, intent)), None)
+    look = named or _by_results(context, batch_id, strays, intent)
+    if look is not None:
+        rename(ledger, context.lease, context.folder, chunk, look.batch_id)
+        context.log(f"the create was answered with {batch_id}; the batch is {look.batch_id}.")
+    return look
+
+
+def rename(
+    ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk: Chunk, batch_id: str
+) -> None:
+    """Record the own id of a chunk's batch, in the file of its intent too if that names one."""
+    ledger.rename_batch(lease, chunk.id, chunk.batch_id or "", batch_id)
+    if "batch_id" in (read_json(folder.intent(chunk.id)) or {}):
+        note_intent(folder, chunk.id, batch_id=batch_id)
+
+
+def _by_results(
+    context: SubmitContext, batch_id: str, looks: Sequence[BatchLook], intent: Intent
+) -> BatchLook | None:
+    lists_all, running = context.provider.lists_all, None
+    for look in looks:
+        has_size = look.requests in (None, intent.requests) or not lists_all
+        if has_size and may_be_as_old(look, intent, clocks_are_right=lists_all):
+            owned = owns(context, look, intent)
+            if owned:
+                return look
+            if owned is None and not look.ended:
+                running = look.batch_id
+    if running is not None:
+        message = (
+            f"batch {batch_id} was never seen since its create was answered; it may be listed as "
+            f"{running}, which has not ended."
+        )
+        raise PerhapsListedError(message)
+    return None
