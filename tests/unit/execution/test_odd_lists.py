@@ -285,6 +285,17 @@ def test_a_batch_is_found_that_its_create_did_not_name(table: Table, more: list[
     assert not reconcile().strays
 
 
+def test_a_batch_that_its_create_did_not_name_is_waited_for(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as only its results can tell which it is, the run waits for its end."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.01")
+    table.emulator.control.progress("seconds", 0.7)
+    strike(table, {"kind": "create_names_job"})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
 def never_found(table: Table) -> str:
     """Send a batch that nothing shows, and that its create did not name; return its chunk."""
     strike(table, {"kind": "create_names_job", "nth": 1}, {"kind": "list_empty"})

@@ -643,6 +643,20 @@ def test_batches_are_known(desk: Desk) -> None:
     assert row.ended_at >= row.looked_at >= row.submitted_at
 
 
+def test_a_batch_gets_the_id_under_which_it_is_found(desk: Desk) -> None:
+    """A chunk waits for it under the new id; what waits no more, or for another, is refused."""
+    one = desk.bring(desk.chunks[0], ChunkState.SUBMITTED)
+    assert desk.ledger.is_missing(one)
+    desk.ledger.rename_batch(desk.lease, one.id, one.batch_id or "", "batch-1")
+    renamed = desk.other.chunk(one.id)
+    assert (renamed.batch_id, renamed.state) == ("batch-1", ChunkState.SUBMITTED)
+    assert desk.other.known_as(["batch-1", one.batch_id or ""])["batch-1"].chunk_id == one.id
+    with pytest.raises(LedgerError, match="does not wait"):
+        desk.ledger.rename_batch(desk.lease, one.id, one.batch_id or "", "batch-2")
+    desk.ledger.record_look("batch-1", "ended", 10, ended=True)
+    assert not desk.ledger.is_missing(renamed)
+
+
 def test_any_number_of_names_is_asked_for(desk: Desk) -> None:
     """An account may have more batches, and a dataset more chunks, than one statement takes."""
     one = desk.bring(desk.chunks[0], ChunkState.LANDED)
