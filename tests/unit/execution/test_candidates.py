@@ -19,7 +19,7 @@ KNOWN = KnownBatch("batch_1", "other", "account", int((NOW - 900) * 1e6), None, 
 
 
 def listed(**facts: Any) -> BatchLook:
-    return BatchLook("batch_1", "in_progress", **{"ended": False, "created_at": None, **facts})
+    return replace(BatchLook("batch_1", "in_progress", ended=False, created_at=None), **facts)
 
 
 @pytest.mark.parametrize(
