@@ -78,7 +78,8 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
         status = HTTPStatus.NOT_FOUND if is_refused else error.status
         if not is_its_account and status == HTTPStatus.NOT_FOUND:
             raise _other_account(context, batch_id, error) from error
-        if is_refused or longest < patience or status not in _NO_SUCH_BATCH:
+        may_pass = longest < patience and isinstance(error, TransientError)
+        if is_refused or may_pass or status not in _NO_SUCH_BATCH:
             raise
         if not ledger.was_seen(batch_id):
             return _missing(context, batch_id, error)

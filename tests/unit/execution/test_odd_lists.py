@@ -316,6 +316,15 @@ def test_a_batch_that_is_never_found_stops_no_other(table: Table) -> None:
     check_once(table, 2, 2 * ROWS)
 
 
+def test_a_later_run_finds_a_batch_whose_id_is_refused(table: Table) -> None:
+    """A server that calls a job's id invalid, rather than not found, is asked for its list, too."""
+    never_found(table)
+    table.emulator.control.clear_faults()
+    strike(table, {"kind": "http_error", "route": "get", "status": 400, "count": 1})
+    assert table.run().exit_code == 0
+    check_once(table)
+
+
 def test_a_person_names_the_batch_of_a_create_that_did_not(table: Table) -> None:
     """It is not called sent twice; `--adopt` takes it for the chunk, whose rows land."""
     chunk = never_found(table)
