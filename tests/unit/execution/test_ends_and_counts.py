@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.errors import SpecError, TransientError
+from batchata_tasks.providers.openai.batches import look_of
+from batchata_tasks.providers.result_lines import without_line
+from batchata_tasks.types.outcome import Outcome
 from tests.support.books import check_money, money
 from tests.support.operations import preview
 from tests.support.table import APIS, Table
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.in_turn
 ROWS = 5
 NO_COUNTS = {"kind": "odd_objects", "style": "no_counts"}
 LOW_COUNTS = {"kind": "odd_objects", "style": "low_counts"}
+EMPTY_LIST = {"kind": "list_empty"}
 NONSENSE = {"kind": "odd_objects", "style": "nonsense"}
 Fault = dict[str, Any]
 
@@ -211,3 +215,76 @@ def test_what_may_have_run_without_results_is_held(
         assert openai.run().held_rows == ROWS
     assert openai.ledger()["batches_accepted"] == 1
     assert money(openai).reserved == bound
+
+
+@pytest.mark.parametrize("status", ["failed", "completed"])
+@pytest.mark.parametrize("counts", [None, {"total": 3, "completed": 2, "failed": 0}])
+def test_an_error_of_a_whole_batch_does_not_mean_that_nothing_ran(
+    status: str, counts: dict[str, int] | None
+) -> None:
+    """Only counts of 0, or errors of the validation, prove that; else a request may have run."""
+    error = {"code": "internal_error", "message": "the worker crashed"}
+    look = look_of({"id": "b", "status": status, "errors": [error], "request_counts": counts})
+    _, absent = without_line(look, 0)
+    assert (absent.outcome, absent.readable) == (Outcome.MISSING, False)
+    refused = look_of({"id": "b", "status": "failed", "errors": [{**error, "line": 2}]})
+    named, absent = without_line(refused, 0)
+    assert (named.keys(), absent.outcome) == ({1}, Outcome.CANCELED)
+
+
+@pytest.mark.parametrize(
+    ("counts", "file", "no_room"),
+    [(None, None, True), (0, None, True), (2, None, False), (2, "f", False), (0, "f", False)],
+)
+def test_a_batch_that_ran_in_part_was_let_in(
+    counts: int | None, file: str | None, no_room: bool
+) -> None:
+    """A full queue is no reason to send again what ran: its results land."""
+    done = None if counts is None else {"total": 3, "completed": counts, "failed": 0}
+    errors = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached"}]
+    batch = {"id": "b", "status": "failed", "errors": errors, "request_counts": done}
+    assert look_of(batch | {"output_file_id": file}).no_room is no_room
+
+
+@pytest.mark.parametrize("status", [400, 403, 410])
+def test_results_that_are_refused_are_held(
+    table: Table, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Whatever refuses the results of a batch, new rows go on, and the batch is named."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    route = "results" if table.provider == "anthropic" else "content"
+    strike(table, {"kind": "http_error", "route": route, "status": status})
+    receipt = table.run()
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    assert (receipt.held_rows, receipt.exit_code) == (ROWS, 3)
+    assert f"batchata reconcile --abandon {batch}" in receipt.warnings[0]
+    table.emulator.control.clear_faults()
+    assert table.run().plan["up_to_date"] == ROWS
+    check_once(table)
+
+
+def test_a_json_error_in_place_of_results_is_none(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 200 with an error of the server lands nothing, and stops no run as unreadable."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    route = "results" if table.provider == "anthropic" else "content"
+    error = '{"error": {"message": "storage is down"}}'
+    strike(table, {"kind": "garbled_answer", "route": route, "body": error})
+    assert (table.run().held_rows, table.rows()) == (ROWS, [])
+    table.emulator.control.clear_faults()
+    assert table.run().plan["up_to_date"] == ROWS
+    check_once(table)
+
+
+@pytest.mark.parametrize("change", [{"types": {"id": "int"}}, {"key": "text"}], ids=str)
+def test_a_key_does_not_change_while_its_rows_are_held(table: Table, change: Fault) -> None:
+    """A source with another key is refused, although nothing landed yet: its rows were sent."""
+    for value in table.values:
+        value["id"] = value["id"].removeprefix("k")
+    table.write()
+    strike(table, {"kind": "drop_after", "nth": 1}, {"kind": "lists_unproven"}, EMPTY_LIST)
+    assert table.run().held_rows == ROWS
+    with pytest.raises(SpecError, match="a dataset keeps its key"):
+        table.run(**change)
+    assert table.ledger()["batches_accepted"] == 1

@@ -386,3 +386,33 @@ def test_no_part_of_a_key_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -
         path.write_bytes(b'{"custom_id": "r1", ' + b"x" * gap + key.encode() + b"\n")
         (broken,) = OpenAIAdapter().answers(path)
         assert "canary" not in (broken.error or "")
+
+
+# --- answers in other places ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", ["openai", "responses"])
+def test_a_response_that_is_the_answer_itself_is_read(dialect: str, path: Path) -> None:
+    """A server that leaves `body` out has answered all the same, and its tokens cost."""
+    line = LINES[dialect]
+    answer = read(dialect, put(line, "response", line["response"]["body"]), path)
+    assert answer == read(dialect, line, path)
+    assert answer.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize("place", ["response", ""])
+@pytest.mark.parametrize("dialect", ["openai", "responses"])
+def test_usage_beside_the_body_is_read(dialect: str, place: str, path: Path) -> None:
+    """Tokens count wherever a line states them."""
+    line = copy.deepcopy(LINES[dialect])
+    usage = line["response"]["body"].pop("usage")
+    (line["response"] if place else line)["usage"] = usage
+    assert read(dialect, line, path).usage == read(dialect, LINES[dialect], path).usage
+
+
+def test_a_response_with_something_in_it_was_not_lost(path: Path) -> None:
+    """Only an empty one was; what nobody can read may have been billed."""
+    lost = put(CHAT, "response", {"status_code": 0, "request_id": "", "body": {}})
+    assert read("openai", lost, path).readable
+    odd = put(CHAT, "response", {"status_code": 0, "answer": "Hi"})
+    assert not read("openai", odd, path).readable

@@ -14,6 +14,7 @@ from batchata_tasks.common.money import usd
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers.anthropic import results as anthropic_lines
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
+from batchata_tasks.providers.openai import results as openai_lines
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
 from batchata_tasks.types.answer import Answer, Usage
@@ -391,3 +392,27 @@ def test_a_count_that_is_none_leaves_the_cost_open(
 def test_an_answer_without_usage_was_not_free(provider: str, block: Any, tmp_path: Path) -> None:
     """If nothing reports what an answer used, its cost is unknown; it is not 0."""
     assert not answer_of(provider, block, tmp_path).readable
+
+
+@pytest.mark.parametrize(("sent", "received"), [("prompt", "completion"), ("input", "output")])
+@pytest.mark.parametrize(
+    ("written", "reasoning", "total", "output"),
+    [
+        (25, 20, 45, 25),  # as OpenAI counts: within
+        (5, 5000, 5025, 5005),  # beside: the total has them
+        (5, 5000, None, 5005),  # beside, without a total
+        (5, None, 5025, 5005),  # only the total has them
+        (25, 20, "many", 25),  # a total that is none spoils nothing
+    ],
+)
+def test_reasoning_that_a_server_counts_apart_costs(
+    sent: str, received: str, written: int, reasoning: int | None, total: Any, output: int
+) -> None:
+    """Output includes tokens of reasoning, wherever a usage block states them."""
+    usage = {
+        f"{sent}_tokens": 20,
+        f"{received}_tokens": written,
+        f"{received}_tokens_details": {"reasoning_tokens": reasoning},
+        "total_tokens": total,
+    }
+    assert openai_lines.stated_usage(usage) == (Usage(20, output), True)
