@@ -188,7 +188,7 @@ def _check_ended(provider: Adapter, look: BatchLook) -> None:
             status += f", {look.done:,} of {look.requests:,} done"
         message = f"batch {look.batch_id} has not ended ({status}); fetch its results once it has."
         raise TransientError(message, provider.poll_seconds[0])
-    if look.error is not None and look.done == 0:
+    if look.refused:
         reason = f"was refused as a whole, so that nothing of it ran: {look.error}"
         message = f"batch {look.batch_id} {reason}"
         raise TerminalError(message)

@@ -140,10 +140,7 @@ class Collector:
         unpaid: dict[int, Answer] = {}
         for answer in answers:
             self._count_line(answer)
-            # ids are unique whatever their case, and servers were seen to change it
             position = self._positions.get(answer.custom_id)
-            if position is None:
-                position = self._positions.get(answer.custom_id.lower())
             if position is None:
                 report.unknown_lines += 1
                 priced = Priced.of(answer.usage, self._rates, max(self._bounds, default=0))

@@ -15,7 +15,7 @@ from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
-from batchata_tasks.providers import first_custom_id, is_refusal, is_results, lines_of, lines_with
+from batchata_tasks.providers import lines_of, rows_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ _NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
 
 
 class NoResultsError(TransientError):
-    """A batch has ended, and its results are not there, although they are too new to be gone."""
+    """A batch has ended, and its results cannot be had, although they are too new to be gone."""
 
 
 def downloaded(
@@ -43,8 +43,8 @@ def downloaded(
     The status of the batch comes with them: while results are waited for it may change.
 
     Raises:
-        NoResultsError: they are not found, and nobody can say that they are gone.
-        TransientError: they cannot be had now.
+        NoResultsError: they cannot be had, and nobody can say that they are gone.
+        TransientError: the provider does not answer, or says that the batch goes on.
     """
     folder = context.folder.responses
     record_path = folder / f"{chunk.id}.json"
@@ -68,12 +68,13 @@ def _download_all(
         try:
             paths = _download(context, chunk, look)
         except NoResultsError:
-            _require_end(look_once(context, look.batch_id))
+            # if nothing can be had of the provider, this raises: it is not about the results
+            _require_end(look_once(context, look.batch_id, context.settings.patience))
             raise
         if paths is None:
             context.log(f"batch {look.batch_id}: the provider no longer keeps its results.")
             return look, []
-        lines = sum(lines_with(path, chunk.id) for path in paths)
+        lines = rows_named(paths, chunk.id)
         expected = _expected(look, chunk)
         if lines >= expected:
             return look, paths
@@ -83,6 +84,8 @@ def _download_all(
         )
         # a file that is named late has none; a page of a proxy has none either
         patience = context.settings.patience * (1 if lines else _NO_LINES)
+        if chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
+            patience = 0.0
         if time.monotonic() + wait > began + patience:
             _require_end(look)
             if not lines:
@@ -95,22 +98,18 @@ def _download_all(
 
 
 def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path], text: str) -> None:
-    """Raise NoResultsError if what came in place of a batch's results are no results of it.
+    """Refuse results without any line of the batch: a page, an error in JSON, others' lines.
 
-    A provider loses a request or two, and these are sent again; not all of a batch. Lines that
-    nobody can read are another matter: they stop the run (see `trouble.py`).
+    A provider loses a request or two, and these are sent again; not all of a batch.
 
     Raises:
-        TransientError: likewise, of a batch that landed before.
+        NoResultsError: the batch is awaited.
+        TransientError: it landed before.
     """
     if not any(any(lines_of(path)) for path in paths):
         problem = "its results are empty" if paths else "names no results"
-    elif any(first_custom_id(lines_of(path)) for path in paths):
-        problem = "its results name none of its requests"
-    elif any(is_refusal(path) for path in paths) or not all(is_results(path) for path in paths):
-        problem = "something else came in place of its results"
     else:
-        return
+        problem = "its results name none of its requests"
     if chunk.state not in _AWAITED:
         raise TransientError(text)
     why = "" if look.error is None else f" ({look.error.rstrip('.')})"
@@ -132,9 +131,9 @@ def _expected(look: BatchLook, chunk: Chunk) -> int:
     (yet), and so has one of a batch that was seen to end and now has not. Those that a stopped
     batch did not run have none at some providers.
     """
-    if look.gone or (look.error is not None and look.done == 0):
+    if look.gone or look.refused:
         return 0
-    if not look.ended or (look.stopped is None and look.error is None):
+    if not look.ended or look.stopped is None:
         return chunk.rows
     return chunk.rows if look.done is None else look.done
 
@@ -147,6 +146,7 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
 
     Raises:
         NoResultsError: they are neither.
+        TransientError, TerminalError, CredentialsError: likewise, of a batch that landed before.
     """
     times = _NO_LINES
     # by our own clock: a server's may be wrong by years
@@ -163,10 +163,10 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
             times=times,
         )
     except (TransientError, TerminalError, CredentialsError) as error:
-        if isinstance(error, TransientError) and error.status != HTTPStatus.NOT_FOUND:
-            raise
         if is_gone or chunk.state not in _AWAITED:
-            return None
+            if isinstance(error, TransientError) and error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
         message = f"{error} Batch {look.batch_id} has ended, and its results cannot be had."
         raise NoResultsError(message) from error
 

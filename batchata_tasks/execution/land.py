@@ -34,7 +34,7 @@ from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
-from batchata_tasks.providers import lines_with
+from batchata_tasks.providers import rows_named
 from batchata_tasks.providers.result_lines import without_line
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class _Part:
             errors = self.manifest["_error"].to_pylist()
             absent, otherwise = {i: not_sent(e) for i, e in enumerate(errors)}, not_sent("")
         else:
-            lines = sum(lines_with(path, self._chunk.id) for path in paths)
+            lines = rows_named(paths, self._chunk.id)
             absent, otherwise = without_line(look, lines)
         answers = chain.from_iterable(self._provider.answers(path) for path in paths)
         return self.collector.rows(answers, absent, otherwise)

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import BatchLook
 
 
-class NeverSeenError(TransientError):
+class NotShownError(TransientError):
+    """A batch that nothing shows any more, and that nobody can say is gone."""
+
+
+class NeverSeenError(NotShownError):
     """The answer to a create named a batch that nothing has shown ever since."""
 
 

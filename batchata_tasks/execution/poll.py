@@ -14,7 +14,12 @@ from batchata_tasks.common.errors import (
     TransientError,
 )
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.execution.misnamed import NeverSeenError, PerhapsListedError, find_misnamed
+from batchata_tasks.execution.misnamed import (
+    NeverSeenError,
+    NotShownError,
+    PerhapsListedError,
+    find_misnamed,
+)
 from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
 from batchata_tasks.providers import (
@@ -83,7 +88,7 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
             raise
         if not ledger.was_seen(batch_id):
             return _missing(context, batch_id, error)
-        if status != HTTPStatus.NOT_FOUND:
+        if status not in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
             raise
         return _listed(context, batch_id) or _deleted(context, batch_id, error)
 
@@ -152,10 +157,9 @@ def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
     if provider.lists_end and is_ours:
         return None
     message = (
-        f"batch {batch_id} is not found, and the list of batches does not tell whether it is gone; "
-        f"`batchata reconcile --abandon {batch_id}` gives it up."
+        f"batch {batch_id} is not found, and the list of batches does not tell whether it is gone."
     )
-    raise TransientError(message)
+    raise NotShownError(message)
 
 
 def _looks(context: SubmitContext, batch_id: str) -> list[BatchLook]:
@@ -210,8 +214,11 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
             wait.cancel_was_asked()
         try:
             look = _look(context, wait, batch_id)
-        except NeverSeenError as error:
+        except NotShownError as error:
             set_aside(context, chunk, str(error))
+            return None
+        except TerminalError as error:
+            set_aside(context, chunk, f"{error} Batch {batch_id} cannot be looked at.")
             return None
         if look is not None:
             wait.saw(look)

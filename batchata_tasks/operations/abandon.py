@@ -19,7 +19,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.overdue import given_up_record, note_intent
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import OverdueBatch
-from batchata_tasks.providers import lines_with
+from batchata_tasks.providers import rows_named
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -201,7 +201,7 @@ def _are_there(provider: Adapter, look: BatchLook, chunk: Chunk) -> bool:
     with TemporaryDirectory() as folder:
         try:
             paths = provider.download(look, Path(folder), "results")
-            return any(lines_with(path, chunk.id) for path in paths)
+            return rows_named(paths, chunk.id) > 0
         except TransientError as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise

@@ -174,21 +174,17 @@ class InDoubt:
         self, chunk: Chunk, intent: Intent, provider: Adapter, look: BatchLook
     ) -> None:
         """Raise SpecError if a batch cannot be that chunk, or nobody can tell yet."""
-        reason = None
         if self._ledger.known_batches([look.batch_id]):
             reason = "that batch is another chunk's"
-        elif is_of(look, intent):
+        # its results prove whose it is, whatever it counts
+        elif is_of(look, intent) or (owns := provider.owns(look, chunk.id)):
             return
-        elif (
-            look.requests not in (None, chunk.rows)
-            or (owns := provider.owns(look, chunk.id)) is False
-        ):
+        elif owns is False or look.ended or look.requests not in (None, chunk.rows):
             reason = "that batch holds other requests; see the provider's console"
-        elif owns is None:
+        else:
             reason = "only its results show whose that batch is: try again when it has ended"
-        if reason is not None:
-            message = f"--adopt {chunk.id}={look.batch_id}: {reason}."
-            raise SpecError(message)
+        message = f"--adopt {chunk.id}={look.batch_id}: {reason}."
+        raise SpecError(message)
 
     def _adopt(self, context: _HeldContext, chunk: Chunk, look: BatchLook) -> None:
         if chunk.state == ChunkState.OVERDUE:

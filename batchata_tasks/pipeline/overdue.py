@@ -19,7 +19,7 @@ from batchata_tasks.dataset.manifest import plan_columns, read_chunk_manifest, w
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
-from batchata_tasks.execution.misnamed import NeverSeenError
+from batchata_tasks.execution.misnamed import NotShownError
 from batchata_tasks.execution.overdue import given_up_record, held_rows, remedy
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.run_context import restored_context
@@ -66,7 +66,7 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
             context = run.for_chunk(chunk)
             look = _look(context, chunk)
             chunk = held.ledger.chunk(chunk.id)  # noqa: PLW2901 - the look may tell another id
-        except NeverSeenError as error:
+        except NotShownError as error:
             held.progress.note(f"{error} {held_rows(chunk)} {remedy(chunk)}.")
             continue
         except _NOT_NOW as error:

@@ -25,12 +25,9 @@ from batchata_tasks.providers.registry import (
     register,
 )
 from batchata_tasks.providers.result_lines import (
-    first_custom_id,
-    is_refusal,
-    is_results,
     lines_of,
-    lines_with,
     read_line,
+    rows_named,
 )
 
 if TYPE_CHECKING:
@@ -46,19 +43,16 @@ __all__ = [
     "check_environment",
     "check_name",
     "describe_change",
-    "first_custom_id",
     "is_other_scope",
-    "is_refusal",
-    "is_results",
     "known_providers",
     "lines_of",
-    "lines_with",
     "masked",
     "names_of_account",
     "provider_name",
     "provider_type",
     "read_line",
     "register",
+    "rows_named",
     "scope_of",
 ]
 

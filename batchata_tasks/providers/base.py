@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchata_tasks.providers.accounts import account_name
 from batchata_tasks.providers.checks import Checks
+from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,8 +65,9 @@ class BatchLook:
     - `token` is the one that the batch carries, if batches can carry one, and `input_file_id` the
       file that its requests came in.
     - `files` are those of its results.
-    - `error` is why a batch was refused as a whole; `bad_lines` holds the reasons for single
-      requests that a failed validation refused, by the number of the line from 1.
+    - `error` is why a batch failed as a whole. It was `refused` if nothing of it ran, for certain;
+      `bad_lines` holds the reasons for single requests that a failed validation refused, by the
+      number of the line from 1.
     - `no_room` means that it was refused since the account's queue was full: nothing ran, and the
       same requests may be sent again later.
     - `gone` means that the provider says that it no longer keeps its results.
@@ -81,6 +83,7 @@ class BatchLook:
     token: str | None = None
     files: tuple[str, ...] = ()
     error: str | None = None
+    refused: bool = False
     bad_lines: Mapping[int, str] = field(default_factory=dict[int, str])
     no_room: bool = False
     gone: bool = False
@@ -195,6 +198,18 @@ class Adapter(Checks, ABC):
     @abstractmethod
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Whether a batch carries the token; None as long as that is unknown."""
+
+    def names_chunk(self, custom_id: str | None, token: str) -> bool | None:
+        """Whether a custom_id of a batch's results is of a chunk; None if nobody can tell.
+
+        Where lists are not known to show all batches, the server may change custom_ids, too: then
+        one that is not of our form proves nothing.
+        """
+        if custom_id is None:
+            return None
+        if token in custom_id:
+            return True
+        return False if self.lists_all or is_custom_id(custom_id) else None
 
     def token_of(self, look: BatchLook) -> str | None:
         """Return the token that a batch carries, as far as that can be told."""

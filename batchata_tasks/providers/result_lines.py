@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.keys import masked
 from batchata_tasks.providers.result_json import count_of, excerpt_of, parsed
 from batchata_tasks.types.answer import Answer
+from batchata_tasks.types.ids import ROW_ID_CHARS, is_custom_id
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
@@ -22,16 +23,16 @@ __all__ = [
     "count_of",
     "custom_id_of",
     "first_custom_id",
-    "is_refusal",
     "is_results",
     "lines_of",
-    "lines_with",
     "never_ran",
     "read_line",
+    "rows_named",
     "unread",
     "without_line",
 ]
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
+_NAMED = rb'"%%b-([a-z0-9]{%d})"' % ROW_ID_CHARS
 _EXCERPT = 200  # characters of what came instead of an answer
 
 
@@ -52,32 +53,24 @@ def lines_of_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
     yield rest
 
 
-def lines_with(path: Path, token: str) -> int:
-    """Count the lines of a results file that name a custom_id of a chunk.
+def rows_named(paths: Iterable[Path], token: str) -> int:
+    """Count the rows of a chunk whose whole custom_id stands in a line of its results files.
 
     A last line that was cut off does not count. A maintenance page that a proxy sent instead of
     results has no such line.
     """
-    mark, count = f'"{token}-'.encode(), 0
-    for line in lines_of(path):
-        named = mark in line or mark in line.lower()
-        count += named and (line.endswith(b"\n") or _is_json(line))
-    return count
+    name, rows = re.compile(_NAMED % token.encode(), re.IGNORECASE), set[bytes]()
+    for line in chain.from_iterable(map(lines_of, paths)):
+        found = name.search(line)
+        if found is not None and (line.endswith(b"\n") or _is_json(line)):
+            rows.add(found[1].lower())
+    return len(rows)
 
 
 def is_results(path: Path) -> bool:
     """Whether a file can be a provider's results: it is empty, or some line of it is JSON."""
     lines = lines_of(path)
     return (first := next(lines, None)) is None or _is_json(first) or any(map(_is_json, lines))
-
-
-def is_refusal(path: Path) -> bool:
-    """Whether a file is an error of the server, in JSON, in place of results."""
-    lines = [*islice(lines_of(path), 2)]
-    try:
-        return len(lines) == 1 and "error" in parsed(lines[0]) and b"custom_id" not in lines[0]
-    except (ValueError, TypeError):
-        return False
 
 
 def _is_json(line: bytes) -> bool:
@@ -107,7 +100,7 @@ def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answ
 
 
 def custom_id_of(line: dict[str, Any]) -> str:
-    """Return the custom_id of a line.
+    """Return the custom_id of a line; one of ours in lower case, since some servers change that.
 
     Raises:
         TypeError: it has none.
@@ -116,7 +109,8 @@ def custom_id_of(line: dict[str, Any]) -> str:
     if not isinstance(name, str | int) or isinstance(name, bool):
         message = f"{name!r:.50} is not a custom_id"
         raise TypeError(message)
-    return str(name)
+    ours = str(name).lower()
+    return ours if is_custom_id(ours) else str(name)
 
 
 def unread(custom_id: str, what: str, came: object) -> Answer:
@@ -145,7 +139,7 @@ def without_line(look: BatchLook, lines: int) -> tuple[dict[int, Answer], Answer
     # without counts nobody knows how many ran, and were paid for
     if look.stopped is not None and look.done is not None and lines >= look.done and not look.gone:
         return {}, never_ran("", look.stopped, f"the batch was {look.status} first")
-    if look.error is None or look.done != 0:
+    if not look.refused:
         text = f"the provider returned no line for it (batch {look.status})"
         error = describe(ErrorCode.PROVIDER, text)
         return {}, Answer("", Outcome.MISSING, error=error, readable=False)

@@ -56,11 +56,11 @@ _MEND = (
     " Raise the limit, or add credit, at the provider (or ask who can): then the same command goes "
     "on."
 )
-READ_RETRIES = 2
-# seconds for which a server may say nothing: reads are quick, and tried again; what follows the
-# upload of a large file, or a create, may take as long as the SDKs wait
-READ_TIMEOUT = httpx2.Timeout(60.0, connect=10.0)
-SENDING_TIMEOUT = httpx2.Timeout(600.0, connect=10.0)
+READ_RETRIES = 1
+# seconds for which a server may say nothing: what moves files, or creates, may take as long as the
+# SDKs wait; all else is quick, and tried again
+READ_TIMEOUT = httpx2.Timeout(150.0, connect=10.0)
+SLOW_TIMEOUT = httpx2.Timeout(600.0, connect=10.0)
 _QUOTED = 200  # characters of an answer that nobody can read
 
 

@@ -237,6 +237,7 @@ def _look(batch: dict[str, Any]) -> BatchLook:
         token=(batch["metadata"] or {}).get(_TOKEN),
         files=tuple(file for file in (batch["output_file_id"], batch["error_file_id"]) if file),
         error="; ".join(str(error["message"]) for error in errors) or None,
+        refused=batch["status"] == "failed",
         stopped={"expired": Outcome.EXPIRED, "cancelled": Outcome.CANCELED}.get(batch["status"]),
     )
 

@@ -195,7 +195,7 @@ class AnthropicAdapter(Adapter):
                         "max_retries": 0,
                         "headers": headers,
                         "follow_redirects": False,
-                        "timeout": sdk.SENDING_TIMEOUT,
+                        "timeout": sdk.SLOW_TIMEOUT,
                     },
                 )
 
@@ -231,8 +231,7 @@ class AnthropicAdapter(Adapter):
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
         """Whether results carry the token: batches have no name of ours, but custom_ids do."""
-        name = self._first_custom_id(look)
-        return None if name is None else name.startswith(f"{token}-")
+        return self.names_chunk(self._first_custom_id(look), token)
 
     def token_of(self, look: BatchLook) -> str | None:
         name = self._first_custom_id(look)
@@ -265,9 +264,9 @@ class AnthropicAdapter(Adapter):
         # batch names, and send the key there
         headers = {"Accept": "application/binary", "X-Stainless-Raw-Response": "stream"}
         path = f"{_batch_path(batch_id)}/results"
-        response = self._client.get(
-            path, cast_to=StreamedBinaryAPIResponse, options={"headers": headers}
-        )
+        # some servers put them together only then
+        options: Any = {"headers": headers, "timeout": sdk.SLOW_TIMEOUT}
+        response = self._client.get(path, cast_to=StreamedBinaryAPIResponse, options=options)
         return response.http_response
 
     def answers(self, path: Path) -> Iterator[Answer]:

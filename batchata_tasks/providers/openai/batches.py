@@ -43,23 +43,22 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
     """
     status = status_of(batch.get("status"))
     status = _SPELLINGS.get(status, status)
-    counts, metadata = as_dict(batch.get("request_counts")), as_dict(batch.get("metadata"))
+    total, ran = _counts(batch, status)
     names = (text_or_none(batch.get(name)) for name in ("output_file_id", "error_file_id"))
     files = tuple(name for name in names if name is not None)
     known = status in _ENDED or status in _RUNNING
-    done = [count_or_none(counts.get(name)) for name in ("completed", "failed")]
     errors = errors_of(batch.get("errors"))
     failed = status == "failed"
     bad_lines = {
         line: reason_of(error) for error in errors if (line := count_or_none(error.get("line")))
     }
-    codes = {text_or_none(error.get("code")) for error in errors}
-    ran = None if done == [None, None] else sum(number or 0 for number in done)
-    if failed and ran is None and (bad_lines or _NO_ROOM in codes):
-        ran = 0  # refused before it began
-    ended_at = next(filter(None, map(seconds_or_none, map(batch.get, _ENDS))), None)
-    # a failure without a reason proves nothing: one of several servers may be behind the others
+    no_room = any(text_or_none(error.get("code")) == _NO_ROOM for error in errors)
     reasons = "; ".join(map(reason_of, errors[:3])) or None
+    # a failure without a reason proves nothing: one of several servers may be behind the others
+    began = seconds_or_none(batch.get("in_progress_at")) is not None
+    refused = failed and bool(errors) and not files and not ran
+    refused &= no_room or (not began and (ran == 0 or bool(bad_lines)))
+    ended_at = next(filter(None, map(seconds_or_none, map(batch.get, _ENDS))), None)
     return BatchLook(
         batch_id=batch_id or checked_id(batch),
         status=status,
@@ -69,15 +68,30 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         created_at=seconds_or_none(batch.get("created_at")),
         expires_at=seconds_or_none(batch.get("expires_at")),
         # 0 while the batch is being validated
-        requests=count_or_none(counts.get("total")) or None,
+        requests=total or None,
         done=ran,
-        token=text_or_none(metadata.get(TOKEN)),
+        token=text_or_none(as_dict(batch.get("metadata")).get(TOKEN)),
         input_file_id=text_or_none(batch.get("input_file_id")),
         files=files,
         error=reasons if failed or (status not in _RUNNING and not files) else None,
+        refused=refused,
         # what ran of it all the same lands, as of any other batch
-        no_room=failed and not files and not ran and _NO_ROOM in codes,
+        no_room=refused and no_room,
         model=text_or_none(batch.get("model")),
         stopped=_STOPPED.get(status),
         bad_lines=bad_lines,
     )
+
+
+def _counts(batch: Mapping[str, Any], status: str) -> tuple[int | None, int | None]:
+    """Return how many requests a batch holds, and how many of them ran, as far as it tells.
+
+    Counts that are all 0 tell something only of a batch that ended before it was in progress.
+    """
+    counts = as_dict(batch.get("request_counts"))
+    total = count_or_none(counts.get("total"))
+    done = [count_or_none(counts.get(name)) for name in ("completed", "failed")]
+    ran = None if done == [None, None] else sum(number or 0 for number in done)
+    never_began = "in_progress_at" in batch and batch["in_progress_at"] is None
+    is_told = total or ran or status == "failed" or (status in _STOPPED and never_began)
+    return total, ran if is_told else None

@@ -47,6 +47,7 @@ from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from batchata_tasks.schema.response import ResponseSchema
@@ -65,7 +66,7 @@ _PATH = "/batches"
 _ONCE: Any = {
     "max_retries": 0,
     "follow_redirects": False,
-    "timeout": sdk.SENDING_TIMEOUT,
+    "timeout": sdk.SLOW_TIMEOUT,
 }
 _PAGE = 100
 # documented: a picture is 2,833 tokens and 5,667 for each of up to eight tiles; for other models it
@@ -147,7 +148,6 @@ class OpenAIAdapter(Adapter):
             max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
         )
         self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
-        self._keeps_tokens = False  # whether lists were seen to show the metadata of batches
         if self.cap_param in CAPS:
             self.cap_param = cap_name(official=self._official)
 
@@ -210,9 +210,7 @@ class OpenAIAdapter(Adapter):
     def upload(self, path: Path) -> str | None:
         # the SDK streams an open file; it would read a Path as a whole
         with path.open("rb") as stream, sdk.translated(_ERRORS, self.name):
-            file = self._client.files.create(
-                file=stream, purpose="batch", timeout=sdk.SENDING_TIMEOUT
-            )
+            file = self._client.files.create(file=stream, purpose="batch", timeout=sdk.SLOW_TIMEOUT)
             return checked_id({"id": file.id})
 
     def create(
@@ -262,21 +260,18 @@ class OpenAIAdapter(Adapter):
 
         with sdk.translated(_ERRORS, self.name):
             for page in watched_pages(self, fetch, official=self._official):
-                looks = [look_of(batch) for batch in page]
-                self._keeps_tokens |= any(look.token is not None for look in looks)
-                yield looks
+                yield [look_of(batch) for batch in page]
 
     def _get(self, path: str, query: Mapping[str, object] | None = None) -> httpx2.Response:
         options: Any = {"params": query or {}}
         return self._client.get(path, cast_to=httpx2.Response, options=options)
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        if look.token is not None or self._keeps_tokens or self.lists_all:
+        if look.token is not None or self.lists_all:
             return look.token == token
-        # a server that keeps no metadata, and may have a name of its own for the file: only the
-        # results tell
-        name = self._first_custom_id(look)
-        return None if name is None else name.startswith(f"{token}-")
+        # a server that keeps no metadata, or not of each batch, and may have a name of its own for
+        # the file: only the results tell
+        return self.names_chunk(self._first_custom_id(look), token)
 
     def ours(self, look: BatchLook) -> bool | None:
         if look.token is not None or self.lists_all:
@@ -290,9 +285,14 @@ class OpenAIAdapter(Adapter):
             return None
         with (
             sdk.translated(_ERRORS, self.name),
-            self._client.files.with_streaming_response.content(look.files[0]) as response,
+            self._results(look.files[0]) as response,
         ):
             return first_custom_id(lines_of_blocks(response.iter_bytes(1 << 16)))
+
+    def _results(self, file_id: str) -> AbstractContextManager[Any]:
+        # some servers put the file together only then
+        content = self._client.files.with_streaming_response.content
+        return content(file_id, timeout=sdk.SLOW_TIMEOUT)
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         paths: list[Path] = []
@@ -300,7 +300,7 @@ class OpenAIAdapter(Adapter):
             path = folder / f"{stem}.{number}.jsonl"
             with (
                 sdk.translated(_ERRORS, self.name),
-                self._client.files.with_streaming_response.content(file_id) as response,
+                self._results(file_id) as response,
             ):
                 sdk.save(response, path)
             paths.append(path)

@@ -111,20 +111,19 @@ def stated_usage(block: object) -> tuple[Usage, bool]:
 def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -> Usage:
     """Read a usage block, which names its counts as either endpoint does.
 
-    The input includes cached tokens, and the output those of reasoning; some servers count these
-    apart, so that only the total has them.
+    The input includes cached tokens, and the output those of reasoning; some servers count either
+    apart, or so that only the total has them.
     """
     sent, received = _NAMES[0]
     if usage.get(sent) is None and usage.get(received) is None:
         sent, received = _NAMES[1]
     details = object_of(usage.get(f"{sent}_details"))
     read, written = count(usage.get(sent)), count(usage.get(received))
-    return Usage(
-        read,
-        max(written, _with_reasoning(usage, received, written), _count(usage, _TOTAL) - read),
-        count(details.get("cached_tokens")),
-        count(details.get("cache_write_tokens")),
-    )
+    cached, stored = count(details.get("cached_tokens")), count(details.get("cache_write_tokens"))
+    if cached + stored > read:  # they stand beside the input
+        read += cached + stored
+    written = max(written, _with_reasoning(usage, received, written), _count(usage, _TOTAL) - read)
+    return Usage(read, written, cached, stored)
 
 
 def _with_reasoning(usage: dict[str, Any], received: str, written: int) -> int:

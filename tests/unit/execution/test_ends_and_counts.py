@@ -232,6 +232,45 @@ def test_an_error_of_a_whole_batch_does_not_mean_that_nothing_ran(
     assert (named.keys(), absent.outcome) == ({1}, Outcome.CANCELED)
 
 
+@pytest.mark.parametrize("status", ["completed", "expired", "cancelled"])
+def test_counts_of_nothing_tell_nothing(status: str) -> None:
+    """A batch that ended with counts of 0 for all may have run: only a failure is before that."""
+    none = {"total": 0, "completed": 0, "failed": 0}
+    errors = [{"code": "internal_error", "message": "the output file could not be written"}]
+    look = look_of({"id": "b", "status": status, "errors": errors, "request_counts": none})
+    _, absent = without_line(look, 0)
+    assert (look.done, look.refused, absent.outcome) == (None, False, Outcome.MISSING)
+    failed = look_of({"id": "b", "status": "failed", "errors": errors, "request_counts": none})
+    assert (failed.done, failed.refused) == (0, True)
+
+
+@pytest.mark.parametrize("status", [400, 410, 422])
+def test_a_batch_that_cannot_be_looked_at_keeps_no_other_rows(
+    openai: Table, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Looks that are refused for good set the batch aside, named; later runs ask again."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    openai.emulator.control.progress("reads", 2)
+    lists = [{"kind": "lists_unproven"}, EMPTY_LIST]
+    strike(openai, {"kind": "http_error", "route": "get", "status": status, "nth": 2}, *lists)
+    receipt = openai.run()
+    (batch,) = [line["id"] for line in openai.ledger()["batches"]]
+    assert (receipt.held_rows, receipt.exit_code) == (ROWS, 3)
+    assert batch in receipt.warnings[0]
+    openai.emulator.control.clear_faults()
+    for _ in range(3):
+        openai.run()
+    check_once(openai)
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_an_error_with_a_line_is_of_the_validation_before_a_batch_begins(began: bool) -> None:
+    """One that names a line later may be of a request that ran."""
+    error = {"code": "internal_error", "message": "worker died", "line": 1}
+    batch = {"id": "b", "status": "failed", "errors": [error], "in_progress_at": 1_700_000_000}
+    assert look_of(batch if began else batch | {"in_progress_at": None}).refused is not began
+
+
 @pytest.mark.parametrize(
     ("counts", "file", "no_room"),
     [(None, None, True), (0, None, True), (2, None, False), (2, "f", False), (0, "f", False)],

@@ -416,3 +416,10 @@ def test_reasoning_that_a_server_counts_apart_costs(
         "total_tokens": total,
     }
     assert openai_lines.stated_usage(usage) == (Usage(20, output), True)
+
+
+def test_cached_tokens_that_a_server_counts_apart_are_input() -> None:
+    """More cached tokens than input stand beside it; no output is made of them."""
+    details = {"prompt_tokens_details": {"cached_tokens": 900}}
+    usage = {"prompt_tokens": 20, "completion_tokens": 5, "total_tokens": 925, **details}
+    assert openai_lines.stated_usage(usage) == (Usage(920, 5, 900), True)
