@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _KEPT = 29 * 86400  # seconds for which providers keep results at least
 _AWAITED = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
 _FIRST_PAUSE = 0.5  # seconds before results that are not whole are downloaded again; then longer
-_NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all
+_NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all, or lack many
+_FEW = 2
 
 
 class NoResultsError(TransientError):
@@ -82,8 +83,9 @@ def _download_all(
             f"batch {look.batch_id}: the results hold {pluralize(lines, 'line')} "
             f"for {pluralize(expected, 'request')}."
         )
-        # a file that is named late has none; a page of a proxy has none either
-        patience = context.settings.patience * (1 if lines else _NO_LINES)
+        # a file that is named late has none, and one that is cut a part; a request or two are lost
+        few_are_lost = lines and expected - lines <= max(_FEW, expected // 100)
+        patience = context.settings.patience * (1 if few_are_lost else _NO_LINES)
         if chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
             patience = 0.0
         if time.monotonic() + wait > began + patience:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _DAY = 86400.0
 _HOUR = 3600.0
 _ASKED = "cancel_asked_at_us"
+_WHY, _CHARS = "overdue_because", 500
 
 
 def note_intent(folder: DatasetFolder, chunk_id: str, **facts: Any) -> None:
@@ -111,8 +112,15 @@ def set_aside(context: SubmitContext, chunk: Chunk, problem: str) -> None:
     """Set a chunk aside whose batch brought no results; `problem` is a sentence that says why."""
     rows = held_rows(chunk)
     context.log(f"{problem} {rows[0].upper()}{rows[1:]} {remedy(chunk)}.")
-    note_intent(context.folder, chunk.id, overdue=True, batch_id=chunk.batch_id)
+    facts = {"overdue": True, "batch_id": chunk.batch_id, _WHY: problem[:_CHARS]}
+    note_intent(context.folder, chunk.id, **facts)
     context.ledger.set_overdue(context.lease, chunk.id)
+
+
+def why_overdue(folder: DatasetFolder, chunk: Chunk) -> str:
+    """Return the sentence that says why a chunk's batch is overdue, as it was told then."""
+    why = (read_json(folder.intent(chunk.id)) or {}).get(_WHY)
+    return why if isinstance(why, str) else f"batch {chunk.batch_id} brought no results in time."
 
 
 def given_up_record(ledger_id: str, fence: int, chunk: Chunk, spent: int) -> dict[str, Any]:
@@ -141,7 +149,8 @@ def remedy(chunk: Chunk) -> str:
     """Say what becomes of an overdue batch, and what a person can do."""
     return (
         "The next run lands them if its results come after all; "
-        f"`batchata reconcile --abandon {chunk.batch_id}` gives it up"
+        f"`batchata reconcile --abandon {chunk.batch_id}` gives it up, and its rows are paid for "
+        "again"
     )
 
 

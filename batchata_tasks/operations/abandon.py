@@ -60,10 +60,11 @@ class Abandoning:
         """
         chunk = self._waiting(batch_id)
         if chunk.state != ChunkState.ABANDONED:
-            self._ask_to_cancel(chunk)
+            # first the dataset: a run that is at work on it must not find its batch cancelled
             with self._leased(chunk) as lease:
                 chunk = self._waiting(batch_id)
                 if chunk.state != ChunkState.ABANDONED:
+                    self._ask_to_cancel(chunk)
                     self._give_up(lease, chunk)
         self._report.abandoned.append(batch_id)
 

@@ -181,20 +181,23 @@ def _describe_elsewhere(batch: ElsewhereBatch) -> str:
     )
 
 
-_GIVEN_UP = "its rows are planned again; the most that it can have cost counts as spent"
+_GIVEN_UP = (
+    "its rows are planned again, and paid for twice if they ran; the most that it can have cost "
+    "counts as spent"
+)
 
 
 def _describe_late(chunk: str, batch: str) -> str:
     return (
-        f"batch {batch}, which was abandoned, has ended with results: `--adopt {chunk}={batch}` "
-        "lands them"
+        f"batch {batch}, which was abandoned, has ended: `--adopt {chunk}={batch}` "
+        "lands its results"
     )
 
 
 def _describe_overdue(batch: OverdueBatch) -> str:
     return (
-        f"batch {batch.batch_id} ({_sent(batch)}): the next run lands it if it has ended; "
-        f"`--abandon {batch.batch_id}` gives it up"
+        f"batch {batch.batch_id} ({_sent(batch)}): the next run lands it if its results come "
+        f"after all; `--abandon {batch.batch_id}` gives it up, and its rows are paid for again"
     )
 
 

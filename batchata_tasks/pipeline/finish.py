@@ -13,7 +13,7 @@ from batchata_tasks.execution.cleanup import discard_left_results, discard_uploa
 from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.execution.overdue import held_rows as told_rows
-from batchata_tasks.execution.overdue import remedy
+from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import ChunkState, StopReason
 from batchata_tasks.pipeline.receipt import (
     CACHE_MINIMUM,
@@ -198,7 +198,8 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
 
 def _held_warnings(run: RunContext, held: list[Chunk], overdue: list[Chunk]) -> list[str]:
     warnings = [
-        f"batch {chunk.batch_id} brought no results in time: {told_rows(chunk)} {remedy(chunk)}"
+        f"{why_overdue(run.folder, chunk)} The batch is {chunk.batch_id}, of chunk {chunk.id}: "
+        f"{told_rows(chunk)} {remedy(chunk)}"
         for chunk in overdue[:_NAMED]
     ]
     if others := overdue[_NAMED:]:

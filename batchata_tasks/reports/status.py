@@ -13,7 +13,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset
-from batchata_tasks.execution.overdue import held_rows, remedy
+from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
 from batchata_tasks.ledger import ChunkState, RunPhase, opened_ledger
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
@@ -114,8 +114,10 @@ def _aside(ledger: Ledger, chunk: Chunk) -> str:
     url = ledger.dataset_url(chunk.dataset_id)
     name = ledger.run(chunk.run_id).name
     if chunk.state == ChunkState.OVERDUE:
-        late = f"batch {chunk.batch_id} has not ended in time"
-        return f"{name}: {late}: {held_rows(chunk)} {remedy(chunk)}"
+        late = f"batch {chunk.batch_id} brought no results in time."
+        late = late if url is None else why_overdue(DatasetFolder.at_url(url), chunk)
+        which = f"The batch is {chunk.batch_id}, of chunk {chunk.id}"
+        return f"{name}: {late} {which}: {held_rows(chunk)} {remedy(chunk)}"
     if url is None:  # another dataset is there by now
         return f"{name}: the rows of chunk {chunk.id} are held: decide with `batchata reconcile`"
     return f"{name}: {held_chunk(DatasetFolder.at_url(url), chunk)}"
