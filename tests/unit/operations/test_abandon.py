@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.errors import AlreadyRunningError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.planning.prepare import prepare_run
-from tests.support.books import all_chunks, billed, check_money, money
+from tests.support.books import all_chunks, billed, check_money, money, opened
 from tests.support.operations import reconcile
 from tests.support.stuck import add_rows, left_overdue, limited, stick, told
 from tests.support.unclear import in_state
@@ -299,3 +299,19 @@ def test_a_batch_is_not_taken_back_before_it_ends(table: Table) -> None:
         with pytest.raises(SpecError, match=reason):
             reconcile(ReconcileRequest(adopt={chunk_of(batch): named}))
     assert in_state(ChunkState.ABANDONED) == [chunk_of(batch)]
+
+
+def test_a_refused_abandon_cancels_nothing(table: Table) -> None:
+    """While a run is at work on its dataset, its batch goes on as if nobody had asked."""
+    batch, control = left_overdue(table), table.emulator.control
+    (chunk,) = all_chunks()
+    control.clear_faults()
+    control.faults(kind="cancel_conflict")
+    with opened() as ledger:
+        lease = ledger.acquire_lease(chunk.dataset_id, 60)
+        with pytest.raises(AlreadyRunningError):
+            reconcile(ReconcileRequest(abandon=(batch,)))
+        assert [rule["strikes"] for rule in control.list_faults()] == [0]
+        ledger.release_lease(lease)
+    abandon(batch)
+    assert control.list_faults()[0]["strikes"] > 0
