@@ -33,7 +33,7 @@ def cells(line: str) -> list[str]:
 # batches that do not end, and creates of which nobody can tell what became of them
 OPEN = {
     *("cancel_conflict", "cancel_ignored", "stuck_finalizing", "html_413"),
-    *("fails_billed", "forgets"),
+    *("fails_billed", "forgets", "request_missing"),
 }
 TABLE = [dict(zip(cells(LINES[0]), cells(line), strict=True)) for line in LINES[1:]]
 
