@@ -538,7 +538,7 @@ def test_a_spend_cap_is_asked_once_and_what_is_under_way_is_landed(table: Table,
     table.emulator.control.faults(kind=kind, nth=3)
     with ended_by_others(table), pytest.raises(TerminalError):
         table.run(items_per_batch=2, max_parallel_batches=2)
-    answers = creates(table)
+    answers = sorted(creates(table))  # creates whose batches have names go side by side
     assert answers[0] == 200
     assert len(answers) == 2
     assert [chunk.state for chunk in all_chunks()].count(ChunkState.LANDED) == 1

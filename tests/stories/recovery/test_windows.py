@@ -45,6 +45,8 @@ def test_a_batch_that_was_accepted_unseen_is_adopted(
     """
     place = make(provider, rows=80, seconds=LONG)
     place.emulator.control.faults(kind=fault, route="create", nth=2, seconds=0.6)
+    for nth in range(3, 8):  # two lists go before the creates; then the batch is looked up
+        place.emulator.control.faults(kind="slow", route="list", nth=nth, seconds=1.0)
     run = place.start()
     assert place.until(lambda: place.stages()["sending"] and place.stages()["polling"], run)
     if fault == "drop_after":
