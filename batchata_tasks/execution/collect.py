@@ -1,9 +1,9 @@
 """Collecting: every request of a chunk gets exactly one outcome, whatever the provider returned.
 
 Results are read once, as a stream, in the provider's order, and joined to the chunk's rows by
-custom_id. Lines that are doubled count once (an answer before an error, since it is paid), lines
-that nobody sent are reported, and a request without a line ends as missing, or as what the batch
-says about it.
+custom_id. Lines that are doubled count once (an answer before an error, since it is paid), at the
+cost of the dearest; lines that nobody sent are reported, and a request without a line ends as
+missing, or as what the batch says about it.
 """
 
 from __future__ import annotations

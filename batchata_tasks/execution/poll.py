@@ -55,7 +55,8 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
     ledger and the status have from then on.
 
     Raises:
-        NeverSeenError: it is not found, and was not since its create, nor listed by another id.
+        NotShownError: it is not found, and no list is known to prove that it is gone; or it was not
+            found since its create, nor is it listed by another id (NeverSeenError).
         OtherAccountError: it is not found, or refused, but was sent under another key or scope
             (organization, project …), whose account may have it. If the scope is another one, a
             single answer shows it.
@@ -142,8 +143,8 @@ def _listed(context: SubmitContext, batch_id: str) -> BatchLook | None:
     """Return a batch as the account's list shows it, although it is not found by its id.
 
     Raises:
-        TransientError: the list cannot be read, or is not known to show the account's batches: then
-            nobody knows whether the batch is gone.
+        NotShownError: the list is not known to show the account's batches.
+        TransientError: it cannot be read.
     """
     provider, ledger = context.provider, context.ledger
     looks = _looks(context, batch_id)

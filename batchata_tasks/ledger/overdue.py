@@ -60,10 +60,14 @@ class Overdue(Chunks):
         connection.execute(update(t.batches).where(that).values(batch_id=after))
 
     @reads
-    def is_missing(self, connection: Connection, chunk: Chunk) -> bool:
+    def was_seen(self, connection: Connection, batch_id: str) -> bool:
+        """Whether the provider ever told the status of a batch since it was created."""
+        query = select(t.batches.c.looked_at).where(t.batches.c.batch_id == batch_id)
+        return connection.execute(query).scalar() is not None
+
+    def is_missing(self, chunk: Chunk) -> bool:
         """Whether a chunk waits for a batch that the provider never showed since its create."""
-        query = select(t.batches.c.looked_at).where(t.batches.c.batch_id == chunk.batch_id)
-        return chunk.state in WAITING and connection.execute(query).scalar() is None
+        return chunk.state in WAITING and not self.was_seen(chunk.batch_id or "")
 
     @writes
     def abandon(self, connection: Connection, lease: Lease, chunk_id: str) -> None:

@@ -273,12 +273,6 @@ class Sending(Chunks):
         row = connection.execute(query).first()
         return (None, None) if row is None else (row.account, row.scope)
 
-    @reads
-    def was_seen(self, connection: Connection, batch_id: str) -> bool:
-        """Whether the provider ever told the status of a batch since it was created."""
-        query = select(t.batches.c.looked_at).where(t.batches.c.batch_id == batch_id)
-        return connection.execute(query).scalar() is not None
-
     @writes
     def record_look(
         self, connection: Connection, batch_id: str, status: str, done: int | None, *, ended: bool

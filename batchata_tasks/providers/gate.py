@@ -69,10 +69,7 @@ class GatedFile:
     def read(self, size: int = -1) -> bytes:
         """Return the next block."""
         self._gate()
-        block = self._stream.read(size)
-        if not block:  # a redirection asks for the same body once more
-            self._stream.seek(0)
-        return block
+        return self._stream.read(size)
 
     def __iter__(self) -> Iterator[bytes]:
         while block := self.read(1 << 16):

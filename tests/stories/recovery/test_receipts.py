@@ -16,7 +16,7 @@ from batchata_tasks.reports.status import runs_table, undecided
 from tests.support.books import run_with, stopping_at
 from tests.support.operations import cancel, reconcile, runs_overview
 from tests.support.stuck import left_overdue
-from tests.support.table import MODELS, Table
+from tests.support.table import Table
 from tests.support.unclear import in_state
 
 if TYPE_CHECKING:
@@ -35,12 +35,6 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.2")
     monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of three rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
 
 
 def lines(receipt: Receipt) -> dict[str, str]:

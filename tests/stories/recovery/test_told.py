@@ -18,7 +18,7 @@ from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import run_with, stopping_at
 from tests.support.operations import cancel, reconcile
 from tests.support.stuck import told
-from tests.support.table import MODELS, Table
+from tests.support.table import Table
 from tests.support.unclear import in_state, leave_in_doubt
 
 if TYPE_CHECKING:
@@ -38,12 +38,6 @@ CREDIT = "Your credit balance is too low."
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
     monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.2")
-
-
-@pytest.fixture(params=MODELS)
-def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
-    """Return a table of three rows, for each provider."""
-    return Table(tmp_path, emulator, request.param, ROWS)
 
 
 def hold(table: Table, **create: Any) -> str:
