@@ -9,10 +9,9 @@ once.
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.clock import forward_us
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.common.text import pluralize
 
@@ -46,9 +45,10 @@ class Wait:
     def __init__(self, context: SubmitContext, chunk: Chunk) -> None:
         self._context, self._chunk = context, chunk
         asked = (read_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
-        self._asked_at = None if asked is None else asked / 1e6
+        self._asked_at = None if asked is None else min(asked, forward_us()) / 1e6
         sent_at = context.ledger.submitted_at(chunk.batch_id or "")
-        self._sent_at = (now_us() if sent_at is None else sent_at) / 1e6
+        # a moment to come is of a clock that was set back since
+        self._sent_at = min(forward_us() if sent_at is None else sent_at, forward_us()) / 1e6
         self._expires_at = self._sent_at + _DAY
         self._recorded: tuple[str, int | None] | None = None
         self._told = set[str]()
@@ -59,7 +59,7 @@ class Wait:
         """Note that the batch was asked to cancel, whatever the provider answered."""
         self.cancelling = True
         if self._asked_at is None:
-            asked_at = now_us()
+            asked_at = forward_us()
             note_intent(self._context.folder, self._chunk.id, **{_ASKED: asked_at})
             self._asked_at = asked_at / 1e6
 
@@ -92,14 +92,15 @@ class Wait:
         """Return for how many seconds it is still waited for; not above 0 once that is over."""
         asked_at = math.inf if self._asked_at is None else self._asked_at
         until = min(self._expires_at, asked_at) + self._context.settings.cancel_grace
-        return until - time.time()
+        return until - forward_us() / 1e6
 
     @property
     def since(self) -> str:
         """Since what it was waited for, as words for people."""
+        now = forward_us() / 1e6
         if self._asked_at is not None and self._asked_at < self._expires_at:
-            return f"{_spell(time.time() - self._asked_at)} after it was asked to cancel"
-        return f"{_spell(time.time() - self._expires_at)} after it was to expire"
+            return f"{_spell(now - self._asked_at)} after it was asked to cancel"
+        return f"{_spell(now - self._expires_at)} after it was to expire"
 
 
 def set_overdue(context: SubmitContext, chunk: Chunk, wait: Wait) -> None:

@@ -2,17 +2,18 @@
 
 It is looked up in the same account: adopted if found, free to be sent again, once, only if lists
 that are known to be complete show nothing until `BATCHATA_UNCLEAR_GRACE` has passed; held if nobody
-can tell (any more).
+can tell (any more). That time is counted by each process from when it begins to look, since a
+create may be accepted until its answer is lost, long after it was begun, and clocks may be set.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import (
     HeldError,
     LedgerError,
@@ -51,6 +52,12 @@ def adopt(context: SubmitContext, chunk: Chunk) -> str | None:
     """Look up a create of unknown fate; return its batch id, None once its absence is proven."""
     look = _resolve(context, chunk)
     if look is None:
+        context.log(
+            f"{context.provider.name}: the account's list shows no batch of these "
+            f"{pluralize(chunk.rows, 'request')} (chunk {chunk.id}) "
+            f"{context.settings.unclear_grace:,.0f} s after its answer was lost, so it was not "
+            "accepted."
+        )
         return None
     batch_id = record(context, chunk, look)
     context.log(f"batch {batch_id} was accepted after all: adopted.")
@@ -96,13 +103,14 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         LedgerError: another process, which sent it at this moment, recorded its batch.
     """
     intent = context.ledger.intent(chunk.id)
-    proof_from = intent.sent_at / 1e6 + context.settings.unclear_grace
+    began = awake_clock()  # by now its answer was lost, or the process that sent it has ended
+    proof_from = began + context.settings.unclear_grace
     path = context.folder.intent(chunk.id)
     stored: list[str] = (read_json(path) or {}).get("candidates", [])
     patience = _Patience(context)
-    wait, seen = _FIRST_PAUSE, Listed(dict.fromkeys(stored, time.time()))
+    wait, seen = _FIRST_PAUSE, Listed(dict.fromkeys(stored, began))
     while True:
-        now = time.time()
+        now = awake_clock()
         look = look_for(context, intent, seen)
         if look is not None:
             return look
@@ -120,7 +128,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         if not unjudged and now >= proof_from:
             _require_proof(context, chunk, seen)
             return None
-        context.sleep(wait if unjudged else min(wait, max(proof_from - time.time(), 0.2)))
+        context.sleep(wait if unjudged else min(wait, max(proof_from - awake_clock(), 0.2)))
         wait = min(wait * 1.5, context.provider.poll_seconds[1])
 
 
@@ -139,9 +147,9 @@ def _require_unclear(context: SubmitContext, chunk: Chunk) -> None:
 class Listed:
     """What the lists showed while a create was looked up.
 
-    `candidates` notes when each batch that may be it was listed last, `strangers` those that are
-    somebody else's, `namesakes` those that have the id of another batch, which the ledger knows.
-    `complete` says whether the last list is known to show the account's batches.
+    `candidates` notes when each batch that may be it was listed last, by `awake_clock`, `strangers`
+    those that are somebody else's, `namesakes` those that have the id of another batch, which the
+    ledger knows. `complete` says whether the last list is known to show the account's batches.
     """
 
     candidates: dict[str, float] = field(default_factory=dict[str, float])
@@ -220,7 +228,7 @@ class _Patience:
 
     def __init__(self, context: SubmitContext) -> None:
         self._context = context
-        self._ends_at = time.time() + _DAY  # whoever made it, whenever that was
+        self._ends_at = awake_clock() + _DAY  # whoever made it, whenever that was
         self._stopped_at: float | None = None
 
     def is_over(self) -> bool:
@@ -229,9 +237,9 @@ class _Patience:
         Nobody cancels it, since it may be another program's.
         """
         if self._stopped_at is None and self._context.stop_reason() not in (None, *SENDING_ENDS):
-            self._stopped_at = time.time()
+            self._stopped_at = awake_clock()
         since = min(self._ends_at, math.inf if self._stopped_at is None else self._stopped_at)
-        return time.time() > since + self._context.settings.cancel_grace
+        return awake_clock() > since + self._context.settings.cancel_grace
 
 
 def _refuse_endless(
@@ -293,7 +301,7 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         and not look.no_room
     ]
     # noted first: one may vanish while it is judged
-    seen.candidates |= {look.batch_id: time.time() for look in candidates}
+    seen.candidates |= {look.batch_id: awake_clock() for look in candidates}
     return _judged(context, intent, candidates, seen)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.clock import forward_us
 from batchata_tasks.execution import overdue
 from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.enrich import enrich
@@ -38,8 +37,7 @@ def stick(table: Table, which: str = "refuses") -> None:
 
 def a_day_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a day have passed whenever it is asked how long a batch is still waited for."""
-    clock = SimpleNamespace(time=lambda: time.time() + 86_401)
-    monkeypatch.setattr(overdue, "time", clock)
+    monkeypatch.setattr(overdue, "forward_us", lambda: forward_us() + 86_401_000_000)
 
 
 def limited() -> Steps:
