@@ -21,6 +21,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import locked
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.intent_files import require_current
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.progress.listener import silent
@@ -138,7 +139,7 @@ def hold_dataset(
     `adapters` are closed at the end, and those that are made meanwhile.
 
     Raises:
-        WrongLedgerError: another ledger owns the dataset.
+        WrongLedgerError: another ledger owns the dataset, or this one is older than it.
         AlreadyRunningError: another run holds it.
     """
     folder = DatasetFolder(output)
@@ -150,6 +151,11 @@ def hold_dataset(
         dataset_id = owned_dataset(folder, ledger)
         held_until = awake_clock() + settings.lease_seconds
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
+        try:
+            require_current(folder, ledger)
+        except BaseException:
+            ledger.release_lease(lease)
+            raise
         if folder.owner() is None:
             folder.write_owner(dataset_id, ledger.id)
         held = OwnDataset(folder, ledger, lease, settings, progress or silent(), adapters=opened)

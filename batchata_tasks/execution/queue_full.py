@@ -13,6 +13,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.cleanup import discard_returned
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.guard import split_chunk
+from batchata_tasks.execution.intent_files import delete
 from batchata_tasks.execution.submit import wait_for_one
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.types.ids import chunk_token
@@ -37,6 +38,7 @@ def make_room(context: BatchContext, chunk: Chunk) -> list[Chunk]:
         return []
     if chunk.state == ChunkState.SUBMITTED:
         discard_returned(context, chunk)
+        delete(context.folder, chunk.id)
         ledger.return_chunk(context.lease, chunk.id)
     chunk = ledger.chunk(chunk.id)
     if others:

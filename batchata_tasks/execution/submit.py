@@ -12,22 +12,23 @@ import math
 import time
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock, now_us
 from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
     HeldError,
+    StorageError,
     TerminalError,
     TransientError,
     UnclearError,
 )
-from batchata_tasks.common.files import write_json
 from batchata_tasks.execution.cleanup import discard_unused
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import note_create_error
 from batchata_tasks.execution.held_dataset import InterruptedRunError
+from batchata_tasks.execution.intent_files import withdraw, write_intent
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
 from batchata_tasks.providers import scope_of
@@ -81,7 +82,7 @@ def _submit(
         if unclear:
             if (batch_id := adopt(context, chunk)) is not None:
                 return batch_id
-            context.ledger.withdraw_intent(context.lease, chunk.id, absent=True)
+            withdraw(context.folder, context.ledger, context.lease, chunk.id, absent=True)
             chunk = context.ledger.chunk(chunk.id)
             unclear = False
         context.raise_if_left()
@@ -170,7 +171,6 @@ def _send(
         intent = Intent(
             chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark, scope
         )
-        _write_intent(context, chunk, intent)
         named = context.provider.names_batches
         if context.ledger.record_intent(context.lease, intent, named=named):
             break
@@ -185,6 +185,11 @@ def _send(
         pause = min(pause * 2, _LONGEST_PAUSE)
         _require_wanted(context)
     try:
+        write_intent(context, chunk, intent)
+    except StorageError:  # of a full disk, say; nothing was sent
+        withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
+        raise
+    try:
         return context.provider.create(request_file, file_id, chunk.id, _Gate(context, intent))
     except (
         TransientError,
@@ -194,7 +199,7 @@ def _send(
         InterruptedRunError,
     ):
         # refused for certain, or not sent; after anything else it is unclear, for a successor too
-        context.ledger.withdraw_intent(context.lease, chunk.id, intent)
+        withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
         raise
 
 
@@ -245,31 +250,3 @@ class _Gate:
         if awake_clock() - self._checked_at > _INTENT_BELIEVED:
             self._checked_at = awake_clock()
             self._context.ledger.check_intent(self._context.lease, self._intent)
-
-
-def _write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
-    """Write the intent beside the dataset; its rows stand in the chunk's manifest."""
-    facts: dict[str, Any] = {
-        "format": 1,
-        "token": chunk.id,
-        "ledger_id": context.ledger.id,
-        "run_id": chunk.run_id,
-        "round": chunk.round,
-        "provider": chunk.provider,
-        "endpoint": chunk.endpoint,
-        "model": chunk.model,
-        "account": intent.account,
-        "requests": intent.requests,
-        "bound_picodollars": chunk.bound,
-        "budget": context.ledger.budget_of(chunk.id),
-        "input_file_id": intent.input_file_id,
-        "fence": intent.fence,
-        "sent_at_us": intent.sent_at,
-        "mark_us": intent.mark,
-        "scope": intent.scope,
-        "resends": chunk.resends,
-        "rows": f"{chunk.id}.arrow",
-        "start": chunk.start,
-        "bytes": chunk.bytes,
-    }
-    write_json(context.folder.intent(chunk.id), facts)

@@ -10,7 +10,7 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.leases import Leases
-from batchata_tasks.ledger.store import reads, writes
+from batchata_tasks.ledger.store import blocks, reads, writes
 from batchata_tasks.ledger.values import SET_ASIDE, UNFINISHED, Chunk, ChunkState, Lease
 
 if TYPE_CHECKING:
@@ -51,6 +51,15 @@ class Chunks(Leases):
         """Return those of a few chunks that there are."""
         rows = (connection.execute(_CHUNK, {"chunk_id": name}).first() for name in chunk_ids)
         return [chunk_of(row) for row in rows if row is not None]
+
+    @reads
+    def states_of(self, connection: Connection, chunk_ids: Iterable[str]) -> dict[str, str]:
+        """Return the states of those chunks that there are, by id."""
+        states = dict[str, str]()
+        for block in blocks(chunk_ids):
+            query = select(t.chunks.c.id, t.chunks.c.state).where(t.chunks.c.id.in_(block))
+            states |= {row.id: row.state for row in connection.execute(query)}
+        return states
 
     @reads
     def chunks(

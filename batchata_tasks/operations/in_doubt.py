@@ -23,6 +23,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.candidates import is_of
 from batchata_tasks.execution.held import create_error
+from batchata_tasks.execution.intent_files import delete
 from batchata_tasks.execution.misnamed import rename
 from batchata_tasks.execution.unclear import Listed, hold, look_for, record
 from batchata_tasks.ledger import ChunkState
@@ -129,8 +130,8 @@ class InDoubt:
             self._report.held.append(chunk_id)
         for chunk_id in request.resend:
             with self._settling(chunk_id, ChunkState.HELD) as (context, _):
+                delete(self._folder(context), chunk_id)
                 self._ledger.drop_held(context.lease, chunk_id)
-                self._folder(context).intent(chunk_id).unlink(missing_ok=True)
             self._report.freed.append(chunk_id)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Rebuilding a ledger that was lost, from what the dataset's own folder holds.
+"""Rebuilding a ledger that was lost, or is too old, from what the dataset's own folder holds.
 
 Beside the rows lie the intents (what was about to be sent), the manifests, the specs, and the
 commits (what was landed, and what it cost). A chunk with an intent and no commit is unclear: the
@@ -17,6 +17,7 @@ from batchata_tasks.common.files import read_json
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.intent_files import sent_without
 from batchata_tasks.ledger import (
     SET_ASIDE,
     UNFINISHED,
@@ -67,11 +68,13 @@ class Rebuilt:
 def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
     """Restore a dataset whose ledger is lost to the ledger in use, which owns it from then on.
 
+    A ledger that is older than the dataset, since it came from a backup, is brought up to date.
+
     No run may be at work on the dataset under the old ledger, if that exists after all.
 
     Raises:
         SpecError: there is no dataset.
-        WrongLedgerError: this ledger owns the dataset already.
+        WrongLedgerError: this ledger owns the dataset already, and knows all of it.
     """
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner()
@@ -82,7 +85,7 @@ def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
         )
         raise SpecError(message)
     with opened_ledger(settings.ledger_url) as ledger:
-        if owner["ledger_id"] == ledger.id:
+        if owner["ledger_id"] == ledger.id and not sent_without(folder, ledger):
             message = (
                 f"output: the ledger in use owns the dataset in {folder.root} already: there is "
                 "nothing to rebuild."

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.execution.intent_files import withdraw
 from batchata_tasks.execution.queue_full import make_room
 from batchata_tasks.execution.unclear import adopt
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
@@ -67,7 +68,7 @@ def _was_accepted(run: RunContext, chunk: Chunk) -> bool:
     """Look up a create of unknown fate that is not wanted any more; withdraw it if absent."""
     if adopt(run.for_chunk(chunk), chunk) is not None:
         return True
-    run.ledger.withdraw_intent(run.lease, chunk.id, absent=True)
+    withdraw(run.folder, run.ledger, run.lease, chunk.id, absent=True)
     return False
 
 

@@ -26,6 +26,7 @@ from batchata_tasks.dataset.manifest import (
 )
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
+from batchata_tasks.execution.intent_files import withdraw
 from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
 from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import look_once, poll
@@ -200,7 +201,7 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
             context.log(str(error))
             return None
         if batch_id is None:
-            held.ledger.withdraw_intent(held.lease, chunk.id, absent=True)
+            withdraw(held.folder, held.ledger, held.lease, chunk.id, absent=True)
             return None
     chunk = held.ledger.chunk(chunk.id)
     if chunk.batch_id is None:  # rows that cannot be sent at all

@@ -51,11 +51,6 @@ class Call:
         return self.now + self._seconds("accept_delay")
 
     @property
-    def list_lag(self) -> float:
-        """How long lists leave out a batch created by this call."""
-        return self._seconds("list_lag")
-
-    @property
     def body_size(self) -> int | None:
         """The size of the body as the client announced it, None if it did not."""
         announced = self.request.headers.get("content-length", "")
@@ -65,10 +60,10 @@ class Call:
         """Set when the batch that this call creates can be seen, and how it ends."""
         if self.acceptance > self.now:
             batch.appears_at = self.acceptance
-        if self.list_lag:
-            batch.listed_at = batch.created_at + self.list_lag
         rules = self.shared.faults.for_batch(batch.provider)
         batch.fate = fate_of(rules)
+        if batch.fate.list_lag:
+            batch.listed_at = batch.created_at + batch.fate.list_lag
         if (wanted := odd_id(rules)) is not None:
             batch.id, batch.id_on_wire = str(wanted), wanted
         batch.lengths = self.shared.lengths

@@ -45,6 +45,8 @@ class Fate:
     """Whether it is said to have failed after all its requests have run."""
     reason: str | None = None
     """Why it is said to have failed."""
+    list_lag: float = 0.0
+    """For how many seconds lists leave it out."""
 
 
 NEVER = Fate(ending="never", share=0.0)
@@ -76,5 +78,6 @@ def _changes(rule: Rule) -> dict[str, Any]:
         "false_end": {"false_reads": reads, "reason": rule.message},
         "end_taken_back": {"taken_back": reads},
         "fails_billed": {"fails": True, "reason": rule.message},
+        "list_lag": {"list_lag": rule.seconds},
     }
     return changes.get(rule.kind, {})

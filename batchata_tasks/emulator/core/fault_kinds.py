@@ -145,7 +145,6 @@ KINDS: dict[str, Kind] = {
     "accept_delay": Kind(
         "call", "No answer; the batch is created `seconds` later.", _CREATE, "seconds"
     ),
-    "list_lag": Kind("call", "Lists leave the new batch out for `seconds`.", _CREATE, "seconds"),
     "file_not_ready": Kind(
         "call",
         "OpenAI's input file is not processed yet: a 400, or the 404 of a file not found (by "
@@ -264,6 +263,7 @@ KINDS: dict[str, Kind] = {
         "message",
         only="openai",
     ),
+    "list_lag": Kind("batch", "Lists leave it out for `seconds`.", _CREATE, "seconds"),
     "odd_id": Kind(
         "batch", "Its id is of another `style`, of those that follow.", _CREATE, "style"
     ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from batchata_tasks.common.errors import HeldError, WrongLedgerError
+from batchata_tasks.common.errors import HeldError, TerminalError, WrongLedgerError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
@@ -124,6 +124,63 @@ def test_a_lost_ledger_is_rebuilt_from_the_dataset_and_the_provider(
     check(table)
     with pytest.raises(WrongLedgerError, match="already"):
         rebuild(prepare_run(table.spec(), Settings()), Settings())
+
+
+@pytest.mark.parametrize("since", ["another run", "a batch of the same run", "a landed run"])
+def test_a_ledger_from_a_backup_is_refused_until_it_is_brought_up_to_date(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, since: str
+) -> None:
+    """A ledger that does not know what was sent since sends nothing, and pays nothing again.
+
+    What was landed since counts as spent once more.
+    """
+    ledger, backup = tmp_path / "ledger.db", tmp_path / "backup.db"
+    values, in_halves = table.values, {"items_per_batch": 6, "max_parallel_batches": 1}
+    if since == "a batch of the same run":
+        die_before_the_second_send(table)
+    else:
+        table.values = values[:6]
+        table.write()
+        table.run()
+    shutil.copyfile(ledger, backup)
+    table.values = values
+    table.write()
+    if since == "a landed run":
+        table.run()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()), **in_halves)
+    before = None if since != "a landed run" else books()
+    shutil.copyfile(backup, ledger)
+    sent = table.ledger()["requests_accepted"]
+    for _ in range(2):
+        with pytest.raises(WrongLedgerError, match=r"older than the dataset.*1 batch .*--rebuild"):
+            table.run(**in_halves)
+    assert table.ledger()["requests_accepted"] == sent == 12
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert before in (None, books())
+    table.run(**in_halves)
+    check(table)
+
+
+def die_before_the_second_send(table: Table) -> None:
+    """Leave a run of two batches dead, of which one has landed and the other is planned."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(
+            table,
+            stopping_at("submit", lambda chunk: chunk.start > 0, KeyboardInterrupt()),
+            items_per_batch=6,
+            max_parallel_batches=1,
+        )
+
+
+def test_a_refused_create_makes_no_ledger_look_old(table: Table) -> None:
+    """What the provider refused for certain leaves no trace of having been sent."""
+    table.emulator.control.faults(kind="http_error", route="create", status=400, nth=1)
+    with pytest.raises(TerminalError):
+        table.run()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check(table)
 
 
 def test_a_rebuilt_ledger_knows_what_the_lost_one_knew(table: Table, tmp_path: Path) -> None:

@@ -170,6 +170,42 @@ def test_a_list_that_lags_hides_nothing(table: Table, monkeypatch: pytest.Monkey
     check_once(table)
 
 
+def test_the_grace_begins_when_an_answer_is_lost_and_not_when_its_create_began(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that looks for an old create gives the lists the whole grace.
+
+    It may have been accepted long after its intent was written: it was uploaded slowly, say.
+    """
+    table.emulator.control.faults(kind="list_lag", seconds=1.2, nth=1)
+    leave_in_doubt(table, monkeypatch)
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.6")
+    time.sleep(0.7)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_clock_that_is_set_back_lets_nobody_wait(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A create in doubt is decided after the grace, though the clock went back by two days."""
+    set_back, seconds, nanoseconds = [0], time.time, time.time_ns
+    monkeypatch.setattr("time.time", lambda: seconds() - set_back[0])
+    monkeypatch.setattr("time.time_ns", lambda: nanoseconds() - set_back[0] * 10**9)
+    table.emulator.control.faults(kind="drop_before", nth=1)
+    notes = list[str]()
+
+    def note(text: str) -> None:
+        notes.append(text)
+        set_back[0] = 2 * 86_400 if "Looking it up" in text else set_back[0]
+
+    receipt = enrich(table.spec(), progress=LineProgress(note))
+    assert receipt.outcomes == {"succeeded": ROWS}
+    assert set_back != [0]
+    assert any("shows no batch of these 5 requests" in note for note in notes)
+    check_once(table)
+
+
 def test_a_lag_alone_changes_nothing(table: Table) -> None:
     """A create that got its answer needs no list."""
     table.emulator.control.faults(kind="list_lag", seconds=3600)
