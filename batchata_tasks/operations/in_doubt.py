@@ -149,12 +149,21 @@ class InDoubt:
         """Return a chunk that is in one of the states of doubt; raise SpecError if it is not."""
         chunks = {c.id: c for c in self._ledger.chunks_in((*_IN_DOUBT, ChunkState.OVERDUE))}
         chunk = chunks.get(chunk_id)
-        is_overdue = chunk is not None and chunk.state == ChunkState.OVERDUE
-        # a batch that was never found may be there under another id: a person may name that
-        if chunk is None or (is_overdue and (states or not self._ledger.is_missing(chunk))):
+        if chunk is None:
             message = (
                 f"{chunk_id} is not a chunk that is in doubt (any more); `batchata reconcile` "
                 "lists those that are."
+            )
+            raise SpecError(message)
+        if chunk.state == ChunkState.OVERDUE:
+            # a batch that was never found may be there under another id: a person may name that
+            if not states and self._ledger.is_missing(chunk):
+                return chunk
+            message = (
+                f"{chunk_id} is not in doubt: it was accepted, as batch {chunk.batch_id}, which "
+                "brought no results in time. The next run lands it if they come after all; "
+                f"`batchata reconcile --abandon {chunk.batch_id}` gives it up, and its rows are "
+                "sent and paid for again."
             )
             raise SpecError(message)
         if not states or chunk.state in states:

@@ -100,6 +100,18 @@ class InFlight:
     bound: int | None = 0
     expected: int | None = 0
 
+    def without(self, part: InFlight) -> InFlight:
+        """Return what remains without a part of these batches."""
+        return InFlight(
+            self.batches - part.batches,
+            _less(self.bound, part.bound),
+            _less(self.expected, part.expected),
+        )
+
+
+def _less(whole: int | None, part: int | None) -> int | None:
+    return None if whole is None or part is None else whole - part
+
 
 def in_flight(chunks: Iterable[Chunk]) -> InFlight:
     """Return what is in flight of unfinished chunks: all but those that were settled."""

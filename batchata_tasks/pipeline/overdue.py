@@ -145,7 +145,8 @@ def _answered_since(held: HeldDataset, chunk: Chunk, key: list[str]) -> set[byte
     """Return the keys (digests) of rows that later runs landed, or sent and did not land yet."""
     later = held.ledger.later_runs(chunk.run_id)
     dataset_id = held.lease.dataset_id
-    newer = set(in_flight_keys(held.folder, held.ledger, dataset_id, chunk.run_id, key))
+    sent = in_flight_keys(held.folder, held.ledger, dataset_id, chunk.run_id, key)
+    newer = {digest for digest, _ in sent}
     dataset = Dataset(held.folder.data, pa.schema([]), [], [])
     for _, batch in dataset.rows([*key, "_run_id"]):
         pairs = zip(keys_of(batch, key), batch.column("_run_id").to_pylist(), strict=True)

@@ -169,8 +169,10 @@ def in_flight_keys(
     key: list[str],
     but_chunks: Container[str] = (),
     check: Callable[[pa.Schema], None] | None = None,
-) -> Iterator[bytes]:
+) -> Iterator[tuple[bytes, bool]]:
     """Yield the keys (digests) of rows that other runs sent and nobody landed yet.
+
+    With each comes whether it is held: set aside, so that no run waits for it.
 
     `check` raises if the columns of such rows have another key than the present one.
     """
@@ -189,7 +191,8 @@ def in_flight_keys(
         manifest = read_chunk_manifest(folder.manifest(chunk.id))
         if check is not None:
             check(manifest.schema)
-        yield from map(key_digest, keys_of(manifest, key))
+        is_held = chunk.state in SET_ASIDE
+        yield from ((key_digest(row_key), is_held) for row_key in keys_of(manifest, key))
 
 
 def refresh_mark(refresh: bool) -> int | None:  # noqa: FBT001 - a yes or no of the command line

@@ -62,8 +62,11 @@ class Planner:
         pilot = table.spec.pilot.rows if table.spec.pilot else None
         self.packer = Packer(limits, table.spec.items_per_batch, pilot)
 
-    def run(self, in_flight: Iterable[bytes] = ()) -> list[PlannedChunk]:
+    def run(self, in_flight: Iterable[tuple[bytes, bool]] = ()) -> list[PlannedChunk]:
         """Make the pass; return the chunks of the plan, in order.
+
+        `in_flight` has the keys of rows that were sent and did not land yet, and whether each is
+        held.
 
         Raises:
             SourceError: a row cannot be used; it is named, with the remedy.
@@ -194,6 +197,7 @@ class Planner:
         fingerprint, landed = builder.fingerprint(row), self._index.landed(digest)
         if self._index.in_flight(digest):
             summary.in_flight += 1
+            summary.held += self._index.held(digest)
             return None
         request_id = row_id(self._dataset_id, key, fingerprint)
         if request_id in self._claimed:

@@ -58,7 +58,9 @@ class RowIndex:
         self._connection.execute(
             "CREATE TABLE seen (key BLOB PRIMARY KEY, number INTEGER) WITHOUT ROWID"
         )
-        self._connection.execute("CREATE TABLE in_flight (key BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._connection.execute(
+            "CREATE TABLE in_flight (key BLOB PRIMARY KEY, held INTEGER) WITHOUT ROWID"
+        )
         self._connection.execute("BEGIN")
         self.landed_rows = 0
         self.landed_twice = False
@@ -92,12 +94,13 @@ class RowIndex:
         (keys,) = self._connection.execute("SELECT COUNT(*) FROM landed").fetchone()
         self.landed_twice = keys < added
 
-    def add_in_flight(self, keys: Iterable[bytes]) -> None:
-        """Add keys whose requests are at a provider, or collected and not landed."""
+    def add_in_flight(self, keys: Iterable[tuple[bytes, bool]]) -> None:
+        """Add keys whose requests are at a provider, or collected and not landed.
+
+        With each comes whether it is held: no run waits for it, and a person may have to decide.
+        """
         before = self._connection.total_changes
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO in_flight VALUES (?)", ((key,) for key in keys)
-        )
+        self._connection.executemany("INSERT OR IGNORE INTO in_flight VALUES (?, ?)", keys)
         self.rows_in_flight += self._connection.total_changes - before
 
     def landed(self, key: bytes) -> LandedRow | None:
@@ -108,11 +111,18 @@ class RowIndex:
         return LandedRow._make(row[1:]) if row else None
 
     def in_flight(self, key: bytes) -> bool:
-        """Whether a request for this key is on its way."""
+        """Whether a request for this key is on its way, or held."""
+        return self._held(key) is not None
+
+    def held(self, key: bytes) -> bool:
+        """Whether a request for this key is held."""
+        return bool(self._held(key))
+
+    def _held(self, key: bytes) -> int | None:
         if not self.rows_in_flight:
-            return False
-        row = self._connection.execute("SELECT 1 FROM in_flight WHERE key=?", (key,)).fetchone()
-        return row is not None
+            return None
+        row = self._connection.execute("SELECT held FROM in_flight WHERE key=?", (key,)).fetchone()
+        return None if row is None else int(row[0])
 
     def first_double(self, keys: list[bytes], numbers: list[int]) -> tuple[int, int, int] | None:
         """Add keys of the source; return the first that occurred before, None if there is none.

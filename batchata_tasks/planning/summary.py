@@ -20,7 +20,8 @@ class PlanSummary:
     filtered: int = 0  # left out by `where`
     null_skipped: int = 0  # left out by `on_null: skip`
     up_to_date: int = 0
-    in_flight: int = 0
+    in_flight: int = 0  # sent before and not landed yet, held ones included
+    held: int = 0  # of those in flight: no run waits for them, a person may have to decide
     exhausted: int = 0  # failed for good, or attempts used up
     not_asked: int = 0  # changed, but for a reason that `rerun_on` leaves out
     over_limit: int = 0  # need work, but `limit` was reached

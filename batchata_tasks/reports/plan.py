@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.ledger import Ledger
+    from batchata_tasks.ledger import Chunk, Ledger
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.reports.forecast import LimitsAhead
@@ -66,6 +67,8 @@ class Preview:
     # the provider is asked
     recoverable: int = 0
     in_flight: InFlight = field(default_factory=InFlight)  # of earlier runs; not in the plan's cost
+    held: InFlight = field(default_factory=InFlight)  # set aside: a part of what is in flight
+    held_since: float | None = None  # when the oldest of these was sent, in seconds since 1970
 
     @property
     def pilot_failed(self) -> bool:
@@ -90,6 +93,8 @@ class Preview:
             "open_batches": self.open_batches,
             "in_flight_usd": exact(self.in_flight.bound),
             "in_flight_expected_usd": exact(self.in_flight.expected),
+            "held_batches": self.held.batches,
+            "held_usd": exact(self.held.bound),
             "pilot_failed": self.pilot_failed,
             "stopped": self.stopped,
         }
@@ -101,6 +106,7 @@ class Preview:
             *self._sending(),
             *self._recovery(),
             *self._in_flight(),
+            *self._held(),
             *self._cost(),
         ]
 
@@ -115,7 +121,8 @@ class Preview:
         ]
         others = {
             "  up to date": summary.up_to_date,
-            "  in flight": summary.in_flight,
+            "  in flight": summary.in_flight - summary.held,
+            "  held": summary.held,
             "  failed for good": summary.exhausted,
             "  not in rerun_on": summary.not_asked,
             "  left out by where": summary.filtered,
@@ -169,7 +176,7 @@ class Preview:
         return lines
 
     def _in_flight(self) -> list[tuple[str, str]]:
-        sent = self.in_flight
+        sent = self.in_flight.without(self.held)
         if not sent.batches:
             return []
         batches = f"{pluralize(sent.batches, 'batch')} sent before"
@@ -179,6 +186,20 @@ class Preview:
         reserved = f"at most {dollars(sent.bound)}, which is reserved"
         return [("In flight", f"{batches}: {expected}{reserved}")]
 
+    def _held(self) -> list[tuple[str, str]]:
+        if not self.held.batches:
+            return []
+        when = "" if self.held_since is None else f", the oldest sent {_minute(self.held_since)}"
+        cost = "of unknown cost"
+        if self.held.bound is not None:
+            cost = f"at most {dollars(self.held.bound)}, which stays reserved"
+        batches = pluralize(self.held.batches, "batch")
+        text = (
+            f"the rows of {batches}{when}: {cost}. No run sends them again by itself: "
+            "`batchata reconcile` says why, and how to decide"
+        )
+        return [("Held", text)]
+
     def _cost(self) -> list[tuple[str, str]]:
         summary = self.summary
         lines = list[tuple[str, str]]()
@@ -187,7 +208,10 @@ class Preview:
             lines.append(("Tokens", tokens))
         if summary.bound is None:
             return [*lines, ("Cost", f"unknown: no batch price is known for {self.spec.models}")]
-        more = " more than what is in flight" if self.in_flight.batches else ""
+        more = ""
+        if self.in_flight.batches:
+            what = "held" if self.in_flight.batches == self.held.batches else "in flight"
+            more = f" more than what is {what}"
         bound = f"at most {dollars(summary.bound)}{more} (upper bound; prices: {self.price_source})"
         if not summary.requests:
             return [("Cost", bound)]
@@ -220,6 +244,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         costs = forecast_costs(summary, chunks, usage)
         limits = look_ahead(spec, ledger, chunks, costs, summary)
         unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
+        held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
     return Preview(
         spec=spec,
@@ -236,12 +261,14 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         ),
         recoverable=ahead.uncertain_rows,
         in_flight=in_flight(unfinished),
+        held=in_flight(held),
+        held_since=None if ledger is None else _sent_first(ledger, held),
     )
 
 
 def _look_at_dataset(
     ready: PreparedRun, ledger: Ledger | None
-) -> tuple[str, LostRows, Iterable[bytes]]:
+) -> tuple[str, LostRows, Iterable[tuple[bytes, bool]]]:
     """Return a dataset's id, what a run would recover, and the keys of rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
     owner = folder.owner()
@@ -254,6 +281,21 @@ def _look_at_dataset(
     check = ready.table.dataset.check_key
     sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks, check)
     return dataset_id, ahead, sent_keys
+
+
+def _sent_first(ledger: Ledger, chunks: Iterable[Chunk]) -> float | None:
+    """Return when the oldest of some chunks was sent, in seconds since 1970."""
+    times = [
+        ledger.intent(chunk.id).sent_at
+        if chunk.batch_id is None
+        else ledger.submitted_at(chunk.batch_id)
+        for chunk in chunks
+    ]
+    return min((moment / 1e6 for moment in times if moment is not None), default=None)
+
+
+def _minute(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _without_rows(chunks: list[PlannedChunk], rows: int) -> list[PlannedChunk]:

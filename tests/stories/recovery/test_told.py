@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,8 +17,8 @@ from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.progress.listener import LineProgress
 from tests.support.books import run_with, stopping_at
-from tests.support.operations import cancel, reconcile
-from tests.support.stuck import told
+from tests.support.operations import cancel, preview, reconcile
+from tests.support.stuck import add_rows, left_overdue, told
 from tests.support.table import Table
 from tests.support.unclear import in_state, leave_in_doubt
 
@@ -144,6 +145,55 @@ def test_to_hold_what_is_held_already_says_what_decides(table: Table) -> None:
     chunk = hold(table)
     with pytest.raises(SpecError, match=rf"held already; `--adopt {chunk}=BATCH` or"):
         reconcile(ReconcileRequest(hold=(chunk,)))
+
+
+def test_a_plan_tells_held_rows_from_those_in_flight(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held rows are counted apart, with what is reserved, since when, and what decides.
+
+    What is at the provider, and comes by itself, is still called in flight.
+    """
+    hold(table)
+    held = preview(table.spec())
+    told_of = dict(held.lines())
+    assert (told_of["  held"], told_of.get("  in flight"), told_of.get("In flight")) == (
+        str(ROWS),
+        None,
+        None,
+    )
+    assert "`batchata reconcile`" in told_of["Held"]
+    assert f"{datetime.now(UTC):%Y-%m-%d}" in told_of["Held"]
+    assert "more than what is held" in told_of["Cost"]
+    plan = held.to_json()
+    assert (plan["held"], plan["held_batches"]) == (ROWS, 1)
+    assert plan["held_usd"] == plan["in_flight_usd"] != "0.000000000000"
+    table.emulator.control.clear_faults()
+    add_rows(table, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()))
+    told_of = dict(preview(table.spec()).lines())
+    assert (told_of["  held"], told_of["  in flight"]) == (str(ROWS), "2")
+    assert told_of["In flight"].startswith("1 batch sent before: ")
+    assert told_of["Held"].startswith("the rows of 1 batch, ")
+
+
+def test_to_resend_an_overdue_chunk_names_what_gives_it_up(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--resend` and `--hold` of a chunk whose batch is known name `--abandon`, with the batch."""
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
+    batch = left_overdue(table)
+    (chunk,) = in_state(ChunkState.OVERDUE)
+    for request in (
+        ReconcileRequest(resend=(chunk,)),
+        ReconcileRequest(hold=(chunk,)),
+        ReconcileRequest(hold=(chunk,), resend=(chunk,)),
+        ReconcileRequest(adopt={chunk: "batch_of_somebody"}),
+    ):
+        with pytest.raises(SpecError, match=f"reconcile --abandon {batch}` gives it up"):
+            reconcile(request)
+    assert in_state(ChunkState.OVERDUE) == [chunk]
 
 
 # --- other accounts -------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class Bench:
         )
 
     def plan(
-        self, options: Options | None = None, in_flight: Iterable[bytes] = (), **values: Any
+        self, options: Options | None = None, in_flight: Iterable[tuple[bytes, bool]] = (), **values: Any
     ) -> Planned:
         table = self.table(**values)
         plan = self.folder / "run"
@@ -446,9 +446,9 @@ def test_rows_in_flight_are_not_sent_twice(bench: Bench, refresh: int | None) ->
     """Rows that another run sent and nobody landed are left to it, even in a refresh."""
     plan = bench.plan(
         Options(refresh_before=refresh),
-        in_flight=[digest_of("a"), digest_of("c"), digest_of("gone")],
+        in_flight=[(digest_of("a"), False), (digest_of("c"), True), (digest_of("gone"), True)],
     )
-    assert (plan.ids, plan.summary.in_flight) == (["b"], 2)
+    assert (plan.ids, plan.summary.in_flight, plan.summary.held) == (["b"], 2, 1)
 
 
 # --- leaving out ----------------------------------------------------------------------------------

@@ -57,10 +57,11 @@ def test_of_two_rows_with_one_key_the_later_counts(index: RowIndex, order: int) 
 
 
 def test_keys_in_flight_are_known_once(index: RowIndex) -> None:
-    """A key that two chunks have is in flight; a key that none has is not."""
-    index.add_in_flight([b"a", b"b", b"a"])
-    index.add_in_flight(iter([b"b"]))
+    """A key that two chunks have is in flight, perhaps held; a key that none has is not."""
+    index.add_in_flight([(b"a", False), (b"b", True), (b"a", False)])
+    index.add_in_flight(iter([(b"b", True)]))
     assert [index.in_flight(key) for key in (b"a", b"b", b"c")] == [True, True, False]
+    assert [index.held(key) for key in (b"a", b"b", b"c")] == [False, True, False]
     assert index.rows_in_flight == 2
 
 
