@@ -48,7 +48,13 @@ def status(
     folder; no run may be at work on it. The next run looks at the provider for batches that were
     sent and not landed.
     """
-    from batchata_tasks.reports.status import runs_overview, runs_remedy, runs_table, undecided
+    from batchata_tasks.reports.status import (
+        runs_in_the_way,
+        runs_overview,
+        runs_remedy,
+        runs_table,
+        undecided,
+    )
 
     with boundary():
         settings = Settings()
@@ -62,7 +68,7 @@ def status(
             print_table(out, runs_table(runs))
             if (remedy := runs_remedy(runs)) is not None:
                 print_text(out, remedy)
-            for text in undecided(dataset_spec, settings):
+            for text in (*runs_in_the_way(runs), *undecided(dataset_spec, settings)):
                 print_text(out, text)
 
 

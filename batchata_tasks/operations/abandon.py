@@ -13,7 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import BatchataError, SpecError, TransientError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    SpecError,
+    TerminalError,
+    TransientError,
+)
 from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.overdue import given_up_record, note_intent
@@ -97,18 +103,27 @@ class Abandoning:
             if not look.ended:
                 provider.cancel(batch_id)
                 return
-            is_there = not look.gone and _are_there(provider, look, chunk)
         except BatchataError as error:
             self._report.notes.append(
                 f"batch {batch_id} could not be cancelled, and may go on: {error}"
             )
             return
-        if is_there:
-            message = (
-                f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is nothing to "
-                "give up: the next run lands its rows."
+        why = "they are not there"
+        try:
+            if not look.gone and _are_there(provider, look, chunk):
+                message = (
+                    f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is "
+                    "nothing to give up: the next run lands its rows."
+                )
+                raise SpecError(message)
+        except (TransientError, TerminalError, CredentialsError) as error:
+            why = str(error).removesuffix(".")
+        if look.done != 0:
+            self._report.notes.append(
+                f"batch {batch_id} has ended ({look.status!r:.60}), and its results cannot be had "
+                f"({why}): what ran of it is billed all the same, and that money is lost unless "
+                f"they come yet (then `--adopt {chunk.id}={batch_id}` lands them)."
             )
-            raise SpecError(message)
 
     def _give_up(self, lease: Lease, chunk: Chunk) -> None:
         if (folder := self._folder(chunk)) is not None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from batchata_tasks.execution.elsewhere import what_to_set
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ElsewhereBatch
-from batchata_tasks.providers import describe_change, is_other_scope, names_of_account
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -25,13 +25,11 @@ def report_elsewhere(
     ledger: Ledger, asked: Asked, seen: Container[str], report: ReconcileReport
 ) -> None:
     """Report the open batches of other accounts; those in `seen` are listed all the same."""
-    names = {name: names_of_account(one, ledger.id) for name, one in asked.adapters.items()}
     for chunk in ledger.chunks_in((ChunkState.SUBMITTED, ChunkState.OVERDUE)):
         batch_id, adapter = chunk.batch_id or "", asked.adapters.get(chunk.provider)
         if adapter is None or batch_id in seen:  # that a key is missing is told already
             continue
-        account, scope = ledger.sent_under(batch_id)
-        if account in names[chunk.provider] and not is_other_scope(adapter, ledger.id, scope):
+        if (change := what_to_set(adapter, ledger, chunk)) is None:
             continue
         sent_at = (ledger.submitted_at(batch_id) or 0) / 1e6
         batch = ElsewhereBatch(
@@ -41,6 +39,6 @@ def report_elsewhere(
             provider=chunk.provider,
             requests=chunk.rows,
             age=max(round(time.time() - sent_at), 0),
-            change=describe_change(adapter, ledger.id, scope),
+            change=change,
         )
         report.elsewhere.append(batch)

@@ -11,10 +11,11 @@ from rich.table import Column, Table
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
-from batchata_tasks.ledger import ChunkState, RunPhase, opened_ledger
+from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.reports.printing import cell
@@ -59,6 +60,8 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
     totals = ledger.outcomes(row.id)
     chunks = ledger.chunks(row.id)
     known = cost_is_known(chunks, totals)
+    is_open = row.state != RunPhase.CLOSED
+    running = is_open and ledger.is_held(row.dataset_id)
     batches = [
         {
             "batch_id": batch.batch_id,
@@ -73,7 +76,11 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "name": row.name,
         "run_id": row.id,
         "state": row.state,
-        "running": row.state != RunPhase.CLOSED and ledger.is_held(row.dataset_id),
+        "running": running,
+        # asked for, and not carried out yet
+        "cancel_asked": is_open and ledger.stop_reason(row.id) == StopReason.CANCEL,
+        # of a run that stopped: what keeps the next start from seeing its batches
+        "to_set": _to_set(ledger, chunks) if is_open and not running else None,
         "result": row.result,
         "started_at": _moment(row.started_at),
         "finished_at": _moment(row.finished_at),
@@ -86,6 +93,13 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "in_flight_usd": f"{usd(in_flight):f}" if known else None,
         "batches": batches,
     }
+
+
+def _to_set(ledger: Ledger, chunks: list[Chunk]) -> str | None:
+    """Return what is to be set to see the open batches of a run; None if all can be seen."""
+    sent = (c for c in chunks if c.state in (ChunkState.SUBMITTED, ChunkState.UNCLEAR))
+    lacks = (what_environment_lacks(ledger, chunk) for chunk in sent)
+    return next((text for text in lacks if text is not None), None)
 
 
 def _rows_in(chunks: list[Chunk], state: ChunkState) -> int:
@@ -148,7 +162,8 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
 def _worded(run: dict[str, Any]) -> str:
     """Return how a run ended, or how it is, in words."""
     if run["result"] is None:
-        return _state(run).replace("_", " ")
+        state = _state(run).replace("_", " ")
+        return f"{state}, to be cancelled" if run["cancel_asked"] else state
     failed = any(name != Outcome.SUCCEEDED for name in run["outcomes"]) or run["exhausted_rows"]
     aside = run["held_rows"] or run["overdue_rows"]
     given_up = run["abandoned_rows"]
@@ -169,9 +184,33 @@ def _dollars(usd_text: str | None) -> str:
 
 
 def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
-    """Return what to do about runs that stopped before their end; None if there are none."""
-    stopped = [run["result"] for run in runs if _state(run) == _STOPPED]
+    """Return what to do about runs that stopped before their end; None if there are none.
+
+    Those that were asked to cancel are told apart.
+    """
+    stopped = [run["result"] for run in runs if _state(run) == _STOPPED and not run["cancel_asked"]]
     return next((text for result, text in _REMEDIES.items() if result in stopped), None)
+
+
+def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
+    """Return a sentence for each run that is yet to be cancelled, or cannot see its batches."""
+    return [_to_cancel(run) for run in runs if run["cancel_asked"]] + [
+        f"{run['name']}: its open batches are not to be seen now: {run['to_set']}."
+        for run in runs
+        if run["to_set"] is not None and not run["cancel_asked"]
+    ]
+
+
+def _to_cancel(run: dict[str, Any]) -> str:
+    text = f"{run['name']}: a cancel was asked for, and is not done."
+    if run["running"]:
+        return f"{text} The process that is at work on the run carries it out."
+    if run["to_set"] is not None:
+        text += f" Its batches are not to be seen now: {run['to_set']}."
+    return (
+        f"{text} The next `batchata cancel` or `batchata run` of the spec carries it out: open "
+        "batches are cancelled, what ran is landed, and the run after that goes on."
+    )
 
 
 def _state(run: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.execution import download
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
-from tests.support.books import check_money
+from tests.support.books import all_chunks, check_money
 from tests.support.operations import reconcile
 from tests.support.stuck import add_rows, told
 from tests.support.table import MODELS, Table
@@ -75,6 +75,26 @@ def test_a_batch_without_results_can_be_given_up(table: Table) -> None:
     table.emulator.control.clear_faults()
     assert table.run().outcomes == {"succeeded": ROWS}
     assert table.ledger()["requests_accepted"] == 2 * ROWS
+
+
+@pytest.mark.parametrize("status", [404, 403, 500])
+def test_giving_up_a_batch_that_was_billed_says_that_the_money_is_lost(
+    table: Table, status: int
+) -> None:
+    """An ended batch whose results cannot be had is given up, and that it was billed is said.
+
+    It names what lands them if they come yet; it does not say that the batch may go on.
+    """
+    table.emulator.control.clear_faults()
+    route = "results" if table.provider == "anthropic" else "content"
+    table.emulator.control.faults(kind="http_error", route=route, status=status)
+    table.run()
+    ((chunk, batch),) = [(c.id, c.batch_id) for c in all_chunks() if c.batch_id is not None]
+    report = reconcile(ReconcileRequest(abandon=(batch or "",)))
+    (note,) = [text for label, text in report.lines() if label == "Note"]
+    assert "that money is lost unless they come yet" in note
+    assert f"--adopt {chunk}={batch}" in note
+    assert "may go on" not in note
 
 
 def test_a_batch_that_names_no_results_is_not_sent_again(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -256,6 +257,69 @@ def test_cancel_tells_at_once_that_a_batch_is_anothers(
     assert variable in str(refused.value)
     assert not any("Trying again" in note for note in notes)
     assert in_state(ChunkState.SUBMITTED)
+
+
+def status_of(table: Table) -> tuple[dict[str, Any], str]:
+    """Return the newest run as `status --json` tells it, and all that `status` prints."""
+    spec = table.folder / "spec.json"
+    spec.write_text(table.spec().model_dump_json(exclude_unset=True))
+    told_as_json = CliRunner().invoke(app, ["status", str(spec), "--json"])
+    shown = CliRunner().invoke(app, ["status", str(spec)], env={"COLUMNS": "200"})
+    return json.loads(told_as_json.stdout)[0], " ".join(shown.output.split())
+
+
+def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`status` says that a cancel was asked for and is not done, and what to set; so does its JSON.
+
+    Before that it says only what to set. Once that is set, the next run carries the cancel out.
+    """
+    variable, one, other = scope(table.provider)
+    monkeypatch.setenv(variable, one)
+    table.emulator.control.faults(kind="projects")
+    table.emulator.control.progress("reads", 10**6)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()))
+    run, shown = status_of(table)
+    assert (run["cancel_asked"], run["to_set"]) == (False, None)
+    monkeypatch.setenv(variable, other)
+    run, shown = status_of(table)
+    assert (run["cancel_asked"], variable in run["to_set"]) == (False, True)
+    assert "a cancel was asked for" not in shown
+    assert f"table: its open batches are not to be seen now: {run['to_set']}." in shown
+    with pytest.raises(OtherAccountError):
+        cancel(table.spec())
+    run, shown = status_of(table)
+    assert (run["cancel_asked"], run["running"], variable in run["to_set"]) == (True, False, True)
+    for text in (
+        "stopped, to be cancelled",
+        "table: a cancel was asked for, and is not done. Its batches are not to be seen now: ",
+        variable,
+        "The next `batchata cancel` or `batchata run` of the spec carries it out",
+    ):
+        assert text in shown
+    assert "Stopped: start the same command again" not in shown
+    monkeypatch.setenv(variable, one)
+    run, shown = status_of(table)
+    assert (run["cancel_asked"], run["to_set"]) == (True, None)
+    assert "a cancel was asked for, and is not done. The next" in shown
+    assert table.run().exit_code == 3
+    run, shown = status_of(table)
+    assert (run["state"], run["cancel_asked"], run["to_set"]) == ("closed", False, None)
+    assert "a cancel was asked for" not in shown
+
+
+def test_status_names_a_key_that_a_cancel_lacks(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the key of the provider, what is to be set is that key; nothing else breaks."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _: True, KeyboardInterrupt()))
+    key = f"{table.provider.upper()}_API_KEY"
+    monkeypatch.delenv(key)
+    run, shown = status_of(table)
+    assert key in run["to_set"]
+    assert run["batches"][0]["batch_id"] is not None
+    assert "Stopped: start the same command again" in shown
 
 
 def test_reconcile_names_open_batches_of_another_account(

@@ -131,7 +131,10 @@ class Bench:
         )
 
     def plan(
-        self, options: Options | None = None, in_flight: Iterable[tuple[bytes, bool]] = (), **values: Any
+        self,
+        options: Options | None = None,
+        in_flight: Iterable[tuple[bytes, bool]] = (),
+        **values: Any,
     ) -> Planned:
         table = self.table(**values)
         plan = self.folder / "run"
