@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from batchata_tasks.pipeline.steps import Steps
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
-    from batchata_tasks.reports.plan import Preview
+    from batchata_tasks.reports.preview import Preview
     from batchata_tasks.spec.job import Job
     from batchata_tasks.spec.jobs import JobsSpec
 

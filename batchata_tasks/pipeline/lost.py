@@ -63,18 +63,22 @@ def parts_of(folder: DatasetFolder) -> set[str]:
 
 @dataclass(frozen=True)
 class LostRows:
-    """The rows of lost batches: ids if the manifest is there, else only their number."""
+    """The rows of lost batches: ids if the manifest is there, else only their number.
+
+    Of `uncertain_rows`, `open_rows` are of batches whose results never came.
+    """
 
     chunks: frozenset[str] = frozenset()
     row_ids: frozenset[str] = frozenset()
     uncertain_rows: int = 0
+    open_rows: int = 0
 
 
 def lost_rows(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> LostRows:
     """Return the rows that `recover` would look up again. Nothing is written."""
     lost = lost_chunks(ledger, folder, dataset_id)
     chunks = [c for c in (*lost.parts, *lost.landed, *lost.unfinished) if c.kind == ChunkKind.BATCH]
-    row_ids, uncertain_rows = set[str](), 0
+    row_ids, uncertain_rows, open_rows = set[str](), 0, 0
     for chunk in chunks:
         path = folder.manifest(chunk.id)
         if path.exists():
@@ -84,8 +88,9 @@ def lost_rows(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> LostRow
             ran = [t.rows for outcome, t in totals.items() if not Outcome(outcome).never_ran]
             uncertain_rows += sum(ran)
         else:
-            uncertain_rows += chunk.rows
-    return LostRows(frozenset(chunk.id for chunk in chunks), frozenset(row_ids), uncertain_rows)
+            open_rows += chunk.rows
+    ids = frozenset(chunk.id for chunk in chunks)
+    return LostRows(ids, frozenset(row_ids), uncertain_rows + open_rows, open_rows)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.operations.reconcile_report import ReconcileReport, ReconcileRequest
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.reports.preview import Preview
     from batchata_tasks.spec.enrichment import EnrichmentSpec
     from batchata_tasks.spec.run import RunSpec
 
@@ -28,7 +29,7 @@ def reconcile(request: ReconcileRequest | None = None, days: float = 30) -> Reco
     return reconciling.reconcile(Settings(), request, days=days)
 
 
-def preview(spec: RunSpec) -> plan.Preview:
+def preview(spec: RunSpec) -> Preview:
     """Plan without running."""
     return plan.preview(spec, Settings())
 

@@ -119,6 +119,19 @@ def test_what_a_killed_run_has_in_flight_is_told_apart(table: Table) -> None:
     assert Decimal(plan["in_flight_usd"]) == Decimal(plan["in_flight_expected_usd"]) == 0
 
 
+def test_open_batches_whose_files_are_gone_are_not_called_answered(table: Table) -> None:
+    """The folder is deleted while a batch is open: its rows are told as open, not as answered."""
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt()))
+    shutil.rmtree(table.output)
+    told = dict(preview(table.spec()).lines())["Recovered"]
+    assert told.startswith(f"up to {ROWS} of these requests are in earlier batches that have not ")
+    assert "answered" not in told
+    table.run()
+    assert len(table.rows()) == ROWS
+    assert table.ledger()["requests_accepted"] == ROWS
+
+
 def test_a_plan_makes_no_ledger(table: Table) -> None:
     """Before the first run, a plan leaves nothing behind, not even a ledger."""
     path = table.folder / "ledger.db"
