@@ -94,6 +94,20 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
         return _listed(context, batch_id) or _deleted(context, batch_id, error)
 
 
+def listed(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook | None:
+    """Return a batch that was not found (`error`) as the account's list shows it.
+
+    None if the list shows that it is gone.
+
+    Raises:
+        NotShownError: the list does not tell.
+        TransientError, TerminalError: it cannot be read.
+    """
+    if context.ledger.was_seen(batch_id):
+        return _listed(context, batch_id)
+    return _missing(context, batch_id, error)
+
+
 def _missing(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook:
     """Return the status of a batch that was never found, as the account's list shows it.
 

@@ -21,7 +21,7 @@ from batchata_tasks.execution.download import cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.misnamed import NotShownError
 from batchata_tasks.execution.overdue import given_up_record, held_rows, remedy
-from batchata_tasks.execution.poll import look_once
+from batchata_tasks.execution.poll import listed, look_once
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunPhase
 from batchata_tasks.pipeline.start import in_flight_keys
@@ -84,7 +84,7 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
 
 
 def _look(context: BatchContext, chunk: Chunk) -> BatchLook:
-    """Return the status of a batch, with the patience of one call.
+    """Return the status of a batch, with the patience of one call, by itself or in a list.
 
     Raises:
         TransientError, TerminalError: the provider does not tell.
@@ -96,7 +96,9 @@ def _look(context: BatchContext, chunk: Chunk) -> BatchLook:
     except TransientError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
-        look = look_once(context, batch_id)  # one that is not found for long was deleted
+        # what a list shows, or leaves open, is not waited for; one that is gone from a list that
+        # shows all is looked for with more patience before it counts as deleted
+        look = listed(context, batch_id, error) or look_once(context, batch_id)
     context.ledger.record_look(look.batch_id, look.status, look.done, ended=look.ended)
     return look
 

@@ -70,6 +70,29 @@ def test_new_rows_go_on_and_the_old_ones_land_if_their_batch_ends_after_all(
     check_money(table)
 
 
+@pytest.mark.parametrize("proof", ["listed", "unproven"])
+def test_an_overdue_batch_that_is_not_found_is_sought_in_the_list_at_once(
+    table: Table, monkeypatch: pytest.MonkeyPatch, proof: str
+) -> None:
+    """A later run does not ask again and again for what a list shows, or leaves open.
+
+    It goes on with the other rows, and the batch stays held.
+    """
+    batch = left_overdue(table)
+    control = table.emulator.control
+    control.faults(kind="not_found", route="get")
+    if proof == "unproven":
+        control.faults(kind="lists_unproven")
+        control.faults(kind="list_empty")
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")  # shorter than the first pause
+    receipt, notes = told(table)
+    assert (receipt.held_rows, receipt.batches) == (ROWS, 0)
+    assert not any("Trying again" in note for note in notes)
+    words = "has not ended yet" if proof == "listed" else "is not found, and the list of batches"
+    assert any(batch in note and words in note for note in notes)
+    assert in_state(ChunkState.OVERDUE) == [all_chunks()[0].id]
+
+
 def test_another_spec_lands_what_an_earlier_one_left(table: Table) -> None:
     """An overdue batch lands under the spec that sent it; a changed prompt then sends it anew."""
     batch = left_overdue(table)
