@@ -24,6 +24,7 @@ from batchata_tasks.common.errors import (
     TransientError,
     UnclearError,
 )
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.cleanup import discard_unused
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import note_create_error
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 _LONGEST_QUEUE_WAIT = 300.0  # seconds
 _LONG = 10.0  # seconds of a wait after which people are told what it is for
-# seconds; a create of equal size in doubt is mostly one of this run that is answered right now
+# seconds; a create of equal size without an answer is mostly one of this run, answered right now
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 _DAY = 86400.0
 _INTENT_BELIEVED = 0.5  # seconds for which one read of the ledger counts
@@ -177,10 +178,7 @@ def _send(
         # a create of equal size is unclear: the two could not be told apart
         if time.monotonic() > say_at:
             say_at = math.inf
-            context.log(
-                f"waiting: another create of {chunk.rows:,} requests is in doubt; "
-                "start its run again, or settle it with `batchata reconcile`."
-            )
+            context.log(_awaited_create(context, chunk, account))
         context.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
         _require_wanted(context)
@@ -201,6 +199,32 @@ def _send(
         # refused for certain, or not sent; after anything else it is unclear, for a successor too
         withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
         raise
+
+
+def _awaited_create(context: SubmitContext, chunk: Chunk, account: str) -> str:
+    """Say for which create of equal size a chunk waits, and what a person can do if it is ours."""
+    rivals = [
+        other
+        for other, intent in context.ledger.unclear_chunks()
+        if (other.state, intent.account, intent.requests)
+        == (ChunkState.UNCLEAR, account, chunk.rows)
+    ]
+    size = pluralize(chunk.rows, "request")
+    if not rivals or any(other.run_id == chunk.run_id for other in rivals):
+        return (
+            f"waiting: another create of this run, also of {size}, is not answered yet, or is "
+            "looked up; two at a time could not be told apart."
+        )
+    name = context.ledger.run(rivals[0].run_id).name
+    if context.ledger.is_held(rivals[0].dataset_id):
+        return (
+            f"waiting: the run of {name}, which is at work, sends a create of {size}, too, or "
+            "looks it up; two at a time could not be told apart."
+        )
+    return (
+        f"waiting: a create of {size} by a run of {name} that stopped is in doubt; start that run "
+        "again, or settle it with `batchata reconcile`."
+    )
 
 
 def _mark(provider: Adapter) -> int | None:

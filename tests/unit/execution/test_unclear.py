@@ -449,3 +449,18 @@ def test_a_create_of_another_dataset_in_doubt_is_waited_for_aloud(
         (receipt,) = receipts
         assert receipt.result == ("cancelled" if stops else "succeeded")
     assert anthropic.ledger()["accepted_twice"]["number"] == 0
+
+
+def test_a_create_of_the_same_run_is_not_called_in_doubt(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a run's own create waits for its answer, the next one waits, and says for what."""
+    monkeypatch.setattr("batchata_tasks.execution.submit._LONG", 0.0)
+    anthropic.emulator.control.faults(kind="slow_after", route="create", seconds=0.4, nth=1)
+    said = list[str]()
+    spec = anthropic.spec(items_per_batch=1, limit=2)
+    assert enrich(spec, progress=LineProgress(said.append)).outcomes == {"succeeded": 2}
+    (waiting,) = [line for line in said if line.startswith("waiting: ")]
+    assert "another create of this run, also of 1 request, is not answered yet" in waiting
+    assert "in doubt" not in waiting
+    assert "reconcile" not in waiting
