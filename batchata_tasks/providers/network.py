@@ -20,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx2
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.text import printable
 from batchata_tasks.providers import pace
 from batchata_tasks.providers.listing import is_official
 from batchata_tasks.providers.retry_after import leave_to_caller
@@ -39,6 +40,7 @@ _ADDED = {
 }
 _OFFICIAL = ("api.anthropic.com", "api.openai.com")
 _IN_BETWEEN = " Something between here and the provider answered (a proxy, say), not its API."
+_HOST_CHARS = 200  # of a host that a server names
 _SCHEMES = ("http", "https", "all")  # of which proxies are used
 _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _PROXY_FORM = "write it as http://host:port, or unset it"
@@ -145,6 +147,33 @@ def asked(error: httpx2.Response, provider: str) -> str:
     variable = _ADDRESSES.get(provider, "the address")
     place = f"{_shown(urlsplit(str(url)))}{url.path}"
     return f" There is no such API at {place}: check {variable}."
+
+
+def pointed_to(response: httpx2.Response, provider: str) -> str:
+    """Return where a server pointed a call that failed; nothing if it did not.
+
+    A create follows no redirect. A read does, and other hosts may not know its key.
+    """
+    url = response.request.url
+    if response.is_redirect:
+        there, verb = response.headers["location"], "points"
+    elif any(_place(one.request.url) != _place(url) for one in response.history):
+        there, verb = str(url), "pointed"
+    else:
+        return ""
+    try:
+        parts = urlsplit(str(url.join(there)))
+        place = printable(_shown(parts))[:_HOST_CHARS]
+    except (ValueError, httpx2.InvalidURL):
+        return ""
+    variable = _ADDRESSES.get(provider, "the address")
+    return (
+        f" The server {verb} to {place}: if the API is there, set {variable} to its address there."
+    )
+
+
+def _place(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
 
 
 # --- proxies --------------------------------------------------------------------------------------

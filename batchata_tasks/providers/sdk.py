@@ -21,7 +21,7 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import sentence
 from batchata_tasks.providers.keys import masked, without_keys
 from batchata_tasks.providers.line_errors import is_of_account
-from batchata_tasks.providers.network import asked, certificates_of, way_to
+from batchata_tasks.providers.network import asked, certificates_of, pointed_to, way_to
 from batchata_tasks.providers.retry_after import retry_after
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
@@ -198,6 +198,7 @@ def _text(error: Any, provider: str) -> str:
     text = f"{provider}: HTTP {error.status_code}: {_message(error)}"
     if not is_api_error(error.response):
         text += asked(error.response, provider)
+    text += pointed_to(error.response, provider)
     if int(error.status_code) != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return text
     return f"{text} Make batches smaller: set `items_per_batch`."

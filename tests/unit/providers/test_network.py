@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from batchata_tasks.common.errors import InputError, TransientError
+from batchata_tasks.common.errors import BatchataError, InputError, TransientError, UnclearError
 from batchata_tasks.providers import network, provider_type
 from tests.support.answering import answering
 
@@ -173,6 +173,93 @@ def test_a_batch_that_is_not_found_is_nobodys_address(
     """A 404 of the API itself is about the batch."""
     error = {"type": "not_found_error", "message": "no such batch"}
     with answering(lambda _asked: (404, {"type": "error", "error": error})) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError) as raised:
+            made(api).look("batch_1")
+    assert "BASE_URL" not in str(raised.value)
+
+
+# --- redirections ---------------------------------------------------------------------------------
+
+
+def creating(adapter: Adapter, folder: Path) -> None:
+    request_file = folder / "requests.jsonl"
+    request_file.write_bytes(b'{"requests":[{"custom_id":"a","params":{}}]}')
+    file_id = "file-1" if adapter.name == "openai" else None
+    adapter.create(request_file, file_id, "t" * 20, lambda: None)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("page", ["", "<html>Moved</html>"])
+def test_a_redirect_of_a_create_names_where_it_leads(
+    api: str, status: int, page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The create stays unclear; its words name the host and the variable, and no path or secret."""
+    place = f"https://user:{SECRET}@new.example.test:8443/v1/batches?key={SECRET}"
+    with answering(lambda _asked: (status, page, {"Location": place})) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(UnclearError) as raised:
+            creating(made(api), tmp_path)
+    text = str(raised.value)
+    assert "The server points to https://new.example.test:8443: " in text
+    assert f"set {api.upper()}_BASE_URL to its address there." in text
+    assert SECRET not in text
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[", "\x1b]8;;x", "//", "https://h\u202eost.test/", "a" * 5000]
+)
+def test_a_redirect_to_nowhere_is_told_without_it(
+    api: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever stands in place of an address, the words can be printed, and are short."""
+    location = place.encode().decode("latin-1")
+    with answering(lambda _asked: (307, "", {"Location": location})) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(UnclearError) as raised:
+            creating(made(api), tmp_path)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, {"error": {"type": "authentication_error", "message": "no key"}}),
+        (404, {"error": {"type": "not_found_error", "message": "no such batch"}}),
+        (404, "<html>Not Found</html>"),
+        (503, "<html>Away</html>"),
+    ],
+)
+def test_a_read_that_was_led_elsewhere_says_so(
+    api: str, status: int, body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What another host answers is told with that host, and the variable to set."""
+    monkeypatch.setattr("batchata_tasks.providers.sdk.READ_RETRIES", 0)
+    with answering(lambda _asked: (status, body)) as there:
+        moved = {"Location": f"{there.url}/v1/batches/batch_1"}
+        with answering(lambda _asked: (302, "", moved)) as server:
+            monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+            with pytest.raises(BatchataError) as raised:
+                made(api).look("batch_1")
+    text = str(raised.value)
+    assert f"The server pointed to {there.url}: " in text
+    assert f"set {api.upper()}_BASE_URL to its address there." in text
+
+
+def test_a_read_that_stays_on_its_host_is_told_as_ever(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A redirect to another path of the same host says nothing about the address."""
+    error = {"type": "not_found_error", "message": "no such batch"}
+
+    def answer(asked: Asked) -> Any:
+        if asked.path.endswith("/moved"):
+            return 404, {"type": "error", "error": error}
+        return 302, "", {"Location": "/moved"}
+
+    with answering(answer) as server:
         monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
         with pytest.raises(TransientError) as raised:
             made(api).look("batch_1")
