@@ -22,7 +22,8 @@ class JobResult:
     the job's response model, a dict if that is JSON Schema. `citations` are the passages of its
     document on which the answer rests, as in the column `_citations`; None if the job did not ask
     for them. Tokens and `cost_usd` (US dollars) count all attempts; `cost_usd` is nan without a
-    known price. `error` is None if the job succeeded.
+    known price, and while the job is held: nobody knows yet what it costs. `error` is None if the
+    job succeeded.
     """
 
     job_id: str

@@ -12,7 +12,9 @@ from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.execution.held_dataset import find_dataset
+from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
 from batchata_tasks.planning.job_store import JOB, StoredJobs
 from batchata_tasks.sources.opening import open_source
@@ -66,15 +68,24 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
 
 def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
-    """Return why jobs are held, by job id: their batch did not end, or may have been accepted."""
+    """Return why jobs are held, and what to do, by job id.
+
+    Their batch brought no results in time, or nobody can tell whether it was accepted.
+    """
     folder, reasons = DatasetFolder(spec.output), dict[str, str]()
     with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = find_dataset(folder, ledger)
         chunks = [] if dataset_id is None else ledger.dataset_chunks(dataset_id, SET_ASIDE)
     for chunk in chunks:
-        reason = "held: nobody can tell whether its batch was accepted"
         if chunk.state == ChunkState.OVERDUE:
-            reason = f"held: batch {chunk.batch_id} brought no results in time"
+            why = f"{why_overdue(folder, chunk)} It is of chunk {chunk.id}. {remedy(chunk)}"
+        else:
+            why = (
+                "nobody can tell whether its batch was accepted "
+                f"(chunk {chunk.id}, {chunk.provider}). "
+                f"{answered(create_error(folder, chunk.id))} To decide, {decide(chunk.id)}"
+            )
+        reason = f"held: {why}."
         if (path := folder.manifest(chunk.id)).exists():
             reasons |= dict.fromkeys(read_chunk_manifest(path)[JOB_ID].to_pylist(), reason)
     return reasons

@@ -253,7 +253,11 @@ class BatchRun:
         return not self._over.is_set()
 
     def status(self, print_status: bool = False) -> dict[str, Any]:
-        """Return the run's state, and the numbers that progress callbacks get."""
+        """Return the run's state, and the numbers that progress callbacks get.
+
+        Once it has ended, `held` tells how many of the jobs pending are held; `cost_usd` is None if
+        all that was sent is.
+        """
         status: dict[str, Any] = {
             "state": self._state_name(),
             "total_jobs": len(self.jobs),
@@ -261,7 +265,13 @@ class BatchRun:
             "elapsed": self.elapsed,
         }
         if self.receipt is not None:
-            status |= {"result": self.receipt.result, "exit_code": self.receipt.exit_code}
+            status |= {
+                "result": self.receipt.result,
+                "exit_code": self.receipt.exit_code,
+                "held": self.receipt.held_rows,
+            }
+            if status["reserved_usd"] and not status["landed"]:
+                status["cost_usd"] = None  # nobody knows yet what its batches cost
             if self.receipt.reason is not None:
                 status["reason"] = self.receipt.reason
         if self._error is not None:
@@ -286,7 +296,8 @@ class BatchRun:
         """Return the results of the jobs by their ids.
 
         While the run goes on, these are the ones that landed. Once it has ended there is a result
-        for each job: one that was not sent, or whose batch did not end, says so in its error.
+        for each job: one that was not sent, or is held (its batch did not end, or nobody knows
+        whether it was accepted), says so in its error; that of a held one names what decides.
         """
         landed = landed_results(self._written())
         if not self.done:
@@ -300,7 +311,11 @@ class BatchRun:
             held = held_jobs(self._written(), self._settings)
         return {
             job.id: landed.get(job.id)
-            or JobResult(job.id, error=held.get(job.id, f"not sent: {reason}"))
+            or JobResult(
+                job.id,
+                error=held.get(job.id, f"not sent: {reason}"),
+                cost_usd=float("nan") if job.id in held else 0.0,
+            )
             for job in self.jobs
         }
 

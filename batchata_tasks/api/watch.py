@@ -176,6 +176,8 @@ class Watch:
         limit = "" if status["cost_limit_usd"] is None else f" of ${status['cost_limit_usd']:.2f}"
         succeeded, failed = f"{status['completed']:,} succeeded", f"{status['failed']:,} failed"
         jobs = f"{succeeded}, {failed}, {status['pending']:,} pending"
+        if held := status.get("held"):
+            jobs += f", {held:,} held (results() says why)"
         if before := status["up_to_date"]:
             jobs += f", {before:,} answered before"
         time_taken = f"{status['elapsed']:.0f} s"

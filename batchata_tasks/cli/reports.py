@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchata_tasks.cli.console import AsJson, ReadWith, Spec, boundary, err, load, out, print_json
+from batchata_tasks.cli.console import AsJson, ReadWith, boundary, err, load, out, print_json
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.reports.printing import print_table, print_text
 
@@ -94,7 +94,9 @@ def _spec_at(spec: str, overrides: list[str] | None) -> RunSpec:
 
 
 def show(
-    spec: Spec,
+    spec: Annotated[
+        str, typer.Argument(help="Path of a spec, or a Batch's results_dir.", metavar="SPEC")
+    ],
     rows: Annotated[int, typer.Option(help="How many rows to print.", min=1)] = 10,
     failed: Annotated[bool, typer.Option("--failed", help="Only rows that failed.")] = False,
     overrides: ReadWith = None,
@@ -104,7 +106,7 @@ def show(
     from batchata_tasks.reports.rows import dataset_rows, how_to_open, rows_table
 
     with boundary():
-        loaded = load(spec, overrides, None)
+        loaded = _spec_at(spec, overrides)
         shown = dataset_rows(loaded, rows, only_failed=failed)
         if as_json:
             print_json(shown, default=_text_of)

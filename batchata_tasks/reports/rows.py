@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from batchata_tasks.spec.enrichment import EnrichmentSpec
+    from batchata_tasks.spec.run import RunSpec
 
 _NARROW = 10  # characters that a column keeps on a narrow terminal
 _WIDEST = 40  # characters that a column has at most
 
 
-def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[dict[str, Any]]:
+def dataset_rows(spec: RunSpec, rows: int, *, only_failed: bool) -> list[dict[str, Any]]:
     """Return the first rows of a dataset, key and answers first.
 
     Raises:
@@ -38,7 +38,7 @@ def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[
     """
     data = DatasetFolder(spec.output).data
     if not any(data.glob("*.parquet")):
-        message = f"output: there is no dataset in {data} yet; run the spec first."
+        message = f"output: there are no rows in {data} yet; `batchata status` tells what runs did."
         raise SpecError(message)
     failed = pc.field("_status") != Outcome.SUCCEEDED.value
     dataset: pads.Dataset = pads.dataset(data, format="parquet")
@@ -46,7 +46,7 @@ def dataset_rows(spec: EnrichmentSpec, rows: int, *, only_failed: bool) -> list[
     return first.to_pylist()
 
 
-def rows_table(spec: EnrichmentSpec, rows: list[dict[str, Any]], width: int) -> RenderableType:
+def rows_table(spec: RunSpec, rows: list[dict[str, Any]], width: int) -> RenderableType:
     """Return rows for a terminal: key, outcome, answers, carried columns, error and cost.
 
     Long texts are cut. Columns that do not fit are left out and named below.
@@ -106,7 +106,7 @@ def _cell(value: Any) -> str:
     return " ".join(printable(text).split())
 
 
-def how_to_open(spec: EnrichmentSpec) -> str:
+def how_to_open(spec: RunSpec) -> str:
     """Return how to read the dataset from pandas and DuckDB."""
     data = DatasetFolder(spec.output).data
     return f"""Open it:

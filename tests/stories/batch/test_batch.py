@@ -701,3 +701,18 @@ def test_only_a_batchs_folder_is_rebuilt_by_its_name(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["status", str(tmp_path), "--rebuild"])
     assert told.exit_code == 2
     assert "no Batch ran with this folder as its results_dir" in told.output
+
+
+def test_the_rows_of_a_batch_are_shown_by_its_folder(tmp_path: Path, emulator: Emulator) -> None:
+    """`show` takes a results_dir like a spec; a folder without a Batch is refused in a sentence."""
+    batch = Batch(tmp_path / "out").set_default_params(model="claude-haiku-5-5", max_tokens=50)
+    batch.add_job(prompt="text", id="a").add_job(prompt="other", id="b").run()
+    shown = CliRunner().invoke(app, ["show", str(tmp_path / "out"), "--json"])
+    assert [(row["job_id"], row["_status"]) for row in json.loads(shown.stdout)] == [
+        ("a", "succeeded"),
+        ("b", "succeeded"),
+    ]
+    assert "read_parquet" in CliRunner().invoke(app, ["show", str(tmp_path / "out")]).stdout
+    refused = CliRunner().invoke(app, ["show", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "no Batch ran with this folder" in " ".join(refused.output.split())

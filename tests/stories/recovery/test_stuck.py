@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import HeldError, TransientError
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations import cancel as cancelling
-from tests.support.books import check_money, money, opened, run_with, stopping_at
+from tests.support.books import all_chunks, check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, reconcile, runs_overview
 from tests.support.stuck import a_day_later, left_overdue, stick, told
 from tests.support.table import MODELS, Table
@@ -162,9 +163,15 @@ def test_a_stuck_pilot_ends_its_run_and_the_next_one_has_a_pilot_of_its_own(
 
 
 def test_jobs_of_a_batch_that_does_not_end_say_so(
-    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """From Python, such a job is held, not lost and not unsent."""
+    """From Python, such a job is held, not lost and not unsent; it names its chunk and what helps.
+
+    Nobody knows what it costs.
+    """
     emulator.control.faults(kind="stuck_finalizing", count=1)
     a_day_later(monkeypatch)
     batch = Batch(tmp_path / "res").set_default_params(model="gpt-6-luna", max_tokens=50)
@@ -172,9 +179,38 @@ def test_jobs_of_a_batch_that_does_not_end_say_so(
     run = batch.run()
     assert run.receipt is not None
     assert (run.receipt.held_rows, run.receipt.exit_code) == (1, 3)
-    error = run.results()["a"].error or ""
-    assert error.startswith("held: batch ")
-    assert error.endswith("brought no results in time")
+    ((chunk, stuck),) = [(one.id, one.batch_id) for one in all_chunks()]
+    result = run.results()["a"]
+    for text in (f"held: batch {stuck} has not ended", chunk, f"reconcile --abandon {stuck}`"):
+        assert text in (result.error or "")
+    assert (result.to_dict()["cost_usd"], run.status()["cost_usd"]) == (None, None)
+    assert run.status(print_status=True)["held"] == 1
+    assert "1 held (results() says why); unknown" in capsys.readouterr().out
+
+
+def test_jobs_of_a_create_in_doubt_name_what_decides(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held job names its chunk, what its create was answered, and the commands that decide.
+
+    What it costs is not known; one that landed beside it has its cost.
+    """
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "0.2")
+    for fault in ("lists_unproven", "list_empty"):
+        emulator.control.faults(kind=fault, provider="openai")
+    emulator.control.faults(kind="http_error_after", provider="openai", status=402, count=1)
+    batch = Batch(tmp_path / "res").set_default_params(max_tokens=50)
+    for number, model in enumerate(MODELS.values()):
+        batch.add_job(prompt="text", id=f"j{number}", model=model)
+    run = batch.run()
+    landed, held = run.results()["j0"], run.results()["j1"]
+    (chunk,) = in_state(ChunkState.HELD)
+    error = held.error or ""
+    assert error.startswith("held: nobody can tell whether its batch was accepted")
+    for text in ("HTTP 402", f"--adopt {chunk}=BATCH", f"--resend {chunk}`"):
+        assert text in error
+    assert (landed.is_success(), landed.cost_usd > 0, math.isnan(held.cost_usd)) == (True,) * 3
+    assert run.status()["cost_usd"] > 0
 
 
 def test_a_batch_that_does_not_end_at_one_provider_keeps_none_of_the_other(
