@@ -90,10 +90,14 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     """Return the ledger's record of a spec and its prices.
 
     An unfinished run may be continued if the spec's digest is the same. The digest covers the texts
-    to which the spec only refers (prompt file, response model), too.
+    to which the spec only refers (prompt file, response model), too, and what the address adds to
+    prices: a run keeps its prices, so that its bounds would be too low at a dearer address.
     """
     facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
     content = f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}"
+    for route in table.builder.routes:
+        if percent := route.provider.surcharge(route.model):
+            content += f" {route.destination.key} + {percent} %"
     digest = hashlib.sha256(content.encode()).hexdigest()
     prices = {route.destination.key: rates_json(route.rates) for route in table.builder.routes}
     text = json.dumps({**facts, "prices": prices}, sort_keys=True)

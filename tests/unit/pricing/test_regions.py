@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import pytest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.money import PICO, usd
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.ledger import ChunkState
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.pricing.lookup import published_rates, rates_at
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.types.answer import Usage
-from tests.support.books import money
+from tests.support.books import all_chunks, money, run_with, stopping_at
 from tests.support.table import Table
 
 if TYPE_CHECKING:
@@ -175,3 +177,44 @@ def test_a_model_without_a_price_is_refused_there_as_elsewhere(
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     with pytest.raises(SpecError, match="no batch price is known"):
         table.run(model="gpt-6.2-sol", cost_limit_usd=1)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_run_is_not_carried_on_where_its_prices_are_others(
+    regional: tuple[Table, str], monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    """What a dead run did not send is planned anew, with the bounds of the address it goes to.
+
+    What it had landed is not sent again, and costs what it did. The other way round likewise.
+    """
+    table, url = regional
+    home = os.environ["OPENAI_BASE_URL"]
+    first, then = (url, home) if back else (home, url)
+    changes: dict[str, Any] = {"model": MODEL, "items_per_batch": 1, "cost_limit_usd": 1}
+    monkeypatch.setenv("OPENAI_BASE_URL", first)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(
+            table,
+            stopping_at("submit", lambda chunk: chunk.start == 2, KeyboardInterrupt()),
+            **changes,
+            max_parallel_batches=1,
+        )
+    landed = [chunk.bound for chunk in all_chunks() if chunk.state == ChunkState.LANDED]
+    monkeypatch.setenv("OPENAI_BASE_URL", then)
+    receipt = table.run(**changes, max_parallel_batches=1)
+    assert (receipt.outcomes, receipt.plan["up_to_date"]) == ({"succeeded": 2}, 2)
+    sent = [chunk.bound for chunk in all_chunks() if chunk.run_id == receipt.run_id]
+    factor = Decimal(10) / 11 if back else Decimal(11) / 10
+    assert len(landed) == len(sent) == 2
+    for bound, before in zip(sent, landed, strict=True):
+        assert bound == pytest.approx(float((before or 0) * factor), rel=1e-6)
+    percent = 0 if back else 10
+    rates = published_rates("openai", MODEL, surcharge=percent)
+    assert rates is not None
+    for row in table.rows():
+        if row["_run_id"] == receipt.run_id:
+            used = Usage(row["_input_tokens"], row["_output_tokens"])
+            assert int(row["_cost_usd"] * PICO) == rates.cost(used)
+    assert table.ledger()["requests_accepted"] == 4
+    sums = money(table)
+    assert (sums.reserved, sums.settled) == (0, sums.dataset)
