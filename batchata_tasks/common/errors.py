@@ -10,7 +10,7 @@ BatchataError
 ├── TransientError        may go through later: rate limit, overload, lost connection
 ├── TerminalError         will fail the same way again: the provider refused the request, the key …
 ├── UnclearError          a create was sent and nobody knows whether it was accepted
-├── HeldError             nobody can tell any more whether a create was accepted: a person decides
+├── HeldError             whether a create was accepted, or where results are: a person decides
 ├── LeaseError            this run no longer holds the dataset: it did not respond for too long
 │   └── AlreadyRunningError  another run holds the dataset
 ├── LedgerError           the ledger cannot be used
@@ -94,9 +94,9 @@ class UnclearError(BatchataError):
 
 
 class HeldError(BatchataError):
-    """Nothing can tell any more whether a create was accepted.
+    """Nothing can tell any more whether a create was accepted, or why results do not come.
 
-    Its rows are held until a person decides.
+    Rows are held until a person decides.
     """
 
 

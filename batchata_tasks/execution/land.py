@@ -68,7 +68,7 @@ def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
     except NoResultsError as error:
         if chunk.state != ChunkState.SUBMITTED:
             raise
-        set_aside(context, chunk, str(error))
+        set_aside(context, chunk, str(error), lacks_results=True)
         return {}
     # one at a time: two would rewrite the same parts, and hold two manifests in memory
     with context.run.state.landing, context.run.held.landing_alone():

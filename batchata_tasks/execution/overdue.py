@@ -25,6 +25,7 @@ _DAY = 86400.0
 _HOUR = 3600.0
 _ASKED = "cancel_asked_at_us"
 _WHY, _CHARS = "overdue_because", 500
+_LACKS_RESULTS = "lacks_results"
 
 
 def note_intent(folder: DatasetFolder, chunk_id: str, **facts: Any) -> None:
@@ -109,13 +110,32 @@ def set_overdue(context: SubmitContext, chunk: Chunk, wait: Wait) -> None:
     set_aside(context, chunk, f"batch {chunk.batch_id} has not ended {wait.since} ({status}).")
 
 
-def set_aside(context: SubmitContext, chunk: Chunk, problem: str) -> None:
-    """Set a chunk aside whose batch brought no results; `problem` is a sentence that says why."""
+def set_aside(
+    context: SubmitContext, chunk: Chunk, problem: str, *, lacks_results: bool = False
+) -> None:
+    """Set a chunk aside whose batch brought no results; `problem` is a sentence that says why.
+
+    It `lacks_results` if its batch has ended, and they cannot be had.
+    """
     rows = held_rows(chunk)
     context.log(f"{problem} {rows[0].upper()}{rows[1:]} {remedy(chunk)}.")
-    facts = {"overdue": True, "batch_id": chunk.batch_id, _WHY: problem[:_CHARS]}
+    facts = {"overdue": True, "batch_id": chunk.batch_id, **_why(problem, lacks_results)}
     note_intent(context.folder, chunk.id, **facts)
     context.ledger.set_overdue(context.lease, chunk.id)
+
+
+def note_why(folder: DatasetFolder, chunk: Chunk, problem: str, *, lacks_results: bool) -> None:
+    """Keep why an overdue chunk is that by now."""
+    note_intent(folder, chunk.id, **_why(problem, lacks_results))
+
+
+def _why(problem: str, lacks_results: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact to keep
+    return {_WHY: problem[:_CHARS], _LACKS_RESULTS: lacks_results}
+
+
+def lacks_results(folder: DatasetFolder, chunk: Chunk) -> bool:
+    """Whether an overdue chunk's batch has ended, and its results could not be had."""
+    return (read_json(folder.intent(chunk.id)) or {}).get(_LACKS_RESULTS) is True
 
 
 def why_overdue(folder: DatasetFolder, chunk: Chunk) -> str:

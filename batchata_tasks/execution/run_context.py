@@ -56,6 +56,8 @@ class RunState:
     waits: int = 0  # times that the guard waited for money in flight
     # after trouble of the account, until a batch shows that it is mended
     one_at_a_time: bool = False
+    # whether results could not be had, and no batch has landed since: nothing more is sent then
+    no_results: bool = False
     routes: dict[Destination, Route] = field(default_factory=dict["Destination", "Route"])
     batch_numbers: dict[str, int] = field(default_factory=dict[str, int])  # by chunk
     landed_before: int | None = None  # batches that landed before this process began

@@ -100,6 +100,21 @@ class Overdue(Chunks):
         return [chunk_of(row) for row in connection.execute(query)]
 
     @reads
+    def landed_since(self, connection: Connection, dataset_id: str, moment: int) -> bool:
+        """Whether a batch of a dataset landed after a moment (microseconds since 1970)."""
+        query = (
+            select(t.chunks.c.id)
+            .where(
+                t.chunks.c.dataset_id == dataset_id,
+                t.chunks.c.state == ChunkState.LANDED,
+                t.chunks.c.batch_id.is_not(None),
+                t.chunks.c.updated_at > moment,
+            )
+            .limit(1)
+        )
+        return connection.execute(query).first() is not None
+
+    @reads
     def chunk_of_batch(self, connection: Connection, batch_id: str) -> Chunk | None:
         """Return the chunk that a batch is; None if the ledger has no such batch."""
         query = select(t.chunks).where(t.chunks.c.batch_id == batch_id)

@@ -211,7 +211,7 @@ class _Reader:
                 "bound": intent.get("bound_picodollars"),
                 "state": state,
                 "batch_id": batch_id,
-                "updated_at": at,
+                "updated_at": max(at, commit.get("enriched_at_us") or 0),
                 "emptied": int(landed and emptied),
             }
         )

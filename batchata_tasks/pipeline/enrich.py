@@ -18,6 +18,7 @@ from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
+from batchata_tasks.pipeline.results_lacking import waits_for_results
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
@@ -93,6 +94,7 @@ def run_prepared(
 def _run(context: PlanningRun, steps: Steps) -> Receipt:
     """Plan a run, send its chunks and land them, round after round; return the receipt."""
     steps.plan(context.ref)
+    context.state.no_results = waits_for_results(context)
     _report_plan(context)
     try:
         limit_reached = send_pilot(context, steps) or _send_rounds(context, steps)
@@ -112,7 +114,9 @@ def _send_rounds(context: PlanningRun, steps: Steps) -> bool:
         # of each chunk: chunk → guard → submit → poll → collect → land (see one_chunk.py)
         if run_chunks(context, steps, chunks):
             return True
-        if context.stop_reason() is not None or not _some_failed(context):
+        if context.stop_reason() is not None or context.state.no_results:
+            return False
+        if not _some_failed(context):
             return False
         judge(context)
         context.raise_if_left()

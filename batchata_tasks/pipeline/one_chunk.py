@@ -32,18 +32,18 @@ class ChunkSteps:
 def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chunk]:
     """Take a chunk through its steps; return the chunks that are to be sent again instead, if any.
 
-    Nothing is sent if the run is to stop, or only lands what an earlier one sent.
+    Nothing is sent if the run is to stop, only lands what an earlier one sent, or waits for results
+    of any batch.
     """
     ref, planned = run.ref, chunk.state == ChunkState.PLANNED
-    # of one that is planned, `submit` asks at the last moment
-    sends = run.sends and (planned or run.stop_reason() is None)
+    is_batch, sends = chunk.kind == ChunkKind.BATCH, _may_send(run, chunk)
     if planned and not sends:
         return []
     if chunk.state == ChunkState.UNCLEAR and not sends and not _was_accepted(run, chunk):
         return []
     if planned or (sends and _lost_its_requests(run, chunk)):
         steps.chunk(ref, chunk.id)
-    if chunk.kind == ChunkKind.BATCH and chunk.state != ChunkState.COLLECTED:
+    if is_batch and chunk.state != ChunkState.COLLECTED:
         if chunk.state != ChunkState.SUBMITTED:
             unclear = chunk.state == ChunkState.UNCLEAR
             _report(run, chunk, "looked for at the provider" if unclear else "sending")
@@ -60,8 +60,17 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
                 return again
     _report(run, chunk, "landing")
     landed = steps.collect(ref, chunk.id)["outcomes"]
+    if is_batch:
+        run.state.no_results = not landed
     _report(run, chunk, "landed" if landed else "overdue")
     return []
+
+
+def _may_send(run: RunContext, chunk: Chunk) -> bool:
+    if not run.sends or (chunk.kind == ChunkKind.BATCH and run.state.no_results):
+        return False
+    # of one that is planned, `submit` asks at the last moment
+    return chunk.state == ChunkState.PLANNED or run.stop_reason() is None
 
 
 def _was_accepted(run: RunContext, chunk: Chunk) -> bool:

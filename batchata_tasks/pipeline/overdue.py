@@ -17,10 +17,10 @@ from batchata_tasks.common.files import write_json
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import plan_columns, read_chunk_manifest, write_manifest
 from batchata_tasks.dataset.parts import Dataset
-from batchata_tasks.execution.download import cost_of_answers, downloaded
+from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.misnamed import NotShownError
-from batchata_tasks.execution.overdue import given_up_record, held_rows, remedy
+from batchata_tasks.execution.overdue import given_up_record, held_rows, note_why, remedy
 from batchata_tasks.execution.poll import listed, look_once
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunPhase
@@ -47,6 +47,8 @@ def land_overdue(held: HeldDataset) -> None:
         try:
             _land(held, context, chunk, look)
         except _NOT_NOW as error:
+            if isinstance(error, NoResultsError):
+                note_why(held.folder, chunk, str(error), lacks_results=True)
             rows = held_rows(chunk)
             held.progress.note(f"{error} {rows[0].upper()}{rows[1:]} {remedy(chunk)}.")
 

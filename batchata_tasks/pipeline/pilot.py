@@ -28,7 +28,7 @@ _WITHOUT_END = (ChunkState.OVERDUE, ChunkState.ABANDONED)
 
 
 class PilotUnjudgedError(BatchataError):
-    """The pilot's batch did not end, or was given up: this run sends nothing more.
+    """The pilot's batch brought no results, or was given up: this run sends nothing more.
 
     The next one sends a pilot of the rows that it plans.
     """
@@ -41,7 +41,7 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
 
     Raises:
         StoppedError: it did not hold; nothing more is sent.
-        PilotUnjudgedError: its batch did not end, so this run ends without the rest.
+        PilotUnjudgedError: its batch brought no results, so this run ends without the rest.
         HeldError: whether its rows were sent is unknown, so it cannot be judged.
     """
     rows = context.plan().pilot
@@ -62,7 +62,8 @@ def send_pilot(context: PlanningRun, steps: ChunkSteps) -> bool:
             raise HeldError(message)
         if any(chunk.state in _WITHOUT_END for chunk in chunks):
             message = (
-                "the pilot's batch did not end, so nothing tells how the rest would turn out: "
+                "the pilot's batch brought no results (in time), so nothing tells how the rest "
+                "would turn out: "
                 "nothing more is sent; the next run sends a pilot of what is left."
             )
             raise PilotUnjudgedError(message)

@@ -211,7 +211,7 @@ def _answered(held: HeldDataset, chunk: Chunk) -> set[str] | None:
     try:
         _, paths = downloaded(context, chunk, look)
     except NoResultsError as error:
-        set_aside(context, chunk, str(error))
+        set_aside(context, chunk, str(error), lacks_results=True)
         return None
     answers = chain.from_iterable(context.provider.answers(path) for path in paths)
     ran = (a.custom_id for a in answers if is_attempt(a.outcome, a.error))

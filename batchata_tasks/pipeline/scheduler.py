@@ -98,6 +98,7 @@ class _Scheduler:
         self._running: set[threading.Thread] = set()
         self._finished: SimpleQueue[tuple[threading.Thread, BaseException | None]] = SimpleQueue()
         self._waits_for_others = False
+        self._told_of_no_results = False
         self.error: BatchataError | None = None
 
     def run(self, stack: list[Chunk]) -> bool:
@@ -111,6 +112,9 @@ class _Scheduler:
             if chunk.state == ChunkState.PLANNED:
                 stop_if_bounds_outdated(context)
                 if self.error is not None or context.stop_reason() is not None:
+                    continue
+                if context.state.no_results and chunk.kind == ChunkKind.BATCH:
+                    stack += self._await_results(chunk)
                     continue
                 verdict, chunk, rest = _guarded(context, chunk)
                 stack += rest
@@ -132,6 +136,18 @@ class _Scheduler:
         while self._running:
             self._wait_for_one()
         return stopped
+
+    def _await_results(self, chunk: Chunk) -> list[Chunk]:
+        """Wait for a batch that may show that results can be had; without one leave the chunk."""
+        if not self._told_of_no_results:
+            self._told_of_no_results = True
+            self._context.log(
+                "results could not be had: this run sends nothing more until a batch of it lands."
+            )
+        if not self._running:
+            return []
+        self._wait_for_one()
+        return [chunk]
 
     def join(self) -> None:
         """Wait for the threads to end, but not long: a call may never be answered."""

@@ -15,6 +15,7 @@ from batchata_tasks.execution.run_context import RunContext, RunState, restored_
 from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
+from batchata_tasks.pipeline.results_lacking import require_results
 from batchata_tasks.planning.limits import budget_member, limits_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 def start_run(
     held: HeldDataset, ready: PreparedRun, options: Options, recovery: Recovery | None
 ) -> PlanningRun:
-    """Begin a run, or carry on a dead one of the same spec, whose plan then stands."""
+    """Begin a run, or carry on a dead one of the same spec, whose plan then stands.
+
+    Raises:
+        HeldError: results of earlier runs' batches cannot be had, so that a person is to look.
+    """
     dead = held.ledger.open_run(held.lease.dataset_id)
     if dead is not None and _may_go_on(held, dead, ready, options, recovery):
         run = _planning_run(held, dead.id, ready.table, recovery, continued=True)
@@ -45,6 +50,8 @@ def start_run(
             route.factor = run.planned_factor(route.destination)
             route.rates = run.rates(route.destination)
         return run
+    if recovery is None and not options.retry_failed:
+        require_results(held, ready.spec)
     correct_bounds(held.ledger, ready.table)
     if dead is not None:  # it died while planning: nothing was sent
         held.folder.drop_run_folder(dead.id)
