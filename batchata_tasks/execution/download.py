@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -150,7 +151,7 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
         NoResultsError: they are neither.
         TransientError, TerminalError, CredentialsError: likewise, of a batch that landed before.
     """
-    times = _NO_LINES
+    times, sent = _NO_LINES, replace(look, requests=chunk.rows)  # whatever the server counts
     # by our own clock: a server's may be wrong by years
     sent_at = context.ledger.submitted_at(look.batch_id) or now_us()
     is_gone = look.gone or now_us() - sent_at > _KEPT * 1_000_000
@@ -161,7 +162,7 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
     try:
         return retry_transient(
             context,
-            lambda: context.provider.download(look, context.folder.responses, chunk.id),
+            lambda: context.provider.download(sent, context.folder.responses, chunk.id),
             times=times,
         )
     except (TransientError, TerminalError, CredentialsError) as error:

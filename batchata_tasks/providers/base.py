@@ -221,7 +221,11 @@ class Adapter(Checks, ABC):
 
     @abstractmethod
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
-        """Stream the results of an ended batch into files of `folder`; return those, if any."""
+        """Stream the results of an ended batch into files of `folder`; return those, if any.
+
+        What a server sends may have no end: more than the results of `look.requests` requests can
+        be is a TerminalError, after which nothing of it is left.
+        """
 
     @abstractmethod
     def answers(self, path: Path) -> Iterator[Answer]:

@@ -21,7 +21,7 @@ import httpx2
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.text import printable
-from batchata_tasks.providers import pace
+from batchata_tasks.providers import pace, sizes
 from batchata_tasks.providers.listing import is_official
 from batchata_tasks.providers.retry_after import leave_to_caller
 
@@ -54,7 +54,7 @@ Hook: TypeAlias = Callable[[httpx2.Request], None]
 def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.Client:
     """Return an SDK's HTTP client, which calls `hook` with each request.
 
-    It reads no drips, and obeys no server that asks for long waits.
+    It reads no drips and no answers without an end, and obeys no server that asks for long waits.
 
     `address` names the variable with the API's address.
 
@@ -76,7 +76,7 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
         if response.is_success and not reached:
             reached.append(True)
 
-    hooks = [note, leave_to_caller, pace.bound]
+    hooks = [note, leave_to_caller, pace.bound, sizes.bound]
     try:
         return kind(event_hooks={"request": [mark, hook], "response": hooks})
     except OSError as error:

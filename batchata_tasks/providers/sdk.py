@@ -23,6 +23,7 @@ from batchata_tasks.providers.keys import masked, without_keys
 from batchata_tasks.providers.line_errors import is_of_account
 from batchata_tasks.providers.network import asked, certificates_of, pointed_to, way_to
 from batchata_tasks.providers.retry_after import retry_after
+from batchata_tasks.providers.sizes import bounded
 from batchata_tasks.providers.wire import batch_in, is_api_error
 
 if TYPE_CHECKING:
@@ -82,10 +83,11 @@ def translated(sdk: Errors, provider: str) -> Generator[None, None, None]:
     except sdk.status as error:
         raise _read_error(error, provider) from _cause(error)
     except sdk.connection as error:
+        if _is_unreadable(error):
+            raise _cannot_be_read(error, provider) from error
         raise _unreachable(error, provider) from error
     except _unreadable(sdk) as error:
-        message = f"{provider}: the answer cannot be read ({_reason(error)})."
-        raise TransientError(message) from error
+        raise _cannot_be_read(error, provider) from error
 
 
 def created(
@@ -110,10 +112,10 @@ def created(
             raise error.__cause__ from None  # the gate's
         if not gate.began:
             raise _unreachable(error, provider) from error
-        message = (
-            f"{provider}: the connection broke before the answer to a create came "
-            f"({_reason(error)})."
-        )
+        what = "the connection broke before the answer to a create came"
+        if _is_unreadable(error):
+            what = "the answer to a create cannot be read"
+        message = f"{provider}: {what} ({_reason(error)})."
         raise UnclearError(message) from error
     except _unreadable(sdk) as error:
         if not gate.began:
@@ -146,6 +148,15 @@ def _unreadable(sdk: Errors) -> tuple[type[Exception], ...]:
         LookupError,
         httpx2.HTTPError,
     )
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Whether an SDK calls it a broken connection that an answer came which cannot be read."""
+    return isinstance(error.__cause__, httpx2.DecodingError)
+
+
+def _cannot_be_read(error: Exception, provider: str) -> TransientError:
+    return TransientError(f"{provider}: the answer cannot be read ({_reason(error)}).")
 
 
 def _unreachable(error: Exception, provider: str) -> BatchataError:
@@ -231,17 +242,18 @@ def _host(error: Any) -> str:
     return f"{url.host}:{url.port}" if url.port else str(url.host)
 
 
-def save(response: Any, path: Path) -> None:
-    """Stream a download to a file that appears only when it is whole.
+def save(response: Any, path: Path, requests: int) -> None:
+    """Stream the results of so many requests to a file that appears only when it is whole.
 
     A broken connection raises, so a download that was cut leaves nothing behind. So does a body
-    that is shorter than the server said.
+    that is shorter than the server said, or larger than such results can be.
     """
     length = response.headers.get("content-length")
     encoded = response.headers.get("content-encoding", "identity") != "identity"
     with durable(path) as stream:
         size = 0
-        for block in without_keys(response.iter_bytes(1 << 18)):
+        blocks = bounded(response.iter_bytes(1 << 18), requests, path.parent)
+        for block in without_keys(blocks):
             size += len(block)
             stream.write(block)
         if length is not None and not encoded and size != int(length):

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from batchata_tasks.emulator.core.fault_kinds import KINDS
 from batchata_tasks.emulator.core.refusals import file_not_ready, instead_of_json, refuse
 from batchata_tasks.emulator.core.shapes import reshape
-from batchata_tasks.emulator.core.wire import Download, Drip, HalfAnswer, HangUp
+from batchata_tasks.emulator.core.wire import Download, Drip, Endless, HalfAnswer, HangUp
 
 if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
@@ -67,8 +67,8 @@ async def _after(call: Call, rule: Rule, provider: str, response: Response) -> R
         return refuse(rule, provider)
     elif rule.kind in ("drop_after", "accept_delay"):
         return HangUp()
-    elif rule.kind == "drip":
-        response = Drip(response, rule.seconds)
+    elif rule.kind in ("drip", "endless"):
+        response = _long(rule, response)
     elif rule.kind == "garbled_answer":
         return _garbled(rule, response)
     elif rule.kind == "redirect":
@@ -88,8 +88,7 @@ def _garbled(rule: Rule, response: Response) -> Response:
     if instead is not None:
         return instead
     if rule.gzip:
-        whole = response.whole if isinstance(response, Download) else bytes(response.body)
-        packed = gzip.compress(whole)
+        packed = gzip.compress(_whole(response))
         headers = {"content-encoding": "gzip"}
         return Response(packed[: len(packed) // 2], 200, headers, media_type=response.media_type)
     if isinstance(response, Download):
@@ -97,6 +96,17 @@ def _garbled(rule: Rule, response: Response) -> Response:
         return response
     half = bytes(response.body[: len(response.body) // 2])
     return Response(half, response.status_code, media_type=response.media_type)
+
+
+def _long(rule: Rule, response: Response) -> Response:
+    """Return an answer that takes long, or has no end."""
+    if rule.kind == "drip":
+        return Drip(response, rule.seconds)
+    return Endless(response, _whole(response), packed=rule.gzip)
+
+
+def _whole(response: Response) -> bytes:
+    return response.whole if isinstance(response, Download) else bytes(response.body)
 
 
 def _elsewhere(rule: Rule, call: Call) -> Response:

@@ -175,6 +175,13 @@ KINDS: dict[str, Kind] = {
         _ANY,
         "seconds",
     ),
+    "endless": Kind(
+        "call",
+        "The call takes effect; its answer comes again and again without an end, or compressed "
+        "(`gzip`).",
+        _ANY,
+        "gzip",
+    ),
     "not_found": Kind("call", "A 404 for an object that exists.", ("get",)),
     "cut_download": Kind(
         "call",

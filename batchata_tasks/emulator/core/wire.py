@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _TRANSPORT = "batchata.transport"
 _DRIP = 0.1  # seconds between two blanks
+_BLOCK = 1 << 18  # bytes of an endless answer that are sent at once, before compression
 
 
 class Protocol(H11Protocol):
@@ -94,6 +96,33 @@ class Drip(Response):
                 return
         gone.cancel()
         await self._answer(scope, receive, rest)
+
+
+class Endless(Response):
+    """Another answer, again and again until the client hangs up; or `packed`, as one stream."""
+
+    def __init__(self, answer: Response, body: bytes, *, packed: bool) -> None:
+        super().__init__(status_code=answer.status_code)
+        self.raw_headers = [one for one in answer.raw_headers if one[0] == b"content-type"]
+        self._body, self._packed = body, packed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer until the client hangs up."""
+        del scope
+        body, headers = self._body, self.raw_headers
+        block = (body or b" ") * (_BLOCK // max(len(body), 1) + 1)
+        packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+        if self._packed:
+            headers = [*headers, (b"content-encoding", b"gzip")]
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": headers})
+        gone = asyncio.ensure_future(_gone(receive))
+        while not gone.done():
+            part = block
+            if self._packed:
+                part = packer.compress(block) + packer.flush(zlib.Z_SYNC_FLUSH)
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(0)
 
 
 async def _gone(receive: Receive) -> None:

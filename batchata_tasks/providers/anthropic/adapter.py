@@ -38,6 +38,7 @@ from batchata_tasks.providers.result_lines import (
     lines_of_blocks,
     read_line,
 )
+from batchata_tasks.providers.sizes import first_of
 from batchata_tasks.providers.wire import object_of
 from batchata_tasks.types.ids import is_custom_id
 
@@ -251,12 +252,12 @@ class AnthropicAdapter(Adapter):
 
     def _read_first_custom_id(self, look: BatchLook) -> str | None:
         with sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
-            return first_custom_id(lines_of_blocks(response.iter_bytes(1 << 16)))
+            return first_custom_id(lines_of_blocks(first_of(response.iter_bytes(1 << 16))))
 
     def download(self, look: BatchLook, folder: Path, stem: str) -> list[Path]:
         path = folder / f"{stem}.jsonl"
         with sdk.translated(_ERRORS, self.name), closing(self._results(look.batch_id)) as response:
-            sdk.save(response, path)
+            sdk.save(response, path, look.requests or self.limits.requests)
         return [path]
 
     def _results(self, batch_id: str) -> Any:

@@ -42,6 +42,7 @@ from batchata_tasks.providers.result_lines import (
     lines_of_blocks,
     read_line,
 )
+from batchata_tasks.providers.sizes import first_of
 from batchata_tasks.providers.wire import checked_id, object_of
 from batchata_tasks.types.ids import is_custom_id
 
@@ -287,7 +288,7 @@ class OpenAIAdapter(Adapter):
             sdk.translated(_ERRORS, self.name),
             self._results(look.files[0]) as response,
         ):
-            return first_custom_id(lines_of_blocks(response.iter_bytes(1 << 16)))
+            return first_custom_id(lines_of_blocks(first_of(response.iter_bytes(1 << 16))))
 
     def _results(self, file_id: str) -> AbstractContextManager[Any]:
         # some servers put the file together only then
@@ -302,7 +303,7 @@ class OpenAIAdapter(Adapter):
                 sdk.translated(_ERRORS, self.name),
                 self._results(file_id) as response,
             ):
-                sdk.save(response, path)
+                sdk.save(response, path, look.requests or self.limits.requests)
             paths.append(path)
         return paths
 
