@@ -28,6 +28,7 @@ from batchata_tasks.providers import (
     is_other_scope,
     names_of_account,
 )
+from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
@@ -194,12 +195,10 @@ def cancel(context: SubmitContext, batch_id: str) -> bool:
     provider, ledger = context.provider, context.ledger
     if is_other_scope(provider, ledger.id, ledger.sent_under(batch_id)[1]):
         look_once(context, batch_id)
+    longest = min(context.settings.cancel_grace, context.settings.patience)
     try:
-        retry_transient(
-            context,
-            lambda: provider.cancel(batch_id),
-            longest=context.settings.cancel_grace,
-        )
+        with within(longest):
+            retry_transient(context, lambda: provider.cancel(batch_id), longest=longest)
     except TerminalError:
         return True
     except TransientError as error:
@@ -254,7 +253,8 @@ def _look(context: SubmitContext, wait: Wait, batch_id: str) -> BatchLook | None
     """Return the status of a batch; None if the provider did not tell in the time that is left."""
     longest = min(wait.left(), context.seconds_left())
     try:
-        return look_once(context, batch_id, longest)
+        with within(longest):
+            return look_once(context, batch_id, longest)
     except PerhapsListedError as error:
         wait.tell(f"{error} Waiting for that.")
         return None

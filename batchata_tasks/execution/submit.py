@@ -33,6 +33,7 @@ from batchata_tasks.execution.intent_files import withdraw, write_intent
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
 from batchata_tasks.providers import scope_of
+from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,9 +146,16 @@ def wait_for_one(
     until = time.monotonic() + longest
     wait, longest_wait = context.provider.poll_seconds
     while batch_ids and context.stop_reason() is None and time.monotonic() < until:
-        open_batches = retry_transient(
-            context, lambda: context.provider.open_batches(model), times=10
-        )
+        left = context.seconds_left()
+        try:
+            with within(left):
+                open_batches = retry_transient(
+                    context, lambda: context.provider.open_batches(model), 10, longest=left
+                )
+        except TransientError:
+            if context.stop_reason() is None:
+                raise
+            return
         if not batch_ids <= open_batches:
             return
         context.sleep(context.settings.poll_interval or wait)
@@ -156,7 +164,8 @@ def wait_for_one(
 
 def _upload(context: SubmitContext, request_file: Path) -> str | None:
     _require_wanted(context)
-    return context.provider.upload(request_file)
+    with within(context.seconds_left()):
+        return context.provider.upload(request_file)
 
 
 def _send(
@@ -166,7 +175,8 @@ def _send(
     _require_wanted(context)
     account = context.provider.account(context.ledger.id)
     scope = scope_of(context.provider, context.ledger.id)
-    mark = _mark(context.provider)
+    with within(context.seconds_left()):
+        mark = _mark(context.provider)
     say_at, pause = time.monotonic() + _LONG, _SHORTEST_PAUSE
     while True:
         intent = Intent(

@@ -70,7 +70,9 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
     reached = list[bool]()
 
     def mark(request: httpx2.Request) -> None:
-        request.extensions = {**request.extensions, _REACHED: reached, "trace": pace.trace}
+        timeouts = pace.timeouts(request.extensions.get("timeout", {}))
+        ours = {_REACHED: reached, "trace": pace.trace, "timeout": timeouts}
+        request.extensions = {**request.extensions, **ours}
 
     def note(response: httpx2.Response) -> None:
         if response.is_success and not reached:
