@@ -17,9 +17,10 @@ def awake_clock() -> float:
     return time.monotonic()
 
 
-_BEGAN = time.time() - awake_clock()
+def at_awake(moment_us: int) -> float:
+    """Return the `awake_clock` of a moment (microseconds since 1970), not later than it is now.
 
-
-def forward_us() -> int:
-    """Return the time as `now_us` does; it runs on if the machine's clock is set back meanwhile."""
-    return max(now_us(), int((_BEGAN + awake_clock()) * 1e6))
+    From here on nobody's setting of the machine's clock counts. A moment to come, of a clock that
+    was set back since, reads as now.
+    """
+    return awake_clock() - max(now_us() - moment_us, 0) / 1e6

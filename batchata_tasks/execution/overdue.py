@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.clock import forward_us
+from batchata_tasks.common.clock import at_awake, awake_clock, now_us
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.common.text import pluralize
 
@@ -46,10 +46,9 @@ class Wait:
     def __init__(self, context: SubmitContext, chunk: Chunk) -> None:
         self._context, self._chunk = context, chunk
         asked = (read_json(context.folder.intent(chunk.id)) or {}).get(_ASKED)
-        self._asked_at = None if asked is None else min(asked, forward_us()) / 1e6
-        sent_at = context.ledger.submitted_at(chunk.batch_id or "")
-        # a moment to come is of a clock that was set back since
-        self._sent_at = min(forward_us() if sent_at is None else sent_at, forward_us()) / 1e6
+        self._asked_at = None if asked is None else at_awake(asked)
+        sent_at = context.ledger.submitted_at(chunk.batch_id or "") or now_us()
+        self._sent, self._sent_at = sent_at / 1e6, at_awake(sent_at)  # since 1970; by `awake_clock`
         self._expires_at = self._sent_at + _DAY
         self._recorded: tuple[str, int | None] | None = None
         self._told = set[str]()
@@ -60,16 +59,15 @@ class Wait:
         """Note that the batch was asked to cancel, whatever the provider answered."""
         self.cancelling = True
         if self._asked_at is None:
-            asked_at = forward_us()
-            note_intent(self._context.folder, self._chunk.id, **{_ASKED: asked_at})
-            self._asked_at = asked_at / 1e6
+            note_intent(self._context.folder, self._chunk.id, **{_ASKED: now_us()})
+            self._asked_at = awake_clock()
 
     def saw(self, look: BatchLook) -> None:
         """Record how the batch is, and tell a status that nobody knows, once."""
         self.status = look.status
         if look.expires_at is not None:
             # by the provider's clock, which may be wrong: what counts is how long it may take
-            began = self._sent_at if look.created_at is None else look.created_at
+            began = self._sent if look.created_at is None else look.created_at
             life = look.expires_at - began
             self._expires_at = self._sent_at + (life if life > 0 else _DAY)
         # only what is new is written: a write per look would keep others off the ledger
@@ -93,12 +91,12 @@ class Wait:
         """Return for how many seconds it is still waited for; not above 0 once that is over."""
         asked_at = math.inf if self._asked_at is None else self._asked_at
         until = min(self._expires_at, asked_at) + self._context.settings.cancel_grace
-        return until - forward_us() / 1e6
+        return until - awake_clock()
 
     @property
     def since(self) -> str:
         """Since what it was waited for, as words for people."""
-        now = forward_us() / 1e6
+        now = awake_clock()
         if self._asked_at is not None and self._asked_at < self._expires_at:
             return f"{_spell(now - self._asked_at)} after it was asked to cancel"
         return f"{_spell(now - self._expires_at)} after it was to expire"

@@ -251,7 +251,8 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
 
 def _look(context: SubmitContext, wait: Wait, batch_id: str) -> BatchLook | None:
     """Return the status of a batch; None if the provider did not tell in the time that is left."""
-    longest = min(wait.left(), context.seconds_left())
+    # one that was waited for long enough, by an earlier process, is looked at all the same
+    longest = max(min(wait.left(), context.seconds_left()), 0.0)
     try:
         with within(longest):
             return look_once(context, batch_id, longest)

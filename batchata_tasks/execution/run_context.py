@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.clock import forward_us
+from batchata_tasks.common.clock import at_awake, awake_clock
 from batchata_tasks.dataset.manifest import plan_columns
 from batchata_tasks.execution.run_ref import RunRef
 from batchata_tasks.ledger import SENDING_ENDS, ChunkKind, ChunkState, Ledger, StopReason
@@ -76,7 +76,7 @@ class RunContext:
     answers: AnswerSchemas
     continued: bool = False
     sends: bool = True  # False: what an earlier run sent is landed, nothing more
-    until: int | None = None  # the time limit of a run that waits for this one; in microseconds
+    until: float | None = None  # the time limit of a run that waits for this one; see `deadline`
     state: RunState = field(default_factory=RunState)
 
     @property
@@ -205,7 +205,7 @@ class RunContext:
         Requests come through the ledger, so they reach the run in every process.
         """
         if self.state.stopping in (None, *SENDING_ENDS):
-            if self.deadline is not None and forward_us() >= self.deadline:
+            if self.deadline is not None and awake_clock() >= self.deadline:
                 self.ledger.request_stop(self.run_id, StopReason.TIME_LIMIT)
             self.state.stopping = self.ledger.stop_reason(self.run_id) or self.held.stop_requested
         return self.state.stopping
@@ -214,16 +214,14 @@ class RunContext:
         """Return the seconds until the time limit; infinity if there is none or it is over."""
         if self.deadline is None or self.state.stopping not in (None, *SENDING_ENDS):
             return math.inf
-        return max((self.deadline - forward_us()) / 1e6, _SHORTEST_WAIT)
+        return max(self.deadline - awake_clock(), _SHORTEST_WAIT)
 
     @cached_property
-    def deadline(self) -> int | None:
-        """The moment (microseconds since 1970) at which a time limit is reached."""
-        seconds, moments = self.spec.time_limit_seconds, list[int]()
+    def deadline(self) -> float | None:
+        """The moment at which a time limit is reached, by `awake_clock`."""
+        seconds, moments = self.spec.time_limit_seconds, list[float]()
         if seconds is not None:
-            # a start to come is of a clock that was set back since
-            started_at = min(int(self.begun.started_at), forward_us())
-            moments.append(started_at + int(seconds * 1e6))
+            moments.append(at_awake(int(self.begun.started_at)) + seconds)
         if self.until is not None:
             moments.append(self.until)
         return min(moments, default=None)

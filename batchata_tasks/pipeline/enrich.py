@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
@@ -139,7 +139,7 @@ def _land_unfinished_run(
     It is waited for no longer than the time limit of the run that is to come.
     """
     if (seconds := ready.spec.time_limit_seconds) is not None:
-        old.until = now_us() + int(seconds * 1e6)
+        old.until = awake_clock() + seconds
     lost = recovery.claims if recovery is not None else {}
     chunks = old.ledger.chunks(old.run_id, UNFINISHED)
     with active(old):

@@ -35,14 +35,9 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
     Nothing is sent if the run is to stop, only lands what an earlier one sent, or waits for results
     of any batch.
     """
-    ref, planned = run.ref, chunk.state == ChunkState.PLANNED
-    is_batch, sends = chunk.kind == ChunkKind.BATCH, _may_send(run, chunk)
-    if planned and not sends:
+    ref, is_batch, sends = run.ref, chunk.kind == ChunkKind.BATCH, _may_send(run, chunk)
+    if not _is_ready(run, steps, chunk, sends=sends):
         return []
-    if chunk.state == ChunkState.UNCLEAR and not sends and not _was_accepted(run, chunk):
-        return []
-    if planned or (sends and _lost_its_requests(run, chunk)):
-        steps.chunk(ref, chunk.id)
     if is_batch and chunk.state != ChunkState.COLLECTED:
         if chunk.state != ChunkState.SUBMITTED:
             unclear = chunk.state == ChunkState.UNCLEAR
@@ -71,6 +66,18 @@ def _may_send(run: RunContext, chunk: Chunk) -> bool:
         return False
     # of one that is planned, `submit` asks at the last moment
     return chunk.state == ChunkState.PLANNED or run.stop_reason() is None
+
+
+def _is_ready(run: RunContext, steps: ChunkSteps, chunk: Chunk, *, sends: bool) -> bool:
+    """Whether a chunk goes on to be sent, or was sent before; its requests are written then."""
+    planned = chunk.state == ChunkState.PLANNED
+    if planned and not sends:
+        return False
+    if chunk.state == ChunkState.UNCLEAR and not sends and not _was_accepted(run, chunk):
+        return False
+    if planned or (sends and _lost_its_requests(run, chunk)):
+        steps.chunk(run.ref, chunk.id)
+    return True
 
 
 def _was_accepted(run: RunContext, chunk: Chunk) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.clock import forward_us
+from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.execution import overdue
 from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.enrich import enrich
@@ -37,7 +37,7 @@ def stick(table: Table, which: str = "refuses") -> None:
 
 def a_day_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a day have passed whenever it is asked how long a batch is still waited for."""
-    monkeypatch.setattr(overdue, "forward_us", lambda: forward_us() + 86_401_000_000)
+    monkeypatch.setattr(overdue, "awake_clock", lambda: awake_clock() + 86_401)
 
 
 def limited() -> Steps:

@@ -57,9 +57,9 @@ def test_nothing_is_acted_upon_before_it_is_durable(
 ) -> None:
     """Nothing is used before it is durable, from the plan to the older parts.
 
-    The order is plan, manifest, request file, intent, send, batch id, results, money, commit
-    record, part, older parts. Files are fsynced whole, renamed and their folder fsynced before the
-    next step.
+    The order is plan, manifest, request file, intent, its file, send, batch id, results, money,
+    commit record, part, older parts. Files are fsynced whole, renamed and their folder fsynced
+    before the next step.
     """
     trace, root = traced(provider)
     order = Order(trace.events, root)
@@ -111,17 +111,14 @@ def file(kind: str, part: str, ending: str = "") -> Is:
     ("gone", "said"),
     [
         (fsync_in("/runs/"), "plan.arrow is not durable before the ledger fixes the plan"),
-        (fsync_in(".arrow."), "the manifest is not durable before the intent's file"),
-        (fsync_in("/requests/"), "the request file is not durable before the intent's file"),
-        (folder("requests"), "the request file is not durable before the intent's file"),
-        (folder("intents"), "the intent's file is not durable before the ledger's intent"),
-        (
-            file("rename", "/intents/"),
-            "the intent's file is not durable before the ledger's intent",
-        ),
+        (fsync_in(".arrow."), "the manifest is not durable before the ledger's intent"),
+        (fsync_in("/requests/"), "the request file is not durable before the ledger's intent"),
+        (folder("requests"), "the request file is not durable before the ledger's intent"),
+        (folder("intents"), "the intent's file is not durable before the send"),
+        (file("rename", "/intents/"), "the intent's file is not durable before the send"),
         (
             fact("committed", "intents "),
-            "the ledger's intent is not committed before the first byte is sent",
+            "the ledger's intent is not committed before its file appears",
         ),
         (fact("send"), "a create has an answer, but no first byte"),
         (fsync_in("/responses/"), "the results are not durable before the ledger counts them"),
@@ -145,8 +142,8 @@ def test_a_step_that_is_left_out_is_noticed(
     [
         (
             fact("send"),
-            fact("begins", "intents "),
-            "the ledger's intent is not committed before the first byte is sent",
+            file("rename", "/intents/", ".json"),
+            "the intent's file is not durable before the send",
         ),
         (
             fact("begins", "batches "),
@@ -154,14 +151,14 @@ def test_a_step_that_is_left_out_is_noticed(
             "the batch id is recorded before the answer came",
         ),
         (
+            file("rename", "/intents/", ".json"),
             fact("begins", "intents "),
-            file("rename", "/intents/"),
-            "the intent's file is not durable before the ledger's intent",
+            "the ledger's intent is not committed before its file appears",
         ),
         (
-            file("rename", "/intents/", ".json"),
+            fact("begins", "intents "),
             file("rename", "/requests/"),
-            "the request file is not durable before the intent's file",
+            "the request file is not durable before the ledger's intent",
         ),
         (
             fact("begins", "collected "),
@@ -209,7 +206,8 @@ def test_a_file_that_grew_after_its_fsync_is_noticed(
         for e in trace.events
     ]
     assert (
-        "the request file is not durable before the intent's file" in Order(events, root).checked()
+        "the request file is not durable before the ledger's intent"
+        in Order(events, root).checked()
     )
 
 

@@ -117,7 +117,7 @@ class Order:
             )
 
     def _sending(self, chunk: str) -> None:
-        """Manifest and request file, the intent's file, the ledger's, the send, the batch id."""
+        """Manifest and request file, the ledger's intent, its file, the send, the batch id."""
         intent = self._own / "intents" / f"{chunk}.json"
         about_to_intend = self._at("rename", intent)
         intended = self._at("begins", f"intents {chunk}")
@@ -128,18 +128,16 @@ class Order:
         ):
             self._before(
                 self._durable(path),
-                about_to_intend,
-                f"the {name} is not durable before the intent's file",
+                intended,
+                f"the {name} is not durable before the ledger's intent",
             )
         self._before(
-            self._durable(intent),
-            intended,
-            "the intent's file is not durable before the ledger's intent",
+            self._at("committed", f"intents {chunk}"),
+            about_to_intend,
+            "the ledger's intent is not committed before its file appears",
         )
         self._before(
-            self._at("committed", f"intents {chunk}"),
-            sent,
-            "the ledger's intent is not committed before the first byte is sent",
+            self._durable(intent), sent, "the intent's file is not durable before the send"
         )
         self._before(sent, answered, "a create has an answer, but no first byte")
         self._before(
