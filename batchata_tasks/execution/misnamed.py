@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import TransientError
-from batchata_tasks.common.files import read_json
+from batchata_tasks.common.errors import TerminalError, TransientError
+from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.execution.candidates import is_of, may_be_as_old, owns
 from batchata_tasks.execution.overdue import note_intent
 
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 class NotShownError(TransientError):
     """A batch that nothing shows any more, and that nobody can say is gone."""
+
+
+class RefusedLookError(TerminalError):
+    """A batch that alone may not be looked at: the same key is allowed to list batches."""
 
 
 class NeverSeenError(NotShownError):
@@ -60,10 +64,13 @@ def find_misnamed(
 def rename(
     ledger: Ledger, lease: Lease, folder: DatasetFolder, chunk: Chunk, batch_id: str
 ) -> None:
-    """Record the own id of a chunk's batch, in the file of its intent too if that names one."""
+    """Record the own id of a chunk's batch, in the dataset's files too where they name one."""
     ledger.rename_batch(lease, chunk.id, chunk.batch_id or "", batch_id)
     if "batch_id" in (read_json(folder.intent(chunk.id)) or {}):
         note_intent(folder, chunk.id, batch_id=batch_id)
+    path = folder.commit(chunk.id)  # of one that was abandoned
+    if (record := read_json(path)) is not None:
+        write_json(path, {**record, "batch_id": batch_id})
 
 
 def _by_results(

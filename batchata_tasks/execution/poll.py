@@ -18,6 +18,7 @@ from batchata_tasks.execution.misnamed import (
     NeverSeenError,
     NotShownError,
     PerhapsListedError,
+    RefusedLookError,
     find_misnamed,
 )
 from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
@@ -58,6 +59,8 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
     Raises:
         NotShownError: it is not found, and no list is known to prove that it is gone; or it was not
             found since its create, nor is it listed by another id (NeverSeenError).
+        RefusedLookError: looks at it are refused, which the list does not show, although the key
+            may read that.
         OtherAccountError: it is not found, or refused, but was sent under another key or scope
             (organization, project …), whose account may have it. If the scope is another one, a
             single answer shows it.
@@ -85,14 +88,56 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
         status = HTTPStatus.NOT_FOUND if is_refused else error.status
         if not is_its_account and status == HTTPStatus.NOT_FOUND:
             raise _other_account(context, batch_id, error) from error
-        may_pass = longest < patience and isinstance(error, TransientError)
-        if is_refused or may_pass or status not in _NO_SUCH_BATCH:
+        is_transient = isinstance(error, TransientError)
+        if is_transient and (longest < patience or status != HTTPStatus.NOT_FOUND):
             raise
-        if not ledger.was_seen(batch_id):
-            return _missing(context, batch_id, error)
-        if status not in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
-            raise
+        if is_refused:
+            return _refused(context, batch_id, error)
+        return _not_found(context, batch_id, error)
+
+
+def _not_found(
+    context: SubmitContext, batch_id: str, error: TransientError | TerminalError
+) -> BatchLook:
+    """Return the status of a batch of which a server says that it cannot be told, from the list.
+
+    Raises:
+        NotShownError: see `look_once`.
+        TransientError, TerminalError: the provider does not tell.
+    """
+    if error.status in _NO_SUCH_BATCH and not context.ledger.was_seen(batch_id):
+        return _missing(context, batch_id, error)
+    if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return _listed(context, batch_id) or _deleted(context, batch_id, error)
+    look = _shown(context, batch_id, error)
+    if look is None:
+        raise error
+    return look
+
+
+def _refused(context: SubmitContext, batch_id: str, error: CredentialsError) -> BatchLook:
+    """Return the status of a batch from the list, where the key may read that, not the batch.
+
+    Raises:
+        RefusedLookError: the list does not show it.
+        CredentialsError: the list is refused, too, or cannot be read.
+    """
+    look = _shown(context, batch_id, error)
+    if look is None:
+        message = (
+            f"{error} It may list batches, though, so this may concern batch {batch_id} alone."
+        )
+        raise RefusedLookError(message) from error
+    return look
+
+
+def _shown(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook | None:
+    """Return a batch as the list shows it, if it does; raise `error` if that cannot be read."""
+    try:
+        looks = _looks(context, batch_id)
+    except (TransientError, TerminalError, CredentialsError):
+        raise error from None
+    return next((look for look in looks if look.batch_id == batch_id), None)
 
 
 def listed(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook | None:
@@ -228,11 +273,8 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
             wait.cancel_was_asked()
         try:
             look = _look(context, wait, batch_id)
-        except NotShownError as error:
-            set_aside(context, chunk, str(error))
-            return None
-        except TerminalError as error:
-            set_aside(context, chunk, f"{error} Batch {batch_id} cannot be looked at.")
+        except (NotShownError, TerminalError) as error:
+            set_aside(context, chunk, _why_aside(wait, batch_id, error))
             return None
         if look is not None:
             wait.saw(look)
@@ -247,6 +289,25 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
         pauses = (context.settings.poll_interval or pause, context.seconds_left(), wait.left())
         context.sleep(max(min(pauses), _SHORTEST_WAIT))
         pause = min(pause * 1.25, longest)
+
+
+def _why_aside(wait: Wait, batch_id: str, error: NotShownError | TerminalError) -> str:
+    """Return why a batch is not waited for, as a sentence.
+
+    Raises:
+        RefusedLookError: it is waited for, but nothing more is sent to an account that refuses it.
+    """
+    if isinstance(error, NotShownError):
+        return str(error)
+    if not isinstance(error, RefusedLookError):
+        return f"{error} Batch {batch_id} cannot be looked at."
+    if wait.left() <= 0:
+        return f"{error} It was waited for until now, {wait.since}."
+    message = (
+        f"{error} The next run asks again; `batchata reconcile --abandon {batch_id}` gives it up, "
+        "and its rows are paid for again."
+    )
+    raise RefusedLookError(message)
 
 
 def _look(context: SubmitContext, wait: Wait, batch_id: str) -> BatchLook | None:

@@ -48,10 +48,11 @@ class Overdue(Chunks):
         """Record that a chunk's batch has another id than the answer to its create named.
 
         Raises:
-            LedgerError: no run waits for that batch (any more), or the new id is another chunk's.
+            LedgerError: it is not that chunk's batch (any more), or the new id is another chunk's.
         """
         self._check(connection, lease)
-        waiting = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(WAITING)
+        states = (*WAITING, ChunkState.ABANDONED)
+        waiting = (t.chunks.c.id == chunk_id) & t.chunks.c.state.in_(states)
         here = waiting & (t.chunks.c.batch_id == before)
         if connection.execute(update(t.chunks).where(here).values(batch_id=after)).rowcount != 1:
             message = f"chunk {chunk_id} does not wait for batch {before:.100} (any more)."
@@ -66,8 +67,12 @@ class Overdue(Chunks):
         return connection.execute(query).scalar() is not None
 
     def is_missing(self, chunk: Chunk) -> bool:
-        """Whether a chunk waits for a batch that the provider never showed since its create."""
-        return chunk.state in WAITING and not self.was_seen(chunk.batch_id or "")
+        """Whether the provider never showed a chunk's batch since its create.
+
+        It is waited for, or was abandoned.
+        """
+        is_open = chunk.state in (*WAITING, ChunkState.ABANDONED)
+        return is_open and not self.was_seen(chunk.batch_id or "")
 
     @writes
     def abandon(self, connection: Connection, lease: Lease, chunk_id: str) -> None:

@@ -8,18 +8,11 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.errors import (
-    BatchataError,
-    CredentialsError,
-    SpecError,
-    TerminalError,
-    TransientError,
-)
+from batchata_tasks.common.errors import BatchataError, SpecError
 from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.overdue import given_up_record, note_intent
@@ -108,22 +101,19 @@ class Abandoning:
                 f"batch {batch_id} could not be cancelled, and may go on: {error}"
             )
             return
-        why = "they are not there"
-        try:
-            if not look.gone and _are_there(provider, look, chunk):
-                message = (
-                    f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is "
-                    "nothing to give up: the next run lands its rows."
-                )
-                raise SpecError(message)
-        except (TransientError, TerminalError, CredentialsError) as error:
-            why = str(error).removesuffix(".")
-        if look.done != 0:
-            self._report.notes.append(
-                f"batch {batch_id} has ended ({look.status!r:.60}), and its results cannot be had "
-                f"({why}): what ran of it is billed all the same, and that money is lost unless "
-                f"they come yet (then `--adopt {chunk.id}={batch_id}` lands them)."
+        if (problem := _lacks(provider, look, chunk)) is None:
+            message = (
+                f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is nothing to "
+                "give up: the next run lands its rows."
             )
+            raise SpecError(message)
+        if look.refused or look.done == 0:  # nothing of it ran
+            return
+        self._report.notes.append(
+            f"batch {batch_id} has ended ({look.status!r:.60}), and its results cannot be had "
+            f"({problem}): what ran of it is billed all the same, and that money is lost unless "
+            f"they come yet (then `--adopt {chunk.id}={batch_id}` lands them)."
+        )
 
     def _give_up(self, lease: Lease, chunk: Chunk) -> None:
         if (folder := self._folder(chunk)) is not None:
@@ -192,7 +182,7 @@ class Abandoning:
             look = provider.look(chunk.batch_id or "")
         except BatchataError:  # nothing depends on it
             return False
-        return look.ended and not look.gone and bool(look.files) and look.done != 0
+        return look.ended and look.done != 0 and _lacks(provider, look, chunk) is None
 
     def _folder(self, chunk: Chunk) -> DatasetFolder | None:
         """Return the folder of a chunk's dataset; None if another dataset is there by now."""
@@ -208,17 +198,15 @@ class Abandoning:
             self._ledger.release_lease(lease)
 
 
-def _are_there(provider: Adapter, look: BatchLook, chunk: Chunk) -> bool:
-    """Whether an ended batch has results of its chunk's requests.
-
-    Raises:
-        BatchataError: the provider does not tell.
-    """
+def _lacks(provider: Adapter, look: BatchLook, chunk: Chunk) -> str | None:
+    """Return what an ended batch lacks; None if it has results of its chunk's requests."""
+    if look.gone:
+        return "its results are gone"
     with TemporaryDirectory() as folder:
         try:
             paths = provider.download(look, Path(folder), "results")
-            return rows_named(paths, chunk.id) > 0
-        except TransientError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
-            return False
+            if rows_named(paths, chunk.id):
+                return None
+        except BatchataError as error:
+            return f"its results cannot be read now ({str(error).rstrip('.')})"
+    return "its results name none of its requests"

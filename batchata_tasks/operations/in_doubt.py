@@ -115,6 +115,8 @@ class InDoubt:
         abandoned = {chunk.id: chunk for chunk in self._ledger.chunks_in((ChunkState.ABANDONED,))}
         for chunk_id, batch_id in request.adopt.items() - self._report.adopted.items():
             if (given_up := abandoned.get(chunk_id)) is not None:
+                if given_up.batch_id != batch_id and self._ledger.is_missing(given_up):
+                    given_up = self._renamed(given_up, batch_id)
                 abandoning.take_back(given_up, batch_id)
                 continue
             with self._settling(chunk_id) as (context, chunk):
@@ -133,6 +135,14 @@ class InDoubt:
                 delete(self._folder(context), chunk_id)
                 self._ledger.drop_held(context.lease, chunk_id)
             self._report.freed.append(chunk_id)
+
+    def _renamed(self, chunk: Chunk, batch_id: str) -> Chunk:
+        """Record the own id of a batch that was never seen, and abandoned; return its chunk."""
+        with self._hold_dataset(chunk) as context:
+            look = context.provider.look(batch_id)
+            self._refuse_wrong(chunk, self._ledger.intent(chunk.id), context.provider, look)
+            rename(self._ledger, context.lease, self._folder(context), chunk, look.batch_id)
+        return self._ledger.chunk(chunk.id)
 
     @contextmanager
     def _settling(

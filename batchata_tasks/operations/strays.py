@@ -68,10 +68,14 @@ class Strays:
                     continue
                 reads_left *= time.monotonic() < until
                 may_be = [
-                    chunk.id
+                    chunk
                     for chunk, intent in in_doubt
                     if _may_be(provider, look, chunk, intent, reads=reads_left > 0)
                 ]
+                if (late := _given_up(provider, look, may_be)) is not None and reads_left:
+                    self._report.late[late.id] = look.batch_id
+                    reads_left -= 1
+                    continue
                 batch = UnknownBatch(
                     provider=name,
                     batch_id=look.batch_id,
@@ -80,7 +84,7 @@ class Strays:
                     age=None if look.created_at is None else max(round(now - look.created_at), 0),
                     ours=_is_ours(provider, look) if reads_left else None,
                     twice=self._sent_twice(provider, look) if reads_left else None,
-                    may_be=may_be[0] if may_be else None,
+                    may_be=may_be[0].id if may_be else None,
                     ended=look.ended,
                 )
                 reads_left -= look.ended and reads_left > 0
@@ -98,9 +102,9 @@ class Strays:
         return next((chunk.id for chunk in sent), None)
 
     def _missing(self) -> list[tuple[Chunk, Intent]]:
-        """Return the chunks whose batches were set aside, and never found by their ids."""
-        overdue = self._ledger.chunks_in((ChunkState.OVERDUE,))
-        missing = [chunk for chunk in overdue if self._ledger.is_missing(chunk)]
+        """Return the chunks whose batches were never found by their ids, and set aside."""
+        aside = self._ledger.chunks_in((ChunkState.OVERDUE, ChunkState.ABANDONED))
+        missing = [chunk for chunk in aside if self._ledger.is_missing(chunk)]
         return [(chunk, self._ledger.intent(chunk.id)) for chunk in missing]
 
     def _listed(self, name: str, since: float, until: float) -> list[BatchLook]:
@@ -162,6 +166,18 @@ def _is_ours(provider: Adapter, look: BatchLook) -> bool | None:
         return provider.ours(look)
     except (TransientError, TerminalError):  # its results cannot be read at this moment
         return None
+
+
+def _given_up(provider: Adapter, look: BatchLook, chunks: Iterable[Chunk]) -> Chunk | None:
+    """Return the chunk, of some that were abandoned, of which an ended batch has results."""
+    for chunk in chunks:
+        if chunk.state == ChunkState.ABANDONED and look.ended and not look.gone:
+            try:
+                if provider.owns(look, chunk.id):
+                    return chunk
+            except (TransientError, TerminalError):  # its results cannot be read at this moment
+                return None
+    return None
 
 
 def _may_be(

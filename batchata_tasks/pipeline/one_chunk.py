@@ -53,12 +53,17 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
             again = make_room(run.for_chunk(chunk), run.ledger.chunk(chunk.id))
             if again:
                 return again
+    _land(run, steps, chunk)
+    return []
+
+
+def _land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> None:
+    """Land a chunk, and note whether results of a batch could be had."""
     _report(run, chunk, "landing")
-    landed = steps.collect(ref, chunk.id)["outcomes"]
-    if is_batch:
+    landed = steps.collect(run.ref, chunk.id)["outcomes"]
+    if chunk.kind == ChunkKind.BATCH:
         run.state.no_results = not landed
     _report(run, chunk, "landed" if landed else "overdue")
-    return []
 
 
 def _may_send(run: RunContext, chunk: Chunk) -> bool:

@@ -68,8 +68,10 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
             context = run.for_chunk(chunk)
             look = _look(context, chunk)
             chunk = held.ledger.chunk(chunk.id)  # noqa: PLW2901 - the look may tell another id
-        except NotShownError as error:
-            held.progress.note(f"{error} {held_rows(chunk)} {remedy(chunk)}.")
+        except (NotShownError, TerminalError) as error:  # of this batch alone
+            held.progress.note(
+                f"{error} Batch {chunk.batch_id}: {held_rows(chunk)} {remedy(chunk)}."
+            )
             continue
         except _NOT_NOW as error:
             held.progress.note(f"{error} Batch {chunk.batch_id}: {held_rows(chunk)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from batchata_tasks.common.errors import TerminalError
 from batchata_tasks.execution.overdue import Wait
 from batchata_tasks.ledger import ChunkState
 from tests.support.books import all_chunks, check_money, money, opened
@@ -162,3 +163,73 @@ def test_results_count_as_the_end_whatever_the_status_says(table: Table) -> None
     table.emulator.control.faults(kind="odd_objects", style="unknown_end", word="Blorped")
     assert table.run().outcomes == {"succeeded": ROWS}
     check_money(table)
+
+
+# --- looks that are refused for good --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_batch_that_alone_is_refused_is_named(
+    table: Table, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """While it is waited for, the run ends with what to do; then new rows go on without it."""
+    control = table.emulator.control
+    control.progress("reads", 2)
+    control.faults(kind="list_empty")
+    control.faults(kind="http_error", route="get", status=status)
+    batch = ""
+    for _ in range(2):
+        with pytest.raises(TerminalError) as refused:
+            table.run()
+        (batch,) = [line["id"] for line in table.ledger()["batches"]]
+        assert f"HTTP {status}" in str(refused.value)
+        assert f"this may concern batch {batch} alone" in str(refused.value)
+        assert f"`batchata reconcile --abandon {batch}`" in str(refused.value)
+    a_day_later(monkeypatch)
+    receipt = table.run()
+    assert (receipt.exit_code, receipt.held_rows) == (3, ROWS)
+    assert f"`batchata reconcile --abandon {batch}`" in receipt.warnings[0]
+    control.clear_faults()
+    add_rows(table, 1)
+    control.progress("immediate")
+    assert table.run().exit_code == 0
+    assert len(table.rows()) == table.ledger()["requests_accepted"] == ROWS + 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 410, 422])
+def test_a_batch_that_is_refused_is_read_from_the_list(table: Table, status: int) -> None:
+    """Where the list of batches shows it, it is waited for by that, and lands."""
+    table.emulator.control.faults(kind="http_error", route="get", status=status)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert table.ledger()["batches_accepted"] == 1
+
+
+def test_a_key_that_is_refused_everywhere_ends_the_run(table: Table) -> None:
+    """Then it is the key, and no batch is named."""
+    control = table.emulator.control
+    control.faults(kind="http_error", route="get", status=401)
+    control.faults(kind="http_error", route="list", status=401, nth=2, count=9)
+    control.faults(kind="http_error", route="list", status=401, nth=3, count=9)
+    with pytest.raises(TerminalError, match="check the key") as refused:
+        table.run()
+    assert "alone" not in str(refused.value)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_an_overdue_batch_that_is_refused_keeps_no_other_from_landing(
+    table: Table, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Each overdue batch is asked for, whatever is answered about one before it."""
+    first = left_overdue(table)
+    add_rows(table, 1)
+    stick(table)
+    told(table, limited())
+    control = table.emulator.control
+    control.clear_faults()
+    for batch in (line["id"] for line in table.ledger()["batches"]):
+        control.finish(batch)
+    control.faults(kind="list_empty")
+    control.faults(kind="http_error", route="get", status=status, count=1)
+    receipt, notes = told(table)
+    assert (receipt.held_rows, len(table.rows())) == (ROWS, 1)
+    assert any(first in note and "--abandon" in note for note in notes)

@@ -15,12 +15,11 @@ from batchata_tasks.planning.prepare import prepare_run
 from tests.support.books import all_chunks, billed, check_money, money, opened
 from tests.support.operations import reconcile
 from tests.support.stuck import add_rows, left_overdue, limited, stick, told
+from tests.support.table import Table
 from tests.support.unclear import in_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.support.table import Table
 
 
 pytestmark = pytest.mark.in_turn
@@ -315,3 +314,72 @@ def test_a_refused_abandon_cancels_nothing(table: Table) -> None:
         ledger.release_lease(lease)
     abandon(batch)
     assert control.list_faults()[0]["strikes"] > 0
+
+
+@pytest.fixture
+def misnamed(table: Table, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str, str]:
+    """Return a chunk, the id that its create named, and the one that its batch has.
+
+    It was abandoned before any list showed it, and has ended.
+    """
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table.emulator.control.faults(kind="create_names_job")
+    table.emulator.control.faults(kind="list_empty")
+    assert table.run().held_rows == ROWS
+    ((chunk, job),) = [(chunk.id, chunk.batch_id or "") for chunk in all_chunks()]
+    abandon(job)
+    table.emulator.control.clear_faults()
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    return chunk, job, batch
+
+
+def test_a_misnamed_batch_that_was_abandoned_can_be_had(
+    table: Table, misnamed: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it is listed, it is told as one that ended late, and adopted under its own id."""
+    chunk, job, batch = misnamed
+    assert job != batch
+    report = reconcile()
+    assert (report.late, report.strays) == ({chunk: batch}, [])
+    assert reconcile(ReconcileRequest(adopt={chunk: batch})).adopted == {chunk: batch}
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'another.db'}")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert table.run().plan["up_to_date"] == ROWS
+    assert table.ledger()["requests_accepted"] == ROWS
+    table.check_answers()
+    check_money(table)
+
+
+def test_another_batch_is_not_taken_for_a_misnamed_one(
+    table: Table, misnamed: tuple[str, str, str]
+) -> None:
+    """A batch of other requests is refused, and so is the id that leads nowhere."""
+    chunk, _, batch = misnamed
+    (table.folder / "other").mkdir()
+    other = Table(table.folder / "other", table.emulator, table.provider, ROWS + 1)
+    other.run()
+    (wrong,) = {line["id"] for line in table.ledger()["batches"]} - {batch}
+    with pytest.raises(SpecError, match="another chunk's"):
+        reconcile(ReconcileRequest(adopt={chunk: wrong}))
+    assert in_state(ChunkState.ABANDONED) == [chunk]
+
+
+@pytest.mark.parametrize("how", [{"html": True}, {"empty": True}, {"status": 403}], ids=str)
+def test_results_that_are_not_there_have_not_come_late(
+    table: Table, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+) -> None:
+    """Of a batch that ended without results, `--abandon` tells that it was billed, no more."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    route = "results" if table.provider == "anthropic" else "content"
+    kind = "http_error" if "status" in how else "garbled_answer"
+    table.emulator.control.faults(kind=kind, route=route, **how)
+    assert table.run().held_rows == ROWS
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    report = reconcile(ReconcileRequest(abandon=(batch,)))
+    assert (report.abandoned, report.late) == ([batch], {})
+    (note,) = report.notes
+    assert f"batch {batch} has ended" in note
+    assert "was billed" in note
+    assert reconcile().late == {}
+    table.emulator.control.clear_faults()
+    assert reconcile().late == {chunk_of(batch): batch}
