@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
 
 # beside the key and the carried columns. `prior` columns sum up earlier attempts of the same key
-# and fingerprint (`prior_status` and `prior_error` are those of the last one in this run);
+# and fingerprint (`prior_status` and `last_error` are those of the last one in this run, and
+# `prior_error` what a changed request may be set back to);
 # `replaced_cost` is the cost of the older answer that this row will supersede; `changed` marks a
 # request that is not the base one; `cap`, `turns`, `schema` and `attached` are the base request's
 # shape
@@ -46,6 +47,7 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_changed", pa.bool_()),
         pa.field("_prior_status", pa.string()),
         pa.field("_prior_error", pa.string()),
+        pa.field("_last_error", pa.string()),
         pa.field("_prior_attempts", pa.int32()),
         pa.field("_prior_input_tokens", pa.int64()),
         pa.field("_prior_output_tokens", pa.int64()),

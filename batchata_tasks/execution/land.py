@@ -151,12 +151,13 @@ class _Part:
     def errors_before(self) -> Counter[str]:
         """Count the errors of the attempts that these rows had in this run before."""
         statuses = self.manifest["_prior_status"].to_pylist()
-        errors = self.manifest["_prior_error"].to_pylist()
-        prior = zip(statuses, errors, strict=True)
+        errors = self.manifest["_last_error"].to_pylist()
+        older = self.manifest["_prior_error"].to_pylist()  # of manifests of older versions
+        prior = zip(statuses, errors, older, strict=True)
         return Counter(
-            error[:_ERROR_CHARS]
-            for status, error in prior
-            if status is not None and error is not None
+            (last or before)[:_ERROR_CHARS]
+            for status, last, before in prior
+            if status is not None and (last or before)
         )
 
     def superseded(self) -> int:

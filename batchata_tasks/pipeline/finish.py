@@ -70,8 +70,11 @@ def stop(run: RunContext, error: StoppedError) -> Receipt:
     """Return the receipt of a run that stopped for good, or until the account is mended.
 
     The run stays open, so that it does no more than it may when it is started again. It ends if a
-    limit, or a person, stopped it as well: then the next run sends what met trouble of the account.
+    limit, or a person, stopped it as well, or if it sent all that it planned and its account serves
+    other rows: then the next run sends what met trouble of the account.
     """
+    if error.is_done:
+        return finish(run, error.result, str(error))
     if error.result == RunResult.ACCOUNT_TROUBLE and run.stop_reason() != error.result:
         return finish(run, error.result, str(error))
     run.ledger.note_result(run.lease, run.run_id, error.result)

@@ -190,6 +190,7 @@ class _Round:
             "_replaced_cost": 0,
             "_prior_status": state["_status"],
             "_prior_error": system["_prior_error"] if again else state["_error"],
+            "_last_error": state["_error"],
             "_changed": bool(system["_changed"]) or changed is not None,
             "_prior_attempts": state["_attempts"],
             "_prior_input_tokens": state["_input_tokens"],

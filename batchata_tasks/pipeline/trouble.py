@@ -9,6 +9,7 @@ the trouble, which costs nothing and is no attempt.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,19 @@ if TYPE_CHECKING:
     Landed = list[tuple[Chunk, dict[str, Any]]]
 
 _ERRORS = 3
+_PERMISSION = re.compile(
+    r"permission|permitted|forbidden|not allowed|not authori[sz]ed|have access|HTTP 403",
+    re.IGNORECASE,
+)
 
 
 class StoppedError(BatchataError):
-    """Nothing more is sent, and the receipt says why; the run stays open."""
+    """Nothing more is sent, and the receipt says why; the run stays open, unless it `is_done`."""
 
-    def __init__(self, message: str, result: RunResult) -> None:
+    def __init__(self, message: str, result: RunResult, *, is_done: bool = False) -> None:
         super().__init__(message, result)
         self.result = result
+        self.is_done = is_done
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -66,11 +72,13 @@ def judge(run: RunContext) -> None:
     elif reason == StopReason.NO_USABLE_ANSWER:
         message = _no_usable_answer(run, landed)
     elif reason == StopReason.ACCOUNT_TROUBLE:
-        message = _account_trouble(landed)
+        message = _account_trouble(run, landed)
     else:
         return
     run.ledger.stop_for_trouble(run.lease, run.run_id, StopReason(reason))
-    raise StoppedError(message, RunResult(reason))
+    is_done = reason == StopReason.ACCOUNT_TROUBLE and _is_of_single_rows(run, landed)
+    is_done = is_done and not run.ledger.chunks(run.run_id, (ChunkState.PLANNED,))
+    raise StoppedError(message, RunResult(reason), is_done=is_done)
 
 
 def frequent_errors(commits: Iterable[dict[str, Any]], number: int) -> dict[str, int]:
@@ -139,15 +147,41 @@ def _remedy(run: RunContext) -> str:
     return "the spec is changed or `batchata run SPEC --retry-failed` is given"
 
 
-def _account_trouble(landed: Landed) -> str:
-    newest = max(
-        (commit for _, commit in landed if commit.get("account")),
-        key=lambda commit: commit["enriched_at_us"],
-        default=dict[str, Any](),
-    )
+def _account_trouble(run: RunContext, landed: Landed) -> str:
+    newest = _newest_trouble(landed)
     rows = pluralize(newest.get("account", 0), "row of a batch", "rows of a batch")
-    return (
+    message = (
         f"the account: {said(newest.get('account_error'))} (so the provider answered {rows}); "
         "nothing more is sent. Mend the account (credit, billing, quota, permissions), or ask its "
         "administrator: the same command then sends these rows, whose attempts are not used up."
+    )
+    if not _is_of_single_rows(run, landed):
+        return message
+    what, remedy = "rows", "take them out of the source, or change them"
+    if isinstance(run.spec, JobsSpec):
+        what, remedy = "jobs", "leave them out, or change them"
+    return (
+        f"{message} Other {what} were answered well, so it may concern these {what} alone (their "
+        f"error shows which): then {remedy}."
+    )
+
+
+def _is_of_single_rows(run: RunContext, landed: Landed) -> bool:
+    """Whether trouble of the account may be about what single rows ask for.
+
+    So it may be if something is not permitted, and other rows were answered well. Such a run is
+    done once it has sent all that it planned: new rows go on in the next one.
+    """
+    if not _PERMISSION.search(said(_newest_trouble(landed).get("account_error"))):
+        return False
+    answered = any(commit.get("outcomes", {}).get(Outcome.SUCCEEDED) for _, commit in landed)
+    return answered or bool(run.plan().up_to_date)
+
+
+def _newest_trouble(landed: Landed) -> dict[str, Any]:
+    """Return the commit of the batch that met trouble of the account last; empty if none did."""
+    return max(
+        (commit for _, commit in landed if commit.get("account")),
+        key=lambda commit: commit["enriched_at_us"],
+        default=dict[str, Any](),
     )

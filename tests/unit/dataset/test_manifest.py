@@ -47,7 +47,10 @@ def system(number: int) -> dict[str, Any]:
     fields: dict[str, Any] = dict.fromkeys(SYSTEM_FIELDS.names, number)
     fields |= {
         name: None if number % 3 == 0 else f"{name}{number}"
-        for name in ("_error", "_replaces", "_schema", "_prior_status", "_prior_error")
+        for name in (
+            *("_error", "_replaces", "_schema"),
+            *("_prior_status", "_prior_error", "_last_error"),
+        )
     }
     fields["_changed"] = number % 2 == 0
     return fields | {"_row_id": f"{number:024}", "_fingerprint": f"v1:{number}"}

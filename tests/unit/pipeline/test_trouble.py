@@ -480,6 +480,45 @@ def test_rows_without_attempts_left_keep_the_one_that_was_asked_for(
 
 
 @pytest.mark.in_turn
+def test_trouble_that_passed_is_no_error_of_the_receipt(table: Table) -> None:
+    """An invalid answer, the trouble, and a changed request that failed: in the end all is well."""
+    fault(table, "request_invalid_answer", contains="row 4", times=1)
+    with pytest.raises(TransientError):
+        run_with(table, replace(Steps(), next_round=_crash))
+    empty_account(table)
+    receipt = table.run()
+    stopped(receipt, "account_trouble")
+    assert sum(receipt.errors.values()) == 1
+    mend(table)
+    fault(table, "request_error", contains="row 4", times=1)
+    receipt = table.run()
+    assert (receipt.exit_code, receipt.errors) == (0, {})
+    assert "Error" not in dict(receipt.lines())
+
+
+@pytest.mark.in_turn
+def test_what_is_not_permitted_may_be_about_single_rows(table: Table) -> None:
+    """Where others were answered well, the sentence says so; taken out, the new rows go on."""
+    fault(table, "request_no_permission", contains="row 4")
+    for _ in range(2):
+        assert "these rows alone" in stopped(table.run(), "account_trouble")
+    table.values = [value for value in table.values if value["id"] != "k4"]
+    more_rows(table, 1)
+    assert table.run().exit_code == 0
+    assert row_of(table, "z0")["_status"] == "succeeded"
+
+
+@pytest.mark.in_turn
+def test_what_is_not_permitted_to_any_row_is_about_the_account(table: Table) -> None:
+    """So is credit that ends in the middle of a batch: both say what is to be mended, no more."""
+    fault(table, "request_no_permission")
+    assert "these rows alone" not in stopped(table.run(), "account_trouble")
+    mend(table)
+    empty_account(table, contains="row 1")
+    assert "these rows alone" not in stopped(table.run(), "account_trouble")
+
+
+@pytest.mark.in_turn
 def test_useless_answers_after_the_trouble_are_judged(table: Table) -> None:
     """What met the trouble was no answer; the first round that is answered is the one judged."""
     empty_account(table)
