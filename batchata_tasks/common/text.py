@@ -63,6 +63,12 @@ def pluralize(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {many or one + ('es' if one.endswith('h') else 's')}"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words: 0 min, 2 h 10 min."""
+    hours, minutes = divmod(int(max(seconds, 0) // 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"
+
+
 def clock(seconds: float) -> str:
     """Return a time as a clock shows it: 0:07, 23:59:07."""
     minutes, rest = divmod(int(seconds), 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import usd
 from batchata_tasks.execution.trouble import grouped
@@ -43,6 +44,15 @@ def snapshot(context: RunContext) -> Snapshot:
         budget=None if limits.budget is None else limits.budget.name,
         errors=_errors(context) if landed > completed else {},
     )
+
+
+def awaited(context: RunContext) -> list[BatchView]:
+    """Return the batches of a run that are at the provider; none if the ledger is busy."""
+    try:
+        rows = context.ledger.batch_chunks(context.run_id)
+    except LedgerError:
+        return []
+    return [_view(context, row) for row in rows if row.state == ChunkState.SUBMITTED]
 
 
 def _view(context: RunContext, row: Any) -> BatchView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextvars import copy_context
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.bound_corrections import stop_if_bounds_outdated
 from batchata_tasks.execution.guard import Verdict, guard
 from batchata_tasks.execution.held_dataset import InterruptedRunError
+from batchata_tasks.execution.snapshot import awaited
 from batchata_tasks.execution.unclear import hold
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.pipeline.one_chunk import send_and_land
@@ -220,6 +222,7 @@ class _Scheduler:
                 return self._finished.get(timeout=_TICK)
             except Empty:
                 self._context.raise_if_left()
+                self._context.held.progress.waiting(partial(awaited, self._context))
 
     def _as_midway(self, error: BatchataError) -> BatchataError:
         """Return an error as it is halfway: a key that batches were sent with is no wrong input."""

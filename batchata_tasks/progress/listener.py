@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from batchata_tasks.common.text import pluralize, printable
+from batchata_tasks.common.text import duration, pluralize, printable
 from batchata_tasks.progress.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Sequence
+
+    from batchata_tasks.progress.snapshot import BatchView
 
 
 class RunHandle(Protocol):
@@ -64,6 +66,10 @@ class Progress(Protocol):
         """Report a chunk's new state: sending, looked for, at the provider, landing, landed."""
         ...
 
+    def waiting(self, batches: Callable[[], Sequence[BatchView]]) -> None:
+        """Report, several times a second, that batches are waited for; `batches` reads which."""
+        ...
+
     def note(self, text: str) -> None:
         """Report something worth a line."""
         ...
@@ -97,14 +103,23 @@ class ProgressBase:
                 self._last = self.handle.snapshot()
             return self._last
 
+    def waiting(self, batches: Callable[[], Sequence[BatchView]]) -> None:
+        """See Progress. What is drawn shows open batches anyway."""
+
 
 class LineProgress(ProgressBase):
-    """Progress as plain lines, for logs and for output that is not a terminal."""
+    """Progress as plain lines, for logs and for output that is not a terminal.
 
-    def __init__(self, write: Callable[[str], None], every: float = 5.0) -> None:
+    `every` and `waits_every` are the seconds between two lines of a plan that is made, and between
+    two about batches that are waited for: they take hours, and a log without a line looks dead.
+    """
+
+    def __init__(
+        self, write: Callable[[str], None], every: float = 5.0, waits_every: float = 600.0
+    ) -> None:
         super().__init__()
-        self._print, self._every = write, every
-        self._written_at = time.monotonic()
+        self._print, self._every, self._waits_every = write, every, waits_every
+        self._written_at = self._waits_at = time.monotonic()
 
     def _write(self, text: str) -> None:
         self._print(printable(text))
@@ -124,6 +139,13 @@ class LineProgress(ProgressBase):
         self.sent = True
         self._write(f"batch {number} ({pluralize(rows, 'row')}): {state}")
 
+    def waiting(self, batches: Callable[[], Sequence[BatchView]]) -> None:
+        """Write a line every ten minutes."""
+        if time.monotonic() - self._waits_at >= self._waits_every:
+            self._waits_at = time.monotonic()
+            if awaited := batches():
+                self._write(waiting_words(awaited, time.time()))
+
     def note(self, text: str) -> None:
         """See Progress."""
         self._write(text)
@@ -141,6 +163,20 @@ def planned_words(requests: int, batches: int, up_to_date: int) -> str:
     """Return the result of a plan in words."""
     work = f"{pluralize(requests, 'request')} in {pluralize(batches, 'batch')}"
     return f"{work}, {pluralize(up_to_date, 'row')} up to date"
+
+
+def waiting_words(batches: Sequence[BatchView], now: float) -> str:
+    """Return what is waited for in words; `now` is in seconds since 1970."""
+    oldest = min(batches, key=lambda batch: now if batch.sent_at is None else batch.sent_at)
+    age = 0.0 if oldest.sent_at is None else now - oldest.sent_at
+    which = f"batch {oldest.batch_id:.100}, which"
+    if len(batches) > 1:
+        which = f"{len(batches):,} batches; the oldest, {oldest.batch_id:.100},"
+    told = [] if oldest.status is None else [oldest.status]
+    if oldest.done is not None:
+        told.append(f"{oldest.done:,} of {oldest.jobs:,} done")
+    facts = f": {', '.join(told)}" if told else ""
+    return f"waiting for {which} has been at the provider for {duration(age)}{facts}"
 
 
 # listens to the runs that this context starts; a flow's parameters cannot carry an object
