@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,7 @@ class ReconcileReport:
         rows += [("Elsewhere", _describe_elsewhere(batch)) for batch in self.elsewhere]
         rows += [("Ended late", _describe_late(*pair)) for pair in self.late.items()]
         rows += [("In doubt", _describe_chunk(chunk)) for chunk in self.doubts]
-        rows += [(_label(batch), _describe_batch(batch)) for batch in self.strays]
+        rows += _stray_lines(self.strays)
         rows += [("Note", note) for note in self.notes]
         unknown = [b for b in self.strays if b.ours is not False and b.may_be is None]
         if any(batch.twice is None for batch in unknown):
@@ -210,12 +211,29 @@ _ORIGIN = {
 
 _LABELS = {True: "Another ledger's", False: "Nobody's", None: "Unknown"}
 _HOUR = 3600
+_UNDECIDED = ("Sent twice", "Perhaps ours")
+_MOST_LINES = 20  # of a kind of batches that need nobody's decision
+
+
+def _stray_lines(batches: list[UnknownBatch]) -> list[tuple[str, str]]:
+    """Return lines for all batches that somebody has to decide on, and the newest others."""
+    kinds = dict[str, list[UnknownBatch]]()
+    for batch in sorted(batches, key=lambda one: math.inf if one.age is None else one.age):
+        kinds.setdefault(_label(batch), []).append(batch)
+    lines = list[tuple[str, str]]()
+    for label in (*_UNDECIDED, *_LABELS.values()):
+        of_kind = kinds.get(label, [])
+        shown = of_kind if label in _UNDECIDED else of_kind[:_MOST_LINES]
+        lines += [(label, _describe_batch(batch)) for batch in shown]
+        if older := len(of_kind) - len(shown):
+            lines.append((label, f"{older:,} older ones, which `--json` lists"))
+    return lines
 
 
 def _label(batch: UnknownBatch) -> str:
     if batch.twice is not None:
-        return "Sent twice"
-    return "Perhaps ours" if batch.may_be is not None else _LABELS[batch.ours]
+        return _UNDECIDED[0]
+    return _UNDECIDED[1] if batch.may_be is not None else _LABELS[batch.ours]
 
 
 def _describe_batch(batch: UnknownBatch) -> str:

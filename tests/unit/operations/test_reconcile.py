@@ -100,6 +100,26 @@ def test_batches_of_another_ledger_are_not_called_another_programs(
     assert remedy in report.lines()
 
 
+def test_of_batches_without_number_the_newest_are_printed(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each kind that needs no decision 20 lines are printed, and how many more there are.
+
+    Those that may be ours are printed all, and the JSON has everything.
+    """
+    table.emulator.control.progress("seconds", 3600)
+    chunk = leave_in_doubt(table, monkeypatch)
+    monkeypatch.setattr(InDoubt, "adopt_ours", _nothing)
+    table.emulator.control.foreign(table.provider, batches=33, requests=7)
+    report = reconcile()
+    assert len(report.to_json()["strays"]) == 34
+    lines = [f"{label} {value}" for label, value in report.lines()]
+    strangers = [line for line in lines if "of another program" in line]
+    (more,) = [line for line in lines if "older ones" in line]
+    assert (len(strangers), more.partition(" ")[2]) == (20, "13 older ones, which `--json` lists")
+    assert [line for line in lines if line.startswith("Perhaps ours") and chunk in line]
+
+
 def test_batches_of_other_programs_alone_need_no_remedy(table: Table) -> None:
     """If no batch can be of a lost ledger, the report mentions none."""
     table.emulator.control.foreign(table.provider, ends="at_once")
