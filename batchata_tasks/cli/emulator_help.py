@@ -26,11 +26,14 @@ _INTRODUCTION = (
     "as described."
 )
 _WHILE_IT_RUNS = (
-    "While it runs, GET /_emulator/ledger tells what it accepted and billed, and what twice; a "
-    'DELETE of /_emulator/faults lifts all faults, and a POST of {"kind": …} there adds one. For '
-    "rehearsals, set BATCHATA_UNCLEAR_GRACE=5 BATCHATA_PATIENCE=5 BATCHATA_CANCEL_GRACE=5 "
-    "BATCHATA_POLL_INTERVAL=0.5 where the runs are started: their defaults are 900, 60 and 3600 "
-    "seconds, and the provider's pace."
+    "While it runs, GET /_emulator/ledger tells what it accepted and billed (accepted_twice: in "
+    "two batches; billed_twice: it ran twice). A DELETE of /_emulator/faults lifts all faults, a "
+    'POST of {"kind": …} there adds one, and a POST to /_emulator/batches/BATCH/finish ends a '
+    "batch, even if it is stuck. For rehearsals, set BATCHATA_UNCLEAR_GRACE=5 BATCHATA_PATIENCE=5 "
+    "BATCHATA_CANCEL_GRACE=5 BATCHATA_POLL_INTERVAL=0.5 where the runs are started: their defaults "
+    "are 900, 60 and 3600 seconds, and the provider's pace. A batch that never ends is given up "
+    "only after a day unless it is cancelled: rehearse it with a time limit (`batchata run … --set "
+    "time_limit=10s`), or `batchata cancel`."
 )
 
 

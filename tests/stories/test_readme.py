@@ -215,7 +215,7 @@ def test_a_rehearsal(shell: Shell, free_port: int) -> None:
         book = control.ledger()
         told = python(look.replace("8089", str(free_port)))
         (rule,) = control.list_faults()
-    assert '"accepted_twice":{"number":0' in told.stdout, told.stderr
+    assert "{'number': 0, 'examples': []} {'number': 0, 'examples': []}" in told.stdout, told.stderr
     assert (rule["kind"], rule["count"]) == ("http_429", 1)
     assert "10 succeeded" in output
     assert [seen["status"] for seen in book["creates"]] == [502]

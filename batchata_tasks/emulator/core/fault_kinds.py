@@ -182,7 +182,12 @@ KINDS: dict[str, Kind] = {
         _ANY,
         "gzip",
     ),
-    "not_found": Kind("call", "A 404 for an object that exists.", ("get",)),
+    "not_found": Kind(
+        "call",
+        "A 404 for an object that exists: a batch, or with `route` results, content (OpenAI's "
+        "results) or file.",
+        ("get",),
+    ),
     "cut_download": Kind(
         "call",
         "A download breaks after `after_bytes`, or (`clean`) ends there as if that were all.",
