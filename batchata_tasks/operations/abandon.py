@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import BatchataError, SpecError
 from batchata_tasks.common.files import make_folder, write_json
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.execution.overdue import given_up_record, note_intent
+from batchata_tasks.execution.overdue import given_up_record, note_intent, why_overdue
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import OverdueBatch
 from batchata_tasks.providers import rows_named
@@ -154,6 +154,7 @@ class Abandoning:
         """Report the overdue batches, and the abandoned ones that have ended with results."""
         now = time.time()
         for chunk in self._ledger.chunks_in((ChunkState.OVERDUE,)):
+            folder = self._folder(chunk)
             self._report.overdue.append(
                 OverdueBatch(
                     batch_id=chunk.batch_id or "",
@@ -162,6 +163,7 @@ class Abandoning:
                     provider=chunk.provider,
                     requests=chunk.rows,
                     age=max(round(now - self._sent_at(chunk)), 0),
+                    why="" if folder is None else why_overdue(folder, chunk),
                 )
             )
         abandoned = self._ledger.chunks_in((ChunkState.ABANDONED,))

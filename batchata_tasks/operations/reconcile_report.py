@@ -81,7 +81,10 @@ class UnclearChunk:
 
 @dataclass(frozen=True)
 class OverdueBatch:
-    """A batch of ours that did not end in time. `age` is in whole seconds since it was sent."""
+    """A batch of ours that brought no results in time; `why` is a sentence that says how.
+
+    `age` is in whole seconds since it was sent.
+    """
 
     batch_id: str
     chunk: str
@@ -89,6 +92,7 @@ class OverdueBatch:
     provider: str
     requests: int
     age: int
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,9 @@ def _describe_late(chunk: str, batch: str) -> str:
 
 
 def _describe_overdue(batch: OverdueBatch) -> str:
+    why = f"{batch.why[0].upper()}{batch.why[1:]} " if batch.why else ""
     return (
-        f"batch {batch.batch_id} ({_sent(batch)}): the next run lands it if its results come "
+        f"batch {batch.batch_id} ({_sent(batch)}). {why}The next run lands it if its results come "
         f"after all; `--abandon {batch.batch_id}` gives it up, and its rows are paid for again"
     )
 

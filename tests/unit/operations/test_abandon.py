@@ -59,6 +59,7 @@ def test_an_abandoned_batch_frees_its_rows_and_its_bound_counts_as_spent(table: 
     bound = all_chunks()[0].bound
     (told_of,) = [text for what, text in reconcile().lines() if what == "Overdue"]
     assert f"`--abandon {batch}`" in told_of
+    assert f"Batch {batch} has not ended" in told_of
     abandon(batch)
     assert (money(table).reserved, money(table).overhead) == (0, bound)
     check_books(table)
