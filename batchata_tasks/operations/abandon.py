@@ -110,9 +110,8 @@ class Abandoning:
         if look.refused or look.done == 0:  # nothing of it ran
             return
         self._report.notes.append(
-            f"batch {batch_id} has ended ({look.status!r:.60}), and its results cannot be had "
-            f"({problem}): what ran of it is billed all the same, and that money is lost unless "
-            f"they come yet (then `--adopt {chunk.id}={batch_id}` lands them)."
+            f"batch {batch_id} has ended ({look.status!r:.60}), so what ran of it was billed, and "
+            f"{problem}: if they come later, `reconcile` says so, and `--adopt` lands them."
         )
 
     def _give_up(self, lease: Lease, chunk: Chunk) -> None:
