@@ -70,10 +70,7 @@ class Abandoning:
     def _waiting(self, batch_id: str) -> Chunk:
         chunk = self._ledger.chunk_of_batch(batch_id)
         if chunk is None:
-            message = (
-                f"--abandon {batch_id}: the ledger has no such batch; `--cancel` is for batches "
-                "that nobody owns."
-            )
+            message = f"--abandon {batch_id}: {self._instead_of(batch_id)}"
             raise SpecError(message)
         if chunk.state not in (*_WAITING, ChunkState.ABANDONED):
             message = (
@@ -82,6 +79,18 @@ class Abandoning:
             )
             raise SpecError(message)
         return chunk
+
+    def _instead_of(self, name: str) -> str:
+        """Say what may be meant by a name that is no batch of the ledger."""
+        for chunk in self._ledger.existing_chunks([name]):
+            if chunk.batch_id is not None:
+                return f"that is a chunk; its batch is {chunk.batch_id}: name that."
+            if chunk.state == ChunkState.HELD:
+                return (
+                    f"that is a chunk, of which nobody knows a batch; `--adopt {name}=BATCH` or "
+                    f"`--resend {name}` decides."
+                )
+        return "the ledger has no such batch; `--cancel` is for batches that nobody owns."
 
     def _ask_to_cancel(self, chunk: Chunk) -> None:
         """Ask the provider to cancel a batch; raise SpecError if it has ended, and can be landed.

@@ -78,9 +78,7 @@ def test_a_batch_without_results_can_be_given_up(table: Table) -> None:
 
 
 @pytest.mark.parametrize("status", [404, 403, 500])
-def test_giving_up_a_batch_that_was_billed_says_so(
-    table: Table, status: int
-) -> None:
+def test_giving_up_a_batch_that_was_billed_says_so(table: Table, status: int) -> None:
     """An ended batch whose results cannot be had is given up, and that it was billed is said.
 
     It names what lands them if they come yet; it does not say that the batch may go on.

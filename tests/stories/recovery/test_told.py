@@ -142,10 +142,12 @@ def test_a_chunk_that_is_not_held_yet_is_freed_by_one_command(
 
 
 def test_to_hold_what_is_held_already_says_what_decides(table: Table) -> None:
-    """`--hold` of a held chunk names `--adopt` and `--resend`."""
+    """`--hold` of a held chunk names `--adopt` and `--resend`, and so does `--abandon`."""
     chunk = hold(table)
     with pytest.raises(SpecError, match=rf"held already; `--adopt {chunk}=BATCH` or"):
         reconcile(ReconcileRequest(hold=(chunk,)))
+    with pytest.raises(SpecError, match=f"nobody knows a batch; `--adopt {chunk}=BATCH` or `--res"):
+        reconcile(ReconcileRequest(abandon=(chunk,)))
 
 
 def test_a_plan_tells_held_rows_from_those_in_flight(
@@ -194,6 +196,8 @@ def test_to_resend_an_overdue_chunk_names_what_gives_it_up(
     ):
         with pytest.raises(SpecError, match=f"reconcile --abandon {batch}` gives it up"):
             reconcile(request)
+    with pytest.raises(SpecError, match=f"that is a chunk; its batch is {batch}: name that"):
+        reconcile(ReconcileRequest(abandon=(chunk,)))
     assert in_state(ChunkState.OVERDUE) == [chunk]
 
 
