@@ -68,7 +68,7 @@ def _download_all(
     began, wait = time.monotonic(), _FIRST_PAUSE
     while True:
         try:
-            paths = _download(context, chunk, look)
+            paths, are_all = _download(context, chunk, look)
         except NoResultsError:
             # if nothing can be had of the provider, this raises: it is not about the results
             _require_end(look_once(context, look.batch_id, context.settings.patience))
@@ -87,7 +87,7 @@ def _download_all(
         # a file that is named late has none, and one that is cut a part; a request or two are lost
         few_are_lost = lines and expected - lines <= max(_FEW, expected // 100)
         patience = context.settings.patience * (1 if few_are_lost else _NO_LINES)
-        if chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
+        if chunk.state == ChunkState.OVERDUE or not are_all:  # all patience was used up
             patience = 0.0
         if time.monotonic() + wait > began + patience:
             _require_end(look)
@@ -141,8 +141,13 @@ def _expected(look: BatchLook, chunk: Chunk) -> int:
     return chunk.rows if look.done is None else look.done
 
 
-def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path] | None:
+def _download(
+    context: BatchContext, chunk: Chunk, look: BatchLook
+) -> tuple[list[Path] | None, bool]:
     """Download the result files; return None if the provider has them no more.
+
+    The second value says whether these are all: the answers land, too, if only the file of errors
+    cannot be had.
 
     Results that exist were seen to answer 404 for a while. If that lasts they are gone if they are
     old, or were downloaded and settled before.
@@ -160,7 +165,7 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
     elif chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
         times = 1
     try:
-        return retry_transient(
+        paths = retry_transient(
             context,
             lambda: context.provider.download(sent, context.folder.responses, chunk.id),
             times=times,
@@ -168,10 +173,36 @@ def _download(context: BatchContext, chunk: Chunk, look: BatchLook) -> list[Path
     except (TransientError, TerminalError, CredentialsError) as error:
         if is_gone or chunk.state not in _AWAITED:
             if isinstance(error, TransientError) and error.status == HTTPStatus.NOT_FOUND:
-                return None
+                return None, True
             raise
+        if answers := _answers_alone(context, chunk, look, error):
+            return answers, False
         message = f"{error} Batch {look.batch_id} has ended, and its results cannot be had."
         raise NoResultsError(message) from error
+    return paths, True
+
+
+def _answers_alone(
+    context: BatchContext,
+    chunk: Chunk,
+    look: BatchLook,
+    error: TransientError | TerminalError | CredentialsError,
+) -> list[Path]:
+    """Download the file of answers, if that of errors is not found, or refused in later runs too.
+
+    Its answers are paid for; the rows without a line are handled like any that a file lacks.
+    """
+    is_not_found = isinstance(error, TransientError) and error.status == HTTPStatus.NOT_FOUND
+    is_refused = not isinstance(error, TransientError) and chunk.state == ChunkState.OVERDUE
+    if look.answers is None or not (is_not_found or is_refused):
+        return []
+    alone = replace(look, files=(look.answers,))
+    try:
+        paths = context.provider.download(alone, context.folder.responses, chunk.id)
+    except (TransientError, TerminalError, CredentialsError):
+        return []
+    context.log(f"{error} Batch {look.batch_id} lands without its file of errors.")
+    return paths
 
 
 def cost_of_answers(

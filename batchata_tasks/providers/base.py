@@ -64,7 +64,8 @@ class BatchLook:
     - `requests` and `done` are None if the provider does not say (yet).
     - `token` is the one that the batch carries, if batches can carry one, and `input_file_id` the
       file that its requests came in.
-    - `files` are those of its results.
+    - `files` are those of its results; `answers` is the one that holds the answers, if errors have
+      a file of their own.
     - `error` is why a batch failed as a whole. It was `refused` if nothing of it ran, for certain;
       `bad_lines` holds the reasons for single requests that a failed validation refused, by the
       number of the line from 1.
@@ -92,6 +93,7 @@ class BatchLook:
     known: bool = True
     expires_at: float | None = None
     input_file_id: str | None = None
+    answers: str | None = None
 
 
 class Adapter(Checks, ABC):

@@ -72,6 +72,7 @@ def look_of(batch: Mapping[str, Any], batch_id: str | None = None) -> BatchLook:
         done=ran,
         token=text_or_none(as_dict(batch.get("metadata")).get(TOKEN)),
         input_file_id=text_or_none(batch.get("input_file_id")),
+        answers=text_or_none(batch.get("output_file_id")) if len(files) > 1 else None,
         files=files,
         error=reasons if failed or (status not in _RUNNING and not files) else None,
         refused=refused,

@@ -6,6 +6,7 @@ Every row counts once, and every paid answer is kept.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,11 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.emulator.anthropic.batch import AnthropicBatch
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
 from tests.support.operations import preview, reconcile
+from tests.support.stuck import told
 from tests.support.table import Table
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
     from batchata_tasks.pipeline.receipt import Receipt
 
 pytestmark = pytest.mark.in_turn
@@ -81,6 +86,65 @@ def test_the_second_of_two_files_is_cut(emulator: Emulator, tmp_path: Path, clea
         row["_error"] is None or row["_error"].startswith("request: ") for row in table.rows()
     )
     check_money(table)
+
+
+@pytest.fixture(params=["openai", "responses"])
+def two_files(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table of which two rows end in the file of errors."""
+    for row in (1, 2):
+        emulator.control.faults(kind="request_invalid", contains=f"row {row}")
+    return Table(tmp_path, emulator, request.param, ROWS)
+
+
+def losing(which: int) -> Steps:
+    """Return steps before whose first landing one of the two result files is deleted."""
+
+    def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        adapter = provider_type("openai", "chat")()
+        look = adapter.look(next(c.batch_id or "" for c in all_chunks() if c.id == chunk_id))
+        if len(look.files) > 1:
+            adapter.discard_upload(look.files[which])
+        return Steps().collect(ref, chunk_id)
+
+    return replace(Steps(), collect=collect)
+
+
+def test_answers_land_without_their_file_of_errors(
+    two_files: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are paid for; only rows of the lost file are sent again, and cost their bound."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    receipt, notes = told(two_files, losing(1))
+    assert ended(receipt) == {"errored": 2, "succeeded": ROWS - 2}
+    assert (receipt.rounds, receipt.held_rows) == (2, 0)
+    assert any("without its file of errors" in note for note in notes)
+    book = two_files.ledger()
+    assert (book["requests_accepted"], book["requests_billed"]) == (ROWS + 2, ROWS - 2)
+    assert check_money(two_files, lost=True).overhead > 0
+
+
+def test_errors_do_not_land_without_their_file_of_answers(
+    two_files: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are held, as where no file can be had: the answers may come after all."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    receipt, _ = told(two_files, losing(0))
+    assert (receipt.held_rows, receipt.outcomes) == (ROWS, {})
+    assert two_files.ledger()["requests_accepted"] == ROWS
+
+
+def test_a_file_of_errors_that_is_refused_keeps_answers_back_for_one_run(
+    two_files: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal may pass, so the rows are held first; if it lasts, the answers land."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    for nth in (2, 4):
+        two_files.emulator.control.faults(kind="http_error", route="content", status=403, nth=nth)
+    assert two_files.run().held_rows == ROWS
+    receipt = two_files.run()
+    assert receipt.held_rows == 0
+    answered = [row for row in two_files.rows() if row["_status"] == "succeeded"]
+    assert len(answered) == ROWS - 2
 
 
 def test_a_stream_that_breaks_each_time_lands_nothing(
