@@ -157,12 +157,10 @@ def _download(
         TransientError, TerminalError, CredentialsError: likewise, of a batch that landed before.
     """
     times, sent = _NO_LINES, replace(look, requests=chunk.rows)  # whatever the server counts
-    # by our own clock: a server's may be wrong by years
-    sent_at = context.ledger.submitted_at(look.batch_id) or now_us()
-    is_gone = look.gone or now_us() - sent_at > _KEPT * 1_000_000
-    if is_gone:
+    is_gone = look.gone or _is_old(context, look)
+    if look.gone:
         times = 0
-    elif chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
+    elif is_gone or chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
         times = 1
     try:
         paths = retry_transient(
@@ -180,6 +178,14 @@ def _download(
         message = f"{error} Batch {look.batch_id} has ended, and its results cannot be had."
         raise NoResultsError(message) from error
     return paths, True
+
+
+def _is_old(context: BatchContext, look: BatchLook) -> bool:
+    """Whether results may be gone by age, by our clock and the server's: each may be wrong."""
+    now = now_us()
+    sent_at = context.ledger.submitted_at(look.batch_id) or now
+    made_at = sent_at if look.created_at is None else int(look.created_at * 1e6)
+    return now - max(sent_at, made_at) > _KEPT * 1_000_000
 
 
 def _answers_alone(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import (
     CredentialsError,
     HeldError,
@@ -20,6 +21,7 @@ from batchata_tasks.common.errors import (
     TerminalError,
     TransientError,
 )
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.candidates import is_of
 from batchata_tasks.execution.held import create_error
@@ -44,6 +46,11 @@ _ABSENT = (
     "the list of batches does not show it, and shows others that the ledger knows: it was most "
     "likely never accepted, so that `--resend` is safe"
 )
+_YOUNG = (
+    "the list of batches does not show it, but lists may lag behind: look again in {}, before "
+    "`--resend`"
+)
+_LATEST = 600.0  # seconds after its intent in which a create may be accepted, if not in longer
 _IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
 
 
@@ -100,11 +107,18 @@ class InDoubt:
                     if look is not None:
                         self._adopt(context, chunk, look)
                     elif chunk.state == ChunkState.HELD and seen.proves_absence:
-                        self._notes[chunk.id] = _ABSENT
+                        left = self._left_to_appear(self._ledger.intent(chunk.id))
+                        wait = pluralize(math.ceil(left / 60), "minute")
+                        self._notes[chunk.id] = _YOUNG.format(wait) if left > 0 else _ABSENT
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
             except (TransientError, TerminalError) as error:
                 self._asked.failed(chunk.provider, error)
+
+    def _left_to_appear(self, intent: Intent) -> float:
+        """Return for how many seconds lists may leave out a batch although it was accepted."""
+        age = max(now_us() - intent.sent_at, 0) / 1e6
+        return _LATEST + self._settings.unclear_grace - age
 
     def settle(self, request: ReconcileRequest, abandoning: Abandoning) -> None:
         """Settle chunks in doubt as a person decided; take abandoned batches back.
@@ -132,6 +146,11 @@ class InDoubt:
             self._report.held.append(chunk_id)
         for chunk_id in request.resend:
             with self._settling(chunk_id, ChunkState.HELD) as (context, _):
+                if self._left_to_appear(self._ledger.intent(chunk_id)) > 0:
+                    self._report.notes.append(
+                        f"chunk {chunk_id} was sent so short a time ago that lists may not show "
+                        "its batch yet: if it was accepted, its rows are paid for twice."
+                    )
                 delete(self._folder(context), chunk_id)
                 self._ledger.drop_held(context.lease, chunk_id)
             self._report.freed.append(chunk_id)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError, TransientError
+from batchata_tasks.execution import download as downloading
+from batchata_tasks.ledger import sending
 from batchata_tasks.providers.openai.batches import look_of
 from batchata_tasks.providers.result_lines import without_line
 from batchata_tasks.types.outcome import Outcome
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.in_turn
 
 ROWS = 5
+_DAY = 86_400 * 10**6  # microseconds
 NO_COUNTS = {"kind": "odd_objects", "style": "no_counts"}
 LOW_COUNTS = {"kind": "odd_objects", "style": "low_counts"}
 EMPTY_LIST = {"kind": "list_empty"}
@@ -327,3 +331,32 @@ def test_a_key_does_not_change_while_its_rows_are_held(table: Table, change: Fau
     with pytest.raises(SpecError, match="a dataset keeps its key"):
         table.run(**change)
     assert table.ledger()["batches_accepted"] == 1
+
+
+# --- clocks ---------------------------------------------------------------------------------------
+
+
+def test_results_that_only_our_clock_takes_for_gone_are_awaited(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that was sent while the clock was weeks behind is not old: its rows are held."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
+    monkeypatch.setattr(sending, "now_us", lambda: now_us() - 40 * _DAY)
+    route = "results" if table.provider == "anthropic" else "content"
+    strike(table, {"kind": "not_found", "route": route})
+    assert table.run().held_rows == ROWS
+    table.emulator.control.clear_faults()
+    table.run()
+    assert table.ledger()["requests_accepted"] == len(table.rows()) == ROWS
+    check_money(table)
+
+
+def test_one_404_takes_no_old_results_for_gone(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that are a month old are asked for again before their rows are missing."""
+    monkeypatch.setattr(downloading, "now_us", lambda: now_us() + 40 * _DAY)
+    route = "results" if table.provider == "anthropic" else "content"
+    strike(table, {"kind": "not_found", "route": route, "nth": 1})
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)

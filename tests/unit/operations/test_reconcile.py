@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.ledger import ChunkState, Ledger
+from batchata_tasks.operations import in_doubt
 from batchata_tasks.operations.in_doubt import InDoubt
 from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 from batchata_tasks.progress.listener import LineProgress
@@ -178,9 +180,25 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
     assert any("batchata reconcile" in text for text in receipt.warnings)
     assert table.run().plan["in_flight"] == 6
     assert table.ledger()["requests_accepted"] == 0
-    assert reconcile(ReconcileRequest(resend=(chunk,))).freed == [chunk]
+    report = reconcile(ReconcileRequest(resend=(chunk,)))
+    assert report.freed == [chunk]
+    assert any("paid for twice" in note for note in report.notes)
     assert table.run().outcomes == {"succeeded": 6}
     assert table.ledger()["requests_accepted"] == 6
+
+
+def test_a_list_proves_nothing_of_a_create_that_is_too_young(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That --resend is safe is said only once lists had the time to show the batch."""
+    chunk = leave_in_doubt(table, monkeypatch, "drop_before")
+    (doubt,) = reconcile(ReconcileRequest(hold=(chunk,))).doubts
+    (doubt,) = reconcile().doubts
+    assert "look again in 11 minutes" in doubt.note
+    monkeypatch.setattr(in_doubt, "now_us", lambda: now_us() + 3600 * 10**6)
+    (doubt,) = reconcile().doubts
+    assert "most likely never accepted" in doubt.note
+    assert reconcile(ReconcileRequest(resend=(chunk,))).notes == []
 
 
 @pytest.mark.parametrize("ended", [False, True])
