@@ -5,7 +5,7 @@ It is told from the ledger alone: no look under the present key and settings sho
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import InputError
@@ -17,6 +17,8 @@ from batchata_tasks.providers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchata_tasks.ledger import Chunk, Ledger
     from batchata_tasks.providers import Adapter
 
@@ -38,11 +40,20 @@ def what_to_set(adapter: Adapter, ledger: Ledger, chunk: Chunk) -> str | None:
     return describe_change(adapter, ledger.id, scope)
 
 
-def what_environment_lacks(ledger: Ledger, chunk: Chunk) -> str | None:
-    """Return the same for the key and the settings of the environment: a key may be missing."""
-    try:
-        adapter = provider_type(chunk.provider)()
-    except InputError as error:  # no key, or an address that cannot be right
-        return str(error).removesuffix(".")
-    with closing(adapter):
-        return what_to_set(adapter, ledger, chunk)
+def what_environment_lacks(ledger: Ledger, chunks: Iterable[Chunk]) -> str | None:
+    """Return the same for the first of some chunks that the environment does not let see.
+
+    Its key may be missing.
+    """
+    with ExitStack() as stack:
+        adapters = dict[str, "Adapter"]()
+        for chunk in chunks:
+            try:
+                if chunk.provider not in adapters:
+                    adapter = provider_type(chunk.provider)()
+                    adapters[chunk.provider] = stack.enter_context(closing(adapter))
+            except InputError as error:  # no key, or an address that cannot be right
+                return str(error).removesuffix(".")
+            if (text := what_to_set(adapters[chunk.provider], ledger, chunk)) is not None:
+                return text
+    return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
-from batchata_tasks.ledger import SET_ASIDE, ledger_exists, opened_ledger
+from batchata_tasks.ledger import SET_ASIDE, StopReason, ledger_exists, opened_ledger
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
@@ -55,6 +55,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
+        stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
     return Preview(
         spec=spec,
         summary=summary,
@@ -65,6 +66,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         and open_run.result in STOPPED_FIRST
         and open_run.spec_digest == ready.record["spec_digest"]
         else None,
+        cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
         ),

@@ -45,6 +45,7 @@ class Preview:
     limits: LimitsAhead | None = None
     # how an earlier run of this very spec stopped, so that a run would send nothing
     stopped: str | None = None
+    cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
     # rows in files that were lost; how many requests of the plan they answer is not known before
     # the provider is asked
@@ -81,6 +82,7 @@ class Preview:
             "held_usd": exact(self.held.bound),
             "pilot_failed": self.pilot_failed,
             "stopped": self.stopped,
+            "cancel_asked": self.cancel_asked,
         }
 
     def lines(self) -> list[tuple[str, str]]:
@@ -135,7 +137,13 @@ class Preview:
             lines.append(("Pilot", f"{rows} first; the others only if it holds"))
         if self.stopped is not None:
             lines.append(("First", STOPPED_FIRST[self.stopped]))
-        if self.open_batches:
+        if self.cancel_asked:
+            text = (
+                "a cancel of an earlier run was asked for, and is not done: `run` carries it out "
+                "first; it then sends nothing unless the spec was changed, and the next one goes on"
+            )
+            lines.append(("First", text))
+        elif self.open_batches:
             text = (
                 f"under way: {pluralize(self.open_batches, 'batch')} of a run that is at work, or "
                 "that stopped and is carried on first"

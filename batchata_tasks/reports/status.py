@@ -61,6 +61,7 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
     chunks = ledger.chunks(row.id)
     known = cost_is_known(chunks, totals)
     is_open = row.state != RunPhase.CLOSED
+    sent = [c for c in chunks if c.state in (ChunkState.SUBMITTED, ChunkState.UNCLEAR)]
     running = is_open and ledger.is_held(row.dataset_id)
     batches = [
         {
@@ -80,7 +81,7 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         # asked for, and not carried out yet
         "cancel_asked": is_open and ledger.stop_reason(row.id) == StopReason.CANCEL,
         # of a run that stopped: what keeps the next start from seeing its batches
-        "to_set": _to_set(ledger, chunks) if is_open and not running else None,
+        "to_set": what_environment_lacks(ledger, sent) if is_open and not running else None,
         "result": row.result,
         "started_at": _moment(row.started_at),
         "finished_at": _moment(row.finished_at),
@@ -93,13 +94,6 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "in_flight_usd": f"{usd(in_flight):f}" if known else None,
         "batches": batches,
     }
-
-
-def _to_set(ledger: Ledger, chunks: list[Chunk]) -> str | None:
-    """Return what is to be set to see the open batches of a run; None if all can be seen."""
-    sent = (c for c in chunks if c.state in (ChunkState.SUBMITTED, ChunkState.UNCLEAR))
-    lacks = (what_environment_lacks(ledger, chunk) for chunk in sent)
-    return next((text for text in lacks if text is not None), None)
 
 
 def _rows_in(chunks: list[Chunk], state: ChunkState) -> int:

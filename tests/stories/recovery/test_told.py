@@ -302,6 +302,9 @@ def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.Mon
     ):
         assert text in shown
     assert "Stopped: start the same command again" not in shown
+    planned = preview(table.spec())
+    assert planned.to_json()["cancel_asked"]
+    assert "`run` carries it out first" in dict(planned.lines())["First"]
     monkeypatch.setenv(variable, one)
     run, shown = status_of(table)
     assert (run["cancel_asked"], run["to_set"]) == (True, None)
