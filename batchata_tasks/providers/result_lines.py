@@ -46,11 +46,14 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 def lines_of_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield the lines of a download while it comes in."""
-    rest = b""
+    begun = list[bytes]()  # put together once: a line may be long, or have no end
     for block in blocks:
-        *whole, rest = (rest + block).split(b"\n")
-        yield from whole
-    yield rest
+        first, *others = block.split(b"\n")
+        begun.append(first)
+        for line in others:
+            yield b"".join(begun)
+            begun = [line]
+    yield b"".join(begun)
 
 
 def rows_named(paths: Iterable[Path], token: str) -> int:
