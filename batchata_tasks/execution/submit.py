@@ -24,12 +24,12 @@ from batchata_tasks.common.errors import (
     TransientError,
     UnclearError,
 )
-from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.cleanup import discard_unused
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import note_create_error
 from batchata_tasks.execution.held_dataset import InterruptedRunError
 from batchata_tasks.execution.intent_files import withdraw, write_intent
+from batchata_tasks.execution.rivals import Rivals
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
 from batchata_tasks.providers import scope_of
@@ -177,20 +177,14 @@ def _send(
     scope = scope_of(context.provider, context.ledger.id)
     with within(context.seconds_left()):
         mark = _mark(context.provider)
-    say_at, pause = time.monotonic() + _LONG, _SHORTEST_PAUSE
+    rivals, named = Rivals(context, chunk, account), context.provider.names_batches
     while True:
         intent = Intent(
             chunk.id, account, chunk.rows, context.lease.fence, now_us(), file_id, mark, scope
         )
-        named = context.provider.names_batches
         if context.ledger.record_intent(context.lease, intent, named=named):
             break
-        # a create of equal size is unclear: the two could not be told apart
-        if time.monotonic() > say_at:
-            say_at = math.inf
-            context.log(_awaited_create(context, chunk, account))
-        context.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        rivals.wait()
         _require_wanted(context)
     try:
         write_intent(context, chunk, intent)
@@ -209,32 +203,6 @@ def _send(
         # refused for certain, or not sent; after anything else it is unclear, for a successor too
         withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
         raise
-
-
-def _awaited_create(context: SubmitContext, chunk: Chunk, account: str) -> str:
-    """Say for which create of equal size a chunk waits, and what a person can do if it is ours."""
-    rivals = [
-        other
-        for other, intent in context.ledger.unclear_chunks()
-        if (other.state, intent.account, intent.requests)
-        == (ChunkState.UNCLEAR, account, chunk.rows)
-    ]
-    size = pluralize(chunk.rows, "request")
-    if not rivals or any(other.run_id == chunk.run_id for other in rivals):
-        return (
-            f"waiting: another create of this run, also of {size}, is not answered yet, or is "
-            "looked up; two at a time could not be told apart."
-        )
-    name = context.ledger.run(rivals[0].run_id).name
-    if context.ledger.is_held(rivals[0].dataset_id):
-        return (
-            f"waiting: the run of {name}, which is at work, sends a create of {size}, too, or "
-            "looks it up; two at a time could not be told apart."
-        )
-    return (
-        f"waiting: a create of {size} by a run of {name} that stopped is in doubt; start that run "
-        "again, or settle it with `batchata reconcile`."
-    )
 
 
 def _mark(provider: Adapter) -> int | None:

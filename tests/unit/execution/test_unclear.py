@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from batchata_tasks.common.errors import TerminalError
 from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.pipeline.enrich import enrich
@@ -425,8 +426,9 @@ def test_a_create_of_another_dataset_in_doubt_is_waited_for_aloud(
 
     It says for what, heeds a request to stop, and sends once the first run was carried on.
     """
-    monkeypatch.setattr("batchata_tasks.execution.submit._LONG", 0.0)
+    monkeypatch.setattr("batchata_tasks.execution.rivals._LONG", 0.0)
     leave_in_doubt(anthropic, monkeypatch)
+    monkeypatch.setenv("BATCHATA_UNCLEAR_GRACE", "3600")
     said = list[str]()
     for stops in (True, False):
         progress = LineProgress(said.append)
@@ -451,11 +453,28 @@ def test_a_create_of_another_dataset_in_doubt_is_waited_for_aloud(
     assert anthropic.ledger()["accepted_twice"]["number"] == 0
 
 
+def test_a_create_of_a_run_that_stopped_is_not_waited_for_without_end(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Once the grace is over the second dataset's run ends, naming the first one; nothing is sent.
+
+    It goes on once that is settled.
+    """
+    chunk = leave_in_doubt(anthropic, monkeypatch)
+    other = {"output": str(tmp_path / "another"), "prompt": "Other: {{ text }}"}
+    with pytest.raises(TerminalError, match=rf"by a run of table that stopped \(chunk {chunk}\)"):
+        anthropic.run(**other)
+    assert anthropic.ledger()["batches_accepted"] == 1
+    assert anthropic.run().outcomes == {"succeeded": ROWS}
+    assert anthropic.run(**other).outcomes == {"succeeded": ROWS}
+    assert anthropic.ledger()["accepted_twice"]["number"] == 0
+
+
 def test_a_create_of_the_same_run_is_not_called_in_doubt(
     anthropic: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a run's own create waits for its answer, the next one waits, and says for what."""
-    monkeypatch.setattr("batchata_tasks.execution.submit._LONG", 0.0)
+    monkeypatch.setattr("batchata_tasks.execution.rivals._LONG", 0.0)
     anthropic.emulator.control.faults(kind="slow_after", route="create", seconds=0.4, nth=1)
     said = list[str]()
     spec = anthropic.spec(items_per_batch=1, limit=2)
