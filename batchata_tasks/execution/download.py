@@ -16,7 +16,7 @@ from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
-from batchata_tasks.providers import lines_of, rows_named
+from batchata_tasks.providers import breaks_off, lines_of, rows_named
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +86,7 @@ def _download_all(
         )
         # a file that is named late has none, and one that is cut a part; a request or two are lost
         few_are_lost = lines and expected - lines <= max(_FEW, expected // 100)
+        few_are_lost = few_are_lost and not any(map(breaks_off, paths))
         patience = context.settings.patience * (1 if few_are_lost else _NO_LINES)
         if chunk.state == ChunkState.OVERDUE or not are_all:  # all patience was used up
             patience = 0.0

@@ -59,10 +59,12 @@ class HeldDataset(ABC):
         Raises:
             StorageError: the file system has no locks, so that only the process that holds the
                 dataset may land.
+            WrongLedgerError: another ledger took it over meanwhile.
         """
         with locked(self.folder.landing_lock(self.lease.fence), self.sleep) as alone:
             if not alone:
                 self.require_own()
+            require_owner(self.folder, self.ledger)
             yield
 
     @abstractmethod
@@ -199,6 +201,16 @@ def another_ledgers(folder: DatasetFolder) -> WrongLedgerError:
     )
 
 
+def require_owner(folder: DatasetFolder, ledger: Ledger) -> None:
+    """Raise WrongLedgerError if another ledger took a dataset over since it is held.
+
+    Whoever rebuilds a ledger cannot see that a run of the old one is asleep, and wakes up.
+    """
+    owner = folder.owner()
+    if owner is not None and owner.get("ledger_id") != ledger.id:
+        raise another_ledgers(folder)
+
+
 def find_dataset(folder: DatasetFolder, ledger: Ledger) -> str | None:
     """Return the id of a dataset; None if neither its folder nor the ledger has one.
 
@@ -210,9 +222,8 @@ def find_dataset(folder: DatasetFolder, ledger: Ledger) -> str | None:
 
 def owned_dataset(folder: DatasetFolder, ledger: Ledger) -> str:
     """Return the dataset's id; refuse a dataset that another ledger owns."""
+    require_owner(folder, ledger)
     owner = folder.owner()
-    if owner is not None and owner.get("ledger_id") != ledger.id:
-        raise another_ledgers(folder)
     return ledger.dataset_id(folder.url, owner["dataset_id"] if owner else None)
 
 

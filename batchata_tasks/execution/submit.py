@@ -27,7 +27,7 @@ from batchata_tasks.common.errors import (
 from batchata_tasks.execution.cleanup import discard_unused
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import note_create_error
-from batchata_tasks.execution.held_dataset import InterruptedRunError
+from batchata_tasks.execution.held_dataset import InterruptedRunError, require_owner
 from batchata_tasks.execution.intent_files import withdraw, write_intent
 from batchata_tasks.execution.rivals import Rivals
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
@@ -248,6 +248,7 @@ class _Gate:
     def __call__(self) -> None:
         if self._checked_at == -math.inf:
             _require_wanted(self._context)
+            require_owner(self._context.folder, self._context.ledger)
         self._context.require_lease()
         if awake_clock() - self._checked_at > _INTENT_BELIEVED:
             self._checked_at = awake_clock()

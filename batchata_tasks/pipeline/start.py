@@ -187,7 +187,10 @@ def in_flight_keys(
         if chunk.id in but_chunks:
             continue
         if chunk.state in SET_ASIDE and not folder.manifest(chunk.id).exists():
-            remedy = "`batchata reconcile`"
+            remedy = (
+                f"`batchata reconcile --adopt {chunk.id}=BATCH` or `--resend {chunk.id}`, after a "
+                "look into the provider's console,"
+            )
             if chunk.state == ChunkState.OVERDUE:
                 remedy = f"`batchata reconcile --abandon {chunk.batch_id}`"
             message = (

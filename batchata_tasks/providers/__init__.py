@@ -25,6 +25,7 @@ from batchata_tasks.providers.registry import (
     register,
 )
 from batchata_tasks.providers.result_lines import (
+    breaks_off,
     lines_of,
     read_line,
     rows_named,
@@ -40,6 +41,7 @@ __all__ = [
     "Framing",
     "Limits",
     "Provider",
+    "breaks_off",
     "check_environment",
     "check_name",
     "describe_change",

@@ -41,7 +41,7 @@ def check_environment(keys: tuple[str, ...], address: str) -> None:
                 "set it to the key alone."
             )
             raise CredentialsError(message)
-    if (url := environ.get(address)) and not url.startswith(("http://", "https://")):
+    if (url := environ.get(address)) and not url.lower().startswith(("http://", "https://")):
         message = (
             f"{address} must begin with http:// or https://; "
             "set it to the whole address, or unset it."

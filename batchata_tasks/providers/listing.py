@@ -44,6 +44,8 @@ def watched_pages(
     def noted(after: str | None) -> httpx2.Response:
         response = fetch(after)
         adapter.lists_all = official or says_lists_are_complete(response.headers)
+        if response.headers.get("age", "0") != "0":  # of a cache: older than what was sent since
+            adapter.lists_end = False
         return response
 
     def unfinished() -> None:

@@ -65,7 +65,7 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
     if url is not None:
         _check_address(address, url)
     _check_proxies()
-    if not (url or "").startswith("http://"):
+    if not (url or "").lower().startswith("http://"):
         _check_certificates()
     reached = list[bool]()
 
@@ -73,6 +73,8 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
         timeouts = pace.timeouts(request.extensions.get("timeout", {}))
         ours = {_REACHED: reached, "trace": pace.trace, "timeout": timeouts}
         request.extensions = {**request.extensions, **ours}
+        # what a cache on the way keeps is older than what was sent since
+        request.headers.setdefault("cache-control", "no-cache")
 
     def note(response: httpx2.Response) -> None:
         if response.is_success and not reached:
@@ -157,8 +159,8 @@ def pointed_to(response: httpx2.Response, provider: str) -> str:
     A create follows no redirect. A read does, and other hosts may not know its key.
     """
     url = response.request.url
-    if response.is_redirect:
-        there, verb = response.headers["location"], "points"
+    if location := response.headers.get("location"):
+        there, verb = location, "points"
     elif any(_place(one.request.url) != _place(url) for one in response.history):
         there, verb = str(url), "pointed"
     else:

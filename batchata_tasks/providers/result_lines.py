@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import deque
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from batchata_tasks.providers.base import BatchLook
 
 __all__ = [
+    "breaks_off",
     "count_of",
     "custom_id_of",
     "first_custom_id",
@@ -42,6 +45,20 @@ def lines_of(path: Path) -> Iterator[bytes]:
         for line in stream:
             if line.strip():
                 yield line
+
+
+def breaks_off(path: Path) -> bool:
+    """Whether a results file ends in the middle of a line, so that more was to come."""
+    with path.open("rb") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        stream.seek(max(end - 1, 0))
+        if stream.read(1) in (b"", b"\n"):
+            return False
+    (last,) = deque(lines_of(path), maxlen=1) or [b"{}"]
+    try:
+        return not isinstance(parsed(last), dict)
+    except ValueError:
+        return True
 
 
 def lines_of_blocks(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -57,6 +57,7 @@ _MEND = (
     " Raise the limit, or add credit, at the provider (or ask who can): then the same command goes "
     "on."
 )
+_WHOLE = (HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION)
 READ_RETRIES = 1
 # seconds for which a server may say nothing: what moves files, or creates, may take as long as the
 # SDKs wait; all else is quick, and tried again
@@ -179,6 +180,7 @@ def _read_error(error: Any, provider: str) -> BatchataError:
     status = int(error.status_code)
     # a page of something in between says nothing about the call, but a body can be too large for it
     is_final = is_api_error(error.response) or status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    is_final = is_final and status >= HTTPStatus.BAD_REQUEST  # no API answers a read with a 304
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSING or not is_final:
         if status == HTTPStatus.TOO_MANY_REQUESTS and _code(error) in _SPENT:
             return _refusal(error, provider)
@@ -246,8 +248,12 @@ def save(response: Any, path: Path, requests: int) -> None:
     """Stream the results of so many requests to a file that appears only when it is whole.
 
     A broken connection raises, so a download that was cut leaves nothing behind. So does a body
-    that is shorter than the server said, or larger than such results can be.
+    that is shorter than the server said, or said to be a part (206), or larger than such results
+    can be.
     """
+    if response.status_code not in _WHOLE:
+        message = f"HTTP {response.status_code}, which is not the whole of the results"
+        raise httpx2.RemoteProtocolError(message)
     length = response.headers.get("content-length")
     encoded = response.headers.get("content-encoding", "identity") != "identity"
     with durable(path) as stream:

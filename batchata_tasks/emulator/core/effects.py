@@ -79,6 +79,7 @@ async def _after(call: Call, rule: Rule, provider: str, response: Response) -> R
         response.halve(clean=False)
     elif rule.kind == "cut_download" and isinstance(response, Download):
         response.cut(rule.after_bytes, clean=rule.clean)
+        response.status_code = response.status_code if rule.status is None else rule.status
     return response
 
 

@@ -190,9 +190,10 @@ KINDS: dict[str, Kind] = {
     ),
     "cut_download": Kind(
         "call",
-        "A download breaks after `after_bytes`, or (`clean`) ends there as if that were all.",
+        "A download breaks after `after_bytes`, or (`clean`) ends there as if that were all, or a "
+        "part (`status` 206).",
         _DOWNLOADS,
-        "after_bytes, clean",
+        "after_bytes, clean, status",
     ),
     "bare_create": Kind(
         "answer", "A new batch has its id, its status and what was sent, nothing else.", _CREATE

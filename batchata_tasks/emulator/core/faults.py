@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.answers.schemas import JSON
 
 
-_ERRORS, _REDIRECTS = (400, 599), (300, 399)
+# the least and the greatest HTTP status that rules take, and those of some kinds
+_ERRORS = (400, 599)
+_STATUSES = {"redirect": (300, 399), "cut_download": (200, 299)}
 _STYLES = {"odd_objects": STYLES, "odd_id": IDS}
 
 
@@ -99,7 +101,7 @@ class Rule:
         self._check_choice("file", self.file, ("output", "error"))
         if self.kind in _STYLES:
             self._check_choice("style", self.style or "none", _STYLES[self.kind])
-        least, most = _REDIRECTS if self.kind == "redirect" else _ERRORS
+        least, most = _STATUSES.get(self.kind, _ERRORS)
         if self.status is not None and not least <= self.status <= most:
             message = f"status of {self.kind} must be from {least} to {most}, not {self.status}"
             raise FaultError(message)

@@ -160,7 +160,8 @@ class Download(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the content."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
         content = self._content if self._cut is None else self._content[: self._cut]
         for block in blocks(content):
             await send({"type": "http.response.body", "body": block, "more_body": True})

@@ -107,11 +107,12 @@ CUTS: list[Fault] = [
     download("garbled_answer", html=True),
     download("garbled_answer", empty=True),
     download("garbled_answer", gzip=True),
+    download("cut_download", after_bytes=1200, clean=True, status=206),
 ]
 
 
 @pytest.mark.parametrize("counts", [NO_COUNTS, LOW_COUNTS], ids=["absent", "low"])
-@pytest.mark.parametrize("cut", CUTS, ids=["half", "nothing", "page", "empty", "gzip"])
+@pytest.mark.parametrize("cut", CUTS, ids=["half", "nothing", "page", "empty", "gzip", "part"])
 def test_results_that_end_early_without_an_error_are_fetched_again(
     table: Table, cut: Fault, counts: Fault
 ) -> None:
@@ -360,3 +361,19 @@ def test_one_404_takes_no_old_results_for_gone(
     strike(table, {"kind": "not_found", "route": route, "nth": 1})
     assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table)
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def test_results_that_are_told_to_be_a_part_are_not_landed(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that only ever has a part (206) has no row sent again: the batch is awaited."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.1")
+    strike(table, {"kind": "cut_download", "after_bytes": 1200, "clean": True, "status": 206})
+    assert table.run().held_rows == ROWS
+    table.emulator.control.clear_faults()
+    table.run()
+    assert table.ledger()["requests_accepted"] == len(table.rows()) == ROWS
+    check_money(table)

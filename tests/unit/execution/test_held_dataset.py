@@ -10,7 +10,11 @@ import pytest
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, WrongLedgerError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.held_dataset import InterruptedRunError, hold_dataset
+from batchata_tasks.execution.held_dataset import (
+    InterruptedRunError,
+    hold_dataset,
+    require_owner,
+)
 from batchata_tasks.ledger import opened_ledger
 from tests.support.waiting import until
 
@@ -45,6 +49,18 @@ def test_the_first_run_makes_the_dataset_its_ledgers(output: str, tmp_path: Path
     with pytest.raises(WrongLedgerError), hold_dataset(output, other):
         pytest.fail("it was held by another ledger")
     assert held.folder.owner() == owner
+
+
+def test_a_run_that_another_ledger_replaced_lands_and_sends_nothing(output: str) -> None:
+    """Whoever rebuilt the ledger meanwhile owns the dataset, though the old lease goes on."""
+    with hold_dataset(output, Settings()) as held:
+        with held.landing_alone():
+            require_owner(held.folder, held.ledger)
+        held.folder.write_owner(held.lease.dataset_id, "another ledger")
+        with pytest.raises(WrongLedgerError), held.landing_alone():
+            pytest.fail("it landed")
+        with pytest.raises(WrongLedgerError):
+            require_owner(held.folder, held.ledger)
 
 
 def test_the_lease_is_given_back_after_an_error(output: str) -> None:

@@ -106,6 +106,7 @@ def test_what_is_no_address_is_refused(
         ("OPENAI_BASE_URL", "https://api.openai.com/v1/"),
         ("OPENAI_BASE_URL", f"{HOST}/openai"),
         ("OPENAI_BASE_URL", HOST),
+        ("OPENAI_BASE_URL", "HTTP://127.0.0.1:9/v1"),
     ],
 )
 def test_an_address_that_may_be_right_is_taken(
@@ -127,6 +128,32 @@ def test_a_page_that_is_not_found_names_the_address(
             made(api).look("batch_1")
     assert f"There is no such API at {server.url}/somewhere/" in str(error.value)
     assert f"check {api.upper()}_BASE_URL." in str(error.value)
+
+
+def test_a_list_that_a_cache_kept_proves_nothing(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caches are asked for what is new; one that answers all the same has an old list."""
+    ages: list[dict[str, str]] = [{}, {"Age": "0"}, {"Age": "40"}]
+    page = {"data": [], "has_more": False}
+    with answering(lambda asked: (200, page, ages[int(asked.headers["x-at"])])) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        proves = list[bool]()
+        for at in range(len(ages)):
+            monkeypatch.setenv(f"{api.upper()}_CUSTOM_HEADERS", f"X-At: {at}")
+            provider = made(api)
+            assert list(provider.recent(0.0)) == []
+            proves.append(provider.lists_end)
+    assert proves == [True, True, False]
+    assert {asked.headers["cache-control"] for asked in server.asked} == {"no-cache"}
+
+
+def test_an_answer_that_nothing_changed_is_of_something_in_between(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No API answers a read with a 304: it says nothing for certain."""
+    with answering(lambda _asked: iter([b"HTTP/1.1 304 Not Modified\r\n\r\n"])) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError):
+            made(api).look("batch_1")
 
 
 def test_a_page_of_a_proxy_is_no_wrong_address(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
