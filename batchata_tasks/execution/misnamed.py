@@ -76,10 +76,10 @@ def rename(
 def _by_results(
     context: SubmitContext, batch_id: str, looks: Sequence[BatchLook], intent: Intent
 ) -> BatchLook | None:
-    lists_all, running = context.provider.lists_all, None
+    is_exact, running = context.provider.is_exact, None
     for look in looks:
-        has_size = look.requests in (None, intent.requests) or not lists_all
-        if has_size and may_be_as_old(look, intent, clocks_are_right=lists_all):
+        has_size = look.requests in (None, intent.requests) or not is_exact
+        if has_size and may_be_as_old(look, intent, clocks_are_right=is_exact):
             owned = owns(context, look, intent)
             if owned:
                 return look

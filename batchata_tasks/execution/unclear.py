@@ -286,7 +286,7 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
     }
     taken = known.keys() - seen.namesakes
     shown = any(known[batch_id].account in names for batch_id in taken)
-    lists_all = context.provider.lists_all
+    lists_all, is_exact = context.provider.lists_all, context.provider.is_exact
     # one server's batches may by chance have the ids of another's, or of each other
     told_apart = len(set(ids)) == len(ids)
     proves = told_apart and (lists_all or shown)
@@ -295,8 +295,8 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         look
         for look in looks
         # counts of servers that nobody knows may grow with the work, or be wrong
-        if (look.requests in (None, intent.requests) or not lists_all)
-        and may_be_as_old(look, intent, clocks_are_right=lists_all)
+        if (look.requests in (None, intent.requests) or not is_exact)
+        and may_be_as_old(look, intent, clocks_are_right=is_exact)
         and look.batch_id not in taken | seen.strangers
         and not look.no_room
     ]

@@ -120,6 +120,8 @@ class Adapter(Checks, ABC):
     # whether lists at the address in use are known to show all batches of the account; only then a
     # batch that they leave out was not accepted
     lists_all: bool = False
+    # whether the counts, names and times of batches are known to be right, as the official API's
+    is_exact: bool = False
     lists_end: bool = True  # whether the last list was read to its end
     # whether lists are known to say of each batch which create it is of, by token or file
     names_batches: bool = False
@@ -204,14 +206,14 @@ class Adapter(Checks, ABC):
     def names_chunk(self, custom_id: str | None, token: str) -> bool | None:
         """Whether a custom_id of a batch's results is of a chunk; None if nobody can tell.
 
-        Where lists are not known to show all batches, the server may change custom_ids, too: then
-        one that is not of our form proves nothing.
+        A server that is not known to be exact may change custom_ids: then one that is not of our
+        form proves nothing.
         """
         if custom_id is None:
             return None
         if token in custom_id:
             return True
-        return False if self.lists_all or is_custom_id(custom_id) else None
+        return False if self.is_exact or is_custom_id(custom_id) else None
 
     def token_of(self, look: BatchLook) -> str | None:
         """Return the token that a batch carries, as far as that can be told."""

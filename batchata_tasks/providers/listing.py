@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from batchata_tasks.providers.base import Adapter, BatchLook
 
-_SAYS_COMPLETE = "x-batchata-lists"  # header of a server whose lists show all batches: `complete`
+# header of a server whose lists show all batches: `complete`; and `exact` if they tell of each what
+# the official API tells
+_SAYS = "x-batchata-lists"
 
 
 def is_official(base_url: str, domain: str) -> bool:
@@ -33,7 +35,7 @@ def says_lists_are_complete(headers: Mapping[str, str]) -> bool:
 
     A gateway that knows this of itself may send the header, too.
     """
-    return headers.get(_SAYS_COMPLETE, "") == "complete"
+    return headers.get(_SAYS, "") in ("complete", "exact")
 
 
 def watched_pages(
@@ -44,6 +46,7 @@ def watched_pages(
     def noted(after: str | None) -> httpx2.Response:
         response = fetch(after)
         adapter.lists_all = official or says_lists_are_complete(response.headers)
+        adapter.is_exact = official or response.headers.get(_SAYS) == "exact"
         if response.headers.get("age", "0") != "0":  # of a cache: older than what was sent since
             adapter.lists_end = False
         return response

@@ -64,7 +64,8 @@ def route(path: str, method: str, name: str, style: Style, handler: Handler) -> 
             seen = Created(style.provider, call.now, call.batch_id, call.size, status)
             creates.append(seen)
         if name == "list" and _shows_all(call, style.provider):
-            response.headers["x-batchata-lists"] = "complete"
+            is_odd = any(rule.kind == "odd_objects" for rule in call.shapes)
+            response.headers["x-batchata-lists"] = "complete" if is_odd else "exact"
         if not isinstance(response, ProxyPage):
             response.headers.update(style.headers(response))
         return response

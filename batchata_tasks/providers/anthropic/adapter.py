@@ -102,7 +102,8 @@ class AnthropicAdapter(Adapter):
             max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
         )
         self._first_ids = dict[str, str | None]()  # by batch; results do not change
-        self._official = self.lists_all = is_official(self.base_url, "api.anthropic.com")
+        self._official = is_official(self.base_url, "api.anthropic.com")
+        self.lists_all = self.is_exact = self._official
 
     def close(self) -> None:
         self._client.close()

@@ -148,7 +148,8 @@ class OpenAIAdapter(Adapter):
         self._client = openai.OpenAI(
             max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
         )
-        self._official = self.lists_all = is_official(self.base_url, "api.openai.com")
+        self._official = is_official(self.base_url, "api.openai.com")
+        self.lists_all = self.is_exact = self._official
         if self.cap_param in CAPS:
             self.cap_param = cap_name(official=self._official)
 
@@ -161,7 +162,7 @@ class OpenAIAdapter(Adapter):
 
     @property
     def names_batches(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.lists_all
+        return self.is_exact
 
     def cap_in(self, body: Mapping[str, Any]) -> str:
         return next((name for name in CAPS if name in body), self.cap_param)
@@ -268,14 +269,14 @@ class OpenAIAdapter(Adapter):
         return self._client.get(path, cast_to=httpx2.Response, options=options)
 
     def owns(self, look: BatchLook, token: str) -> bool | None:
-        if look.token is not None or self.lists_all:
+        if look.token is not None or self.is_exact:
             return look.token == token
         # a server that keeps no metadata, or not of each batch, and may have a name of its own for
         # the file: only the results tell
         return self.names_chunk(self._first_custom_id(look), token)
 
     def ours(self, look: BatchLook) -> bool | None:
-        if look.token is not None or self.lists_all:
+        if look.token is not None or self.is_exact:
             return look.token is not None  # the official API keeps metadata
         name = self._first_custom_id(look)
         return None if name is None else is_custom_id(name)

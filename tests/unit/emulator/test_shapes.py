@@ -246,7 +246,7 @@ def test_a_list_says_whether_it_shows_all(
     claude: anthropic.Anthropic, gpt: openai.OpenAI, control: ControlClient, kind: str
 ) -> None:
     """The emulator's lists do, by a header; those of gateways, and those that hide, do not."""
-    for expected in ("complete", None):
+    for expected in ("exact", None):
         for batches in (claude.messages.batches, gpt.batches):
             headers = batches.with_raw_response.list().headers
             assert headers.get("x-batchata-lists") == expected

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.common.errors import TransientError
+from batchata_tasks.emulator.core.fault_kinds import STYLES
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.providers import wire
 from tests.support.books import check_money
@@ -350,4 +351,15 @@ def test_what_no_address_can_hold_is_no_id(
     strike(table, {"kind": "garbled_answer", "body": body, "nth": 1})
     assert table.run().outcomes == {"succeeded": ROWS}
     assert creates(table) == 1
+    check_once(table)
+
+
+# --- objects --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_lost_create_is_found_whatever_its_batch_looks_like(table: Table, style: str) -> None:
+    """Complete lists whose objects are odd prove no absence by a size, a name or a time."""
+    strike(table, {"kind": "odd_objects", "style": style}, LOST)
+    assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table)

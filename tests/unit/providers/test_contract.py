@@ -273,13 +273,13 @@ def test_the_account_tells_keys_apart_and_gives_none_away(
     assert "key" not in first
 
 
-@pytest.mark.parametrize("lists_all", [True, False])
-def test_only_an_id_of_ours_tells_whose_results_are(provider: Provider, lists_all: bool) -> None:
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_only_an_id_of_ours_tells_whose_results_are(provider: Provider, is_exact: bool) -> None:
     """Where a server may change custom_ids, one of a foreign form proves nothing either way."""
-    provider.lists_all = lists_all
+    provider.is_exact = is_exact
     token, row = "a" * 20, "b" * 24
     assert provider.names_chunk(None, token) is None
     assert provider.names_chunk(f"{token}-{row}", token) is True
     assert provider.names_chunk(f"req-{token}-{row}", token) is True
     assert provider.names_chunk(f"{'c' * 20}-{row}", token) is False
-    assert provider.names_chunk("request-1", token) is (False if lists_all else None)
+    assert provider.names_chunk("request-1", token) is (False if is_exact else None)
