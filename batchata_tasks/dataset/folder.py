@@ -38,6 +38,7 @@ class DatasetFolder:
         self.specs = self.own / "specs"
         self.requests = self.own / "requests"
         self.responses = self.own / "responses"
+        self.twice = self.own / "twice"  # batches of creates that were accepted twice
         self.runs = self.own / "runs"
         self.jobs = self.own / "jobs"  # those of the newest runs of a Batch
 

@@ -30,12 +30,14 @@ from batchata_tasks.execution.held import note_create_error
 from batchata_tasks.execution.held_dataset import InterruptedRunError, require_owner
 from batchata_tasks.execution.intent_files import withdraw, write_intent
 from batchata_tasks.execution.rivals import Rivals
+from batchata_tasks.execution.twice import notice
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
 from batchata_tasks.providers import scope_of
 from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from batchata_tasks.execution.context import SubmitContext
@@ -176,7 +178,10 @@ def _send(
     account = context.provider.account(context.ledger.id)
     scope = scope_of(context.provider, context.ledger.id)
     with within(context.seconds_left()):
-        mark = _mark(context.provider)
+        looks = _newest(context.provider)
+    notice(context, looks or [], chunk.run_id)
+    _require_wanted(context)
+    mark = _mark(looks)
     rivals, named = Rivals(context, chunk, account), context.provider.names_batches
     while True:
         intent = Intent(
@@ -205,14 +210,22 @@ def _send(
         raise
 
 
-def _mark(provider: Adapter) -> int | None:
+def _mark(looks: Iterable[BatchLook] | None) -> int | None:
     """Return when the newest listed batch was created, in microseconds since 1970.
 
     The one to be made cannot be older, by the provider's clock. None if there is no list.
     """
+    if looks is None:
+        return None
+    newest = max((look.created_at or 0.0 for look in looks), default=0.0)
+    # a date in the future may be of a batch without a clock, and would hide the one to be made
+    return int(min(newest, time.time()) * 1e6)
+
+
+def _newest(provider: Adapter) -> list[BatchLook] | None:
+    """Return the newest batches of the account; None if there is no list."""
     try:
-        # a date in the future may be of a batch without a clock, and would hide the one to be made
-        return int(min(provider.newest() or 0.0, time.time()) * 1e6)
+        return provider.newest()
     except (TransientError, TerminalError) as error:
         if error.status not in NO_LIST:
             raise

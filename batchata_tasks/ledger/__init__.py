@@ -20,6 +20,7 @@ from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
 from batchata_tasks.ledger.store import ledger_place
+from batchata_tasks.ledger.twice import SecondBatch, Twice
 from batchata_tasks.ledger.values import (
     SENDING_ENDS,
     SET_ASIDE,
@@ -64,6 +65,7 @@ __all__ = [
     "Restored",
     "RunPhase",
     "RunRow",
+    "SecondBatch",
     "Spending",
     "StopReason",
     "UsageHistory",
@@ -74,7 +76,7 @@ __all__ = [
 ]
 
 
-class Ledger(Runs, Sending, Money, Overdue, Corrections, Calibration, Reporting, Restoring):
+class Ledger(Runs, Sending, Money, Overdue, Twice, Corrections, Calibration, Reporting, Restoring):
     """One ledger; safe to use from several threads and processes.
 
     `patience` is how many seconds to wait for a Postgres that answered before and does not now (it

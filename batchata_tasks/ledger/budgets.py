@@ -140,8 +140,7 @@ class Budgets(Store):
         counts: dict[str, object] = {"budget": None, "period": None}
         if name is not None:
             self.lock(connection, f"budget {name}")
-            budget = _row(connection, name)
-            counts = {"budget": name, "period": _terms(budget).start(now_us()) if budget else 0}
+            counts = {"budget": name, "period": period_of(connection, name, now_us())}
         row = {
             "chunk_id": new_id(),
             "run_id": scope,
@@ -161,8 +160,8 @@ class Budgets(Store):
             budget = _row(connection, name)
             terms = _terms(budget) if budget else None
             counted = (r.budget == name) & _since(terms.start(now_us()) if terms else 0)
-        query = select(r.settled, r.reserved, t.chunks.c.id).outerjoin(
-            t.chunks, t.chunks.c.id == r.chunk_id
+        query = select(r.settled, r.reserved, t.runs.c.id).outerjoin(
+            t.runs, t.runs.c.id == r.run_id
         )
         rows = connection.execute(query.where(counted)).all()
         return BudgetStatus(
@@ -221,6 +220,12 @@ def money_of(connection: Connection, which: ColumnElement[bool]) -> tuple[int, i
         else:
             settled += row.settled
     return settled, in_flight
+
+
+def period_of(connection: Connection, name: str, moment: int) -> int:
+    """Return when the period of a budget began in which a moment lies; 0 if it has no terms yet."""
+    budget = _row(connection, name)
+    return _terms(budget).start(moment) if budget else 0
 
 
 def budget_sums(connection: Connection, terms: BudgetTerms, start: int) -> tuple[int, int]:

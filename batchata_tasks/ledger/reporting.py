@@ -6,12 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.money import totals_of
 from batchata_tasks.ledger.store import Store, reads
 from batchata_tasks.ledger.values import ChunkKind, ChunkState, OutcomeTotals
+from batchata_tasks.types.ids import TOKEN_CHARS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -90,14 +91,15 @@ class Reporting(Store):
 
     @reads
     def run_totals(self, connection: Connection, run_id: str) -> LedgerTotals:
-        """Return the sums of a run over its sent chunks.
+        """Return the sums of a run over its sent chunks, and their second batches.
 
         Reservations for unsent chunks are left out: they are released when the run ends.
         """
+        sent = t.chunks.c.state.is_(None) | (t.chunks.c.state != ChunkState.PLANNED)
         query = (
             select(t.reservations, t.chunks.c.state)
-            .join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
-            .where(t.reservations.c.run_id == run_id, t.chunks.c.state != ChunkState.PLANNED)
+            .outerjoin(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
+            .where(t.reservations.c.run_id == run_id, sent)
         )
         return sum((_totals(row) for row in connection.execute(query)), LedgerTotals())
 
@@ -128,16 +130,20 @@ class Reporting(Store):
         r = t.reservations.c
         c = t.chunks.c
         o = t.outcomes.c
+        # the name of a second batch's money begins with its chunk's
         joined = (
-            t.reservations.outerjoin(t.chunks, c.id == r.chunk_id)
-            .outerjoin(t.runs, t.runs.c.id == c.run_id)
-            .outerjoin(t.datasets, t.datasets.c.id == c.dataset_id)
-            .outerjoin(t.outcomes, o.chunk_id == c.id)
+            t.reservations.outerjoin(t.chunks, c.id == func.substr(r.chunk_id, 1, TOKEN_CHARS))
+            .outerjoin(t.runs, t.runs.c.id == r.run_id)
+            .outerjoin(t.datasets, t.datasets.c.id == t.runs.c.dataset_id)
+            .outerjoin(t.outcomes, o.chunk_id == r.chunk_id)
         )
         facts = (
             t.runs.c.name,
             t.datasets.c.url,
-            *(c[name] for name in ("kind", "model", "bound", "expected", "batch_id", "state")),
+            *(
+                c[name]
+                for name in ("id", "kind", "model", "bound", "expected", "batch_id", "state")
+            ),
         )
         outcome = (o.outcome, o.retried, *(o[name] for name in OutcomeTotals.__slots__))
         # one statement, so that money and rows are of one moment
@@ -158,7 +164,7 @@ class Reporting(Store):
 
 
 def _spending(row: Row[Any]) -> Spending:
-    is_local = row.kind == ChunkKind.LOCAL
+    is_local, is_second = row.kind == ChunkKind.LOCAL, row.chunk_id != (row.id or row.chunk_id)
     return Spending(
         at=row.reserved_at,
         run_id=row.run_id,
@@ -166,9 +172,9 @@ def _spending(row: Row[Any]) -> Spending:
         model=row.model,
         dataset=row.url,
         budget=row.budget,
-        sent=row.batch_id is not None,
+        sent=row.batch_id is not None or is_second,
         priced=row.kind is None or is_local or row.bound is not None,
-        expected=0 if is_local else row.expected,
+        expected=0 if is_local or is_second else row.expected,
         money=_totals(row),
     )
 

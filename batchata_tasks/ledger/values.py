@@ -53,6 +53,7 @@ class StopReason(StrEnum):
     ACCOUNT_TROUBLE = "account_trouble"  # the account lacks credit, quota or a permission
     UNREADABLE_BATCH = "unreadable_batch"  # no line of a batch's results can be read
     NO_USABLE_ANSWER = "no_usable_answer"  # no row of many that were answered has one
+    SENT_TWICE = "sent_twice"  # something on the way to the provider repeats creates
 
 
 UNFINISHED = (ChunkState.UNCLEAR, ChunkState.SUBMITTED, ChunkState.COLLECTED)
@@ -66,6 +67,7 @@ SENDING_ENDS = (
     StopReason.OVER_BOUND,
     StopReason.SHUTDOWN,
     StopReason.ACCOUNT_TROUBLE,
+    StopReason.SENT_TWICE,
     *UNTIL_LOOKED_AT,
 )
 

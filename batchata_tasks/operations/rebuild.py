@@ -18,6 +18,7 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.intent_files import sent_without
+from batchata_tasks.execution.twice import recount
 from batchata_tasks.ledger import (
     SET_ASIDE,
     UNFINISHED,
@@ -96,6 +97,7 @@ def rebuild(ready: PreparedRun, settings: Settings) -> Rebuilt:
         try:
             restored = _Reader(folder, ledger, dataset_id, ready).read()
             ledger.restore(lease, restored)
+            recount(ledger, lease, folder)
             folder.write_owner(dataset_id, ledger.id)  # last: if it fails, a retry begins anew
         finally:
             ledger.release_lease(lease)

@@ -51,7 +51,8 @@ class UnknownBatch:
 
     `ours` says whether this program sent it, under another ledger; None if the provider does not
     tell. `may_be` is a chunk in doubt whose batch this may be; `twice` is one of this ledger that
-    has another batch, so that its requests were accepted twice.
+    has another batch, or was `freed` by `--resend`, so that its requests were accepted twice; it is
+    `counted` if the most that it may have cost counts as spent.
     """
 
     provider: str
@@ -63,6 +64,8 @@ class UnknownBatch:
     may_be: str | None = None
     ended: bool = False
     twice: str | None = None
+    freed: bool = False
+    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,10 @@ def _describe_batch(batch: UnknownBatch) -> str:
     facts = f"{batch.provider}, {batch.status}, {size}, {_ago(batch.age)}"
     origin = _ORIGIN[batch.ours]
     if batch.twice is not None:
-        origin = f"of chunk {batch.twice}, which has another batch: its requests were sent twice"
+        why = "was freed by `--resend`" if batch.freed else "has another batch"
+        origin = f"of chunk {batch.twice}, which {why}: its requests were sent twice"
+        if batch.counted:
+            origin += "; the most that it can have cost is counted as spent"
     if batch.may_be is not None:
         origin = f"may be chunk {batch.may_be}, which is in doubt"
     return f"batch {batch.batch_id} ({facts}), {origin}"

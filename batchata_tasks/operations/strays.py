@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import (
     CredentialsError,
+    LeaseError,
     SpecError,
     TerminalError,
     TransientError,
 )
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.candidates import is_of, oldest
+from batchata_tasks.execution.twice import count, is_beside, ran_nothing
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import UnknownBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Chunk, Intent, Ledger
@@ -63,6 +66,7 @@ class Strays:
             known = self._ledger.known_batches(look.batch_id for look in looks)
             self._report.known[name] = len(known)
             self.seen |= known
+            listed = {look.batch_id for look in looks}
             for look in looks:
                 if look.batch_id in known:
                     continue
@@ -76,6 +80,7 @@ class Strays:
                     self._report.late[late.id] = look.batch_id
                     reads_left -= 1
                     continue
+                twice = self._sent_twice(provider, look) if reads_left else None
                 batch = UnknownBatch(
                     provider=name,
                     batch_id=look.batch_id,
@@ -83,7 +88,9 @@ class Strays:
                     requests=look.requests,
                     age=None if look.created_at is None else max(round(now - look.created_at), 0),
                     ours=_is_ours(provider, look) if reads_left else None,
-                    twice=self._sent_twice(provider, look) if reads_left else None,
+                    twice=None if twice is None else twice.id,
+                    freed=twice is not None and twice.state == ChunkState.DROPPED,
+                    counted=twice is not None and self._count(provider, look, twice, listed),
                     may_be=may_be[0].id if may_be else None,
                     ended=look.ended,
                 )
@@ -91,15 +98,43 @@ class Strays:
                 self._report.strays.append(batch)
         self._asked.require_answers()
 
-    def _sent_twice(self, provider: Adapter, look: BatchLook) -> str | None:
-        """Return the chunk of this ledger that a batch is of, although the chunk has another."""
+    def _sent_twice(self, provider: Adapter, look: BatchLook) -> Chunk | None:
+        """Return the chunk that a batch is of, although that has another, or was freed.
+
+        No request of a chunk that was dropped otherwise was ever sent.
+        """
         try:
             token = provider.token_of(look)
         except (TransientError, TerminalError):  # its results cannot be read at this moment
             return None
         chunks = self._ledger.existing_chunks([token] if token else [])
-        sent = (c for c in chunks if c.batch_id is not None and not self._ledger.is_missing(c))
-        return next((chunk.id for chunk in sent), None)
+        for chunk in chunks:
+            if chunk.state == ChunkState.DROPPED or (
+                chunk.batch_id is not None and not self._ledger.is_missing(chunk)
+            ):
+                return chunk
+        return None
+
+    def _count(
+        self, provider: Adapter, look: BatchLook, chunk: Chunk, listed: Collection[str]
+    ) -> bool:
+        """Count a second batch of a chunk as spent; return whether it is counted by now.
+
+        A run that is at work on the dataset does that itself.
+        """
+        is_second = chunk.state == ChunkState.DROPPED or is_beside(look, chunk, listed)
+        url = self._ledger.dataset_url(chunk.dataset_id)
+        if ran_nothing(look) or url is None or not (is_second or provider.lists_all):
+            return False
+        try:
+            lease = self._ledger.acquire_lease(chunk.dataset_id, self._settings.lease_seconds)
+        except LeaseError:
+            return False
+        try:
+            count(self._ledger, lease, DatasetFolder.at_url(url), chunk, look)
+        finally:
+            self._ledger.release_lease(lease)
+        return True
 
     def _missing(self) -> list[tuple[Chunk, Intent]]:
         """Return the chunks whose batches were never found by their ids, and set aside."""
@@ -142,7 +177,7 @@ class Strays:
                 self._report.had_ended.append(batch_id)
                 continue
             self._report.cancelled.append(batch_id)
-            if batch.ours is not False:
+            if batch.ours is not False and batch.twice is None:
                 sent = "was sent" if batch.ours else "may have been sent"
                 self._report.notes.append(
                     f"batch {batch_id} {sent} by this program under another ledger: there, the "

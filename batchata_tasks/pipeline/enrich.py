@@ -12,6 +12,7 @@ from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.open_adapters import OpenAdapters
+from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
@@ -77,6 +78,7 @@ def run_prepared(
         _followed(held) as handle,
     ):
         begun = before(held)
+        recount(held.ledger, held.lease, held.folder)
         find_lost_rows(held)
         recovery = recover(held)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
@@ -146,6 +148,7 @@ def _land_unfinished_run(
         if landable := [chunk for chunk in chunks if chunk.id not in lost]:
             old.log("an earlier run left batches open: landing them first.")
             run_chunks(old, steps, landable)
+        look_back(old)
         result = old.ledger.run(old.run_id).result or "abandoned"
         old.ledger.close_run(old.lease, old.run_id, result)
         discard_uploads(old)

@@ -14,6 +14,7 @@ from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.execution.overdue import held_rows as told_rows
 from batchata_tasks.execution.overdue import remedy, why_overdue
+from batchata_tasks.execution.twice import look_back, told
 from batchata_tasks.ledger import ChunkState, StopReason
 from batchata_tasks.pipeline.receipt import (
     CACHE_MINIMUM,
@@ -54,6 +55,7 @@ def finish(run: RunContext, stopped: RunResult | None = None, reason: str | None
 
     `stopped` says what stopped it, if the ledger does not.
     """
+    look_back(run)
     receipt = replace(_receipt(run, stopped), reason=reason)
     run.ledger.close_run(run.lease, run.run_id, receipt.result)
     # only now, since closing gives back what was not sent
@@ -77,6 +79,7 @@ def stop(run: RunContext, error: StoppedError) -> Receipt:
         return finish(run, error.result, str(error))
     if error.result == RunResult.ACCOUNT_TROUBLE and run.stop_reason() != error.result:
         return finish(run, error.result, str(error))
+    look_back(run)
     run.ledger.note_result(run.lease, run.run_id, error.result)
     run.ledger.release_unsent(run.lease, run.run_id)
     receipt = _receipt(run, error.result)
@@ -93,12 +96,13 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
     held, overdue = _set_aside(run, ChunkState.HELD), _set_aside(run, ChunkState.OVERDUE)
     abandoned = [chunk for chunk in chunks if chunk.state == ChunkState.ABANDONED]
     held_rows = sum(chunk.rows for chunk in (*held, *overdue))
-    some_failed = bool(failed or plan.exhausted or held_rows or abandoned)
+    twice = told(run.folder, run.run_id)
+    some_failed = bool(failed or plan.exhausted or held_rows or abandoned or twice)
     result = stopped or _result(run, some_failed=some_failed)
     limit = run.spec.fail_if.failed_share
     priced = run.priced and cost_is_known(chunks, totals)
     commits = [commit_of(run.folder, c.id) for c in chunks if c.state == ChunkState.LANDED]
-    warnings = [*_warnings(commits), *_held_warnings(run, held, overdue)]
+    warnings = [*_few(twice), *_warnings(commits), *_held_warnings(run, held, overdue)]
     return Receipt(
         name=run.spec.name,
         run_id=run.run_id,
@@ -124,6 +128,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         unsent_rows=_unsent_rows(chunks),
         rounds=max((chunk.round for chunk in chunks), default=0),
         held_rows=held_rows,
+        accepted_twice=len(twice),
         **money_facts(run, chunks, totals, priced=priced),
         waits=run.state.waits,
         errors=frequent_errors(commits, _ERRORS),
@@ -218,6 +223,14 @@ def _held_warnings(run: RunContext, held: list[Chunk], overdue: list[Chunk]) -> 
             f"{rows} held in {pluralize(len(others), 'chunk')}: `batchata reconcile` lists them"
         )
     return warnings
+
+
+def _few(twice: list[str]) -> list[str]:
+    """Return the sentences about second batches, not too many."""
+    others = len(twice) - _NAMED
+    more = f"{pluralize(others, 'further batch', 'further batches')} of creates accepted twice"
+    lists = [f"{more}: `batchata reconcile` lists them"] if others > 0 else []
+    return twice[:_NAMED] + lists
 
 
 def _drop_raw_files(run: RunContext) -> None:

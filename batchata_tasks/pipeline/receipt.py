@@ -103,6 +103,7 @@ class Receipt:
     unsent_rows: int
     rounds: int
     held_rows: int
+    accepted_twice: int  # second batches, which nothing was to make
     expected_usd: str | None  # of the batches that were sent; null if unknown
     reserved_usd: str | None  # still set aside: of held and overdue batches
     superseded_usd: str | None  # what the rows had cost that these replaced
@@ -146,7 +147,8 @@ class Receipt:
 
     def _result(self) -> str:
         failed = any(name != Outcome.SUCCEEDED for name in self.outcomes) or self.plan["exhausted"]
-        text = worded(self.result, failed=bool(failed), held=bool(self.held_rows))
+        held, twice = bool(self.held_rows), bool(self.accepted_twice)
+        text = worded(self.result, failed=bool(failed), held=held, twice=twice)
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
         if self.continued and self.result not in STOPPED:
@@ -259,13 +261,16 @@ class Receipt:
         return f": the limit {reason}; the next run takes them"
 
 
-def worded(result: str, *, failed: bool, held: bool) -> str:
+def worded(result: str, *, failed: bool, held: bool, twice: bool = False) -> str:
     """Return a result in words; rows that are held have not failed, nor those that were given up.
 
-    Of `some_rows_failed`, `failed` says whether a row did, and `held` whether one is held.
+    Of `some_rows_failed`, `failed` says whether a row did, `held` whether one is held, and `twice`
+    whether the provider accepted a batch twice.
     """
     if result != RunResult.SOME_ROWS_FAILED or failed:
         return result.replace("_", " ")
+    if twice and not held:
+        return "a batch was accepted twice"
     return "some rows are held" if held else "some rows were given up"
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from batchata_tasks.providers.accounts import account_name
@@ -125,6 +126,8 @@ class Adapter(Checks, ABC):
     lists_end: bool = True  # whether the last list was read to its end
     # whether lists are known to say of each batch which create it is of, by token or file
     names_batches: bool = False
+    # whether batches can carry a token that lists show
+    lists_tokens: ClassVar[bool] = False
 
     @property
     def secret(self) -> str:
@@ -182,10 +185,12 @@ class Adapter(Checks, ABC):
         """Yield what `recent` does and, if it costs no call, older batches: clocks may be wrong."""
         return self.recent(since)
 
-    def newest(self) -> float | None:
-        """Return when the newest listed batch was created, by the provider's clock, or None."""
-        look = next(self.recent(0.0), None)
-        return None if look is None else look.created_at
+    def newest(self) -> list[BatchLook]:
+        """Return the newest of the account's batches, as many as one call tells; none if none are.
+
+        One suffices where lists show no tokens.
+        """
+        return list(islice(self.recent(0.0), 1))
 
     def open_batches(self, model: str | None = None) -> set[str]:
         """Return the ids of the account's batches that have not ended, whoever sent them.

@@ -89,9 +89,3 @@ def around_of(pages: Iterable[list[BatchLook]], since: float) -> Iterator[BatchL
         newest_first = len(dates) == len(page) and dates == sorted(dates, reverse=True)
         if newest_first and dates[-1] < since:
             return
-
-
-def newest_of(pages: Iterable[list[BatchLook]]) -> float | None:
-    """Return when the newest batch of the first page was created, if that says so."""
-    page = next(iter(pages), list["BatchLook"]())
-    return max((look.created_at for look in page if look.created_at is not None), default=None)

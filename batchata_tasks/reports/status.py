@@ -88,6 +88,7 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "outcomes": rows_by_outcome(totals),
         "held_rows": _rows_in(chunks, ChunkState.HELD),
         "overdue_rows": _rows_in(chunks, ChunkState.OVERDUE),
+        "accepted_twice": ledger.second_batches(row.id),
         "exhausted_rows": json.loads(row.plan or "{}").get("exhausted", 0),
         "abandoned_rows": _rows_in(chunks, ChunkState.ABANDONED),
         "settled_usd": f"{usd(settled):f}" if known else None,
@@ -160,11 +161,12 @@ def _worded(run: dict[str, Any]) -> str:
         return f"{state}, to be cancelled" if run["cancel_asked"] else state
     failed = any(name != Outcome.SUCCEEDED for name in run["outcomes"]) or run["exhausted_rows"]
     aside = run["held_rows"] or run["overdue_rows"]
-    given_up = run["abandoned_rows"]
+    given_up, twice = run["abandoned_rows"], bool(run["accepted_twice"])
     some = run["result"] == RunResult.SOME_ROWS_FAILED
-    if some and run["outcomes"] and not (failed or aside or given_up):
+    if some and run["outcomes"] and not (failed or aside or given_up or twice):
         return RunResult.SUCCEEDED.value  # what was held has landed since
-    return worded(run["result"], failed=bool(failed), held=bool(aside or not given_up))
+    held = bool(aside or not (given_up or twice))
+    return worded(run["result"], failed=bool(failed), held=held, twice=twice)
 
 
 def _count_batches(batches: list[dict[str, Any]]) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
 from batchata_tasks.emulator.core.fault_kinds import KINDS
 from batchata_tasks.emulator.core.refusals import file_not_ready, instead_of_json, refuse
 from batchata_tasks.emulator.core.shapes import reshape
+from batchata_tasks.emulator.core.state import Created
 from batchata_tasks.emulator.core.wire import Download, Drip, Endless, HalfAnswer, HangUp
 
 if TYPE_CHECKING:
+    from starlette.types import Message
+
     from batchata_tasks.emulator.answers.schemas import JSON
     from batchata_tasks.emulator.core.calls import Call, Handler
     from batchata_tasks.emulator.core.faults import Rule
@@ -37,6 +42,7 @@ _BEFORE = frozenset(
 _AFTER = frozenset({"http_500_after", "http_error_after"})
 """Faults that answer a call with an error although it took effect."""
 _CREATE_BYTES = 1_000_000
+_BODY_BYTES = 300_000_000  # more than any API takes
 
 
 async def misbehave(call: Call, rule: Rule, provider: str, handler: Handler) -> Response:
@@ -56,6 +62,8 @@ async def misbehave(call: Call, rule: Rule, provider: str, handler: Handler) -> 
         call.shared.forget(provider)
     elif rule.kind in _BEFORE:
         return refuse(rule, provider)
+    elif rule.kind == "repeats_create":
+        handler = await _repeated(call, provider, handler)
     return await _after(call, rule, provider, reshape(await handler(call), call.shapes))
 
 
@@ -117,6 +125,30 @@ def _elsewhere(rule: Rule, call: Call) -> Response:
     same = status in (HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT)
     place = f"{path}?again=1" if same or call.batch_id is None else f"{path}/{call.batch_id}"
     return Response(status_code=status, headers={"location": place})
+
+
+async def _repeated(call: Call, provider: str, handler: Handler) -> Handler:
+    """Let a create take effect, unanswered; return what handles the same call once more."""
+    body = await call.body(_BODY_BYTES)
+
+    def again() -> Call:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": bytes(body or b""), "more_body": False}
+
+        return replace(call, request=Request(call.request.scope, receive))
+
+    first = again()
+    await handler(first)
+    seen = Created(provider, call.now, first.batch_id, first.size, None)
+    call.shared.creates.append(seen)
+
+    async def second(_: Call) -> Response:
+        repeated = again()
+        response = await handler(repeated)
+        call.batch_id, call.size = repeated.batch_id, repeated.size
+        return response
+
+    return second
 
 
 async def _input_file(call: Call) -> object:

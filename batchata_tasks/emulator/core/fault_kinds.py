@@ -145,6 +145,11 @@ KINDS: dict[str, Kind] = {
     "accept_delay": Kind(
         "call", "No answer; the batch is created `seconds` later.", _CREATE, "seconds"
     ),
+    "repeats_create": Kind(
+        "call",
+        "The call takes effect twice, as if a proxy repeated it; the second one is answered.",
+        _CREATE,
+    ),
     "file_not_ready": Kind(
         "call",
         "OpenAI's input file is not processed yet: a 400, or the 404 of a file not found (by "

@@ -26,7 +26,6 @@ from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
     around_of,
     is_official,
-    newest_of,
     recent_of,
     watched_pages,
     with_status,
@@ -207,8 +206,8 @@ class AnthropicAdapter(Adapter):
         with sdk.translated(_ERRORS, self.name):
             return with_status(look_of(object_of(self._get(_batch_path(batch_id))), batch_id))
 
-    def newest(self) -> float | None:
-        return newest_of(self._pages(limit=1))
+    def newest(self) -> list[BatchLook]:
+        return next(self._pages(limit=1), list["BatchLook"]())
 
     def recent(self, since: float) -> Iterator[BatchLook]:
         return recent_of(self._pages(limit=_PAGE), since)

@@ -23,7 +23,6 @@ from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
     around_of,
     is_official,
-    newest_of,
     recent_of,
     watched_pages,
     with_status,
@@ -124,6 +123,7 @@ class OpenAIAdapter(Adapter):
     repriced_params = frozenset({"audio", "modalities", "service_tier", "web_search_options"})
     cap_param = "max_completion_tokens"
     document_bytes = 37_000_000  # a file may have 50 MB, and base64 takes a third more
+    lists_tokens = True
     caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
     priced_params = frozenset(
         {
@@ -244,8 +244,8 @@ class OpenAIAdapter(Adapter):
         with sdk.translated(_ERRORS, self.name):
             return with_status(look_of(object_of(self._get(_batch_path(batch_id))), batch_id))
 
-    def newest(self) -> float | None:
-        return newest_of(self._pages(limit=1))
+    def newest(self) -> list[BatchLook]:
+        return next(self._pages(limit=_PAGE), list["BatchLook"]())
 
     def recent(self, since: float) -> Iterator[BatchLook]:
         return recent_of(self._pages(limit=_PAGE), since - 1)  # times are whole seconds here
