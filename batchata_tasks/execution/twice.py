@@ -98,7 +98,7 @@ def count(
         }
         make_folder(folder.twice)
         write_json(path, facts)
-    is_new = ledger.count_second(lease, _second_of(facts), stops=facts["repeated"])
+    is_new = ledger.count_second(lease, _second_of(facts), stops=bool(facts["repeated"]))
     return facts if is_new else None
 
 
