@@ -13,7 +13,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
+from batchata_tasks.common.errors import InputError, TerminalError, TransientError
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.execution.candidates import oldest
 from batchata_tasks.ledger import SecondBatch
@@ -126,13 +126,12 @@ def look_back(run: RunContext) -> None:
     for batch in run.ledger.batches_of(run.run_id):
         first.setdefault(batch.provider, batch)
     for batch in first.values():
-        context = run.for_chunk(run.ledger.chunk(batch.chunk_id))
-        if not context.provider.lists_tokens:
-            continue
+        chunk = run.ledger.chunk(batch.chunk_id)
+        since = oldest(run.ledger.intent(chunk.id))
         try:
-            since = oldest(run.ledger.intent(batch.chunk_id))
+            context = run.for_chunk(chunk)
             looks = _listed(context.provider, since, min(run.settings.patience, _LONGEST))
-        except (TransientError, TerminalError, CredentialsError) as error:
+        except (TransientError, TerminalError, InputError) as error:
             if getattr(error, "status", None) not in _NO_LIST:
                 run.log(
                     f"{error} So nobody looked whether the provider accepted a batch twice; "
@@ -144,6 +143,8 @@ def look_back(run: RunContext) -> None:
 
 def _listed(provider: Adapter, since: float, longest: float) -> list[BatchLook]:
     looks, until = list["BatchLook"](), time.monotonic() + longest
+    if not provider.lists_tokens:
+        return looks
     with within(longest):
         for look in provider.recent(since):
             looks.append(look)
@@ -172,8 +173,11 @@ def _sentence(facts: dict[str, Any]) -> str:
             "requests"
         )
     else:
-        again = "freed by `--resend`" if beside is None else f"sent again, as batch {beside:.100}"
-        problem = f"batch {batch:.100} was accepted after all, of chunk {chunk}, which was {again}"
+        again = "" if beside is None else f" and sent again, as batch {beside:.100}"
+        problem = (
+            f"batch {batch:.100} was accepted after all, of chunk {chunk}, which was taken for "
+            f"never accepted{again}"
+        )
     return (
         f"{problem}. Both are billed, and the most that it can cost counts as spent; "
         f"`batchata reconcile --cancel {batch:.100}` stops it if it has not ended"

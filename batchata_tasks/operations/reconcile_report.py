@@ -51,8 +51,8 @@ class UnknownBatch:
 
     `ours` says whether this program sent it, under another ledger; None if the provider does not
     tell. `may_be` is a chunk in doubt whose batch this may be; `twice` is one of this ledger that
-    has another batch, or was `freed` by `--resend`, so that its requests were accepted twice; it is
-    `counted` if the most that it may have cost counts as spent.
+    has another batch, or was `freed` since it was taken for never accepted, so that its requests
+    were accepted twice; it is `counted` if the most that it may have cost counts as spent.
     """
 
     provider: str
@@ -249,7 +249,7 @@ def _describe_batch(batch: UnknownBatch) -> str:
     facts = f"{batch.provider}, {batch.status}, {size}, {_ago(batch.age)}"
     origin = _ORIGIN[batch.ours]
     if batch.twice is not None:
-        why = "was freed by `--resend`" if batch.freed else "has another batch"
+        why = "was taken for never accepted" if batch.freed else "has another batch"
         origin = f"of chunk {batch.twice}, which {why}: its requests were sent twice"
         if batch.counted:
             origin += "; the most that it can have cost is counted as spent"

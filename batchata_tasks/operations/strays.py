@@ -80,7 +80,7 @@ class Strays:
                     self._report.late[late.id] = look.batch_id
                     reads_left -= 1
                     continue
-                twice = self._sent_twice(provider, look) if reads_left else None
+                twice = self._sent_twice(provider, look, listed) if reads_left else None
                 batch = UnknownBatch(
                     provider=name,
                     batch_id=look.batch_id,
@@ -98,10 +98,13 @@ class Strays:
                 self._report.strays.append(batch)
         self._asked.require_answers()
 
-    def _sent_twice(self, provider: Adapter, look: BatchLook) -> Chunk | None:
+    def _sent_twice(
+        self, provider: Adapter, look: BatchLook, listed: Collection[str]
+    ) -> Chunk | None:
         """Return the chunk that a batch is of, although that has another, or was freed.
 
-        No request of a chunk that was dropped otherwise was ever sent.
+        No request of a chunk that was dropped otherwise was ever sent. One whose batch was never
+        seen, nor is listed, may have this one, under another id than its create was told.
         """
         try:
             token = provider.token_of(look)
@@ -109,9 +112,9 @@ class Strays:
             return None
         chunks = self._ledger.existing_chunks([token] if token else [])
         for chunk in chunks:
-            if chunk.state == ChunkState.DROPPED or (
-                chunk.batch_id is not None and not self._ledger.is_missing(chunk)
-            ):
+            if chunk.state == ChunkState.DROPPED or is_beside(look, chunk, listed):
+                return chunk
+            if chunk.batch_id is not None and not self._ledger.is_missing(chunk):
                 return chunk
         return None
 

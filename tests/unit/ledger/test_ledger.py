@@ -900,6 +900,26 @@ def test_a_closed_run_holds_no_money_for_what_was_never_sent(desk: Desk) -> None
     assert desk.other.money(desk.run) == (0, 0)
 
 
+def test_a_second_batch_stops_an_open_run_alone(desk: Desk) -> None:
+    """Nothing more is sent by its run, unless that was to stop for another reason, or has ended."""
+    one = desk.bring(desk.chunks[0], ChunkState.SUBMITTED)
+    second = desk.ledger.second_batch(one, "second")
+    assert desk.ledger.count_second(desk.lease, second, stops=True)
+    assert desk.other.stop_reason(desk.run) == "sent_twice"
+    desk.ledger.request_stop(desk.run, "cancel")
+    assert desk.ledger.count_second(desk.lease, desk.ledger.second_batch(one, "third"), stops=True)
+    assert desk.other.stop_reason(desk.run) == "cancel"
+
+
+def test_files_tell_their_chunks(desk: Desk) -> None:
+    """A file from which one chunk was sent tells which; one that was named twice tells nothing."""
+    for number, file_id in enumerate(["f", "g", "g"]):
+        chunk = desk.chunks[number]
+        intent = desk.intent(chunk, requests=100 + number, input_file_id=file_id)
+        assert desk.ledger.record_intent(desk.lease, intent)
+    assert desk.other.chunks_of_files(["f", "g", "h"]) == {"f": desk.chunks[0].id}
+
+
 class Money(RuleBasedStateMachine):
     """Chunks reserve, are sent, refused, collected and landed in any order.
 
@@ -920,6 +940,7 @@ class Money(RuleBasedStateMachine):
             replace(one, bound=bound) for one, bound in zip(self.desk.chunks, bounds, strict=True)
         ]
         self.reserved: dict[int, int] = {}
+        self.second: dict[str, int] = {}  # by batch: creates that were accepted twice
         self.settled: dict[int, int] = {}
         self.states = [ChunkState.PLANNED] * 4
 
@@ -928,7 +949,8 @@ class Money(RuleBasedStateMachine):
             self.desk.close()
 
     def committed(self) -> int:
-        return sum(self.settled.values()) + sum(self.reserved.values())
+        sums = (self.settled, self.reserved, self.second)
+        return sum(sum(amounts.values()) for amounts in sums)
 
     def ledger(self, number: int) -> Ledger:
         return self.desk.ledger if number % 2 else self.desk.other
@@ -973,19 +995,38 @@ class Money(RuleBasedStateMachine):
         self.ledger(number).land(self.desk.lease, self.chunks[number].id, 0)
         self.states[number] = ChunkState.LANDED
 
+    @rule(number=st.integers(0, 3), batch=st.sampled_from(["b1", "b2"]))
+    def accept_twice(self, number: int, batch: str) -> None:
+        """A second batch counts once, beside whatever its chunk costs, even beyond the limit."""
+        if self.states[number] == ChunkState.PLANNED:
+            return
+        ledger, name = self.ledger(number), f"{batch} of {number}"
+        second = ledger.second_batch(self.chunks[number], name)
+        assert ledger.count_second(self.desk.lease, second) == (name not in self.second)
+        self.second[name] = self.chunks[number].bound or 0
+
     @invariant()
     def spend_stays_within_the_limit(self) -> None:
         if not hasattr(self, "desk"):
             return
         sums = self.desk.other.money(self.desk.run)
-        assert sums == (sum(self.settled.values()), sum(self.reserved.values()))
-        assert sum(sums) <= self.limit
+        second = sum(self.second.values())
+        assert sums == (sum(self.settled.values()) + second, sum(self.reserved.values()))
+        assert sum(sums) - second <= self.limit
+        totals = self.desk.other.run_totals(self.desk.run)
+        assert (totals.settled, totals.overhead) == (sums[0], second)
+        assert self.desk.other.second_batches(self.desk.run) == len(self.second)
+        everything = self.desk.other.spending(0)
+        assert sum(one.money.settled for one in everything) == sums[0]
+        assert sum(one.sent for one in everything) == (
+            sum(state != ChunkState.PLANNED for state in self.states) + len(self.second)
+        )
 
 
 def test_money_adds_up_whatever_happens(databases: Databases) -> None:
     """In any order of steps, the ledger's sums are those of the steps.
 
-    Settled and reserved money together never exceed the limit.
+    Settled and reserved money together never exceed the limit, but for what was accepted twice.
     """
     examples = 15 if databases.kind == "sqlite" else 5
     run_state_machine_as_test(
