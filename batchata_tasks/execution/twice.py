@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import InputError, TerminalError, TransientError
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.execution.candidates import oldest
-from batchata_tasks.ledger import SecondBatch
+from batchata_tasks.ledger import SecondBatch, name_of_second
 from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.context import SubmitContext
@@ -41,9 +42,11 @@ def notice(context: SubmitContext, looks: Sequence[BatchLook], run_id: str) -> N
     one, repeats all. `run_id` is the run that looks.
     """
     ledger = context.ledger
-    ran = [look for look in looks if not ran_nothing(look)]
-    known = ledger.known_batches(look.batch_id for look in ran)
-    strays = [look for look in ran if look.batch_id not in known]
+    named = [look for look in looks if look.token or look.input_file_id]
+    known = ledger.known_batches(look.batch_id for look in named)
+    strays = [look for look in named if look.batch_id not in known and not ran_nothing(look)]
+    if not strays:
+        return
     files = {look.input_file_id for look in strays if look.token is None and look.input_file_id}
     by_file = ledger.chunks_of_files(files) if files else {}
     names = [look.token or by_file.get(look.input_file_id or "", "") for look in strays]
@@ -55,7 +58,9 @@ def notice(context: SubmitContext, looks: Sequence[BatchLook], run_id: str) -> N
             continue  # another dataset's are its own runs' to notice
         if look.token is None and look.requests not in (None, chunk.rows):
             continue
-        if is_beside(look, chunk, listed):
+        # each further list shows it, too
+        is_told = _path(context.folder, chunk, look).exists()
+        if is_beside(look, chunk, listed) and not is_told:
             facts = count(ledger, context.lease, context.folder, chunk, look, noticed_by=run_id)
             if facts is not None:
                 stops = facts["repeated"] and chunk.run_id == run_id
@@ -86,12 +91,11 @@ def count(
     noticed_by: str | None = None,
 ) -> dict[str, Any] | None:
     """Count a second batch as spent; return the facts, None if it was counted before."""
-    second = ledger.second_batch(chunk, look.batch_id)
-    path = folder.twice / f"{second.name}.json"
+    path = _path(folder, chunk, look)
     if (facts := read_json(path)) is None:
         facts = {
             "format": 1,
-            **asdict(second),
+            **asdict(ledger.second_batch(chunk, look.batch_id)),
             "beside": chunk.batch_id,
             "repeated": _is_repeated(ledger, chunk, look),
             "noticed_by": noticed_by,
@@ -139,6 +143,10 @@ def look_back(run: RunContext) -> None:
                 )
             continue
         notice(context, looks, run.run_id)
+
+
+def _path(folder: DatasetFolder, chunk: Chunk, look: BatchLook) -> Path:
+    return folder.twice / f"{name_of_second(chunk.id, look.batch_id)}.json"
 
 
 def _listed(provider: Adapter, since: float, longest: float) -> list[BatchLook]:

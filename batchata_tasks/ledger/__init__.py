@@ -20,7 +20,7 @@ from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
 from batchata_tasks.ledger.sending import Sending
 from batchata_tasks.ledger.store import ledger_place
-from batchata_tasks.ledger.twice import SecondBatch, Twice
+from batchata_tasks.ledger.twice import SecondBatch, Twice, name_of_second
 from batchata_tasks.ledger.values import (
     SENDING_ENDS,
     SET_ASIDE,
@@ -71,6 +71,7 @@ __all__ = [
     "UsageHistory",
     "ledger_exists",
     "ledger_place",
+    "name_of_second",
     "new_id",
     "opened_ledger",
 ]

@@ -45,10 +45,10 @@ class SecondBatch:
     budget: str | None = None
     period: int | None = None
 
-    @property
-    def name(self) -> str:
-        """The name of its reservation: the chunk's, and what derives from the batch's id."""
-        return f"{self.chunk_id}-{base32(digest('second batch', self.batch_id.encode()))[:19]}"
+
+def name_of_second(chunk_id: str, batch_id: str) -> str:
+    """Return the name of a second batch's money: the chunk's, and what derives from the batch's."""
+    return f"{chunk_id}-{base32(digest('second batch', batch_id.encode()))[:19]}"
 
 
 class Twice(Chunks, Budgets):
@@ -81,14 +81,15 @@ class Twice(Chunks, Budgets):
         If it `stops` its run, that sends nothing more.
         """
         self._check(connection, lease)
+        name = name_of_second(second.chunk_id, second.batch_id)
         self.lock(connection, f"second batches of {second.chunk_id}")
-        known = select(t.reservations.c.chunk_id).where(t.reservations.c.chunk_id == second.name)
+        known = select(t.reservations.c.chunk_id).where(t.reservations.c.chunk_id == name)
         if connection.execute(known).first() is not None:
             return False
         if second.budget is not None:
             self.lock(connection, f"budget {second.budget}")
         row = {
-            "chunk_id": second.name,
+            "chunk_id": name,
             "run_id": second.run_id,
             "reserved": second.amount,
             "settled": second.amount,

@@ -55,6 +55,7 @@ _STOPS = {
     "cancel": "it was cancelled",
     "time_limit": "its time limit is reached",
     "over_bound": "an answer was above its upper bound",
+    "sent_twice": "the provider accepted a batch twice",
     "shutdown": "its program asked for it",
 }
 # columns of the table that shrink in a narrow terminal, in this order, and their least widths; with
