@@ -212,6 +212,8 @@ def _summary(receipt: Receipt) -> str:
         text = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
     if not text and receipt.held_rows:
         text = f"{pluralize(receipt.held_rows, 'row')} held"
+    if receipt.accepted_twice:
+        text += f"{text and '; '}the provider accepted a batch twice"
     if receipt.continued:
         return f"{text or 'nothing to send'}; an unfinished run was carried on"
     return text or "nothing to send"
