@@ -13,6 +13,7 @@ from batchata_tasks.common.errors import CredentialsError, TerminalError, Transi
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.overdue import lands_in_part
 from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
@@ -94,6 +95,8 @@ def _download_all(
             _require_end(look)
             if not lines:
                 _require_lines(look, chunk, paths, text)
+            elif are_all and not few_are_lost:
+                _require_most(context, look, chunk, lines)
             return look, paths
         context.log(f"{text} Downloading them again.")
         context.sleep(wait)
@@ -119,6 +122,24 @@ def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path], text: str) 
     why = "" if look.error is None else f" ({look.error.rstrip('.')})"
     message = f"batch {look.batch_id} has ended{why}, and {problem}."
     raise NoResultsError(message)
+
+
+def _require_most(context: BatchContext, look: BatchLook, chunk: Chunk, lines: int) -> None:
+    """Refuse results that lack many lines, unless a person gave the other rows up.
+
+    These may have been paid for. A batch that was stopped has no lines of what did not run.
+
+    Raises:
+        NoResultsError: the batch is awaited.
+    """
+    if look.stopped is not None or chunk.state not in _AWAITED:
+        return
+    if not lands_in_part(context.folder, chunk):
+        message = (
+            f"batch {look.batch_id} has ended, and its results hold {pluralize(lines, 'line')} for "
+            f"{pluralize(chunk.rows, 'request')} (giving it up lands these)."
+        )
+        raise NoResultsError(message)
 
 
 def _require_end(look: BatchLook) -> None:

@@ -26,6 +26,8 @@ _HOUR = 3600.0
 _ASKED = "cancel_asked_at_us"
 _WHY, _CHARS = "overdue_because", 500
 _LACKS_RESULTS = "lacks_results"
+LANDS_IN_PART = "lands_in_part"
+"""The fact that a person gave up the rows of an overdue chunk that its results lack."""
 
 
 def note_intent(folder: DatasetFolder, chunk_id: str, **facts: Any) -> None:
@@ -134,6 +136,11 @@ def _why(problem: str, lacks_results: bool) -> dict[str, Any]:  # noqa: FBT001 -
 def lacks_results(folder: DatasetFolder, chunk: Chunk) -> bool:
     """Whether an overdue chunk's batch has ended, and its results could not be had."""
     return (read_json(folder.intent(chunk.id)) or {}).get(_LACKS_RESULTS) is True
+
+
+def lands_in_part(folder: DatasetFolder, chunk: Chunk) -> bool:
+    """Whether what there is of a chunk's results is to be landed, however many rows they lack."""
+    return (read_json(folder.intent(chunk.id)) or {}).get(LANDS_IN_PART) is True
 
 
 def why_overdue(folder: DatasetFolder, chunk: Chunk) -> str:

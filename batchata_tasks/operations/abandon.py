@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import BatchataError, SpecError
 from batchata_tasks.common.files import make_folder, write_json
+from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.execution.overdue import given_up_record, note_intent, why_overdue
+from batchata_tasks.execution.overdue import (
+    LANDS_IN_PART,
+    given_up_record,
+    lacks_results,
+    note_intent,
+    why_overdue,
+)
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import OverdueBatch
 from batchata_tasks.providers import rows_named
@@ -51,7 +58,8 @@ class Abandoning:
     def abandon(self, batch_id: str) -> None:
         """Free the rows of a batch to be planned again; its bound counts as spent from now on.
 
-        It is asked to cancel, but nothing depends on that.
+        It is asked to cancel, but nothing depends on that. If results of some rows are there, the
+        next run lands these, and frees the others alone.
 
         Raises:
             SpecError: no run waits for it, or it has ended.
@@ -63,7 +71,8 @@ class Abandoning:
             with self._leased(chunk) as lease:
                 chunk = self._waiting(batch_id)
                 if chunk.state != ChunkState.ABANDONED:
-                    self._ask_to_cancel(chunk)
+                    if not self._is_to_be_given_up(chunk):
+                        return
                     self._give_up(lease, chunk)
         self._report.abandoned.append(batch_id)
 
@@ -92,36 +101,50 @@ class Abandoning:
                 )
         return "the ledger has no such batch; `--cancel` is for batches that nobody owns."
 
-    def _ask_to_cancel(self, chunk: Chunk) -> None:
-        """Ask the provider to cancel a batch; raise SpecError if it has ended, and can be landed.
+    def _is_to_be_given_up(self, chunk: Chunk) -> bool:
+        """Ask the provider to cancel a batch; return False if the next run lands a part of it.
 
         That it cannot be asked is only told.
+
+        Raises:
+            SpecError: it has ended, and can be landed.
         """
         batch_id, provider = chunk.batch_id or "", self._providers.get(chunk.provider)
         if provider is None:
-            return
+            return True
         try:
             look = provider.look(batch_id)
             if not look.ended:
                 provider.cancel(batch_id)
-                return
+                return True
         except BatchataError as error:
             self._report.notes.append(
                 f"batch {batch_id} could not be cancelled, and may go on: {error}"
             )
-            return
-        if (problem := _lacks(provider, look, chunk)) is None:
+            return True
+        rows, problem = _found(provider, look, chunk)
+        folder = self._folder(chunk)
+        if 0 < rows < chunk.rows and folder is not None and lacks_results(folder, chunk):
+            note_intent(folder, chunk.id, **{LANDS_IN_PART: True})
+            self._report.notes.append(
+                f"batch {batch_id}: the next run lands the {pluralize(rows, 'row')} of it that "
+                f"have results, and sends the other {chunk.rows - rows:,} again, which are paid "
+                "for again."
+            )
+            return False
+        if rows:
             message = (
                 f"--abandon {batch_id}: it has ended ({look.status!r:.60}), so there is nothing to "
                 "give up: the next run lands its rows."
             )
             raise SpecError(message)
         if look.refused or look.done == 0:  # nothing of it ran
-            return
+            return True
         self._report.notes.append(
             f"batch {batch_id} has ended ({look.status!r:.60}), so what ran of it was billed, and "
             f"{problem}: if they come later, `reconcile` says so, and `--adopt` lands them."
         )
+        return True
 
     def _give_up(self, lease: Lease, chunk: Chunk) -> None:
         if (folder := self._folder(chunk)) is not None:
@@ -192,7 +215,7 @@ class Abandoning:
             look = provider.look(chunk.batch_id or "")
         except BatchataError:  # nothing depends on it
             return False
-        return look.ended and look.done != 0 and _lacks(provider, look, chunk) is None
+        return look.ended and look.done != 0 and _found(provider, look, chunk)[0] > 0
 
     def _folder(self, chunk: Chunk) -> DatasetFolder | None:
         """Return the folder of a chunk's dataset; None if another dataset is there by now."""
@@ -208,15 +231,13 @@ class Abandoning:
             self._ledger.release_lease(lease)
 
 
-def _lacks(provider: Adapter, look: BatchLook, chunk: Chunk) -> str | None:
-    """Return what an ended batch lacks; None if it has results of its chunk's requests."""
+def _found(provider: Adapter, look: BatchLook, chunk: Chunk) -> tuple[int, str]:
+    """Return of how many rows an ended batch has results, and why it has none."""
     if look.gone:
-        return "its results are gone"
+        return 0, "its results are gone"
     with TemporaryDirectory() as folder:
         try:
             paths = provider.download(look, Path(folder), "results")
-            if rows_named(paths, chunk.id):
-                return None
+            return rows_named(paths, chunk.id), "its results name none of its requests"
         except BatchataError as error:
-            return f"its results cannot be read now ({str(error).rstrip('.')})"
-    return "its results name none of its requests"
+            return 0, f"its results cannot be read now ({str(error).rstrip('.')})"

@@ -90,8 +90,10 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
 def _look(context: BatchContext, chunk: Chunk) -> BatchLook:
     """Return the status of a batch, with the patience of one call, by itself or in a list.
 
+    What was set aside may have been paid for: one that is gone stays set aside.
+
     Raises:
-        TransientError, TerminalError: the provider does not tell.
+        TransientError, TerminalError: the provider does not tell, or has it no more.
         CredentialsError: it does not know the batch under the present key and settings.
     """
     batch_id, patience = chunk.batch_id or "", context.settings.patience
@@ -100,9 +102,11 @@ def _look(context: BatchContext, chunk: Chunk) -> BatchLook:
     except TransientError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
-        # what a list shows, or leaves open, is not waited for; one that is gone from a list that
-        # shows all is looked for with more patience before it counts as deleted
-        look = listed(context, batch_id, error) or look_once(context, batch_id)
+        # what a list shows, or leaves open, is not waited for
+        look = listed(context, batch_id, error)
+    if look is None or look.gone:
+        message = f"batch {batch_id} is not at the provider any more."
+        raise NotShownError(message)
     context.ledger.record_look(look.batch_id, look.status, look.done, ended=look.ended)
     return look
 

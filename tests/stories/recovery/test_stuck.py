@@ -14,6 +14,7 @@ from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import HeldError, TransientError
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations import cancel as cancelling
+from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from tests.support.books import all_chunks, check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, reconcile, runs_overview
 from tests.support.stuck import a_day_later, left_overdue, stick, told
@@ -121,12 +122,17 @@ def test_a_run_goes_on_with_new_rows_while_an_overdue_batch_cannot_be_looked_at(
     assert len(table.rows()) == ROWS + 1
 
 
-def test_an_overdue_batch_that_was_deleted_counts_as_spent(table: Table) -> None:
-    """One that its own account does not find for long has ended without results, as any other."""
+def test_an_overdue_batch_that_is_gone_stays_set_aside(table: Table) -> None:
+    """It may have been paid for: its rows are sent again only once a person gives it up."""
     batch = left_overdue(table)
     table.emulator.control.vanish(batch)
+    sent = table.ledger()["requests_accepted"]
     receipt, notes = told(table)
-    assert any(f"Batch {batch} was deleted" in note for note in notes)
+    assert any(f"batch {batch} is not at the provider any more" in note for note in notes)
+    assert any(f"--abandon {batch}" in note for note in notes)
+    assert (receipt.plan["held"], table.ledger()["requests_accepted"]) == (ROWS, sent)
+    reconcile(ReconcileRequest(abandon=(batch,)))
+    receipt, _ = told(table)
     assert (receipt.held_rows, receipt.exit_code) == (0, 0)
     assert len(table.rows()) == ROWS
     assert money(table).overhead > 0
