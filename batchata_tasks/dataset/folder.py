@@ -81,6 +81,10 @@ class DatasetFolder:
         """Return the file of the intent to send a chunk."""
         return self.intents / f"{chunk_id}.json"
 
+    def spec_of(self, run_id: str) -> Path:
+        """Return the file of the copy of a run's spec."""
+        return self.specs / f"{run_id}.json"
+
     def commit(self, chunk_id: str) -> Path:
         """Return the file of a chunk's commit record."""
         return self.commits / f"{chunk_id}.json"

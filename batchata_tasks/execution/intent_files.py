@@ -25,10 +25,17 @@ _FORMAT = 2
 
 def write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
     """Write a recorded intent beside the dataset; its rows stand in the chunk's manifest."""
-    facts: dict[str, Any] = {
+    facts = facts_of(context.ledger, chunk, intent)
+    context.require_lease()  # a process that was stopped must not hide its successor's intent
+    write_json(context.folder.intent(chunk.id), facts)
+
+
+def facts_of(ledger: Ledger, chunk: Chunk, intent: Intent) -> dict[str, Any]:
+    """Return what the file of an intent says, from which a lost ledger can be rebuilt."""
+    return {
         "format": _FORMAT,
         "token": chunk.id,
-        "ledger_id": context.ledger.id,
+        "ledger_id": ledger.id,
         "run_id": chunk.run_id,
         "round": chunk.round,
         "provider": chunk.provider,
@@ -37,7 +44,8 @@ def write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
         "account": intent.account,
         "requests": intent.requests,
         "bound_picodollars": chunk.bound,
-        "budget": context.ledger.budget_of(chunk.id),
+        "expected_picodollars": chunk.expected,
+        "budget": ledger.budget_of(chunk.id),
         "input_file_id": intent.input_file_id,
         "fence": intent.fence,
         "sent_at_us": intent.sent_at,
@@ -48,8 +56,6 @@ def write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
         "start": chunk.start,
         "bytes": chunk.bytes,
     }
-    context.require_lease()  # a process that was stopped must not hide its successor's intent
-    write_json(context.folder.intent(chunk.id), facts)
 
 
 def withdraw(

@@ -210,6 +210,13 @@ class Money(Chunks, Budgets):
         return _run_money(connection, run_id)
 
     @reads
+    def amounts(self, connection: Connection, chunk_id: str) -> dict[str, int]:
+        """Return what a landed chunk cost: `settled`, and of that `superseded` and `overhead`."""
+        row = connection.execute(_RESERVATION, {"chunk_id": chunk_id}).first()
+        names = ("settled", "superseded", "overhead")
+        return {name: getattr(row, name, None) or 0 for name in names}
+
+    @reads
     def settled(self, connection: Connection, chunk_ids: Iterable[str]) -> int:
         """Return what some chunks have cost, as far as they are settled."""
         total = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
@@ -33,8 +34,6 @@ from batchata_tasks.providers import names_of_account, provider_type
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.planning.prepare import PreparedRun
@@ -119,17 +118,30 @@ def spec_of_jobs(root: Path) -> JobsSpec:
     """
     folder = DatasetFolder(str(root))
     newest_first = sorted(
-        folder.specs.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True
+        folder.specs.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True
     )
-    for path in newest_first:
-        spec = json.loads(as_dict(read_json(path)).get("spec", "{}")).get("spec", {})
-        if spec.get("kind") == "jobs":
-            return moved_to(folder, JobsSpec.model_validate(spec))
+    stored = [json.loads(as_dict(read_json(path)).get("spec", "{}")) for path in newest_first]
+    specs = [
+        moved_to(folder, JobsSpec.model_validate(one["spec"]))
+        for one in stored
+        if as_dict(one.get("spec")).get("kind") == "jobs"
+    ]
+    # the jobs of older runs are deleted in time, or were lost with the folder
+    specs.sort(key=lambda spec: not Path(spec.jobs).exists())
+    if specs:
+        return specs[0]
     message = (
         f"{root}: no Batch ran with this folder as its results_dir; for the dataset of a table, "
         "name its spec."
     )
     raise SpecError(message)
+
+
+def _known_cost(commit: dict[str, Any]) -> int | None:
+    """Return what a commit settled; None if no price was known for its answers."""
+    tallies = [as_dict(total) for total in as_dict(commit.get("tallies")).values()]
+    is_known = not tallies or any(tally.get("cost") is not None for tally in tallies)
+    return commit.get("settled_picodollars") if is_known else None
 
 
 @dataclass
@@ -179,6 +191,7 @@ class _Reader:
             "run_id": commit["run_id"],
             "requests": commit["rows"],
             "fence": commit["fence"],
+            "bound_picodollars": _known_cost(commit),
             "ledger_id": self.ledger.id,
             "provider": provider.name,
             "account": provider.account(self.ledger.id),
@@ -211,6 +224,7 @@ class _Reader:
                 "bytes": intent.get("bytes", 0),
                 "resends": intent.get("resends", 0),
                 "bound": intent.get("bound_picodollars"),
+                "expected": intent.get("expected_picodollars"),
                 "state": state,
                 "batch_id": batch_id,
                 "updated_at": max(at, commit.get("enriched_at_us") or 0),
@@ -242,7 +256,7 @@ class _Reader:
 
     def _add_run(self, run_id: str, at: int) -> None:
         # older runs wrote no copy of their spec
-        record = read_json(self.folder.specs / f"{run_id}.json") or self.ready.record
+        record = read_json(self.folder.spec_of(run_id)) or self.ready.record
         row = {
             "id": run_id,
             "dataset_id": self.dataset_id,

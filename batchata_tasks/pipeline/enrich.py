@@ -11,6 +11,7 @@ from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.lost_files import write_anew
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkState
@@ -78,6 +79,7 @@ def run_prepared(
         _followed(held) as handle,
     ):
         begun = before(held)
+        write_anew(held)
         recount(held.ledger, held.lease, held.folder)
         find_lost_rows(held)
         recovery = recover(held)

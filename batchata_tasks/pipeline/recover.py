@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.errors import HeldError
+from batchata_tasks.common.files import write_json
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import part_of_chunk, replaced_keys
@@ -28,6 +29,7 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.intent_files import withdraw
 from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
+from batchata_tasks.execution.lost_files import note_money
 from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.poll import look_once, poll
 from batchata_tasks.execution.run_context import restored_context
@@ -226,6 +228,7 @@ def land_recovered(run: PlanningRun, recovery: Recovery) -> None:
         states = dict[str, dict[str, Any]]()
         for chunk_id, claimed in recovery.claims.items():
             if at := [i for i, row_id in enumerate(row_ids) if row_id in claimed]:
+                _reopen_commit(run, chunk_id)
                 picked = rows.take(pa.array(at, pa.int64())).combine_chunks()
                 write_manifest(run.folder.manifest(chunk_id), _with_priors(picked, states))
                 chunk = run.ledger.chunk(chunk_id)
@@ -236,6 +239,15 @@ def land_recovered(run: PlanningRun, recovery: Recovery) -> None:
         if chunk.state != ChunkState.LANDED:
             run.ledger.give_up(run.lease, chunk_id, _spent(run, chunk))
     _balance(run, list(recovery.claims))
+    for chunk_id in recovery.claims:
+        note_money(run.folder, run.ledger, run.lease, run.ledger.chunk(chunk_id))
+
+
+def _reopen_commit(run: PlanningRun, chunk_id: str) -> None:
+    """Let nobody take a chunk of which no row was left for landed before its rows are back."""
+    commit = commit_of(run.folder, chunk_id)
+    if commit.get("emptied"):
+        write_json(run.folder.commit(chunk_id), {**commit, "state": "open"})
 
 
 def _spent(run: RunContext, chunk: Chunk) -> int | None:

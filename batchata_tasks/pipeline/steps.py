@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.files import write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.execution.land import collect_and_land, emptying
+from batchata_tasks.execution.lost_files import write_spec
 from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.submit import submit
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState, RunPhase
@@ -58,9 +58,9 @@ def plan_step(ref: RunRef) -> dict[str, Any]:
     summary.recovered = recovered
     chunks = _chunks(run, summary, spans)
     run.ledger.check_lease(run.lease)  # right before files change
-    if chunks:
-        copy = {"format": 1, "name": row.name, "spec": row.spec}
-        write_json(run.folder.specs / f"{ref.run_id}.json", copy)
+    # a Batch that was recovered is known by its newest spec, whose jobs are there
+    if chunks or run.recovery is not None:
+        write_spec(run.folder, row)
     run.ledger.fix_plan(run.lease, ref.run_id, summary.to_json(), chunks)
     return summary.to_json()
 

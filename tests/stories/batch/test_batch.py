@@ -6,6 +6,7 @@ They use the same pipeline, ledger and dataset as tables.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -694,6 +695,27 @@ def test_a_lost_ledger_is_rebuilt_from_the_folder_of_the_results(
     assert told.exit_code == 0, told.output
     assert all(result.is_success() for result in batch.run().results().values())
     assert sent(emulator) == 12
+
+
+def test_a_folder_that_came_back_outlives_its_ledger(
+    batch: Batch, emulator: Emulator, tmp_path: Path
+) -> None:
+    """The results_dir is deleted and recovered, then the ledger is lost: it is rebuilt.
+
+    Older jobs of the folder, whose file is gone, are in nobody's way. Nothing is sent twice.
+    """
+    batch.add_job(prompt="an older text", id="old").run()
+    batch.add_job(prompt="text", id="a").add_job(prompt="text", id="b", model=GPT).run()
+    shutil.rmtree(tmp_path / "out")
+    batch.run()
+    for path in tmp_path.glob("ledger.db*"):
+        path.unlink()
+    with pytest.raises(WrongLedgerError):
+        batch.run()
+    told = CliRunner().invoke(app, ["status", str(tmp_path / "out"), "--rebuild"])
+    assert told.exit_code == 0, told.output
+    assert all(result.is_success() for result in batch.run().results().values())
+    assert sent(emulator) == 3
 
 
 def test_only_a_batchs_folder_is_rebuilt_by_its_name(tmp_path: Path) -> None:

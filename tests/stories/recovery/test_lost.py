@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+from contextlib import nullcontext
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 
+from batchata_tasks.cli.commands import app
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import HeldError, TerminalError, WrongLedgerError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.money import usd
@@ -27,8 +32,9 @@ from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
 from tests.support.operations import cancel, reconcile
+from tests.support.stuck import left_overdue
 from tests.support.table import Table
-from tests.support.unclear import leave_in_doubt
+from tests.support.unclear import in_state, leave_in_doubt
 from tests.support.waiting import until
 
 if TYPE_CHECKING:
@@ -548,6 +554,72 @@ def test_a_dataset_that_came_back_outlives_its_ledger(table: Table, tmp_path: Pa
     assert table.run(items_per_batch=3).plan["recovered"] == 12
     check(table)
     check_money(table)
+
+
+def test_the_books_of_a_dataset_that_came_back_outlive_its_ledger(
+    table: Table, tmp_path: Path
+) -> None:
+    """The folder is lost and recovered, then the ledger is lost and rebuilt.
+
+    Prices, bounds, outcomes and money of each run are what they were, to the last digit; runs keep
+    their begin, and nothing is sent.
+    """
+    table.emulator.control.faults(kind="request_error", contains="row 4", times=1)
+    table.emulator.control.faults(kind="request_refusal", contains="row 7")
+    table.run(items_per_batch=5)
+    table.run(items_per_batch=5, prompt="Again: {{ text }}")
+    shutil.rmtree(table.output)
+    lost_at, sent = now_us(), table.ledger()["requests_accepted"]
+    table.run(items_per_batch=5, prompt="Again: {{ text }}")
+    before, sums, costs = books_of_sent(), money(table), costs_told()
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert (books_of_sent(), money(table), costs_told()) == (before, sums, costs)
+    ledger = Ledger(Settings().ledger_url)
+    assert all(run.started_at < lost_at for run in ledger.runs_of(None, 100))
+    ledger.close()
+    assert table.run(items_per_batch=5, prompt="Again: {{ text }}").outcomes == {}
+    assert table.ledger()["requests_accepted"] == sent
+    assert money(table) == sums
+
+
+def books_of_sent() -> list[Any]:
+    """Return the ledger's figures of each run that sent something."""
+    return [run for run in books() if run[2] != (0, 0)]
+
+
+def costs_told() -> dict[str, Any]:
+    """Return what `batchata costs` says, but for the number of runs: some sent nothing."""
+    report = json.loads(CliRunner().invoke(app, ["costs", "--json"]).stdout)
+    for one in (*report["groups"], report["total"]):
+        del one["runs"]
+    return report
+
+
+@pytest.mark.parametrize("state", ["held", "overdue", "abandoned"])
+def test_what_was_set_aside_outlives_folder_and_ledger(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
+) -> None:
+    """Rows that are held or given up are that after both losses: nobody pays for them unasked."""
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.3")
+    if state == "held":
+        leave_in_doubt(table, monkeypatch)
+        with monkeypatch.context() as rotated:
+            rotated.setenv(f"{table.provider.upper()}_API_KEY", "another key")
+            reconcile(ReconcileRequest(hold=tuple(in_state("unclear"))))
+    else:
+        batch = left_overdue(table)
+        if state == "abandoned":
+            reconcile(ReconcileRequest(abandon=(batch,)))
+    sent = money(table)
+    shutil.rmtree(table.output)
+    with nullcontext() if state == "abandoned" else pytest.raises(HeldError, match="is lost"):
+        table.run(rerun_on=["failed"])
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert len(in_state(state)) == 1
+    assert money(table) == sent
 
 
 def test_doubt_that_outlives_the_folder_is_held(
