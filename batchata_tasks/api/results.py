@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.api.job_result import JobResult
+from batchata_tasks.dataset.columns import as_stored, dataset_schema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
@@ -78,7 +79,7 @@ def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
         chunks = [] if dataset_id is None else ledger.dataset_chunks(dataset_id, SET_ASIDE)
     for chunk in chunks:
         if chunk.state == ChunkState.OVERDUE:
-            why = f"{why_overdue(folder, chunk)} It is of chunk {chunk.id}. {remedy(chunk)}"
+            why = f"{why_overdue(folder, chunk)} It is of chunk {chunk.id}. {remedy(chunk, folder)}"
         else:
             why = (
                 "nobody can tell whether its batch was accepted "
@@ -146,5 +147,12 @@ def landed_table(spec: JobsSpec) -> pa.Table:
     ids = pa.concat_arrays([batch.column(JOB_ID) for batch in stored])
     batches = (batch for _, batch in dataset.rows(dataset.column_names()))
     rows = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
-    schema = rows[0].schema if rows else pa.schema([pa.field(JOB_ID, pa.string())])
-    return pa.Table.from_batches(rows, schema)
+    return pa.Table.from_batches(rows, rows[0].schema if rows else _columns(spec))
+
+
+def _columns(spec: JobsSpec) -> pa.Schema:
+    """Return the columns that the rows of a batch's jobs will have."""
+    schemas = spec.response_schemas()
+    common = next(iter(schemas.values()), None) if spec.uniform else None
+    carried = pa.schema([pa.field(JOB_ID, pa.string())])
+    return as_stored(dataset_schema(carried, common))

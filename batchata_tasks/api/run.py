@@ -255,8 +255,8 @@ class BatchRun:
     def status(self, print_status: bool = False) -> dict[str, Any]:
         """Return the run's state, and the numbers that progress callbacks get.
 
-        Once it has ended, `held` tells how many of the jobs pending are held; `cost_usd` is None if
-        all that was sent is.
+        Once it has ended, `held` tells how many of the jobs pending are held, and `result` is
+        "some rows are held" if none failed; `cost_usd` is None if all that was sent is held.
         """
         status: dict[str, Any] = {
             "state": self._state_name(),
@@ -266,7 +266,7 @@ class BatchRun:
         }
         if self.receipt is not None:
             status |= {
-                "result": self.receipt.result,
+                "result": _result(self.receipt),
                 "exit_code": self.receipt.exit_code,
                 "held": self.receipt.held_rows,
             }
@@ -303,7 +303,7 @@ class BatchRun:
         if not self.done:
             return landed
         if self.receipt is not None:
-            reason = self.receipt.reason or self.receipt.result.replace("_", " ")
+            reason = self.receipt.reason or self.receipt.result_in_words
         else:
             reason = f"the run stopped: {self._error}"
         held = dict[str, str]()
@@ -320,7 +320,10 @@ class BatchRun:
         }
 
     def to_arrow(self) -> pa.Table:
-        """Return the rows of its jobs as they lie in the dataset, as an Arrow table."""
+        """Return the rows of its jobs as they lie in the dataset, as an Arrow table.
+
+        It has the dataset's columns, also if no row has landed yet.
+        """
         return landed_table(self._written())
 
     def to_pandas(self) -> pd.DataFrame:
@@ -341,3 +344,9 @@ class BatchRun:
         if not self._watch.calls:
             self._over.wait()
             self._watch.heed_no_more()
+
+
+def _result(receipt: Receipt) -> str:
+    """Return how a run ended, by its name; in words if none failed, and some are held."""
+    words = receipt.result_in_words
+    return receipt.result if words == receipt.result.replace("_", " ") else words

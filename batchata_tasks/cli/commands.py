@@ -14,6 +14,7 @@ from batchata_tasks.cli.console import (
     boundary,
     err,
     load,
+    naming,
     out,
     print_json,
     print_result,
@@ -93,21 +94,22 @@ def run(
     answer, an unreadable batch) or its pilot did not hold, 2 the spec or the command is wrong, 130
     stopped by Ctrl-C.
     """
-    with boundary():
+    with boundary(spec=spec):
         receipt = run_spec(
             load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed
         )
-        _print_receipt(receipt, as_json=as_json)
+        _print_receipt(receipt, as_json=as_json, spec=spec)
     raise typer.Exit(int(receipt["exit_code"]))
 
 
-def _print_receipt(receipt: dict[str, Any], *, as_json: bool) -> None:
+def _print_receipt(receipt: dict[str, Any], *, as_json: bool, spec: str) -> None:
     from batchata_tasks.pipeline.receipt import Receipt
 
     if as_json:
         print_json(receipt)
     else:
-        print_pairs(out, Receipt(**receipt).lines())
+        lines = Receipt(**receipt).lines()
+        print_pairs(out, [(label, naming(text, spec)) for label, text in lines])
 
 
 @app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml`")
@@ -115,8 +117,9 @@ def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson
     """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing."""
     from batchata_tasks.reports.plan import preview
 
-    with boundary():
-        print_result(preview(load(spec, overrides, limit), Settings()), as_json=as_json)
+    with boundary(spec=spec):
+        preview_of = preview(load(spec, overrides, limit), Settings())
+        print_result(preview_of, as_json=as_json, spec=spec)
 
 
 app.command(
@@ -139,7 +142,7 @@ def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> N
     """
     from batchata_tasks.operations.cancel import cancel as cancel_spec
 
-    with boundary(_CARRIES_ON), for_console(err) as progress:
+    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
         cancelled = cancel_spec(load(spec, overrides, None), Settings(), progress)
     print_result(cancelled, as_json=as_json)
     if cancelled.exit_code:

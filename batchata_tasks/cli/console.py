@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 out, err = Console(), Console(stderr=True)
+_COMMAND = re.compile("`batchata [^`]*`")
 
 Spec = Annotated[str, typer.Argument(help="Path of the spec (YAML or JSON).", metavar="SPEC")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
@@ -47,20 +50,29 @@ class Result(Protocol):
 
 
 @contextmanager
-def boundary(stopped: str = "Stopped.") -> Generator[None, None, None]:
+def boundary(stopped: str = "Stopped.", spec: str | None = None) -> Generator[None, None, None]:
     """Turn errors into a sentence and an exit code; on Ctrl-C, print `stopped`.
 
-    This is the only place that does so.
+    This is the only place that does so. `spec` is what the command was given as SPEC.
     """
     try:
         raise_at_ctrl_c()
         yield
     except BatchataError as error:
-        print_text(err, f"Error: {error}", style="red")
+        print_text(err, f"Error: {naming(str(error), spec)}", style="red")
         raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
     except KeyboardInterrupt:
         print_text(err, stopped, style="yellow")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def naming(text: str, spec: str | None) -> str:
+    """Return a text whose commands name SPEC as it was given: the package does not know that."""
+    if spec is None:
+        return text
+    name = shlex.quote(spec)
+    text = text.replace(" (for SPEC, a Batch names its results_dir)", "")
+    return _COMMAND.sub(lambda command: command[0].replace(" SPEC", f" {name}"), text)
 
 
 @contextmanager
@@ -94,10 +106,10 @@ def print_json(value: Any, default: Callable[[Any], str] | None = None) -> None:
     write_on(out, json.dumps(value, default=default) + "\n")
 
 
-def print_result(result: Result, *, as_json: bool) -> None:
-    """Print the result of a command."""
+def print_result(result: Result, *, as_json: bool, spec: str | None = None) -> None:
+    """Print the result of a command, to which `spec` was given as SPEC."""
     with boundary():
         if as_json:
             print_json(result.to_json())
         else:
-            print_pairs(out, result.lines())
+            print_pairs(out, [(label, naming(text, spec)) for label, text in result.lines()])

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchata_tasks.cli.console import AsJson, ReadWith, boundary, err, load, out, print_json
+from batchata_tasks.cli.console import (
+    AsJson,
+    ReadWith,
+    boundary,
+    err,
+    load,
+    naming,
+    out,
+    print_json,
+)
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.reports.printing import print_table, print_text
 
@@ -56,7 +65,7 @@ def status(
         undecided,
     )
 
-    with boundary():
+    with boundary(spec=spec):
         settings = Settings()
         if rebuild:
             _rebuild(spec, overrides, settings)
@@ -69,7 +78,7 @@ def status(
             if (remedy := runs_remedy(runs)) is not None:
                 print_text(out, remedy)
             for text in (*runs_in_the_way(runs), *undecided(dataset_spec, settings)):
-                print_text(out, text)
+                print_text(out, naming(text, spec))
 
 
 def _rebuild(spec: str | None, overrides: list[str] | None, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import re
 _NEAREST = {"→": "->", "…": "...", "━": "=", "╍": "-", "─": "-", "·": "-"}
 NEAREST = "batchata"
 """The name of the error handler of encodings that writes the nearest characters instead."""
+_NAME_CHARS = 12  # of a provider's name before what it said
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -45,6 +46,11 @@ def _nearest(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(NEAREST, _nearest)
+
+
+def capitalized(text: str) -> str:
+    """Return a text with a capital first, unless it begins with a name: `openai: HTTP 404 …`."""
+    return text if ": " in text[:_NAME_CHARS] else f"{text[:1].upper()}{text[1:]}"
 
 
 def sentence(text: str) -> str:

@@ -98,7 +98,8 @@ def _download_all(
             elif are_all and not few_are_lost:
                 _require_most(context, look, chunk, lines)
             return look, paths
-        context.log(f"{text} Downloading them again.")
+        again = "Downloading them" if paths else "Looking for them"
+        context.log(f"{text} {again} again.")
         context.sleep(wait)
         wait = min(wait * 2, context.provider.poll_seconds[1])
         look = look_once(context, look.batch_id)

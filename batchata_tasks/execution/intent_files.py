@@ -88,14 +88,20 @@ def require_current(folder: DatasetFolder, ledger: Ledger) -> None:
     Raises:
         WrongLedgerError: with the remedy.
     """
-    if lacking := sent_without(folder, ledger):
-        message = (
-            f"output: the ledger is older than the dataset in {folder.root}: it does not know of "
-            f"{pluralize(lacking, 'batch', 'batches')} that {'was' if lacking == 1 else 'were'} "
-            "sent (was it restored from a backup?). Run `batchata status SPEC --rebuild`, which "
-            "reads them in from the dataset's folder (for SPEC, a Batch names its results_dir)."
-        )
-        raise WrongLedgerError(message)
+    if (reason := why_outdated(folder, ledger)) is not None:
+        raise WrongLedgerError(reason)
+
+
+def why_outdated(folder: DatasetFolder, ledger: Ledger) -> str | None:
+    """Return how a ledger is older than the dataset, and the remedy; None if it is not."""
+    if not (lacking := sent_without(folder, ledger)):
+        return None
+    return (
+        f"output: the ledger is older than the dataset in {folder.root}: it does not know of "
+        f"{pluralize(lacking, 'batch', 'batches')} that {'was' if lacking == 1 else 'were'} "
+        "sent (was it restored from a backup?). Run `batchata status SPEC --rebuild`, which "
+        "reads them in from the dataset's folder (for SPEC, a Batch names its results_dir)."
+    )
 
 
 def sent_without(folder: DatasetFolder, ledger: Ledger) -> int:

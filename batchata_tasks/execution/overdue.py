@@ -26,6 +26,7 @@ _HOUR = 3600.0
 _ASKED = "cancel_asked_at_us"
 _WHY, _CHARS = "overdue_because", 500
 _LACKS_RESULTS = "lacks_results"
+_TAKEN_BACK = "taken_back"
 LANDS_IN_PART = "lands_in_part"
 """The fact that a person gave up the rows of an overdue chunk that its results lack."""
 
@@ -130,7 +131,19 @@ def note_why(folder: DatasetFolder, chunk: Chunk, problem: str, *, lacks_results
 
 
 def _why(problem: str, lacks_results: bool) -> dict[str, Any]:  # noqa: FBT001 - a fact to keep
-    return {_WHY: problem[:_CHARS], _LACKS_RESULTS: lacks_results}
+    return {_WHY: problem[:_CHARS], _LACKS_RESULTS: lacks_results, _TAKEN_BACK: False}
+
+
+def note_taken_back(folder: DatasetFolder, chunk: Chunk) -> None:
+    """Keep that a batch which was abandoned has ended, and is to be landed by the next run."""
+    problem = f"batch {chunk.batch_id}, which was abandoned, has ended and was taken back."
+    facts = {**_why(problem, lacks_results=False), _TAKEN_BACK: True}
+    note_intent(folder, chunk.id, overdue=True, batch_id=chunk.batch_id, **facts)
+
+
+def was_taken_back(folder: DatasetFolder, chunk: Chunk) -> bool:
+    """Whether an overdue chunk's batch has ended, and only waits for the next run to land it."""
+    return (read_json(folder.intent(chunk.id)) or {}).get(_TAKEN_BACK) is True
 
 
 def lacks_results(folder: DatasetFolder, chunk: Chunk) -> bool:
@@ -171,8 +184,13 @@ def held_rows(chunk: Chunk) -> str:
     return f"its {pluralize(chunk.rows, 'row is', 'rows are')} held."
 
 
-def remedy(chunk: Chunk) -> str:
-    """Say what becomes of an overdue batch, and what a person can do."""
+def remedy(chunk: Chunk, folder: DatasetFolder | None = None) -> str:
+    """Say what becomes of an overdue batch, and what a person can do.
+
+    With the `folder` of its dataset it is known whether it has ended.
+    """
+    if folder is not None and was_taken_back(folder, chunk):
+        return "The next run lands them"
     return (
         "The next run lands them if its results come after all; "
         f"`batchata reconcile --abandon {chunk.batch_id}` gives it up, and its rows are paid for "

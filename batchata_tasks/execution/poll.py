@@ -229,10 +229,11 @@ def _looks(context: SubmitContext, batch_id: str) -> list[BatchLook]:
     return list(context.provider.around(0.0 if sent_at is None else sent_at / 1e6 - _DAY))
 
 
-def cancel(context: SubmitContext, batch_id: str) -> bool:
+def cancel(context: SubmitContext, batch_id: str, note: str = "") -> bool:
     """Ask the provider to cancel a batch; return whether it answered.
 
-    One that has ended by then is no error. That the provider did not answer is told.
+    One that has ended by then is no error. That the provider did not answer is told; `note` is told
+    once it is sure that the batch is not another account's.
 
     Raises:
         OtherAccountError: it cannot be seen under the present key and settings.
@@ -240,6 +241,8 @@ def cancel(context: SubmitContext, batch_id: str) -> bool:
     provider, ledger = context.provider, context.ledger
     if is_other_scope(provider, ledger.id, ledger.sent_under(batch_id)[1]):
         look_once(context, batch_id)
+    if note:
+        context.log(note)
     longest = min(context.settings.cancel_grace, context.settings.patience)
     try:
         with within(longest):
@@ -262,15 +265,16 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
     """
     batch_id, wait = chunk.batch_id or "", Wait(context, chunk)
     shortest, longest = context.provider.poll_seconds
-    pause, cancelled = shortest, False
+    pause, cancelled, note = shortest, False, ""
     while True:
         reason = context.stop_reason()
         if not cancelled and reason not in (None, *SENDING_ENDS):
             if not wait.cancelling:
                 why = "" if reason == StopReason.CANCEL else f" ({str(reason).replace('_', ' ')})"
-                context.log(f"cancelling batch {batch_id}{why}; what ran is landed.")
-            cancelled, pause = cancel(context, batch_id), shortest
+                note = f"cancelling batch {batch_id}{why}; what ran is landed."
+            cancelled, pause = cancel(context, batch_id, note), shortest
             wait.cancel_was_asked()
+            note = ""
         try:
             look = _look(context, wait, batch_id)
         except (NotShownError, TerminalError) as error:

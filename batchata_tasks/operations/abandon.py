@@ -21,6 +21,8 @@ from batchata_tasks.execution.overdue import (
     given_up_record,
     lacks_results,
     note_intent,
+    note_taken_back,
+    was_taken_back,
     why_overdue,
 )
 from batchata_tasks.ledger import ChunkState
@@ -96,10 +98,13 @@ class Abandoning:
                 return f"that is a chunk; its batch is {chunk.batch_id}: name that."
             if chunk.state == ChunkState.HELD:
                 return (
-                    f"that is a chunk, of which nobody knows a batch; `--adopt {name}=BATCH` or "
-                    f"`--resend {name}` decides."
+                    "that is a chunk, of which nobody knows a batch; `batchata reconcile --adopt "
+                    f"{name}=BATCH` or `batchata reconcile --resend {name}` decides."
                 )
-        return "the ledger has no such batch; `--cancel` is for batches that nobody owns."
+        return (
+            "the ledger has no such batch; `batchata reconcile --cancel BATCH` is for "
+            "batches that nobody owns."
+        )
 
     def _is_to_be_given_up(self, chunk: Chunk) -> bool:
         """Ask the provider to cancel a batch; return False if the next run lands a part of it.
@@ -142,7 +147,7 @@ class Abandoning:
             return True
         self._report.notes.append(
             f"batch {batch_id} has ended ({look.status!r:.60}), so what ran of it was billed, and "
-            f"{problem}: if they come later, `reconcile` says so, and `--adopt` lands them."
+            f"{problem}: if they come later, `batchata reconcile` says so, and how to land them."
         )
         return True
 
@@ -176,7 +181,7 @@ class Abandoning:
         with self._leased(chunk) as lease:
             if self._ledger.chunk(chunk.id).state == ChunkState.ABANDONED:
                 if (folder := self._folder(chunk)) is not None:
-                    note_intent(folder, chunk.id, overdue=True, batch_id=batch_id)
+                    note_taken_back(folder, chunk)
                     folder.commit(chunk.id).unlink(missing_ok=True)
                 self._ledger.take_back(lease, chunk.id)
         self._report.adopted[chunk.id] = batch_id
@@ -185,6 +190,8 @@ class Abandoning:
         """Report the overdue batches, and the abandoned ones that have ended with results."""
         now = time.time()
         for chunk in self._ledger.chunks_in((ChunkState.OVERDUE,)):
+            if chunk.id in self._report.adopted:  # told there
+                continue
             folder = self._folder(chunk)
             self._report.overdue.append(
                 OverdueBatch(
@@ -195,6 +202,7 @@ class Abandoning:
                     requests=chunk.rows,
                     age=max(round(now - self._sent_at(chunk)), 0),
                     why="" if folder is None else why_overdue(folder, chunk),
+                    ended=folder is not None and was_taken_back(folder, chunk),
                 )
             )
         abandoned = self._ledger.chunks_in((ChunkState.ABANDONED,))

@@ -11,15 +11,24 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import AlreadyRunningError, LeaseError, SpecError
-from batchata_tasks.common.money import dollars, pico_from_usd, usd
+from batchata_tasks.common.money import dollars, exact, pico_from_usd, usd
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
+from batchata_tasks.execution.overdue import was_taken_back
 from batchata_tasks.execution.poll import cancel as cancel_batch
 from batchata_tasks.execution.run_context import restored_context
-from batchata_tasks.ledger import UNFINISHED, ChunkState, RunPhase, StopReason, opened_ledger
+from batchata_tasks.ledger import (
+    SET_ASIDE,
+    UNFINISHED,
+    ChunkState,
+    RunPhase,
+    StopReason,
+    opened_ledger,
+)
 from batchata_tasks.pipeline.finish import finish
+from batchata_tasks.pipeline.lost import in_flight
 from batchata_tasks.pipeline.receipt import rows_by_outcome
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.scheduler import run_chunks
@@ -56,6 +65,7 @@ class Cancelled:
     settled_usd: str | None = None  # exact decimal text
     overdue: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    reserved_usd: str | None = None  # for these; exact decimal text
     at_work: str | None = None
 
     @property
@@ -71,6 +81,9 @@ class Cancelled:
         """Return it for people, as (label, value)."""
         left = [("Not ended", f"batch {batch}: {_left(batch)}") for batch in self.overdue]
         left += [("Held", text) for text in self.held]
+        if self.reserved_usd is not None:
+            reserved = dollars(pico_from_usd(self.reserved_usd))
+            left.append(("Reserved", f"{reserved} for batches whose end is not known"))
         if self.run_id is None:
             return [(self.name, f"no run is open: nothing to cancel; {_NOT_YET}"), *left]
         if self.at_work is not None:
@@ -116,7 +129,10 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
         run = ledger.open_run(dataset_id)
         if run is None:
             return Cancelled(
-                spec.name, overdue=_overdue(ledger, dataset_id), held=_held(folder, ledger)
+                spec.name,
+                overdue=_overdue(folder, ledger, dataset_id),
+                held=_held(folder, ledger),
+                reserved_usd=_reserved(ledger, dataset_id),
             )
         ledger.request_stop(run.id, StopReason.CANCEL)
         at_work = _await_end(spec.output, run.id, ledger, settings, progress)
@@ -129,15 +145,22 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
             result=ledger.run(run.id).result,
             outcomes=rows_by_outcome(totals),
             settled_usd=f"{usd(settled):f}" if known else None,
-            overdue=_overdue(ledger, dataset_id),
+            overdue=_overdue(folder, ledger, dataset_id),
             held=_held(folder, ledger),
+            reserved_usd=_reserved(ledger, dataset_id),
             at_work=at_work,
         )
 
 
-def _overdue(ledger: Ledger, dataset_id: str) -> tuple[str, ...]:
+def _overdue(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> tuple[str, ...]:
     chunks = ledger.dataset_chunks(dataset_id, (ChunkState.OVERDUE,))
-    return tuple(chunk.batch_id or "" for chunk in chunks)
+    return tuple(chunk.batch_id or "" for chunk in chunks if not was_taken_back(folder, chunk))
+
+
+def _reserved(ledger: Ledger, dataset_id: str) -> str | None:
+    """Return what stays reserved for batches that are held, in US dollars; None if unknown."""
+    held = in_flight(ledger.dataset_chunks(dataset_id, SET_ASIDE))
+    return exact(held.bound) if held.batches else None
 
 
 def _held(folder: DatasetFolder, ledger: Ledger) -> tuple[str, ...]:

@@ -199,8 +199,8 @@ class InDoubt:
             return chunk
         if chunk.state == ChunkState.HELD:
             message = (
-                f"--hold {chunk_id}: it is held already; `--adopt {chunk_id}=BATCH` or "
-                f"`--resend {chunk_id}` decides."
+                f"--hold {chunk_id}: it is held already; `batchata reconcile --adopt "
+                f"{chunk_id}=BATCH` or `batchata reconcile --resend {chunk_id}` decides."
             )
         else:
             message = (

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.text import pluralize, sentence
+from batchata_tasks.common.text import capitalized, pluralize, sentence
 from batchata_tasks.execution.held import answered, decide
 from batchata_tasks.ledger import ChunkState
 
@@ -86,7 +86,7 @@ class UnclearChunk:
 class OverdueBatch:
     """A batch of ours that brought no results in time; `why` is a sentence that says how.
 
-    `age` is in whole seconds since it was sent.
+    `age` is in whole seconds since it was sent; if it has `ended` since, the next run lands it.
     """
 
     batch_id: str
@@ -96,6 +96,7 @@ class OverdueBatch:
     requests: int
     age: int
     why: str = ""
+    ended: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,12 @@ def _describe_chunk(chunk: UnclearChunk) -> str:
         f"{answered(chunk.error)} "
     )
     if chunk.note:
-        text += sentence(f"{chunk.note[0].upper()}{chunk.note[1:]}") + " "
+        text += sentence(capitalized(chunk.note)) + " "
     if chunk.state != ChunkState.HELD:
-        return f"{text}The next run looks for it; `--hold {chunk.chunk}` lets you decide instead"
+        return (
+            f"{text}The next run looks for it; `batchata reconcile --hold {chunk.chunk}` lets you "
+            "decide instead"
+        )
     return (
         f"{text}Its rows are held: {decide(chunk.chunk)} (which pays twice if it was accepted "
         "after all)"
@@ -197,16 +201,20 @@ _GIVEN_UP = (
 
 def _describe_late(chunk: str, batch: str) -> str:
     return (
-        f"batch {batch}, which was abandoned, has ended: `--adopt {chunk}={batch}` "
-        "lands its results"
+        f"batch {batch}, which was abandoned, has ended: `batchata reconcile --adopt "
+        f"{chunk}={batch}` lands its results"
     )
 
 
 def _describe_overdue(batch: OverdueBatch) -> str:
-    why = f"{batch.why[0].upper()}{batch.why[1:]} " if batch.why else ""
+    text = f"batch {batch.batch_id} ({_sent(batch)})"
+    if batch.why:
+        text += f": {batch.why.rstrip('.')}"  # it begins with a name, in small letters
+    if batch.ended:
+        return f"{text}. The next run lands it"
     return (
-        f"batch {batch.batch_id} ({_sent(batch)}). {why}The next run lands it if its results come "
-        f"after all; `--abandon {batch.batch_id}` gives it up, and its rows are paid for again"
+        f"{text}. The next run lands it if its results come after all; `batchata reconcile "
+        f"--abandon {batch.batch_id}` gives it up, and its rows are paid for again"
     )
 
 

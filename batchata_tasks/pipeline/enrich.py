@@ -11,6 +11,7 @@ from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.last_error import keep, kept_errors
 from batchata_tasks.execution.lost_files import write_anew
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.execution.twice import look_back, recount
@@ -76,6 +77,7 @@ def run_prepared(
     adapters = OpenAdapters(list(ready.adapters))
     with (
         hold_dataset(output, settings, progress, run, adapters) as held,
+        kept_errors(held),
         _followed(held) as handle,
     ):
         begun = before(held)
@@ -91,6 +93,8 @@ def run_prepared(
         with active(context):
             handle.show(context)
             receipt = _run(context, steps)
+        if receipt.reason is not None and receipt.exit_code == 1:
+            keep(held, receipt.reason)
         held.progress.receipt = receipt.to_json()
         return receipt
 

@@ -207,7 +207,7 @@ def _warnings(commits: list[dict[str, Any]]) -> list[str]:
 def _held_warnings(run: RunContext, held: list[Chunk], overdue: list[Chunk]) -> list[str]:
     warnings = [
         f"{why_overdue(run.folder, chunk)} The batch is {chunk.batch_id}, of chunk {chunk.id}: "
-        f"{told_rows(chunk)} {remedy(chunk)}"
+        f"{told_rows(chunk)} {remedy(chunk, run.folder)}"
         for chunk in overdue[:_NAMED]
     ]
     if others := overdue[_NAMED:]:

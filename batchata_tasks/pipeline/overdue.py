@@ -20,7 +20,13 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.misnamed import NotShownError
-from batchata_tasks.execution.overdue import given_up_record, held_rows, note_why, remedy
+from batchata_tasks.execution.overdue import (
+    given_up_record,
+    held_rows,
+    lacks_results,
+    note_why,
+    remedy,
+)
 from batchata_tasks.execution.poll import listed, look_once
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunPhase
@@ -128,13 +134,22 @@ def _land(held: HeldDataset, context: BatchContext, chunk: Chunk, look: BatchLoo
         return
     newer = set(digests) & _answered_since(held, chunk, key)
     kept = [at for at, digest in enumerate(digests) if digest not in newer]
-    held.progress.note(f"batch {chunk.batch_id} of an earlier run has ended after all: landing it.")
+    held.progress.note(
+        f"batch {chunk.batch_id} of an earlier run has ended: {_landing(held, chunk)}."
+    )
     if not kept:
         _settle(held, context, chunk, look)
         return
     if newer:
         write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
     collect_and_land(context, chunk)
+
+
+def _landing(held: HeldDataset, chunk: Chunk) -> str:
+    """Say what is done about a batch that has ended: nobody knows yet whether it has results."""
+    return (
+        "looking for its results once more" if lacks_results(held.folder, chunk) else "landing it"
+    )
 
 
 def _planned(held: HeldDataset, chunk: Chunk, key: list[str]) -> set[bytes]:

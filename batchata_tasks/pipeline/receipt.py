@@ -145,10 +145,15 @@ class Receipt:
             *(("Warning", text) for text in self.warnings),
         ]
 
-    def _result(self) -> str:
+    @property
+    def result_in_words(self) -> str:
+        """How it ended; held rows have not failed."""
         failed = any(name != Outcome.SUCCEEDED for name in self.outcomes) or self.plan["exhausted"]
         held, twice = bool(self.held_rows), bool(self.accepted_twice)
-        text = worded(self.result, failed=bool(failed), held=held, twice=twice)
+        return worded(self.result, failed=bool(failed), held=held, twice=twice)
+
+    def _result(self) -> str:
+        text = self.result_in_words
         if self.failed_above_limit:
             text += f": {self.failed_share:.1%} is above `fail_if`"
         if self.continued and self.result not in STOPPED:

@@ -10,15 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import HeldError
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, sentence
 from batchata_tasks.execution.overdue import lacks_results, why_overdue
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
+    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.run_context import RunContext
-    from batchata_tasks.ledger import Chunk
+    from batchata_tasks.ledger import Chunk, Ledger
     from batchata_tasks.spec.run import RunSpec
 
 _RUNS = 2  # one may be an accident
@@ -31,49 +32,66 @@ def require_results(held: HeldDataset, spec: RunSpec) -> None:
     Raises:
         HeldError: nothing is sent until a person decides.
     """
-    lacking = _of_several_runs(held)
+    reason = what_lacks(
+        held.folder, held.ledger, held.lease.dataset_id, of_jobs=isinstance(spec, JobsSpec)
+    )
+    if reason is not None:
+        raise HeldError(reason)
+
+
+def what_lacks(
+    folder: DatasetFolder, ledger: Ledger, dataset_id: str, *, of_jobs: bool
+) -> str | None:
+    """Return why no run begins on a dataset, and the ways out, in sentences; None if one may.
+
+    `of_jobs` says whether a Batch's jobs land in it.
+    """
+    lacking = _of_several_runs(folder, ledger, dataset_id)
     if not lacking:
-        return
-    names = ", ".join(chunk.batch_id or "" for chunk in lacking[:_NAMED])
+        return None
+    named = [chunk.batch_id or "" for chunk in lacking[:_NAMED]]
     more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
     batches = pluralize(len(lacking), "batch has", "batches have")
     runs = len({chunk.run_id for chunk in lacking})
-    again = "`batchata run SPEC --retry-failed` sends"
-    if isinstance(spec, JobsSpec):
-        again = "`Batch(retry_failed=True)` sends"
-    why = why_overdue(held.folder, lacking[-1]).rstrip(".")
-    message = (
-        f"{batches} ended in {runs} runs without results that could be had ({names}{more}; the "
-        f"newest: {why}), and no batch of this dataset has landed since, so nothing more is sent "
-        "until somebody has looked: results that come after all land by themselves at the next "
-        "start, `batchata reconcile --abandon BATCH` gives a batch up, so that its rows are paid "
-        f"for again, and {again} new rows all the same."
+    again = "`batchata run SPEC --retry-failed`"
+    if of_jobs:
+        again = "`Batch(retry_failed=True)`"
+    give_up = " ".join(f"--abandon {batch_id}" for batch_id in named)
+    return (
+        f"{batches} ended in {runs} runs without results that could be had "
+        f"({', '.join(named)}{more}), and no batch of this dataset has landed since, so nothing "
+        "more is sent until somebody has looked. "
+        f"The newest: {sentence(why_overdue(folder, lacking[-1]))} "
+        "Results that come after all land by themselves at the next start; "
+        f"`batchata reconcile {give_up}` gives them up, so that their rows are paid for again; "
+        f"{again} sends new rows all the same."
     )
-    raise HeldError(message)
 
 
 def waits_for_results(run: RunContext) -> bool:
     """Whether a run that begins, or is carried on, sends nothing until a batch of it lands."""
-    own = [chunk for chunk in _lacking(run.held) if chunk.run_id == run.run_id]
-    if own and not _landed_since(run.held, own):
+    folder, ledger, dataset_id = run.folder, run.ledger, run.lease.dataset_id
+    own = [chunk for chunk in _lacking(folder, ledger, dataset_id) if chunk.run_id == run.run_id]
+    if own and not _landed_since(ledger, dataset_id, own):
         return True
-    return not run.begun.retry_failed and bool(_of_several_runs(run.held))
+    return not run.begun.retry_failed and bool(_of_several_runs(folder, ledger, dataset_id))
 
 
-def _of_several_runs(held: HeldDataset) -> list[Chunk]:
+def _of_several_runs(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> list[Chunk]:
     """Return the chunks without results, if they are of several runs and none landed since."""
-    lacking = _lacking(held)
+    lacking = _lacking(folder, ledger, dataset_id)
     runs = {chunk.run_id for chunk in lacking}
-    return lacking if len(runs) >= _RUNS and not _landed_since(held, lacking) else []
+    several = len(runs) >= _RUNS and not _landed_since(ledger, dataset_id, lacking)
+    return lacking if several else []
 
 
-def _lacking(held: HeldDataset) -> list[Chunk]:
+def _lacking(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> list[Chunk]:
     """Return the chunks of the dataset whose results could not be had, oldest first."""
-    overdue = held.ledger.dataset_chunks(held.lease.dataset_id, (ChunkState.OVERDUE,))
-    return [chunk for chunk in overdue if lacks_results(held.folder, chunk)]
+    overdue = ledger.dataset_chunks(dataset_id, (ChunkState.OVERDUE,))
+    return [chunk for chunk in overdue if lacks_results(folder, chunk)]
 
 
-def _landed_since(held: HeldDataset, lacking: list[Chunk]) -> bool:
+def _landed_since(ledger: Ledger, dataset_id: str, lacking: list[Chunk]) -> bool:
     """Whether a batch of the dataset landed since the first of these was sent."""
-    first = min(held.ledger.submitted_at(chunk.batch_id or "") or 0 for chunk in lacking)
-    return held.ledger.landed_since(held.lease.dataset_id, first)
+    first = min(ledger.submitted_at(chunk.batch_id or "") or 0 for chunk in lacking)
+    return ledger.landed_since(dataset_id, first)

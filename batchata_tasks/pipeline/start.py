@@ -188,8 +188,9 @@ def in_flight_keys(
             continue
         if chunk.state in SET_ASIDE and not folder.manifest(chunk.id).exists():
             remedy = (
-                f"`batchata reconcile --adopt {chunk.id}=BATCH` or `--resend {chunk.id}`, after a "
-                "look into the provider's console,"
+                f"`batchata reconcile --adopt {chunk.id}=BATCH` or `batchata reconcile --resend "
+                f"{chunk.id}`, after a look into the "
+                "provider's console,"
             )
             if chunk.state == ChunkState.OVERDUE:
                 remedy = f"`batchata reconcile --abandon {chunk.batch_id}`"

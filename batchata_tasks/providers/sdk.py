@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.text import sentence
+from batchata_tasks.common.text import printable, sentence
 from batchata_tasks.providers.keys import masked, without_keys
 from batchata_tasks.providers.line_errors import is_of_account
 from batchata_tasks.providers.network import asked, certificates_of, pointed_to, way_to
@@ -161,7 +161,7 @@ def _cannot_be_read(error: Exception, provider: str) -> TransientError:
 
 
 def _unreachable(error: Exception, provider: str) -> BatchataError:
-    request: httpx2.Request | None = getattr(error, "request", None)
+    request = _asked_last(error)
     way = "" if request is None else way_to(request.url)
     message = f"{provider}: cannot reach {_host(error)}{way} ({_reason(error)})."
     return TransientError(message + certificates_of(error))
@@ -237,11 +237,32 @@ def _reason(error: BaseException) -> str:
 
 
 def _host(error: Any) -> str:
-    request = getattr(error, "request", None)
-    if request is None:
+    """Return the host that did not answer, and, if redirects led there, from which."""
+    first, last = _request_of(error), _asked_last(error)
+    if last is None:
         return "the server"
-    url = request.url
-    return f"{url.host}:{url.port}" if url.port else str(url.host)
+    there = _shown_host(last.url)
+    if first is None or _shown_host(first.url) == there:
+        return there
+    return f"{there}, to which {_shown_host(first.url)} leads"
+
+
+def _asked_last(error: BaseException) -> httpx2.Request | None:
+    """Return the request that failed, behind redirects; an SDK's error has the one before them."""
+    cause = error.__cause__
+    last = None if cause is None else _request_of(cause)
+    return last or _request_of(error)
+
+
+def _request_of(error: BaseException) -> httpx2.Request | None:
+    try:
+        return getattr(error, "request", None)
+    except RuntimeError:  # so httpx says that there is none
+        return None
+
+
+def _shown_host(url: httpx2.URL) -> str:
+    return printable(f"{url.host}:{url.port}" if url.port else str(url.host))
 
 
 def save(response: Any, path: Path, requests: int) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
+from batchata_tasks.execution.intent_files import require_current
 from batchata_tasks.ledger import SET_ASIDE, StopReason, ledger_exists, opened_ledger
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
+from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.planner import Planner
@@ -19,6 +22,7 @@ from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.forecast import look_ahead
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
+from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +38,8 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
     """Plan without running: the same pass as a run makes, its files thrown away.
 
     Raises:
-        InputError: what a run would refuse, in the same words.
+        InputError: what a run would refuse, in the same words; so a ledger that is older than the
+            dataset.
     """
     ready = prepare_run(spec, settings)
     with ExitStack() as stack:
@@ -56,6 +61,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
         stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
+        ways = _in_the_way(ready, ledger, dataset_id, unfinished)
     return Preview(
         spec=spec,
         summary=summary,
@@ -66,6 +72,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
         and open_run.result in STOPPED_FIRST
         and open_run.spec_digest == ready.record["spec_digest"]
         else None,
+        in_the_way=ways,
         cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
@@ -86,6 +93,8 @@ def _look_at_dataset(
     owner = folder.owner()
     if owner is not None and (ledger is None or owner["ledger_id"] != ledger.id):
         raise another_ledgers(folder)
+    if ledger is not None:
+        require_current(folder, ledger)
     dataset_id = None if ledger is None else find_dataset(folder, ledger)
     if dataset_id is None or ledger is None:
         return "preview", LostRows(), ()
@@ -93,6 +102,25 @@ def _look_at_dataset(
     check = ready.table.dataset.check_key
     sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks, check)
     return dataset_id, ahead, sent_keys
+
+
+def _in_the_way(
+    ready: PreparedRun, ledger: Ledger | None, dataset_id: str, unfinished: list[Chunk]
+) -> tuple[str, ...]:
+    """Return sentences on what a run of the spec would end with before it sends anything."""
+    if ledger is None:
+        return ()
+    texts, folder = list[str](), DatasetFolder(ready.spec.output)
+    sent = [chunk for chunk in unfinished if chunk.state not in SET_ASIDE]
+    if not ledger.is_held(dataset_id) and (change := what_environment_lacks(ledger, sent)):
+        texts.append(
+            f"open batches of an earlier run are not to be seen now: {change}; until then `run` "
+            "ends with that as an error"
+        )
+    reason = what_lacks(folder, ledger, dataset_id, of_jobs=isinstance(ready.spec, JobsSpec))
+    if reason is not None:
+        texts.append(f"`run` looks once more, and else sends nothing: {reason.removesuffix('.')}")
+    return tuple(texts)
 
 
 def _sent_first(ledger: Ledger, chunks: Iterable[Chunk]) -> float | None:

@@ -45,6 +45,7 @@ class Preview:
     limits: LimitsAhead | None = None
     # how an earlier run of this very spec stopped, so that a run would send nothing
     stopped: str | None = None
+    in_the_way: tuple[str, ...] = ()  # what a run would end with before it sends anything
     cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
     # rows in files that were lost; how many requests of the plan they answer is not known before
@@ -82,6 +83,7 @@ class Preview:
             "held_usd": exact(self.held.bound),
             "pilot_failed": self.pilot_failed,
             "stopped": self.stopped,
+            "in_the_way": list(self.in_the_way),
             "cancel_asked": self.cancel_asked,
         }
 
@@ -137,6 +139,7 @@ class Preview:
             lines.append(("Pilot", f"{rows} first; the others only if it holds"))
         if self.stopped is not None:
             lines.append(("First", STOPPED_FIRST[self.stopped]))
+        lines += [("First", text) for text in self.in_the_way]
         if self.cancel_asked:
             text = (
                 "a cancel of an earlier run was asked for, and is not done: `run` carries it out "

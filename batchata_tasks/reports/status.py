@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 
+from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.money import dollars, pico_from_usd, usd
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, sentence
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.held import held_chunk
-from batchata_tasks.execution.held_dataset import find_dataset
+from batchata_tasks.execution.held_dataset import find_dataset, require_owner
+from batchata_tasks.execution.intent_files import why_outdated
+from batchata_tasks.execution.last_error import last_error
 from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
 from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
+from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.reports.printing import cell
 from batchata_tasks.types.outcome import Outcome
 
@@ -45,14 +49,46 @@ _REMEDIES: dict[str | None, str] = {
 
 
 def runs_overview(spec: RunSpec | None, settings: Settings) -> list[dict[str, Any]]:
-    """Return the newest runs of a spec's dataset, or of the whole ledger, as plain values."""
+    """Return the newest runs of a spec's dataset, or of the whole ledger, as plain values.
+
+    Raises:
+        WrongLedgerError: another ledger owns the spec's dataset.
+    """
     with opened_ledger(settings.ledger_url) as ledger:
         dataset_id = None
         if spec is not None:
-            dataset_id = find_dataset(DatasetFolder(spec.output), ledger)
+            folder = DatasetFolder(spec.output)
+            require_owner(folder, ledger)
+            dataset_id = find_dataset(folder, ledger)
             if dataset_id is None:
                 return []
-        return [_describe(ledger, run) for run in ledger.runs_of(dataset_id, _RUNS)]
+        runs = list[dict[str, Any]]()
+        told = set[str]()
+        for row in ledger.runs_of(dataset_id, _RUNS):
+            run = {**_describe(ledger, row), "blocked": None, "last_error": None}
+            if row.dataset_id not in told:  # its newest run
+                run |= _standing(ledger, row)
+            told.add(row.dataset_id)
+            runs.append(run)
+        return runs
+
+
+def _standing(ledger: Ledger, row: RunRow) -> dict[str, Any]:
+    """Return what keeps the next run of a dataset from sending, and how the last start ended."""
+    if (url := ledger.dataset_url(row.dataset_id)) is None:  # another dataset is there by now
+        return {}
+    folder = DatasetFolder.at_url(url)
+    try:
+        if (folder.owner() or {}).get("ledger_id") != ledger.id:
+            return {}
+        blocked = why_outdated(folder, ledger)
+        if blocked is None and row.state == RunPhase.CLOSED:
+            of_jobs = "jobs" in json.loads(row.spec)["spec"]
+            blocked = what_lacks(folder, ledger, row.dataset_id, of_jobs=of_jobs)
+        error = last_error(folder) if blocked is None else None
+    except StorageError as damaged:
+        return {"blocked": str(damaged)}
+    return {"blocked": blocked, "last_error": None if error is None else error.told()}
 
 
 def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
@@ -124,9 +160,10 @@ def _aside(ledger: Ledger, chunk: Chunk) -> str:
     name = ledger.run(chunk.run_id).name
     if chunk.state == ChunkState.OVERDUE:
         late = f"batch {chunk.batch_id} brought no results in time."
-        late = late if url is None else why_overdue(DatasetFolder.at_url(url), chunk)
+        folder = None if url is None else DatasetFolder.at_url(url)
+        late = late if folder is None else why_overdue(folder, chunk)
         which = f"The batch is {chunk.batch_id}, of chunk {chunk.id}"
-        return f"{name}: {late} {which}: {held_rows(chunk)} {remedy(chunk)}"
+        return f"{name}: {late} {which}: {held_rows(chunk)} {remedy(chunk, folder)}"
     if url is None:  # another dataset is there by now
         return f"{name}: the rows of chunk {chunk.id} are held: decide with `batchata reconcile`"
     return f"{name}: {held_chunk(DatasetFolder.at_url(url), chunk)}"
@@ -159,6 +196,8 @@ def _worded(run: dict[str, Any]) -> str:
     if run["result"] is None:
         state = _state(run).replace("_", " ")
         return f"{state}, to be cancelled" if run["cancel_asked"] else state
+    if run["result"] == ChunkState.ABANDONED:  # so the ledger calls it
+        return "ended by a later run"
     failed = any(name != Outcome.SUCCEEDED for name in run["outcomes"]) or run["exhausted_rows"]
     aside = run["held_rows"] or run["overdue_rows"]
     given_up, twice = run["abandoned_rows"], bool(run["accepted_twice"])
@@ -182,19 +221,30 @@ def _dollars(usd_text: str | None) -> str:
 def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
     """Return what to do about runs that stopped before their end; None if there are none.
 
-    Those that were asked to cancel are told apart.
+    Those that were asked to cancel, or cannot see their batches, are told apart.
     """
-    stopped = [run["result"] for run in runs if _state(run) == _STOPPED and not run["cancel_asked"]]
+    stopped = [
+        run["result"]
+        for run in runs
+        if _state(run) == _STOPPED and not run["cancel_asked"] and run["to_set"] is None
+    ]
     return next((text for result, text in _REMEDIES.items() if result in stopped), None)
 
 
 def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
-    """Return a sentence for each run that is yet to be cancelled, or cannot see its batches."""
-    return [_to_cancel(run) for run in runs if run["cancel_asked"]] + [
-        f"{run['name']}: its open batches are not to be seen now: {run['to_set']}."
-        for run in runs
-        if run["to_set"] is not None and not run["cancel_asked"]
-    ]
+    """Return a sentence for each thing that is in a run's way, or ended the last start."""
+    texts = list[str]()
+    for run in runs:
+        if run["cancel_asked"]:
+            texts.append(_to_cancel(run))
+        elif run["to_set"] is not None:
+            texts.append(
+                f"{run['name']}: its open batches are not to be seen now: {run['to_set']}. The "
+                "same command then carries on."
+            )
+        if (reason := run["blocked"] or run["last_error"]) is not None:
+            texts.append(f"{run['name']}: {sentence(reason)}")
+    return texts
 
 
 def _to_cancel(run: dict[str, Any]) -> str:

@@ -30,8 +30,9 @@ from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
+from batchata_tasks.reports.status import runs_in_the_way
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
-from tests.support.operations import cancel, reconcile
+from tests.support.operations import cancel, preview, reconcile, runs_overview
 from tests.support.stuck import left_overdue
 from tests.support.table import Table
 from tests.support.unclear import in_state, leave_in_doubt
@@ -162,11 +163,28 @@ def test_a_ledger_from_a_backup_is_refused_until_it_is_brought_up_to_date(
     for _ in range(2):
         with pytest.raises(WrongLedgerError, match=r"older than the dataset.*1 batch .*--rebuild"):
             table.run(**in_halves)
+        with pytest.raises(WrongLedgerError, match="older than the dataset"):
+            preview(table.spec())
+        for spec in (table.spec(), None):
+            (told_of,) = runs_in_the_way(runs_overview(spec))
+            assert "the ledger is older than the dataset" in told_of
     assert table.ledger()["requests_accepted"] == sent == 12
     rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert before in (None, books())
     table.run(**in_halves)
     check(table)
+
+
+def test_status_says_that_the_ledger_is_lost(
+    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A ledger that knows nothing of the dataset does not say that there were no runs."""
+    table.run()
+    monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{tmp_path / 'new.db'}")
+    with pytest.raises(WrongLedgerError, match=r"belongs to another ledger.*--rebuild"):
+        runs_overview(table.spec())
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert [run["result"] for run in runs_overview(table.spec())] == ["rebuilt"]
 
 
 def die_before_the_second_send(table: Table) -> None:

@@ -259,7 +259,7 @@ def test_cancel_tells_at_once_that_a_batch_is_anothers(
         cancel(table.spec(), LineProgress(notes.append))
     assert batch in str(refused.value)
     assert variable in str(refused.value)
-    assert not any("Trying again" in note for note in notes)
+    assert not any("Trying again" in note or "cancelling" in note for note in notes)
     assert in_state(ChunkState.SUBMITTED)
 
 
@@ -290,6 +290,8 @@ def test_a_cancel_that_is_not_done_is_told(table: Table, monkeypatch: pytest.Mon
     assert (run["cancel_asked"], variable in run["to_set"]) == (False, True)
     assert "a cancel was asked for" not in shown
     assert f"table: its open batches are not to be seen now: {run['to_set']}." in shown
+    assert "Stopped: start the same command again" not in shown
+    assert variable in " ".join(preview(table.spec()).in_the_way)
     with pytest.raises(OtherAccountError):
         cancel(table.spec())
     run, shown = status_of(table)
@@ -326,7 +328,7 @@ def test_status_names_a_key_that_a_cancel_lacks(
     run, shown = status_of(table)
     assert key in run["to_set"]
     assert run["batches"][0]["batch_id"] is not None
-    assert "Stopped: start the same command again" in shown
+    assert "The same command then carries on." in shown
 
 
 def test_reconcile_names_open_batches_of_another_account(

@@ -188,6 +188,7 @@ def test_reports_show_providers_texts_as_text(terminal: bool) -> None:
         "started_at": "2026-01-01T00:00:00",
         "outcomes": {HOSTILE: 3},
         **dict.fromkeys(("held_rows", "overdue_rows", "exhausted_rows", "abandoned_rows"), 0),
+        "accepted_twice": [],
         "settled_usd": "1",
         "in_flight_usd": None,
         "batches": [],

@@ -12,8 +12,9 @@ from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.reports.status import undecided
 from tests.support.books import all_chunks, billed, check_money, money, opened
-from tests.support.operations import reconcile
+from tests.support.operations import cancel, reconcile
 from tests.support.stuck import add_rows, left_overdue, limited, stick, told
 from tests.support.table import Table
 from tests.support.unclear import in_state
@@ -58,8 +59,8 @@ def test_an_abandoned_batch_frees_its_rows_and_its_bound_counts_as_spent(table: 
     batch = left_overdue(table)
     bound = all_chunks()[0].bound
     (told_of,) = [text for what, text in reconcile().lines() if what == "Overdue"]
-    assert f"`--abandon {batch}`" in told_of
-    assert f"Batch {batch} has not ended" in told_of
+    assert f"`batchata reconcile --abandon {batch}`" in told_of
+    assert f": batch {batch} has not ended" in told_of
     abandon(batch)
     assert (money(table).reserved, money(table).overhead) == (0, bound)
     check_books(table)
@@ -87,6 +88,10 @@ def test_late_results_are_told_and_land_where_there_is_no_newer_answer(table: Ta
     assert report.late == {chunk_of(batch): batch}
     assert any(f"--adopt {chunk_of(batch)}={batch}" in text for _, text in report.lines())
     adopt(batch)
+    (told_of,) = undecided(table.spec(), Settings())
+    assert "which was abandoned, has ended and was taken back" in told_of
+    assert told_of.endswith("The next run lands them.")
+    assert cancel(table.spec()).overdue == ()
     check_books(table)
     receipt = table.run()
     assert (receipt.exit_code, receipt.outcomes) == (0, {})
@@ -214,7 +219,7 @@ def test_a_death_while_a_batch_is_given_up(
     check_books(table)
 
 
-@pytest.mark.parametrize("place", [f"{ABANDONING}.note_intent", f"{ADOPTING}.take_back"])
+@pytest.mark.parametrize("place", [f"{ABANDONING}.note_taken_back", f"{ADOPTING}.take_back"])
 def test_a_death_while_a_batch_is_taken_back(
     table: Table, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:

@@ -16,8 +16,9 @@ from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
+from batchata_tasks.reports.status import runs_in_the_way
 from tests.support.books import check_money
-from tests.support.operations import reconcile
+from tests.support.operations import preview, reconcile, runs_overview
 from tests.support.stuck import add_rows, limited, stick, told
 from tests.support.table import APIS, MODELS, Table
 
@@ -142,6 +143,24 @@ def test_batches_that_only_do_not_end_keep_no_rows_back(table: Table) -> None:
 # --- across runs ----------------------------------------------------------------------------------
 
 
+def test_plan_and_status_say_beforehand_that_no_run_begins(table: Table) -> None:
+    """Both name the batches and the ways out, also for the whole ledger, until a batch lands."""
+    batches = silent_for_two_runs(table)
+    commands = [" ".join(f"--abandon {batch}" for batch in batches), "--retry-failed"]
+    (first,) = [text for label, text in preview(table.spec()).lines() if label == "First"]
+    for spec in (table.spec(), None):
+        newest, older = runs_overview(spec)
+        assert older["blocked"] is None
+        (told_of,) = runs_in_the_way([newest, older])
+        for text in (first, told_of):
+            assert "2 batches have ended in 2 runs without results" in text
+            assert all(command in text for command in commands)
+    table.emulator.control.clear_faults()
+    assert table.run().exit_code == 0
+    assert not preview(table.spec()).in_the_way
+    assert runs_in_the_way(runs_overview(None)) == []
+
+
 def test_nothing_is_sent_once_two_runs_had_no_results(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,7 +171,9 @@ def test_nothing_is_sent_once_two_runs_had_no_results(
             table.run()
         assert all(batch in str(refused.value) for batch in batches)
         assert "its results name none of its requests" in str(refused.value)
-        assert "`batchata reconcile --abandon BATCH`" in str(refused.value)
+        assert f"`batchata reconcile --abandon {batches[0]} --abandon {batches[1]}`" in str(
+            refused.value
+        )
         monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'another.db'}")
         if not (table.folder / "another.db").exists():
             rebuild(prepare_run(table.spec(), Settings()), Settings())

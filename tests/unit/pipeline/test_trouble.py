@@ -12,12 +12,12 @@ import pytest
 
 from batchata_tasks import Batch
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import TransientError
+from batchata_tasks.common.errors import TerminalError, TransientError
 from batchata_tasks.ledger import ChunkState, Ledger, RunPhase
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.trouble import frequent_errors
 from batchata_tasks.planning.summary import Options
-from batchata_tasks.reports.status import runs_remedy
+from batchata_tasks.reports.status import runs_in_the_way, runs_remedy
 from tests.support.books import check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, preview, runs_overview
 from tests.support.table import APIS, MODELS, Table
@@ -598,6 +598,33 @@ def test_plan_and_status_tell_of_the_account(claude: Table) -> None:
     claude.run()
     assert preview(claude.spec()).stopped is None
     assert "mend the account" in (runs_remedy(runs_overview(claude.spec())) or "")
+    (told_of,) = runs_in_the_way(runs_overview(claude.spec()))
+    assert CREDIT.rstrip(".") in told_of
+    assert "whose attempts are not used up" in told_of
+    mend(claude)
+    assert claude.run().exit_code == 0
+    assert runs_in_the_way(runs_overview(claude.spec())) == []
+
+
+def test_status_tells_the_error_that_ended_the_last_start(
+    claude: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one line without keys and escape sequences; the next start forgets it."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-a-test-0123456789")
+    message = f"{CREDIT} \x1b[2J key-of-a-test-0123456789\nsecond line"
+    fault = {"kind": "http_error", "route": "create", "status": 400, "message": message}
+    claude.emulator.control.faults(**fault, count=1)
+    with pytest.raises(TerminalError):
+        claude.run()
+    (run,) = runs_overview(None)
+    (told_of,) = runs_in_the_way([run])
+    assert told_of.startswith(f"{run['name']}: the last start (")
+    assert CREDIT in told_of
+    assert told_of.isprintable()
+    assert "0123456789" not in told_of
+    assert (runs_remedy([run]) or "").startswith("Stopped: ")
+    assert claude.run().exit_code == 0
+    assert runs_in_the_way(runs_overview(None)) == []
 
 
 # --- jobs -----------------------------------------------------------------------------------------
