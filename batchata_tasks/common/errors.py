@@ -90,7 +90,15 @@ class TerminalError(BatchataError):
 
 
 class UnclearError(BatchataError):
-    """A create went out and its answer never came: it may have been accepted, and be paid for."""
+    """A create went out and its answer never came: it may have been accepted, and be paid for.
+
+    `trouble` is a sentence with the remedy if the answer told of trouble of the account: once it is
+    proven that nothing was accepted, another create would be answered alike.
+    """
+
+    def __init__(self, message: str, trouble: str | None = None) -> None:
+        super().__init__(message, trouble)
+        self.trouble = trouble
 
 
 class HeldError(BatchataError):

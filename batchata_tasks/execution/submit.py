@@ -81,12 +81,11 @@ def _submit(
     unclear = chunk.state == ChunkState.UNCLEAR
     # a create that never came to be may have left an upload behind, which serves again
     file_id = context.ledger.intent(chunk.id).input_file_id if unclear else None
-    queue_was_empty = False
+    queue_was_empty, trouble = False, None
     while True:
         if unclear:
-            if (batch_id := adopt(context, chunk)) is not None:
+            if (batch_id := _found(context, chunk, trouble)) is not None:
                 return batch_id
-            withdraw(context.folder, context.ledger, context.lease, chunk.id, absent=True)
             chunk = context.ledger.chunk(chunk.id)
             unclear = False
         context.raise_if_left()
@@ -101,12 +100,29 @@ def _submit(
             return None
         except UnclearError as error:
             context.log(f"{error} Looking it up before anything is sent again.")
-            note_create_error(context.folder, chunk.id, str(error))
-            unclear = True
+            unclear, trouble = True, error.trouble
+            of_account = trouble is not None
+            note_create_error(context.folder, chunk.id, str(error), of_account=of_account)
         except TransientError as error:
             queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
         else:
             return _recorded(context, chunk, look)
+
+
+def _found(context: SubmitContext, chunk: Chunk, trouble: str | None) -> str | None:
+    """Return the batch of an unclear create; None if there is none, and it is to be sent again.
+
+    Raises:
+        TerminalError: there is none, and the answer told of `trouble` of the account: another
+            create would be answered alike.
+        HeldError: nobody can tell.
+    """
+    if (batch_id := adopt(context, chunk)) is not None:
+        return batch_id
+    withdraw(context.folder, context.ledger, context.lease, chunk.id, absent=True)
+    if trouble is not None:
+        raise TerminalError(trouble)
+    return None
 
 
 def _recorded(context: SubmitContext, chunk: Chunk, look: BatchLook) -> str:

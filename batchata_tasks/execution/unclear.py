@@ -31,7 +31,7 @@ from batchata_tasks.execution.candidates import (
     owns,
 )
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.execution.held import answered, create_error, decide
+from batchata_tasks.execution.held import answered, create_error, decide, is_of_account
 from batchata_tasks.ledger import SENDING_ENDS, ChunkState
 from batchata_tasks.providers import describe_change, is_other_scope, names_of_account
 
@@ -99,7 +99,8 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
 
     Raises:
         HeldError: a candidate is gone before it was judged; or there is none, but the list is not
-            known to show all batches of the account; or the chunk was sent again once before.
+            known to show all batches of the account; or the chunk was sent again once before, and
+            its answer was not that the account lacks something.
         LedgerError: another process, which sent it at this moment, recorded its batch.
     """
     intent = context.ledger.intent(chunk.id)
@@ -149,13 +150,15 @@ class Listed:
 
     `candidates` notes when each batch that may be it was listed last, by `awake_clock`, `strangers`
     those that are somebody else's, `namesakes` those that have the id of another batch, which the
-    ledger knows. `complete` says whether the last list is known to show the account's batches.
+    ledger knows. `complete` says whether the last list is known to show the account's batches, and
+    `shown` whether it shows one that the ledger knows.
     """
 
     candidates: dict[str, float] = field(default_factory=dict[str, float])
     strangers: set[str] = field(default_factory=set[str])
     namesakes: set[str] = field(default_factory=set[str])
     complete: bool = False
+    shown: bool = False
 
     @property
     def proves_absence(self) -> bool:
@@ -171,8 +174,8 @@ def _require_proof(context: SubmitContext, chunk: Chunk, seen: Listed) -> None:
             "it is not in the list of batches, and this server's lists are not known to show all "
             "batches of the account"
         )
-    elif chunk.resends >= _RESENDS:
-        problem = "it was sent again once already, and not even the second answer came"
+    elif chunk.resends >= _RESENDS and not is_of_account(context.folder, chunk.id):
+        problem = "it was sent again once already, and its fate is unknown again"
     if problem is not None:
         name = context.provider.name
         message = (
@@ -285,11 +288,11 @@ def _find(context: ProviderContext, intent: Intent, seen: Listed) -> BatchLook |
         if look.batch_id in known and is_namesake(look, known[look.batch_id], intent)
     }
     taken = known.keys() - seen.namesakes
-    shown = any(known[batch_id].account in names for batch_id in taken)
+    seen.shown = any(known[batch_id].account in names for batch_id in taken)
     lists_all, is_exact = context.provider.lists_all, context.provider.is_exact
     # one server's batches may by chance have the ids of another's, or of each other
     told_apart = len(set(ids)) == len(ids)
-    proves = told_apart and (lists_all or shown)
+    proves = told_apart and (lists_all or seen.shown)
     seen.complete = listed and context.provider.lists_end and proves
     candidates = [
         look

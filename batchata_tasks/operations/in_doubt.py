@@ -43,15 +43,24 @@ if TYPE_CHECKING:
     from batchata_tasks.providers import Adapter, BatchLook
 
 _ABSENT = (
-    "the list of batches does not show it, and shows others that the ledger knows: it was most "
-    "likely never accepted, so that `--resend` is safe"
+    "the list of batches does not show it, and {}: it was most likely never accepted, so that "
+    "`--resend` is safe"
 )
+_SHOWS_KNOWN = "shows others that the ledger knows"
+_SHOWS_ALL = "the lists of this server show all batches of the account"
 _YOUNG = (
     "the list of batches does not show it, but lists may lag behind: look again in {}, before "
     "`--resend`"
 )
 _LATEST = 600.0  # seconds after its intent in which a create may be accepted, if not in longer
 _IN_DOUBT = (ChunkState.UNCLEAR, ChunkState.HELD)
+
+
+def _absent(left: float, seen: Listed) -> str:
+    """Say what a complete list without a batch means, which may show up for `left` seconds."""
+    if left > 0:
+        return _YOUNG.format(pluralize(math.ceil(left / 60), "minute"))
+    return _ABSENT.format(_SHOWS_KNOWN if seen.shown else _SHOWS_ALL)
 
 
 @dataclass
@@ -108,8 +117,7 @@ class InDoubt:
                         self._adopt(context, chunk, look)
                     elif chunk.state == ChunkState.HELD and seen.proves_absence:
                         left = self._left_to_appear(self._ledger.intent(chunk.id))
-                        wait = pluralize(math.ceil(left / 60), "minute")
-                        self._notes[chunk.id] = _YOUNG.format(wait) if left > 0 else _ABSENT
+                        self._notes[chunk.id] = _absent(left, seen)
             except (LeaseError, HeldError, CredentialsError) as error:
                 self._notes[chunk.id] = str(error)
             except (TransientError, TerminalError) as error:

@@ -172,7 +172,14 @@ def _create_error(error: Any, provider: str) -> BatchataError:
     status = int(error.status_code)
     if status in CERTAIN_REFUSALS and is_api_error(error.response):
         return _refusal(error, provider)
-    return UnclearError(_text(error, provider))
+    text = _text(error, provider)
+    # a 402, say: the API means it, but the rules of what is certain do not list it
+    is_trouble = (
+        status < HTTPStatus.INTERNAL_SERVER_ERROR
+        and is_api_error(error.response)
+        and (status == HTTPStatus.PAYMENT_REQUIRED or is_of_account(error.body, status))
+    )
+    return UnclearError(text, f"{text}{_MEND}" if is_trouble else None)
 
 
 def _read_error(error: Any, provider: str) -> BatchataError:

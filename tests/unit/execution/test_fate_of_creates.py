@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.common.errors import BatchataError, TerminalError, TransientError
 from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, money, run_with, stopping_at
 from tests.support.operations import preview, reconcile
+from tests.support.stuck import told
 from tests.support.unclear import in_state, leave_in_doubt
 
 if TYPE_CHECKING:
@@ -102,6 +103,96 @@ def test_an_answer_with_an_id_is_the_batch_where_lists_are_empty(table: Table) -
     table.emulator.control.faults(kind="list_empty")
     assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table)
+
+
+# --- trouble of the account that leaves a create open ---------------------------------------------
+
+NO_CREDIT = [
+    {"status": 402, "message": "Your credit balance is too low."},
+    {"status": 402},
+    {"status": 402, "empty": True},
+    {
+        "status": 409,
+        "body": '{"type": "error", "error": {"type": "billing_error", "message": "Pay first."}}',
+    },
+]
+
+
+def no_credit(table: Table, **more: Any) -> None:
+    """Let creates be refused since the account has no credit, with a status that says little."""
+    answer = {**NO_CREDIT[0], **more}
+    table.emulator.control.faults(kind="http_error", route="create", **answer)
+
+
+@pytest.mark.parametrize("answer", NO_CREDIT)
+def test_a_create_without_credit_is_not_repeated(table: Table, answer: dict[str, Any]) -> None:
+    """Once a list proves that nothing was accepted, the run ends with the provider's words.
+
+    Nothing is held, no re-send is used up, and the same command goes on once the credit is there.
+    """
+    table.emulator.control.faults(kind="http_error", route="create", **answer)
+    for starts in (1, 2, 3):
+        with pytest.raises(TerminalError, match=f"HTTP {answer['status']}.*add credit"):
+            table.run()
+        assert len(table.emulator.control.ledger()["creates"]) == starts
+        ((chunk,), sums) = all_chunks(), money(table)
+        assert (chunk.state, chunk.resends, sums.reserved) == (ChunkState.PLANNED, 0, 0)
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table, creates=4)
+
+
+def test_a_re_sent_create_without_credit_is_not_held(table: Table) -> None:
+    """After its one re-send a chunk is held, unless it was refused for trouble of the account."""
+    table.emulator.control.faults(kind="http_error", route="create", status=500, nth=1)
+    no_credit(table, nth=2)
+    with pytest.raises(TerminalError, match="add credit"):
+        table.run()
+    (chunk,) = all_chunks()
+    assert (chunk.state, chunk.resends) == (ChunkState.PLANNED, 1)
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table, creates=3)
+
+
+def test_a_create_without_credit_that_was_accepted_is_adopted(table: Table) -> None:
+    """Whatever the answer said: what the list shows is there, and is paid for once."""
+    table.emulator.control.faults(kind="http_error_after", nth=1, **NO_CREDIT[0])
+    assert table.run().outcomes == {"succeeded": ROWS}
+    check_once(table)
+
+
+def test_a_create_without_credit_is_held_where_lists_prove_nothing(table: Table) -> None:
+    """Nobody knows whether it was accepted, so its rows wait for a person."""
+    table.emulator.control.faults(kind="lists_unproven")
+    no_credit(table)
+    receipt = table.run()
+    assert (receipt.held_rows, receipt.exit_code) == (ROWS, 3)
+    assert len(table.emulator.control.ledger()["creates"]) == 1
+
+
+def test_a_create_without_credit_whose_process_died_is_sent_by_the_next_start(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its absence is proven later: it is sent then, and no re-send is used up."""
+    no_credit(table, nth=1)
+    for call in range(2, 12):  # the first list goes before the create
+        table.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
+    with monkeypatch.context() as hasty:
+        hasty.setenv("BATCHATA_PATIENCE", "0")
+        with pytest.raises(TransientError):
+            table.run()
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert [chunk.resends for chunk in all_chunks()] == [0]
+    check_once(table, creates=2)
+
+
+def test_a_second_unclear_answer_is_not_called_absent(table: Table) -> None:
+    """A chunk that is held after its one re-send was answered twice: the sentence says no less."""
+    table.emulator.control.faults(kind="http_error", route="create", status=500)
+    _, notes = told(table)
+    (note,) = [note for note in notes if "nobody can tell" in note]
+    assert "it was sent again once already, and its fate is unknown again" in note
 
 
 # --- what a list proves ---------------------------------------------------------------------------

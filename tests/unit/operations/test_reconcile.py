@@ -198,6 +198,11 @@ def test_a_list_proves_nothing_of_a_create_that_is_too_young(
     monkeypatch.setattr(in_doubt, "now_us", lambda: now_us() + 3600 * 10**6)
     (doubt,) = reconcile().doubts
     assert "most likely never accepted" in doubt.note
+    assert "shows others" not in doubt.note  # it is empty
+    assert "lists of this server show all batches" in doubt.note
+    table.run(output=str(table.folder / "another"))
+    (doubt,) = reconcile().doubts
+    assert "shows others that the ledger knows" in doubt.note
     assert reconcile(ReconcileRequest(resend=(chunk,))).notes == []
 
 
