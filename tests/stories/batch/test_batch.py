@@ -162,6 +162,27 @@ def test_jobs_that_are_alike_are_all_sent(batch: Batch, emulator: Emulator) -> N
     assert len(batch.run().results()) == sent(emulator) == 3
 
 
+@pytest.mark.parametrize("model", [None, Shout])
+def test_a_run_whose_rows_are_held_has_the_columns(
+    batch: Batch, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, model: type[Shout] | None
+) -> None:
+    """Without a row, the table has the columns of one with rows; the result is told as held."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.02")
+    emulator.control.faults(kind="http_error", route="results", status=403)
+    batch.add_job(prompt="some text", id="one", response_model=model)
+    run = batch.run()
+    empty = run.to_arrow()
+    status = run.status()
+    assert (status["result"], status["exit_code"], status["held"]) == ("some rows are held", 3, 1)
+    assert list(run.to_pandas()[["job_id", "_status", "_cost_usd"]]) == [
+        *("job_id", "_status", "_cost_usd")
+    ]
+    emulator.control.clear_faults()
+    run = batch.run()
+    assert (empty.num_rows, empty.schema) == (0, run.to_arrow().schema)
+    assert run.status()["result"] == "succeeded"
+
+
 def test_one_response_model_for_all_makes_columns(batch: Batch, tmp_path: Path) -> None:
     """If all jobs have the same response model, its fields are columns.
 

@@ -92,7 +92,7 @@ def test_giving_up_a_batch_that_was_billed_says_so(table: Table, status: int) ->
     (note,) = [text for label, text in report.lines() if label == "Note"]
     assert f"batch {batch} has ended" in note
     assert "what ran of it was billed" in note
-    assert "`--adopt` lands them" in note
+    assert "`batchata reconcile` says so, and how to land them" in note
     assert "may go on" not in note
 
 

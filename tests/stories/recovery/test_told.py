@@ -132,7 +132,7 @@ def test_a_chunk_that_is_not_held_yet_is_freed_by_one_command(
 ) -> None:
     """`--resend` alone names the command that decides now; that command frees the rows."""
     chunk = leave_in_doubt(table, monkeypatch, "drop_before")
-    assert f"`--hold {chunk}`" in doubt(reconcile())
+    assert f"`batchata reconcile --hold {chunk}`" in doubt(reconcile())
     with pytest.raises(SpecError, match=f"reconcile --hold {chunk} --resend {chunk}"):
         reconcile(ReconcileRequest(resend=(chunk,)))
     report = reconcile(ReconcileRequest(hold=(chunk,), resend=(chunk,)))
@@ -144,9 +144,13 @@ def test_a_chunk_that_is_not_held_yet_is_freed_by_one_command(
 def test_to_hold_what_is_held_already_says_what_decides(table: Table) -> None:
     """`--hold` of a held chunk names `--adopt` and `--resend`, and so does `--abandon`."""
     chunk = hold(table)
-    with pytest.raises(SpecError, match=rf"held already; `--adopt {chunk}=BATCH` or"):
+    with pytest.raises(
+        SpecError, match=rf"held already; `batchata reconcile --adopt {chunk}=BATCH` or"
+    ):
         reconcile(ReconcileRequest(hold=(chunk,)))
-    with pytest.raises(SpecError, match=f"nobody knows a batch; `--adopt {chunk}=BATCH` or `--res"):
+    with pytest.raises(
+        SpecError, match=f"nobody knows a batch; `batchata reconcile --adopt {chunk}=BATCH`"
+    ):
         reconcile(ReconcileRequest(abandon=(chunk,)))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.common.errors import AlreadyRunningError, SpecError
+from batchata_tasks.common.money import dollars, exact
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.operations.rebuild import rebuild
@@ -61,6 +62,9 @@ def test_an_abandoned_batch_frees_its_rows_and_its_bound_counts_as_spent(table: 
     (told_of,) = [text for what, text in reconcile().lines() if what == "Overdue"]
     assert f"`batchata reconcile --abandon {batch}`" in told_of
     assert f": batch {batch} has not ended" in told_of
+    cancelled = cancel(table.spec())
+    assert (cancelled.overdue, cancelled.reserved_usd) == ((batch,), exact(bound))
+    assert dollars(bound) in dict(cancelled.lines())["Reserved"]
     abandon(batch)
     assert (money(table).reserved, money(table).overhead) == (0, bound)
     check_books(table)

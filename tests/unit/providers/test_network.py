@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -273,6 +274,21 @@ def test_a_read_that_was_led_elsewhere_says_so(
     text = str(raised.value)
     assert f"The server pointed to {there.url}: " in text
     assert f"set {api.upper()}_BASE_URL to its address there." in text
+
+
+def test_a_read_that_was_led_to_a_host_that_is_away_names_it(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the host that answered is away, but the one to which it led."""
+    monkeypatch.setattr("batchata_tasks.providers.sdk.READ_RETRIES", 0)
+    with answering(lambda _asked: (200, {})) as there:
+        away = there.url  # nobody listens there any more
+    with answering(lambda _asked: (302, "", {"Location": f"{away}/v1/batches/b"})) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError) as raised:
+            made(api).look("batch_1")
+    hosts = [urlsplit(url).netloc for url in (away, server.url)]
+    assert f"cannot reach {hosts[0]}, to which {hosts[1]} leads (" in str(raised.value)
 
 
 def test_a_read_that_stays_on_its_host_is_told_as_ever(
