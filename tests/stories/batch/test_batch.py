@@ -751,10 +751,8 @@ def test_the_rows_of_a_batch_are_shown_by_its_folder(tmp_path: Path, emulator: E
     batch = Batch(tmp_path / "out").set_default_params(model="claude-haiku-5-5", max_tokens=50)
     batch.add_job(prompt="text", id="a").add_job(prompt="other", id="b").run()
     shown = CliRunner().invoke(app, ["show", str(tmp_path / "out"), "--json"])
-    assert [(row["job_id"], row["_status"]) for row in json.loads(shown.stdout)] == [
-        ("a", "succeeded"),
-        ("b", "succeeded"),
-    ]
+    rows = {row["job_id"]: row["_status"] for row in json.loads(shown.stdout)}
+    assert rows == {"a": "succeeded", "b": "succeeded"}
     assert "read_parquet" in CliRunner().invoke(app, ["show", str(tmp_path / "out")]).stdout
     refused = CliRunner().invoke(app, ["show", str(tmp_path)])
     assert refused.exit_code == 2

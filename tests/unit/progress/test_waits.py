@@ -39,7 +39,7 @@ def test_a_log_says_what_is_waited_for(table: Table) -> None:
     lines = [note for note in notes if note.startswith("waiting for 2 batches; the oldest, ")]
     batch_ids = {row["_batch_id"] for row in table.rows()}
     assert any(batch in lines[-1] for batch in batch_ids)
-    said = "in_progress|finalizing, 10 of 10 done|in_progress, [0-9]+ of 10 done"
+    said = "in_progress|(finalizing|ended), 10 of 10 done|in_progress, [0-9]+ of 10 done"
     assert re.search(f", has been at the provider for 0 min: ({said})$", lines[-1])
     assert receipt.exit_code == 0
     table.values[0]["text"] = "another text"
