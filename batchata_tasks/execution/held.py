@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.text import pluralize, sentence
-from batchata_tasks.execution.intent_files import OF_ACCOUNT
 from batchata_tasks.execution.overdue import note_intent
 from batchata_tasks.providers.keys import masked
 
@@ -21,17 +20,9 @@ _ANSWER = "unclear_answer"
 _CHARS = 300
 
 
-def note_create_error(
-    folder: DatasetFolder, chunk_id: str, error: str, *, of_account: bool = False
-) -> None:
+def note_create_error(folder: DatasetFolder, chunk_id: str, error: str) -> None:
     """Keep what a create was answered, or why no answer came."""
-    facts = {_ANSWER: masked(error)[:_CHARS], OF_ACCOUNT: of_account}
-    note_intent(folder, chunk_id, **facts)
-
-
-def is_of_account(folder: DatasetFolder, chunk_id: str) -> bool:
-    """Whether a create in doubt was answered that the account lacks something (credit, say)."""
-    return (read_json(folder.intent(chunk_id)) or {}).get(OF_ACCOUNT) is True
+    note_intent(folder, chunk_id, **{_ANSWER: masked(error)[:_CHARS]})
 
 
 def create_error(folder: DatasetFolder, chunk_id: str) -> str | None:

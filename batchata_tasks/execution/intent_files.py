@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 # files of format 1 were written before the ledger knew of them, and stayed after a refusal
 _FORMAT = 2
-OF_ACCOUNT = "unclear_of_account"
-"""Key of a create's intent: whether it was answered that the account lacks something."""
 
 
 def write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
@@ -69,13 +67,8 @@ def withdraw(
     *,
     absent: bool = False,
 ) -> None:
-    """Withdraw an intent of which nothing was accepted; see `Ledger.withdraw_intent`.
-
-    A create that was refused for trouble of the account uses up no re-send: nobody repeats it
-    before the next start.
-    """
+    """Withdraw an intent of which nothing was accepted; see `Ledger.withdraw_intent`."""
     noted = read_json(folder.intent(chunk_id)) or {}
-    absent = absent and not noted.get(OF_ACCOUNT)
     if intent is None or noted.get("fence") == intent.fence:  # else a successor's
         delete(folder, chunk_id)
     ledger.withdraw_intent(lease, chunk_id, intent, absent=absent)

@@ -101,8 +101,7 @@ def _submit(
         except UnclearError as error:
             context.log(f"{error} Looking it up before anything is sent again.")
             unclear, trouble = True, error.trouble
-            of_account = trouble is not None
-            note_create_error(context.folder, chunk.id, str(error), of_account=of_account)
+            note_create_error(context.folder, chunk.id, str(error))
         except TransientError as error:
             queue_was_empty = _wait_for_queue(context, error, again=not queue_was_empty)
         else:

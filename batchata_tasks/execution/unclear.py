@@ -31,7 +31,7 @@ from batchata_tasks.execution.candidates import (
     owns,
 )
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.execution.held import answered, create_error, decide, is_of_account
+from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.ledger import SENDING_ENDS, ChunkState
 from batchata_tasks.providers import describe_change, is_other_scope, names_of_account
 
@@ -99,8 +99,7 @@ def _resolve(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
 
     Raises:
         HeldError: a candidate is gone before it was judged; or there is none, but the list is not
-            known to show all batches of the account; or the chunk was sent again once before, and
-            its answer was not that the account lacks something.
+            known to show all batches of the account; or the chunk was sent again once before.
         LedgerError: another process, which sent it at this moment, recorded its batch.
     """
     intent = context.ledger.intent(chunk.id)
@@ -174,7 +173,7 @@ def _require_proof(context: SubmitContext, chunk: Chunk, seen: Listed) -> None:
             "it is not in the list of batches, and this server's lists are not known to show all "
             "batches of the account"
         )
-    elif chunk.resends >= _RESENDS and not is_of_account(context.folder, chunk.id):
+    elif chunk.resends >= _RESENDS:
         problem = "it was sent again once already, and its fate is unknown again"
     if problem is not None:
         name = context.provider.name

@@ -125,33 +125,36 @@ def no_credit(table: Table, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("answer", NO_CREDIT)
-def test_a_create_without_credit_is_not_repeated(table: Table, answer: dict[str, Any]) -> None:
+def test_a_create_without_credit_is_not_repeated_at_once(
+    table: Table, answer: dict[str, Any]
+) -> None:
     """Once a list proves that nothing was accepted, the run ends with the provider's words.
 
-    Nothing is held, no re-send is used up, and the same command goes on once the credit is there.
+    Nothing is held, and the same command goes on once the credit is there.
     """
     table.emulator.control.faults(kind="http_error", route="create", **answer)
-    for starts in (1, 2, 3):
-        with pytest.raises(TerminalError, match=f"HTTP {answer['status']}.*add credit"):
-            table.run()
-        assert len(table.emulator.control.ledger()["creates"]) == starts
-        ((chunk,), sums) = all_chunks(), money(table)
-        assert (chunk.state, chunk.resends, sums.reserved) == (ChunkState.PLANNED, 0, 0)
+    with pytest.raises(TerminalError, match=f"HTTP {answer['status']}.*add credit"):
+        table.run()
+    assert len(table.emulator.control.ledger()["creates"]) == 1
+    ((chunk,), sums) = all_chunks(), money(table)
+    assert (chunk.state, chunk.resends, sums.reserved) == (ChunkState.PLANNED, 1, 0)
     table.emulator.control.clear_faults()
     assert table.run().outcomes == {"succeeded": ROWS}
-    check_once(table, creates=4)
+    check_once(table, creates=2)
 
 
-def test_a_re_sent_create_without_credit_is_not_held(table: Table) -> None:
-    """After its one re-send a chunk is held, unless it was refused for trouble of the account."""
-    table.emulator.control.faults(kind="http_error", route="create", status=500, nth=1)
-    no_credit(table, nth=2)
+def test_a_create_without_credit_is_sent_twice_at_most(table: Table) -> None:
+    """The next start has its one re-send; after that its rows wait for a person."""
+    no_credit(table)
     with pytest.raises(TerminalError, match="add credit"):
         table.run()
-    (chunk,) = all_chunks()
-    assert (chunk.state, chunk.resends) == (ChunkState.PLANNED, 1)
-    assert table.run().outcomes == {"succeeded": ROWS}
-    check_once(table, creates=3)
+    for _ in range(2):
+        receipt = table.run()
+        assert (receipt.exit_code, len(table.emulator.control.ledger()["creates"])) == (
+            3 if receipt.held_rows else 0,
+            2,
+        )
+    assert [chunk.state for chunk in all_chunks()] == [ChunkState.HELD]
 
 
 def test_a_create_without_credit_that_was_accepted_is_adopted(table: Table) -> None:
@@ -173,7 +176,7 @@ def test_a_create_without_credit_is_held_where_lists_prove_nothing(table: Table)
 def test_a_create_without_credit_whose_process_died_is_sent_by_the_next_start(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its absence is proven later: it is sent then, and no re-send is used up."""
+    """Its absence is proven later: it is sent then, once."""
     no_credit(table, nth=1)
     for call in range(2, 12):  # the first list goes before the create
         table.emulator.control.faults(kind="http_error", route="list", status=500, nth=call)
@@ -183,7 +186,6 @@ def test_a_create_without_credit_whose_process_died_is_sent_by_the_next_start(
             table.run()
     table.emulator.control.clear_faults()
     assert table.run().outcomes == {"succeeded": ROWS}
-    assert [chunk.resends for chunk in all_chunks()] == [0]
     check_once(table, creates=2)
 
 
