@@ -242,7 +242,8 @@ def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
                 f"{run['name']}: its open batches are not to be seen now: {run['to_set']}. The "
                 "same command then carries on."
             )
-        if (reason := run["blocked"] or run["last_error"]) is not None:
+        ended = None if run["to_set"] is not None else run["last_error"]  # by that, most likely
+        if (reason := run["blocked"] or ended) is not None:
             texts.append(f"{run['name']}: {sentence(reason)}")
     return texts
 
