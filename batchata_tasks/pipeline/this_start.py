@@ -56,7 +56,7 @@ def start_facts(run: RunContext, chunks: Iterable[Chunk], *, priced: bool) -> di
     ]
     aside = [chunk for chunk in batches if chunk.state in SET_ASIDE]
     return {
-        "seconds": round((now_us() - begun.at) / 1e6, 1),
+        "seconds": max(round((now_us() - begun.at) / 1e6, 1), 0.0),
         "batches": sum(chunk.batch_id not in (None, *begun.sent) for chunk in batches),
         "unclear_batches": sum(chunk.state == ChunkState.HELD for chunk in batches),
         "held_rows": sum(chunk.rows for chunk in aside),
