@@ -153,35 +153,38 @@ def hold_dataset(
         dataset_id = owned_dataset(folder, ledger)
         held_until = awake_clock() + settings.lease_seconds
         lease = ledger.acquire_lease(dataset_id, settings.lease_seconds, run)
-        try:
-            require_current(folder, ledger)
-        except BaseException:
-            ledger.release_lease(lease)
-            raise
-        if folder.owner() is None:
-            folder.write_owner(dataset_id, ledger.id)
         held = OwnDataset(folder, ledger, lease, settings, progress or silent(), adapters=opened)
         held.held_until = held_until
-        if lease.lost is not None:
-            held.progress.note(
-                f"{lease.lost} held this dataset and was lost: "
-                "what it left unfinished is carried on."
-            )
-        keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
-        keeper.start()
-        try:
+        with _kept(held):
+            require_current(folder, ledger)
+            if folder.owner() is None:
+                folder.write_owner(dataset_id, ledger.id)
+            if lease.lost is not None:
+                held.progress.note(
+                    f"{lease.lost} held this dataset and was lost: "
+                    "what it left unfinished is carried on."
+                )
             yield held
-        except Exception as error:
-            _blame_lost_lease(held, error)
-            raise
-        finally:
-            held.stop.set()
-            keeper.join()
-            # a call that nobody waited for any more may still come to the point of sending
-            held.held_until = 0.0
-            if held.lost is None:
-                ledger.release_lease(lease)
-            folder.landing_lock(lease.fence).unlink(missing_ok=True)
+
+
+@contextmanager
+def _kept(held: OwnDataset) -> Generator[None, None, None]:
+    """Renew a dataset's lease until the block ends, and give it back then, whatever happened."""
+    keeper = threading.Thread(target=_keep_lease, args=(held,), name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    except Exception as error:
+        _blame_lost_lease(held, error)
+        raise
+    finally:
+        held.stop.set()
+        keeper.join()
+        # a call that nobody waited for any more may still come to the point of sending
+        held.held_until = 0.0
+        if held.lost is None:
+            held.ledger.release_lease(held.lease)
+        held.folder.landing_lock(held.lease.fence).unlink(missing_ok=True)
 
 
 def _blame_lost_lease(held: OwnDataset, error: Exception) -> None:
