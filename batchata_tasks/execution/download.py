@@ -68,6 +68,7 @@ def _download_all(
     """Download the results; again, for a while, if they hold fewer lines than the batch says."""
     began, wait = time.monotonic(), _FIRST_PAUSE
     while True:
+        _require_kept(context, chunk, look)
         try:
             paths, are_all = _download(context, chunk, look)
         except NoResultsError:
@@ -103,6 +104,20 @@ def _download_all(
         context.sleep(wait)
         wait = min(wait * 2, context.provider.poll_seconds[1])
         look = look_once(context, look.batch_id)
+
+
+def _require_kept(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
+    """Refuse that results are gone sooner than the provider deletes them by itself.
+
+    Somebody deleted them, or a server lost them. The batch may have been paid for: whether its rows
+    are to be paid for again, a person decides.
+
+    Raises:
+        NoResultsError: the batch was awaited.
+    """
+    if look.gone and chunk.state in _AWAITED and not _is_old(context, look):
+        message = f"batch {look.batch_id} was deleted at the provider before its results came."
+        raise NoResultsError(message)
 
 
 def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path], text: str) -> None:

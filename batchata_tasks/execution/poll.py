@@ -52,9 +52,9 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
     """Return the status of a batch; it is not asked for beyond `longest` seconds.
 
     Batches take hours, and a passing 404 or a lost network says nothing about them: looking is
-    ten times as patient as sending. A batch that is not found for that long was deleted: it has
-    ended, and its results are gone. One that was never found may be listed by another id, which the
-    ledger and the status have from then on.
+    ten times as patient as sending. A batch that is not found for that long was deleted, or lost:
+    it has ended, and its results are gone. One that was never found may be listed by another id,
+    which the ledger and the status have from then on.
 
     Raises:
         NotShownError: it is not found, and no list is known to prove that it is gone; or it was not
@@ -182,7 +182,7 @@ def _missing(context: SubmitContext, batch_id: str, error: BatchataError) -> Bat
 
 def _deleted(context: SubmitContext, batch_id: str, error: BatchataError) -> BatchLook:
     """Return the status of a batch that is neither found nor listed any more."""
-    context.log(f"{error} Batch {batch_id} was deleted; what it may have cost counts as spent.")
+    context.log(f"{error} Nor is batch {batch_id} listed any more: it was deleted.")
     return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
 
 

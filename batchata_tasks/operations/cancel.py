@@ -79,7 +79,7 @@ class Cancelled:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return it for people, as (label, value)."""
-        left = [("Not ended", f"batch {batch}: {_left(batch)}") for batch in self.overdue]
+        left = [("No results", f"batch {batch}: {_left(batch)}") for batch in self.overdue]
         left += [("Held", text) for text in self.held]
         if self.reserved_usd is not None:
             reserved = dollars(pico_from_usd(self.reserved_usd))
@@ -102,7 +102,7 @@ class Cancelled:
 
 def _left(batch_id: str) -> str:
     return (
-        "its rows are held; the next run lands them if it ends after all, and "
+        "its rows are held; the next run lands them if its results come after all, and "
         f"`batchata reconcile --abandon {batch_id}` gives it up"
     )
 

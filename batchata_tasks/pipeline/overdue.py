@@ -6,6 +6,7 @@ account's) is told, and the run goes on without it.
 
 from __future__ import annotations
 
+from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.providers import BatchLook
 
+_ASKED = 2  # batches of a provider that answers with errors: one may trouble it alone
 _NOT_NOW = (TransientError, TerminalError, CredentialsError)
 
 
@@ -62,12 +64,13 @@ def land_overdue(held: HeldDataset) -> None:
 def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchContext, BatchLook]]:
     """Return the overdue chunks whose batches have ended; tell of the others.
 
-    Of a provider that does not answer nothing more is asked.
+    Of a provider that does not answer, or with errors again, nothing more is asked.
     """
     ended = list[tuple["Chunk", "BatchContext", "BatchLook"]]()
-    silent = set[str]()
+    errors = Counter[str]()  # in a row, by provider
     for chunk in held.ledger.dataset_chunks(held.lease.dataset_id, (ChunkState.OVERDUE,)):
-        if held.folder.manifest(chunk.id).exists() is not with_rows or chunk.provider in silent:
+        is_silent = errors[chunk.provider] >= _ASKED
+        if held.folder.manifest(chunk.id).exists() is not with_rows or is_silent:
             continue
         try:
             run = restored_context(held, held.ledger.run(chunk.run_id))
@@ -81,8 +84,10 @@ def _ended(held: HeldDataset, *, with_rows: bool) -> list[tuple[Chunk, BatchCont
             continue
         except _NOT_NOW as error:
             held.progress.note(f"{error} Batch {chunk.batch_id}: {held_rows(chunk)}")
-            silent.add(chunk.provider)
+            answered = isinstance(error, TransientError) and error.status is not None
+            errors[chunk.provider] += 1 if answered else _ASKED
             continue
+        errors[chunk.provider] = 0
         if look.ended:
             ended.append((chunk, context, look))
         else:

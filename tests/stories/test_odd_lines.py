@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 4
 HARMLESS = [
     *("request_bom", "request_nan", "request_half_pair", "request_cut_character"),

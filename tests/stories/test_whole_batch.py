@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.emulator.answers.tokens import input_tokens
+from batchata_tasks.execution import download
 from batchata_tasks.ledger import ChunkState
+from batchata_tasks.operations.reconcile import ReconcileRequest
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
-from tests.support.operations import preview
+from tests.support.operations import preview, reconcile
 from tests.support.table import Table
 from tests.support.waiting import until
 
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 8
+_DAY_US = 86_400_000_000
 
 
 @pytest.fixture(autouse=True)
@@ -395,15 +401,25 @@ def test_what_ran_of_a_batch_is_kept(table: Table, kind: str, share: float) -> N
     check_money(table)
 
 
-def test_results_that_are_gone_cost_their_bound_and_an_attempt(anthropic: Table) -> None:
-    """If nobody can say what the answers cost, the bound counts and the rows are missing.
-
-    The next attempt works.
-    """
-    table = anthropic
+def left_and_deleted(table: Table, how: str) -> str:
+    """Stop a run once its batch has ended, and delete that at the provider; return its name."""
     with pytest.raises(KeyboardInterrupt):
         run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
-    table.emulator.control.archive(batches(table)[0]["id"])
+    batch: str = batches(table)[0]["id"]
+    getattr(table.emulator.control, how)(batch)
+    return batch
+
+
+def test_results_that_are_gone_cost_their_bound_and_an_attempt(
+    anthropic: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the provider deleted them, a month old, the bound counts and the rows are missing.
+
+    Nobody can say what the answers cost. The next attempt works.
+    """
+    table = anthropic
+    left_and_deleted(table, "archive")
+    monkeypatch.setattr(download, "now_us", lambda: now_us() + 40 * _DAY_US)
     receipt = table.run()
     assert (receipt.continued, receipt.rounds, ended(receipt)) == (True, 2, {"succeeded": ROWS})
     assert {row["_attempts"] for row in table.rows()} == {2}
@@ -412,16 +428,22 @@ def test_results_that_are_gone_cost_their_bound_and_an_attempt(anthropic: Table)
     assert any("without a readable result line" in text for text in receipt.warnings)
 
 
-def test_a_batch_that_somebody_deleted_does_not_stop_runs_for_ever(table: Table) -> None:
-    """Its money stays counted, and the run ends.
+@pytest.mark.parametrize("how", ["archive", "vanish"])
+def test_a_batch_that_somebody_deleted_is_not_sent_again_unasked(table: Table, how: str) -> None:
+    """It was paid for: its rows are held until a person gives it up, and runs end.
 
-    Its rows are missing and tried again, or held for a person.
+    So are the rows of a batch that a server lost.
     """
-    with pytest.raises(KeyboardInterrupt):
-        run_with(table, stopping_at("poll", lambda _chunk: True, KeyboardInterrupt(), after=True))
-    table.emulator.control.vanish(batches(table)[0]["id"])
+    if how == "archive" and table.provider == "openai":
+        how = "delete_outputs"
+    batch, sent = left_and_deleted(table, how), table.ledger()["requests_accepted"]
     receipt = table.run()
-    assert receipt.held_rows == ROWS or ended(receipt) == {"succeeded": ROWS}
+    assert (receipt.held_rows, receipt.exit_code) == (ROWS, 3)
+    assert table.ledger()["requests_accepted"] == sent
+    reconcile(ReconcileRequest(abandon=(batch,)))
+    assert ended(table.run()) == {"succeeded": ROWS}
+    assert table.ledger()["requests_accepted"] == sent + ROWS
+    assert check_money(table, lost=True).overhead == bound_of(table)
 
 
 @pytest.mark.parametrize("late", [{"reads": 2}, {"seconds": 0.5}])

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.support.recovery.place import Place, Provider
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 12
 # two batches that a list of batches tells apart; other rows in each than before
 PER_BATCH = {

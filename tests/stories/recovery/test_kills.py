@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WORK_SECONDS = 1.0  # about what an undisturbed run of this size works
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("provider", MODELS)
 def test_a_killed_run_is_carried_on_and_nothing_is_paid_twice(
     make: Callable[..., Place], provider: Provider

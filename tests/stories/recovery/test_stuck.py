@@ -17,7 +17,7 @@ from batchata_tasks.operations import cancel as cancelling
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
 from tests.support.books import all_chunks, check_money, money, opened, run_with, stopping_at
 from tests.support.operations import cancel, reconcile, runs_overview
-from tests.support.stuck import a_day_later, left_overdue, stick, told
+from tests.support.stuck import a_day_later, add_rows, left_overdue, limited, stick, told
 from tests.support.table import MODELS, Table
 from tests.support.unclear import in_state, leave_in_doubt
 
@@ -120,6 +120,25 @@ def test_a_run_goes_on_with_new_rows_while_an_overdue_batch_cannot_be_looked_at(
     table.emulator.control.finish(batch)
     assert table.run(**elsewhere).held_rows == 0
     assert len(table.rows()) == ROWS + 1
+
+
+def test_an_overdue_batch_that_cannot_be_told_does_not_keep_others_from_landing(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A provider that answers 500 to the look at one batch is asked for the next one."""
+    first = left_overdue(table)
+    add_rows(table, ROWS)
+    stick(table)
+    told(table, limited())
+    assert len(in_state(ChunkState.OVERDUE)) == 2
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0")
+    for batch in table.ledger()["batches"]:
+        table.emulator.control.finish(batch["id"])
+    table.emulator.control.faults(kind="http_error", status=500, route="get", count=2)
+    _, notes = told(table)
+    assert any(first in note and "3 rows are held" in note for note in notes)
+    assert len(in_state(ChunkState.OVERDUE)) == 1
+    assert len(table.rows()) == ROWS
 
 
 def test_an_overdue_batch_that_is_gone_stays_set_aside(table: Table) -> None:

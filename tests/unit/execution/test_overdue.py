@@ -19,6 +19,8 @@ from tests.support.unclear import in_state
 if TYPE_CHECKING:
     from tests.support.table import Table
 
+pytestmark = pytest.mark.in_turn
+
 ROWS = 4
 
 

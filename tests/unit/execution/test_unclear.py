@@ -130,6 +130,7 @@ def test_a_nameless_batch_that_runs_is_awaited_before_anything_is_sent(anthropic
     check_once(anthropic)
 
 
+@pytest.mark.in_turn
 @pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
 def test_ours_is_found_among_a_thousand(table: Table, fault: str) -> None:
     """Ten pages of others' ended batches of our size, made before and after ours."""
