@@ -159,7 +159,8 @@ class Data:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the dataset's rows."""
-        columns = ["id", "_status", "_response", "_cost_usd", "_custom_id", "_run_id"]
+        system = ("_status", "_attempts", "_response", "_cost_usd", "_custom_id", "_run_id")
+        columns = ["id", *system]
         parts = sorted((self.output / "data").glob("*.parquet"))
         return [
             row for path in parts for row in pq.ParquetFile(path).read(columns=columns).to_pylist()
