@@ -13,8 +13,8 @@ from batchata_tasks.common.errors import CredentialsError, TerminalError, Transi
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import lands_in_part
-from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.providers import breaks_off, lines_of, rows_named

@@ -30,8 +30,8 @@ from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import NoResultsError, downloaded
 from batchata_tasks.execution.earlier import EarlierAnswers
+from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
-from batchata_tasks.execution.poll import look_once
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import rows_named

@@ -20,6 +20,7 @@ from batchata_tasks.dataset.manifest import plan_columns, read_chunk_manifest, w
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.land import collect_and_land
+from batchata_tasks.execution.look import listed, look_once
 from batchata_tasks.execution.misnamed import NotShownError
 from batchata_tasks.execution.overdue import (
     given_up_record,
@@ -28,7 +29,6 @@ from batchata_tasks.execution.overdue import (
     note_why,
     remedy,
 )
-from batchata_tasks.execution.poll import listed, look_once
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.ledger import ChunkKind, ChunkState, RunPhase
 from batchata_tasks.pipeline.start import in_flight_keys

@@ -29,9 +29,10 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.intent_files import withdraw
 from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
+from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.lost_files import note_money
 from batchata_tasks.execution.overdue import set_aside
-from batchata_tasks.execution.poll import look_once, poll
+from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
 from batchata_tasks.ledger import Chunk, ChunkState, RunPhase

@@ -22,7 +22,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.emulator import answer_text
 from batchata_tasks.execution.land import collect_and_land
-from batchata_tasks.execution.poll import look_once
+from batchata_tasks.execution.look import look_once
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile_report import ReconcileRequest

@@ -15,7 +15,7 @@ import pytest
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.poll import look_once
+from batchata_tasks.execution.look import look_once
 from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.operations import in_doubt
 from batchata_tasks.operations.in_doubt import InDoubt
