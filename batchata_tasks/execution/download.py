@@ -18,6 +18,7 @@ from batchata_tasks.execution.overdue import lands_in_part
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.providers import breaks_off, lines_of, rows_named
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +80,7 @@ def _download_all(
             context.log(f"batch {look.batch_id}: the provider no longer keeps its results.")
             return look, []
         lines = rows_named(paths, chunk.id)
-        expected = _expected(look, chunk)
+        expected = _expected(context, look, chunk)
         if lines >= expected:
             return look, paths
         text = (
@@ -97,7 +98,7 @@ def _download_all(
             if not lines:
                 _require_lines(look, chunk, paths, text)
             elif are_all and not few_are_lost:
-                _require_most(context, look, chunk, lines)
+                _require_most(context, look, chunk, lines, expected)
             return look, paths
         again = "Downloading them" if paths else "Looking for them"
         context.log(f"{text} {again} again.")
@@ -140,20 +141,31 @@ def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path], text: str) 
     raise NoResultsError(message)
 
 
-def _require_most(context: BatchContext, look: BatchLook, chunk: Chunk, lines: int) -> None:
+def _require_most(
+    context: BatchContext, look: BatchLook, chunk: Chunk, lines: int, expected: int
+) -> None:
     """Refuse results that lack many lines, unless a person gave the other rows up.
 
-    These may have been paid for. A batch that was stopped has no lines of what did not run.
+    These may have been paid for. Of a batch that was stopped, and does not say how many requests
+    ran, nobody knows how many lines there should be.
 
     Raises:
         NoResultsError: the batch is awaited.
+        TransientError: it landed before.
     """
-    if look.stopped is not None or chunk.state not in _AWAITED:
+    if look.stopped is not None and look.done is None:
         return
+    of = f"{pluralize(lines, 'line')} for {pluralize(expected, 'request')}"
+    if chunk.state not in _AWAITED:
+        message = (
+            f"batch {look.batch_id} landed before, and its results hold {of} now; nothing is sent "
+            "for the others. Start the run again later, or restore the dataset's files from a copy."
+        )
+        raise TransientError(message)
     if not lands_in_part(context.folder, chunk):
         message = (
-            f"batch {look.batch_id} has ended, and its results hold {pluralize(lines, 'line')} for "
-            f"{pluralize(chunk.rows, 'request')} (giving it up lands these)."
+            f"batch {look.batch_id} has ended, and its results hold {of} (giving it up lands "
+            "these)."
         )
         raise NoResultsError(message)
 
@@ -165,18 +177,24 @@ def _require_end(look: BatchLook) -> None:
         raise TransientError(message)
 
 
-def _expected(look: BatchLook, chunk: Chunk) -> int:
+def _expected(context: BatchContext, look: BatchLook, chunk: Chunk) -> int:
     """Return how many lines the results of a batch hold at least.
 
     Each request of a batch that was neither stopped nor refused has one, whatever the counts say
     (yet), and so has one of a batch that was seen to end and now has not. Those that a stopped
-    batch did not run have none at some providers.
+    batch did not run have none at some providers. A batch that landed before has the lines that it
+    had then.
     """
     if look.gone or look.refused:
         return 0
-    if not look.ended or look.stopped is None:
-        return chunk.rows
-    return chunk.rows if look.done is None else look.done
+    some_ran = look.ended and look.stopped is not None
+    expected = look.done if some_ran and look.done is not None else chunk.rows
+    if chunk.state in _AWAITED:
+        return expected
+    totals = context.ledger.outcomes(chunk.run_id, [chunk.id])
+    without = (Outcome.MISSING, Outcome.EXPIRED, Outcome.CANCELED)
+    had = sum(max(total.rows, 0) for name, total in totals.items() if Outcome(name) not in without)
+    return min(expected, had)
 
 
 def _download(

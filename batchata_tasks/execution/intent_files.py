@@ -1,8 +1,10 @@
 """The files of intents, which tell without the ledger what was sent, or may have been.
 
 The ledger comes first when an intent is recorded, and last when it is withdrawn. So a file whose
-chunk the ledger does not know, or takes for planned, shows that the ledger is older than the
-dataset: somebody restored it from a backup, say. Nothing may be sent by such a ledger.
+chunk the ledger does not know, or takes for planned, or of a later create than the ledger's, shows
+that the ledger is older than the dataset: somebody restored it from a backup, say. So does a chunk
+that landed, or was taken back, where the ledger says that it was not. Nothing may be sent by such a
+ledger: it would send again, or take answers that are gone at the provider by now for missing.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import WrongLedgerError
 from batchata_tasks.common.files import read_json, sync_folder, write_json
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.ledger import ChunkState
+from batchata_tasks.ledger import SET_ASIDE, ChunkState
 
 if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 # files of format 1 were written before the ledger knew of them, and stayed after a refusal
 _FORMAT = 2
+_MAY_GO_ON = (ChunkState.PLANNED, ChunkState.UNCLEAR, ChunkState.SUBMITTED, *SET_ASIDE)
 
 
 def write_intent(context: SubmitContext, chunk: Chunk, intent: Intent) -> None:
@@ -96,27 +99,43 @@ def why_outdated(folder: DatasetFolder, ledger: Ledger) -> str | None:
     """Return how a ledger is older than the dataset, and the remedy; None if it is not."""
     if not (lacking := sent_without(folder, ledger)):
         return None
+    were, them = ("was", "it") if lacking == 1 else ("were", "them")
     return (
         f"output: the ledger is older than the dataset in {folder.root}: it does not know of "
-        f"{pluralize(lacking, 'batch', 'batches')} that {'was' if lacking == 1 else 'were'} "
-        "sent (was it restored from a backup?). Run `batchata status SPEC --rebuild`, which "
-        "reads them in from the dataset's folder (for SPEC, a Batch names its results_dir)."
+        f"{pluralize(lacking, 'batch', 'batches')} that {were} sent, or what became of {them} "
+        "since (was it restored from a backup?). Run `batchata status SPEC --rebuild`, which "
+        "reads that in from the dataset's folder (for SPEC, a Batch names its results_dir)."
     )
 
 
 def sent_without(folder: DatasetFolder, ledger: Ledger) -> int:
-    """Return how many chunks were sent from a dataset although the ledger does not say so."""
-    intents = {path.stem for path in folder.intents.glob("*.json")}
-    commits = {path.stem for path in folder.commits.glob("*.json")}
-    states = ledger.states_of(intents | commits)
-    unknown = (intents | commits) - states.keys()
-    planned = {name for name in intents if states.get(name) == ChunkState.PLANNED}
-    return sum(_tells_of_sending(folder, name) for name in unknown) + sum(
-        (read_json(folder.intent(name)) or {}).get("format", 1) >= _FORMAT for name in planned
-    )
+    """Return how many chunks were sent, or went on, without the ledger saying so."""
+    names = {path.stem for kept in (folder.intents, folder.commits) for path in kept.glob("*.json")}
+    states = ledger.states_of(names)
+    return sum(_went_on(folder, ledger, name, states.get(name)) for name in names)
 
 
-def _tells_of_sending(folder: DatasetFolder, chunk_id: str) -> bool:
-    """Whether there is more than what was noted since the folder was lost."""
+def _went_on(folder: DatasetFolder, ledger: Ledger, chunk_id: str, state: str | None) -> bool:
+    """Whether a dataset's folder tells more of a chunk than a ledger that gives it this state."""
+    if state not in (None, ChunkState.ABANDONED, *_MAY_GO_ON):
+        return False
     noted = read_json(folder.intent(chunk_id)) or {}
-    return "run_id" in noted or bool(read_json(folder.commit(chunk_id)))
+    commit = read_json(folder.commit(chunk_id)) or {}
+    if state is None:
+        # there is more than what was noted since the folder was lost
+        return "run_id" in noted or bool(commit)
+    if state == ChunkState.ABANDONED:
+        return noted.get("taken_back") is True and commit.get("state") != "abandoned"
+    # a commit is closed after the ledger knows the results; that of an overdue batch comes first
+    has_landed = state != ChunkState.OVERDUE and commit.get("state") == "closed"
+    return has_landed or _is_of_later_create(ledger, chunk_id, state, noted)
+
+
+def _is_of_later_create(ledger: Ledger, chunk_id: str, state: str, noted: dict[str, Any]) -> bool:
+    """Whether the file of an intent was written for a create that the ledger does not know."""
+    if noted.get("format", 1) < _FORMAT or not {"fence", "sent_at_us"} <= noted.keys():
+        return False
+    if state == ChunkState.PLANNED:
+        return True
+    intent = ledger.intent(chunk_id)
+    return (noted["fence"], noted["sent_at_us"]) > (intent.fence, intent.sent_at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import LedgerError
@@ -105,19 +105,18 @@ class Overdue(Chunks):
         return [chunk_of(row) for row in connection.execute(query)]
 
     @reads
-    def landed_since(self, connection: Connection, dataset_id: str, moment: int) -> bool:
-        """Whether a batch of a dataset landed after a moment (microseconds since 1970)."""
-        query = (
-            select(t.chunks.c.id)
-            .where(
-                t.chunks.c.dataset_id == dataset_id,
-                t.chunks.c.state == ChunkState.LANDED,
-                t.chunks.c.batch_id.is_not(None),
-                t.chunks.c.updated_at > moment,
-            )
-            .limit(1)
-        )
-        return connection.execute(query).first() is not None
+    def set_aside_since_landing(self, connection: Connection, dataset_id: str) -> list[Chunk]:
+        """Return the overdue chunks that were set aside since a batch of the dataset last landed.
+
+        Oldest first.
+        """
+        here, at = t.chunks.c.dataset_id == dataset_id, t.chunks.c.updated_at
+        sent = here & t.chunks.c.batch_id.is_not(None)
+        landed = select(func.max(at)).where(sent, t.chunks.c.state == ChunkState.LANDED)
+        since = func.coalesce(landed.scalar_subquery(), 0)
+        overdue = here & (t.chunks.c.state == ChunkState.OVERDUE)
+        query = select(t.chunks).where(overdue, at > since).order_by(at)
+        return [chunk_of(row) for row in connection.execute(query)]
 
     @reads
     def chunk_of_batch(self, connection: Connection, batch_id: str) -> Chunk | None:

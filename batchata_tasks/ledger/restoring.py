@@ -44,7 +44,11 @@ class Restoring(Leases):
             for chunk_id in chunk_ids:
                 connection.execute(delete(table).where(table.c.chunk_id == chunk_id))
         _leave_to_others(connection, restored)
-        connection.execute(delete(t.chunks).where(t.chunks.c.dataset_id == lease.dataset_id))
+        # what was reserved for rows that were not sent would count for ever, of no chunk
+        here = t.chunks.c.dataset_id == lease.dataset_id
+        unsent = select(t.chunks.c.id).where(here, t.chunks.c.state == ChunkState.PLANNED)
+        connection.execute(delete(t.reservations).where(t.reservations.c.chunk_id.in_(unsent)))
+        connection.execute(delete(t.chunks).where(here))
         connection.execute(delete(t.runs).where(t.runs.c.dataset_id == lease.dataset_id))
         rows_by_table = {
             t.runs: list(restored.runs.values()),

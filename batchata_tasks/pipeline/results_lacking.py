@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import HeldError
 from batchata_tasks.common.text import pluralize, sentence
 from batchata_tasks.execution.overdue import lacks_results, why_overdue
-from batchata_tasks.ledger import ChunkState
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
@@ -46,8 +45,8 @@ def what_lacks(
 
     `of_jobs` says whether a Batch's jobs land in it.
     """
-    lacking = _of_several_runs(folder, ledger, dataset_id)
-    if not lacking:
+    lacking = _lacking(folder, ledger, dataset_id)
+    if not _are_of_several_runs(lacking):
         return None
     named = [chunk.batch_id or "" for chunk in lacking[:_NAMED]]
     more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
@@ -70,28 +69,20 @@ def what_lacks(
 
 def waits_for_results(run: RunContext) -> bool:
     """Whether a run that begins, or is carried on, sends nothing until a batch of it lands."""
-    folder, ledger, dataset_id = run.folder, run.ledger, run.lease.dataset_id
-    own = [chunk for chunk in _lacking(folder, ledger, dataset_id) if chunk.run_id == run.run_id]
-    if own and not _landed_since(ledger, dataset_id, own):
+    lacking = _lacking(run.folder, run.ledger, run.lease.dataset_id)
+    if any(chunk.run_id == run.run_id for chunk in lacking):
         return True
-    return not run.begun.retry_failed and bool(_of_several_runs(folder, ledger, dataset_id))
-
-
-def _of_several_runs(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> list[Chunk]:
-    """Return the chunks without results, if they are of several runs and none landed since."""
-    lacking = _lacking(folder, ledger, dataset_id)
-    runs = {chunk.run_id for chunk in lacking}
-    several = len(runs) >= _RUNS and not _landed_since(ledger, dataset_id, lacking)
-    return lacking if several else []
+    return not run.begun.retry_failed and _are_of_several_runs(lacking)
 
 
 def _lacking(folder: DatasetFolder, ledger: Ledger, dataset_id: str) -> list[Chunk]:
-    """Return the chunks of the dataset whose results could not be had, oldest first."""
-    overdue = ledger.dataset_chunks(dataset_id, (ChunkState.OVERDUE,))
+    """Return the chunks whose results could not be had since a batch of the dataset last landed.
+
+    Oldest first.
+    """
+    overdue = ledger.set_aside_since_landing(dataset_id)
     return [chunk for chunk in overdue if lacks_results(folder, chunk)]
 
 
-def _landed_since(ledger: Ledger, dataset_id: str, lacking: list[Chunk]) -> bool:
-    """Whether a batch of the dataset landed since the first of these was sent."""
-    first = min(ledger.submitted_at(chunk.batch_id or "") or 0 for chunk in lacking)
-    return ledger.landed_since(dataset_id, first)
+def _are_of_several_runs(lacking: list[Chunk]) -> bool:
+    return len({chunk.run_id for chunk in lacking}) >= _RUNS

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import threading
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +17,25 @@ from typer.testing import CliRunner
 
 from batchata_tasks.cli.commands import app
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import HeldError, TerminalError, WrongLedgerError
+from batchata_tasks.common.errors import (
+    HeldError,
+    TerminalError,
+    TransientError,
+    WrongLedgerError,
+)
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.emulator import answer_text
+from batchata_tasks.execution import download
+from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.ledger import Ledger
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Limits
@@ -43,6 +53,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
+    from batchata_tasks.ledger import Chunk
 
 
 pytestmark = pytest.mark.in_turn
@@ -172,6 +184,138 @@ def test_a_ledger_from_a_backup_is_refused_until_it_is_brought_up_to_date(
     rebuild(prepare_run(table.spec(), Settings()), Settings())
     assert before in (None, books())
     table.run(**in_halves)
+    check(table)
+
+
+def back_up(folder: Path) -> None:
+    """Copy the ledger while it is in use."""
+    with (
+        closing(sqlite3.connect(folder / "ledger.db")) as used,
+        closing(sqlite3.connect(folder / "backup.db")) as copy,
+    ):
+        used.backup(copy)
+
+
+def restore_the_backup(folder: Path) -> None:
+    """Replace the ledger; the process that used it then has ended since."""
+    shutil.copyfile(folder / "backup.db", folder / "ledger.db")
+    with closing(sqlite3.connect(folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE datasets SET lease_until = 0")
+
+
+def check_that_it_is_older(table: Table) -> None:
+    """Check that no run begins, and bring the ledger up to date."""
+    creates = table.emulator.control.ledger()["creates"]
+    with pytest.raises(WrongLedgerError, match=r"older than the dataset.*1 batch .*--rebuild"):
+        table.run()
+    assert table.emulator.control.ledger()["creates"] == creates
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    with pytest.raises(WrongLedgerError, match="already"):
+        rebuild(prepare_run(table.spec(), Settings()), Settings())
+
+
+def test_a_backup_from_before_a_batch_landed_takes_no_answer_for_missing(
+    table: Table, tmp_path: Path
+) -> None:
+    """The batch was open then; by now its rows are here, and its results gone."""
+
+    def copied(_: Chunk) -> bool:
+        back_up(tmp_path)
+        return False
+
+    run_with(table, stopping_at("poll", copied, AssertionError()))
+    before, rows = books(), table.rows()
+    restore_the_backup(tmp_path)
+    for route in ("results", "content", "get"):
+        table.emulator.control.faults(kind="not_found", route=route)
+    check_that_it_is_older(table)
+    assert (books(), table.rows()) == (before, rows)
+    assert table.run().outcomes == {}
+    check(table)
+
+
+def test_a_backup_from_before_a_batch_was_sent_anew_sends_nothing(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    """The batch of then found no room in the queue; its chunk was sent again, and is open."""
+    table = Table(tmp_path, emulator, "openai", ROWS)
+    emulator.control.faults(kind="token_limit", count=1)
+    polled = list[str]()
+
+    def again(chunk: Chunk) -> bool:
+        if not polled:
+            back_up(tmp_path)
+        polled.append(chunk.id)
+        return len(polled) > 1 and chunk.id == polled[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, stopping_at("poll", again, KeyboardInterrupt()), max_parallel_batches=1)
+    restore_the_backup(tmp_path)
+    check_that_it_is_older(table)
+    table.run()
+    assert len(table.rows()) == ROWS
+    assert table.ledger()["billed_twice"]["number"] == 0
+    check_money(table)
+
+
+def test_a_backup_from_before_a_batch_was_taken_back_sends_nothing(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given up then; since, its results came, and a person adopted them."""
+    monkeypatch.setenv("BATCHATA_CANCEL_GRACE", "0.2")
+    batch = left_overdue(table)
+    reconcile(ReconcileRequest(abandon=(batch,)))
+    back_up(tmp_path)
+    table.emulator.control.finish(batch)
+    reconcile(ReconcileRequest(adopt={all_chunks()[0].id: batch}))
+    restore_the_backup(tmp_path)
+    check_that_it_is_older(table)
+    table.run()
+    check(table)
+
+
+def test_what_was_reserved_for_unsent_rows_is_not_left_behind_by_a_rebuild(
+    table: Table, tmp_path: Path
+) -> None:
+    """A ledger from a backup, brought up to date, counts only what was sent."""
+    halves = {"items_per_batch": 6, "max_parallel_batches": 2}
+    both, sent = threading.Barrier(2, lambda: back_up(tmp_path)), threading.Event()
+
+    def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        both.wait(20)  # money is reserved for both
+        if context_of(ref).ledger.chunk(chunk_id).start:
+            sent.wait(20)
+            raise KeyboardInterrupt
+        submitted = Steps().submit(ref, chunk_id)
+        sent.set()
+        return submitted
+
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, replace(Steps(), submit=submit), **halves)
+    restore_the_backup(tmp_path)
+    assert money(table).reserved > 0
+    check_that_it_is_older(table)
+    table.run(**halves)
+    assert money(table).reserved == 0
+    check(table)
+
+
+@pytest.mark.parametrize("lost", [["out"], ["out/data", "out/_batchata/responses"]])
+def test_results_that_lack_lines_by_now_are_no_reason_to_pay_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch, lost: list[str]
+) -> None:
+    """Nothing is sent for rows that had answers; they come back once the results are whole."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    monkeypatch.setattr(download, "_NO_LINES", 1)
+    table.run()
+    for folder in lost:
+        shutil.rmtree(table.folder / folder)
+    table.emulator.control.faults(kind="cut_download", clean=True, after_bytes=3000)
+    for _ in range(2):
+        with pytest.raises(TransientError, match=r"landed before, .* from a copy"):
+            table.run()
+    table.emulator.control.clear_faults()
+    assert table.run().outcomes == {}
     check(table)
 
 

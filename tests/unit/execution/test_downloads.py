@@ -285,6 +285,24 @@ def test_a_batch_without_a_line_is_held_until_a_person_gives_it_up(
     assert check_money(table, lost=True).overhead == bound
 
 
+@pytest.mark.parametrize("end", ["batch_cancelled", "batch_expires"])
+def test_a_stopped_batch_that_lacks_lines_of_what_ran_is_not_sent_again(
+    emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Its counts say that most of it ran, its results show a few; given up, these land."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    table = Table(tmp_path, emulator, "openai", 12)
+    emulator.control.faults(kind=end, count=1, share=0.75)
+    emulator.control.faults(kind="request_missing", share=0.5, seed=1, times=1)
+    receipt, notes = told(table)
+    assert (receipt.exit_code, receipt.held_rows) == (3, 12)
+    assert any("giving it up lands these" in note for note in notes)
+    (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    reconcile(ReconcileRequest(abandon=(batch,)))
+    assert table.run().exit_code == 0
+    table.check_answers()
+
+
 @pytest.mark.parametrize("style", ["capitals", "strange", "cut", "numbers"])
 def test_results_whose_ids_are_not_as_they_were(
     table: Table, monkeypatch: pytest.MonkeyPatch, style: str

@@ -242,3 +242,29 @@ def test_a_batch_of_jobs_says_how_to_send_all_the_same(table: Table) -> None:
     assert creates(table) == 2
     batch(3, retry_failed=True).run()
     assert creates(table) == 3
+
+
+def test_a_batch_that_landed_beside_the_first_one_hides_no_later_ones(table: Table) -> None:
+    """What landed before the others were sent does not show that results come by now."""
+    both, turn = threading.Barrier(2), threading.Lock()
+
+    def poll(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        both.wait(20)  # both are sent
+        return Steps().poll(ref, chunk_id)
+
+    def collect(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        with turn:
+            collected = Steps().collect(ref, chunk_id)
+            keep_back(table)
+            return collected
+
+    steps = replace(Steps(), poll=poll, collect=collect)
+    first, _ = told(table, steps, items_per_batch=2, max_parallel_batches=2)
+    assert (first.exit_code, first.held_rows, first.outcomes) == (3, 2, {"succeeded": 2})
+    add_rows(table, 1)
+    assert table.run().held_rows == 3
+    add_rows(table, 1)
+    sent = creates(table)
+    with pytest.raises(HeldError, match="no batch of this dataset has landed since"):
+        table.run()
+    assert creates(table) == sent
