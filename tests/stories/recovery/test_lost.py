@@ -278,7 +278,7 @@ def test_what_was_reserved_for_unsent_rows_is_not_left_behind_by_a_rebuild(
     table: Table, tmp_path: Path
 ) -> None:
     """A ledger from a backup, brought up to date, counts only what was sent."""
-    halves = {"items_per_batch": 6, "max_parallel_batches": 2}
+    halves: dict[str, Any] = {"items_per_batch": 6, "max_parallel_batches": 2}
     both, sent = threading.Barrier(2, lambda: back_up(tmp_path)), threading.Event()
 
     def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
