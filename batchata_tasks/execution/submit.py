@@ -30,7 +30,7 @@ from batchata_tasks.execution.held import note_create_error
 from batchata_tasks.execution.held_dataset import InterruptedRunError, require_owner
 from batchata_tasks.execution.intent_files import withdraw, write_intent
 from batchata_tasks.execution.rivals import Rivals
-from batchata_tasks.execution.twice import notice
+from batchata_tasks.execution.twice import notice, ran_nothing
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
 from batchata_tasks.providers import scope_of
@@ -211,6 +211,8 @@ def _send(
     except StorageError:  # of a full disk, say; nothing was sent
         withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
         raise
+    if (there := _is_there(context, intent, looks or [])) is not None:
+        return there
     try:
         return context.provider.create(request_file, file_id, chunk.id, _Gate(context, intent))
     except (
@@ -223,6 +225,22 @@ def _send(
         # refused for certain, or not sent; after anything else it is unclear, for a successor too
         withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
         raise
+
+
+def _is_there(
+    context: SubmitContext, intent: Intent, looks: Iterable[BatchLook]
+) -> BatchLook | None:
+    """Return a listed batch that carries the chunk's name, although the ledger knows of none.
+
+    Ledger and folder may both be from a backup; or a proxy repeated a create, and the batch that
+    was told of found no room.
+    """
+    for look in looks:
+        is_own = look.token == intent.chunk_id and look.requests in (None, intent.requests)
+        if is_own and not ran_nothing(look) and not context.ledger.known_batches([look.batch_id]):
+            context.log(f"batch {look.batch_id} holds these requests already: adopted, not sent.")
+            return look
+    return None
 
 
 def _mark(looks: Iterable[BatchLook] | None) -> int | None:

@@ -5,7 +5,10 @@ It cannot be prevented. It is noticed, told, and counted; and nothing more is se
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from batchata_tasks.ledger import ChunkState, Ledger
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
+from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from tests.support.books import all_chunks, money, opened, run_with, stopping_at
 from tests.support.operations import gather, reconcile, runs_overview
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
 
 ROWS = 3
 BUDGET = {"name": "shared", "limit_usd": 5, "period": "month"}
@@ -197,6 +202,34 @@ def test_what_is_no_second_batch(named: Table, fault: dict[str, Any]) -> None:
     receipt = named.run()
     assert (receipt.exit_code, receipt.accepted_twice, counted()) == (0, 0, 0)
     assert receipt.outcomes == {"succeeded": ROWS}
+
+
+def test_a_batch_that_ledger_and_folder_forgot_is_not_sent_again(
+    named: Table, tmp_path: Path
+) -> None:
+    """A machine is set back to a snapshot: what it sent since carries its chunk's name."""
+    snapshot, ledger = tmp_path / "snapshot", tmp_path / "ledger.db"
+
+    def submit(ref: RunRef, chunk_id: str) -> dict[str, Any]:
+        if not snapshot.exists():
+            shutil.copytree(named.output, snapshot)
+            with closing(sqlite3.connect(ledger)) as used, closing(sqlite3.connect(copy)) as to:
+                used.backup(to)
+                to.execute("UPDATE datasets SET lease_until = 0")
+                to.commit()
+        return Steps().submit(ref, chunk_id)
+
+    copy = tmp_path / "copy.db"
+    steps = replace(stopping_at("poll", lambda _: True, KeyboardInterrupt()), submit=submit)
+    with pytest.raises(KeyboardInterrupt):
+        run_with(named, steps)
+    shutil.rmtree(named.output)
+    shutil.copytree(snapshot, named.output)
+    shutil.copyfile(copy, ledger)
+    receipt = named.run()
+    assert (receipt.exit_code, receipt.outcomes) == (0, {"succeeded": ROWS})
+    assert named.ledger()["requests_accepted"] == ROWS
+    assert receipt.accepted_twice == 0
 
 
 def test_a_batch_without_a_token_is_known_by_its_file(named: Table) -> None:
