@@ -95,10 +95,8 @@ def _download_all(
             patience = 0.0
         if time.monotonic() + wait > began + patience:
             _require_end(look)
-            if not lines:
-                _require_lines(look, chunk, paths, text)
-            elif are_all and not few_are_lost:
-                _require_most(context, look, chunk, lines, expected)
+            if not lines or (are_all and not few_are_lost):
+                _require_most(context, look, chunk, paths, lines, expected)
             return look, paths
         again = "Downloading them" if paths else "Looking for them"
         context.log(f"{text} {again} again.")
@@ -121,53 +119,53 @@ def _require_kept(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
         raise NoResultsError(message)
 
 
-def _require_lines(look: BatchLook, chunk: Chunk, paths: list[Path], text: str) -> None:
-    """Refuse results without any line of the batch: a page, an error in JSON, others' lines.
+def _require_most(
+    context: BatchContext,
+    look: BatchLook,
+    chunk: Chunk,
+    paths: list[Path],
+    lines: int,
+    expected: int,
+) -> None:
+    """Refuse results that lack many lines, unless a person gave the other rows up.
 
-    A provider loses a request or two, and these are sent again; not all of a batch.
+    These may have been paid for: a provider loses a request or two. Of a batch that was stopped,
+    and does not say how many requests ran, nobody knows how many lines there should be.
 
     Raises:
         NoResultsError: the batch is awaited.
         TransientError: it landed before.
     """
-    if not any(any(lines_of(path)) for path in paths):
-        problem = "its results are empty" if paths else "names no results"
-    else:
-        problem = "its results name none of its requests"
-    if chunk.state not in _AWAITED:
-        raise TransientError(text)
+    landed = chunk.state not in _AWAITED
+    if lines and look.stopped is not None and look.done is None:
+        return
+    if (lines or landed) and lands_in_part(context.folder, chunk):
+        return
+    of = f"{pluralize(lines, 'line')} for {pluralize(expected, 'request')}"
+    if landed:
+        raise _landed_before(look, of)
     why = "" if look.error is None else f" ({look.error.rstrip('.')})"
+    problem = f"its results hold {of} (giving it up lands these)" if lines else _none(paths)
     message = f"batch {look.batch_id} has ended{why}, and {problem}."
     raise NoResultsError(message)
 
 
-def _require_most(
-    context: BatchContext, look: BatchLook, chunk: Chunk, lines: int, expected: int
-) -> None:
-    """Refuse results that lack many lines, unless a person gave the other rows up.
+def _none(paths: list[Path]) -> str:
+    """Say why results have no line of their batch: a page, an error in JSON, others' lines."""
+    if not paths:
+        return "names no results"
+    if any(any(lines_of(path)) for path in paths):
+        return "its results name none of its requests"
+    return "its results are empty"
 
-    These may have been paid for. Of a batch that was stopped, and does not say how many requests
-    ran, nobody knows how many lines there should be.
 
-    Raises:
-        NoResultsError: the batch is awaited.
-        TransientError: it landed before.
-    """
-    if look.stopped is not None and look.done is None:
-        return
-    of = f"{pluralize(lines, 'line')} for {pluralize(expected, 'request')}"
-    if chunk.state not in _AWAITED:
-        message = (
-            f"batch {look.batch_id} landed before, and its results hold {of} now; nothing is sent "
-            "for the others. Start the run again later, or restore the dataset's files from a copy."
-        )
-        raise TransientError(message)
-    if not lands_in_part(context.folder, chunk):
-        message = (
-            f"batch {look.batch_id} has ended, and its results hold {of} (giving it up lands "
-            "these)."
-        )
-        raise NoResultsError(message)
+def _landed_before(look: BatchLook, of: str) -> TransientError:
+    """Return the error that says that results of lost rows are not whole any more."""
+    return TransientError(
+        f"batch {look.batch_id} landed before, and its results hold {of} now; nothing is sent for "
+        "the others. Start the run again later, or restore the dataset's files from a copy "
+        f"(`batchata reconcile --abandon {look.batch_id}` gives them up: they are paid for again)."
+    )
 
 
 def _require_end(look: BatchLook) -> None:

@@ -27,6 +27,7 @@ from batchata_tasks.execution.overdue import (
 )
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import OverdueBatch
+from batchata_tasks.pipeline.lost import lost_chunks
 from batchata_tasks.providers import rows_named
 
 if TYPE_CHECKING:
@@ -83,13 +84,23 @@ class Abandoning:
         if chunk is None:
             message = f"--abandon {batch_id}: {self._instead_of(batch_id)}"
             raise SpecError(message)
-        if chunk.state not in (*_WAITING, ChunkState.ABANDONED):
+        is_open = chunk.state in (*_WAITING, ChunkState.ABANDONED)
+        if not is_open and not self._lost_its_rows(chunk):
             message = (
                 f"--abandon {batch_id}: it has ended, and its results are here; there is nothing "
                 "to give up."
             )
             raise SpecError(message)
         return chunk
+
+    def _lost_its_rows(self, chunk: Chunk) -> bool:
+        """Whether a batch landed before, and its rows are not in the dataset any more."""
+        if chunk.state == ChunkState.COLLECTED:  # a run began to land it again
+            return True
+        if (folder := self._folder(chunk)) is None:
+            return False
+        lost = lost_chunks(self._ledger, folder, chunk.dataset_id)
+        return chunk.id in {lost_one.id for lost_one in (*lost.parts, *lost.landed)}
 
     def _instead_of(self, name: str) -> str:
         """Say what may be meant by a name that is no batch of the ledger."""
@@ -129,7 +140,7 @@ class Abandoning:
             return True
         rows, problem = _found(provider, look, chunk)
         folder = self._folder(chunk)
-        if 0 < rows < chunk.rows and folder is not None and lacks_results(folder, chunk):
+        if folder is not None and _lands_in_part(folder, chunk, rows):
             note_intent(folder, chunk.id, **{LANDS_IN_PART: True})
             self._report.notes.append(
                 f"batch {batch_id}: the next run lands the {pluralize(rows, 'row')} of it that "
@@ -237,6 +248,13 @@ class Abandoning:
             yield lease
         finally:
             self._ledger.release_lease(lease)
+
+
+def _lands_in_part(folder: DatasetFolder, chunk: Chunk, rows: int) -> bool:
+    """Whether a batch with results of so many rows lacks others, and these are to be freed."""
+    if chunk.state in _WAITING:
+        return 0 < rows < chunk.rows and lacks_results(folder, chunk)
+    return rows < chunk.rows  # it landed before, and its rows are lost
 
 
 def _found(provider: Adapter, look: BatchLook, chunk: Chunk) -> tuple[int, str]:

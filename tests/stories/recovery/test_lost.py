@@ -319,6 +319,32 @@ def test_results_that_lack_lines_by_now_are_no_reason_to_pay_again(
     check(table)
 
 
+@pytest.mark.parametrize("kept", [3000, 0])
+@pytest.mark.parametrize("lost", [["out"], ["out/data", "out/_batchata/responses"]])
+def test_results_that_lack_lines_for_good_are_given_up_by_a_person(
+    table: Table, monkeypatch: pytest.MonkeyPatch, lost: list[str], kept: int
+) -> None:
+    """What there is of them lands, and the other rows alone are sent, and paid for, again."""
+    monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
+    monkeypatch.setattr(download, "_NO_LINES", 1)
+    table.run()
+    (batch,) = (line["id"] for line in table.ledger()["batches"])
+    for folder in lost:
+        shutil.rmtree(table.folder / folder)
+    table.emulator.control.faults(kind="cut_download", clean=True, after_bytes=kept)
+    with pytest.raises(TransientError, match=f"--abandon {batch}"):
+        table.run()
+    reconcile(ReconcileRequest(abandon=(batch,)))
+    before = table.ledger()["requests_accepted"]
+    table.run()
+    table.emulator.control.clear_faults()
+    table.run()
+    assert len(table.rows()) == ROWS
+    again = table.ledger()["requests_accepted"] - before
+    assert again == ROWS if kept == 0 else 0 < again < ROWS
+    assert {row["_status"] for row in table.rows()} == {"succeeded"}
+
+
 def test_status_says_that_the_ledger_is_lost(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
