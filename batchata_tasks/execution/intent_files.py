@@ -9,15 +9,16 @@ ledger: it would send again, or take answers that are gone at the provider by no
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import WrongLedgerError
 from batchata_tasks.common.files import read_json, sync_folder, write_json
 from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import SET_ASIDE, ChunkState
 
 if TYPE_CHECKING:
-    from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.execution.context import SubmitContext
     from batchata_tasks.ledger import Chunk, Intent, Lease, Ledger
 
@@ -95,6 +96,21 @@ def require_current(folder: DatasetFolder, ledger: Ledger) -> None:
         raise WrongLedgerError(reason)
 
 
+def require_current_budgets(ledger: Ledger) -> None:
+    """Refuse a ledger that is older than any of its datasets that are on this machine.
+
+    What was spent since the backup is in no sum of it, so no budget would hold.
+
+    Raises:
+        WrongLedgerError: with the remedy.
+    """
+    for url in ledger.dataset_urls():
+        folder = DatasetFolder.at_url(url)
+        with suppress(PermissionError):  # of a colleague's
+            if (folder.owner() or {}).get("ledger_id") == ledger.id:
+                require_current(folder, ledger)
+
+
 def why_outdated(folder: DatasetFolder, ledger: Ledger) -> str | None:
     """Return how a ledger is older than the dataset, and the remedy; None if it is not."""
     if not (lacking := sent_without(folder, ledger)):
@@ -121,6 +137,8 @@ def _went_on(folder: DatasetFolder, ledger: Ledger, chunk_id: str, state: str | 
         return False
     noted = read_json(folder.intent(chunk_id)) or {}
     commit = read_json(folder.commit(chunk_id)) or {}
+    # a run may be at work on another dataset: the ledger is read last, since it is written first
+    state = ledger.states_of([chunk_id]).get(chunk_id)
     if state is None:
         # there is more than what was noted since the folder was lost
         return "run_id" in noted or bool(commit)
@@ -128,7 +146,9 @@ def _went_on(folder: DatasetFolder, ledger: Ledger, chunk_id: str, state: str | 
         return noted.get("taken_back") is True and commit.get("state") != "abandoned"
     # a commit is closed after the ledger knows the results; that of an overdue batch comes first
     has_landed = state != ChunkState.OVERDUE and commit.get("state") == "closed"
-    return has_landed or _is_of_later_create(ledger, chunk_id, state, noted)
+    return state in _MAY_GO_ON and (
+        has_landed or _is_of_later_create(ledger, chunk_id, state, noted)
+    )
 
 
 def _is_of_later_create(ledger: Ledger, chunk_id: str, state: str, noted: dict[str, Any]) -> bool:

@@ -55,6 +55,13 @@ class Leases(Store):
         return connection.execute(select(t.datasets.c.id).where(t.datasets.c.url == url)).scalar()
 
     @reads
+    def dataset_urls(self, connection: Connection) -> list[str]:
+        """Return the URLs of all datasets, as of their last use."""
+        return list(
+            connection.execute(select(t.datasets.c.url).order_by(t.datasets.c.url)).scalars()
+        )
+
+    @reads
     def dataset_url(self, connection: Connection, dataset_id: str) -> str | None:
         """Return the URL of a dataset's folder, as of its last use.
 

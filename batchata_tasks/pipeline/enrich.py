@@ -11,6 +11,7 @@ from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.execution.intent_files import require_current_budgets
 from batchata_tasks.execution.last_error import keep, kept_errors
 from batchata_tasks.execution.lost_files import write_anew
 from batchata_tasks.execution.open_adapters import OpenAdapters
@@ -81,6 +82,8 @@ def run_prepared(
         _followed(held) as handle,
     ):
         begun = before(held)
+        if ready.spec.budget is not None:
+            require_current_budgets(held.ledger)
         write_anew(held)
         recount(held.ledger, held.lease, held.folder)
         find_lost_rows(held)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
-from batchata_tasks.execution.intent_files import require_current
+from batchata_tasks.execution.intent_files import require_current, require_current_budgets
 from batchata_tasks.ledger import SET_ASIDE, StopReason, ledger_exists, opened_ledger
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.results_lacking import what_lacks
@@ -95,6 +95,8 @@ def _look_at_dataset(
         raise another_ledgers(folder)
     if ledger is not None:
         require_current(folder, ledger)
+        if ready.spec.budget is not None:
+            require_current_budgets(ledger)
     dataset_id = None if ledger is None else find_dataset(folder, ledger)
     if dataset_id is None or ledger is None:
         return "preview", LostRows(), ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks import CostTracker
-from batchata_tasks.common.errors import CredentialsError, SpecError
+from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.money import pico_from_usd, usd
 from batchata_tasks.common.settings import Settings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.reports.preview import Preview
 
 _DAY_US = 86_400 * 10**6
 
@@ -56,6 +58,10 @@ class Pair:
         return enrich(
             table.spec(name=name, budget=budget, **changes), progress=LineProgress(heard.append, 0)
         )
+
+    def plan(self, table: Table, budget: dict[str, Any]) -> Preview:
+        name = "one" if table is self.one else "two"
+        return preview(table.spec(name=name, budget=budget))
 
     def accepted(self) -> int:
         return self.one.ledger()["requests_accepted"]
@@ -304,6 +310,29 @@ def test_a_rebuilt_ledger_knows_what_a_budget_spent(claude: Pair, tmp_path: Path
     assert claude.run(claude.one, budget).batches == 0
     assert claude.run(claude.two, budget).batches == 0
     assert claude.accepted() == sent
+
+
+def test_a_budget_counts_by_no_ledger_that_is_older_than_another_dataset(
+    claude: Pair, tmp_path: Path
+) -> None:
+    """What a spec spent since a backup is in no sum: nothing is sent until that is read in."""
+    budget = claude.budget(9)
+    claude.run(claude.one, budget, limit=1)
+    claude.run(claude.two, budget, limit=1)
+    shutil.copyfile(tmp_path / "ledger.db", tmp_path / "backup.db")
+    claude.run(claude.one, budget, limit=4)
+    spent, sent = claude.spent(budget), claude.accepted()
+    shutil.copyfile(tmp_path / "backup.db", tmp_path / "ledger.db")
+    for attempt in (
+        lambda: claude.run(claude.two, budget),
+        lambda: claude.plan(claude.two, budget),
+    ):
+        with pytest.raises(WrongLedgerError, match=r"older than the dataset in .*one.*--rebuild"):
+            attempt()
+    assert claude.accepted() == sent
+    rebuild(prepare_run(claude.one.spec(name="one", budget=budget), Settings()), Settings())
+    assert claude.spent(budget) == spent
+    assert claude.run(claude.two, budget, limit=2).exit_code == 0
 
 
 def test_a_chunk_that_is_cut_twice_loses_no_row(
