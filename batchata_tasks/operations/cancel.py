@@ -16,6 +16,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.contexts import active
 from batchata_tasks.execution.held import held_chunk
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
+from batchata_tasks.execution.intent_files import require_current
 from batchata_tasks.execution.overdue import was_taken_back
 from batchata_tasks.execution.poll import cancel as cancel_batch
 from batchata_tasks.execution.run_context import restored_context
@@ -114,6 +115,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
 
     Raises:
         SpecError: there is no dataset.
+        WrongLedgerError: the ledger is another one than the dataset's, or older.
         BatchataError: something stopped it half-way; called again, it carries on.
     """
     progress = progress or silent()
@@ -126,6 +128,7 @@ def cancel(spec: EnrichmentSpec, settings: Settings, progress: Progress | None =
             )
             raise SpecError(message)
         dataset_id = owned_dataset(folder, ledger)
+        require_current(folder, ledger)  # the open run may be one that it does not know
         run = ledger.open_run(dataset_id)
         if run is None:
             return Cancelled(

@@ -159,7 +159,12 @@ class ReconcileReport:
         rows += [("Note", note) for note in self.notes]
         unknown = [b for b in self.strays if b.ours is not False and b.may_be is None]
         if any(batch.twice is None for batch in unknown):
-            rows.append(("Note", "if a ledger was lost: `batchata status SPEC --rebuild`."))
+            rows.append(
+                (
+                    "Note",
+                    "if a ledger was lost, or is from a backup: `batchata status SPEC --rebuild`.",
+                )
+            )
         return rows
 
 

@@ -83,7 +83,10 @@ def test_batches_of_another_ledger_are_not_called_another_programs(
             table.run()
     (own,) = [line["id"] for line in table.ledger()["batches"]]
     monkeypatch.setenv("BATCHATA_LEDGER_URL", f"sqlite:///{table.folder / 'another.db'}")
-    remedy = ("Note", "if a ledger was lost: `batchata status SPEC --rebuild`.")
+    remedy = (
+        "Note",
+        "if a ledger was lost, or is from a backup: `batchata status SPEC --rebuild`.",
+    )
     unknown = table.provider == "anthropic"
     report = reconcile()
     assert {stray.batch_id: stray.ours for stray in report.strays} == {
