@@ -24,7 +24,7 @@ from batchata_tasks.common.errors import (
 )
 from batchata_tasks.common.money import usd
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.execution.collect import judge
+from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.planning.estimate import guessed
 from batchata_tasks.planning.route import Route
@@ -208,6 +208,7 @@ class _Prices:
     def result(self, answer: Answer, job: SentJob | None) -> JobResult:
         """Return the result of one answer; `job` is its job, if that is known."""
         read = job.schema.read if job is not None and job.schema is not None else None
+        answer = with_answer(answer, read)
         outcome, error, parsed = judge(answer, read)
         if outcome is not Outcome.SUCCEEDED:
             error = error or outcome.value

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.errors import TerminalError, TransientError
 from batchata_tasks.execution.context import retry_transient
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchata_tasks.execution.context import ProviderContext
     from batchata_tasks.ledger import Intent, KnownBatch
     from batchata_tasks.providers import BatchLook
@@ -24,21 +28,56 @@ def oldest(intent: Intent) -> float:
     return intent.mark / 1e6 - CLOCK_SKEW
 
 
-def owns(context: ProviderContext, look: BatchLook, intent: Intent) -> bool | None:
+def _owns(
+    context: ProviderContext, look: BatchLook, intent: Intent, *, longest: float = math.inf
+) -> bool | None:
     """Whether a batch is of a create; None if it has not ended, or its results cannot be had.
 
-    It may be anybody's, so that results which a server does not hand out end no run.
+    It may be anybody's, so that results which a server does not hand out end no run. They are asked
+    for again for `longest` seconds at most.
 
     Raises:
         TransientError, TerminalError: the server cannot be asked at all.
     """
     try:
-        return retry_transient(context, lambda: context.provider.owns(look, intent.chunk_id))
+        return retry_transient(
+            context, lambda: context.provider.owns(look, intent.chunk_id), longest=longest
+        )
     except (TransientError, TerminalError) as error:
         if error.status is None:
             context.provider.newest()  # raises if nothing can be asked of the server at all
-        context.log(f"{error} These are the results of batch {look.batch_id}, which may be ours.")
+        if longest:  # else it is asked for again
+            context.log(
+                f"{error} These are the results of batch {look.batch_id}, which may be ours."
+            )
         return None
+
+
+def owned_of(
+    context: ProviderContext, looks: Iterable[BatchLook], intent: Intent
+) -> tuple[BatchLook | None, dict[str, bool | None]]:
+    """Return the batch of a create, if one of some is, and by id what each that was asked is.
+
+    All are asked once before any is asked again: a server may hand out the results of none of a
+    hundred that are somebody else's. Those that have ended share what patience there is.
+    """
+    owned = dict[str, bool | None]()
+    unread = list["BatchLook"]()
+    for look in looks:
+        owned[look.batch_id] = _owns(context, look, intent, longest=0)
+        if owned[look.batch_id]:
+            return look, owned
+        if owned[look.batch_id] is None and look.ended:
+            unread.append(look)
+    until = awake_clock() + context.settings.patience
+    for look in unread:
+        longest = until - awake_clock()
+        if longest <= 0:
+            break
+        owned[look.batch_id] = _owns(context, look, intent, longest=longest)
+        if owned[look.batch_id]:
+            return look, owned
+    return None, owned
 
 
 def may_be_as_old(look: BatchLook, intent: Intent, *, clocks_are_right: bool) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
+from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.types.answer import Answer, Usage
@@ -25,22 +25,17 @@ from batchata_tasks.types.ids import custom_id
 from batchata_tasks.types.outcome import (
     ErrorCode,
     Outcome,
-    describe,
     error_code,
     is_attempt,
     outcome_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.schema.answers import AnswerSchemas
-
-T = TypeVar("T")
-Read = Callable[[str], tuple[T | None, str]]
-"""Reads an answer's text; returns its value, or None and what is wrong with it."""
 
 _BLOCK = 4096
 _NOTHING = Usage()
@@ -177,6 +172,8 @@ class Collector:
         return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
 
     def _row(self, position: int, answer: Answer) -> dict[str, Any]:
+        response = self._answers.of(self._schemas[position])
+        answer = with_answer(answer, None if response is None else response.parse)
         outcome, error, fields = self._judged(position, answer)
         cost, usage = self._count(position, answer, outcome)
         prior = {name: values[position] for name, values in self._priors.items()}
@@ -276,20 +273,6 @@ class Collector:
         if response is None or self._answers.common is None:
             return outcome, error, {"response": answer.text}
         return outcome, error, fields or {}
-
-
-def judge(answer: Answer, read: Read[T] | None) -> tuple[Outcome, str | None, T | None]:
-    """Return how an answer ended, its error and its value, read by a response model's `read`."""
-    if answer.outcome is not Outcome.SUCCEEDED:
-        return answer.outcome, answer.error, None
-    if answer.text is None or answer.blank:
-        return Outcome.INVALID, describe(ErrorCode.RESPONSE, "the answer is empty"), None
-    if read is None:
-        return Outcome.SUCCEEDED, None, None
-    value, problem = read(answer.text)
-    if value is None:
-        return Outcome.INVALID, describe(ErrorCode.RESPONSE, problem), None
-    return Outcome.SUCCEEDED, None, value
 
 
 def not_sent(error: str) -> Answer:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import TerminalError, TransientError
 from batchata_tasks.common.files import read_json, write_json
-from batchata_tasks.execution.candidates import is_of, may_be_as_old, owns
+from batchata_tasks.execution.candidates import is_of, may_be_as_old, owned_of
 from batchata_tasks.execution.overdue import note_intent
 
 if TYPE_CHECKING:
@@ -76,15 +76,20 @@ def rename(
 def _by_results(
     context: SubmitContext, batch_id: str, looks: Sequence[BatchLook], intent: Intent
 ) -> BatchLook | None:
-    is_exact, running = context.provider.is_exact, None
-    for look in looks:
-        has_size = look.requests in (None, intent.requests) or not is_exact
-        if has_size and may_be_as_old(look, intent, clocks_are_right=is_exact):
-            owned = owns(context, look, intent)
-            if owned:
-                return look
-            if owned is None and not look.ended:
-                running = look.batch_id
+    is_exact = context.provider.is_exact
+    candidates = [
+        look
+        for look in looks
+        if (look.requests in (None, intent.requests) or not is_exact)
+        and may_be_as_old(look, intent, clocks_are_right=is_exact)
+    ]
+    found, owned = owned_of(context, candidates, intent)
+    if found is not None:
+        return found
+    running = next(
+        (look.batch_id for look in candidates if owned[look.batch_id] is None and not look.ended),
+        None,
+    )
     if running is not None:
         message = (
             f"batch {batch_id} was never seen since its create was answered; it may be listed as "

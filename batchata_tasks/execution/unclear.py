@@ -28,7 +28,7 @@ from batchata_tasks.execution.candidates import (
     is_of,
     may_be_as_old,
     oldest,
-    owns,
+    owned_of,
 )
 from batchata_tasks.execution.context import retry_transient
 from batchata_tasks.execution.held import answered, create_error, decide
@@ -315,16 +315,13 @@ def _judged(
     Raises:
         HeldError: none is, and the results of one that has ended cannot tell.
     """
-    unreadable, awaited = None, False
-    for look in candidates:
-        owned = owns(context, look, intent)
-        if owned:
-            return look
-        if owned is None:
-            awaited |= not look.ended
-            unreadable = look.batch_id if look.ended else unreadable
-        if owned is False:
-            seen.strangers.add(look.batch_id)
+    found, owned = owned_of(context, candidates, intent)
+    seen.strangers |= {batch_id for batch_id, is_owned in owned.items() if is_owned is False}
+    if found is not None:
+        return found
+    open_ones = [look for look in candidates if owned[look.batch_id] is None]
+    awaited = any(not look.ended for look in open_ones)
+    unreadable = next((look.batch_id for look in reversed(open_ones) if look.ended), None)
     if unreadable is not None and not awaited:  # and no other is the one, or may be
         message = (
             f"the batch {unreadable} may be one that was sent and never confirmed, but its "

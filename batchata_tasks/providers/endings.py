@@ -23,16 +23,18 @@ _FINISHED = frozenset(
     {
         *("stop", "stopped", "stopsequence", "stopsequences", "stoptoken", "stopword", "endturn"),
         *("eos", "eostoken", "eot", "eottoken", "endoftext", "endofsequence", "endofturn", "end"),
+        *("eotid", "imend", "word", "stopstring"),
         *("complete", "completed", "done", "finish", "finished", "success", "succeeded"),
     }
 )
 _USUAL = frozenset({"stop", "end_turn", "completed"})
-_CUT = re.compile("length|max.*token|token.*limit|contextwindow|incomplete")
+_CUT = re.compile("length|max.*len|max.*token|token.*limit|^limit$|contextwindow|incomplete")
+# what some servers write before the word itself, as their enums are named
+_ENUM = re.compile("^(finish|stop)?reason")
 _REFUSED = re.compile(
     "contentfilter|safety|refus|moderation|guardrail|recitation|blocklist|blocked|prohibited|^spii$"
 )
-TEXT_TYPES = (None, "text", "output_text")
-"""The types of parts that are text; a type that is read may be anything, also a list."""
+_TEXT_TYPES = ("text", "output_text")
 _HOLDERS = ("text", "content", "value", "parts")
 _DEPTH = 4
 
@@ -45,7 +47,8 @@ def ending_of(reason: object, text: str | None, cap: str) -> tuple[Outcome, str 
     """
     if isinstance(reason, str) and reason in _USUAL:  # nearly always
         return Outcome.SUCCEEDED, None
-    word = _NO_LETTER.sub("", str(reason or "").rpartition(".")[2].lower())
+    reason = _word_in(reason)
+    word = _ENUM.sub("", _NO_LETTER.sub("", str(reason or "").rpartition(".")[2].lower()))
     if word in _FINISHED or (not reason and text is not None):
         return Outcome.SUCCEEDED, None
     if not reason:
@@ -56,6 +59,15 @@ def ending_of(reason: object, text: str | None, cap: str) -> tuple[Outcome, str 
         return Outcome.REFUSED, describe(ErrorCode.REFUSED, f"stopped by {reason!r:.100}")
     why = f"stopped by {reason!r:.100}, which is not a finished answer"
     return Outcome.INVALID, describe(ErrorCode.RESPONSE, why)
+
+
+def _word_in(reason: object) -> object:
+    """Return the word for an end, also if a server writes it into an object or a list of one."""
+    words = cast("list[object]", reason) if isinstance(reason, list) else [reason]
+    if len(words) != 1:
+        return words
+    named = object_of(words[0])
+    return next((named[name] for name in ("type", "reason") if named.get(name)), words[0])
 
 
 def content_text(content: object, depth: int = _DEPTH) -> str | None:
@@ -73,18 +85,31 @@ def content_text(content: object, depth: int = _DEPTH) -> str | None:
     return _as_json(content)
 
 
+def last_text(content: object) -> str | None:
+    """Return the text of a content's last part that says something, if there are several parts."""
+    parts = cast("list[object]", content) if isinstance(content, list) else []
+    texts = [text for part in parts if ((text := content_text([part])) or "").strip()]
+    return texts[-1] if len(texts) > 1 else None
+
+
 def _part_text(part: object, depth: int) -> str | None:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict) or not depth:
         return None
     fields = cast("dict[str, Any]", part)
-    if fields.get("type") not in TEXT_TYPES:
+    if not is_text(fields):
         return None
     for name in _HOLDERS:
         if name in fields:
             return content_text(fields[name], depth - 1)
     return _as_json(fields) if fields and "type" not in fields else None
+
+
+def is_text(part: dict[str, Any]) -> bool:
+    """Whether a part of a content is text; its type may be absent, in capitals, or anything."""
+    kind = part.get("type")
+    return kind is None or str(kind).lower() in _TEXT_TYPES
 
 
 def _as_json(value: object) -> str | None:

@@ -44,15 +44,19 @@ _ACCOUNT = frozenset(
 _ACCOUNT_STATUSES = frozenset(
     {HTTPStatus.UNAUTHORIZED, HTTPStatus.PAYMENT_REQUIRED, HTTPStatus.FORBIDDEN}
 )
-# types that say too little: Anthropic calls an empty account an invalid request
-_GENERIC = frozenset(
+# types that say what is wrong, and not that the account is
+_SPECIFIC = frozenset(
     {
-        *("", "error", "invalid_request_error", "invalid_request", "bad_request"),
-        *("badrequesterror", "rate_limit_error"),
+        *("not_found_error", "request_too_large", "unprocessable_entity", "overloaded_error"),
+        *("invalid_prompt", "data_residency_mismatch", "context_length_exceeded"),
+        *("bio_policy", "misalignment_policy_violation", "content_policy_violation"),
     }
 )
 _ACCOUNT_WORDS = re.compile(
     r"credit balance is too low|purchase credits|insufficient (credits?|funds|balance|quota)"
+    r"|(out of|no|not enough|add (more )?) ?(credits?|funds)\b|payment (is )?required"
+    r"|quota (has been |was |is )?(exceeded|exhausted)(?!.*per (second|minute))"
+    r"|billing (is|has been) (not active|disabled)"
     r"|exceeded your current quota|billing hard limit|check your (plan and )?billing"
     r"|reached (your|its|the) [\w ]{0,40}(usage|spend|spending|billing|credit) limits?\b"
     r"|(account|organization|workspace|project|subscription)"
@@ -108,10 +112,9 @@ class LineError:
     def means(self, status: int | None) -> ErrorCode:
         """Return what the error means for the same request, by its HTTP status if it has one."""
         names = {name.lower() for name in (self.code, self.kind) if name}
-        generic = (self.kind or "").lower() in _GENERIC
         if names & _ACCOUNT or status in _ACCOUNT_STATUSES:
             return ErrorCode.ACCOUNT
-        if generic and _ACCOUNT_WORDS.search(self.message):
+        if not names & _SPECIFIC and _ACCOUNT_WORDS.search(self.message):
             return ErrorCode.ACCOUNT
         if status is not None and status >= HTTPStatus.BAD_REQUEST:
             final = status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING_STATUSES

@@ -39,6 +39,8 @@ _ADDED = {
     ),
 }
 _OFFICIAL = ("api.anthropic.com", "api.openai.com")
+# paths of calls that name no object
+_COLLECTIONS = ("/files", "/batches")
 _IN_BETWEEN = " Something between here and the provider answered (a proxy, say), not its API."
 _HOST_CHARS = 200  # of a host that a server names
 _SCHEMES = ("http", "https", "all")  # of which proxies are used
@@ -136,21 +138,30 @@ def _shown(url: SplitResult) -> str:
     return f"{url.scheme}://{host}:{url.port}" if url.port else f"{url.scheme}://{host}"
 
 
-def asked(error: httpx2.Response, provider: str) -> str:
-    """Return what an error that is not of the API may come from.
+def asked(error: httpx2.Response, provider: str, *, by_api: bool) -> str:
+    """Return what an error may come from that is not of the API, or of one at another address.
 
-    A 404 is of a wrong address only if nothing shows that the API is there.
+    A 404 is of a wrong address only if nothing shows that the API is there. In the API's own shape
+    (`by_api`) it may be about a batch or file; if it is about all of them, no such call is known.
     """
     is_page = "html" in error.headers.get("content-type", "").lower()
     if error.status_code != HTTPStatus.NOT_FOUND:
-        return _IN_BETWEEN if is_page else ""
+        return _IN_BETWEEN if is_page and not by_api else ""
     url = error.request.url
     official = any(is_official(str(url), domain) for domain in _OFFICIAL)
     if error.request.extensions.get(_REACHED) or official:
-        return _IN_BETWEEN
+        return "" if by_api else _IN_BETWEEN
+    if by_api and not url.path.endswith(_COLLECTIONS):
+        return ""
     variable = _ADDRESSES.get(provider, "the address")
     place = f"{_shown(urlsplit(str(url)))}{url.path}"
-    return f" There is no such API at {place}: check {variable}."
+    return f" There is no such API at {place}: check {variable}{_usual_end(url.path, provider)}."
+
+
+def _usual_end(path: str, provider: str) -> str:
+    """Return how addresses of an API usually end, if the one in use does not, as a clause."""
+    is_short = provider == "openai" and path in _COLLECTIONS
+    return ", which usually ends in /v1" if is_short else ""
 
 
 def pointed_to(response: httpx2.Response, provider: str) -> str:

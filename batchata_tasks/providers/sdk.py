@@ -216,8 +216,7 @@ def _refusal(error: Any, provider: str) -> BatchataError:
 def _text(error: Any, provider: str) -> str:
     """Return what an HTTP error says, and what helps against one that concerns sizes."""
     text = f"{provider}: HTTP {error.status_code}: {_message(error)}"
-    if not is_api_error(error.response):
-        text += asked(error.response, provider)
+    text += asked(error.response, provider, by_api=is_api_error(error.response))
     text += pointed_to(error.response, provider)
     if int(error.status_code) != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return text

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from batchata_tasks.common.json import as_dict
-from batchata_tasks.common.text import is_unicode
+from batchata_tasks.common.text import is_unicode, printable
 from batchata_tasks.providers.keys import masked
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _ID_CHARS = 2000
 # the most that is read of a list: 500,000 batches at the providers' page size
 _MOST_PAGES = 5000
 LONGEST_LIST = 180.0  # seconds
+_ITEMS = ("data", "batches", "items")  # names of the items of a list
 _QUOTED = 80  # characters of an answer that cannot be read
 
 
@@ -55,7 +56,7 @@ def json_of(response: httpx2.Response) -> Any:
             # a BOM, halves of surrogates, NaN: the standard library reads more than orjson does
             return json.loads(text)
         except (ValueError, RecursionError) as error:
-            message = f"it is not JSON but begins with {text[:_QUOTED]!r}"
+            message = f"no JSON, but {_start(response)}"
             raise ValueError(message) from error
 
 
@@ -65,9 +66,13 @@ def object_of(response: httpx2.Response) -> dict[str, Any]:
     Raises:
         ValueError, TypeError: it is not a JSON object.
     """
-    value = json_of(response)
+    try:
+        value = json_of(response)
+    except ValueError as error:
+        message = f"{_call(response)} gave {error}"
+        raise ValueError(message) from None
     if not isinstance(value, dict):
-        message = f"it is no JSON object but begins with {response.text[:_QUOTED]!r}"
+        message = f"{_call(response)} gave no JSON object, but {_start(response)}"
         raise TypeError(message)
     return cast("dict[str, Any]", value)
 
@@ -93,7 +98,8 @@ def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
     Whatever else an answer says: one that carries a batch's id is about a batch that exists.
     """
     try:
-        answer = as_dict(json_of(response))
+        answer = json_of(response)
+        answer = as_dict(orjson.loads(answer) if isinstance(answer, str) else answer)
     except ValueError:
         return _cut_batch(response.text)
     for one in (answer, *(as_dict(answer.get(name)) for name in ("batch", "data", "result"))):
@@ -117,11 +123,23 @@ def items_of(page: object) -> list[dict[str, Any]]:
     Raises:
         TypeError: it is no list.
     """
-    items: object = cast("object", page) if isinstance(page, list) else as_dict(page).get("data")
+    items = _items_in(_items_in(page))  # some servers write one list into another
     if not isinstance(items, list):
         message = "it is no list"
         raise TypeError(message)
     return [as_dict(item) for item in cast("list[object]", items)]
+
+
+def _items_in(page: object) -> object:
+    if not isinstance(page, dict):
+        return page
+    holder = cast("dict[str, Any]", page)
+    name = next((name for name in _ITEMS if name in holder), None)
+    if name is None:
+        return None
+    # servers in Go write null if there are none
+    is_empty = holder[name] is None and not holder.get("has_more") and not holder.get("error")
+    return list[object]() if is_empty else holder[name]
 
 
 def pages(
@@ -139,8 +157,8 @@ def pages(
     """
     after, seen, until = None, set[str](), time.monotonic() + LONGEST_LIST
     for _ in range(_MOST_PAGES):
-        answer = json_of(fetch(after))
-        items = [item for item in items_of(answer) if id_of(item) and id_of(item) not in seen]
+        answer, found = _page_in(fetch(after))
+        items = [item for item in found if id_of(item) and id_of(item) not in seen]
         if not items:
             if unfinished is not None and seen and as_dict(answer).get("has_more"):
                 unfinished()
@@ -155,6 +173,30 @@ def pages(
         after = id_of(items[-1])
     if unfinished is not None:
         unfinished()
+
+
+def _page_in(response: httpx2.Response) -> tuple[Any, list[dict[str, Any]]]:
+    """Return the JSON of a page of a list, and the objects on it.
+
+    Raises:
+        ValueError: it is none; the message names the call.
+    """
+    try:
+        answer = json_of(response)
+        return answer, items_of(answer)
+    except (ValueError, TypeError):
+        message = f"{_call(response)} gave no list, but {_start(response)}"
+        raise ValueError(message) from None
+
+
+def _call(response: httpx2.Response) -> str:
+    return f"{response.request.method} {response.request.url.path}"
+
+
+def _start(response: httpx2.Response) -> str:
+    """Return how an answer that cannot be read begins, for people."""
+    text = response.content[: 4 * _QUOTED].decode("utf-8-sig", errors="replace")
+    return repr(printable(masked(text))[:_QUOTED])
 
 
 def id_of(item: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ docs/structured-output.md shows it type by type.
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from enum import Enum
@@ -155,6 +156,10 @@ class ResponseSchema:
             kind = node.format or node.kind
             message = f"a validator returned {type(plain).__name__} for a {kind}"
             raise TypeError(message)
+        # a class of one's own may have its reasons
+        if self._built and isinstance(plain, float) and not math.isfinite(plain):
+            message = f"{plain} is no number that JSON has"
+            raise ValueError(message)
         if isinstance(plain, str) and not is_unicode(plain):
             message = "a validator returned a text with half of a surrogate pair"
             raise ValueError(message)

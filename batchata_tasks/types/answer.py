@@ -53,7 +53,8 @@ def summed(parts: Iterable[Usage]) -> Usage:
 class Answer:
     """One line of a provider's results, classified.
 
-    `text` is the raw answer, if any. `error` starts with an `ErrorCode`. `citations` are rows of
+    `text` is the raw answer, if any; if it came in several parts, `last` is that of the last one
+    that says something. `error` starts with an `ErrorCode`. `citations` are rows of
     the column `_citations`.
     """
 
@@ -65,6 +66,7 @@ class Answer:
     model: str | None = None
     readable: bool = True  # whether the line states its usage; if not, its cost is unknown
     citations: tuple[dict[str, Any], ...] = ()
+    last: str | None = None
 
     @property
     def blank(self) -> bool:

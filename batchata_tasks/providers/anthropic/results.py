@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.text import is_unicode
 from batchata_tasks.providers.endings import (
-    TEXT_TYPES,
     blocks_of,
     content_text,
     ending_of,
+    is_text,
     last_speech,
+    last_text,
 )
 from batchata_tasks.providers.line_errors import told
 from batchata_tasks.providers.result_json import count_of, leniently, list_of, name_of, object_of
@@ -74,7 +75,7 @@ def _error_in(value: object) -> object:
 
 def _message(custom_id: str, message: dict[str, Any], usage: Usage, *, stated: bool) -> Answer:
     blocks = blocks_of(message.get("content"))
-    spoken = last_speech((_is_text(block), block) for block in blocks)
+    spoken = last_speech((is_text(block), block) for block in blocks)
     text = content_text(list(spoken)) if spoken else None
     citations = (object_of(item) for block in spoken for item in list_of(block.get("citations")))
     outcome, error = _ending(message, text)
@@ -87,11 +88,8 @@ def _message(custom_id: str, message: dict[str, Any], usage: Usage, *, stated: b
         model=name_of(message.get("model")),
         readable=stated,
         citations=tuple(_citation(citation) for citation in citations if citation),
+        last=last_text(list(spoken)),
     )
-
-
-def _is_text(block: dict[str, Any]) -> bool:
-    return block.get("type") in TEXT_TYPES
 
 
 def _ending(message: dict[str, Any], text: str | None) -> tuple[Outcome, str | None]:

@@ -31,7 +31,7 @@ from batchata_tasks.providers.network import http_client
 from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
 from batchata_tasks.providers.openai.caps import CAPS, cap_name
-from batchata_tasks.providers.openai.files import says_not_ready, uploads
+from batchata_tasks.providers.openai.files import TIDY, says_not_ready, uploads
 from batchata_tasks.providers.openai.regions import surcharge
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
@@ -328,7 +328,9 @@ class OpenAIAdapter(Adapter):
 
     def discard_upload(self, file_id: str) -> None:
         with sdk.translated(_ERRORS, self.name), suppress(openai.NotFoundError):
-            self._client.files.delete(file_id)
+            self._client.delete(
+                f"/files/{quote(file_id, safe='')}", cast_to=httpx2.Response, options=TIDY
+            )
 
     def discard_results(self, look: BatchLook) -> None:
         for file_id in look.files:

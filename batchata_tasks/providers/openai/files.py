@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 # the API takes up to 10,000, servers that imitate it 100
 _PAGE = 100
+# no row waits for files to be listed and deleted, so that a silent server is not waited for either
+TIDY: Any = {"max_retries": 0, "timeout": httpx2.Timeout(10.0)}
 # how servers refuse a create because they have not looked at the uploaded file yet
 _FILE_STATUSES = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
 _NOT_READY = re.compile(
     r"\bfile\b.*(\bpending|\bprocessing|\buploading|\bin state\b|not (yet |been )*(processed|ready|"
     r"available|found|exist)|still being|no such|cannot find|does(n't| not) exist)"
-    r"|(no such|cannot find|not find|unknown) (input )?file",
+    r"|(no such|cannot find|not find|unknown) (input )?file"
+    r"|\bfile\b.*expected\W+processed|file_?not_?(yet_?)?(ready|processed|uploaded|found|exist)",
     re.IGNORECASE | re.DOTALL,
 )
 _UNLISTED = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
@@ -34,7 +37,8 @@ def says_not_ready(error: TerminalError) -> bool:
 
     The file was accepted a moment ago, so that this passes.
     """
-    return error.status in _FILE_STATUSES and _NOT_READY.search(str(error)) is not None
+    words = f"{error} {getattr(error.__cause__, 'code', None)}"
+    return error.status in _FILE_STATUSES and _NOT_READY.search(words) is not None
 
 
 def uploads(client: openai.OpenAI, since: float) -> Iterator[tuple[str, str]]:
@@ -45,7 +49,8 @@ def uploads(client: openai.OpenAI, since: float) -> Iterator[tuple[str, str]]:
 
     def fetch(after: str | None) -> httpx2.Response:
         cursor = {} if after is None else {"after": after}
-        options: Any = {"params": {"purpose": "batch", "order": "desc", "limit": _PAGE, **cursor}}
+        query = {"purpose": "batch", "order": "desc", "limit": _PAGE, **cursor}
+        options: Any = {**TIDY, "params": query}
         return client.get("/files", cast_to=httpx2.Response, options=options)
 
     try:

@@ -32,6 +32,14 @@ _O_SERIES = re.compile(r"(?:ft:)?o\d")
 _INSTANT = "-chat"
 _QUIET = re.compile(r"gpt-5\.[1-4](?:-mini|-nano)?(?:-\d{4}-\d{2}-\d{2})?")
 _TAKES_STOP = re.compile(r"(?:ft:)?(?:o1|o3-mini)")
+# documented, of both endpoints: https://platform.openai.com/docs/api-reference/chat/create
+_RANGES = {
+    "temperature": (0, 2),
+    "top_p": (0, 1),
+    "presence_penalty": (-2, 2),
+    "frequency_penalty": (-2, 2),
+    "top_logprobs": (0, 20),
+}
 _MOST_STOPS = 4  # documented: "Up to 4 sequences"
 
 # by their defaults, which all models take
@@ -54,7 +62,7 @@ def check(model: str, params: Mapping[str, Any]) -> None:
     if _OWN.match(model) is None:
         return
     place, effort = _effort(params)
-    problem = _effort_problem(model, place, effort) or _stop_problem(params)
+    problem = _effort_problem(model, place, effort) or _stop_problem(params) or _out_of(params)
     if problem is None and _reasons(model):
         problem = _reasoning_problem(model, params, place, effort)
     if problem is not None:
@@ -105,6 +113,16 @@ def _stop_problem(params: Mapping[str, Any]) -> str | None:
     stops = params.get("stop")
     if isinstance(stops, list) and len(cast("list[object]", stops)) > _MOST_STOPS:
         return f"stop: OpenAI takes up to {_MOST_STOPS} sequences; remove the others."
+    return None
+
+
+def _out_of(params: Mapping[str, Any]) -> str | None:
+    """Return which number is beyond what is documented."""
+    for name, (least, most) in _RANGES.items():
+        value = params.get(name)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and least <= value <= most):
+            return f"{name}: {value!r:.40} is no number from {least} to {most}; write one."
     return None
 
 

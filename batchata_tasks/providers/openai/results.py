@@ -11,7 +11,13 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.providers.endings import blocks_of, content_text, ending_of, last_speech
+from batchata_tasks.providers.endings import (
+    blocks_of,
+    content_text,
+    ending_of,
+    last_speech,
+    last_text,
+)
 from batchata_tasks.providers.line_errors import LineError, told
 from batchata_tasks.providers.result_json import count_of, leniently, list_of, name_of, object_of
 from batchata_tasks.providers.result_lines import custom_id_of, unread
@@ -24,14 +30,15 @@ if TYPE_CHECKING:
 _NAMES = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
 _TOTAL = "total_tokens"
 _FILTERED = "stopped by the content filter"
-_BODY = frozenset({"choices", "output", "usage"})
+_ANSWER = frozenset({"choices", "output"})
+_BODY = _ANSWER | {"usage"}
 _EMPTY = frozenset({"status_code", "request_id", "body"})
 _ERROR_WORDS = frozenset({"detail", "message", "msg"})  # of a body that is an error itself
 
 
 def answer_of(line: dict[str, Any]) -> Answer:
     """Classify a line."""
-    custom_id, response = custom_id_of(line), object_of(line.get("response"))
+    custom_id, response = custom_id_of(line), _response_of(line)
     body, status = _body(response), _status(response)
     usage, stated = stated_usage(body.get("usage") or response.get("usage") or line.get("usage"))
     if status is None or status < HTTPStatus.BAD_REQUEST:
@@ -41,6 +48,15 @@ def answer_of(line: dict[str, Any]) -> Answer:
             return answer
     answer = _without_completion(custom_id, line, response, status)
     return replace(answer, usage=usage) if usage != Usage() else answer
+
+
+def _response_of(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line's response; some servers write its body into the line, or in its place."""
+    if response := object_of(line.get("response")):
+        return response
+    places = (line.get("body"), line.get("result"), line)
+    bodies = (place for place in places if _ANSWER & object_of(place).keys())
+    return {"body": body} if (body := next(bodies, None)) is not None else {}
 
 
 def _body(response: dict[str, Any]) -> dict[str, Any]:
@@ -77,7 +93,8 @@ def _without_completion(
         # seen as status 0 with an empty body
         return LineError("the provider lost the request (no status, no body)").answer(custom_id)
     what = f"HTTP {status}" if response else "no response"
-    return unread(custom_id, what, came if response else line.get("response"))
+    told_instead = {name: line[name] for name in line if name != "custom_id"}
+    return unread(custom_id, what, came if response else line.get("response") or told_instead)
 
 
 def _completion(
@@ -97,7 +114,8 @@ def _completion(
     if refusal or outcome is Outcome.REFUSED:
         outcome = Outcome.REFUSED
         error = describe(ErrorCode.REFUSED, str(refusal or _FILTERED))
-    return Answer(custom_id, outcome, text, error, usage, name_of(body.get("model")), stated)
+    model, last = name_of(body.get("model")), last_text(message.get("content"))
+    return Answer(custom_id, outcome, text, error, usage, model, stated, last=last)
 
 
 def stated_usage(block: object) -> tuple[Usage, bool]:
@@ -157,12 +175,15 @@ def _response(custom_id: str, body: dict[str, Any], usage: Usage, *, stated: boo
     if not parts and text is None and (not status or told(body.get("error"))):
         return None
     outcome, error = _response_ending(body, status, text, refusals)
-    return Answer(custom_id, outcome, text, error, usage, name_of(body.get("model")), stated)
+    model, last = name_of(body.get("model")), last_text(list(parts))
+    return Answer(custom_id, outcome, text, error, usage, model, stated, last=last)
 
 
 def _is_speech(item: dict[str, Any]) -> bool:
     """Whether an item belongs to the answer; commentary does not."""
-    return item.get("type") in ("message", None) and item.get("phase") != "commentary"
+    kind = item.get("type")
+    is_message = kind is None or str(kind).lower() == "message"
+    return is_message and item.get("phase") != "commentary"
 
 
 def _failed(custom_id: str, body: dict[str, Any], usage: Usage) -> Answer:
@@ -177,14 +198,13 @@ def _response_ending(
     """Return how a response of /v1/responses ended; `status` is its own, in small letters."""
     if refusals:
         return Outcome.REFUSED, describe(ErrorCode.REFUSED, " ".join(refusals))
-    if "status" in body and not status:  # it states one at every stage, and null is none
-        return Outcome.INVALID, _unfinished("None")
-    if status != "incomplete":
+    details = object_of(body.get("incomplete_details"))
+    if status != "incomplete" and not (details.get("reason") and not status):
         outcome, error = ending_of(status, text, f"stopped by the token cap ({status})")
         if outcome is Outcome.INVALID:
             error = _unfinished(body.get("status"))
         return outcome, error
-    reason = object_of(body.get("incomplete_details")).get("reason")
+    reason = details.get("reason")
     outcome, error = ending_of(reason, None, f"stopped by the token cap ({reason})")
     if outcome is Outcome.REFUSED:
         return outcome, describe(ErrorCode.REFUSED, _FILTERED)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from batchata_tasks.dataset.columns import dataset_schema
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
-from batchata_tasks.execution.collect import Collector, Report, judge
+from batchata_tasks.execution.collect import Collector, Report
+from batchata_tasks.execution.judged import judge
 from batchata_tasks.ledger import Chunk
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers.anthropic import results as anthropic_lines

@@ -131,6 +131,22 @@ def test_a_page_that_is_not_found_names_the_address(
     assert f"check {api.upper()}_BASE_URL." in str(error.value)
 
 
+def test_a_call_that_an_api_does_not_know_names_the_address(
+    api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 404 of the whole list, in the API's own shape, is of an address that leads past it."""
+    unknown = {"error": {"message": "Invalid URL", "type": "invalid_request_error"}}
+    with answering(lambda _asked: (404, unknown)) as server:
+        monkeypatch.setenv(f"{api.upper()}_BASE_URL", server.url)
+        with pytest.raises(TransientError) as error:
+            made(api).newest()
+        assert f"check {api.upper()}_BASE_URL" in str(error.value)
+        assert ("usually ends in /v1" in str(error.value)) is (api == "openai")
+        with pytest.raises(TransientError) as error:
+            made(api).look("batch_1")
+        assert "BASE_URL" not in str(error.value)
+
+
 def test_a_list_that_a_cache_kept_proves_nothing(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches are asked for what is new; one that answers all the same has an old list."""
     ages: list[dict[str, str]] = [{}, {"Age": "0"}, {"Age": "40"}]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from batchata_tasks.execution.collect import judge
+from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.providers.anthropic import results as anthropic_lines
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
@@ -89,7 +89,12 @@ def test_an_answer_without_a_text_and_a_reason_is_told_as_empty(reason: Any, pat
         *((word, "truncated") for word in ("length", "max_tokens", "MAX_TOKENS", "model_length")),
         *((word, "truncated") for word in ("max_output_tokens", "model_context_window_exceeded")),
         *((word, "refused") for word in ("content_filter", "SAFETY", "refusal", "RECITATION")),
+        *((word, "succeeded") for word in ("FINISH_REASON_STOP", "<|im_end|>", "<|eot_id|>")),
+        *((word, "truncated") for word in ("FINISH_REASON_MAX_TOKENS", "REASON_MAX_LEN", "limit")),
+        *((word, "succeeded") for word in ({"type": "stop", "matched": 2}, ["stop"])),
+        ({"type": "length", "length": 64}, "truncated"),
         *((word, "invalid") for word in ("tool_calls", "tool_use", "pause_turn", "error", 7)),
+        *((word, "invalid") for word in (["stop", "error"], {"matched": 2})),
     ],
 )
 def test_words_for_the_end_of_an_answer(reason: Any, ended: str, path: Path) -> None:
@@ -121,6 +126,7 @@ def test_words_for_an_incomplete_response(reason: Any, ended: str, path: Path) -
         ({"text": "a"}, "a"),
         ([{"type": "text", "text": {"value": "a"}}], "a"),
         ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "a"}], "a"),
+        ([{"type": "TEXT", "text": "a"}], "a"),
         ({"label": "x", "n": 1}, '{"label":"x","n":1}'),
         ("0", "0"),
         (0, "0"),
@@ -326,13 +332,20 @@ def of_openai(status: int, message: str, code: str | None = None) -> tuple[str, 
         (of_claude("rate_limit_error", "Spent.", "enforced_spend_limit_reached"), True),
         (of_claude("rate_limit_error", "Too many tokens per minute."), False),
         (of_claude("invalid_request_error", "max_tokens: 5 > 4"), False),
-        (of_claude("api_error", "Your credit balance is too low"), False),
+        (of_claude("api_error", "Your credit balance is too low"), True),
+        (of_claude("api_error", "Your account is out of funds."), True),
+        (of_claude("request_too_large", "Your credit balance is too low, it says."), False),
+        (of_claude("api_error", "Internal server error"), False),
         (of_openai(429, "You exceeded your current quota", "insufficient_quota"), True),
         (of_openai(400, "Billing hard limit has been reached", "billing_hard_limit_reached"), True),
         (of_openai(400, "Your account is not active, please check your billing details"), True),
         (of_openai(401, "Incorrect API key"), True),
         (of_openai(403, "No access to the model"), True),
         (of_openai(402, "Pay"), True),
+        (of_openai(400, "Insufficient Balance", "invalid_request_error"), True),
+        (of_openai(429, "You have run out of credits", "1113"), True),
+        (of_openai(429, "Monthly quota exceeded", "429"), True),
+        (of_openai(429, "Quota exceeded for requests per minute", "429"), False),
         (of_openai(429, "Rate limit reached for gpt-6", "rate_limit_exceeded"), False),
         (of_openai(400, "Invalid value: 'x'", "invalid_value"), False),
     ],
@@ -340,11 +353,58 @@ def of_openai(status: int, message: str, code: str | None = None) -> tuple[str, 
 def test_trouble_of_the_account(
     given: tuple[str, dict[str, Any]], account: bool, path: Path
 ) -> None:
-    """It is told by type and code, and by words only where the type says nothing."""
+    """It is told by type and code, and by words where the type names no other cause."""
     answer = read(*given, path)
     assert answer.outcome is Outcome.ERRORED
     assert (answer.error or "").startswith("account: ") is account
     assert (answer.usage, answer.readable) == (Usage(), True)
+
+
+@pytest.mark.parametrize("dialect", ["openai", "responses"])
+@pytest.mark.parametrize("place", ["body", "result", "line"])
+def test_an_answer_that_stands_in_the_line_is_read(dialect: str, place: str, path: Path) -> None:
+    """Some servers leave the response out, and write its body into the line or as its result."""
+    whole = LINES[dialect]
+    body = whole["response"]["body"]
+    line = {"custom_id": whole["custom_id"], **(body if place == "line" else {place: body})}
+    there, here = read(dialect, whole, path), read(dialect, line, path)
+    assert (here.outcome, here.text, here.usage) == (there.outcome, there.text, there.usage)
+
+
+def test_a_line_without_an_answer_is_quoted(path: Path) -> None:
+    """Whoever looks into it sees what came instead, wherever in the line it stands."""
+    answer = read("openai", {"custom_id": "r1", "body": {"model": "m", "messages": []}}, path)
+    assert not answer.readable
+    assert (answer.error or "").endswith('(no response): {"body": {"model": "m", "messages": []}}')
+
+
+SAID = [{"type": "text", "text": "Here it is:"}, {"type": "text", "text": '{"a": 1}'}]
+SPLIT = [{"type": "text", "text": '{"a":'}, {"type": "text", "text": " 1}"}]
+IN_TWO = {
+    "anthropic": (CLAUDE, "result.message.content"),
+    "openai": (CHAT, "response.body.choices.0.message.content"),
+    "responses": (GPT, "response.body.output.0.content"),
+}
+
+
+@pytest.mark.parametrize("dialect", IN_TWO)
+def test_the_last_part_is_the_answer_if_all_together_are_none(dialect: str, path: Path) -> None:
+    """A model may say some words first, in a part of its own; one answer may be split as well."""
+
+    def in_json(text: str) -> tuple[Any, str]:
+        try:
+            return orjson.loads(text), ""
+        except ValueError as error:
+            return None, str(error)
+
+    line, where = IN_TWO[dialect]
+    if dialect == "responses":
+        line = put(line, "response.body.output", [{"type": "message", "content": []}])
+    for parts, text in ((SAID, '{"a": 1}'), (SPLIT, '{"a": 1}')):
+        answer = with_answer(read(dialect, put(line, where, parts), path), in_json)
+        assert (answer.text, judge(answer, in_json)[2]) == (text, {"a": 1})
+    plain = read(dialect, put(line, where, SAID), path)
+    assert with_answer(plain, None).text == 'Here it is:{"a": 1}'
 
 
 def test_each_iteration_has_its_own_tier() -> None:

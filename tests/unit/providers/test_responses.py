@@ -279,9 +279,16 @@ READINGS: list[tuple[str, dict[str, Any], Outcome, str | None, str | None]] = [
     (
         "no status",
         {"status": None},
-        Outcome.INVALID,
+        Outcome.SUCCEEDED,
         "Hi",
-        "response: ended as 'None', which is not a finished answer",
+        None,
+    ),
+    (
+        "no status, and a reason why it is incomplete",
+        {"status": None, "incomplete_details": {"reason": "max_output_tokens"}},
+        Outcome.TRUNCATED,
+        "Hi",
+        "truncated: stopped by the token cap (max_output_tokens)",
     ),
     (
         "failed",

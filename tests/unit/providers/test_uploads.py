@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.errors import BatchataError
+from batchata_tasks.common.errors import BatchataError, TransientError
 from batchata_tasks.providers import provider_type
+from batchata_tasks.providers.openai.files import TIDY
 from batchata_tasks.providers.request_file import write_request_file
 from tests.support.answering import answering
 
@@ -164,3 +166,24 @@ def test_a_list_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused key is no empty list."""
     with pytest.raises(BatchataError):
         listed(always(401, {"error": {"message": "no"}}), monkeypatch)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No row waits for a file to be deleted or listed: both are given up soon, and asked once."""
+    released = Event()
+    monkeypatch.setitem(TIDY, "timeout", 0.1)
+
+    def silent(_: Asked) -> Answer:
+        released.wait(10)
+        return 200, {}
+
+    with answering(silent) as server:
+        openai = adapter("openai", server, monkeypatch)
+        try:
+            with pytest.raises(TransientError):
+                openai.discard_upload("file-1")
+            with pytest.raises(TransientError):
+                list(openai.uploads(0.0))
+        finally:
+            released.set()
+    assert [one.method for one in server.asked] == ["DELETE", "GET"]

@@ -967,3 +967,14 @@ def test_every_valid_answer_survives_to_the_column(
         assert error == ""
         parsed.append(values or {})
     assert pa.Table.from_pylist(parsed, schema=found.arrow).to_pylist() == answers
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", '"NaN"'])
+def test_a_number_that_json_does_not_have_is_invalid(number: str) -> None:
+    """An answer to a JSON Schema never lands as a number that it cannot state."""
+    schema = ResponseSchema.from_json_schema(
+        {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}, "x"
+    )
+    fields, problem = schema.parse(f'{{"x": {number}}}')
+    assert fields is None
+    assert "is no number that JSON has" in problem
