@@ -38,6 +38,7 @@ _ID_CHARS = 2000
 # the most that is read of a list: 500,000 batches at the providers' page size
 _MOST_PAGES = 5000
 LONGEST_LIST = 180.0  # seconds
+_HOLDERS = ("batch", "data", "result")  # names under which an object may be put
 _ITEMS = ("data", "batches", "items")  # names of the items of a list
 _QUOTED = 80  # characters of an answer that cannot be read
 
@@ -61,20 +62,33 @@ def json_of(response: httpx2.Response) -> Any:
 
 
 def object_of(response: httpx2.Response) -> dict[str, Any]:
-    """Return the JSON object of an answer.
+    """Return the JSON object of an answer, with an id if there is one in it.
+
+    Some servers put it into another one, into a list, or write it as a JSON text.
 
     Raises:
         ValueError, TypeError: it is not a JSON object.
     """
     try:
-        value = json_of(response)
+        value = _unpacked(json_of(response))
     except ValueError as error:
         message = f"{_call(response)} gave {error}"
         raise ValueError(message) from None
     if not isinstance(value, dict):
         message = f"{_call(response)} gave no JSON object, but {_start(response)}"
         raise TypeError(message)
-    return cast("dict[str, Any]", value)
+    whole = cast("dict[str, Any]", value)
+    inner = (as_dict(whole.get(name)) for name in _HOLDERS if not id_of(whole))
+    return next(filter(id_of, inner), whole)
+
+
+def _unpacked(answer: object) -> object:
+    """Return what a JSON text holds, and the only item of a list."""
+    value: object = orjson.loads(answer) if isinstance(answer, str) else answer
+    if not isinstance(value, list):
+        return value
+    items = cast("list[object]", value)
+    return items[0] if len(items) == 1 else items
 
 
 def is_api_error(response: httpx2.Response) -> bool:
@@ -98,11 +112,10 @@ def batch_in(response: httpx2.Response) -> dict[str, Any] | None:
     Whatever else an answer says: one that carries a batch's id is about a batch that exists.
     """
     try:
-        answer = json_of(response)
-        answer = as_dict(orjson.loads(answer) if isinstance(answer, str) else answer)
+        answer = as_dict(_unpacked(json_of(response)))
     except ValueError:
         return _cut_batch(response.text)
-    for one in (answer, *(as_dict(answer.get(name)) for name in ("batch", "data", "result"))):
+    for one in (answer, *(as_dict(answer.get(name)) for name in _HOLDERS)):
         is_batch = any(status_of(one.get(name)) in _BATCH for name in ("object", "type"))
         if 0 < len(id_of(one)) <= _ID_CHARS and (
             is_batch or (response.is_success and not one.get("error"))
@@ -203,6 +216,19 @@ def id_of(item: Mapping[str, Any]) -> str:
     """Return the id of an object, or an empty text."""
     name = text_or_none(item.get("id")) or ""
     return "" if name in _NO_PATHS else name
+
+
+def new_id_of(response: httpx2.Response) -> str:
+    """Return the id of what a call made.
+
+    Raises:
+        ValueError, TypeError: the answer names none.
+    """
+    name = id_of(object_of(response))
+    if not 0 < len(name) <= _ID_CHARS:
+        message = f"{_call(response)} gave no id, but {_start(response)}"
+        raise ValueError(message)
+    return name
 
 
 def checked_id(item: Mapping[str, Any]) -> str:

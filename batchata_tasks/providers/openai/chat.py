@@ -42,7 +42,7 @@ from batchata_tasks.providers.result_lines import (
     read_line,
 )
 from batchata_tasks.providers.sizes import first_of
-from batchata_tasks.providers.wire import checked_id, object_of
+from batchata_tasks.providers.wire import new_id_of, object_of
 from batchata_tasks.types.ids import is_custom_id
 
 if TYPE_CHECKING:
@@ -212,8 +212,9 @@ class OpenAIAdapter(Adapter):
     def upload(self, path: Path) -> str | None:
         # the SDK streams an open file; it would read a Path as a whole
         with path.open("rb") as stream, sdk.translated(_ERRORS, self.name):
-            file = self._client.files.create(file=stream, purpose="batch", timeout=sdk.SLOW_TIMEOUT)
-            return checked_id({"id": file.id})
+            files = self._client.files.with_raw_response
+            made = files.create(file=stream, purpose="batch", timeout=sdk.SLOW_TIMEOUT)
+            return new_id_of(made.http_response)
 
     def create(
         self,

@@ -11,6 +11,7 @@ from batchata_tasks.providers import provider_type
 from tests.support.answering import answering
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from batchata_tasks.providers import Adapter
@@ -64,6 +65,44 @@ def test_what_is_no_list_names_the_call(
             adapter.newest()
         path = server.asked[0].path
         assert f"(GET {path} gave no list, but '" in str(error.value)
+
+
+@pytest.mark.parametrize("pack", [lambda b: {"data": b}, lambda b: {"batch": b}, lambda b: [b]])
+def test_a_batch_is_read_wherever_a_server_puts_it(
+    pack: Callable[[Any], Any], api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A create is paid for, so its batch must be found by looks that are packed alike."""
+    with answering(lambda _asked: (200, pack(BATCH))) as server:
+        look = made(api, server.url, monkeypatch).look("batch_1")
+    assert (look.status, look.ended) == ("in_progress", False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ({"id": "file-1"}, "file-1"),
+        ({"data": {"id": "file-1"}}, "file-1"),
+        ([{"id": 7}], "7"),
+        ({}, None),
+        ({"id": None}, None),
+        ([], None),
+        ("<html>busy</html>", None),
+    ],
+)
+def test_an_upload_is_known_by_its_id(
+    answer: Any, name: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else of it is needed; without an id, the error says what was answered."""
+    path = tmp_path / "requests.jsonl"
+    path.write_text("{}")
+    monkeypatch.setenv("OPENAI_API_KEY", "test-key")
+    with answering(lambda _asked: (200, answer)) as server:
+        openai = made("openai", server.url, monkeypatch)
+        if name is not None:
+            assert openai.upload(path) == name
+            return
+        with pytest.raises(TransientError, match="POST /files gave no "):
+            openai.upload(path)
 
 
 def test_what_is_no_batch_names_the_call(api: str, monkeypatch: pytest.MonkeyPatch) -> None:

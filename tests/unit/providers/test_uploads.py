@@ -14,7 +14,7 @@ from batchata_tasks.providers.request_file import write_request_file
 from tests.support.answering import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from batchata_tasks.providers import Adapter
@@ -174,8 +174,11 @@ def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mon
     monkeypatch.setitem(TIDY, "timeout", 0.1)
 
     def silent(_: Asked) -> Answer:
-        released.wait(10)
-        return 200, {}
+        def nothing() -> Iterator[bytes]:
+            released.wait(10)
+            yield b""
+
+        return nothing()
 
     with answering(silent) as server:
         openai = adapter("openai", server, monkeypatch)
