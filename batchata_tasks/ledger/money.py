@@ -109,9 +109,15 @@ class Money(Chunks, Budgets):
     ) -> None:
         """Settle a chunk from its usage: the results are on disk, and its outcomes are known.
 
-        `retried` counts its rows by the outcome that they had in an earlier round of the run.
+        `retried` counts its rows by the outcome that they had in an earlier round of the run. A
+        chunk that was settled before, and is landed again, never costs less than it did then: of
+        what its results lack by now, the rest was paid for no row.
         """
         cost = sum(tally.cost or 0 for tally in tallies.values()) + overhead
+        if chunk.state == ChunkState.COLLECTED:
+            known = connection.execute(_RESERVATION, {"chunk_id": chunk.id}).first()
+            more = max((0 if known is None else known.settled or 0) - cost, 0)
+            cost, overhead = cost + more, overhead + more
         self._check(connection, lease)
         sent = (ChunkState.SUBMITTED, ChunkState.OVERDUE, ChunkState.COLLECTED)
         self._move(connection, chunk.id, (ChunkState.PLANNED, *sent), ChunkState.COLLECTED)

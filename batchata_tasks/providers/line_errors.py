@@ -52,6 +52,7 @@ _SPECIFIC = frozenset(
         *("bio_policy", "misalignment_policy_violation", "content_policy_violation"),
     }
 )
+_MONEY = re.compile("billing|billable|credit|balance|funds|payment|quota|spend")
 _ACCOUNT_WORDS = re.compile(
     r"credit balance is too low|purchase credits|insufficient (credits?|funds|balance|quota)"
     r"|(out of|no|not enough|add (more )?) ?(credits?|funds)\b|payment (is )?required"
@@ -126,6 +127,13 @@ def is_of_account(body: object, status: int) -> bool:
     """Whether an error that refused a call is about the account: its credit, quota or limits."""
     error = told(body)
     return error is not None and error.means(status) is ErrorCode.ACCOUNT
+
+
+def is_of_money(body: object) -> bool:
+    """Whether an error that refused a call is about money: credit, a quota, billing."""
+    error = told(body)
+    words = () if error is None else (error.code, error.kind, error.message)
+    return any(_MONEY.search(word.lower()) for word in words if word)
 
 
 def told(*values: object) -> LineError | None:

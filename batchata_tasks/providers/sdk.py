@@ -20,7 +20,7 @@ from batchata_tasks.common.files import durable
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import printable, sentence
 from batchata_tasks.providers.keys import masked, without_keys
-from batchata_tasks.providers.line_errors import is_of_account
+from batchata_tasks.providers.line_errors import is_of_account, is_of_money
 from batchata_tasks.providers.network import asked, certificates_of, pointed_to, way_to
 from batchata_tasks.providers.retry_after import retry_after
 from batchata_tasks.providers.sizes import bounded
@@ -207,8 +207,8 @@ def _refusal(error: Any, provider: str) -> BatchataError:
             return TerminalError(f"{text}{_MEND}", status)
         return TransientError(text, retry_after(error.response.headers), status)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        remedy = "The API key was refused: check the key in the environment."
-        return CredentialsError(f"{text} {remedy}")
+        remedy = " The API key was refused: check the key in the environment."
+        return CredentialsError(f"{text}{_MEND if is_of_money(error.body) else remedy}")
     is_account = is_of_account(error.body, status)
     return TerminalError(f"{text}{_MEND}" if is_account else text, status)
 

@@ -346,6 +346,19 @@ def test_results_that_lack_lines_for_good_are_given_up_by_a_person(
     assert {row["_status"] for row in table.rows()} == {"succeeded"}
 
 
+def test_what_missing_rows_may_have_cost_is_not_forgotten_with_the_folder(table: Table) -> None:
+    """Their bound counts as spent, also once the rows that were answered are fetched again."""
+    table.emulator.control.faults(kind="request_missing", contains="row 3", count=1)
+    table.run()
+    before = money(table)
+    assert before.overhead > 0
+    shutil.rmtree(table.output)
+    assert table.run().outcomes == {}
+    after = money(table)
+    assert (after.settled, after.overhead) == (before.settled, before.overhead)
+    assert after.settled == after.dataset + after.superseded + after.overhead
+
+
 def test_status_says_that_the_ledger_is_lost(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

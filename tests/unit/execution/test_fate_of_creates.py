@@ -7,9 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
-from batchata_tasks.common.errors import BatchataError, TerminalError, TransientError
+from batchata_tasks.common.errors import (
+    BatchataError,
+    CredentialsError,
+    TerminalError,
+    TransientError,
+)
 from batchata_tasks.common.money import usd
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile_report import ReconcileRequest
@@ -141,6 +147,16 @@ def test_a_create_without_credit_is_not_repeated_at_once(
     table.emulator.control.clear_faults()
     assert table.run().outcomes == {"succeeded": ROWS}
     check_once(table, creates=2)
+
+
+def test_billing_trouble_of_a_key_names_the_remedy(table: Table) -> None:
+    """A 403 is about the key, unless its words are about money: that is mended elsewhere."""
+    error = {"type": "billing_error", "message": "billing inactive", "code": "billing_not_active"}
+    body = orjson.dumps({"type": "error", "error": error}).decode()
+    table.emulator.control.faults(kind="http_error", route="create", status=403, body=body)
+    with pytest.raises(CredentialsError, match=r"billing inactive.*add credit") as refused:
+        table.run()
+    assert "check the key" not in str(refused.value)
 
 
 def test_a_create_without_credit_is_sent_twice_at_most(table: Table) -> None:
