@@ -163,7 +163,10 @@ def reconcile(
     ] = None,
     hold: Annotated[
         list[str] | None,
-        typer.Option(help="Nobody can look for this chunk (its key is gone).", metavar="CHUNK"),
+        typer.Option(
+            help="Look for this chunk no more (its key is gone, say): a person decides.",
+            metavar="CHUNK",
+        ),
     ] = None,
     cancel_batches: Annotated[
         list[str] | None,
@@ -183,6 +186,9 @@ def reconcile(
 
     Adopts batches of ours, reports those that nobody owns or that do not end, and settles chunks
     in doubt.
+
+    Exit codes: 0 all providers with a key were asked, whatever was found; 1 one of them could not
+    be; 2 the command was wrong.
     """
     from batchata_tasks.operations.reconcile import reconcile as reconcile_all
     from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
@@ -197,6 +203,8 @@ def reconcile(
         )
         report = reconcile_all(Settings(), request, days=days, progress=progress)
     print_result(report, as_json=as_json)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
 
 
 @app.command(

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -121,7 +121,8 @@ def durable(
                 gate()
             aside.replace(path)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            with suppress(OSError):  # what stopped it is what is told
+                aside.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
 

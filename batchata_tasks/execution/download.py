@@ -8,12 +8,11 @@ from http import HTTPStatus
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.execution.look import look_once
+from batchata_tasks.execution.look import deleted, is_old, look_once, was_deleted
 from batchata_tasks.execution.overdue import lands_in_part
 from batchata_tasks.execution.priced import Priced
 from batchata_tasks.ledger import ChunkState
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import BatchLook
 
-_KEPT = 29 * 86400  # seconds for which providers keep results at least
 _AWAITED = (ChunkState.SUBMITTED, ChunkState.OVERDUE)
 _FIRST_PAUSE = 0.5  # seconds before results that are not whole are downloaded again; then longer
 _NO_LINES = 10  # times BATCHATA_PATIENCE, if results have no line at all, or lack many
@@ -114,9 +112,8 @@ def _require_kept(context: BatchContext, chunk: Chunk, look: BatchLook) -> None:
     Raises:
         NoResultsError: the batch was awaited.
     """
-    if look.gone and chunk.state in _AWAITED and not _is_old(context, look):
-        message = f"batch {look.batch_id} was deleted at the provider before its results came."
-        raise NoResultsError(message)
+    if chunk.state in _AWAITED and was_deleted(context, look):
+        raise NoResultsError(deleted(look.batch_id))
 
 
 def _require_most(
@@ -211,7 +208,7 @@ def _download(
         TransientError, TerminalError, CredentialsError: likewise, of a batch that landed before.
     """
     times, sent = _NO_LINES, replace(look, requests=chunk.rows)  # whatever the server counts
-    is_gone = look.gone or _is_old(context, look)
+    is_gone = look.gone or is_old(context, look)
     if look.gone:
         times = 0
     elif is_gone or chunk.state == ChunkState.OVERDUE:  # earlier runs were patient
@@ -232,14 +229,6 @@ def _download(
         message = f"{error} Batch {look.batch_id} has ended, and its results cannot be had."
         raise NoResultsError(message) from error
     return paths, True
-
-
-def _is_old(context: BatchContext, look: BatchLook) -> bool:
-    """Whether results may be gone by age, by our clock and the server's: each may be wrong."""
-    now = now_us()
-    sent_at = context.ledger.submitted_at(look.batch_id) or now
-    made_at = sent_at if look.created_at is None else int(look.created_at * 1e6)
-    return now - max(sent_at, made_at) > _KEPT * 1_000_000
 
 
 def _answers_alone(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -184,7 +184,8 @@ def _kept(held: OwnDataset) -> Generator[None, None, None]:
         held.held_until = 0.0
         if held.lost is None:
             held.ledger.release_lease(held.lease)
-        held.folder.landing_lock(held.lease.fence).unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is read-only by now
+            held.folder.landing_lock(held.lease.fence).unlink(missing_ok=True)
 
 
 def _blame_lost_lease(held: OwnDataset, error: Exception) -> None:

@@ -6,6 +6,7 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import (
     BatchataError,
     CredentialsError,
@@ -31,13 +32,15 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.context import SubmitContext
 
 _DAY = 86400.0
-# what a server may answer to an id that is no batch's, and one that has no list of batches
-_NO_SUCH_BATCH = (
+_KEPT = 29 * 86400  # seconds for which providers keep results at least
+NO_SUCH_BATCH = (
     HTTPStatus.NOT_FOUND,
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.GONE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )
+"""What a server may answer to an id that is no batch's."""
+# and one that has no list of batches
 _NO_LIST = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
 PATIENT = 10
 """Times `BATCHATA_PATIENCE`: how patient a look is."""
@@ -100,7 +103,7 @@ def _not_found(
         NotShownError: see `look_once`.
         TransientError, TerminalError: the provider does not tell.
     """
-    if error.status in _NO_SUCH_BATCH and not context.ledger.was_seen(batch_id):
+    if error.status in NO_SUCH_BATCH and not context.ledger.was_seen(batch_id):
         return _missing(context, batch_id, error)
     if error.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return _listed(context, batch_id) or _deleted(context, batch_id, error)
@@ -179,6 +182,24 @@ def _deleted(context: SubmitContext, batch_id: str, error: BatchataError) -> Bat
     """Return the status of a batch that is neither found nor listed any more."""
     context.log(f"{error} Nor is batch {batch_id} listed any more: it was deleted.")
     return BatchLook(batch_id, "deleted", ended=True, created_at=0.0, gone=True)
+
+
+def was_deleted(context: SubmitContext, look: BatchLook) -> bool:
+    """Whether a batch's results are gone sooner than the provider deletes them by itself."""
+    return look.gone and not is_old(context, look)
+
+
+def is_old(context: SubmitContext, look: BatchLook) -> bool:
+    """Whether results may be gone by age, by our clock and the server's: each may be wrong."""
+    now = now_us()
+    sent_at = context.ledger.submitted_at(look.batch_id) or now
+    made_at = sent_at if look.created_at is None else int(look.created_at * 1e6)
+    return now - max(sent_at, made_at) > _KEPT * 1_000_000
+
+
+def deleted(batch_id: str) -> str:
+    """Return the sentence for a batch that was deleted, or lost by its server."""
+    return f"batch {batch_id} was deleted at the provider before its results came."
 
 
 def _other_account(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import TerminalError, TransientError
 from batchata_tasks.execution.context import retry_transient
-from batchata_tasks.execution.look import PATIENT, look_once
+from batchata_tasks.execution.look import PATIENT, deleted, look_once, was_deleted
 from batchata_tasks.execution.misnamed import NotShownError, PerhapsListedError, RefusedLookError
 from batchata_tasks.execution.overdue import Wait, set_aside, set_overdue
 from batchata_tasks.ledger import SENDING_ENDS, StopReason
@@ -77,6 +77,9 @@ def poll(context: SubmitContext, chunk: Chunk) -> BatchLook | None:
             if look.batch_id != batch_id:  # it has another id than its create was told
                 batch_id, chunk = look.batch_id, context.ledger.chunk(chunk.id)
                 cancelled = False
+            if was_deleted(context, look):
+                set_aside(context, chunk, deleted(batch_id), lacks_results=True)
+                return None
             if look.ended:
                 return look
         if wait.left() <= 0:

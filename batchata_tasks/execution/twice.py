@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.errors import InputError, TerminalError, TransientError
 from batchata_tasks.common.files import make_folder, read_json, write_json
 from batchata_tasks.execution.candidates import oldest
-from batchata_tasks.ledger import SecondBatch, name_of_second
+from batchata_tasks.ledger import ChunkState, SecondBatch, name_of_second
 from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def notice(context: SubmitContext, looks: Sequence[BatchLook], run_id: str) -> N
 
     One that was made by repeating a request lets its chunk's run send nothing more: what repeats
     one, repeats all. `run_id` is the run that looks.
+
+    Raises:
+        TerminalError: one is of a chunk that a person freed, and that was not sent again yet.
     """
     ledger = context.ledger
     named = [look for look in looks if look.token or look.input_file_id]
@@ -56,6 +59,8 @@ def notice(context: SubmitContext, looks: Sequence[BatchLook], run_id: str) -> N
         chunk = chunks.get(name)
         if chunk is None or chunk.dataset_id != context.lease.dataset_id:
             continue  # another dataset's are its own runs' to notice
+        if chunk.state == ChunkState.DROPPED and ledger.freed(chunk.id) is not None:
+            raise _freed_too_early(chunk, look)
         if look.token is None and look.requests not in (None, chunk.rows):
             continue
         # each further list shows it, too
@@ -65,6 +70,14 @@ def notice(context: SubmitContext, looks: Sequence[BatchLook], run_id: str) -> N
             if facts is not None:
                 stops = facts["repeated"] and chunk.run_id == run_id
                 context.log(f"{_sentence(facts)}.{' Nothing more is sent.' if stops else ''}")
+
+
+def _freed_too_early(chunk: Chunk, look: BatchLook) -> TerminalError:
+    return TerminalError(
+        f"batch {look.batch_id} is of chunk {chunk.id}, which was freed (by --resend): it was "
+        f"accepted after all, so nothing is sent. Run `batchata reconcile --adopt {chunk.id}="
+        f"{look.batch_id}`, then the same command."
+    )
 
 
 def ran_nothing(look: BatchLook) -> bool:

@@ -17,15 +17,16 @@ from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.budgets import Budgets, period_of
-from batchata_tasks.ledger.chunks import Chunks
+from batchata_tasks.ledger.chunks import Chunks, chunk_of, reservation_row
 from batchata_tasks.ledger.store import blocks, reads, writes
-from batchata_tasks.ledger.values import Chunk, Lease, RunPhase, StopReason
+from batchata_tasks.ledger.values import Chunk, ChunkState, Lease, RunPhase, StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy import Connection
 
+_FREE = (ChunkState.PLANNED, ChunkState.DROPPED)
 _OF_CHUNK = t.chunks.c.id == t.reservations.c.chunk_id
 
 
@@ -71,6 +72,40 @@ class Twice(Chunks, Budgets):
             budget = _budget_in(connection.execute(spec).scalar())
             period = None if budget is None else period_of(connection, budget, at)
         return SecondBatch(chunk.id, batch_id, chunk.run_id, chunk.bound or 0, at, budget, period)
+
+    @reads
+    def freed(self, connection: Connection, chunk_id: str) -> Chunk | None:
+        """Return a chunk that a person freed, if nothing of its dataset was sent since; else None.
+
+        It was sent, and taken for never accepted.
+        """
+        sent = t.intents.c.chunk_id == t.chunks.c.id
+        free = t.chunks.c.state.in_(_FREE)
+        query = select(t.chunks).join(t.intents, sent).where(t.chunks.c.id == chunk_id, free)
+        if (row := connection.execute(query).first()) is None:
+            return None
+        began = select(t.runs.c.started_at).where(t.runs.c.id == row.run_id).scalar_subquery()
+        later = (
+            select(t.chunks.c.id)
+            .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
+            .where(t.chunks.c.dataset_id == row.dataset_id, t.runs.c.started_at > began)
+            .where(t.chunks.c.state.not_in(_FREE))
+            .limit(1)
+        )
+        return chunk_of(row) if connection.execute(later).first() is None else None
+
+    @writes
+    def hold_freed(
+        self, connection: Connection, lease: Lease, chunk: Chunk, money: SecondBatch
+    ) -> None:
+        """Hold a chunk that was freed, since its batch is there; its `money` is reserved again."""
+        self._check(connection, lease)
+        self._move(connection, chunk.id, _FREE, ChunkState.HELD)
+        here = select(t.reservations.c.chunk_id).where(t.reservations.c.chunk_id == chunk.id)
+        if connection.execute(here).first() is None:
+            counts = {"budget": money.budget, "period": money.period}
+            values = {**reservation_row(chunk), **counts, "reserved_at": money.reserved_at}
+            connection.execute(insert(t.reservations).values(values))
 
     @writes
     def count_second(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -68,15 +69,15 @@ class Abandoning:
             SpecError: no run waits for it, or it has ended.
             AlreadyRunningError: a run is at work on its dataset.
         """
-        chunk = self._waiting(batch_id)
-        if chunk.state != ChunkState.ABANDONED:
-            # first the dataset: a run that is at work on it must not find its batch cancelled
-            with self._leased(chunk) as lease:
-                chunk = self._waiting(batch_id)
-                if chunk.state != ChunkState.ABANDONED:
-                    if not self._is_to_be_given_up(chunk):
-                        return
-                    self._give_up(lease, chunk)
+        # first the dataset: a run that is at work on it must not find its batch cancelled
+        with self._leased(self._waiting(batch_id)) as lease:
+            chunk = self._waiting(batch_id)
+            if chunk.state == ChunkState.ABANDONED:
+                self._report.notes.append(f"batch {batch_id} was given up before.")
+            elif self._is_to_be_given_up(chunk):
+                self._give_up(lease, chunk)
+            else:
+                return
         self._report.abandoned.append(batch_id)
 
     def _waiting(self, batch_id: str) -> Chunk:
@@ -134,8 +135,10 @@ class Abandoning:
                 provider.cancel(batch_id)
                 return True
         except BatchataError as error:
+            is_gone = getattr(error, "status", None) == HTTPStatus.NOT_FOUND
+            went_on = "is not at the provider any more" if is_gone else "may go on"
             self._report.notes.append(
-                f"batch {batch_id} could not be cancelled, and may go on: {error}"
+                f"batch {batch_id} could not be cancelled, and {went_on}: {error}"
             )
             return True
         rows, problem = _found(provider, look, chunk)

@@ -57,3 +57,4 @@ class Asked:
         if name not in self.errors:
             self.errors[name] = error
             self._report.notes.append(f"{name} could not be asked: {error}")
+            self._report.unasked.append(name)

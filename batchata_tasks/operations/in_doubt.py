@@ -26,6 +26,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.candidates import is_of
 from batchata_tasks.execution.held import create_error
 from batchata_tasks.execution.intent_files import delete
+from batchata_tasks.execution.look import NO_SUCH_BATCH
 from batchata_tasks.execution.misnamed import rename
 from batchata_tasks.execution.unclear import Listed, hold, look_for, record
 from batchata_tasks.ledger import ChunkState
@@ -61,6 +62,31 @@ def _absent(left: float, seen: Listed) -> str:
     if left > 0:
         return _YOUNG.format(pluralize(math.ceil(left / 60), "minute"))
     return _ABSENT.format(_SHOWS_KNOWN if seen.shown else _SHOWS_ALL)
+
+
+def _looked_up(provider: Adapter, chunk: Chunk, batch_id: str) -> BatchLook:
+    """Return the status of the batch that a person named.
+
+    Raises:
+        SpecError: the chunk's provider has no such batch.
+    """
+    try:
+        return provider.look(batch_id)
+    except (TransientError, TerminalError) as error:
+        if error.status not in NO_SUCH_BATCH:
+            raise
+        message = (
+            f"--adopt {chunk.id}={batch_id}: there is no such batch at {provider.name}, to which "
+            f"that chunk was sent ({error})"
+        )
+        raise SpecError(message) from error
+
+
+def _not_in_doubt(chunk_id: str) -> SpecError:
+    return SpecError(
+        f"{chunk_id} is not a chunk that is in doubt (any more), nor was it freed without anything "
+        "being sent since; `batchata reconcile` lists those that are in doubt."
+    )
 
 
 @dataclass
@@ -141,8 +167,11 @@ class InDoubt:
                     given_up = self._renamed(given_up, batch_id)
                 abandoning.take_back(given_up, batch_id)
                 continue
+            if (freed := self._ledger.freed(chunk_id)) is not None:
+                self._adopt_freed(freed, batch_id)
+                continue
             with self._settling(chunk_id) as (context, chunk):
-                look = context.provider.look(batch_id)
+                look = _looked_up(context.provider, chunk, batch_id)
                 intent = self._ledger.intent(chunk.id)
                 self._refuse_wrong(chunk, intent, context.provider, look)
                 if chunk.state == ChunkState.UNCLEAR:
@@ -163,10 +192,24 @@ class InDoubt:
                 self._ledger.drop_held(context.lease, chunk_id)
             self._report.freed.append(chunk_id)
 
+    def _adopt_freed(self, chunk: Chunk, batch_id: str) -> None:
+        """Adopt the batch of a chunk that was freed too early; nothing was sent again yet."""
+        with self._hold_dataset(chunk) as context:
+            if self._ledger.freed(chunk.id) is None:
+                raise _not_in_doubt(chunk.id)
+            look = _looked_up(context.provider, chunk, batch_id)
+            self._refuse_wrong(chunk, self._ledger.intent(chunk.id), context.provider, look)
+            later = self._ledger.open_run(chunk.dataset_id)
+            if later is not None and later.id != chunk.run_id:  # it planned the rows anew
+                self._ledger.close_run(context.lease, later.id, "abandoned")
+            money = self._ledger.second_batch(chunk, look.batch_id)
+            self._ledger.hold_freed(context.lease, chunk, money)
+            self._adopt(context, chunk, look)
+
     def _renamed(self, chunk: Chunk, batch_id: str) -> Chunk:
         """Record the own id of a batch that was never seen, and abandoned; return its chunk."""
         with self._hold_dataset(chunk) as context:
-            look = context.provider.look(batch_id)
+            look = _looked_up(context.provider, chunk, batch_id)
             self._refuse_wrong(chunk, self._ledger.intent(chunk.id), context.provider, look)
             rename(self._ledger, context.lease, self._folder(context), chunk, look.batch_id)
         return self._ledger.chunk(chunk.id)
@@ -187,11 +230,7 @@ class InDoubt:
         chunks = {c.id: c for c in self._ledger.chunks_in((*_IN_DOUBT, ChunkState.OVERDUE))}
         chunk = chunks.get(chunk_id)
         if chunk is None:
-            message = (
-                f"{chunk_id} is not a chunk that is in doubt (any more); `batchata reconcile` "
-                "lists those that are."
-            )
-            raise SpecError(message)
+            raise _not_in_doubt(chunk_id)
         if chunk.state == ChunkState.OVERDUE:
             # a batch that was never found may be there under another id: a person may name that
             if not states and self._ledger.is_missing(chunk):

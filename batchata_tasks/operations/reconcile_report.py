@@ -50,9 +50,10 @@ class UnknownBatch:
     `age` is in whole seconds; None if the provider does not say when it was created.
 
     `ours` says whether this program sent it, under another ledger; None if the provider does not
-    tell. `may_be` is a chunk in doubt whose batch this may be; `twice` is one of this ledger that
-    has another batch, or was `freed` since it was taken for never accepted, so that its requests
-    were accepted twice; it is `counted` if the most that it may have cost counts as spent.
+    tell. `may_be` is a chunk in doubt whose batch this may be, or one that was `freed` since it was
+    taken for never accepted, and not sent again yet; `twice` is one of this ledger that has another
+    batch, or was `freed` and sent again, so that its requests were accepted twice; it is `counted`
+    if the most that it may have cost counts as spent.
     """
 
     provider: str
@@ -130,6 +131,12 @@ class ReconcileReport:
     strays: list[UnknownBatch] = field(default_factory=list[UnknownBatch])
     doubts: list[UnclearChunk] = field(default_factory=list[UnclearChunk])
     notes: list[str] = field(default_factory=list[str])
+    unasked: list[str] = field(default_factory=list[str])  # providers that did not answer
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command: 1 if a provider could not be asked, else 0."""
+        return 1 if self.unasked else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -232,7 +239,7 @@ _ORIGIN = {
 
 _LABELS = {True: "Another ledger's", False: "Nobody's", None: "Unknown"}
 _HOUR = 3600
-_UNDECIDED = ("Sent twice", "Perhaps ours")
+_UNDECIDED = ("Sent twice", "Ours after all", "Perhaps ours")
 _MOST_LINES = 20  # of a kind of batches that need nobody's decision
 
 
@@ -254,7 +261,9 @@ def _stray_lines(batches: list[UnknownBatch]) -> list[tuple[str, str]]:
 def _label(batch: UnknownBatch) -> str:
     if batch.twice is not None:
         return _UNDECIDED[0]
-    return _UNDECIDED[1] if batch.may_be is not None else _LABELS[batch.ours]
+    if batch.may_be is None:
+        return _LABELS[batch.ours]
+    return _UNDECIDED[1] if batch.freed else _UNDECIDED[2]
 
 
 def _describe_batch(batch: UnknownBatch) -> str:
@@ -268,6 +277,11 @@ def _describe_batch(batch: UnknownBatch) -> str:
             origin += "; the most that it can have cost is counted as spent"
     if batch.may_be is not None:
         origin = f"may be chunk {batch.may_be}, which is in doubt"
+    if batch.may_be is not None and batch.freed:
+        origin = (
+            f"of chunk {batch.may_be}, which was freed, and not sent again yet: `batchata "
+            f"reconcile --adopt {batch.may_be}={batch.batch_id}` keeps it from being paid for twice"
+        )
     return f"batch {batch.batch_id} ({facts}), {origin}"
 
 

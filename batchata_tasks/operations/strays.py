@@ -80,7 +80,9 @@ class Strays:
                     self._report.late[late.id] = look.batch_id
                     reads_left -= 1
                     continue
-                twice = self._sent_twice(provider, look, listed) if reads_left else None
+                named = self._named(provider, look) if reads_left else None
+                freed = named if named is not None and self._ledger.freed(named.id) else None
+                twice = None if freed else self._sent_twice(look, named, listed)
                 batch = UnknownBatch(
                     provider=name,
                     batch_id=look.batch_id,
@@ -89,34 +91,34 @@ class Strays:
                     age=None if look.created_at is None else max(round(now - look.created_at), 0),
                     ours=_is_ours(provider, look) if reads_left else None,
                     twice=None if twice is None else twice.id,
-                    freed=twice is not None and twice.state == ChunkState.DROPPED,
+                    freed=freed is not None or _was_freed(twice),
                     counted=twice is not None and self._count(provider, look, twice, listed),
-                    may_be=may_be[0].id if may_be else None,
+                    may_be=next((chunk.id for chunk in (freed, *may_be) if chunk), None),
                     ended=look.ended,
                 )
                 reads_left -= look.ended and reads_left > 0
                 self._report.strays.append(batch)
         self._asked.require_answers()
 
-    def _sent_twice(
-        self, provider: Adapter, look: BatchLook, listed: Collection[str]
-    ) -> Chunk | None:
-        """Return the chunk that a batch is of, although that has another, or was freed.
-
-        No request of a chunk that was dropped otherwise was ever sent. One whose batch was never
-        seen, nor is listed, may have this one, under another id than its create was told.
-        """
+    def _named(self, provider: Adapter, look: BatchLook) -> Chunk | None:
+        """Return the chunk of this ledger that a batch is named after."""
         try:
             token = provider.token_of(look)
         except (TransientError, TerminalError):  # its results cannot be read at this moment
             return None
-        chunks = self._ledger.existing_chunks([token] if token else [])
-        for chunk in chunks:
-            if chunk.state == ChunkState.DROPPED or is_beside(look, chunk, listed):
-                return chunk
-            if chunk.batch_id is not None and not self._ledger.is_missing(chunk):
-                return chunk
-        return None
+        return next(iter(self._ledger.existing_chunks([token] if token else [])), None)
+
+    def _sent_twice(
+        self, look: BatchLook, named: Chunk | None, listed: Collection[str]
+    ) -> Chunk | None:
+        """Return the chunk that a batch is `named` after, if that has another, or was freed.
+
+        No request of a chunk that was dropped otherwise was ever sent. One whose batch was never
+        seen, nor is listed, may have this one, under another id than its create was told.
+        """
+        if named is None or _was_freed(named) or is_beside(look, named, listed):
+            return named
+        return None if named.batch_id is None or self._ledger.is_missing(named) else named
 
     def _count(
         self, provider: Adapter, look: BatchLook, chunk: Chunk, listed: Collection[str]
@@ -197,6 +199,10 @@ class Strays:
                 return False
             raise
         return True
+
+
+def _was_freed(chunk: Chunk | None) -> bool:
+    return chunk is not None and chunk.state == ChunkState.DROPPED
 
 
 def _is_ours(provider: Adapter, look: BatchLook) -> bool | None:

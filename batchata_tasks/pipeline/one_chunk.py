@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.execution.intent_files import withdraw
+from batchata_tasks.execution.overdue import lacks_results
 from batchata_tasks.execution.queue_full import make_room
 from batchata_tasks.execution.unclear import adopt
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
@@ -47,6 +48,7 @@ def send_and_land(run: RunContext, steps: ChunkSteps, chunk: Chunk) -> list[Chun
         _report(run, chunk, "at the provider")
         polled = steps.poll(ref, chunk.id)
         if not polled["ended"]:
+            run.state.no_results |= lacks_results(run.folder, chunk)
             _report(run, chunk, "overdue")
             return []
         if polled["no_room"] and sends:

@@ -14,7 +14,7 @@ import pytest
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import CredentialsError, TerminalError, TransientError
 from batchata_tasks.emulator.answers.tokens import input_tokens
-from batchata_tasks.execution import download
+from batchata_tasks.execution import look
 from batchata_tasks.ledger import ChunkState
 from batchata_tasks.operations.reconcile import ReconcileRequest
 from batchata_tasks.pipeline.enrich import enrich
@@ -419,7 +419,7 @@ def test_results_that_are_gone_cost_their_bound_and_an_attempt(
     """
     table = anthropic
     left_and_deleted(table, "archive")
-    monkeypatch.setattr(download, "now_us", lambda: now_us() + 40 * _DAY_US)
+    monkeypatch.setattr(look, "now_us", lambda: now_us() + 40 * _DAY_US)
     receipt = table.run()
     assert (receipt.continued, receipt.rounds, ended(receipt)) == (True, 2, {"succeeded": ROWS})
     assert {row["_attempts"] for row in table.rows()} == {2}

@@ -91,6 +91,7 @@ def test_a_provider_that_cannot_be_reached_does_not_keep_the_others_from_being_c
     assert report.known == {table.provider: 1}
     (note,) = [note for note in report.notes if "could not be asked" in note]
     assert note.startswith(other)
+    assert (report.unasked, report.exit_code) == ([other], 1)
     monkeypatch.setenv(f"{table.provider.upper()}_BASE_URL", "http://127.0.0.1:9")
     with pytest.raises(TransientError, match="cannot reach"):
         reconcile()

@@ -11,7 +11,7 @@ import pytest
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError, TransientError
-from batchata_tasks.execution import download as downloading
+from batchata_tasks.execution import look as looking
 from batchata_tasks.ledger import sending
 from batchata_tasks.providers.openai.batches import look_of
 from batchata_tasks.providers.result_lines import without_line
@@ -356,7 +356,7 @@ def test_one_404_takes_no_old_results_for_gone(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results that are a month old are asked for again before their rows are missing."""
-    monkeypatch.setattr(downloading, "now_us", lambda: now_us() + 40 * _DAY)
+    monkeypatch.setattr(looking, "now_us", lambda: now_us() + 40 * _DAY)
     route = "results" if table.provider == "anthropic" else "content"
     strike(table, {"kind": "not_found", "route": route, "nth": 1})
     assert table.run().outcomes == {"succeeded": ROWS}

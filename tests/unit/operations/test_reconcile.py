@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import CredentialsError, SpecError
+from batchata_tasks.common.errors import CredentialsError, SpecError, TerminalError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.ledger import ChunkState, Ledger
@@ -21,6 +21,7 @@ from batchata_tasks.operations import in_doubt
 from batchata_tasks.operations.in_doubt import InDoubt
 from batchata_tasks.operations.reconcile_report import ReconcileRequest, pairs_of
 from batchata_tasks.progress.listener import LineProgress
+from tests.support.books import check_money
 from tests.support.operations import cancel, reconcile
 from tests.support.unclear import in_state, leave_in_doubt
 
@@ -189,6 +190,49 @@ def test_a_chunk_that_was_never_accepted_is_freed_by_a_person(
     assert any("paid for twice" in note for note in report.notes)
     assert table.run().outcomes == {"succeeded": 6}
     assert table.ledger()["requests_accepted"] == 6
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_chunk_that_was_freed_too_early_is_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch, closed: bool
+) -> None:
+    """Its batch shows up before its rows are sent again: `--adopt` lands it, and nothing is sent.
+
+    `reconcile` says so, and does not call it sent twice. A run that sees it listed sends nothing.
+    """
+    chunk = leave_in_doubt(table, monkeypatch, "drop_after", add="list_empty")
+    reconcile(ReconcileRequest(hold=(chunk,)))
+    if closed:
+        assert table.run().held_rows == 6
+    reconcile(ReconcileRequest(resend=(chunk,)))
+    table.emulator.control.clear_faults()
+    (batch,) = (line["id"] for line in table.ledger()["batches"])
+    (stray,) = reconcile().strays
+    assert (stray.may_be, stray.freed, stray.twice, stray.counted) == (chunk, True, None, False)
+    assert any(f"--adopt {chunk}={batch}" in text for _, text in reconcile().lines())
+    if closed and table.provider == "openai":
+        with pytest.raises(TerminalError, match=f"--adopt {chunk}={batch}"):
+            table.run()
+    assert reconcile(ReconcileRequest(adopt={chunk: batch})).adopted == {chunk: batch}
+    table.run()
+    assert (len(table.rows()), table.ledger()["requests_accepted"]) == (6, 6)
+    check_money(table)
+
+
+def test_a_chunk_that_was_freed_and_sent_again_is_not_adopted(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows have newer requests by then."""
+    chunk = leave_in_doubt(table, monkeypatch, "drop_after", add="list_empty")
+    reconcile(ReconcileRequest(hold=(chunk,)))
+    table.run()
+    reconcile(ReconcileRequest(resend=(chunk,)))
+    table.run()
+    table.emulator.control.clear_faults()
+    batch = table.ledger()["batches"][0]["id"]
+    with pytest.raises(SpecError, match="nor was it freed without anything being sent since"):
+        reconcile(ReconcileRequest(adopt={chunk: batch}))
+    assert reconcile().strays[0].twice == chunk
 
 
 def test_a_list_proves_nothing_of_a_create_that_is_too_young(
