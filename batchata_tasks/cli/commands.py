@@ -137,8 +137,8 @@ app.command(
 def cancel(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
     """Cancel the open batches of a spec and land what ran; what ran is paid for.
 
-    Exit codes: 0 all have ended, or there is nothing to cancel; 3 some batches did not end in time
-    (`BATCHATA_CANCEL_GRACE`), so their rows are held; 1, 2 and 130 as of `run`.
+    Exit codes: 0 all have ended, or no run is open; 2 there is no dataset; 3 some did not end in
+    time (`BATCHATA_CANCEL_GRACE`), so their rows are held; 1, 2 and 130 as of `run`.
     """
     from batchata_tasks.operations.cancel import cancel as cancel_spec
 
