@@ -24,6 +24,7 @@ from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_index import scratch_index
 from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.planning.values import python_values
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
@@ -124,7 +125,7 @@ class Planner:
     def _batch(self, batch: pa.RecordBatch, writers: Mapping[str, PlanWriter]) -> None:
         first = self.summary.source_rows + 1
         self.summary.source_rows += batch.num_rows
-        values = {name: _values(batch, name, first) for name in batch.schema.names}
+        values = {name: python_values(batch, name, first) for name in batch.schema.names}
         rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
         keeps = self._builder.keeps
         places = [i for i, row in enumerate(rows) if keeps(row, self._namer(row, first + i))]
@@ -187,12 +188,14 @@ class Planner:
     ) -> tuple[str, dict[str, Any], bytes] | None:
         """Decide on one row; return what is to be written to which plan, if anything is."""
         summary, builder = self.summary, self._builder
-        if (null := builder.null_column(row)) is not None and self._spec.on_null != "empty":
+        if self._spec.on_null in ("error", "skip") and (
+            (null := builder.null_column(row)) is not None
+        ):
             if self._spec.on_null == "skip":
                 summary.null_skipped += 1
                 return None
             reason = f"on_null: the column {null!r} that the templates use is null in {where()}"
-            message = f"{reason}; fill it in, or set `on_null` to empty or skip."
+            message = f"{reason}; fill it in, or set `on_null` to pass, empty or skip."
             raise SourceError(message)
         fingerprint, landed = builder.fingerprint(row), self._index.landed(digest)
         if self._index.in_flight(digest):
@@ -284,21 +287,6 @@ class Planner:
                 return reason
         self.summary.not_asked += 1
         return None
-
-
-def _values(batch: pa.RecordBatch, name: str, first: int) -> list[Any]:
-    """Return a column in Python values, which cannot hold all that Arrow's can."""
-    try:
-        return batch.column(name).to_pylist()
-    except (ValueError, OverflowError):
-        for place in range(batch.num_rows):
-            try:
-                batch.slice(place, 1).column(name).to_pylist()
-            except (ValueError, OverflowError) as error:
-                where = f"source: the column {name!r} has in row {first + place} a value"
-                message = f"{where} that cannot be used: {error}; fix it."
-                raise SourceError(message) from error
-        raise
 
 
 def _system_fields(request_id: str, fingerprint: str, landed: LandedRow | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from batchata_tasks.planning.fingerprint import fingerprint, part
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
+from batchata_tasks.planning.values import shown
 from batchata_tasks.pricing.lookup import rates_at, unpriced
 from batchata_tasks.types.request import Message, Request
 
@@ -98,7 +99,11 @@ class RequestBuilder:
 
     def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Whether `where` holds for the row."""
-        return self._where is None or self._where.holds(variables(row), where)
+        if self._where is None:
+            return True
+        # which rows a condition keeps must not change: here a null is Jinja's own none
+        seen = shown(row, self._where.columns, null=None)
+        return self._where.holds(variables(seen), where)
 
     def fingerprint(self, row: Mapping[str, Any]) -> str:
         """Return the fingerprint of the row's base request."""
@@ -110,8 +115,7 @@ class RequestBuilder:
 
     def body(self, row: Mapping[str, Any], where: Callable[[], str]) -> bytes:
         """Return the request body as JSON; nulls render as nothing."""
-        values = {name: "" if row[name] is None else row[name] for name in self._used}
-        seen = variables(values)
+        seen = variables(shown(row, self._used))
         messages = tuple(
             Message(turn.role, template.render(seen, where)) for turn, template in self._turns
         )

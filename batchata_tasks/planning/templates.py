@@ -1,14 +1,14 @@
-"""Jinja2 templates over a row, in an immutable sandbox, with a cap on the size of their output."""
+"""Jinja2 templates over a row, with a cap on the size of their output, and `where` expressions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import StrictUndefined, TemplateError, meta, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError, meta, nodes
 
 from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.planning.hints import nearest, quoted_column
+from batchata_tasks.planning.sandbox import ANALYSIS, CONDITIONS, TEMPLATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,40 +16,6 @@ if TYPE_CHECKING:
 MAX_TEMPLATE_CHARS = 1_000_000
 MAX_RENDERED_CHARS = 64_000_000  # above every provider's limit for one request
 WHOLE_ROW = "row"  # `row["any column"]` reaches names that are not Python identifiers
-
-
-_PLAIN_HOMES = frozenset({"builtins", "datetime", "decimal", "uuid", "jinja2", "batchata_tasks"})
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Refuses the operators with which a few characters make gigabytes."""
-
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        # only plain values have attributes here: a pandas timestamp, say, can write files
-        home = type(obj).__module__.partition(".")[0]
-        return home in _PLAIN_HOMES and super().is_safe_attribute(obj, attr, value)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        kinds = {type(left).__name__, type(right).__name__}
-        if operator == "**" or not kinds <= {"int", "float", "bool", "Decimal"}:
-            message = (
-                f"the operator {operator} is not allowed on {' and '.join(sorted(kinds))} here"
-            )
-            raise SecurityError(message)
-        return super().call_binop(context, operator, left, right)
-
-
-# autoescape would turn & into &amp; in prompts: the output is text for a model, never HTML
-_ENVIRONMENT = _Sandbox(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=False)
-
-
-_ENVIRONMENT.globals.pop("lipsum")  # a random text: the same row would never be the same request
-
-# for reading which columns a template uses: here no name of Jinja's own hides a column's
-_ANALYSIS = _Sandbox(undefined=StrictUndefined, autoescape=False)
-_ANALYSIS.globals.clear()
 
 
 class WholeRow:
@@ -88,17 +54,20 @@ class RowTemplate:
             raise SpecError(message)
         self.field = field
         self._constant: str | None = None
+        columns = list(columns)
         try:
-            tree = _ANALYSIS.parse(text)
-            self._template = _ENVIRONMENT.from_string(text)
+            tree = ANALYSIS.parse(text)
+            self._template = TEMPLATES.from_string(text)
             # a chain of mappings otherwise, which Jinja copies for every row
             self._template.globals = dict(self._template.globals)
         except (TemplateError, RecursionError) as error:
             number = getattr(error, "lineno", None)
             line = f" in line {number}" if number else ""
             message = f"{field}: the template is not valid Jinja2{line}: {error}"
+            if remedy := quoted_column(text, columns):
+                message += f"; {remedy}."
             raise SpecError(message) from error
-        self.columns = _columns_read(field, tree, list(columns))
+        self.columns = _columns_read(field, text, tree, columns)
         # a template without columns (most system prompts) says the same for every row
         self._constant = None if self.columns else self.render({}, lambda: "every row")
 
@@ -144,16 +113,18 @@ class RowCondition:
     """The spec's `where`: an expression over a row, true for the rows to keep."""
 
     def __init__(self, text: str, columns: Iterable[str]) -> None:
+        columns, code = list(columns), "{{ " + text + " }}"
         try:
-            tree = _ANALYSIS.parse("{{ " + text + " }}")
-            self._expression = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+            tree = ANALYSIS.parse(code)
+            self._expression = CONDITIONS.compile_expression(text, undefined_to_none=False)
         except (TemplateError, RecursionError) as error:
-            message = (
-                f"where: not a valid Jinja2 expression: {error}; write a condition over the "
-                "columns, without braces, such as month >= '2026-01' and name != ''."
+            remedy = quoted_column(code, columns) or (
+                "write a condition over the columns, without braces, such as "
+                "month >= '2026-01' and name != ''"
             )
+            message = f"where: not a valid Jinja2 expression: {error}; {remedy}."
             raise SpecError(message) from error
-        self.columns = _columns_read("where", tree, list(columns))
+        self.columns = _columns_read("where", code, tree, columns)
 
     def holds(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Whether the row is to be kept.
@@ -173,18 +144,24 @@ class RowCondition:
             RecursionError,
         ) as error:
             message = f"where: the expression fails on {where()}: {error}"
+            nulls = [repr(name) for name in self.columns if row.get(name) is None]
+            if nulls and isinstance(error, TypeError):
+                message += f"; null here: {', '.join(nulls)}. Ask for it first, with `is not none`."
             raise SourceError(message) from error
 
 
-def _columns_read(field: str, tree: nodes.Template, columns: list[str]) -> list[str]:
+def _columns_read(field: str, text: str, tree: nodes.Template, columns: list[str]) -> list[str]:
     """Return the columns that a template reads, in the source's order; refuse unknown ones."""
-    names = meta.find_undeclared_variables(tree) - (set(_ENVIRONMENT.globals) - set(columns))
+    names = meta.find_undeclared_variables(tree) - (set(TEMPLATES.globals) - set(columns))
     if WHOLE_ROW in names and WHOLE_ROW not in columns:
         names.discard(WHOLE_ROW)
         names |= _named_items(field, tree)
     for name in sorted(names - set(columns)):
         unknown = f"{field}: the template uses {name!r}, and the source has no such column"
-        message = f"{unknown}; it has: {', '.join(columns)}."
+        # `{{ customer-name }}` is a subtraction to Jinja
+        remedy = quoted_column(text, [column for column in columns if name in column])
+        remedy = f"; {remedy}" if remedy else nearest(name, columns)
+        message = f"{unknown}{remedy}."
         raise SpecError(message)
     return [column for column in columns if column in names]
 

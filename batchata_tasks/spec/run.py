@@ -32,8 +32,12 @@ class RunSpec(BaseModel, ABC):
         description="Names the run, its ledger lines and artifacts.",
     )
     limit: int | None = Field(None, ge=1, description="Only the first N rows that need work.")
-    on_null: Literal["error", "empty", "skip"] = Field(
-        "error", description="What a null in a column that the templates use does."
+    on_null: Literal["error", "empty", "skip", "pass"] = Field(
+        "error",
+        description=(
+            "What a null in a column that the templates use does; "
+            "empty and pass are one: the template sees it, and it prints nothing."
+        ),
     )
     key: Annotated[list[str], BeforeValidator(_as_list)] = Field(
         min_length=1, description="Column or columns that identify a row."

@@ -329,7 +329,9 @@ CASES = [
         ("`source`", "must be a text: put it in quotes (it is 5)"),
         {"source": 5},
     ),
-    Case("wrong-choice", ("`on_null`", "'error', 'empty' or 'skip'"), {"on_null": "ignore"}),
+    Case(
+        "wrong-choice", ("`on_null`", "'error', 'empty', 'skip' or 'pass'"), {"on_null": "ignore"}
+    ),
     Case("wrong-name", ("`name`", "letters, digits"), {"name": "../topics"}),
     Case("empty-output", ("`output`", "must not be empty"), {"output": ""}),
     Case(
@@ -646,7 +648,7 @@ CASES = [
     ),
     Case(
         "null-in-the-prompt",
-        ("on_null", "'summary'", "row 2", "'pydantic'", "empty or skip"),
+        ("on_null", "'summary'", "row 2", "'pydantic'", "pass, empty or skip"),
         PARQUET,
         prepare=rows_with(summary=["a", None, "c"]),
     ),
@@ -676,6 +678,29 @@ CASES = [
                 {"role": "user", "content": "{{ sumary }}"},
             ],
         },
+    ),
+    Case(
+        "template-prints-a-method",
+        ("prompt", "row 1", "'boto3'", "'upper' is a method of a text", "upper()"),
+        {"prompt": "{{ summary.upper }}"},
+    ),
+    Case(
+        "template-misses-an-item",
+        ("prompt", "row 1", "'a'", "no attribute 'items'", "it has: n"),
+        {**JSONL, "prompt": "{{ o.items }}"},
+        {"rows.jsonl": '{"name": "a", "o": {"n": 1}}\n'},
+    ),
+    Case(
+        "template-compares-a-null",
+        ("prompt", "row 2", "'b'", "a null cannot be compared with 3"),
+        {**JSONL, "prompt": "{% if n > 3 %}many{% else %}few{% endif %}", "on_null": "pass"},
+        {"rows.jsonl": '{"name": "a", "n": 5}\n{"name": "b", "n": null}\n'},
+    ),
+    Case(
+        "template-column-with-a-blank",
+        ("prompt", "line 1", 'write row["full name"]'),
+        {"prompt": "{{ full name }}"},
+        {"rows.csv": "name,full name\na,b\n"},
     ),
     Case("template-syntax", ("prompt", "line 2", "Jinja2"), {"prompt": "{{ name }}\n{% if %}"}),
     Case(
