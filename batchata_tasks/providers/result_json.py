@@ -120,6 +120,13 @@ def count_of(value: object) -> int:
     return min(value, _MOST_COUNT)  # more cannot be, and is not believed by whoever counts it
 
 
+def plain_count(value: object) -> int:
+    """Return a count that stands as a plain number, 0 if it is absent, and -1 for anything else."""
+    if value is None:
+        return 0
+    return value if type(value) is int and 0 <= value <= _MOST_COUNT else -1
+
+
 def leniently(read: Callable[[Callable[[object], int]], T]) -> tuple[T, bool]:
     """Return what `read` makes of counts that it is given a reader of, and whether all were valid.
 

@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import SpecError, TerminalError
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.anthropic import param_rules
 from batchata_tasks.providers.anthropic.batches import look_of
-from batchata_tasks.providers.anthropic.results import answer_of
+from batchata_tasks.providers.anthropic.fast_lines import line_reader
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.gate import GatedFile, gated, watch
@@ -271,8 +271,9 @@ class AnthropicAdapter(Adapter):
         return response.http_response
 
     def answers(self, path: Path) -> Iterator[Answer]:
+        read = line_reader()
         for line in lines_of(path):
-            yield read_line(line, answer_of)
+            yield read_line(line, read)
 
     def cancel(self, batch_id: str) -> None:
         with sdk.translated(_ERRORS, self.name):
