@@ -95,8 +95,8 @@ def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
 def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:
     """Yield (job id, fingerprint, whether citations are wanted, response model) of each job."""
     stored = StoredJobs(spec.response_schemas())
-    for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
-        for row in batch.to_pylist():
+    for block in open_source(spec.jobs).batches([JOB_ID, JOB]):
+        for row in block.rows.to_pylist():
             job, _, schema = stored.read(row)
             yield job.id, stored.fingerprint(row), job.enable_citations, schema
 
@@ -105,8 +105,8 @@ def stored_jobs(spec: JobsSpec) -> list[Job]:
     """Return the jobs of a batch; response models are JSON Schema, since nothing is imported."""
     stored, schemas = StoredJobs(spec.response_schemas()), spec.schemas
     jobs = list[Job]()
-    for batch in open_source(spec.jobs, {}).batches([JOB_ID, JOB]):
-        for row in batch.to_pylist():
+    for block in open_source(spec.jobs).batches([JOB_ID, JOB]):
+        for row in block.rows.to_pylist():
             job, digest, _ = stored.read(row)
             jobs.append(job if digest is None else replace(job, response_model=schemas[digest]))
     return jobs
@@ -143,8 +143,8 @@ def _result(row: dict[str, Any], schema: ResponseSchema | None, *, cited: bool) 
 def landed_table(spec: JobsSpec) -> pa.Table:
     """Return the rows of a batch's jobs as they are in the dataset."""
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
-    stored = open_source(spec.jobs, {}).batches([JOB_ID])
-    ids = pa.concat_arrays([batch.column(JOB_ID) for batch in stored])
+    stored = open_source(spec.jobs).batches([JOB_ID])
+    ids = pa.concat_arrays([block.rows.column(JOB_ID) for block in stored])
     batches = (batch for _, batch in dataset.rows(dataset.column_names()))
     rows = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
     return pa.Table.from_batches(rows, rows[0].schema if rows else _columns(spec))

@@ -16,7 +16,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import durable
 from batchata_tasks.planning.fingerprint import fingerprint, part
 from batchata_tasks.schema.response import ResponseSchema
-from batchata_tasks.sources.table import BATCH_ROWS
+from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 

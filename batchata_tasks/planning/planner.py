@@ -76,21 +76,20 @@ class Planner:
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
         table = self._table
-        fields = pa.schema([table.source.schema.field(name) for name in self._spec.carried])
+        fields = pa.schema([table.columns.field(name) for name in self._spec.carried])
         with scratch_index(self._folder / "index.db") as self._index:
             self._index.add_landed(table.dataset.landed())
             if self._index.landed_twice:
                 self._find_doubled()
             self._index.add_in_flight(in_flight)
-            columns = self._builder.columns_needed(table.source.schema.names)
             with ExitStack() as files:
                 names = ["plan", "local", *(["claimed"] if self._claimed else [])]
                 writers = {
                     name: files.enter_context(PlanWriter(self._folder, name, fields))
                     for name in names
                 }
-                for batch in table.source.batches(columns):
-                    self._batch(batch, writers)
+                for block in table.source.batches(table.columns.names):
+                    self._batch(block.rows, writers)
                     self._progress(self.summary.source_rows)
         return self._finish()
 

@@ -23,6 +23,7 @@ from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.sources.opening import open_source
+from batchata_tasks.sources.source import ReadOptions
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
@@ -93,7 +94,10 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     to which the spec only refers (prompt file, response model), too, and what the address adds to
     prices: a run keeps its prices, so that its bounds would be too low at a dearer address.
     """
-    facts = {"spec": spec.model_dump(mode="json"), **table.answers.to_json()}
+    stored = spec.model_dump(mode="json")
+    if stored.get("csv", ...) is None:
+        del stored["csv"]  # specs of versions that did not have it keep their digest
+    facts = {"spec": stored, **table.answers.to_json()}
     content = f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}"
     for route in table.builder.routes:
         if percent := route.provider.surcharge(route.model):
@@ -122,7 +126,9 @@ def prepare_jobs(
         answers = AnswerSchemas(None, schemas)
     builder = JobBuilder(spec, providers, schemas, prices, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
-    return PreparedTable(spec, open_source(spec.jobs, {}), builder, answers, dataset)
+    source = open_source(spec.jobs)
+    columns = source.schema(builder.columns_needed(source.names()))
+    return PreparedTable(spec, source, builder, answers, dataset, columns)
 
 
 def prepare(
@@ -138,24 +144,20 @@ def prepare(
         InputError: with the field and the remedy.
     """
     schema = spec.schema_of_answers(roots)
-    source = open_source(spec.source, spec.types)
-    if not (columns := source.schema.names):
+    source = open_source(spec.source, ReadOptions(spec.types, spec.csv))
+    if not (names := source.names()):
         message = (
             f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
         )
         raise SourceError(message)
-    for field_name, names in (("key", spec.key), ("columns", spec.columns or [])):
-        if missing := [name for name in names if name not in columns]:
+    for field_name, wanted in (("key", spec.key), ("columns", spec.columns or [])):
+        if missing := [name for name in wanted if name not in names]:
             reason = f"{field_name}: the source has no column {missing[0]!r}"
-            message = f"{reason}; it has: {', '.join(columns)}."
+            message = f"{reason}; it has: {', '.join(names)}."
             raise SpecError(message)
-    carried = pa.schema([source.schema.field(name) for name in spec.carried])
-    dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
     provider = providers[spec.destinations()[0]]
-    return PreparedTable(
-        spec,
-        source,
-        RequestBuilder(spec, schema, provider, columns, prices),
-        AnswerSchemas(schema),
-        dataset,
-    )
+    builder = RequestBuilder(spec, schema, provider, names, prices)
+    columns = source.schema(builder.columns_needed(names))  # the others may be of any kind
+    carried = pa.schema([columns.field(name) for name in spec.carried])
+    dataset = Dataset(data, dataset_schema(carried, schema), spec.key, spec.carried)
+    return PreparedTable(spec, source, builder, AnswerSchemas(schema), dataset, columns)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.planning.builder import Builder
     from batchata_tasks.schema.answers import AnswerSchemas
-    from batchata_tasks.sources.table import Source
+    from batchata_tasks.sources.source import Source
     from batchata_tasks.spec.run import RunSpec
 
 
@@ -22,3 +24,4 @@ class PreparedTable:
     builder: Builder
     answers: AnswerSchemas
     dataset: Dataset
+    columns: pa.Schema  # of the source: those that are used

@@ -1,118 +1,216 @@
-"""CSV sources."""
+"""CSV files: cells are text unless the spec's `types` says otherwise, and nothing is guessed."""
 
 from __future__ import annotations
 
 import re
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from fsspec.implementations.local import (  # pyright: ignore[reportMissingTypeStubs]
-    LocalFileSystem,
-)
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.sources.table import Source, bytes_of, filesystem_of
+from batchata_tasks.sources.cells import DATETIME, TYPES, first_unfit
+from batchata_tasks.sources.csv_format import CsvFormat
+from batchata_tasks.sources.source import Block, Place, ReadOptions, errors_of, unfit
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator
 
-_BLOCK_BYTES = 1 << 24  # the longest CSV row; 16 MB is more than a model takes
-_DATETIME = pa.timestamp("us", tz="UTC")
-_CSV_TYPES: dict[str, pa.DataType] = {
-    "str": pa.string(),
-    "int": pa.int64(),
-    "float": pa.float64(),
-    "bool": pa.bool_(),
-    "date": pa.date32(),
-    "datetime": _DATETIME,
-    "decimal": pa.decimal128(38, 9),
-}
+    from batchata_tasks.sources.files import File
+
+# the reader's blocks: small ones save memory, and no row may be longer than one
+_BLOCK_BYTES = 1 << 20
+_LONGEST_ROW = 1 << 26  # 64 MB: more than a model takes
+_WRONG_COLUMN = re.compile(r"CSV column #(\d+): ")
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
+_TOO_LONG = "straddling"  # in Arrow's error for a row that no block holds
+_SHOWN = 80  # characters of a row in an error
 
 
-def open_csv(url: str, types: Mapping[str, str]) -> Source:
-    """Open a CSV file; columns that `types` does not name are strings."""
-    block = pacsv.ReadOptions(block_size=_BLOCK_BYTES)
-    multiline = pacsv.ParseOptions(newlines_in_values=True)
-    with (
-        _opened(url) as stream,
-        pacsv.open_csv(stream, read_options=block, parse_options=multiline) as reader,
-    ):
-        names = reader.schema.names
-    if missing := sorted(set(types) - set(names)):
-        message = f"types: the source has no column {missing[0]!r}; it has: {', '.join(names)}."
-        raise SourceError(message)
-    schema = pa.schema([pa.field(name, _CSV_TYPES[types.get(name, "str")]) for name in names])
+class CsvTable:
+    """A CSV file, as a Source; columns that `types` does not name are texts."""
 
-    def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
+    def __init__(self, file: File, options: ReadOptions) -> None:
+        self._file = file
+        self._form = options.csv or CsvFormat()
+        self._types = options.types
+        self.url = file.name
+
+    def names(self) -> list[str]:
+        """See Source."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> list[str]:
+        if isinstance(self._form.header, list):
+            return self._form.header
+        with errors_of(self.url):
+            try:
+                names = self._head(_BLOCK_BYTES)
+            except pa.ArrowInvalid as error:
+                if _TOO_LONG not in str(error):
+                    raise
+                names = self._head(_LONGEST_ROW)
+        return names if self._form.header else [f"column{i + 1}" for i in range(len(names))]
+
+    def _head(self, block_bytes: int) -> list[str]:
+        read = self._reading(block_bytes)
+        read.autogenerate_column_names = not self._form.header
+        with self._told(read, []), self._reader(read, pacsv.ConvertOptions()) as reader:
+            return reader.schema.names
+
+    def schema(self, columns: list[str]) -> pa.Schema:
+        """See Source."""
+        return pa.schema([(name, TYPES[self._types.get(name, "str")]) for name in columns])
+
+    def batches(self, columns: list[str]) -> Iterator[Block]:
+        """See Source."""
+        schema = self.schema(columns)
+        # Arrow reads times with a zone or without, not both: they are converted from text
+        read_as = {f.name: pa.string() if f.type.equals(DATETIME) else f.type for f in schema}
+        first = 1
+        with errors_of(self.url), self._told(self._named(_LONGEST_ROW), columns[:1]):
+            for batch in self._batches(read_as):
+                yield Block(self._with_datetimes(batch, schema, first), Place(self.url, first))
+                first += batch.num_rows
+
+    def _batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Yield just these columns, in small blocks as long as rows fit into one."""
         convert = pacsv.ConvertOptions(
-            # Arrow reads times with a zone or without, not both: they are converted from text
-            column_types={
-                f.name: pa.string() if f.type.equals(_DATETIME) else f.type for f in schema
-            },
-            include_columns=columns,
+            column_types=types,
+            include_columns=list(types),
             strings_can_be_null=False,
             null_values=[""],  # "NA" in a typed column is an error, and is not guessed to be null
         )
+        done = 0
+        for size in (_BLOCK_BYTES, _LONGEST_ROW):
+            skip = done
+            try:
+                with self._reader(self._named(size), convert) as reader:
+                    for batch in reader:
+                        rest = batch.slice(min(skip, batch.num_rows))
+                        skip -= batch.num_rows - rest.num_rows
+                        if rest.num_rows:
+                            yield rest
+                            done += rest.num_rows
+            except pa.ArrowInvalid as error:
+                if _TOO_LONG not in str(error) or size == _LONGEST_ROW:
+                    raise
+            else:
+                return
+
+    def _named(self, block_bytes: int) -> pacsv.ReadOptions:
+        """Return the options for reading rows; a header names its columns itself."""
+        read = self._reading(block_bytes)
+        if self._form.header is not True:
+            read.column_names = self._names
+        return read
+
+    def _reading(self, block_bytes: int) -> pacsv.ReadOptions:
+        return pacsv.ReadOptions(block_size=block_bytes, encoding=self._form.encoding)
+
+    @contextmanager
+    def _reader(
+        self, read: pacsv.ReadOptions, convert: pacsv.ConvertOptions
+    ) -> Generator[Any, None, None]:
         with (
-            _named_column(url, names, types),
-            _opened(url) as stream,
+            self._file.opened() as stream,
             pacsv.open_csv(
-                stream, read_options=block, parse_options=multiline, convert_options=convert
+                stream, read_options=read, parse_options=self._parsing(), convert_options=convert
             ) as reader,
         ):
-            for batch in reader:
-                yield _with_datetimes(batch, schema)
+            yield reader
 
-    return Source(url, schema, read)
+    def _parsing(self) -> pacsv.ParseOptions:
+        form = self._form
+        return pacsv.ParseOptions(
+            delimiter=form.delimiter,
+            quote_char=form.quote or False,
+            newlines_in_values=form.quote is not None,
+        )
 
+    def _with_datetimes(
+        self, batch: pa.RecordBatch, schema: pa.Schema, first: int
+    ) -> pa.RecordBatch:
+        """Read ISO 8601 texts of datetime columns: without a zone UTC, empty ones null."""
+        for i, name in enumerate(batch.schema.names):
+            field = schema.field(name)
+            if field.type.equals(DATETIME):
+                texts = batch.column(i).to_pylist()
+                moments = [self._moment(text, name, first + n) for n, text in enumerate(texts)]
+                batch = batch.set_column(i, field, pa.array(moments, type=DATETIME))
+        return batch
 
-@contextmanager
-def _opened(url: str) -> Generator[Any, None, None]:
-    """Open a CSV file for Arrow, which reads ahead in threads of its own.
+    def _moment(self, text: str, column: str, row: int) -> datetime | None:
+        try:
+            moment = datetime.fromisoformat(text) if text else None
+        except ValueError as error:
+            raise self._unfit(row, column, text) from error
+        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
-    Local files are read without Python: a thread that is still about to call a Python stream when
-    the program ends would abort it.
-    """
-    filesystem, path = filesystem_of(url)
-    if not isinstance(filesystem, LocalFileSystem) or not path.endswith((".csv", ".csv.gz")):
-        with bytes_of(url) as stream:
-            yield stream
-    elif path.endswith(".gz"):
-        with pa.OSFile(path) as file, pa.CompressedInputStream(file, "gzip") as stream:
-            yield stream
-    else:
-        with pa.OSFile(path) as file:
-            yield file
+    @contextmanager
+    def _told(self, read: pacsv.ReadOptions, columns: list[str]) -> Generator[None, None, None]:
+        """Name the row and the value of what cannot be read: Arrow's errors name neither.
 
-
-@contextmanager
-def _named_column(
-    url: str, names: list[str], types: Mapping[str, str]
-) -> Generator[None, None, None]:
-    """Name the column whose type does not fit: the reader gives its number only."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        match = re.search(r"CSV column #(\d+): (.*)", str(error))
-        if match is None:
+        The options and the columns are for reading again: few columns take little memory.
+        """
+        try:
+            yield
+        except pa.ArrowInvalid as error:
+            if (match := _WRONG_COLUMN.search(str(error))) is not None:
+                self._raise_unfit(self._names[int(match[1])])
+            if "Expected" in str(error):
+                self._raise_ragged(read, columns)
             raise
-        name = names[int(match[1])]
-        message = f"source: {url} cannot be read: column {name!r}: {match[2]}"
-        if name in types:
-            message += f"; fix the cell, or change {types[name]} in `types`."
-        raise SourceError(message) from error
 
+    def _raise_unfit(self, column: str) -> None:
+        """Look for the first cell that is not of its column's type, and raise its error."""
+        kind, row = self.schema([column]).field(0).type, 1
+        for batch in self._batches({column: pa.binary()}):
+            cells = batch.column(0)
+            for place, cell in enumerate(cells.to_pylist()):
+                try:
+                    cell.decode()
+                except UnicodeDecodeError as error:
+                    message = (
+                        f"source: {self.url} row {row + place}: the column {column!r} is not in "
+                        f"UTF-8 ({cell!r:.80}); save the file as UTF-8, or name its encoding, such "
+                        "as `csv: {encoding: cp1252}`."
+                    )
+                    raise SourceError(message) from error
+            texts = cells.cast(pa.string())
+            if (place := first_unfit(texts, kind)) is not None:
+                raise self._unfit(row + place, column, texts[place].as_py())
+            row += batch.num_rows
 
-def _with_datetimes(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """Read ISO 8601 texts of datetime columns; those without a zone are UTC, empty ones null."""
-    for i, name in enumerate(batch.schema.names):
-        field = schema.field(name)
-        if field.type.equals(_DATETIME):
-            texts = batch.column(i).to_pylist()
-            moments = [datetime.fromisoformat(text) if text else None for text in texts]
-            zoned = [m.replace(tzinfo=UTC) if m and m.tzinfo is None else m for m in moments]
-            batch = batch.set_column(i, field, pa.array(zoned, type=_DATETIME))
-    return batch
+    def _unfit(self, row: int, column: str, text: str) -> SourceError:
+        kind = self._types.get(column, "str")
+        remedy = f"fix the cell, or change {kind} in `types`"
+        return unfit(self.url, row, column, f"given as {kind}", text, f"no {kind}", remedy)
+
+    def _raise_ragged(self, read: pacsv.ReadOptions, columns: list[str]) -> None:
+        """Read again in one thread, for which Arrow counts the rows, and raise the row's error."""
+        read.use_threads = False
+        convert = pacsv.ConvertOptions(include_columns=columns)
+        try:
+            with self._file.opened() as stream:
+                pacsv.read_csv(
+                    stream,
+                    read_options=read,
+                    parse_options=self._parsing(),
+                    convert_options=convert,
+                )
+        except pa.ArrowInvalid as error:
+            if (match := _RAGGED.search(str(error))) is None:
+                raise
+            row = int(match[1]) - (self._form.header is True)
+            cells = "1 cell" if match[3] == "1" else f"{match[3]} cells"
+            message = (
+                f"source: {self.url} row {row}: it has {cells}, and the table has {match[2]} "
+                f"columns ({match[4]!r:.{_SHOWN}}); fix the row (quotes around a cell?), or set "
+                "`csv.delimiter`."
+            )
+            raise SourceError(message) from error

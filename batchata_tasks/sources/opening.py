@@ -1,72 +1,96 @@
-"""Tables as streams of Arrow record batches: Parquet, CSV and JSONL, local or by fsspec URL.
+"""Opens a source by what it is: files by their endings or their content, folders, patterns, URLs.
 
-CSV cells are strings unless the spec's `types` says otherwise; JSONL and Parquet keep their types.
-Rows are numbered from 1 in the order of the source, without the header of a CSV file.
+CSV cells are texts unless the spec's `types` says otherwise; JSONL and Parquet keep their types.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.sources.csv import open_csv
-from batchata_tasks.sources.jsonl import open_jsonl
-from batchata_tasks.sources.parquet import open_parquet
-from batchata_tasks.sources.table import Source, errors_of, no_such_file, plain_type
+from batchata_tasks.sources import parquet
+from batchata_tasks.sources.files import File, found
+from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
+from batchata_tasks.sources.source import ReadOptions, Source, errors_of
+from batchata_tasks.sources.table import Part, Table, partitions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
 
-def open_source(url: str, types: Mapping[str, str]) -> Source:
-    """Open a table by its ending: .parquet or a folder, .csv, .jsonl or .ndjson (also .gz).
+def open_source(url: str, options: ReadOptions | None = None) -> Source:
+    """Open a table: a file, a pattern of files, or a folder of Parquet files.
 
     Raises:
         SourceError: it does not exist, cannot be read, or is of an unknown kind.
     """
-    kind = _kind(url)
-    if types and kind != "csv":
+    options = options or ReadOptions()
+    if (opener := of_scheme(url.partition("://")[0] if "://" in url else "")) is not None:
+        return opener(url, options)
+    with errors_of(url):
+        files, is_folder = found(url)
+        if is_folder:
+            files = [file for file in files if _is_data(file) and _is_parquet(file)]
+            kind, open_file = "parquet", parquet.ParquetTable
+        else:
+            kind, open_file = _kind(url, files)
+    _check(url, kind, options)
+    parts = [Part(open_file(file, options), partitions_of(file.within)) for file in files]
+    table = Table(url, parts, pa.string() if kind == "jsonl" else None)
+    if missing := sorted(set(options.types) - set(table.names())):
+        names = ", ".join(table.names())
+        message = f"types: the source has no column {missing[0]!r}; it has: {names}."
+        raise SourceError(message)
+    return table
+
+
+def _is_data(file: File) -> bool:
+    """Whether a file of a folder is data: names that begin with _ or . are other programs' notes.
+
+    A partition's column may begin so.
+    """
+    names = (*file.within, file.path.rpartition("/")[2])
+    return not any(
+        name.startswith(".") or (name.startswith("_") and "=" not in name) for name in names
+    )
+
+
+def _is_parquet(file: File) -> bool:
+    """Whether a file is Parquet by its name, or by its content if the name tells nothing."""
+    kind = kind_of(file.ending)
+    return file.begins_with(parquet.MARK) if kind is None else kind[0] == "parquet"
+
+
+def _kind(url: str, files: Sequence[File]) -> tuple[str, FileOpener]:
+    """Return the kind of some files, and how one is opened."""
+    kinds = {file.ending: kind_of(file.ending) for file in files}
+    for file in files:
+        if kinds[file.ending] is None and file.begins_with(parquet.MARK):
+            kinds[file.ending] = ("parquet", parquet.ParquetTable)
+    unknown = next((file for file in files if kinds[file.ending] is None), None)
+    if unknown is not None:
         message = (
-            f"types: only CSV columns can be given types, and {url} is not a CSV file; "
-            "remove `types`."
+            f"source: cannot tell what {unknown.name} is; name a file of the kinds {all_endings()} "
+            "(also compressed: .gz, .zst, .bz2), or a folder of Parquet files."
         )
         raise SourceError(message)
-    with errors_of(url):
-        match kind:
-            case "csv":
-                source = open_csv(url, types)
-            case "jsonl":
-                source = open_jsonl(url)
-            case _:
-                source = open_parquet(url)
-    names = source.schema.names
-    if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        message = f"source: {url} has two columns named {duplicates[0]!r}; rename one."
+    known = {one[0]: one for one in kinds.values() if one is not None}
+    if len(known) != 1:
+        message = (
+            f"source: {url} matches files of several kinds ({', '.join(sorted(known))}); name one."
+        )
         raise SourceError(message)
-    plain = pa.schema([pa.field(f.name, plain_type(f.type)) for f in source.schema])
-    return replace(source, schema=plain)
+    return next(iter(known.values()))
 
 
-def _kind(url: str) -> str:
-    suffixes = [s.lower() for s in PurePosixPath(url).suffixes if s.lower() not in (".gz", ".gzip")]
-    match suffixes[-1:]:
-        case [".csv"]:
-            return "csv"
-        case [".jsonl"] | [".ndjson"]:
-            return "jsonl"
-        case [".parquet"] | [".pq"]:
-            return "parquet"
-        case _ if "://" not in url and Path(url).is_dir():
-            return "parquet"
-        case _ if "://" not in url and not Path(url).exists():
-            raise no_such_file(url)
-        case _:
+def _check(url: str, kind: str, options: ReadOptions) -> None:
+    """Refuse options that only CSV files have."""
+    for name, given in (("types", options.types), ("csv", options.csv)):
+        if given and kind != "csv":
+            what = "can be given types" if name == "types" else "have such options"
             message = (
-                f"source: cannot tell what {url} is; name a .parquet, .csv or .jsonl file "
-                "(also .gz), or a folder of Parquet files."
+                f"{name}: only CSV columns {what}, and {url} is not a CSV file; remove `{name}`."
             )
             raise SourceError(message)

@@ -1,99 +1,173 @@
-"""A table that can be read as often as needed, in whatever format it is stored."""
+"""Files as one table: columns are matched by name, and the folders of partitions are columns."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import pyarrow as pa
 
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.text import printable
+from batchata_tasks.sources.source import BATCH_ROWS, Block, Place, Source, errors_of, unfit
+from batchata_tasks.sources.unify import plain_type, unified
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Iterator
 
-BATCH_ROWS = 8192
-_fsspec = cast("Any", fsspec)  # it has no types
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+def partitions_of(folders: tuple[str, ...]) -> dict[str, str | None]:
+    """Return the columns in the names of folders such as `day=2026-01-01`, as texts."""
+    columns: dict[str, str | None] = {}
+    for folder in folders:
+        name, is_column, text = folder.partition("=")
+        if is_column and name:
+            columns[unquote(name)] = None if text == _NULL_PARTITION else unquote(text)
+    return columns
 
 
 @dataclass(frozen=True)
-class Source:
-    """A table that can be read as often as needed; `schema` lists all its columns."""
+class Part:
+    """A file of a table, and the columns that its folders are."""
 
-    url: str
-    schema: pa.Schema
-    _read: Callable[[list[str]], Iterator[pa.RecordBatch]]
+    source: Source
+    partitions: dict[str, str | None]
 
-    def batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in order, as record batches of at most 8,192 rows with just `columns`.
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of its columns. What a file says itself goes before its folders."""
+        names = self.source.names()
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            message = f"source: {self.source.url} has two columns named {doubled[0]!r}; rename one."
+            raise SourceError(message)
+        return [*names, *(name for name in self.partitions if name not in names)]
 
-        Raises:
-            SourceError: the table is broken somewhere.
-        """
-        with errors_of(self.url):
-            for batch_read in self._read(columns):
-                batch = _plain(batch_read)
-                for start in range(0, batch.num_rows, BATCH_ROWS):
-                    yield batch.slice(start, BATCH_ROWS)
+    @cached_property
+    def own(self) -> set[str]:
+        """The columns that the file has itself."""
+        return set(self.source.names())
 
-
-def plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the same values without a writer's encoding, which may vary by file."""
-    if pa.types.is_dictionary(kind):
-        return plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    return kind
+    def type_of(self, name: str) -> pa.DataType:
+        """Return the type of one of its columns."""
+        if name not in self.own:
+            return pa.null() if self.partitions[name] is None else pa.string()
+        return plain_type(self.source.schema([name]).field(0).type)
 
 
-def _plain(batch: pa.RecordBatch) -> pa.RecordBatch:
-    for i, field in enumerate(batch.schema):
-        plain = plain_type(field.type)
-        if not plain.equals(field.type):
-            batch = batch.set_column(i, pa.field(field.name, plain), batch.column(i).cast(plain))
-    return batch
+class Table:
+    """The files that a source names, as a Source: columns that a file lacks are null there.
 
-
-@contextmanager
-def errors_of(url: str) -> Generator[None, None, None]:
-    """Turn the readers' errors into one sentence that names the source."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise no_such_file(url) from None
-    except SourceError:
-        raise
-    except (pa.ArrowException, OSError, EOFError, ValueError, OverflowError, ImportError) as error:
-        reason = " ".join(str(error).split())[:500]
-        remedy = "; save it as UTF-8." if "utf" in reason.lower() else ""
-        message = f"source: {url} cannot be read: {reason}{remedy}"
-        raise SourceError(message) from error
-
-
-def no_such_file(url: str) -> SourceError:
-    """Return the error for a source that does not exist."""
-    place = "paths are relative to the folder you run in"
-    return SourceError(f"source: there is no file {url} ({place}).")
-
-
-def filesystem_of(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL and the path in it, without what earlier runs listed there.
-
-    fsspec keeps file systems for the life of the process, and remote ones keep their listings: a
-    later run would not see new files, or would read a file by its old size.
+    `unseen` is the type of columns in which there is no value anywhere.
     """
-    filesystem, path = _fsspec.url_to_fs(url)
-    filesystem.invalidate_cache()
-    return filesystem, str(path)
+
+    def __init__(self, url: str, parts: list[Part], unseen: pa.DataType | None = None) -> None:
+        self.url = url
+        self._parts = parts
+        self._unseen = unseen
+        self._types: dict[str, pa.DataType] = {}
+        self._typed_by: dict[str, str] = {}  # the file that made a column's type, for errors
+
+    def names(self) -> list[str]:
+        """See Source."""
+        return list(dict.fromkeys(name for part in self._parts for name in part.names))
+
+    def schema(self, columns: list[str]) -> pa.Schema:
+        """See Source."""
+        for name in columns:
+            if name not in self._types:
+                self._types[name] = self._unified(name)
+        return pa.schema([(name, self._types[name]) for name in columns])
+
+    def _unified(self, name: str) -> pa.DataType:
+        kind = pa.null()
+        for part in self._parts:
+            if name not in part.names:
+                continue
+            found = part.type_of(name)
+            wide = unified(kind, found)
+            if wide is None:
+                raise self._conflict(name, kind, part, found)
+            if not wide.equals(kind):
+                kind, self._typed_by[name] = wide, part.source.url
+        return self._unseen if pa.types.is_null(kind) and self._unseen is not None else kind
+
+    def _conflict(
+        self, name: str, kind: pa.DataType, part: Part, found: pa.DataType
+    ) -> SourceError:
+        """Return the error for a file whose column is of another type than in files before."""
+        example = _example(part, name)
+        shown = "" if example is None else f" ({example!r:.80})"
+        return SourceError(
+            f"source: the column {printable(name)!r} is {kind} in {self._typed_by[name]} and "
+            f"{found} in {part.source.url}{shown}; write it in one type, or name one of the files."
+        )
+
+    def batches(self, columns: list[str]) -> Iterator[Block]:
+        """See Source."""
+        schema = self.schema(columns)
+        for part in self._parts:
+            own = [name for name in columns if name in part.own]
+            # a file of which no column is wanted still has rows
+            needed = own or part.source.names()[:1]
+            for block in part.source.batches(needed):
+                with errors_of(part.source.url):
+                    rows = self._fitted(block, part, schema)
+                for start in range(0, rows.num_rows, BATCH_ROWS):
+                    place = Place(block.place.file, block.place.row + start)
+                    yield Block(rows.slice(start, BATCH_ROWS), place)
+
+    def _fitted(self, block: Block, part: Part, schema: pa.Schema) -> pa.RecordBatch:
+        """Return a block of a file in the columns and types of the table."""
+        count = block.rows.num_rows
+        arrays: list[pa.Array] = []
+        for field in schema:
+            if field.name in part.own:
+                arrays.append(self._cast(block, field))
+            else:
+                text = part.partitions.get(field.name)
+                arrays.append(
+                    pa.nulls(count, field.type)
+                    if text is None
+                    else pa.repeat(pa.scalar(text, field.type), count)
+                )
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _cast(self, block: Block, field: pa.Field) -> pa.Array:
+        column = block.rows.column(field.name)
+        if column.type.equals(field.type):
+            return column
+        try:
+            return column.cast(field.type)
+        except pa.ArrowInvalid as error:
+            for place, value in enumerate(column):
+                try:
+                    pa.array([value.as_py()], column.type).cast(field.type)
+                except pa.ArrowInvalid:
+                    row = block.place.row + place
+                    kind = f"{field.type} (by {self._typed_by[field.name]})"
+                    problem = f"a {column.type} that does not fit"
+                    raise unfit(
+                        block.place.file,
+                        row,
+                        field.name,
+                        kind,
+                        value.as_py(),
+                        problem,
+                        "write the column in one type in all files",
+                    ) from error
+            raise
 
 
-@contextmanager
-def bytes_of(url: str) -> Generator[Any, None, None]:
-    """Open a file or URL, decompressed by its ending."""
-    filesystem_of(url)
-    with _fsspec.open(url, "rb", compression="infer") as stream:
-        yield stream
+def _example(part: Part, name: str) -> object:
+    """Return a value of a column of a file, for an error."""
+    if name not in part.own:
+        return part.partitions[name]
+    for block in part.source.batches([name]):
+        found = block.rows.column(0).drop_null()
+        if len(found):
+            return found[0].as_py()
+    return None

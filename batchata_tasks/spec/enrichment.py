@@ -12,6 +12,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import not_json
 from batchata_tasks.providers import check_name, provider_name
 from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
 from batchata_tasks.spec.parts import Turn
 from batchata_tasks.spec.references import load_model, read_text
 from batchata_tasks.spec.run import RunSpec
@@ -39,13 +40,19 @@ class EnrichmentSpec(RunSpec):
     spec_version: Literal[1] = Field(1, description="Version of this format.")
     source: str = Field(
         min_length=1,
-        description="Parquet file or folder, CSV or JSONL (also .gz); a path or fsspec URL.",
+        description=(
+            "CSV, JSONL or Parquet file (also compressed), a pattern of such files, or a folder of "
+            "Parquet files; a path or fsspec URL."
+        ),
     )
     where: str | None = Field(
         None, description="Jinja2 expression over the row; rows for which it is false are left out."
     )
     types: dict[str, ColumnType] = Field(
         default_factory=dict, description="Types of CSV columns; unnamed ones are strings."
+    )
+    csv: CsvFormat | None = Field(
+        None, description="How a CSV file is written: delimiter, quote, encoding, header."
     )
     model: str = Field(min_length=1, description="The provider's model id.")
     provider: str | None = Field(None, description="Default: follows from the model.")

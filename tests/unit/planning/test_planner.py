@@ -26,7 +26,7 @@ from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.base import Adapter, Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
-from batchata_tasks.sources.table import BATCH_ROWS
+from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
 from tests.support.chunks import planned_chunk

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources.opening import open_source
-from batchata_tasks.sources.table import BATCH_ROWS
+from batchata_tasks.sources.source import BATCH_ROWS, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +30,10 @@ MANY = 2 * BATCH_ROWS + 5
 def rows(
     path: object, types: Mapping[str, str] | None = None, columns: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    source = open_source(str(path), types or {})
-    batches = list(source.batches(columns or source.schema.names))
-    assert all(0 < batch.num_rows <= BATCH_ROWS for batch in batches if batch.num_rows)
-    return [row for batch in batches for row in batch.to_pylist()]
+    source = open_source(str(path), ReadOptions(types or {}))
+    blocks = list(source.batches(columns or source.names()))
+    assert all(0 < block.rows.num_rows <= BATCH_ROWS for block in blocks)
+    return [row for block in blocks for row in block.rows.to_pylist()]
 
 
 def refusal(path: object, types: Mapping[str, str] | None = None) -> str:
@@ -74,9 +74,10 @@ def test_quoted_line_ends_over_block_borders(tmp_path: Path) -> None:
     """Cells of several lines survive the ends of the reader's blocks; the rows keep their order."""
     cell = "\n".join(["a line, of some length"] * 50)
     path = write(tmp_path / "t.csv", "id,a\n" + "".join(f'{n},"{cell}"\n' for n in range(35_000)))
-    source = open_source(str(path), {})
+    source = open_source(str(path))
     ids: list[str] = []
-    for batch in source.batches(["id", "a"]):
+    for block in source.batches(["id", "a"]):
+        batch = block.rows
         assert batch.num_rows <= BATCH_ROWS
         assert set(batch.column("a").to_pylist()) == {cell}
         ids += batch.column("id").to_pylist()
@@ -97,8 +98,8 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["id,a\n", "id,a\r\n"])
 def test_a_table_without_rows(tmp_path: Path, content: str) -> None:
     """A header alone is a table of no rows."""
-    source = open_source(str(write(tmp_path / "t.csv", content)), {})
-    assert source.schema.names == ["id", "a"]
+    source = open_source(str(write(tmp_path / "t.csv", content)))
+    assert source.names() == ["id", "a"]
     assert rows(tmp_path / "t.csv") == []
 
 
@@ -145,19 +146,31 @@ def test_types_given_by_the_spec(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TYPED if name != "str"])
 def test_a_cell_of_another_type_is_refused(tmp_path: Path, name: str) -> None:
-    """A value that is not of its column's type stops the plan with the file and the value."""
-    text = refusal(write(tmp_path / "t.csv", f"a,b\n{TYPED[name][0]},1\n"), {"a": name})
-    assert "t.csv cannot be read: " in text
-    assert TYPED[name][0] in text or name in ("decimal", "bool")
+    """A value that is not of its column's type stops the plan: file, row, column and value."""
+    good = next(text for text, _ in TYPED[name][1] if text)
+    path = write(
+        tmp_path / "t.csv", "b,a\n\n" + f"1,{good}\n" * 70_000 + f"1,{TYPED[name][0]}\n1,\n"
+    )
+    assert refusal(path, {"a": name}) == (
+        f"source: {path} row 70001: the column 'a' is given as {name}, and this value is no {name} "
+        f"('{TYPED[name][0]}'); fix the cell, or change {name} in `types`."
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "cannot be read"),
-        (b"id,a\n1\n", "Expected 2 columns, got 1"),
-        (b"id,a\n1,2,3\n", "Expected 2 columns, got 3"),
-        ("id,a\n1,\u00e9\n".encode("latin-1"), "invalid UTF8"),
+        (b"id,a\n1,2\n3\n", "row 2: it has 1 cell, and the table has 2 columns ('3'); fix"),
+        (
+            b'id,a\n\n"1\nx",2\n1,2,3\n',
+            "row 2: it has 3 cells, and the table has 2 columns ('1,2,3')",
+        ),
+        (b"id,a\n" + b"1,2\n" * 600_000 + b"3\n", "row 600001: it has 1 cell"),
+        (
+            "id,a\n1,2\n1,\u00e9\n".encode("latin-1"),
+            "row 2: the column 'a' is not in UTF-8 (b'\\xe9')",
+        ),
         (b"a,a\n1,2\n", "has two columns named 'a'; rename one"),
     ],
 )
@@ -220,7 +233,7 @@ def test_types_widen_over_blocks(
     """A type that a late line needs is the column's from its first row on."""
     lines = [json.dumps(first)] * (BATCH_ROWS + 1) + [json.dumps(last)]
     path = write(tmp_path / "t.jsonl", "\n".join(lines))
-    assert open_source(str(path), {}).schema.field("a").type == kind
+    assert open_source(str(path)).schema(["a"]).field(0).type == kind
     table = rows(path)
     assert len(table) == BATCH_ROWS + 2
     assert (table[0], table[-1]) == (
@@ -283,15 +296,13 @@ def test_a_value_that_no_column_holds_is_told_by_row_and_column(
 ) -> None:
     """However deep in lists and structs it is, and however late in the file."""
     path = write(tmp_path / "t.jsonl", '{"b":1}\n' * many + f'\n{{"b":2,"a":{value}}}\n{{"b":3}}\n')
-    assert refusal(path).startswith(
-        f"source: {path}: the column 'a' has in row {many + 1} {problem}"
-    )
+    assert refusal(path).startswith(f"source: {path} row {many + 1}: the column 'a' has {problem}")
 
 
 def test_a_column_whose_name_no_table_holds_is_told(tmp_path: Path) -> None:
     """A name has to be a text, too."""
     path = write(tmp_path / "t.jsonl", f'{{"b":1}}\n{{"b":2,{HALF}:1}}\n')
-    assert "the column 'a b' has in row 2 a text with half of a surrogate pair" in refusal(path)
+    assert "row 2: the name of the column 'a b' has half of a surrogate pair" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +323,7 @@ def test_a_broken_line_is_told_by_its_number(tmp_path: Path, line: str, reason: 
 
 def test_an_empty_file_of_lines_is_an_empty_table(tmp_path: Path) -> None:
     """An empty file has no rows and no columns."""
-    assert open_source(str(write(tmp_path / "t.jsonl", "")), {}).schema.names == []
+    assert open_source(str(write(tmp_path / "t.jsonl", ""))).names() == []
 
 
 @pytest.mark.parametrize("depth", [10, 100_000])
@@ -341,8 +352,8 @@ def table(start: int, stop: int) -> pa.Table:
 def test_a_parquet_file_keeps_its_types(tmp_path: Path, name: str) -> None:
     """Types are the file's own; the rows come in order, in blocks of at most 8,192."""
     pq.write_table(table(0, MANY), tmp_path / name)
-    source = open_source(str(tmp_path / name), {})
-    assert source.schema.field("id").type == pa.int32()
+    source = open_source(str(tmp_path / name))
+    assert source.schema(["id"]).field(0).type == pa.int32()
     assert [row["id"] for row in rows(tmp_path / name, columns=["id"])] == list(range(MANY))
 
 
@@ -377,8 +388,8 @@ def test_blocks_have_at_most_8192_rows_in_order(tmp_path: Path, name: str, count
         write(path, "a,id\n" + "".join(f"x,{n}\n" for n in range(count)))
     else:
         write(path, "".join(f'{{"a":"x","id":"{n}"}}\n' for n in range(count)))
-    source = open_source(str(path), {})
-    batches = list(source.batches(["id", "a"]))
+    source = open_source(str(path))
+    batches = [block.rows for block in source.batches(["id", "a"])]
     assert max(batch.num_rows for batch in batches) <= BATCH_ROWS
     assert all(batch.schema.names == ["id", "a"] for batch in batches)
     assert [n for batch in batches for n in batch.column("id").to_pylist()] == [
@@ -451,9 +462,7 @@ def test_a_url_that_is_not_there_is_told(url: str) -> None:
     [
         ("t.txt", "cannot tell what"),
         ("t.xlsx", "cannot tell what"),
-        ("t.csv.bz2", "cannot tell what"),
         ("nope://x.csv", "Protocol not known"),
-        ("s3://b/x", "cannot tell what"),
     ],
 )
 def test_a_source_of_an_unknown_kind_is_told(
@@ -469,6 +478,7 @@ def test_a_source_of_an_unknown_kind_is_told(
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
 def test_types_are_for_csv_alone(tmp_path: Path, name: str) -> None:
     """Sources of other kinds have types of their own, so `types` is refused."""
+    (tmp_path / name).touch()
     assert refusal(tmp_path / name, {"a": "int"}).startswith(
         "types: only CSV columns can be given types"
     )

@@ -1,0 +1,60 @@
+"""How a CSV file is written: the key `csv` of a spec."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class CsvFormat(BaseModel):
+    """How a CSV file is written, where it is not the usual way."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    delimiter: str = Field(
+        default=",", description="The character between cells, such as `;` or a tab."
+    )
+    quote: str | None = Field(
+        default='"', description="The character around cells; null: quotes are part of the text."
+    )
+    encoding: str = Field(default="utf-8", description="Such as cp1252, latin-1 or utf-16.")
+    header: bool | list[str] = Field(
+        default=True,
+        description=(
+            "Whether the first row has the names; otherwise they are given here as a list, or are "
+            "column1, column2 and so on (false)."
+        ),
+    )
+
+    @field_validator("delimiter", "quote")
+    @classmethod
+    def _one_character(cls, value: str | None) -> str | None:
+        if value is not None and (len(value) != 1 or not value.isascii() or value in "\r\n\0"):
+            message = "give one ASCII character, and no line end."
+            raise ValueError(message)
+        return value
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            text = codecs.lookup(value).decode(b"")[0]
+        except (LookupError, ValueError, TypeError):
+            text = None
+        if not isinstance(text, str):
+            message = f"there is no encoding {value!r:.40}; give one such as cp1252 or utf-16."
+            raise ValueError(message)  # noqa: TRY004 - pydantic turns this into the spec's error
+        return value
+
+    @model_validator(mode="after")
+    def _they_differ(self) -> Self:
+        if self.delimiter == self.quote:
+            message = "`delimiter` and `quote` are the same character; change one."
+            raise ValueError(message)
+        names = self.header if isinstance(self.header, list) else []
+        if self.header == [] or len(set(names)) < len(names) or not all(names):
+            message = "`header` is a list of names, each once and none empty; fix it."
+            raise ValueError(message)
+        return self
