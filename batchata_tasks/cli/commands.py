@@ -65,6 +65,10 @@ Set = Annotated[
     ),
 ]
 _CARRIES_ON = "Stopped half-way; the same command carries on."
+TakeOver = Annotated[
+    bool,
+    typer.Option("--take-over", help="Fill a dataset that another spec filled until now."),
+]
 Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need work.", min=1)]
 
 
@@ -83,6 +87,7 @@ def run(
             help="Send rows again that failed for good, also of a run that stopped for them.",
         ),
     ] = False,
+    take_over: TakeOver = False,
     limit: Limit = None,
     overrides: Set = None,
     as_json: AsJson = False,
@@ -96,7 +101,11 @@ def run(
     """
     with boundary(spec=spec):
         receipt = run_spec(
-            load(spec, overrides, limit), direct=direct, refresh=refresh, retry_failed=retry_failed
+            load(spec, overrides, limit),
+            direct=direct,
+            refresh=refresh,
+            retry_failed=retry_failed,
+            take_over=take_over,
         )
         _print_receipt(receipt, as_json=as_json, spec=spec)
     raise typer.Exit(int(receipt["exit_code"]))
@@ -113,12 +122,18 @@ def _print_receipt(receipt: dict[str, Any], *, as_json: bool, spec: str) -> None
 
 
 @app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml`")
-def plan(spec: Spec, limit: Limit = None, overrides: Set = None, as_json: AsJson = False) -> None:
+def plan(
+    spec: Spec,
+    take_over: TakeOver = False,
+    limit: Limit = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing."""
     from batchata_tasks.reports.plan import preview
 
     with boundary(spec=spec):
-        preview_of = preview(load(spec, overrides, limit), Settings())
+        preview_of = preview(load(spec, overrides, limit), Settings(), take_over=take_over)
         print_result(preview_of, as_json=as_json, spec=spec)
 
 

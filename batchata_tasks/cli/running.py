@@ -61,7 +61,12 @@ def _kill_temporary_server() -> bool:
 
 
 def run_spec(
-    spec: EnrichmentSpec, *, direct: bool, refresh: bool = False, retry_failed: bool = False
+    spec: EnrichmentSpec,
+    *,
+    direct: bool,
+    refresh: bool = False,
+    retry_failed: bool = False,
+    take_over: bool = False,
 ) -> dict[str, Any]:
     """Run a spec with progress on the terminal; return the receipt."""
     from batchata_tasks.common.settings import Settings
@@ -72,7 +77,10 @@ def run_spec(
         # bad input is reported at once, before Prefect takes its seconds
         ready = prepare_run(spec, Settings())
         runner = DirectRunner() if direct else _prefect(progress)
-        return runner.table(ready, progress, refresh=refresh, retry_failed=retry_failed).to_json()
+        receipt = runner.table(
+            ready, progress, refresh=refresh, retry_failed=retry_failed, take_over=take_over
+        )
+        return receipt.to_json()
 
 
 def _prefect(progress: Progress) -> Runner:

@@ -131,7 +131,11 @@ class DatasetFolder:
             raise StorageError(message)
         return owner
 
-    def write_owner(self, dataset_id: str, ledger_id: str) -> None:
-        """Record the dataset's id and the ledger that owns it."""
-        owner = {"format": 1, "dataset_id": dataset_id, "ledger_id": ledger_id}
+    def write_owner(self, dataset_id: str, ledger_id: str, spec: str | None = None) -> None:
+        """Record the dataset's id, the ledger that owns it, and the name of the spec that fills it.
+
+        Without a name, what is recorded of that stays.
+        """
+        name = spec or (self.owner() or {}).get("spec")
+        owner = {"format": 2, "dataset_id": dataset_id, "ledger_id": ledger_id, "spec": name}
         write_json(self.own / "owner.json", owner)

@@ -66,6 +66,7 @@ def enrich(
     # the form of the Prefect UI names every parameter
     refresh: bool = False,  # noqa: FBT001, FBT002 - see above
     retry_failed: bool = False,  # noqa: FBT001, FBT002 - see above
+    take_over: bool = False,  # noqa: FBT001, FBT002 - see above
 ) -> State[dict[str, Any]]:
     """Bring new columns to a table, answered by a language model through a batch API.
 
@@ -74,9 +75,10 @@ def enrich(
         overrides: keys of the spec to set otherwise for this run, such as {"limit": 20}.
         refresh: count rows that landed before this run as not landed.
         retry_failed: send rows again that failed for good or used up their attempts.
+        take_over: the dataset may be filled by another spec, which this one replaces from now on.
     """
     wanted, settings = overridden(spec, overrides or {}), Settings()
-    options = Options(refresh_mark(refresh), retry_failed)
+    options = Options(refresh_mark(refresh), retry_failed, take_over)
     progress = listener() or LineProgress(get_run_logger().info)
     name = f"flow run {flow_run.id}"
     try:

@@ -15,14 +15,20 @@ from batchata_tasks.spec.loading import overridden
 
 
 @flow(name="plan", validate_parameters=True)
-def plan(spec: EnrichmentSpec | str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+def plan(
+    spec: EnrichmentSpec | str,
+    overrides: dict[str, Any] | None = None,
+    # the form of the Prefect UI names every parameter
+    take_over: bool = False,  # noqa: FBT001, FBT002 - see above
+) -> dict[str, Any]:
     """Tell what a run would send, why, and what it would cost. Sends nothing, spends nothing.
 
     Args:
         spec: the enrichment, or the path of its YAML or JSON file.
         overrides: keys of the spec to set otherwise, such as {"limit": 20}.
+        take_over: the dataset may be filled by another spec, which a run would replace.
     """
-    report = preview(overridden(spec, overrides or {}), Settings())
+    report = preview(overridden(spec, overrides or {}), Settings(), take_over=take_over)
     name, what = report.spec.name, "What a run would do and cost."
     create_markdown_artifact(
         markdown=markdown(f"plan {name}", report.lines()),

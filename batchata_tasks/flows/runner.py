@@ -34,13 +34,25 @@ class PrefectRunner:
         self._begun = begun
 
     def table(
-        self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
+        self,
+        ready: PreparedRun,
+        progress: Progress,
+        *,
+        refresh: bool,
+        retry_failed: bool,
+        take_over: bool = False,
     ) -> Receipt:
         """See Runner."""
         _require_server()
         spec = cast("EnrichmentSpec", ready.spec)  # nothing else describes a table
         with told_to(progress), handed_on(ready, self._begun):
-            state: Any = enrich(spec, refresh=refresh, retry_failed=retry_failed, return_state=True)
+            state: Any = enrich(
+                spec,
+                refresh=refresh,
+                retry_failed=retry_failed,
+                take_over=take_over,
+                return_state=True,
+            )
         if progress.receipt is None:
             # raises what stopped the run, unless another one holds the dataset
             result = state.result()

@@ -9,6 +9,7 @@ from batchata_tasks.common.clock import awake_clock
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
+from batchata_tasks.execution.filled_by import note_spec, require_own_spec
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.intent_files import require_current_budgets
@@ -81,6 +82,8 @@ def run_prepared(
         kept_errors(held),
         _followed(held) as handle,
     ):
+        if not options.take_over:
+            require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
         begun = before(held)
         if ready.spec.budget is not None:
             require_current_budgets(held.ledger)
@@ -105,6 +108,7 @@ def run_prepared(
 def _run(context: PlanningRun, steps: Steps) -> Receipt:
     """Plan a run, send its chunks and land them, round after round; return the receipt."""
     steps.plan(context.ref)
+    note_spec(context.held.folder, context.spec)  # a run that is refused takes nothing over
     context.state.no_results = waits_for_results(context)
     _report_plan(context)
     try:

@@ -28,7 +28,13 @@ class Runner(Protocol):
     """Runs a spec to its end."""
 
     def table(
-        self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
+        self,
+        ready: PreparedRun,
+        progress: Progress,
+        *,
+        refresh: bool,
+        retry_failed: bool,
+        take_over: bool = False,
     ) -> Receipt:
         """Run an enrichment of a table."""
         ...
@@ -42,10 +48,17 @@ class DirectRunner:
     """Runs in this process, without Prefect."""
 
     def table(
-        self, ready: PreparedRun, progress: Progress, *, refresh: bool, retry_failed: bool
+        self,
+        ready: PreparedRun,
+        progress: Progress,
+        *,
+        refresh: bool,
+        retry_failed: bool,
+        take_over: bool = False,
     ) -> Receipt:
         """See Runner."""
-        return run_prepared(ready, Options(refresh_mark(refresh), retry_failed), progress=progress)
+        options = Options(refresh_mark(refresh), retry_failed, take_over)
+        return run_prepared(ready, options, progress=progress)
 
     def jobs(self, spec: JobsSpec, work: Callable[[Steps], Receipt]) -> Receipt:
         """See Runner."""

@@ -26,6 +26,7 @@ from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.source import ReadOptions
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
+from batchata_tasks.spec.overlap import refuse_overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -144,6 +145,7 @@ def prepare(
         InputError: with the field and the remedy.
     """
     schema = spec.schema_of_answers(roots)
+    refuse_overlap(spec.source, data.parent)
     source = open_source(spec.source, ReadOptions(spec.types, spec.csv))
     if not (names := source.names()):
         message = (

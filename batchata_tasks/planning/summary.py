@@ -63,3 +63,4 @@ class Options:
 
     refresh_before: int | None = None
     retry_failed: bool = False
+    take_over: bool = False  # the dataset may be filled by another spec

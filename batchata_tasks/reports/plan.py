@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.elsewhere import what_environment_lacks
+from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
 from batchata_tasks.execution.intent_files import require_current, require_current_budgets
 from batchata_tasks.ledger import SET_ASIDE, StopReason, ledger_exists, opened_ledger
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
 
 
-def preview(spec: RunSpec, settings: Settings) -> Preview:
+def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Preview:
     """Plan without running: the same pass as a run makes, its files thrown away.
+
+    `take_over`: another spec may fill the dataset, which a run would then take over.
 
     Raises:
         InputError: what a run would refuse, in the same words; so a ledger that is older than the
@@ -50,7 +53,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
             correct_bounds(ledger, ready.table)
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
-        dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger)
+        dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=take_over)
         planner = Planner(ready.table, folder, dataset_id, Options(), claimed=ahead.row_ids)
         chunks, summary = planner.run(sent_keys), planner.summary
         usage = measures(ledger, ready.table, chunks, folder)
@@ -86,7 +89,7 @@ def preview(spec: RunSpec, settings: Settings) -> Preview:
 
 
 def _look_at_dataset(
-    ready: PreparedRun, ledger: Ledger | None
+    ready: PreparedRun, ledger: Ledger | None, *, take_over: bool
 ) -> tuple[str, LostRows, Iterable[tuple[bytes, bool]]]:
     """Return a dataset's id, what a run would recover, and the keys of rows at the provider."""
     folder = DatasetFolder(ready.spec.output)
@@ -98,6 +101,8 @@ def _look_at_dataset(
         if ready.spec.budget is not None:
             require_current_budgets(ledger)
     dataset_id = None if ledger is None else find_dataset(folder, ledger)
+    if not take_over:
+        require_own_spec(folder, ledger, dataset_id, ready.spec)
     if dataset_id is None or ledger is None:
         return "preview", LostRows(), ()
     ahead = lost_rows(ledger, folder, dataset_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -114,8 +115,7 @@ def found(url: str) -> tuple[list[File], bool]:
         return _found_remote(url)
     filesystem = LocalFileSystem()
     if local.is_dir():
-        paths = [path for path in local.rglob("*") if path.is_file()]
-        return _sorted(filesystem, local, paths, url), True
+        return _sorted(filesystem, local, _walked(local), url), True
     if local.exists():
         return [File(url, filesystem, str(local.absolute()))], False
     base = Path(pattern_base(str(local)))
@@ -124,6 +124,18 @@ def found(url: str) -> tuple[list[File], bool]:
     if not (paths := [path for path in matches if path.is_file()]):
         raise no_such_file(url)
     return _sorted(filesystem, base, paths, str(base)), False
+
+
+def _walked(folder: Path) -> list[Path]:
+    """Return the files of a folder and of those in it, also where links lead to them."""
+    paths: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        # a link that leads to a folder above would go on for ever
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if os.path.realpath(f"{place}/{name}") not in seen]
+        paths += [path for name in names if (path := Path(place, name)).is_file()]
+    return paths
 
 
 def _sorted(filesystem: Any, base: Path, paths: list[Path], name: str) -> list[File]:

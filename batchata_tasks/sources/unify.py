@@ -39,6 +39,8 @@ def _loses_nothing(kind: pa.DataType, wide: pa.DataType) -> bool:
         return all(_loses_nothing(field.type, wide.field(field.name).type) for field in kind)
     if pa.types.is_list(kind):
         return not pa.types.is_list(wide) or _loses_nothing(kind.value_type, wide.value_type)
+    if pa.types.is_string(kind):
+        return pa.types.is_string(wide)
     if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return not pa.types.is_string(wide)
     return not (pa.types.is_decimal(kind) and pa.types.is_floating(wide))

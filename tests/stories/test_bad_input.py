@@ -485,7 +485,7 @@ CASES = [
     Case("source-missing", ("source", "no file gone.csv"), {"source": "gone.csv"}),
     Case(
         "source-of-unknown-kind",
-        ("source", "rows.xlsx", ".parquet, .csv or .jsonl"),
+        ("source", "rows.xlsx", ".jsonl, .ndjson, .parquet"),
         {"source": "rows.xlsx"},
         {"rows.xlsx": b"PK"},
     ),
@@ -544,17 +544,17 @@ CASES = [
     Case("empty-csv", ("source", "rows.csv", "empty"), files={"rows.csv": ""}),
     Case(
         "csv-with-a-ragged-row",
-        ("source", "rows.csv", "Expected 3 columns", "pydantic,20000,x"),
+        ("source", "rows.csv row 2:", "4 cells", "3 columns", "pydantic,20000,x"),
         files={"rows.csv": ROWS.replace(",20000,", ",20000,x,")},
     ),
     Case(
         "csv-ragged-late",
-        ("source", "rows.csv", "Expected 3 columns"),
+        ("source", "rows.csv row ", "2 cells", "3 columns", "polars,1"),
         files={"rows.csv": late_rows("polars,1\n")},
     ),
     Case(
         "csv-not-utf8",
-        ("source", "rows.csv", "UTF8"),
+        ("source", "rows.csv row ", "'summary'", "UTF-8", "csv: {encoding: cp1252}"),
         files={"rows.csv": ROWS.encode() + b"ruff,1,\xff\xfe\n"},
     ),
     Case(
@@ -618,7 +618,7 @@ CASES = [
     ),
     Case(
         "jsonl-changes-its-type",
-        ("source", "rows.jsonl", "'summary'", "type"),
+        ("source", "rows.jsonl row 2", "'summary' is text", "an object ({'y': 1})"),
         JSONL,
         {"rows.jsonl": '{"name": "a", "summary": "x"}\n{"name": "b", "summary": {"y": 1}}\n'},
     ),

@@ -29,9 +29,9 @@ def reconcile(request: ReconcileRequest | None = None, days: float = 30) -> Reco
     return reconciling.reconcile(Settings(), request, days=days)
 
 
-def preview(spec: RunSpec) -> Preview:
+def preview(spec: RunSpec, *, take_over: bool = False) -> Preview:
     """Plan without running."""
-    return plan.preview(spec, Settings())
+    return plan.preview(spec, Settings(), take_over=take_over)
 
 
 def runs_overview(spec: RunSpec | None) -> list[dict[str, Any]]:

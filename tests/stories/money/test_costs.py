@@ -18,6 +18,7 @@ from batchata_tasks.cli.commands import app
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.summary import Options
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.reports.status import runs_remedy
 from batchata_tasks.types.answer import Usage
@@ -137,7 +138,7 @@ def test_costs_by_spec_budget_model_and_day(table: Table) -> None:
     Groups add up to the total, with a tracker's spend.
     """
     table.run(budget=BUDGET, name="first")
-    table.run(prompt="Say: {{ text }}", name="second")
+    table.run(Options(take_over=True), prompt="Say: {{ text }}", name="second")
     CostTracker(name="night").track_spend("0.5")
     names = {
         "spec": {"first", "second", None},

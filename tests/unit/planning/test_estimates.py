@@ -74,7 +74,7 @@ def test_other_specs_and_models_do_not_calibrate(table: Table) -> None:
     """Another name or another model begins with a guess."""
     table.run(limit=5)
     assert preview(table.spec()).summary.calibrated_by == 1
-    assert preview(table.spec(name="other")).summary.calibrated_by == 0
+    assert preview(table.spec(name="other"), take_over=True).summary.calibrated_by == 0
     other = {"anthropic": "claude-sonnet-4-5", "openai": "gpt-4.1"}[table.provider]
     assert preview(table.spec(model=other)).summary.calibrated_by == 0
 

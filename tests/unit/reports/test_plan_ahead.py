@@ -85,7 +85,8 @@ def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
 def test_budgets_that_disagree_are_refused_by_a_plan_as_by_a_run(table: Table) -> None:
     """A plan refuses them in the run's words, and writes nothing."""
     table.run(limit=1, budget={"name": "team", "limit_usd": 1, "period": "total"})
-    other = table.spec(name="other", budget={"name": "team", "limit_usd": 2, "period": "total"})
+    budget = {"name": "team", "limit_usd": 2, "period": "total"}
+    other = table.spec(name="other", output=str(table.folder / "other"), budget=budget)
     with pytest.raises(SpecError, match=r"gives 'team' .*, and this gives it"):
         preview(other)
     with opened() as ledger:

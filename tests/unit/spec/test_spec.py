@@ -72,6 +72,7 @@ DEFAULTS = {
     "budget": None,
     "pilot": None,
     "cache": False,
+    "csv": None,
 }
 
 
