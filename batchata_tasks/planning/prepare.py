@@ -72,20 +72,24 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
             unless_prepared.callback(providers[to].close)
         folder = DatasetFolder(spec.output)
         folder.check()
-        table = _prepared(spec, providers, folder.data, settings)
+        table = _prepared(spec, providers, folder, settings)
         ready = PreparedRun(spec, settings, table, _record(spec, table), tuple(providers.values()))
         unless_prepared.pop_all()
     return ready
 
 
 def _prepared(
-    spec: RunSpec, providers: Mapping[Destination, Adapter], data: Path, settings: Settings
+    spec: RunSpec,
+    providers: Mapping[Destination, Adapter],
+    folder: DatasetFolder,
+    settings: Settings,
 ) -> PreparedTable:
     prices = load_prices(settings.prices)
     if isinstance(spec, JobsSpec):
-        return prepare_jobs(spec, providers, data, prices)
+        return prepare_jobs(spec, providers, folder.data, prices)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
-    return prepare(spec, providers, data, settings.roots(), prices)
+    refuse_overlap(spec.source, folder.root)
+    return prepare(spec, providers, folder.data, settings.roots(), prices)
 
 
 def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
@@ -145,7 +149,6 @@ def prepare(
         InputError: with the field and the remedy.
     """
     schema = spec.schema_of_answers(roots)
-    refuse_overlap(spec.source, data.parent)
     source = open_source(spec.source, ReadOptions(spec.types, spec.csv))
     if not (names := source.names()):
         message = (
