@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.api.job_result import JobResult
-from batchata_tasks.dataset.columns import as_stored, dataset_schema
+from batchata_tasks.common.arrow_types import as_stored
+from batchata_tasks.dataset.columns import dataset_schema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset

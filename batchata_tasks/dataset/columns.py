@@ -10,11 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.common.canonical import canonical, digest, key_digest
-from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.errors import SpecError, StorageError
+from batchata_tasks.common.widening import UnfitError, converted
+from batchata_tasks.dataset.answers import fitted
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from batchata_tasks.schema.response import ResponseSchema
 
 CITATION = pa.struct(
@@ -53,24 +57,33 @@ _TEXT_ANSWER = pa.schema([pa.field("response", pa.string())])
 _VERSION = re.compile(r"(.+)\.v([0-9]+)\.parquet")
 
 
-def dataset_schema(carried: pa.Schema, response: ResponseSchema | None) -> pa.Schema:
+def dataset_schema(
+    carried: pa.Schema, response: ResponseSchema | None, retired: pa.Schema | None = None
+) -> pa.Schema:
     """Return the columns: key and carried columns, the answer's fields, then the metadata.
+
+    `retired` columns, which are kept though the spec no longer names them, follow the carried ones.
 
     Raises:
         SpecError: two of them have the same name.
     """
     answers = response.arrow if response is not None else _TEXT_ANSWER
     taken = dict.fromkeys([*META_FIELDS.names, *SYSTEM_FIELDS.names], "a metadata column")
-    for fields, what in ((carried, "a source column"), (answers, "a field of the response model")):
+    retired = retired or pa.schema([])
+    for fields, what in (
+        (carried, "a source column"),
+        (retired, "a source column that the dataset keeps"),
+        (answers, "a field of the response model"),
+    ):
         for name in fields.names:
             if name in taken:
-                message = (
-                    f"the column {name!r} is {what} and {taken[name]} as well; "
-                    "rename one of them, or remove it from `columns`."
-                )
+                remedy = "rename one of them, or remove it from `columns`"
+                if name in retired.names:
+                    remedy = "rename the field, or name another `output`"
+                message = f"the column {name!r} is {what} and {taken[name]} as well; {remedy}."
                 raise SpecError(message)
             taken[name] = what
-    columns = (*carried, *answers, *META_FIELDS)
+    columns = (*carried, *retired, *answers, *META_FIELDS)
     return pa.schema([pa.field(field.name, field.type) for field in columns])
 
 
@@ -121,23 +134,27 @@ def without(batch: pa.RecordBatch, key: list[str], gone: set[bytes]) -> pa.Recor
     return batch.filter(pa.array(keep, type=pa.bool_()))
 
 
-def conformed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+def conformed(
+    batch: pa.RecordBatch, schema: pa.Schema, answers: Container[str] = ()
+) -> pa.RecordBatch:
     """Return the rows of an older part in the columns and types of a schema.
 
-    Columns that the part lacks are null. If answers are texts now, older rows take them from their
-    raw answers.
+    Columns that the part lacks are null. `answers` are those of them that hold what a response
+    model can: of an older one each value that fits. If answers are texts now, older rows take them
+    from their raw answers.
+
+    Raises:
+        StorageError: a column that is no answer has a value that its type cannot hold.
     """
-    return pa.RecordBatch.from_arrays([_conformed(batch, field) for field in schema], schema=schema)
+    arrays = [_conformed(batch, field, is_answer=field.name in answers) for field in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+def _conformed(batch: pa.RecordBatch, field: pa.Field, *, is_answer: bool) -> pa.Array:
     present, nulls = batch.schema.names, pa.nulls(batch.num_rows, field.type)
     if field.name in present:
         column = batch.column(field.name)
-        try:
-            return column if column.type.equals(field.type) else column.cast(field.type)
-        except pa.ArrowException:
-            return nulls
+        return fitted(column, field.type) if is_answer else kept(column, field)
     is_text_answer = field.name in _TEXT_ANSWER.names and field.type.equals(pa.string())
     if is_text_answer and "_response" in present:
         succeeded = pc.equal(batch.column("_status"), Outcome.SUCCEEDED)
@@ -145,21 +162,18 @@ def _conformed(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     return nulls
 
 
-def family(kind: pa.DataType) -> str:
-    """Return the type that keys are compared by: integers of all widths are one, so are floats."""
-    if pa.types.is_integer(kind):
-        return "integer"
-    return "float" if pa.types.is_floating(kind) else str(kind)
+def kept(column: pa.Array, field: pa.Field) -> pa.Array:
+    """Return the values of a column in its declared type, all of them.
 
-
-def as_stored(schema: pa.Schema) -> pa.Schema:
-    """Return the schema as Parquet gives it back: list items are named `element` there."""
-    return pa.schema([pa.field(field.name, _stored_type(field.type)) for field in schema])
-
-
-def _stored_type(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_list(kind):
-        return pa.list_(pa.field("element", _stored_type(kind.value_type)))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(f.name, _stored_type(f.type)) for f in kind])
-    return kind
+    Raises:
+        StorageError: one does not fit, which its declaration excludes.
+    """
+    try:
+        return converted(column, field.type)
+    except UnfitError as error:
+        message = (
+            f"the column {field.name!r} is declared as {field.type}, and the dataset holds "
+            f"{error.value!r}; nothing was changed: delete `_batchata/schema.json`, which is made "
+            "anew, and start again."
+        )
+        raise StorageError(message) from error

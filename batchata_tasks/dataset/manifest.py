@@ -56,6 +56,7 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_replaced_cost", pa.int64()),
     ]
 )
+_ALL_ROWS = 2**63
 _MOST_BYTES = 32_000_000  # of request bodies in memory: documents make them large
 
 
@@ -244,6 +245,17 @@ def read_plan(folder: Path, name: str) -> pa.Table:
     path = folder / f"{name}.arrow"
     with _readable(path), path.open("rb") as stream:
         return pa.ipc.open_file(stream).read_all()
+
+
+def manifest_schema(path: Path) -> pa.Schema:
+    """Return the columns of a chunk's manifest; its rows are not read."""
+    with _readable(path), pa.memory_map(str(path)) as mapped:
+        return pa.ipc.open_file(mapped).schema
+
+
+def manifest_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a chunk's manifest."""
+    yield from _batches(path, 0, _ALL_ROWS)
 
 
 def read_chunk_manifest(path: Path) -> pa.Table:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchata_tasks.common.arrow_types import as_stored
 from batchata_tasks.common.canonical import key_digest
 from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.common.files import durable, storage_errors, sync_folder
 from batchata_tasks.common.money import PICO
 from batchata_tasks.dataset.columns import (
-    as_stored,
+    META_FIELDS,
     carried_digests,
     conformed,
-    family,
     keys_of,
     versioned,
     without,
@@ -69,12 +69,27 @@ class Dataset:
         self.gate = gate
         self.emptied = emptied
         self.carried = [name for name in carried if name not in key]
+        self.retired = list[str]()  # columns that left the spec's `columns`
+
+    @property
+    def answers(self) -> list[str]:
+        """The columns that hold answers."""
+        others = {*self.key, *self.carried, *self.retired, *META_FIELDS.names}
+        return [name for name in self.schema.names if name not in others]
 
     def parts(self) -> dict[str, Path]:
         """Return the files of the parts by the name of their first version, sorted."""
         with storage_errors("reading the dataset"):
             files = sorted((versioned(path.name), path) for path in self.data.glob("*.parquet"))
         return {part: path for (part, _), path in files}  # of a part's versions the last counts
+
+    def schemas(self) -> dict[str, pa.Schema]:
+        """Return the columns of each part."""
+        schemas = dict[str, pa.Schema]()
+        for part, path in self.parts().items():
+            with _part_errors(part), storage_errors("reading the dataset"):
+                schemas[part] = pq.read_schema(path).remove_metadata()
+        return schemas
 
     def column_names(self) -> list[str]:
         """Return the columns of the newest part; a dataset at rest has the same in all."""
@@ -112,39 +127,43 @@ class Dataset:
     def check_key(self, stored: pa.Schema) -> None:
         """Refuse a key other than the one that rows were written, or sent, with."""
         for name in self.key:
-            problem = None
             if name not in stored.names:
-                problem = f"the dataset in {self.data} has no column {name!r}"
-            else:
-                was, now = stored.field(name).type, self.schema.field(name).type
-                if family(was) != family(now):
-                    problem = f"{name!r} is {now} in the source and {was} in the dataset"
-            if problem is not None:
-                message = f"key: {problem}; a dataset keeps its key: name another `output`."
+                message = (
+                    f"key: the dataset in {self.data} has no column {name!r}; "
+                    "a dataset keeps its key: name another `output`."
+                )
                 raise SpecError(message)
 
     def supersede(self, replaced: Mapping[str, set[bytes]]) -> None:
-        """Take the given keys (digests) out of older parts; a part left empty is deleted."""
+        """Take the given keys (digests) out of older parts; a part left empty is deleted.
+
+        The other rows stay just as they are.
+        """
         for part, keys in replaced.items():
             if (path := self.parts().get(part)) is not None:
-                self._rewrite(path, lambda batch, gone=keys: without(batch, self.key, gone))
+                with _part_errors(part):
+                    own = pq.read_schema(path).remove_metadata()
+                self._rewrite(path, lambda batch, gone=keys: without(batch, self.key, gone), own)
 
     def carry(self, changes: Mapping[str, Mapping[bytes, tuple[Any, ...]]]) -> None:
         """Write changed carried columns into the rows of the given keys; nothing else changes."""
         for part, rows in changes.items():
-            self._rewrite(self.parts()[part], lambda batch, new=rows: self._carried(batch, new))
+            self._rewrite(
+                self.parts()[part], lambda batch, new=rows: self._carried(batch, new), self.schema
+            )
 
     def conform(self) -> None:
         """Rewrite parts that were written with other columns: one schema for all.
 
-        A new column is null in old rows; one that is gone is dropped (`_response` keeps the raw
-        answer); one of another type is cast if that loses nothing, and else null.
+        A new column is null in old rows. Keys and carried columns keep every value; an answer that
+        the response model cannot hold any more stays in `_response` alone.
         """
+        stored_as = as_stored(self.schema)
         for part, path in self.parts().items():
             with _part_errors(part):
                 stored = pq.read_schema(path)
-            if not stored.remove_metadata().equals(as_stored(self.schema)):
-                self._rewrite(path, lambda batch: batch)
+            if not stored.remove_metadata().equals(stored_as):
+                self._rewrite(path, self._conformed, self.schema)
 
     def tidy(self) -> None:
         """Delete versions of parts that a dead run had already replaced."""
@@ -154,11 +173,14 @@ class Dataset:
                 if path not in current:
                     path.unlink()
 
+    def _conformed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        return conformed(batch, self.schema, self.answers)
+
     def _carried(
         self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]
     ) -> pa.RecordBatch:
         changes = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
-        result = conformed(batch, self.schema)
+        result = self._conformed(batch)
         for i, name in enumerate(self.carried):
             old = result.column(name).to_pylist()
             values = [was if new is None else new[i] for was, new in zip(old, changes, strict=True)]
@@ -167,8 +189,13 @@ class Dataset:
             result = result.set_column(at, field, pa.array(values, type=field.type))
         return result
 
-    def _rewrite(self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch]) -> None:
-        """Replace a part by its next version, or delete it if it has no rows left."""
+    def _rewrite(
+        self, path: Path, change: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema
+    ) -> None:
+        """Replace a part by its next version, or delete it if it has no rows left.
+
+        `change` returns rows of the given schema.
+        """
         part, version = versioned(path.name)
         older = [other for other in self.data.glob("*.parquet") if versioned(other.name)[0] == part]
         following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
@@ -177,12 +204,10 @@ class Dataset:
                 if other != path:
                     other.unlink()
             with pq.ParquetFile(path) as file:
-                batches = (
-                    conformed(change(batch), self.schema) for batch in file.iter_batches(READ_ROWS)
-                )
+                batches = (change(batch) for batch in file.iter_batches(READ_ROWS))
                 remaining = (batch for batch in batches if batch.num_rows)
                 if (first := next(remaining, None)) is not None:
-                    with self.part_file(following) as writer:
+                    with self.part_file(following, schema) as writer:
                         writer.write_batch(first)
                         for batch in remaining:
                             writer.write_batch(batch)
@@ -193,12 +218,15 @@ class Dataset:
             sync_folder(path.parent)
 
     @contextmanager
-    def part_file(self, path: Path) -> Generator[pq.ParquetWriter, None, None]:
+    def part_file(
+        self, path: Path, schema: pa.Schema | None = None
+    ) -> Generator[pq.ParquetWriter, None, None]:
         """Write a part outside of `data/`; it is renamed to `path` when the block ends well."""
+        schema = self.schema if schema is None else schema
         aside_in = self.data.parent / "_batchata"
         with (
             durable(path, aside_in, self.gate) as stream,
-            pq.ParquetWriter(stream, self.schema, compression="zstd") as writer,
+            pq.ParquetWriter(stream, schema, compression="zstd") as writer,
         ):
             yield writer
 

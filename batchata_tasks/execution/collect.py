@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from batchata_tasks.dataset.columns import kept
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.execution.judged import judge, with_answer
 from batchata_tasks.execution.priced import Priced
@@ -166,7 +167,8 @@ class Collector:
         for column in self._columns:
             if column.name in self._source:
                 chunks = carried.column(column.name).chunks
-                arrays.append(chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks))
+                array = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+                arrays.append(kept(array, column))
             else:
                 arrays.append(pa.array([row.get(column.name) for row in rows], type=column.type))
         return pa.RecordBatch.from_arrays(arrays, schema=self._columns)

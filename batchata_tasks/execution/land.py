@@ -23,6 +23,7 @@ from batchata_tasks.dataset.columns import (
     replaced_keys,
     without,
 )
+from batchata_tasks.dataset.declared import DeclaredSchema, Role
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, read_chunk_manifest
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.bound_corrections import stop_over_bound
@@ -110,7 +111,12 @@ class _Part:
         self.manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
         spec, answers = context.run.spec, context.run.answers
         source = pa.schema([f for f in self.manifest.schema if f.name not in SYSTEM_FIELDS.names])
-        columns = dataset_schema(source, answers.common)
+        # types may have been widened since it was sent, and columns have come or gone
+        declared = DeclaredSchema.read(context.folder) or DeclaredSchema()
+        known = declared.of((Role.KEY, Role.CARRIED))
+        retired = declared.of((Role.RETIRED,))
+        others = [f for f in source if f.name not in {*known.names, *retired.names}]
+        columns = dataset_schema(pa.schema([*known, *others]), answers.common, retired)
         self.dataset = Dataset(
             context.folder.data,
             columns,

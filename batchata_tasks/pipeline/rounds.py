@@ -18,6 +18,7 @@ from batchata_tasks.dataset.manifest import (
     SYSTEM_FIELDS,
     PlanWriter,
     bodies_at,
+    manifest_schema,
     read_chunk_manifest,
 )
 from batchata_tasks.execution.land import commit_of
@@ -31,7 +32,6 @@ from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token
 from batchata_tasks.types.outcome import ErrorCode, error_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.planning.packing import PlannedChunk
@@ -110,10 +110,14 @@ class _Round:
         limits = [route.provider.limits for route in routes]
         self._packer = Packer(limits, run.spec.items_per_batch)
 
-    def write(self, landed: Iterable[Chunk]) -> list[PlannedChunk]:
+    def write(self, landed: list[Chunk]) -> list[PlannedChunk]:
         """Write the rows of these chunks that are worth another attempt; return the next chunks."""
-        schema = self._table.dataset.schema
-        fields = pa.schema([schema.field(name) for name in self._run.spec.carried])
+        # the types that the run was planned with: a run that is carried on has not settled them
+        source = (
+            manifest_schema(self._run.folder.manifest(landed[0].id)) if landed else pa.schema([])
+        )
+        names = [name for name in self._run.spec.carried if name in source.names]
+        fields = pa.schema([source.field(name) for name in names])
         with PlanWriter(self._folder, f"plan-{self._number}", fields) as writer:
             # a stable sort: rows that may share a batch come together, in their order
             for chunk in sorted(landed, key=self._route_of):
@@ -142,7 +146,7 @@ class _Round:
             body, system = self._row(place, before, states[keys[i]], last, part)
             bodies.append(body)
             systems.append(system)
-        source = rows.select(fields.names).cast(fields).to_batches()[0]
+        source = rows.select(fields.names).to_batches()[0]
         writer.write(source, systems, bodies)
 
     def _states(self, part: str) -> dict[bytes, dict[str, Any]]:

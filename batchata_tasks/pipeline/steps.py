@@ -25,6 +25,7 @@ from batchata_tasks.pipeline.rounds import plan_round
 from batchata_tasks.pipeline.start import in_flight_keys
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.planner import Planner
+from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.providers.request_file import write_request_file
 from batchata_tasks.types.ids import chunk_token
@@ -80,7 +81,9 @@ def _planned(
         run.raise_if_left()
         run.held.progress.planning(rows)
 
+    settled = settle(table, run.folder)
     planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids)
+    settled.note(planner.summary)
     in_flight = in_flight_keys(
         run.folder,
         run.ledger,
@@ -92,6 +95,7 @@ def _planned(
     )
     spans = planner.run(in_flight)
     run.ledger.check_lease(run.lease)  # right before files change
+    settled.declared.write(run.folder)  # before any part is rewritten
     table.dataset.tidy()
     table.dataset.supersede(planner.doubled)
     table.dataset.conform()

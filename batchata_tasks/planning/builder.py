@@ -33,6 +33,10 @@ class Builder(Protocol):
         """Return the columns that must be read."""
         ...
 
+    def columns_used(self) -> list[str]:
+        """Return the columns that a request shows, so that their values belong to its identity."""
+        ...
+
     def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Whether the row counts."""
         ...

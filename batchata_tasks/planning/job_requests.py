@@ -51,6 +51,10 @@ class JobBuilder:
         """Return the columns that must be read: all."""
         return all_columns
 
+    def columns_used(self) -> list[str]:
+        """Return none: stored jobs have types of their own, which no source changes."""
+        return []
+
     def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Every job counts."""
         del row, where

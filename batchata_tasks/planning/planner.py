@@ -76,7 +76,7 @@ class Planner:
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
         table = self._table
-        fields = pa.schema([table.columns.field(name) for name in self._spec.carried])
+        fields = table.source.schema(self._spec.carried)
         with scratch_index(self._folder / "index.db") as self._index:
             self._index.add_landed(table.dataset.landed())
             if self._index.landed_twice:

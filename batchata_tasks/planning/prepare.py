@@ -24,6 +24,7 @@ from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.answers import AnswerSchemas
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.source import ReadOptions
+from batchata_tasks.sources.typed import Typed
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 from batchata_tasks.spec.overlap import refuse_overlap
@@ -131,7 +132,7 @@ def prepare_jobs(
         answers = AnswerSchemas(None, schemas)
     builder = JobBuilder(spec, providers, schemas, prices, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
-    source = open_source(spec.jobs)
+    source = Typed(open_source(spec.jobs))
     columns = source.schema(builder.columns_needed(source.names()))
     return PreparedTable(spec, source, builder, answers, dataset, columns)
 
@@ -149,7 +150,7 @@ def prepare(
         InputError: with the field and the remedy.
     """
     schema = spec.schema_of_answers(roots)
-    source = open_source(spec.source, ReadOptions(spec.types, spec.csv))
+    source = Typed(open_source(spec.source, ReadOptions(spec.types, spec.csv)))
     if not (names := source.names()):
         message = (
             f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."

@@ -97,6 +97,10 @@ class RequestBuilder:
         needed = {*self._spec.carried, *self._used, *(self._where.columns if self._where else ())}
         return [name for name in all_columns if name in needed]
 
+    def columns_used(self) -> list[str]:
+        """Return the columns that the templates use."""
+        return list(self._used)
+
     def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Whether `where` holds for the row."""
         if self._where is None:

@@ -28,6 +28,9 @@ class PlanSummary:
     too_large: int = 0  # cannot be sent at all; land as errors
     recovered: int = 0  # answered by batches whose rows the dataset had lost
     carried: int = 0  # only carried columns changed: rewritten, nothing sent
+    # answers that landed and the response model cannot hold: they stay in `_response` alone
+    misfits: dict[str, int] = field(default_factory=dict[str, int])
+    retired: list[str] = field(default_factory=list[str])  # columns that left `columns`, kept
     reasons: dict[str, int] = field(default_factory=dict[str, int])
     requests: int = 0
     batches: int = 0

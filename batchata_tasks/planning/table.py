@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.planning.builder import Builder
     from batchata_tasks.schema.answers import AnswerSchemas
-    from batchata_tasks.sources.source import Source
+    from batchata_tasks.sources.typed import Typed
     from batchata_tasks.spec.run import RunSpec
 
 
@@ -20,7 +20,7 @@ class PreparedTable:
     """A spec with its source, its request builder and its dataset."""
 
     spec: RunSpec
-    source: Source
+    source: Typed
     builder: Builder
     answers: AnswerSchemas
     dataset: Dataset

@@ -20,6 +20,7 @@ from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.forecast import look_ahead
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
@@ -54,7 +55,9 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=take_over)
+        settled = settle(ready.table, DatasetFolder(spec.output))
         planner = Planner(ready.table, folder, dataset_id, Options(), claimed=ahead.row_ids)
+        settled.note(planner.summary)
         chunks, summary = planner.run(sent_keys), planner.summary
         usage = measures(ledger, ready.table, chunks, folder)
         chunks = _without_rows(chunks, ahead.uncertain_rows)

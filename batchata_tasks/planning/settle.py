@@ -1,0 +1,207 @@
+"""Settles, before a row is planned, which type each column of the dataset has from now on.
+
+What the dataset declares meets what the source has tonight. A type is widened if one holds both
+without loss; where only some values allow it they are looked at, first those of the source, then
+those that landed or are on their way. Anything else is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from batchata_tasks.common.arrow_types import as_stored
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.widening import (
+    UnfitError,
+    converted,
+    fits_always,
+    keeps_identity,
+    widened,
+)
+from batchata_tasks.dataset.answers import misfits
+from batchata_tasks.dataset.columns import META_FIELDS, dataset_schema
+from batchata_tasks.dataset.declared import SOURCE_ROLES, Column, DeclaredSchema, Role
+from batchata_tasks.dataset.stored_columns import StoredColumns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from batchata_tasks.dataset.folder import DatasetFolder
+    from batchata_tasks.planning.summary import PlanSummary
+    from batchata_tasks.planning.table import PreparedTable
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of a column in one place: what people call it, their type, how to read them."""
+
+    where: str
+    type: pa.DataType
+    read: Callable[[], Iterator[pa.Array]]
+
+    def misfit(self, into: pa.DataType) -> str | None:
+        """Return the first value that a type cannot hold, in words; None if there is none."""
+        if fits_always(self.type, into):
+            return None
+        first = 1
+        for array in self.read():
+            try:
+                converted(array, into)
+            except UnfitError as error:
+                return f"row {first + error.place} of it has {error.value!r:.80}"
+            first += len(array)
+        return None
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a plan goes by, and what is to be told of it."""
+
+    declared: DeclaredSchema
+    misfits: dict[str, int] = field(default_factory=dict[str, int])
+    retired: list[str] = field(default_factory=list[str])
+
+    def note(self, summary: PlanSummary) -> None:
+        """Write what is to be told into the summary of the plan."""
+        summary.misfits, summary.retired = self.misfits, self.retired
+
+
+def settle(table: PreparedTable, folder: DatasetFolder) -> Settled:
+    """Give source and dataset of a table the types that hold from now on. Nothing is written.
+
+    Raises:
+        SpecError: a column's values can be held by no type together, or Parquet cannot hold them;
+            a name is used twice.
+    """
+    stored = StoredColumns(table.dataset, folder)
+    declared = DeclaredSchema.read(folder) or _of_files(stored, table)
+    before = {column.name: column for column in declared.columns}
+    columns = [
+        Column(name, role, _settled(name, role, before.get(name), stored, table))
+        for name, role in _wanted(table).items()
+    ]
+    named = {column.name for column in columns if column.role is not Role.USED}
+    retired = [
+        Column(column.name, Role.RETIRED, column.type)
+        for column in declared.columns
+        if column.role in SOURCE_ROLES and column.name not in named
+    ]
+    return _applied(table, stored, columns, retired)
+
+
+def _applied(
+    table: PreparedTable, stored: StoredColumns, columns: list[Column], retired: list[Column]
+) -> Settled:
+    """Set the columns in source and dataset, having proven that Parquet holds them."""
+    source = DeclaredSchema(tuple(columns))
+    kept = DeclaredSchema(tuple(retired)).of((Role.RETIRED,))
+    schema = dataset_schema(source.of((Role.KEY, Role.CARRIED)), table.answers.common, kept)
+    _require_storable(schema, table)
+    dataset = table.dataset
+    dataset.schema, dataset.retired = schema, kept.names
+    table.source.declare(source.types())
+    answers = [Column(n, Role.ANSWER, schema.field(n).type) for n in dataset.answers]
+    declared = DeclaredSchema((*columns, *retired, *answers))
+    return Settled(declared, _misfits(stored, answers), kept.names)
+
+
+def _wanted(table: PreparedTable) -> dict[str, Role]:
+    """Return the columns of the source whose types are declared, with what they are."""
+    roles = dict.fromkeys(table.spec.carried, Role.CARRIED)
+    roles |= dict.fromkeys(table.spec.key, Role.KEY)
+    used = [name for name in table.builder.columns_used() if name not in roles]
+    return roles | dict.fromkeys(used, Role.USED)
+
+
+def _of_files(stored: StoredColumns, table: PreparedTable) -> DeclaredSchema:
+    """Return what the files of a dataset declare that has no record of its types."""
+    columns = list[Column]()
+    for name in stored.source_columns(table.spec.carried):
+        role = Role.KEY if name in table.spec.key else Role.CARRIED
+        kind = pa.null()
+        places = [Values(*place) for place in stored.places(name)]
+        for number, place in enumerate(places):
+            kind = _holding(name, role, kind, places[:number], place)
+        columns.append(Column(name, role, kind))
+    return DeclaredSchema(tuple(columns))
+
+
+def _settled(
+    name: str, role: Role, before: Column | None, stored: StoredColumns, table: PreparedTable
+) -> pa.DataType:
+    """Return the type that a column of the source has from now on."""
+    source = table.source
+    tonight = Values(source.url, source.tonight(name), lambda: source.values(name))
+    if before is None:
+        return tonight.type
+    if before.role is Role.ANSWER and role is not Role.USED:
+        message = (
+            f"columns: {name!r} holds answers in the dataset; rename the source's column, or name "
+            "another `output`."
+        )
+        raise SpecError(message)
+    landed = [Values(*place) for place in stored.places(name)] if role is not Role.USED else []
+    return _holding(name, role, before.type, landed, tonight)
+
+
+def _holding(
+    name: str, role: Role, declared: pa.DataType, landed: list[Values], tonight: Values
+) -> pa.DataType:
+    """Return a type that holds what landed and what comes tonight."""
+    problem = None
+    for kind in widened(declared, tonight.type):
+        if role is Role.KEY and not keeps_identity(declared, tonight.type, kind):
+            continue
+        problem = tonight.misfit(kind)
+        if problem is None and not kind.equals(declared):
+            problem = next(filter(None, (place.misfit(kind) for place in landed)), None)
+        if problem is None:
+            return kind
+    raise _refused(name, role, declared, tonight, problem)
+
+
+def _refused(
+    name: str, role: Role, declared: pa.DataType, tonight: Values, problem: str | None
+) -> SpecError:
+    spec_key = {Role.KEY: "key", Role.CARRIED: "columns"}.get(role, "source")
+    types = f"{name!r} is {tonight.type} in {tonight.where} and {declared} in the dataset"
+    example = "" if problem is None else f" ({problem})"
+    remedy = "a dataset keeps what landed: fix the source, or name another `output`"
+    return SpecError(f"{spec_key}: {types}{example}; {remedy}.")
+
+
+def _require_storable(schema: pa.Schema, table: PreparedTable) -> None:
+    """Refuse a column that Parquet cannot hold, before its rows are paid for."""
+    try:
+        as_stored(schema)
+    except pa.ArrowException as error:
+        for one in schema:
+            try:
+                as_stored(pa.schema([one]))
+            except pa.ArrowException:
+                where = "key" if one.name in table.spec.key else "columns"
+                what = f"{one.name!r} is {one.type} in {table.source.url}"
+                message = (
+                    f"{where}: {what}, which Parquet cannot hold (an object without fields, say); "
+                    "leave the column out, or write its values as text."
+                )
+                raise SpecError(message) from error
+        raise
+
+
+def _misfits(stored: StoredColumns, answers: list[Column]) -> dict[str, int]:
+    """Count the answers of earlier response models that the present one cannot hold."""
+    counts = {
+        f"{column.name}: {column.type}": sum(
+            misfits(array, column.type)
+            for _, kind, read in stored.in_parts(column.name)
+            if not kind.equals(column.type)
+            for array in read()
+        )
+        for column in answers
+        if column.name not in META_FIELDS.names
+    }
+    return {name: number for name, number in counts.items() if number}
