@@ -187,25 +187,31 @@ def fits_always(kind: pa.DataType, into: pa.DataType) -> bool:  # noqa: PLR0911 
 
 
 def keeps_identity(declared: pa.DataType, tonight: pa.DataType, into: pa.DataType) -> bool:
-    """Whether keys of the declared type stay the same keys, and tonight's can be compared to them.
+    """Whether keys of the declared type stay the same keys, and tonight's may be compared to them.
 
-    Identity is typed: 1, "1" and 1.0 differ. So a key never becomes a number of another kind.
+    Identity is typed: 1, "1" and 1.0 differ. So a key never becomes a number of another kind, and
+    tonight's numbers are no texts.
     """
-    if not _same_kinds(declared, into):
-        return False
-    from_number = kind_of(tonight) in ("float", "decimal")
-    return not (from_number and kind_of(into) == "text")
+    return _same_kinds(declared, into) and not _becomes_text(tonight, into)
 
 
 def _same_kinds(one: pa.DataType, other: pa.DataType) -> bool:
-    types = pa.types
     if is_list(one) and is_list(other):
         return _same_kinds(one.value_type, other.value_type)
-    if types.is_struct(one) and types.is_struct(other):
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        names = [[field.name for field in kind] for kind in (one, other)]
         pairs = zip(one, other, strict=False)
-        same = len(list(one)) == len(list(other))
-        return same and all(a.name == b.name and _same_kinds(a.type, b.type) for a, b in pairs)
-    return types.is_null(one) or kind_of(one) == kind_of(other)
+        return names[0] == names[1] and all(_same_kinds(a.type, b.type) for a, b in pairs)
+    return pa.types.is_null(one) or kind_of(one) == kind_of(other)
+
+
+def _becomes_text(kind: pa.DataType, into: pa.DataType) -> bool:
+    if is_list(kind) and is_list(into):
+        return _becomes_text(kind.value_type, into.value_type)
+    if pa.types.is_struct(kind) and pa.types.is_struct(into):
+        known = {field.name: field.type for field in kind}
+        return any(f.name in known and _becomes_text(known[f.name], f.type) for f in into)
+    return kind_of(into) == "text" and kind_of(kind) not in ("text", "null")
 
 
 def _range(kind: pa.DataType) -> tuple[int, int]:
@@ -293,7 +299,10 @@ def _list(array: pa.Array, to: pa.DataType) -> pa.ListArray:
 
 
 def _map(array: pa.Array, to: pa.DataType) -> pa.Array:
-    lists = _list(array.cast(pa.list_(_entry(array.type))), pa.list_(_entry(to)))
+    try:
+        lists = _list(array.cast(pa.list_(_entry(array.type))), pa.list_(_entry(to)))
+    except UnfitError as error:
+        raise UnfitError(error.place, value_at(array, error.place)) from error
     keys, items = lists.values.flatten()
     return pa.MapArray.from_arrays(lists.offsets, keys, items, to, mask=lists.is_null())
 

@@ -34,6 +34,7 @@ from batchata_tasks.types.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from batchata_tasks.execution.earlier import RetiredValues
     from batchata_tasks.ledger import Chunk
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.schema.answers import AnswerSchemas
@@ -85,9 +86,11 @@ class Collector:
         rates: Rates | None,
         enriched_at: int,
         earlier: Callable[[int], dict[str, Any]],
+        retired: RetiredValues | None = None,
     ) -> None:
         self._chunk = chunk
         self._earlier = earlier  # what the row at a position had answered before
+        self._retired = retired
         self._manifest = manifest
         self._columns = columns
         self._answers = answers
@@ -169,6 +172,8 @@ class Collector:
                 chunks = carried.column(column.name).chunks
                 array = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
                 arrays.append(kept(array, column))
+            elif self._retired is not None and column.name in self._retired.names:
+                arrays.append(self._retired.of(column.name, [position for position, _ in block]))
             else:
                 arrays.append(pa.array([row.get(column.name) for row in rows], type=column.type))
         return pa.RecordBatch.from_arrays(arrays, schema=self._columns)

@@ -30,7 +30,7 @@ from batchata_tasks.execution.bound_corrections import stop_over_bound
 from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import NoResultsError, downloaded
-from batchata_tasks.execution.earlier import EarlierAnswers
+from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
@@ -125,9 +125,16 @@ class _Part:
             gate=context.require_lease,
             emptied=emptying(context.run),
         )
-        earlier = EarlierAnswers(self.dataset, self.manifest, part_of_chunk(chunk.id))
+        own = part_of_chunk(chunk.id)
         self.collector = Collector(
-            chunk, self.manifest, columns, answers, context.route.rates, enriched_at, earlier
+            chunk,
+            self.manifest,
+            columns,
+            answers,
+            context.route.rates,
+            enriched_at,
+            EarlierAnswers(self.dataset, self.manifest, own),
+            RetiredValues(self.dataset, self.manifest, own, retired),
         )
 
     def file(self) -> AbstractContextManager[pq.ParquetWriter]:

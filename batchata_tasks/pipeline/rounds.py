@@ -32,7 +32,6 @@ from batchata_tasks.types.ids import CUSTOM_ID_CHARS, chunk_token
 from batchata_tasks.types.outcome import ErrorCode, error_code
 
 if TYPE_CHECKING:
-
     from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.table import PreparedTable

@@ -42,16 +42,21 @@ class Values:
     type: pa.DataType
     read: Callable[[], Iterator[pa.Array]]
 
+    def example(self) -> str | None:
+        """Return the first value that is not null, in words; None if there is none."""
+        return self._first_that_fails(pa.null())
+
     def misfit(self, into: pa.DataType) -> str | None:
         """Return the first value that a type cannot hold, in words; None if there is none."""
-        if fits_always(self.type, into):
-            return None
+        return None if fits_always(self.type, into) else self._first_that_fails(into)
+
+    def _first_that_fails(self, into: pa.DataType) -> str | None:
         first = 1
         for array in self.read():
             try:
                 converted(array, into)
             except UnfitError as error:
-                return f"row {first + error.place} of it has {error.value!r:.80}"
+                return f"row {first + error.place} of {self.where} has {error.value!r:.80}"
             first += len(array)
         return None
 
@@ -154,8 +159,9 @@ def _holding(
     problem = None
     for kind in widened(declared, tonight.type):
         if role is Role.KEY and not keeps_identity(declared, tonight.type, kind):
-            continue
-        problem = tonight.misfit(kind)
+            problem = tonight.example()
+        else:
+            problem = tonight.misfit(kind)
         if problem is None and not kind.equals(declared):
             problem = next(filter(None, (place.misfit(kind) for place in landed)), None)
         if problem is None:

@@ -120,7 +120,14 @@ class Preview:
             "  carried only": summary.carried,
             "  sent before": summary.recovered,
         }
-        return [*lines, *((label, f"{count:,}") for label, count in others.items() if count)]
+        lines += [(label, f"{count:,}") for label, count in others.items() if count]
+        if summary.retired:
+            names = ", ".join(summary.retired)
+            lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
+        for column, count in summary.misfits.items():
+            answers = pluralize(count, "answer does", "answers do")
+            lines.append(("Answers", f"{answers} not fit `{column}` and stay in `_response` alone"))
+        return lines
 
     def _sending(self) -> list[tuple[str, str]]:
         summary = self.summary
