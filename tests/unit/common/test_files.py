@@ -191,7 +191,7 @@ def test_the_owner_is_written_and_read(tmp_path: Path) -> None:
     folder = DatasetFolder(str(tmp_path))
     folder.create()
     folder.write_owner("d", "l")
-    assert folder.owner() == {"format": 1, "dataset_id": "d", "ledger_id": "l"}
+    assert folder.owner() == {"format": 2, "spec": None, "dataset_id": "d", "ledger_id": "l"}
 
 
 def test_a_runs_plan_can_be_dropped(tmp_path: Path) -> None:

@@ -44,7 +44,12 @@ def test_the_first_run_makes_the_dataset_its_ledgers(output: str, tmp_path: Path
     """The folder names its ledger; another ledger is refused, and changes nothing."""
     with hold_dataset(output, Settings()) as held:
         owner = held.folder.owner()
-    assert owner == {"format": 1, "dataset_id": held.lease.dataset_id, "ledger_id": held.ledger.id}
+    assert owner == {
+        "format": 2,
+        "spec": None,
+        "dataset_id": held.lease.dataset_id,
+        "ledger_id": held.ledger.id,
+    }
     other = Settings(ledger_url=f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(WrongLedgerError), hold_dataset(output, other):
         pytest.fail("it was held by another ledger")
