@@ -163,7 +163,7 @@ def test_a_key_keeps_its_type(table: Table) -> None:
         value["id"] = value["id"].removeprefix("k")
     table.write()
     table.run()
-    with pytest.raises(SpecError, match="a dataset keeps its key"):
+    with pytest.raises(SpecError, match="a dataset keeps what landed"):
         table.run(types={"id": "int"})
     assert len(table.rows()) == 6
 
