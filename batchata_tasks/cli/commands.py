@@ -178,10 +178,7 @@ def reconcile(
     ] = None,
     hold: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Look for this chunk no more (its key is gone, say): a person decides.",
-            metavar="CHUNK",
-        ),
+        typer.Option(help="Look for this chunk no more: a person decides.", metavar="CHUNK"),
     ] = None,
     cancel_batches: Annotated[
         list[str] | None,

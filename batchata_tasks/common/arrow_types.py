@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
-def plain(kind: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one line per type reads best as a table
+def plain(kind: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - a table of types
     """Return the type of the same values as every engine knows it, at each depth.
 
     Writers vary in dictionaries, run ends, views, 64-bit offsets, lists of a fixed size and narrow

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _UNITS = ("s", "ms", "us", "ns")
 _EXACT = 2**53  # a double holds every integer up to here
-_MOST_DIGITS = 76
+_DIGITS_OF_128, _MOST_DIGITS = 38, 76  # of decimals in 128 bits, and in 256
 _MOST_PROPOSALS = 32  # of a struct: the product of those of its fields
 
 
@@ -72,7 +72,9 @@ def _structs(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:
     ]
 
 
-def _leaves(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:  # noqa: PLR0911 - one line per pair of kinds reads best as a table
+def _leaves(  # noqa: PLR0911 - one line per pair of kinds reads best as a table
+    declared: pa.DataType, tonight: pa.DataType
+) -> list[pa.DataType]:
     """Return what beside the declared type may hold both, if anything."""
     if fits_always(tonight, declared):
         return []
@@ -125,7 +127,8 @@ def _decimals(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:
     if precision > _MOST_DIGITS:
         return []
     # decimal128 holds 38
-    wide = pa.types.is_decimal256(declared) or pa.types.is_decimal256(tonight) or precision > 38  # noqa: PLR2004
+    is_wide = pa.types.is_decimal256(declared) or pa.types.is_decimal256(tonight)
+    wide = is_wide or precision > _DIGITS_OF_128
     return [pa.decimal256(precision, scale) if wide else pa.decimal128(precision, scale)]
 
 
@@ -159,7 +162,7 @@ def kind_of(kind: pa.DataType) -> str:
     return "bytes" if types.is_binary_view(kind) else str(kind)
 
 
-def fits_always(kind: pa.DataType, into: pa.DataType) -> bool:  # noqa: PLR0911 - one line per pair of kinds reads best as a table
+def fits_always(kind: pa.DataType, into: pa.DataType) -> bool:  # noqa: PLR0911 - a table
     """Whether every value of one type fits into the other, so that none needs to be looked at."""
     kind, types = plain(kind), pa.types
     if kind == into or types.is_null(kind):
@@ -236,7 +239,7 @@ _CONVERTIBLE = frozenset(
 )
 
 
-def converted(array: pa.Array, to: pa.DataType) -> pa.Array:  # noqa: PLR0911 - one line per kind of type reads best as a table
+def converted(array: pa.Array, to: pa.DataType) -> pa.Array:  # noqa: PLR0911 - a table
     """Return the same values in another type.
 
     Raises:

@@ -37,6 +37,8 @@ __all__ = [
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 _NAMED = rb'"%%b-([a-z0-9]{%d})"' % ROW_ID_CHARS
 _EXCERPT = 200  # characters of what came instead of an answer
+OTHER_SHAPE = (LookupError, TypeError, ValueError, AttributeError)
+"""What reading a line as a plain one raises if it is none."""
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
@@ -117,6 +119,27 @@ def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answ
         )
     # a provider may quote a key in its error, and errors go into the dataset
     return answer if answer.error is None else replace(answer, error=masked(answer.error))
+
+
+def quickly(
+    plain: Callable[[Any, dict[str, str | None]], Answer | None],
+    classify: Callable[[dict[str, Any]], Answer],
+) -> Callable[[dict[str, Any]], Answer]:
+    """Return what `classify` is, for the lines of one file, whose plain ones `plain` reads.
+
+    It returns None for all others, or raises an error of OTHER_SHAPE, and is given the names of
+    models that it has read.
+    """
+    models: dict[str, str | None] = {}
+
+    def read(line: dict[str, Any]) -> Answer:
+        try:
+            answer = plain(line, models)
+        except OTHER_SHAPE:
+            answer = None
+        return answer or classify(line)
+
+    return read
 
 
 def custom_id_of(line: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.ledger import Chunk, Ledger
+    from batchata_tasks.ledger import Chunk, Ledger, RunRow
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.spec.run import RunSpec
@@ -73,11 +73,7 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         summary=summary,
         price_source=price_source(ready.table),
         limits=limits,
-        stopped=open_run.result
-        if open_run is not None
-        and open_run.result in STOPPED_FIRST
-        and open_run.spec_digest == ready.record["spec_digest"]
-        else None,
+        stopped=_stopped(ready, open_run),
         in_the_way=ways,
         cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(
@@ -89,6 +85,13 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         held=in_flight(held),
         held_since=None if ledger is None else _sent_first(ledger, held),
     )
+
+
+def _stopped(ready: PreparedRun, run: RunRow | None) -> str | None:
+    """Return why a run of this very spec stopped, if that keeps the next one from sending."""
+    if run is None or run.spec_digest != ready.record["spec_digest"]:
+        return None
+    return run.result if run.result in STOPPED_FIRST else None
 
 
 def _look_at_dataset(

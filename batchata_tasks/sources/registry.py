@@ -71,7 +71,7 @@ def register(kind: str, endings: tuple[str, ...], opener: FileOpener) -> None:
 
 
 def register_scheme(scheme: str, opener: UrlOpener) -> None:
-    """Add sources that are no files, by the scheme of their URLs: `postgresql` for postgresql://."""
+    """Add sources that are no files, by the scheme of their URLs, such as `postgresql`."""
     _SCHEMES[scheme] = opener
 
 

@@ -11,44 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.result_json import name_of, plain_count
-from batchata_tasks.providers.result_lines import custom_id_of
+from batchata_tasks.providers.result_lines import custom_id_of, quickly
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_OTHER_SHAPE = (LookupError, TypeError, ValueError, AttributeError)
-
 
 def line_reader() -> Callable[[dict[str, Any]], Answer]:
     """Return what `answer_of` is, for the lines of one file: it remembers the names of models."""
-    models: dict[str, str | None] = {}
-
-    def read(line: dict[str, Any]) -> Answer:
-        return _plain(line, models) or answer_of(line)
-
-    return read
+    return quickly(_plain, answer_of)
 
 
 def _plain(line: Any, models: dict[str, str | None]) -> Answer | None:
-    try:
-        response = line["response"]
-        body = response["body"]
-        (choice,) = body["choices"]
-        message, model = choice["message"], body["model"]
-        text = message["content"]
-        plain = (
-            choice["finish_reason"] == "stop"
-            and response["status_code"] == HTTPStatus.OK
-            and body["object"] == "chat.completion"
-            and not message.get("refusal")
-            and type(text) is str
-            and type(model) is str
-        )
-        usage = _usage(body["usage"]) if plain else None
-    except _OTHER_SHAPE:
-        return None
+    """Read a plain line; None, or an error of OTHER_SHAPE, if it is another one."""
+    response = line["response"]
+    body = response["body"]
+    (choice,) = body["choices"]
+    message, model = choice["message"], body["model"]
+    text = message["content"]
+    plain = (
+        choice["finish_reason"] == "stop"
+        and response["status_code"] == HTTPStatus.OK
+        and body["object"] == "chat.completion"
+        and not message.get("refusal")
+        and type(text) is str
+        and type(model) is str
+    )
+    usage = _usage(body["usage"]) if plain else None
     if usage is None:
         return None
     if model not in models:
