@@ -18,6 +18,7 @@ from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
+from batchata_tasks.planning.fingerprint import changed, fingerprint
 from batchata_tasks.planning.job_store import JOB, StoredJobs
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.spec.job import Job
@@ -50,15 +51,12 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
     A row that answers an older text of a job is not its result.
     """
-    wanted = {
-        job_id: (fingerprint, cited, schema)
-        for job_id, fingerprint, cited, schema in _fingerprints(spec)
-    }
+    wanted = {job_id: (text, cited, schema) for job_id, text, cited, schema in _fingerprints(spec)}
     rows = dict[str, dict[str, Any]]()
     for batch in _rows(spec):
         for row in batch.to_pylist():
             job_id = row[JOB_ID]
-            if job_id not in wanted or wanted[job_id][0] != row["_fingerprint"]:
+            if job_id not in wanted or changed(row["_fingerprint"], wanted[job_id][0]):
                 continue
             if job_id not in rows or rows[job_id]["_enriched_at"] < row["_enriched_at"]:
                 rows[job_id] = row
@@ -99,7 +97,8 @@ def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSche
     for block in open_source(spec.jobs).batches([JOB_ID, JOB]):
         for row in block.rows.to_pylist():
             job, _, schema = stored.read(row)
-            yield job.id, stored.fingerprint(row), job.enable_citations, schema
+            first, others = stored.fingerprint(row)
+            yield job.id, fingerprint(first.hex(), others), job.enable_citations, schema
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:

@@ -9,8 +9,13 @@ import math
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _PLAIN_TYPES = frozenset({str, int, bool, type(None)})
 
@@ -22,6 +27,33 @@ def canonical(value: object) -> bytes:
     non-finite floats become one-key objects such as `{"$date":"2026-11-22"}`.
     """
     return _ENCODER.encode(value if _is_flat(value) else _finite(value)).encode()
+
+
+def canonical_rows(columns: Sequence[Sequence[object]]) -> Iterable[bytes]:
+    """Return `canonical` of every row of some columns, each row as a list of its values."""
+    return _encoded(zip(*columns, strict=True), columns)
+
+
+def canonical_records(columns: Mapping[str, Sequence[object]]) -> Iterable[bytes]:
+    """Return `canonical` of every row of some columns, each row as an object."""
+    names = sorted(columns)
+    values = [columns[name] for name in names]
+    rows = (dict(zip(names, row, strict=True)) for row in zip(*values, strict=True))
+    if any(name.startswith("$") for name in names):
+        return map(canonical, rows)
+    return _encoded(rows, values)
+
+
+def _encoded(rows: Iterable[object], columns: Sequence[Sequence[object]]) -> Iterator[bytes]:
+    """Yield rows of these columns; the keys of those that are objects are sorted."""
+    if not all(_SAME_IN_ORJSON.issuperset(map(type, column)) for column in columns):
+        yield from map(canonical, rows)
+        return
+    for row in rows:
+        try:
+            yield orjson.dumps(row, default=_tagged, option=_UNTOUCHED)
+        except TypeError:  # an integer of more than 64 bits, or half of a surrogate pair
+            yield canonical(row)
 
 
 def _is_flat(value: object) -> bool:
@@ -89,6 +121,11 @@ def _finite(value: object) -> object:
             return value
 
 
+# orjson, which is faster, spells these as the encoder does; of floats and objects it does not
+_SAME_IN_ORJSON = _PLAIN_TYPES | {datetime, date, time, timedelta, Decimal, bytes}
+_UNTOUCHED = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
 def digest(kind: str, *parts: bytes) -> bytes:
     """Return 32 bytes: the SHA-256 of length-prefixed `parts`; `kind` keeps uses apart."""
     hasher = hashlib.sha256(kind.encode())
@@ -103,6 +140,17 @@ def base32(raw: bytes) -> str:
     return base64.b32encode(raw).decode().rstrip("=").lower()
 
 
+def digests(kind: str, values: Iterable[bytes]) -> list[bytes]:
+    """Return `digest(kind, value)` of each value."""
+    start, sha256 = kind.encode(), hashlib.sha256
+    return [sha256(start + len(one).to_bytes(8, "big") + one).digest() for one in values]
+
+
 def key_digest(key: bytes) -> bytes:
     """Return the 16 bytes under which a canonical key is indexed."""
     return digest("key", key)[:16]
+
+
+def key_digests(keys: Iterable[bytes]) -> list[bytes]:
+    """Return `key_digest` of each key."""
+    return [one[:16] for one in digests("key", keys)]

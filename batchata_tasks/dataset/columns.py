@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchata_tasks.common.canonical import canonical, digest, key_digest
+from batchata_tasks.common.canonical import canonical_rows, key_digest
 from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.common.widening import UnfitError, converted
 from batchata_tasks.dataset.answers import fitted
@@ -105,18 +105,7 @@ def versioned(name: str) -> tuple[str, int]:
 
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
     """Return the canonical key of every row."""
-    columns = [batch.column(name).to_pylist() for name in key]
-    return [canonical(list(values)) for values in zip(*columns, strict=True)]
-
-
-def carried_digests(batch: pa.RecordBatch, carried: list[str]) -> list[bytes]:
-    """Return a digest of every row's carried columns; an absent column reads as null."""
-    if not carried:
-        return [b""] * batch.num_rows
-    present, nulls = set(batch.schema.names), [None] * batch.num_rows
-    columns = [batch.column(name).to_pylist() if name in present else nulls for name in carried]
-    rows = zip(*columns, strict=True)
-    return [digest("carried", canonical(list(values)))[:16] for values in rows]
+    return list(canonical_rows([batch.column(name).to_pylist() for name in key]))
 
 
 def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:

@@ -8,8 +8,7 @@ of rows of it. Its own manifest, the same columns for that range, stays in `inte
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from batchata_tasks.common.files import durable, storage_errors
 from batchata_tasks.ledger import ChunkKind
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -56,6 +55,10 @@ SYSTEM_FIELDS = pa.schema(
         pa.field("_replaced_cost", pa.int64()),
     ]
 )
+PLANNED_FIELDS = tuple(
+    name for name in SYSTEM_FIELDS.names if name not in ("_offset", "_prior_status", "_last_error")
+)
+"""The system columns that a plan's first round gives a value, in their order."""
 _ALL_ROWS = 2**63
 _MOST_BYTES = 32_000_000  # of request bodies in memory: documents make them large
 
@@ -90,42 +93,54 @@ class PlanWriter:
             file.__exit__(kind, error, trace)
 
     def write(
-        self, source_rows: pa.RecordBatch, system: list[dict[str, Any]], bodies: list[bytes]
+        self, source_rows: pa.RecordBatch, system: Mapping[str, Sequence[Any]], bodies: list[bytes]
     ) -> None:
-        """Append rows: their source columns, system columns and bodies, in the same order."""
-        for fields, body in zip(system, bodies, strict=True):
-            fields["_offset"] = self._offset
-            self._offset += len(body) + 1
+        """Append rows: their source columns, system columns and bodies, in the same order.
+
+        A system column that is missing is null.
+        """
+        offsets = list(accumulate((len(body) + 1 for body in bodies), initial=self._offset))
+        self._offset = offsets.pop()
         arrays = [source_rows.column(name) for name in source_rows.schema.names]
+        columns = {**system, "_offset": offsets}
         arrays += [
-            pa.array([row.get(f.name) for row in system], type=f.type) for f in SYSTEM_FIELDS
+            pa.array(columns[f.name], f.type)
+            if f.name in columns
+            else pa.nulls(len(bodies), f.type)
+            for f in SYSTEM_FIELDS
         ]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
-        self._bodies.writelines(body + b"\n" for body in bodies)
+        for body in bodies:
+            self._bodies.write(body)
+            self._bodies.write(b"\n")
         self.rows += len(bodies)
 
 
-@dataclass
 class PlanRows:
     """Rows of a record batch of the source that go to one plan, until they are written there."""
 
-    at: list[int] = field(default_factory=list[int])
-    systems: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    bodies: list[bytes] = field(default_factory=list[bytes])
-    size: int = 0
+    def __init__(self, writer: PlanWriter, source_rows: pa.RecordBatch) -> None:
+        self._writer, self._source_rows = writer, source_rows
+        self._at, self._bodies = list[int](), list[bytes]()
+        self._system = list[tuple[Any, ...]]()
+        self._size = 0
 
-    def add(self, at: int, system: dict[str, Any], body: bytes) -> bool:
-        """Add a row; return whether to write them now, as they take much memory."""
-        self.at.append(at)
-        self.systems.append(system)
-        self.bodies.append(body)
-        self.size += len(body)
-        return self.size > _MOST_BYTES
+    def add(self, at: int, system: tuple[Any, ...], body: bytes) -> None:
+        """Add a row; `system` has the values of PLANNED_FIELDS."""
+        self._at.append(at)
+        self._system.append(system)
+        self._bodies.append(body)
+        self._size += len(body)
+        if self._size > _MOST_BYTES:
+            self.flush()
 
-    def write(self, writer: PlanWriter, source_rows: pa.RecordBatch) -> None:
-        """Write the rows; `source_rows` is the record batch that they are of."""
-        if self.at:
-            writer.write(source_rows.take(pa.array(self.at, pa.int64())), self.systems, self.bodies)
+    def flush(self) -> None:
+        """Write the rows, which may take much memory."""
+        if self._at:
+            rows = self._source_rows.take(pa.array(self._at, pa.int64()))
+            columns = zip(*self._system, strict=True)
+            self._writer.write(rows, dict(zip(PLANNED_FIELDS, columns, strict=True)), self._bodies)
+        self._at, self._bodies, self._system, self._size = [], [], [], 0
 
 
 @contextmanager

@@ -9,7 +9,7 @@ row, never neither. A reader that listed the folder before may miss a file, and 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +18,8 @@ from batchata_tasks.common.arrow_types import as_stored
 from batchata_tasks.common.canonical import key_digest
 from batchata_tasks.common.errors import SpecError, StorageError
 from batchata_tasks.common.files import durable, storage_errors, sync_folder
-from batchata_tasks.common.money import PICO
 from batchata_tasks.dataset.columns import (
     META_FIELDS,
-    carried_digests,
     conformed,
     keys_of,
     versioned,
@@ -32,17 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-# in the order of a LandedRow's fields
-_STATE_COLUMNS = (
-    "_fingerprint",
-    "_status",
-    "_error",
-    "_attempts",
-    "_input_tokens",
-    "_output_tokens",
-    "_cache_read_tokens",
-    "_cost_usd",
-)
 READ_ROWS = 8192
 
 
@@ -77,6 +64,11 @@ class Dataset:
         others = {*self.key, *self.carried, *self.retired, *META_FIELDS.names}
         return [name for name in self.schema.names if name not in others]
 
+    @property
+    def carried_fields(self) -> list[pa.Field]:
+        """The carried columns, but for those of the key."""
+        return [self.schema.field(name) for name in self.carried]
+
     def parts(self) -> dict[str, Path]:
         """Return the files of the parts by the name of their first version, sorted."""
         with storage_errors("reading the dataset"):
@@ -110,19 +102,6 @@ class Dataset:
         if (path := self.parts().get(part)) is not None:
             with _part_errors(part), pq.ParquetFile(path) as file:
                 yield from file.iter_batches(READ_ROWS, columns=columns)
-
-    def landed(self) -> Iterator[tuple[bytes, LandedRow]]:
-        """Yield all rows of the dataset, as (digest of the key, row)."""
-        for part, batch in self.rows([*self.key, *self.carried, *_STATE_COLUMNS, "_enriched_at"]):
-            self.check_key(batch.schema)
-            columns = [batch.column(name).to_pylist() for name in _STATE_COLUMNS]
-            columns.append(carried_digests(batch, self.carried))
-            columns.append(batch.column("_enriched_at").cast(pa.int64()).to_pylist())
-            for key, *state, cost, carried, moment in zip(
-                keys_of(batch, self.key), *columns, strict=True
-            ):
-                pico = None if cost is None else int(cost * PICO)
-                yield key_digest(key), LandedRow._make((part, *state, pico, carried, moment))
 
     def check_key(self, stored: pa.Schema) -> None:
         """Refuse a key other than the one that rows were written, or sent, with."""
@@ -242,19 +221,3 @@ def _part_errors(part: str) -> Generator[None, None, None]:
             "Restore it, or delete it to have its rows sent again."
         )
         raise StorageError(message) from error
-
-
-class LandedRow(NamedTuple):
-    """One row of the dataset, as planning needs it."""
-
-    part: str  # the part that holds it
-    fingerprint: str
-    status: str
-    error: str | None
-    attempts: int
-    input_tokens: int
-    output_tokens: int
-    cache_read_tokens: int
-    cost: int | None  # picodollars
-    carried: bytes  # digest of the carried columns
-    enriched_at: int  # microseconds since 1970

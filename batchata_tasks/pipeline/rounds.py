@@ -146,7 +146,8 @@ class _Round:
             bodies.append(body)
             systems.append(system)
         source = rows.select(fields.names).to_batches()[0]
-        writer.write(source, systems, bodies)
+        system = {name: [fields[name] for fields in systems] for name in SYSTEM_FIELDS.names}
+        writer.write(source, system, bodies)
 
     def _states(self, part: str) -> dict[bytes, dict[str, Any]]:
         """Return how the rows of a part ended that are worth another attempt, by key."""

@@ -1,23 +1,32 @@
-"""The interface of what turns a row, or a stored Job, into a request."""
+"""The interface of what turns rows, or stored Jobs, into requests."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Sequence
 
     from batchata_tasks.planning.route import Route, Shape
+    from batchata_tasks.planning.row_block import RowBlock
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltRequest:
+class BuiltRequest(NamedTuple):
     """A row's request: its body as JSON, its shape, and which of the builder's routes it takes."""
 
     body: bytes
     shape: Shape
     route: int = 0
+
+
+class Fingerprints(NamedTuple):
+    """The fingerprints of some rows: the digest of each one's input, and its other parts.
+
+    The input has 12 bytes. `others` has one text if all rows have the same.
+    """
+
+    inputs: list[bytes]
+    others: list[str]
 
 
 class Builder(Protocol):
@@ -37,18 +46,22 @@ class Builder(Protocol):
         """Return the columns that a request shows, so that their values belong to its identity."""
         ...
 
-    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
-        """Whether the row counts."""
+    def kept(self, rows: RowBlock) -> Sequence[int]:
+        """Return the places of the rows that count."""
         ...
 
-    def fingerprint(self, row: Mapping[str, Any]) -> str:
-        """Return the fingerprint of the row's base request."""
+    def nulls(self, rows: RowBlock) -> dict[int, str]:
+        """Return the first column that the request uses and the row leaves null, by place."""
         ...
 
-    def null_column(self, row: Mapping[str, Any]) -> str | None:
-        """Return the first column that the request uses and the row leaves null."""
+    def fingerprints(self, rows: RowBlock) -> Fingerprints:
+        """Return the fingerprints of the rows' base requests."""
         ...
 
-    def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
-        """Return the row's request; `where` names the row in an error."""
+    def inputs_v1(self, rows: RowBlock) -> list[bytes]:
+        """Return the inputs of the rows' fingerprints as version 1 had them."""
+        ...
+
+    def requests(self, rows: RowBlock, places: Sequence[int]) -> Iterator[BuiltRequest]:
+        """Yield the requests of the rows at some places."""
         ...

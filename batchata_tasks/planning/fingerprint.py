@@ -1,26 +1,79 @@
-"""Fingerprints: they show whether a row is to be sent again, and why."""
+"""Fingerprints: they show whether a row is to be sent again, and why.
+
+A fingerprint is `v2:<input>.<prompt>.<model+params>.<schema>`. Up to v1 the input depended on the
+type of a column: an integer was another input once another row had made its column a float. In v2 a
+number is the same whatever its column is. Where no number is concerned, inputs of both are equal.
+"""
 
 from __future__ import annotations
 
+from datetime import date, datetime, time
+from decimal import Decimal
 from functools import lru_cache
+from itertools import repeat
+from typing import TYPE_CHECKING, cast
 
-from batchata_tasks.common.canonical import canonical, digest
+from batchata_tasks.common.canonical import canonical, canonical_records, digest, digests
 
-FINGERPRINT_VERSION = "v1"
-_PART_BYTES = 12  # 96 bits: no clash to be expected below 10^14 rows
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+FINGERPRINT_VERSION = "v2"
+VERSIONS = ("v1", FINGERPRINT_VERSION)
+"""Those whose parts can be compared."""
+INPUT_BYTES = 12  # 96 bits, as in each part: no clash to be expected below 10^14 rows
+_EXACT = 2**53  # a double holds every integer up to here
+_WITHOUT_FLOATS = frozenset({str, int, bool, type(None), bytes, date, time, datetime, Decimal})
 
 
 def part(kind: str, value: object) -> str:
     """Return one part of a fingerprint: 24 hexadecimal digits (96 bits) over canonical JSON."""
-    return digest(kind, canonical(value))[:_PART_BYTES].hex()
+    return digest(kind, canonical(value))[:INPUT_BYTES].hex()
 
 
-def fingerprint(input_part: str, prompt_part: str, model_part: str, schema_part: str) -> str:
-    """Return `v1:<input>.<prompt>.<model+params>.<schema>`."""
-    return f"{FINGERPRINT_VERSION}:{input_part}.{prompt_part}.{model_part}.{schema_part}"
+def fingerprint(input_part: str, others: str, version: str = FINGERPRINT_VERSION) -> str:
+    """Return a fingerprint; `others` are its other parts, as `other_parts` returns them."""
+    return f"{version}:{input_part}.{others}"
 
 
-_PARTS = ("input", "prompt", "model", "schema")
+def other_parts(prompt_part: str, model_part: str, schema_part: str) -> str:
+    """Return the parts of a fingerprint that rows of one spec share."""
+    return f"{prompt_part}.{model_part}.{schema_part}"
+
+
+def inputs_of(columns: Mapping[str, Sequence[object]], rows: int) -> list[bytes]:
+    """Return the input of each of some rows: the first 12 bytes of its digest.
+
+    Identity is typed, as in keys, except that numbers are equal if their values are.
+    """
+    unified = {name: _unified_column(values) for name, values in columns.items()}
+    return inputs_v1_of(unified, rows)
+
+
+def inputs_v1_of(columns: Mapping[str, Sequence[object]], rows: int) -> list[bytes]:
+    """Return the inputs of rows as v1 had them."""
+    texts = canonical_records(columns) if columns else repeat(canonical({}), rows)
+    return [one[:INPUT_BYTES] for one in digests("input", texts)]
+
+
+def _unified_column(values: Sequence[object]) -> Sequence[object]:
+    if _WITHOUT_FLOATS.issuperset(map(type, values)):
+        return values
+    return [_unified(value) for value in values]
+
+
+def _unified(value: object) -> object:
+    """Return a value in which equal numbers are spelled alike."""
+    match value:
+        case float() if value.is_integer() and -_EXACT <= value <= _EXACT:
+            return int(value)
+        case dict():
+            pairs = cast("dict[object, object]", value).items()
+            return {str(key): _unified(item) for key, item in pairs}
+        case list() | tuple():
+            return [_unified(item) for item in cast("list[object]", value)]
+        case _:
+            return value
 
 
 @lru_cache(maxsize=4096)  # rows of one table share the last three parts, so few pairs recur often
@@ -29,16 +82,19 @@ def _parts(text: str) -> tuple[str, tuple[str, ...]]:
     return version, tuple(rest.split("."))
 
 
+_PARTS = ("input", "prompt", "model", "schema")
+
+
 def changed(old: str, new: str) -> list[str]:
     """Return the parts in which two fingerprints differ: prompt, input, model, schema.
 
     None of them if they are equal. The prompt comes first, since a template that reads other
-    columns changes the input too. A fingerprint of another version differs in its input.
+    columns changes the input too. A fingerprint of an unknown version differs in its input.
     """
     if old == new:
         return []
     (old_version, old_parts), (_, new_parts) = _parts(old), _parts(new)
-    if old_version != FINGERPRINT_VERSION or len(old_parts) != len(new_parts):
+    if old_version not in VERSIONS or len(old_parts) != len(new_parts):
         return ["input"]
     before = dict(zip(_PARTS, old_parts, strict=True))
     after = dict(zip(_PARTS, new_parts, strict=True))

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.planning.builder import BuiltRequest
+from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
 from batchata_tasks.planning.job_store import StoredJobs
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.pricing.lookup import rates_at, unpriced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from batchata_tasks.planning.row_block import RowBlock
     from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
@@ -55,22 +56,29 @@ class JobBuilder:
         """Return none: stored jobs have types of their own, which no source changes."""
         return []
 
-    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
+    def kept(self, rows: RowBlock) -> Sequence[int]:
         """Every job counts."""
-        del row, where
-        return True
+        return range(len(rows))
 
-    def null_column(self, row: Mapping[str, Any]) -> str | None:
+    def nulls(self, rows: RowBlock) -> dict[int, str]:
         """Jobs have no nulls."""
-        del row
+        del rows
+        return {}
 
-    def fingerprint(self, row: Mapping[str, Any]) -> str:
-        """Return the fingerprint of the job's base request."""
-        return self._stored.fingerprint(row)
+    def fingerprints(self, rows: RowBlock) -> Fingerprints:
+        """Return the fingerprints of the jobs' base requests."""
+        prints = [self._stored.fingerprint(rows.row(i)) for i in range(len(rows))]
+        return Fingerprints([one for one, _ in prints], [others for _, others in prints])
 
-    def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
-        """Return the job's request; the job was checked before it was stored."""
-        del where
+    def inputs_v1(self, rows: RowBlock) -> list[bytes]:
+        """Return the inputs of the jobs' fingerprints, which are the same in all versions."""
+        return self.fingerprints(rows).inputs
+
+    def requests(self, rows: RowBlock, places: Sequence[int]) -> Iterator[BuiltRequest]:
+        """Yield the jobs' requests; the jobs were checked before they were stored."""
+        return (self._request(rows.row(place)) for place in places)
+
+    def _request(self, row: Mapping[str, Any]) -> BuiltRequest:
         job, digest, schema = self._stored.read(row)
         place = self._places[job.destination()]
         route = self.routes[place]

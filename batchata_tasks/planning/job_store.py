@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import durable
-from batchata_tasks.planning.fingerprint import fingerprint, part
+from batchata_tasks.planning.fingerprint import other_parts, part
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.job import Job
@@ -156,8 +156,8 @@ class StoredJobs:
             raise SpecError(message)
         return document
 
-    def fingerprint(self, row: Mapping[str, Any]) -> str:
-        """Return the fingerprint of a job's base request."""
+    def fingerprint(self, row: Mapping[str, Any]) -> tuple[bytes, str]:
+        """Return the fingerprint of a job's base request: its input, and its other parts."""
         job, _, schema = self.read(row)
         request, to = job.request(schema), job.destination()
         facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
@@ -168,9 +168,5 @@ class StoredJobs:
         if self._sha256 is not None:
             turns.append(["document", self._sha256])
         canonical = schema.canonical if schema is not None else None
-        return fingerprint(
-            part("input", turns),
-            part("prompt", "job"),
-            part("model", facts),
-            part("schema", canonical),
-        )
+        others = other_parts(part("prompt", "job"), part("model", facts), part("schema", canonical))
+        return bytes.fromhex(part("input", turns)), others

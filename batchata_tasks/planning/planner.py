@@ -1,31 +1,34 @@
-"""Planning: one pass over the source that decides, row by row, which are to be sent and why.
+"""Planning: one pass over the source that decides which of its rows are to be sent, and why.
 
-The pass is a stream: rows are read, keyed, fingerprinted and compared with the dataset; those that
-need work are rendered into request bodies in the run's folder and packed into chunks. Nothing is
-sent before the pass has ended, so that a duplicate key in the last row costs nothing.
+The pass is a stream of blocks: their rows are keyed, fingerprinted and compared with the dataset,
+all rows of a block at once. Those that need work are rendered into request bodies in the run's
+folder and packed into chunks. Nothing is sent before the pass has ended, so that a duplicate key in
+the last row costs nothing.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
-from batchata_tasks.common.canonical import canonical, key_digest
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
-from batchata_tasks.dataset.columns import carried_digests
+from batchata_tasks.dataset.columns import kept
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
 from batchata_tasks.planning.fingerprint import changed
+from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
+from batchata_tasks.planning.landed import Landed, LandedRow
 from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
-from batchata_tasks.planning.row_index import scratch_index
+from batchata_tasks.planning.row_block import RowBlock
+from batchata_tasks.planning.standing import Standing
 from batchata_tasks.planning.summary import Options, PlanSummary
-from batchata_tasks.planning.values import python_values
-from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
+from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
 if TYPE_CHECKING:
@@ -33,9 +36,22 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from pathlib import Path
 
-    from batchata_tasks.dataset.parts import LandedRow
+    from numpy.typing import NDArray
+
     from batchata_tasks.planning.builder import BuiltRequest
     from batchata_tasks.planning.table import PreparedTable
+
+
+class _Wanted(NamedTuple):
+    """A row that needs a request: its place in the block, and the dataset's row of its key.
+
+    `fails` says that an attempt is made again; `claimed`, that an answer is recovered.
+    """
+
+    place: int
+    landed: LandedRow | None
+    fails: bool = False
+    claimed: bool = False
 
 
 class Planner:
@@ -58,7 +74,7 @@ class Planner:
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
-        self.doubled: dict[str, set[bytes]] = defaultdict(set)  # rows to be deleted, by part
+        self.doubled: dict[str, set[bytes]] = {}  # rows to be deleted, by part
         limits = [route.provider.limits for route in table.builder.routes]
         pilot = table.spec.pilot.rows if table.spec.pilot else None
         self.packer = Packer(limits, table.spec.items_per_batch, pilot)
@@ -75,33 +91,30 @@ class Planner:
         shutil.rmtree(self._folder, ignore_errors=True)
         with storage_errors("planning"):
             self._folder.mkdir(parents=True)
-        table = self._table
-        fields = table.source.schema(self._spec.carried)
-        with scratch_index(self._folder / "index.db") as self._index:
-            self._index.add_landed(table.dataset.landed())
-            if self._index.landed_twice:
-                self._find_doubled()
-            self._index.add_in_flight(in_flight)
-            with ExitStack() as files:
-                names = ["plan", "local", *(["claimed"] if self._claimed else [])]
-                writers = {
-                    name: files.enter_context(PlanWriter(self._folder, name, fields))
-                    for name in names
-                }
-                for block in table.source.batches(table.columns.names):
-                    self._batch(block.rows, writers)
-                    self._progress(self.summary.source_rows)
+            self._pass(in_flight)
         return self._finish()
 
-    def _find_doubled(self) -> None:
-        """Collect the rows whose key has a newer row.
-
-        A process that lost its hold on the dataset may have brought them back.
-        """
-        for digest, row in self._table.dataset.landed():
-            newest = self._index.landed(digest)
-            if newest is not None and newest.part != row.part:
-                self.doubled[row.part].add(digest)
+    def _pass(self, in_flight: Iterable[tuple[bytes, bool]]) -> None:
+        table = self._table
+        fields = table.source.schema(self._spec.carried)
+        with ExitStack() as files:
+            landed = files.enter_context(closing(Landed(self._folder, table.dataset)))
+            keys = files.enter_context(closing(SourceKeys(self._folder / "keys.bin")))
+            self.doubled = landed.doubled
+            flying = InFlight(in_flight)
+            names = ["plan", "local", *(["claimed"] if self._claimed else [])]
+            writers = {
+                name: files.enter_context(PlanWriter(self._folder, name, fields)) for name in names
+            }
+            for block in table.source.batches(table.columns.names):
+                rows = self._kept(block.rows)
+                if len(rows):
+                    standing = Standing(rows, self._builder, landed, flying)
+                    keys.add(standing.keys, rows.numbers)
+                    self._write(rows, standing, self._wanted_rows(rows, standing), writers)
+                self._progress(self.summary.source_rows)
+            if (double := keys.first_double()) is not None:
+                raise self._doubled(*double)
 
     def _finish(self) -> list[PlannedChunk]:
         spans = self.packer.finish()
@@ -121,144 +134,141 @@ class Planner:
         summary.carried = sum(len(rows) for rows in self.carried.values())
         return spans
 
-    def _batch(self, batch: pa.RecordBatch, writers: Mapping[str, PlanWriter]) -> None:
+    def _kept(self, batch: pa.RecordBatch) -> RowBlock:
+        """Return the rows of a batch of the source that count; their keys are not null."""
         first = self.summary.source_rows + 1
-        self.summary.source_rows += batch.num_rows
-        values = {name: python_values(batch, name, first) for name in batch.schema.names}
-        rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-        keeps = self._builder.keeps
-        places = [i for i, row in enumerate(rows) if keeps(row, self._namer(row, first + i))]
-        self.summary.filtered += len(rows) - len(places)
-        if len(places) < len(rows):
-            batch, rows = batch.take(pa.array(places, pa.int64())), [rows[i] for i in places]
-        numbers = [first + i for i in places]
-        keys = [canonical([row[name] for name in self._spec.key]) for row in rows]
-        digests = self._checked(rows, numbers, keys)
-        picked = {name: PlanRows() for name in writers}
-        source_rows = batch.select(self._spec.carried)
-        if self._index.landed_rows:
-            carried = carried_digests(batch, self._table.dataset.carried)
-        else:
-            carried = [b""] * len(rows)
-        for i, row in enumerate(rows):
-            planned = self._row(row, keys[i], digests[i], carried[i], self._namer(row, numbers[i]))
-            if planned is not None:
-                name, system, body = planned
-                if picked[name].add(i, system, body):
-                    picked[name].write(writers[name], source_rows)
-                    picked[name] = PlanRows()
-        for name, rows_of_plan in picked.items():
-            rows_of_plan.write(writers[name], source_rows)
+        rows = RowBlock(batch, range(first, first + batch.num_rows), self._spec.key)
+        counted = rows.take(self._builder.kept(rows))
+        self.summary.source_rows += len(rows)
+        self.summary.filtered += len(rows) - len(counted)
+        for name in self._spec.key:
+            if counted.batch.column(name).null_count:
+                number = counted.numbers[counted.values(name).index(None)]
+                where = f"key: {name!r} is null in row {number} of the source"
+                message = f"{where}; fill it in, or leave such rows out with `where`."
+                raise SourceError(message)
+        return counted
 
-    def _namer(self, row: Mapping[str, Any], number: int) -> Callable[[], str]:
-        """Return a function that names a row in an error, by its number and its key."""
-        return lambda: f"row {number} ({self._key_of(row)})"
+    def _doubled(self, number: int, earlier: int) -> SourceError:
+        """Return the error for a row whose key an earlier one has."""
+        first, key = 1, ""
+        for block in self._table.source.batches(self._spec.key):
+            rows = RowBlock(block.rows, range(first, first + block.rows.num_rows), self._spec.key)
+            if number in rows.numbers:
+                key = rows.key_of(number - first)
+                break
+            first += len(rows)
+        same = f"key: rows {earlier} and {number} of the source have the same key ({key})"
+        return SourceError(
+            f"{same}; keys must be unique: fix the source, or add a column to `key`."
+        )
 
-    def _key_of(self, row: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name}={row[name]!r}" for name in self._spec.key)
-
-    def _checked(
-        self, rows: list[dict[str, Any]], numbers: list[int], keys: list[bytes]
-    ) -> list[bytes]:
-        """Refuse null and duplicate keys; return the digests of the keys."""
-        for row, number in zip(rows, numbers, strict=True):
-            for name in self._spec.key:
-                if row[name] is None:
-                    where = f"key: {name!r} is null in row {number} of the source"
-                    message = f"{where}; fill it in, or leave such rows out with `where`."
-                    raise SourceError(message)
-        digests = [key_digest(key) for key in keys]
-        double = self._index.first_double(digests, numbers)
-        if double is not None:
-            number, earlier, place = double
-            key = self._key_of(rows[place])
-            same = f"key: rows {earlier} and {number} of the source have the same key ({key})"
-            message = f"{same}; keys must be unique: fix the source, or add a column to `key`."
+    def _nulls(self, rows: RowBlock) -> NDArray[np.bool_]:
+        """Return which rows are left out, since a column that the templates use is null."""
+        left_out = np.zeros(len(rows), np.bool_)
+        if self._spec.on_null not in ("error", "skip"):
+            return left_out
+        nulls = self._builder.nulls(rows)
+        if nulls and self._spec.on_null == "error":
+            place = min(nulls)
+            where = f"the column {nulls[place]!r} that the templates use is null in"
+            message = (
+                f"on_null: {where} {rows.namer(place)()}; "
+                "fill it in, or set `on_null` to pass, empty or skip."
+            )
             raise SourceError(message)
-        return digests
+        self.summary.null_skipped += len(nulls)
+        left_out[list(nulls)] = True
+        return left_out
 
-    def _row(
+    def _wanted_rows(self, rows: RowBlock, standing: Standing) -> list[_Wanted]:
+        """Decide on the rows of a block; return those that need a request."""
+        left_out = self._nulls(rows)
+        claimed = standing.claimed(self._claimed, self._dataset_id)
+        quiet = standing.quiet(self._options.refresh_before) & ~left_out & ~claimed
+        anew = standing.carried_anew(self._table.dataset.carried_fields)
+        self.summary.up_to_date += int(quiet.sum())
+        wanted = list[_Wanted]()
+        for place in np.flatnonzero(~quiet & ~left_out).tolist():
+            if standing.in_flight[place]:
+                self.summary.in_flight += 1
+                self.summary.held += bool(standing.held[place])
+                continue
+            landed = standing.landed(place)
+            if claimed[place]:
+                self.summary.recovered += 1
+                wanted.append(_Wanted(place, landed, claimed=True))
+                continue
+            reason = self._reason(standing, place, landed)
+            if reason is None:
+                quiet[place] = True
+            elif self._spec.limit is not None and self._reasons.total() >= self._spec.limit:
+                self.summary.over_limit += 1
+            else:
+                self._reasons[reason] += 1
+                wanted.append(_Wanted(place, landed, fails=reason == "failed"))
+        self._carry(rows, standing, np.flatnonzero(quiet & anew))
+        return wanted
+
+    def _carry(self, rows: RowBlock, standing: Standing, places: NDArray[np.int64]) -> None:
+        """Note the new values of landed rows whose carried columns changed."""
+        if not len(places):
+            return
+        fields = self._table.dataset.carried_fields
+        batch = rows.batch.take(pa.array(places))
+        columns = [kept(batch.column(field.name), field).to_pylist() for field in fields]
+        for place, values in zip(places.tolist(), zip(*columns, strict=True), strict=True):
+            self.carried[standing.part(place)][standing.keys.digest(place)] = values
+
+    def _write(
         self,
-        row: Mapping[str, Any],
-        key: bytes,
-        digest: bytes,
-        carried: bytes,
-        where: Callable[[], str],
-    ) -> tuple[str, dict[str, Any], bytes] | None:
-        """Decide on one row; return what is to be written to which plan, if anything is."""
-        summary, builder = self.summary, self._builder
-        if self._spec.on_null in ("error", "skip") and (
-            (null := builder.null_column(row)) is not None
-        ):
-            if self._spec.on_null == "skip":
-                summary.null_skipped += 1
-                return None
-            reason = f"on_null: the column {null!r} that the templates use is null in {where()}"
-            message = f"{reason}; fill it in, or set `on_null` to pass, empty or skip."
-            raise SourceError(message)
-        fingerprint, landed = builder.fingerprint(row), self._index.landed(digest)
-        if self._index.in_flight(digest):
-            summary.in_flight += 1
-            summary.held += self._index.held(digest)
-            return None
-        request_id = row_id(self._dataset_id, key, fingerprint)
-        if request_id in self._claimed:
-            summary.recovered += 1
-            return self._request(builder.build(row, where), request_id, fingerprint, None, landed)
-        reason = self._reason(fingerprint, landed)
-        if reason is None:
-            if landed is not None and landed.carried != carried:
-                values = tuple(row[name] for name in self._table.dataset.carried)
-                self.carried[landed.part][digest] = values
-            return None
-        if self._spec.limit is not None and sum(self._reasons.values()) >= self._spec.limit:
-            summary.over_limit += 1
-            return None
-        self._reasons[reason] += 1
-        failed = landed if reason == "failed" else None
-        return self._request(builder.build(row, where), request_id, fingerprint, failed, landed)
+        rows: RowBlock,
+        standing: Standing,
+        wanted: list[_Wanted],
+        writers: Mapping[str, PlanWriter],
+    ) -> None:
+        """Write the requests of a block's rows into the plans that they belong to."""
+        source_rows = rows.batch.select(self._spec.carried)
+        plans = {name: PlanRows(writer, source_rows) for name, writer in writers.items()}
+        prints = [standing.fingerprint(one.place) for one in wanted]
+        keys = [standing.canonical[one.place] for one in wanted]
+        ids = row_ids(self._dataset_id, keys, prints)
+        requests = self._builder.requests(rows, [one.place for one in wanted])
+        for one, row_id, text, request in zip(wanted, ids, prints, requests, strict=True):
+            name, system, body = self._planned(one, request, row_id, text)
+            plans[name].add(one.place, system, body)
+        for plan in plans.values():
+            plan.flush()
 
-    def _request(
-        self,
-        request: BuiltRequest,
-        request_id: str,
-        fingerprint: str,
-        failed: LandedRow | None,
-        landed: LandedRow | None,
-    ) -> tuple[str, dict[str, Any], bytes]:
-        """Return (plan, system fields, body) of a row that is to be sent.
-
-        `failed` is the row of an attempt that is made again.
-        """
-        shape, route = request.shape, self._builder.routes[request.route]
-        again = None
-        if failed is not None:
-            again = route.again(request.body, shape, failed.status, failed.error, failed.attempts)
-        body, bound = again or (request.body, route.bound(request.body, shape))
+    def _planned(
+        self, wanted: _Wanted, request: BuiltRequest, request_id: str, fingerprint: str
+    ) -> tuple[str, tuple[Any, ...], bytes]:
+        """Return (plan, PLANNED_FIELDS, body) of a row that is to be sent."""
+        body, shape, place = request
+        route, landed, again = self._builder.routes[place], wanted.landed, None
+        if wanted.fails and landed is not None:
+            again = route.again(body, shape, landed.status, landed.error, landed.attempts)
+        body, bound = again or (body, route.bound(body, shape))
         size = route.provider.framing.size(CUSTOM_ID_CHARS, body)
-        system = _system_fields(request_id, fingerprint, landed) | {
-            "_changed": again is not None,
-            "_prior_error": landed.error if landed is not None else None,
-            "_bytes": size,
-            "_bound": bound,
-            "_error": None,
-            "_cap": shape.cap,
-            "_turns": shape.turns,
-            "_schema": shape.schema,
-            "_attached": shape.attached,
-        }
-        if request_id in self._claimed:
-            return "claimed", system, body
-        if self.packer.fits_alone(size, request.route):
-            self.packer.add(size, bound, request.route)
+        name, error = "plan", None
+        if wanted.claimed:
+            name = "claimed"
+        elif self.packer.fits_alone(size, place):
+            self.packer.add(size, bound, place)
             self.summary.least = min(self.summary.least or bound, bound)
-            return "plan", system, body
-        self.summary.too_large += 1
-        text = f"the request has {size:,} bytes; one batch holds {route.provider.limits.bytes:,}"
-        system |= {"_error": describe(ErrorCode.TOO_LARGE, text), "_bound": 0}
-        return "local", system, b"{}"
+        else:
+            self.summary.too_large += 1
+            most = route.provider.limits.bytes
+            text = f"the request has {size:,} bytes; one batch holds {most:,}"
+            name, bound, error = "local", 0, describe(ErrorCode.TOO_LARGE, text)
+        system = (
+            *(request_id, fingerprint, bound, size),
+            *(shape.cap, shape.turns, shape.schema, shape.attached, error),
+            *_before(landed, fingerprint, changed=again is not None),
+        )
+        return name, system, body if error is None else b"{}"
 
-    def _reason(self, fingerprint: str, landed: LandedRow | None) -> str | None:
+    def _reason(self, standing: Standing, place: int, landed: LandedRow | None) -> str | None:
         """Return why a row is to be sent; None if it is not, which the summary then counts."""
         summary = self.summary
         if landed is None:
@@ -266,7 +276,7 @@ class Planner:
         refresh = self._options.refresh_before
         if refresh is not None and landed.enriched_at < refresh:
             return "refresh"
-        if parts := changed(landed.fingerprint, fingerprint):
+        if parts := changed(landed.fingerprint, standing.fingerprint(place)):
             return self._wanted(*parts)
         if landed.status == Outcome.SUCCEEDED:
             summary.up_to_date += 1
@@ -288,18 +298,12 @@ class Planner:
         return None
 
 
-def _system_fields(request_id: str, fingerprint: str, landed: LandedRow | None) -> dict[str, Any]:
-    """Return a planned row's ids, and what earlier attempts at it used and cost."""
-    same = landed is not None and landed.fingerprint == fingerprint
-    prior = landed if same else None
-    return {
-        "_row_id": request_id,
-        "_fingerprint": fingerprint,
-        "_replaces": landed.part if landed is not None else None,
-        "_prior_attempts": prior.attempts if prior else 0,
-        "_prior_input_tokens": prior.input_tokens if prior else 0,
-        "_prior_output_tokens": prior.output_tokens if prior else 0,
-        "_prior_cache_read_tokens": prior.cache_read_tokens if prior else 0,
-        "_prior_cost": prior.cost if prior else 0,
-        "_replaced_cost": landed.cost if landed is not None and not same else 0,
-    }
+def _before(landed: LandedRow | None, fingerprint: str, *, changed: bool) -> tuple[Any, ...]:
+    """Return what earlier attempts at a row used and cost, from `_replaces` on."""
+    if landed is None:
+        return (None, False, None, 0, 0, 0, 0, 0, 0)
+    before = (landed.part, changed, landed.error)
+    if landed.fingerprint != fingerprint:
+        return (*before, 0, 0, 0, 0, 0, landed.cost)
+    tokens = (landed.input_tokens, landed.output_tokens, landed.cache_read_tokens)
+    return (*before, landed.attempts, *tokens, landed.cost, 0)

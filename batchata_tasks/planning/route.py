@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.planning.retry import changed_body
 from batchata_tasks.pricing.token_bounds import input_bound
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing.rates import Rates
     from batchata_tasks.providers import Adapter
     from batchata_tasks.types.document import Document
+
+_BOUNDS_KEPT = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Route:
     factor: int = 10**6
     caches: bool = True
     attached: tuple[int, int] = (0, 0)
+    # by input tokens, cap, and whether a cache may be written to: the same ones recur by thousands
+    _bounds: dict[tuple[int, int, bool], int] = field(default_factory=dict[Any, int], repr=False)
 
     @property
     def destination(self) -> Destination:
@@ -69,9 +73,13 @@ class Route:
             return 0
         # a text that says so is no match: its quotes are escaped in the body
         writes = self.provider.caches_unasked or b'"cache_control"' in body
-        tokens = input_bound(body, shape.turns, schema=shape.structured) + shape.attached
-        bound = self.rates.bound(tokens, shape.cap, cache_writes=writes)
-        return -(-bound * self.factor // 10**6)
+        tokens = input_bound(len(body), shape.turns, schema=shape.structured) + shape.attached
+        if (known := self._bounds.get((tokens, shape.cap, writes))) is None:
+            if len(self._bounds) > _BOUNDS_KEPT:
+                self._bounds.clear()
+            known = self.rates.bound(tokens, shape.cap, cache_writes=writes)
+            self._bounds[tokens, shape.cap, writes] = known
+        return -(-known * self.factor // 10**6)
 
     def again(
         self, body: bytes, shape: Shape, status: str, error: str | None, attempts: int

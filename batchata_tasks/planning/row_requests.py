@@ -6,13 +6,14 @@ parts of the fingerprint, the route.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
 from batchata_tasks.common.errors import SourceError, SpecError
-from batchata_tasks.planning.builder import BuiltRequest
-from batchata_tasks.planning.fingerprint import fingerprint, part
+from batchata_tasks.planning.body_form import BodyForm
+from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
+from batchata_tasks.planning.fingerprint import inputs_of, inputs_v1_of, other_parts, part
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.templates import RowCondition, RowTemplate, variables
@@ -21,8 +22,9 @@ from batchata_tasks.pricing.lookup import rates_at, unpriced
 from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
+    from batchata_tasks.planning.row_block import RowBlock
     from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
@@ -70,6 +72,8 @@ class RequestBuilder:
             part("model", self._model_facts()),
             part("schema", schema.canonical if schema is not None else None),
         )
+        self._others = other_parts(*self.constant)
+        self._form = BodyForm.of(provider, self._request(messages))
 
     def _check(self, *, priced: bool) -> None:
         """Refuse what the provider would refuse, and a limit that no known price could hold."""
@@ -101,38 +105,68 @@ class RequestBuilder:
         """Return the columns that the templates use."""
         return list(self._used)
 
-    def keeps(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
-        """Whether `where` holds for the row."""
-        if self._where is None:
-            return True
+    def kept(self, rows: RowBlock) -> Sequence[int]:
+        """Return the places of the rows for which `where` holds."""
+        where = self._where
+        if where is None:
+            return range(len(rows))
         # which rows a condition keeps must not change: here a null is Jinja's own none
-        seen = shown(row, self._where.columns, null=None)
-        return self._where.holds(variables(seen), where)
+        return [
+            i
+            for i in range(len(rows))
+            if where.holds(variables(shown(rows.row(i), where.columns, null=None)), rows.namer(i))
+        ]
 
-    def fingerprint(self, row: Mapping[str, Any]) -> str:
-        """Return the fingerprint of the row's base request."""
-        return fingerprint(part("input", {name: row[name] for name in self._used}), *self.constant)
+    def nulls(self, rows: RowBlock) -> dict[int, str]:
+        """Return the first column that the templates use and the row leaves null, by place."""
+        found: dict[int, str] = {}
+        for name in self._used:
+            if rows.batch.column(name).null_count:
+                for i, value in enumerate(rows.values(name)):
+                    if value is None:
+                        found.setdefault(i, name)
+        return found
 
-    def null_column(self, row: Mapping[str, Any]) -> str | None:
-        """Return the first column that the templates use and the row leaves null."""
-        return next((name for name in self._used if row[name] is None), None)
+    def fingerprints(self, rows: RowBlock) -> Fingerprints:
+        """Return the fingerprints of the rows' base requests."""
+        return Fingerprints(inputs_of(self._inputs(rows), len(rows)), [self._others])
 
-    def body(self, row: Mapping[str, Any], where: Callable[[], str]) -> bytes:
-        """Return the request body as JSON; nulls render as nothing."""
-        seen = variables(shown(row, self._used))
+    def inputs_v1(self, rows: RowBlock) -> list[bytes]:
+        """Return the inputs of the rows' fingerprints as version 1 had them."""
+        return inputs_v1_of(self._inputs(rows), len(rows))
+
+    def _inputs(self, rows: RowBlock) -> dict[str, list[Any]]:
+        return {name: rows.values(name) for name in self._used}
+
+    def requests(self, rows: RowBlock, places: Sequence[int]) -> Iterator[BuiltRequest]:
+        """Yield the requests of the rows at some places; nulls render as nothing."""
+        plain = [template.render_plain(rows, places) for _, template in self._turns]
+        if None in plain:
+            texts = (self._rendered(rows, place) for place in places)
+        else:
+            texts = zip(*cast("list[Iterator[str]]", plain), strict=True)
+        for place, row_texts in zip(places, texts, strict=True):
+            yield BuiltRequest(self._body(row_texts, rows.namer(place)), self._shape)
+
+    def _rendered(self, rows: RowBlock, place: int) -> tuple[str, ...]:
+        values = {name: rows.values(name)[place] for name in self._used}
+        seen, where = variables(shown(values, self._used)), rows.namer(place)
+        return tuple(template.render(seen, where) for _, template in self._turns)
+
+    def _body(self, texts: tuple[str, ...], where: Callable[[], str]) -> bytes:
+        """Return the body of a row whose turns have these texts, as JSON."""
+        is_blank = any(not text or text.isspace() for text in texts)
+        if self._form is not None and not is_blank:
+            return self._form.with_texts(texts)
         messages = tuple(
-            Message(turn.role, template.render(seen, where)) for turn, template in self._turns
+            Message(turn.role, text) for (turn, _), text in zip(self._turns, texts, strict=True)
         )
         self._check_blank(messages, where)
-        request = Request(
-            self._spec.model,
-            messages,
-            self._spec.max_tokens,
-            self._spec.params,
-            self._schema,
-            self._spec.cache,
-        )
-        return orjson.dumps(self._provider.body(request))
+        return orjson.dumps(self._provider.body(self._request(messages)))
+
+    def _request(self, messages: tuple[Message, ...]) -> Request:
+        spec = self._spec
+        return Request(spec.model, messages, spec.max_tokens, spec.params, self._schema, spec.cache)
 
     def _check_blank(self, messages: tuple[Message, ...], where: Callable[[], str]) -> None:
         """Refuse a row whose prompt is blank, or a turn that the provider does not take blank.
@@ -151,7 +185,3 @@ class RequestBuilder:
 
     def _is_needed(self, message: Message) -> bool:
         return message.role != "system" and not self._provider.blank_turns
-
-    def build(self, row: Mapping[str, Any], where: Callable[[], str]) -> BuiltRequest:
-        """Return the row's request; nulls render as nothing."""
-        return BuiltRequest(self.body(row, where), self._shape)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError, meta, nodes
 
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.planning.hints import nearest, quoted_column
-from batchata_tasks.planning.sandbox import ANALYSIS, CONDITIONS, TEMPLATES
+from batchata_tasks.planning.sandbox import ANALYSIS, CONDITIONS, TEMPLATES, printable
+from batchata_tasks.planning.values import shown_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from batchata_tasks.planning.row_block import RowBlock
 
 MAX_TEMPLATE_CHARS = 1_000_000
 MAX_RENDERED_CHARS = 64_000_000  # above every provider's limit for one request
@@ -70,6 +74,7 @@ class RowTemplate:
         self.columns = _columns_read(field, text, tree, columns)
         # a template without columns (most system prompts) says the same for every row
         self._constant = None if self.columns else self.render({}, lambda: "every row")
+        self._form = _form_of(tree, self.columns)
 
     def render(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
         """Render over `row`; `where` names the row in the sentence of an error.
@@ -96,17 +101,59 @@ class RowTemplate:
             raise SourceError(message) from error
         return text
 
+    def render_plain(self, rows: RowBlock, places: Sequence[int]) -> Iterator[str] | None:
+        """Render over many rows; None if the template has more than texts and names of columns.
+
+        Raises:
+            SourceError: it makes more than 64 million characters.
+        """
+        if self._constant is not None:
+            return repeat(self._constant, len(places))
+        return None if self._form is None else self._formatted(rows, places, *self._form)
+
+    def _formatted(
+        self, rows: RowBlock, places: Sequence[int], form: str, names: list[str]
+    ) -> Iterator[str]:
+        columns = [[_text_of(values[i]) for i in places] for values in map(rows.values, names)]
+        for place, texts in zip(places, zip(*columns, strict=True), strict=True):
+            text = form % texts
+            if len(text) > MAX_RENDERED_CHARS:
+                raise self._too_long(rows.namer(place))
+            yield text
+
+    def _too_long(self, where: Callable[[], str]) -> SourceError:
+        limit = f"{MAX_RENDERED_CHARS:,} characters, the limit"
+        return SourceError(f"{self.field}: {where()} renders to more than {limit}.")
+
     def _rendered(self, row: Mapping[str, Any], where: Callable[[], str]) -> str:
         pieces: list[str] = []
         size = 0
         for piece in self._template.generate(row):
             size += len(piece)
             if size > MAX_RENDERED_CHARS:
-                limit = f"{MAX_RENDERED_CHARS:,} characters, the limit"
-                message = f"{self.field}: {where()} renders to more than {limit}."
-                raise SourceError(message)
+                raise self._too_long(where)
             pieces.append(piece)
         return "".join(pieces)
+
+
+def _form_of(tree: nodes.Template, columns: list[str]) -> tuple[str, list[str]] | None:
+    """Return a template as a form with a %s for each name of a column, if that is all it has."""
+    form, names = "", list[str]()
+    for output in tree.body:
+        for node in output.nodes if isinstance(output, nodes.Output) else [output]:
+            if isinstance(node, nodes.TemplateData):
+                form += node.data.replace("%", "%%")
+            elif isinstance(node, nodes.Name) and node.name in columns:
+                form += "%s"
+                names.append(node.name)
+            else:
+                return None
+    return form, names
+
+
+def _text_of(value: object) -> str:
+    """Return what a template prints for a value of a column."""
+    return value if type(value) is str else str(printable(shown_value(value)))
 
 
 class RowCondition:

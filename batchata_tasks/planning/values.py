@@ -10,7 +10,7 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.planning.nulls import NULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -60,8 +60,8 @@ def _nanosecond(value: object) -> int:
     return getattr(value, "nanosecond", 0)
 
 
-def python_values(batch: pa.RecordBatch, name: str, first: int) -> list[Any]:
-    """Return a column in Python values; `first` is the number of the batch's first row.
+def python_values(batch: pa.RecordBatch, name: str, numbers: Sequence[int]) -> list[Any]:
+    """Return a column in Python values; `numbers` are those of the batch's rows in the source.
 
     Raises:
         SourceError: a value is beyond what Python can hold, such as the year 12000.
@@ -73,7 +73,7 @@ def python_values(batch: pa.RecordBatch, name: str, first: int) -> list[Any]:
             try:
                 batch.slice(place, 1).column(name).to_pylist()
             except (ValueError, OverflowError) as error:
-                where = f"source: the column {name!r} has in row {first + place} a value"
+                where = f"source: the column {name!r} has in row {numbers[place]} a value"
                 message = f"{where} that cannot be used: {error}; fix it."
                 raise SourceError(message) from error
         raise
@@ -85,14 +85,13 @@ def shown(row: Mapping[str, Any], columns: Iterable[str], null: object = NULL) -
     Points in time of nanoseconds, which pyarrow gives as pandas' timestamps, become datetimes, also
     within lists and objects. (Durations of nanoseconds print as they always did: they stay.)
     """
-    values: dict[str, Any] = {}
-    for name in columns:
-        value = row[name]
-        values[name] = value if type(value) in _PLAIN else _shown(value, null)
-    return values
+    return {name: shown_value(row[name], null) for name in columns}
 
 
-def _shown(value: object, null: object) -> object:
+def shown_value(value: object, null: object = NULL) -> object:
+    """Return a value of a column as a template sees it; see `shown`."""
+    if type(value) in _PLAIN:
+        return value
     match value:
         case None:
             return null
@@ -100,7 +99,7 @@ def _shown(value: object, null: object) -> object:
             pairs = cast("dict[str, Any]", value)
             return shown(pairs, pairs, null)
         case list() | tuple():
-            items = [_shown(item, null) for item in cast("list[Any]", value)]
+            items = [shown_value(item, null) for item in cast("list[Any]", value)]
             return items if isinstance(value, list) else tuple(items)
         case datetime():
             return _moment(value)

@@ -12,7 +12,10 @@ MESSAGE_OVERHEAD = 16
 SCHEMA_OVERHEAD = 512
 
 
-def input_bound(body: bytes, messages: int, *, schema: bool) -> int:
-    """Return a number of input tokens that a request with that many messages cannot exceed."""
+def input_bound(size: int, messages: int, *, schema: bool) -> int:
+    """Return a number of input tokens that a request of that many messages cannot exceed.
+
+    `size` is the number of bytes of its body.
+    """
     overhead = BASE_OVERHEAD + MESSAGE_OVERHEAD * messages + (SCHEMA_OVERHEAD if schema else 0)
-    return len(body) + overhead
+    return size + overhead

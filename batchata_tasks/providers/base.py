@@ -97,6 +97,17 @@ class BatchLook:
     answers: str | None = None
 
 
+def texts_as_given(body: Callable[[Any, Request], dict[str, Any]]) -> Any:
+    """Mark an adapter's `body`: it holds the text of each turn as it is, and depends on no text.
+
+    Then the bodies of requests that differ in texts alone need not be built one by one. Texts of
+    blanks are an exception: `body` may leave them out. An adapter that overrides `body` is not
+    marked, unless it marks its own.
+    """
+    body.texts_as_given = True  # pyright: ignore[reportFunctionMemberAccess]
+    return body
+
+
 class Adapter(Checks, ABC):
     """One provider's batch API, call by call: what an adapter has to implement.
 

@@ -23,6 +23,7 @@ from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.providers import provider_type
 from tests.support.books import all_chunks, check_money, run_with, stopping_at
+from tests.support.built import request_of
 from tests.support.operations import preview, reconcile
 from tests.support.table import Table
 from tests.support.waiting import until
@@ -76,7 +77,7 @@ def per_row(table: Table) -> int:
         [],
         CustomPrices(),
     )
-    body = ready.builder.body({"id": "k0", "text": "text of row 0", "note": "n0"}, lambda: "row 1")
+    body = request_of(ready.builder, {"id": "k0", "text": "text of row 0", "note": "n0"}).body
     return input_tokens(orjson.loads(body))
 
 

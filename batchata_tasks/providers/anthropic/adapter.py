@@ -20,7 +20,7 @@ from batchata_tasks.providers.anthropic import param_rules
 from batchata_tasks.providers.anthropic.batches import look_of
 from batchata_tasks.providers.anthropic.fast_lines import line_reader
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
-from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
 from batchata_tasks.providers.gate import GatedFile, gated, watch
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
@@ -151,6 +151,7 @@ class AnthropicAdapter(Adapter):
         del model
         return 10_000, 6_000
 
+    @texts_as_given
     def body(self, request: Request) -> dict[str, Any]:
         system = "\n\n".join(turn.text for turn in request.messages if turn.role == "system")
         body: dict[str, Any] = {"model": request.model, "max_tokens": request.max_tokens}

@@ -17,7 +17,7 @@ from openai.types.shared import ChatModel, ResponsesModel
 
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
 from batchata_tasks.providers import sdk
-from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
+from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
 from batchata_tasks.providers.gate import gated, watch
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
@@ -195,6 +195,7 @@ class OpenAIAdapter(Adapter):
             return 60_000, 50_000
         return super().document_tokens(model)
 
+    @texts_as_given
     def body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": request.model,

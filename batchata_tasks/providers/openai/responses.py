@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
+from batchata_tasks.providers.base import texts_as_given
 from batchata_tasks.providers.openai.chat import OpenAIAdapter, framing_of, schema_form, titled
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
             )
             raise SpecError(message)
 
+    @texts_as_given
     def body(self, request: Request) -> dict[str, Any]:
         turns = [
             {"role": turn.role, "content": turn.wire(_text_kind(turn), _attached)}

@@ -23,6 +23,7 @@ from batchata_tasks.reports.rows import dataset_rows, rows_table
 from batchata_tasks.reports.status import runs_table
 from batchata_tasks.types.answer import Usage
 from tests.support.books import all_chunks, billed, money, opened, run_with, stopping_at
+from tests.support.built import request_of
 from tests.support.operations import cancel, preview, runs_overview
 from tests.support.table import MODELS, Table
 
@@ -351,4 +352,4 @@ def request_sizes(table: Table, params: dict[str, Any]) -> list[int]:
     provider = provider_type(table.provider)()
     spec = table.spec(params=params)
     builder = RequestBuilder(spec, spec.schema_of_answers([]), provider, columns, CustomPrices())
-    return [len(builder.body(value, str)) for value in table.values]
+    return [len(request_of(builder, value).body) for value in table.values]

@@ -42,6 +42,7 @@ from batchata_tasks.providers.base import Limits
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.reports.status import runs_in_the_way
 from tests.support.books import all_chunks, billed, check_money, money, run_with, stopping_at
+from tests.support.built import request_of
 from tests.support.operations import cancel, preview, reconcile, runs_overview
 from tests.support.stuck import left_overdue
 from tests.support.table import Table
@@ -92,7 +93,7 @@ def check(table: Table) -> None:
     rows, builder = table.rows(), prepare_run(table.spec(), Settings()).table.builder
     assert [row["_attempts"] for row in rows] == [1] * 12
     for row, value in zip(rows, sorted(table.values, key=lambda value: value["id"]), strict=True):
-        body = builder.body(value, lambda: "")
+        body = request_of(builder, value).body
         assert (row["id"], row["_response"]) == (
             value["id"],
             answer_text(table.provider, orjson.loads(body)),

@@ -20,6 +20,7 @@ from batchata_tasks.planning.prepare import prepare
 from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.spec.loading import parse_spec
+from tests.support.built import request_of
 from tests.support.launcher import ROOT, Launcher, Run
 from tests.support.money.draw import SCHEMA, Scenario, Table
 from tests.support.money.verdicts import VERDICTS
@@ -128,7 +129,7 @@ class Data:
             CustomPrices(),
         ).builder
         rows = zip(self.keys, self.table.texts, strict=True)
-        requests = {key: builder.build({"id": key, "text": text}, str) for key, text in rows}
+        requests = {key: request_of(builder, {"id": key, "text": text}) for key, text in rows}
         bodies = {key: orjson.loads(request.body) for key, request in requests.items()}
         (route,) = builder.routes
         bounds = {key: route.bound(one.body, one.shape) for key, one in requests.items()}

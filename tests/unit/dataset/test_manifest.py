@@ -56,6 +56,11 @@ def system(number: int) -> dict[str, Any]:
     return fields | {"_row_id": f"{number:024}", "_fingerprint": f"v1:{number}"}
 
 
+def columns_of(rows: range) -> dict[str, list[Any]]:
+    systems = [system(number) for number in rows]
+    return {name: [row[name] for row in systems] for name in systems[0]}
+
+
 def source_rows(start: int, stop: int) -> pa.RecordBatch:
     rows = range(start, stop)
     arrays = [
@@ -74,9 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         start = 0
         for size in BLOCKS:
             rows = range(start, start + size)
-            plan.write(
-                source_rows(start, start + size), [system(n) for n in rows], [body(n) for n in rows]
-            )
+            plan.write(source_rows(start, start + size), columns_of(rows), [body(n) for n in rows])
             start += size
     assert plan.rows == ROWS
     return path
@@ -136,7 +139,7 @@ def test_a_plan_that_breaks_off_is_not_there(tmp_path: Path) -> None:
 
     def write() -> None:
         with PlanWriter(tmp_path, "plan", SOURCE) as plan:
-            plan.write(source_rows(0, 2), [system(0), system(1)], [body(0), body(1)])
+            plan.write(source_rows(0, 2), columns_of(range(2)), [body(0), body(1)])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

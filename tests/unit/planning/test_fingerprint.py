@@ -18,9 +18,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchata_tasks.common.canonical import base32, canonical, digest, key_digest
-from batchata_tasks.planning.fingerprint import changed, fingerprint, part
-from batchata_tasks.types.ids import row_id
+from batchata_tasks.common.canonical import (
+    base32,
+    canonical,
+    canonical_records,
+    canonical_rows,
+    digest,
+    key_digest,
+    key_digests,
+)
+from batchata_tasks.planning.fingerprint import (
+    changed,
+    fingerprint,
+    inputs_of,
+    inputs_v1_of,
+    other_parts,
+    part,
+)
+from batchata_tasks.types.ids import row_id, row_ids
 
 GOLDEN = json.loads(
     (Path(__file__).parent / "golden" / "fingerprints.json").read_text(encoding="utf-8")
@@ -109,11 +124,14 @@ FORMS = {
 
 def outcome(case: tuple[Any, Any, Any, Any]) -> dict[str, str]:
     """Return all stored values of a case."""
-    parts = [part(kind, value) for kind, value in zip(KINDS, case, strict=True)]
-    found, key = fingerprint(*parts), canonical(list(case[0].values()))
+    first, *others = [part(kind, value) for kind, value in zip(KINDS, case, strict=True)]
+    found = fingerprint(first, other_parts(*others), "v1")
+    key = canonical(list(case[0].values()))
+    (unified,) = inputs_of({name: [value] for name, value in case[0].items()}, 1)
     return {
         "canonical": canonical(case[0]).decode(),
         "fingerprint": found,
+        "v2": fingerprint(unified.hex(), other_parts(*others)),
         "key": key.decode(),
         "key_digest": key_digest(key).hex(),
         "row_id": row_id(DATASET, key, found),
@@ -122,7 +140,7 @@ def outcome(case: tuple[Any, Any, Any, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_stored_format_never_changes(name: str) -> None:
-    """Fingerprints, row ids and key digests are what they were when v1 was published."""
+    """Fingerprints, row ids and key digests are what they were when their version was published."""
     assert outcome(CASES[name]) == GOLDEN[name]
 
 
@@ -264,7 +282,8 @@ def test_parts_have_96_bits(value: Any) -> None:
     digest = part("input", value)
     assert re.fullmatch("[0-9a-f]{24}", digest)
     assert re.fullmatch(
-        r"v1:[0-9a-f]{24}(\.[0-9a-f]{24}){3}", fingerprint(digest, digest, digest, digest)
+        r"v2:[0-9a-f]{24}(\.[0-9a-f]{24}){3}",
+        fingerprint(digest, other_parts(digest, digest, digest)),
     )
 
 
@@ -287,12 +306,16 @@ def test_digests_of_two_uses_differ() -> None:
     assert digest("key", b"x") != digest("input", b"x")
 
 
+def printed(first: str, *others: str) -> str:
+    return fingerprint(first, other_parts(*others))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_one_changed_part_is_named(kind: str) -> None:
     """`changed` names exactly the part that differs."""
     parts = dict.fromkeys(KINDS, "0" * 24)
     other = {**parts, kind: "1" * 24}
-    assert changed(fingerprint(*parts.values()), fingerprint(*other.values())) == [kind]
+    assert changed(printed(*parts.values()), printed(*other.values())) == [kind]
 
 
 @given(st.sets(st.sampled_from(KINDS)))
@@ -300,7 +323,7 @@ def test_all_changed_parts_are_named_prompt_first(kinds: set[str]) -> None:
     """Several changes are all named; the prompt comes first, since it may change the input too."""
     old = [part(kind, "old") for kind in KINDS]
     new = [part(kind, "new" if kind in kinds else "old") for kind in KINDS]
-    assert changed(fingerprint(*old), fingerprint(*new)) == [
+    assert changed(printed(*old), printed(*new)) == [
         k for k in ("prompt", "input", "model", "schema") if k in kinds
     ]
 
@@ -308,7 +331,7 @@ def test_all_changed_parts_are_named_prompt_first(kinds: set[str]) -> None:
 @pytest.mark.parametrize("old", ["v0:a.b.c.d", "v1:a.b.c", "", "nonsense"])
 def test_a_foreign_fingerprint_reads_as_another_input(old: str) -> None:
     """A fingerprint of an older version or another program is no crash: the row has changed."""
-    assert changed(old, fingerprint(*("0" * 24 for _ in KINDS))) == ["input"]
+    assert changed(old, printed(*("0" * 24 for _ in KINDS))) == ["input"]
 
 
 def test_base32_has_no_padding() -> None:
@@ -329,3 +352,44 @@ def test_decimals_keep_all_their_digits() -> None:
 def test_a_struct_is_no_tagged_value() -> None:
     """A struct whose only field is named like a tag is not the value that the tag stands for."""
     assert canonical({"$date": "2026-11-22"}) != canonical(date(2026, 11, 22))
+
+
+COLUMNS = st.dictionaries(
+    _NAMES, st.lists(VALUES, min_size=3, max_size=3), min_size=1, max_size=4
+) | st.dictionaries(
+    st.text(), st.lists(st.text() | st.integers() | st.dates(), min_size=3, max_size=3), min_size=1
+)
+
+
+@given(COLUMNS)
+@settings(deadline=None, max_examples=300, derandomize=True)
+def test_columns_are_spelled_as_their_rows_are(columns: dict[str, list[Any]]) -> None:
+    """Many rows at once have the same canonical form as each by itself, by whatever encoder."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert list(canonical_records(columns)) == [canonical(row) for row in rows]
+    lists = list(canonical_rows(list(columns.values())))
+    assert lists == [canonical(list(row.values())) for row in rows]
+    assert key_digests(lists) == [key_digest(one) for one in lists]
+
+
+@given(st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
+@settings(deadline=None, max_examples=100, derandomize=True)
+def test_a_number_is_the_same_in_columns_of_integers_and_of_floats(
+    whole: int, other: float
+) -> None:
+    """A column becomes one of floats when a row brings a fraction; the other rows are as before."""
+    inside: list[Any] = [whole, [whole], {"n": whole, "$": [whole]}]
+    as_floats: list[Any] = [float(whole), [float(whole)], {"n": float(whole), "$": [float(whole)]}]
+    for number, as_float in zip(inside, as_floats, strict=True):
+        before, after = inputs_of({"n": [number]}, 1), inputs_of({"n": [as_float, other]}, 2)
+        assert before[0] == after[0]
+        assert (before[0] == after[1]) == (number == other)
+        assert before == inputs_v1_of({"n": [number]}, 1)
+
+
+@given(st.lists(st.tuples(st.binary(max_size=40), st.text(max_size=120)), max_size=5), st.text())
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_ids_of_many_rows_are_those_of_each(rows: list[tuple[bytes, str]], dataset: str) -> None:
+    """A row has one id, whether it is computed alone or among others."""
+    keys, prints = [key for key, _ in rows], [text for _, text in rows]
+    assert row_ids(dataset, keys, prints) == [row_id(dataset, *row) for row in rows]

@@ -29,6 +29,7 @@ from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_id
+from tests.support.built import fingerprint_of
 from tests.support.chunks import planned_chunk
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Bench:
                 "_output_tokens": 5,
                 "_cache_read_tokens": 2,
                 "_cost_usd": Decimal("0.5"),
-                "_fingerprint": table.builder.fingerprint(row),
+                "_fingerprint": fingerprint_of(table.builder, row),
                 "_enriched_at": LONG_AGO,
                 "_run_id": "r",
             }
@@ -220,7 +221,7 @@ def test_a_first_plan_sends_every_row(bench: Bench) -> None:
     assert plan.ids == ["a", "b", "c"]
     assert [row["note"] for row in plan.rows] == ["x", "y", "z"]
     for row, body, source in zip(plan.rows, plan.bodies, ROWS, strict=True):
-        assert row["_fingerprint"] == plan.table.builder.fingerprint(source)
+        assert row["_fingerprint"] == fingerprint_of(plan.table.builder, source)
         assert row["_row_id"] == row_id(DATASET, canonical([source["id"]]), row["_fingerprint"])
         assert body["messages"] == [{"role": "user", "content": source["text"]}]
         assert (body["system"], body["max_tokens"], body["model"]) == (
@@ -548,7 +549,7 @@ def test_null_and_empty_text_are_two_inputs(bench: Bench) -> None:
     bench.write(NULLS)
     plan = bench.plan(on_null="empty", prompt="[{{ text }}]")
     builder = plan.table.builder
-    assert builder.fingerprint({**NULLS[1], "text": ""}) != builder.fingerprint(NULLS[1])
+    assert fingerprint_of(builder, {**NULLS[1], "text": ""}) != fingerprint_of(builder, NULLS[1])
 
 
 def test_an_empty_prompt_is_refused(bench: Bench) -> None:

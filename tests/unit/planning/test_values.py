@@ -39,7 +39,7 @@ def where() -> str:
 
 def value_of(kind: pa.DataType, value: Any) -> Any:
     batch = pa.RecordBatch.from_arrays([pa.array([value], kind)], ["t"])
-    return python_values(batch, "t", 1)[0]
+    return python_values(batch, "t", range(1, 1 + 2))[0]
 
 
 def rendered(text: str, value: object) -> str:
@@ -153,4 +153,4 @@ def test_a_year_beyond_python_is_named() -> None:
     """A timestamp that Python cannot hold is an error with its column and row."""
     batch = pa.RecordBatch.from_arrays([pa.array([0, 10**15], pa.timestamp("s"))], ["t"])
     with pytest.raises(SourceError, match=r"^source: the column 't' has in row 12 a value that"):
-        python_values(batch, "t", 11)
+        python_values(batch, "t", range(11, 11 + 2))

@@ -19,6 +19,7 @@ from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_type
 from batchata_tasks.types.answer import Usage
 from tests.support.books import all_chunks, money, run_with, stopping_at
+from tests.support.built import request_of
 from tests.support.table import Table
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def test_a_limit_at_a_regional_host_is_of_the_dearer_bound(
     table, url = regional
     changes: dict[str, Any] = {"model": MODEL, "max_attempts": 1}
     builder = prepare_run(table.spec(**changes), Settings()).table.builder
-    built = builder.build(table.values[0], lambda: "row 1")
+    built = request_of(builder, table.values[0])
     bound = builder.routes[0].bound(built.body, built.shape)
     monkeypatch.setenv("OPENAI_BASE_URL", url)
     dear = prepare_run(table.spec(**changes), Settings()).table.builder.routes[0]

@@ -1,0 +1,140 @@
+"""How the rows of a block stand: landed or not, in flight or not, changed or not, all at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchata_tasks.common.canonical import canonical_rows, key_digests
+from batchata_tasks.dataset.row_hashes import row_hashes
+from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, INPUT_BYTES, fingerprint
+from batchata_tasks.planning.key_arrays import Keys
+from batchata_tasks.types.ids import row_ids
+from batchata_tasks.types.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from batchata_tasks.planning.builder import Builder
+    from batchata_tasks.planning.key_arrays import InFlight
+    from batchata_tasks.planning.landed import Landed, LandedRow
+    from batchata_tasks.planning.row_block import RowBlock
+
+_OLD = "v1"
+_Halves = tuple["NDArray[np.uint64]", "NDArray[np.uint32]"]
+
+
+class Standing:
+    """The rows of one block beside the dataset's.
+
+    `in_flight` and `held` are arrays of yes and no; `canonical` has the rows' canonical keys.
+    """
+
+    def __init__(
+        self, rows: RowBlock, builder: Builder, landed: Landed, in_flight: InFlight
+    ) -> None:
+        self._rows, self._builder, self._landed = rows, builder, landed
+        self.canonical = list(canonical_rows([rows.values(name) for name in rows.key]))
+        self.keys = Keys.of(key_digests(self.canonical))
+        self._prints = builder.fingerprints(rows)
+        self._at = landed.keys.find(self.keys)
+        self.in_flight, self.held = in_flight.find(self.keys)
+        self._inputs = self._prints.inputs
+        self._is_old = np.zeros(len(rows), np.bool_)
+        self._is_same = self._compared()
+
+    def _compared(self) -> NDArray[np.bool_]:
+        """Return which rows have the fingerprint with which they landed.
+
+        Of a row that landed under version 1 the input may be read as that did; then the row keeps
+        its fingerprint, so that its attempts go on counting.
+        """
+        is_landed = self._at >= 0
+        if not is_landed.any():
+            return is_landed
+        landed, others = self._landed, self._landed.column("others", self._at)
+        same_input = is_landed & self._has_input(self._inputs)
+        from_old = is_landed & landed.version(_OLD)[others]
+        if (unlike := from_old & ~same_input).any():
+            old = self._builder.inputs_v1(self._rows)
+            as_before = unlike & self._has_input(old)
+            for i in np.flatnonzero(as_before).tolist():
+                self._inputs[i] = old[i]
+            same_input |= as_before
+        self._is_old = from_old & same_input
+        now, then = (
+            np.array(landed.others(version, self._prints.others))
+            for version in (FINGERPRINT_VERSION, _OLD)
+        )
+        return same_input & (others == np.where(self._is_old, then, now))
+
+    def _has_input(self, inputs: list[bytes]) -> NDArray[np.bool_]:
+        high, low = _halves(inputs)
+        column = self._landed.column
+        same = column("input_high", self._at) == high
+        return same & (column("input_low", self._at) == low)
+
+    def quiet(self, refresh_before: int | None) -> NDArray[np.bool_]:
+        """Return which rows are up to date and not on their way."""
+        if not self._is_same.any():
+            return self._is_same
+        column = self._landed.column
+        quiet = self._is_same & ~self.in_flight
+        quiet &= column("status", self._at) == self._landed.status(Outcome.SUCCEEDED)
+        if refresh_before is not None:
+            quiet &= column("enriched_at", self._at) >= refresh_before
+        return quiet
+
+    def carried_anew(self, carried: list[pa.Field]) -> NDArray[np.bool_]:
+        """Return which of the landed rows have carried columns that changed."""
+        is_landed = self._at >= 0
+        if not carried or not is_landed.any():
+            return np.zeros(len(self._rows), np.bool_)
+        now = row_hashes(self._rows.batch, carried)
+        return is_landed & (self._landed.column("carried", self._at) != now)
+
+    def landed(self, place: int) -> LandedRow | None:
+        """Return the dataset's row of a key."""
+        return None if self._at[place] < 0 else self._landed.row(int(self._at[place]))
+
+    def part(self, place: int) -> str:
+        """Return the part that holds a landed row."""
+        return self._landed.part(int(self._at[place]))
+
+    def fingerprint(self, place: int) -> str:
+        """Return the fingerprint of a row's base request."""
+        version = _OLD if self._is_old[place] else FINGERPRINT_VERSION
+        return fingerprint(self._inputs[place].hex(), self._other_parts(place), version)
+
+    def claimed(self, claimed: AbstractSet[str], dataset_id: str) -> NDArray[np.bool_]:
+        """Return which rows are claimed, by the ids of their requests.
+
+        One that was sent under version 1 keeps its fingerprint.
+        """
+        found = np.zeros(len(self._rows), np.bool_)
+        if not claimed:
+            return found
+        now = [self.fingerprint(i) for i in range(len(found))]
+        inputs = self._builder.inputs_v1(self._rows)
+        then = [fingerprint(one.hex(), self._other_parts(i), _OLD) for i, one in enumerate(inputs)]
+        for prints in (now, then):
+            ids = row_ids(dataset_id, self.canonical, prints)
+            for i in [i for i, one in enumerate(ids) if one in claimed]:
+                found[i] = True
+                if prints is then:
+                    self._is_old[i], self._inputs[i] = True, inputs[i]
+        return found
+
+    def _other_parts(self, place: int) -> str:
+        others = self._prints.others
+        return others[0] if len(others) == 1 else others[place]
+
+
+def _halves(inputs: list[bytes]) -> _Halves:
+    """Return inputs as numbers of their first eight bytes, and of their last four."""
+    table = np.frombuffer(b"".join(inputs), np.uint8).reshape(-1, INPUT_BYTES)
+    return table[:, :8].copy().view(">u8")[:, 0], table[:, 8:].copy().view(">u4")[:, 0]
