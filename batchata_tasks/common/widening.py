@@ -1,7 +1,7 @@
-"""How the type of a column may change without losing a value, and how its values are converted.
+"""How the types of a column join: those of two nights, and those of the files of one night.
 
-`widened` proposes types, `converted` proves them value by value: it never rounds, cuts, or drops
-anything, and raises `UnfitError` where it would have to.
+`widened` proposes types for values that landed and values of tonight; `converted` of
+`common/conversion.py` proves them value by value. `joined` is the type of one source.
 """
 
 from __future__ import annotations
@@ -10,26 +10,16 @@ from itertools import islice, product
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchata_tasks.common.arrow_types import is_list, plain
+from batchata_tasks.common.json_columns import JSON, is_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _UNITS = ("s", "ms", "us", "ns")
-_EXACT = 2**53  # a double holds every integer up to here
 _DIGITS_OF_128, _MOST_DIGITS = 38, 76  # of decimals in 128 bits, and in 256
 _MOST_PROPOSALS = 32  # of a struct: the product of those of its fields
-
-
-class UnfitError(Exception):
-    """A value that a type cannot hold: its place (from 0) and the value."""
-
-    def __init__(self, place: int, value: object) -> None:
-        super().__init__(f"the value at {place} does not fit: {value!r}")
-        self.place = place
-        self.value = value
 
 
 def widened(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:
@@ -38,38 +28,69 @@ def widened(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:
     The declared type comes first where it may hold all there is. Where nothing else can, it is the
     only one: then it holds what is null tonight.
     """
-    declared, tonight = plain(declared), plain(tonight)
-    if declared == tonight or pa.types.is_null(tonight):
-        return [declared]
-    if pa.types.is_null(declared):
-        return [tonight]
-    if is_list(declared) and is_list(tonight):
-        return [pa.list_(kind) for kind in widened(declared.value_type, tonight.value_type)]
-    if pa.types.is_struct(declared) and pa.types.is_struct(tonight):
-        return _structs(declared, tonight)
-    if pa.types.is_map(declared) and pa.types.is_map(tonight):
-        keys = widened(declared.key_type, tonight.key_type)
-        items = widened(declared.item_type, tonight.item_type)
+    return _proposals(declared, tonight, _of_two_nights)
+
+
+def joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type of a column that has two in one source; None if they do not go together.
+
+    Text is no number, no date and no bytes, and a decimal is no float. The values are still to be
+    converted: an integer may be too large for a float.
+    """
+    return next(iter(_proposals(one, other, _of_one_source)), None)
+
+
+def _proposals(
+    one: pa.DataType,
+    other: pa.DataType,
+    others: Callable[[pa.DataType, pa.DataType], list[pa.DataType]],
+) -> list[pa.DataType]:
+    """Return types for the values of both; `others` has the rule for values that hold no others."""
+    one, other = plain(one), plain(other)
+    if one == other or pa.types.is_null(other):
+        return [one]
+    if pa.types.is_null(one):
+        return [other]
+    if is_list(one) and is_list(other):
+        return [pa.list_(kind) for kind in _proposals(one.value_type, other.value_type, others)]
+    if pa.types.is_struct(one) and pa.types.is_struct(other):
+        fields = {field.name: [field.type] for field in one}
+        for field in other:
+            before = fields.get(field.name)
+            kinds = [field.type] if before is None else _proposals(before[0], field.type, others)
+            fields[field.name] = kinds
+        choices = islice(product(*fields.values()), _MOST_PROPOSALS)
+        return [pa.struct(list(zip(fields, choice, strict=True))) for choice in choices]
+    if pa.types.is_map(one) and pa.types.is_map(other):
+        keys = _proposals(one.key_type, other.key_type, others)
+        items = _proposals(one.item_type, other.item_type, others)
         return [pa.map_(key, item) for key, item in product(keys, items)]
+    return others(one, other)
+
+
+def _of_two_nights(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:
+    if is_json(tonight) and declared == pa.list_(pa.null()):
+        return [JSON]  # the lists that landed are all empty
     others = [kind for kind in _leaves(declared, tonight) if kind != declared]
-    return others if _holds_all(others, declared, tonight) else [declared, *others]
+    if others and fits_always(declared, others[0]) and fits_always(tonight, others[0]):
+        return others  # it holds all of both, so that the values need not be looked at
+    return [declared, *others]
 
 
-def _holds_all(others: list[pa.DataType], declared: pa.DataType, tonight: pa.DataType) -> bool:
-    """Whether the other type holds all of both, so that the values need not be looked at."""
-    return bool(others) and fits_always(declared, others[0]) and fits_always(tonight, others[0])
+def _of_one_source(one: pa.DataType, other: pa.DataType) -> list[pa.DataType]:
+    if is_json(one) or is_json(other):
+        return [JSON] if all(map(_may_be_json, (one, other))) else []
+    kinds = {kind_of(one), kind_of(other)}
+    if kinds == {"integer", "float"}:
+        return [pa.float64()]
+    if len(kinds) > 1 and kinds != {"integer", "decimal"}:
+        return []
+    fitting = [a for a, b in ((one, other), (other, one)) if fits_always(b, into=a)]
+    return fitting or _leaves(one, other)
 
 
-def _structs(declared: pa.DataType, tonight: pa.DataType) -> list[pa.DataType]:
-    fields = {field.name: [plain(field.type)] for field in declared}
-    for field in tonight:
-        before = fields.get(field.name)
-        fields[field.name] = [field.type] if before is None else widened(before[0], field.type)
-    choices = islice(product(*fields.values()), _MOST_PROPOSALS)
-    return [
-        pa.struct([pa.field(name, kind) for name, kind in zip(fields, choice, strict=True)])
-        for choice in choices
-    ]
+def _may_be_json(kind: pa.DataType) -> bool:
+    return is_json(kind) or is_list(kind) or pa.types.is_struct(kind)
 
 
 def _leaves(  # noqa: PLR0911 - one line per pair of kinds reads best as a table
@@ -167,6 +188,8 @@ def fits_always(kind: pa.DataType, into: pa.DataType) -> bool:  # noqa: PLR0911 
     kind, types = plain(kind), pa.types
     if kind == into or types.is_null(kind):
         return True
+    if is_json(into):
+        return is_list(kind) and kind_of(kind.value_type) in ("integer", "text", "truth")
     if is_list(kind) and is_list(into):
         return fits_always(kind.value_type, into.value_type)
     if types.is_struct(kind) and types.is_struct(into):
@@ -222,148 +245,3 @@ def _range(kind: pa.DataType) -> tuple[int, int]:
     if pa.types.is_unsigned_integer(kind):
         return 0, 2**bits - 1
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-
-
-_CONVERTIBLE = frozenset(
-    {
-        ("integer", "float"),
-        ("float", "integer"),
-        ("integer", "decimal"),
-        ("decimal", "integer"),
-        ("integer", "text"),
-        ("float", "text"),
-        ("decimal", "text"),
-        ("truth", "text"),
-        ("date", "text"),
-    }
-)
-
-
-def converted(array: pa.Array, to: pa.DataType) -> pa.Array:  # noqa: PLR0911 - a table
-    """Return the same values in another type.
-
-    Raises:
-        UnfitError: the first value that it cannot hold.
-    """
-    types = pa.types
-    if array.type == to:
-        return array
-    if array.null_count == len(array):
-        return pa.nulls(len(array), to)
-    if types.is_dictionary(array.type):
-        return converted(array.dictionary_decode(), to)
-    if types.is_run_end_encoded(array.type):
-        return converted(pc.run_end_decode(array), to)
-    if is_list(array.type) and types.is_list(to):
-        return _list(array, to)
-    if types.is_struct(array.type) and types.is_struct(to):
-        return _struct(array, to)
-    if types.is_map(array.type) and types.is_map(to):
-        return _map(array, to)
-    kinds = kind_of(array.type), kind_of(to)
-    nested = types.is_nested(array.type) or types.is_nested(to)
-    if nested or (kinds[0] != kinds[1] and kinds not in _CONVERTIBLE):
-        raise _unfit(array, pc.is_valid(array))
-    return _leaf(array, to)
-
-
-def _unfit(array: pa.Array, fails: pa.Array | pa.ChunkedArray) -> UnfitError:
-    place = pc.index(fails, pa.scalar(value=True)).as_py()
-    return UnfitError(place, value_at(array, place))
-
-
-def value_at(array: pa.Array, place: int) -> object:
-    """Return a value for people; one that Python has no type for as Arrow writes it."""
-    try:
-        return array[place].as_py()
-    except (ValueError, OverflowError):
-        return str(array[place])
-
-
-def _within(array: pa.Array, offsets: pa.Array, error: UnfitError) -> UnfitError:
-    """Return the row of a list that has an unfit item."""
-    rows = pc.sum(pc.less_equal(offsets, error.place)).as_py() - 1
-    return UnfitError(rows, value_at(array, rows))
-
-
-def _offsets(array: pa.Array) -> pa.Array:
-    """Return where the items of each list begin among those of all, and the end."""
-    lengths = pc.fill_null(pc.list_value_length(array).cast(pa.int64()), 0)
-    return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])
-
-
-def _list(array: pa.Array, to: pa.DataType) -> pa.ListArray:
-    offsets = _offsets(array)
-    try:
-        items = converted(array.flatten(), to.value_type)
-    except UnfitError as error:
-        raise _within(array, offsets, error) from error
-    return pa.ListArray.from_arrays(offsets.cast(pa.int32()), items, to, mask=array.is_null())
-
-
-def _map(array: pa.Array, to: pa.DataType) -> pa.Array:
-    try:
-        lists = _list(array.cast(pa.list_(_entry(array.type))), pa.list_(_entry(to)))
-    except UnfitError as error:
-        raise UnfitError(error.place, value_at(array, error.place)) from error
-    keys, items = lists.values.flatten()
-    return pa.MapArray.from_arrays(lists.offsets, keys, items, to, mask=lists.is_null())
-
-
-def _entry(kind: pa.DataType) -> pa.DataType:
-    """Return the struct that each entry of a map is."""
-    return pa.struct([pa.field("key", kind.key_type), pa.field("value", kind.item_type)])
-
-
-def _struct(array: pa.Array, to: pa.DataType) -> pa.Array:
-    names = [field.name for field in array.type]
-    children: dict[str, pa.Array] = dict(zip(names, array.flatten(), strict=True))
-    for name in children.keys() - {field.name for field in to}:
-        if children[name].null_count < len(array):
-            raise _unfit(array, pc.is_valid(children[name]))
-    arrays = list[pa.Array]()
-    for field in to:
-        child = children.get(field.name)
-        try:
-            arrays.append(
-                pa.nulls(len(array), field.type) if child is None else converted(child, field.type)
-            )
-        except UnfitError as error:
-            raise UnfitError(error.place, value_at(array, error.place)) from error
-    return pa.StructArray.from_arrays(arrays, fields=list(to), mask=array.is_null())
-
-
-def _leaf(array: pa.Array, to: pa.DataType) -> pa.Array:
-    """Convert values that hold no others."""
-    if pa.types.is_timestamp(array.type) and (array.type.tz is None) != (to.tz is None):
-        raise _unfit(array, pc.is_valid(array))
-    if pa.types.is_floating(array.type) and pa.types.is_integer(to):
-        # beyond, a double that looks like an integer may stand for another one
-        inexact = pc.greater(pc.abs(array), pa.scalar(_EXACT, pa.float64()))
-        if pc.any(inexact).as_py():
-            raise _unfit(array, inexact)
-    try:
-        return _cast(array, to)
-    except pa.ArrowException:
-        place = _first_unfit(array, to)
-        raise UnfitError(place, value_at(array, place)) from None
-
-
-def _cast(array: pa.Array, to: pa.DataType) -> pa.Array:
-    if pa.types.is_integer(array.type) and pa.types.is_decimal(to):
-        array = array.cast(pa.decimal256(_MOST_DIGITS, max(to.scale, 0)))  # wide enough for all
-    return array.cast(to)
-
-
-def _first_unfit(array: pa.Array, to: pa.DataType) -> int:
-    """Return the place of the first value that a cast refuses; there is one."""
-    start, stop = 0, len(array)
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        try:
-            _cast(array.slice(start, middle - start), to)
-        except pa.ArrowException:
-            stop = middle
-        else:
-            start = middle
-    return start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from batchata_tasks.common.widening import UnfitError, converted
+from batchata_tasks.common.conversion import converted_or_null
 
 
 def fitted(array: pa.Array, to: pa.DataType) -> pa.Array:
@@ -23,19 +23,7 @@ def fitted(array: pa.Array, to: pa.DataType) -> pa.Array:
             for field in to
         ]
         return pa.StructArray.from_arrays(arrays, fields=list(to), mask=array.is_null())
-    return _one_by_one(array, to)
-
-
-def _one_by_one(array: pa.Array, to: pa.DataType) -> pa.Array:
-    """Convert what can be, half by half where not all can."""
-    try:
-        return converted(array, to)
-    except UnfitError:
-        if len(array) == 1:
-            return pa.nulls(1, to)
-    middle = len(array) // 2
-    halves = [array.slice(0, middle), array.slice(middle, len(array) - middle)]
-    return pa.concat_arrays([_one_by_one(half, to) for half in halves])
+    return converted_or_null(array, to)
 
 
 def misfits(array: pa.Array, to: pa.DataType) -> int:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchata_tasks.common.canonical import canonical_rows, key_digest
+from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SpecError, StorageError
-from batchata_tasks.common.widening import UnfitError, converted
+from batchata_tasks.common.json_columns import python_list, type_name
 from batchata_tasks.dataset.answers import fitted
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.types.outcome import Outcome
@@ -105,7 +106,7 @@ def versioned(name: str) -> tuple[str, int]:
 
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:
     """Return the canonical key of every row."""
-    return list(canonical_rows([batch.column(name).to_pylist() for name in key]))
+    return list(canonical_rows([python_list(batch.column(name)) for name in key]))
 
 
 def replaced_keys(manifest: pa.Table, key: list[str]) -> dict[str, set[bytes]]:
@@ -160,8 +161,9 @@ def kept(column: pa.Array, field: pa.Field) -> pa.Array:
     try:
         return converted(column, field.type)
     except UnfitError as error:
+        kind = type_name(field.type)
         message = (
-            f"the column {field.name!r} is declared as {field.type}, and the dataset holds "
+            f"the column {field.name!r} is declared as {kind}, and the dataset holds "
             f"{error.value!r}; nothing was changed: delete `_batchata/schema.json`, which is made "
             "anew, and start again."
         )

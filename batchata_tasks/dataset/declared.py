@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from batchata_tasks.common.errors import StorageError
 from batchata_tasks.common.files import read_json, write_json
+from batchata_tasks.common.json_columns import is_json, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.folder import DatasetFolder
 
 _FORMAT = 1
+_NOTED = "legacy_types_noted"
 
 
 class Role(StrEnum):
@@ -42,18 +44,28 @@ SOURCE_ROLES = (Role.KEY, Role.CARRIED, Role.RETIRED)
 
 @dataclass(frozen=True)
 class Column:
-    """A column with its declared type."""
+    """A column with its declared type.
+
+    `legacy` is the type in which an earlier version read its values: an object had the fields of
+    all rows' objects. The fingerprints of rows that were sent then are of such values.
+    """
 
     name: str
     role: Role
     type: pa.DataType
+    legacy: pa.DataType | None = None
 
 
 @dataclass(frozen=True)
 class DeclaredSchema:
-    """The columns of a dataset, in their order."""
+    """The columns of a dataset, in their order.
+
+    `notes_legacy`: their legacy types are noted, if they have any. A record by an earlier version
+    does not have them yet.
+    """
 
     columns: tuple[Column, ...] = ()
+    notes_legacy: bool = True
 
     def of(self, roles: Container[Role]) -> pa.Schema:
         """Return the columns of some roles, as a schema."""
@@ -62,6 +74,10 @@ class DeclaredSchema:
     def types(self) -> dict[str, pa.DataType]:
         """Return the type of each column that comes from a source, by name."""
         return {c.name: c.type for c in self.columns if c.role is not Role.ANSWER}
+
+    def legacy(self) -> dict[str, pa.DataType]:
+        """Return the legacy types of the columns that have one, by name."""
+        return {c.name: c.legacy for c in self.columns if c.legacy is not None}
 
     def write(self, folder: DatasetFolder) -> None:
         """Write the file, unless it says the same already."""
@@ -72,7 +88,7 @@ class DeclaredSchema:
     def _to_json(self) -> dict[str, Any]:
         kept = [_column_json(c) for c in self.columns if c.role is not Role.RETIRED]
         retired = [_column_json(c) for c in self.columns if c.role is Role.RETIRED]
-        return {"format": _FORMAT, "columns": kept, "retired": retired}
+        return {"format": _FORMAT, _NOTED: True, "columns": kept, "retired": retired}
 
     @classmethod
     def read(cls, folder: DatasetFolder) -> DeclaredSchema | None:
@@ -89,7 +105,8 @@ class DeclaredSchema:
             raise StorageError(message)
         try:
             stored = cast("list[dict[str, str]]", record["columns"] + record["retired"])
-            return cls(tuple(_column_of(one) for one in stored))
+            noted = record.get(_NOTED) is True
+            return cls(tuple(_column_of(one, noted=noted) for one in stored), noted)
         except (KeyError, TypeError, ValueError, binascii.Error, pa.ArrowException) as error:
             message = f"{path} is damaged ({error!r}); delete it: it is made anew from the parts."
             raise StorageError(message) from error
@@ -100,16 +117,27 @@ def _path(folder: DatasetFolder) -> Path:
 
 
 def _column_json(column: Column) -> dict[str, str]:
-    """Return a column; `type` is for people, `arrow` is read."""
-    field = pa.schema([pa.field(column.name, column.type)])
-    return {
+    """Return a column; `type` is for people, `arrow` and `legacy` are read."""
+    stored = {
         "name": column.name,
         "role": column.role.value,
-        "type": str(column.type),
-        "arrow": base64.b64encode(field.serialize()).decode(),
+        "type": type_name(column.type),
+        "arrow": _serialized(column.type),
     }
+    return stored if column.legacy is None else {**stored, "legacy": _serialized(column.legacy)}
 
 
-def _column_of(stored: dict[str, str]) -> Column:
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(stored["arrow"])))
-    return Column(stored["name"], Role(stored["role"]), schema.field(0).type)
+def _serialized(kind: pa.DataType) -> str:
+    return base64.b64encode(pa.schema([pa.field("", kind)]).serialize()).decode()
+
+
+def _type_of(text: str) -> pa.DataType:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text))).field(0).type
+
+
+def _column_of(stored: dict[str, str], *, noted: bool) -> Column:
+    kind = _type_of(stored["arrow"])
+    if is_json(kind) and not noted:
+        kind = pa.string()  # to earlier versions, Parquet's columns of JSON were texts
+    legacy = _type_of(stored["legacy"]) if "legacy" in stored else None
+    return Column(stored["name"], Role(stored["role"]), kind, legacy)

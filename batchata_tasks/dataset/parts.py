@@ -25,6 +25,12 @@ from batchata_tasks.dataset.columns import (
     versioned,
     without,
 )
+from batchata_tasks.dataset.stored_json import (
+    from_parquet,
+    parquet_schema,
+    schema_of_part,
+    to_parquet,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
@@ -80,7 +86,7 @@ class Dataset:
         schemas = dict[str, pa.Schema]()
         for part, path in self.parts().items():
             with _part_errors(part), storage_errors("reading the dataset"):
-                schemas[part] = pq.read_schema(path).remove_metadata()
+                schemas[part] = schema_of_part(pq.read_schema(path))
         return schemas
 
     def column_names(self) -> list[str]:
@@ -95,13 +101,13 @@ class Dataset:
                 names = file.schema_arrow.names
                 present = [column for column in columns if column in names]
                 for batch in file.iter_batches(READ_ROWS, columns=present):
-                    yield part, batch
+                    yield part, from_parquet(batch)
 
     def part_rows(self, part: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of one part; none if it is gone."""
         if (path := self.parts().get(part)) is not None:
             with _part_errors(part), pq.ParquetFile(path) as file:
-                yield from file.iter_batches(READ_ROWS, columns=columns)
+                yield from map(from_parquet, file.iter_batches(READ_ROWS, columns=columns))
 
     def check_key(self, stored: pa.Schema) -> None:
         """Refuse a key other than the one that rows were written, or sent, with."""
@@ -121,7 +127,7 @@ class Dataset:
         for part, keys in replaced.items():
             if (path := self.parts().get(part)) is not None:
                 with _part_errors(part):
-                    own = pq.read_schema(path).remove_metadata()
+                    own = schema_of_part(pq.read_schema(path))
                 self._rewrite(path, lambda batch, gone=keys: without(batch, self.key, gone), own)
 
     def carry(self, changes: Mapping[str, Mapping[bytes, tuple[Any, ...]]]) -> None:
@@ -137,7 +143,7 @@ class Dataset:
         A new column is null in old rows. Keys and carried columns keep every value; an answer that
         the response model cannot hold any more stays in `_response` alone.
         """
-        stored_as = as_stored(self.schema)
+        stored_as = as_stored(parquet_schema(self.schema))
         for part, path in self.parts().items():
             with _part_errors(part):
                 stored = pq.read_schema(path)
@@ -183,7 +189,8 @@ class Dataset:
                 if other != path:
                     other.unlink()
             with pq.ParquetFile(path) as file:
-                batches = (change(batch) for batch in file.iter_batches(READ_ROWS))
+                stored = map(from_parquet, file.iter_batches(READ_ROWS))
+                batches = (change(batch) for batch in stored)
                 remaining = (batch for batch in batches if batch.num_rows)
                 if (first := next(remaining, None)) is not None:
                     with self.part_file(following, schema) as writer:
@@ -205,9 +212,16 @@ class Dataset:
         aside_in = self.data.parent / "_batchata"
         with (
             durable(path, aside_in, self.gate) as stream,
-            pq.ParquetWriter(stream, schema, compression="zstd") as writer,
+            _PartWriter(stream, parquet_schema(schema), compression="zstd") as writer,
         ):
             yield writer
+
+
+class _PartWriter(pq.ParquetWriter):
+    """Writes rows whose columns of JSON become texts."""
+
+    def write_batch(self, batch: pa.RecordBatch) -> None:
+        super().write_batch(to_parquet(batch))
 
 
 @contextmanager

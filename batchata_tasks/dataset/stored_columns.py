@@ -48,6 +48,10 @@ class StoredColumns:
             if (read_json(self._folder.commit(path.stem)) or {}).get("state") not in over
         }
 
+    def has_files(self) -> bool:
+        """Whether any row has landed, or is on its way."""
+        return bool(self._parts or self._unlanded)
+
     def source_columns(self, carried: list[str]) -> list[str]:
         """Return the parts' columns that came from a source: `carried`, and those of manifests."""
         own = [self._folder.manifest(chunk_of_part(part)) for part in self._parts]

@@ -18,7 +18,6 @@ import pyarrow as pa
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
-from batchata_tasks.dataset.columns import kept
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
 from batchata_tasks.planning.fingerprint import changed
 from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
@@ -96,7 +95,7 @@ class Planner:
 
     def _pass(self, in_flight: Iterable[tuple[bytes, bool]]) -> None:
         table = self._table
-        fields = table.source.schema(self._spec.carried)
+        fields = table.source.stored_schema(self._spec.carried)
         with ExitStack() as files:
             landed = files.enter_context(closing(Landed(self._folder, table.dataset)))
             keys = files.enter_context(closing(SourceKeys(self._folder / "keys.bin")))
@@ -109,7 +108,8 @@ class Planner:
             for block in table.source.batches(table.columns.names):
                 rows = self._kept(block.rows)
                 if len(rows):
-                    standing = Standing(rows, self._builder, landed, flying)
+                    stored = table.source.stored(rows.batch.select(self._spec.carried))
+                    standing = Standing(rows, stored, self._builder, landed, flying)
                     keys.add(standing.keys, rows.numbers)
                     self._write(rows, standing, self._wanted_rows(rows, standing), writers)
                 self._progress(self.summary.source_rows)
@@ -207,16 +207,15 @@ class Planner:
             else:
                 self._reasons[reason] += 1
                 wanted.append(_Wanted(place, landed, fails=reason == "failed"))
-        self._carry(rows, standing, np.flatnonzero(quiet & anew))
+        self._carry(standing, np.flatnonzero(quiet & anew))
         return wanted
 
-    def _carry(self, rows: RowBlock, standing: Standing, places: NDArray[np.int64]) -> None:
+    def _carry(self, standing: Standing, places: NDArray[np.int64]) -> None:
         """Note the new values of landed rows whose carried columns changed."""
         if not len(places):
             return
-        fields = self._table.dataset.carried_fields
-        batch = rows.batch.take(pa.array(places))
-        columns = [kept(batch.column(field.name), field).to_pylist() for field in fields]
+        batch = standing.stored.take(pa.array(places))
+        columns = [batch.column(name).to_pylist() for name in self._table.dataset.carried]
         for place, values in zip(places.tolist(), zip(*columns, strict=True), strict=True):
             self.carried[standing.part(place)][standing.keys.digest(place)] = values
 
@@ -228,8 +227,7 @@ class Planner:
         writers: Mapping[str, PlanWriter],
     ) -> None:
         """Write the requests of a block's rows into the plans that they belong to."""
-        source_rows = rows.batch.select(self._spec.carried)
-        plans = {name: PlanRows(writer, source_rows) for name, writer in writers.items()}
+        plans = {name: PlanRows(writer, standing.stored) for name, writer in writers.items()}
         prints = [standing.fingerprint(one.place) for one in wanted]
         keys = [standing.canonical[one.place] for one in wanted]
         ids = row_ids(self._dataset_id, keys, prints)

@@ -7,24 +7,21 @@ those that landed or are on their way. Anything else is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from batchata_tasks.common.arrow_types import as_stored
+from batchata_tasks.common.arrow_types import as_stored, is_list
+from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.widening import (
-    UnfitError,
-    converted,
-    fits_always,
-    keeps_identity,
-    widened,
-)
+from batchata_tasks.common.json_columns import JSON, is_json, type_name
+from batchata_tasks.common.widening import fits_always, keeps_identity, widened
 from batchata_tasks.dataset.answers import misfits
 from batchata_tasks.dataset.columns import META_FIELDS, dataset_schema
 from batchata_tasks.dataset.declared import SOURCE_ROLES, Column, DeclaredSchema, Role
 from batchata_tasks.dataset.stored_columns import StoredColumns
+from batchata_tasks.planning.legacy import inferred_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,11 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Values:
-    """The values of a column in one place: what people call it, their type, how to read them."""
+    """The values of a column in one place: what people call it, their type, how to read them.
+
+    `by_value`: each has to be looked at, since they are read in another type.
+    """
 
     where: str
     type: pa.DataType
     read: Callable[[], Iterator[pa.Array]]
+    by_value: bool = False
 
     def example(self) -> str | None:
         """Return the first value that is not null, in words; None if there is none."""
@@ -48,7 +49,8 @@ class Values:
 
     def misfit(self, into: pa.DataType) -> str | None:
         """Return the first value that a type cannot hold, in words; None if there is none."""
-        return None if fits_always(self.type, into) else self._first_that_fails(into)
+        always = not self.by_value and fits_always(self.type, into)
+        return None if always else self._first_that_fails(into)
 
     def _first_that_fails(self, into: pa.DataType) -> str | None:
         first = 1
@@ -56,9 +58,13 @@ class Values:
             try:
                 converted(array, into)
             except UnfitError as error:
-                return f"row {first + error.place} of {self.where} has {error.value!r:.80}"
+                return self.named(first + error.place, error.value)
             first += len(array)
         return None
+
+    def named(self, row: int, value: object) -> str:
+        """Return a value in words; its row is counted from 1."""
+        return f"row {row} of {self.where} has {value!r:.80}"
 
 
 @dataclass(frozen=True)
@@ -83,18 +89,43 @@ def settle(table: PreparedTable, folder: DatasetFolder) -> Settled:
     """
     stored = StoredColumns(table.dataset, folder)
     declared = DeclaredSchema.read(folder) or _of_files(stored, table)
+    if not declared.notes_legacy:
+        declared = _with_legacy(declared)
     before = {column.name: column for column in declared.columns}
-    columns = [
-        Column(name, role, _settled(name, role, before.get(name), stored, table))
-        for name, role in _wanted(table).items()
-    ]
+    columns = list[Column]()
+    for name, role in _wanted(table).items():
+        tonight = _tonight(name, table)
+        kind = _settled(name, role, before.get(name), stored, tonight)
+        legacy = before[name].legacy if name in before else None
+        if name not in before and not declared.notes_legacy:
+            legacy = _legacy(tonight)
+        columns.append(Column(name, role, kind, legacy))
     named = {column.name for column in columns if column.role is not Role.USED}
     retired = [
-        Column(column.name, Role.RETIRED, column.type)
+        replace(column, role=Role.RETIRED)
         for column in declared.columns
         if column.role in SOURCE_ROLES and column.name not in named
     ]
     return _applied(table, stored, columns, retired)
+
+
+def _with_legacy(declared: DeclaredSchema) -> DeclaredSchema:
+    """Note the types that an earlier version declared as the legacy types."""
+    columns = (
+        column if column.role is Role.ANSWER else replace(column, legacy=column.type)
+        for column in declared.columns
+    )
+    return replace(declared, columns=tuple(columns))
+
+
+def _legacy(tonight: Values) -> pa.DataType | None:
+    """Return the type that an earlier version gave to a column which it did not declare."""
+    if not is_json(tonight.type):
+        return tonight.type
+    try:
+        return inferred_type(tonight.read())
+    except UnfitError:
+        return None  # it refused the column
 
 
 def _applied(
@@ -107,10 +138,21 @@ def _applied(
     _require_storable(schema, table)
     dataset = table.dataset
     dataset.schema, dataset.retired = schema, kept.names
-    table.source.declare(source.types())
+    shown = {column.name: _shown(column, table) for column in columns}
+    table.source.declare(shown, {c.name: c.type for c in columns if c.type != shown[c.name]})
     answers = [Column(n, Role.ANSWER, schema.field(n).type) for n in dataset.answers]
     declared = DeclaredSchema((*columns, *retired, *answers))
     return Settled(declared, _misfits(stored, answers), kept.names)
+
+
+def _shown(column: Column, table: PreparedTable) -> pa.DataType:
+    """Return the type in which templates see a column: of objects, each has its own items."""
+    is_of_objects = is_json(table.source.tonight(column.name))
+    return JSON if is_of_objects and _is_list_or_struct(column.type) else column.type
+
+
+def _is_list_or_struct(kind: pa.DataType) -> bool:
+    return is_list(kind) or pa.types.is_struct(kind)
 
 
 def _wanted(table: PreparedTable) -> dict[str, Role]:
@@ -131,15 +173,18 @@ def _of_files(stored: StoredColumns, table: PreparedTable) -> DeclaredSchema:
         for number, place in enumerate(places):
             kind = _holding(name, role, kind, places[:number], place)
         columns.append(Column(name, role, kind))
-    return DeclaredSchema(tuple(columns))
+    return DeclaredSchema(tuple(columns), notes_legacy=not stored.has_files())
+
+
+def _tonight(name: str, table: PreparedTable) -> Values:
+    source = table.source
+    return Values(source.url, source.tonight(name), lambda: source.values(name))
 
 
 def _settled(
-    name: str, role: Role, before: Column | None, stored: StoredColumns, table: PreparedTable
+    name: str, role: Role, before: Column | None, stored: StoredColumns, tonight: Values
 ) -> pa.DataType:
     """Return the type that a column of the source has from now on."""
-    source = table.source
-    tonight = Values(source.url, source.tonight(name), lambda: source.values(name))
     if before is None:
         return tonight.type
     if before.role is Role.ANSWER and role is not Role.USED:
@@ -149,7 +194,27 @@ def _settled(
         )
         raise SpecError(message)
     landed = [Values(*place) for place in stored.places(name)] if role is not Role.USED else []
-    return _holding(name, role, before.type, landed, tonight)
+    if not (is_json(tonight.type) and _is_list_or_struct(before.type)):
+        return _holding(name, role, before.type, landed, tonight)
+    if role is Role.USED:
+        return JSON  # nothing of it is stored
+    return _holding_objects(name, role, before.type, landed, tonight)
+
+
+def _holding_objects(
+    name: str, role: Role, declared: pa.DataType, landed: list[Values], tonight: Values
+) -> pa.DataType:
+    """Return a type that holds what landed, structs or lists, and tonight's JSON."""
+    if declared == pa.list_(pa.null()):  # empty lists are JSON as well
+        return _holding(name, role, declared, landed, tonight)
+    if tonight.misfit(declared) is None:
+        return declared
+    try:
+        kind = inferred_type(tonight.read())
+    except UnfitError as error:
+        problem = tonight.named(error.place + 1, error.value)
+        raise _refused(name, role, declared, tonight, problem) from error
+    return _holding(name, role, declared, landed, replace(tonight, type=kind, by_value=True))
 
 
 def _holding(
@@ -173,7 +238,8 @@ def _refused(
     name: str, role: Role, declared: pa.DataType, tonight: Values, problem: str | None
 ) -> SpecError:
     spec_key = {Role.KEY: "key", Role.CARRIED: "columns"}.get(role, "source")
-    types = f"{name!r} is {tonight.type} in {tonight.where} and {declared} in the dataset"
+    kinds = type_name(tonight.type), type_name(declared)
+    types = f"{name!r} is {kinds[0]} in {tonight.where} and {kinds[1]} in the dataset"
     example = "" if problem is None else f" ({problem})"
     remedy = "a dataset keeps what landed: fix the source, or name another `output`"
     return SpecError(f"{spec_key}: {types}{example}; {remedy}.")

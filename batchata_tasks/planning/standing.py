@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchata_tasks.common.canonical import canonical_rows, key_digests
+from batchata_tasks.common.canonical import key_digests
+from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, INPUT_BYTES, fingerprint
 from batchata_tasks.planning.key_arrays import Keys
@@ -31,14 +32,21 @@ _Halves = tuple["NDArray[np.uint64]", "NDArray[np.uint32]"]
 class Standing:
     """The rows of one block beside the dataset's.
 
-    `in_flight` and `held` are arrays of yes and no; `canonical` has the rows' canonical keys.
+    `in_flight` and `held` are arrays of yes and no; `canonical` has the rows' canonical keys, and
+    `stored` their keys and carried columns as the dataset has them.
     """
 
     def __init__(
-        self, rows: RowBlock, builder: Builder, landed: Landed, in_flight: InFlight
+        self,
+        rows: RowBlock,
+        stored: pa.RecordBatch,
+        builder: Builder,
+        landed: Landed,
+        in_flight: InFlight,
     ) -> None:
         self._rows, self._builder, self._landed = rows, builder, landed
-        self.canonical = list(canonical_rows([rows.values(name) for name in rows.key]))
+        self.stored = stored
+        self.canonical = keys_of(stored, rows.key)
         self.keys = Keys.of(key_digests(self.canonical))
         self._prints = builder.fingerprints(rows)
         self._at = landed.keys.find(self.keys)
@@ -94,7 +102,7 @@ class Standing:
         is_landed = self._at >= 0
         if not carried or not is_landed.any():
             return np.zeros(len(self._rows), np.bool_)
-        now = row_hashes(self._rows.batch, carried)
+        now = row_hashes(self.stored, carried)
         return is_landed & (self._landed.column("carried", self._at) != now)
 
     def landed(self, place: int) -> LandedRow | None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.json_columns import python_list
 from batchata_tasks.planning.nulls import NULL
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def python_values(batch: pa.RecordBatch, name: str, numbers: Sequence[int]) -> l
         SourceError: a value is beyond what Python can hold, such as the year 12000.
     """
     try:
-        return batch.column(name).to_pylist()
+        return python_list(batch.column(name))
     except (ValueError, OverflowError):
         for place in range(batch.num_rows):
             try:

@@ -1,18 +1,26 @@
-"""Tables of JSON objects, one a line."""
+"""Tables of JSON objects, one a line.
+
+Texts, numbers and truths make columns of one kind each, lists of one kind of them columns of lists.
+All else, objects and other lists, is JSON: each row has just what its line says.
+"""
 
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import orjson
 import pyarrow as pa
 
+from batchata_tasks.common import widening
+from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.json_columns import JSON, is_json, json_array
 from batchata_tasks.common.text import is_unicode, printable
+from batchata_tasks.sources.json_words import described, named, unusable
 from batchata_tasks.sources.source import (
     BATCH_ROWS,
     Block,
@@ -21,36 +29,74 @@ from batchata_tasks.sources.source import (
     errors_of,
     unfit,
 )
-from batchata_tasks.sources.unify import unified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from batchata_tasks.sources.files import File
 
-_INT64 = 2**63
-_LONG_INTEGER = re.compile(rb"[0-9]{19}")
-_NO_COLUMN = (pa.ArrowException, OverflowError, UnicodeEncodeError)
-_PLAIN: dict[frozenset[type], pa.DataType] = {
+# an integer of 19 digits may be of more than 64 bits
+_DIGITS_AS_0 = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
+_LONG_INTEGER = b"0" * 19
+_NO_COLUMN = (pa.ArrowException, OverflowError, ValueError)
+_NULL = type(None)
+_NUMBERS = frozenset[type]({int, float})
+_SCALARS: dict[frozenset[type], pa.DataType] = {
     frozenset(): pa.null(),
     frozenset({str}): pa.string(),
     frozenset({bool}): pa.bool_(),
     frozenset({int}): pa.int64(),
     frozenset({float}): pa.float64(),
-    frozenset({int, float}): pa.float64(),
+    _NUMBERS: pa.float64(),
 }
-_WORDS: dict[type, str] = {
-    str: "text",
-    bool: "true or false",
-    int: "a number",
-    float: "a number",
-    list: "a list",
-    dict: "an object",
-}
+_OF_ONE_KIND = _SCALARS.keys() - {_NUMBERS}
+_LIST, _OBJECT = frozenset[type]({list}), frozenset[type]({dict})
+
+
+def joined(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
+    """Return the type of a column that has two types in two files; None if there is none.
+
+    It is the same as if the lines stood in one file.
+    """
+    wide = widening.joined(one, other)
+    if is_list(one) and is_list(other) and wide not in (one, other):
+        return JSON
+    return wide
+
+
+@dataclass
+class _Kinds:
+    """The kinds of values in a column, and of the items in its lists."""
+
+    values: set[type] = field(default_factory=set[type])
+    items: set[type] = field(default_factory=set[type])
+
+    def add(self, value: object) -> None:
+        self.values.add(type(value))
+        if isinstance(value, list):
+            self.items.update(map(type, cast("list[object]", value)))
+
+    def type(self) -> pa.DataType | None:
+        """Return the type of a column of such values; None if there is none."""
+        kinds = frozenset(self.values - {_NULL})
+        if kinds in _SCALARS:
+            return _SCALARS[kinds]
+        items = frozenset(self.items - {_NULL})
+        if kinds == _LIST and items in _OF_ONE_KIND:
+            return pa.list_(_SCALARS[items])
+        return JSON if kinds <= _LIST | _OBJECT else None
+
+
+class _Lines(NamedTuple):
+    """Some lines in a run."""
+
+    first: int  # the number of the first row
+    rows: list[dict[str, Any]]
+    strict: bool  # nothing in them is beyond strict JSON, such as NaN
 
 
 class JsonLines:
-    """A file of JSON objects, as a Source. Objects and lists of one column are of one type."""
+    """A file of JSON objects, as a Source."""
 
     def __init__(self, file: File, options: ReadOptions) -> None:
         del options  # values say themselves what they are
@@ -62,163 +108,137 @@ class JsonLines:
         return list(self._kinds)
 
     @cached_property
-    def _kinds(self) -> dict[str, set[type]]:
+    def _kinds(self) -> dict[str, _Kinds]:
         """The kinds of values of each column: which columns will be used is not known yet."""
-        kinds: dict[str, set[type]] = defaultdict(set)
-        for first, rows in self._blocks():
-            for number, row in enumerate(rows, first):
-                for name, value in cast("dict[str, object]", row).items():
-                    if name not in kinds and not is_unicode(name):
-                        message = (
-                            f"source: {self.url} row {number}: the name of the column "
-                            f"{printable(name)!r} has half of a surrogate pair ({name!a:.60}); "
-                            "fix it."
-                        )
-                        raise SourceError(message)
-                    kinds[name].add(type(value))
-        return dict(kinds)
+        kinds = dict[str, _Kinds]()
+        for lines in self._blocks():
+            # rows look much alike, so that few shapes tell all
+            shapes = {(tuple(row), tuple(map(type, row.values()))) for row in lines.rows}
+            for shape in shapes:
+                for name, kind in zip(*shape, strict=True):
+                    if name not in kinds:
+                        if not is_unicode(name):
+                            raise self._misnamed(name, lines)
+                        kinds[name] = _Kinds()
+                    kinds[name].values.add(kind)
+            for name in dict.fromkeys(_with_lists(shapes)):
+                values: list[Any] = [row.get(name) for row in lines.rows]
+                lists: list[list[Any]] = [value for value in values if type(value) is list]
+                kinds[name].items.update(map(type, chain.from_iterable(lists)))
+        return kinds
+
+    def _misnamed(self, name: str, lines: _Lines) -> SourceError:
+        number = next(number for number, row in enumerate(lines.rows, lines.first) if name in row)
+        return SourceError(
+            f"source: {self.url} row {number}: the name of the column {printable(name)!r} has half "
+            f"of a surrogate pair ({name!a:.60}); fix it."
+        )
 
     def schema(self, columns: list[str]) -> pa.Schema:
         """See Source. A column of nulls alone has Arrow's null type."""
-        kinds = {name: frozenset(self._kinds[name] - {type(None)}) for name in columns}
-        inferred = self._inferred([name for name in columns if kinds[name] not in _PLAIN])
-        types = {**inferred, **{n: _PLAIN[kind] for n, kind in kinds.items() if kind in _PLAIN}}
-        return pa.schema([(name, types[name]) for name in columns])
+        return pa.schema([(name, self._type(name)) for name in columns])
 
-    def _inferred(self, columns: list[str]) -> dict[str, pa.DataType]:
-        """Find the types of columns whose values have to be looked at, over all blocks."""
-        types: dict[str, pa.DataType] = dict.fromkeys(columns, pa.null())
-        if not columns:
-            return types
-        for first, rows in self._blocks():
-            for name in columns:
-                values = [row.get(name) for row in rows]
-                try:
-                    kind = unified(types[name], pa.infer_type(values))
-                except _NO_COLUMN:
-                    kind = None
-                if kind is None:
-                    raise self._misfit(name, values, first, types[name])
-                types[name] = kind
-        return types
+    def _type(self, name: str) -> pa.DataType:
+        if (kind := self._kinds[name].type()) is None:
+            raise self._conflict(name)
+        return kind
 
     def batches(self, columns: list[str]) -> Iterator[Block]:
         """See Source."""
         schema = self.schema(columns)
-        for first, rows in self._blocks():
+        for lines in self._blocks():
             arrays: list[pa.Array] = []
-            for field in schema:
-                values = [row.get(field.name) for row in rows]
+            for column in schema:
+                values = [row.get(column.name) for row in lines.rows]
                 try:
-                    arrays.append(pa.array(values, type=field.type))
+                    if is_json(column.type):
+                        arrays.append(json_array(values, from_json=lines.strict))
+                    else:
+                        arrays.append(pa.array(values, type=column.type))
                 except _NO_COLUMN as error:
-                    raise self._misfit(field.name, values, first, field.type) from error
-            yield Block(pa.RecordBatch.from_arrays(arrays, schema=schema), Place(self.url, first))
+                    raise self._misfit(column, values, lines.first) from error
+            rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield Block(rows, Place(self.url, lines.first))
 
-    def _misfit(
-        self, name: str, values: Sequence[object], first: int, kind: pa.DataType
-    ) -> SourceError:
-        """Return the error for the first of some values that fits no column, or not this one.
+    def _conflict(self, name: str) -> SourceError:
+        """Return the error for the first value that does not go together with those before it."""
+        kinds = _Kinds()
+        for first, rows, _ in self._blocks():
+            for number, row in enumerate(rows, first):
+                value, before = row.get(name), kinds.type()
+                kinds.add(value)
+                if kinds.type() is None and before is not None:
+                    return self._unfit(number, name, before, value)
+        return self._several_types(name)
 
-        `kind` is the type of what came before, or of the whole column.
-        """
+    def _misfit(self, column: pa.Field, values: Iterable[object], first: int) -> SourceError:
+        """Return the error for the first of some values that its column cannot hold."""
         for number, value in enumerate(values, first):
-            if (problem := _unusable(value)) is not None:
+            if (problem := unusable(value, column.type)) is not None:
                 what, remedy = problem
                 message = (
-                    f"source: {self.url} row {number}: the column {printable(name)!r} has {what}; "
-                    f"{remedy}."
+                    f"source: {self.url} row {number}: the column {printable(column.name)!r} has "
+                    f"{what}; {remedy}."
                 )
                 return SourceError(message)
-            if (wider := _with_value(kind, value)) is None:
-                word, remedy = _described(kind, value)
-                return unfit(self.url, number, name, _named(kind), value, word, remedy)
-            kind = wider
-        return SourceError(
-            f"source: {self.url}: the column {printable(name)!r} has values of several types, from "
-            f"row {first} on."
-        )
+            try:
+                if not is_json(column.type):
+                    pa.array([value], type=column.type)
+            except _NO_COLUMN:
+                return self._unfit(number, column.name, column.type, value)
+        return self._several_types(column.name)
 
-    def _blocks(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """Yield blocks as (number of the first row, rows); blank lines are no rows."""
-        block: list[dict[str, Any]] = []
-        first = 1
+    def _unfit(self, number: int, name: str, kind: pa.DataType, value: object) -> SourceError:
+        word, remedy = described(kind, value)
+        return unfit(self.url, number, name, named(kind), value, word, remedy)
+
+    def _several_types(self, name: str) -> SourceError:
+        message = f"source: {self.url}: the column {printable(name)!r} has values of several types."
+        return SourceError(message)
+
+    def _blocks(self) -> Iterator[_Lines]:
+        """Yield the lines in blocks; blank lines are no rows."""
+        rows: list[dict[str, Any]] = []
+        first, strict = 1, True
+        loads = orjson.loads
         with errors_of(self.url), self._file.lines() as stream:
             for number, line in enumerate(stream, 1):
-                if not line.strip():
-                    continue
-                block.append(self._row(line, number))
-                if len(block) == BATCH_ROWS:
-                    yield first, block
-                    first, block = first + BATCH_ROWS, []
-        if block:
-            yield first, block
+                try:
+                    is_plain = _LONG_INTEGER not in line.translate(_DIGITS_AS_0)
+                    row: Any = loads(line) if is_plain else None
+                except ValueError:
+                    row = None
+                is_object = type(row) is dict
+                if not is_object:
+                    if line.isspace():
+                        continue
+                    row, strict = self._row(line, number), False
+                rows.append(row)
+                if len(rows) == BATCH_ROWS:
+                    yield _Lines(first, rows, strict)
+                    first, rows, strict = first + BATCH_ROWS, [], True
+        if rows:
+            yield _Lines(first, rows, strict)
 
     def _row(self, line: bytes, number: int) -> dict[str, Any]:
-        row: Any = None
+        """Return the object of a line that orjson would change, or refuses.
+
+        It rounds integers of more than 64 bits. NaN, and halves of surrogate pairs, are no JSON,
+        and may stand in columns that nobody uses.
+        """
         try:
-            # orjson rounds integers of more than 64 bits, and refuses some lines that were read
-            # by the first versions: NaN, halves of surrogate pairs in columns that nobody uses
-            row = json.loads(line) if _LONG_INTEGER.search(line) else orjson.loads(line)
-        except (ValueError, RecursionError):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                message = f"source: {self.url} line {number} is not valid JSON: {error}"
-                raise SourceError(message) from None
+            row: Any = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            message = f"source: {self.url} line {number} is not valid JSON: {error}"
+            raise SourceError(message) from None
         if not isinstance(row, dict):
             message = f"source: {self.url} line {number} is not a JSON object."
             raise SourceError(message)
         return cast("dict[str, Any]", row)
 
 
-def _with_value(kind: pa.DataType, value: object) -> pa.DataType | None:
-    """Return the type of a column with one more value; None if they do not go together."""
-    try:
-        wider = unified(kind, pa.infer_type([value]))
-        if wider is not None:
-            pa.array([value], type=wider)
-    except _NO_COLUMN:
-        return None
-    return wider
-
-
-def _described(kind: pa.DataType, value: object) -> tuple[str, str]:
-    """Return what a value is that does not fit its column, in words, and the remedy."""
-    word = next((text for one, text in _WORDS.items() if type(value) is one), "of another type")
-    if pa.types.is_floating(kind) and type(value) is int:
-        return "an integer that would be rounded", "write all of the column in quotes"
-    if pa.types.is_string(kind) and type(value) in (bool, int, float):
-        return word, "fix it, or write it in quotes"
-    return word, "fix it"
-
-
-def _named(kind: pa.DataType) -> str:
-    """Return a column's type in words for people."""
-    if pa.types.is_string(kind):
-        return "text"
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "a number"
-    if pa.types.is_boolean(kind):
-        return "true or false"
-    if pa.types.is_list(kind):
-        return f"a list ({kind})"
-    return f"an object ({kind})" if pa.types.is_struct(kind) else str(kind)
-
-
-def _unusable(value: object) -> tuple[str, str] | None:
-    """Return what no column can hold of a value, and the remedy; None if it is fine."""
-    match value:
-        case str() if not is_unicode(value):
-            return f"a text with half of a surrogate pair ({value!a:.60})", "fix it"
-        case int() if not -_INT64 <= value < _INT64:
-            what = f"an integer beyond 64 bits ({value!s:.60})"
-            return what, "write it as a text, in quotes"
-        case list():
-            parts = cast("list[object]", value)
-        case dict():
-            pairs = cast("dict[str, object]", value)
-            parts = [*pairs, *pairs.values()]
-        case _:
-            parts = []
-    return next((problem for part in parts if (problem := _unusable(part)) is not None), None)
+def _with_lists(shapes: Iterable[tuple[tuple[str, ...], tuple[type, ...]]]) -> Iterator[str]:
+    """Yield the names of columns with lists, of rows of these shapes."""
+    for names, kinds in shapes:
+        if list in kinds:
+            yield from (name for name, kind in zip(names, kinds, strict=True) if kind is list)

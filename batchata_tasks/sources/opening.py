@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.sources import parquet
+from batchata_tasks.sources import jsonl, parquet
 from batchata_tasks.sources.files import File, found
 from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
 from batchata_tasks.sources.source import ReadOptions, Source, errors_of
@@ -38,7 +38,10 @@ def open_source(url: str, options: ReadOptions | None = None) -> Source:
             kind, open_file = _kind(url, files)
     _check(url, kind, options)
     parts = [Part(open_file(file, options), partitions_of(file.within)) for file in files]
-    table = Table(url, parts, pa.string() if kind == "jsonl" else None)
+    if kind == "jsonl":
+        table = Table(url, parts, unseen=pa.string(), join=jsonl.joined)
+    else:
+        table = Table(url, parts)
     if missing := sorted(set(options.types) - set(table.names())):
         names = ", ".join(table.names())
         message = f"types: the source has no column {missing[0]!r}; it has: {names}."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batchata_tasks.common.json_columns import is_json, texts_of
 from batchata_tasks.sources.source import BATCH_ROWS, Block, Place, ReadOptions, errors_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ class ParquetTable:
     @cached_property
     def _schema(self) -> pa.Schema:
         with errors_of(self.url), self._file.raw() as stream:
-            return pq.read_schema(stream).remove_metadata()
+            schema = pq.read_schema(stream).remove_metadata()
+        # a text that its writer called JSON is a text
+        return pa.schema([f.with_type(pa.string()) if is_json(f.type) else f for f in schema])
 
     def names(self) -> list[str]:
         """See Source."""
@@ -50,5 +53,11 @@ class ParquetTable:
         ):
             # a scanner would hold whole row groups, and writers put a million rows into one
             for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
-                yield Block(batch.select(columns), Place(self.url, first))
+                arrays = [_as_text(batch.column(name)) for name in columns]
+                rows = pa.RecordBatch.from_arrays(arrays, schema=self.schema(columns))
+                yield Block(rows, Place(self.url, first))
                 first += batch.num_rows
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    return texts_of(column) if is_json(column.type) else column

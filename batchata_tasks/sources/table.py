@@ -9,13 +9,16 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from batchata_tasks.common.arrow_types import plain
+from batchata_tasks.common.conversion import UnfitError, converted
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.json_columns import type_name
 from batchata_tasks.common.text import printable
+from batchata_tasks.common.widening import joined
 from batchata_tasks.sources.source import BATCH_ROWS, Block, Place, Source, errors_of, unfit
-from batchata_tasks.sources.unify import plain_type, unified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -55,19 +58,27 @@ class Part:
         """Return the type of one of its columns."""
         if name not in self.own:
             return pa.null() if self.partitions[name] is None else pa.string()
-        return plain_type(self.source.schema([name]).field(0).type)
+        return plain(self.source.schema([name]).field(0).type)
 
 
 class Table:
     """The files that a source names, as a Source: columns that a file lacks are null there.
 
-    `unseen` is the type of columns in which there is no value anywhere.
+    `unseen` is the type of columns in which there is no value anywhere, `join` the rule for columns
+    that have two types.
     """
 
-    def __init__(self, url: str, parts: list[Part], unseen: pa.DataType | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        parts: list[Part],
+        unseen: pa.DataType | None = None,
+        join: Callable[[pa.DataType, pa.DataType], pa.DataType | None] = joined,
+    ) -> None:
         self.url = url
         self._parts = parts
         self._unseen = unseen
+        self._join = join
         self._types: dict[str, pa.DataType] = {}
         self._typed_by: dict[str, str] = {}  # the file that made a column's type, for errors
 
@@ -79,16 +90,16 @@ class Table:
         """See Source."""
         for name in columns:
             if name not in self._types:
-                self._types[name] = self._unified(name)
+                self._types[name] = self._joined(name)
         return pa.schema([(name, self._types[name]) for name in columns])
 
-    def _unified(self, name: str) -> pa.DataType:
+    def _joined(self, name: str) -> pa.DataType:
         kind = pa.null()
         for part in self._parts:
             if name not in part.names:
                 continue
             found = part.type_of(name)
-            wide = unified(kind, found)
+            wide = self._join(kind, found)
             if wide is None:
                 raise self._conflict(name, kind, part, found)
             if not wide.equals(kind):
@@ -102,8 +113,9 @@ class Table:
         example = _example(part, name)
         shown = "" if example is None else f" ({example!r:.80})"
         return SourceError(
-            f"source: the column {printable(name)!r} is {kind} in {self._typed_by[name]} and "
-            f"{found} in {part.source.url}{shown}; write it in one type, or name one of the files."
+            f"source: the column {printable(name)!r} is {type_name(kind)} in "
+            f"{self._typed_by[name]} and {type_name(found)} in {part.source.url}{shown}; write it "
+            "in one type, or name one of the files."
         )
 
     def batches(self, columns: list[str]) -> Iterator[Block]:
@@ -138,28 +150,15 @@ class Table:
 
     def _cast(self, block: Block, field: pa.Field) -> pa.Array:
         column = block.rows.column(field.name)
-        if column.type.equals(field.type):
-            return column
         try:
-            return column.cast(field.type)
-        except pa.ArrowInvalid as error:
-            for place, value in enumerate(column):
-                try:
-                    pa.array([value.as_py()], column.type).cast(field.type)
-                except pa.ArrowInvalid:
-                    row = block.place.row + place
-                    kind = f"{field.type} (by {self._typed_by[field.name]})"
-                    problem = f"a {column.type} that does not fit"
-                    raise unfit(
-                        block.place.file,
-                        row,
-                        field.name,
-                        kind,
-                        value.as_py(),
-                        problem,
-                        "write the column in one type in all files",
-                    ) from error
-            raise
+            return converted(column, field.type)
+        except UnfitError as error:
+            row = block.place.row + error.place
+            kind = f"{type_name(field.type)} (by {self._typed_by[field.name]})"
+            problem = f"a {type_name(column.type)} that does not fit"
+            remedy = "write the column in one type in all files"
+            file, value = block.place.file, error.value
+            raise unfit(file, row, field.name, kind, value, problem, remedy) from error
 
 
 def _example(part: Part, name: str) -> object:

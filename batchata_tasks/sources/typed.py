@@ -1,4 +1,8 @@
-"""A source in the types that the dataset declares: what comes after sees these alone."""
+"""A source in the types that the dataset declares: what comes after sees these alone.
+
+Objects and lists of JSON are shown to templates as each row has them. In a dataset whose column is
+a struct or a list of one type they are stored as such: then the shown type and the stored differ.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchata_tasks.common.arrow_types import plain
-from batchata_tasks.common.widening import UnfitError, converted
+from batchata_tasks.common.conversion import UnfitError, converted
+from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.json_columns import type_name
+from batchata_tasks.common.text import printable
 from batchata_tasks.sources.source import Block, unfit
 
 if TYPE_CHECKING:
@@ -24,12 +31,15 @@ class Typed:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._declared: Mapping[str, pa.DataType] = {}
+        self._shown: Mapping[str, pa.DataType] = {}
+        self._stored: Mapping[str, pa.DataType] = {}
         self.url = source.url
 
-    def declare(self, types: Mapping[str, pa.DataType]) -> None:
-        """Let columns come in these types from now on."""
-        self._declared = types
+    def declare(
+        self, shown: Mapping[str, pa.DataType], stored: Mapping[str, pa.DataType] | None = None
+    ) -> None:
+        """Let columns come in the shown types from now on; `stored` has those that differ."""
+        self._shown, self._stored = shown, stored or {}
 
     def names(self) -> list[str]:
         """See Source."""
@@ -37,10 +47,38 @@ class Typed:
 
     def schema(self, columns: list[str]) -> pa.Schema:
         """See Source."""
-        types = self._declared
+        types = self._shown
         others = self._source.schema([name for name in columns if name not in types])
         known = {**{field.name: plain(field.type) for field in others}, **types}
         return pa.schema([pa.field(name, known[name]) for name in columns])
+
+    def stored_schema(self, columns: list[str]) -> pa.Schema:
+        """Return the types in which the dataset stores columns."""
+        return pa.schema([self._as_stored(field) for field in self.schema(columns)])
+
+    def stored(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows, or some columns of them, in the types in which the dataset stores them.
+
+        Raises:
+            SourceError: a type cannot hold a value, which the source did not have before.
+        """
+        if not any(name in self._stored for name in rows.schema.names):
+            return rows
+        schema = pa.schema([self._as_stored(field) for field in rows.schema])
+        arrays = list[pa.Array]()
+        for array, field in zip(rows.columns, schema, strict=True):
+            try:
+                arrays.append(converted(array, field.type))
+            except UnfitError as error:
+                message = (
+                    f"source: the column {printable(field.name)!r} of {self.url} is "
+                    f"{field.type} in the dataset, and has {error.value!r:.80} now; start again."
+                )
+                raise SourceError(message) from error
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _as_stored(self, field: pa.Field) -> pa.Field:
+        return field.with_type(self._stored.get(field.name, field.type))
 
     def tonight(self, column: str) -> pa.DataType:
         """Return the type that a column has in the source, whatever is declared."""
@@ -68,6 +106,6 @@ def _converted(array: pa.Array, field: pa.Field, place: Place) -> pa.Array:
     try:
         return converted(array, field.type)
     except UnfitError as error:
-        row, name, kind = place.row + error.place, field.name, f"{field.type} in the dataset"
-        problem = "none of that type"
-        raise unfit(place.file, row, name, kind, error.value, problem, "fix it") from error
+        kind = f"{type_name(field.type)} in the dataset"
+        row, problem = place.row + error.place, "none of that type"
+        raise unfit(place.file, row, field.name, kind, error.value, problem, "fix it") from error

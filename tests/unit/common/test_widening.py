@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from batchata_tasks.common.arrow_types import as_stored, plain
 from batchata_tasks.common.canonical import canonical
-from batchata_tasks.common.widening import UnfitError, converted, keeps_identity, widened
+from batchata_tasks.common.conversion import UnfitError, converted
+from batchata_tasks.common.widening import keeps_identity, widened
 
 _INTS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint32(), pa.uint64()]
 _LEAVES = [

@@ -22,6 +22,7 @@ from batchata_tasks.sources.csv_format import CsvFormat
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.registry import register
 from batchata_tasks.sources.source import Block, Place, ReadOptions
+from tests.support.rows import python_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +35,7 @@ def rows(
     url: object, columns: list[str] | None = None, options: ReadOptions | None = None
 ) -> list[dict[str, Any]]:
     source = open_source(str(url), options)
-    blocks = source.batches(columns or source.names())
-    return [row for block in blocks for row in block.rows.to_pylist()]
+    return python_rows(source.batches(columns or source.names()))
 
 
 def refusal(
@@ -329,23 +329,83 @@ def test_columns_that_are_not_used_may_be_anything(tmp_path: Path) -> None:
     assert rows(tmp_path / "t.csv", ["id"]) == [{"id": "1"}]
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(),
-        lambda inner: st.lists(inner, max_size=3),
-    )
+_TEXTS = st.text(max_size=4) | st.sampled_from(["$date", "", "a b", "\ud800", "items"])
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=6,
 )
-@settings(deadline=None, max_examples=80, derandomize=True)
-def test_a_value_is_kept_or_told(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
-    """One JSON value comes out as it went in, or is refused with its row and column."""
-    path = tmp_path_factory.mktemp("value") / "t.jsonl"
-    path.write_text(json.dumps({"id": 1}) + "\n" + json.dumps({"id": 2, "v": value}) + "\n")
+
+
+@given(st.lists(_VALUES, min_size=1, max_size=3), st.booleans())
+@settings(deadline=None, max_examples=150, derandomize=True)
+def test_a_value_is_kept_or_told(
+    tmp_path_factory: pytest.TempPathFactory, values: list[Any], two_files: bool
+) -> None:
+    """JSON values come out as they went in, whatever other rows hold, or one is refused by name.
+
+    So it is if the other rows stand in another file.
+    """
+    folder = tmp_path_factory.mktemp("value")
+    lines = [json.dumps({"id": number, "v": value}) + "\n" for number, value in enumerate(values)]
+    (folder / "a.jsonl").write_text("".join(lines[:1] if two_files else lines))
+    (folder / "b.jsonl").write_text("".join(lines[1:] if two_files else []))
     try:
-        read, told = rows(path), ""
+        read = [row["v"] for row in rows(folder / "*.jsonl", ["id", "v"])]
     except SourceError as error:
-        read, told = [], str(error)
-    kept = read == [{"id": 1, "v": None}, {"id": 2, "v": value}]
-    assert kept or told.startswith(f"source: {path} row 2: the column 'v' ")
+        told = str(error)
+        assert told.startswith("source: ")
+        assert "the column 'v' " in told
+        return
+    assert len(read) == len(values)
+    for before, after in zip(values, read, strict=True):
+        assert before == after or repr(before) == repr(after)
+        assert type(before) is int or repr(before) == repr(after)  # it may be a double now
+
+
+def test_each_object_has_its_own_items(tmp_path: Path) -> None:
+    """And lists of several kinds their own values: no row gets anything from another row."""
+    values = [{"b": 1, "a": {}}, {"c": [1, "x", 2.0]}, None, [], [{"d": 2**64 - 1}, {}], {"": None}]
+    many = [{"v": value} for value in values * 2000]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, many)))
+    (tmp_path / "b.jsonl").write_text('{"v": [1, 2]}\n')
+    read = rows(tmp_path / "*.jsonl")
+    assert repr(read) == repr([*many, {"v": [1, 2]}])
+    (source,) = {str(field.type) for field in open_source(str(tmp_path / "*.jsonl")).schema(["v"])}
+    assert source == "extension<arrow.json>"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("[" * 900 + "]" * 900, "has a value nested deeper than 100 levels; write it as a text"),
+        ('{"x": ' * 101 + "1" + "}" * 101, "has a value nested deeper than 100 levels"),
+        ('{"x": 18446744073709551616}', "has an integer beyond 64 bits (18446744073709551616)"),
+        ('{"x": [1, -9223372036854775809]}', "has an integer beyond 64 bits"),
+        ('{"x": NaN}', "has nan, which is no JSON; write null, or a text."),
+        ('{"x": 1e999}', "has inf, which is no JSON"),
+        ('{"x": "\\ud800"}', "has a text with half of a surrogate pair"),
+        ('{"\\ud800": 1}', "has a text with half of a surrogate pair"),
+        ("5", "is an object or a list, and this value is a number (5); fix it."),
+    ],
+)
+def test_what_json_columns_cannot_hold_is_told(tmp_path: Path, value: str, told: str) -> None:
+    """By its row, unless nobody uses the column; duplicate names keep the last, as ever."""
+    lines = ['{"id": 1, "v": {"y": 1, "y": 2}}', f'{{"id": 2, "v": {value}}}']
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    path = tmp_path / "t.jsonl"
+    assert f"t.jsonl row 2: the column 'v' {told}" in refusal(path)
+    assert rows(path, ["id"]) == [{"id": 1}, {"id": 2}]
+    path.write_text(lines[0])
+    assert rows(path) == [{"id": 1, "v": {"y": 2}}]
+
+
+def test_a_text_that_parquet_calls_json_is_a_text(tmp_path: Path) -> None:
+    """As it was before, so that its prompts and fingerprints stay."""
+    column = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a": 1}', None]))
+    pq.write_table(pa.table({"v": column}), tmp_path / "t.parquet")
+    assert open_source(str(tmp_path / "t.parquet")).schema(["v"]).field(0).type == pa.string()
+    assert rows(tmp_path / "t.parquet") == [{"v": '{"a": 1}'}, {"v": None}]
 
 
 # --- further kinds --------------------------------------------------------------------------------
