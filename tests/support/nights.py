@@ -86,7 +86,8 @@ class Nights:
         return {path.name: path.read_bytes() for path in self.output.glob("data/*")}
 
     def asked(self) -> list[str]:
-        """Return all prompts that were sent."""
-        files = sorted(self.output.glob("_batchata/requests/*.jsonl"))
-        bodies = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-        return [body["params"]["messages"][0]["content"] for body in bodies]
+        """Return all prompts that were sent, in order."""
+        files = (self.output / "_batchata/requests").iterdir()
+        in_order = sorted(files, key=lambda file: file.stat().st_mtime_ns)
+        requests = [one for file in in_order for one in json.loads(file.read_bytes())["requests"]]
+        return [one["params"]["messages"][0]["content"] for one in requests]
