@@ -82,7 +82,8 @@ def _planned(
         run.held.progress.planning(rows)
 
     settled = settle(table, run.folder)
-    planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids)
+    legacy = settled.declared.legacy()
+    planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids, legacy)
     settled.note(planner.summary)
     in_flight = in_flight_keys(
         run.folder,

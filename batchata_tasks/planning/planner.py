@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter, defaultdict
 from contextlib import ExitStack, closing
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -64,11 +65,13 @@ class Planner:
         options: Options,
         progress: Callable[[int], None] = lambda _rows: None,
         claimed: AbstractSet[str] = frozenset(),
+        legacy: Mapping[str, pa.DataType] = MappingProxyType({}),
     ) -> None:
         self._table, self._folder = table, folder
         self._dataset_id, self._options = dataset_id, options
         self._progress = progress
         self._claimed = claimed  # ids of the rows whose answers are recovered
+        self._legacy = legacy  # the types in which version 1 of fingerprints read columns
         self._spec, self._builder = table.spec, table.builder
         self.summary = PlanSummary()
         self._reasons: Counter[str] = Counter()
@@ -109,7 +112,7 @@ class Planner:
                 rows = self._kept(block.rows)
                 if len(rows):
                     stored = table.source.stored(rows.batch.select(self._spec.carried))
-                    standing = Standing(rows, stored, self._builder, landed, flying)
+                    standing = Standing(rows, stored, self._builder, landed, flying, self._legacy)
                     keys.add(standing.keys, rows.numbers)
                     self._write(rows, standing, self._wanted_rows(rows, standing), writers)
                 self._progress(self.summary.source_rows)

@@ -11,10 +11,13 @@ from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, INPUT_BYTES, fingerprint
 from batchata_tasks.planning.key_arrays import Keys
+from batchata_tasks.planning.legacy import legacy_values
+from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.types.ids import row_ids
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     import pyarrow as pa
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.builder import Builder
     from batchata_tasks.planning.key_arrays import InFlight
     from batchata_tasks.planning.landed import Landed, LandedRow
-    from batchata_tasks.planning.row_block import RowBlock
-
 _OLD = "v1"
 _Halves = tuple["NDArray[np.uint64]", "NDArray[np.uint32]"]
 
@@ -43,8 +44,10 @@ class Standing:
         builder: Builder,
         landed: Landed,
         in_flight: InFlight,
+        legacy: Mapping[str, pa.DataType],
     ) -> None:
         self._rows, self._builder, self._landed = rows, builder, landed
+        self._legacy = legacy
         self.stored = stored
         self.canonical = keys_of(stored, rows.key)
         self.keys = Keys.of(key_digests(self.canonical))
@@ -68,8 +71,8 @@ class Standing:
         same_input = is_landed & self._has_input(self._inputs)
         from_old = is_landed & landed.version(_OLD)[others]
         if (unlike := from_old & ~same_input).any():
-            old = self._builder.inputs_v1(self._rows)
-            as_before = unlike & self._has_input(old)
+            old, is_read = self._read_as_v1()
+            as_before = unlike & is_read & self._has_input(old)
             for i in np.flatnonzero(as_before).tolist():
                 self._inputs[i] = old[i]
             same_input |= as_before
@@ -79,6 +82,12 @@ class Standing:
             for version in (FINGERPRINT_VERSION, _OLD)
         )
         return same_input & (others == np.where(self._is_old, then, now))
+
+    def _read_as_v1(self) -> tuple[list[bytes], NDArray[np.bool_]]:
+        """Return the inputs that version 1 gave the rows, and which rows it could read so."""
+        batch, fits = legacy_values(self._rows.batch, self._legacy)
+        rows = RowBlock(batch, self._rows.numbers, self._rows.key)
+        return self._builder.inputs_v1(rows), fits.to_numpy(zero_copy_only=False)
 
     def _has_input(self, inputs: list[bytes]) -> NDArray[np.bool_]:
         high, low = _halves(inputs)
@@ -127,11 +136,13 @@ class Standing:
         if not claimed:
             return found
         now = [self.fingerprint(i) for i in range(len(found))]
-        inputs = self._builder.inputs_v1(self._rows)
+        inputs, is_read = self._read_as_v1()
         then = [fingerprint(one.hex(), self._other_parts(i), _OLD) for i, one in enumerate(inputs)]
         for prints in (now, then):
             ids = row_ids(dataset_id, self.canonical, prints)
             for i in [i for i, one in enumerate(ids) if one in claimed]:
+                if prints is then and not is_read[i]:
+                    continue
                 found[i] = True
                 if prints is then:
                     self._is_old[i], self._inputs[i] = True, inputs[i]

@@ -56,7 +56,14 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=take_over)
         settled = settle(ready.table, DatasetFolder(spec.output))
-        planner = Planner(ready.table, folder, dataset_id, Options(), claimed=ahead.row_ids)
+        planner = Planner(
+            ready.table,
+            folder,
+            dataset_id,
+            Options(),
+            claimed=ahead.row_ids,
+            legacy=settled.declared.legacy(),
+        )
         settled.note(planner.summary)
         chunks, summary = planner.run(sent_keys), planner.summary
         usage = measures(ledger, ready.table, chunks, folder)
