@@ -55,11 +55,13 @@ def json_array(values: Iterable[object], *, from_json: bool = False) -> pa.Array
     Raises:
         ValueError: JSON cannot hold one, or it is nested deeper than 100 levels.
     """
-    texts = [None if value is None else _text(value, from_json=from_json) for value in values]
-    return json_of(pa.array(texts, pa.string()))
+    return json_of(pa.array([json_text(v, from_json=from_json) for v in values], pa.string()))
 
 
-def _text(value: object, *, from_json: bool) -> bytes:
+def json_text(value: object, *, from_json: bool) -> bytes | None:
+    """Return the text that stands for a value in a JSON column, see `json_array`."""
+    if value is None:
+        return None
     try:
         text = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except TypeError as error:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pyarrow as pa
@@ -18,7 +17,7 @@ import pyarrow as pa
 from batchata_tasks.common import widening
 from batchata_tasks.common.arrow_types import is_list
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.common.json_columns import JSON, is_json, json_array
+from batchata_tasks.common.json_columns import JSON, is_json, json_of, json_text
 from batchata_tasks.common.text import is_unicode, printable
 from batchata_tasks.sources.json_words import described, named, unusable
 from batchata_tasks.sources.source import (
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
 # an integer of 19 digits may be of more than 64 bits
 _DIGITS_AS_0 = bytes(ord("0") if chr(byte).isdecimal() else ord(" ") for byte in range(256))
 _LONG_INTEGER = b"0" * 19
+_MOST_SHAPES = 10_000  # of rows, kept to know others of the same shape
+_BLOCK_BYTES = 1 << 25  # of lines: some hold whole documents
 _NO_COLUMN = (pa.ArrowException, OverflowError, ValueError)
 _NULL = type(None)
 _NUMBERS = frozenset[type]({int, float})
@@ -87,14 +88,6 @@ class _Kinds:
         return JSON if kinds <= _LIST | _OBJECT else None
 
 
-class _Lines(NamedTuple):
-    """Some lines in a run."""
-
-    first: int  # the number of the first row
-    rows: list[dict[str, Any]]
-    strict: bool  # nothing in them is beyond strict JSON, such as NaN
-
-
 class JsonLines:
     """A file of JSON objects, as a Source."""
 
@@ -111,28 +104,32 @@ class JsonLines:
     def _kinds(self) -> dict[str, _Kinds]:
         """The kinds of values of each column: which columns will be used is not known yet."""
         kinds = dict[str, _Kinds]()
-        for lines in self._blocks():
-            # rows look much alike, so that few shapes tell all
-            shapes = {(tuple(row), tuple(map(type, row.values()))) for row in lines.rows}
-            for shape in shapes:
+        shapes = set[tuple[tuple[str, ...], tuple[type, ...]]]()
+        for number, (row, _, _) in enumerate(self._lines(), 1):
+            shape = tuple(row), tuple(map(type, row.values()))
+            if shape not in shapes:  # most rows look like others
+                if len(shapes) == _MOST_SHAPES:
+                    shapes.clear()
+                shapes.add(shape)
                 for name, kind in zip(*shape, strict=True):
-                    if name not in kinds:
-                        if not is_unicode(name):
-                            raise self._misnamed(name, lines)
-                        kinds[name] = _Kinds()
-                    kinds[name].values.add(kind)
-            for name in dict.fromkeys(_with_lists(shapes)):
-                values: list[Any] = [row.get(name) for row in lines.rows]
-                lists: list[list[Any]] = [value for value in values if type(value) is list]
-                kinds[name].items.update(map(type, chain.from_iterable(lists)))
+                    self._add(kinds, name, kind, number)
+            if list in shape[1]:
+                for name, value in row.items():
+                    if type(value) is list:
+                        kinds[name].items.update(map(type, cast("list[object]", value)))
         return kinds
 
-    def _misnamed(self, name: str, lines: _Lines) -> SourceError:
-        number = next(number for number, row in enumerate(lines.rows, lines.first) if name in row)
-        return SourceError(
-            f"source: {self.url} row {number}: the name of the column {printable(name)!r} has half "
-            f"of a surrogate pair ({name!a:.60}); fix it."
-        )
+    def _add(self, kinds: dict[str, _Kinds], name: str, kind: type, number: int) -> None:
+        """Add the kind of a value; the row's number is for errors."""
+        if name not in kinds:
+            if not is_unicode(name):
+                message = (
+                    f"source: {self.url} row {number}: the name of the column {printable(name)!r} "
+                    f"has half of a surrogate pair ({name!a:.60}); fix it."
+                )
+                raise SourceError(message)
+            kinds[name] = _Kinds()
+        kinds[name].values.add(kind)
 
     def schema(self, columns: list[str]) -> pa.Schema:
         """See Source. A column of nulls alone has Arrow's null type."""
@@ -146,29 +143,51 @@ class JsonLines:
     def batches(self, columns: list[str]) -> Iterator[Block]:
         """See Source."""
         schema = self.schema(columns)
-        for lines in self._blocks():
-            arrays: list[pa.Array] = []
-            for column in schema:
-                values = [row.get(column.name) for row in lines.rows]
-                try:
-                    if is_json(column.type):
-                        arrays.append(json_array(values, from_json=lines.strict))
-                    else:
-                        arrays.append(pa.array(values, type=column.type))
-                except _NO_COLUMN as error:
-                    raise self._misfit(column, values, lines.first) from error
-            rows = pa.RecordBatch.from_arrays(arrays, schema=schema)
-            yield Block(rows, Place(self.url, lines.first))
+        first, size = 1, 0
+        values: list[list[Any]] = [[] for _ in schema]
+        plain = [(f.name, v) for f, v in zip(schema, values, strict=True) if not is_json(f.type)]
+        texts = [(f, v) for f, v in zip(schema, values, strict=True) if is_json(f.type)]
+        for number, (row, strict, length) in enumerate(self._lines(), 1):
+            for name, items in plain:
+                items.append(row.get(name))
+            for column, items in texts:
+                items.append(self._text(column, row.get(column.name), number, strict=strict))
+            size += length
+            if number - first + 1 == BATCH_ROWS or size > _BLOCK_BYTES:
+                yield self._block(schema, values, first)
+                first, size = number + 1, 0
+                for items in values:
+                    items.clear()
+        if values and values[0]:
+            yield self._block(schema, values, first)
+
+    def _block(self, schema: pa.Schema, values: list[list[Any]], first: int) -> Block:
+        arrays = list[pa.Array]()
+        for column, items in zip(schema, values, strict=True):
+            try:
+                if is_json(column.type):
+                    arrays.append(json_of(pa.array(items, pa.string())))
+                else:
+                    arrays.append(pa.array(items, column.type))
+            except _NO_COLUMN as error:
+                raise self._misfit(column, items, first) from error
+        return Block(pa.RecordBatch.from_arrays(arrays, schema=schema), Place(self.url, first))
+
+    def _text(self, column: pa.Field, value: object, number: int, *, strict: bool) -> bytes | None:
+        """Return the JSON of a value; it is made at once, so that no objects pile up."""
+        try:
+            return json_text(value, from_json=strict)
+        except ValueError as error:
+            raise self._misfit(column, [value], number) from error
 
     def _conflict(self, name: str) -> SourceError:
         """Return the error for the first value that does not go together with those before it."""
         kinds = _Kinds()
-        for first, rows, _ in self._blocks():
-            for number, row in enumerate(rows, first):
-                value, before = row.get(name), kinds.type()
-                kinds.add(value)
-                if kinds.type() is None and before is not None:
-                    return self._unfit(number, name, before, value)
+        for number, (row, _, _) in enumerate(self._lines(), 1):
+            value, before = row.get(name), kinds.type()
+            kinds.add(value)
+            if kinds.type() is None and before is not None:
+                return self._unfit(number, name, before, value)
         return self._several_types(name)
 
     def _misfit(self, column: pa.Field, values: Iterable[object], first: int) -> SourceError:
@@ -196,10 +215,8 @@ class JsonLines:
         message = f"source: {self.url}: the column {printable(name)!r} has values of several types."
         return SourceError(message)
 
-    def _blocks(self) -> Iterator[_Lines]:
-        """Yield the lines in blocks; blank lines are no rows."""
-        rows: list[dict[str, Any]] = []
-        first, strict = 1, True
+    def _lines(self) -> Iterator[tuple[dict[str, Any], bool, int]]:
+        """Yield (row, whether it is strict JSON, bytes) of each line; blank lines are no rows."""
         loads = orjson.loads
         with errors_of(self.url), self._file.lines() as stream:
             for number, line in enumerate(stream, 1):
@@ -209,16 +226,10 @@ class JsonLines:
                 except ValueError:
                     row = None
                 is_object = type(row) is dict
-                if not is_object:
-                    if line.isspace():
-                        continue
-                    row, strict = self._row(line, number), False
-                rows.append(row)
-                if len(rows) == BATCH_ROWS:
-                    yield _Lines(first, rows, strict)
-                    first, rows, strict = first + BATCH_ROWS, [], True
-        if rows:
-            yield _Lines(first, rows, strict)
+                if is_object:
+                    yield row, True, len(line)
+                elif not line.isspace():
+                    yield self._row(line, number), False, len(line)
 
     def _row(self, line: bytes, number: int) -> dict[str, Any]:
         """Return the object of a line that orjson would change, or refuses.
@@ -235,10 +246,3 @@ class JsonLines:
             message = f"source: {self.url} line {number} is not a JSON object."
             raise SourceError(message)
         return cast("dict[str, Any]", row)
-
-
-def _with_lists(shapes: Iterable[tuple[tuple[str, ...], tuple[type, ...]]]) -> Iterator[str]:
-    """Yield the names of columns with lists, of rows of these shapes."""
-    for names, kinds in shapes:
-        if list in kinds:
-            yield from (name for name, kind in zip(names, kinds, strict=True) if kind is list)
