@@ -11,9 +11,9 @@ import orjson
 from batchata_tasks.common.canonical import digest
 from batchata_tasks.common.files import read_json, storage_errors
 from batchata_tasks.dataset.manifest import read_chunk_manifest
-from batchata_tasks.execution.collect import custom_id
 from batchata_tasks.execution.contexts import context_of
 from batchata_tasks.spec.jobs import JOB_ID
+from batchata_tasks.types.ids import custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

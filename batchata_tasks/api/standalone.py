@@ -176,7 +176,7 @@ def results(
             raise TransientError(message)
     names = {answer.custom_id for answer in answers}
     _, absent = without_line(look, len(names))
-    answers += [replace(absent, custom_id=name) for name in sent or () if name not in names]
+    answers += [absent._replace(custom_id=name) for name in sent or () if name not in names]
     priced = _Prices(provider, look)
     return [priced.result(answer, (sent or {}).get(answer.custom_id)) for answer in answers]
 

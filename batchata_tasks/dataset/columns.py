@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ CITATION = pa.struct(
     ]
 )
 COST = pa.decimal128(20, 12)  # US dollars, exact to the picodollar
+_PICODOLLAR = pa.scalar(Decimal("1e-12"), pa.decimal128(12, 12))
 META_FIELDS = pa.schema(
     [
         pa.field("_status", pa.string()),
@@ -86,6 +88,11 @@ def dataset_schema(
             taken[name] = what
     columns = (*carried, *retired, *answers, *META_FIELDS)
     return pa.schema([pa.field(field.name, field.type) for field in columns])
+
+
+def cost_column(picodollars: pa.Array) -> pa.Array:
+    """Return amounts, integers of 64 bits, as the column `_cost_usd` has them."""
+    return pc.multiply(picodollars.cast(pa.decimal128(19, 0)), _PICODOLLAR).cast(COST)
 
 
 def part_of_chunk(chunk_id: str) -> str:

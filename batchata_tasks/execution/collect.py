@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from batchata_tasks.dataset.columns import kept
-from batchata_tasks.dataset.manifest import SYSTEM_FIELDS
 from batchata_tasks.execution.judged import judge, with_answer
+from batchata_tasks.execution.plain_rows import PlainBlock, PlainRows
 from batchata_tasks.execution.priced import Priced
+from batchata_tasks.execution.sent_rows import SENT_FIELDS, SentRows
 from batchata_tasks.ledger import OutcomeTotals
 from batchata_tasks.types.answer import Answer, Usage
-from batchata_tasks.types.ids import custom_id
 from batchata_tasks.types.outcome import (
     ErrorCode,
     Outcome,
@@ -43,14 +42,6 @@ _BLOCK = 4096
 _NOTHING = Usage()
 _MILLION = 10**6
 _WITHOUT_ANSWER = (Outcome.ERRORED, Outcome.EXPIRED, Outcome.CANCELED, Outcome.MISSING)
-_PRIORS = (
-    "_prior_attempts",
-    "_prior_input_tokens",
-    "_prior_output_tokens",
-    "_prior_cache_read_tokens",
-    "_prior_cost",
-    "_fingerprint",
-)
 
 
 @dataclass
@@ -90,23 +81,14 @@ class Collector:
     ) -> None:
         self._chunk = chunk
         self._earlier = earlier  # what the row at a position had answered before
-        self._retired = retired
-        self._manifest = manifest
         self._columns = columns
         self._answers = answers
         self._rates = rates
         self._enriched_at = enriched_at
-        row_ids = manifest["_row_id"].to_pylist()
-        self._custom_ids = [custom_id(chunk.id, row_id) for row_id in row_ids]
-        self._positions = {name: i for i, name in enumerate(self._custom_ids)}
-        self._changed = manifest["_changed"].to_pylist()
-        self._prior_errors = manifest["_prior_error"].to_pylist()
-        self._priors = {name: manifest[name].to_pylist() for name in _PRIORS}
-        self._bounds = manifest["_bound"].to_pylist()
-        self._schemas = manifest["_schema"].to_pylist()
-        system = set(SYSTEM_FIELDS.names)
-        self._source = [name for name in manifest.schema.names if name not in system]
-        self._paid = array("q", bytes(8 * len(row_ids)))  # picodollars, by position
+        self._sent = SentRows(manifest, chunk.id, columns, retired)
+        self._plain = PlainRows(chunk, self._sent, columns, answers, rates, enriched_at)
+        self._bounds = self._sent.bounds
+        self._paid = array("q", bytes(8 * len(self._sent)))  # picodollars, by position
         self._doubled = dict[int, int]()  # the most that further lines of a row state, likewise
         self.report = Report()
 
@@ -117,15 +99,20 @@ class Collector:
 
         A request without an answer takes `absent` of its position, or `otherwise`.
         """
-        block: list[tuple[int, Answer]] = []
-        for position_and_answer in self._one_each(answers, absent, otherwise):
-            self._count_trouble(position_and_answer[1])
-            block.append(position_and_answer)
-            if len(block) == _BLOCK:
-                yield self._record_batch(block)
-                block = []
-        if block:
-            yield self._record_batch(block)
+        others = list[tuple[int, Answer]]()
+        for position, answer in self._one_each(answers, absent, otherwise):
+            if self._plain.add(position, answer):
+                if len(self._plain.block.positions) == _BLOCK:
+                    yield self._plain_batch()
+            else:
+                others.append((position, answer))
+                if len(others) == _BLOCK:
+                    yield self._record_batch(others)
+                    others = []
+        if self._plain.block.positions:
+            yield self._plain_batch()
+        if others:
+            yield self._record_batch(others)
         # a line that came twice was billed once or twice: a dearer one counts, beside its row
         dearer = (cost - self._paid[position] for position, cost in self._doubled.items())
         self.report.overhead += sum(more for more in dearer if more > 0)
@@ -134,12 +121,12 @@ class Collector:
         self, answers: Iterable[Answer], absent: Mapping[int, Answer], otherwise: Answer
     ) -> Iterator[tuple[int, Answer]]:
         """Yield each request's position once, with its answer; count surplus lines."""
-        report, seen = self.report, bytearray(len(self._custom_ids))
+        report, positions, seen = self.report, self._sent.positions, bytearray(len(self._sent))
         # a line without an answer waits, since one with an answer may follow
         unpaid: dict[int, Answer] = {}
         for answer in answers:
             self._count_line(answer)
-            position = self._positions.get(answer.custom_id)
+            position = positions.get(answer.custom_id)
             if position is None:
                 report.unknown_lines += 1
                 priced = Priced.of(answer.usage, self._rates, max(self._bounds, default=0))
@@ -148,8 +135,7 @@ class Collector:
             report.doubled_lines += bool(seen[position] or position in unpaid)
             if seen[position]:
                 self._note_doubled(position, answer)
-                continue
-            if answer.usage == _NOTHING and answer.outcome in _WITHOUT_ANSWER:
+            elif answer.outcome is not Outcome.SUCCEEDED and _is_unpaid(answer):
                 unpaid.setdefault(position, answer)
             else:
                 seen[position] = 1
@@ -162,48 +148,83 @@ class Collector:
         cost = Priced.of(answer.usage, self._rates, self._bounds[position]).cost or 0
         self._doubled[position] = max(cost, self._doubled.get(position, 0))
 
-    def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
-        rows = [self._row(position, answer) for position, answer in block]
-        positions = pa.array([position for position, _ in block], pa.int64())
-        carried = self._manifest.select(self._source).take(positions).combine_chunks()
-        arrays: list[pa.Array] = []
-        for column in self._columns:
-            if column.name in self._source:
-                chunks = carried.column(column.name).chunks
-                array = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
-                arrays.append(kept(array, column))
-            elif self._retired is not None and column.name in self._retired.names:
-                arrays.append(self._retired.of(column.name, [position for position, _ in block]))
-            else:
-                arrays.append(pa.array([row.get(column.name) for row in rows], type=column.type))
-        return pa.RecordBatch.from_arrays(arrays, schema=self._columns)
+    def _plain_batch(self) -> pa.RecordBatch:
+        """Return the rows of a block of plain answers, counted."""
+        block, self._plain.block = self._plain.block, PlainBlock()
+        self._count_plain(block)
+        return self._plain.batch(block)
 
-    def _row(self, position: int, answer: Answer) -> dict[str, Any]:
-        response = self._answers.of(self._schemas[position])
+    def _count_plain(self, block: PlainBlock) -> None:
+        """Add plain answers to the report, as `_count` does one by one."""
+        report, count, usage = self.report, len(block.positions), block.usage()
+        cost, list_cost = None, None
+        if self._chunk.batch_id is not None:
+            report.answered += count
+        if self._rates is None:
+            report.overhead += sum(self._bounds[position] or 0 for position in block.positions)
+            report.superseded += self._sent.prior_costs(block.positions)
+        else:
+            for position, paid in zip(block.positions, block.costs, strict=True):
+                self._paid[position] = paid
+            # at one rate for all of them, the cost of their sum is the sum of their costs
+            cost, list_cost = sum(block.costs), self._rates.list_cost(usage, count)
+            report.cache_saved += self._rates.cost(usage.uncached(), count) - cost
+        report.tallies[Outcome.SUCCEEDED] += OutcomeTotals(
+            rows=count,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_read_tokens=usage.cache_read_tokens,
+            cost=cost,
+            cache_write_tokens=usage.cache_write_tokens + usage.cache_write_1h_tokens,
+            list_cost=list_cost,
+        )
+
+    def _record_batch(self, block: list[tuple[int, Answer]]) -> pa.RecordBatch:
+        """Return rows of any answers, made one by one."""
+        positions = [position for position, _ in block]
+        sent = self._sent.at(positions)
+        as_sent = sent.select(SENT_FIELDS).to_pylist()
+        names: list[str] = self._sent.custom_ids(sent).to_pylist()
+        rows = [
+            self._row(position, answer, {**row, "_custom_id": name})
+            for (position, answer), row, name in zip(block, as_sent, names, strict=True)
+        ]
+        arrays = self._sent.carried(sent, positions)
+        for column in self._columns:
+            if column.name not in arrays:
+                values = [row.get(column.name) for row in rows]
+                arrays[column.name] = pa.array(values, type=column.type)
+        ordered = [arrays[name] for name in self._columns.names]
+        return pa.RecordBatch.from_arrays(ordered, schema=self._columns)
+
+    def _row(self, position: int, answer: Answer, sent: dict[str, Any]) -> dict[str, Any]:
+        """Return a row's answer and metadata; `sent` is what its manifest says of it."""
+        response = self._answers.of(sent["_schema"])
         answer = with_answer(answer, None if response is None else response.parse)
-        outcome, error, fields = self._judged(position, answer)
+        self._count_trouble(answer)
+        outcome, error, fields = self._judged(answer, sent)
         cost, usage = self._count(position, answer, outcome)
-        prior = {name: values[position] for name, values in self._priors.items()}
-        total = None if None in (cost, prior["_prior_cost"]) else cost + prior["_prior_cost"]
+        prior_cost, attempts = sent["_prior_cost"], sent["_prior_attempts"]
+        total = None if None in (cost, prior_cost) else cost + prior_cost
         if total is None:  # an unknown part makes the sum unknown: no row holds the known one
-            self.report.superseded += (cost or 0) + (prior["_prior_cost"] or 0)
-        sent = self._chunk.batch_id is not None
+            self.report.superseded += (cost or 0) + (prior_cost or 0)
+        is_sent = self._chunk.batch_id is not None
         said = {"_citations": list(answer.citations) or None, "_response": answer.text}
-        if answer.text is None and outcome is not Outcome.SUCCEEDED and prior["_prior_attempts"]:
+        if answer.text is None and outcome is not Outcome.SUCCEEDED and attempts:
             said |= self._earlier(position)
         return {
             **fields,
             "_status": outcome.value,
             "_error": error,
-            "_attempts": prior["_prior_attempts"] + is_attempt(answer.outcome, answer.error),
+            "_attempts": attempts + is_attempt(answer.outcome, answer.error),
             "_provider": self._chunk.provider,
             "_model": answer.model or self._chunk.model,
             "_batch_id": self._chunk.batch_id,
-            "_custom_id": self._custom_ids[position] if sent else None,
-            "_fingerprint": prior["_fingerprint"],
-            "_input_tokens": usage.input_tokens + prior["_prior_input_tokens"],
-            "_output_tokens": usage.output_tokens + prior["_prior_output_tokens"],
-            "_cache_read_tokens": usage.cache_read_tokens + prior["_prior_cache_read_tokens"],
+            "_custom_id": sent["_custom_id"] if is_sent else None,
+            "_fingerprint": sent["_fingerprint"],
+            "_input_tokens": usage.input_tokens + sent["_prior_input_tokens"],
+            "_output_tokens": usage.output_tokens + sent["_prior_output_tokens"],
+            "_cache_read_tokens": usage.cache_read_tokens + sent["_prior_cache_read_tokens"],
             "_cost_usd": None if total is None else Decimal(total).scaleb(-12),
             **said,
             "_run_id": self._chunk.run_id,
@@ -247,8 +268,11 @@ class Collector:
 
     def _count_line(self, answer: Answer) -> None:
         """Count a line as read or broken. One without a stated usage may be read all the same."""
-        nothing = answer.text is None and answer.outcome in (Outcome.ERRORED, Outcome.INVALID)
-        broken = nothing and not answer.readable
+        broken = (
+            answer.text is None
+            and not answer.readable
+            and answer.outcome in (Outcome.ERRORED, Outcome.INVALID)
+        )
         self.report.broken_lines += broken
         self.report.read_lines += not broken
 
@@ -260,7 +284,9 @@ class Collector:
         if error_code(answer.error) is ErrorCode.ACCOUNT:
             report.account_error = report.account_error or answer.error
 
-    def _judged(self, position: int, answer: Answer) -> tuple[Outcome, str | None, dict[str, Any]]:
+    def _judged(
+        self, answer: Answer, sent: dict[str, Any]
+    ) -> tuple[Outcome, str | None, dict[str, Any]]:
         """Return outcome, error and answer columns of a row.
 
         If the provider refuses what a retry changed (a cap beyond the model's own, say), the row
@@ -270,16 +296,21 @@ class Collector:
         """
         without = answer.outcome in _WITHOUT_ANSWER
         is_of_account = error_code(answer.error) is ErrorCode.ACCOUNT
-        if self._changed[position] and without and not is_of_account:
-            before = self._prior_errors[position]
+        if sent["_changed"] and without and not is_of_account:
+            before = sent["_prior_error"]
             return outcome_of(before), before, {}
-        response = self._answers.of(self._schemas[position])
+        response = self._answers.of(sent["_schema"])
         outcome, error, fields = judge(answer, None if response is None else response.parse)
         if outcome is not Outcome.SUCCEEDED:
             return outcome, error, {}
         if response is None or self._answers.common is None:
             return outcome, error, {"response": answer.text}
         return outcome, error, fields or {}
+
+
+def _is_unpaid(answer: Answer) -> bool:
+    """Whether a line brings no answer and states no usage."""
+    return answer.usage == _NOTHING and answer.outcome in _WITHOUT_ANSWER
 
 
 def not_sent(error: str) -> Answer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
@@ -25,7 +24,7 @@ def with_answer(answer: Answer, read: Read[T] | None) -> Answer:
         return answer
     if read(answer.text)[0] is not None or read(answer.last)[0] is None:
         return answer
-    return replace(answer, text=answer.last)
+    return answer._replace(text=answer.last)
 
 
 def judge(answer: Answer, read: Read[T] | None) -> tuple[Outcome, str | None, T | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchata_tasks.types.answer import Usage
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from batchata_tasks.pricing.rates import Rates
 
 _TIMES = 1000  # its bound: no rule of thumb is so wrong
-_TOKENS = 2**24  # more than any context window, several times over
+MOST_TOKENS = 2**24  # more than any context window, several times over
 _SEARCHES = 1000  # in one answer
 
 
@@ -33,7 +33,9 @@ class Priced:
         good. Dear answers that can be (a tokenizer of another kind, a search that adds its results
         to the input) are believed.
         """
-        usage = replace(stated, web_searches=min(stated.web_searches, _SEARCHES))
+        usage = stated
+        if stated.web_searches > _SEARCHES:
+            usage = stated._replace(web_searches=_SEARCHES)
         if not _can_be(usage, rates, bound):
             usage = Usage()
         if usage != stated:
@@ -49,7 +51,7 @@ class Priced:
 
 def _can_be(usage: Usage, rates: Rates | None, bound: int | None) -> bool:
     most = max(usage.input_tokens, usage.output_tokens)
-    if most > _TOKENS:
+    if most > MOST_TOKENS:
         return False
     if rates is None or bound is None or usage.web_searches:  # what is found adds to the input
         return True

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from batchata_tasks.providers.keys import masked
 from batchata_tasks.providers.result_json import count_of, excerpt_of, parsed
@@ -29,7 +30,9 @@ __all__ = [
     "is_results",
     "lines_of",
     "never_ran",
+    "plain_custom_id",
     "read_line",
+    "read_lines",
     "rows_named",
     "unread",
     "without_line",
@@ -37,15 +40,15 @@ __all__ = [
 _CUSTOM_ID = re.compile(rb'"custom_id"\s*:\s*"([A-Za-z0-9_-]{1,64})"')
 _NAMED = rb'"%%b-([a-z0-9]{%d})"' % ROW_ID_CHARS
 _EXCERPT = 200  # characters of what came instead of an answer
-OTHER_SHAPE = (LookupError, TypeError, ValueError, AttributeError)
-"""What reading a line as a plain one raises if it is none."""
+# what reading a line as a plain one raises if it is none, or no JSON
+_OTHER_SHAPE = (LookupError, TypeError, ValueError, AttributeError)
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
     """Yield the lines of a results file; they end at newline bytes alone, never at U+2028."""
     with path.open("rb") as stream:
         for line in stream:
-            if line.strip():
+            if not line.isspace():
                 yield line
 
 
@@ -118,28 +121,26 @@ def read_line(line: bytes, classify: Callable[[dict[str, Any]], Answer]) -> Answ
             readable=False,
         )
     # a provider may quote a key in its error, and errors go into the dataset
-    return answer if answer.error is None else replace(answer, error=masked(answer.error))
+    return answer if answer.error is None else answer._replace(error=masked(answer.error))
 
 
-def quickly(
+def read_lines(
+    lines: Iterable[bytes],
     plain: Callable[[Any, dict[str, str | None]], Answer | None],
     classify: Callable[[dict[str, Any]], Answer],
-) -> Callable[[dict[str, Any]], Answer]:
-    """Return what `classify` is, for the lines of one file, whose plain ones `plain` reads.
+) -> Iterator[Answer]:
+    """Classify the lines of one file as `read_line` does, whose plain ones `plain` reads at once.
 
-    It returns None for all others, or raises an error of OTHER_SHAPE, and is given the names of
-    models that it has read.
+    It is given the names of models that it has read; of all other lines it returns None, or raises
+    an error of _OTHER_SHAPE.
     """
     models: dict[str, str | None] = {}
-
-    def read(line: dict[str, Any]) -> Answer:
+    for line in lines:
         try:
-            answer = plain(line, models)
-        except OTHER_SHAPE:
+            answer = plain(orjson.loads(line), models)
+        except _OTHER_SHAPE:
             answer = None
-        return answer or classify(line)
-
-    return read
+        yield answer or read_line(line, classify)
 
 
 def custom_id_of(line: dict[str, Any]) -> str:
@@ -154,6 +155,12 @@ def custom_id_of(line: dict[str, Any]) -> str:
         raise TypeError(message)
     ours = str(name).lower()
     return ours if is_custom_id(ours) else str(name)
+
+
+def plain_custom_id(line: dict[str, Any]) -> str:
+    """Return what `custom_id_of` does, sooner if the name is in lower case already."""
+    name = line["custom_id"]
+    return name if type(name) is str and name == name.lower() else custom_id_of(line)
 
 
 def unread(custom_id: str, what: str, came: object) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,10 @@ from batchata_tasks.schema.response import ResponseSchema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+ColumnReader = Callable[[str], tuple[Any, ...] | None]
+"""Reads an answer's values of the dataset's answer columns; None if it has none, or has to be read
+one by one (see `ResponseSchema.parse`)."""
 
 _LABEL = "response_model"
 
@@ -27,6 +32,17 @@ class AnswerSchemas:
     def of(self, digest: str | None) -> ResponseSchema | None:
         """Return the response model of a request, or None if it asks for plain text."""
         return self.common if digest is None else self.own[digest]
+
+    def column_reader(self, digest: str | None) -> ColumnReader:
+        """Return what reads the answers to requests of this response model."""
+        schema = self.of(digest)
+        if schema is None:
+            return lambda text: (text,)
+        if schema is self.common:
+            return schema.columns
+        if self.common is None:
+            return lambda text: None if schema.columns(text) is None else (text,)
+        return lambda _text: None
 
     def to_json(self) -> dict[str, Any]:
         """Return the models as plain JSON values, for the ledger to store."""

@@ -34,6 +34,7 @@ from batchata_tasks.common.text import is_unicode
 from batchata_tasks.common.validation import first_error
 from batchata_tasks.schema.moments import first_number, has_moments
 from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
+from batchata_tasks.schema.plain_values import NotPlainError, plain_reader
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class ResponseSchema:
         self._has_moments = has_moments(root)
         # built from JSON Schema: the fields have made-up names, and their real ones as aliases
         self._built = built
+        self._read_plain = plain_reader(model, root, built=built)
 
     @classmethod
     def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
@@ -101,6 +103,16 @@ class ResponseSchema:
             return self._fields(_unwrapped(self._checked(text)[0]), self.root), ""
         except Exception as error:  # noqa: BLE001 - a user's validator raises anything
             return None, _sentence(error)
+
+    def columns(self, text: str) -> tuple[Any, ...] | None:
+        """Return the values of the answer's columns; None if `parse` has something to say."""
+        if self._read_plain is not None:
+            try:
+                return self._read_plain(text)
+            except (NotPlainError, ValueError):
+                pass
+        fields, _ = self.parse(text)
+        return None if fields is None else tuple(fields.values())
 
     def read(self, text: str) -> tuple[BaseModel | dict[str, Any] | None, str]:
         """Return the answer as `answer` does, or None and a sentence about the first error."""

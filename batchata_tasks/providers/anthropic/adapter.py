@@ -18,7 +18,8 @@ from batchata_tasks.common.errors import SpecError, TerminalError
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.anthropic import param_rules
 from batchata_tasks.providers.anthropic.batches import look_of
-from batchata_tasks.providers.anthropic.fast_lines import line_reader
+from batchata_tasks.providers.anthropic.fast_lines import plain_answer
+from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
 from batchata_tasks.providers.gate import GatedFile, gated, watch
@@ -35,7 +36,7 @@ from batchata_tasks.providers.result_lines import (
     first_custom_id,
     lines_of,
     lines_of_blocks,
-    read_line,
+    read_lines,
 )
 from batchata_tasks.providers.sizes import first_of
 from batchata_tasks.providers.wire import object_of
@@ -272,9 +273,7 @@ class AnthropicAdapter(Adapter):
         return response.http_response
 
     def answers(self, path: Path) -> Iterator[Answer]:
-        read = line_reader()
-        for line in lines_of(path):
-            yield read_line(line, read)
+        return read_lines(lines_of(path), plain_answer, answer_of)
 
     def cancel(self, batch_id: str) -> None:
         with sdk.translated(_ERRORS, self.name):

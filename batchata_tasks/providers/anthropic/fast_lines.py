@@ -6,25 +6,19 @@ longer. What is read here reads alike there, to the last field.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.result_json import name_of, plain_count
-from batchata_tasks.providers.result_lines import custom_id_of, quickly
+from batchata_tasks.providers.result_lines import plain_custom_id
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import Outcome
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
+def plain_answer(line: Any, models: dict[str, str | None]) -> Answer | None:
+    """Read a plain line; None, or an error as for `read_lines`, if it is another one.
 
-def line_reader() -> Callable[[dict[str, Any]], Answer]:
-    """Return what `answer_of` is, for the lines of one file: it remembers the names of models."""
-    return quickly(_plain, answer_of)
-
-
-def _plain(line: Any, models: dict[str, str | None]) -> Answer | None:
-    """Read a plain line; None, or an error of OTHER_SHAPE, if it is another one."""
+    `models` holds the names of models as they were read before.
+    """
     result = line["result"]
     message = result["message"]
     (block,) = message["content"]
@@ -42,7 +36,7 @@ def _plain(line: Any, models: dict[str, str | None]) -> Answer | None:
         return None
     if model not in models:
         models[model] = name_of(model)
-    return Answer(custom_id_of(line), Outcome.SUCCEEDED, text, None, usage, models[model])
+    return Answer(plain_custom_id(line), Outcome.SUCCEEDED, text, None, usage, models[model])
 
 
 def _usage(usage: dict[str, Any]) -> Usage | None:

@@ -6,7 +6,6 @@ spoils no other.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ def answer_of(line: dict[str, Any]) -> Answer:
     if answered and kind in ("succeeded", "none"):
         return _message(custom_id, message, usage, stated=stated)
     answer = _without_message(custom_id, kind, line, result)
-    return replace(answer, usage=usage) if usage != Usage() else answer
+    return answer._replace(usage=usage) if usage != Usage() else answer
 
 
 def _without_message(
@@ -60,7 +59,7 @@ def _without_message(
     if error is not None:
         shown = f"{error.kind}: {error.message}" if error.kind and not error.code else None
         answer = error.answer(custom_id, shown=shown)
-        return replace(answer, readable=kind in _KNOWN_TYPES)
+        return answer._replace(readable=kind in _KNOWN_TYPES)
     if kind == "errored":
         text = describe(ErrorCode.PROVIDER, "an error of the provider without any words")
         return Answer(custom_id, Outcome.ERRORED, error=text)
@@ -145,13 +144,13 @@ def usage_of(usage: dict[str, Any], count: Callable[[object], int] = count_of) -
     top = _tokens(usage, count, searches, us_only=us_only)
     if not (entries := [object_of(entry) for entry in list_of(usage.get("iterations"))]):
         return top
-    whole = replace(top, web_searches=0)
+    whole = top._replace(web_searches=0)
     inside = [_tokens(each, count, us_only=us_only) for each in entries if not _is_beside(each)]
     beside = [_tokens(each, count, us_only=us_only) for each in entries if _is_beside(each)]
     parts = (*(inside if _covers(summed(inside), whole) else [whole]), *beside)
     if len(parts) == 1:
-        return replace(parts[0], web_searches=searches)
-    return replace(summed(parts), us_only=us_only, web_searches=searches, iterations=parts)
+        return parts[0]._replace(web_searches=searches)
+    return summed(parts)._replace(us_only=us_only, web_searches=searches, iterations=parts)
 
 
 def _is_beside(entry: dict[str, Any]) -> bool:

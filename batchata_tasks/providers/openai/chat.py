@@ -31,15 +31,16 @@ from batchata_tasks.providers.network import http_client
 from batchata_tasks.providers.openai import param_rules
 from batchata_tasks.providers.openai.batches import TOKEN, look_of
 from batchata_tasks.providers.openai.caps import CAPS, cap_name
-from batchata_tasks.providers.openai.fast_lines import line_reader
+from batchata_tasks.providers.openai.fast_lines import plain_answer
 from batchata_tasks.providers.openai.files import TIDY, says_not_ready, uploads
 from batchata_tasks.providers.openai.regions import surcharge
+from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.openai.schema_limits import check_schema
 from batchata_tasks.providers.result_lines import (
     first_custom_id,
     lines_of,
     lines_of_blocks,
-    read_line,
+    read_lines,
 )
 from batchata_tasks.providers.sizes import first_of
 from batchata_tasks.providers.wire import new_id_of, object_of
@@ -311,9 +312,7 @@ class OpenAIAdapter(Adapter):
         return paths
 
     def answers(self, path: Path) -> Iterator[Answer]:
-        read = line_reader()
-        for line in lines_of(path):
-            yield read_line(line, read)
+        return read_lines(lines_of(path), plain_answer, answer_of)
 
     def cancel(self, batch_id: str) -> None:
         with sdk.translated(_ERRORS, self.name):

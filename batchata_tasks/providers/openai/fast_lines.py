@@ -1,4 +1,4 @@
-"""The plain chat completion among OpenAI's results, read at once; all else is read as ever.
+"""The plain chat completion among OpenAI's results, read at once.
 
 Most lines hold one text and plain counts. `answer_of` reads whatever servers write, and takes
 longer. What is read here reads alike there, to the last field.
@@ -7,25 +7,19 @@ longer. What is read here reads alike there, to the last field.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from batchata_tasks.providers.openai.results import answer_of
 from batchata_tasks.providers.result_json import name_of, plain_count
-from batchata_tasks.providers.result_lines import custom_id_of, quickly
+from batchata_tasks.providers.result_lines import plain_custom_id
 from batchata_tasks.types.answer import Answer, Usage
 from batchata_tasks.types.outcome import Outcome
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
+def plain_answer(line: Any, models: dict[str, str | None]) -> Answer | None:
+    """Read a plain line; None, or an error as for `read_lines`, if it is another one.
 
-def line_reader() -> Callable[[dict[str, Any]], Answer]:
-    """Return what `answer_of` is, for the lines of one file: it remembers the names of models."""
-    return quickly(_plain, answer_of)
-
-
-def _plain(line: Any, models: dict[str, str | None]) -> Answer | None:
-    """Read a plain line; None, or an error of OTHER_SHAPE, if it is another one."""
+    `models` holds the names of models as they were read before.
+    """
     response = line["response"]
     body = response["body"]
     (choice,) = body["choices"]
@@ -44,7 +38,7 @@ def _plain(line: Any, models: dict[str, str | None]) -> Answer | None:
         return None
     if model not in models:
         models[model] = name_of(model)
-    return Answer(custom_id_of(line), Outcome.SUCCEEDED, text, None, usage, models[model])
+    return Answer(plain_custom_id(line), Outcome.SUCCEEDED, text, None, usage, models[model])
 
 
 def _usage(usage: dict[str, Any]) -> Usage | None:

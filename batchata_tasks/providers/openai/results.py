@@ -6,7 +6,6 @@ spoils no other. Servers that speak this API differ in all of them.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -47,7 +46,7 @@ def answer_of(line: dict[str, Any]) -> Answer:
         if answer is not None:
             return answer
     answer = _without_completion(custom_id, line, response, status)
-    return replace(answer, usage=usage) if usage != Usage() else answer
+    return answer._replace(usage=usage) if usage != Usage() else answer
 
 
 def _response_of(line: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +188,7 @@ def _is_speech(item: dict[str, Any]) -> bool:
 def _failed(custom_id: str, body: dict[str, Any], usage: Usage) -> Answer:
     """Read a response whose own status is that it failed."""
     error = told(body.get("error")) or LineError("the response failed without a reason")
-    return replace(error.answer(custom_id), usage=usage, model=name_of(body.get("model")))
+    return error.answer(custom_id)._replace(usage=usage, model=name_of(body.get("model")))
 
 
 def _response_ending(

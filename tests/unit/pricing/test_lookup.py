@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Any
@@ -254,7 +253,7 @@ def bounded(draw: st.DrawFn) -> tuple[Rates, Usage, int, int, bool]:
     usage = draw(usages("anthropic", 400_000))
     if not writes:
         usage = Usage(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens)
-    usage = replace(usage, web_searches=0)
+    usage = usage._replace(web_searches=0)
     return (
         prices,
         usage,

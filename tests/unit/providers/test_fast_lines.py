@@ -14,7 +14,7 @@ from batchata_tasks.providers.anthropic import fast_lines as anthropic_fast
 from batchata_tasks.providers.anthropic import results as anthropic_lines
 from batchata_tasks.providers.openai import fast_lines as openai_fast
 from batchata_tasks.providers.openai import results as openai_lines
-from batchata_tasks.providers.result_lines import read_line
+from batchata_tasks.providers.result_lines import read_line, read_lines
 from tests.support.odd_lines import odd_lines
 from tests.support.result_lines import LINES
 
@@ -43,7 +43,8 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 def check(dialect: str, line: bytes) -> None:
     fast, slow = MODULES[dialect]
-    assert read_line(line, fast.line_reader()) == read_line(line, slow.answer_of)
+    (answer,) = read_lines([line], fast.plain_answer, slow.answer_of)
+    assert answer == read_line(line, slow.answer_of)
 
 
 @pytest.mark.parametrize("dialect", MODULES)
@@ -88,11 +89,10 @@ def test_counts_and_further_fields_read_alike(dialect: str, data: st.DataObject)
 
 
 @pytest.mark.parametrize("dialect", ["anthropic", "openai"])
-def test_the_documented_line_is_a_plain_one(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_documented_line_is_a_plain_one(dialect: str) -> None:
     """It does not need the slow way, or nothing would be gained."""
     fast, slow = MODULES[dialect]
     line = orjson.dumps(LINES[dialect])
-    expected = read_line(line, slow.answer_of)
-    monkeypatch.setattr(fast, "answer_of", lambda _line: pytest.fail("read the slow way"))
-    assert read_line(line, fast.line_reader()) == expected
-    assert expected.text == "fine"
+    answer = fast.plain_answer(orjson.loads(line), {})
+    assert answer == read_line(line, slow.answer_of)
+    assert answer.text == "fine"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -71,7 +70,7 @@ def test_a_description_is_bounded() -> None:
 )
 def test_values_are_frozen(value: object, field: str) -> None:
     """Values that travel between steps are frozen."""
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         setattr(value, field, "other")
 
 
