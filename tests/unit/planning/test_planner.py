@@ -16,7 +16,8 @@ import pytest
 from batchata_tasks.common.canonical import canonical, key_digest
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.dataset.columns import keys_of
-from batchata_tasks.dataset.manifest import _batches, plan_bodies
+from batchata_tasks.dataset.manifest import _batches, plan_bodies, read_plan
+from batchata_tasks.planning.fingerprint import part
 from batchata_tasks.planning.packing import PlannedChunk
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare
@@ -135,11 +136,12 @@ class Bench:
         self,
         options: Options | None = None,
         in_flight: Iterable[tuple[bytes, bool]] = (),
+        legacy: dict[str, pa.DataType] | None = None,
         **values: Any,
     ) -> Planned:
         table = self.table(**values)
         plan = self.folder / "run"
-        planner = Planner(table, plan, DATASET, options or Options())
+        planner = Planner(table, plan, DATASET, options or Options(), legacy=legacy or {})
         spans = planner.run(in_flight)
         count = spans[-1].stop if spans else 0
         rows = plan_rows(plan, "plan", 0, count).to_pylist() if count else []
@@ -685,6 +687,66 @@ def test_rows_are_counted_as_in_the_source(bench: Bench) -> None:
     bench.write([*ROWS[:2], {**ROWS[2], "text": None}])
     with pytest.raises(SourceError, match=r"row 3 \(id='c'\)"):
         bench.plan(where="id != 'a'")
+
+
+# --- rows that landed under an earlier version ----------------------------------------------------
+
+
+def earlier(bench: Bench, row: dict[str, Any]) -> str:
+    """Return the fingerprint that version 1 gave a row."""
+    first = part("input", {"text": row["text"]})
+    others = fingerprint_of(bench.table().builder, row).partition(".")[2]
+    return f"v1:{first}.{others}"
+
+
+def test_rows_of_version_1_are_up_to_date(bench: Bench) -> None:
+    """A row keeps its fingerprint of the earlier version, also if its number was read as a float.
+
+    A changed input is told as such.
+    """
+    bench.suffix = "jsonl"
+    rows = [{"id": "a", "text": 1, "note": "x"}, {"id": "b", "text": 2, "note": "y"}]
+    bench.write(rows)
+    for row in rows:
+        as_float = {**row, "text": float(row["text"])}
+        bench.land([row], row["id"], fingerprint=earlier(bench, as_float))
+    assert bench.plan().summary.reasons == {"input": 2}
+    known = bench.plan(legacy={"text": pa.float64()})
+    assert (known.summary.reasons, known.summary.up_to_date) == ({}, 2)
+    bench.write([rows[0], {**rows[1], "text": 3}])
+    assert bench.plan(legacy={"text": pa.float64()}).summary.reasons == {"input": 1}
+
+
+def test_attempts_of_version_1_go_on_counting(bench: Bench) -> None:
+    """A row that failed under the earlier version is the same request, and keeps its fingerprint.
+
+    A changed prompt is told as such.
+    """
+    for row in ROWS:
+        bench.land(
+            [row],
+            row["id"],
+            fingerprint=earlier(bench, row),
+            status="errored",
+            error="provider: x",
+            attempts=2,
+        )
+    plan = bench.plan()
+    assert plan.summary.reasons == {"failed": 3}
+    assert [row["_prior_attempts"] for row in plan.rows] == [2, 2, 2]
+    assert [row["_fingerprint"] for row in plan.rows] == [earlier(bench, row) for row in ROWS]
+    assert bench.plan(prompt="Label {{ text }}").summary.reasons == {"prompt": 3}
+
+
+def test_answers_to_requests_of_version_1_are_recovered(bench: Bench) -> None:
+    """A row that the dataset lost is known by the id that the earlier version gave its request."""
+    ids = {row_id(DATASET, canonical([row["id"]]), earlier(bench, row)) for row in ROWS[:2]}
+    planner = Planner(bench.table(), bench.folder / "run", DATASET, Options(), claimed=ids)
+    planner.run()
+    assert (planner.summary.recovered, planner.summary.reasons) == (2, {"new": 1})
+    claimed = read_plan(bench.folder / "run", "claimed").to_pylist()
+    assert {row["_row_id"] for row in claimed} == ids
+    assert [row["_fingerprint"] for row in claimed] == [earlier(bench, row) for row in ROWS[:2]]
 
 
 # --- carried columns, sizes, chunks ---------------------------------------------------------------
