@@ -56,12 +56,16 @@ class Nights:
     def run(self, spec: dict[str, Any] | None = None, **columns: Any) -> int:
         """Run a night of a table; return how many rows were sent."""
         self.write(**columns)
-        return int(enrich(self.spec(**(spec or {}))).plan["requests"])
+        return self.run_again(**(spec or {}))
+
+    def run_again(self, **changes: Any) -> int:
+        """Run a night of what is there; return how many rows were sent."""
+        return int(enrich(self.spec(**changes)).plan["requests"])
 
     def run_lines(self, rows: list[dict[str, Any]], **changes: Any) -> int:
         """Run a night of JSON lines; return how many rows were sent."""
         self.write_lines(rows)
-        return int(enrich(self.spec(**changes)).plan["requests"])
+        return self.run_again(**changes)
 
     def plan(self, **changes: Any) -> PlanSummary:
         return preview(self.spec(**changes), Settings()).summary
