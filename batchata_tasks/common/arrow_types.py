@@ -55,4 +55,7 @@ def as_stored(schema: pa.Schema) -> pa.Schema:
     with pq.ParquetWriter(stream, schema) as writer:
         # some types are refused only with the first row
         writer.write_batch(pa.RecordBatch.from_arrays(nulls, schema=schema))
-    return pq.read_schema(stream).remove_metadata()
+    try:
+        return pq.read_schema(stream).remove_metadata()
+    except OSError as error:  # readers refuse more than 100 levels
+        raise pa.ArrowInvalid(str(error)) from error

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 JSON = pa.json_()
+_SHOWN = 200  # characters of a type
 MOST_LEVELS = 100  # of lists and objects in each other, since what walks values is recursive
 
 
@@ -28,7 +29,10 @@ def is_json(kind: pa.DataType) -> bool:
 
 def type_name(kind: pa.DataType) -> str:
     """Return a type's name for people."""
-    return "JSON" if is_json(kind) else str(kind)
+    if is_json(kind):
+        return "JSON"
+    text = str(kind)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def python_list(column: pa.Array | pa.ChunkedArray) -> list[Any]:

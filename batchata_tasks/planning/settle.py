@@ -112,7 +112,9 @@ def settle(table: PreparedTable, folder: DatasetFolder) -> Settled:
 def _with_legacy(declared: DeclaredSchema) -> DeclaredSchema:
     """Note the types that an earlier version declared as the legacy types."""
     columns = (
-        column if column.role is Role.ANSWER else replace(column, legacy=column.type)
+        replace(column, legacy=column.type)
+        if column.role is not Role.ANSWER and not is_json(column.type)
+        else column
         for column in declared.columns
     )
     return replace(declared, columns=tuple(columns))
@@ -255,10 +257,10 @@ def _require_storable(schema: pa.Schema, table: PreparedTable) -> None:
                 as_stored(pa.schema([one]))
             except pa.ArrowException:
                 where = "key" if one.name in table.spec.key else "columns"
-                what = f"{one.name!r} is {one.type} in {table.source.url}"
+                what = f"{one.name!r} is {type_name(one.type)} in {table.source.url}"
                 message = (
-                    f"{where}: {what}, which Parquet cannot hold (an object without fields, say); "
-                    "leave the column out, or write its values as text."
+                    f"{where}: {what}, which Parquet cannot hold (an object without fields or of "
+                    "100 levels, say); leave the column out, or write its values as text."
                 )
                 raise SpecError(message) from error
         raise

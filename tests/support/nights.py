@@ -41,6 +41,7 @@ class Nights:
 
     def write(self, **columns: Any) -> None:
         """Write the night's table as Parquet."""
+        self.source = self.source.with_suffix(".parquet")
         table = pa.table(columns)
         if "text" not in columns:
             texts = pa.array([f"t{row}" for row in range(table.num_rows)])

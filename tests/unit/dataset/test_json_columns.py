@@ -100,6 +100,25 @@ def test_an_object_may_be_the_key(nights: Nights) -> None:
         nights.plan(**spec)
 
 
+def test_the_deepest_values_go_all_the_way(nights: Nights) -> None:
+    """A hundred levels in prompt, `where`, key and carried column; structs may have fewer."""
+    values: list[Any] = [0.5]
+    for _ in range(50):
+        values.append({"a": [values[-1]]})
+    deep = values[-1]
+    rows = [{"id": deep, "v": deep}, {"id": {}, "v": deep}]
+    spec = {"prompt": "{{ v }} {{ v | tojson }} {{ v['a'] | length }}", "where": "v != id or v"}
+    assert nights.run_lines(rows, **spec) == 2
+    assert nights.asked()[0] == f"{deep} {json.dumps(deep)} 1"
+    assert nights.run_lines(rows, **spec) == 0
+    nights.output = nights.output.with_name("other")
+    _as_before(nights, [{"a": []}])
+    nights.write_lines(_rows([deep]))
+    with pytest.raises(SpecError, match=r"'v' is struct<a: list<.*… in .*, which Parquet cannot"):
+        nights.plan()
+    assert nights.run_lines(_rows([values[30]])) == 0
+
+
 def test_an_item_that_is_missing_is_said(nights: Nights) -> None:
     """With its row, in prompts and in `where`, on every night; a template may ask for it first."""
     for values in ([{"lang": "de"}, {"size": 3}], [{"lang": "de"}, {"size": 4}, {"size": 3}]):
