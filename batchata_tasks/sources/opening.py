@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources import jsonl, parquet
 from batchata_tasks.sources.files import File, found
@@ -38,10 +36,7 @@ def open_source(url: str, options: ReadOptions | None = None) -> Source:
             kind, open_file = _kind(url, files)
     _check(url, kind, options)
     parts = [Part(open_file(file, options), partitions_of(file.within)) for file in files]
-    if kind == "jsonl":
-        table = Table(url, parts, unseen=pa.string(), join=jsonl.joined)
-    else:
-        table = Table(url, parts)
+    table = Table(url, parts, jsonl.joined) if kind == "jsonl" else Table(url, parts)
     if missing := sorted(set(options.types) - set(table.names())):
         names = ", ".join(table.names())
         message = f"types: the source has no column {missing[0]!r}; it has: {names}."

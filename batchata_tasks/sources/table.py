@@ -64,20 +64,17 @@ class Part:
 class Table:
     """The files that a source names, as a Source: columns that a file lacks are null there.
 
-    `unseen` is the type of columns in which there is no value anywhere, `join` the rule for columns
-    that have two types.
+    `join` is the rule for columns that have two types.
     """
 
     def __init__(
         self,
         url: str,
         parts: list[Part],
-        unseen: pa.DataType | None = None,
         join: Callable[[pa.DataType, pa.DataType], pa.DataType | None] = joined,
     ) -> None:
         self.url = url
         self._parts = parts
-        self._unseen = unseen
         self._join = join
         self._types: dict[str, pa.DataType] = {}
         self._typed_by: dict[str, str] = {}  # the file that made a column's type, for errors
@@ -104,7 +101,7 @@ class Table:
                 raise self._conflict(name, kind, part, found)
             if not wide.equals(kind):
                 kind, self._typed_by[name] = wide, part.source.url
-        return self._unseen if pa.types.is_null(kind) and self._unseen is not None else kind
+        return kind
 
     def _conflict(
         self, name: str, kind: pa.DataType, part: Part, found: pa.DataType

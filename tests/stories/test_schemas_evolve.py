@@ -142,7 +142,12 @@ def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def test_whatever_types_come_the_dataset_holds_every_value(emulator: Emulator) -> None:
+@pytest.mark.parametrize(
+    "examples", [6, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.nights])]
+)
+def test_whatever_types_come_the_dataset_holds_every_value(
+    emulator: Emulator, examples: int
+) -> None:
     """Nothing that landed changes or vanishes, refusals cost nothing, unchanged rows are not sent.
 
     Any series of nights, in Parquet and in JSON lines, with keys that come and go.
@@ -151,7 +156,7 @@ def test_whatever_types_come_the_dataset_holds_every_value(emulator: Emulator) -
     run_state_machine_as_test(
         Evolving,
         settings=settings(
-            max_examples=15,
+            max_examples=examples,
             stateful_step_count=8,
             deadline=None,
             derandomize=True,

@@ -220,7 +220,7 @@ def test_json_lines_keep_their_types(tmp_path: Path, name: str) -> None:
         ({}, {"a": "x"}, pa.string(), None),
         ({"a": []}, {"a": ["x"]}, pa.list_(pa.string()), []),
         ({"a": [1]}, {"a": [1.5, None]}, pa.json_(), [1]),
-        ({"a": None}, {"a": None}, pa.string(), None),
+        ({"a": None}, {"a": None}, pa.null(), None),
     ],
 )
 def test_types_widen_over_blocks(
