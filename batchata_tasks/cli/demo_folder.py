@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import BatchataError, InputError, StorageError
 from batchata_tasks.common.files import storage_errors
-from batchata_tasks.dataset.columns import chunk_of_part, versioned
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.part_files import chunks_in
 from batchata_tasks.ledger.contents import LedgerContents, ledger_contents
 
 if TYPE_CHECKING:
@@ -135,9 +135,17 @@ def _check_dataset(
     if owner is not None and ledger is not None:
         chunks = ledger.chunks
     for path in dataset.data.glob("*.parquet"):
-        part, _ = versioned(path.name)
-        if path.is_symlink() or chunk_of_part(part) not in chunks:
+        if path.is_symlink() or not _is_of(path, chunks):
             raise _refused(_shown(path), "is not a file that the demo made")
+
+
+def _is_of(path: Path, chunks: frozenset[str]) -> bool:
+    """Whether all rows of a part came from these chunks."""
+    try:
+        own = chunks_in(path)
+    except StorageError:  # nobody can tell what it is
+        return False
+    return bool(own) and chunks.issuperset(own)
 
 
 def _delete(dataset: DatasetFolder) -> None:

@@ -1,8 +1,7 @@
-"""The dataset's columns, the names of its parts, and the keys of its rows."""
+"""The dataset's columns, and the keys of its rows."""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -57,7 +56,6 @@ META_FIELDS = pa.schema(
     ]
 )
 _TEXT_ANSWER = pa.schema([pa.field("response", pa.string())])
-_VERSION = re.compile(r"(.+)\.v([0-9]+)\.parquet")
 
 
 def dataset_schema(
@@ -93,22 +91,6 @@ def dataset_schema(
 def cost_column(picodollars: pa.Array) -> pa.Array:
     """Return amounts, integers of 64 bits, as the column `_cost_usd` has them."""
     return pc.multiply(picodollars.cast(pa.decimal128(19, 0)), _PICODOLLAR).cast(COST)
-
-
-def part_of_chunk(chunk_id: str) -> str:
-    """Return the name of the part that a chunk lands as."""
-    return f"part-{chunk_id}.parquet"
-
-
-def chunk_of_part(part: str) -> str:
-    """Return the chunk that landed as a part."""
-    return part.removeprefix("part-").removesuffix(".parquet")
-
-
-def versioned(name: str) -> tuple[str, int]:
-    """Return the name of the part that a file is a version of, and the version."""
-    match = _VERSION.fullmatch(name)
-    return (name, 1) if match is None else (f"{match[1]}.parquet", int(match[2]))
 
 
 def keys_of(batch: pa.RecordBatch | pa.Table, key: list[str]) -> list[bytes]:

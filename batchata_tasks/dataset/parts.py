@@ -4,10 +4,14 @@ A chunk lands as one new part; then older parts that hold the same keys are repl
 version without them (`part-x.parquet`, `part-x.v2.parquet` …), or deleted. A file appears by one
 rename and never changes, so a reader in between may see a row twice, or a key's old and its new
 row, never neither. A reader that listed the folder before may miss a file, and has to list again.
+
+At rest small parts are merged (see merging.py). Whatever named a part before that (the manifest of
+a batch in flight, say) still finds its rows: in the part that took it over.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +20,23 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.common.arrow_types import as_stored
 from batchata_tasks.common.canonical import key_digest
-from batchata_tasks.common.errors import SpecError, StorageError
+from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import durable, storage_errors, sync_folder
 from batchata_tasks.dataset.columns import (
     META_FIELDS,
     conformed,
     keys_of,
-    versioned,
     without,
+)
+from batchata_tasks.dataset.part_files import (
+    READ_ROWS,
+    TakenOver,
+    chunks_in,
+    opened_part,
+    part_errors,
+    row_groups,
+    taken_over,
+    versioned,
 )
 from batchata_tasks.dataset.stored_json import (
     from_parquet,
@@ -36,15 +49,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-READ_ROWS = 8192
-
 
 class Dataset:
     """The parts of one dataset. Only one process at a time may change them (the lease).
 
     `gate` raises if this process no longer may: a stopped one may wake up in the middle of a change
-    that its successor has made since. `emptied` is called with a part of which no row is left,
-    before the part is deleted.
+    that its successor has made since. `emptied` is called with the chunks of a part of which no row
+    is left, before the part is deleted.
     """
 
     def __init__(
@@ -54,7 +65,7 @@ class Dataset:
         key: list[str],
         carried: list[str],
         gate: Callable[[], None] = lambda: None,
-        emptied: Callable[[str], None] = lambda _part: None,
+        emptied: Callable[[list[str]], None] = lambda _chunks: None,
     ) -> None:
         self.data = data
         self.schema = schema
@@ -81,11 +92,24 @@ class Dataset:
             files = sorted((versioned(path.name), path) for path in self.data.glob("*.parquet"))
         return {part: path for (part, _), path in files}  # of a part's versions the last counts
 
+    def holders(self) -> dict[str, str]:
+        """Return, by name, which part has a part's rows: it itself, or the one that took it over.
+
+        Of a part that is not in it no row is left, or its file was lost.
+        """
+        parts = self.parts()
+        merged = {name: part for part, path in parts.items() for name in taken_over(path).parts}
+        return merged | {part: part for part in parts}
+
+    def holder(self, part: str) -> str | None:
+        """Return the part that has a part's rows; None if there is none."""
+        return part if part in self.parts() else self.holders().get(part)
+
     def schemas(self) -> dict[str, pa.Schema]:
         """Return the columns of each part."""
         schemas = dict[str, pa.Schema]()
         for part, path in self.parts().items():
-            with _part_errors(part), storage_errors("reading the dataset"):
+            with part_errors(part), storage_errors("reading the dataset"):
                 schemas[part] = schema_of_part(pq.read_schema(path))
         return schemas
 
@@ -97,16 +121,16 @@ class Dataset:
     def rows(self, columns: list[str]) -> Iterator[tuple[str, pa.RecordBatch]]:
         """Yield (part, rows); a column that an old part lacks reads as null."""
         for part, path in self.parts().items():
-            with _part_errors(part), pq.ParquetFile(path) as file:
+            with opened_part(path) as file:
                 names = file.schema_arrow.names
                 present = [column for column in columns if column in names]
                 for batch in file.iter_batches(READ_ROWS, columns=present):
                     yield part, from_parquet(batch)
 
     def part_rows(self, part: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of one part; none if it is gone."""
-        if (path := self.parts().get(part)) is not None:
-            with _part_errors(part), pq.ParquetFile(path) as file:
+        """Yield the rows of one part, or of the part that took it over; none if it is gone."""
+        if (holder := self.holder(part)) is not None:
+            with opened_part(self.parts()[holder]) as file:
                 yield from map(from_parquet, file.iter_batches(READ_ROWS, columns=columns))
 
     def check_key(self, stored: pa.Schema) -> None:
@@ -124,11 +148,15 @@ class Dataset:
 
         The other rows stay just as they are.
         """
+        gone_from = defaultdict[str, set[bytes]](set)
         for part, keys in replaced.items():
-            if (path := self.parts().get(part)) is not None:
-                with _part_errors(part):
-                    own = schema_of_part(pq.read_schema(path))
-                self._rewrite(path, lambda batch, gone=keys: without(batch, self.key, gone), own)
+            if (holder := self.holder(part)) is not None:
+                gone_from[holder] |= keys
+        for part, keys in gone_from.items():
+            path = self.parts()[part]
+            with part_errors(part):
+                own = schema_of_part(pq.read_schema(path))
+            self._rewrite(path, lambda batch, gone=keys: without(batch, self.key, gone), own)
 
     def carry(self, changes: Mapping[str, Mapping[bytes, tuple[Any, ...]]]) -> None:
         """Write changed carried columns into the rows of the given keys; nothing else changes."""
@@ -145,18 +173,20 @@ class Dataset:
         """
         stored_as = as_stored(parquet_schema(self.schema))
         for part, path in self.parts().items():
-            with _part_errors(part):
+            with part_errors(part):
                 stored = pq.read_schema(path)
             if not stored.remove_metadata().equals(stored_as):
                 self._rewrite(path, self._conformed, self.schema)
 
     def tidy(self) -> None:
-        """Delete versions of parts that a dead run had already replaced."""
+        """Delete what a dead run had replaced already: versions of parts, and parts it merged."""
         current = set(self.parts().values())
+        merged = {name for path in current for name in taken_over(path).files}
         with storage_errors("tidying the dataset"):
             for path in self.data.glob("*.parquet"):
-                if path not in current:
-                    path.unlink()
+                if path not in current or path.name in merged:
+                    self.gate()
+                    path.unlink(missing_ok=True)
 
     def _conformed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         return conformed(batch, self.schema, self.answers)
@@ -184,36 +214,49 @@ class Dataset:
         part, version = versioned(path.name)
         older = [other for other in self.data.glob("*.parquet") if versioned(other.name)[0] == part]
         following = path.with_name(f"{part.removesuffix('.parquet')}.v{version + 1}.parquet")
-        with _part_errors(part), storage_errors(f"rewriting {part}"):
+        with part_errors(part), storage_errors(f"rewriting {part}"):
             for other in older:  # a run that died may have left it beside its next version
                 if other != path:
                     other.unlink()
-            with pq.ParquetFile(path) as file:
+            with opened_part(path) as file:
                 stored = map(from_parquet, file.iter_batches(READ_ROWS))
-                batches = (change(batch) for batch in stored)
-                remaining = (batch for batch in batches if batch.num_rows)
+                remaining = row_groups(change(batch) for batch in stored)
                 if (first := next(remaining, None)) is not None:
-                    with self.part_file(following, schema) as writer:
+                    with self.part_file(following, schema, taken_over(path)) as writer:
                         writer.write_batch(first)
                         for batch in remaining:
                             writer.write_batch(batch)
             self.gate()
             if first is None:
-                self.emptied(part)
+                self.emptied(self._chunks_only_in(path))
             path.unlink()
             sync_folder(path.parent)
 
+    def _chunks_only_in(self, path: Path) -> list[str]:
+        """Return the chunks of which no row is left once a file is deleted."""
+        others = [other for other in self.parts().values() if other != path]
+        elsewhere = {chunk for other in others for chunk in chunks_in(other)}
+        return [chunk for chunk in chunks_in(path) if chunk not in elsewhere]
+
     @contextmanager
     def part_file(
-        self, path: Path, schema: pa.Schema | None = None
+        self,
+        path: Path,
+        schema: pa.Schema | None = None,
+        merged: TakenOver | None = None,
     ) -> Generator[pq.ParquetWriter, None, None]:
-        """Write a part outside of `data/`; it is renamed to `path` when the block ends well."""
+        """Write a part outside of `data/`; it is renamed to `path` when the block ends well.
+
+        `merged` is what a merged part took over.
+        """
         schema = self.schema if schema is None else schema
         aside_in = self.data.parent / "_batchata"
         with (
             durable(path, aside_in, self.gate) as stream,
             _PartWriter(stream, parquet_schema(schema), compression="zstd") as writer,
         ):
+            if merged is not None:
+                writer.add_key_value_metadata(merged.footer())
             yield writer
 
 
@@ -222,16 +265,3 @@ class _PartWriter(pq.ParquetWriter):
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         super().write_batch(to_parquet(batch))
-
-
-@contextmanager
-def _part_errors(part: str) -> Generator[None, None, None]:
-    """Name the part that is damaged."""
-    try:
-        yield
-    except pa.ArrowException as error:
-        message = (
-            f"the dataset's part {part} is damaged: {error}. "
-            "Restore it, or delete it to have its rows sent again."
-        )
-        raise StorageError(message) from error

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchata_tasks.common.files import read_json
-from batchata_tasks.dataset.columns import chunk_of_part
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, manifest_batches, manifest_schema
+from batchata_tasks.dataset.part_files import chunks_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -28,11 +27,15 @@ class Place(NamedTuple):
 
 
 class StoredColumns:
-    """Reads a dataset's columns by name. Schemas are read when they are first asked for."""
+    """Reads a dataset's columns by name. Schemas are read when they are first asked for.
 
-    def __init__(self, dataset: Dataset, folder: DatasetFolder) -> None:
+    `unlanded` are the chunks whose rows are on their way.
+    """
+
+    def __init__(self, dataset: Dataset, folder: DatasetFolder, unlanded: Iterable[str]) -> None:
         self._dataset = dataset
         self._folder = folder
+        self._unlanded_chunks = sorted(unlanded)
 
     @cached_property
     def _parts(self) -> dict[str, pa.Schema]:
@@ -41,12 +44,8 @@ class StoredColumns:
     @cached_property
     def _unlanded(self) -> dict[Path, pa.Schema]:
         """The manifests of chunks that have not landed, with their columns."""
-        over = ("closed", "abandoned")
-        return {
-            path: manifest_schema(path)
-            for path in sorted(self._folder.intents.glob("*.arrow"))
-            if (read_json(self._folder.commit(path.stem)) or {}).get("state") not in over
-        }
+        paths = map(self._folder.manifest, self._unlanded_chunks)
+        return {path: manifest_schema(path) for path in paths if path.exists()}
 
     def has_files(self) -> bool:
         """Whether any row has landed, or is on its way."""
@@ -54,7 +53,8 @@ class StoredColumns:
 
     def source_columns(self, carried: list[str]) -> list[str]:
         """Return the parts' columns that came from a source: `carried`, and those of manifests."""
-        own = [self._folder.manifest(chunk_of_part(part)) for part in self._parts]
+        landed = [chunk for path in self._dataset.parts().values() for chunk in chunks_in(path)]
+        own = [self._folder.manifest(chunk) for chunk in landed]
         schemas = [manifest_schema(path) for path in own if path.exists()]
         sent = [name for one in (*schemas, *self._unlanded.values()) for name in one.names]
         known = dict.fromkeys(name for name in (*carried, *sent) if name not in SYSTEM_FIELDS.names)

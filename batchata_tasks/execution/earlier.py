@@ -57,7 +57,8 @@ def _replaced(
 ) -> Iterator[tuple[list[bytes], pa.RecordBatch]]:
     """Yield (keys as digests, rows) of the parts that a manifest replaces, then of its own part."""
     replaced: list[str | None] = manifest["_replaces"].to_pylist()
-    for part in dict.fromkeys([*filter(None, replaced), own]):
+    parts = [*filter(None, dict.fromkeys(replaced)), own]
+    for part in dict.fromkeys(filter(None, map(dataset.holder, parts))):
         for batch in dataset.part_rows(part, [*dataset.key, *columns]):
             yield [key_digest(one) for one in keys_of(batch, dataset.key)], batch
 

@@ -16,15 +16,10 @@ import pyarrow as pa
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.files import read_json, write_json
-from batchata_tasks.dataset.columns import (
-    chunk_of_part,
-    dataset_schema,
-    part_of_chunk,
-    replaced_keys,
-    without,
-)
+from batchata_tasks.dataset.columns import dataset_schema, replaced_keys, without
 from batchata_tasks.dataset.declared import DeclaredSchema, Role
 from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, read_chunk_manifest
+from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.bound_corrections import stop_over_bound
 from batchata_tasks.execution.cleanup import discard
@@ -46,7 +41,8 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
     from batchata_tasks.dataset.folder import DatasetFolder
-    from batchata_tasks.execution.run_context import BatchContext, RunContext
+    from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.execution.run_context import BatchContext
     from batchata_tasks.providers import BatchLook
 
 _ERRORS_KEPT = 5
@@ -123,7 +119,7 @@ class _Part:
             spec.key,
             spec.carried,
             gate=context.require_lease,
-            emptied=emptying(context.run),
+            emptied=emptying(context.run.held),
         )
         own = part_of_chunk(chunk.id)
         self.collector = Collector(
@@ -253,15 +249,17 @@ def _commit_record(
     }
 
 
-def emptying(context: RunContext) -> Callable[[str], None]:
-    """Return a function that notes, in ledger and commit, that a part has no row left."""
+def emptying(held: HeldDataset) -> Callable[[list[str]], None]:
+    """Return a function that notes, in ledger and commits, that no row is left of chunks."""
 
-    def emptied(part: str) -> None:
-        chunk_id = chunk_of_part(part)
-        context.ledger.note_emptied(context.lease, chunk_id)
-        path = context.folder.commit(chunk_id)
-        if (commit := read_json(path)) is not None:
-            write_json(path, {**commit, "emptied": True})
+    def emptied(chunk_ids: list[str]) -> None:
+        held.ledger.note_emptied(held.lease, chunk_ids)
+        for chunk_id in chunk_ids:
+            path = held.folder.commit(chunk_id)
+            commit = read_json(path)
+            if commit is not None and not commit.get("emptied"):
+                held.require_lease()
+                write_json(path, {**commit, "emptied": True})
 
     return emptied
 

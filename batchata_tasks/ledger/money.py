@@ -157,10 +157,11 @@ class Money(Chunks, Budgets):
         _set_reservation(connection, chunk_id, superseded=superseded)
 
     @writes
-    def note_emptied(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Record that a landed chunk has no row left; called before its part is deleted."""
+    def note_emptied(self, connection: Connection, lease: Lease, chunk_ids: Iterable[str]) -> None:
+        """Record that landed chunks have no row left; called before their part is deleted."""
         self._check(connection, lease)
-        connection.execute(update(t.chunks).where(t.chunks.c.id == chunk_id).values(emptied=1))
+        for block in blocks(chunk_ids):
+            connection.execute(update(t.chunks).where(t.chunks.c.id.in_(block)).values(emptied=1))
 
     @writes
     def reopen_landed(self, connection: Connection, lease: Lease, chunk_ids: Iterable[str]) -> None:

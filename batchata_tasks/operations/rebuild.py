@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from batchata_tasks.common.errors import CredentialsError, SpecError, WrongLedgerError
 from batchata_tasks.common.files import read_json
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.part_files import part_of_chunk
+from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.intent_files import sent_without
 from batchata_tasks.execution.twice import recount
 from batchata_tasks.ledger import (
@@ -164,7 +168,7 @@ class _Reader:
             for folder in (self.folder.intents, self.folder.commits)
             for path in folder.glob("*.json")
         }
-        parts = {path.name.split(".")[0] for path in self.folder.data.glob("*.parquet")}
+        parts = Dataset(self.folder.data, pa.schema([]), [], []).holders()
         for token in sorted(tokens):
             commit = read_json(self.folder.commit(token)) or {}
             noted = read_json(self.folder.intent(token)) or {}
@@ -173,7 +177,7 @@ class _Reader:
             if not intent and not commit:
                 continue
             # older commits do not tell a part that was emptied from one that was lost
-            emptied = bool(commit.get("emptied", f"part-{token}" not in parts))
+            emptied = bool(commit.get("emptied", part_of_chunk(token) not in parts))
             self._add_chunk(token, intent, commit, emptied=emptied)
         open_runs = {
             chunk["run_id"] for chunk in self.restored.chunks if chunk["state"] in UNFINISHED

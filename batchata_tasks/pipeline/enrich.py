@@ -13,12 +13,14 @@ from batchata_tasks.execution.filled_by import note_spec, require_own_spec
 from batchata_tasks.execution.handle import LiveRun
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.execution.intent_files import require_current_budgets
+from batchata_tasks.execution.land import emptying
 from batchata_tasks.execution.last_error import keep, kept_errors
 from batchata_tasks.execution.lost_files import write_anew
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.execution.twice import look_back, recount
 from batchata_tasks.ledger import UNFINISHED, ChunkState
 from batchata_tasks.pipeline.finish import finish, stop
+from batchata_tasks.pipeline.merge import merge_small_parts
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
@@ -36,6 +38,7 @@ from batchata_tasks.types.outcome import Outcome
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import OwnDataset
     from batchata_tasks.execution.run_context import RunContext
     from batchata_tasks.pipeline.planning_run import PlanningRun, Recovery
@@ -84,6 +87,7 @@ def run_prepared(
     ):
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
+        _hand_over(ready.table.dataset, held)
         begun = before(held)
         if ready.spec.budget is not None:
             require_current_budgets(held.ledger)
@@ -99,10 +103,17 @@ def run_prepared(
         with active(context):
             handle.show(context)
             receipt = _run(context, steps)
+            merge_small_parts(context)
         if receipt.reason is not None and receipt.exit_code == 1:
             keep(held, receipt.reason)
         held.progress.receipt = receipt.to_json()
         return receipt
+
+
+def _hand_over(dataset: Dataset, held: OwnDataset) -> None:
+    """Let a dataset be changed by the run that holds it, and finish what a dead one had begun."""
+    dataset.gate, dataset.emptied = held.require_lease, emptying(held)
+    dataset.tidy()
 
 
 def _run(context: PlanningRun, steps: Steps) -> Receipt:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchata_tasks.common.money import total
-from batchata_tasks.dataset.columns import part_of_chunk
 from batchata_tasks.dataset.manifest import read_chunk_manifest
+from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunPhase
 from batchata_tasks.types.outcome import Outcome
@@ -57,8 +57,8 @@ def sent_chunks(ledger: Ledger, dataset_id: str) -> list[Chunk]:
 
 
 def parts_of(folder: DatasetFolder) -> set[str]:
-    """Return the names of the parts that a dataset has."""
-    return set(Dataset(folder.data, pa.schema([]), [], []).parts())
+    """Return the names of the parts whose rows a dataset has, merged into others or not."""
+    return set(Dataset(folder.data, pa.schema([]), [], []).holders())
 
 
 @dataclass(frozen=True)

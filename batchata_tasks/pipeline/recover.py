@@ -7,7 +7,6 @@ of the answers tell, row by row, which request of today's plan was theirs.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -18,17 +17,16 @@ from batchata_tasks.common.errors import HeldError
 from batchata_tasks.common.files import write_json
 from batchata_tasks.common.money import PICO
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.dataset.columns import part_of_chunk, replaced_keys
 from batchata_tasks.dataset.manifest import (
     SYSTEM_FIELDS,
-    read_chunk_manifest,
     read_plan,
     write_manifest,
 )
+from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.download import NoResultsError, cost_of_answers, downloaded
 from batchata_tasks.execution.intent_files import withdraw
-from batchata_tasks.execution.land import collect_and_land, commit_of, land_again
+from batchata_tasks.execution.land import collect_and_land, commit_of
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.lost_files import note_money
 from batchata_tasks.execution.overdue import set_aside
@@ -36,6 +34,7 @@ from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.run_context import restored_context
 from batchata_tasks.execution.unclear import adopt, hold
 from batchata_tasks.ledger import Chunk, ChunkState, RunPhase
+from batchata_tasks.pipeline.land_again import land_lost_parts
 from batchata_tasks.pipeline.lost import LostChunks, lost_chunks, parts_of, sent_chunks
 from batchata_tasks.pipeline.planning_run import Recovery
 from batchata_tasks.types.outcome import is_attempt
@@ -71,7 +70,7 @@ def recover(held: HeldDataset) -> Recovery | None:
             "files of the dataset are gone: the results of "
             f"{pluralize(number, 'batch')} are looked up again, nothing is sent for them."
         )
-    not_landed = _land_again(held, lost.parts)
+    not_landed = land_lost_parts(held, lost.parts)
     to_plan = [*not_landed, *lost.landed, *lost.unfinished]
     if not to_plan:
         return None
@@ -147,37 +146,6 @@ def _lost(held: HeldDataset) -> LostChunks:
     emptied = held.ledger.emptied_chunks(dataset_id)
     landed = [*lost.landed, *(chunk for chunk in emptied if not _has_manifest(held, chunk))]
     return replace(lost, landed=landed)
-
-
-def _land_again(held: HeldDataset, chunks: list[Chunk]) -> list[Chunk]:
-    """Write the parts of landed chunks anew, without rows that were superseded since.
-
-    Returns the chunks whose parts cannot be written, since their results are gone.
-    """
-    replaced = _replaced(held) if chunks else {}
-    return [
-        chunk
-        for chunk in chunks
-        if not land_again(
-            _restored(held, chunk), chunk, replaced.get(part_of_chunk(chunk.id), set())
-        )
-    ]
-
-
-def _replaced(held: HeldDataset) -> dict[str, set[bytes]]:
-    """Return the keys (digests) that landed chunks took out of older parts, by part."""
-    ledger, dataset_id = held.ledger, held.lease.dataset_id
-    replaced = defaultdict[str, set[bytes]](set)
-    keys_by_run = dict[str, list[str]]()
-    for chunk in (*ledger.landed_chunks(dataset_id), *ledger.emptied_chunks(dataset_id)):
-        if _has_manifest(held, chunk):
-            if chunk.run_id not in keys_by_run:
-                run = restored_context(held, ledger.run(chunk.run_id))
-                keys_by_run[chunk.run_id] = run.spec.key
-            manifest = read_chunk_manifest(held.folder.manifest(chunk.id))
-            for part, keys in replaced_keys(manifest, keys_by_run[chunk.run_id]).items():
-                replaced[part] |= keys
-    return replaced
 
 
 def _newest(held: HeldDataset, places: dict[str, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.money import PICO
-from batchata_tasks.dataset.columns import keys_of, part_of_chunk
+from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import (
     SYSTEM_FIELDS,
     PlanWriter,
@@ -21,6 +21,7 @@ from batchata_tasks.dataset.manifest import (
     manifest_schema,
     read_chunk_manifest,
 )
+from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.planning.estimate import costs_of, measures

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.manifest import plan_bodies, write_chunk_manifest
 from batchata_tasks.execution.contexts import context_of
-from batchata_tasks.execution.land import collect_and_land, emptying
+from batchata_tasks.execution.land import collect_and_land
 from batchata_tasks.execution.lost_files import write_spec
 from batchata_tasks.execution.poll import poll
 from batchata_tasks.execution.submit import submit
@@ -48,8 +48,6 @@ def plan_step(ref: RunRef) -> dict[str, Any]:
     if row.state == RunPhase.OPEN:
         return PlanSummary().to_json() if row.plan is None else {"resumed": True}
     options = Options(row.refresh_before, bool(row.retry_failed))
-    run.table.dataset.gate = run.require_lease
-    run.table.dataset.emptied = emptying(run)
     recovered = 0
     if run.recovery is not None:  # first, so that what comes back is planned like anything else
         recovered = _planned(run, options, run.recovery)[0].summary.recovered
@@ -81,7 +79,8 @@ def _planned(
         run.raise_if_left()
         run.held.progress.planning(rows)
 
-    settled = settle(table, run.folder)
+    unfinished = run.ledger.unfinished_chunks(dataset_id, "")
+    settled = settle(table, run.folder, [chunk.id for chunk in unfinished])
     legacy = settled.declared.legacy()
     planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids, legacy)
     settled.note(planner.summary)

@@ -24,7 +24,7 @@ from batchata_tasks.dataset.stored_columns import StoredColumns
 from batchata_tasks.planning.legacy import inferred_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.planning.summary import PlanSummary
@@ -80,14 +80,16 @@ class Settled:
         summary.misfits, summary.retired = self.misfits, self.retired
 
 
-def settle(table: PreparedTable, folder: DatasetFolder) -> Settled:
+def settle(table: PreparedTable, folder: DatasetFolder, unlanded: Iterable[str] = ()) -> Settled:
     """Give source and dataset of a table the types that hold from now on. Nothing is written.
+
+    `unlanded` are the chunks whose rows are on their way into the dataset.
 
     Raises:
         SpecError: a column's values can be held by no type together, or Parquet cannot hold them;
             a name is used twice.
     """
-    stored = StoredColumns(table.dataset, folder)
+    stored = StoredColumns(table.dataset, folder, unlanded)
     declared = DeclaredSchema.read(folder) or _of_files(stored, table)
     if not declared.notes_legacy:
         declared = _with_legacy(declared)

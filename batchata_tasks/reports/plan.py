@@ -55,7 +55,9 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=take_over)
-        settled = settle(ready.table, DatasetFolder(spec.output))
+        unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
+        unlanded = [chunk.id for chunk in unfinished]
+        settled = settle(ready.table, DatasetFolder(spec.output), unlanded)
         planner = Planner(
             ready.table,
             folder,
@@ -70,7 +72,6 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         chunks = _without_rows(chunks, ahead.uncertain_rows)
         costs = forecast_costs(summary, chunks, usage)
         limits = look_ahead(spec, ledger, chunks, costs, summary)
-        unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
         stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)

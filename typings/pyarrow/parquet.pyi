@@ -1,8 +1,11 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from . import RecordBatch, Schema
+
+class FileMetaData:
+    metadata: dict[bytes, bytes] | None
 
 class ParquetFile:
     schema_arrow: Schema
@@ -21,6 +24,7 @@ class ParquetFile:
 class ParquetWriter:
     def __init__(self, where: Any, schema: Schema, *, compression: str = ...) -> None: ...
     def write_batch(self, batch: RecordBatch) -> None: ...
+    def add_key_value_metadata(self, key_value_metadata: Mapping[str, str]) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,
@@ -29,4 +33,5 @@ class ParquetWriter:
         trace: TracebackType | None,
     ) -> None: ...
 
+def read_metadata(where: Any) -> FileMetaData: ...
 def read_schema(where: Any) -> Schema: ...

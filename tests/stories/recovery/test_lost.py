@@ -455,7 +455,7 @@ def test_a_recovery_that_dies_is_taken_up_by_the_next_run(
     shutil.rmtree(table.folder / lost)
     with monkeypatch.context() as dying:
         dying.setattr("batchata_tasks.pipeline.recover.collect_and_land", interrupt)
-        dying.setattr("batchata_tasks.pipeline.recover.land_again", interrupt)
+        dying.setattr("batchata_tasks.pipeline.land_again.land_again", interrupt)
         with pytest.raises(KeyboardInterrupt):
             table.run(items_per_batch=3)
     assert table.run(items_per_batch=3).exit_code == 0

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
 
+from batchata_tasks.dataset import merging
 from tests.support.recovery.order import Order
 from tests.support.recovery.trace import Event, recorded
 from tests.support.table import MODELS, Table
@@ -35,13 +37,14 @@ _TRACES: dict[str, tuple[Trace, Path]] = {}
 def traced(emulator: Emulator, tmp_path: Path) -> Callable[[str], tuple[Trace, Path]]:
     """Return a maker of traces, which it stores.
 
-    A trace is of a table enriched, then again under another prompt, with its folder.
+    A trace is of a table enriched, then again under another prompt, with its folder. In the end of
+    each run its small parts are merged.
     """
 
     def make(provider: str) -> tuple[Trace, Path]:
         if provider not in _TRACES:
             table = Table(tmp_path, emulator, provider, 14)
-            with recorded() as trace:
+            with patch.object(merging, "FULL", 3), recorded() as trace:
                 table.run(items_per_batch=5)
                 table.run(items_per_batch=4, prompt="again: {{ text }}")
             table.check_answers()
@@ -58,14 +61,15 @@ def test_nothing_is_acted_upon_before_it_is_durable(
     """Nothing is used before it is durable, from the plan to the older parts.
 
     The order is plan, manifest, request file, intent, its file, send, batch id, results, money,
-    commit record, part, older parts. Files are fsynced whole, renamed and their folder fsynced
-    before the next step.
+    commit record, part, older parts, merged parts. Files are fsynced whole, renamed and their
+    folder fsynced before the next step.
     """
     trace, root = traced(provider)
     order = Order(trace.events, root)
     assert not order.checked()
     assert (len(order.chunks), order.sends) == (7, 7)
     assert order.older_parts_changed >= 7
+    assert order.merged_away == 7
 
 
 @pytest.mark.parametrize("provider", MODELS)
@@ -222,5 +226,19 @@ def test_an_older_part_that_changes_after_landing_is_noticed(
     events.insert(last, trace.events[change])
     assert (
         "an older part's change is not durable before the ledger says landed"
+        in Order(events, root).checked()
+    )
+
+
+def test_a_part_that_is_deleted_before_it_is_merged_is_noticed(
+    traced: Callable[[str], tuple[Trace, Path]],
+) -> None:
+    """The part that takes others over is durable before the first of them is deleted."""
+    trace, root = traced("anthropic")
+    merged = next(i for i, one in enumerate(trace.events) if file("rename", "/data/merged")(one))
+    synced = next(i for i in range(merged, len(trace.events)) if trace.events[i].kind == "folder")
+    events = [event for i, event in enumerate(trace.events) if i != synced]
+    assert (
+        "a part is deleted before what it was merged into is durable"
         in Order(events, root).checked()
     )

@@ -29,6 +29,7 @@ class Boundary:
     what: str
     per_chunk: bool = True
     second_round: bool = False  # reached only if older rows are superseded
+    merges: bool = False  # reached only if enough small parts have gathered
     absent: bool = False  # a create of unknown fate never arrived: its absence must be proven
 
     def is_reached(self, event: Event) -> bool:
@@ -72,6 +73,10 @@ BOUNDARIES: dict[str, Boundary] = {
     "the chunk is landed": Boundary("committed", "^landed "),
     "the run is about to be closed": Boundary("begins", "^closed ", per_chunk=False),
     "the run is closed": Boundary("committed", "^closed ", per_chunk=False),
+    "small parts are merged aside": Boundary(
+        "rename", r"/data/merged-[0-9a-f]+\.parquet", per_chunk=False, merges=True
+    ),
+    "a part is deleted that was merged": Boundary("unlink", r"/data/part-", merges=True),
     "the plan is half deleted": Boundary("unlink", "/runs/.*/plan", per_chunk=False),
     "the dataset is let go": Boundary("committed", "^released$", per_chunk=False),
 }

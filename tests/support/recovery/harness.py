@@ -3,7 +3,8 @@
 `python -m tests.support.recovery.harness --provider anthropic --kills 30 --seed 1`
 
 Run it from the project folder. Each scenario is a table, enriched once and then again under another
-prompt and other chunk sizes, with faults at the provider and a reader that reads all the time.
+prompt and other chunk sizes, with faults at the provider and a reader that reads all the time. With
+the usual number of rows, each run that ends merges the parts of its batches.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ AIMS = (
     "downloading",
     "landing",
     "landing",
+    "ended",  # then small parts are merged
 )
 
 
@@ -64,6 +65,7 @@ class Tally:
     rows: int = 0
     accepted: int = 0
     litter: int = 0
+    merged: int = 0  # scenarios in whose dataset small parts were merged
     problems: list[str] = field(default_factory=list[str])
     seconds: float = 0.0
 
@@ -247,4 +249,5 @@ def scenario(
     tally.reads, tally.mixed = tally.reads + reader.reads, tally.mixed + reader.mixed
     tally.rows, tally.accepted = tally.rows + findings.rows, tally.accepted + findings.accepted
     tally.litter += len(findings.litter)
+    tally.merged += any((place.output / "data").glob("merged-*"))
     tally.seconds += time.monotonic() - began

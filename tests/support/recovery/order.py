@@ -31,6 +31,7 @@ class Order:
         )
         self.sends = sum(event.kind == "send" for event in events)
         self.older_parts_changed = 0
+        self.merged_away = 0
 
     def checked(self) -> list[str]:
         """Return everything that is out of order."""
@@ -191,7 +192,10 @@ class Order:
         )
 
     def _superseding(self) -> None:
-        """Older parts change only between the new part's durability and `landed`, and durably."""
+        """Older parts change only between the new part's durability and `landed`, and durably.
+
+        Those that were merged are deleted once the part is durable that took them over.
+        """
         for i, event in enumerate(self._events):
             if (
                 event.kind not in ("rename", "unlink")
@@ -205,6 +209,13 @@ class Order:
             ]
             chunk = Path(self._events[own[-1]].what).stem.removeprefix("part-") if own else ""
             newer = self._data / f"part-{chunk}.parquet"
+            if chunk.startswith("merged-"):
+                merged = self._durable(Path(self._events[own[-1]].what), own[-1] - 1)
+                self._before(
+                    merged, i, "a part is deleted before what it was merged into is durable"
+                )
+                self.merged_away += 1
+                continue
             landed = self._at("begins", f"landed {chunk}")
             self._before(
                 self._durable(newer), i, "an older part changes before the new one is durable"

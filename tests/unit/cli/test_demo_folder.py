@@ -122,6 +122,16 @@ OBSTACLES: dict[str, tuple[Callable[[], object], Path]] = {
         lambda: shutil.copy(next(Path("mine/data").glob("*.parquet")), ROOT / "data"),
         ROOT / "data/part-",
     ),
+    "a user's file with the name of a merged part": (
+        lambda: shutil.copy(
+            next(Path("mine/data").glob("*.parquet")), ROOT / "data/merged-mine.parquet"
+        ),
+        ROOT / "data/merged-mine.parquet",
+    ),
+    "a damaged merged part": (
+        lambda: (ROOT / "data/merged-mine.parquet").write_text("mine"),
+        ROOT / "data/merged-mine.parquet",
+    ),
     "tables without an owner": (
         lambda: shutil.copytree("mine/data", FOLDER / "openai/data"),
         FOLDER / "openai/data/part-",
