@@ -239,7 +239,7 @@ def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple
 
 def write_chunk_manifest(folder: Path, chunk: Chunk, path: Path) -> None:
     """Copy a chunk's rows from the plan to a file that outlives the plan."""
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    options = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
     batches = _batches(folder / f"{plan_name(chunk)}.arrow", chunk.start, chunk.stop)
     first = next(batches)
     with durable(path) as stream, pa.ipc.new_file(stream, first.schema, options=options) as writer:

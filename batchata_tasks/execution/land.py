@@ -143,7 +143,8 @@ class _Part:
             errors = self.manifest["_error"].to_pylist()
             absent, otherwise = {i: not_sent(e) for i, e in enumerate(errors)}, not_sent("")
         else:
-            lines = rows_named(paths, self._chunk.id)
+            # how many lines there are matters of a batch that was stopped alone
+            lines = rows_named(paths, self._chunk.id) if look.stopped is not None else 0
             absent, otherwise = without_line(look, lines)
         answers = chain.from_iterable(self._provider.answers(path) for path in paths)
         return self.collector.rows(answers, absent, otherwise)

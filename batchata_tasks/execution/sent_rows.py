@@ -34,7 +34,7 @@ class SentRows:
         self._retired = [] if retired is None else [n for n in retired.names if n not in source]
         self._retired_values = retired
         names = [*(field.name for field in self._source), *SENT_FIELDS]
-        self._rows = manifest.select(names).combine_chunks()
+        self._rows = manifest.select(names)
         self._token = token
         row_ids = manifest["_row_id"].to_pylist()
         self.positions = {custom_id(token, row_id): i for i, row_id in enumerate(row_ids)}
