@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +21,8 @@ from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
 from batchata_tasks.planning.fingerprint import changed, fingerprint
-from batchata_tasks.planning.job_store import JOB, StoredJobs
+from batchata_tasks.planning.job_store import JOB
+from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID
@@ -27,23 +30,26 @@ from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from decimal import Decimal
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.planning.stored_jobs import StoredJob, Terms
     from batchata_tasks.spec.jobs import JobsSpec
 
-_READ = (
-    JOB_ID,
-    "_fingerprint",
-    "_status",
-    "_error",
-    "_response",
-    "_citations",
-    "_input_tokens",
-    "_output_tokens",
-    "_cost_usd",
-    "_enriched_at",
-)
+
+class _Answer(NamedTuple):
+    """What a row of the dataset says about its job, by the columns of these names with a `_`."""
+
+    status: str
+    error: str | None
+    response: str | None
+    citations: list[dict[str, Any]] | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: Decimal | None
+
+
+_READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields), "_enriched_at")
 
 
 def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
@@ -51,20 +57,17 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
     A row that answers an older text of a job is not its result.
     """
-    wanted = {job_id: (text, cited, schema) for job_id, text, cited, schema in _fingerprints(spec)}
-    rows = dict[str, dict[str, Any]]()
+    wanted = {job.id: (text, job.terms) for job, text in _fingerprints(spec)}
+    found = dict[str, tuple[datetime, JobResult]]()
     for batch in _rows(spec):
-        for row in batch.to_pylist():
-            job_id = row[JOB_ID]
-            if job_id not in wanted or changed(row["_fingerprint"], wanted[job_id][0]):
+        columns = {name: batch.column(name).to_pylist() for name in _READ}
+        for job_id, text, *values, landed_at in zip(*columns.values(), strict=True):
+            if job_id not in wanted or changed(text, wanted[job_id][0]):
                 continue
-            if job_id not in rows or rows[job_id]["_enriched_at"] < row["_enriched_at"]:
-                rows[job_id] = row
-    return {
-        job_id: _result(rows[job_id], schema, cited=cited)
-        for job_id, (_, cited, schema) in wanted.items()
-        if job_id in rows
-    }
+            if job_id not in found or found[job_id][0] < landed_at:
+                result = _result(job_id, wanted[job_id][1], _Answer(*values))
+                found[job_id] = landed_at, result
+    return {job_id: found[job_id][1] for job_id in wanted if job_id in found}
 
 
 def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
@@ -91,25 +94,28 @@ def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
     return reasons
 
 
-def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, bool, ResponseSchema | None]]:
-    """Yield (job id, fingerprint, whether citations are wanted, response model) of each job."""
+def _stored(spec: JobsSpec) -> Iterator[list[StoredJob]]:
+    """Yield the stored jobs of a batch, block by block."""
     stored = StoredJobs(spec.response_schemas())
     for block in open_source(spec.jobs).batches([JOB_ID, JOB]):
-        for row in block.rows.to_pylist():
-            job, _, schema = stored.read(row)
-            first, others = stored.fingerprint(row)
-            yield job.id, fingerprint(first.hex(), others), job.enable_citations, schema
+        ids, texts = (block.rows.column(name).to_pylist() for name in (JOB_ID, JOB))
+        yield stored.read(ids, texts)
+
+
+def _fingerprints(spec: JobsSpec) -> Iterator[tuple[StoredJob, str]]:
+    """Yield each job, and its fingerprint."""
+    for jobs in _stored(spec):
+        for job, first in zip(jobs, inputs_of_jobs(jobs), strict=True):
+            yield job, fingerprint(first.hex(), job.terms.others)
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:
     """Return the jobs of a batch; response models are JSON Schema, since nothing is imported."""
-    stored, schemas = StoredJobs(spec.response_schemas()), spec.schemas
-    jobs = list[Job]()
-    for block in open_source(spec.jobs).batches([JOB_ID, JOB]):
-        for row in block.rows.to_pylist():
-            job, digest, _ = stored.read(row)
-            jobs.append(job if digest is None else replace(job, response_model=schemas[digest]))
-    return jobs
+    found = list[Job]()
+    for one in chain.from_iterable(_stored(spec)):
+        job, digest = one.job(), one.terms.digest
+        found.append(job if digest is None else replace(job, response_model=spec.schemas[digest]))
+    return found
 
 
 def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
@@ -118,23 +124,23 @@ def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def _result(row: dict[str, Any], schema: ResponseSchema | None, *, cited: bool) -> JobResult:
-    text, cost = row["_response"] or "", row["_cost_usd"]
+def _result(job_id: str, terms: Terms, answer: _Answer) -> JobResult:
+    text, cost = answer.response or "", answer.cost_usd
     parsed = error = None
-    if row["_status"] != Outcome.SUCCEEDED:
-        error = row["_error"] or row["_status"]
-    elif schema is not None:
-        parsed, problem = schema.read(text)
+    if answer.status != Outcome.SUCCEEDED:
+        error = answer.error or answer.status
+    elif terms.schema is not None:
+        parsed, problem = terms.schema.read(text)
         # it passed when it landed; its class has changed since, or something that it looks at
         if parsed is None:
             error = describe(ErrorCode.RESPONSE, problem)
     return JobResult(
-        row[JOB_ID],
+        job_id,
         response=text,
         parsed_response=parsed,
-        citations=(row["_citations"] or []) if cited else None,
-        input_tokens=row["_input_tokens"],
-        output_tokens=row["_output_tokens"],
+        citations=(answer.citations or []) if terms.job.enable_citations else None,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
         cost_usd=float("nan") if cost is None else float(cost),
         error=error,
     )

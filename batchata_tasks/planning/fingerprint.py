@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 from batchata_tasks.common.canonical import canonical, canonical_records, digest, digests
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 FINGERPRINT_VERSION = "v2"
 VERSIONS = ("v1", FINGERPRINT_VERSION)
@@ -53,6 +53,11 @@ def inputs_of(columns: Mapping[str, Sequence[object]], rows: int) -> list[bytes]
 def inputs_v1_of(columns: Mapping[str, Sequence[object]], rows: int) -> list[bytes]:
     """Return the inputs of rows as v1 had them."""
     texts = canonical_records(columns) if columns else repeat(canonical({}), rows)
+    return inputs_of_texts(texts)
+
+
+def inputs_of_texts(texts: Iterable[bytes]) -> list[bytes]:
+    """Return the inputs of rows whose values have these texts as canonical JSON."""
     return [one[:INPUT_BYTES] for one in digests("input", texts)]
 
 

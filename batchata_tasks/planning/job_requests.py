@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import orjson
 
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
-from batchata_tasks.planning.job_store import StoredJobs
+from batchata_tasks.planning.job_store import JOB
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
+from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
 from batchata_tasks.pricing.lookup import rates_at, unpriced
+from batchata_tasks.spec.jobs import JOB_ID
+from batchata_tasks.types.request import Message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from batchata_tasks.planning.row_block import RowBlock
+    from batchata_tasks.planning.stored_jobs import StoredJob, Terms
     from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.jobs import JobsSpec
     from batchata_tasks.types.destination import Destination
+    from batchata_tasks.types.document import Document
+    from batchata_tasks.types.request import Request
+
+
+_FORMS_KEPT = 256
+_Role = Literal["system", "user", "assistant"]
+
+
+class _Form(NamedTuple):
+    """What the requests of jobs share that differ in their texts alone."""
+
+    body: BodyForm
+    shape: Shape
+    place: int
 
 
 class JobBuilder:
@@ -37,6 +58,9 @@ class JobBuilder:
         common: bool,
     ) -> None:
         self._stored, self._common = StoredJobs(schemas), common
+        # as long as its rows are in use: a block is planned from its jobs several times
+        self._blocks: WeakKeyDictionary[RowBlock, list[StoredJob]] = WeakKeyDictionary()
+        self._forms: dict[tuple[Terms, tuple[_Role, ...]], _Form | None] = {}
         self.routes = [
             Route(providers[to], to.model, to.endpoint, rates_at(providers[to], to.model, prices))
             for to in spec.to
@@ -67,30 +91,55 @@ class JobBuilder:
 
     def fingerprints(self, rows: RowBlock) -> Fingerprints:
         """Return the fingerprints of the jobs' base requests."""
-        prints = [self._stored.fingerprint(rows.row(i)) for i in range(len(rows))]
-        return Fingerprints([one for one, _ in prints], [others for _, others in prints])
+        jobs = self._jobs(rows)
+        return Fingerprints(inputs_of_jobs(jobs), [job.terms.others for job in jobs])
 
     def inputs_v1(self, rows: RowBlock) -> list[bytes]:
         """Return the inputs of the jobs' fingerprints, which are the same in all versions."""
-        return self.fingerprints(rows).inputs
+        return inputs_of_jobs(self._jobs(rows))
 
     def requests(self, rows: RowBlock, places: Sequence[int]) -> Iterator[BuiltRequest]:
         """Yield the jobs' requests; the jobs were checked before they were stored."""
-        return (self._request(rows.row(place)) for place in places)
+        jobs = self._jobs(rows)
+        return (self._request(jobs[place]) for place in places)
 
-    def _request(self, row: Mapping[str, Any]) -> BuiltRequest:
-        job, digest, schema = self._stored.read(row)
-        place = self._places[job.destination()]
+    def _jobs(self, rows: RowBlock) -> list[StoredJob]:
+        """Return the jobs of a block, which are read once."""
+        if (known := self._blocks.get(rows)) is None:
+            known = self._stored.read(rows.values(JOB_ID), rows.values(JOB))
+            self._blocks[rows] = known
+        return known
+
+    def _request(self, job: StoredJob) -> BuiltRequest:
+        if job.texts is not None:
+            roles, contents = zip(*job.texts, strict=True)
+            if (form := self._form(job.terms, roles)) is not None:
+                return BuiltRequest(form.body.with_texts(contents), form.shape, form.place)
+        document = job.document()
+        return self._exact(job.terms, job.job().request(job.terms.schema, document), document)
+
+    def _form(self, terms: Terms, roles: tuple[_Role, ...]) -> _Form | None:
+        """Return what requests share that have these terms, and texts alone in these turns."""
+        if (terms, roles) not in self._forms:
+            if len(self._forms) >= _FORMS_KEPT:
+                self._forms.clear()
+            turns = tuple(Message(role, "a text") for role in roles)
+            request = replace(terms.job.request(terms.schema), messages=turns)
+            _, shape, place = self._exact(terms, request, None)
+            body = BodyForm.of(self.routes[place].provider, request)
+            self._forms[terms, roles] = None if body is None else _Form(body, shape, place)
+        return self._forms[terms, roles]
+
+    def _exact(self, terms: Terms, request: Request, document: Document | None) -> BuiltRequest:
+        place = self._places[terms.job.destination()]
         route = self.routes[place]
-        document = self._stored.document(row)
-        body = route.provider.body(job.request(schema, document))
-        route.cap = max(route.cap, job.max_tokens)
-        turns = len(body[route.provider.turns_param])
+        body = route.provider.body(request)
+        route.cap = max(route.cap, request.max_tokens)
         shape = Shape(
-            job.max_tokens,
-            turns,
-            structured=schema is not None,
-            schema=None if self._common else digest,
+            request.max_tokens,
+            len(body[route.provider.turns_param]),
+            structured=terms.schema is not None,
+            schema=None if self._common else terms.digest,
             attached=0 if document is None else route.attach(document),
         )
         return BuiltRequest(orjson.dumps(body), shape, place)

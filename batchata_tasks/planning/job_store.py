@@ -1,4 +1,4 @@
-"""The jobs of a batch, in a file from which a run reads them as often as it needs them."""
+"""Writes the jobs of a batch to a file, from which a run reads them as often as it needs them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,17 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import durable
-from batchata_tasks.planning.fingerprint import other_parts, part
-from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.source import BATCH_ROWS
-from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchata_tasks.dataset.folder import DatasetFolder
-    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.spec.job import Job
     from batchata_tasks.spec.job_schemas import ResponseModels
     from batchata_tasks.types.destination import Destination
-    from batchata_tasks.types.document import Document
 
 JOB = "job"  # the column of the jobs as JSON, each with the digest of its response model
 _COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
@@ -120,53 +115,3 @@ def dataset_name(folder: DatasetFolder) -> str:
     """Return a name for the runs of a folder."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder.root.name).strip("-.")[:100]
     return name if name[:1].isalnum() else f"batch-{name}"[:100].rstrip("-")
-
-
-class StoredJobs:
-    """Reads stored jobs, with the response models that they name."""
-
-    def __init__(self, schemas: Mapping[str, ResponseSchema]) -> None:
-        self._schemas = schemas
-        self._text, self._job = "", Job("", "")
-        self._digest: str | None = None
-        self._sha256: str | None = None
-
-    def read(self, row: Mapping[str, Any]) -> tuple[Job, str | None, ResponseSchema | None]:
-        """Return a job, the digest of its response model, and the response model."""
-        if (text := row[JOB]) is not self._text:  # planning reads a row several times
-            stored: dict[str, Any] = orjson.loads(text)
-            self._digest, self._sha256 = stored.pop("schema"), stored.pop("sha256", None)
-            if (file := stored.pop("file", None)) is not None:
-                stored["file"] = Path(file)
-            self._text, self._job = text, Job(row[JOB_ID], **stored)
-        schema = None if self._digest is None else self._schemas[self._digest]
-        return self._job, self._digest, schema
-
-    def document(self, row: Mapping[str, Any]) -> Document | None:
-        """Read the document of a job.
-
-        Raises:
-            SpecError: it cannot be read, or has changed.
-        """
-        job, _, _ = self.read(row)
-        document = job.document()
-        if document is not None and document.sha256 != self._sha256:
-            changed = f"file: {job.file} has changed since the run began; run again."
-            message = f"job {job.id!r:.80}: {changed}"
-            raise SpecError(message)
-        return document
-
-    def fingerprint(self, row: Mapping[str, Any]) -> tuple[bytes, str]:
-        """Return the fingerprint of a job's base request: its input, and its other parts."""
-        job, _, schema = self.read(row)
-        request, to = job.request(schema), job.destination()
-        facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
-        facts |= {"max_tokens": request.max_tokens, "params": dict(request.params)}
-        turns: list[Any] = [[turn.role, turn.content] for turn in request.messages]
-        if job.enable_citations:
-            facts["citations"] = True
-        if self._sha256 is not None:
-            turns.append(["document", self._sha256])
-        canonical = schema.canonical if schema is not None else None
-        others = other_parts(part("prompt", "job"), part("model", facts), part("schema", canonical))
-        return bytes.fromhex(part("input", turns)), others

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict, not_json
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from batchata_tasks.types.document import Document
 
 _DEFAULT_MAX_TOKENS = 1024  # always sent
-_ROLES = ("system", "user", "assistant")
+_Role = Literal["system", "user", "assistant"]
+_ROLES: tuple[_Role, ...] = get_args(_Role)
+_TURN = {"role", "content"}
 _LONGEST_ID = 500
 _MOST_TOKENS = 100_000_000  # no model answers with so many
 _MOST_TEMPERATURE = 2  # of both providers
@@ -113,15 +115,18 @@ class Job:
 
     def request(self, schema: ResponseSchema | None, document: Document | None = None) -> Request:
         """Return the request, with the content of the file as its document."""
-        params = self.params
-        if self.temperature is not None:
-            params = {**params, "temperature": self.temperature}
         turns = self.turns()
         if document is not None:
             *before, last = turns
             parts = (last.content,) if isinstance(last.content, str) else last.content
             turns = (*before, Message(last.role, (document, *parts)))
-        return Request(self.model, turns, self.max_tokens, params, schema)
+        return Request(self.model, turns, self.max_tokens, self.all_params(), schema)
+
+    def all_params(self) -> dict[str, Any]:
+        """Return the parameters of the request, with the temperature if there is one."""
+        if self.temperature is None:
+            return self.params
+        return {**self.params, "temperature": self.temperature}
 
     def document(self) -> Document | None:
         """Read the file.
@@ -139,10 +144,12 @@ class Job:
         """
         if self.messages is None:
             return (Message("user", self.prompt or ""),)
+        if (texts := turn_texts(self.messages, None)) is not None:
+            return tuple(Message(role, text) for role, text in texts)
         return tuple(_turn(self, place, message) for place, message in enumerate(self.messages))
 
-    def check(self) -> None:
-        """Check all that needs no rules of the provider.
+    def check(self) -> tuple[Message, ...]:
+        """Check all that needs no rules of the provider; return the turns.
 
         Raises:
             SpecError: naming the job, the field and the remedy.
@@ -154,6 +161,7 @@ class Job:
         if not turns or turns[-1].role != "user":
             message = f"job {self.id!r:.80}: messages must end with a turn of role user."
             raise SpecError(message)
+        return turns
 
     def _problem(self) -> str | None:  # noqa: PLR0911 - one rule per field reads best as a table
         if not is_unicode(self.model) or not self.model:
@@ -191,6 +199,22 @@ class Job:
         return None
 
 
+def turn_texts(messages: object, prompt: object) -> tuple[tuple[_Role, str], ...] | None:
+    """Return the role and the text of each turn; None if one is invalid, or has separate parts."""
+    if messages is None:
+        return (("user", prompt),) if isinstance(prompt, str) and _is_text(prompt) else None
+    if type(messages) is not list:  # others may be read only once
+        return None
+    texts = list[tuple[_Role, str]]()
+    for turn in cast("list[object]", messages):
+        pairs = as_dict(turn)
+        role, text = pairs.get("role"), pairs.get("content")
+        if pairs.keys() != _TURN or role not in _ROLES or not _is_text(text):
+            return None
+        texts.append((role, cast("str", text)))
+    return tuple(texts)
+
+
 def _is_path(value: object) -> bool:
     return isinstance(value, Path) and is_unicode(str(value)) and "\0" not in str(value)
 
@@ -208,7 +232,7 @@ def _turn(job: Job, place: int, given: object) -> Message:
     role, content = turn.get("role"), turn.get("content")
     parts = _parts(content)
     problem = None
-    if turn.keys() != {"role", "content"}:
+    if turn.keys() != _TURN:
         problem = "a turn is a mapping with role and content, and nothing else"
     elif role not in _ROLES:
         problem = f"role {role!r:.40} is none of system, user and assistant"

@@ -1,0 +1,132 @@
+"""Reads stored jobs: what each asks for, and the fingerprint of its request.
+
+Most jobs of a batch differ in their texts alone. What they share is read once, for the first.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from batchata_tasks.common.canonical import canonical
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.planning.fingerprint import inputs_of_texts, other_parts, part
+from batchata_tasks.spec.job import Job, turn_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from batchata_tasks.schema.response import ResponseSchema
+    from batchata_tasks.types.document import Document
+
+_TERMS_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """What jobs share that differ in their turns and documents alone.
+
+    `job` has these terms, and neither; `digest` is the name of its response model, `schema`.
+    `others` are the parts of a fingerprint besides its input.
+    """
+
+    job: Job
+    digest: str | None
+    schema: ResponseSchema | None
+    others: str
+
+
+class StoredJob(NamedTuple):
+    """A job as it is stored; `sha256` is that of its document.
+
+    `texts` has the role and the text of each turn; it is None if there is more to the job.
+    """
+
+    id: str
+    terms: Terms
+    messages: list[dict[str, Any]] | None
+    prompt: str | None
+    file: str | None
+    sha256: str | None
+    texts: tuple[tuple[str, str], ...] | None
+
+    def job(self) -> Job:
+        """Return the job; it has no response model (see `terms`)."""
+        file = None if self.file is None else Path(self.file)
+        params = deepcopy(self.terms.job.params)  # callers may change those of one job
+        own = {"messages": self.messages, "prompt": self.prompt, "file": file, "params": params}
+        return replace(self.terms.job, id=self.id, **own)
+
+    def document(self) -> Document | None:
+        """Read the document.
+
+        Raises:
+            SpecError: it cannot be read, or has changed.
+        """
+        if self.file is None:
+            return None
+        document = self.job().document()
+        if document is not None and document.sha256 != self.sha256:
+            changed = f"file: {self.file} has changed since the run began; run again."
+            message = f"job {self.id!r:.80}: {changed}"
+            raise SpecError(message)
+        return document
+
+    def canonical_turns(self) -> bytes:
+        """Return what the input of a fingerprint is made of, as canonical JSON."""
+        if self.texts is not None:
+            return orjson.dumps(self.texts)  # which spells texts as `canonical` does
+        turns: list[Any] = [[turn.role, turn.content] for turn in self.job().turns()]
+        if self.sha256 is not None:
+            turns.append(["document", self.sha256])
+        return canonical(turns)
+
+
+class StoredJobs:
+    """Reads stored jobs, with the response models that they name."""
+
+    def __init__(self, schemas: Mapping[str, ResponseSchema]) -> None:
+        self._schemas = schemas
+        self._terms: dict[bytes, Terms] = {}
+
+    def read(self, job_ids: Sequence[str], texts: Sequence[str]) -> list[StoredJob]:
+        """Return jobs, from their ids and their other fields as JSON."""
+        return [self._read(job_id, text) for job_id, text in zip(job_ids, texts, strict=True)]
+
+    def _read(self, job_id: str, text: str) -> StoredJob:
+        fields: dict[str, Any] = orjson.loads(text)
+        messages, prompt = fields.pop("messages", None), fields.pop("prompt", None)
+        file, sha256 = fields.pop("file", None), fields.pop("sha256", None)
+        texts = turn_texts(messages, prompt) if file is None else None
+        return StoredJob(job_id, self._terms_of(fields), messages, prompt, file, sha256, texts)
+
+    def _terms_of(self, fields: dict[str, Any]) -> Terms:
+        """Return the terms that have these fields."""
+        spelled = orjson.dumps(fields)
+        if (known := self._terms.get(spelled)) is None:
+            if len(self._terms) >= _TERMS_KEPT:
+                self._terms.clear()
+            known = self._terms[spelled] = self._new_terms(fields)
+        return known
+
+    def _new_terms(self, fields: dict[str, Any]) -> Terms:
+        digest = fields.pop("schema")
+        schema = None if digest is None else self._schemas[digest]
+        job = Job("", **fields)
+        to = job.destination()
+        facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
+        facts |= {"max_tokens": job.max_tokens, "params": job.all_params()}
+        if job.enable_citations:
+            facts["citations"] = True
+        canonical = schema.canonical if schema is not None else None
+        others = other_parts(part("prompt", "job"), part("model", facts), part("schema", canonical))
+        return Terms(job, digest, schema, others)
+
+
+def inputs_of_jobs(jobs: Sequence[StoredJob]) -> list[bytes]:
+    """Return the inputs of the jobs' fingerprints."""
+    return inputs_of_texts(job.canonical_turns() for job in jobs)
