@@ -96,7 +96,11 @@ def _json(array: pa.Array, to: pa.DataType) -> pa.Array:
     if is_json(to):
         return _each_or_unfit(values, json_array)
     # the type is found by values, as of any source; what it lacks to the other one is null
-    return converted(_each_or_unfit(values, pa.array), to)
+    array = _each_or_unfit(values, pa.array)
+    try:
+        return converted(array, to)
+    except UnfitError as error:
+        raise UnfitError(error.place, values[error.place]) from error
 
 
 def _is_nested(kind: pa.DataType) -> bool:
