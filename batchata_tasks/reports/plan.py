@@ -56,17 +56,7 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=take_over)
         unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
-        unlanded = [chunk.id for chunk in unfinished]
-        settled = settle(ready.table, DatasetFolder(spec.output), unlanded)
-        planner = Planner(
-            ready.table,
-            folder,
-            dataset_id,
-            Options(),
-            claimed=ahead.row_ids,
-            legacy=settled.declared.legacy(),
-        )
-        settled.note(planner.summary)
+        planner = _planner(ready, folder, dataset_id, ahead, unfinished)
         chunks, summary = planner.run(sent_keys), planner.summary
         usage = measures(ledger, ready.table, chunks, folder)
         chunks = _without_rows(chunks, ahead.uncertain_rows)
@@ -93,6 +83,22 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         held=in_flight(held),
         held_since=None if ledger is None else _sent_first(ledger, held),
     )
+
+
+def _planner(
+    ready: PreparedRun,
+    folder: Path,
+    dataset_id: str,
+    ahead: LostRows,
+    unfinished: list[Chunk],
+) -> Planner:
+    """Return a planner of the types that hold from now on."""
+    unlanded = [chunk.id for chunk in unfinished]
+    settled = settle(ready.table, DatasetFolder(ready.spec.output), unlanded)
+    claimed, legacy = ahead.row_ids, settled.declared.legacy()
+    planner = Planner(ready.table, folder, dataset_id, Options(), claimed=claimed, legacy=legacy)
+    settled.note(planner.summary)
+    return planner
 
 
 def _stopped(ready: PreparedRun, run: RunRow | None) -> str | None:
