@@ -17,6 +17,7 @@ from batchata_tasks.api.config import (
 from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.spec.job import Job
 
@@ -125,7 +126,7 @@ class Batch:
         if isinstance(fields.get("response_model"), dict):
             fields["response_model"] = self._checked.schemas.own(fields["response_model"])
         given_id = f"#{len(self.jobs) + 1}" if id is None else id
-        turns, path = deepcopy(messages), _absolute(file)
+        turns, path = _copied(messages), _absolute(file)
         job = Job(given_id, messages=turns, prompt=prompt, file=path, **fields)
         self._checked.check(job, limited=self.config.cost_limit_usd is not None)
         if self.config.cost_limit_usd is not None:
@@ -218,6 +219,19 @@ class Batch:
         # a default that was written out would count as a value that somebody chose
         self.config = checked_params({**self.config.model_dump(exclude_unset=True), **values})
         return self
+
+
+def _copied(messages: object) -> Any:
+    if not isinstance(messages, list):
+        return deepcopy(messages)
+    return [_copied_turn(turn) for turn in cast("list[object]", messages)]
+
+
+def _copied_turn(turn: object) -> object:
+    pairs = as_dict(turn)
+    if pairs and all(type(value) is str for value in pairs.values()):
+        return dict(pairs)  # most turns: their texts cannot be changed in place
+    return deepcopy(turn)
 
 
 def _absolute(file: object) -> Path | None:

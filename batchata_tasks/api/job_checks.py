@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources import documents
+from batchata_tasks.spec.job import params_of, turn_texts
 from batchata_tasks.spec.job_schemas import ResponseModels
 
 if TYPE_CHECKING:
@@ -16,10 +17,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.providers import Adapter
+    from batchata_tasks.schema.response import ResponseSchema
     from batchata_tasks.spec.job import Job
     from batchata_tasks.types.document import Document
+    from batchata_tasks.types.request import Message
 
     FileState = tuple[int, ...]
+
+
+_PASSED_KEPT = 256
 
 
 def check_job(adapter: type[Adapter], job: Job, *, limited: bool) -> None:
@@ -30,48 +36,75 @@ def check_job(adapter: type[Adapter], job: Job, *, limited: bool) -> None:
     Raises:
         SpecError: naming the job, the field and the remedy.
     """
-    job.check()
-    _check_by_rules(adapter, job, limited=limited)
+    turns = job.check()
+    ProviderRules().check(adapter, job, turns, limited=limited)
 
 
-def check_as_sent(adapter: type[Adapter], job: Job, *, limited: bool) -> Document | None:
-    """Check a job that passed `Job.check` by its provider's rules.
+class ProviderRules:
+    """Checks of jobs by their providers' rules; what many jobs share is checked once."""
 
-    Return its document if it was read. A third-party provider may replace the rules: by its
-    `validate_job`.
+    def __init__(self) -> None:
+        self._serving: dict[tuple[object, ...], type[Adapter]] = {}
+        # the schemas are kept, so that no other gets the `id` of one
+        self._schemas: dict[tuple[type[Adapter], int], ResponseSchema] = {}
 
-    Raises:
-        SpecError: naming the job, the field and the remedy.
-    """
-    validate_job = getattr(adapter, "validate_job", None)
-    if validate_job is None:
-        return _check_by_rules(adapter, job, limited=limited)
-    validate_job(job, limited=limited)
-    with _naming(job):  # limits rest on these rules, whatever `validate_job` leaves out
-        _check_model_and_params(adapter, job, limited=limited)
-    return None
+    def check_as_sent(
+        self, adapter: type[Adapter], job: Job, turns: tuple[Message, ...], *, limited: bool
+    ) -> Document | None:
+        """Check a job by its provider's rules; `turns` are what `Job.check` returned.
 
+        Return its document if it was read. A third-party provider may replace the rules: by its
+        `validate_job`.
 
-def _check_by_rules(adapter: type[Adapter], job: Job, *, limited: bool) -> Document | None:
-    with _naming(job):
-        serving = _check_model_and_params(adapter, job, limited=limited)
-        serving.check_turns(job.turns())
-        document = job.document()
-        if document is not None and job.file is not None:
-            serving.check_document(document, job.file, structured=job.response_model is not None)
-        return document
+        Raises:
+            SpecError: naming the job, the field and the remedy.
+        """
+        validate_job = getattr(adapter, "validate_job", None)
+        if validate_job is None:
+            return self.check(adapter, job, turns, limited=limited)
+        validate_job(job, limited=limited)
+        with _naming(job):  # limits rest on these rules, whatever `validate_job` leaves out
+            self._check_model_and_params(adapter, job, limited=limited)
+        return None
 
+    def check(
+        self, adapter: type[Adapter], job: Job, turns: tuple[Message, ...], *, limited: bool
+    ) -> Document | None:
+        """Check a job by the adapter's own rules; return its document if it has one."""
+        with _naming(job):
+            serving = self._check_model_and_params(adapter, job, limited=limited)
+            serving.check_turns(turns)
+            document = job.document()
+            if document is not None and job.file is not None:
+                structured = job.response_model is not None
+                serving.check_document(document, job.file, structured=structured)
+            return document
 
-def _check_model_and_params(adapter: type[Adapter], job: Job, *, limited: bool) -> type[Adapter]:
-    """Check the fields on which bounds and prices rest; return the adapter to the endpoint."""
-    serving = adapter
-    if job.endpoint != adapter.endpoint_name:
-        serving = provider_type(adapter.name, job.endpoint)
-    serving.check_model(job.model, job.max_tokens)
-    params = job.request(None).params
-    serving.check_params(job.model, params, limited=limited)
-    serving.check_cap(job.max_tokens, params)
-    return serving
+    def check_schema(self, adapter: type[Adapter], schema: ResponseSchema) -> None:
+        """Check a response model."""
+        if (adapter, id(schema)) not in self._schemas:
+            adapter.check_schema(schema)
+            self._schemas[adapter, id(schema)] = schema
+
+    def _check_model_and_params(
+        self, adapter: type[Adapter], job: Job, *, limited: bool
+    ) -> type[Adapter]:
+        """Check the fields on which bounds and prices rest; return the adapter to the endpoint."""
+        texts = repr(job.temperature), repr(job.params)  # 1 and 1.0 are equal, and not the same
+        facts = (adapter, job.endpoint, job.model, job.max_tokens, *texts, limited)
+        if (serving := self._serving.get(facts)) is not None:
+            return serving
+        serving = adapter
+        if job.endpoint != adapter.endpoint_name:
+            serving = provider_type(adapter.name, job.endpoint)
+        serving.check_model(job.model, job.max_tokens)
+        params = params_of(job)
+        serving.check_params(job.model, params, limited=limited)
+        serving.check_cap(job.max_tokens, params)
+        if len(self._serving) >= _PASSED_KEPT:
+            self._serving.clear()
+        self._serving[facts] = serving
+        return serving
 
 
 @contextmanager
@@ -93,12 +126,6 @@ class _Passed:
     content: int
     file: FileState | None
 
-    def still_holds(self, *, limited: bool) -> bool:
-        """Whether nothing changed that the checks rested on."""
-        strict_enough = self.limited or not limited
-        same_file = self.file == _state_of(self.job.file)
-        return strict_enough and same_file and self.content == _content(self.job)
-
 
 class CheckedJobs:
     """Jobs that passed their checks: each is checked once, and its document read once for that.
@@ -109,6 +136,7 @@ class CheckedJobs:
 
     def __init__(self) -> None:
         self.schemas = ResponseModels()
+        self._rules = ProviderRules()
         self._passed: dict[int, _Passed] = {}
         self._digests: dict[Path, tuple[FileState | None, str]] = {}
 
@@ -119,19 +147,31 @@ class CheckedJobs:
             SpecError: naming the job, the field and the remedy.
         """
         passed = self._passed.get(id(job))
-        if passed is not None and passed.still_holds(limited=limited):
+        if passed is not None and self._holds(passed, limited=limited):
             return
-        job.check()
-        content, file = _content(job), _state_of(job.file)
+        turns = job.check()
+        content, file = self._content(job), _state_of(job.file)
         _, schema = self.schemas.of(job)
         to = job.destination()
         adapter = provider_type(to.provider, to.endpoint)
         if schema is not None:
-            adapter.check_schema(schema)
-        document = check_as_sent(adapter, job, limited=limited)
+            self._rules.check_schema(adapter, schema)
+        document = self._rules.check_as_sent(adapter, job, turns, limited=limited)
         if document is not None and job.file is not None:
             self._digests[job.file] = file, document.sha256
         self._passed[id(job)] = _Passed(job, limited, content, file)
+
+    def _holds(self, passed: _Passed, *, limited: bool) -> bool:
+        """Whether nothing changed on which the checks of a job rested."""
+        strict_enough = passed.limited or not limited
+        same_file = passed.file == _state_of(passed.job.file)
+        return strict_enough and same_file and passed.content == self._content(passed.job)
+
+    def _content(self, job: Job) -> int:
+        """Return a number that changes with each part of a job that can be changed in place."""
+        model = None if job.response_model is None else self.schemas.place_of(job.response_model)
+        turns = turn_texts(job.messages, job.prompt) or repr(job.messages)
+        return hash((turns, repr(job.params), model))
 
     def renamed(self, job: Job, job_id: str) -> Job:
         """Return a job that passed its checks under another id; that one has passed them, too."""
@@ -151,11 +191,6 @@ class CheckedJobs:
             sha256 = documents.digest_of(file)
             self._digests[file] = now, sha256
         return sha256
-
-
-def _content(job: Job) -> int:
-    """Return a number that changes with each part of a job that can be changed in place."""
-    return hash(repr((job.messages, job.params, job.response_model)))
 
 
 def _state_of(file: Path | None) -> FileState | None:

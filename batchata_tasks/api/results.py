@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +21,7 @@ from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
 from batchata_tasks.planning.fingerprint import changed, fingerprint
 from batchata_tasks.planning.job_store import JOB
-from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
+from batchata_tasks.planning.stored_jobs import StoredJobs, Terms, inputs_of_jobs
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.planning.stored_jobs import StoredJob, Terms
+    from batchata_tasks.planning.stored_jobs import StoredJob
     from batchata_tasks.spec.jobs import JobsSpec
 
 
@@ -49,7 +48,8 @@ class _Answer(NamedTuple):
     cost_usd: Decimal | None
 
 
-_READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields), "_enriched_at")
+_READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
+_LANDED_AT = "_enriched_at"
 
 
 def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
@@ -57,17 +57,20 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
     A row that answers an older text of a job is not its result.
     """
-    wanted = {job.id: (text, job.terms) for job, text in _fingerprints(spec)}
-    found = dict[str, tuple[datetime, JobResult]]()
+    wanted, terms = dict[str, str](), dict[str, Terms]()
+    for job, text in _fingerprints(spec):
+        wanted[job.id], terms[job.id] = text, job.terms
+    found, times = dict[str, JobResult](), dict[str, int]()
     for batch in _rows(spec):
-        columns = {name: batch.column(name).to_pylist() for name in _READ}
-        for job_id, text, *values, landed_at in zip(*columns.values(), strict=True):
-            if job_id not in wanted or changed(text, wanted[job_id][0]):
+        landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
+        columns = [batch.column(name).to_pylist() for name in _READ]
+        for landed_at, job_id, text, *values in zip(landed, *columns, strict=True):
+            if job_id not in wanted or changed(text, wanted[job_id]):
                 continue
-            if job_id not in found or found[job_id][0] < landed_at:
-                result = _result(job_id, wanted[job_id][1], _Answer(*values))
-                found[job_id] = landed_at, result
-    return {job_id: found[job_id][1] for job_id in wanted if job_id in found}
+            if landed_at > times.get(job_id, -1):
+                times[job_id] = landed_at
+                found[job_id] = _result(job_id, terms[job_id], _Answer(*values))
+    return {job_id: found[job_id] for job_id in wanted if job_id in found}
 
 
 def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
@@ -120,7 +123,7 @@ def stored_jobs(spec: JobsSpec) -> list[Job]:
 
 def _rows(spec: JobsSpec) -> Iterator[pa.RecordBatch]:
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
-    for _, batch in dataset.rows(list(_READ)):
+    for _, batch in dataset.rows([*_READ, _LANDED_AT]):
         yield batch
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from batchata_tasks.api.job_checks import check_as_sent
+from batchata_tasks.api.job_checks import ProviderRules
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.common.errors import (
     BatchataError,
@@ -102,13 +102,14 @@ def _serving(provider: Adapter, endpoint: str) -> Generator[Adapter, None, None]
 
 def _check(provider: Adapter, jobs: Sequence[Job], schemas: ResponseModels) -> None:
     """Refuse jobs that are invalid, each by itself, or another provider's."""
+    rules = ProviderRules()
     for job in jobs:
-        job.check()
+        turns = job.check()
         if (name := job.destination().provider) != provider.name:
             other = f"{job.model!r} is a model of {name}, and this is {provider.name}"
             message = f"job {job.id!r:.80}: {other}; give the job to that provider."
             raise SpecError(message)
-        check_as_sent(type(provider), job, limited=False)
+        rules.check_as_sent(type(provider), job, turns, limited=False)
         schemas.of(job)
 
 

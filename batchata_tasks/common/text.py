@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import codecs
-import re
 
 # what stands for our own characters where a stream cannot have them
 _NEAREST = {"→": "->", "…": "...", "━": "=", "╍": "-", "─": "-", "·": "-"}
 NEAREST = "batchata"
 """The name of the error handler of encodings that writes the nearest characters instead."""
 _NAME_CHARS = 12  # of a provider's name before what it said
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def is_unicode(value: object) -> bool:
     """Whether this is a text that can be sent: Python's may hold surrogates, which cannot."""
-    return isinstance(value, str) and (value.isascii() or not _SURROGATE.search(value))
+    if not isinstance(value, str):
+        return False
+    try:
+        return value.isascii() or value.encode() != b""
+    except UnicodeEncodeError:  # UTF-8 has no surrogates
+        return False
 
 
 def printable(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import fields
+from io import BytesIO
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +16,20 @@ import pyarrow.parquet as pq
 
 from batchata_tasks.common.files import durable
 from batchata_tasks.sources.source import BATCH_ROWS
+from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from batchata_tasks.dataset.folder import DatasetFolder
-    from batchata_tasks.spec.job import Job
     from batchata_tasks.spec.job_schemas import ResponseModels
     from batchata_tasks.types.destination import Destination
 
 JOB = "job"  # the column of the jobs as JSON, each with the digest of its response model
 _COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
+_FIELDS = [one.name for one in fields(Job) if one.name not in ("id", "response_model")]
+_fields_of = attrgetter(*_FIELDS)
 
 
 def write_jobs(
@@ -43,23 +47,16 @@ def write_jobs(
     by_place, places = _sorted_by_destination(jobs)
     kinds = {schemas.of(job)[0] for job in jobs}
     digests = {file: digest_of(file) for file in {job.file for job in jobs} if file is not None}
-    content = hashlib.sha256()
-    for rows in _blocks(by_place, schemas, digests):
-        content.update(orjson.dumps(rows))
+    content, file = _file_of(_blocks(by_place, schemas, digests))
     folder.create()
     folder.jobs.mkdir(exist_ok=True)
-    path = folder.jobs / f"{content.hexdigest()[:32]}.parquet"
+    path = folder.jobs / f"{content[:32]}.parquet"
     if path.exists():
         path.touch()  # the files that are oldest are deleted
     else:
         # in the folder above: a run of another process deletes unfinished files from this one
-        with (
-            durable(path, folder.root) as stream,
-            pq.ParquetWriter(stream, _COLUMNS, compression="zstd") as writer,
-        ):
-            for rows in _blocks(by_place, schemas, digests):
-                columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-                writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
+        with durable(path, folder.root) as stream:
+            stream.write(file)
     models = {name: schema for name, schema in schemas.by_digest().items() if name in kinds}
     spec = JobsSpec(
         jobs=str(path),
@@ -73,14 +70,29 @@ def write_jobs(
     return spec.with_models(models)
 
 
+def _file_of(blocks: Iterable[list[tuple[str, str]]]) -> tuple[str, memoryview]:
+    """Return the digest of jobs, and their file, which is small beside the jobs in memory."""
+    content, file = hashlib.sha256(), BytesIO()
+    with pq.ParquetWriter(file, _COLUMNS, compression="zstd") as writer:
+        for rows in blocks:
+            content.update(orjson.dumps(rows))
+            columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
+    return content.hexdigest(), file.getbuffer()
+
+
 def _sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
     """Return jobs in the order of their destinations, and the destinations.
 
     Jobs of the same destination may share a batch.
     """
     groups: dict[Destination, list[Job]] = {}
+    known: dict[tuple[str, str | None, str], Destination] = {}
     for job in jobs:
-        groups.setdefault(job.destination(), []).append(job)
+        names = job.model, job.provider, job.endpoint
+        if (to := known.get(names)) is None:
+            to = known[names] = job.destination()
+        groups.setdefault(to, []).append(job)
     return [job for group in groups.values() for job in group], list(groups)
 
 
@@ -96,8 +108,7 @@ def _blocks(
 
 def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
     """Return a job as JSON: without its id, and with the digest of its response model."""
-    values: dict[str, Any] = {one.name: getattr(job, one.name) for one in fields(job)}
-    del values["id"], values["response_model"]
+    values: dict[str, Any] = dict(zip(_FIELDS, _fields_of(job), strict=True))
     values["enable_citations"] = job.enable_citations or None
     if job.file is not None:
         values |= {"file": str(job.file.absolute()), "sha256": digests[job.file]}

@@ -15,7 +15,7 @@ import orjson
 from batchata_tasks.common.canonical import canonical
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.fingerprint import inputs_of_texts, other_parts, part
-from batchata_tasks.spec.job import Job, turn_texts
+from batchata_tasks.spec.job import Job, params_of, turn_texts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ class StoredJobs:
         job = Job("", **fields)
         to = job.destination()
         facts = {"provider": to.provider, "endpoint": to.endpoint, "model": to.model}
-        facts |= {"max_tokens": job.max_tokens, "params": job.all_params()}
+        facts |= {"max_tokens": job.max_tokens, "params": params_of(job)}
         if job.enable_citations:
             facts["citations"] = True
         canonical = schema.canonical if schema is not None else None

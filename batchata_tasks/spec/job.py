@@ -120,13 +120,7 @@ class Job:
             *before, last = turns
             parts = (last.content,) if isinstance(last.content, str) else last.content
             turns = (*before, Message(last.role, (document, *parts)))
-        return Request(self.model, turns, self.max_tokens, self.all_params(), schema)
-
-    def all_params(self) -> dict[str, Any]:
-        """Return the parameters of the request, with the temperature if there is one."""
-        if self.temperature is None:
-            return self.params
-        return {**self.params, "temperature": self.temperature}
+        return Request(self.model, turns, self.max_tokens, params_of(self), schema)
 
     def document(self) -> Document | None:
         """Read the file.
@@ -199,6 +193,13 @@ class Job:
         return None
 
 
+def params_of(job: Job) -> dict[str, Any]:
+    """Return the parameters of a job's request, with the temperature if there is one."""
+    if job.temperature is None:
+        return job.params
+    return {**job.params, "temperature": job.temperature}
+
+
 def turn_texts(messages: object, prompt: object) -> tuple[tuple[_Role, str], ...] | None:
     """Return the role and the text of each turn; None if one is invalid, or has separate parts."""
     if messages is None:
@@ -206,12 +207,14 @@ def turn_texts(messages: object, prompt: object) -> tuple[tuple[_Role, str], ...
     if type(messages) is not list:  # others may be read only once
         return None
     texts = list[tuple[_Role, str]]()
-    for turn in cast("list[object]", messages):
-        pairs = as_dict(turn)
-        role, text = pairs.get("role"), pairs.get("content")
-        if pairs.keys() != _TURN or role not in _ROLES or not _is_text(text):
+    for given in cast("list[object]", messages):
+        turn = as_dict(given)
+        if turn.keys() != _TURN:
             return None
-        texts.append((role, cast("str", text)))
+        role, text = turn["role"], turn["content"]
+        if role not in _ROLES or not _is_text(text):
+            return None
+        texts.append((role, text))
     return tuple(texts)
 
 

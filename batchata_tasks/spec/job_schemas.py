@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from pydantic import BaseModel
 
 from batchata_tasks.common.canonical import base32, canonical, digest
@@ -29,6 +30,8 @@ class ResponseModels:
         self._contents: dict[str, str] = {}
         self._copies: dict[str, dict[str, Any]] = {}
         self._own: set[int] = set()  # the `id` of each copy
+        # most jobs of a batch have the same: the last that was given, its JSON, and our copy
+        self._last: tuple[dict[str, Any], bytes | None, dict[str, Any]] = {}, None, {}
 
     def of(self, job: Job) -> tuple[str | None, ResponseSchema | None]:
         """Return the name (a digest) and the schema of a job's response model.
@@ -39,7 +42,7 @@ class ResponseModels:
         model = job.response_model
         if model is None:
             return None, None
-        place = id(model) if isinstance(model, type) or id(model) in self._own else repr(model)
+        place = self.place_of(model)
         if place not in self._read:
             schema = _schema_of(job, model)
             kind = f"{model.__module__}.{model.__qualname__}" if isinstance(model, type) else ""
@@ -47,6 +50,10 @@ class ResponseModels:
             self._read[place] = (model, self._name(schema, kind), schema)
         _, name, schema = self._read[place]
         return name, schema
+
+    def place_of(self, model: type[BaseModel] | dict[str, Any]) -> int | str:
+        """Return what tells a response model from all others that jobs have."""
+        return id(model) if isinstance(model, type) or id(model) in self._own else repr(model)
 
     def _name(self, schema: ResponseSchema, kind: str) -> str:
         """Return a name for a response model, from its schema and the name of its class, if any.
@@ -76,14 +83,27 @@ class ResponseModels:
 
     def own(self, model: dict[str, Any]) -> dict[str, Any]:
         """Return a copy of a JSON Schema that the caller cannot change, one for all equal ones."""
+        given, text, copy = self._last
+        now = _json(model)
+        if model is given and now is not None and now == text:
+            return copy
         if (name := repr(model)) not in self._copies:
             self._copies[name] = deepcopy(model)
             self._own.add(id(self._copies[name]))
+        self._last = model, now, self._copies[name]
         return self._copies[name]
 
     def by_digest(self) -> dict[str, ResponseSchema]:
         """Return all response models that were read, by name."""
         return {name: schema for _, name, schema in self._read.values()}
+
+
+def _json(model: dict[str, Any]) -> bytes | None:
+    """Return a schema as JSON, which is faster than `repr`; None if JSON cannot hold it."""
+    try:
+        return orjson.dumps(model)
+    except TypeError:
+        return None
 
 
 def _schema_of(job: Job, model: type[BaseModel] | dict[str, Any]) -> ResponseSchema:

@@ -118,6 +118,22 @@ def test_an_added_job_is_checked_once(counts: Counter[str], house: str, tmp_path
     assert counts == {"first": 1, "second": 1, "clients": 1}
 
 
+def test_jobs_that_differ_are_looked_at_each(tmp_path: Path) -> None:
+    """What like jobs share is checked once; one that differs is refused or read as it is given."""
+    model: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE)
+    batch.add_job(id="a", prompt="p", response_model=model)
+    model["properties"]["b"] = {"type": "integer"}
+    batch.add_job(id="b", prompt="p", response_model=model)
+    with pytest.raises(SpecError, match=r"job 'c': params\.temperature"):
+        batch.add_job(id="c", prompt="p", response_model=model, temperature=0.5)
+    models = [job.response_model for job in batch.jobs]
+    assert [list(one["properties"]) for one in models if isinstance(one, dict)] == [
+        ["a"],
+        ["a", "b"],
+    ]
+
+
 def test_a_limit_that_comes_later_checks_again(
     counts: Counter[str], house: str, tmp_path: Path
 ) -> None:
