@@ -159,8 +159,9 @@ def _readable(path: Path) -> Generator[None, None, None]:
 
 def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows `start` to `stop` of an Arrow file; only these are read."""
-    with _readable(path), pa.memory_map(str(path)) as mapped:
-        reader = pa.ipc.open_file(mapped)
+    # not mapped: many chunks are read at once, and all of their pages would stay in memory
+    with _readable(path), pa.OSFile(str(path)) as stream:
+        reader = pa.ipc.open_file(stream)
         first = 0
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SORTED_AT_ONCE = 4_000_000  # keys: sorting them takes some 200 MB
+SORTED_AT_ONCE = 500_000  # keys: sorting them takes some 30 MB
 
 
 class Keys(NamedTuple):
