@@ -9,7 +9,7 @@ from batchata_tasks.dataset.manifest import SYSTEM_FIELDS, manifest_batches, man
 from batchata_tasks.dataset.part_files import chunks_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
     from pathlib import Path
 
     import pyarrow as pa
@@ -78,6 +78,11 @@ class StoredColumns:
             for part, schema in self._parts.items()
             if column in schema.names
         ]
+
+    def others(self, known: Container[str]) -> dict[str, list[Place]]:
+        """Return where values of columns have landed that are not known any more."""
+        names = {name for schema in self._parts.values() for name in schema.names}
+        return {name: self.in_parts(name) for name in sorted(names) if name not in known}
 
     def _part_reader(self, part: str, column: str) -> Callable[[], Iterator[pa.Array]]:
         return lambda: (b.column(column) for b in self._dataset.part_rows(part, [column]))

@@ -84,6 +84,8 @@ def _planned(
     legacy = settled.declared.legacy()
     planner = Planner(table, folder, dataset_id, options, progress, recovery.row_ids, legacy)
     settled.note(planner.summary)
+    for text in planner.summary.misfit_texts():
+        run.log(f"answers: {text}.")
     in_flight = in_flight_keys(
         run.folder,
         run.ledger,

@@ -24,7 +24,7 @@ from batchata_tasks.dataset.stored_columns import StoredColumns
 from batchata_tasks.planning.legacy import inferred_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.planning.summary import PlanSummary
@@ -146,7 +146,8 @@ def _applied(
     table.source.declare(shown, {c.name: c.type for c in columns if c.type != shown[c.name]})
     answers = [Column(n, Role.ANSWER, schema.field(n).type) for n in dataset.answers]
     declared = DeclaredSchema((*columns, *retired, *answers))
-    return Settled(declared, _misfits(stored, answers), kept.names)
+    known = {*schema.names, *source.types()}
+    return Settled(declared, _misfits(stored, answers, known), kept.names)
 
 
 def _shown(column: Column, table: PreparedTable) -> pa.DataType:
@@ -242,8 +243,8 @@ def _refused(
     name: str, role: Role, declared: pa.DataType, tonight: Values, problem: str | None
 ) -> SpecError:
     spec_key = {Role.KEY: "key", Role.CARRIED: "columns"}.get(role, "source")
-    kinds = type_name(tonight.type), type_name(declared)
-    types = f"{name!r} is {kinds[0]} in {tonight.where} and {kinds[1]} in the dataset"
+    kind = "JSON" if tonight.by_value else type_name(tonight.type)
+    types = f"{name!r} is {kind} in {tonight.where} and {type_name(declared)} in the dataset"
     example = "" if problem is None else f" ({problem})"
     remedy = "a dataset keeps what landed: fix the source, or name another `output`"
     return SpecError(f"{spec_key}: {types}{example}; {remedy}.")
@@ -268,9 +269,16 @@ def _require_storable(schema: pa.Schema, table: PreparedTable) -> None:
         raise
 
 
-def _misfits(stored: StoredColumns, answers: list[Column]) -> dict[str, int]:
-    """Count the answers of earlier response models that the present one cannot hold."""
+def _misfits(stored: StoredColumns, answers: list[Column], known: Container[str]) -> dict[str, int]:
+    """Count the answers of earlier response models that the present one cannot hold.
+
+    All of those in a column that is not `known` any more.
+    """
     counts = {
+        name: sum(len(array) - array.null_count for place in places for array in place.read())
+        for name, places in stored.others(known).items()
+    }
+    counts |= {
         f"{column.name}: {column.type}": sum(
             misfits(array, column.type)
             for _, kind, read in stored.in_parts(column.name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.text import pluralize
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,6 +46,21 @@ class PlanSummary:
     factors: dict[str, int] = field(default_factory=dict[str, int])
     least: int = 0  # the bound of the cheapest request
     pilot: int = 0  # rows that are sent first, and decide on the others; 0 if there are no others
+
+    def misfit_texts(self) -> list[str]:
+        """Return, for people, which answers the response model cannot hold any more."""
+        texts = list[str]()
+        for column, count in self.misfits.items():
+            if ": " in column:  # with the type that it has now
+                answers = pluralize(count, "answer does", "answers do")
+                texts.append(f"{answers} not fit `{column}` and stay in `_response` alone")
+            else:
+                answers = pluralize(count, "answer")
+                texts.append(
+                    f"the response model has no field `{column}` any more: its {answers} stay in "
+                    "`_response` alone"
+                )
+        return texts
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

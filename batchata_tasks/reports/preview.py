@@ -124,10 +124,7 @@ class Preview:
         if summary.retired:
             names = ", ".join(summary.retired)
             lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
-        for column, count in summary.misfits.items():
-            answers = pluralize(count, "answer does", "answers do")
-            lines.append(("Answers", f"{answers} not fit `{column}` and stay in `_response` alone"))
-        return lines
+        return lines + [("Answers", text) for text in summary.misfit_texts()]
 
     def _sending(self) -> list[tuple[str, str]]:
         summary = self.summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -231,3 +232,21 @@ def test_answers_that_a_new_model_cannot_hold_are_counted(nights: Nights) -> Non
     assert nights.column("s") == {key: str(value) for key, value in before.items()}
     assert set(nights.column("n").values()) == {None}
     assert all(nights.column("_response").values())
+
+
+def test_answers_in_a_field_that_is_gone_are_counted(nights: Nights) -> None:
+    """A field that the model has no more is told before its column goes; `_response` stays."""
+    first = {"properties": {"n": {"type": "string"}, "s": {"type": "integer"}}}
+    second = {"properties": {"s": {"type": "integer"}}}
+    for schema in (first, second):
+        schema |= {"type": "object", "required": list(schema["properties"])}
+    nights.run({"response_schema": first}, id=[1, 2], v=["x", "y"])
+    kept = {"response_schema": second, "rerun_on": ["new"]}
+    told = nights.plan(**kept)
+    assert told.misfits == {"n": 2}
+    assert told.misfit_texts() == [
+        "the response model has no field `n` any more: its 2 answers stay in `_response` alone"
+    ]
+    assert nights.run(kept, id=[1, 2], v=["x", "y"]) == 0
+    assert nights.plan(**kept).misfits == {}
+    assert all("n" in json.loads(text) for text in nights.column("_response").values())
