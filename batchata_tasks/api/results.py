@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +29,7 @@ from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from decimal import Decimal
 
     from batchata_tasks.common.settings import Settings
@@ -50,6 +51,8 @@ class _Answer(NamedTuple):
 
 _READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
 _LANDED_AT = "_enriched_at"
+_TRIES = 5  # readings that a part which goes may interrupt
+T = TypeVar("T")
 
 
 def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
@@ -60,6 +63,14 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
     wanted, terms = dict[str, str](), dict[str, Terms]()
     for job, text in _fingerprints(spec):
         wanted[job.id], terms[job.id] = text, job.terms
+    found = _undisturbed(lambda: _newest(spec, wanted, terms))
+    return {job_id: found[job_id] for job_id in wanted if job_id in found}
+
+
+def _newest(
+    spec: JobsSpec, wanted: Mapping[str, str], terms: Mapping[str, Terms]
+) -> dict[str, JobResult]:
+    """Return the newest result of each job whose fingerprint is the wanted one."""
     found, times = dict[str, JobResult](), dict[str, int]()
     for batch in _rows(spec):
         landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
@@ -70,7 +81,18 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
             if landed_at > times.get(job_id, -1):
                 times[job_id] = landed_at
                 found[job_id] = _result(job_id, terms[job_id], _Answer(*values))
-    return {job_id: found[job_id] for job_id in wanted if job_id in found}
+    return found
+
+
+def _undisturbed(read: Callable[[], T]) -> T:
+    """Return what `read` returns; it begins anew if a part goes while it reads.
+
+    Another process may land, and merge, at the same time.
+    """
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            return read()
+    return read()
 
 
 def held_jobs(spec: JobsSpec, settings: Settings) -> dict[str, str]:
@@ -154,8 +176,12 @@ def landed_table(spec: JobsSpec) -> pa.Table:
     dataset = Dataset(DatasetFolder(spec.output).data, pa.schema([]), [], [])
     stored = open_source(spec.jobs).batches([JOB_ID])
     ids = pa.concat_arrays([block.rows.column(JOB_ID) for block in stored])
-    batches = (batch for _, batch in dataset.rows(dataset.column_names()))
-    rows = [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
+
+    def read() -> list[pa.RecordBatch]:
+        batches = (batch for _, batch in dataset.rows(dataset.column_names()))
+        return [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
+
+    rows = _undisturbed(read)
     return pa.Table.from_batches(rows, rows[0].schema if rows else _columns(spec))
 
 

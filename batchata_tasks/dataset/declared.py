@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from batchata_tasks.dataset.folder import DatasetFolder
 
-_FORMAT = 1
-_NOTED = "legacy_types_noted"
+# 2 since fingerprints are of version 2: code that reads 1 alone would send such rows again
+_FORMAT = 2
+_FORMATS = (1, _FORMAT)
 
 
 class Role(StrEnum):
@@ -88,7 +89,7 @@ class DeclaredSchema:
     def _to_json(self) -> dict[str, Any]:
         kept = [_column_json(c) for c in self.columns if c.role is not Role.RETIRED]
         retired = [_column_json(c) for c in self.columns if c.role is Role.RETIRED]
-        return {"format": _FORMAT, _NOTED: True, "columns": kept, "retired": retired}
+        return {"format": _FORMAT, "columns": kept, "retired": retired}
 
     @classmethod
     def read(cls, folder: DatasetFolder) -> DeclaredSchema | None:
@@ -100,12 +101,12 @@ class DeclaredSchema:
         path = _path(folder)
         if (record := read_json(path)) is None:
             return None
-        if record.get("format") != _FORMAT:
+        if record.get("format") not in _FORMATS:
             message = f"{path} is of format {record.get('format')}; use a newer version to read it."
             raise StorageError(message)
         try:
             stored = cast("list[dict[str, str]]", record["columns"] + record["retired"])
-            noted = record.get(_NOTED) is True
+            noted = record["format"] == _FORMAT
             return cls(tuple(_column_of(one, noted=noted) for one in stored), noted)
         except (KeyError, TypeError, ValueError, binascii.Error, pa.ArrowException) as error:
             message = f"{path} is damaged ({error!r}); delete it: it is made anew from the parts."

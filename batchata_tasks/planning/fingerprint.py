@@ -22,8 +22,7 @@ FINGERPRINT_VERSION = "v2"
 VERSIONS = ("v1", FINGERPRINT_VERSION)
 """Those whose parts can be compared."""
 INPUT_BYTES = 12  # 96 bits, as in each part: no clash to be expected below 10^14 rows
-_EXACT = 2**53  # a double holds every integer up to here
-_WITHOUT_FLOATS = frozenset({str, int, bool, type(None), bytes, date, time, datetime, Decimal})
+_SPELLED_ONCE = frozenset({str, int, bool, type(None), bytes, date, time, datetime})
 
 
 def part(kind: str, value: object) -> str:
@@ -62,7 +61,7 @@ def inputs_of_texts(texts: Iterable[bytes]) -> list[bytes]:
 
 
 def _unified_column(values: Sequence[object]) -> Sequence[object]:
-    if _WITHOUT_FLOATS.issuperset(map(type, values)):
+    if _SPELLED_ONCE.issuperset(map(type, values)):
         return values
     return [_unified(value) for value in values]
 
@@ -70,7 +69,9 @@ def _unified_column(values: Sequence[object]) -> Sequence[object]:
 def _unified(value: object) -> object:
     """Return a value in which equal numbers are spelled alike."""
     match value:
-        case float() if value.is_integer() and -_EXACT <= value <= _EXACT:
+        case float() if value.is_integer():
+            return int(value)
+        case Decimal() if value.is_finite() and value == value.to_integral_value():
             return int(value)
         case dict():
             pairs = cast("dict[object, object]", value).items()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 
 from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.common.text import is_unicode
 from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
 from batchata_tasks.planning.fingerprint import inputs_of, inputs_v1_of, other_parts, part
@@ -156,8 +157,22 @@ class RequestBuilder:
     def _body(self, texts: tuple[str, ...], where: Callable[[], str]) -> bytes:
         """Return the body of a row whose turns have these texts, as JSON."""
         is_blank = any(not text or text.isspace() for text in texts)
-        if self._form is not None and not is_blank:
-            return self._form.with_texts(texts)
+        try:
+            if self._form is not None and not is_blank:
+                return self._form.with_texts(texts)
+            return self._built(texts, where)
+        except TypeError as error:
+            for text, (_, template) in zip(texts, self._turns, strict=True):
+                if not is_unicode(text):
+                    message = (
+                        f"{template.field}: {where()} renders to a text with half of a surrogate "
+                        "pair, which cannot be sent; fix the template."
+                    )
+                    raise SourceError(message) from error
+            raise
+
+    def _built(self, texts: tuple[str, ...], where: Callable[[], str]) -> bytes:
+        """Return a body that the provider's adapter makes of a row's texts."""
         messages = tuple(
             Message(turn.role, text) for (turn, _), text in zip(self._turns, texts, strict=True)
         )

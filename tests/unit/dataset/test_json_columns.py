@@ -140,7 +140,7 @@ def _as_before(nights: Nights, values: list[Any], **changes: Any) -> None:
     path = nights.output / "_batchata/schema.json"
     record = read_json(path)
     assert record is not None
-    write_json(path, {key: record[key] for key in ("format", "columns", "retired")})
+    write_json(path, {**record, "format": 1})
 
 
 def _legacy(nights: Nights) -> dict[str, pa.DataType]:

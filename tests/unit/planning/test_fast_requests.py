@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.settings import Settings
 from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.templates import RowTemplate, variables
@@ -19,10 +21,14 @@ from batchata_tasks.planning.values import shown
 from batchata_tasks.providers.anthropic.adapter import AnthropicAdapter
 from batchata_tasks.providers.openai.chat import OpenAIAdapter
 from batchata_tasks.providers.openai.responses import OpenAIResponsesAdapter
+from batchata_tasks.reports.plan import preview
 from batchata_tasks.schema.response import ResponseSchema
+from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.types.request import Message, Request
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from batchata_tasks.providers import Adapter
 
 ADAPTERS = {
@@ -86,6 +92,26 @@ def test_a_body_of_ones_own_is_built_one_by_one() -> None:
     request = Request("claude-haiku-5-5", (Message("user", "t"),), 64)
     assert BodyForm.of(provider, request) is None
     assert BodyForm.of(AnthropicAdapter(), request) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ '\\ud800' }} {{ text }}", "{{ text | upper }}{{ '\\ud800' }}"]
+)
+def test_a_template_that_makes_half_of_a_pair_is_refused(tmp_path: Path, text: str) -> None:
+    """The row is named in one sentence, whichever way its body is made."""
+    source = tmp_path / "t.csv"
+    source.write_text("id,text\n1,t\n")
+    spec = {
+        "name": "n",
+        "source": str(source),
+        "key": "id",
+        "model": "claude-haiku-5-5",
+        "prompt": text,
+        "output": str(tmp_path / "out"),
+    }
+    rule = r"^prompt: row 1 \(id='1'\) renders to a text with half of a surrogate pair"
+    with pytest.raises(SourceError, match=rule):
+        preview(parse_spec(spec), Settings())
 
 
 VALUES: list[Any] = [

@@ -378,6 +378,8 @@ def test_a_number_is_the_same_in_columns_of_integers_and_of_floats(
     whole: int, other: float
 ) -> None:
     """A column becomes one of floats when a row brings a fraction; the other rows are as before."""
+    (exact,) = inputs_of({"n": [Decimal(whole).quantize(Decimal("1e-3"))]}, 1)
+    assert [exact] == inputs_of({"n": [whole]}, 1)
     inside: list[Any] = [whole, [whole], {"n": whole, "$": [whole]}]
     as_floats: list[Any] = [float(whole), [float(whole)], {"n": float(whole), "$": [float(whole)]}]
     for number, as_float in zip(inside, as_floats, strict=True):

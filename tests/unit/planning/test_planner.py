@@ -15,7 +15,10 @@ import pytest
 
 from batchata_tasks.common.canonical import canonical, key_digest
 from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.common.files import read_json
 from batchata_tasks.dataset.columns import keys_of
+from batchata_tasks.dataset.declared import DeclaredSchema
+from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import _batches, plan_bodies, read_plan
 from batchata_tasks.planning.fingerprint import part
 from batchata_tasks.planning.packing import PlannedChunk
@@ -715,6 +718,17 @@ def test_rows_of_version_1_are_up_to_date(bench: Bench) -> None:
     assert (known.summary.reasons, known.summary.up_to_date) == ({}, 2)
     bench.write([rows[0], {**rows[1], "text": 3}])
     assert bench.plan(legacy={"text": pa.float64()}).summary.reasons == {"input": 1}
+
+
+def test_code_that_knows_version_1_alone_refuses_the_dataset(bench: Bench) -> None:
+    """It would send all rows again: the record of types says that newer code has been there."""
+    folder = DatasetFolder(str(bench.folder))
+    folder.create()
+    DeclaredSchema().write(folder)
+    record = read_json(folder.own / "schema.json")
+    assert record is not None
+    assert record["format"] == 2
+    assert DeclaredSchema.read(folder) == DeclaredSchema()
 
 
 def test_attempts_of_version_1_go_on_counting(bench: Bench) -> None:
