@@ -35,7 +35,8 @@ class Missing(StrictUndefined):
             return f"a null has no attribute {name!r}; ask for it first, with `is not none`"
         if isinstance(obj, dict):
             names = [str(key) for key in cast("dict[Any, Any]", obj)]
-            return f"the object has no attribute {name!r}{nearest(name, names)}"
+            remedy = "ask for it first, with `is defined`, or give it a value: `| default('')`"
+            return f"the object has no attribute {name!r}{nearest(name, names)}; {remedy}"
         if callable(getattr(obj, name, None)):
             kind = next((text for of, text in _KINDS.items() if isinstance(obj, of)), "a value")
             return f"{name!r} is a method of {kind}; call it to print what it gives: {name}()"
