@@ -185,7 +185,7 @@ class Receipt:
             "changed, but not in `rerun_on`": plan["not_asked"],
             "still in flight or held": plan["in_flight"],
             "too large to send": plan["too_large"],
-            "carried columns rewritten": plan["carried"],
+            "with new values in carried columns": plan["carried"],
             "recovered from earlier batches": plan["recovered"],
         }
         text = _counts({what: count for what, count in counts.items() if count})

@@ -189,7 +189,9 @@ class CsvTable:
     def _unfit(self, row: int, column: str, text: str) -> SourceError:
         kind = self._types.get(column, "str")
         remedy = f"fix the cell, or change {kind} in `types`"
-        return unfit(self.url, row, column, f"given as {kind}", text, f"no {kind}", remedy)
+        limits = ", which has up to 29 digits before its point and 9 behind it"
+        problem = f"no {kind}{limits if kind == 'decimal' else ''}"
+        return unfit(self.url, row, column, f"given as {kind}", text, problem, remedy)
 
     def _raise_ragged(self, read: pacsv.ReadOptions, columns: list[str]) -> None:
         """Read again in one thread, for which Arrow counts the rows, and raise the row's error."""

@@ -152,8 +152,10 @@ def test_a_cell_of_another_type_is_refused(tmp_path: Path, name: str) -> None:
     path = write(
         tmp_path / "t.csv", "b,a\n\n" + f"1,{good}\n" * 70_000 + f"1,{TYPED[name][0]}\n1,\n"
     )
+    digits = ", which has up to 29 digits before its point and 9 behind it"
+    what = f"{name}{digits if name == 'decimal' else ''}"
     assert refusal(path, {"a": name}) == (
-        f"source: {path} row 70001: the column 'a' is given as {name}, and this value is no {name} "
+        f"source: {path} row 70001: the column 'a' is given as {name}, and this value is no {what} "
         f"('{TYPED[name][0]}'); fix the cell, or change {name} in `types`."
     )
 
