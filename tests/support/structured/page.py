@@ -42,6 +42,10 @@ columns that land.
   and docstrings reach both.
 - The value of an enum or Literal may come in any case if that is unambiguous, and lands as the
   class spells it: "ELECTRONICS" is `electronics`. Strict modes do not promise the case.
+- Under another model each answer that landed stays if the new field can hold it. What it cannot
+  hold, and a field that is gone, is null or has no column from then on, and stays in `_response`
+  alone: `plan` and `run` say how many. So it is in rows that are not sent again, too (`--limit`),
+  and the former model does not bring the columns back: try a model on another `output`.
 - Dates and times are asked for in ISO 8601. A number, also as a text such as "2024", is `invalid`,
   where Pydantic would read seconds since 1970.
 - Maps are refused. Anthropic's own helper sends them as objects without fields, so that every
