@@ -291,13 +291,15 @@ def test_a_stopped_batch_that_lacks_lines_of_what_ran_is_not_sent_again(
 ) -> None:
     """Its counts say that most of it ran, its results show a few; given up, these land."""
     monkeypatch.setenv("BATCHATA_PATIENCE", "0.05")
-    table = Table(tmp_path, emulator, "openai", 12)
+    # which rows have no line depends on ids that each run draws: of 24 never just a few
+    table = Table(tmp_path, emulator, "openai", 24)
     emulator.control.faults(kind=end, count=1, share=0.75)
     emulator.control.faults(kind="request_missing", share=0.5, seed=1, times=1)
     receipt, notes = told(table)
-    assert (receipt.exit_code, receipt.held_rows) == (3, 12)
+    assert (receipt.exit_code, receipt.held_rows) == (3, 24)
     assert any("giving it up lands these" in note for note in notes)
     (batch,) = [line["id"] for line in table.ledger()["batches"]]
+    emulator.control.clear_faults()
     reconcile(ReconcileRequest(abandon=(batch,)))
     assert table.run().exit_code == 0
     table.check_answers()
