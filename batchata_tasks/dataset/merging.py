@@ -52,8 +52,9 @@ def merge_full_tiers(dataset: Dataset, unfinished: Container[str] = ()) -> None:
     Raises:
         StorageError: a part is damaged, or the storage refused; no row is lost.
     """
-    while paths := _next(dataset, unfinished):
-        _merge(dataset, paths)
+    with storage_errors("merging parts"):
+        while paths := _next(dataset, unfinished):
+            _merge(dataset, paths)
 
 
 def full_tiers(sizes: Mapping[str, int]) -> list[list[str]]:
@@ -74,9 +75,8 @@ def _tier(size: int) -> int:
 
 def _next(dataset: Dataset, unfinished: Container[str]) -> list[Path]:
     """Return the files to merge next: those of the first full tier that have the same columns."""
-    with storage_errors("reading the dataset"):
-        paths = {part: path for part, path in dataset.parts().items() if part not in unfinished}
-        sizes = {part: path.stat().st_size for part, path in paths.items()}
+    paths = {part: path for part, path in dataset.parts().items() if part not in unfinished}
+    sizes = {part: path.stat().st_size for part, path in paths.items()}
     for parts in full_tiers(sizes):
         alike = defaultdict[bytes, list["Path"]](list)  # by their columns
         for part in parts:
@@ -102,11 +102,10 @@ def _merge(dataset: Dataset, paths: list[Path]) -> None:
     with dataset.part_file(target, _columns(paths[0]), TakenOver(files, parts)) as writer:
         for block in row_groups(_rows(paths, older)):
             writer.write_batch(block)
-    with storage_errors("merging parts"):
-        for path in paths:
-            dataset.gate()
-            path.unlink(missing_ok=True)
-        sync_folder(dataset.data)
+    for path in paths:
+        dataset.gate()
+        path.unlink(missing_ok=True)
+    sync_folder(dataset.data)
 
 
 def _rows(paths: list[Path], but: set[int]) -> Iterator[pa.RecordBatch]:

@@ -25,6 +25,7 @@ from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.land import commit_of
 from batchata_tasks.ledger import Chunk, ChunkKind, ChunkState
 from batchata_tasks.planning.estimate import costs_of, measures
+from batchata_tasks.planning.landed import STATE_COLUMNS
 from batchata_tasks.planning.packing import Packer
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.route import Shape
@@ -41,15 +42,7 @@ if TYPE_CHECKING:
 # trouble of the account do not count
 _ROUNDS = 3
 _ALL_TURNS = 10**6  # manifests of older versions do not say how many are the request's own
-_STATE = (
-    "_status",
-    "_error",
-    "_attempts",
-    "_input_tokens",
-    "_output_tokens",
-    "_cache_read_tokens",
-    "_cost_usd",
-)
+_STATE = [name for name in STATE_COLUMNS if name not in ("_fingerprint", "_enriched_at")]
 
 
 def plan_round(run: PlanningRun) -> list[Chunk]:
@@ -155,7 +148,7 @@ class _Round:
         key = self._run.spec.key
         states: dict[bytes, dict[str, Any]] = {}
         for batch in self._table.dataset.part_rows(part, [*key, *_STATE]):
-            rows = zip(keys_of(batch, key), batch.select(list(_STATE)).to_pylist(), strict=True)
+            rows = zip(keys_of(batch, key), batch.select(_STATE).to_pylist(), strict=True)
             states |= {row_key: state for row_key, state in rows if self._worth_another(state)}
         return states
 

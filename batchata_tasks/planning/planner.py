@@ -20,13 +20,13 @@ import pyarrow as pa
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
+from batchata_tasks.planning.compared_rows import ComparedRows
 from batchata_tasks.planning.fingerprint import changed
 from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
 from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
-from batchata_tasks.planning.standing import Standing
 from batchata_tasks.planning.summary import Options, PlanSummary
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
@@ -112,9 +112,11 @@ class Planner:
                 rows = self._kept(block.rows)
                 if len(rows):
                     stored = table.source.stored(rows.batch.select(self._spec.carried))
-                    standing = Standing(rows, stored, self._builder, landed, flying, self._legacy)
-                    keys.add(standing.keys, rows.numbers)
-                    self._write(rows, standing, self._wanted_rows(rows, standing), writers)
+                    compared = ComparedRows(
+                        rows, stored, self._builder, landed, flying, self._legacy
+                    )
+                    keys.add(compared.keys, rows.numbers)
+                    self._write(rows, compared, self._wanted_rows(rows, compared), writers)
                 self._progress(self.summary.source_rows)
             if (double := keys.first_double()) is not None:
                 raise self._doubled(*double)
@@ -184,25 +186,25 @@ class Planner:
         left_out[list(nulls)] = True
         return left_out
 
-    def _wanted_rows(self, rows: RowBlock, standing: Standing) -> list[_Wanted]:
+    def _wanted_rows(self, rows: RowBlock, compared: ComparedRows) -> list[_Wanted]:
         """Decide on the rows of a block; return those that need a request."""
         left_out = self._nulls(rows)
-        claimed = standing.claimed(self._claimed, self._dataset_id)
-        quiet = standing.quiet(self._options.refresh_before) & ~left_out & ~claimed
-        anew = standing.carried_anew(self._table.dataset.carried_fields)
+        claimed = compared.claimed(self._claimed, self._dataset_id)
+        quiet = compared.up_to_date(self._options.refresh_before) & ~left_out & ~claimed
+        anew = compared.carried_changed(self._table.dataset.carried_fields)
         self.summary.up_to_date += int(quiet.sum())
         wanted = list[_Wanted]()
         for place in np.flatnonzero(~quiet & ~left_out).tolist():
-            if standing.in_flight[place]:
+            if compared.in_flight[place]:
                 self.summary.in_flight += 1
-                self.summary.held += bool(standing.held[place])
+                self.summary.held += bool(compared.held[place])
                 continue
-            landed = standing.landed(place)
+            landed = compared.landed(place)
             if claimed[place]:
                 self.summary.recovered += 1
                 wanted.append(_Wanted(place, landed, claimed=True))
                 continue
-            reason = self._reason(standing, place, landed)
+            reason = self._reason(compared, place, landed)
             if reason is None:
                 quiet[place] = True
             elif self._spec.limit is not None and self._reasons.total() >= self._spec.limit:
@@ -210,29 +212,29 @@ class Planner:
             else:
                 self._reasons[reason] += 1
                 wanted.append(_Wanted(place, landed, fails=reason == "failed"))
-        self._carry(standing, np.flatnonzero(quiet & anew))
+        self._carry(compared, np.flatnonzero(quiet & anew))
         return wanted
 
-    def _carry(self, standing: Standing, places: NDArray[np.int64]) -> None:
+    def _carry(self, compared: ComparedRows, places: NDArray[np.int64]) -> None:
         """Note the new values of landed rows whose carried columns changed."""
         if not len(places):
             return
-        batch = standing.stored.take(pa.array(places))
+        batch = compared.stored.take(pa.array(places))
         columns = [batch.column(name).to_pylist() for name in self._table.dataset.carried]
         for place, values in zip(places.tolist(), zip(*columns, strict=True), strict=True):
-            self.carried[standing.part(place)][standing.keys.digest(place)] = values
+            self.carried[compared.part(place)][compared.keys.digest(place)] = values
 
     def _write(
         self,
         rows: RowBlock,
-        standing: Standing,
+        compared: ComparedRows,
         wanted: list[_Wanted],
         writers: Mapping[str, PlanWriter],
     ) -> None:
         """Write the requests of a block's rows into the plans that they belong to."""
-        plans = {name: PlanRows(writer, standing.stored) for name, writer in writers.items()}
-        prints = [standing.fingerprint(one.place) for one in wanted]
-        keys = [standing.canonical[one.place] for one in wanted]
+        plans = {name: PlanRows(writer, compared.stored) for name, writer in writers.items()}
+        prints = [compared.fingerprint(one.place) for one in wanted]
+        keys = [compared.canonical[one.place] for one in wanted]
         ids = row_ids(self._dataset_id, keys, prints)
         requests = self._builder.requests(rows, [one.place for one in wanted])
         for one, row_id, text, request in zip(wanted, ids, prints, requests, strict=True):
@@ -269,7 +271,7 @@ class Planner:
         )
         return name, system, body if error is None else b"{}"
 
-    def _reason(self, standing: Standing, place: int, landed: LandedRow | None) -> str | None:
+    def _reason(self, compared: ComparedRows, place: int, landed: LandedRow | None) -> str | None:
         """Return why a row is to be sent; None if it is not, which the summary then counts."""
         summary = self.summary
         if landed is None:
@@ -277,7 +279,7 @@ class Planner:
         refresh = self._options.refresh_before
         if refresh is not None and landed.enriched_at < refresh:
             return "refresh"
-        if parts := changed(landed.fingerprint, standing.fingerprint(place)):
+        if parts := changed(landed.fingerprint, compared.fingerprint(place)):
             return self._wanted(*parts)
         if landed.status == Outcome.SUCCEEDED:
             summary.up_to_date += 1

@@ -1,4 +1,4 @@
-"""How the rows of a block stand: landed or not, in flight or not, changed or not, all at once."""
+"""A block of source rows compared with the dataset: landed, in flight, changed, all at once."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.builder import Builder
     from batchata_tasks.planning.key_arrays import InFlight
     from batchata_tasks.planning.landed import Landed, LandedRow
+
 _OLD = "v1"
 _Halves = tuple["NDArray[np.uint64]", "NDArray[np.uint32]"]
 
 
-class Standing:
+class ComparedRows:
     """The rows of one block beside the dataset's.
 
     `in_flight` and `held` are arrays of yes and no; `canonical` has the rows' canonical keys, and
@@ -95,18 +96,18 @@ class Standing:
         same = column("input_high", self._at) == high
         return same & (column("input_low", self._at) == low)
 
-    def quiet(self, refresh_before: int | None) -> NDArray[np.bool_]:
+    def up_to_date(self, refresh_before: int | None) -> NDArray[np.bool_]:
         """Return which rows are up to date and not on their way."""
         if not self._is_same.any():
             return self._is_same
         column = self._landed.column
-        quiet = self._is_same & ~self.in_flight
-        quiet &= column("status", self._at) == self._landed.status(Outcome.SUCCEEDED)
+        found = self._is_same & ~self.in_flight
+        found &= column("status", self._at) == self._landed.status(Outcome.SUCCEEDED)
         if refresh_before is not None:
-            quiet &= column("enriched_at", self._at) >= refresh_before
-        return quiet
+            found &= column("enriched_at", self._at) >= refresh_before
+        return found
 
-    def carried_anew(self, carried: list[pa.Field]) -> NDArray[np.bool_]:
+    def carried_changed(self, carried: list[pa.Field]) -> NDArray[np.bool_]:
         """Return which of the landed rows have carried columns that changed."""
         is_landed = self._at >= 0
         if not carried or not is_landed.any():
