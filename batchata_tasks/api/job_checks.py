@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import orjson
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources import documents
-from batchata_tasks.spec.job import params_of, turn_texts
+from batchata_tasks.spec.job import params_of
 from batchata_tasks.spec.job_schemas import ResponseModels
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from batchata_tasks.types.request import Message
 
     FileState = tuple[int, ...]
+    # on what checks rested: whether a limit held, the job's content, its file
+    Facts = tuple[bool, int, FileState | None]
 
 
 _PASSED_KEPT = 256
@@ -117,16 +121,6 @@ def _naming(job: Job) -> Generator[None, None, None]:
         raise SpecError(message) from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Passed:
-    """A job that passed its checks, and the facts on which they rested."""
-
-    job: Job  # kept, so that its `id()` is no other job's
-    limited: bool
-    content: int
-    file: FileState | None
-
-
 class CheckedJobs:
     """Jobs that passed their checks: each is checked once, and its document read once for that.
 
@@ -137,7 +131,10 @@ class CheckedJobs:
     def __init__(self) -> None:
         self.schemas = ResponseModels()
         self._rules = ProviderRules()
-        self._passed: dict[int, _Passed] = {}
+        self._adapters: dict[tuple[str, str | None, str], type[Adapter]] = {}
+        # by the `id` of a job, which is kept, so that no other gets it
+        self._jobs: dict[int, Job] = {}
+        self._passed: dict[int, Facts] = {}
         self._digests: dict[Path, tuple[FileState | None, str]] = {}
 
     def check(self, job: Job, *, limited: bool) -> None:
@@ -147,36 +144,49 @@ class CheckedJobs:
             SpecError: naming the job, the field and the remedy.
         """
         passed = self._passed.get(id(job))
-        if passed is not None and self._holds(passed, limited=limited):
+        if passed is not None and self._holds(job, passed, limited=limited):
             return
         turns = job.check()
         content, file = self._content(job), _state_of(job.file)
         _, schema = self.schemas.of(job)
-        to = job.destination()
-        adapter = provider_type(to.provider, to.endpoint)
+        adapter = self._adapter_of(job)
         if schema is not None:
             self._rules.check_schema(adapter, schema)
         document = self._rules.check_as_sent(adapter, job, turns, limited=limited)
         if document is not None and job.file is not None:
             self._digests[job.file] = file, document.sha256
-        self._passed[id(job)] = _Passed(job, limited, content, file)
+        self._jobs[id(job)] = job
+        self._passed[id(job)] = limited, content, file
 
-    def _holds(self, passed: _Passed, *, limited: bool) -> bool:
+    def _adapter_of(self, job: Job) -> type[Adapter]:
+        names = job.model, job.provider, job.endpoint
+        if (known := self._adapters.get(names)) is None:
+            to = job.destination()
+            known = self._adapters[names] = provider_type(to.provider, to.endpoint)
+        return known
+
+    def _holds(self, job: Job, passed: Facts, *, limited: bool) -> bool:
         """Whether nothing changed on which the checks of a job rested."""
-        strict_enough = passed.limited or not limited
-        same_file = passed.file == _state_of(passed.job.file)
-        return strict_enough and same_file and passed.content == self._content(passed.job)
+        was_limited, content, file = passed
+        if limited and not was_limited:
+            return False
+        return file == _state_of(job.file) and content == self._content(job)
 
     def _content(self, job: Job) -> int:
         """Return a number that changes with each part of a job that can be changed in place."""
         model = None if job.response_model is None else self.schemas.place_of(job.response_model)
-        turns = turn_texts(job.messages, job.prompt) or repr(job.messages)
-        return hash((turns, repr(job.params), model))
+        try:
+            turns = None if job.messages is None else orjson.dumps(job.messages)
+        except TypeError:
+            turns = repr(job.messages)
+        return hash((turns, job.prompt, repr(job.params), model))
 
     def renamed(self, job: Job, job_id: str) -> Job:
         """Return a job that passed its checks under another id; that one has passed them, too."""
         named = replace(job, id=job_id)
-        self._passed[id(named)] = replace(self._passed.pop(id(job)), job=named)
+        self._jobs[id(named)] = named
+        self._passed[id(named)] = self._passed.pop(id(job))
+        del self._jobs[id(job)]
         return named
 
     def digest_of(self, file: Path) -> str:

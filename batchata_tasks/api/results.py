@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.common.arrow_types import as_stored
+from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.dataset.columns import dataset_schema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.manifest import read_chunk_manifest
@@ -21,7 +22,7 @@ from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
 from batchata_tasks.planning.fingerprint import changed, fingerprint
-from batchata_tasks.planning.job_store import JOB
+from batchata_tasks.planning.job_store import INPUT, JOB, TERMS
 from batchata_tasks.planning.stored_jobs import StoredJobs, Terms, inputs_of_jobs
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.spec.job import Job
@@ -60,27 +61,25 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
 
     A row that answers an older text of a job is not its result.
     """
-    wanted, terms = dict[str, str](), dict[str, Terms]()
-    for job, text in _fingerprints(spec):
-        wanted[job.id], terms[job.id] = text, job.terms
-    found = _undisturbed(lambda: _newest(spec, wanted, terms))
-    return {job_id: found[job_id] for job_id in wanted if job_id in found}
+    with collector_paused():
+        wanted = {job_id: (text, terms) for job_id, text, terms in _fingerprints(spec)}
+        found = _undisturbed(lambda: _newest(spec, wanted))
+        return {job_id: found[job_id] for job_id in wanted if job_id in found}
 
 
-def _newest(
-    spec: JobsSpec, wanted: Mapping[str, str], terms: Mapping[str, Terms]
-) -> dict[str, JobResult]:
-    """Return the newest result of each job whose fingerprint is the wanted one."""
+def _newest(spec: JobsSpec, wanted: Mapping[str, tuple[str, Terms]]) -> dict[str, JobResult]:
+    """Return the newest result of each job; `wanted` are their fingerprints, and their terms."""
     found, times = dict[str, JobResult](), dict[str, int]()
     for batch in _rows(spec):
         landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
         columns = [batch.column(name).to_pylist() for name in _READ]
         for landed_at, job_id, text, *values in zip(landed, *columns, strict=True):
-            if job_id not in wanted or changed(text, wanted[job_id]):
+            fingerprint, terms = wanted.get(job_id, ("", None))
+            if terms is None or changed(text, fingerprint):
                 continue
             if landed_at > times.get(job_id, -1):
                 times[job_id] = landed_at
-                found[job_id] = _result(job_id, terms[job_id], _Answer(*values))
+                found[job_id] = _result(job_id, terms, _Answer(*values))
     return found
 
 
@@ -127,11 +126,19 @@ def _stored(spec: JobsSpec) -> Iterator[list[StoredJob]]:
         yield stored.read(ids, texts)
 
 
-def _fingerprints(spec: JobsSpec) -> Iterator[tuple[StoredJob, str]]:
-    """Yield each job, and its fingerprint."""
-    for jobs in _stored(spec):
-        for job, first in zip(jobs, inputs_of_jobs(jobs), strict=True):
-            yield job, fingerprint(first.hex(), job.terms.others)
+def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, Terms]]:
+    """Yield the id of each job, its fingerprint, and its terms."""
+    stored, source = StoredJobs(spec.response_schemas()), open_source(spec.jobs)
+    if INPUT not in source.names():  # an older version stored them
+        for jobs in _stored(spec):
+            for job, first in zip(jobs, inputs_of_jobs(jobs), strict=True):
+                yield job.id, fingerprint(first.hex(), job.terms.others), job.terms
+        return
+    for block in source.batches([JOB_ID, INPUT, TERMS]):
+        columns = (block.rows.column(name).to_pylist() for name in (JOB_ID, INPUT, TERMS))
+        for job_id, first, spelled in zip(*columns, strict=True):
+            terms = stored.terms(spelled)
+            yield job_id, fingerprint(first.hex(), terms.others), terms
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:

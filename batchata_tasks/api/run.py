@@ -16,6 +16,7 @@ from batchata_tasks.api.raw_files import with_raw_files
 from batchata_tasks.api.results import held_jobs, landed_results, landed_table
 from batchata_tasks.api.state import StateManager, naming
 from batchata_tasks.api.watch import Watch
+from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
@@ -131,20 +132,21 @@ class BatchRun:
             if not self.jobs:
                 message = "jobs: there are none; add some with add_job."
                 raise SpecError(message)
-            self._check_jobs()
             seconds = config.time_limit_seconds
-            self._spec = write_jobs(
-                folder,
-                self.jobs,
-                self._checked.schemas,
-                self._checked.digest_of,
-                name=dataset_name(folder),
-                max_parallel_batches=config.max_parallel_batches,
-                items_per_batch=config.items_per_batch,
-                cost_limit_usd=config.cost_limit_usd,
-                time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s",
-                raw_files=config.raw_files,
-            )
+            with collector_paused():
+                self._check_jobs()
+                self._spec = write_jobs(
+                    folder,
+                    self.jobs,
+                    self._checked.schemas,
+                    self._checked.digest_of,
+                    name=dataset_name(folder),
+                    max_parallel_batches=config.max_parallel_batches,
+                    items_per_batch=config.items_per_batch,
+                    cost_limit_usd=config.cost_limit_usd,
+                    time_limit=None if seconds is None else f"{max(seconds, 0.001):.3f}s",
+                    raw_files=config.raw_files,
+                )
         return self._spec
 
     def _folder(self) -> DatasetFolder:

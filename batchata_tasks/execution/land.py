@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.collector import uncollected
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.dataset.columns import dataset_schema, replaced_keys, without
 from batchata_tasks.dataset.declared import DeclaredSchema, Role
@@ -147,7 +148,7 @@ class _Part:
             lines = rows_named(paths, self._chunk.id) if look.stopped is not None else 0
             absent, otherwise = without_line(look, lines)
         answers = chain.from_iterable(self._provider.answers(path) for path in paths)
-        return self.collector.rows(answers, absent, otherwise)
+        return uncollected(self.collector.rows(answers, absent, otherwise))
 
     def replaced(self) -> dict[str, set[bytes]]:
         """Return the keys (digests) that the part takes out of older parts, by part."""

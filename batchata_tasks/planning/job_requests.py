@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
-from weakref import WeakKeyDictionary
 
 import orjson
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.body_form import BodyForm
 from batchata_tasks.planning.builder import BuiltRequest, Fingerprints
-from batchata_tasks.planning.job_store import JOB
+from batchata_tasks.planning.job_store import INPUT, JOB, TERMS
 from batchata_tasks.planning.limits import limit_of
 from batchata_tasks.planning.route import Route, Shape
 from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
@@ -58,8 +57,6 @@ class JobBuilder:
         common: bool,
     ) -> None:
         self._stored, self._common = StoredJobs(schemas), common
-        # as long as its rows are in use: a block is planned from its jobs several times
-        self._blocks: WeakKeyDictionary[RowBlock, list[StoredJob]] = WeakKeyDictionary()
         self._forms: dict[tuple[Terms, tuple[_Role, ...]], _Form | None] = {}
         self.routes = [
             Route(providers[to], to.model, to.endpoint, rates_at(providers[to], to.model, prices))
@@ -91,24 +88,25 @@ class JobBuilder:
 
     def fingerprints(self, rows: RowBlock) -> Fingerprints:
         """Return the fingerprints of the jobs' base requests."""
-        jobs = self._jobs(rows)
+        if INPUT in rows.batch.schema.names:
+            others = [self._stored.terms(text).others for text in rows.values(TERMS)]
+            return Fingerprints(list(rows.values(INPUT)), others)
+        jobs = self._jobs(rows, range(len(rows)))  # they were stored by an older version
         return Fingerprints(inputs_of_jobs(jobs), [job.terms.others for job in jobs])
 
     def inputs_v1(self, rows: RowBlock) -> list[bytes]:
         """Return the inputs of the jobs' fingerprints, which are the same in all versions."""
-        return inputs_of_jobs(self._jobs(rows))
+        return self.fingerprints(rows).inputs
 
     def requests(self, rows: RowBlock, places: Sequence[int]) -> Iterator[BuiltRequest]:
         """Yield the jobs' requests; the jobs were checked before they were stored."""
-        jobs = self._jobs(rows)
-        return (self._request(jobs[place]) for place in places)
+        return map(self._request, self._jobs(rows, places))
 
-    def _jobs(self, rows: RowBlock) -> list[StoredJob]:
-        """Return the jobs of a block, which are read once."""
-        if (known := self._blocks.get(rows)) is None:
-            known = self._stored.read(rows.values(JOB_ID), rows.values(JOB))
-            self._blocks[rows] = known
-        return known
+    def _jobs(self, rows: RowBlock, places: Sequence[int]) -> list[StoredJob]:
+        """Return the jobs at some places of a block."""
+        columns = rows.values(JOB_ID), rows.values(JOB)
+        ids, texts = ([column[place] for place in places] for column in columns)
+        return self._stored.read(ids, texts)
 
     def _request(self, job: StoredJob) -> BuiltRequest:
         if job.texts is not None:

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchata_tasks.common.files import durable
+from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION
+from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
 from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
@@ -27,7 +29,16 @@ if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
 
 JOB = "job"  # the column of the jobs as JSON, each with the digest of its response model
-_COLUMNS = pa.schema([pa.field(JOB_ID, pa.string()), pa.field(JOB, pa.string())])
+# what its fingerprint is made of: the digest of its input, and its other fields as JSON
+INPUT, TERMS = f"input_{FINGERPRINT_VERSION}", "terms"
+_COLUMNS = pa.schema(
+    [
+        pa.field(JOB_ID, pa.string()),
+        pa.field(JOB, pa.string()),
+        pa.field(INPUT, pa.binary()),
+        pa.field(TERMS, pa.string()),
+    ]
+)
 _FIELDS = [one.name for one in fields(Job) if one.name not in ("id", "response_model")]
 _fields_of = attrgetter(*_FIELDS)
 
@@ -47,7 +58,8 @@ def write_jobs(
     by_place, places = _sorted_by_destination(jobs)
     kinds = {schemas.of(job)[0] for job in jobs}
     digests = {file: digest_of(file) for file in {job.file for job in jobs} if file is not None}
-    content, file = _file_of(_blocks(by_place, schemas, digests))
+    reader = StoredJobs(schemas.by_digest())
+    content, file = _file_of(_blocks(by_place, schemas, digests), reader)
     folder.create()
     folder.jobs.mkdir(exist_ok=True)
     path = folder.jobs / f"{content[:32]}.parquet"
@@ -70,14 +82,24 @@ def write_jobs(
     return spec.with_models(models)
 
 
-def _file_of(blocks: Iterable[list[tuple[str, str]]]) -> tuple[str, memoryview]:
-    """Return the digest of jobs, and their file, which is small beside the jobs in memory."""
+def _file_of(blocks: Iterable[list[tuple[str, str]]], reader: StoredJobs) -> tuple[str, memoryview]:
+    """Return the digest of jobs, and their file, which is small beside the jobs in memory.
+
+    What fingerprints are made of stands beside the jobs, so that those that need nothing are not
+    read again. It follows from the jobs as they are stored, and is no part of the digest.
+    """
     content, file = hashlib.sha256(), BytesIO()
     with pq.ParquetWriter(file, _COLUMNS, compression="zstd") as writer:
         for rows in blocks:
             content.update(orjson.dumps(rows))
-            columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=_COLUMNS))
+            ids, texts = zip(*rows, strict=True)
+            jobs = reader.read(ids, texts)
+            columns = (ids, texts, inputs_of_jobs(jobs), [job.terms.spelled for job in jobs])
+            arrays = [
+                pa.array(values, field.type)
+                for values, field in zip(columns, _COLUMNS, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_COLUMNS))
     return content.hexdigest(), file.getbuffer()
 
 

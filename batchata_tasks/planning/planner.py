@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
@@ -109,17 +110,28 @@ class Planner:
                 name: files.enter_context(PlanWriter(self._folder, name, fields)) for name in names
             }
             for block in table.source.batches(table.columns.names):
-                rows = self._kept(block.rows)
-                if len(rows):
-                    stored = table.source.stored(rows.batch.select(self._spec.carried))
-                    compared = ComparedRows(
-                        rows, stored, self._builder, landed, flying, self._legacy
-                    )
-                    keys.add(compared.keys, rows.numbers)
-                    self._write(rows, compared, self._wanted_rows(rows, compared), writers)
+                with collector_paused():
+                    self._plan(self._kept(block.rows), landed, keys, flying, writers)
                 self._progress(self.summary.source_rows)
             if (double := keys.first_double()) is not None:
                 raise self._doubled(*double)
+
+    def _plan(
+        self,
+        rows: RowBlock,
+        landed: Landed,
+        keys: SourceKeys,
+        flying: InFlight,
+        writers: Mapping[str, PlanWriter],
+    ) -> None:
+        """Plan the rows of a block."""
+        if not len(rows):
+            return
+        table = self._table
+        stored = table.source.stored(rows.batch.select(self._spec.carried))
+        compared = ComparedRows(rows, stored, self._builder, landed, flying, self._legacy)
+        keys.add(compared.keys, rows.numbers)
+        self._write(rows, compared, self._wanted_rows(rows, compared), writers)
 
     def _finish(self) -> list[PlannedChunk]:
         spans = self.packer.finish()

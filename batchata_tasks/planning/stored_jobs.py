@@ -15,7 +15,7 @@ import orjson
 from batchata_tasks.common.canonical import canonical
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.planning.fingerprint import inputs_of_texts, other_parts, part
-from batchata_tasks.spec.job import Job, params_of, turn_texts
+from batchata_tasks.spec.job import Job, params_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,10 +30,12 @@ _TERMS_KEPT = 256
 class Terms:
     """What jobs share that differ in their turns and documents alone.
 
-    `job` has these terms, and neither; `digest` is the name of its response model, `schema`.
-    `others` are the parts of a fingerprint besides its input.
+    `spelled` are these terms as JSON. `job` has them, and neither turns nor a document; `digest` is
+    the name of its response model, `schema`. `others` are the parts of a fingerprint besides its
+    input.
     """
 
+    spelled: str
     job: Job
     digest: str | None
     schema: ResponseSchema | None
@@ -91,7 +93,7 @@ class StoredJobs:
 
     def __init__(self, schemas: Mapping[str, ResponseSchema]) -> None:
         self._schemas = schemas
-        self._terms: dict[bytes, Terms] = {}
+        self._terms: dict[str, Terms] = {}
 
     def read(self, job_ids: Sequence[str], texts: Sequence[str]) -> list[StoredJob]:
         """Return jobs, from their ids and their other fields as JSON."""
@@ -101,19 +103,20 @@ class StoredJobs:
         fields: dict[str, Any] = orjson.loads(text)
         messages, prompt = fields.pop("messages", None), fields.pop("prompt", None)
         file, sha256 = fields.pop("file", None), fields.pop("sha256", None)
-        texts = turn_texts(messages, prompt) if file is None else None
-        return StoredJob(job_id, self._terms_of(fields), messages, prompt, file, sha256, texts)
+        texts = _texts(messages, prompt) if file is None else None
+        terms = self.terms(orjson.dumps(fields).decode())
+        return StoredJob(job_id, terms, messages, prompt, file, sha256, texts)
 
-    def _terms_of(self, fields: dict[str, Any]) -> Terms:
-        """Return the terms that have these fields."""
-        spelled = orjson.dumps(fields)
+    def terms(self, spelled: str) -> Terms:
+        """Return the terms that have these fields, as JSON."""
         if (known := self._terms.get(spelled)) is None:
             if len(self._terms) >= _TERMS_KEPT:
                 self._terms.clear()
-            known = self._terms[spelled] = self._new_terms(fields)
+            known = self._terms[spelled] = self._new_terms(spelled)
         return known
 
-    def _new_terms(self, fields: dict[str, Any]) -> Terms:
+    def _new_terms(self, spelled: str) -> Terms:
+        fields: dict[str, Any] = orjson.loads(spelled)
         digest = fields.pop("schema")
         schema = None if digest is None else self._schemas[digest]
         job = Job("", **fields)
@@ -124,7 +127,21 @@ class StoredJobs:
             facts["citations"] = True
         canonical = schema.canonical if schema is not None else None
         others = other_parts(part("prompt", "job"), part("model", facts), part("schema", canonical))
-        return Terms(job, digest, schema, others)
+        return Terms(spelled, job, digest, schema, others)
+
+
+def _texts(
+    messages: list[dict[str, Any]] | None, prompt: str | None
+) -> tuple[tuple[str, str], ...] | None:
+    """Return the role and the text of each turn; None if one has separate parts.
+
+    They are valid, since jobs are checked before they are stored.
+    """
+    if messages is None:
+        return None if prompt is None else (("user", prompt),)
+    if not all(type(turn["content"]) is str for turn in messages):
+        return None
+    return tuple([(turn["role"], turn["content"]) for turn in messages])
 
 
 def inputs_of_jobs(jobs: Sequence[StoredJob]) -> list[bytes]:

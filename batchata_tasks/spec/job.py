@@ -188,7 +188,7 @@ class Job:
     def _params_problem(self) -> str | None:
         if not isinstance(self.params, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
             return f"params: {self.params!r:.80} is no dict; write one."
-        if (value := not_json(self.params)) is not None:
+        if self.params and (value := not_json(self.params)) is not None:
             return f"params: {value} is no JSON; write names with texts, numbers, lists."
         return None
 

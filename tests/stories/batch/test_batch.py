@@ -141,6 +141,22 @@ def test_what_landed_is_not_sent_again(batch: Batch, emulator: Emulator, tmp_pat
     assert run.receipt.plan["reasons"] == {"input": 1, "new": 1}
 
 
+def test_jobs_of_an_older_version_are_not_sent_again(
+    batch: Batch, emulator: Emulator, tmp_path: Path
+) -> None:
+    """A file of jobs that an older version wrote gives the results of its jobs, as before."""
+    for number in range(3):
+        batch.add_job(prompt=f"text {number}", id=str(number), response_model=Label)
+    before = batch.run().results()
+    (file,) = (tmp_path / "out/_batchata/jobs").glob("*.parquet")
+    pq.write_table(pq.read_table(file, columns=["job_id", "job"]), file)
+    run = batch.run()
+    assert run.results() == before
+    assert run.receipt is not None
+    assert run.receipt.plan["up_to_date"] == 3
+    assert sent(emulator) == 3
+
+
 def test_without_reuse_all_is_asked_again(batch: Batch, emulator: Emulator, tmp_path: Path) -> None:
     """`set_state(file, reuse_state=False)` sends jobs again that have landed."""
     batch.add_job(prompt="one", id="1")
