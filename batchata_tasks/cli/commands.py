@@ -22,6 +22,7 @@ from batchata_tasks.cli.console import (
 from batchata_tasks.cli.emulator_help import EmulatorCommand
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
+from batchata_tasks.cli.upkeep import revalidate
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.printing import print_pairs, print_text
@@ -146,6 +147,11 @@ app.command(epilog="Example: `batchata show deployments/specs/package-topics.yam
 app.command(
     epilog="Example: `batchata costs --by model --days 7` or `batchata costs --set-budget night=20`"
 )(costs)
+
+
+app.command(epilog="Example: `batchata revalidate deployments/specs/package-topics.yaml`")(
+    revalidate
+)
 
 
 @app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")

@@ -46,7 +46,7 @@ from batchata_tasks.dataset.stored_json import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -165,18 +165,30 @@ class Dataset:
                 self.parts()[part], lambda batch, new=rows: self._carried(batch, new), self.schema
             )
 
-    def conform(self) -> None:
+    def change(
+        self, parts: Iterable[str], change: Callable[[pa.RecordBatch], pa.RecordBatch]
+    ) -> None:
+        """Write some parts anew, with other values in the dataset's columns."""
+        for part in parts:
+            self._rewrite(
+                self.parts()[part], lambda batch: change(self.conformed(batch)), self.schema
+            )
+
+    def conform(self, but: Container[str] = ()) -> None:
         """Rewrite parts that were written with other columns: one schema for all.
 
-        A new column is null in old rows. Keys and carried columns keep every value; an answer that
-        the response model cannot hold any more stays in `_response` alone.
+        The parts named in `but` are left alone. A new column is null in old rows. Keys and carried
+        columns keep every value; an answer that the response model cannot hold any more stays in
+        `_response` alone.
         """
         stored_as = as_stored(parquet_schema(self.schema))
         for part, path in self.parts().items():
+            if part in but:
+                continue
             with part_errors(part):
                 stored = pq.read_schema(path)
             if not stored.remove_metadata().equals(stored_as):
-                self._rewrite(path, self._conformed, self.schema)
+                self._rewrite(path, self.conformed, self.schema)
 
     def tidy(self) -> None:
         """Delete what a dead run had replaced already: versions of parts, and parts it merged."""
@@ -188,14 +200,15 @@ class Dataset:
                     self.gate()
                     path.unlink(missing_ok=True)
 
-    def _conformed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def conformed(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return rows of a part in the dataset's columns of today."""
         return conformed(batch, self.schema, self.answers)
 
     def _carried(
         self, batch: pa.RecordBatch, rows: Mapping[bytes, tuple[Any, ...]]
     ) -> pa.RecordBatch:
         changes = [rows.get(key_digest(key)) for key in keys_of(batch, self.key)]
-        result = self._conformed(batch)
+        result = self.conformed(batch)
         for i, name in enumerate(self.carried):
             old = result.column(name).to_pylist()
             values = [was if new is None else new[i] for was, new in zip(old, changes, strict=True)]

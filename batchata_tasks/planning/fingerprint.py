@@ -91,6 +91,17 @@ def _parts(text: str) -> tuple[str, tuple[str, ...]]:
 _PARTS = ("input", "prompt", "model", "schema")
 
 
+def schema_part(text: str) -> str | None:
+    """Return a fingerprint's part of the response model; None if its version is unknown."""
+    version, parts = _parts(text)
+    return parts[-1] if version in VERSIONS and len(parts) == len(_PARTS) else None
+
+
+def with_schema(text: str, schema: str) -> str:
+    """Return a fingerprint of the same request under another response model, by its part."""
+    return f"{text.rpartition('.')[0]}.{schema}"
+
+
 def changed(old: str, new: str) -> list[str]:
     """Return the parts in which two fingerprints differ: prompt, input, model, schema.
 

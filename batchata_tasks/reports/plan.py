@@ -16,6 +16,7 @@ from batchata_tasks.execution.intent_files import require_current, require_curre
 from batchata_tasks.ledger import SET_ASIDE, StopReason, ledger_exists, opened_ledger
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.results_lacking import what_lacks
+from batchata_tasks.pipeline.revalidation import KeptAnswers
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.planner import Planner
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from batchata_tasks.ledger import Chunk, Ledger, RunRow
     from batchata_tasks.planning.packing import PlannedChunk
     from batchata_tasks.planning.prepare import PreparedRun
+    from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
 
 
@@ -66,6 +68,7 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         open_run = None if ledger is None else ledger.open_run(dataset_id)
         stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished)
+        valid = _valid_by_now(ready, summary)
     return Preview(
         spec=spec,
         summary=summary,
@@ -73,6 +76,7 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         limits=limits,
         stopped=_stopped(ready, open_run),
         in_the_way=ways,
+        valid_by_now=valid,
         cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(
             chunk.state not in SET_ASIDE and chunk.id not in ahead.chunks for chunk in unfinished
@@ -99,6 +103,15 @@ def _planner(
     planner = Planner(ready.table, folder, dataset_id, Options(), claimed=claimed, legacy=legacy)
     settled.note(planner.summary)
     return planner
+
+
+def _valid_by_now(ready: PreparedRun, summary: PlanSummary) -> int:
+    """Return how many rows have an answer that today's response model takes, though not before."""
+    asked_for = summary.exhausted or {"schema", "failed"} & summary.reasons.keys()
+    if not asked_for or isinstance(ready.spec, JobsSpec):
+        return 0
+    report, _ = KeptAnswers(ready.table).look()
+    return report.gained
 
 
 def _stopped(ready: PreparedRun, run: RunRow | None) -> str | None:

@@ -46,6 +46,7 @@ class Preview:
     # how an earlier run of this very spec stopped, so that a run would send nothing
     stopped: str | None = None
     in_the_way: tuple[str, ...] = ()  # what a run would end with before it sends anything
+    valid_by_now: int = 0  # rows whose kept answers today's response model takes, though not before
     cancel_asked: bool = False  # of an earlier run, and not done: the next run carries it out
     open_batches: int = 0  # of an earlier run; a run lands them first
     # rows in files that were lost; how many requests of the plan they answer is not known before
@@ -84,6 +85,7 @@ class Preview:
             "pilot_failed": self.pilot_failed,
             "stopped": self.stopped,
             "in_the_way": list(self.in_the_way),
+            "valid_by_now": self.valid_by_now,
             "cancel_asked": self.cancel_asked,
         }
 
@@ -124,6 +126,10 @@ class Preview:
         if summary.retired:
             names = ", ".join(summary.retired)
             lines.append(("Kept", f"no longer in `columns`: {names}; rows keep what they have"))
+        if self.valid_by_now:
+            rows = pluralize(self.valid_by_now, "row has", "rows have")
+            text = f"{rows} an answer that today's response model takes: `batchata revalidate SPEC`"
+            lines.append(("Answers", f"{text} keeps it, for free"))
         return lines + [("Answers", text) for text in summary.misfit_texts()]
 
     def _sending(self) -> list[tuple[str, str]]:

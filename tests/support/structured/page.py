@@ -44,8 +44,12 @@ columns that land.
   class spells it: "ELECTRONICS" is `electronics`. Strict modes do not promise the case.
 - Under another model each answer that landed stays if the new field can hold it. What it cannot
   hold, and a field that is gone, is null or has no column from then on, and stays in `_response`
-  alone: `plan` and `run` say how many. So it is in rows that are not sent again, too (`--limit`),
-  and the former model does not bring the columns back: try a model on another `output`.
+  alone: `plan` and `run` say how many. So it is in rows that are not sent again, too (`--limit`).
+- `batchata revalidate SPEC` reads what the dataset keeps of each answer by today's model, and sends
+  nothing: rows that were invalid and that a mended validator takes become valid, answers of another
+  model that satisfy this one are kept, so that no run sends them again, and columns that a model
+  between lacked are filled. What this model does not take is told and stays as it is. `plan` says
+  how many rows it would keep; `--dry-run` tells all of it.
 - Dates and times are asked for in ISO 8601. A number, also as a text such as "2024", is `invalid`,
   where Pydantic would read seconds since 1970.
 - Maps are refused. Anthropic's own helper sends them as objects without fields, so that every

@@ -1,0 +1,37 @@
+"""The commands that keep a dataset in order, and send nothing: `revalidate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from batchata_tasks.cli.console import AsJson, ReadWith, Spec, boundary, err, load, print_result
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.progress.console import for_console
+
+_CARRIES_ON = "Stopped half-way; the same command carries on."
+
+
+def revalidate(
+    spec: Spec,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would change, and write nothing.")
+    ] = False,
+    overrides: ReadWith = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read the kept answers by today's response model, for free: rows that it takes become valid.
+
+    For a response model that was mended, or changed in its validators: what the dataset keeps of
+    each answer (`_response`) is read anew. Rows that today's model does not take are told, and stay
+    as they are; what another model answered and this one does not take is sent by the next run.
+
+    Exit codes: 0 done, whatever was found; 1, 2 and 130 as of `run`.
+    """
+    from batchata_tasks.operations.revalidate import revalidate as revalidate_spec
+
+    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+        loaded = load(spec, overrides, None)
+        report = revalidate_spec(loaded, Settings(), progress, dry_run=dry_run)
+    print_result(report, as_json=as_json)

@@ -1,0 +1,160 @@
+"""Kept answers under today's response model: each row's `_response` is read anew, free of charge.
+
+What a mended model takes by now is not asked for, and not paid for, again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchata_tasks.common.collector import collector_paused
+from batchata_tasks.common.text import pluralize, printable
+from batchata_tasks.dataset.row_hashes import row_hashes
+from batchata_tasks.planning.fingerprint import schema_part, with_schema
+from batchata_tasks.types.outcome import Outcome
+
+if TYPE_CHECKING:
+    from batchata_tasks.planning.table import PreparedTable
+
+_DECIDING = ("_status", "_fingerprint", "_response")
+_READABLE = frozenset({Outcome.SUCCEEDED.value, Outcome.INVALID.value})
+
+
+@dataclass
+class Revalidated:
+    """How many rows' kept answers today's response model takes, and how many it does not.
+
+    `became_valid` were invalid. `kept` are of another response model, so that a run would have sent
+    them again. `filled` have another value in a column, such as one that a model between lacked.
+    `no_longer_valid` succeeded when they landed; `example` says what is wrong with one of them.
+    `still_invalid` are as they were. Rows without an answer are not counted.
+    """
+
+    became_valid: int = 0
+    kept: int = 0
+    filled: int = 0
+    no_longer_valid: int = 0
+    still_invalid: int = 0
+    example: str | None = None
+
+    @property
+    def gained(self) -> int:
+        """How many rows a run needs no longer send."""
+        return self.became_valid + self.kept
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return it for people, as (label, value)."""
+        counts = {
+            "Became valid": (self.became_valid, "invalid until now"),
+            "Kept": (self.kept, "of another response model, valid under this one"),
+            "Filled": (self.filled, "with other values than the columns had"),
+            "No longer valid": (self.no_longer_valid, f"left as they are: {self.example}"),
+            "Still invalid": (self.still_invalid, "left as they are"),
+        }
+        lines = [
+            (label, f"{pluralize(count, 'row')}, {what}")
+            for label, (count, what) in counts.items()
+            if count
+        ]
+        return lines or [("Answers", "each one is as today's response model reads it")]
+
+
+class KeptAnswers:
+    """The answers in a table's dataset, read by its response model.
+
+    The types of the dataset's columns must be settled (see `settle`).
+    """
+
+    def __init__(self, table: PreparedTable) -> None:
+        self._dataset = table.dataset
+        self._schema = table.answers.common
+        self._columns = table.answers.column_reader(None)
+        self._schema_part = table.builder.constant[-1]
+        self._answers = [self._dataset.schema.field(name) for name in self._dataset.answers]
+
+    def look(self) -> tuple[Revalidated, list[str]]:
+        """Return what today's model takes, and the parts that have rows to be changed."""
+        report, parts = Revalidated(), dict[str, None]()
+        for part, batch in self._dataset.rows(self._dataset.schema.names):
+            with collector_paused():
+                before = self._dataset.conformed(batch)
+                if not self._read(before, report).equals(before):
+                    parts[part] = None
+        return report, list(parts)
+
+    def write(self, parts: list[str]) -> None:
+        """Write the rows of some parts as today's model reads them."""
+        unused = Revalidated()
+        self._dataset.change(parts, lambda batch: self._read(batch, unused))
+
+    def _read(self, rows: pa.RecordBatch, report: Revalidated) -> pa.RecordBatch:
+        """Return rows with their answers read anew; add them to the report."""
+        statuses, prints, texts = (rows.column(name).to_pylist() for name in _DECIDING)
+        values = [self._values(*one) for one in zip(statuses, prints, texts, strict=True)]
+        is_valid = pa.array([value is not None for value in values], pa.bool_())
+        arrays = {
+            "_status": pa.scalar(Outcome.SUCCEEDED.value),
+            "_error": pa.scalar(None, pa.string()),
+            "_fingerprint": pa.array(
+                [with_schema(text, self._schema_part) for text in prints], pa.string()
+            ),
+        }
+        for place, field in enumerate(self._answers):
+            column = [None if value is None else value[place] for value in values]
+            arrays[field.name] = pa.array(column, field.type)
+        columns = [
+            pc.if_else(is_valid, arrays[name], rows.column(name))
+            if name in arrays
+            else rows.column(name)
+            for name in rows.schema.names
+        ]
+        changed = pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+        self._count(rows, changed, values, report)
+        return changed
+
+    def _values(self, status: str, fingerprint: str, text: str | None) -> tuple[Any, ...] | None:
+        """Return what an answer's columns are today; None if it stays as it is."""
+        if text is None or not text.strip() or status not in _READABLE:
+            return None
+        return None if schema_part(fingerprint) is None else self._columns(text)
+
+    def _count(
+        self,
+        before: pa.RecordBatch,
+        after: pa.RecordBatch,
+        values: list[tuple[Any, ...] | None],
+        report: Revalidated,
+    ) -> None:
+        changed = row_hashes(before, self._answers) != row_hashes(after, self._answers)
+        columns = (before.column(name).to_pylist() for name in _DECIDING)
+        for place, (status, fingerprint, text) in enumerate(zip(*columns, strict=True)):
+            if text is None or status not in _READABLE:
+                continue
+            succeeded = status == Outcome.SUCCEEDED
+            if values[place] is None:
+                report.no_longer_valid += succeeded
+                report.still_invalid += not succeeded
+                if succeeded and report.example is None:
+                    report.example = self._why_not(before, place, text)
+            elif not succeeded:
+                report.became_valid += 1
+            elif schema_part(fingerprint) != self._schema_part:
+                report.kept += 1
+            else:
+                report.filled += bool(changed[place])
+
+    def _why_not(self, rows: pa.RecordBatch, place: int, text: str) -> str:
+        """Return what is wrong with an answer, and whose it is."""
+        problem = "" if self._schema is None else self._schema.parse(text)[1]
+        key = ", ".join(
+            f"{name}={rows.column(name)[place].as_py()!r:.60}" for name in self._dataset.key
+        )
+        return printable(f"{key}: {problem}")

@@ -1,0 +1,173 @@
+"""A mended response model pays nothing for answers that it takes: they are read anew."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from batchata_tasks.cli.commands import app
+from batchata_tasks.common.errors import AlreadyRunningError, SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.operations.revalidate import revalidate
+from batchata_tasks.reports.plan import preview
+from tests.support.table import SCHEMA, Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.pipeline.revalidation import Revalidated
+
+LABEL_ALONE = {
+    "type": "object",
+    "properties": {"label": SCHEMA["properties"]["label"]},
+    "required": ["label"],
+}
+WITH_SCORE = {
+    "type": "object",
+    "properties": {**SCHEMA["properties"], "score": {"type": "integer"}},
+    "required": ["label", "words", "score"],
+}
+MODEL = """
+from typing import Literal
+from pydantic import BaseModel, field_validator
+
+class Label(BaseModel):
+    label: Literal["x", "y", "z"]
+    words: list[str]
+
+    @field_validator("label")
+    @classmethod
+    def _checked(cls, value: str) -> str:
+        if value in {refused}:
+            raise ValueError("no such label")
+        return value
+"""
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Table:
+    monkeypatch.setenv("BATCHATA_CODE_ROOTS", str(tmp_path))
+    return Table(tmp_path, emulator, "anthropic", rows=12)
+
+
+def model(table: Table, refused: tuple[str, ...]) -> dict[str, Any]:
+    """Write a response model that refuses some labels; return the spec's keys of it."""
+    name = f"refusing_{'_'.join(refused)}.py"
+    (table.folder / name).write_text(MODEL.replace("{refused}", repr(refused)))
+    path = str(table.folder / name)
+    return {"response_schema": None, "response_model": f"{path}:Label", "max_attempts": 1}
+
+
+def revalidated(table: Table, *, dry_run: bool = False, **changes: Any) -> Revalidated:
+    return revalidate(table.spec(**changes), Settings(), dry_run=dry_run)
+
+
+def sent(table: Table) -> int:
+    return table.ledger()["requests_accepted"]
+
+
+def test_a_mended_validator_keeps_what_was_paid_for(table: Table) -> None:
+    """Invalid rows that it takes become valid, with their columns; nothing is sent for them."""
+    strict, mended = model(table, ("x", "y")), model(table, ("",))
+    table.run(**strict)
+    invalid = [row["id"] for row in table.rows() if row["_status"] == "invalid"]
+    assert 0 < len(invalid) < 12
+    assert preview(table.spec(**mended), Settings()).valid_by_now == len(invalid)
+    report = revalidated(table, **mended)
+    assert report.became_valid == len(invalid)
+    assert report.kept == report.no_longer_valid == report.still_invalid == 0
+    for row in table.rows():
+        assert row["_status"] == "succeeded"
+        assert row["_error"] is None
+        assert row["label"] in "xyz"
+        assert row["words"] is not None
+    assert preview(table.spec(**mended), Settings()).summary.requests == 0
+    table.run(**mended)
+    assert sent(table) == 12
+
+
+def test_answers_of_another_model_are_kept(table: Table) -> None:
+    """A field that left and came back has its values again, and no row was sent for it."""
+    table.run()
+    first = table.rows()
+    assert preview(table.spec(response_schema=LABEL_ALONE), Settings()).summary.requests == 12
+    assert revalidated(table, response_schema=LABEL_ALONE).kept == 12
+    table.run(response_schema=LABEL_ALONE)
+    assert all("words" not in row for row in table.rows())
+    assert revalidated(table).kept == 12
+    table.run()
+    assert table.rows() == first
+    assert sent(table) == 12
+
+
+def test_values_that_a_model_between_lacked_are_filled(table: Table) -> None:
+    """A run under another model empties columns, also of rows that it did not send."""
+    table.run()
+    first = table.rows()
+    table.run(response_schema=LABEL_ALONE, limit=2)
+    assert revalidated(table).filled == 10
+    unsent = {row["id"] for row in table.rows() if row["_run_id"] == first[0]["_run_id"]}
+    assert len(unsent) == 10
+    assert [row for row in table.rows() if row["id"] in unsent] == [
+        row for row in first if row["id"] in unsent
+    ]
+
+
+def test_what_a_model_does_not_take_stays_and_is_told(table: Table) -> None:
+    """Nothing of such a row changes, and the next run sends it."""
+    table.run()
+    first = table.rows()
+    report = revalidated(table, response_schema=WITH_SCORE)
+    assert report.no_longer_valid == 12
+    assert report.example is not None
+    assert "id='k" in report.example
+    assert "score" in report.example
+    kept = [{name: row[name] for name in first[0]} for row in table.rows()]
+    assert kept == first
+    assert preview(table.spec(response_schema=WITH_SCORE), Settings()).summary.requests == 12
+
+
+def test_a_dry_run_writes_nothing(table: Table) -> None:
+    """It tells the same, and no file of the dataset changes."""
+    table.run()
+    before = {path: path.read_bytes() for path in (table.output / "data").iterdir()}
+    assert revalidated(table, dry_run=True, response_schema=LABEL_ALONE).kept == 12
+    assert {path: path.read_bytes() for path in (table.output / "data").iterdir()} == before
+
+
+def test_answers_without_a_model_are_texts(table: Table) -> None:
+    """A spec that asks for text by now reads the raw answers as texts."""
+    table.run()
+    assert revalidated(table, response_schema=None).kept == 12
+    assert all(row["response"] == row["_response"] for row in table.rows())
+    table.run(response_schema=None)
+    assert sent(table) == 12
+
+
+def test_it_is_refused_beside_a_run_and_without_a_dataset(table: Table) -> None:
+    """One sentence says what is in the way."""
+    with pytest.raises(SpecError, match="there is no dataset in"):
+        revalidated(table)
+    assert not table.output.exists()
+    table.run()
+    with (
+        hold_dataset(str(table.output), Settings()),
+        pytest.raises(AlreadyRunningError, match="another run holds this dataset"),
+    ):
+        revalidated(table)
+
+
+def test_the_command_tells_what_it_did(table: Table) -> None:
+    """`batchata revalidate` prints counts for people, or one object of JSON."""
+    table.run()
+    spec = table.folder / "spec.json"
+    spec.write_text(table.spec(response_schema=WITH_SCORE).model_dump_json(exclude_unset=True))
+    done = CliRunner().invoke(app, ["revalidate", str(spec), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "No longer valid  12 rows" in done.output
+    done = CliRunner().invoke(app, ["revalidate", str(spec), "--json"])
+    assert '"no_longer_valid": 12' in done.output
