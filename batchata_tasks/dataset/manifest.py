@@ -159,16 +159,17 @@ def _readable(path: Path) -> Generator[None, None, None]:
 
 def _batches(path: Path, start: int, stop: int) -> Iterator[pa.RecordBatch]:
     """Yield the rows `start` to `stop` of an Arrow file; only these are read."""
-    # not mapped: many chunks are read at once, and all of their pages would stay in memory
-    with _readable(path), pa.OSFile(str(path)) as stream:
-        reader = pa.ipc.open_file(stream)
+    # sizes come from a mapped file, of which only these few bytes are read. Rows do not: all of
+    # their pages would stay in memory, for many chunks at once
+    with _readable(path), pa.memory_map(str(path)) as mapped, pa.OSFile(str(path)) as stream:
+        sizes, reader = pa.ipc.open_file(mapped), pa.ipc.open_file(stream)
         first = 0
         for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            low, high = max(start - first, 0), min(stop - first, batch.num_rows)
+            rows = sizes.get_batch(number).num_rows
+            low, high = max(start - first, 0), min(stop - first, rows)
             if low < high:
-                yield batch.slice(low, high - low)
-            first += batch.num_rows
+                yield reader.get_batch(number).slice(low, high - low)
+            first += rows
             if first >= stop:
                 return
 

@@ -51,6 +51,8 @@ class RunState:
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     landing: threading.Lock = field(default_factory=threading.Lock)  # held for as long as it takes
+    # held while a chunk's files are written: the blocks of rows of ten at once take 100 MB
+    writing: threading.Lock = field(default_factory=threading.Lock)
     stopping: str | None = None  # why the run is to stop, as last read
     plan: PlanSummary | None = None  # once it is fixed
     waits: int = 0  # times that the guard waited for money in flight

@@ -173,11 +173,13 @@ def chunk_step(ref: RunRef, chunk_id: str) -> dict[str, Any]:
     run = context_of(ref)
     chunk = run.ledger.chunk(chunk_id)
     plan_folder = run.folder.run_folder(ref.run_id)
-    write_chunk_manifest(plan_folder, chunk, run.folder.manifest(chunk.id))
-    if chunk.kind == ChunkKind.BATCH:
-        framing = run.for_chunk(chunk).provider.framing
-        bodies = plan_bodies(plan_folder, chunk)
-        write_request_file(run.request_file(chunk), framing, chunk.id, bodies)
+    with run.state.writing:
+        run.raise_if_left()
+        write_chunk_manifest(plan_folder, chunk, run.folder.manifest(chunk.id))
+        if chunk.kind == ChunkKind.BATCH:
+            framing = run.for_chunk(chunk).provider.framing
+            bodies = plan_bodies(plan_folder, chunk)
+            write_request_file(run.request_file(chunk), framing, chunk.id, bodies)
     return {"chunk": chunk.id, "rows": chunk.rows, "bytes": chunk.bytes}
 
 
