@@ -46,8 +46,9 @@ lint: $(READY) ## ruff, the layers (import-linter) and pyright
 
 check: lint test slow ## what CI runs
 
-docs: $(READY) ## the API documentation, in docs/api
+docs: $(READY) ## the API documentation and the JSON Schema of specs, in docs/api
 	@$(BIN)/pdoc --output-directory docs/api batchata_tasks batchata_tasks.providers
+	@$(BIN)/batchata schema >docs/api/spec.schema.json
 
 wheel: $(READY) ## build the wheel and try it in an environment of its own
 	@sh scripts/try_wheel $(PYTHON)

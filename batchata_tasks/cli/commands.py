@@ -25,6 +25,7 @@ from batchata_tasks.cli.running import run_spec
 from batchata_tasks.cli.upkeep import revalidate
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.progress.console import for_console
+from batchata_tasks.progress.output import write_on
 from batchata_tasks.reports.printing import print_pairs, print_text
 
 app = typer.Typer(
@@ -136,6 +137,18 @@ def plan(
     with boundary(spec=spec):
         preview_of = preview(load(spec, overrides, limit), Settings(), take_over=take_over)
         print_result(preview_of, as_json=as_json, spec=spec)
+
+
+@app.command(epilog="Example: `batchata schema > spec.schema.json`")
+def schema() -> None:
+    """Print the JSON Schema of a spec, with which editors complete and check its keys.
+
+    An editor with the YAML language server takes it from the first line of a spec:
+    `# yaml-language-server: $schema=spec.schema.json`, a path from the spec's own folder.
+    """
+    from batchata_tasks.spec.json_schema import schema_text
+
+    write_on(out, schema_text())
 
 
 app.command(

@@ -14,10 +14,14 @@ class CsvFormat(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     delimiter: str = Field(
-        default=",", description="The character between cells, such as `;` or a tab."
+        default=",",
+        description="The character between cells, such as `;` or a tab.",
+        json_schema_extra={"minLength": 1, "maxLength": 1},
     )
     quote: str | None = Field(
-        default='"', description="The character around cells; null: quotes are part of the text."
+        default='"',
+        description="The character around cells; null: quotes are part of the text.",
+        json_schema_extra={"minLength": 1, "maxLength": 1},
     )
     encoding: str = Field(default="utf-8", description="Such as cp1252, latin-1 or utf-16.")
     header: bool | list[str] = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import to_jsonable_python
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import not_json
@@ -21,6 +22,10 @@ from batchata_tasks.types.destination import Destination
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
 
 # keys of the published spec that are not built yet: refused by name, never silently ignored
@@ -32,6 +37,16 @@ _NOT_BUILT: dict[str, Any] = {
     "credentials": None,
 }
 _NOT_BUILT_VALUES = {"on_missing": ("mark", "delete")}
+
+# the keys as the README has them, which is how editors and Prefect's form show them
+ORDER = (
+    *("spec_version", "name", "source", "where", "limit", "types", "csv", "on_null", "key"),
+    *("model", "provider", "endpoint", "system", "prompt", "prompt_file", "messages"),
+    *("response_model", "response_schema", "max_tokens", "params", "cache"),
+    *("output", "columns", "on_missing", "items_per_batch", "max_parallel_batches"),
+    *("cost_limit_usd", "budget", "pilot", "time_limit"),
+    *("rerun_on", "max_attempts", "fail_if", "raw_files", "delete_results"),
+)
 
 
 class EnrichmentSpec(RunSpec):
@@ -54,7 +69,11 @@ class EnrichmentSpec(RunSpec):
     csv: CsvFormat | None = Field(
         None, description="How a CSV file is written: delimiter, quote, encoding, header."
     )
-    model: str = Field(min_length=1, description="The provider's model id.")
+    model: str = Field(
+        min_length=1,
+        description="The provider's model id.",
+        examples=["claude-haiku-5-5", "gpt-6-luna"],
+    )
     provider: str | None = Field(None, description="Default: follows from the model.")
     endpoint: Literal["chat", "responses"] = Field(
         "chat", description="The provider's endpoint; `responses` is OpenAI's."
@@ -80,6 +99,20 @@ class EnrichmentSpec(RunSpec):
     on_missing: Literal["keep", "mark", "delete"] = Field(
         "keep", description="What happens to keys that left the source."
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        """Return the JSON Schema, its keys in the README's order and with all defaults."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        keys: dict[str, Any] = schema["properties"]
+        for name, field in cls.model_fields.items():
+            if field.default_factory is not None:
+                default = field.get_default(call_default_factory=True, validated_data={})
+                keys[name]["default"] = to_jsonable_python(default)
+        schema["properties"] = {name: keys[name] for name in dict.fromkeys((*ORDER, *keys))}
+        return schema
 
     @model_validator(mode="before")
     @classmethod

@@ -29,8 +29,8 @@ class Turn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    role: Literal["system", "user", "assistant"] = Field(description="Whose turn it is.")
+    content: str = Field(description="What is said; a template.")
 
 
 class FailIf(BaseModel):

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+)
 
 from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot
 
@@ -14,12 +21,17 @@ if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = r"[0-9]+(\.[0-9]+)?[smhd]"
 _REASONS = ("new", "input", "prompt", "model", "schema", "failed")
 Reason = Literal["new", "input", "prompt", "model", "schema", "failed"]
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+_A_NAME: dict[str, Any] = {"type": "string"}
+_NAMES = {"anyOf": [_A_NAME, {"type": "array", "items": _A_NAME, "minItems": 1}]}
 
 
 class RunSpec(BaseModel, ABC):
@@ -39,7 +51,7 @@ class RunSpec(BaseModel, ABC):
             "empty and pass are one: the template sees it, and it prints nothing."
         ),
     )
-    key: Annotated[list[str], BeforeValidator(_as_list)] = Field(
+    key: Annotated[list[str], BeforeValidator(_as_list), WithJsonSchema(_NAMES)] = Field(
         min_length=1, description="Column or columns that identify a row."
     )
     cache: bool = Field(
@@ -47,7 +59,7 @@ class RunSpec(BaseModel, ABC):
         description="Mark the system prompt for the provider's prompt cache, for one hour.",
     )
     output: str = Field(
-        min_length=1, description="Folder of the dataset; rows land in <output>/data/*.parquet."
+        min_length=1, description="Folder of the dataset; rows land in its `data/*.parquet`."
     )
     columns: list[str] | None = Field(
         None, description="Source columns carried along; default: only the key."
@@ -74,6 +86,7 @@ class RunSpec(BaseModel, ABC):
             "Wall time from the run's start, such as 90m or 6h: "
             "then open batches are cancelled, and what ran is landed."
         ),
+        json_schema_extra={"pattern": f"^{_DURATION}$"},
     )
     rerun_on: list[Reason] = Field(
         default_factory=lambda: list(_REASONS),
@@ -94,9 +107,7 @@ class RunSpec(BaseModel, ABC):
     @field_validator("time_limit")
     @classmethod
     def _a_duration(cls, value: str | None) -> str | None:
-        if value is not None and not (
-            re.fullmatch(r"[0-9]+(\.[0-9]+)?[smhd]", value) and float(value[:-1])
-        ):
+        if value is not None and not (re.fullmatch(_DURATION, value) and float(value[:-1])):
             message = "write it as a number and a unit, such as 90m or 6h (s, m, h, d)."
             raise ValueError(message)
         return value

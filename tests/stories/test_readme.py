@@ -247,7 +247,10 @@ def wait_for(url: str) -> None:
 
 
 def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
-    """Its keys are all keys but alternatives, and its values are the defaults or the demo's."""
+    """Its keys are all keys but alternatives, and its values are the defaults or the demo's.
+
+    Editors and Prefect's form show the keys in the same order.
+    """
     (text,) = blocks("yaml")
     shown = yaml.safe_load(text)
     shipped = load_spec(ROOT / "deployments/specs/package-topics.yaml")
@@ -261,6 +264,8 @@ def test_the_spec_in_the_readme_is_the_shipped_one_with_all_defaults() -> None:
         "on_missing",
     }
     assert set(shown) == set(EnrichmentSpec.model_fields) - alternatives
+    listed = EnrichmentSpec.model_json_schema()["properties"]
+    assert [name for name in listed if name not in alternatives] == list(shown)
 
 
 def test_no_link_leads_nowhere() -> None:
