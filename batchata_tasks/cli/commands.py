@@ -20,6 +20,7 @@ from batchata_tasks.cli.console import (
     print_result,
 )
 from batchata_tasks.cli.emulator_help import EmulatorCommand
+from batchata_tasks.cli.init import init
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
 from batchata_tasks.cli.upkeep import revalidate
@@ -137,6 +138,11 @@ def plan(
     with boundary(spec=spec):
         preview_of = preview(load(spec, overrides, limit), Settings(), take_over=take_over)
         print_result(preview_of, as_json=as_json, spec=spec)
+
+
+app.command(
+    epilog="Example: `batchata init tickets.csv` or `batchata init tickets.csv --key id --yes`"
+)(init)
 
 
 @app.command(epilog="Example: `batchata schema > spec.schema.json`")

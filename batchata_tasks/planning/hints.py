@@ -38,11 +38,13 @@ def quoted_column(text: str, columns: Sequence[str]) -> str:
         if column.isidentifier() or not _LETTER.search(column):
             continue
         if re.search(rf"(?<![\w\"']){re.escape(column)}(?![\w\"'])", code):
-            return f"for the column {column!r} write row[{_literal(column)}]"
+            return f"for the column {column!r} write row[{literal(column)}]"
     return ""
 
 
-def _literal(column: str) -> str:
+def literal(column: str) -> str:
+    """Return the name of a column as a template quotes it, on one line."""
     quote = "'" if '"' in column and "'" not in column else '"'
     escaped = column.replace("\\", "\\\\").replace(quote, f"\\{quote}")
-    return f"{quote}{escaped}{quote}"
+    shown = (char if char.isprintable() else f"\\U{ord(char):08x}" for char in escaped)
+    return f"{quote}{''.join(shown)}{quote}"

@@ -38,7 +38,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _yaml(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
+    """Return the values of a spec's YAML; a key that is given twice is a YAMLError."""
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
@@ -51,7 +52,7 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
     text = read_text("SPEC", Path(path))
     try:
         # JSON is no part of YAML 1.1: escaped emoji, tabs and exponents would read otherwise
-        data = json.loads(text) if Path(path).suffix == ".json" else _yaml(text)
+        data = json.loads(text) if Path(path).suffix == ".json" else parse_yaml(text)
     except json.JSONDecodeError as error:
         message = f"{path}: not valid JSON: {error}"
         raise SpecError(message) from error

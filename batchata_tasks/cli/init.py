@@ -1,0 +1,182 @@
+"""`batchata init`: a first spec for a table, by questions on a terminal or by flags."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from batchata_tasks.cli.console import boundary, out
+from batchata_tasks.common.errors import InputError, SpecError
+from batchata_tasks.common.text import pluralize, printable
+from batchata_tasks.reports.printing import print_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchata_tasks.operations.draft.facts import TableFacts
+    from batchata_tasks.operations.draft.writing import Draft, Wanted
+
+_MODELS = {"ANTHROPIC_API_KEY": "claude-haiku-5-5", "OPENAI_API_KEY": "gpt-6-luna"}
+
+
+def init(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="The table: whatever `source` of a spec may be, such as a CSV, JSONL or Parquet "
+            "file, a pattern of them, or a folder of Parquet files.",
+            metavar="TABLE",
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the spec; default: that of the table.")
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column that identifies a row; may be repeated. Default: the likeliest that is "
+            "unique and never null in all rows.",
+            metavar="COLUMN",
+        ),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="What the model is to do with a row, in words; or a template, with `{{ column }}`."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model; default: a small one of the provider whose API key is set."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder for the files; made if need be.")] = Path(),
+    output: Annotated[
+        str | None,
+        typer.Option(help="Folder of the dataset, from FOLDER; default: out/NAME."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take the guesses.")] = False,
+) -> None:
+    """Write a first spec for a table, with all that belongs to it, to be changed as you like.
+
+    Writes NAME.yaml (the spec, with the table's columns as comments, a pilot and a cost limit),
+    models.py (what an answer looks like), prefect.yaml (deployments), .gitignore and
+    spec.schema.json (for editors). A file that exists is left as it is: deployments are then in
+    prefect.NAME.yaml, the response model in models_NAME.py. Sends nothing.
+
+    Exit codes: 0 all was written; 2 nothing was, since the table, the key or a file was not right.
+    """
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.operations.draft.facts import look_at
+    from batchata_tasks.operations.draft.writing import Wanted, default_name, draft, write
+
+    with boundary():
+        asks = _asks(yes=yes)
+        facts = look_at(table)
+        print_text(out, f"{table}: {pluralize(len(facts.names), 'column')}")
+        name = name or _answer("Name of the spec", default_name(table), asks=asks)
+        key = key or _key(facts, asks=asks)
+        model = model or _answer("Model", _default_model(), asks=asks)
+        task = prompt or _task(asks=asks)
+        wanted = Wanted(table, name, key, model, task, folder, output or f"out/{name}")
+        drafted = draft(wanted, facts, Settings())
+        write(drafted, folder)
+        _print_next(drafted, wanted)
+
+
+def _asks(*, yes: bool) -> bool:
+    """Whether to ask: on a terminal, unless the guesses are to be taken.
+
+    Raises:
+        SpecError: there is nobody to ask.
+    """
+    if yes:
+        return False
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        message = "there is no terminal on which to ask; add --yes to take the guesses."
+        raise SpecError(message)
+    return True
+
+
+def _answer(
+    question: str,
+    guess: str | None,
+    read: Callable[[str], str] = str.strip,
+    *,
+    asks: bool,
+) -> str:
+    """Return the answer to a question, which is asked again if `read` refuses it, or the guess."""
+    if not asks:
+        return guess or ""
+    try:
+        return str(typer.prompt(question, default=guess, value_proc=read))
+    except typer.Abort:  # Ctrl-C or the end of the input
+        raise KeyboardInterrupt from None
+
+
+def _key(facts: TableFacts, *, asks: bool) -> list[str]:
+    from batchata_tasks.operations.draft.keys import check_key, guess_key
+
+    def columns(text: str) -> list[str]:
+        # a name may hold a comma
+        return [text] if text in facts.names else [one.strip() for one in text.split(",")]
+
+    def read(text: str) -> str:
+        try:
+            check_key(facts, columns(text))
+        except InputError as error:
+            raise typer.BadParameter(printable(str(error))) from error
+        return text
+
+    guess: list[str] | None = None
+    try:
+        guess = guess_key(facts)
+    except SpecError as error:
+        if not asks:
+            raise
+        print_text(out, str(error))
+    if not asks and guess:
+        return guess
+    question = "Key: the column, or columns with commas between, that identify a row"
+    answer = _answer(question, ", ".join(guess) if guess else None, read, asks=asks)
+    return guess if guess and answer == ", ".join(guess) else columns(answer)
+
+
+def _task(*, asks: bool) -> str:
+    from batchata_tasks.operations.draft.prompt import TASK
+
+    return _answer("What is the model to do with each row", TASK, asks=asks)
+
+
+def _default_model() -> str:
+    models = [model for variable, model in _MODELS.items() if os.environ.get(variable)]
+    return [*models, *_MODELS.values()][0]
+
+
+def _print_next(drafted: Draft, wanted: Wanted) -> None:
+    """Say what was written, and what to do next."""
+    from batchata_tasks.providers import provider_name
+
+    folder = "" if wanted.folder.resolve() == Path.cwd() else f" in {wanted.folder}"
+    print_text(out, f"Wrote {', '.join(drafted.files)}{folder}.")
+    print_text(out, f"Key: {', '.join(wanted.key)}. Look at the prompt, and at the response model.")
+    for note in drafted.notes:
+        print_text(out, note)
+    spec = shlex.quote(drafted.spec)
+    variable = f"{provider_name(wanted.model).upper()}_API_KEY"
+    steps = [
+        (f"cd {shlex.quote(str(wanted.folder))}", "") if folder else None,
+        (f"export {variable}=your-key", "") if not os.environ.get(variable) else None,
+        (f"batchata plan {spec}", "what it would cost; sends nothing"),
+        (f"batchata run {spec} --limit 20", "the first rows"),
+        (f"batchata show {spec}", "their answers; then run it without --limit"),
+    ]
+    print_text(out, "\nNext:")
+    width = max(len(step[0]) for step in steps if step)
+    for step in steps:
+        if step:
+            print_text(out, f"  {step[0]:{width}}  {step[1]}".rstrip())

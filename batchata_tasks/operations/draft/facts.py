@@ -1,0 +1,153 @@
+"""What a draft has to know of a table: its columns, with types, an example and nulls."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.common.arrow_types import is_list
+from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.json_columns import is_json, type_name
+from batchata_tasks.common.text import printable
+from batchata_tasks.planning.values import python_values
+from batchata_tasks.sources.csv_sniffing import sniff_csv
+from batchata_tasks.sources.opening import open_source
+from batchata_tasks.sources.source import ReadOptions
+from batchata_tasks.sources.typed import Typed
+
+if TYPE_CHECKING:
+    from batchata_tasks.sources.csv_format import CsvFormat
+
+_SHOWN = 60  # characters of an example, and of a type
+_BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+_PLAIN = (
+    *(pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean),
+    *(pa.types.is_date, pa.types.is_timestamp, pa.types.is_decimal),
+)
+_NAMES = {"string": "text", "bool": "true or false", "double": "float"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; `values` are those of its first rows, in Python."""
+
+    name: str
+    kind: pa.DataType
+    values: list[Any]
+
+    @property
+    def type(self) -> str:
+        """Its type, for people."""
+        name = type_name(self.kind)
+        return _cut(_NAMES.get(name, name))
+
+    @cached_property
+    def example(self) -> str:
+        """Its first value that is neither null nor empty, on one line; empty if there is none."""
+        value = next((one for one in self.values if one not in (None, "", [], {})), None)
+        if value is None:
+            return ""
+        is_plain = not isinstance(value, (list, dict))
+        text = str(value) if is_plain else json.dumps(value, default=str, ensure_ascii=False)
+        return _cut(" ".join(text.split()))
+
+    @property
+    def is_nested(self) -> bool:
+        """Whether its values are lists or objects."""
+        return is_json(self.kind) or is_list(self.kind) or pa.types.is_nested(self.kind)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its values are texts, numbers, truths, dates or moments."""
+        return any(is_kind(self.kind) for is_kind in _PLAIN)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether its values are bytes, which are no text for a model."""
+        return any(is_kind(self.kind) for is_kind in _BINARY)
+
+    @property
+    def length(self) -> float:
+        """How many characters its values have, on average."""
+        texts = [len(str(value)) for value in self.values if value is not None]
+        return sum(texts) / len(texts) if texts else 0.0
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """A table as a draft sees it. `unread` are columns whose values go into no one type."""
+
+    source: Typed
+    csv: CsvFormat | None
+    columns: list[Column]
+    unread: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all its columns, in order."""
+        return self.source.names()
+
+    def column(self, name: str) -> Column:
+        """Return a column by its name."""
+        return next(column for column in self.columns if column.name == name)
+
+    def nulls(self, names: list[str]) -> tuple[int, set[str]]:
+        """Return how many rows the table has, and which of these columns have nulls somewhere."""
+        rows, found = 0, set[str]()
+        for block in self.source.batches(names):
+            rows += block.rows.num_rows
+            found |= {name for name in names if block.rows.column(name).null_count}
+        return rows, found
+
+
+def look_at(table: str) -> TableFacts:
+    """Read the names, the types and the first rows of a table.
+
+    Raises:
+        SourceError: it does not exist, has no columns, or cannot be read.
+    """
+    form = sniff_csv(table)
+    source = Typed(open_source(table, ReadOptions(csv=form)))
+    names = source.names()
+    if not names:
+        message = f"source: {table} has no columns: it is empty, or a folder without Parquet files."
+        raise SourceError(message)
+    try:
+        return TableFacts(source, form, _columns(source, names), [])
+    except SourceError:
+        # others than those that a spec uses may hold anything
+        read = [name for name in names if _can_be_read(source, name)]
+        if not read:
+            raise
+        unread = [name for name in names if name not in read]
+        return TableFacts(source, form, _columns(source, read), unread)
+
+
+def _can_be_read(source: Typed, name: str) -> bool:
+    try:
+        _columns(source, [name])
+    except SourceError:
+        return False
+    return True
+
+
+def _columns(source: Typed, names: list[str]) -> list[Column]:
+    schema = source.schema(names)
+    block = next(islice(source.batches(names), 1), None)
+    if block is None:
+        return [Column(field.name, field.type, []) for field in schema]
+    numbers = range(1, block.rows.num_rows + 1)
+    return [
+        Column(field.name, field.type, python_values(block.rows, field.name, numbers))
+        for field in schema
+    ]
+
+
+def _cut(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"

@@ -1,0 +1,73 @@
+"""The prompt of a draft: what is to be done with a row, and the columns that say what it holds."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.arrow_types import is_list
+from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.text import printable
+from batchata_tasks.operations.draft.keys import only_identifies
+from batchata_tasks.planning.hints import literal
+from batchata_tasks.planning.templates import RowTemplate, variables
+from batchata_tasks.planning.values import shown
+
+if TYPE_CHECKING:
+    from batchata_tasks.operations.draft.facts import Column, TableFacts
+
+TASK = "Say in one sentence what this record is about, and which category fits it best."
+SYSTEM = "You read one record of a table at a time, and answer from what it says alone."
+_MOST = 8  # columns that a prompt shows unasked
+_TRIED = 20  # rows on which a column's place in the template is tried
+_BRACES = str.maketrans("{}", "()")  # which a label may not hold: Jinja reads them
+
+
+def prompt_of(table: TableFacts, key: list[str], task: str) -> tuple[str, list[str]]:
+    """Return a prompt, and the columns that it uses, in the table's order.
+
+    A task with `{{ … }}` is a template already; any other is followed by the columns that say most.
+
+    Raises:
+        SpecError: the template is not valid, or uses a column that the table lacks.
+    """
+    if "{{" in task or "{%" in task:
+        template = RowTemplate("--prompt", task, table.names)
+        return task, template.columns
+    lines = dict[str, str]()
+    for column in _by_content(table, key):
+        if len(lines) < _MOST and (reference := _reference(column, table.names)) is not None:
+            label = " ".join(printable(column.name).translate(_BRACES).split())
+            lines[column.name] = f"{label}: {reference}" if label else reference
+    used = [name for name in table.names if name in lines]
+    return "\n".join([task, "", *(lines[name] for name in used)]), used
+
+
+def _by_content(table: TableFacts, key: list[str]) -> list[Column]:
+    """Return the columns that a model can read, those with the most to say first.
+
+    An id is none of them, unless there is nothing else.
+    """
+    columns = [column for column in table.columns if not column.is_binary]
+    telling = [one for one in columns if one.name not in key or not only_identifies(one)]
+    return sorted(telling or columns, key=lambda one: (not one.example, -one.length))
+
+
+def _reference(column: Column, names: list[str]) -> str | None:
+    """Return what stands for a column in a template; None if nothing can."""
+    quoted = f"row[{literal(column.name)}]"
+    joined = ' | join(", ")' if is_list(column.kind) else ""
+    tried = [f"{{{{ {name}{joined} }}}}" for name in (column.name, quoted)]
+    return next((text for text in tried if _works(text, column, names)), None)
+
+
+def _works(text: str, column: Column, names: list[str]) -> bool:
+    """Whether a template shows this column, and no other, of the first rows."""
+    try:
+        template = RowTemplate("prompt", text, names)
+        for value in islice(column.values, _TRIED):
+            row = variables(shown({column.name: value}, [column.name]))
+            template.render(row, lambda: "a row")
+    except InputError:
+        return False
+    return template.columns == [column.name]

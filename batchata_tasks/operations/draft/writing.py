@@ -1,0 +1,201 @@
+"""Drafts a spec for a table, and writes it with its files; nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import make_folder, storage_errors
+from batchata_tasks.operations.draft.files import CLASS, ignored, models_text, prefect_text
+from batchata_tasks.operations.draft.keys import TAKEN, check_key
+from batchata_tasks.operations.draft.prompt import SYSTEM, prompt_of
+from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
+from batchata_tasks.pricing.lookup import batch_rates, unpriced
+from batchata_tasks.pricing.price_file import load_prices
+from batchata_tasks.providers import provider_name, provider_type
+from batchata_tasks.spec.json_schema import NAME as SCHEMA
+from batchata_tasks.spec.json_schema import PATH as SCHEMA_PATH
+from batchata_tasks.spec.loading import parse_spec, parse_yaml
+from batchata_tasks.spec.overlap import refuse_overlap
+
+if TYPE_CHECKING:
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.operations.draft.facts import TableFacts
+
+_GLOB = re.compile(r"[*?\[]")
+_PREFECT = "prefect.yaml"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a draft is to be: `task` is a template, or words that the table's columns follow.
+
+    `output` is a path from `folder`, in which all files are written.
+    """
+
+    table: str
+    name: str
+    key: list[str]
+    model: str
+    task: str
+    folder: Path
+    output: str
+
+
+@dataclass
+class Draft:
+    """The files of a draft, by their names, and what is to be said about those that existed."""
+
+    spec: str
+    files: dict[str, str] = field(default_factory=dict[str, str])
+    notes: list[str] = field(default_factory=list[str])
+
+
+def default_name(table: str) -> str:
+    """Return the name of a spec for a table: that of its file or folder."""
+    parts = PurePosixPath(table.rstrip("/")).parts or ("table",)
+    # of a pattern, what stands before the first wildcard, in the file's name or above it
+    plain = [re.split(_GLOB, part.partition(".")[0])[0] for part in reversed(parts)]
+    names = (re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_") for text in plain)
+    return next((name[:100] for name in names if name and name != "prefect"), "table")
+
+
+def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
+    """Return the files that a draft consists of; nothing is written.
+
+    Raises:
+        InputError: the key, the model, the name or the template will not do, or the spec exists.
+    """
+    _check_model(wanted.model, settings)
+    check_key(table, wanted.key)
+    refuse_overlap(wanted.table, wanted.folder / wanted.output)
+    spec_file = _spec_file(wanted)
+    drafted = Draft(spec_file)
+    models = _free(wanted, "models.py", f"models_{re.sub(r'[^A-Za-z0-9]', '_', wanted.name)}.py")
+    deployments = _free(wanted, _PREFECT, f"prefect.{wanted.name}.yaml")
+    spec = _spec(wanted, table, models)
+    text = spec_text(spec, table)
+    # what is read back is what was meant, whatever the table's columns are called
+    assert parse_yaml(text) == spec.values(table)  # noqa: S101 - see above
+    parse_spec(spec.values(table))
+    drafted.files = {
+        spec_file: text,
+        models: models_text([*wanted.key, *spec.carried]),
+        deployments: prefect_text(wanted.name, spec_file, deployments),
+    }
+    for name, usual in ((models, "models.py"), (deployments, _PREFECT)):
+        if name != usual:
+            drafted.notes.append(f"{usual} was there and stays as it is: see {name}.")
+    _add_shared(drafted, wanted)
+    return drafted
+
+
+def write(drafted: Draft, folder: Path) -> None:
+    """Write the files of a draft: all of them, or none.
+
+    Raises:
+        StorageError: the storage refuses.
+        SpecError: a file of that name came in between.
+    """
+    with storage_errors("writing the draft"), ExitStack() as unless_all:
+        make_folder(folder)
+        for name, text in drafted.files.items():
+            path = folder / name
+            try:
+                stream = path.open("x", encoding="utf-8")
+            except FileExistsError:
+                message = f"{path} exists already, and nothing was written; start again."
+                raise SpecError(message) from None
+            unless_all.callback(path.unlink)
+            with stream:
+                stream.write(text)
+        unless_all.pop_all()
+
+
+def _check_model(model: str, settings: Settings) -> None:
+    """Refuse a model that the cost limit of the draft could not hold."""
+    provider = provider_name(model)
+    provider_type(provider).check_model(model, 1)
+    if batch_rates(provider, model, load_prices(settings.prices)) is None:
+        raise SpecError(unpriced("--model", provider, model, "the draft's cost limit"))
+
+
+def _spec_file(wanted: Wanted) -> str:
+    name = f"{wanted.name}.yaml"
+    if name == _PREFECT:
+        message = f"--name: {name} is the file of Prefect's deployments; give another name."
+        raise SpecError(message)
+    if (wanted.folder / name).exists():
+        message = (
+            f"--name: {wanted.folder / name} exists already, and nothing was written; give another "
+            "--name, another --folder, or remove the file."
+        )
+        raise SpecError(message)
+    return name
+
+
+def _free(wanted: Wanted, *names: str) -> str:
+    """Return the first of some names that no file has."""
+    for name in names:
+        if not (wanted.folder / name).exists():
+            return name
+    message = (
+        f"--folder: {' and '.join(names)} exist already in {wanted.folder}, and nothing was "
+        "written; give another --folder or another --name."
+    )
+    raise SpecError(message)
+
+
+def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
+    prompt, used = prompt_of(table, wanted.key, wanted.task)
+    rows, with_nulls = table.nulls(used or wanted.key)
+    carried = [
+        name
+        for name in used
+        if name not in wanted.key and name not in TAKEN and table.column(name).is_plain
+    ]
+    return SpecDraft(
+        name=wanted.name,
+        source=_from_folder(wanted.table, wanted.folder),
+        key=wanted.key,
+        model=wanted.model,
+        system=SYSTEM,
+        prompt=prompt.rstrip("\n"),
+        response_model=f"{models}:{CLASS}",
+        output=wanted.output,
+        carried=carried,
+        rows=rows,
+        with_nulls=[name for name in used if name in with_nulls],
+    )
+
+
+def _from_folder(table: str, folder: Path) -> str:
+    """Return the table's path from the folder of the spec; a URL or a whole path stays."""
+    path = Path(table)
+    if path.is_absolute() or table.startswith("~") or ("://" in table and not path.exists()):
+        return table
+    return os.path.relpath(path, folder) if folder.resolve() != Path.cwd() else table
+
+
+def _add_shared(drafted: Draft, wanted: Wanted) -> None:
+    """Add the files that all specs of a folder share, unless they are there."""
+    schema, ignore = wanted.folder / SCHEMA, wanted.folder / ".gitignore"
+    lines, text = ignored(wanted.output), SCHEMA_PATH.read_text(encoding="utf-8")
+    with storage_errors("reading what is there"):
+        if not schema.exists():
+            drafted.files[SCHEMA] = text
+        elif schema.read_text(encoding="utf-8", errors="replace") != text:
+            drafted.notes.append(
+                f"{SCHEMA} is of another version; `batchata schema > {SCHEMA}` writes it anew."
+            )
+        if not ignore.exists():
+            drafted.files[".gitignore"] = "\n".join(lines) + "\n"
+            return
+        known = ignore.read_text(encoding="utf-8", errors="replace").splitlines()
+    if missing := [line for line in lines if line not in known]:
+        drafted.notes.append(f".gitignore was there; add to it: {'  '.join(missing)}")

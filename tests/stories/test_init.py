@@ -1,0 +1,246 @@
+"""`batchata init`: what it writes for any table works as it stands."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import pty
+from decimal import Decimal
+from select import select
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from batchata_tasks.spec.json_schema import PATH as SCHEMA
+from tests.support.commands import batchata, start
+from tests.support.table import MODELS
+from tests.support.waiting import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.commands import Process
+
+
+def parquet(folder: Path, columns: dict[str, Any]) -> str:
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    return "table.parquet"
+
+
+def text(folder: Path, lines: list[str], encoding: str = "utf-8", name: str = "table.csv") -> str:
+    (folder / name).write_bytes("".join(f"{line}\n" for line in lines).encode(encoding))
+    return name
+
+
+def messy(folder: Path) -> str:
+    """Write a CSV file as a spreadsheet of a German office has it."""
+    head = 'Kunden Nr;"Größe ""cm""";{{ Betreff }};Nachricht;_status;Category'
+    rows = [f'K{i};1,{i};Nr {i};"Wo bleibt es, bitte?\nÄrgerlich; {i}";ok;x' for i in range(30)]
+    return text(folder, [head, *rows], "cp1252")
+
+
+def nested(folder: Path) -> str:
+    order = [{"id": i, "customer": {"name": f"n{i}", "tags": ["a"]}} for i in range(30)]
+    columns = {
+        "order": order,
+        "at": [dt.datetime(2026, 1, 1, tzinfo=dt.UTC)] * 30,
+        "tags": [["x", "y"]] * 29 + [None],
+        "price": [Decimal("1.10")] * 30,
+        "picture": [b"\0\1"] * 30,
+        "took": pa.array([dt.timedelta(seconds=1)] * 30, pa.duration("ns")),
+        "summary": ["hi"] * 30,
+        "order_id": list(range(30)),
+    }
+    return parquet(folder, columns)
+
+
+def odd_names(folder: Path) -> str:
+    names = ["a\nb", "x\0y", "q\"'", "back\\slash", "", "%}", "{#", "on", "row", "self", "if"]
+    return parquet(folder, {name: [f"{i}1", f"{i}2"] for i, name in enumerate(names)})
+
+
+TABLES = {
+    "messy": messy,
+    "nested": nested,
+    "odd names": odd_names,
+    "empty": lambda folder: text(folder, ["id,text"]),
+    "one column": lambda folder: text(folder, ["word", "a", "b"]),
+    "500 columns": lambda folder: text(
+        folder, [",".join(f"{row}c{i}" for i in range(500)) for row in range(3)]
+    ),
+    "mixed lines": lambda folder: text(
+        folder,
+        ['{"id": 1, "meta": {"a": 1}, "mixed": 1}', '{"id": 2, "meta": null, "mixed": "x"}'],
+        name="table.jsonl",
+    ),
+    "two bytes a character": lambda folder: text(folder, ["id\ttext", "1\tä", "2\tö"], "utf-16"),
+    "key of two columns": lambda folder: text(folder, ["order,line,text", "1,1,x", "1,2,x"]),
+    "bars, compressed in name only once": lambda folder: text(folder, ["id|text", "1|a,b", "2|c"]),
+}
+
+
+def init(folder: Path, *words: str) -> Process:
+    return batchata("init", *words, "--yes", cwd=folder)
+
+
+def refused(folder: Path, *words: str) -> str:
+    """Return the sentence with which a table is refused; nothing may have been written."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = init(folder, *words)
+    assert done.returncode == 2, done.stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("write", TABLES.values(), ids=TABLES)
+@pytest.mark.usefixtures("emulator")
+def test_what_is_written_can_be_planned(write: Any, tmp_path: Path) -> None:
+    """For every table, however odd, the written spec passes `batchata plan` at once."""
+    done = init(tmp_path, write(tmp_path))
+    assert done.returncode == 0, done.stderr
+    planned = batchata("plan", "table.yaml", cwd=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("table.")}
+    assert names == {"models.py", "prefect.yaml", ".gitignore", "spec.schema.json"}
+
+
+@pytest.mark.parametrize("model", MODELS.values())
+@pytest.mark.parametrize("write", [messy, nested])
+@pytest.mark.usefixtures("emulator")
+def test_what_is_written_runs(write: Any, model: str, tmp_path: Path) -> None:
+    """The steps that it names run: the first 20 rows, then all, with a model of each provider."""
+    done = init(tmp_path, write(tmp_path), "--model", model, "--folder", "project")
+    assert done.returncode == 0, done.stderr
+    assert "cd project" in done.stdout
+    project = tmp_path / "project"
+    for rest, landed in ((["--limit", "20"], "20 succeeded"), ([], "10 succeeded")):
+        ran = batchata("run", "table.yaml", "--direct", *rest, cwd=project)
+        assert landed in ran.stdout, ran.stderr
+    rows = pq.read_table(project / "out/table/data")
+    assert rows.num_rows == 30
+    assert {"summary", "confidence", "_status"} & set(rows.column_names)
+    assert f"/{'out/table'}/" in (project / ".gitignore").read_text().splitlines()
+
+
+@pytest.mark.usefixtures("emulator")
+def test_what_the_spec_says(tmp_path: Path) -> None:
+    """It names columns with types and examples, how the file is written, a limit and a pilot."""
+    assert init(tmp_path, messy(tmp_path)).returncode == 0
+    written = (tmp_path / "table.yaml").read_text()
+    assert written.startswith("# yaml-language-server: $schema=spec.schema.json\n")
+    assert (tmp_path / "spec.schema.json").read_bytes() == SCHEMA.read_bytes()
+    assert '#   Größe "cm"     text  1,0\n' in written
+    spec = yaml.safe_load(written)
+    assert spec["csv"] == {"delimiter": ";", "encoding": "cp1252"}
+    assert (spec["key"], spec["cost_limit_usd"], spec["pilot"]["rows"]) == ("Kunden Nr", 1.0, 20)
+    assert "_status" not in spec["columns"]
+    assert "answer_category: str" in (tmp_path / "models.py").read_text()
+    deployments = yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
+    assert {one["name"] for one in deployments} == {"table"}
+
+
+@pytest.mark.usefixtures("emulator")
+def test_flags(tmp_path: Path) -> None:
+    """What flags say is taken: a prompt in words or as a template, a key, a name, an output."""
+    table = text(tmp_path, ["id,b,text", "1,1,x", "2,2,y"])
+    words = ("--name", "mine", "--key", "b", "--output", "../out", "--prompt", "Translate it.")
+    assert init(tmp_path, table, *words).returncode == 0
+    spec = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert (spec["key"], spec["output"]) == ("b", "../out")
+    assert spec["prompt"] == "Translate it.\n\nid: {{ id }}\nb: {{ b }}\ntext: {{ text }}\n"
+    assert "out" not in (tmp_path / ".gitignore").read_text()
+    template = ("--name", "other", "--prompt", "{{ text }}: in French?")
+    assert init(tmp_path, table, *template).returncode == 0
+    assert yaml.safe_load((tmp_path / "other.yaml").read_text())["prompt"] == f"{template[-1]}\n"
+
+
+@pytest.mark.usefixtures("emulator")
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """A second spec in a folder leaves the first one's files, and works beside them."""
+    (tmp_path / ".gitignore").write_text("mine\n")
+    table = text(tmp_path, ["id,text", "1,x"])
+    assert "add to it: /out/table/" in init(tmp_path, table).stdout
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    second = init(tmp_path, table, "--name", "second.one")
+    assert second.returncode == 0, second.stderr
+    assert "models.py was there and stays as it is: see models_second_one.py." in second.stdout
+    assert {path: path.read_bytes() for path in before} == before
+    assert batchata("plan", "second.one.yaml", cwd=tmp_path).returncode == 0
+    deployments = yaml.safe_load((tmp_path / "prefect.second.one.yaml").read_text())
+    assert {one["name"] for one in deployments["deployments"]} == {"second.one"}
+    assert "table.yaml exists already" in refused(tmp_path, table)
+    (tmp_path / "second.one.yaml").unlink()
+    assert "models_second_one.py exist already" in refused(tmp_path, table, "--name", "second.one")
+
+
+REFUSALS = [
+    (["a,b", "1,2", "1,2"], [], "no column of this table is unique"),
+    (["id,b", "1,x", "1,y"], ["--key", "id"], "id is no key: rows 1 and 2 have the same value"),
+    (["id,b", "1,x"], ["--key", "ids"], "has no column 'ids'; did you mean 'id'?"),
+    (["_status,b", "1,x"], ["--key", "_status"], "metadata column"),
+    (["id,b", "1,x"], ["--key", "id", "--key", "id"], "twice"),
+    (["id,b", "1,x"], ["--model", "gpt-99"], "--model: no batch price is known"),
+    (["id,b", "1,x"], ["--model", "what"], "belongs to no provider"),
+    (["id,b", "1,x"], ["--prompt", "{{ c }}"], "--prompt: the template uses 'c'"),
+    (["id,b", "1,x"], ["--name", "a b"], "name"),
+    (["id,b", "1,x"], ["--name", "prefect"], "another name"),
+    (["id,id", "1,x"], [], "two columns named 'id'"),
+    (["id,b", "1,x,y"], [], "has 3 cells"),
+    ([], [], "Empty CSV file"),
+]
+
+
+@pytest.mark.parametrize(("lines", "words", "sentence"), REFUSALS)
+@pytest.mark.usefixtures("emulator")
+def test_what_is_refused(lines: list[str], words: list[str], sentence: str, tmp_path: Path) -> None:
+    """What cannot work is refused with a sentence, and nothing is written."""
+    assert sentence in refused(tmp_path, text(tmp_path, lines), *words)
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_null_is_no_key(tmp_path: Path) -> None:
+    """A key that is null somewhere, also in the last of many rows, is refused with the row."""
+    table = parquet(tmp_path, {"id": [*range(9000), None], "b": ["x"] * 9001})
+    assert "'id' is null in row 9001" in refused(tmp_path, table, "--key", "id")
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_key_is_checked_over_all_rows(tmp_path: Path) -> None:
+    """A column that repeats a value in its last row only is not guessed to be the key."""
+    columns = {"id": [*range(9000), 0], "code": [f"c{i}" for i in range(9001)]}
+    assert init(tmp_path, parquet(tmp_path, columns)).returncode == 0
+    assert yaml.safe_load((tmp_path / "table.yaml").read_text())["key"] == "code"
+
+
+def test_no_table(tmp_path: Path) -> None:
+    """Without the table, or without anybody to ask, a sentence says what to do."""
+    assert "there is no file gone.csv" in refused(tmp_path, "gone.csv")
+    done = batchata("init", text(tmp_path, ["id"]), cwd=tmp_path)
+    assert (done.returncode, "--yes" in done.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("emulator")
+def test_it_asks_on_a_terminal(tmp_path: Path) -> None:
+    """On a terminal it asks, with guesses, and asks again for a key that is none."""
+    table = text(tmp_path, ["id,code,text", "1,a,x", "2,b,x"])
+    leader, follower = pty.openpty()
+    with start("init", table, cwd=tmp_path, terminal=os.ttyname(follower)) as running:
+        until(lambda: bool(select([leader], [], [], 0)[0]))  # it has opened the terminal
+        os.close(follower)
+        os.write(leader, b"mine\ntext\ncode\n\nIs it good?\n")
+        seen = b""
+        while True:
+            try:
+                seen += os.read(leader, 65536)
+            except OSError:  # the program has ended
+                break
+        os.close(leader)
+        assert running.wait().returncode == 0, seen.decode()
+    assert "text is no key: rows 1 and 2 have the same value" in seen.decode()
+    spec = yaml.safe_load((tmp_path / "mine.yaml").read_text())
+    assert (spec["key"], spec["model"]) == ("code", "claude-haiku-5-5")
+    assert spec["prompt"].startswith("Is it good?\n")

@@ -1,0 +1,73 @@
+"""Drafts of specs: names, templates, and files that git ignores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.operations.draft.files import answer_fields, ignored
+from batchata_tasks.operations.draft.writing import Draft, default_name, write
+from batchata_tasks.planning.hints import literal
+from batchata_tasks.planning.templates import RowTemplate, variables
+from batchata_tasks.spec.enrichment import EnrichmentSpec
+from batchata_tasks.spec.loading import parse_spec
+
+NAMES = [
+    ("data/tickets.csv", "tickets"),
+    ("tickets.csv.gz", "tickets"),
+    ("data/day=2026/", "day-2026"),
+    ("Kunden Liste (neu).csv", "Kunden-Liste-neu"),
+    ("data/tickets/*.csv", "tickets"),
+    ("tickets-*.csv", "tickets"),
+    ("s3://bucket/place/table.parquet", "table"),
+    ("prefect.csv", "table"),
+    ("표.csv", "table"),
+    (".", "table"),
+    (f"{'x' * 200}.csv", "x" * 100),
+]
+
+
+@pytest.mark.parametrize(("table", "name"), NAMES)
+def test_the_name_of_a_table(table: str, name: str) -> None:
+    """A spec is named for its table, by characters that a name may have."""
+    assert default_name(table) == name
+    values = {"source": "s", "key": "k", "model": "claude-haiku-5-5", "prompt": "p"}
+    assert isinstance(parse_spec({"name": name, "output": "o", **values}), EnrichmentSpec)
+
+
+@pytest.mark.parametrize("name", ["a b", 'q"', "q'", "q'\"", "\\", "\n\t\0", "}}", "%}", "ä é", ""])
+def test_any_name_can_be_quoted(name: str) -> None:
+    """A quoted name of a column stands on one line, and its template prints the value."""
+    template = RowTemplate("prompt", f"{{{{ row[{literal(name)}] }}}}", [name])
+    assert "\n" not in literal(name)
+    assert template.render(variables({name: "the value"}), lambda: "row 1") == "the value"
+
+
+def test_fields_are_named_beside_carried_columns() -> None:
+    """Fields of an answer have other names than the table's columns, in any case."""
+    fields = answer_fields(["Category", "summary", "answer_summary"])
+    assert fields == {
+        "category": "answer_category",
+        "summary": "answer_answer_summary",
+        "confidence": "confidence",
+    }
+
+
+@pytest.mark.parametrize(
+    ("output", "lines"),
+    [("out/a", ["/out/a/"]), ("./out", ["/out/"]), ("../o", []), ("/o", []), ("s3://b/o", [])],
+)
+def test_what_git_ignores(output: str, lines: list[str]) -> None:
+    """Only an output within the folder is for its .gitignore."""
+    assert [line for line in ignored(output) if "o" in line and "env" not in line][:1] == lines
+
+
+def test_all_files_or_none(tmp_path: Path) -> None:
+    """If one of the files came in between, no other one is left, and it stays as it is."""
+    (tmp_path / "b").write_text("theirs")
+    with pytest.raises(SpecError, match="exists already, and nothing was written"):
+        write(Draft("a", {"a": "ours", "b": "ours"}), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert Path(tmp_path / "b").read_text() == "theirs"
