@@ -68,6 +68,17 @@ Set = Annotated[
     ),
 ]
 _CARRIES_ON = "Stopped half-way; the same command carries on."
+Refresh = Annotated[
+    bool,
+    typer.Option("--refresh", help="Count rows that landed before this run as not landed."),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed",
+        help="Send rows again that failed for good, also of a run that stopped for them.",
+    ),
+]
 TakeOver = Annotated[
     bool,
     typer.Option("--take-over", help="Fill a dataset that another spec filled until now."),
@@ -79,17 +90,8 @@ Limit = Annotated[int | None, typer.Option(help="Only the first N rows that need
 def run(
     spec: Spec,
     direct: Annotated[bool, typer.Option("--direct", help="Run without Prefect.")] = False,
-    refresh: Annotated[
-        bool,
-        typer.Option("--refresh", help="Count rows that landed before this run as not landed."),
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            help="Send rows again that failed for good, also of a run that stopped for them.",
-        ),
-    ] = False,
+    refresh: Refresh = False,
+    retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     limit: Limit = None,
     overrides: Set = None,
@@ -124,20 +126,36 @@ def _print_receipt(receipt: dict[str, Any], *, as_json: bool, spec: str) -> None
         print_pairs(out, [(label, naming(text, spec)) for label, text in lines])
 
 
-@app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml`")
+@app.command(epilog="Example: `batchata plan deployments/specs/package-topics.yaml --sample 3`")
 def plan(
     spec: Spec,
+    sample: Annotated[
+        int,
+        typer.Option(
+            help="Print the first N requests, too, as they would be sent.", min=0, metavar="N"
+        ),
+    ] = 0,
+    refresh: Refresh = False,
+    retry_failed: RetryFailed = False,
     take_over: TakeOver = False,
     limit: Limit = None,
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing."""
+    """Show what a run would send, why, and what it would cost. Sends nothing, spends nothing.
+
+    Options that `run` has as well show what it would do with them.
+    """
+    from batchata_tasks.pipeline.start import refresh_mark
+    from batchata_tasks.planning.summary import Options
     from batchata_tasks.reports.plan import preview
 
     with boundary(spec=spec):
-        preview_of = preview(load(spec, overrides, limit), Settings(), take_over=take_over)
-        print_result(preview_of, as_json=as_json, spec=spec)
+        options = Options(refresh_mark(refresh), retry_failed, take_over)
+        planned = preview(load(spec, overrides, limit), Settings(), options, sample=sample)
+        print_result(planned, as_json=as_json, spec=spec)
+        if planned.sample is not None and not as_json:
+            print_text(out, f"\n{planned.sample.text()}")
 
 
 app.command(

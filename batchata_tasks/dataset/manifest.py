@@ -223,6 +223,15 @@ def _bodies_at(path: Path, offsets: Iterable[int]) -> list[bytes]:
     return bodies
 
 
+def first_requests(folder: Path, rows: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the first rows of a plan, each with its request body."""
+    if rows:
+        with storage_errors("reading the plan"), (folder / "plan.bodies.jsonl").open("rb") as lines:
+            for batch in _batches(folder / "plan.arrow", 0, rows):
+                for row in batch.to_pylist():
+                    yield row, next(lines).rstrip(b"\n")
+
+
 def sampled_bodies(folder: Path, start: int, stop: int, most: int) -> list[tuple[int, bytes]]:
     """Return (bytes of the request, its body) of at most `most` requests of a plan.
 

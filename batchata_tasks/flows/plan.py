@@ -9,6 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.flows.artifacts import markdown, slug
+from batchata_tasks.pipeline.start import refresh_mark
+from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.plan import preview
 from batchata_tasks.spec.enrichment import EnrichmentSpec  # noqa: TC001 - as above
 from batchata_tasks.spec.loading import overridden
@@ -19,6 +21,8 @@ def plan(
     spec: EnrichmentSpec | str,
     overrides: dict[str, Any] | None = None,
     # the form of the Prefect UI names every parameter
+    refresh: bool = False,  # noqa: FBT001, FBT002 - see above
+    retry_failed: bool = False,  # noqa: FBT001, FBT002 - see above
     take_over: bool = False,  # noqa: FBT001, FBT002 - see above
 ) -> dict[str, Any]:
     """Tell what a run would send, why, and what it would cost. Sends nothing, spends nothing.
@@ -26,9 +30,12 @@ def plan(
     Args:
         spec: the enrichment, or the path of its YAML or JSON file.
         overrides: keys of the spec to set otherwise, such as {"limit": 20}.
+        refresh: count rows that landed as not landed, as a run so started would.
+        retry_failed: count rows that failed for good or used up their attempts, likewise.
         take_over: the dataset may be filled by another spec, which a run would replace.
     """
-    report = preview(overridden(spec, overrides or {}), Settings(), take_over=take_over)
+    options = Options(refresh_mark(refresh), retry_failed, take_over)
+    report = preview(overridden(spec, overrides or {}), Settings(), options)
     name, what = report.spec.name, "What a run would do and cost."
     create_markdown_artifact(
         markdown=markdown(f"plan {name}", report.lines()),

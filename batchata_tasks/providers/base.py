@@ -124,6 +124,8 @@ class Adapter(Checks, ABC):
     cap_param: str  # the name in bodies of the cap on an answer's tokens; a class has it, too
     mixes_models: ClassVar[bool] = False  # whether requests of several models may share a batch
     turns_param: ClassVar[str] = "messages"  # the name in bodies of the list of turns
+    # the names in bodies that lead to the schema of answers; none if requests have none
+    schema_path: ClassVar[tuple[str, ...]] = ()
     # whether input may be billed as written to a cache although no request asks for that
     caches_unasked: ClassVar[bool]
     # environment variables that select whose batches are meant, besides the key and the address

@@ -13,7 +13,13 @@ from batchata_tasks.execution.elsewhere import what_environment_lacks
 from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import another_ledgers, find_dataset
 from batchata_tasks.execution.intent_files import require_current, require_current_budgets
-from batchata_tasks.ledger import SET_ASIDE, StopReason, ledger_exists, opened_ledger
+from batchata_tasks.ledger import (
+    SET_ASIDE,
+    UNTIL_LOOKED_AT,
+    StopReason,
+    ledger_exists,
+    opened_ledger,
+)
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
 from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.pipeline.revalidation import KeptAnswers
@@ -25,6 +31,7 @@ from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.forecast import look_ahead
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
+from batchata_tasks.reports.sample import sample_of
 from batchata_tasks.spec.jobs import JobsSpec
 
 if TYPE_CHECKING:
@@ -38,16 +45,18 @@ if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
 
 
-def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Preview:
-    """Plan without running: the same pass as a run makes, its files thrown away.
+def preview(
+    spec: RunSpec, settings: Settings, options: Options | None = None, *, sample: int = 0
+) -> Preview:
+    """Plan without running: the same pass as a run with these options makes, its files thrown away.
 
-    `take_over`: another spec may fill the dataset, which a run would then take over.
+    `sample` is the number of requests to show as they would be sent.
 
     Raises:
         InputError: what a run would refuse, in the same words; so a ledger that is older than the
             dataset.
     """
-    ready = prepare_run(spec, settings)
+    ready, options = prepare_run(spec, settings), options or Options()
     with ExitStack() as stack:
         stack.callback(ready.close)
         ledger = None
@@ -56,25 +65,26 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
             correct_bounds(ledger, ready.table)
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
-        dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=take_over)
+        dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=options.take_over)
         unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
-        planner = _planner(ready, folder, dataset_id, ahead, unfinished)
+        planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
         chunks, summary = planner.run(sent_keys), planner.summary
         usage = measures(ledger, ready.table, chunks, folder)
+        sampled = sample_of(folder, sample, ready.table, chunks, usage) if sample else None
         chunks = _without_rows(chunks, ahead.uncertain_rows)
         costs = forecast_costs(summary, chunks, usage)
         limits = look_ahead(spec, ledger, chunks, costs, summary)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
         stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
-        ways = _in_the_way(ready, ledger, dataset_id, unfinished)
+        ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
         valid = _valid_by_now(ready, summary)
     return Preview(
         spec=spec,
         summary=summary,
         price_source=price_source(ready.table),
         limits=limits,
-        stopped=_stopped(ready, open_run),
+        stopped=_stopped(ready, open_run, options),
         in_the_way=ways,
         valid_by_now=valid,
         cancel_asked=stop == StopReason.CANCEL,
@@ -86,6 +96,7 @@ def preview(spec: RunSpec, settings: Settings, *, take_over: bool = False) -> Pr
         in_flight=in_flight(unfinished),
         held=in_flight(held),
         held_since=None if ledger is None else _sent_first(ledger, held),
+        sample=sampled,
     )
 
 
@@ -95,12 +106,13 @@ def _planner(
     dataset_id: str,
     ahead: LostRows,
     unfinished: list[Chunk],
+    options: Options,
 ) -> Planner:
     """Return a planner of the types that hold from now on."""
     unlanded = [chunk.id for chunk in unfinished]
     settled = settle(ready.table, DatasetFolder(ready.spec.output), unlanded)
     claimed, legacy = ahead.row_ids, settled.declared.legacy()
-    planner = Planner(ready.table, folder, dataset_id, Options(), claimed=claimed, legacy=legacy)
+    planner = Planner(ready.table, folder, dataset_id, options, claimed=claimed, legacy=legacy)
     settled.note(planner.summary)
     return planner
 
@@ -114,9 +126,11 @@ def _valid_by_now(ready: PreparedRun, summary: PlanSummary) -> int:
     return report.gained
 
 
-def _stopped(ready: PreparedRun, run: RunRow | None) -> str | None:
+def _stopped(ready: PreparedRun, run: RunRow | None, options: Options) -> str | None:
     """Return why a run of this very spec stopped, if that keeps the next one from sending."""
     if run is None or run.spec_digest != ready.record["spec_digest"]:
+        return None
+    if options.retry_failed and run.result in UNTIL_LOOKED_AT:
         return None
     return run.result if run.result in STOPPED_FIRST else None
 
@@ -145,7 +159,11 @@ def _look_at_dataset(
 
 
 def _in_the_way(
-    ready: PreparedRun, ledger: Ledger | None, dataset_id: str, unfinished: list[Chunk]
+    ready: PreparedRun,
+    ledger: Ledger | None,
+    dataset_id: str,
+    unfinished: list[Chunk],
+    options: Options,
 ) -> tuple[str, ...]:
     """Return sentences on what a run of the spec would end with before it sends anything."""
     if ledger is None:
@@ -158,7 +176,7 @@ def _in_the_way(
             "ends with that as an error"
         )
     reason = what_lacks(folder, ledger, dataset_id, of_jobs=isinstance(ready.spec, JobsSpec))
-    if reason is not None:
+    if reason is not None and not options.retry_failed:
         texts.append(f"`run` looks once more, and else sends nothing: {reason.removesuffix('.')}")
     return tuple(texts)
 

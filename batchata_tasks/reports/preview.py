@@ -16,6 +16,7 @@ from batchata_tasks.planning.limits import limits_of
 if TYPE_CHECKING:
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.reports.forecast import LimitsAhead
+    from batchata_tasks.reports.sample import Sample
     from batchata_tasks.spec.run import RunSpec
 
 STOPPED_FIRST: dict[str, str] = {
@@ -56,6 +57,7 @@ class Preview:
     in_flight: InFlight = field(default_factory=InFlight)  # of earlier runs; not in the plan's cost
     held: InFlight = field(default_factory=InFlight)  # set aside: a part of what is in flight
     held_since: float | None = None  # when the oldest of these was sent, in seconds since 1970
+    sample: Sample | None = None  # requests as they would be sent, if any were asked for
 
     @property
     def pilot_failed(self) -> bool:
@@ -87,6 +89,7 @@ class Preview:
             "in_the_way": list(self.in_the_way),
             "valid_by_now": self.valid_by_now,
             "cancel_asked": self.cancel_asked,
+            "sample": None if self.sample is None else self.sample.to_json(),
         }
 
     def lines(self) -> list[tuple[str, str]]:

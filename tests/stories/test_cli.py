@@ -76,6 +76,19 @@ def test_plan_run_status_show(table: Table) -> None:
     assert ask("show", spec, "--failed") == []
 
 
+def test_a_plan_shows_requests_before_they_are_paid_for(table: Table) -> None:
+    """`--sample` prints them below the plan, without codes for terminals that a source holds."""
+    table.values[0]["text"] = "red \x1b[31m text"
+    table.write()
+    done = batchata("plan", spec_of(table), "--sample", "1")
+    assert "Request 1 of 12, of the row with id='k0':" in done.stdout
+    assert "red  [31m text" in done.stdout
+    assert "\x1b" not in done.stdout
+    (request,) = ask("plan", spec_of(table), "--sample", "1")["sample"]["requests"]
+    assert request["turns"][-1] == {"role": "user", "text": "red \x1b[31m text"}
+    assert ask("plan", spec_of(table))["sample"] is None
+
+
 def test_one_json_object_and_nothing_else_on_stdout(table: Table) -> None:
     """Progress goes to stderr, so that stdout can be piped into jq."""
     done = batchata("run", spec_of(table), "--direct", "--json")

@@ -45,7 +45,7 @@ def test_a_spec_takes_over_once(table: Table) -> None:
     """From then on the dataset is the new spec's, and the old one is refused."""
     table.run()
     other = {"name": "second", "prompt": "Say: {{ text }}"}
-    assert preview(table.spec(**other), Settings(), take_over=True).summary.requests == 2
+    assert preview(table.spec(**other), Settings(), Options(take_over=True)).summary.requests == 2
     with pytest.raises(SpecError, match=WORDS):
         table.run(**other)
     table.run(Options(take_over=True), **other)

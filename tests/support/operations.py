@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from batchata_tasks.operations.reconcile_report import ReconcileReport, ReconcileRequest
+    from batchata_tasks.planning.summary import Options
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.reports.preview import Preview
     from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -29,9 +30,9 @@ def reconcile(request: ReconcileRequest | None = None, days: float = 30) -> Reco
     return reconciling.reconcile(Settings(), request, days=days)
 
 
-def preview(spec: RunSpec, *, take_over: bool = False) -> Preview:
+def preview(spec: RunSpec, options: Options | None = None, *, sample: int = 0) -> Preview:
     """Plan without running."""
-    return plan.preview(spec, Settings(), take_over=take_over)
+    return plan.preview(spec, Settings(), options, sample=sample)
 
 
 def runs_overview(spec: RunSpec | None) -> list[dict[str, Any]]:

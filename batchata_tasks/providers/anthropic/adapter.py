@@ -94,6 +94,7 @@ class AnthropicAdapter(Adapter):
     # only what `cache_control` marks is cached:
     # https://platform.claude.com/docs/en/build-with-claude/prompt-caching
     caches_unasked = False
+    schema_path = ("output_config", "format", "schema")
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")

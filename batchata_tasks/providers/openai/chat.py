@@ -126,6 +126,7 @@ class OpenAIAdapter(Adapter):
     document_bytes = 37_000_000  # a file may have 50 MB, and base64 takes a third more
     lists_tokens = True
     caches_unasked = True  # caching is automatic, and models from gpt-5.6 on bill what it writes
+    schema_path = ("response_format", "json_schema", "schema")
     priced_params = frozenset(
         {
             "frequency_penalty",

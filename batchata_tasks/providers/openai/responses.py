@@ -55,6 +55,7 @@ class OpenAIResponsesAdapter(OpenAIAdapter):
     repriced_params = frozenset({"background_options", "service_tier", "tools"})
     cap_param = "max_output_tokens"
     turns_param = "input"
+    schema_path = ("text", "format", "schema")
     priced_params = frozenset(
         {
             "metadata",

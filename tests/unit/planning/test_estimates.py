@@ -9,6 +9,7 @@ import pytest
 
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.planning.summary import Options
 from batchata_tasks.spec.loading import load_spec
 from tests.support.books import all_chunks, money, opened
 from tests.support.operations import preview
@@ -74,7 +75,7 @@ def test_other_specs_and_models_do_not_calibrate(table: Table) -> None:
     """Another name or another model begins with a guess."""
     table.run(limit=5)
     assert preview(table.spec()).summary.calibrated_by == 1
-    assert preview(table.spec(name="other"), take_over=True).summary.calibrated_by == 0
+    assert preview(table.spec(name="other"), Options(take_over=True)).summary.calibrated_by == 0
     other = {"anthropic": "claude-sonnet-4-5", "openai": "gpt-4.1"}[table.provider]
     assert preview(table.spec(model=other)).summary.calibrated_by == 0
 
