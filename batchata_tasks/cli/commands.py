@@ -179,7 +179,12 @@ app.command(
     epilog="Example: `batchata status` or `batchata status deployments/specs/package-topics.yaml`"
 )(status)
 
-app.command(epilog="Example: `batchata show deployments/specs/package-topics.yaml --rows 5`")(show)
+app.command(
+    epilog=(
+        "Example: `batchata show deployments/specs/package-topics.yaml --where \"topic == 'web'\"` "
+        "or `batchata show deployments/specs/package-topics.yaml --key boto3`"
+    )
+)(show)
 
 app.command(
     epilog="Example: `batchata costs --by model --days 7` or `batchata costs --set-budget night=20`"

@@ -17,7 +17,8 @@ from batchata_tasks.emulator.server import serve
 from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.progress.output import write_text
 from batchata_tasks.reports.printing import print_pairs, print_table, print_text
-from batchata_tasks.reports.rows import dataset_rows, how_to_open, rows_table
+from batchata_tasks.reports.rows import how_to_open, rows_table
+from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from batchata_tasks.spec.loading import load_spec
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run_demo(out: Console, *, direct: bool) -> int:
         codes.append(int(again["exit_code"]))
     made_up = "The answers are made up by the emulator; a real model reads the summaries."
     print_text(out, made_up, style="dim")
-    rows = dataset_rows(specs[0], 5, only_failed=False)
+    rows = dataset_rows(specs[0], Selection(5))
     print_table(out, rows_table(specs[0], rows, out.width))
     print_text(out, how_to_open(specs[0]))
     print_text(out, "\nNext: README.md, 'With a real key'.")

@@ -21,7 +21,7 @@ from batchata_tasks.cli.console import (
     print_json,
 )
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.reports.printing import print_table, print_text
+from batchata_tasks.reports.printing import print_pairs, print_table, print_text
 
 if TYPE_CHECKING:
     from batchata_tasks.spec.run import RunSpec
@@ -108,21 +108,73 @@ def show(
     ],
     rows: Annotated[int, typer.Option(help="How many rows to print.", min=1)] = 10,
     failed: Annotated[bool, typer.Option("--failed", help="Only rows that failed.")] = False,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help=(
+                "Only rows for which this holds: a condition over the dataset's columns, in the "
+                "language of the spec's `where`, such as `_status != 'succeeded' and stars > 3`."
+            ),
+            metavar="CONDITION",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only these columns, in this order; names with commas between, or repeated.",
+            metavar="NAMES",
+        ),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=(
+                "Print one row whole: its inputs, prompt, answer, attempts, cost and batch. If the "
+                "key has several columns: `--key a=1 --key b=2`."
+            ),
+            metavar="KEY",
+        ),
+    ] = None,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print rows of the dataset, and how to open it elsewhere."""
-    from batchata_tasks.reports.rows import dataset_rows, how_to_open, rows_table
+    """Print rows of the dataset in the source's order, and how to open it elsewhere.
 
-    with boundary():
+    Exit codes: 0; 2 if there is no dataset, no row with the key, or a condition is wrong.
+    """
+    from batchata_tasks.reports.rows import how_to_open, rows_table
+    from batchata_tasks.reports.selected_rows import Selection, dataset_rows
+
+    with boundary(spec=spec):
         loaded = _spec_at(spec, overrides)
-        shown = dataset_rows(loaded, rows, only_failed=failed)
+        if key:
+            _show_row(loaded, key, as_json=as_json)
+            return
+        named = _names(columns or [])
+        shown = dataset_rows(loaded, Selection(rows, failed, where, named or None))
         if as_json:
             print_json(shown, default=_text_of)
             return
-        none_failed = failed and not shown
-        print_table(out, "No row failed." if none_failed else rows_table(loaded, shown, out.width))
+        none_failed = failed and not shown and where is None
+        table = rows_table(loaded, shown, out.width, named)
+        print_table(out, "No row failed." if none_failed else table)
         print_text(out, how_to_open(loaded))
+
+
+def _show_row(spec: RunSpec, key: list[str], *, as_json: bool) -> None:
+    from batchata_tasks.reports.one_row import one_row
+
+    row = one_row(spec, key)
+    if as_json:
+        print_json(row.to_json(), default=_text_of)
+    else:
+        print_pairs(out, row.facts())
+        print_text(out, f"\n{row.text()}")
+
+
+def _names(columns: list[str]) -> list[str]:
+    """Return names that were given one by one, or with commas between."""
+    return [name.strip() for text in columns for name in text.split(",") if name.strip()]
 
 
 def costs(

@@ -93,6 +93,18 @@ def _prepared(
     return prepare(spec, providers, folder.data, settings.roots(), prices)
 
 
+def opened_source(spec: RunSpec) -> Typed:
+    """Return the table of a spec's rows, or of its jobs.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    if isinstance(spec, JobsSpec):
+        return Typed(open_source(spec.jobs))
+    assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
+    return Typed(open_source(spec.source, ReadOptions(spec.types, spec.csv)))
+
+
 def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     """Return the ledger's record of a spec and its prices.
 
@@ -132,7 +144,7 @@ def prepare_jobs(
         answers = AnswerSchemas(None, schemas)
     builder = JobBuilder(spec, providers, schemas, prices, common=common)
     dataset = Dataset(data, dataset_schema(carried, answers.common), spec.key, spec.carried)
-    source = Typed(open_source(spec.jobs))
+    source = opened_source(spec)
     columns = source.schema(builder.columns_needed(source.names()))
     return PreparedTable(spec, source, builder, answers, dataset, columns)
 
@@ -150,7 +162,7 @@ def prepare(
         InputError: with the field and the remedy.
     """
     schema = spec.schema_of_answers(roots)
-    source = Typed(open_source(spec.source, ReadOptions(spec.types, spec.csv)))
+    source = opened_source(spec)
     if not (names := source.names()):
         message = (
             f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."

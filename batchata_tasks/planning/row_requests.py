@@ -108,15 +108,7 @@ class RequestBuilder:
 
     def kept(self, rows: RowBlock) -> Sequence[int]:
         """Return the places of the rows for which `where` holds."""
-        where = self._where
-        if where is None:
-            return range(len(rows))
-        # which rows a condition keeps must not change: here a null is Jinja's own none
-        return [
-            i
-            for i in range(len(rows))
-            if where.holds(variables(shown(rows.row(i), where.columns, null=None)), rows.namer(i))
-        ]
+        return range(len(rows)) if self._where is None else self._where.kept(rows)
 
     def nulls(self, rows: RowBlock) -> dict[int, str]:
         """Return the first column that the templates use and the row leaves null, by place."""

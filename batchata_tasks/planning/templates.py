@@ -10,7 +10,7 @@ from jinja2 import TemplateError, meta, nodes
 from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.planning.hints import nearest, quoted_column
 from batchata_tasks.planning.sandbox import ANALYSIS, CONDITIONS, TEMPLATES, printable
-from batchata_tasks.planning.values import shown_value
+from batchata_tasks.planning.values import shown, shown_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -157,9 +157,12 @@ def _text_of(value: object) -> str:
 
 
 class RowCondition:
-    """The spec's `where`: an expression over a row, true for the rows to keep."""
+    """The spec's `where`: an expression over a row, true for the rows to keep.
 
-    def __init__(self, text: str, columns: Iterable[str]) -> None:
+    `table` names, for people, what the columns are of.
+    """
+
+    def __init__(self, text: str, columns: Iterable[str], table: str = "source") -> None:
         columns, code = list(columns), "{{ " + text + " }}"
         try:
             tree = ANALYSIS.parse(code)
@@ -171,7 +174,20 @@ class RowCondition:
             )
             message = f"where: not a valid Jinja2 expression: {error}; {remedy}."
             raise SpecError(message) from error
-        self.columns = _columns_read("where", code, tree, columns)
+        self.columns = _columns_read("where", code, tree, columns, table)
+
+    def kept(self, rows: RowBlock) -> list[int]:
+        """Return the places of the rows for which it holds.
+
+        Raises:
+            SourceError: the expression fails on a row.
+        """
+        # which rows a condition keeps must not change: here a null is Jinja's own none
+        return [
+            i
+            for i in range(len(rows))
+            if self.holds(variables(shown(rows.row(i), self.columns, null=None)), rows.namer(i))
+        ]
 
     def holds(self, row: Mapping[str, Any], where: Callable[[], str]) -> bool:
         """Whether the row is to be kept.
@@ -197,14 +213,16 @@ class RowCondition:
             raise SourceError(message) from error
 
 
-def _columns_read(field: str, text: str, tree: nodes.Template, columns: list[str]) -> list[str]:
+def _columns_read(
+    field: str, text: str, tree: nodes.Template, columns: list[str], table: str = "source"
+) -> list[str]:
     """Return the columns that a template reads, in the source's order; refuse unknown ones."""
     names = meta.find_undeclared_variables(tree) - (set(TEMPLATES.globals) - set(columns))
     if WHOLE_ROW in names and WHOLE_ROW not in columns:
         names.discard(WHOLE_ROW)
         names |= _named_items(field, tree)
     for name in sorted(names - set(columns)):
-        unknown = f"{field}: the template uses {name!r}, and the source has no such column"
+        unknown = f"{field}: the template uses {name!r}, and the {table} has no such column"
         # `{{ customer-name }}` is a subtraction to Jinja
         remedy = quoted_column(text, [column for column in columns if name in column])
         remedy = f"; {remedy}" if remedy else nearest(name, columns)

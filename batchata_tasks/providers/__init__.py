@@ -19,6 +19,7 @@ from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
 from batchata_tasks.providers.keys import check_environment, masked
 from batchata_tasks.providers.registry import (
     check_name,
+    endpoint_types,
     known_providers,
     provider_name,
     provider_type,
@@ -45,6 +46,7 @@ __all__ = [
     "check_environment",
     "check_name",
     "describe_change",
+    "endpoint_types",
     "is_other_scope",
     "known_providers",
     "lines_of",

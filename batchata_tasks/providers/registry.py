@@ -158,6 +158,16 @@ def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
     return adapter
 
 
+def endpoint_types(name: str) -> list[type[Adapter]]:
+    """Return the adapters to all endpoints of a provider.
+
+    Raises:
+        SpecError: there is no provider of this name.
+    """
+    check_name(name)
+    return [provider_type(name, endpoint) for endpoint in _ENTRIES[name].adapters]
+
+
 def check_name(name: str) -> None:
     """Refuse an unknown provider.
 

@@ -89,6 +89,24 @@ def test_a_plan_shows_requests_before_they_are_paid_for(table: Table) -> None:
     assert ask("plan", spec_of(table))["sample"] is None
 
 
+def test_one_row_whole(table: Table) -> None:
+    """`--key` prints a row with its prompt and answer; one that is not there ends with 2."""
+    spec = spec_of(table)
+    ask("run", spec, "--direct")
+    done = batchata("show", spec, "--key", "k3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "text of row 3" in done.stdout.partition("Prompt, as it was sent:")[2]
+    row = ask("show", spec, "--key", "id=k3")
+    assert (row["key"], row["prompt"]["is"]) == ({"id": "k3"}, "sent")
+    assert ask("show", spec, "--where", "id == 'k3'", "--columns", "id, note") == [
+        {"id": "k3", "note": "n3"}
+    ]
+    done = batchata("show", spec, "--key", "k99")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: --key: the dataset has no row with id='k99'; `batchata ")
+    assert f"`batchata plan {spec}`" in done.stderr
+
+
 def test_one_json_object_and_nothing_else_on_stdout(table: Table) -> None:
     """Progress goes to stderr, so that stdout can be piped into jq."""
     done = batchata("run", spec_of(table), "--direct", "--json")

@@ -5,6 +5,7 @@ from . import Array, ChunkedArray
 class Expression:
     def __ne__(self, other: object) -> Expression: ...  # type: ignore[override]
     def __eq__(self, other: object) -> Expression: ...  # type: ignore[override]
+    def __and__(self, other: Expression) -> Expression: ...
 
 def field(name: str) -> Expression: ...
 @overload

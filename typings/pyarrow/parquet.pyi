@@ -2,17 +2,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from . import RecordBatch, Schema
+from . import RecordBatch, Schema, Table
+
+class RowGroupMetaData:
+    num_rows: int
 
 class FileMetaData:
     metadata: dict[bytes, bytes] | None
+    def row_group(self, i: int) -> RowGroupMetaData: ...
 
 class ParquetFile:
     schema_arrow: Schema
+    metadata: FileMetaData
+    num_row_groups: int
     def __init__(self, source: Any, *, buffer_size: int = 0, pre_buffer: bool = True) -> None: ...
     def iter_batches(
         self, batch_size: int, columns: Sequence[str] | None = None, use_threads: bool = True
     ) -> Iterator[RecordBatch]: ...
+    def read_row_group(self, i: int, columns: Sequence[str] | None = None) -> Table: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self,

@@ -19,7 +19,8 @@ from batchata_tasks.planning.row_requests import RequestBuilder
 from batchata_tasks.pricing.lookup import published_rates
 from batchata_tasks.pricing.price_file import CustomPrices
 from batchata_tasks.providers import provider_type
-from batchata_tasks.reports.rows import dataset_rows, rows_table
+from batchata_tasks.reports.rows import rows_table
+from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from batchata_tasks.reports.status import runs_table
 from batchata_tasks.types.answer import Usage
 from tests.support.books import all_chunks, billed, money, opened, run_with, stopping_at
@@ -87,7 +88,7 @@ def test_an_unknown_price_is_said_and_never_zero(table: Table) -> None:
     assert receipt.input_tokens > 0
 
     assert {row["_cost_usd"] for row in table.rows()} == {None}
-    shown = dataset_rows(table.spec(), ROWS, only_failed=False)
+    shown = dataset_rows(table.spec(), Selection(ROWS))
     assert {row["_cost_usd"] for row in shown} == {None}
     assert "_cost_usd" not in printed(rows_table(table.spec(), shown, 100))
 

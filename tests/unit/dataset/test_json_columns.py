@@ -22,7 +22,7 @@ from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.fingerprint import part
 from batchata_tasks.planning.legacy import inferred_type, legacy_values
-from batchata_tasks.reports.rows import dataset_rows
+from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from tests.support.nights import Nights
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_every_reader_shows_texts_of_json(nights: Nights) -> None:
     assert pl.read_parquet(data / "*.parquet")["v"].dtype == pl.String
     assert [row[0] for row in duckdb.sql(query).fetchall()] == texts
     assert nights.type_of("v") == pa.string()
-    shown = dataset_rows(nights.spec(), 10, only_failed=False)
+    shown = dataset_rows(nights.spec(), Selection(10))
     assert [row["v"] for row in sorted(shown, key=lambda row: row["id"])] == texts
 
 

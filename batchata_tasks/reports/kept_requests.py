@@ -1,0 +1,46 @@
+"""Requests that were sent, out of the request files that a dataset keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.files import storage_errors
+from batchata_tasks.common.json import as_dict
+from batchata_tasks.providers import endpoint_types
+from batchata_tasks.reports.requests import RequestParts
+from batchata_tasks.types.ids import TOKEN_CHARS, is_custom_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.dataset.folder import DatasetFolder
+
+
+def kept_request(folder: DatasetFolder, row: dict[str, Any]) -> RequestParts | None:
+    """Return the last request that was sent for a row of a dataset; None if it is not kept."""
+    name = row["_custom_id"]
+    if not isinstance(name, str) or not is_custom_id(name):
+        return None
+    path = folder.requests / f"{name[:TOKEN_CHARS]}.jsonl"
+    try:
+        types = endpoint_types(str(row["_provider"]))
+    except SpecError:  # it was registered in another process
+        return None
+    for one in types:
+        head = one.framing.before_id + name.encode() + one.framing.before_body
+        if (line := _line(path, head)) is not None:
+            record = as_dict(orjson.loads(line.rstrip().rstrip(b",")))
+            bodies = [body for value in record.values() if (body := as_dict(value))]
+            return RequestParts.of(orjson.dumps(bodies[0]), one)
+    return None
+
+
+def _line(path: Path, head: bytes) -> bytes | None:
+    """Return the line of a file that begins so."""
+    if not path.exists():
+        return None
+    with storage_errors(f"reading {path.name}"), path.open("rb") as lines:
+        return next((line for line in lines if line.startswith(head)), None)

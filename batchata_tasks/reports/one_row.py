@@ -1,0 +1,216 @@
+"""`batchata show --key`: one row whole, from what was sent for it to what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+
+from batchata_tasks.common.errors import InputError, SpecError
+from batchata_tasks.common.money import dollars, pico_from_usd
+from batchata_tasks.dataset.columns import META_FIELDS
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.reports.kept_requests import kept_request
+from batchata_tasks.reports.requests import RequestParts, indented, pretty
+from batchata_tasks.reports.selected_rows import parts_of
+from batchata_tasks.reports.source_row import SourceRow, source_row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchata_tasks.spec.run import RunSpec
+
+
+@dataclass(frozen=True)
+class OneRow:
+    """One row of a dataset, its row of the source, and its request.
+
+    `row` has the dataset's columns. `request` is what was sent last, if request files are kept.
+    `source` is the source's row as it is now, or, as a text, why there is none.
+    """
+
+    spec: RunSpec
+    key: dict[str, Any]
+    row: dict[str, Any]
+    request: RequestParts | None
+    source: SourceRow | str
+
+    @property
+    def prompt(self) -> RequestParts | None:
+        """The request as it was sent, or else what would be sent now; None if neither is known."""
+        if self.request is not None or isinstance(self.source, str):
+            return self.request
+        return self.source.prompt
+
+    @property
+    def prompt_is(self) -> str | None:
+        """What is known of the prompt: `sent`, `rendered` now, or nothing."""
+        if self.request is not None:
+            return "sent"
+        return "rendered" if self.prompt is not None else None
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the source's row, or the spec, would make another prompt than the one sent."""
+        if self.request is None or isinstance(self.source, str) or self.source.prompt is None:
+            return False
+        (system, now), (sent_system, sent) = _said(self.source.prompt), _said(self.request)
+        # another attempt may have turns of its own behind these
+        return system != sent_system or sent[: len(now)] != now
+
+    @property
+    def answers(self) -> dict[str, Any]:
+        """The fields of the answer."""
+        others = {*self.spec.carried, *META_FIELDS.names}
+        return {name: value for name, value in self.row.items() if name not in others}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; those that JSON lacks are as Python has them."""
+        prompt, source = self.prompt, self.source
+        return {
+            "key": self.key,
+            "row": self.row,
+            "inputs": None if isinstance(source, str) else source.inputs,
+            "prompt": None
+            if prompt is None
+            else {
+                "is": self.prompt_is,
+                "turns": prompt.to_json(),
+                "parameters": prompt.parameters,
+                "schema": prompt.schema,
+            },
+            "changed_since": self.has_changed,
+        }
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what came of the row, for people, as (label, value)."""
+        row = self.row
+        carried = {name: row.get(name) for name in self.spec.carried if name not in self.key}
+        return [
+            ("Row", named(self.key)),
+            ("Outcome", str(row["_status"])),
+            *([("Error", str(row["_error"]))] if row["_error"] is not None else []),
+            *((f"  {name}", shown(value)) for name, value in self.answers.items()),
+            *((f"  {name}", shown(value)) for name, value in carried.items()),
+            ("Attempts", f"{row['_attempts']:,}"),
+            ("Cost", self._cost()),
+            ("Batch", f"{row['_batch_id'] or 'none'} of {row['_provider']}, {row['_model']}"),
+            ("Request", str(row["_custom_id"])),
+            ("Run", str(row["_run_id"])),
+            ("Landed", f"{row['_enriched_at']:%Y-%m-%d %H:%M:%S} UTC"),
+        ]
+
+    def _cost(self) -> str:
+        row = self.row
+        cost = None if row["_cost_usd"] is None else pico_from_usd(row["_cost_usd"])
+        cached = f" ({row['_cache_read_tokens']:,} cached)" if row["_cache_read_tokens"] else ""
+        used = f"{row['_input_tokens'] or 0:,} tokens in{cached}, {row['_output_tokens'] or 0:,}"
+        return f"{dollars(cost)}, for {used} out, over all attempts"
+
+    def text(self) -> str:
+        """Return inputs, prompt and raw answer, for people."""
+        return "\n".join([*self._inputs(), *self._prompt(), *self._answer()])
+
+    def _inputs(self) -> list[str]:
+        if isinstance(self.source, str):
+            return [self.source, ""]
+        lines = list[str]()
+        for name, value in self.source.inputs.items():
+            lines += [f"  {name}:", *indented(shown(value))]
+        return ["Inputs, as the source has them now:", *lines, ""] if lines else []
+
+    def _prompt(self) -> list[str]:
+        prompt = self.prompt
+        if prompt is None:
+            return ["Prompt: not known, as no request file is kept.", ""]
+        if self.request is None:
+            head = "Prompt, rendered now, as no request file is kept:"
+        else:
+            head = "Prompt, as it was sent:"
+        lines = [head, *prompt.lines()]
+        if prompt.parameters:
+            lines += ["  with:", *pretty(prompt.parameters)]
+        if self.has_changed:
+            lines.append("The source's row or the spec has changed since: it would be another one.")
+        return [*lines, ""]
+
+    def _answer(self) -> list[str]:
+        raw = self.row["_response"]
+        if raw is None:
+            return ["Raw answer: none."]
+        return ["Raw answer:", *indented(raw)]
+
+
+def _said(prompt: RequestParts) -> tuple[str, list[tuple[str, str]]]:
+    """Return the system prompt and the other turns: providers have it in one or in several."""
+    system = [text for role, text in prompt.turns if role == "system" and text.strip()]
+    return "\n\n".join(system), [turn for turn in prompt.turns if turn[0] != "system"]
+
+
+def named(key: dict[str, Any]) -> str:
+    """Return a key for people."""
+    return ", ".join(f"{name}={value!r}" for name, value in key.items())
+
+
+def shown(value: object) -> str:
+    """Return a value for people; null is a word, as an empty text is none."""
+    return "null" if value is None else str(value)
+
+
+def one_row(spec: RunSpec, words: Sequence[str]) -> OneRow:
+    """Return the row whose key is given as words: the value of the key column, or `column=value`.
+
+    Raises:
+        SpecError: there is no such row, or a word is no value of its column.
+    """
+    dataset: pads.Dataset = pads.dataset([str(path) for path in parts_of(spec)], format="parquet")
+    key = _typed(spec.key, words, dataset.schema)
+    conditions = [pc.field(name) == value for name, value in key.items()]
+    here = reduce(lambda one, other: one & other, conditions)
+    found = dataset.to_table(filter=here).sort_by([("_enriched_at", "descending")])
+    values = {name: value.as_py() for name, value in key.items()}
+    if not found.num_rows:
+        message = (
+            f"--key: the dataset has no row with {named(values)}; `batchata show SPEC` prints "
+            "rows that there are, `batchata plan SPEC` tells what is not sent yet."
+        )
+        raise SpecError(message)
+    row = found.slice(0, 1).to_pylist()[0]
+    request = kept_request(DatasetFolder(spec.output), row)
+    try:
+        source = source_row(spec, key)
+    except InputError as error:
+        source = f"The source's row cannot be read now: {error}"
+    return OneRow(spec, values, row, request, source)
+
+
+def _typed(names: list[str], words: Sequence[str], schema: pa.Schema) -> dict[str, pa.Scalar]:
+    """Return a key's values in the types of their columns."""
+    texts = dict[str, str]()
+    for word in words:
+        name, sign, text = word.partition("=")
+        if sign and name in names:
+            texts[name] = text
+        elif len(names) == 1:  # a value may hold the sign itself
+            texts[names[0]] = word
+    if missing := [name for name in names if name not in texts]:
+        example = " ".join(f"--key {name}=…" for name in names)
+        reason = f"--key: the key has {len(names)} columns, and {missing[0]!r} is not given"
+        message = f"{reason}; write {example}."
+        raise SpecError(message)
+    if len(words) > len(names):
+        message = f"--key: {len(words)} values are given, and the key is {', '.join(names)}."
+        raise SpecError(message)
+    return {name: _value(name, text, schema.field(name).type) for name, text in texts.items()}
+
+
+def _value(name: str, text: str, kind: pa.DataType) -> pa.Scalar:
+    try:
+        return pa.scalar(text, pa.string()).cast(kind)
+    except pa.ArrowException as error:
+        message = f"--key: {text!r:.80} is no value of the column {name!r}, which is {kind}."
+        raise SpecError(message) from error
