@@ -22,7 +22,7 @@ from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.answers import AnswerSchemas
-from batchata_tasks.sources.opening import open_source
+from batchata_tasks.sources.opening import files_of, open_source
 from batchata_tasks.sources.source import ReadOptions
 from batchata_tasks.sources.typed import Typed
 from batchata_tasks.spec.enrichment import EnrichmentSpec
@@ -89,7 +89,8 @@ def _prepared(
     if isinstance(spec, JobsSpec):
         return prepare_jobs(spec, providers, folder.data, prices)
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
-    refuse_overlap(spec.source, folder.root)
+    for name in files_of(spec.source):
+        refuse_overlap(name, folder.root)
     return prepare(spec, providers, folder.data, settings.roots(), prices)
 
 
@@ -165,7 +166,7 @@ def prepare(
     source = opened_source(spec)
     if not (names := source.names()):
         message = (
-            f"source: {spec.source} has no columns: it is empty, or a folder without Parquet files."
+            f"source: {spec.origin} has no columns: it is empty, or a folder without Parquet files."
         )
         raise SourceError(message)
     for field_name, wanted in (("key", spec.key), ("columns", spec.columns or [])):

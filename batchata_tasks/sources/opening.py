@@ -1,4 +1,4 @@
-"""Opens a source by what it is: files by their endings or their content, folders, patterns, URLs.
+"""Opens a source by what it is: files by their endings or their content, folders, URLs, queries.
 
 CSV cells are texts unless the spec's `types` says otherwise; JSONL and Parquet keep their types.
 """
@@ -12,19 +12,46 @@ from batchata_tasks.sources import jsonl, parquet
 from batchata_tasks.sources.files import File, found
 from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
 from batchata_tasks.sources.source import ReadOptions, Source, errors_of
+from batchata_tasks.sources.sql import SqlQuery
 from batchata_tasks.sources.table import Part, Table, partitions_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from batchata_tasks.sources.forms import Form
 
-def open_source(url: str, options: ReadOptions | None = None) -> Source:
-    """Open a table: a file, a pattern of files, or a folder of Parquet files.
+
+def open_source(source: str | Form, options: ReadOptions | None = None) -> Source:
+    """Open a table: a file, a pattern of files, a folder of Parquet files, or a query.
 
     Raises:
         SourceError: it does not exist, cannot be read, or is of an unknown kind.
     """
     options = options or ReadOptions()
+    return _files(source, options) if isinstance(source, str) else _form(source, options)
+
+
+def files_of(source: str | Form) -> list[str]:
+    """Return the paths, patterns and URLs that a source reads, as far as they can be known.
+
+    Raises:
+        SourceError: it is a query that DuckDB cannot read.
+    """
+    if isinstance(source, str):
+        return [source]
+    return SqlQuery(source.sql).files
+
+
+def _form(source: Form, options: ReadOptions) -> Source:
+    for name, given in (("types", options.types), ("csv", options.csv)):
+        if given:
+            how = "cast in the query" if name == "types" else "call read_csv in the query"
+            message = f"{name}: a query has no such options; {how}, and remove `{name}`."
+            raise SourceError(message)
+    return SqlQuery(source.sql)
+
+
+def _files(url: str, options: ReadOptions) -> Source:
     if (opener := of_scheme(url.partition("://")[0] if "://" in url else "")) is not None:
         return opener(url, options)
     with errors_of(url):

@@ -14,6 +14,7 @@ from batchata_tasks.common.json import not_json
 from batchata_tasks.providers import check_name, provider_name
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
+from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic reads it
 from batchata_tasks.spec.parts import Turn
 from batchata_tasks.spec.references import load_model, read_text
 from batchata_tasks.spec.run import RunSpec
@@ -53,11 +54,10 @@ class EnrichmentSpec(RunSpec):
     """One enrichment: which rows, which question, which model, where the answers go."""
 
     spec_version: Literal[1] = Field(1, description="Version of this format.")
-    source: str = Field(
-        min_length=1,
+    source: TableSource = Field(
         description=(
             "CSV, JSONL or Parquet file (also compressed), a pattern of such files, or a folder of "
-            "Parquet files; a path or fsspec URL."
+            "Parquet files, as a path or fsspec URL; or a query over files, {sql: SELECT …}."
         ),
     )
     where: str | None = Field(
@@ -195,7 +195,7 @@ class EnrichmentSpec(RunSpec):
     @property
     def origin(self) -> str:
         """See RunSpec."""
-        return self.source
+        return str(self.source)
 
     def turns(self) -> list[Turn]:
         """Return the turns to send, templates unrendered.

@@ -139,7 +139,7 @@ def test_every_block_is_covered() -> None:
     assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
     assert {
         language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)
-    } == {"bash", "python", "toml"}
+    } == {"bash", "python", "toml", "yaml"}
     assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
     assert len(blocks("bash")) == 7
 

@@ -1,0 +1,47 @@
+"""The sources in docs/sources.md work as printed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.reports.plan import preview
+from batchata_tasks.spec.loading import parse_spec
+from tests.support.paths import ROOT
+from tests.support.table import MODELS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+TEXT = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
+SPECS = [
+    yaml.safe_load(text)
+    for text in re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("out"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("keys", SPECS, ids=range(len(SPECS)))
+def test_each_source_has_the_rows_of_the_table(emulator: Emulator, keys: dict[str, Any]) -> None:
+    """Each block, as the keys of a spec over the shipped table, plans a request for each row."""
+    spec = {
+        "name": "docs",
+        "key": "name",
+        "model": MODELS["anthropic"],
+        "prompt": "{{ name }}: {{ summary }}",
+        "output": "out",
+        **keys,
+    }
+    assert preview(parse_spec(spec), Settings()).summary.requests == 400
