@@ -23,7 +23,7 @@ from batchata_tasks.cli.emulator_help import EmulatorCommand
 from batchata_tasks.cli.init import init
 from batchata_tasks.cli.reports import costs, show, status
 from batchata_tasks.cli.running import run_spec
-from batchata_tasks.cli.upkeep import revalidate
+from batchata_tasks.cli.upkeep import compact, revalidate
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.output import write_on
@@ -194,6 +194,8 @@ app.command(
 app.command(epilog="Example: `batchata revalidate deployments/specs/package-topics.yaml`")(
     revalidate
 )
+
+app.command(epilog="Example: `batchata compact deployments/specs/package-topics.yaml`")(compact)
 
 
 @app.command(epilog="Example: `batchata cancel deployments/specs/package-topics.yaml`")

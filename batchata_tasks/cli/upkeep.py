@@ -1,4 +1,4 @@
-"""The commands that keep a dataset in order, and send nothing: `revalidate`."""
+"""The commands that keep a dataset in order, and send nothing: `revalidate`, `compact`."""
 
 from __future__ import annotations
 
@@ -34,4 +34,19 @@ def revalidate(
     with boundary(_CARRIES_ON, spec), for_console(err) as progress:
         loaded = load(spec, overrides, None)
         report = revalidate_spec(loaded, Settings(), progress, dry_run=dry_run)
+    print_result(report, as_json=as_json)
+
+
+def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> None:
+    """Merge the dataset's small files into few large ones; rows stay as they are.
+
+    Runs do so by themselves whenever many have gathered, so that this is for a dataset that is to
+    be handed over, or that an earlier version filled.
+
+    Exit codes: 0 done; 1, 2 and 130 as of `run`.
+    """
+    from batchata_tasks.operations.compact import compact as compact_spec
+
+    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+        report = compact_spec(load(spec, overrides, None), Settings(), progress)
     print_result(report, as_json=as_json)

@@ -57,6 +57,39 @@ def merge_full_tiers(dataset: Dataset, unfinished: Container[str] = ()) -> None:
             _merge(dataset, paths)
 
 
+def merge_all(dataset: Dataset, unfinished: Container[str] = ()) -> int:
+    """Merge parts that have the same columns into as few as the size of a large part allows.
+
+    The parts named in `unfinished` are left alone. Return how many parts are left.
+
+    Raises:
+        StorageError: a part is damaged, or the storage refused; no row is lost.
+    """
+    with storage_errors("merging parts"):
+        alike = defaultdict[bytes, list["Path"]](list)  # by their columns
+        for part, path in dataset.parts().items():
+            if part not in unfinished and path.stat().st_size < _LARGEST:
+                with part_errors(part):
+                    alike[bytes(_columns(path).serialize())].append(path)
+        for paths in alike.values():
+            for group in _groups(paths):
+                if len(group) > 1:
+                    _merge(dataset, group)
+    return len(dataset.parts())
+
+
+def _groups(paths: list[Path]) -> Iterator[list[Path]]:
+    """Yield files in groups that together have about the size of a large part."""
+    group, size = list["Path"](), 0
+    for path in paths:
+        group.append(path)
+        size += path.stat().st_size
+        if size >= _LARGEST:
+            yield group
+            group, size = [], 0
+    yield group
+
+
 def full_tiers(sizes: Mapping[str, int]) -> list[list[str]]:
     """Return the parts of each full tier, the smallest first, given the bytes of each part."""
     tiers = defaultdict[int, list[str]](list)

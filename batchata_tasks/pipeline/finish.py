@@ -16,6 +16,7 @@ from batchata_tasks.execution.overdue import held_rows as told_rows
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.execution.twice import look_back, told
 from batchata_tasks.ledger import ChunkState, StopReason
+from batchata_tasks.pipeline.raw_files import drop_raw_files
 from batchata_tasks.pipeline.receipt import (
     CACHE_MINIMUM,
     EXIT_CODES,
@@ -63,8 +64,7 @@ def finish(run: RunContext, stopped: RunResult | None = None, reason: str | None
     discard_uploads(run)
     discard_left_results(run)
     run.folder.drop_run_folder(run.run_id)
-    if not run.spec.raw_files:
-        _drop_raw_files(run)
+    drop_raw_files(run)
     return receipt
 
 
@@ -231,10 +231,3 @@ def _few(twice: list[str]) -> list[str]:
     more = f"{pluralize(others, 'further batch', 'further batches')} of creates accepted twice"
     lists = [f"{more}: `batchata reconcile` lists them"] if others > 0 else []
     return twice[:_NAMED] + lists
-
-
-def _drop_raw_files(run: RunContext) -> None:
-    for chunk in run.ledger.chunks(run.run_id):
-        for folder in (run.folder.requests, run.folder.responses):
-            for path in folder.glob(f"{chunk.id}*"):
-                path.unlink(missing_ok=True)

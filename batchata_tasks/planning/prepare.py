@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
 
 
+# specs of versions that did not have these keys keep their digest
+_LATER_KEYS = ("csv", "retention")
+
+
 @dataclass(frozen=True)
 class PreparedRun:
     """A spec that passed every check that needs no rows.
@@ -114,8 +118,9 @@ def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:
     prices: a run keeps its prices, so that its bounds would be too low at a dearer address.
     """
     stored = spec.model_dump(mode="json")
-    if stored.get("csv", ...) is None:
-        del stored["csv"]  # specs of versions that did not have it keep their digest
+    for name in _LATER_KEYS:
+        if stored.get(name, ...) is None:
+            del stored[name]
     facts = {"spec": stored, **table.answers.to_json()}
     content = f"{json.dumps(facts, sort_keys=True)} {table.builder.constant}"
     for route in table.builder.routes:

@@ -34,7 +34,6 @@ _NOT_BUILT: dict[str, Any] = {
     "file": None,
     "document_root": None,
     "enable_citations": False,
-    "retention": None,
     "credentials": None,
 }
 _NOT_BUILT_VALUES = {"on_missing": ("mark", "delete")}
@@ -46,7 +45,7 @@ ORDER = (
     *("response_model", "response_schema", "max_tokens", "params", "cache"),
     *("output", "columns", "on_missing", "items_per_batch", "max_parallel_batches"),
     *("cost_limit_usd", "budget", "pilot", "time_limit"),
-    *("rerun_on", "max_attempts", "fail_if", "raw_files", "delete_results"),
+    *("rerun_on", "max_attempts", "fail_if", "raw_files", "retention", "delete_results"),
 )
 
 

@@ -34,6 +34,10 @@ _A_NAME: dict[str, Any] = {"type": "string"}
 _NAMES = {"anyOf": [_A_NAME, {"type": "array", "items": _A_NAME, "minItems": 1}]}
 
 
+def _seconds(duration: str | None) -> float | None:
+    return None if duration is None else float(duration[:-1]) * _SECONDS[duration[-1]]
+
+
 class RunSpec(BaseModel, ABC):
     """The dataset that a run works on, its limits, and when a row is sent again."""
 
@@ -100,11 +104,18 @@ class RunSpec(BaseModel, ABC):
         description="When failed rows make the run Failed.",
     )
     raw_files: bool = Field(default=True, description="Keep request and response files.")
+    retention: str | None = Field(
+        None,
+        description=(
+            "How long request and response files are kept, such as 30d; by default for ever."
+        ),
+        json_schema_extra={"pattern": f"^{_DURATION}$"},
+    )
     delete_results: bool = Field(
         default=False, description="Delete results at the provider once they are landed."
     )
 
-    @field_validator("time_limit")
+    @field_validator("time_limit", "retention")
     @classmethod
     def _a_duration(cls, value: str | None) -> str | None:
         if value is not None and not (re.fullmatch(_DURATION, value) and float(value[:-1])):
@@ -143,10 +154,12 @@ class RunSpec(BaseModel, ABC):
     @property
     def time_limit_seconds(self) -> float | None:
         """The time limit in seconds."""
-        if self.time_limit is None:
-            return None
-        number, unit = self.time_limit[:-1], self.time_limit[-1]
-        return float(number) * _SECONDS[unit]
+        return _seconds(self.time_limit)
+
+    @property
+    def retention_seconds(self) -> float | None:
+        """How long request and response files are kept, in seconds; None if for ever."""
+        return _seconds(self.retention)
 
     @property
     def carried(self) -> list[str]:

@@ -382,7 +382,7 @@ CASES = [
     Case("time-limit", ("`time_limit`", "90m"), {"time_limit": "soon"}),
     Case("time-limit-without-unit", ("`time_limit`", "90m"), {"time_limit": "90"}),
     Case("time-limit-of-nothing", ("`time_limit`", "90m"), {"time_limit": "0h"}),
-    Case("retention", ("`retention`", IN_WORDS, "remove it"), {"retention": "30d"}),
+    Case("retention", ("`retention`", "90m"), {"retention": "a month"}),
     Case("credentials", ("`credentials`", IN_WORDS, "remove it"), {"credentials": "my-block"}),
     Case(
         "endpoint-of-another-provider",

@@ -67,6 +67,7 @@ DEFAULTS = {
     "rerun_on": ["new", "input", "prompt", "model", "schema", "failed"],
     "max_attempts": 3,
     "raw_files": True,
+    "retention": None,
     "time_limit": None,
     "delete_results": False,
     "budget": None,
@@ -112,6 +113,8 @@ def test_every_key_is_tested() -> None:
         ("time_limit", "0.5s"),
         ("time_limit", "90m"),
         ("delete_results", True),
+        ("retention", "0.5s"),
+        ("retention", "30d"),
         ("on_null", "skip"),
         ("rerun_on", []),
         ("rerun_on", ["failed", "new"]),
@@ -179,6 +182,9 @@ def test_values_at_their_bounds_are_taken(key: str, value: object) -> None:
         ("messages", []),
         ("where", 1),
         ("raw_files", "perhaps"),
+        ("retention", "30"),
+        ("retention", "0d"),
+        ("retention", "a month"),
         ("prompt", 5),
     ],
 )
@@ -218,7 +224,6 @@ NOT_BUILT = {
     "file": "{{ path }}",
     "document_root": "docs",
     "enable_citations": True,
-    "retention": "30d",
     "credentials": "block",
 }
 

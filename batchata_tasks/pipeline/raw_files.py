@@ -1,0 +1,42 @@
+"""Deletes request and response files at the end of a run, as the spec asks for.
+
+Those of chunks whose rows have not landed are needed, however old they are.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from batchata_tasks.common.files import storage_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.execution.run_context import RunContext
+
+
+def drop_raw_files(run: RunContext) -> None:
+    """Delete a run's own files if the spec keeps none, and all that are older than `retention`."""
+    with storage_errors("deleting request and response files"):
+        if not run.spec.raw_files:
+            for chunk in run.ledger.chunks(run.run_id):
+                for path in _raw_files(run, f"{chunk.id}*"):
+                    path.unlink(missing_ok=True)
+        if (seconds := run.spec.retention_seconds) is not None:
+            _drop_older(run, seconds)
+
+
+def _drop_older(run: RunContext, seconds: float) -> None:
+    unlanded = run.ledger.unfinished_chunks(run.lease.dataset_id, "")
+    needed = tuple(chunk.id for chunk in unlanded)
+    oldest = time.time() - seconds
+    for path in _raw_files(run, "*"):
+        if not path.name.startswith(needed) and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+
+
+def _raw_files(run: RunContext, pattern: str) -> Iterator[Path]:
+    for folder in (run.folder.requests, run.folder.responses):
+        yield from folder.glob(pattern)
