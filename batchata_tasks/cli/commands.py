@@ -9,6 +9,7 @@ import typer
 
 from batchata_tasks.cli.console import (
     AsJson,
+    Faults,
     ReadWith,
     Spec,
     boundary,
@@ -270,6 +271,40 @@ def reconcile(
 
 
 @app.command(
+    epilog=(
+        "Example: `batchata rehearse deployments/specs/package-topics.yaml --limit 5` or `batchata "
+        "rehearse deployments/specs/package-topics.yaml --fault request_refusal:share=0.2`"
+    )
+)
+def rehearse(
+    spec: Spec,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Rehearse with the first N rows; default: 20.", min=1),
+    ] = None,
+    fault: Faults = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a spec against an emulator of its own, and show what would come of it. Free, without key.
+
+    Ledger and output are its own, too, and thrown away at the end: those of the spec are neither
+    read nor written. The answers are made up. Its limits hold, so that it ends as a run would. With
+    a fault, a spec without `time_limit` has one of 60 s.
+
+    Exit codes: as of `run`.
+    """
+    from batchata_tasks.cli.rehearsal import print_rehearsed
+    from batchata_tasks.cli.rehearsal import rehearse as rehearse_spec
+
+    with boundary("Stopped. Nothing of the rehearsal is left."), for_console(err) as progress:
+        loaded = load(spec, overrides, None)
+        rehearsed = rehearse_spec(loaded, progress, fault or (), rows=limit)
+    print_rehearsed(loaded, spec, rehearsed, as_json=as_json)
+    raise typer.Exit(int(rehearsed.receipt["exit_code"]))
+
+
+@app.command(
     cls=EmulatorCommand,
     epilog=(
         "Example: `batchata emulator --port 8089 --fault http_error_after:status=408,nth=1`, then "
@@ -281,14 +316,7 @@ def emulator(
         int, typer.Option(help="Port on loopback; 0 takes a free one.", min=0, max=65535)
     ] = 0,
     seconds: Annotated[float, typer.Option(help="How long a batch takes.", min=0)] = 5.0,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fault",
-            help="A fault to rehearse, from the lists below; can be given several times.",
-            metavar="KIND[:SETTING=VALUE,…]",
-        ),
-    ] = None,
+    fault: Faults = None,
 ) -> None:
     """Imitate both providers' batch APIs on loopback: rehearse for free, with made-up answers."""
     from batchata_tasks.cli.demo import serve_emulator

@@ -36,6 +36,15 @@ ReadWith = Annotated[
     ),
 ]
 
+Faults = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        help="A fault to rehearse (`batchata emulator --help` lists them); may be repeated.",
+        metavar="KIND[:SETTING=VALUE,…]",
+    ),
+]
+
 
 class Result(Protocol):
     """The result of a command, which can be printed either way."""

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchata_tasks.cli.demo_folder import FOLDER, clear, ledger_url, spec_name
+from batchata_tasks.cli.fault_option import fault_rules
 from batchata_tasks.cli.running import run_spec
-from batchata_tasks.common.errors import InputError, StorageError
+from batchata_tasks.common.errors import StorageError
 from batchata_tasks.emulator import EmulatorProcess
-from batchata_tasks.emulator.core.fault_text import parse_fault
-from batchata_tasks.emulator.core.faults import FaultError
 from batchata_tasks.emulator.server import serve
 from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.progress.output import write_text
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from batchata_tasks.emulator.core.faults import Rule
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 MODELS = {"anthropic": "claude-haiku-5-5", "openai": "gpt-6-luna"}
@@ -94,20 +92,12 @@ def _assets() -> Path:
     return shipped if shipped.is_dir() else Path(__file__).parents[2]
 
 
-def _rule(text: str) -> Rule:
-    try:
-        return parse_fault(text)
-    except FaultError as error:
-        message = f"--fault: {error}; `batchata emulator --help` lists all faults with settings."
-        raise InputError(message) from error
-
-
 def serve_emulator(port: int, seconds: float, faults: Sequence[str]) -> None:
     """Serve until interrupted; print how to point the SDKs at the emulator.
 
     Raises InputError if a fault is not one.
     """
-    rules = [_rule(text) for text in faults]
+    rules = fault_rules(faults)
 
     def print_usage(url: str) -> None:
         write_text(

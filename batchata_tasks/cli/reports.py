@@ -153,7 +153,7 @@ def show(
         named = _names(columns or [])
         shown = dataset_rows(loaded, Selection(rows, failed, where, named or None))
         if as_json:
-            print_json(shown, default=_text_of)
+            print_json(shown, default=text_of)
             return
         none_failed = failed and not shown and where is None
         table = rows_table(loaded, shown, out.width, named)
@@ -210,6 +210,6 @@ def costs(
             print_costs(gathered, out)
 
 
-def _text_of(value: object) -> str:
+def text_of(value: object) -> str:
     """Return money as digits, other values that JSON lacks as their text."""
     return f"{value:f}" if isinstance(value, Decimal) else str(value)

@@ -33,10 +33,16 @@ class EmulatorError(RuntimeError):
 
 
 class _Running:
-    """What a running emulator offers, in a thread or in a process."""
+    """What a running emulator offers, in a thread or in a process.
 
-    def __init__(self, mode: Mode = "immediate", n: float = 0.0) -> None:
+    `port` 0 takes a free one. An `anonymous` one does not say that it is an emulator.
+    """
+
+    def __init__(
+        self, mode: Mode = "immediate", n: float = 0.0, *, port: int = 0, anonymous: bool = False
+    ) -> None:
         self._pace = Pace(mode, n)
+        self._port, self._anonymous = port, anonymous
         self._url: str | None = None
 
     @property
@@ -94,8 +100,10 @@ class _Running:
 class Emulator(_Running):
     """An emulator in a daemon thread of this process."""
 
-    def __init__(self, mode: Mode = "immediate", n: float = 0.0) -> None:
-        super().__init__(mode, n)
+    def __init__(
+        self, mode: Mode = "immediate", n: float = 0.0, *, port: int = 0, anonymous: bool = False
+    ) -> None:
+        super().__init__(mode, n, port=port, anonymous=anonymous)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._listener: socket.socket | None = None
@@ -105,7 +113,7 @@ class Emulator(_Running):
         # Imported here, because `python -m ...server` must not find its module imported already.
         from batchata_tasks.emulator.server import build, listen, url_of  # noqa: PLC0415 - above
 
-        listener, server = listen(), build(self._pace)
+        listener, server = listen(self._port), build(self._pace, anonymous=self._anonymous)
         thread = threading.Thread(
             target=server.run, kwargs={"sockets": [listener]}, name="emulator", daemon=True
         )
@@ -136,8 +144,10 @@ class Emulator(_Running):
 class EmulatorProcess(_Running):
     """An emulator in a process of its own, which ends when this process does."""
 
-    def __init__(self, mode: Mode = "immediate", n: float = 0.0) -> None:
-        super().__init__(mode, n)
+    def __init__(
+        self, mode: Mode = "immediate", n: float = 0.0, *, port: int = 0, anonymous: bool = False
+    ) -> None:
+        super().__init__(mode, n, port=port, anonymous=anonymous)
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -153,7 +163,9 @@ class EmulatorProcess(_Running):
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         pace = ["--mode", self._pace.mode, "--n", str(self._pace.n)]
-        command = [sys.executable, "-m", "batchata_tasks.emulator.server", "--port", "0"]
+        pace += ["--anonymous"] if self._anonymous else []
+        module = "batchata_tasks.emulator.server"
+        command = [sys.executable, "-m", module, "--port", str(self._port)]
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, *pace, "--until-stdin-closes"],
             stdin=subprocess.PIPE,

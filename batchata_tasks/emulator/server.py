@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from batchata_tasks.emulator.core.faults import Rule
 
 LOOPBACK = "127.0.0.1"
+SAYS = "x-batchata-emulator"
+"""The header by which each answer says that an emulator made it."""
 _GRACE = 1
 _BACKLOG = 2_048
 
@@ -49,8 +52,12 @@ def url_of(listener: socket.socket) -> str:
     return f"http://{LOOPBACK}:{listener.getsockname()[1]}"
 
 
-def build(pace: Pace, faults: Iterable[Rule] = ()) -> uvicorn.Server:
-    """Return a quiet server that is ready to run."""
+def build(pace: Pace, faults: Iterable[Rule] = (), *, anonymous: bool = False) -> uvicorn.Server:
+    """Return a quiet server that is ready to run.
+
+    Each of its answers says that an emulator answers, and which: of each start another one. An
+    `anonymous` one keeps that to itself, so that it can play the real API.
+    """
     shared = Shared(pace=pace)
     for rule in faults:
         shared.faults.add(rule)
@@ -64,6 +71,7 @@ def build(pace: Pace, faults: Iterable[Rule] = ()) -> uvicorn.Server:
         log_level="error",
         access_log=False,
         server_header=False,
+        headers=[] if anonymous else [(SAYS, secrets.token_hex(8))],
         timeout_graceful_shutdown=_GRACE,
     )
     return uvicorn.Server(config)
@@ -76,10 +84,11 @@ def serve(
     n: float = 5.0,
     faults: Iterable[Rule] = (),
     on_ready: Callable[[str], None] | None = None,
+    anonymous: bool = False,
 ) -> None:
     """Serve until interrupted; `on_ready` gets the URL once connections are accepted."""
     with listen(port) as listener:
-        server = build(Pace(mode, n), faults)
+        server = build(Pace(mode, n), faults, anonymous=anonymous)
         if on_ready is not None:
             on_ready(url_of(listener))
         # Ctrl-C is the normal way to end it, not an error.
@@ -94,10 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mode", choices=("immediate", "reads", "seconds"), default="seconds")
     parser.add_argument("--n", type=float, default=5.0)
     parser.add_argument("--until-stdin-closes", action="store_true")
+    parser.add_argument("--anonymous", action="store_true")
     given = parser.parse_args(arguments)
     if given.until_stdin_closes:
         threading.Thread(target=_exit_with_stdin, daemon=True).start()
-    serve(given.port, mode=given.mode, n=given.n, on_ready=_announce)
+    pace = {"mode": given.mode, "n": given.n}
+    serve(given.port, **pace, on_ready=_announce, anonymous=given.anonymous)
 
 
 def _announce(url: str) -> None:

@@ -23,7 +23,10 @@ from batchata_tasks.execution.misnamed import (
 )
 from batchata_tasks.providers import (
     BatchLook,
+    address_now,
+    address_then,
     describe_change,
+    has_forgotten,
     is_other_scope,
     names_of_account,
 )
@@ -66,12 +69,12 @@ def look_once(context: SubmitContext, batch_id: str, longest: float = math.inf) 
     provider, ledger = context.provider, context.ledger
     account, scope = ledger.sent_under(batch_id)
     is_its_account = account == provider.account(ledger.id)
-    is_elsewhere = is_other_scope(provider, ledger.id, scope)
 
     def look() -> BatchLook:
         try:
             return provider.look(batch_id)
         except TransientError as error:
+            is_elsewhere = is_other_scope(provider, ledger.id, scope)  # the answer may tell, too
             if is_elsewhere and error.status == HTTPStatus.NOT_FOUND:
                 raise _other_account(context, batch_id, error) from error
             raise
@@ -207,7 +210,22 @@ def _other_account(
 ) -> OtherAccountError:
     """Return the error that names what to set again to see a batch."""
     provider, ledger = context.provider, context.ledger
-    change = describe_change(provider, ledger.id, ledger.sent_under(batch_id)[1])
+    scope = ledger.sent_under(batch_id)[1]
+    then, now = address_then(scope), address_now(provider)
+    if has_forgotten(provider, scope):
+        return OtherAccountError(
+            f"batch {batch_id} was sent to the emulator at {then}, which is not the one that is "
+            f"asked now: its batches are forgotten, and cost nothing. `batchata reconcile "
+            f"--abandon {batch_id}` gives it up, and its rows are sent again; `batchata rehearse` "
+            "leaves no such traces."
+        )
+    if then and then != now:
+        return OtherAccountError(
+            f"batch {batch_id} was sent to {then}, and {now} is asked now, which does not know it. "
+            "It stays recorded: set the address as it was, and the same command lands its rows; "
+            f"or `batchata reconcile --abandon {batch_id}` gives it up, and they are sent again."
+        )
+    change = describe_change(provider, ledger.id, scope)
     return OtherAccountError(
         f"{error} Batch {batch_id} may be there all the same, as {change}. It stays recorded, and "
         "the same command then lands its rows (if that cannot be done: "

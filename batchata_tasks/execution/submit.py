@@ -191,9 +191,9 @@ def _send(
     """Write the intent and send, once. After an UnclearError the intent still stands."""
     _require_wanted(context)
     account = context.provider.account(context.ledger.id)
-    scope = scope_of(context.provider, context.ledger.id)
     with within(context.seconds_left()):
         looks = _newest(context.provider)
+    scope = scope_of(context.provider, context.ledger.id)  # a first answer has told who answers
     notice(context, looks or [], chunk.run_id)
     _require_wanted(context)
     mark = _mark(looks)

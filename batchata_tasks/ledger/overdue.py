@@ -76,12 +76,18 @@ class Overdue(Chunks):
 
     @writes
     def abandon(self, connection: Connection, lease: Lease, chunk_id: str) -> None:
-        """Give a chunk's batch up: its rows are planned again, and its bound counts as spent."""
+        """Give a chunk's batch up: its rows are planned again, and its bound counts as spent.
+
+        Of one that landed before, and whose rows were lost, what it cost counts.
+        """
         self._check(connection, lease)
-        self._move(connection, chunk_id, WAITING, ChunkState.ABANDONED)
-        here, bound = t.reservations.c.chunk_id == chunk_id, t.reservations.c.reserved
-        spent = {"settled": bound, "overhead": bound, "superseded": 0, "settled_at": now_us()}
-        connection.execute(update(t.reservations).where(here).values(spent))
+        before = (*WAITING, ChunkState.COLLECTED, ChunkState.LANDED)
+        self._move(connection, chunk_id, before, ChunkState.ABANDONED)
+        r = t.reservations.c
+        cost = func.coalesce(r.settled, r.reserved)
+        spent = {"settled": cost, "overhead": cost, "settled_at": now_us()}
+        spent["superseded"] = func.coalesce(r.superseded, 0)
+        connection.execute(update(t.reservations).where(r.chunk_id == chunk_id).values(spent))
 
     @writes
     def take_back(self, connection: Connection, lease: Lease, chunk_id: str) -> None:

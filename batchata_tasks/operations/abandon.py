@@ -167,7 +167,10 @@ class Abandoning:
 
     def _give_up(self, lease: Lease, chunk: Chunk) -> None:
         if (folder := self._folder(chunk)) is not None:
-            record = given_up_record(self._ledger.id, lease.fence, chunk, chunk.bound or 0)
+            spent = chunk.bound or 0
+            if chunk.state not in _WAITING:  # what it cost is known
+                spent = self._ledger.settled([chunk.id])
+            record = given_up_record(self._ledger.id, lease.fence, chunk, spent)
             make_folder(folder.commits)
             write_json(folder.commit(chunk.id), {**record, "state": "abandoned"})
         self._ledger.abandon(lease, chunk.id)

@@ -10,7 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.providers.accounts import (
+    address_now,
+    address_then,
     describe_change,
+    has_forgotten,
     is_other_scope,
     names_of_account,
     scope_of,
@@ -42,11 +45,14 @@ __all__ = [
     "Framing",
     "Limits",
     "Provider",
+    "address_now",
+    "address_then",
     "breaks_off",
     "check_environment",
     "check_name",
     "describe_change",
     "endpoint_types",
+    "has_forgotten",
     "is_other_scope",
     "known_providers",
     "lines_of",

@@ -20,6 +20,8 @@ from batchata_tasks.common.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchata_tasks.providers.emulated import Answering
+
 # custom headers that say nothing about whose batches are meant, and may differ from run to run
 _NO_SCOPE = frozenset(
     {
@@ -47,6 +49,7 @@ class Asker(Protocol):
     key_variables: ClassVar[tuple[str, ...]]
     scope_variables: ClassVar[tuple[str, ...]]
     headers_variable: ClassVar[str | None]
+    answering: Answering | None
 
     @property
     def base_url(self) -> str:
@@ -80,8 +83,10 @@ def scope_of(adapter: Asker, ledger_id: str) -> str:
     """
     headers = {name: _digest(ledger_id, value)[:_DIGITS] for name, value in _headers(adapter)}
     variables = {name: os.environ.get(name) or None for name in adapter.scope_variables}
-    address = _address(adapter.base_url)
-    return json.dumps({"address": address, "variables": variables, "headers": headers})
+    facts: dict[str, Any] = {"address": _address(adapter.base_url), "variables": variables}
+    if (emulator := _emulator(adapter)) is not None:
+        facts["emulator"] = emulator
+    return json.dumps({**facts, "headers": headers})
 
 
 def is_other_scope(adapter: Asker, ledger_id: str, then: str | None) -> bool:
@@ -97,6 +102,8 @@ def describe_change(adapter: Asker, ledger_id: str, then: str | None) -> str:
     old = as_dict(json.loads(then or "null"))
     if not old:
         return "it was sent under another API key or address: set these again"
+    if (changed := _other_emulator(adapter, old)) is not None:
+        return changed
     changes = _changes(adapter, ledger_id, old)
     if not changes:
         return f"it was sent under another API key: set {adapter.key_variables[0]} of that account"
@@ -123,7 +130,49 @@ def _changes(adapter: Asker, ledger_id: str, old: dict[str, Any]) -> list[str]:
     )
     if different:
         changes.append(f"{adapter.headers_variable} had another {' and '.join(different)}")
+    if (changed := _other_emulator(adapter, old)) is not None:
+        changes.append(changed)
     return changes
+
+
+def has_forgotten(adapter: Asker, then: str | None) -> bool:
+    """Whether what was sent under `then`, a scope, went to an emulator that is there no more.
+
+    Something else answers at its address now: an emulator that was started anew, say.
+    """
+    old = as_dict(json.loads(then or "null"))
+    return bool(old.get("emulator")) and _other_emulator(adapter, old) is not None
+
+
+def address_then(then: str | None) -> str:
+    """Return the address of `then`, a scope, for people; empty if it is not known."""
+    address = as_dict(json.loads(then or "null")).get("address")
+    return _shown(address) if address else ""
+
+
+def address_now(adapter: Asker) -> str:
+    """Return the address in use for people: without credentials and query."""
+    return _shown(_address(adapter.base_url))
+
+
+def _other_emulator(adapter: Asker, old: dict[str, Any]) -> str | None:
+    """Return how somebody else answers at the address of a scope, as a clause; None if not so.
+
+    Older scopes do not tell who answered; and nobody knows who does before an answer has come.
+    """
+    then, now = old.get("emulator"), _emulator(adapter)
+    if then is None or now is None or then == now:
+        return None
+    if old.get("address") != (address := _address(adapter.base_url)):
+        return None  # the address tells
+    if not then:
+        return f"an emulator answers at {_shown(address)} now, which it was not sent to"
+    what = "was started anew since" if now else "does not answer there any more"
+    return f"the emulator at {_shown(address)} that it was sent to {what}"
+
+
+def _emulator(adapter: Asker) -> str | None:
+    return None if adapter.answering is None else adapter.answering.emulator
 
 
 def _shown(value: object) -> str:

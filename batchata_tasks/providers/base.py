@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from batchata_tasks.providers.emulated import Answering
     from batchata_tasks.types.answer import Answer
     from batchata_tasks.types.outcome import Outcome
     from batchata_tasks.types.request import Request
@@ -141,6 +142,8 @@ class Adapter(Checks, ABC):
     names_batches: bool = False
     # whether batches can carry a token that lists show
     lists_tokens: ClassVar[bool] = False
+    # who answers at the address: an emulator, say; without it, nobody asks
+    answering: Answering | None = None
 
     @property
     def secret(self) -> str:

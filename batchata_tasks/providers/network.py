@@ -13,7 +13,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,6 +24,9 @@ from batchata_tasks.common.text import printable
 from batchata_tasks.providers import pace, sizes
 from batchata_tasks.providers.listing import is_official
 from batchata_tasks.providers.retry_after import leave_to_caller
+
+if TYPE_CHECKING:
+    from batchata_tasks.providers.emulated import Answering
 
 _ADDRESSES = {"anthropic": "ANTHROPIC_BASE_URL", "openai": "OPENAI_BASE_URL"}
 # the SDKs add these to the address by themselves
@@ -53,10 +56,13 @@ _REACHED = "batchata_reached"
 Hook: TypeAlias = Callable[[httpx2.Request], None]
 
 
-def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.Client:
+def http_client(
+    kind: type[httpx2.Client], address: str, hook: Hook, answering: Answering
+) -> httpx2.Client:
     """Return an SDK's HTTP client, which calls `hook` with each request.
 
     It reads no drips and no answers without an end, and obeys no server that asks for long waits.
+    `answering` is told who answers.
 
     `address` names the variable with the API's address.
 
@@ -82,7 +88,7 @@ def http_client(kind: type[httpx2.Client], address: str, hook: Hook) -> httpx2.C
         if response.is_success and not reached:
             reached.append(True)
 
-    hooks = [note, leave_to_caller, pace.bound, sizes.bound]
+    hooks = [note, answering.note, leave_to_caller, pace.bound, sizes.bound]
     try:
         return kind(event_hooks={"request": [mark, hook], "response": hooks})
     except OSError as error:

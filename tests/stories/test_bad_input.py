@@ -326,7 +326,7 @@ CASES = [
     ),
     Case(
         "wrong-type-source",
-        ("`source`", "must be a text: put it in quotes (it is 5)"),
+        ("`source`", "write a path, or {sql: SELECT …} (it is 5)"),
         {"source": 5},
     ),
     Case(

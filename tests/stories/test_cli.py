@@ -288,7 +288,9 @@ def test_counts_and_their_words(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "status", "show", "costs", "emulator", "demo"])
+@pytest.mark.parametrize(
+    "command", ["run", "rehearse", "plan", "status", "show", "costs", "emulator", "demo"]
+)
 def test_help_has_an_example(command: str) -> None:
     """Every command says what it does, with an example to copy."""
     done = batchata(command, "--help")

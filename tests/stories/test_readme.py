@@ -141,7 +141,7 @@ def test_every_block_is_covered() -> None:
         language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)
     } == {"bash", "python", "toml", "yaml"}
     assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
-    assert len(blocks("bash")) == 7
+    assert len(blocks("bash")) == 8
 
 
 @pytest.mark.slow
@@ -154,9 +154,18 @@ def test_the_demo_runs(shell: Shell) -> None:
 
 
 @pytest.mark.slow
+def test_a_rehearsal_without_a_trace(shell: Shell) -> None:
+    """The block rehearses twice, once with a fault, and leaves no dataset."""
+    output = shell.run(blocks("bash")[2])
+    assert "20 succeeded" in output
+    assert "refused" in output
+    assert not (shell.project / "data/out/package_topics").exists()
+
+
+@pytest.mark.slow
 def test_the_first_real_run_and_its_result(shell: Shell) -> None:
     """The blocks are plan, 20 rows, a status, and the dataset in pandas and DuckDB."""
-    output = shell.run(blocks("bash")[2])
+    output = shell.run(blocks("bash")[3])
     assert "20 succeeded" in output
     shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE")
 
@@ -226,7 +235,7 @@ def test_a_rehearsal(shell: Shell, free_port: int) -> None:
 def test_the_schedule(shell: Shell, free_port: int) -> None:
     """The blocks are server, work pool, deployment, worker, and a run to its end."""
     serve, register, work, run = (
-        block.replace("4200", str(free_port)) for block in blocks("bash")[3:]
+        block.replace("4200", str(free_port)) for block in blocks("bash")[4:]
     )
     shell.env |= {"PREFECT_SERVER_API_PORT": str(free_port), "PREFECT_WORKER_QUERY_SECONDS": "2"}
     with shell.terminal(serve):

@@ -22,6 +22,7 @@ from batchata_tasks.providers.anthropic.fast_lines import plain_answer
 from batchata_tasks.providers.anthropic.results import answer_of
 from batchata_tasks.providers.anthropic.schema_limits import check_schema
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
+from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import GatedFile, gated, watch
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
@@ -98,7 +99,10 @@ class AnthropicAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
-        http = http_client(anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", watch)
+        self.answering = Answering()
+        http = http_client(
+            anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", watch, self.answering
+        )
         self._client = anthropic.Anthropic(
             max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
         )

@@ -18,6 +18,7 @@ from openai.types.shared import ChatModel, ResponsesModel
 from batchata_tasks.common.errors import SpecError, TerminalError, TransientError
 from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
+from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import gated, watch
 from batchata_tasks.providers.keys import check_environment
 from batchata_tasks.providers.listing import (
@@ -146,7 +147,8 @@ class OpenAIAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "OPENAI_BASE_URL")
-        http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch)
+        self.answering = Answering()
+        http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch, self.answering)
         self._client = openai.OpenAI(
             max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
         )

@@ -155,3 +155,17 @@ def test_a_batch_of_the_largest_size(process: EmulatorProcess) -> None:
     assert process.control.ledger()["anthropic"]["requests_billed"] == 100_000
     assert slowest < (time.monotonic() - start) / 3  # so it did not wait for the whole of it
     assert memory(process.pid) < 600
+
+
+def test_each_answer_says_that_an_emulator_made_it(process: EmulatorProcess) -> None:
+    """Errors and downloads, too; each start has a value of its own, an anonymous one none."""
+    name = "x-batchata-emulator"
+    with Emulator() as other, Emulator(anonymous=True) as anonymous:
+        urls = (process.url, other.url, anonymous.url)
+        path, headers = "/anthropic/v1/messages/batches/none", ANTHROPIC_HEADERS
+        answers = [http(url, "GET", path, headers=headers) for url in urls]
+        one, two, none = (given.get(name) for _, given, _ in answers)
+        assert one
+        assert two
+        assert one != two
+        assert none is None
