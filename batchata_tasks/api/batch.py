@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from os import PathLike
 from pathlib import Path
@@ -52,7 +53,7 @@ class Batch:
         self.config = checked_params({**place, **params})
         self.jobs: list[Job] = []
         self._ids: dict[str, int] = {}
-        self._priced: set[tuple[str, str]] = set()
+        self._priced: set[tuple[str, str, bool]] = set()
         self._checked = CheckedJobs()
 
     def set_state(self, file: str | Path, reuse_state: bool = True) -> Self:
@@ -129,25 +130,34 @@ class Batch:
         turns, path = _copied(messages), _absolute(file)
         job = Job(given_id, messages=turns, prompt=prompt, file=path, **fields)
         self._checked.check(job, limited=self.config.cost_limit_usd is not None)
-        if self.config.cost_limit_usd is not None:
-            self._check_priced(job)
+        self._check_priced(job, limited=self.config.cost_limit_usd is not None)
         self.jobs.append(self._named(job) if id is None else self._once(job))
         return self
 
-    def _check_priced(self, job: Job) -> None:
-        """Refuse a model without a known price, as a run does: no limit could hold."""
-        # few batches have a limit, and genai-prices takes long to import
-        from batchata_tasks.pricing.lookup import batch_rates, unpriced  # noqa: PLC0415 - slow
+    def _check_priced(self, job: Job, *, limited: bool) -> None:
+        """Refuse a model without a known price if a limit has to hold, as a run does.
+
+        Without a limit, warn of one whose name looks like a typo.
+        """
+        provider, model, _ = job.destination()
+        if (provider, model, limited) in self._priced:
+            return
+        # genai-prices takes long to import
+        from batchata_tasks.pricing.lookup import (  # noqa: PLC0415 - slow
+            batch_rates,
+            likely_typo,
+            unpriced,
+        )
         from batchata_tasks.pricing.price_file import load_prices  # noqa: PLC0415 - slow
 
-        provider, model, _ = job.destination()
-        if (provider, model) in self._priced:
-            return
-        if batch_rates(provider, model, load_prices(Settings().prices)) is None:
+        prices = load_prices(Settings().prices)
+        if limited and batch_rates(provider, model, prices) is None:
             reason = unpriced("model", provider, model, "cost_limit_usd")
             message = f"job {job.id!r:.80}: {reason}"
             raise SpecError(message)
-        self._priced.add((provider, model))
+        if (text := likely_typo(provider, model, prices)) is not None:
+            warnings.warn(f"job {job.id!r:.80}: model: {text}", stacklevel=3)
+        self._priced.add((provider, model, limited))
 
     def _named(self, job: Job) -> Job:
         """Return a job with its content as its id; jobs that are alike are numbered."""

@@ -88,6 +88,8 @@ def run_prepared(
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
         _hand_over(ready.table.dataset, held)
+        for text in ready.notes:
+            held.progress.note(text)
         begun = before(held)
         if ready.spec.budget is not None:
             require_current_budgets(held.ledger)

@@ -18,7 +18,8 @@ from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.planning.job_requests import JobBuilder
 from batchata_tasks.planning.row_requests import RequestBuilder
 from batchata_tasks.planning.table import PreparedTable
-from batchata_tasks.pricing.price_file import load_prices
+from batchata_tasks.pricing.lookup import likely_typo
+from batchata_tasks.pricing.price_file import CustomPrices, load_prices
 from batchata_tasks.pricing.rates import rates_json
 from batchata_tasks.providers import provider_type
 from batchata_tasks.schema.answers import AnswerSchemas
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.pricing.price_file import CustomPrices
     from batchata_tasks.providers import Adapter
     from batchata_tasks.spec.run import RunSpec
     from batchata_tasks.types.destination import Destination
@@ -49,7 +49,7 @@ class PreparedRun:
     """A spec that passed every check that needs no rows.
 
     It serves one run: its routes count what that run's requests have. `record` is stored in the
-    ledger.
+    ledger. `notes` are sentences about what is likely to be a mistake, and is none for certain.
     """
 
     spec: RunSpec
@@ -57,6 +57,7 @@ class PreparedRun:
     table: PreparedTable
     record: dict[str, Any]
     adapters: tuple[Adapter, ...]
+    notes: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Close the connections of its adapters; a run does that by itself."""
@@ -78,7 +79,8 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
         folder = DatasetFolder(spec.output)
         folder.check()
         table = _prepared(spec, providers, folder, settings)
-        ready = PreparedRun(spec, settings, table, _record(spec, table), tuple(providers.values()))
+        record, adapters = _record(spec, table), tuple(providers.values())
+        ready = PreparedRun(spec, settings, table, record, adapters, _notes(table, settings))
         unless_prepared.pop_all()
     return ready
 
@@ -108,6 +110,14 @@ def opened_source(spec: RunSpec) -> Typed:
         return Typed(open_source(spec.jobs))
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
     return Typed(open_source(spec.source, ReadOptions(spec.types, spec.csv)))
+
+
+def _notes(table: PreparedTable, settings: Settings) -> tuple[str, ...]:
+    """Return sentences about models that have no price and look like typos."""
+    unpriced = [route for route in table.builder.routes if route.rates is None]
+    prices = load_prices(settings.prices) if unpriced else CustomPrices()
+    found = [likely_typo(route.provider.name, route.model, prices) for route in unpriced]
+    return tuple(f"model: {text}" for text in found if text is not None)
 
 
 def _record(spec: RunSpec, table: PreparedTable) -> dict[str, Any]:

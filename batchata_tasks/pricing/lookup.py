@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from genai_prices import Usage as _PricedUsage
 from genai_prices import calc_price
-from genai_prices.data_snapshot import get_snapshot
 
 from batchata_tasks.common.money import PICO
 from batchata_tasks.pricing.rates import PriceList, Rate, Rates
+from batchata_tasks.providers import is_built_in, is_of_family
+from batchata_tasks.providers.model_names import BATCH_CONTEXT, batch_models, did_you_mean
 
 if TYPE_CHECKING:
     from batchata_tasks.pricing.price_file import CustomPrice, CustomPrices
     from batchata_tasks.providers import Adapter
 
-_CONTEXT = {"processing": "batch"}
 _MILLION = 10**6
+_FINE_TUNED = "ft:"
 
 # chat models that search the web with each request: the fee is per search, and no usage counts it
 _SEARCHES_UNCOUNTED = "-search-"
@@ -68,10 +69,30 @@ def published_rates(provider: str, model: str, *, surcharge: int = 0) -> Rates |
 
 def similar_models(provider: str, model: str) -> list[str]:
     """Return up to three names of the provider's models most like `model` with a batch rate."""
-    entries = (entry for entry in get_snapshot().providers if entry.id == provider)
-    names = [priced.id for entry in entries for priced in entry.models if priced.id != model]
+    names = [name for name in batch_models([provider]) if name != model]
     close = get_close_matches(model, names, n=6)
     return [name for name in close if _published(provider, name)[0] is not None][:3]
+
+
+def likely_typo(provider: str, model: str, custom: CustomPrices) -> str | None:
+    """Return a sentence about a model without a price whose name is like that of one that has one.
+
+    It may be a new model all the same, so it is no error. Names that are the user's own are no
+    typos: models in the price file, fine-tuned ones, those of other providers, and what a server of
+    the user's own calls its models.
+    """
+    if custom.of(provider, model) is not None or not is_built_in(provider):
+        return None
+    if model.startswith(_FINE_TUNED) or not is_of_family(provider, model):
+        return None
+    own = [name for of, name in custom.by_model if of == provider]
+    hint = did_you_mean(model, [*own, *batch_models([provider])])
+    if not hint or published_rates(provider, model) is not None:
+        return None
+    return (
+        f"no batch price is known for {model!r}{hint}. It is sent as it is, and costs read as "
+        "unknown; if it is a new model, state its batch rates in prices.toml."
+    )
 
 
 def unpriced(label: str, provider: str, model: str, limit: str) -> str:
@@ -134,11 +155,12 @@ def _published(
         genai_request_timestamp=now,
     )
     try:
-        batch, listed = price(price_context=_CONTEXT), price()
+        batch, listed = price(price_context=BATCH_CONTEXT), price()
     except LookupError:
         return None, None
     has_batch_rate = any(
-        variant.when == _CONTEXT and (variant.constraint is None or variant.constraint.active(now))
+        variant.when == BATCH_CONTEXT
+        and (variant.constraint is None or variant.constraint.active(now))
         for variant in batch.model.price_variants or ()
     )
     batch_prices = _price_list(batch.model_price, surcharge) if has_batch_rate else None

@@ -23,6 +23,8 @@ from batchata_tasks.providers.keys import check_environment, masked
 from batchata_tasks.providers.registry import (
     check_name,
     endpoint_types,
+    is_built_in,
+    is_of_family,
     known_providers,
     provider_name,
     provider_type,
@@ -53,6 +55,8 @@ __all__ = [
     "describe_change",
     "endpoint_types",
     "has_forgotten",
+    "is_built_in",
+    "is_of_family",
     "is_other_scope",
     "known_providers",
     "lines_of",

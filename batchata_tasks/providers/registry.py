@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers.keys import mask_too
+from batchata_tasks.providers.model_names import batch_models, did_you_mean
 
 if TYPE_CHECKING:
     from batchata_tasks.providers.base import Adapter
@@ -158,6 +159,16 @@ def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
     return adapter
 
 
+def is_built_in(name: str) -> bool:
+    """Whether a provider came with the package: the names of its models are known from prices."""
+    return name in _ENTRIES and isinstance(_ENTRIES[name].adapters[_CHAT], tuple)
+
+
+def is_of_family(name: str, model: str) -> bool:
+    """Whether a model's name begins as those of a provider do."""
+    return name in _ENTRIES and _ENTRIES[name].models.match(model) is not None
+
+
 def endpoint_types(name: str) -> list[type[Adapter]]:
     """Return the adapters to all endpoints of a provider.
 
@@ -198,8 +209,9 @@ def provider_name(model: str, named: str | None = None) -> str:
             "remove `provider`, or change the model."
         )
     elif named is None and not by_name:
+        hint = did_you_mean(model, batch_models(name for name in _ENTRIES if is_built_in(name)))
         problem = (
-            f"model: {model!r} belongs to no provider known here; "
+            f"model: {model!r} belongs to no provider known here{hint}; "
             f"check its spelling, or name `provider:` ({' or '.join(_ENTRIES)})."
         )
     elif named is None and len(by_name) > 1:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     from batchata_tasks.ledger import Ledger
     from batchata_tasks.planning.packing import PlannedChunk
+    from batchata_tasks.planning.route import Route
     from batchata_tasks.planning.summary import PlanSummary
     from batchata_tasks.spec.run import RunSpec
+
+_LEAST_CAP = 16  # that every endpoint takes
 
 
 @dataclass
@@ -120,6 +123,10 @@ class LimitsAhead:
     bound: int  # of all that would be sent
     prospect: Prospect
     least: int = 0  # the bound of the cheapest row
+    # the largest cap on answers with which all of it may be sent at once; None if it does not
+    # fit by a cap that answers are likely to keep to, or fits already
+    fitting_cap: int | None = None
+    resent: int = 0  # rows that are up to date, and would be sent again with another cap
 
     @property
     def left(self) -> int:
@@ -146,6 +153,7 @@ class LimitsAhead:
             "run_usd": None if self.limits.run is None else f"{usd(self.limits.run):f}",
             "budget": budget,
             "stops": self.prospect.stops,
+            "max_tokens_that_fits": self.fitting_cap,
             **asdict(self.prospect),
         }
 
@@ -157,7 +165,16 @@ class LimitsAhead:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             left = f"{dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
             limits.append(f"budget {terms.name}: {left}")
-        return f"{'; '.join(limits)}: {self._verdict()}"
+        return f"{'; '.join(limits)}: {self._verdict()}{self._remedy()}"
+
+    def _remedy(self) -> str:
+        if self.fitting_cap is None:
+            return ""
+        text = f"; with `max_tokens: {self.fitting_cap}` all of it would fit at once"
+        if self.resent:
+            rows = pluralize(self.resent, "row that is", "rows that are")
+            text += f", but it counts as another model: {rows} up to date would be sent again"
+        return text
 
     def _verdict(self) -> str:
         if self.fits:
@@ -182,8 +199,11 @@ def look_ahead(
     chunks: Sequence[PlannedChunk],
     costs: Iterable[int | None],
     summary: PlanSummary,
+    routes: Sequence[Route] = (),
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan now; None if it has no limits.
+
+    `routes` are those of the requests.
 
     Raises:
         SpecError: the ledger has other terms for its budget.
@@ -200,4 +220,27 @@ def look_ahead(
     left = min(amount for amount in (limits.run, budget_left) if amount is not None)
     prospect = simulate(chunks, costs, left, spec.max_parallel_batches, summary.pilot)
     bound = sum(chunk.bound for chunk in chunks)
-    return LimitsAhead(limits, budget_left, bound, prospect, summary.least)
+    cap = _fitting_cap(routes, chunks, bound - left, summary)
+    resent = summary.up_to_date if cap is not None and "model" in spec.rerun_on else 0
+    return LimitsAhead(limits, budget_left, bound, prospect, summary.least, cap, resent)
+
+
+def _fitting_cap(
+    routes: Sequence[Route], chunks: Sequence[PlannedChunk], excess: int, summary: PlanSummary
+) -> int | None:
+    """Return the cap on answers with which the bound of all requests is lower by `excess`.
+
+    None if there is no excess, if caps are of several models, or if answers are likely to be
+    longer.
+    """
+    requests = sum(chunk.stop - chunk.start for chunk in chunks)
+    if excess <= 0 or not requests or len(routes) != 1 or (rates := routes[0].rates) is None:
+        return None
+    # at the cheapest tier, the bound goes down by no less than this for each token
+    a_token = min([rates.output.base, *(price for _, price in rates.output.tiers)])
+    a_token = a_token * routes[0].factor // 10**6 * requests
+    if not a_token:
+        return None
+    cap = routes[0].cap - -(-(excess + requests) // a_token)  # each bound was rounded up
+    usual = -(-summary.output_tokens // requests)
+    return cap if cap >= max(usual, _LEAST_CAP) else None

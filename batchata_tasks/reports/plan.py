@@ -73,7 +73,7 @@ def preview(
         sampled = sample_of(folder, sample, ready.table, chunks, usage) if sample else None
         chunks = _without_rows(chunks, ahead.uncertain_rows)
         costs = forecast_costs(summary, chunks, usage)
-        limits = look_ahead(spec, ledger, chunks, costs, summary)
+        limits = look_ahead(spec, ledger, chunks, costs, summary, ready.table.builder.routes)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
         stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
@@ -96,6 +96,7 @@ def preview(
         in_flight=in_flight(unfinished),
         held=in_flight(held),
         held_since=None if ledger is None else _sent_first(ledger, held),
+        notes=ready.notes,
         sample=sampled,
     )
 

@@ -57,6 +57,7 @@ class Preview:
     in_flight: InFlight = field(default_factory=InFlight)  # of earlier runs; not in the plan's cost
     held: InFlight = field(default_factory=InFlight)  # set aside: a part of what is in flight
     held_since: float | None = None  # when the oldest of these was sent, in seconds since 1970
+    notes: tuple[str, ...] = ()  # on what is likely to be a mistake
     sample: Sample | None = None  # requests as they would be sent, if any were asked for
 
     @property
@@ -89,6 +90,7 @@ class Preview:
             "in_the_way": list(self.in_the_way),
             "valid_by_now": self.valid_by_now,
             "cancel_asked": self.cancel_asked,
+            "notes": list(self.notes),
             "sample": None if self.sample is None else self.sample.to_json(),
         }
 
@@ -141,6 +143,7 @@ class Preview:
         batches = f"{'at least ' if is_split else ''}{pluralize(summary.batches, 'batch')}"
         requests = f"{pluralize(summary.requests, 'request')} in {batches}"
         lines = [("To send", f"{requests} to {self.spec.providers}, {self.spec.models}")]
+        lines += [("Note", text) for text in self.notes]
         if self.spec.cache:
             text = (
                 "the system prompt is marked for an hour; input is reserved at the price of "

@@ -326,6 +326,7 @@ def test_a_wrong_job_is_refused_as_it_is_added(
     assert batch.jobs == []
 
 
+@pytest.mark.filterwarnings("ignore:job 'a'. model. no batch price:UserWarning")
 @pytest.mark.parametrize("limit_first", [True, False])
 def test_a_model_without_a_price_is_refused_under_a_limit(
     batch: Batch, emulator: Emulator, limit_first: bool

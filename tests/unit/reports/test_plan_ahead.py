@@ -72,6 +72,46 @@ def test_without_a_limit_nothing_is_said_of_limits(table: Table) -> None:
     assert dict(plan.lines())["Limits"] == "$10.00 a run: all of it fits"
 
 
+@pytest.mark.parametrize("share", ["0.95", "0.8"])
+def test_a_cap_that_lets_all_fit_is_told(table: Table, share: str) -> None:
+    """Where a limit would cut batches, the plan names the largest `max_tokens` that it need not.
+
+    With that one all fits, with a slightly larger one it does not.
+    """
+    bound = preview(table.spec()).summary.bound or 0
+    limit = {"cost_limit_usd": float(usd(int(bound * Decimal(share))))}
+    plan = preview(table.spec(**limit))
+    assert plan.limits is not None
+    cap = plan.to_json()["limits"]["max_tokens_that_fits"]
+    assert 50 <= cap < 200
+    assert f"; with `max_tokens: {cap}` all of it would fit at once" in plan.limits.text()
+    assert preview(table.spec(**limit, max_tokens=cap)).limits.fits
+    assert not preview(table.spec(**limit, max_tokens=cap + 2)).limits.fits
+    assert table.run(**limit, max_tokens=cap).batches == 1
+
+
+def test_a_cap_that_answers_would_not_keep_to_is_not_told(table: Table) -> None:
+    """No `max_tokens` is named if all fits anyway, or only one that would cut answers off."""
+    bound = preview(table.spec()).summary.bound or 0
+    for share in (2, Decimal("0.01")):
+        limit = {"cost_limit_usd": float(usd(int(bound * share)))}
+        told = limits(table, **limit)
+        assert told["max_tokens_that_fits"] is None
+
+
+def test_a_cap_that_sends_rows_again_says_so(table: Table) -> None:
+    """Another `max_tokens` is another model: rows that landed would be sent again."""
+    table.run(limit=10)
+    bound = preview(table.spec()).summary.bound or 0
+    limit = {"cost_limit_usd": float(usd(int(bound * Decimal("0.9"))))}
+    plan = preview(table.spec(**limit))
+    assert plan.limits is not None
+    assert "10 rows that are up to date would be sent again" in plan.limits.text()
+    plan = preview(table.spec(**limit, rerun_on=["new"]))
+    assert plan.limits is not None
+    assert plan.limits.text().endswith("all of it would fit at once")
+
+
 def test_a_budget_counts_with_what_others_left_of_it(table: Table) -> None:
     """A plan counts with what remains of the present period."""
     budget = {"name": "team", "limit_usd": 1, "period": "total"}
