@@ -20,7 +20,8 @@ from batchata_tasks.pipeline.receipt import Receipt
 from batchata_tasks.pipeline.runner import DirectRunner
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.printing import print_pairs, print_table, print_text
-from batchata_tasks.reports.rows import dataset_rows, rows_table
+from batchata_tasks.reports.rows import rows_table
+from batchata_tasks.reports.selected_rows import Selection, dataset_rows
 from batchata_tasks.spec.loading import overridden
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _rows(spec: EnrichmentSpec, rows: int) -> list[dict[str, Any]]:
     """Return rows of the dataset; none if no batch landed."""
     if not any(Path(spec.output, "data").glob("*.parquet")):
         return []
-    return dataset_rows(spec, rows, only_failed=False)
+    return dataset_rows(spec, Selection(rows))
 
 
 def print_rehearsed(spec: EnrichmentSpec, name: str, done: Rehearsed, *, as_json: bool) -> None:

@@ -166,7 +166,7 @@ def _show_row(spec: RunSpec, key: list[str], *, as_json: bool) -> None:
 
     row = one_row(spec, key)
     if as_json:
-        print_json(row.to_json(), default=_text_of)
+        print_json(row.to_json(), default=text_of)
     else:
         print_pairs(out, row.facts())
         print_text(out, f"\n{row.text()}")
