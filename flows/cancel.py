@@ -1,4 +1,4 @@
-"""Deployment entrypoint `flows/cancel.py:cancel`.
+"""Deployment entrypoint by path, `flows/cancel.py:cancel`.
 
 Cancels the open batches of a spec and lands what ran.
 """

@@ -1,4 +1,4 @@
-"""Deployment entrypoint `flows/plan.py:plan`.
+"""Deployment entrypoint by path, `flows/plan.py:plan`.
 
 Reports what a run would send, why, and what it would cost. Sends nothing.
 """

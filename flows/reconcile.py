@@ -1,4 +1,4 @@
-"""Deployment entrypoint `flows/reconcile.py:reconcile`.
+"""Deployment entrypoint by path, `flows/reconcile.py:reconcile`.
 
 Compares the providers' batches with the ledger.
 """

@@ -19,6 +19,7 @@ from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.flows.artifacts import markdown, slug
+from batchata_tasks.flows.names import is_drawn
 from batchata_tasks.flows.tasks import STEPS
 from batchata_tasks.pipeline import enrich as pipeline
 from batchata_tasks.pipeline.receipt import STOPPED, Receipt, RunResult
@@ -53,6 +54,10 @@ _STATE_NAMES: dict[str, str] = {
 
 
 def _flow_run_name() -> str:
+    """Return the name that somebody gave the run (`--flow-run-name`), or else that of its spec."""
+    given = str(flow_run.name or "")
+    if given and not is_drawn(given):
+        return given
     parameters: dict[str, Any] = flow_run.parameters or {}
     spec = parameters.get("spec")
     named = as_dict(spec).get("name") or getattr(spec, "name", None)

@@ -49,7 +49,7 @@ class Shell:
 
     def __init__(self, home: Path, emulator: Emulator) -> None:
         self.project = home / "project"
-        for name in ("data", "deployments", "flows"):
+        for name in ("data", "deployments"):
             shutil.copytree(
                 ROOT / name,
                 self.project / name,

@@ -46,7 +46,7 @@ class Team:
         self.emulator = emulator
         self.name = name
         folder.mkdir(parents=True, exist_ok=True)
-        for shipped in ("data", "deployments", "flows"):
+        for shipped in ("data", "deployments"):
             shutil.copytree(
                 ROOT / shipped,
                 folder / shipped,

@@ -1,0 +1,110 @@
+"""What `batchata init` writes is deployed as it stands, beside another team's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.support.commands import batchata
+from tests.support.paths import ROOT
+from tests.support.prefect_server import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+pytestmark = pytest.mark.slow
+FLOWS = ("enrich", "plan", "cancel", "reconcile")
+
+
+@pytest.fixture
+def server(tmp_path: Path, prefect_database: Path) -> Iterator[Server]:
+    (tmp_path / "prefect").mkdir()
+    with Server(tmp_path / "prefect", prefect_database) as running:
+        yield running
+
+
+def env_of(server: Server, emulator: Emulator, folder: Path) -> dict[str, str]:
+    settings = {
+        "PWD": str(folder),
+        "PYTHONPATH": str(ROOT),
+        "BATCHATA_POLL_INTERVAL": "0.2",
+        "BATCHATA_LEDGER_URL": os.environ["BATCHATA_LEDGER_URL"],
+    }
+    return {**server.env, **emulator.env(), **settings}
+
+
+def team(folder: Path, *words: str) -> Path:
+    """Write a table and what `batchata init` makes of it."""
+    folder.mkdir()
+    rows = "".join(f"{i},text {i}\n" for i in range(25))
+    (folder / "tickets.csv").write_text(f"id,text\n{rows}")
+    done = batchata("init", "tickets.csv", *words, "--yes", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@contextmanager
+def worker(folder: Path, env: dict[str, str]) -> Iterator[None]:
+    """Run a worker that was started in a folder of its own."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"]
+    with (
+        (folder / "worker.log").open("wb") as log,
+        subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log) as process,
+    ):
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def test_two_teams_deploy_what_was_written(
+    server: Server, emulator: Emulator, tmp_path: Path
+) -> None:
+    """Two folders are deployed to one server, and each one's runs work in its own folder.
+
+    There is no flows/ in them, the second takes nothing of the first over, and nor does a second
+    spec in the first folder. A run keeps the name that somebody gave it.
+    """
+    first = team(tmp_path / "first")
+    second = team(tmp_path / "second", "--name", "second-tickets", "--model", "gpt-6-luna")
+    server.command("work-pool", "create", "local", "--type", "process", cwd=tmp_path)
+    for folder in (first, second):
+        env = env_of(server, emulator, folder)
+        server.command("--no-prompt", "deploy", "--all", cwd=folder, env=env)
+    assert batchata("init", "tickets.csv", "--name", "more", "--yes", cwd=first).returncode == 0
+    words = ("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.more.yaml")
+    server.command(*words, cwd=first, env=env_of(server, emulator, first))
+    assert len(server.ask("deployments/filter")) == 12
+    for folder, name in ((first, "tickets"), (second, "second-tickets"), (first, "more")):
+        for flow in FLOWS:
+            deployed = server.get(f"deployments/name/{flow}/{name}")
+            (step,) = deployed["pull_steps"]
+            (place,) = step.values()
+            assert place["directory"] == str(folder)
+            assert deployed["entrypoint"] == f"batchata_tasks.flows.{flow}.{flow}"
+            assert not any(schedule["active"] for schedule in deployed["schedules"])
+
+    def run(deployment: str, *words: str) -> dict[str, Any]:
+        server.command("deployment", "run", deployment, "--watch", *words, cwd=tmp_path)
+        return server.last_flow_run()
+
+    with worker(tmp_path, env_of(server, emulator, tmp_path)):
+        given = run("enrich/tickets", "--flow-run-name", "first try")
+        drawn = run("enrich/second-tickets")
+        planned = run("plan/tickets")
+    for done, name in ((given, "first try"), (drawn, "enrich second-tickets.yaml")):
+        assert (done["state_name"], done["name"]) == ("Completed", name), done["state"]
+        assert "25 succeeded" in done["state"]["message"]
+    assert planned["state_name"] == "Completed"
+    for folder in (first, second):
+        (output,) = (folder / "out").iterdir()
+        assert pq.read_table(output / "data").num_rows == 25
