@@ -1,4 +1,4 @@
-"""The commands that keep a dataset in order, and send nothing: `revalidate`, `compact`."""
+"""The commands that keep a dataset in order, and send nothing."""
 
 from __future__ import annotations
 
@@ -50,3 +50,29 @@ def compact(spec: Spec, overrides: ReadWith = None, as_json: AsJson = False) -> 
     with boundary(_CARRIES_ON, spec), for_console(err) as progress:
         report = compact_spec(load(spec, overrides, None), Settings(), progress)
     print_result(report, as_json=as_json)
+
+
+def forget(
+    spec: Spec,
+    key: Annotated[
+        list[str],
+        typer.Option(
+            help="The row's key. If it has several columns: `--key a=1 --key b=2`.", metavar="KEY"
+        ),
+    ],
+    overrides: ReadWith = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take one row and its texts out of the dataset, its requests, answers and keys.
+
+    What it cost stays in ledger and budgets. The provider keeps its own copies for about a month.
+    If the source still has the row, the next run sends it again.
+
+    Exit codes: 0 done; 2 no row has the key, or a batch or an unfinished run still has it; 1 and
+    130 as of `run`.
+    """
+    from batchata_tasks.operations.forget import forget as forget_row
+
+    with boundary(_CARRIES_ON, spec), for_console(err) as progress:
+        report = forget_row(load(spec, overrides, None), key, Settings(), progress)
+    print_result(report, as_json=as_json, spec=spec)

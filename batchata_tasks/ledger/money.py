@@ -211,6 +211,14 @@ class Money(Chunks, Budgets):
         overhead = func.coalesce(t.reservations.c.overhead, 0) + (in_dataset - rows_cost)
         _set_reservation(connection, chunk_id, overhead=overhead)
 
+    @writes
+    def set_superseded(
+        self, connection: Connection, lease: Lease, chunk_id: str, superseded: int
+    ) -> None:
+        """Set how much of what a landed chunk cost is in the dataset no more."""
+        self._check(connection, lease)
+        _set_reservation(connection, chunk_id, superseded=superseded)
+
     @reads
     def money(self, connection: Connection, run_id: str) -> tuple[int, int]:
         """Return (settled, in flight) of a run: in flight is what is reserved and not settled."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
@@ -14,6 +13,7 @@ from batchata_tasks.common.errors import InputError, SpecError
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.dataset.columns import META_FIELDS
 from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.dataset.key_words import typed_key
 from batchata_tasks.reports.kept_requests import kept_request
 from batchata_tasks.reports.requests import RequestParts, indented, pretty
 from batchata_tasks.reports.selected_rows import parts_of
@@ -168,7 +168,7 @@ def one_row(spec: RunSpec, words: Sequence[str]) -> OneRow:
         SpecError: there is no such row, or a word is no value of its column.
     """
     dataset: pads.Dataset = pads.dataset([str(path) for path in parts_of(spec)], format="parquet")
-    key = _typed(spec.key, words, dataset.schema)
+    key = typed_key(spec.key, words, dataset.schema)
     conditions = [pc.field(name) == value for name, value in key.items()]
     here = reduce(lambda one, other: one & other, conditions)
     found = dataset.to_table(filter=here).sort_by([("_enriched_at", "descending")])
@@ -186,31 +186,3 @@ def one_row(spec: RunSpec, words: Sequence[str]) -> OneRow:
     except InputError as error:
         source = f"The source's row cannot be read now: {error}"
     return OneRow(spec, values, row, request, source)
-
-
-def _typed(names: list[str], words: Sequence[str], schema: pa.Schema) -> dict[str, pa.Scalar]:
-    """Return a key's values in the types of their columns."""
-    texts = dict[str, str]()
-    for word in words:
-        name, sign, text = word.partition("=")
-        if sign and name in names:
-            texts[name] = text
-        elif len(names) == 1:  # a value may hold the sign itself
-            texts[names[0]] = word
-    if missing := [name for name in names if name not in texts]:
-        example = " ".join(f"--key {name}=…" for name in names)
-        reason = f"--key: the key has {len(names)} columns, and {missing[0]!r} is not given"
-        message = f"{reason}; write {example}."
-        raise SpecError(message)
-    if len(words) > len(names):
-        message = f"--key: {len(words)} values are given, and the key is {', '.join(names)}."
-        raise SpecError(message)
-    return {name: _value(name, text, schema.field(name).type) for name, text in texts.items()}
-
-
-def _value(name: str, text: str, kind: pa.DataType) -> pa.Scalar:
-    try:
-        return pa.scalar(text, pa.string()).cast(kind)
-    except pa.ArrowException as error:
-        message = f"--key: {text!r:.80} is no value of the column {name!r}, which is {kind}."
-        raise SpecError(message) from error

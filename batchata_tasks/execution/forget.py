@@ -1,0 +1,115 @@
+"""Taking a row and its texts out of a dataset's folder; what it cost stays counted.
+
+Each step can be done again, so that a command which died half-way is simply given again: money
+moves first, and a manifest, which leads to the row's request and answer, is the last file of its
+chunk to be written anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.files import durable, read_json, storage_errors, write_json
+from batchata_tasks.common.money import pico_from_usd
+from batchata_tasks.dataset.columns import keys_of
+from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
+from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.dataset.parts import Dataset
+    from batchata_tasks.execution.held_dataset import HeldDataset
+
+_NO_MORE = b"]}"  # how the last line of a request file that is one JSON object begins
+
+
+def take_out(held: HeldDataset, dataset: Dataset, digest: bytes) -> int:
+    """Take the row of a key (its digest) out of the dataset; return how many rows it had."""
+    found = list(_rows(dataset, digest))
+    for _, name, cost in found:
+        if name is not None and cost:
+            _supersede(held, name, cost)
+    dataset.supersede({part: {digest} for part, _, _ in found})
+    return len(found)
+
+
+def _rows(dataset: Dataset, digest: bytes) -> Iterator[tuple[str, str | None, int]]:
+    """Yield (part, custom_id, cost in picodollars) of a key's rows."""
+    for part, batch in dataset.rows([*dataset.key, "_custom_id", "_cost_usd"]):
+        for place, key in enumerate(keys_of(batch, dataset.key)):
+            if key_digest(key) == digest:
+                cost = batch.column("_cost_usd")[place].as_py()
+                amount = 0 if cost is None else pico_from_usd(cost)
+                yield part, batch.column("_custom_id")[place].as_py(), amount
+
+
+def _supersede(held: HeldDataset, name: str, cost: int) -> None:
+    """Count a row's cost as that of a row which is in the dataset no more; once for each row."""
+    chunk_id = name[:TOKEN_CHARS]
+    path = held.folder.commit(chunk_id)
+    commit = read_json(path) or {}
+    amount = commit.get("superseded_picodollars", held.ledger.amounts(chunk_id)["superseded"])
+    forgotten: list[str] = commit.get("forgotten", [])
+    if name not in forgotten:
+        amount += cost
+        if commit:
+            change = {"superseded_picodollars": amount, "forgotten": [*forgotten, name]}
+            write_json(path, commit | change)
+    held.ledger.set_superseded(held.lease, chunk_id, amount)
+
+
+def chunks_with(
+    held: HeldDataset, key: list[str], digest: bytes
+) -> Iterator[tuple[str, list[int]]]:
+    """Yield the chunks whose manifests have a key, with the places of its rows."""
+    for path in sorted(held.folder.intents.glob("*.arrow")):
+        rows = read_chunk_manifest(path)
+        places = [i for i, one in enumerate(keys_of(rows, key)) if key_digest(one) == digest]
+        if places:
+            yield path.stem, places
+
+
+def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
+    """Take rows of a chunk, by their places in its manifest, out of its files.
+
+    Return how many files were written anew.
+    """
+    folder, path = held.folder, held.folder.manifest(chunk_id)
+    rows = read_chunk_manifest(path)
+    ids = rows["_row_id"].to_pylist()
+    names = [custom_id(chunk_id, ids[place]).encode() for place in places]
+    written = 1
+    for raw in (folder.requests, folder.responses):
+        for file in sorted(raw.glob(f"{chunk_id}*")):
+            written += _without(file, names)
+    kept = [place for place in range(len(ids)) if place not in places]
+    write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
+    return written
+
+
+def _without(path: Path, names: list[bytes]) -> bool:
+    """Write a file anew without the lines of some requests; return whether it had any."""
+    with storage_errors(f"reading {path.name}"), path.open("rb") as lines:
+        if not any(_is_of(line, names) for line in lines):
+            return False
+        lines.seek(0)
+        with durable(path) as stream:
+            before = b""
+            for line in lines:
+                if _is_of(line, names):
+                    continue
+                if line.startswith(_NO_MORE):  # the line before is the last of a list
+                    before = before.removesuffix(b",\n").removesuffix(b"\n") + b"\n"
+                stream.write(before)
+                before = line
+            stream.write(before)
+    return True
+
+
+def _is_of(line: bytes, names: list[bytes]) -> bool:
+    return any(name in line for name in names)

@@ -1,0 +1,107 @@
+"""Forgetting rows: they, and all texts of them, leave a dataset's folder. The money stays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from batchata_tasks.common.canonical import key_digest
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.dataset.columns import keys_of
+from batchata_tasks.dataset.key_words import typed_key
+from batchata_tasks.dataset.part_files import part_of_chunk
+from batchata_tasks.execution.forget import chunks_with, drop_texts, take_out
+from batchata_tasks.operations.held_by_spec import held_by_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchata_tasks.common.settings import Settings
+    from batchata_tasks.operations.held_by_spec import HeldBySpec
+    from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What was taken out: rows of the dataset, and files that were written anew without the key."""
+
+    key: str
+    rows: int
+    files: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return it for people, as (label, value)."""
+        elsewhere = (
+            "the provider keeps requests and results for about a month, unless they were deleted "
+            "there (`delete_results`); the row is sent again if the source still has it: delete it "
+            "there, or leave it out by `where`"
+        )
+        return [
+            ("Forgotten", f"{self.key}: {pluralize(self.rows, 'row')} of the dataset"),
+            ("Texts", f"out of {pluralize(self.files, 'file')} of requests, answers and keys"),
+            ("Kept", "what it cost, in ledger and costs"),
+            ("Elsewhere", elsewhere),
+        ]
+
+
+def forget(
+    spec: EnrichmentSpec,
+    words: Sequence[str],
+    settings: Settings,
+    progress: Progress | None = None,
+) -> Forgotten:
+    """Take the row of a key and its texts out of a spec's dataset; it may be given again.
+
+    `words` are the value of the key column, or `column=value` of each.
+
+    Raises:
+        SpecError: no row has the key, or a batch or an unfinished run still has it.
+        BatchataError: see `held_by_spec`.
+    """
+    with held_by_spec(spec, settings, progress, "forgetting a row of") as dataset:
+        table, held = dataset.ready.table.dataset, dataset.held
+        key = typed_key(spec.key, words, table.schema)
+        named = ", ".join(f"{name}={value.as_py()!r}" for name, value in key.items())
+        digest = _digest(spec.key, key)
+        chunks = list(chunks_with(held, spec.key, digest))
+        _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
+        dataset.begin()
+        rows = take_out(held, table, digest)
+        if not rows and not chunks:
+            message = (
+                f"--key: the dataset has no row with {named}; `batchata show SPEC` prints rows."
+            )
+            raise SpecError(message)
+        files = sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)
+        held.folder.last_error.unlink(missing_ok=True)  # it may quote the row
+        return Forgotten(named, rows, files)
+
+
+def _digest(names: list[str], key: dict[str, pa.Scalar]) -> bytes:
+    arrays = [pa.array([key[name].as_py()], key[name].type) for name in names]
+    return key_digest(keys_of(pa.RecordBatch.from_arrays(arrays, names), names)[0])
+
+
+def _require_free(dataset: HeldBySpec, named: str, chunks: list[str]) -> None:
+    """Refuse a row that is on its way, or may be in the plan of a run that is not finished."""
+    held = dataset.held
+    if held.ledger.open_run(held.lease.dataset_id) is not None:
+        message = (
+            f"--key: an unfinished run may still send {named}; let `batchata run SPEC` finish it, "
+            "or `batchata cancel SPEC` end it first."
+        )
+        raise SpecError(message)
+    if any(part_of_chunk(chunk_id) in dataset.unfinished for chunk_id in chunks):
+        message = (
+            f"--key: {named} is in a batch that has not landed; let `batchata run SPEC` land it "
+            "first, or decide on it as `batchata reconcile` says."
+        )
+        raise SpecError(message)

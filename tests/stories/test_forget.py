@@ -1,0 +1,176 @@
+"""A row that is forgotten leaves no text behind, and its money stays counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from batchata_tasks.cli.commands import app
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.execution import forget as steps
+from batchata_tasks.operations import forget as operation
+from batchata_tasks.operations.forget import Forgotten, forget
+from batchata_tasks.operations.rebuild import rebuild
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.planning.prepare import prepare_run
+from tests.support.books import check_money
+from tests.support.table import APIS, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+
+KEY, TEXT = "forget-me-7", "a secret of row seven"
+
+
+@pytest.fixture(params=APIS)
+def table(request: pytest.FixtureRequest, emulator: Emulator, tmp_path: Path) -> Table:
+    table = Table(tmp_path, emulator, request.param, rows=6)
+    table.values[3] = {"id": KEY, "text": TEXT, "note": f"note of {TEXT}"}
+    table.write()
+    return table
+
+
+def without_it(table: Table) -> None:
+    """Take the row out of the source."""
+    table.values = [value for value in table.values if value["id"] != KEY]
+    table.write()
+
+
+def forgotten(table: Table, word: str = KEY) -> Forgotten:
+    return forget(table.spec(), [word], Settings())
+
+
+def files_with(table: Table, text: str) -> Iterator[Path]:
+    """Yield the files of the dataset in which a text stands, compressed or not."""
+    for path in table.output.rglob("*"):
+        if path.is_file() and text in _content(path):
+            yield path
+
+
+def _content(path: Path) -> str:
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path).to_pylist())
+    if path.suffix == ".arrow":
+        with pa.OSFile(str(path)) as stream:
+            return str(pa.ipc.open_file(stream).read_all().to_pylist())
+    return path.read_text()
+
+
+def test_no_file_has_the_row_or_its_texts(table: Table) -> None:
+    """Neither its key nor its prompt nor its answer is found; all other rows are as they were."""
+    table.run()
+    name = next(row["_custom_id"] for row in table.rows() if row["id"] == KEY)
+    others = [row for row in table.rows() if row["id"] != KEY]
+    assert list(files_with(table, KEY))
+    assert list(files_with(table, TEXT))
+    before = check_money(table)
+    assert forgotten(table).rows == 1
+    assert not list(files_with(table, KEY))
+    assert not list(files_with(table, TEXT))
+    assert [path.parent.name for path in files_with(table, name)] == ["commits"]
+    assert table.rows() == others
+    after = check_money(table)
+    assert after.settled == before.settled
+    assert after.dataset < before.dataset
+    without_it(table)
+    assert table.run().plan["requests"] == 0
+    assert len(table.bodies()) == 5
+
+
+def test_every_attempt_of_it_is_forgotten(table: Table) -> None:
+    """Requests and answers of earlier texts of the row go, too."""
+    table.run()
+    table.values[3]["text"] = f"{TEXT}, told anew"
+    table.write()
+    table.run()
+    forgotten(table)
+    assert not list(files_with(table, TEXT))
+    assert len(table.rows()) == 5
+    check_money(table)
+
+
+@pytest.mark.parametrize("step", ["_supersede", "take_out", "_without", "drop_texts"])
+def test_one_that_died_half_way_is_given_again(
+    table: Table, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stops, the second one takes the rest out, and no cost counts twice."""
+    table.run()
+    before = check_money(table)
+    module = steps if step.startswith("_") else operation
+    real, calls = getattr(module, step), list[int]()
+
+    def dying(*args: object) -> object:
+        calls.append(1)
+        real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, dying)
+        with pytest.raises(KeyboardInterrupt):
+            forgotten(table)
+    assert calls == [1]
+    if step == "drop_texts":  # that was the end of it
+        with pytest.raises(SpecError, match="has no row with"):
+            forgotten(table)
+    else:
+        forgotten(table)
+    assert not list(files_with(table, KEY))
+    assert not list(files_with(table, TEXT))
+    assert check_money(table).settled == before.settled
+
+
+def test_a_rebuilt_ledger_knows_what_was_forgotten(table: Table, tmp_path: Path) -> None:
+    """The commits tell its money, and a part that is written anew lacks the row."""
+    table.run()
+    forgotten(table)
+    before = check_money(table)
+    without_it(table)
+    (table.output / "data").rename(table.folder / "lost")
+    table.run()
+    assert not list(files_with(table, KEY))
+    assert len(table.rows()) == 5
+    assert check_money(table) == before
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    rebuild(prepare_run(table.spec(), Settings()), Settings())
+    assert table.run().plan["requests"] == 0
+    assert check_money(table) == before
+
+
+def test_a_row_that_may_still_be_sent_is_not_forgotten(table: Table) -> None:
+    """One sentence says to finish or cancel the run first; nothing changes."""
+
+    def die(*_: object) -> dict[str, object]:
+        message = "the process is lost"
+        raise RuntimeError(message)
+
+    table.run()
+    table.values[3]["text"] += ", told anew"
+    table.write()
+    with pytest.raises(RuntimeError, match="is lost"):
+        enrich(table.spec(), steps=Steps(poll=die))
+    with pytest.raises(SpecError, match=f"an unfinished run may still send id='{KEY}'"):
+        forgotten(table)
+    assert len(table.rows()) == 6
+
+
+def test_the_command_forgets_one_key(table: Table) -> None:
+    """It says what is gone and what is kept; an unknown key is one sentence and exit code 2."""
+    table.run()
+    spec = table.folder / "spec.json"
+    spec.write_text(table.spec().model_dump_json(exclude_unset=True))
+    done = CliRunner().invoke(app, ["forget", str(spec), "--key", "nobody"])
+    assert done.exit_code == 2
+    assert "the dataset has no row with id='nobody'" in " ".join(done.output.split())
+    assert len(table.rows()) == 6
+    done = CliRunner().invoke(app, ["forget", str(spec), "--key", KEY])
+    assert done.exit_code == 0, done.output
+    assert f"id='{KEY}': 1 row of the dataset" in " ".join(done.output.split())
