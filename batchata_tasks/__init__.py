@@ -1,7 +1,7 @@
 """Batch enrichment with language models at half price, with hard cost limits.
 
-Specs enrich tables; a `Batch` runs single jobs. Names are imported when they are first used, so
-that a command that needs none of them starts at once.
+Specs enrich tables, `enrich` frames; a `Batch` runs single jobs. Names are imported when they are
+first used, so that a command that needs none of them starts at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from batchata_tasks.api.batch import Batch
     from batchata_tasks.api.config import BatchParams
     from batchata_tasks.api.cost_tracker import CostTracker
+    from batchata_tasks.api.enrich import enrich
     from batchata_tasks.api.job_result import JobResult
     from batchata_tasks.api.openai import OpenAIProvider
     from batchata_tasks.api.provider import Provider
@@ -43,6 +44,7 @@ _MODULES = {
     "RichBatchProgressDisplay": "progress.display",
     "SpecError": "common.errors",
     "StateManager": "api.state",
+    "enrich": "api.enrich",
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "RichBatchProgressDisplay",
     "SpecError",
     "StateManager",
+    "enrich",
 ]
 
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from batchata_tasks.common.html import pairs_html, shortened
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_SHOWN = 200  # characters of an answer in a repr
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class JobResult:
     """The result of a job.
 
@@ -34,6 +38,25 @@ class JobResult:
     output_tokens: int = 0
     cost_usd: float = 0.0
     error: str | None = None
+
+    def __repr__(self) -> str:
+        facts = [f"{name}={shortened(value, _SHOWN)!r}" for name, value in self._told() if value]
+        return f"JobResult({self.job_id!r}, {', '.join(facts)}, cost_usd={self.cost_usd})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        tokens = f"{self.input_tokens:,} in, {self.output_tokens:,} out"
+        told = [(name, value) for name, value in self._told() if value]
+        return pairs_html(
+            [("job_id", self.job_id), *told, ("tokens", tokens), ("cost_usd", self.cost_usd)]
+        )
+
+    def _told(self) -> list[tuple[str, str]]:
+        """Return what there is to read: the parsed answer if there is one, else its text."""
+        parsed = self.parsed_response
+        answer = ("response", self.response) if parsed is None else ("parsed_response", str(parsed))
+        citations = "" if not self.citations else f"{len(self.citations)}"
+        return [("error", self.error or ""), answer, ("citations", citations)]
 
     def is_success(self) -> bool:
         """Whether there is a usable answer."""

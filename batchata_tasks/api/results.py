@@ -63,7 +63,7 @@ def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
     """
     with collector_paused():
         wanted = {job_id: (text, terms) for job_id, text, terms in _fingerprints(spec)}
-        found = _undisturbed(lambda: _newest(spec, wanted))
+        found = undisturbed(lambda: _newest(spec, wanted))
         return {job_id: found[job_id] for job_id in wanted if job_id in found}
 
 
@@ -83,7 +83,7 @@ def _newest(spec: JobsSpec, wanted: Mapping[str, tuple[str, Terms]]) -> dict[str
     return found
 
 
-def _undisturbed(read: Callable[[], T]) -> T:
+def undisturbed(read: Callable[[], T]) -> T:
     """Return what `read` returns; it begins anew if a part goes while it reads.
 
     Another process may land, and merge, at the same time.
@@ -188,7 +188,7 @@ def landed_table(spec: JobsSpec) -> pa.Table:
         batches = (batch for _, batch in dataset.rows(dataset.column_names()))
         return [batch.filter(pc.is_in(batch.column(JOB_ID), ids)) for batch in batches]
 
-    rows = _undisturbed(read)
+    rows = undisturbed(read)
     return pa.Table.from_batches(rows, rows[0].schema if rows else _columns(spec))
 
 

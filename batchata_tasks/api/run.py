@@ -18,6 +18,7 @@ from batchata_tasks.api.state import StateManager, naming
 from batchata_tasks.api.watch import Watch
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.common.html import pairs_html
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.ledger import StopReason
@@ -81,6 +82,25 @@ class BatchRun:
         self._watch = Watch(self.config)
         self._began = self._ended = 0.0
         self._awaited = False  # else its error is printed, since nobody may ask for it
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts())
+        return f"BatchRun({facts})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        receipt = [] if self.receipt is None else self.receipt.lines()
+        return pairs_html([*self._facts(), *receipt])
+
+    def _facts(self) -> list[tuple[str, object]]:
+        last, facts = self._watch.last, list[tuple[str, object]]()
+        facts += [("results_dir", self.config.results_dir), ("state", self._state_name())]
+        facts.append(("jobs", f"{len(self.jobs):,}"))
+        if self._state_name() == "running":
+            facts.append(("landed", f"{last.landed:,}"))
+        if self.receipt is not None:
+            facts += [("result", _result(self.receipt)), ("cost_usd", self.receipt.cost_usd)]
+        return facts + ([] if self._error is None else [("error", self._error)])
 
     def set_on_progress(self, callback: ProgressCallback, interval: float = 1.0) -> Self:
         """Call `callback(stats, elapsed, batches)` each `interval` seconds, and once at the end.

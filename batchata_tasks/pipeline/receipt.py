@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.html import pairs_html, shortened
 from batchata_tasks.common.money import dollars, pico_from_usd
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.this_start import nothing, start_lines
 from batchata_tasks.types.outcome import Outcome
@@ -72,7 +73,7 @@ REASONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Receipt:
     """How a run ended. Money is in US dollars, as exact decimal text in JSON."""
 
@@ -119,6 +120,14 @@ class Receipt:
     this_start: dict[str, Any] | None = None  # see `this_start.py`
     errors: dict[str, int] = field(default_factory=dict[str, int])
     warnings: list[str] = field(default_factory=list[str])
+
+    def __repr__(self) -> str:
+        lines = [f"  {label}: {printable(shortened(text))}" for label, text in self.lines()]
+        return "\n".join([f"Receipt of {self.name}", *lines])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return pairs_html([("Receipt of", self.name), *self.lines()])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

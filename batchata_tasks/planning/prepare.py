@@ -109,7 +109,7 @@ def opened_source(spec: RunSpec) -> Typed:
     if isinstance(spec, JobsSpec):
         return Typed(open_source(spec.jobs))
     assert isinstance(spec, EnrichmentSpec)  # noqa: S101 - there are no others
-    return Typed(open_source(spec.source, ReadOptions(spec.types, spec.csv)))
+    return Typed(open_source(spec.source, ReadOptions(spec.types, spec.csv), spec.frame))
 
 
 def _notes(table: PreparedTable, settings: Settings) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from batchata_tasks.common.text import printable
 from batchata_tasks.common.validation import describe_keys
@@ -26,8 +27,19 @@ class SqlSource(BaseModel):
         return _short(self.sql)
 
 
-Form = SqlSource
-_FORMS: dict[str, type[Form]] = {"sql": SqlSource}
+class FrameSource(BaseModel):
+    """A table in memory, which `enrich` gives in Python; a spec's file cannot name one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frame: str = Field(min_length=1, description="What it is, such as pandas; given in Python.")
+
+    def __str__(self) -> str:
+        return f"a frame ({self.frame})"
+
+
+Form = SqlSource | FrameSource
+_FORMS: dict[str, type[SqlSource | FrameSource]] = {"sql": SqlSource, "frame": FrameSource}
 _WAYS = "write a path, or {sql: SELECT …}"
 
 
@@ -58,7 +70,8 @@ def _formed(value: object) -> object:
 
 
 TableSource = Annotated[
-    Annotated[str, Field(min_length=1)] | Form,
+    # no spec's file can name a frame, so editors do not offer it
+    Annotated[str, Field(min_length=1)] | SqlSource | SkipJsonSchema[FrameSource],
     BeforeValidator(_formed),
 ]
 """A spec's source, of any form."""

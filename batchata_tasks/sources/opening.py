@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources import jsonl, parquet
 from batchata_tasks.sources.files import File, found
+from batchata_tasks.sources.forms import Form, FrameSource, SqlSource
 from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
 from batchata_tasks.sources.source import ReadOptions, Source, errors_of
 from batchata_tasks.sources.sql import SqlQuery
@@ -18,17 +19,30 @@ from batchata_tasks.sources.table import Part, Table, partitions_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batchata_tasks.sources.forms import Form
 
-
-def open_source(source: str | Form, options: ReadOptions | None = None) -> Source:
+def open_source(
+    source: str | Form, options: ReadOptions | None = None, frame: Source | None = None
+) -> Source:
     """Open a table: a file, a pattern of files, a folder of Parquet files, or a query.
+
+    `frame` is the table in memory of a source that is one.
 
     Raises:
         SourceError: it does not exist, cannot be read, or is of an unknown kind.
     """
     options = options or ReadOptions()
-    return _files(source, options) if isinstance(source, str) else _form(source, options)
+    if isinstance(source, str):
+        return _files(source, options)
+    _refuse_options(source, options)
+    if isinstance(source, SqlSource):
+        return SqlQuery(source.sql)
+    if frame is None:
+        message = (
+            "source: a frame is given in Python, by batchata_tasks.enrich(frame, …); name a path, "
+            "or a query."
+        )
+        raise SourceError(message)
+    return Table(frame.url, [Part(frame, {})])
 
 
 def files_of(source: str | Form) -> list[str]:
@@ -39,16 +53,18 @@ def files_of(source: str | Form) -> list[str]:
     """
     if isinstance(source, str):
         return [source]
-    return SqlQuery(source.sql).files
+    return SqlQuery(source.sql).files if isinstance(source, SqlSource) else []
 
 
-def _form(source: Form, options: ReadOptions) -> Source:
+def _refuse_options(source: Form, options: ReadOptions) -> None:
+    """Refuse options that only files have."""
     for name, given in (("types", options.types), ("csv", options.csv)):
         if given:
-            how = "cast in the query" if name == "types" else "call read_csv in the query"
-            message = f"{name}: a query has no such options; {how}, and remove `{name}`."
+            what, how = "a query", "cast in the query" if name == "types" else "call read_csv in it"
+            if isinstance(source, FrameSource):
+                what, how = "a frame", "convert its columns"
+            message = f"{name}: {what} has no such option; {how}, and remove `{name}`."
             raise SourceError(message)
-    return SqlQuery(source.sql)
 
 
 def _files(url: str, options: ReadOptions) -> Source:

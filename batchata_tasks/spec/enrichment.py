@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import to_jsonable_python
 
 from batchata_tasks.common.errors import SpecError
@@ -15,6 +15,7 @@ from batchata_tasks.providers import check_name, provider_name
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic reads it
+from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
 from batchata_tasks.spec.parts import Turn
 from batchata_tasks.spec.references import load_model, read_text
 from batchata_tasks.spec.run import RunSpec
@@ -112,6 +113,24 @@ class EnrichmentSpec(RunSpec):
                 keys[name]["default"] = to_jsonable_python(default)
         schema["properties"] = {name: keys[name] for name in dict.fromkeys((*ORDER, *keys))}
         return schema
+
+    _frame: Source | None = PrivateAttr(None)
+    _model: type[BaseModel] | None = PrivateAttr(None)
+
+    def with_frame(self, frame: Source) -> Self:
+        """Let this table in memory be the source, which is a FrameSource."""
+        self._frame = frame
+        return self
+
+    def with_model(self, model: type[BaseModel]) -> Self:
+        """Let this class check the answers in this process; `response_schema` is its schema."""
+        self._model = model
+        return self
+
+    @property
+    def frame(self) -> Source | None:
+        """The table in memory that is the source, if it is one."""
+        return self._frame
 
     @model_validator(mode="before")
     @classmethod
@@ -216,6 +235,8 @@ class EnrichmentSpec(RunSpec):
         Raises:
             SpecError: it cannot be loaded, is outside of `roots`, or needs what batches lack.
         """
+        if self._model is not None:
+            return ResponseSchema.from_model(self._model, "response_model")
         if self.response_model is not None:
             return ResponseSchema.from_model(
                 load_model(self.response_model, roots), "response_model"

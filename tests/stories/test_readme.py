@@ -172,12 +172,12 @@ def test_the_first_real_run_and_its_result(shell: Shell) -> None:
 
 @pytest.mark.slow
 def test_jobs_from_python(shell: Shell) -> None:
-    """The examples of jobs run: a first Batch, structured output, and a document.
+    """The examples of jobs run: a first Batch, structured output, a frame, and a document.
 
     The second uses both providers, with limits, a dry run, a run that is not awaited, and its
     state.
     """
-    _, first, second, third = blocks("python")
+    _, first, second, frame, third = blocks("python")
     output = shell.run(f"python - <<'CODE'\n{first}\nCODE")
     assert [
         name for name in ("Lisbon", "Oslo", "Quito") if f"\n{name} Echo" not in f"\n{output}"
@@ -185,6 +185,8 @@ def test_jobs_from_python(shell: Shell) -> None:
     output = shell.run(f"python - <<'CODE'\n{second}\nCODE")
     assert "2 requests in 2 batches to anthropic, openai" in output
     assert re.search(r"^2 \d", output, re.MULTILINE), output
+    output = shell.run(f"python - <<'CODE'\n{frame}\nCODE")
+    assert output.count("succeeded") == 5
     output = shell.run(f"python - <<'CODE'\n{third}\nCODE")
     assert re.search(r"^annual-report\.pdf [12] ", output, re.MULTILINE), output
 

@@ -8,6 +8,7 @@ that has to be seen; one that is not seen any more is an error by itself.
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, assert_type
 
 import pyarrow as pa
@@ -26,6 +27,7 @@ from batchata_tasks import (
     Provider,
     RichBatchProgressDisplay,
     StateManager,
+    enrich,
 )
 
 
@@ -53,6 +55,22 @@ def chained() -> BatchRun:
     turns = [{"role": "user", "content": "x"}]  # of a narrower type than the parameter
     assert_type(batch.add_job(messages=turns, model="gpt-6-luna", endpoint="responses"), Batch)
     return batch.run(wait=False, on_progress=RichBatchProgressDisplay().update_progress)
+
+
+def frames(table: pa.Table) -> None:
+    """A frame comes back as what it was, and of a path there is a path."""
+    labelled = enrich(
+        table,
+        key="id",
+        prompt="{{ text }}",
+        response_model=Label,
+        model="m",
+        output="out",
+        limit=20,
+    )
+    assert_type(labelled, pa.Table)
+    assert_type(enrich("t.csv", key=["a", "b"], model="m", output="out"), Path)
+    enrich(table, key="id", model="m", output="out", limt=20)  # pyright: ignore[reportCallIssue]
 
 
 def mistaken() -> None:

@@ -108,7 +108,7 @@ def test_a_query_reads_no_file_that_it_does_not_name(query: str) -> None:
         ("SELECT * FROM 's3://bucket/x.csv'", "s3://bucket/x.csv is no file of this machine"),
         ("SELECT * FROM read_csv('https://a.b/x.csv')", "is no file of this machine"),
         ("SELECT * FROM sqlite_scan('x.db', 't')", "sqlite_scan"),
-        ("SELECT 1 AS a, 2 AS a", "it selects two columns named 'a'; rename one"),
+        ("SELECT 1 AS a, 2 AS a", "it has two columns named 'a'; rename one"),
         ("SELECT CAST(x AS INTEGER) AS x FROM 'a.csv'", "Could not convert string"),
     ],
 )
@@ -160,7 +160,7 @@ def test_columns_that_are_not_used_may_be_of_any_type() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (ReadOptions({"id": "int"}), "types: a query has no such options; cast in the query"),
+        (ReadOptions({"id": "int"}), "types: a query has no such option; cast in the query"),
     ],
 )
 def test_options_of_csv_files_are_refused(given: ReadOptions, says: str) -> None:
