@@ -57,7 +57,7 @@ def run_demo(out: Console, *, direct: bool) -> int:
     rows = dataset_rows(specs[0], Selection(5))
     print_table(out, rows_table(specs[0], rows, out.width))
     print_text(out, how_to_open(specs[0]))
-    print_text(out, "\nNext: README.md, 'With a real key'.")
+    print_text(out, "\nNext, with a table of your own: batchata init TABLE")
     return max(codes)
 
 

@@ -64,9 +64,9 @@ def init(
     """Write a first spec for a table, with all that belongs to it, to be changed as you like.
 
     Writes NAME.yaml (the spec, with the table's columns as comments, a pilot and a cost limit),
-    models.py (what an answer looks like), prefect.yaml (deployments), .gitignore and
-    spec.schema.json (for editors). A file that exists is left as it is: deployments are then in
-    prefect.NAME.yaml, the response model in models_NAME.py. Sends nothing.
+    models.py (what an answer looks like), prefect.yaml and automations.yaml (for a Prefect server),
+    spec.schema.json (for editors) and .gitignore. A file that exists is left as it is: deployments
+    are then in prefect.NAME.yaml, the response model in models_NAME.py. Sends nothing.
 
     Exit codes: 0 all was written; 2 nothing was, since the table, the key or a file was not right.
     """
@@ -170,9 +170,10 @@ def _print_next(drafted: Draft, wanted: Wanted) -> None:
     variable = f"{provider_name(wanted.model).upper()}_API_KEY"
     steps = [
         (f"cd {shlex.quote(str(wanted.folder))}", "") if folder else None,
+        (f"batchata rehearse {spec}", "the first rows for free, with made-up answers"),
         (f"export {variable}=your-key", "") if not os.environ.get(variable) else None,
         (f"batchata plan {spec}", "what it would cost; sends nothing"),
-        (f"batchata run {spec} --limit 20", "the first rows"),
+        (f"batchata run {spec} --limit 20", "the first rows for real"),
         (f"batchata show {spec}", "their answers; then run it without --limit"),
     ]
     print_text(out, "\nNext:")

@@ -16,6 +16,7 @@ import yaml
 
 from batchata_tasks.spec.json_schema import PATH as SCHEMA
 from tests.support.commands import batchata, start
+from tests.support.paths import ROOT
 from tests.support.table import MODELS
 from tests.support.waiting import until
 
@@ -105,7 +106,8 @@ def test_what_is_written_can_be_planned(write: Any, tmp_path: Path) -> None:
     planned = batchata("plan", "table.yaml", cwd=tmp_path)
     assert planned.returncode == 0, planned.stderr
     names = {path.name for path in tmp_path.iterdir() if not path.name.startswith("table.")}
-    assert names == {"models.py", "prefect.yaml", ".gitignore", "spec.schema.json"}
+    shared = {"automations.yaml", ".gitignore", "spec.schema.json"}
+    assert names == {"models.py", "prefect.yaml", *shared}
 
 
 @pytest.mark.parametrize("model", MODELS.values())
@@ -141,6 +143,10 @@ def test_what_the_spec_says(tmp_path: Path) -> None:
     assert "answer_category: str" in (tmp_path / "models.py").read_text()
     deployments = yaml.safe_load((tmp_path / "prefect.yaml").read_text())["deployments"]
     assert {one["name"] for one in deployments} == {"table"}
+    automations = (tmp_path / "automations.yaml").read_text()
+    ours = (ROOT / "deployments/automations.yaml").read_text()
+    assert yaml.safe_load(automations) == yaml.safe_load(ours)
+    assert "deployments/" not in automations
 
 
 @pytest.mark.usefixtures("emulator")

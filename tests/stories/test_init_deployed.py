@@ -80,6 +80,7 @@ def test_two_teams_deploy_what_was_written(
     for folder in (first, second):
         env = env_of(server, emulator, folder)
         server.command("--no-prompt", "deploy", "--all", cwd=folder, env=env)
+    server.command("automation", "create", "--from-file", "automations.yaml", cwd=first)
     assert batchata("init", "tickets.csv", "--name", "more", "--yes", cwd=first).returncode == 0
     words = ("--no-prompt", "deploy", "--all", "--prefect-file", "prefect.more.yaml")
     server.command(*words, cwd=first, env=env_of(server, emulator, first))

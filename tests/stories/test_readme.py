@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,7 +46,10 @@ def blocks(language: str) -> list[str]:
 
 
 class Shell:
-    """A copy of the project, in which a reader follows the README from top to bottom."""
+    """The places in which a reader follows the README from top to bottom.
+
+    `project` is a copy of the repository, `team` a folder with a table and nothing else.
+    """
 
     def __init__(self, home: Path, emulator: Emulator) -> None:
         self.project = home / "project"
@@ -57,6 +61,10 @@ class Shell:
             )
         for name in ("prefect.yaml", "Makefile", "pyproject.toml", "constraints.txt"):
             shutil.copy2(ROOT / name, self.project / name)
+        self.team = home / "team"
+        self.team.mkdir()
+        rows = "".join(f"{i},Where is my parcel {i}?\n" for i in range(30))
+        (self.team / "tickets.csv").write_text(f"id,text\n{rows}")
         (self.project / "ready").touch()
         (self.project / ".venv").symlink_to(sys.prefix)
         environment = {
@@ -76,17 +84,19 @@ class Shell:
             "MAKEFLAGS": f" -- READY=ready BIN={Path(sys.executable).parent}",
         }
 
-    def run(self, script: str) -> str:
+    @property
+    def head(self) -> str:
+        return f"source {self.project}/.venv/bin/activate\n"
+
+    def run(self, script: str, cwd: Path | None = None) -> str:
         """Run a block, stopping at its first failure; background jobs end with it."""
-        head = "set -eu\nset -o pipefail\n" + (
-            "source .venv/bin/activate\n" if "activate" not in script else ""
-        )
+        head = f"set -eu\nset -o pipefail\n{self.head}"
         log = self.project.parent / "output.txt"
         with (
             log.open("w") as stream,
             subprocess.Popen(
                 ["bash", "-c", head + script],
-                cwd=self.project,
+                cwd=cwd or self.project,
                 env=self.env,
                 start_new_session=True,
                 stdout=stream,
@@ -103,14 +113,14 @@ class Shell:
         return output
 
     @contextmanager
-    def terminal(self, script: str) -> Iterator[None]:
+    def terminal(self, script: str, cwd: Path | None = None) -> Iterator[None]:
         """Run a block that goes on until it is stopped."""
-        command = ["bash", "-c", "source .venv/bin/activate\n" + script]
+        command = ["bash", "-c", self.head + script]
         with (
             (self.project.parent / "terminal.txt").open("a") as log,
             subprocess.Popen(
                 command,
-                cwd=self.project,
+                cwd=cwd or self.project,
                 env=self.env,
                 start_new_session=True,
                 stdout=log,
@@ -134,40 +144,56 @@ def shell(
     return Shell(home, _one_emulator)
 
 
+@pytest.fixture(scope="module")
+def team(shell: Shell) -> Path:
+    """Return the folder of a team, in which a first spec was written for its table."""
+    shell.run(blocks("bash")[3], shell.team)
+    return shell.team
+
+
 def test_every_block_is_covered() -> None:
     """No block is in an untested language; the test command is the one that runs this."""
     assert {language for language, _ in BLOCKS} <= {"bash", "python", "yaml"}
     assert {
         language for text in DOCS for language in re.findall(r"^```(\w+)\n", text, re.MULTILINE)
-    } == {"bash", "python", "toml", "yaml"}
-    assert [text.strip() for text in blocks("bash")][:2] == ["make demo", "make test"]
-    assert len(blocks("bash")) == 8
+    } == {"bash", "python", "sql", "toml", "yaml"}
+    assert [text.strip() for text in blocks("bash")][1:3] == ["make demo", "make test"]
+    assert len(blocks("bash")) == 10
+
+
+def test_what_is_installed_is_this() -> None:
+    """The first lines install this project, by pip or by uv; `make wheel` tries it for real."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [line.partition("#")[0].strip() for line in blocks("bash")[0].splitlines()]
+    name = project["name"]
+    assert lines == [f"pip install {name}", f"uv tool install {name}"]
+    assert "batchata" in project["scripts"]
 
 
 @pytest.mark.slow
 def test_the_demo_runs(shell: Shell) -> None:
     """`make demo` enriches with both providers through Prefect, and prints the dataset's place."""
-    output = shell.run(blocks("bash")[0])
+    output = shell.run(blocks("bash")[1])
     assert output.count("400 succeeded") == 2
     assert "read_parquet" in output
     assert "Traceback" not in output
 
 
 @pytest.mark.slow
-def test_a_rehearsal_without_a_trace(shell: Shell) -> None:
-    """The block rehearses twice, once with a fault, and leaves no dataset."""
-    output = shell.run(blocks("bash")[2])
+def test_a_rehearsal_without_a_trace(shell: Shell, team: Path) -> None:
+    """The block rehearses the written spec twice, once with a fault, and leaves no dataset."""
+    output = shell.run(blocks("bash")[4], team)
     assert "20 succeeded" in output
     assert "refused" in output
-    assert not (shell.project / "data/out/package_topics").exists()
+    assert not (team / "out").exists()
 
 
 @pytest.mark.slow
-def test_the_first_real_run_and_its_result(shell: Shell) -> None:
-    """The blocks are plan, 20 rows, a status, and the dataset in pandas and DuckDB."""
-    output = shell.run(blocks("bash")[3])
+def test_the_first_real_run_and_its_result(shell: Shell, team: Path) -> None:
+    """The blocks are plan, 20 rows, a look, and the dataset in pandas and DuckDB."""
+    output = shell.run(blocks("bash")[5], team)
     assert "20 succeeded" in output
-    shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE")
+    shell.run(f"python - <<'CODE'\n{blocks('python')[0]}\nCODE", team)
 
 
 @pytest.mark.slow
@@ -234,16 +260,16 @@ def test_a_rehearsal(shell: Shell, free_port: int) -> None:
 
 
 @pytest.mark.slow
-def test_the_schedule(shell: Shell, free_port: int) -> None:
+def test_the_schedule(shell: Shell, team: Path, free_port: int) -> None:
     """The blocks are server, work pool, deployment, worker, and a run to its end."""
     serve, register, work, run = (
-        block.replace("4200", str(free_port)) for block in blocks("bash")[4:]
+        block.replace("4200", str(free_port)) for block in blocks("bash")[6:]
     )
     shell.env |= {"PREFECT_SERVER_API_PORT": str(free_port), "PREFECT_WORKER_QUERY_SECONDS": "2"}
     with shell.terminal(serve):
         wait_for(f"http://127.0.0.1:{free_port}/api/health")
-        shell.run(register)
-        with shell.terminal(work):
+        shell.run(register, team)
+        with shell.terminal(work, team):
             output = shell.run(run)
     assert "Completed" in output or "completed" in output, output
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 # of the response model: its fields, unless the table carries columns of these names along
 FIELDS = ("category", "summary", "confidence")
 CLASS = "Answer"
+AUTOMATIONS = "automations.yaml"
 
 _MODELS = '''\
 """Response models: the shapes that answers must have. Each field becomes a column."""
@@ -55,7 +56,7 @@ deployments:
       name: local
       job_variables:
         env:
-          PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"   # seconds
+          PREFECT_FLOWS_HEARTBEAT_FREQUENCY: "30"   # seconds; automations.yaml misses them after 90
     schedules:
       - cron: "0 3 * * *"
         timezone: UTC
@@ -105,6 +106,16 @@ def prefect_text(name: str, spec: str, file: str) -> str:
     """Return a prefect.yaml with the deployments of a spec; `file` is its own name."""
     option = "" if file == "prefect.yaml" else f" --prefect-file {file}"
     return _PREFECT.format(name=name, spec=spec, option=option)
+
+
+def automations_text() -> str:
+    """Return the automations of a Prefect server: what is done about lost workers and limits.
+
+    In a checkout they are where its own deployments have them; a wheel contains a copy.
+    """
+    shipped = Path(__file__).with_name(AUTOMATIONS)
+    path = shipped if shipped.exists() else Path(__file__).parents[3] / "deployments" / AUTOMATIONS
+    return path.read_text(encoding="utf-8").replace(f"deployments/{AUTOMATIONS}", AUTOMATIONS)
 
 
 def ignored(output: str) -> list[str]:

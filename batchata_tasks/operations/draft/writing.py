@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import make_folder, storage_errors
-from batchata_tasks.operations.draft.files import CLASS, ignored, models_text, prefect_text
+from batchata_tasks.operations.draft.files import (
+    AUTOMATIONS,
+    CLASS,
+    automations_text,
+    ignored,
+    models_text,
+    prefect_text,
+)
 from batchata_tasks.operations.draft.keys import TAKEN, check_key
 from batchata_tasks.operations.draft.prompt import SYSTEM, prompt_of
 from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
@@ -186,6 +193,8 @@ def _add_shared(drafted: Draft, wanted: Wanted) -> None:
     """Add the files that all specs of a folder share, unless they are there."""
     schema, ignore = wanted.folder / SCHEMA, wanted.folder / ".gitignore"
     lines, text = ignored(wanted.output), SCHEMA_PATH.read_text(encoding="utf-8")
+    if not (wanted.folder / AUTOMATIONS).exists():
+        drafted.files[AUTOMATIONS] = automations_text()
     with storage_errors("reading what is there"):
         if not schema.exists():
             drafted.files[SCHEMA] = text
