@@ -15,6 +15,7 @@ from pydantic import (
     field_validator,
 )
 
+from batchata_tasks.spec.budget_file import named_budget
 from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot
 
 if TYPE_CHECKING:
@@ -80,7 +81,14 @@ class RunSpec(BaseModel, ABC):
         le=1_000_000,
         description="Hard limit on what this run may spend, in US dollars.",
     )
-    budget: Budget | None = Field(None, description="Hard limit shared by all runs that name it.")
+    budget: Annotated[
+        Budget | None, BeforeValidator(named_budget, json_schema_input_type=Budget | str | None)
+    ] = Field(
+        None,
+        description=(
+            "Hard limit shared by all runs that name it: its terms, or its name in budgets.yaml."
+        ),
+    )
     pilot: Pilot | None = Field(
         None, description="A first small batch that has to hold before the rest is sent."
     )

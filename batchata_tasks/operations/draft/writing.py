@@ -27,8 +27,9 @@ from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_name, provider_type
 from batchata_tasks.spec.json_schema import NAME as SCHEMA
 from batchata_tasks.spec.json_schema import PATH as SCHEMA_PATH
-from batchata_tasks.spec.loading import parse_spec, parse_yaml
+from batchata_tasks.spec.loading import parse_spec
 from batchata_tasks.spec.overlap import refuse_overlap
+from batchata_tasks.spec.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
