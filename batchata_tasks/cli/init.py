@@ -29,7 +29,7 @@ def init(
         str,
         typer.Argument(
             help="The table: whatever `source` of a spec may be, such as a CSV, JSONL or Parquet "
-            "file, a pattern of them, or a folder of Parquet files.",
+            "file, a pattern of them, a folder of Parquet files, or '{sql: SELECT …}'.",
             metavar="TABLE",
         ),
     ],
@@ -71,18 +71,19 @@ def init(
     Exit codes: 0 all was written; 2 nothing was, since the table, the key or a file was not right.
     """
     from batchata_tasks.common.settings import Settings
-    from batchata_tasks.operations.draft.facts import look_at
+    from batchata_tasks.operations.draft.facts import look_at, source_of
     from batchata_tasks.operations.draft.writing import Wanted, default_name, draft, write
 
     with boundary():
         asks = _asks(yes=yes)
-        facts = look_at(table)
-        print_text(out, f"{table}: {pluralize(len(facts.names), 'column')}")
-        name = name or _answer("Name of the spec", default_name(table), asks=asks)
+        source = source_of(table)
+        facts = look_at(source)
+        print_text(out, f"{source}: {pluralize(len(facts.names), 'column')}")
+        name = name or _answer("Name of the spec", default_name(source), asks=asks)
         key = key or _key(facts, asks=asks)
         model = model or _answer("Model", _default_model(), asks=asks)
         task = prompt or _task(asks=asks)
-        wanted = Wanted(table, name, key, model, task, folder, output or f"out/{name}")
+        wanted = Wanted(source, name, key, model, task, folder, output or f"out/{name}")
         drafted = draft(wanted, facts, Settings())
         write(drafted, folder)
         _print_next(drafted, wanted)

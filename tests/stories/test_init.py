@@ -149,6 +149,27 @@ def test_what_the_spec_says(tmp_path: Path) -> None:
     assert "deployments/" not in automations
 
 
+QUERY = "SELECT id, text AS said FROM 'table.csv'\nWHERE text <> 'z'"
+
+
+@pytest.mark.parametrize("query", [QUERY, f"{QUERY}\n"])
+@pytest.mark.usefixtures("emulator")
+def test_a_query(query: str, tmp_path: Path) -> None:
+    """A query is a table, too, and is written as it was given."""
+    text(tmp_path, ["id,text", "1,x", "2,y", "3,z"])
+    source = yaml.safe_dump({"sql": query}, default_flow_style=True)
+    done = init(tmp_path, source)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "query.yaml").read_text())["source"] == {"sql": query}
+    planned = batchata("plan", "query.yaml", cwd=tmp_path)
+    assert "2 requests" in planned.stdout, planned.stderr
+    assert "change into other first" in refused(
+        tmp_path, source, "--folder", "other", "--name", "q"
+    )
+    assert "TABLE: " in refused(tmp_path, "{sql: ''}")
+    assert "TABLE: " in refused(tmp_path, "{sql: [}")
+
+
 @pytest.mark.usefixtures("emulator")
 def test_flags(tmp_path: Path) -> None:
     """What flags say is taken: a prompt in words or as a template, a key, a name, an output."""

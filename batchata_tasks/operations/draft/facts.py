@@ -6,22 +6,28 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from batchata_tasks.common.arrow_types import is_list
-from batchata_tasks.common.errors import SourceError
+from batchata_tasks.common.errors import SourceError, SpecError
 from batchata_tasks.common.json_columns import is_json, type_name
 from batchata_tasks.common.text import printable
+from batchata_tasks.common.validation import describe_error, first_error
 from batchata_tasks.planning.values import python_values
 from batchata_tasks.sources.csv_sniffing import sniff_csv
+from batchata_tasks.sources.forms import TableSource
 from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.source import ReadOptions
 from batchata_tasks.sources.typed import Typed
 
 if TYPE_CHECKING:
     from batchata_tasks.sources.csv_format import CsvFormat
+    from batchata_tasks.sources.forms import Form
 
 _SHOWN = 60  # characters of an example, and of a type
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
@@ -105,13 +111,31 @@ class TableFacts:
         return rows, found
 
 
-def look_at(table: str) -> TableFacts:
+def source_of(text: str) -> str | Form:
+    """Return a source as a command is given it: as a spec has it, a query as `{sql: SELECT …}`.
+
+    Raises:
+        SpecError: it has the form of none.
+    """
+    if not text.lstrip().startswith("{") or Path(text).exists():
+        return text
+    try:
+        return TypeAdapter[Any](TableSource).validate_python(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        message = f"TABLE: {text!r:.80} is not valid YAML: {' '.join(str(error).split())}"
+        raise SpecError(message) from error
+    except ValidationError as error:
+        message = f"TABLE: {describe_error(first_error(error)[1])}"
+        raise SpecError(message) from None
+
+
+def look_at(table: str | Form) -> TableFacts:
     """Read the names, the types and the first rows of a table.
 
     Raises:
         SourceError: it does not exist, has no columns, or cannot be read.
     """
-    form = sniff_csv(table)
+    form = sniff_csv(table) if isinstance(table, str) else None
     source = Typed(open_source(table, ReadOptions(csv=form)))
     names = source.names()
     if not names:

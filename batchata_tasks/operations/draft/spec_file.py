@@ -30,7 +30,7 @@ class SpecDraft:
     """
 
     name: str
-    source: str
+    source: str | dict[str, Any]
     key: list[str]
     model: str
     system: str
@@ -74,6 +74,9 @@ def spec_text(draft: SpecDraft, table: TableFacts) -> str:
         if name == "prompt" and (block := _block(value)) is not None:
             lines += ["prompt: |   # a Jinja2 template over the row", *block]
             continue
+        if name == "source" and not isinstance(draft.source, str):
+            lines += ["source:", *_mapping(draft.source)]
+            continue
         comment = f"   # {comments[name]}" if name in comments else ""
         lines.append(f"{name}: {_flow(value)}{comment}")
     return "\n".join(lines) + "\n"
@@ -112,6 +115,18 @@ def _columns(draft: SpecDraft, table: TableFacts) -> list[str]:
         f"#   {printable(name)}: its values go into no one type, so that no spec can use it"
         for name in table.unread
     ]
+    return lines
+
+
+def _mapping(values: dict[str, Any]) -> list[str]:
+    """Return the lines of a mapping, its texts of several lines as blocks."""
+    lines = list[str]()
+    for name, value in values.items():
+        block = _block(value) if isinstance(value, str) and value.endswith("\n") else None
+        if block is None:
+            lines.append(f"  {name}: {_flow(value)}")
+        else:
+            lines += [f"  {name}: |", *(f"  {line}".rstrip() for line in block)]
     return lines
 
 

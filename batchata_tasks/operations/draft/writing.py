@@ -7,7 +7,7 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.files import make_folder, storage_errors
@@ -25,6 +25,7 @@ from batchata_tasks.operations.draft.spec_file import SpecDraft, spec_text
 from batchata_tasks.pricing.lookup import batch_rates, unpriced
 from batchata_tasks.pricing.price_file import load_prices
 from batchata_tasks.providers import provider_name, provider_type
+from batchata_tasks.sources.opening import files_of
 from batchata_tasks.spec.json_schema import NAME as SCHEMA
 from batchata_tasks.spec.json_schema import PATH as SCHEMA_PATH
 from batchata_tasks.spec.loading import parse_spec
@@ -34,6 +35,7 @@ from batchata_tasks.spec.yaml_text import parse_yaml
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.operations.draft.facts import TableFacts
+    from batchata_tasks.sources.forms import Form
 
 _GLOB = re.compile(r"[*?\[]")
 _PREFECT = "prefect.yaml"
@@ -46,7 +48,7 @@ class Wanted:
     `output` is a path from `folder`, in which all files are written.
     """
 
-    table: str
+    table: str | Form
     name: str
     key: list[str]
     model: str
@@ -64,8 +66,10 @@ class Draft:
     notes: list[str] = field(default_factory=list[str])
 
 
-def default_name(table: str) -> str:
+def default_name(table: str | Form) -> str:
     """Return the name of a spec for a table: that of its file or folder."""
+    if not isinstance(table, str):
+        return "query"
     parts = PurePosixPath(table.rstrip("/")).parts or ("table",)
     # of a pattern, what stands before the first wildcard, in the file's name or above it
     plain = [re.split(_GLOB, part.partition(".")[0])[0] for part in reversed(parts)]
@@ -81,7 +85,8 @@ def draft(wanted: Wanted, table: TableFacts, settings: Settings) -> Draft:
     """
     _check_model(wanted.model, settings)
     check_key(table, wanted.key)
-    refuse_overlap(wanted.table, wanted.folder / wanted.output)
+    for file in files_of(wanted.table):
+        refuse_overlap(file, wanted.folder / wanted.output)
     spec_file = _spec_file(wanted)
     drafted = Draft(spec_file)
     models = _free(wanted, "models.py", f"models_{re.sub(r'[^A-Za-z0-9]', '_', wanted.name)}.py")
@@ -182,12 +187,25 @@ def _spec(wanted: Wanted, table: TableFacts, models: str) -> SpecDraft:
     )
 
 
-def _from_folder(table: str, folder: Path) -> str:
-    """Return the table's path from the folder of the spec; a URL or a whole path stays."""
+def _from_folder(table: str | Form, folder: Path) -> str | dict[str, Any]:
+    """Return the source as the spec in a folder has it; a URL or a whole path stays.
+
+    Raises:
+        SpecError: a query names files from another folder.
+    """
+    is_here = folder.resolve() == Path.cwd()
+    if not isinstance(table, str):
+        if files_of(table) and not is_here:
+            message = (
+                "--folder: a query names its files from the folder that it runs in; change into "
+                f"{folder} first, and name them from there."
+            )
+            raise SpecError(message)
+        return table.model_dump(exclude_defaults=True)
     path = Path(table)
     if path.is_absolute() or table.startswith("~") or ("://" in table and not path.exists()):
         return table
-    return os.path.relpath(path, folder) if folder.resolve() != Path.cwd() else table
+    return table if is_here else os.path.relpath(path, folder)
 
 
 def _add_shared(drafted: Draft, wanted: Wanted) -> None:
