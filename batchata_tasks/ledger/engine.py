@@ -21,6 +21,7 @@ from batchata_tasks.common.errors import (
     SpecError,
     WrongLedgerError,
 )
+from batchata_tasks.common.libpq import CONNECT_ARGS
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -39,15 +40,6 @@ _SQLITE_OPTIONS = {
 }
 _REBUILD = "move it away, then run `batchata status SPEC --rebuild`"
 
-# how libpq connects, unless the URL says otherwise: a server that vanished is noticed in a minute
-_CONNECT_ARGS = {
-    "connect_timeout": 10,
-    "keepalives_idle": 20,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 40_000,
-    "fallback_application_name": "batchata",
-}
 # durable on return; no endless wait for a lock, even if a machine that holds one has vanished
 _SETTINGS = f"""
 SELECT set_config('synchronous_commit', CASE s WHEN 'off' THEN 'on' ELSE s END, false),
@@ -112,7 +104,7 @@ def make_engine(url: URL) -> Engine:
             pool_pre_ping=True,
             pool_timeout=LOCK_SECONDS,
             connect_args={
-                name: value for name, value in _CONNECT_ARGS.items() if name not in url.query
+                name: value for name, value in CONNECT_ARGS.items() if name not in url.query
             },
         )
     except ImportError:

@@ -27,6 +27,21 @@ class SqlSource(BaseModel):
         return _short(self.sql)
 
 
+class DatabaseSource(BaseModel):
+    """A query of a database, whose URL is in the environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url_env: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="Name of the environment variable that has the database's SQLAlchemy URL.",
+    )
+    query: str = Field(min_length=1, description="One SELECT, in the database's own SQL.")
+
+    def __str__(self) -> str:
+        return f"{self.url_env}: {_short(self.query)}"
+
+
 class FrameSource(BaseModel):
     """A table in memory, which `enrich` gives in Python; a spec's file cannot name one."""
 
@@ -38,9 +53,14 @@ class FrameSource(BaseModel):
         return f"a frame ({self.frame})"
 
 
-Form = SqlSource | FrameSource
-_FORMS: dict[str, type[SqlSource | FrameSource]] = {"sql": SqlSource, "frame": FrameSource}
-_WAYS = "write a path, or {sql: SELECT …}"
+Form = SqlSource | DatabaseSource | FrameSource
+_FORMS: dict[str, type[SqlSource | DatabaseSource | FrameSource]] = {
+    "sql": SqlSource,
+    "url_env": DatabaseSource,
+    "query": DatabaseSource,
+    "frame": FrameSource,
+}
+_WAYS = "write a path, {sql: SELECT …} or {url_env: NAME, query: SELECT …}"
 
 
 def _formed(value: object) -> object:
@@ -71,7 +91,7 @@ def _formed(value: object) -> object:
 
 TableSource = Annotated[
     # no spec's file can name a frame, so editors do not offer it
-    Annotated[str, Field(min_length=1)] | SqlSource | SkipJsonSchema[FrameSource],
+    Annotated[str, Field(min_length=1)] | SqlSource | DatabaseSource | SkipJsonSchema[FrameSource],
     BeforeValidator(_formed),
 ]
 """A spec's source, of any form."""

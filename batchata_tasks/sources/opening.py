@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources import jsonl, parquet
+from batchata_tasks.sources.database import DatabaseQuery
 from batchata_tasks.sources.files import File, found
-from batchata_tasks.sources.forms import Form, FrameSource, SqlSource
+from batchata_tasks.sources.forms import DatabaseSource, Form, FrameSource, SqlSource
 from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
 from batchata_tasks.sources.source import ReadOptions, Source, errors_of
 from batchata_tasks.sources.sql import SqlQuery
@@ -36,6 +37,8 @@ def open_source(
     _refuse_options(source, options)
     if isinstance(source, SqlSource):
         return SqlQuery(source.sql)
+    if isinstance(source, DatabaseSource):
+        return DatabaseQuery(source.url_env, source.query)
     if frame is None:
         message = (
             "source: a frame is given in Python, by batchata_tasks.enrich(frame, …); name a path, "
@@ -61,6 +64,8 @@ def _refuse_options(source: Form, options: ReadOptions) -> None:
     for name, given in (("types", options.types), ("csv", options.csv)):
         if given:
             what, how = "a query", "cast in the query" if name == "types" else "call read_csv in it"
+            if isinstance(source, DatabaseSource):
+                how = "cast in the query"
             if isinstance(source, FrameSource):
                 what, how = "a frame", "convert its columns"
             message = f"{name}: {what} has no such option; {how}, and remove `{name}`."

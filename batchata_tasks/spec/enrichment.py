@@ -57,7 +57,8 @@ class EnrichmentSpec(RunSpec):
     source: TableSource = Field(
         description=(
             "CSV, JSONL or Parquet file (also compressed), a pattern of such files, or a folder of "
-            "Parquet files, as a path or fsspec URL; or a query over files, {sql: SELECT …}."
+            "Parquet files, as a path or fsspec URL; or a query: {sql: SELECT …} over files, "
+            "{url_env: NAME, query: SELECT …} of a database."
         ),
     )
     where: str | None = Field(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -29,6 +32,9 @@ SPECS = [
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        pd.read_csv(ROOT / "data/packages.csv").to_sql("packages", database)
+    monkeypatch.setenv("SHOP_DB", f"sqlite:///{tmp_path / 'shop.db'}")
     shutil.copytree(ROOT / "data", tmp_path / "data", ignore=shutil.ignore_patterns("out"))
     monkeypatch.chdir(tmp_path)
 
