@@ -78,6 +78,7 @@ def spec_of(case: Case, output: Path) -> dict[str, Any]:
         "model": MODELS[case.provider],
         "prompt": PROMPTS[case.language],
         "output": str(output),
+        "pilot": False,
     }
     if case.answers != "plain":
         return {**plain, "max_tokens": 1024}

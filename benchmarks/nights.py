@@ -98,6 +98,7 @@ class Night:
                 "prompt": "{{ text }}",
                 "max_tokens": 60,
                 "output": str(self.output),
+                "pilot": False,
             }
         )
         self.write()

@@ -224,6 +224,7 @@ def _spec(api: str, place: Path) -> dict[str, Any]:
         "response_schema": SCHEMA,
         "max_tokens": 64,
         "output": str(place / "out"),
+        "pilot": False,
     }
 
 

@@ -96,5 +96,6 @@ def write_spec(path: Path, case: Case, source: Path, output: Path) -> None:
         "response_schema": SCHEMA,
         "max_tokens": MAX_TOKENS,
         "output": str(output),
+        "pilot": False,
     }
     path.write_text(json.dumps(spec, indent=1))

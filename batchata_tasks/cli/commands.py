@@ -96,14 +96,20 @@ def run(
     take_over: TakeOver = False,
     limit: Limit = None,
     overrides: Set = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Spend more than $10 without asking.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run an enrichment to its end. Started again after a crash, it carries on.
 
+    Before anything is sent, it says what that is expected to cost, and at most. If that is more
+    than $10, or unknown, it asks whoever sits at the terminal.
+
     Exit codes: 0 every row succeeded or was up to date, 3 some rows failed, 4 stopped by a cost
     limit, 5 stopped by the time limit, 1 an error stopped it (trouble of the account, no usable
     answer, an unreadable batch) or its pilot did not hold, 2 the spec or the command is wrong, 130
-    stopped by Ctrl-C.
+    stopped by Ctrl-C, or by a no.
     """
     with boundary(spec=spec):
         receipt = run_spec(
@@ -112,6 +118,7 @@ def run(
             refresh=refresh,
             retry_failed=retry_failed,
             take_over=take_over,
+            asks=not yes,
         )
         _print_receipt(receipt, as_json=as_json, spec=spec)
     raise typer.Exit(int(receipt["exit_code"]))

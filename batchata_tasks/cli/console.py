@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from batchata_tasks.cli.interrupts import INTERRUPTED, raise_at_ctrl_c
-from batchata_tasks.common.errors import BatchataError, InputError
+from batchata_tasks.common.errors import BatchataError, DeclinedError, InputError
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.output import write_on
 from batchata_tasks.reports.printing import print_pairs, print_text
@@ -85,12 +85,15 @@ def naming(text: str, spec: str | None) -> str:
 
 
 @contextmanager
-def watched() -> Generator[Progress, None, None]:
-    """Show the progress of a command that may send batches; on Ctrl-C, say what goes on."""
-    with for_console(err) as progress:
+def watched(*, asks: bool = False) -> Generator[Progress, None, None]:
+    """Show the progress of a command that may send batches; on Ctrl-C, say what goes on.
+
+    If it `asks`, a person at a terminal has to agree to what costs much.
+    """
+    with for_console(err, asks=asks) as progress:
         try:
             yield progress
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, DeclinedError):
             progress.close()
             print_stopped(sent=progress.sent)
             raise typer.Exit(INTERRUPTED) from None

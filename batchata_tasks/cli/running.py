@@ -67,13 +67,17 @@ def run_spec(
     refresh: bool = False,
     retry_failed: bool = False,
     take_over: bool = False,
+    asks: bool = False,
 ) -> dict[str, Any]:
-    """Run a spec with progress on the terminal; return the receipt."""
+    """Run a spec with progress on the terminal; return the receipt.
+
+    If it `asks`, a person at a terminal has to agree to what costs much.
+    """
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.pipeline.runner import DirectRunner
     from batchata_tasks.planning.prepare import prepare_run
 
-    with watched() as progress:
+    with watched(asks=asks) as progress:
         # bad input is reported at once, before Prefect takes its seconds
         ready = prepare_run(spec, Settings())
         runner = DirectRunner() if direct else _prefect(progress)

@@ -44,6 +44,10 @@ class SpecError(InputError):
     """A key of the spec is unknown, missing, contradictory or not built yet."""
 
 
+class DeclinedError(BatchataError):
+    """Somebody was asked whether money is to be spent, and said no; nothing was sent."""
+
+
 class SourceError(InputError):
     """The source cannot be read, or one of its rows cannot be used."""
 

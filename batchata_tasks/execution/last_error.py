@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import now_us
-from batchata_tasks.common.errors import BatchataError, LeaseError
+from batchata_tasks.common.errors import BatchataError, DeclinedError, LeaseError
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import printable
 from batchata_tasks.execution.held_dataset import InterruptedRunError
@@ -49,7 +49,7 @@ def kept_errors(held: HeldDataset) -> Generator[None, None, None]:
         held.folder.last_error.unlink(missing_ok=True)
     try:
         yield
-    except (InterruptedRunError, LeaseError):
+    except (InterruptedRunError, LeaseError, DeclinedError):
         raise
     except BatchataError as error:
         keep(held, str(error))

@@ -27,6 +27,7 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.results_lacking import waits_for_results
 from batchata_tasks.pipeline.scheduler import run_chunks
+from batchata_tasks.pipeline.spending import announce
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.this_start import before
@@ -124,6 +125,7 @@ def _run(context: PlanningRun, steps: Steps) -> Receipt:
     note_spec(context.held.folder, context.spec)  # a run that is refused takes nothing over
     context.state.no_results = waits_for_results(context)
     _report_plan(context)
+    announce(context)
     try:
         limit_reached = send_pilot(context, steps) or _send_rounds(context, steps)
         judge(context)

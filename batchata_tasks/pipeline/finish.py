@@ -129,7 +129,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         rounds=max((chunk.round for chunk in chunks), default=0),
         held_rows=held_rows,
         accepted_twice=len(twice),
-        **money_facts(run, chunks, totals, priced=priced),
+        **money_facts(run, totals, priced=priced),
         waits=run.state.waits,
         errors=frequent_errors(commits, _ERRORS),
         this_start=start_facts(run, chunks, priced=priced),

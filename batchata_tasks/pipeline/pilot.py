@@ -16,6 +16,7 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.trouble import StoppedError, judge
 from batchata_tasks.planning.estimate import estimate, measures
+from batchata_tasks.spec.parts import DEFAULT_PILOT
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from batchata_tasks.pipeline.planning_run import PlanningRun
     from batchata_tasks.spec.parts import Pilot
 
+# the default pilot is about the spec: what never ran, or met an error, is tried again
+_ANSWERED = (Outcome.INVALID, Outcome.TRUNCATED, Outcome.REFUSED)
 _WITHOUT_END = (ChunkState.OVERDUE, ChunkState.ABANDONED)
 
 
@@ -79,23 +82,31 @@ def _first_chunks(context: PlanningRun, rows: int) -> list[Chunk]:
 
 def _judge(context: PlanningRun, totals: dict[str, OutcomeTotals]) -> None:
     """Report that the pilot held, or raise StoppedError."""
-    pilot, plan = context.spec.pilot, context.plan()
+    pilot, plan = context.spec.first_rows, context.plan()
     whole = sum(totals.values(), OutcomeTotals())
     if pilot is None or not whole.rows:
         return
     unusable = {
-        name: total.rows for name, total in sorted(totals.items()) if name != Outcome.SUCCEEDED
+        name: total.rows
+        for name, total in sorted(totals.items())
+        if name != Outcome.SUCCEEDED and (pilot is not DEFAULT_PILOT or name in _ANSWERED)
     }
     per_row = None if whole.cost is None else -(-whole.cost // whole.rows)
     remaining = plan.requests - plan.pilot
     if (failure := _failure(pilot, unusable, whole.rows, per_row)) is not None:
+        remedy = "Change the spec, or the pilot's limits."
+        if pilot is DEFAULT_PILOT:
+            remedy = (
+                "The spec has no limit, so its first rows went alone: change it, or write "
+                "`pilot: false` to have all rows sent at once."
+            )
         message = (
             f"pilot: {failure}; {pluralize(remaining, 'row was', 'rows were')} not sent. "
-            f"It cost {dollars(whole.cost)}, and its rows have landed. "
-            "Change the spec, or the pilot's limits."
+            f"It cost {dollars(whole.cost)}, and its rows have landed. {remedy}"
         )
         raise StoppedError(message, RunResult.PILOT_FAILED)
-    if pilot.max_invalid_share is None:  # which says how many may be unusable, maybe all
+    # what somebody said may be unusable may be all of it
+    if pilot is DEFAULT_PILOT or pilot.max_invalid_share is None:
         judge(context)
     text = (
         f"the pilot held: {pluralize(whole.rows, 'row')}, {sum(unusable.values()):,} without "

@@ -105,7 +105,7 @@ class Receipt:
     rounds: int
     held_rows: int
     accepted_twice: int  # second batches, which nothing was to make
-    expected_usd: str | None  # of the batches that were sent; null if unknown
+    expected_usd: str | None  # of all planned rows, as the plan said; null if unknown
     reserved_usd: str | None  # still set aside: of held and overdue batches
     superseded_usd: str | None  # what the rows had cost that these replaced
     overhead_usd: str | None  # paid for no row
@@ -238,7 +238,8 @@ class Receipt:
     def _money(self) -> list[tuple[str, str]]:
         rows = list[tuple[str, str]]()
         if self.expected_usd is not None and self.batches:
-            rows.append(("Expected", _read(self.expected_usd)))
+            text = _read(self.expected_usd)
+            rows.append(("Expected", f"{text} for all rows" if self.unsent_rows else text))
         if pico_from_usd(self.saved_usd or 0) > 0:
             saved, list_price = _read(self.saved_usd), _read(self.list_price_usd)
             rows.append(("Saved", f"{saved} against the list price of {list_price}"))

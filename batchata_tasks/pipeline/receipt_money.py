@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchata_tasks.common.money import exact, per_row, total
-from batchata_tasks.ledger import ChunkKind, ChunkState, OutcomeTotals
+from batchata_tasks.common.money import exact, per_row
+from batchata_tasks.ledger import ChunkKind, OutcomeTotals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -15,25 +15,17 @@ if TYPE_CHECKING:
 
 
 def money_facts(
-    run: RunContext,
-    chunks: Iterable[Chunk],
-    totals: Mapping[str, OutcomeTotals],
-    *,
-    priced: bool,
+    run: RunContext, totals: Mapping[str, OutcomeTotals], *, priced: bool
 ) -> dict[str, Any]:
     """Return what a run cost, what was expected, what it saved, and on which outcomes it went."""
     ledger_totals = run.ledger.run_totals(run.run_id)
     whole = sum(totals.values(), OutcomeTotals(cost=0, list_cost=0))
-    unsent = (ChunkState.PLANNED, ChunkState.DROPPED)
-    sent = [
-        chunk for chunk in chunks if chunk.kind == ChunkKind.BATCH and chunk.state not in unsent
-    ]
     facts = {
         "cost": ledger_totals.settled,
         "reserved": ledger_totals.in_flight,
         "superseded": ledger_totals.superseded,
         "overhead": ledger_totals.overhead,
-        "expected": total(chunk.expected for chunk in sent),
+        "expected": run.plan().expected,
         "list_price": whole.list_cost,
         "saved": whole.saved,
         "cost_per_row": per_row(ledger_totals.settled, whole.rows),

@@ -20,6 +20,7 @@ from batchata_tasks.dataset.row_hashes import row_hashes
 from batchata_tasks.planning.fingerprint import INPUT_BYTES, VERSIONS
 from batchata_tasks.planning.key_arrays import Keys, shares
 from batchata_tasks.planning.texts import Codes, Texts
+from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -115,6 +116,13 @@ class Landed:
     def version(self, version: str) -> NDArray[np.bool_]:
         """Return, for each number of other parts, whether it is of a version."""
         return np.array([text.startswith(f"{version}:") for text in self._others.texts], np.bool_)
+
+    def usable(self, others: str) -> tuple[int, int]:
+        """Return how many rows with these other parts have a usable answer, and how many not."""
+        numbers = [number for version in VERSIONS for number in self.others(version, [others])]
+        same = np.isin(self._columns["others"], numbers)
+        succeeded = self._columns["status"] == self.status(Outcome.SUCCEEDED)
+        return int((same & succeeded).sum()), int((same & ~succeeded).sum())
 
     def part(self, place: int) -> str:
         """Return the part that holds a row."""

@@ -33,11 +33,11 @@ class Packer:
     """
 
     def __init__(
-        self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int | None = None
+        self, limits: Sequence[Limits], items_per_batch: int | None = None, pilot: int = 0
     ) -> None:
         self._limits = limits
         self._items = items_per_batch
-        self._pilot = pilot
+        self.pilot = pilot  # it may be changed before the first request
         self._chunks: list[PlannedChunk] = []
         self._start = self._stop = self._route = 0  # of the chunk that is filled
         self._size = self._bound = 0
@@ -51,7 +51,7 @@ class Packer:
         limits = self._limits[route]
         most = min(limits.requests, self._items or limits.requests)
         full = self._stop - self._start == most or self._size + size > limits.bytes
-        if full or self._stop == self._pilot or route != self._route:
+        if full or (self._stop and self._stop == self.pilot) or route != self._route:
             self.finish()
         self._route = route
         self._stop += 1

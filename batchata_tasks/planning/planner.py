@@ -22,13 +22,14 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
 from batchata_tasks.planning.compared_rows import ComparedRows
-from batchata_tasks.planning.fingerprint import changed
+from batchata_tasks.planning.fingerprint import changed, other_parts
 from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
 from batchata_tasks.planning.packing import Packer, PlannedChunk
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.summary import Options, PlanSummary
+from batchata_tasks.spec.parts import DEFAULT_PILOT
 from batchata_tasks.types.ids import CUSTOM_ID_CHARS, row_ids
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe, error_code
 
@@ -79,8 +80,7 @@ class Planner:
         self.carried: dict[str, dict[bytes, tuple[Any, ...]]] = defaultdict(dict)
         self.doubled: dict[str, set[bytes]] = {}  # rows to be deleted, by part
         limits = [route.provider.limits for route in table.builder.routes]
-        pilot = table.spec.pilot.rows if table.spec.pilot else None
-        self.packer = Packer(limits, table.spec.items_per_batch, pilot)
+        self.packer = Packer(limits, table.spec.items_per_batch)
 
     def run(self, in_flight: Iterable[tuple[bytes, bool]] = ()) -> list[PlannedChunk]:
         """Make the pass; return the chunks of the plan, in order.
@@ -104,6 +104,7 @@ class Planner:
             landed = files.enter_context(closing(Landed(self._folder, table.dataset)))
             keys = files.enter_context(closing(SourceKeys(self._folder / "keys.bin")))
             self.doubled = landed.doubled
+            self.packer.pilot = self._pilot_rows(landed)
             flying = InFlight(in_flight)
             names = ["plan", "local", *(["claimed"] if self._claimed else [])]
             writers = {
@@ -146,10 +147,25 @@ class Planner:
         else:
             priced = any(route.rates for route in routes)
         summary.bound = sum(span.bound for span in spans) if priced else None
-        pilot = self._spec.pilot.rows if self._spec.pilot is not None else 0
+        pilot = self.packer.pilot
         summary.pilot = pilot if summary.requests > pilot else 0
         summary.carried = sum(len(rows) for rows in self.carried.values())
         return spans
+
+    def _pilot_rows(self, landed: Landed) -> int:
+        """Return the number of rows that are sent first.
+
+        The default pilot asks what rows that landed may tell already: whether most answers to the
+        same prompt, by the same model, in the same form are usable.
+        """
+        pilot = self._spec.first_rows
+        if pilot is None:
+            return 0
+        if pilot is DEFAULT_PILOT and self._builder.constant:
+            usable, others = landed.usable(other_parts(*self._builder.constant))
+            if usable and usable >= others:
+                return 0
+        return pilot.rows
 
     def _kept(self, batch: pa.RecordBatch) -> RowBlock:
         """Return the rows of a batch of the source that count; their keys are not null."""

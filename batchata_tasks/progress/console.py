@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.progress.output import print_on
+from batchata_tasks.progress.questions import answered_yes
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -20,11 +22,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def for_console(
-    console: Console, *, transient: bool = True
+    console: Console, *, transient: bool = True, asks: bool = False
 ) -> Generator[LineProgress | LiveProgress, None, None]:
     """Yield a live display on a terminal, plain lines elsewhere.
 
-    A display that is not `transient` leaves the run's last state on the screen.
+    A display that is not `transient` leaves the run's last state on the screen. If it `asks`,
+    questions are put to the person at the terminal, if there is one.
     """
     # what draws takes long to import
     from batchata_tasks.progress.display import LiveProgress  # noqa: PLC0415 - slow
@@ -35,6 +38,9 @@ def for_console(
 
     if can_draw(console):
         with LiveProgress(console, transient=transient) as display:
+            display.ask = partial(answered_yes, console) if asks else None
             yield display
     else:
-        yield LineProgress(write)
+        lines = LineProgress(write)
+        lines.ask = partial(answered_yes, console) if asks else None
+        yield lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +14,7 @@ from batchata_tasks.common.errors import LedgerError
 from batchata_tasks.common.text import clock, pluralize, printable
 from batchata_tasks.progress.layout import failed, run_lines, sentence, summary
 from batchata_tasks.progress.listener import ProgressBase, planned_words
+from batchata_tasks.progress.questions import is_interactive
 from batchata_tasks.progress.snapshot import Snapshot
 from batchata_tasks.progress.terminal import Region, can_draw
 
@@ -104,7 +105,7 @@ class RichBatchProgressDisplay:
             return True
         batches = pluralize(opened, "open batch")
         self._region.hold()
-        can_ask = _is_interactive() and self._console.is_terminal
+        can_ask = is_interactive() and self._console.is_terminal
         cancels = not can_ask or self._ask(f"Cancel the {batches} and land what ran? [Y/n] ")
         if cancels:
             self._region.release()
@@ -147,12 +148,6 @@ class RichBatchProgressDisplay:
         if text not in ("", self._printed):
             self._printed, self._printed_at = text, time.monotonic()
             self._region.print(Text(f"{clock(self._elapsed)}  {text}"))
-
-
-def _is_interactive() -> bool:
-    """Whether a person can answer; services run with a closed standard input."""
-    stdin: TextIO | None = sys.stdin  # None in a program without a console
-    return stdin is not None and not stdin.closed and stdin.isatty()
 
 
 class LiveProgress(RichBatchProgressDisplay, ProgressBase):
@@ -207,3 +202,13 @@ class LiveProgress(RichBatchProgressDisplay, ProgressBase):
     def note(self, text: str) -> None:
         """See Progress."""
         self._print_note(text)
+
+    def agreed(self, question: str) -> bool:
+        """See Progress. Nothing is drawn while the answer is typed."""
+        if self.ask is None:
+            return True
+        self._region.hold()
+        try:
+            return self.ask(question)
+        finally:
+            self._region.release()

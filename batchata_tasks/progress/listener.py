@@ -74,6 +74,10 @@ class Progress(Protocol):
         """Report something worth a line."""
         ...
 
+    def agreed(self, question: str) -> bool:
+        """Ask whoever looks on, if somebody can be asked; whether to go on."""
+        ...
+
     def close(self) -> None:
         """Restore the terminal."""
         ...
@@ -86,6 +90,8 @@ class ProgressBase:
         self.receipt: dict[str, Any] | None = None
         self.sent = False
         self.handle: RunHandle | None = None
+        # asks a person; without it all is agreed
+        self.ask: Callable[[str], bool] | None = None
         self._last = Snapshot()
         self._looking = threading.Lock()
 
@@ -105,6 +111,10 @@ class ProgressBase:
 
     def waiting(self, batches: Callable[[], Sequence[BatchView]]) -> None:
         """See Progress. What is drawn shows open batches anyway."""
+
+    def agreed(self, question: str) -> bool:
+        """See Progress."""
+        return self.ask is None or self.ask(question)
 
 
 class LineProgress(ProgressBase):

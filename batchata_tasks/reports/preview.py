@@ -152,7 +152,10 @@ class Preview:
             lines.append(("Cache", text))
         if summary.pilot:
             rows = pluralize(summary.pilot, "row")
-            lines.append(("Pilot", f"{rows} first; the others only if it holds"))
+            text = f"{rows} first; the others only if it holds"
+            if self.spec.pilot is None:
+                text += " (no cost is limited; `pilot: false` sends all at once)"
+            lines.append(("Pilot", text))
         if self.stopped is not None:
             lines.append(("First", STOPPED_FIRST[self.stopped]))
         lines += [("First", text) for text in self.in_the_way]

@@ -16,7 +16,7 @@ from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.sources.csv_format import CsvFormat  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.forms import TableSource  # noqa: TC001 - pydantic reads it
 from batchata_tasks.sources.source import Source  # noqa: TC001 - as above
-from batchata_tasks.spec.parts import Turn
+from batchata_tasks.spec.parts import DEFAULT_PILOT, Turn
 from batchata_tasks.spec.references import load_model, read_text
 from batchata_tasks.spec.run import RunSpec
 from batchata_tasks.types.destination import Destination
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
+
+    from batchata_tasks.spec.parts import Pilot
 
 ColumnType = Literal["str", "int", "float", "bool", "date", "datetime", "decimal"]
 
@@ -210,6 +212,11 @@ class EnrichmentSpec(RunSpec):
     def destinations(self) -> list[Destination]:
         """See RunSpec."""
         return [Destination(provider_name(self.model, self.provider), self.model, self.endpoint)]
+
+    @property
+    def default_pilot(self) -> Pilot | None:
+        """See RunSpec: a table may have more rows than somebody thinks."""
+        return None if self.limited else DEFAULT_PILOT
 
     @property
     def origin(self) -> str:

@@ -77,10 +77,23 @@ class Pilot(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows: int = Field(ge=1, description="How many rows are sent first.")
+    rows: int = Field(ge=0, description="How many rows are sent first; 0: all are sent at once.")
     max_invalid_share: Number | None = Field(
         None, ge=0, le=1, description="Most of them that may end without a usable answer, 0 to 1."
     )
     max_cost_per_row_usd: Number | None = Field(
         None, ge=0, description="Most that one of them may cost on average."
     )
+
+
+def _none_if_false(value: object) -> object:
+    """Return `false` as the pilot without rows that it means."""
+    return {"rows": 0} if value is False else value
+
+
+PilotOrNone = Annotated[
+    Pilot | None,
+    BeforeValidator(_none_if_false, json_schema_input_type=Pilot | Literal[False] | None),
+]
+DEFAULT_PILOT = Pilot(rows=20, max_invalid_share=0.5, max_cost_per_row_usd=None)
+"""The pilot of a table's spec that limits costs in no way, unless it says `pilot: false`."""

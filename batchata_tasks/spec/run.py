@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from batchata_tasks.spec.budget_file import named_budget
-from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot
+from batchata_tasks.spec.parts import Budget, FailIf, Number, Pilot, PilotOrNone
 
 if TYPE_CHECKING:
     from batchata_tasks.types.destination import Destination
@@ -89,8 +89,12 @@ class RunSpec(BaseModel, ABC):
             "Hard limit shared by all runs that name it: its terms, or its name in budgets.yaml."
         ),
     )
-    pilot: Pilot | None = Field(
-        None, description="A first small batch that has to hold before the rest is sent."
+    pilot: PilotOrNone = Field(
+        None,
+        description=(
+            "A first small batch that has to hold before the rest is sent; default: 20 rows if "
+            "there is no other limit. `false`: none."
+        ),
     )
     time_limit: str | None = Field(
         None,
@@ -158,6 +162,18 @@ class RunSpec(BaseModel, ABC):
     def limited(self) -> bool:
         """Whether a limit binds what its runs spend."""
         return self.cost_limit_usd is not None or self.budget is not None
+
+    @property
+    def default_pilot(self) -> Pilot | None:
+        """The pilot of a spec that says nothing of costs."""
+        return None
+
+    @property
+    def first_rows(self) -> Pilot | None:
+        """The pilot that its runs have: its own, or the default one."""
+        if self.pilot is None:
+            return self.default_pilot
+        return self.pilot if self.pilot.rows else None
 
     @property
     def time_limit_seconds(self) -> float | None:

@@ -366,7 +366,7 @@ CASES = [
         {"budget": {"name": "b", "limit_usd": 1, "timezone": "Middle/Earth"}},
     ),
     Case("pilot-without-rows", ("`pilot.rows`", "missing"), {"pilot": {}}),
-    Case("pilot-of-nothing", ("`pilot.rows`",), {"pilot": {"rows": 0}}),
+    Case("pilot-of-less-than-nothing", ("`pilot.rows`",), {"pilot": {"rows": -1}}),
     Case(
         "pilot-share",
         ("`pilot.max_invalid_share`",),

@@ -141,6 +141,44 @@ def test_a_terminal_gets_a_live_display(table: Table) -> None:
     assert "of 12 landed" not in shown
 
 
+def at_terminal(table: Table, *words: str, answer: bytes = b"") -> tuple[int | None, str]:
+    """Run a command at a terminal, where `answer` is typed; return its exit code and the screen."""
+    leader, follower = pty.openpty()
+    env = {"TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    with start(*words, env=env, terminal=os.ttyname(follower)) as running:
+        until(lambda: bool(select([leader], [], [], 0)[0]))  # it has opened the terminal
+        os.close(follower)
+        seen, is_answered = b"", False
+        while True:
+            try:
+                seen += os.read(leader, 65536)
+            except OSError:  # the program has ended
+                break
+            if answer and not is_answered and b"[y/N]" in seen:
+                os.write(leader, answer)
+                is_answered = True
+        os.close(leader)
+        return running.wait().returncode, seen.decode()
+
+
+def test_much_money_needs_a_yes_at_a_terminal(table: Table) -> None:
+    """Above $10 `run` says what it costs and asks; `--yes`, and whoever is no terminal, is not."""
+    dear = ("--set", "model=claude-opus-5-5", "--set", "max_tokens=120000")
+    words = ("run", spec_of(table), "--direct", *dear)
+    code, screen = at_terminal(table, *words, answer=b"n\n")
+    assert code == 130
+    assert "about to send 12 requests to anthropic, claude-opus-5-5: about $" in screen
+    assert "Send it? [y/N]" in screen
+    assert "Stopped. Nothing was sent." in screen
+    assert table.emulator.control.ledger()["anthropic"]["requests_accepted"] == 0
+    code, screen = at_terminal(table, *words, answer=b"y\n")
+    assert (code, "12 succeeded" in screen) == (0, True)
+    code, screen = at_terminal(table, *words, "--refresh", "--yes")
+    assert (code, "[y/N]" in screen) == (0, False)
+    done = batchata(*words, "--refresh")
+    assert (done.returncode, "[y/N]" in done.stderr) == (0, False)
+
+
 def test_overrides(table: Table) -> None:
     """`--set` and `--limit` change the spec for one run."""
     receipt = ask(

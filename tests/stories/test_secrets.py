@@ -432,7 +432,7 @@ def test_a_batch_that_repeats_a_secret_is_not_quoted(
     for fault in QUOTES[quote_in]:
         emulator.control.faults(**fault)
     with (project / f"{provider}.yaml").open("a") as spec:
-        spec.write("time_limit: 0.5s\n")
+        spec.write("time_limit: 3s\n")  # planning is done by then, also on a busy machine
     code, printed = run("run", f"{provider}.yaml", "--direct")
     assert all(rule["strikes"] for rule in emulator.control.list_faults())
     assert (code in (1, 3, 5), "***" in printed) == (True, True), printed

@@ -36,6 +36,7 @@ class Nights:
             "max_tokens": 64,
             "columns": ["v"],
             "output": str(self.output),
+            "pilot": False,
         }
         return parse_spec({**given, **changes})
 

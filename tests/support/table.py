@@ -81,6 +81,7 @@ class Table:
             "max_tokens": 200,
             "output": str(self.output),
             "columns": ["note"],
+            "pilot": False,  # tests count batches
         }
         return parse_spec({**given, **changes})
 

@@ -113,6 +113,7 @@ class Data:
             "prompt": f"{{{{ id }}}} {name}: {{{{ text }}}}",
             "max_tokens": table.max_tokens,
             "output": str(self.output),
+            "pilot": False,
             "items_per_batch": table.items_per_batch,
             "max_parallel_batches": table.parallel,
         } | ({"response_schema": SCHEMA} if table.schema else {})

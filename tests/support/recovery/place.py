@@ -125,6 +125,7 @@ class Place(LedgerLook):
             "prompt": f"{{{{ id }}}} {version}: {{{{ text }}}}",
             "max_tokens": 100,
             "output": str(self.output),
+            "pilot": False,
             "columns": ["text"],
             "items_per_batch": self._per_batch,
             "max_parallel_batches": 3,

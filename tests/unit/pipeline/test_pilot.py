@@ -258,3 +258,84 @@ def test_the_receipt_of_a_pilot_that_did_not_hold(claude: Table) -> None:
         assert told["Not sent"] == "8 rows, until the spec or its pilot is changed"
         (run,) = runs_overview(claude.spec())
         assert (run["state"], run["running"]) == ("open", False)
+
+
+@pytest.fixture
+def many(emulator: Emulator, tmp_path: Path) -> Table:
+    """Return a table with more rows than the default pilot has."""
+    return Table(tmp_path, emulator, "anthropic", rows=25)
+
+
+def sizes(table: Table) -> list[int]:
+    batches = sorted(table.ledger()["batches"], key=lambda batch: batch["created_at"])
+    return [batch["requests"] for batch in batches]
+
+
+def test_a_spec_without_limits_sends_twenty_rows_first(many: Table) -> None:
+    """If nothing limits costs, 20 rows go first, and the plan says so and how to turn it off."""
+    plan = preview(many.spec(pilot=None))
+    assert plan.summary.pilot == 20
+    assert dict(plan.lines())["Pilot"] == (
+        "20 rows first; the others only if it holds (no cost is limited; `pilot: false` sends all "
+        "at once)"
+    )
+    assert many.run(pilot=None).exit_code == 0
+    assert sizes(many) == [20, 5]
+    first, second = sorted(many.ledger()["batches"], key=lambda batch: batch["created_at"])
+    assert first["ended_at"] <= second["created_at"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pilot": False},
+        {"pilot": {"rows": 0}},
+        {"pilot": None, "cost_limit_usd": 1},
+        {"pilot": None, "budget": {"name": "team", "limit_usd": 1}},
+        {"pilot": None, "limit": 20},
+    ],
+    ids=str,
+)
+def test_what_needs_no_default_pilot(many: Table, changes: dict[str, Any]) -> None:
+    """A limit, few rows, or the word that none is wanted: all rows go at once."""
+    assert preview(many.spec(**changes)).summary.pilot == 0
+    many.run(**changes)
+    assert len(sizes(many)) == 1
+
+
+def test_rows_that_landed_stand_for_the_default_pilot(many: Table) -> None:
+    """Once rows of the same prompt, model and schema are usable, no pilot is sent again."""
+    many.run(pilot=None, limit=3)
+    assert preview(many.spec(pilot=None)).summary.pilot == 0
+    many.run(pilot=None)
+    assert sizes(many) == [3, 22]
+    assert preview(many.spec(pilot=None, system="Say it.")).summary.pilot == 20
+    assert preview(many.spec(pilot=None, max_tokens=201)).summary.pilot == 20
+
+
+def test_rows_that_failed_do_not_stand_for_the_default_pilot(many: Table) -> None:
+    """If most rows that landed are not usable, the pilot is sent."""
+    many.emulator.control.faults(kind="request_refusal", contains="row 1")
+    many.emulator.control.faults(kind="request_refusal", contains="row 2")
+    many.run(pilot=None, limit=3)
+    assert preview(many.spec(pilot=None)).summary.pilot == 20
+
+
+def test_a_default_pilot_that_does_not_hold(many: Table) -> None:
+    """If more than half of its answers are of no use, nothing more is sent, and it says why."""
+    many.emulator.control.faults(kind="request_truncated", contains="row 1")  # 1, 10 to 19
+    text = refused(many, pilot=None, max_attempts=1)
+    assert "55.0% of its 20 rows have no usable answer (11 truncated" in text
+    assert "5 rows were not sent" in text
+    assert "`pilot: false`" in text
+    assert refused(many, pilot=None, max_attempts=1) == text
+    assert accepted(many) == 20
+    receipt = many.run(pilot=False, max_attempts=1)
+    assert (receipt.exit_code, receipt.plan["requests"]) == (3, 5)
+
+
+def test_a_default_pilot_is_about_answers(many: Table) -> None:
+    """Requests that expired or met an error say nothing of the spec: the rest is sent."""
+    many.emulator.control.faults(kind="request_expired", contains="row 1")
+    receipt = many.run(pilot=None)
+    assert (receipt.exit_code, receipt.outcomes) == (3, {"expired": 11, "succeeded": 14})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from batchata_tasks.common.money import pico_from_usd
+from batchata_tasks.common.money import dollars, exact, usd
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.spec.loading import load_spec
@@ -64,11 +64,24 @@ def test_a_finished_batch_calibrates_the_next_plan(table: Table) -> None:
     receipt = table.run(items_per_batch=10)
     actual = money(table).settled - before
     assert within(plan.summary.expected, actual, 0.15)
-    # batches are rounded one by one
-    assert within(pico_from_usd(receipt.expected_usd or 0), plan.summary.expected or 0, 0.01)
+    assert receipt.expected_usd == exact(plan.summary.expected)
     chunks = all_chunks()[-2:]
     assert [chunk.rows for chunk in chunks] == [10, 10]
     assert within(sum(chunk.expected or 0 for chunk in chunks), actual, 0.15)
+
+
+def test_the_receipt_expects_what_the_plan_said(table: Table) -> None:
+    """Also if further rounds are expected, and if a limit stops the run before its last row."""
+    table.emulator.control.faults(kind="request_invalid_answer", contains="row 1")
+    table.run(limit=15, max_attempts=2)
+    little = float(usd((preview(table.spec(limit=1)).summary.bound or 0) * 2))
+    for change in ({"limit": 10}, {"cost_limit_usd": little}):
+        plan = preview(table.spec(**change)).summary
+        receipt = table.run(**change)
+        assert receipt.expected_usd == exact(plan.expected)
+        told = f"{dollars(plan.expected)} for all rows" if receipt.unsent_rows else None
+        assert dict(receipt.lines())["Expected"] == (told or dollars(plan.expected))
+    assert receipt.unsent_rows
 
 
 def test_other_specs_and_models_do_not_calibrate(table: Table) -> None:

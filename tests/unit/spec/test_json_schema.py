@@ -55,7 +55,7 @@ WRONG = [
     {"cost_limit_usd": True},
     {"budget": {"name": "b"}},
     {"budget": {"name": "b", "limit_usd": 1, "period": "year"}},
-    {"pilot": {"rows": 0}},
+    {"pilot": {"rows": -1}},
     {"fail_if": {"failed_share": 1.5}},
     {"time_limit": "5"},
     {"max_parallel_batches": 1001},
