@@ -15,6 +15,7 @@ from batchata_tasks.execution.land import emptying
 from batchata_tasks.ledger import opened_ledger
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.settle import settle
+from batchata_tasks.providers import without_keys_set
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -69,8 +70,10 @@ def held_by_spec(
             message = f"output: there is no dataset in {folder.root} yet; run the spec first."
             raise SpecError(message)
         require_own_spec(folder, ledger, owned_dataset(folder, ledger), spec)
+    with without_keys_set():
+        prepared = prepare_run(spec, settings)
     with (
-        closing(prepare_run(spec, settings)) as ready,
+        closing(prepared) as ready,
         hold_dataset(spec.output, settings, progress, f"{doing} {spec.name}") as held,
         held.landing_alone(),
     ):

@@ -19,7 +19,12 @@ from batchata_tasks.providers.accounts import (
     scope_of,
 )
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits
-from batchata_tasks.providers.keys import check_environment, masked
+from batchata_tasks.providers.keys import (
+    check_environment,
+    masked,
+    unset_key,
+    without_keys_set,
+)
 from batchata_tasks.providers.registry import (
     check_name,
     endpoint_types,
@@ -68,6 +73,8 @@ __all__ = [
     "register",
     "rows_named",
     "scope_of",
+    "unset_key",
+    "without_keys_set",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from os import environ
 from typing import TYPE_CHECKING
 
@@ -9,12 +11,32 @@ from batchata_tasks.common.errors import CredentialsError, SpecError
 from batchata_tasks.common.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
 _HEADERS = ("ANTHROPIC_CUSTOM_HEADERS", "OPENAI_CUSTOM_HEADERS")
 _SECRET_CHARS = 12  # names of projects and the like are shorter mostly, and help
 _KEY_CHARS = 20  # keys of the providers have more than 50
 _KEYS = ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"]
+
+
+_needs_key = ContextVar("needs_key", default=True)
+NO_KEY = "unset"
+"""What a client that asks for a key is made with, if none is needed."""
+
+
+@contextmanager
+def without_keys_set() -> Generator[None, None, None]:
+    """Let adapters be made whose keys are not set: for a look at what would be sent, say."""
+    token = _needs_key.set(False)
+    try:
+        yield
+    finally:
+        _needs_key.reset(token)
+
+
+def unset_key(keys: tuple[str, ...]) -> str | None:
+    """Return the variable that is to be set if none of a provider's keys is."""
+    return None if any(map(environ.get, keys)) else keys[0]
 
 
 def mask_too(variables: Iterable[str]) -> None:
@@ -30,8 +52,8 @@ def check_environment(keys: tuple[str, ...], address: str) -> None:
     Raises:
         InputError: naming the variable.
     """
-    if not any(map(environ.get, keys)):
-        message = f"{keys[0]} is not set; set it to the key of the account that is to pay."
+    if (unset := unset_key(keys)) is not None and _needs_key.get():
+        message = f"{unset} is not set; set it to the key of the account that is to pay."
         raise CredentialsError(message)
     for name in keys:
         key = environ.get(name, "")

@@ -29,6 +29,7 @@ from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
+from batchata_tasks.providers import unset_key, without_keys_set
 from batchata_tasks.reports.forecast import look_ahead
 from batchata_tasks.reports.preview import STOPPED_FIRST, Preview
 from batchata_tasks.reports.sample import sample_of
@@ -56,7 +57,8 @@ def preview(
         InputError: what a run would refuse, in the same words; so a ledger that is older than the
             dataset.
     """
-    ready, options = prepare_run(spec, settings), options or Options()
+    with without_keys_set():
+        ready, options = prepare_run(spec, settings), options or Options()
     with ExitStack() as stack:
         stack.callback(ready.close)
         ledger = None
@@ -85,7 +87,7 @@ def preview(
         price_source=price_source(ready.table),
         limits=limits,
         stopped=_stopped(ready, open_run, options),
-        in_the_way=ways,
+        in_the_way=(*_unset_keys(ready), *ways),
         valid_by_now=valid,
         cancel_asked=stop == StopReason.CANCEL,
         open_batches=sum(
@@ -157,6 +159,12 @@ def _look_at_dataset(
     check = ready.table.dataset.check_key
     sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks, check)
     return dataset_id, ahead, sent_keys
+
+
+def _unset_keys(ready: PreparedRun) -> list[str]:
+    """Return what a run needs, though a plan does not: the keys that are not set."""
+    names = [unset_key(adapter.key_variables) for adapter in ready.adapters]
+    return [f"{name} is not set: `run` needs it" for name in dict.fromkeys(names) if name]
 
 
 def _in_the_way(

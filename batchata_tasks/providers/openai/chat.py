@@ -6,6 +6,7 @@ Facts of the wire: https://platform.openai.com/docs/guides/batch and the SDK's o
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -20,7 +21,7 @@ from batchata_tasks.providers import sdk
 from batchata_tasks.providers.base import Adapter, BatchLook, Framing, Limits, texts_as_given
 from batchata_tasks.providers.emulated import Answering
 from batchata_tasks.providers.gate import gated, watch
-from batchata_tasks.providers.keys import check_environment
+from batchata_tasks.providers.keys import NO_KEY, check_environment
 from batchata_tasks.providers.listing import (
     around_of,
     is_official,
@@ -150,7 +151,10 @@ class OpenAIAdapter(Adapter):
         self.answering = Answering()
         http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch, self.answering)
         self._client = openai.OpenAI(
-            max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
+            api_key=os.environ.get("OPENAI_API_KEY") or NO_KEY,
+            max_retries=sdk.READ_RETRIES,
+            timeout=sdk.READ_TIMEOUT,
+            http_client=http,
         )
         self._official = is_official(self.base_url, "api.openai.com")
         self.lists_all = self.is_exact = self._official
