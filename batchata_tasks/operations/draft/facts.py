@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from batchata_tasks.sources.csv_format import CsvFormat
     from batchata_tasks.sources.forms import Form
 
-_SHOWN = 60  # characters of an example, and of a type
+_SHOWN = 60  # characters of a name, a type and an example
 _BINARY = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
 _PLAIN = (
     *(pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean),
@@ -45,6 +45,11 @@ class Column:
     name: str
     kind: pa.DataType
     values: list[Any]
+
+    @property
+    def label(self) -> str:
+        """Its name, for people."""
+        return _cut(self.name)
 
     @property
     def type(self) -> str:

@@ -104,7 +104,7 @@ def _columns(draft: SpecDraft, table: TableFacts) -> list[str]:
     count = pluralize(len(table.names), "column")
     lines = [f"# The table has {pluralize(draft.rows, 'row')} and {count}:"]
     shown = table.columns[:_LISTED]
-    names = [printable(column.name) for column in shown]
+    names = [column.label for column in shown]
     widths = [max(map(len, texts)) for texts in (names, [column.type for column in shown])]
     for name, column in zip(names, shown, strict=True):
         example = f"  {column.example}" if column.example else ""
