@@ -21,6 +21,7 @@ from batchata_tasks.cli.console import (
     print_json,
 )
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.progress.console import for_console
 from batchata_tasks.reports.printing import print_pairs, print_table, print_text
 
 if TYPE_CHECKING:
@@ -48,10 +49,19 @@ def status(
         bool,
         typer.Option("--rebuild", help="Restore to this ledger a dataset whose ledger is lost."),
     ] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Show the spec's open run until it ends, from any terminal; Ctrl-C."
+        ),
+    ] = False,
     overrides: ReadWith = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the newest runs, their batches and what they cost.
+
+    `--follow` only looks: Ctrl-C leaves the run as it is. It ends with the run's own exit code,
+    with 0 if no run is open, with 1 if no process is at work on it.
 
     `--rebuild` restores what a lost ledger knew of the spec's dataset, from the dataset's own
     folder; no run may be at work on it. The next run looks at the provider for batches that were
@@ -67,6 +77,8 @@ def status(
 
     with boundary(spec=spec):
         settings = Settings()
+        if follow:
+            _follow(spec, overrides, settings, as_json=as_json)
         if rebuild:
             _rebuild(spec, overrides, settings)
         dataset_spec = None if spec is None else _spec_at(spec, overrides)
@@ -79,6 +91,27 @@ def status(
                 print_text(out, remedy)
             for text in (*runs_in_the_way(runs), *undecided(dataset_spec, settings)):
                 print_text(out, naming(text, spec))
+
+
+def _follow(
+    spec: str | None, overrides: list[str] | None, settings: Settings, *, as_json: bool
+) -> None:
+    from batchata_tasks.common.errors import SpecError
+    from batchata_tasks.reports.follow import follow
+    from batchata_tasks.reports.status import runs_table
+
+    if spec is None:
+        message = "--follow: name the SPEC whose run is to be followed."
+        raise SpecError(message)
+    with boundary("Stopped looking; the run goes on."), for_console(err) as progress:
+        followed = follow(_spec_at(spec, overrides), settings, progress)
+    if as_json:
+        print_json(followed.run)
+    elif (text := followed.text()) is not None:
+        print_text(out, text)
+    elif followed.run is not None:
+        print_table(out, runs_table([followed.run]))
+    raise typer.Exit(followed.exit_code)
 
 
 def _rebuild(spec: str | None, overrides: list[str] | None, settings: Settings) -> None:

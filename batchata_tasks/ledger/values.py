@@ -22,6 +22,14 @@ class RunPhase(StrEnum):
     CLOSED = "closed"
 
 
+class RunEnd(StrEnum):
+    """How a run was closed that came to no receipt; stored in `runs.result`."""
+
+    ABANDONED = "abandoned"  # a later run ended it: its spec had changed, or it died while planning
+    REFUSED = "refused"  # planning found bad input
+    DECLINED = "declined"  # somebody said no to what it costs
+
+
 class ChunkKind(StrEnum):
     """Whether a chunk goes to a provider; stored in `chunks.kind`."""
 

@@ -29,7 +29,7 @@ from batchata_tasks.execution.intent_files import delete
 from batchata_tasks.execution.look import NO_SUCH_BATCH
 from batchata_tasks.execution.misnamed import rename
 from batchata_tasks.execution.unclear import Listed, hold, look_for, record
-from batchata_tasks.ledger import ChunkState
+from batchata_tasks.ledger import ChunkState, RunEnd
 from batchata_tasks.operations.reconcile_report import UnclearChunk
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class InDoubt:
             self._refuse_wrong(chunk, self._ledger.intent(chunk.id), context.provider, look)
             later = self._ledger.open_run(chunk.dataset_id)
             if later is not None and later.id != chunk.run_id:  # it planned the rows anew
-                self._ledger.close_run(context.lease, later.id, "abandoned")
+                self._ledger.close_run(context.lease, later.id, RunEnd.ABANDONED)
             money = self._ledger.second_batch(chunk, look.batch_id)
             self._ledger.hold_freed(context.lease, chunk, money)
             self._adopt(context, chunk, look)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.clock import awake_clock
+from batchata_tasks.common.errors import InputError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.cleanup import discard_uploads
 from batchata_tasks.execution.contexts import active
@@ -18,7 +19,7 @@ from batchata_tasks.execution.last_error import keep, kept_errors
 from batchata_tasks.execution.lost_files import write_anew
 from batchata_tasks.execution.open_adapters import OpenAdapters
 from batchata_tasks.execution.twice import look_back, recount
-from batchata_tasks.ledger import UNFINISHED, ChunkState
+from batchata_tasks.ledger import UNFINISHED, ChunkState, RunEnd
 from batchata_tasks.pipeline.finish import finish, stop
 from batchata_tasks.pipeline.merge import merge_small_parts
 from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
@@ -27,7 +28,7 @@ from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
 from batchata_tasks.pipeline.results_lacking import waits_for_results
 from batchata_tasks.pipeline.scheduler import run_chunks
-from batchata_tasks.pipeline.spending import announce
+from batchata_tasks.pipeline.spending import announce, close_unsent
 from batchata_tasks.pipeline.start import start_run, unfinished_run
 from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.pipeline.this_start import before
@@ -121,7 +122,11 @@ def _hand_over(dataset: Dataset, held: OwnDataset) -> None:
 
 def _run(context: PlanningRun, steps: Steps) -> Receipt:
     """Plan a run, send its chunks and land them, round after round; return the receipt."""
-    steps.plan(context.ref)
+    try:
+        steps.plan(context.ref)
+    except InputError:
+        close_unsent(context, RunEnd.REFUSED)
+        raise
     note_spec(context.held.folder, context.spec)  # a run that is refused takes nothing over
     context.state.no_results = waits_for_results(context)
     _report_plan(context)
@@ -177,7 +182,7 @@ def _land_unfinished_run(
             old.log("an earlier run left batches open: landing them first.")
             run_chunks(old, steps, landable)
         look_back(old)
-        result = old.ledger.run(old.run_id).result or "abandoned"
+        result = old.ledger.run(old.run_id).result or RunEnd.ABANDONED
         old.ledger.close_run(old.lease, old.run_id, result)
         discard_uploads(old)
         old.folder.drop_run_folder(old.run_id)

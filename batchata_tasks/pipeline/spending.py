@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from batchata_tasks.common.errors import DeclinedError
 from batchata_tasks.common.money import PICO, dollars, total
 from batchata_tasks.common.text import pluralize
-from batchata_tasks.ledger import ChunkKind, ChunkState
+from batchata_tasks.ledger import ChunkKind, ChunkState, RunEnd
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.run_context import RunContext
@@ -38,10 +38,15 @@ def announce(run: RunContext) -> None:
         return
     if not run.held.progress.agreed("Send it?"):
         if not run.continued:
-            run.ledger.close_run(run.lease, run.run_id, "declined")
-            run.folder.drop_run_folder(run.run_id)
+            close_unsent(run, RunEnd.DECLINED)
         message = "somebody said no to what it costs; nothing was sent."
         raise DeclinedError(message)
+
+
+def close_unsent(run: RunContext, end: RunEnd) -> None:
+    """End a run that sent nothing, and drop its plan: the next one begins anew."""
+    run.ledger.close_run(run.lease, run.run_id, end)
+    run.folder.drop_run_folder(run.run_id)
 
 
 def _spending(run: RunContext, chunks: list[Chunk]) -> str:

@@ -12,7 +12,7 @@ from batchata_tasks.common.errors import HeldError
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import has_plan, read_chunk_manifest
 from batchata_tasks.execution.run_context import RunContext, RunState, restored_context
-from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunPhase
+from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunEnd, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.results_lacking import require_results
@@ -55,7 +55,7 @@ def start_run(
     correct_bounds(held.ledger, ready.table)
     if dead is not None:  # it died while planning: nothing was sent
         held.folder.drop_run_folder(dead.id)
-        held.ledger.close_run(held.lease, dead.id, "abandoned")
+        held.ledger.close_run(held.lease, dead.id, RunEnd.ABANDONED)
     run_id = _begin(held, ready, options)
     return _planning_run(held, run_id, ready.table, recovery, continued=False)
 

@@ -18,7 +18,7 @@ from batchata_tasks.execution.held_dataset import find_dataset, require_owner
 from batchata_tasks.execution.intent_files import why_outdated
 from batchata_tasks.execution.last_error import last_error
 from batchata_tasks.execution.overdue import held_rows, remedy, why_overdue
-from batchata_tasks.ledger import ChunkState, RunPhase, StopReason, opened_ledger
+from batchata_tasks.ledger import ChunkState, RunEnd, RunPhase, StopReason, opened_ledger
 from batchata_tasks.pipeline.receipt import RunResult, rows_by_outcome, worded
 from batchata_tasks.pipeline.receipt_money import cost_is_known
 from batchata_tasks.pipeline.results_lacking import what_lacks
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 _RUNS = 10
 _NAMED = 10  # chunks whose rows are held that are told one by one
 _STOPPED = "stopped"
+_WHILE_PLANNING = "stopped while planning"
+_UNSENT: dict[str, str] = {
+    RunEnd.REFUSED: "refused, nothing was sent",
+    RunEnd.DECLINED: "declined, nothing was sent",
+}
+# a run that sent nothing ends so; after other results something kept it from sending
+_IDLE = (RunResult.SUCCEEDED, RunResult.SOME_ROWS_FAILED)
 _LOOK = (
     "look at its rows' errors (`batchata show`), then change the spec or run it with "
     "`--retry-failed`; until then it sends nothing."
@@ -65,7 +72,7 @@ def runs_overview(spec: RunSpec | None, settings: Settings) -> list[dict[str, An
         runs = list[dict[str, Any]]()
         told = set[str]()
         for row in ledger.runs_of(dataset_id, _RUNS):
-            run = {**_describe(ledger, row), "blocked": None, "last_error": None}
+            run = {**describe(ledger, row), "blocked": None, "last_error": None}
             if row.dataset_id not in told:  # its newest run
                 run |= _standing(ledger, row)
             told.add(row.dataset_id)
@@ -91,7 +98,8 @@ def _standing(ledger: Ledger, row: RunRow) -> dict[str, Any]:
     return {"blocked": blocked, "last_error": None if error is None else error.told()}
 
 
-def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
+def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
+    """Return a run and its batches as plain values."""
     settled, in_flight = ledger.money(row.id)
     totals = ledger.outcomes(row.id)
     chunks = ledger.chunks(row.id)
@@ -113,6 +121,7 @@ def _describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "name": row.name,
         "run_id": row.id,
         "state": row.state,
+        "planned": row.plan is not None,
         "running": running,
         # asked for, and not carried out yet
         "cancel_asked": is_open and ledger.stop_reason(row.id) == StopReason.CANCEL,
@@ -196,8 +205,10 @@ def _worded(run: dict[str, Any]) -> str:
     if run["result"] is None:
         state = _state(run).replace("_", " ")
         return f"{state}, to be cancelled" if run["cancel_asked"] else state
-    if run["result"] == ChunkState.ABANDONED:  # so the ledger calls it
-        return "ended by a later run"
+    if (text := _UNSENT.get(run["result"])) is not None:
+        return text
+    if run["result"] == RunEnd.ABANDONED:
+        return "ended by a later run" if run["planned"] else _WHILE_PLANNING
     failed = any(name != Outcome.SUCCEEDED for name in run["outcomes"]) or run["exhausted_rows"]
     aside = run["held_rows"] or run["overdue_rows"]
     given_up, twice = run["abandoned_rows"], bool(run["accepted_twice"])
@@ -205,7 +216,9 @@ def _worded(run: dict[str, Any]) -> str:
     if some and run["outcomes"] and not (failed or aside or given_up or twice):
         return RunResult.SUCCEEDED.value  # what was held has landed since
     held = bool(aside or not (given_up or twice))
-    return worded(run["result"], failed=bool(failed), held=held, twice=twice)
+    text = worded(run["result"], failed=bool(failed), held=held, twice=twice)
+    is_idle = not (run["batches"] or run["outcomes"])
+    return f"{text}, nothing to do" if is_idle and run["result"] in _IDLE else text
 
 
 def _count_batches(batches: list[dict[str, Any]]) -> str:
@@ -228,7 +241,10 @@ def runs_remedy(runs: list[dict[str, Any]]) -> str | None:
         for run in runs
         if _state(run) == _STOPPED and not run["cancel_asked"] and run["to_set"] is None
     ]
-    return next((text for result, text in _REMEDIES.items() if result in stopped), None)
+    remedy = next((text for result, text in _REMEDIES.items() if result in stopped), None)
+    if remedy is None and any(_state(run) == _WHILE_PLANNING for run in runs):
+        return "Stopped while planning: nothing was sent; start the same command again."
+    return remedy
 
 
 def runs_in_the_way(runs: list[dict[str, Any]]) -> list[str]:
@@ -264,5 +280,5 @@ def _state(run: dict[str, Any]) -> str:
     if run["state"] == RunPhase.CLOSED:
         return str(run["state"])
     if not run["running"]:
-        return _STOPPED
+        return _STOPPED if run["planned"] else _WHILE_PLANNING
     return "running" if run["state"] == RunPhase.OPEN else str(run["state"])

@@ -245,6 +245,31 @@ def test_ctrl_c_leaves_batches_to_the_next_run(table: Table) -> None:
     assert table.ledger()["requests_accepted"] == 12
 
 
+def test_a_run_is_followed_from_another_terminal(table: Table) -> None:
+    """`status --follow` looks on and leaves at Ctrl-C; it ends with the run, and with its code."""
+    table.emulator.control.progress("seconds", 3600)
+    spec = spec_of(table)
+    with start("run", spec, "--direct") as running:
+        until(lambda: "at the provider" in running.stderr)
+        with start("status", spec, "--follow") as looking:
+            until(lambda: "at the provider" in looking.stderr)
+            looking.send_signal(signal.SIGINT)
+            assert looking.wait().returncode == 130
+        assert looking.stderr.splitlines()[-1] == "Stopped looking; the run goes on."
+        assert running.returncode is None
+        with start("status", spec, "--follow") as looking:
+            until(lambda: "at the provider" in looking.stderr)
+            table.emulator.control.advance(7200)
+            assert looking.wait().returncode == 0
+        assert "batch 1 (12 rows): landed" in looking.stderr
+        assert "12 succeeded" in looking.stdout
+        assert running.wait().returncode == 0
+    done = batchata("status", spec, "--follow")
+    assert (done.returncode, done.stdout) == (0, "No run of table is open.\n")
+    done = batchata("status", "--follow")
+    assert (done.returncode, "name the SPEC" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("width", [30, 60, 80, 130, 400])
 def test_rows_fit_the_terminal(table: Table, width: int) -> None:
     """Long texts are cut, in any script.

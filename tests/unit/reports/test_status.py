@@ -1,0 +1,88 @@
+"""`status` says of each run what it was: refused, idle, stopped while it planned."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from rich.console import Console
+
+from batchata_tasks.common.errors import SourceError
+from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.reports.status import runs_in_the_way, runs_remedy, runs_table
+from tests.support.books import opened, run_with
+from tests.support.operations import runs_overview
+from tests.support.table import Table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.emulator import Emulator
+    from batchata_tasks.execution.run_ref import RunRef
+
+
+@pytest.fixture
+def table(emulator: Emulator, tmp_path: Path) -> Table:
+    return Table(tmp_path, emulator, "anthropic", rows=3)
+
+
+def states(table: Table) -> list[str]:
+    """Return the state of each run as the table has it, the newest first."""
+    console = Console(file=(screen := StringIO()), width=250)
+    console.print(runs_table(runs := runs_overview(table.spec())))
+    lines = screen.getvalue().splitlines()[1:]
+    assert len(lines) == len(runs)
+    return [line.split("table", 1)[1].strip() for line in lines]
+
+
+def test_a_run_that_was_refused_says_so(table: Table) -> None:
+    """Bad input ends a run: it is not to be started again as it is, nor did a later run end it."""
+    table.values[2]["id"] = "k1"
+    table.write()
+    with pytest.raises(SourceError, match="same key"):
+        table.run()
+    (run,) = runs = runs_overview(table.spec())
+    assert (run["state"], run["result"], runs_remedy(runs)) == ("closed", "refused", None)
+    assert states(table)[0].startswith("refused, nothing was sent")
+    (text,) = runs_in_the_way(runs)
+    assert "same key" in text
+    table.values[2]["id"] = "k2"
+    table.write()
+    assert table.run().continued is False
+    succeeded, refused = states(table)
+    assert succeeded.startswith("succeeded ")
+    assert refused.startswith("refused, nothing was sent")
+
+
+def test_a_run_that_had_nothing_to_do_says_so(table: Table) -> None:
+    """Its rows were up to date, or had failed for good before; nothing failed in it."""
+    table.run()
+    table.run()
+    assert states(table)[0].startswith("succeeded, nothing to do")
+    table.emulator.control.faults(kind="request_refusal", contains="row 1")
+    change: dict[str, Any] = {"system": "Say it."}
+    table.run(**change)
+    table.run(**change)
+    idle, worked, *_ = states(table)
+    assert idle.startswith("some rows failed, nothing to do")
+    assert worked.startswith("some rows failed  ")
+
+
+def test_a_run_that_died_while_it_planned(table: Table) -> None:
+    """Nothing was sent, so nothing is to be landed; the next run begins anew, and that is told."""
+
+    def killed(ref: RunRef) -> dict[str, Any]:
+        raise KeyboardInterrupt(ref)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_with(table, Steps(plan=killed))
+    runs = runs_overview(table.spec())
+    assert states(table)[0].startswith("stopped while planning")
+    assert runs_remedy(runs) == (
+        "Stopped while planning: nothing was sent; start the same command again."
+    )
+    table.run()
+    assert states(table)[1].startswith("stopped while planning")
+    with opened() as ledger:
+        assert ledger.run(runs[0]["run_id"]).result == "abandoned"
