@@ -162,7 +162,7 @@ def _one_dialect() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def _one_emulator() -> Iterator[Emulator]:
-    with Emulator() as emulator:
+    with Emulator(anonymous=True) as emulator:
         yield emulator
 
 

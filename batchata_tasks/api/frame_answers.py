@@ -13,7 +13,7 @@ from batchata_tasks.common.conversion import converted
 from batchata_tasks.dataset.columns import META_FIELDS, conformed, dataset_schema, keys_of
 from batchata_tasks.dataset.declared import DeclaredSchema
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.planning.fingerprint import changed, fingerprint
+from batchata_tasks.planning.fingerprint import changed, fingerprint, is_rehearsed
 from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.row_block import RowBlock
 
@@ -122,6 +122,8 @@ class FrameAnswers:
         return found
 
     def _asks_again(self, landed: str, now: str) -> bool:
+        if is_rehearsed(landed) and not self._table.rehearsal:
+            return True
         return any(part in self._spec.rerun_on for part in changed(landed, now))
 
     def _blocks(self) -> Iterator[tuple[int, RowBlock]]:

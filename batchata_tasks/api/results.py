@@ -21,7 +21,7 @@ from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
-from batchata_tasks.planning.fingerprint import changed, fingerprint
+from batchata_tasks.planning.fingerprint import changed, fingerprint, is_rehearsed
 from batchata_tasks.planning.job_store import INPUT, JOB, TERMS
 from batchata_tasks.planning.stored_jobs import StoredJobs, Terms, inputs_of_jobs
 from batchata_tasks.sources.opening import open_source
@@ -56,18 +56,21 @@ _TRIES = 5  # readings that a part which goes may interrupt
 T = TypeVar("T")
 
 
-def landed_results(spec: JobsSpec) -> dict[str, JobResult]:
+def landed_results(spec: JobsSpec, *, rehearsal: bool = False) -> dict[str, JobResult]:
     """Return the results that have landed, by job id, in the order of the jobs' destinations.
 
-    A row that answers an older text of a job is not its result.
+    A row that answers an older text of a job is not its result; nor is one that an emulator
+    answered, but of a `rehearsal`.
     """
     with collector_paused():
         wanted = {job_id: (text, terms) for job_id, text, terms in _fingerprints(spec)}
-        found = undisturbed(lambda: _newest(spec, wanted))
+        found = undisturbed(lambda: _newest(spec, wanted, rehearsal=rehearsal))
         return {job_id: found[job_id] for job_id in wanted if job_id in found}
 
 
-def _newest(spec: JobsSpec, wanted: Mapping[str, tuple[str, Terms]]) -> dict[str, JobResult]:
+def _newest(
+    spec: JobsSpec, wanted: Mapping[str, tuple[str, Terms]], *, rehearsal: bool
+) -> dict[str, JobResult]:
     """Return the newest result of each job; `wanted` are their fingerprints, and their terms."""
     found, times = dict[str, JobResult](), dict[str, int]()
     for batch in _rows(spec):
@@ -75,7 +78,7 @@ def _newest(spec: JobsSpec, wanted: Mapping[str, tuple[str, Terms]]) -> dict[str
         columns = [batch.column(name).to_pylist() for name in _READ]
         for landed_at, job_id, text, *values in zip(landed, *columns, strict=True):
             fingerprint, terms = wanted.get(job_id, ("", None))
-            if terms is None or changed(text, fingerprint):
+            if terms is None or changed(text, fingerprint) or is_rehearsed(text) != rehearsal:
                 continue
             if landed_at > times.get(job_id, -1):
                 times[job_id] = landed_at

@@ -65,6 +65,7 @@ class BatchRun:
     ) -> None:
         self.config, self.jobs = config.model_copy(deep=True), list(jobs)
         self.receipt: Receipt | None = None
+        self._rehearsal = False  # whether an emulator answers
         self._checked = checked or CheckedJobs()
         self._settings = Settings()
         # absolute: the program may change its working folder while the run goes on
@@ -129,6 +130,7 @@ class BatchRun:
             raise SpecError(message)
         # errors in the jobs are raised here, and not in the thread
         ready = prepare_run(self._written(), self._settings)
+        self._rehearsal = ready.table.rehearsal
         self._began = time.monotonic()
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._work, ready), name="batch"
@@ -321,7 +323,7 @@ class BatchRun:
         for each job: one that was not sent, or is held (its batch did not end, or nobody knows
         whether it was accepted), says so in its error; that of a held one names what decides.
         """
-        landed = landed_results(self._written())
+        landed = landed_results(self._written(), rehearsal=self._rehearsal)
         if not self.done:
             return landed
         if self.receipt is not None:

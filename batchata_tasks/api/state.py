@@ -352,7 +352,7 @@ def _home(ledger: Ledger, run: RunRow) -> DatasetFolder:
 
 
 def _state_of(ledger: Ledger, run: RunRow, spec: JobsSpec) -> BatchState:
-    results = landed_results(spec)
+    results = landed_results(spec, rehearsal=bool(run.rehearsal))
     batches = [row.batch_id for row in ledger.batch_chunks(run.id) if row.batch_id]
     failed = {name: result.error for name, result in results.items() if result.error is not None}
     return BatchState(

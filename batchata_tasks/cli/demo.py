@@ -105,7 +105,8 @@ def serve_emulator(port: int, seconds: float, faults: Sequence[str]) -> None:
             f"The emulator listens on {url}. In another terminal:\n\n"
             f"  export ANTHROPIC_BASE_URL={url}/anthropic ANTHROPIC_API_KEY=emulator-key\n"
             f"  export OPENAI_BASE_URL={url}/openai/v1 OPENAI_API_KEY=emulator-key\n\n"
-            "Its answers are made up, and it forgets everything when it stops (Ctrl-C).\n",
+            "Its answers are made up, and count for nothing at a real endpoint. "
+            "It forgets everything when it stops (Ctrl-C).\n",
         )
 
     try:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROWS = 20
 """How many rows are rehearsed unless somebody says so."""
-_PLACE = "Dataset"  # the receipt's line about what is gone by now
+_LEFT_OUT = ("Dataset", "Rehearsal")  # of the receipt: that is gone by now, and this is known
 _MADE_UP = (
     "The answers are made up by an emulator, and so is the cost; nothing of the rehearsal is left."
 )
@@ -154,7 +154,9 @@ def print_rehearsed(spec: EnrichmentSpec, name: str, done: Rehearsed, *, as_json
         print_json({**done.receipt, "rows": done.rows}, default=text_of)
         return
     lines = Receipt(**done.receipt).lines()
-    print_pairs(out, [(label, naming(text, name)) for label, text in lines if label != _PLACE])
+    print_pairs(
+        out, [(label, naming(text, name)) for label, text in lines if label not in _LEFT_OUT]
+    )
     if done.rows:
         print_text(out, "")
         print_table(out, rows_table(spec, done.rows, out.width))

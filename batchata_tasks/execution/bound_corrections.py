@@ -20,7 +20,12 @@ def stop_over_bound(context: BatchContext, chunk: Chunk, answers: int, excess: i
     lands; the next run plans with the corrected bounds.
     """
     factor = context.ledger.correct_bounds(
-        chunk.provider, chunk.model, context.route.factor, excess, chunk.id
+        chunk.provider,
+        chunk.model,
+        context.route.factor,
+        excess,
+        chunk.id,
+        rehearsal=context.rehearsal,
     )
     text = (
         f"{answers:,} answers cost more than their upper bound; "
@@ -42,6 +47,7 @@ def stop_if_bounds_outdated(context: RunContext) -> None:
 def outgrown(context: RunContext) -> bool:
     """Whether bounds of one of the run's models are larger by now than those it planned with."""
     return any(
-        context.ledger.bounds_factor(to.provider, to.model) > context.planned_factor(to)
+        context.ledger.bounds_factor(to.provider, to.model, rehearsal=context.rehearsal)
+        > context.planned_factor(to)
         for to in context.spec.destinations()
     )

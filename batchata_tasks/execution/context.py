@@ -65,6 +65,11 @@ class SubmitContext(ProviderContext, Protocol):
         """The dataset's folder."""
         ...
 
+    @property
+    def rehearsal(self) -> bool:
+        """Whether an emulator answers the run."""
+        ...
+
     def require_lease(self) -> None:
         """Raise LeaseError unless it is sure at this moment that the run holds the dataset."""
         ...

@@ -69,7 +69,8 @@ def _set_aside(chunk: Chunk) -> dict[str, Any]:
 
 def write_spec(folder: DatasetFolder, run: RunRow) -> None:
     """Write the copy of a run's spec from which the run is known again."""
-    write_json(folder.spec_of(run.id), {"format": 1, "name": run.name, "spec": run.spec})
+    record = {"format": 1, "name": run.name, "spec": run.spec, "rehearsal": bool(run.rehearsal)}
+    write_json(folder.spec_of(run.id), record)
 
 
 def note_money(folder: DatasetFolder, ledger: Ledger, lease: Lease, chunk: Chunk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import TerminalError, TransientError
@@ -31,14 +32,25 @@ def cancel(context: SubmitContext, batch_id: str, note: str = "") -> bool:
         OtherAccountError: it cannot be seen under the present key and settings.
     """
     provider, ledger = context.provider, context.ledger
-    if is_other_scope(provider, ledger.id, ledger.sent_under(batch_id)[1]):
+    scope = ledger.sent_under(batch_id)[1]
+
+    def ask() -> None:
+        try:
+            provider.cancel(batch_id)
+        except TransientError as error:
+            # the answer may have told that another emulator is there by now
+            if error.status == HTTPStatus.NOT_FOUND and is_other_scope(provider, ledger.id, scope):
+                look_once(context, batch_id)
+            raise
+
+    if is_other_scope(provider, ledger.id, scope):
         look_once(context, batch_id)
     if note:
         context.log(note)
     longest = min(context.settings.cancel_grace, context.settings.patience)
     try:
         with within(longest):
-            retry_transient(context, lambda: provider.cancel(batch_id), longest=longest)
+            retry_transient(context, ask, longest=longest)
     except TerminalError:
         return True
     except TransientError as error:

@@ -152,6 +152,11 @@ class RunContext:
         return stored
 
     @property
+    def rehearsal(self) -> bool:
+        """Whether an emulator answers."""
+        return bool(self.begun.rehearsal)
+
+    @property
     def priced(self) -> bool:
         """Whether a batch price is known for all that the run sends."""
         return all(self.rates(to) is not None for to in self.spec.destinations())
@@ -164,7 +169,7 @@ class RunContext:
     @property
     def limits(self) -> SpendingLimits:
         """What binds the run's spending."""
-        return limits_of(self.spec)
+        return limits_of(self.spec, rehearsal=self.rehearsal)
 
     def plan(self) -> PlanSummary:
         """Return the summary of the run's plan, an empty one before the plan is fixed."""
@@ -285,6 +290,11 @@ class BatchContext:
     def settings(self) -> Settings:
         """The settings."""
         return self.run.settings
+
+    @property
+    def rehearsal(self) -> bool:
+        """See RunContext."""
+        return self.run.rehearsal
 
     def require_lease(self) -> None:
         """See RunContext."""

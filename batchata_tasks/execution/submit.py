@@ -33,7 +33,7 @@ from batchata_tasks.execution.rivals import Rivals
 from batchata_tasks.execution.twice import notice, ran_nothing
 from batchata_tasks.execution.unclear import NO_LIST, adopt, record
 from batchata_tasks.ledger import Chunk, ChunkState, Intent
-from batchata_tasks.providers import scope_of
+from batchata_tasks.providers import address_now, scope_of
 from batchata_tasks.providers.pace import within
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def _send(
     account = context.provider.account(context.ledger.id)
     with within(context.seconds_left()):
         looks = _newest(context.provider)
+    _require_same_kind(context)
     scope = scope_of(context.provider, context.ledger.id)  # a first answer has told who answers
     notice(context, looks or [], chunk.run_id)
     _require_wanted(context)
@@ -225,6 +226,23 @@ def _send(
         # refused for certain, or not sent; after anything else it is unclear, for a successor too
         withdraw(context.folder, context.ledger, context.lease, chunk.id, intent)
         raise
+
+
+def _require_same_kind(context: SubmitContext) -> None:
+    """Refuse to send if an emulator answers a real run, or something else a rehearsal.
+
+    Raises:
+        TerminalError: it began, or was planned, while somebody else answered at the address.
+    """
+    if bool(context.provider.is_emulated()) != context.rehearsal:
+        began, now = "an emulator answered", "none answers now"
+        if not context.rehearsal:
+            began, now = "no emulator answered", "one answers now"
+        message = (
+            f"{context.provider.name}: {began} at {address_now(context.provider)} when the run was "
+            f"planned, and {now}, so nothing is sent; start the run again."
+        )
+        raise TerminalError(message)
 
 
 def _is_there(

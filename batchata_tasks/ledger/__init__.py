@@ -15,6 +15,7 @@ from batchata_tasks.ledger.corrections import Corrections
 from batchata_tasks.ledger.money import Money
 from batchata_tasks.ledger.opening import ledger_exists, open_ledger
 from batchata_tasks.ledger.overdue import Overdue
+from batchata_tasks.ledger.rehearsals import Rehearsals
 from batchata_tasks.ledger.reporting import LedgerTotals, Reporting, Spending
 from batchata_tasks.ledger.restoring import Restored, Restoring
 from batchata_tasks.ledger.runs import Runs
@@ -79,7 +80,18 @@ __all__ = [
 ]
 
 
-class Ledger(Runs, Sending, Money, Overdue, Twice, Corrections, Calibration, Reporting, Restoring):
+class Ledger(
+    Runs,
+    Sending,
+    Money,
+    Overdue,
+    Twice,
+    Corrections,
+    Calibration,
+    Reporting,
+    Restoring,
+    Rehearsals,
+):
     """One ledger; safe to use from several threads and processes.
 
     `patience` is how many seconds to wait for a Postgres that answered before and does not now (it

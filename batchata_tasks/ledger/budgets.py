@@ -173,9 +173,9 @@ class Budgets(Store):
 
     @reads
     def budgets(self, connection: Connection) -> list[BudgetTerms]:
-        """Return all budgets, by name."""
+        """Return all budgets, by name, but those of rehearsals."""
         rows = connection.execute(select(t.budgets).order_by(t.budgets.c.name))
-        return [_terms(row) for row in rows]
+        return [terms for terms in map(_terms, rows) if not terms.is_of_rehearsals]
 
     @reads
     def budget_money(self, connection: Connection, terms: BudgetTerms) -> tuple[int, int]:

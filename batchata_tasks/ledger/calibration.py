@@ -47,9 +47,18 @@ class Calibration(Store):
 
     @reads
     def usage_history(
-        self, connection: Connection, provider: str, model: str, name: str
+        self,
+        connection: Connection,
+        provider: str,
+        model: str,
+        name: str,
+        *,
+        rehearsal: bool = False,
     ) -> UsageHistory | None:
-        """Return what the newest finished batches of the spec `name` used; None if none ran."""
+        """Return what the newest finished batches of the spec `name` used; None if none ran.
+
+        Those of rehearsals tell about rehearsals alone.
+        """
         c = t.chunks.c
         sent = (c.provider == provider) & (c.model == model) & (c.kind == ChunkKind.BATCH)
         done = sent & c.state.in_((ChunkState.COLLECTED, ChunkState.LANDED)) & (c.bytes > 0)
@@ -59,6 +68,7 @@ class Calibration(Store):
             .distinct()
         )
         runs = runs.where(done, t.runs.c.name == name, c.round == 1)
+        runs = runs.where(t.runs.c.rehearsal == int(rehearsal))
         newest = runs.order_by(t.runs.c.started_at.desc()).limit(_NEWEST)
         query = select(t.outcomes, c.round, c.bytes).join(t.chunks, c.id == t.outcomes.c.chunk_id)
         usage = UsageHistory()

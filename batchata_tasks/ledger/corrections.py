@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _ONE = 10**6
+_CHARS = 200  # of a model's name
+
+
+def _named(model: str, *, rehearsal: bool) -> str:
+    return f"rehearsal:{model}"[:_CHARS] if rehearsal else model
 
 
 class Corrections(Store):
@@ -28,14 +33,17 @@ class Corrections(Store):
         base: int,
         excess: int,
         chunk_id: str,
+        *,
+        rehearsal: bool = False,
     ) -> int:
         """Record that an answer cost `excess` millionths of its bound.
 
         Returns the factor, in millionths, by which to multiply bounds from now on. `base` is the
         factor that this bound was made with, so that the same excess recorded twice, or by chunks
         that were planned together, is applied once. A tenth is added, because the next answer may
-        cost a little more still.
+        cost a little more still. What a `rehearsal` shows counts for rehearsals alone.
         """
+        model = _named(model, rehearsal=rehearsal)
         self.lock(connection, f"bounds {provider} {model}")
         here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
         previous = connection.execute(select(t.corrections.c.factor).where(here)).scalar()
@@ -50,7 +58,10 @@ class Corrections(Store):
         return factor
 
     @reads
-    def bounds_factor(self, connection: Connection, provider: str, model: str) -> int:
+    def bounds_factor(
+        self, connection: Connection, provider: str, model: str, *, rehearsal: bool = False
+    ) -> int:
         """Return the factor by which to multiply bounds of a model, in millionths."""
+        model = _named(model, rehearsal=rehearsal)
         here = (t.corrections.c.provider == provider) & (t.corrections.c.model == model)
         return connection.execute(select(t.corrections.c.factor).where(here)).scalar() or _ONE

@@ -195,13 +195,20 @@ class Money(Chunks, Budgets):
         """Set a landed chunk's overhead so that the sums add up.
 
         Afterwards all landed chunks of the dataset together cost `rows_cost` (the sum of its rows'
-        costs), and what belongs to no row.
+        costs), and what belongs to no row. Rehearsals and real runs have sums of their own.
         """
+        of_chunk = (
+            select(t.runs.c.rehearsal)
+            .join(t.chunks, t.chunks.c.run_id == t.runs.c.id)
+            .where(t.chunks.c.id == chunk_id)
+        )
+        kind = connection.execute(of_chunk).scalar() or 0
         self._check(connection, lease)
         query = (
             select(t.reservations)
             .join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
-            .where(t.chunks.c.dataset_id == lease.dataset_id)
+            .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
+            .where(t.chunks.c.dataset_id == lease.dataset_id, t.runs.c.rehearsal == kind)
             .where(t.chunks.c.state == ChunkState.LANDED)
         )
         in_dataset = sum(

@@ -123,7 +123,7 @@ class Reporting(Store):
 
     @reads
     def spending(self, connection: Connection, since: int) -> list[Spending]:
-        """Return all money that was reserved since a moment, oldest first.
+        """Return all money that was reserved since a moment, oldest first, but of rehearsals.
 
         `since` is in microseconds since 1970.
         """
@@ -150,7 +150,7 @@ class Reporting(Store):
         query = (
             select(t.reservations, *facts, *outcome)
             .select_from(joined)
-            .where(r.reserved_at >= since)
+            .where(r.reserved_at >= since, func.coalesce(t.runs.c.rehearsal, 0) == 0)
             .order_by(r.reserved_at, r.chunk_id)
         )
         by_chunk: dict[str, Spending] = {}

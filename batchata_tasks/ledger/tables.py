@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 metadata = MetaData()
 
@@ -50,6 +50,8 @@ runs = Table(
     Column("price_source", Text),
     Column("plan", Text),  # JSON: rows seen, up to date, per reason, upper bound
     Column("stop", String(16)),  # why it is to stop before its end: a StopReason
+    # 1 if an emulator answers it: its money and its answers count for rehearsals alone
+    Column("rehearsal", Integer, nullable=False, default=0, server_default="0"),
     Index("runs_dataset", "dataset_id", "state"),
 )
 

@@ -26,6 +26,7 @@ from batchata_tasks.pipeline.overdue import find_lost_rows, land_overdue
 from batchata_tasks.pipeline.pilot import PilotUnjudgedError, send_pilot
 from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.recover import recover
+from batchata_tasks.pipeline.rehearsals import end_rehearsals
 from batchata_tasks.pipeline.results_lacking import waits_for_results
 from batchata_tasks.pipeline.scheduler import run_chunks
 from batchata_tasks.pipeline.spending import announce, close_unsent
@@ -92,13 +93,14 @@ def run_prepared(
         _hand_over(ready.table.dataset, held)
         for text in ready.notes:
             held.progress.note(text)
+        end_rehearsals(held, ready)
         begun = before(held)
         if ready.spec.budget is not None:
             require_current_budgets(held.ledger)
         write_anew(held)
         recount(held.ledger, held.lease, held.folder)
         find_lost_rows(held)
-        recovery = recover(held)
+        recovery = recover(held, rehearsal=ready.table.rehearsal)
         while (old := unfinished_run(held, ready, options, recovery)) is not None:
             _land_unfinished_run(old, ready, steps, recovery)
         land_overdue(held)

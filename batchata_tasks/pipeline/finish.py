@@ -112,6 +112,7 @@ def _receipt(run: RunContext, stopped: RunResult | None) -> Receipt:
         provider=run.spec.providers,
         model=run.spec.models,
         continued=run.continued,
+        rehearsal=run.rehearsal,
         seconds=max(round((now_us() - run.begun.started_at) / 1e6, 1), 0.0),
         plan=plan.facts(),
         outcomes=outcomes,

@@ -15,7 +15,7 @@ from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunPhase
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.ledger import Chunk, Ledger
@@ -74,10 +74,13 @@ class LostRows:
     open_rows: int = 0
 
 
-def lost_rows(ledger: Ledger, folder: DatasetFolder, dataset_id: str) -> LostRows:
+def lost_rows(
+    ledger: Ledger, folder: DatasetFolder, dataset_id: str, but_runs: Container[str] = ()
+) -> LostRows:
     """Return the rows that `recover` would look up again. Nothing is written."""
     lost = lost_chunks(ledger, folder, dataset_id)
-    chunks = [c for c in (*lost.parts, *lost.landed, *lost.unfinished) if c.kind == ChunkKind.BATCH]
+    found = (*lost.parts, *lost.landed, *lost.unfinished)
+    chunks = [c for c in found if c.kind == ChunkKind.BATCH and c.run_id not in but_runs]
     row_ids, uncertain_rows, open_rows = set[str](), 0, 0
     for chunk in chunks:
         path = folder.manifest(chunk.id)

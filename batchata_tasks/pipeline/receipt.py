@@ -60,6 +60,10 @@ EXIT_CODES = {
 
 # from Anthropic's pages on prompt caching, which do not state it for every model
 CACHE_MINIMUM = "a system prompt under 1,024 tokens (on some models 2,048 or 4,096) is not cached"
+_REHEARSED = (
+    "an emulator answered: answers and cost are made up, count for nothing, and a real endpoint is "
+    "sent these rows again"
+)
 THIS_PERIOD = {"day": "today", "week": "this week", "month": "this month", "total": "in total"}
 
 REASONS = {
@@ -70,6 +74,7 @@ REASONS = {
     "schema": "with a changed response model",
     "failed": "that failed before",
     "refresh": "by --refresh",
+    "rehearsed": "rehearsed",
 }
 
 
@@ -115,6 +120,7 @@ class Receipt:
     cost_by_outcome: dict[str, str | None]  # of all attempts that ended so
     cached_share: float | None  # of the input tokens
     waits: int  # times that the guard waited for money in flight
+    rehearsal: bool = False  # an emulator answered
     reason: str | None = None  # of STOPPED: why, as a sentence
     budget: dict[str, Any] | None = None  # name, period, limit_usd, spent_usd, in_flight_usd
     this_start: dict[str, Any] | None = None  # see `this_start.py`
@@ -138,6 +144,7 @@ class Receipt:
         return [
             ("Result", self._result()),
             *([("Reason", self.reason)] if self.reason is not None else []),
+            *([("Rehearsal", _REHEARSED)] if self.rehearsal else []),
             *start_lines(self.this_start, continued=self.continued),
             ("Source rows", self._source_rows()),
             *self._left_out(),

@@ -38,9 +38,9 @@ def money_facts(
 
 def budget_facts(run: RunContext) -> dict[str, Any] | None:
     """Return the state of a run's shared budget in the present period; None without a budget."""
-    if run.spec.budget is None:
+    if run.limits.budget is None:
         return None
-    terms = run.ledger.binding(run.spec.budget.terms())
+    terms = run.ledger.binding(run.limits.budget)
     spent, in_flight = run.ledger.budget_money(terms)
     return {
         "name": terms.name,

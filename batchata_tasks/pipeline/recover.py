@@ -37,6 +37,7 @@ from batchata_tasks.ledger import Chunk, ChunkState, RunPhase
 from batchata_tasks.pipeline.land_again import land_lost_parts
 from batchata_tasks.pipeline.lost import LostChunks, lost_chunks, parts_of, sent_chunks
 from batchata_tasks.pipeline.planning_run import Recovery
+from batchata_tasks.planning.fingerprint import is_rehearsed
 from batchata_tasks.types.outcome import is_attempt
 
 if TYPE_CHECKING:
@@ -54,8 +55,10 @@ _PRIORS = {
 }
 
 
-def recover(held: HeldDataset) -> Recovery | None:
+def recover(held: HeldDataset, *, rehearsal: bool = False) -> Recovery | None:
     """Fetch what the providers still have of chunks whose files are gone.
+
+    Those of rehearsals count only for a `rehearsal`.
 
     Batches that have not ended are awaited first. Returns None if no chunk is to be planned anew.
 
@@ -64,7 +67,7 @@ def recover(held: HeldDataset) -> Recovery | None:
     """
     for chunk in _begun_before(held):
         _finish(held, chunk)
-    lost = _lost(held)
+    lost = _lost(held, rehearsal=rehearsal)
     if number := len(lost.parts) + len(lost.landed) + len(lost.unfinished):
         held.progress.note(
             "files of the dataset are gone: the results of "
@@ -133,7 +136,7 @@ def _restored(held: HeldDataset, chunk: Chunk) -> BatchContext:
     return restored_context(held, held.ledger.run(chunk.run_id)).for_chunk(chunk)
 
 
-def _lost(held: HeldDataset) -> LostChunks:
+def _lost(held: HeldDataset, *, rehearsal: bool) -> LostChunks:
     """Return the lost chunks.
 
     If manifests are lost, the chunks that were superseded since count too: they tell what earlier
@@ -143,7 +146,8 @@ def _lost(held: HeldDataset) -> LostChunks:
     lost = lost_chunks(held.ledger, held.folder, dataset_id)
     if not lost.landed and not lost.unfinished:
         return lost
-    emptied = held.ledger.emptied_chunks(dataset_id)
+    others = set[str]() if rehearsal else held.ledger.rehearsals(dataset_id)
+    emptied = [c for c in held.ledger.emptied_chunks(dataset_id) if c.run_id not in others]
     landed = [*lost.landed, *(chunk for chunk in emptied if not _has_manifest(held, chunk))]
     return replace(lost, landed=landed)
 
@@ -235,9 +239,14 @@ def _balance(run: PlanningRun, chunk_ids: list[str]) -> None:
     If only some files were lost, the remaining rows hold part of the recovered chunks' cost.
     """
     if chunk_ids:
-        batches = (batch for _, batch in run.table.dataset.rows(["_cost_usd"]))
-        columns = (batch.column("_cost_usd").drop_null() for batch in batches)
-        rows = sum(int(cost * PICO) for column in columns for cost in column.to_pylist())
+        rows = 0
+        for _, batch in run.table.dataset.rows(["_cost_usd", "_fingerprint"]):
+            costs = (batch.column(name).to_pylist() for name in ("_cost_usd", "_fingerprint"))
+            rows += sum(
+                int(cost * PICO)
+                for cost, text in zip(*costs, strict=True)
+                if cost is not None and is_rehearsed(text or "") == run.rehearsal
+            )
         run.ledger.balance(run.lease, chunk_ids[-1], rows)
 
 

@@ -63,13 +63,16 @@ def start_run(
 def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
     """Write a new run to the ledger; return its id."""
     spec, ledger = ready.spec, held.ledger
-    if spec.budget is not None:
-        ledger.agree_budget(spec.budget.terms(), budget_member(spec))
+    rehearsal = ready.table.rehearsal
+    limits = limits_of(spec, rehearsal=rehearsal)
+    if limits.budget is not None:
+        ledger.agree_budget(limits.budget, budget_member(spec))
     values = {
         **ready.record,
         "refresh_before": options.refresh_before,
         "retry_failed": int(options.retry_failed),
-        "cost_limit": limits_of(spec).run,
+        "cost_limit": limits.run,
+        "rehearsal": int(rehearsal),
         "price_source": price_source(ready.table),
     }
     run_id = ledger.begin_run(held.lease, values)
@@ -88,7 +91,9 @@ def _jobs_in_use(held: HeldDataset) -> set[str]:
 def correct_bounds(ledger: Ledger, table: PreparedTable) -> None:
     """Multiply the bounds of models of which an answer once cost more than its bound."""
     for route in table.builder.routes:
-        route.factor = ledger.bounds_factor(route.provider.name, route.model)
+        route.factor = ledger.bounds_factor(
+            route.provider.name, route.model, rehearsal=table.rehearsal
+        )
 
 
 def price_source(table: PreparedTable) -> str | None:
@@ -149,7 +154,8 @@ def _may_go_on(
     """
     if dead.state != RunPhase.OPEN or recovery is not None:
         return False
-    if dead.spec_digest != ready.record["spec_digest"]:
+    is_other_kind = bool(dead.rehearsal) != ready.table.rehearsal
+    if is_other_kind or dead.spec_digest != ready.record["spec_digest"]:
         return False
     if dead.result in UNTIL_LOOKED_AT:
         return not options.retry_failed

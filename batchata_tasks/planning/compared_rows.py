@@ -9,7 +9,7 @@ import numpy as np
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
-from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, INPUT_BYTES, fingerprint
+from batchata_tasks.planning.fingerprint import INPUT_BYTES, fingerprint
 from batchata_tasks.planning.key_arrays import Keys
 from batchata_tasks.planning.legacy import legacy_values
 from batchata_tasks.planning.row_block import RowBlock
@@ -35,7 +35,8 @@ class ComparedRows:
     """The rows of one block beside the dataset's.
 
     `in_flight` and `held` are arrays of yes and no; `canonical` has the rows' canonical keys, and
-    `stored` their keys and carried columns as the dataset has them.
+    `stored` their keys and carried columns as the dataset has them. `version` is that of the
+    fingerprints that rows get now.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class ComparedRows:
         landed: Landed,
         in_flight: InFlight,
         legacy: Mapping[str, pa.DataType],
+        version: str,
     ) -> None:
+        self._version = version
         self._rows, self._builder, self._landed = rows, builder, landed
         self._legacy = legacy
         self.stored = stored
@@ -80,7 +83,7 @@ class ComparedRows:
         self._is_old = from_old & same_input
         now, then = (
             np.array(landed.others(version, self._prints.others))
-            for version in (FINGERPRINT_VERSION, _OLD)
+            for version in (self._version, _OLD)
         )
         return same_input & (others == np.where(self._is_old, then, now))
 
@@ -125,7 +128,7 @@ class ComparedRows:
 
     def fingerprint(self, place: int) -> str:
         """Return the fingerprint of a row's base request."""
-        version = _OLD if self._is_old[place] else FINGERPRINT_VERSION
+        version = _OLD if self._is_old[place] else self._version
         return fingerprint(self._inputs[place].hex(), self._other_parts(place), version)
 
     def claimed(self, claimed: AbstractSet[str], dataset_id: str) -> NDArray[np.bool_]:

@@ -111,7 +111,9 @@ def measures(
         chunks = [span for span in spans if span.route == place]
         usual = None
         if ledger is not None:
-            usual = ledger.usage_history(route.provider.name, route.model, table.spec.name)
+            usual = ledger.usage_history(
+                route.provider.name, route.model, table.spec.name, rehearsal=table.rehearsal
+            )
         if usual is None:
             sample = None
             if plan is not None and chunks:

@@ -3,6 +3,8 @@
 A fingerprint is `v2:<input>.<prompt>.<model+params>.<schema>`. Up to v1 the input depended on the
 type of a column: an integer was another input once another row had made its column a float. In v2 a
 number is the same whatever its column is. Where no number is concerned, inputs of both are equal.
+Rows that an emulator answered have `e2` instead: for a real endpoint they are not up to date, and
+neither their attempts nor their costs count.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 FINGERPRINT_VERSION = "v2"
-VERSIONS = ("v1", FINGERPRINT_VERSION)
+REHEARSED_VERSION = "e2"
+"""That of rows which an emulator answered; its parts are those of v2."""
+VERSIONS = ("v1", FINGERPRINT_VERSION, REHEARSED_VERSION)
 """Those whose parts can be compared."""
 INPUT_BYTES = 12  # 96 bits, as in each part: no clash to be expected below 10^14 rows
 _SPELLED_ONCE = frozenset({str, int, bool, type(None), bytes, date, time, datetime})
@@ -33,6 +37,11 @@ def part(kind: str, value: object) -> str:
 def fingerprint(input_part: str, others: str, version: str = FINGERPRINT_VERSION) -> str:
     """Return a fingerprint; `others` are its other parts, as `other_parts` returns them."""
     return f"{version}:{input_part}.{others}"
+
+
+def is_rehearsed(fingerprint: str) -> bool:
+    """Whether the fingerprint is of a row that an emulator answered."""
+    return fingerprint.startswith(f"{REHEARSED_VERSION}:")
 
 
 def other_parts(prompt_part: str, model_part: str, schema_part: str) -> str:

@@ -17,7 +17,12 @@ import pyarrow.compute as pc
 from batchata_tasks.common.canonical import key_digests
 from batchata_tasks.dataset.columns import COST, keys_of
 from batchata_tasks.dataset.row_hashes import row_hashes
-from batchata_tasks.planning.fingerprint import INPUT_BYTES, VERSIONS
+from batchata_tasks.planning.fingerprint import (
+    INPUT_BYTES,
+    REHEARSED_VERSION,
+    VERSIONS,
+    is_rehearsed,
+)
 from batchata_tasks.planning.key_arrays import Keys, shares
 from batchata_tasks.planning.texts import Codes, Texts
 from batchata_tasks.types.outcome import Outcome
@@ -88,6 +93,8 @@ class Landed:
         self.doubled: dict[str, set[bytes]] = {}
         self._columns: dict[str, NDArray[Any]] = {}
         rows = self._read()
+        # whether a real endpoint answered any of them
+        self.has_real = not all(map(is_rehearsed, self._others.texts))
         self._sort(rows)
         self.keys = Keys(self._columns["high"], self._columns["low"])
 
@@ -117,9 +124,13 @@ class Landed:
         """Return, for each number of other parts, whether it is of a version."""
         return np.array([text.startswith(f"{version}:") for text in self._others.texts], np.bool_)
 
-    def usable(self, others: str) -> tuple[int, int]:
-        """Return how many rows with these other parts have a usable answer, and how many not."""
-        numbers = [number for version in VERSIONS for number in self.others(version, [others])]
+    def usable(self, others: str, *, rehearsal: bool) -> tuple[int, int]:
+        """Return how many rows with these other parts have a usable answer, and how many not.
+
+        What an emulator answered tells about rehearsals alone.
+        """
+        versions = [one for one in VERSIONS if (one == REHEARSED_VERSION) == rehearsal]
+        numbers = [number for version in versions for number in self.others(version, [others])]
         same = np.isin(self._columns["others"], numbers)
         succeeded = self._columns["status"] == self.status(Outcome.SUCCEEDED)
         return int((same & succeeded).sum()), int((same & ~succeeded).sum())

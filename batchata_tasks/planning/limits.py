@@ -21,10 +21,13 @@ class SpendingLimits:
     budget: BudgetTerms | None = None
 
 
-def limits_of(spec: RunSpec) -> SpendingLimits:
-    """Return the limits on the spending of a spec's runs."""
+def limits_of(spec: RunSpec, *, rehearsal: bool = False) -> SpendingLimits:
+    """Return the limits on the spending of a spec's runs, or of its rehearsals."""
     run = pico_from_usd(spec.cost_limit_usd) if spec.cost_limit_usd is not None else None
-    return SpendingLimits(run, spec.budget.terms() if spec.budget is not None else None)
+    terms = spec.budget.terms() if spec.budget is not None else None
+    if terms is not None and rehearsal:
+        terms = terms.of_rehearsals()
+    return SpendingLimits(run, terms)
 
 
 def budget_member(spec: RunSpec) -> str:

@@ -22,10 +22,11 @@ from batchata_tasks.common.errors import SourceError
 from batchata_tasks.common.files import storage_errors
 from batchata_tasks.dataset.manifest import PlanRows, PlanWriter
 from batchata_tasks.planning.compared_rows import ComparedRows
-from batchata_tasks.planning.fingerprint import changed, other_parts
+from batchata_tasks.planning.fingerprint import changed, is_rehearsed, other_parts
 from batchata_tasks.planning.key_arrays import InFlight, SourceKeys
 from batchata_tasks.planning.landed import Landed, LandedRow
 from batchata_tasks.planning.packing import Packer, PlannedChunk
+from batchata_tasks.planning.rehearsal import replaces_answers
 from batchata_tasks.planning.retry import worth_another
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.summary import Options, PlanSummary
@@ -103,6 +104,8 @@ class Planner:
         with ExitStack() as files:
             landed = files.enter_context(closing(Landed(self._folder, table.dataset)))
             keys = files.enter_context(closing(SourceKeys(self._folder / "keys.bin")))
+            if table.rehearsal and landed.has_real:
+                raise replaces_answers(self._spec.output)
             self.doubled = landed.doubled
             self.packer.pilot = self._pilot_rows(landed)
             flying = InFlight(in_flight)
@@ -130,7 +133,8 @@ class Planner:
             return
         table = self._table
         stored = table.source.stored(rows.batch.select(self._spec.carried))
-        compared = ComparedRows(rows, stored, self._builder, landed, flying, self._legacy)
+        version = table.fingerprint_version
+        compared = ComparedRows(rows, stored, self._builder, landed, flying, self._legacy, version)
         keys.add(compared.keys, rows.numbers)
         self._write(rows, compared, self._wanted_rows(rows, compared), writers)
 
@@ -162,7 +166,8 @@ class Planner:
         if pilot is None:
             return 0
         if pilot is DEFAULT_PILOT and self._builder.constant:
-            usable, others = landed.usable(other_parts(*self._builder.constant))
+            parts = other_parts(*self._builder.constant)
+            usable, others = landed.usable(parts, rehearsal=self._table.rehearsal)
             if usable and usable >= others:
                 return 0
         return pilot.rows
@@ -304,9 +309,8 @@ class Planner:
         summary = self.summary
         if landed is None:
             return self._wanted("new")
-        refresh = self._options.refresh_before
-        if refresh is not None and landed.enriched_at < refresh:
-            return "refresh"
+        if (reason := self._whatever_it_answers(landed)) is not None:
+            return reason
         if parts := changed(landed.fingerprint, compared.fingerprint(place)):
             return self._wanted(*parts)
         if landed.status == Outcome.SUCCEEDED:
@@ -319,6 +323,16 @@ class Planner:
         # what met trouble of the account was not tried, so `rerun_on` has no say in it
         untried = error_code(landed.error) is ErrorCode.ACCOUNT
         return "failed" if untried else self._wanted("failed")
+
+    def _whatever_it_answers(self, landed: LandedRow) -> str | None:
+        """Return why a row is to be sent although its request is the same, if it is.
+
+        A made-up answer is none, and `rerun_on` has no say in either reason.
+        """
+        if is_rehearsed(landed.fingerprint) and not self._table.rehearsal:
+            return "rehearsed"
+        refresh = self._options.refresh_before
+        return "refresh" if refresh is not None and landed.enriched_at < refresh else None
 
     def _wanted(self, *reasons: str) -> str | None:
         """Return the first of these reasons for which the spec sends rows again."""
@@ -334,6 +348,8 @@ def _before(landed: LandedRow | None, fingerprint: str, *, changed: bool) -> tup
     if landed is None:
         return (None, False, None, 0, 0, 0, 0, 0, 0)
     before = (landed.part, changed, landed.error)
+    if is_rehearsed(landed.fingerprint) != is_rehearsed(fingerprint):
+        return (*before, 0, 0, 0, 0, 0, 0)  # money that a rehearsal made up is superseded by none
     if landed.fingerprint != fingerprint:
         return (*before, 0, 0, 0, 0, 0, landed.cost)
     tokens = (landed.input_tokens, landed.output_tokens, landed.cache_read_tokens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from batchata_tasks.dataset.columns import dataset_schema
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.planning.job_requests import JobBuilder
+from batchata_tasks.planning.rehearsal import is_rehearsal
 from batchata_tasks.planning.row_requests import RequestBuilder
 from batchata_tasks.planning.table import PreparedTable
 from batchata_tasks.pricing.lookup import likely_typo
@@ -79,6 +80,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
         folder = DatasetFolder(spec.output)
         folder.check()
         table = _prepared(spec, providers, folder, settings)
+        table = replace(table, rehearsal=is_rehearsal(providers.values()))
         record, adapters = _record(spec, table), tuple(providers.values())
         ready = PreparedRun(spec, settings, table, record, adapters, _notes(table, settings))
         unless_prepared.pop_all()

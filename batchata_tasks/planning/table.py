@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, REHEARSED_VERSION
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -25,3 +27,9 @@ class PreparedTable:
     answers: AnswerSchemas
     dataset: Dataset
     columns: pa.Schema  # of the source: those that are used
+    rehearsal: bool = False  # an emulator answers
+
+    @property
+    def fingerprint_version(self) -> str:
+        """The version of the fingerprints of its rows."""
+        return REHEARSED_VERSION if self.rehearsal else FINGERPRINT_VERSION

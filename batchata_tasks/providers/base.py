@@ -155,6 +155,13 @@ class Adapter(Checks, ABC):
     def base_url(self) -> str:
         """The address that requests go to."""
 
+    def is_emulated(self) -> bool | None:
+        """Whether an emulator answers at `base_url`, so that answers are made up; None if unknown.
+
+        It may be asked for that, without the key.
+        """
+        return None
+
     def surcharge(self, model: str) -> int:
         """Return by how many per cent the model's tokens cost more at `base_url` than elsewhere."""
         del model

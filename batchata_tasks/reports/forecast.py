@@ -200,6 +200,8 @@ def look_ahead(
     costs: Iterable[int | None],
     summary: PlanSummary,
     routes: Sequence[Route] = (),
+    *,
+    rehearsal: bool = False,
 ) -> LimitsAhead | None:
     """Return what the limits of a spec would do to a plan now; None if it has no limits.
 
@@ -208,7 +210,7 @@ def look_ahead(
     Raises:
         SpecError: the ledger has other terms for its budget.
     """
-    limits = limits_of(spec)
+    limits = limits_of(spec, rehearsal=rehearsal)
     if not spec.limited:
         return None
     if limits.budget is not None and ledger is not None:

@@ -27,6 +27,7 @@ from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_
 from batchata_tasks.planning.estimate import forecast_costs, measures
 from batchata_tasks.planning.planner import Planner
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.rehearsal import replaces_answers
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.providers import unset_key, without_keys_set
@@ -68,16 +69,19 @@ def preview(
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="batchata-plan-"))
         folder = Path(scratch) / "plan"
         dataset_id, ahead, sent_keys = _look_at_dataset(ready, ledger, take_over=options.take_over)
-        unfinished = [] if ledger is None else ledger.unfinished_chunks(dataset_id, "")
+        unfinished = [] if ledger is None else _unfinished(ready, ledger, dataset_id)
         planner = _planner(ready, folder, dataset_id, ahead, unfinished, options)
         chunks, summary = planner.run(sent_keys), planner.summary
         usage = measures(ledger, ready.table, chunks, folder)
         sampled = sample_of(folder, sample, ready.table, chunks, usage) if sample else None
         chunks = _without_rows(chunks, ahead.uncertain_rows)
         costs = forecast_costs(summary, chunks, usage)
-        limits = look_ahead(spec, ledger, chunks, costs, summary, ready.table.builder.routes)
+        routes, rehearsal = ready.table.builder.routes, ready.table.rehearsal
+        limits = look_ahead(spec, ledger, chunks, costs, summary, routes, rehearsal=rehearsal)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
         open_run = None if ledger is None else ledger.open_run(dataset_id)
+        if open_run is not None and bool(open_run.rehearsal) != rehearsal:
+            open_run = None  # a run ends that first
         stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
         valid = _valid_by_now(ready, summary)
@@ -155,9 +159,14 @@ def _look_at_dataset(
         require_own_spec(folder, ledger, dataset_id, ready.spec)
     if dataset_id is None or ledger is None:
         return "preview", LostRows(), ()
-    ahead = lost_rows(ledger, folder, dataset_id)
+    if ready.table.rehearsal and ledger.sent_for_real(dataset_id):
+        raise replaces_answers(ready.spec.output)
+    ended = _ended_first(ready, ledger, dataset_id)
+    ahead = lost_rows(ledger, folder, dataset_id, ended)
     check = ready.table.dataset.check_key
-    sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, ahead.chunks, check)
+    unfinished = ledger.unfinished_chunks(dataset_id, "")
+    not_waited = {chunk.id for chunk in unfinished if chunk.run_id in ended} | ahead.chunks
+    sent_keys = in_flight_keys(folder, ledger, dataset_id, "", ready.spec.key, not_waited, check)
     return dataset_id, ahead, sent_keys
 
 
@@ -165,6 +174,17 @@ def _unset_keys(ready: PreparedRun) -> list[str]:
     """Return what a run needs, though a plan does not: the keys that are not set."""
     names = [unset_key(adapter.key_variables) for adapter in ready.adapters]
     return [f"{name} is not set: `run` needs it" for name in dict.fromkeys(names) if name]
+
+
+def _ended_first(ready: PreparedRun, ledger: Ledger, dataset_id: str) -> set[str]:
+    """Return the runs that a run of the spec ends without a wait: rehearsals, if it is real."""
+    return set() if ready.table.rehearsal else ledger.rehearsals(dataset_id)
+
+
+def _unfinished(ready: PreparedRun, ledger: Ledger, dataset_id: str) -> list[Chunk]:
+    ended = _ended_first(ready, ledger, dataset_id)
+    chunks = ledger.unfinished_chunks(dataset_id, "")
+    return [chunk for chunk in chunks if chunk.run_id not in ended]
 
 
 def _in_the_way(

@@ -122,6 +122,7 @@ def describe(ledger: Ledger, row: RunRow) -> dict[str, Any]:
         "run_id": row.id,
         "state": row.state,
         "planned": row.plan is not None,
+        "rehearsal": bool(row.rehearsal),
         "running": running,
         # asked for, and not carried out yet
         "cancel_asked": is_open and ledger.stop_reason(row.id) == StopReason.CANCEL,
@@ -192,7 +193,7 @@ def runs_table(runs: list[dict[str, Any]]) -> Table | str:
     table = Table(Column("Started (UTC)", no_wrap=True), *names, box=None, pad_edge=False)
     for run in runs:
         started = str(run["started_at"])[5:16].replace("T", " ")
-        state = _worded(run)
+        state = f"{_worded(run)} (rehearsal)" if run["rehearsal"] else _worded(run)
         rows = ", ".join(f"{count:,} {name}" for name, count in run["outcomes"].items()) or "-"
         amounts = [_dollars(run["settled_usd"]), _dollars(run["in_flight_usd"])]
         texts = [started, run["name"], state, _count_batches(run["batches"]), rows, *amounts]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
+
+_REHEARSALS = "rehearsal:"  # no budget that a spec names begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +17,15 @@ class BudgetTerms:
     limit: int
     period: str  # day, week, month or total
     timezone: str
+
+    def of_rehearsals(self) -> BudgetTerms:
+        """Return the same terms for rehearsals, whose money counts in a budget of their own."""
+        return replace(self, name=f"{_REHEARSALS}{self.name}")
+
+    @property
+    def is_of_rehearsals(self) -> bool:
+        """Whether only the money of rehearsals counts."""
+        return self.name.startswith(_REHEARSALS)
 
     def start(self, moment: int) -> int:
         """Return when a moment's period began, both in microseconds since 1970; 0 for total."""

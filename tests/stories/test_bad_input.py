@@ -195,7 +195,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with a dataset of two rows."""
     root = tmp_path_factory.mktemp("landed")
     write_project(root, HEADER + OLD_ROWS)
-    with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
+    with Emulator(anonymous=True) as emulator, pytest.MonkeyPatch.context() as patch:
         for name, value in {**emulator.env(), "BATCHATA_POLL_INTERVAL": "0.05"}.items():
             patch.setenv(name, value)
         settle(root, patch)

@@ -99,12 +99,11 @@ class AnthropicAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "ANTHROPIC_BASE_URL")
-        self.answering = Answering()
-        http = http_client(
-            anthropic.DefaultHttpxClient, "ANTHROPIC_BASE_URL", watch, self.answering
-        )
+        self.answering = self._who = Answering()
+        client = anthropic.DefaultHttpxClient
+        self._http = http_client(client, "ANTHROPIC_BASE_URL", watch, self._who)
         self._client = anthropic.Anthropic(
-            max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=http
+            max_retries=sdk.READ_RETRIES, timeout=sdk.READ_TIMEOUT, http_client=self._http
         )
         self._first_ids = dict[str, str | None]()  # by batch; results do not change
         self._official = is_official(self.base_url, "api.anthropic.com")
@@ -116,6 +115,9 @@ class AnthropicAdapter(Adapter):
     @property
     def base_url(self) -> str:
         return str(self._client.base_url)
+
+    def is_emulated(self) -> bool | None:
+        return False if self._official else self._who.ask(self._http, self.base_url)
 
     @classmethod
     def check_schema(cls, schema: ResponseSchema) -> None:

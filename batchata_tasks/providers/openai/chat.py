@@ -148,13 +148,14 @@ class OpenAIAdapter(Adapter):
 
     def __init__(self) -> None:
         check_environment(self.key_variables, "OPENAI_BASE_URL")
-        self.answering = Answering()
-        http = http_client(openai.DefaultHttpxClient, "OPENAI_BASE_URL", watch, self.answering)
+        self.answering = self._who = Answering()
+        client = openai.DefaultHttpxClient
+        self._http = http_client(client, "OPENAI_BASE_URL", watch, self._who)
         self._client = openai.OpenAI(
             api_key=os.environ.get("OPENAI_API_KEY") or NO_KEY,
             max_retries=sdk.READ_RETRIES,
             timeout=sdk.READ_TIMEOUT,
-            http_client=http,
+            http_client=self._http,
         )
         self._official = is_official(self.base_url, "api.openai.com")
         self.lists_all = self.is_exact = self._official
@@ -167,6 +168,9 @@ class OpenAIAdapter(Adapter):
     @property
     def base_url(self) -> str:
         return str(self._client.base_url)
+
+    def is_emulated(self) -> bool | None:
+        return False if self._official else self._who.ask(self._http, self.base_url)
 
     @property
     def names_batches(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -102,8 +102,8 @@ def test_the_same_answer_counts_once(table: Table, monkeypatch: pytest.MonkeyPat
     factors: list[float] = []
     noted = Ledger.correct_bounds
 
-    def dying(self: Ledger, *facts: Any) -> int:
-        noted(self, *facts)
+    def dying(self: Ledger, *facts: Any, **more: Any) -> int:
+        noted(self, *facts, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as dead:

@@ -26,7 +26,7 @@ def launcher() -> Iterator[Launcher]:
 @pytest.fixture(scope="session")
 def provider_process() -> Iterator[EmulatorProcess]:
     """Return an emulator that goes on while runs die."""
-    with EmulatorProcess() as emulator:
+    with EmulatorProcess(anonymous=True) as emulator:
         yield emulator
 
 

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 @pytest.fixture
 def team(tmp_path: Path, server: Server) -> Iterator[Team]:
     """Return a team with a copy of the repository's deployments; its worker ends with the test."""
-    with EmulatorProcess() as emulator:
+    with EmulatorProcess(anonymous=True) as emulator:
         team = Team(tmp_path / "team", server, emulator)
         try:
             yield team

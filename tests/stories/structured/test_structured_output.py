@@ -86,7 +86,7 @@ def landed(
     Three answers have their enums in capitals.
     """
     folder, provider = tmp_path_factory.mktemp(request.param), request.param
-    with Emulator() as emulator, pytest.MonkeyPatch.context() as patch:
+    with Emulator(anonymous=True) as emulator, pytest.MonkeyPatch.context() as patch:
         for name, value in {
             **emulator.env(),
             "BATCHATA_POLL_INTERVAL": "0.05",

@@ -38,7 +38,7 @@ class Station:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._stack = folder, ExitStack()
-        self.emulator, self._launcher = EmulatorProcess(), Launcher()
+        self.emulator, self._launcher = EmulatorProcess(anonymous=True), Launcher()
 
     def __enter__(self) -> Self:
         for process in (self.emulator, self._launcher):

@@ -72,7 +72,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     given = parsed(arguments)
     folder = Path(tempfile.mkdtemp(prefix="batchata-kills-"))
     with (
-        EmulatorProcess() as emulator,
+        EmulatorProcess(anonymous=True) as emulator,
         Launcher() as launcher,
         prefect(folder, wanted=given.flow_share > 0) as flows,
     ):

@@ -189,7 +189,7 @@ def main(arguments: Iterable[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="batchata-scripts-"))
     tally = Killed()
     number = 0
-    with EmulatorProcess() as emulator:
+    with EmulatorProcess(anonymous=True) as emulator:
         while tally.kills < given.kills:
             rng = random.Random(f"{given.seed} {number}")
             scenario(

@@ -172,7 +172,7 @@ def _rounds(given: argparse.Namespace, folder: Path, server: Server) -> Iterator
     for number in range(given.rounds):
 
         def lane(stage: str, number: int = number) -> Found:
-            with EmulatorProcess() as emulator:
+            with EmulatorProcess(anonymous=True) as emulator:
                 team = Team(folder / f"{stage}-{number}", server, emulator, f"{stage}-{number}")
                 try:
                     return lost_worker(team, stage, NIGHTLY if given.nightly else EVERY_MINUTE)

@@ -122,7 +122,7 @@ def test_an_old_ledger_keeps_every_row(old: str) -> None:
     }
     assert {name: found for name, found in new.items() if found} == {
         "chunks": {"emptied", "expected", "resends"},
-        "runs": {"stop"},
+        "runs": {"stop", "rehearsal"},
         "intents": {"mark", "scope"},
         "outcomes": {"retried", "cache_write_tokens", "list_cost"},
         "reservations": {"budget", "period"},

@@ -1,0 +1,14 @@
+"""Whether an emulator answers a run."""
+
+from __future__ import annotations
+
+from alembic import op
+from sqlalchemy import Column, Integer
+
+revision = "5"
+down_revision = "4"
+
+
+def upgrade() -> None:
+    """Add the column; older runs count as real, whoever answered them."""
+    op.add_column("runs", Column("rehearsal", Integer, nullable=False, server_default="0"))
