@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.commands import Process
+    from tests.support.postgres import Server
 
 
 def parquet(folder: Path, columns: dict[str, Any]) -> str:
@@ -168,6 +169,24 @@ def test_a_query(query: str, tmp_path: Path) -> None:
     )
     assert "TABLE: " in refused(tmp_path, "{sql: ''}")
     assert "TABLE: " in refused(tmp_path, "{sql: [}")
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_query_of_a_database(postgres: Server, tmp_path: Path) -> None:
+    """A table in Postgres gets a spec that names the variable with its URL, never the URL."""
+    database = postgres.create()
+    postgres.run("CREATE TABLE tickets (id int, said text, price numeric)", database=database)
+    postgres.run("INSERT INTO tickets VALUES (1, 'x', 1.50), (2, NULL, 2)", database=database)
+    env = {"WAREHOUSE": postgres.url(database)}
+    table = "{url_env: WAREHOUSE, query: SELECT * FROM tickets}"
+    words = ("init", table, "--name", "tickets", "--folder", "project", "--yes")
+    done = batchata(*words, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "project"
+    planned = batchata("plan", "tickets.yaml", cwd=project, env=env)
+    assert "2 requests" in planned.stdout, planned.stderr
+    written = [path.read_text() for path in project.iterdir() if path.is_file()]
+    assert not any(postgres.password in one for one in [*written, done.stdout, done.stderr])
 
 
 @pytest.mark.usefixtures("emulator")
