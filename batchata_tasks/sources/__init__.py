@@ -1,1 +1,1 @@
-"""Where rows come from: CSV, JSONL and Parquet files, queries, and documents."""
+"""Where rows come from: CSV, JSONL and Parquet files, workbooks, queries, and documents."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from batchata_tasks.common.errors import SourceError
-from batchata_tasks.sources.cells import DATETIME, TYPES, first_unfit
+from batchata_tasks.sources.cells import DATETIME, TYPES, first_unfit, typed_cells, unfit_cell
 from batchata_tasks.sources.csv_format import CsvFormat
-from batchata_tasks.sources.source import Block, Place, ReadOptions, errors_of, unfit
+from batchata_tasks.sources.source import Block, Place, ReadOptions, errors_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -139,17 +138,10 @@ class CsvTable:
         for i, name in enumerate(batch.schema.names):
             field = schema.field(name)
             if field.type.equals(DATETIME):
-                texts = batch.column(i).to_pylist()
-                moments = [self._moment(text, name, first + n) for n, text in enumerate(texts)]
-                batch = batch.set_column(i, field, pa.array(moments, type=DATETIME))
+                place = Place(self.url, first)
+                moments = typed_cells(batch.column(i), "datetime", name, place)
+                batch = batch.set_column(i, field, moments)
         return batch
-
-    def _moment(self, text: str, column: str, row: int) -> datetime | None:
-        try:
-            moment = datetime.fromisoformat(text) if text else None
-        except ValueError as error:
-            raise self._unfit(row, column, text) from error
-        return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
     @contextmanager
     def _told(self, read: pacsv.ReadOptions, columns: list[str]) -> Generator[None, None, None]:
@@ -187,11 +179,7 @@ class CsvTable:
             row += batch.num_rows
 
     def _unfit(self, row: int, column: str, text: str) -> SourceError:
-        kind = self._types.get(column, "str")
-        remedy = f"fix the cell, or change {kind} in `types`"
-        limits = ", which has up to 29 digits before its point and 9 behind it"
-        problem = f"no {kind}{limits if kind == 'decimal' else ''}"
-        return unfit(self.url, row, column, f"given as {kind}", text, problem, remedy)
+        return unfit_cell(self.url, row, column, self._types.get(column, "str"), text)
 
     def _raise_ragged(self, read: pacsv.ReadOptions, columns: list[str]) -> None:
         """Read again in one thread, for which Arrow counts the rows, and raise the row's error."""

@@ -27,6 +27,13 @@ _LINE_BUFFER = 1 << 20
 # how compressed files begin, and how their names end
 _MARKS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2"}
 _ENDINGS = {".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2"}
+# the extras that have the file systems of URLs
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "azure"),
+    **dict.fromkeys(("http", "https"), "http"),
+}
 _MARK_BYTES = max(map(len, _MARKS))
 
 
@@ -148,7 +155,16 @@ def _sorted(filesystem: Any, base: Path, paths: list[Path], name: str) -> list[F
 
 
 def _found_remote(url: str) -> tuple[list[File], bool]:
-    filesystem, path = _fsspec.url_to_fs(url)
+    try:
+        filesystem, path = _fsspec.url_to_fs(url)
+    except ImportError as error:
+        if (extra := _EXTRAS.get(url.partition("://")[0])) is None:
+            raise
+        message = (
+            f"source: {url} needs a package that is not installed; run "
+            f"`pip install 'batchata-flows[{extra}]'`."
+        )
+        raise SourceError(message) from error
     filesystem.invalidate_cache()
     root = str(path).rstrip("/")
     if filesystem.isfile(path):

@@ -42,6 +42,18 @@ class DatabaseSource(BaseModel):
         return f"{self.url_env}: {_short(self.query)}"
 
 
+class SheetSource(BaseModel):
+    """A sheet of a workbook."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str = Field(min_length=1, description="Path, pattern or URL of the workbook.")
+    sheet: str = Field(min_length=1, description="Name of the sheet; of a path alone, the first.")
+
+    def __str__(self) -> str:
+        return f"{self.file} ({self.sheet})"
+
+
 class FrameSource(BaseModel):
     """A table in memory, which `enrich` gives in Python; a spec's file cannot name one."""
 
@@ -53,14 +65,16 @@ class FrameSource(BaseModel):
         return f"a frame ({self.frame})"
 
 
-Form = SqlSource | DatabaseSource | FrameSource
-_FORMS: dict[str, type[SqlSource | DatabaseSource | FrameSource]] = {
+Form = SqlSource | DatabaseSource | SheetSource | FrameSource
+_FORMS: dict[str, type[SqlSource | DatabaseSource | SheetSource | FrameSource]] = {
     "sql": SqlSource,
     "url_env": DatabaseSource,
     "query": DatabaseSource,
+    "file": SheetSource,
+    "sheet": SheetSource,
     "frame": FrameSource,
 }
-_WAYS = "write a path, {sql: SELECT …} or {url_env: NAME, query: SELECT …}"
+_WAYS = "write a path, {sql: SELECT …}, {url_env: NAME, query: SELECT …} or {file: …, sheet: NAME}"
 
 
 def _formed(value: object) -> object:
@@ -91,7 +105,11 @@ def _formed(value: object) -> object:
 
 TableSource = Annotated[
     # no spec's file can name a frame, so editors do not offer it
-    Annotated[str, Field(min_length=1)] | SqlSource | DatabaseSource | SkipJsonSchema[FrameSource],
+    Annotated[str, Field(min_length=1)]
+    | SqlSource
+    | DatabaseSource
+    | SheetSource
+    | SkipJsonSchema[FrameSource],
     BeforeValidator(_formed),
 ]
 """A spec's source, of any form."""

@@ -5,13 +5,14 @@ CSV cells are texts unless the spec's `types` says otherwise; JSONL and Parquet 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources import jsonl, parquet
 from batchata_tasks.sources.database import DatabaseQuery
 from batchata_tasks.sources.files import File, found
-from batchata_tasks.sources.forms import DatabaseSource, Form, FrameSource, SqlSource
+from batchata_tasks.sources.forms import DatabaseSource, Form, FrameSource, SheetSource, SqlSource
 from batchata_tasks.sources.registry import FileOpener, all_endings, kind_of, of_scheme
 from batchata_tasks.sources.source import ReadOptions, Source, errors_of
 from batchata_tasks.sources.sql import SqlQuery
@@ -34,6 +35,8 @@ def open_source(
     options = options or ReadOptions()
     if isinstance(source, str):
         return _files(source, options)
+    if isinstance(source, SheetSource):
+        return _files(source.file, replace(options, sheet=source.sheet))
     _refuse_options(source, options)
     if isinstance(source, SqlSource):
         return SqlQuery(source.sql)
@@ -56,6 +59,8 @@ def files_of(source: str | Form) -> list[str]:
     """
     if isinstance(source, str):
         return [source]
+    if isinstance(source, SheetSource):
+        return [source.file]
     return SqlQuery(source.sql).files if isinstance(source, SqlSource) else []
 
 
@@ -132,11 +137,18 @@ def _kind(url: str, files: Sequence[File]) -> tuple[str, FileOpener]:
 
 
 def _check(url: str, kind: str, options: ReadOptions) -> None:
-    """Refuse options that only CSV files have."""
-    for name, given in (("types", options.types), ("csv", options.csv)):
-        if given and kind != "csv":
-            what = "can be given types" if name == "types" else "have such options"
-            message = (
-                f"{name}: only CSV columns {what}, and {url} is not a CSV file; remove `{name}`."
-            )
-            raise SourceError(message)
+    """Refuse options that files of a kind do not have."""
+    if options.types and kind not in ("csv", "workbook"):
+        message = (
+            f"types: only columns of CSV files and workbooks can be given types, and {url} is "
+            "neither; remove `types`."
+        )
+        raise SourceError(message)
+    if options.csv and kind != "csv":
+        message = (
+            f"csv: only CSV columns have such options, and {url} is not a CSV file; remove `csv`."
+        )
+        raise SourceError(message)
+    if options.sheet is not None and kind != "workbook":
+        message = f"source.sheet: {url} is no workbook; name it as `source: {url}`."
+        raise SourceError(message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from batchata_tasks.common.errors import SourceError
 from batchata_tasks.sources.csv import CsvTable
+from batchata_tasks.sources.excel import ENDINGS, ExcelSheet
 from batchata_tasks.sources.jsonl import JsonLines
 from batchata_tasks.sources.parquet import ParquetTable
 
@@ -46,6 +47,7 @@ _KINDS = [
     _Kind("csv", (".csv",), CsvTable),
     _Kind("jsonl", (".jsonl", ".ndjson"), JsonLines),
     _Kind("parquet", (".parquet", ".pq"), ParquetTable),
+    _Kind("workbook", ENDINGS, ExcelSheet),
 ]
 # by the scheme of the URL
 _SCHEMES: dict[str, UrlOpener] = {}

@@ -74,10 +74,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What a spec says about how its source is to be read; `types` are those of text columns."""
+    """What a spec says about how its source is to be read.
+
+    `types` are those of columns of cells, `sheet` the name of a workbook's sheet.
+    """
 
     types: Mapping[str, str] = field(default_factory=dict[str, str])
     csv: CsvFormat | None = None
+    sheet: str | None = None
 
 
 def unfit(

@@ -58,16 +58,17 @@ class EnrichmentSpec(RunSpec):
     spec_version: Literal[1] = Field(1, description="Version of this format.")
     source: TableSource = Field(
         description=(
-            "CSV, JSONL or Parquet file (also compressed), a pattern of such files, or a folder of "
-            "Parquet files, as a path or fsspec URL; or a query: {sql: SELECT …} over files, "
-            "{url_env: NAME, query: SELECT …} of a database."
+            "CSV, JSONL or Parquet file (also compressed), workbook, pattern of such files, or "
+            "folder of Parquet files, as a path or fsspec URL; or a query: {sql: SELECT …} over "
+            "files, {url_env: NAME, query: SELECT …} of a database; or {file: …, sheet: NAME}."
         ),
     )
     where: str | None = Field(
         None, description="Jinja2 expression over the row; rows for which it is false are left out."
     )
     types: dict[str, ColumnType] = Field(
-        default_factory=dict, description="Types of CSV columns; unnamed ones are strings."
+        default_factory=dict,
+        description="Types of columns of CSV files and workbooks; of CSV others are strings.",
     )
     csv: CsvFormat | None = Field(
         None, description="How a CSV file is written: delimiter, quote, encoding, header."

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import os
+import sys
 from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -439,3 +440,25 @@ def test_a_package_can_add_a_kind(tmp_path: Path) -> None:
     assert rows(tmp_path / "*.words*") == [{"word": "one"}, {"word": "two"}]
     with pytest.raises(SourceError, match=r"'.csv' is taken by csv"):
         register("words", (".csv",), Words)
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [
+        ("s3://bucket/t.csv", "s3fs", "s3"),
+        ("gs://bucket/*.parquet", "gcsfs", "gcs"),
+        ("abfs://rows@account/t.jsonl", "adlfs", "azure"),
+        ("https://127.0.0.1:1/t.csv", "aiohttp", "http"),
+    ],
+)
+def test_the_extra_of_a_url_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, package: str, extra: str
+) -> None:
+    """If the package of a file system is missing, the sentence has the command that installs it."""
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in ("s3fs", "gcsfs", "adlfs", "fsspec.implementations.http"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SourceError) as caught:
+        open_source(url)
+    assert f"run `pip install 'batchata-flows[{extra}]'`" in str(caught.value)

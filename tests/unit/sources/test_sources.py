@@ -454,7 +454,7 @@ def test_a_url_that_is_not_there_is_told(url: str) -> None:
     ("url", "reason"),
     [
         ("t.txt", "cannot tell what"),
-        ("t.xlsx", "cannot tell what"),
+        ("t.docx", "cannot tell what"),
         ("nope://x.csv", "Protocol not known"),
     ],
 )
@@ -473,7 +473,7 @@ def test_types_are_for_csv_alone(tmp_path: Path, name: str) -> None:
     """Sources of other kinds have types of their own, so `types` is refused."""
     (tmp_path / name).touch()
     assert refusal(tmp_path / name, {"a": "int"}).startswith(
-        "types: only CSV columns can be given types"
+        "types: only columns of CSV files and workbooks can be given types"
     )
 
 
