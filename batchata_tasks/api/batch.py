@@ -81,8 +81,8 @@ class Batch:
         """Set how long a run may take: then it cancels open batches, and lands what ran."""
         return self._set(time_limit_seconds=seconds + 60 * minutes + 3600 * hours)
 
-    def set_verbosity(self, level: Verbosity) -> Self:
-        """Set what is printed while a run works."""
+    def set_verbosity(self, level: Verbosity | Literal["warn"]) -> Self:
+        """Set what is printed while a run works; `warn` is `warning`."""
         return self._set(verbosity_level=level)
 
     def raw_files(self, enabled: bool = True) -> Self:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.validation import describe_error, first_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+def _level(value: object) -> object:
+    """Return `warn`, as other libraries call it, as `warning`."""
+    return "warning" if value == "warn" else value
 
 
 Verbosity = Literal["debug", "info", "warning", "error"]
@@ -75,7 +80,7 @@ class BatchParams(BaseModel):
     raw_files: bool = Field(
         default=True, description="Keep requests and responses under <results_dir>/raw_files."
     )
-    verbosity_level: Verbosity = Field(
+    verbosity_level: Annotated[Verbosity, BeforeValidator(_level)] = Field(
         "info", description="What is printed while a run works: debug, info, warning or error."
     )
 

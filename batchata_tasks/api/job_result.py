@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from batchata_tasks.api.success import SuccessOf
 from batchata_tasks.common.html import pairs_html, shortened
 
 if TYPE_CHECKING:
@@ -58,9 +59,7 @@ class JobResult:
         citations = "" if not self.citations else f"{len(self.citations)}"
         return [("error", self.error or ""), answer, ("citations", citations)]
 
-    def is_success(self) -> bool:
-        """Whether there is a usable answer."""
-        return self.error is None
+    is_success = SuccessOf()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

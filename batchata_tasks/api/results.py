@@ -51,9 +51,23 @@ class _Answer(NamedTuple):
 
 
 _READ = (JOB_ID, "_fingerprint", *(f"_{name}" for name in _Answer._fields))
+_NAMED = 5  # ids that an error names
 _LANDED_AT = "_enriched_at"
 _TRIES = 5  # readings that a part which goes may interrupt
 T = TypeVar("T")
+
+
+class ResultsById(dict[str, JobResult]):
+    """Results by the ids of their jobs; an id that is not there is told as a sentence."""
+
+    def __missing__(self, name: object) -> JobResult:
+        known = [repr(job_id) for job_id in list(self)[:_NAMED]]
+        message = (
+            f"no job has the id {name!r:.80}: results are by the ids of their jobs "
+            f"({', '.join(known) or 'there are none yet'}{', …' if len(self) > _NAMED else ''}); "
+            "ask each one whether it `is_success()`."
+        )
+        raise KeyError(message)
 
 
 def landed_results(spec: JobsSpec, *, rehearsal: bool = False) -> dict[str, JobResult]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from batchata_tasks.api.job_checks import CheckedJobs
 from batchata_tasks.api.job_result import JobResult
 from batchata_tasks.api.raw_files import with_raw_files
-from batchata_tasks.api.results import held_jobs, landed_results, landed_table
+from batchata_tasks.api.results import ResultsById, held_jobs, landed_results, landed_table
 from batchata_tasks.api.state import StateManager, naming
 from batchata_tasks.api.watch import Watch
 from batchata_tasks.common.collector import collector_paused
@@ -323,7 +323,7 @@ class BatchRun:
         for each job: one that was not sent, or is held (its batch did not end, or nobody knows
         whether it was accepted), says so in its error; that of a held one names what decides.
         """
-        landed = landed_results(self._written(), rehearsal=self._rehearsal)
+        landed = ResultsById(landed_results(self._written(), rehearsal=self._rehearsal))
         if not self.done:
             return landed
         if self.receipt is not None:
@@ -333,15 +333,18 @@ class BatchRun:
         held = dict[str, str]()
         if self.receipt is not None and self.receipt.held_rows:
             held = held_jobs(self._written(), self._settings)
-        return {
-            job.id: landed.get(job.id)
-            or JobResult(
+        return ResultsById(
+            (
                 job.id,
-                error=held.get(job.id, f"not sent: {reason}"),
-                cost_usd=float("nan") if job.id in held else 0.0,
+                landed.get(job.id)
+                or JobResult(
+                    job.id,
+                    error=held.get(job.id, f"not sent: {reason}"),
+                    cost_usd=float("nan") if job.id in held else 0.0,
+                ),
             )
             for job in self.jobs
-        }
+        )
 
     def to_arrow(self) -> pa.Table:
         """Return the rows of its jobs as they lie in the dataset, as an Arrow table.

@@ -203,7 +203,7 @@ def _emit(event: str, receipt: Receipt) -> None:
 
 def _state(receipt: Receipt) -> State[dict[str, Any]]:
     """Return the run's final state; a cost limit is an outcome, which no scheduler retries."""
-    message, data = _summary(receipt), receipt.to_json()
+    message, data = summary(receipt), receipt.to_json()
     if receipt.result == RunResult.SOME_ROWS_FAILED and receipt.failed_above_limit:
         failed = f"{receipt.failed_share:.1%} of the rows failed ({message})"
         return Failed(message=failed, data=data)
@@ -213,10 +213,12 @@ def _state(receipt: Receipt) -> State[dict[str, Any]]:
     return Completed(name=name, message=message, data=data)
 
 
-def _summary(receipt: Receipt) -> str:
+def summary(receipt: Receipt) -> str:
+    """Return in a line how a run ended, what it did not send, and the limit that it met."""
     text = ", ".join(f"{count:,} {name}" for name, count in receipt.outcomes.items())
-    if not text and receipt.unsent_rows:
-        text = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
+    if receipt.unsent_rows:
+        unsent = f"{pluralize(receipt.unsent_rows, 'row')} not sent"
+        text += f"{text and '; '}{unsent}{receipt.limit_in_words}"
     if not text and receipt.held_rows:
         text = f"{pluralize(receipt.held_rows, 'row')} held"
     if receipt.accepted_twice:

@@ -261,6 +261,26 @@ class Receipt:
             rows.append(("Budget", text))
         return rows
 
+    @property
+    def limit_in_words(self) -> str:
+        """The limit that stopped the run, as the rest of a sentence; empty if none did."""
+        if self.result == RunResult.TIME_LIMIT_REACHED:
+            return ": the time limit was reached"
+        if self.result != RunResult.COST_LIMIT_REACHED:
+            return ""
+        if self._budget_binds and self.budget is not None:
+            limit = f"{_read(self.budget['limit_usd'])} {THIS_PERIOD[self.budget['period']]}"
+            return f" within the budget {self.budget['name']} ({limit})"
+        return f" within the limit of {_read(self.cost_limit_usd)}"
+
+    @property
+    def _budget_binds(self) -> bool:
+        """Whether of a run's limits the budget is the one that is used up."""
+        budget = self.budget
+        return budget is not None and (
+            self.cost_limit_usd is None or pico_from_usd(budget["left_usd"]) == 0
+        )
+
     def _unsent(self) -> list[tuple[str, str]]:
         if not self.unsent_rows:
             return []
@@ -275,11 +295,10 @@ class Receipt:
                 f"{_read(self.least_bound_usd)}. Raise the limit, or lower `max_tokens`"
             )
         reason = "leaves too little for what the smallest batch of them (1 % of the rows) may cost"
-        budget = self.budget
-        if budget is not None and (
-            self.cost_limit_usd is None or pico_from_usd(budget["left_usd"]) == 0
-        ):
-            return f": the budget {budget['name']} {reason}; a run takes them when it leaves more"
+        if self._budget_binds and self.budget is not None:
+            return (
+                f": the budget {self.budget['name']} {reason}; a run takes them when it leaves more"
+            )
         return f": the limit {reason}; the next run takes them"
 
 

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+_ACTIVE = ("unclear", "submitted", "collected")  # sent, and not landed yet
+
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
@@ -56,7 +58,14 @@ class Snapshot:
         """Return the run's numbers, as progress callbacks get them."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         states = Counter(batch.state for batch in self.batches)
-        return values | {"pending": self.pending, "batches": dict(states)}
+        return values | {
+            "pending": self.pending,
+            "active": sum(batch.jobs for batch in self.batches if batch.state in _ACTIVE),
+            "batches": dict(states),
+            "batches_total": len(self.batches),
+            "batches_completed": states["landed"],
+            "batches_pending": sum(states[state] for state in ("planned", *_ACTIVE)),
+        }
 
     def batch_data(self) -> dict[str, dict[str, Any]]:
         """Return the batches as progress callbacks get them.
