@@ -64,7 +64,7 @@ class SpecOptions(TypedDict, total=False):
     max_parallel_batches: int
     cost_limit_usd: float | None
     budget: dict[str, Any] | None
-    pilot: dict[str, Any] | None
+    pilot: dict[str, Any] | Literal[False] | None
     time_limit: str | None
     rerun_on: list[str]
     max_attempts: int
