@@ -55,6 +55,9 @@ class FrameAnswers:
         landed, keys, order = undisturbed(self._landed)
         at = keys.find(self._keys())
         rows = np.where(at >= 0, order[at] if len(order) else 0, -1)
+        if not self._table.rehearsal:  # what an emulator made up is no answer
+            made_up = np.array([is_rehearsed(text) for text in landed[_FINGERPRINT].to_pylist()])
+            rows[rows >= 0] = np.where(made_up[rows[rows >= 0]], -1, rows[rows >= 0])
         reasons = self._reasons(rows, landed)
         for row in reasons:
             rows[row] = -1
@@ -122,8 +125,6 @@ class FrameAnswers:
         return found
 
     def _asks_again(self, landed: str, now: str) -> bool:
-        if is_rehearsed(landed) and not self._table.rehearsal:
-            return True
         return any(part in self._spec.rerun_on for part in changed(landed, now))
 
     def _blocks(self) -> Iterator[tuple[int, RowBlock]]:

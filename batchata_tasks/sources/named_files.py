@@ -31,7 +31,7 @@ def named_files(connection: DuckDBPyConnection, query: str) -> list[str]:
     if parsed.get("error"):
         is_other = parsed.get("error_type") == "not implemented"
         reason = " ".join(str(parsed.get("error_message")).split())
-        problem = "is no SELECT" if is_other else f"DuckDB cannot read it ({reason})"
+        problem = "it is no SELECT" if is_other else f"DuckDB cannot read it ({reason})"
         message = f"source.sql: {problem}; write one SELECT."
         raise SourceError(message)
     if len(parsed["statements"]) != 1:

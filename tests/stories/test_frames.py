@@ -18,6 +18,7 @@ from pydantic import BaseModel, field_validator
 
 from batchata_tasks import InputError, SpecError, enrich
 from batchata_tasks.api.enrich import SpecOptions
+from batchata_tasks.emulator import Emulator
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from tests.support.commands import start
 from tests.support.waiting import until
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from batchata_tasks.emulator import Emulator
     from batchata_tasks.pipeline.receipt import Receipt
 
 MODEL = "claude-haiku-5-5"
@@ -196,6 +196,18 @@ def test_answers_to_an_older_question_are_none() -> None:
     assert "the dataset has an answer to an earlier question" in result["_error"][1]
     kept = ask(polars_frame(), prompt="Again: {{ text }}", rerun_on=["new"])
     assert kept["_status"].to_list() == ["succeeded"] * 3
+
+
+def test_rehearsed_answers_are_none(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an emulator made up is no answer, whatever keeps a row from being sent for real."""
+    with Emulator() as made_up, monkeypatch.context() as patch:
+        for name, value in made_up.env().items():
+            patch.setenv(name, value)
+        assert ask(polars_frame())["_status"].to_list() == ["succeeded"] * 3
+    result = ask(polars_frame(), where="id != 10", limit=1)
+    assert result["_status"].to_list() == ["succeeded", None, None]
+    assert result["_error"].to_list()[1:] == ["left out by `where`", "not sent: beyond `limit`"]
+    assert result["label"].null_count() == 2
 
 
 def test_a_cost_limit_binds(emulator: Emulator) -> None:
