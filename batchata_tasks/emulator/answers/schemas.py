@@ -24,6 +24,9 @@ _DESCRIBED_BOUND = re.compile(
     r"|minLength|maxLength|maxDigits|decimalPlaces): (-?\d+(?:\.\d+)?)\b"
 )
 _DESCRIBED_FORMAT = re.compile(r"\(format: ([a-z-]+)")
+_DESCRIBED_PATTERN = re.compile(
+    r"(?:\(|, )pattern: (.*?)(?:, (?:minLength|maxLength): \d+)*\)$", re.DOTALL
+)
 _DEEP = 5  # recursion stops growing below this depth
 _FORMAT_HOLDERS = ("output_config", "text")
 _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -34,7 +37,7 @@ _UNSOUND = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeEr
 def compiled(schema: bytes) -> Generator:
     """Return the generator of a schema given as JSON bytes."""
     root = orjson.loads(schema)
-    return _Compiler(root).node(root, "value")
+    return _Compiler(root).node(root)
 
 
 def as_object(value: Any) -> JSON:
@@ -67,20 +70,20 @@ class _Compiler:
         self._root = root
         self._by_reference: dict[str, Generator] = {}
 
-    def node(self, schema: Any, name: str) -> Generator:
-        """Compile one node; `name` is the property it fills, and flavours free text."""
+    def node(self, schema: Any) -> Generator:
+        """Compile one node."""
         if not isinstance(schema, dict):
-            return lambda draw, _: draw.echo
+            return lambda draw, _: draw.phrase()
         schema = cast("JSON", schema)
         if schema.get("nullable") is True:
-            inner = self.node({**schema, "nullable": False}, name)
+            inner = self.node({**schema, "nullable": False})
             return lambda draw, depth: None if draw.below(4) == 0 else inner(draw, depth)
         for keyword in ("const", "enum", "$ref", "anyOf", "oneOf", "allOf"):
             if keyword in schema:
-                return self._combined(keyword, schema, name)
-        return self._typed(schema, name)
+                return self._combined(keyword, schema)
+        return self._typed(schema)
 
-    def _combined(self, keyword: str, schema: JSON, name: str) -> Generator:
+    def _combined(self, keyword: str, schema: JSON) -> Generator:
         value = schema[keyword]
         if keyword == "const":
             return lambda _draw, _depth: value
@@ -88,21 +91,19 @@ class _Compiler:
             size = len(value)
             return lambda draw, _: value[draw.below(size)]
         if keyword == "$ref":
-            return self._reference(value, name)
+            return self._reference(value)
         if keyword == "allOf":
             merged: JSON = {key: item for key, item in schema.items() if key != "allOf"}
             for part in value:
                 merged = _merged(merged, self._resolved(part))
-            return self.node(merged, name)
-        return self._choice(value, name)
+            return self.node(merged)
+        return self._choice(value)
 
-    def _choice(self, options: list[JSON], name: str) -> Generator:
-        # A pattern is not generated for, so another way to satisfy the schema is preferred.
-        usable = [option for option in options if "pattern" not in option] or options
-        nodes = [self.node(option, name) for option in usable]
+    def _choice(self, options: list[JSON]) -> Generator:
+        nodes = [self.node(option) for option in options]
         size = len(nodes)
         shallow = next(
-            (node for node, option in zip(nodes, usable, strict=True) if "$ref" not in option),
+            (node for node, option in zip(nodes, options, strict=True) if "$ref" not in option),
             nodes[0],
         )
         return lambda draw, depth: (nodes[draw.below(size)] if depth < _DEEP else shallow)(
@@ -120,50 +121,50 @@ class _Compiler:
             node = node[step.replace("~1", "/").replace("~0", "~")]
         return node
 
-    def _reference(self, reference: str, name: str) -> Generator:
+    def _reference(self, reference: str) -> Generator:
         def draw_reference(draw: Draw, depth: int) -> Any:
             generator = self._by_reference.get(reference)
             if generator is None:
-                generator = self.node(self._lookup(reference), name)
+                generator = self.node(self._lookup(reference))
                 self._by_reference[reference] = generator
             return generator(draw, depth + 1)
 
         return draw_reference
 
-    def _typed(self, schema: JSON, name: str) -> Generator:
+    def _typed(self, schema: JSON) -> Generator:
         schema = {**_described(schema), **schema}
         kind = schema.get("type")
         if isinstance(kind, list):
             options = [{**schema, "type": one} for one in cast("list[str]", kind)]
-            return self._choice(options, name)
+            return self._choice(options)
         if kind == "object" or "properties" in schema:
             return self._object(schema)
         if kind == "array" or "items" in schema:
-            return self._array(schema, name)
+            return self._array(schema)
         if kind in ("integer", "number"):
             return number(schema, whole=kind == "integer")
-        return SIMPLE.get(str(kind)) or string(schema, name)
+        return SIMPLE.get(str(kind)) or string(schema)
 
     def _object(self, schema: JSON) -> Generator:
         properties: JSON = schema.get("properties", {})
         required = set(schema.get("required", ()))
         ordered = sorted(properties, key=lambda key: key not in required)
-        parts = [(key, self.node(properties[key], key), key in required) for key in ordered]
+        parts = [(key, self.node(properties[key]), key in required) for key in ordered]
         extra = schema.get("additionalProperties")
         if not parts and isinstance(extra, dict):
-            value = self.node(extra, "value")
+            value = self.node(extra)
             return lambda draw, depth: {"first": value(draw, depth), "second": value(draw, depth)}
         return lambda draw, depth: {
             key: node(draw, depth + 1) for key, node, needed in parts if needed or depth < _DEEP
         }
 
-    def _array(self, schema: JSON, name: str) -> Generator:
+    def _array(self, schema: JSON) -> Generator:
         if "prefixItems" in schema:
-            heads = [self.node(item, name) for item in schema["prefixItems"]]
+            heads = [self.node(item) for item in schema["prefixItems"]]
             return lambda draw, depth: [head(draw, depth) for head in heads]
         least: int = schema.get("minItems", 0)
         spread = max(0, min(schema.get("maxItems", least + 3), least + 3) - least) + 1
-        item = self.node(schema.get("items"), name)
+        item = self.node(schema.get("items"))
         unique = schema.get("uniqueItems") is True
 
         def draw_array(draw: Draw, depth: int) -> list[Any]:
@@ -184,8 +185,12 @@ def _described(schema: JSON) -> JSON:
         key: float(value) if "." in value else int(value)
         for key, value in _DESCRIBED_BOUND.findall(text)
     }
-    form = _DESCRIBED_FORMAT.search(text)
-    return {"format": form[1], **bounds} if form else bounds
+    described: JSON = bounds
+    if form := _DESCRIBED_FORMAT.search(text):
+        described = {"format": form[1], **described}
+    if pattern := _DESCRIBED_PATTERN.search(text):
+        described = {"pattern": pattern[1], **described}
+    return described
 
 
 def _merged(left: JSON, right: JSON) -> JSON:

@@ -1,8 +1,8 @@
 """The answers of the emulated models, which tests can recompute: pure functions of the request.
 
 Their length and language are a setting of the emulator (`lengths.py`), the other argument. An
-answer echoes a hash of the request's content, not of its custom_id: so a test can see whether a row
-got the answer to another one.
+answer echoes a number, a hash of the request's content, not of its custom_id: so a test can see
+whether a row got the answer to another one. Its other texts are words of the prompt.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import orjson
 
 from batchata_tasks.emulator.answers.lengths import Lengths
-from batchata_tasks.emulator.answers.schemas import JSON, Draw, as_object, asked_for, compiled
+from batchata_tasks.emulator.answers.schema_values import Draw, echo_of
+from batchata_tasks.emulator.answers.schemas import JSON, as_object, asked_for, compiled
 from batchata_tasks.emulator.answers.tokens import Cached, blocks_of, cut, input_tokens, text_tokens
 
 Provider: TypeAlias = Literal["anthropic", "openai"]
 """The two imitated providers."""
 
 _WORDS = 8
+_READ = 400  # characters of a prompt that are read: its last ones, since templates end with the row
 _REASONED = {"minimal": 8, "low": 16, "medium": 32, "high": 64, "xhigh": 128, "max": 256}
 """The tokens that an OpenAI model reasons at each effort; without an effort, it does not reason."""
 _NO_CAP = 1 << 30
 USUAL = Lengths()
-"""Short answers that echo the first words of their prompt."""
+"""Short answers that echo words of their prompt."""
 
 
 class Answer(NamedTuple):
@@ -53,8 +55,9 @@ def answer_text(provider: Provider, body: JSON, lengths: Lengths = USUAL) -> str
     schema, drawn = asked_for(body), lengths.lengths != "default"
     if schema is not None:
         filler = lengths.text("", digest) if drawn else ""
-        return orjson.dumps(compiled(orjson.dumps(schema))(Draw(digest, filler), 0)).decode()
-    head = f"Echo {digest.hex()[:12]}:"
+        draw = Draw(digest, filler, _prompt_of(messages))
+        return orjson.dumps(compiled(orjson.dumps(schema))(draw, 0)).decode()
+    head = f"Echo {echo_of(digest)}:"
     text = lengths.text(head, digest) if drawn else f"{head} {_first_words(messages)}"
     if provider == "openai" and wants_json(body):
         return orjson.dumps({"echo": text}).decode()
@@ -103,9 +106,15 @@ def _messages(body: JSON) -> Any:
     return body.get("messages", body.get("input"))
 
 
-def _first_words(messages: Any) -> str:
+def _prompt_of(messages: Any) -> str:
+    """Return the last text of a request's turns."""
+    found = "no text"
     for block in blocks_of(messages):
         text = block.get("text")
         if isinstance(text, str) and text.strip():
-            return " ".join(text[:400].split()[:_WORDS])
-    return "no text"
+            found = text
+    return found[-_READ:]
+
+
+def _first_words(messages: Any) -> str:
+    return " ".join(_prompt_of(messages).split()[:_WORDS])

@@ -7,7 +7,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from batchata_tasks.emulator.answers.pdf import page_count, page_text
-from batchata_tasks.emulator.answers.schemas import Draw, as_object
+from batchata_tasks.emulator.answers.schema_values import Draw
+from batchata_tasks.emulator.answers.schemas import as_object
 from batchata_tasks.emulator.answers.tokens import blocks_of
 
 if TYPE_CHECKING:

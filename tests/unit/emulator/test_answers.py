@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from base64 import b64encode
 from io import BytesIO
@@ -33,12 +34,25 @@ NODES: list[dict[str, Any]] = [
     {"type": "string", "format": "date-time"},
     {"type": "string", "format": "uuid"},
     {"type": "string", "format": "email"},
+    {"type": "string", "format": "time"},
+    {"type": "string", "format": "uri"},
+    {"type": "string", "format": "hostname"},
+    {"type": "string", "format": "ipv4"},
+    {"type": "string", "format": "ipv6"},
+    {"type": "string", "pattern": "^[A-Z]{2}-\\d{4}$"},
+    {"type": "string", "pattern": "^(?:[a-z]+-)*[a-z]+$", "maxLength": 20},
+    {"type": "string", "pattern": "^\\S+$", "minLength": 30, "maxLength": 32},
+    {"type": "string", "pattern": "[^@\\s]+@[^@\\s]+\\.(com|org)"},
+    {"type": "string", "pattern": "^(\\w)\\1[^\\W\\d]?$"},
+    {"type": "string", "minLength": 1, "maxLength": 1},
     {"type": "integer"},
     {"type": "integer", "minimum": -3, "maximum": 3},
     {"type": "integer", "exclusiveMinimum": 4, "maximum": 6},
     {"type": "integer", "multipleOf": 5, "minimum": 1, "maximum": 30},
     {"type": "number", "minimum": 0, "maximum": 1},
     {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+    {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.001},
+    {"type": "number", "multipleOf": 0.25, "minimum": 0, "maximum": 5},
     {"type": "number", "maximum": -10},
     {"type": "boolean"},
     {"type": "null"},
@@ -51,6 +65,8 @@ NODES: list[dict[str, Any]] = [
     {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3},
     {"type": "array", "items": {"$ref": "#/$defs/person"}},
     {"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "minItems": 2},
+    {"type": "array", "items": {"type": "string"}, "uniqueItems": True, "minItems": 4},
+    {"type": "array", "items": {"type": ["object", "null"], "properties": {"a": {"const": 1}}}},
     {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]},
     {"type": "object", "additionalProperties": {"type": "integer"}},
     {},
@@ -84,6 +100,44 @@ def test_answers_satisfy_the_schema(node: dict[str, Any]) -> None:
     for number in range(60):
         text = answer_text("openai", asking(f"row {number}", schema))
         assert satisfies(text, schema), text
+
+
+DESCRIBED: list[tuple[str, dict[str, Any]]] = [
+    ("Its code. (pattern: ^[A-Z]{2}-\\d{4}$)", {"pattern": "^[A-Z]{2}-\\d{4}$"}),
+    (
+        "(maxLength: 9, minLength: 4, pattern: ^(a|b)[a-z, ]+$)",
+        {"pattern": "^(a|b)[a-z, ]+$", "minLength": 4, "maxLength": 9},
+    ),
+    ("(pattern: ^x+$, minLength: 3)", {"pattern": "^x+$", "minLength": 3}),
+    ("A text. (maxLength: 5)", {"maxLength": 5}),
+]
+
+
+@pytest.mark.parametrize(("text", "rules"), DESCRIBED, ids=str)
+def test_what_a_description_asks_for_is_done(text: str, rules: dict[str, Any]) -> None:
+    """Strict modes refuse such keywords, so clients tell the model of them in words."""
+    node = {"type": "string", "description": text}
+    schema = {"type": "object", "properties": {"x": node}, "required": ["x"]}
+    checked = {**schema, "properties": {"x": {"type": "string", **rules}}}
+    for number in range(60):
+        answered = answer_text("openai", asking(f"row {number} of a long table", schema))
+        assert satisfies(answered, checked), answered
+
+
+def test_texts_are_words_of_the_prompt() -> None:
+    """What people see looks like an answer; one number in it tells whose it is."""
+    words = "Zstandard bindings for Python a fast lossless compression algorithm"
+    properties = {name: {"type": "string"} for name in ("title", "about", "audience")}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    system = {"role": "system", "content": "Label it."}
+    given = asking(words, schema)
+    first, *others = json.loads(
+        answer_text("openai", {**given, "messages": [system, *given["messages"]]})
+    ).values()
+    assert re.fullmatch(r"([A-Za-z ]+) \d{1,6}", first)
+    for text in (first.rpartition(" ")[0], *others):
+        assert text in words
+    assert answer_text("anthropic", params(words)).endswith(" ".join(words.split()[:8]))
 
 
 def test_an_answer_depends_on_the_text_and_on_nothing_else() -> None:
