@@ -38,8 +38,6 @@ _UNSENT: dict[str, str] = {
     RunEnd.REFUSED: "refused, nothing was sent",
     RunEnd.DECLINED: "declined, nothing was sent",
 }
-# a run that sent nothing ends so; after other results something kept it from sending
-_IDLE = (RunResult.SUCCEEDED, RunResult.SOME_ROWS_FAILED)
 _LOOK = (
     "look at its rows' errors (`batchata show`), then change the spec or run it with "
     "`--retry-failed`; until then it sends nothing."
@@ -219,7 +217,9 @@ def _worded(run: dict[str, Any]) -> str:
     held = bool(aside or not (given_up or twice))
     text = worded(run["result"], failed=bool(failed), held=held, twice=twice)
     is_idle = not (run["batches"] or run["outcomes"])
-    return f"{text}, nothing to do" if is_idle and run["result"] in _IDLE else text
+    # else rows are held, of whichever run
+    ended = run["result"] == RunResult.SUCCEEDED or (some and failed)
+    return f"{text}, nothing to send" if is_idle and ended else text
 
 
 def _count_batches(batches: list[dict[str, Any]]) -> str:

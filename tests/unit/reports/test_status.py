@@ -59,13 +59,13 @@ def test_a_run_that_had_nothing_to_do_says_so(table: Table) -> None:
     """Its rows were up to date, or had failed for good before; nothing failed in it."""
     table.run()
     table.run()
-    assert states(table)[0].startswith("succeeded, nothing to do")
+    assert states(table)[0].startswith("succeeded, nothing to send")
     table.emulator.control.faults(kind="request_refusal", contains="row 1")
     change: dict[str, Any] = {"system": "Say it."}
     table.run(**change)
     table.run(**change)
     idle, worked, *_ = states(table)
-    assert idle.startswith("some rows failed, nothing to do")
+    assert idle.startswith("some rows failed, nothing to send")
     assert worked.startswith("some rows failed  ")
 
 
