@@ -14,6 +14,7 @@ BatchataError
 ├── LeaseError            this run no longer holds the dataset: it did not respond for too long
 │   └── AlreadyRunningError  another run holds the dataset
 ├── LedgerError           the ledger cannot be used
+├── DeclinedError         somebody was asked whether money is to be spent, and said no
 └── StorageError          the disk or object store refused a write
 
 Every error carries one sentence that names the field and the remedy. All of them can be pickled,

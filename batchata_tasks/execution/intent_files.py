@@ -41,7 +41,7 @@ def facts_of(ledger: Ledger, chunk: Chunk, intent: Intent) -> dict[str, Any]:
         "token": chunk.id,
         "ledger_id": ledger.id,
         "run_id": chunk.run_id,
-        "rehearsal": bool(ledger.run(chunk.run_id).rehearsal),
+        "rehearsal": ledger.run(chunk.run_id).rehearsal,  # null of a run of an older version
         "round": chunk.round,
         "provider": chunk.provider,
         "endpoint": chunk.endpoint,

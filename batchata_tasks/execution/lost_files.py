@@ -69,7 +69,7 @@ def _set_aside(chunk: Chunk) -> dict[str, Any]:
 
 def write_spec(folder: DatasetFolder, run: RunRow) -> None:
     """Write the copy of a run's spec from which the run is known again."""
-    record = {"format": 1, "name": run.name, "spec": run.spec, "rehearsal": bool(run.rehearsal)}
+    record = {"format": 1, "name": run.name, "spec": run.spec, "rehearsal": run.rehearsal}
     write_json(folder.spec_of(run.id), record)
 
 

@@ -193,7 +193,7 @@ def _send(
     account = context.provider.account(context.ledger.id)
     with within(context.seconds_left()):
         looks = _newest(context.provider)
-    _require_same_kind(context)
+    _require_same_kind(context, chunk)
     scope = scope_of(context.provider, context.ledger.id)  # a first answer has told who answers
     notice(context, looks or [], chunk.run_id)
     _require_wanted(context)
@@ -228,13 +228,16 @@ def _send(
         raise
 
 
-def _require_same_kind(context: SubmitContext) -> None:
+def _require_same_kind(context: SubmitContext, chunk: Chunk) -> None:
     """Refuse to send if an emulator answers a real run, or something else a rehearsal.
+
+    Nobody knows the kind of a run that an older version began: it goes on.
 
     Raises:
         TerminalError: it began, or was planned, while somebody else answered at the address.
     """
-    if bool(context.provider.is_emulated()) != context.rehearsal:
+    kind = context.ledger.run(chunk.run_id).rehearsal
+    if kind is not None and bool(context.provider.is_emulated()) != bool(kind):
         began, now = "an emulator answered", "none answers now"
         if not context.rehearsal:
             began, now = "no emulator answered", "one answers now"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads
@@ -68,7 +68,7 @@ class Calibration(Store):
             .distinct()
         )
         runs = runs.where(done, t.runs.c.name == name, c.round == 1)
-        runs = runs.where(t.runs.c.rehearsal == int(rehearsal))
+        runs = runs.where(func.coalesce(t.runs.c.rehearsal, 0) == int(rehearsal))
         newest = runs.order_by(t.runs.c.started_at.desc()).limit(_NEWEST)
         query = select(t.outcomes, c.round, c.bytes).join(t.chunks, c.id == t.outcomes.c.chunk_id)
         usage = UsageHistory()

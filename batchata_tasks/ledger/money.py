@@ -208,7 +208,10 @@ class Money(Chunks, Budgets):
             select(t.reservations)
             .join(t.chunks, t.chunks.c.id == t.reservations.c.chunk_id)
             .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
-            .where(t.chunks.c.dataset_id == lease.dataset_id, t.runs.c.rehearsal == kind)
+            .where(
+                t.chunks.c.dataset_id == lease.dataset_id,
+                func.coalesce(t.runs.c.rehearsal, 0) == kind,
+            )
             .where(t.chunks.c.state == ChunkState.LANDED)
         )
         in_dataset = sum(

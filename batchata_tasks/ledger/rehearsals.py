@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from batchata_tasks.common.clock import now_us
+from batchata_tasks.common.json import as_dict
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.chunks import Chunks
 from batchata_tasks.ledger.store import blocks, reads, writes
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
 
 _ENDED = (ChunkState.LANDED, ChunkState.DROPPED, ChunkState.ABANDONED)
 _UNSENT = (ChunkState.PLANNED, ChunkState.DROPPED)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EMULATOR_PATHS = ("/anthropic", "/openai/v1")
+
+
+def _is_of_emulator(scope: str | None) -> bool:
+    """Whether a scope names an address that the emulator prints: on loopback, with its paths."""
+    address = as_dict(json.loads(scope or "null")).get("address")
+    url = urlsplit(address if isinstance(address, str) else "")
+    return url.hostname in _LOOPBACK and url.path.rstrip("/") in _EMULATOR_PATHS
 
 
 class DroppedRehearsals(NamedTuple):
@@ -33,14 +45,24 @@ class Rehearsals(Chunks):
 
     @reads
     def sent_for_real(self, connection: Connection, dataset_id: str) -> bool:
-        """Whether anything of a dataset was sent to an endpoint that is no emulator."""
+        """Whether anything of a dataset was sent to an endpoint that is no emulator.
+
+        Of runs that older versions began, the address tells.
+        """
         query = (
-            select(t.chunks.c.id)
+            select(t.runs.c.rehearsal, t.intents.c.scope)
+            .select_from(t.chunks)
             .join(t.runs, t.runs.c.id == t.chunks.c.run_id)
-            .where(t.chunks.c.dataset_id == dataset_id, t.runs.c.rehearsal == 0)
+            .outerjoin(t.intents, t.intents.c.chunk_id == t.chunks.c.id)
+            .where(t.chunks.c.dataset_id == dataset_id)
+            .where(func.coalesce(t.runs.c.rehearsal, 0) == 0)
             .where(t.chunks.c.kind == ChunkKind.BATCH, t.chunks.c.state.not_in(_UNSENT))
+            .distinct()
         )
-        return connection.execute(query.limit(1)).first() is not None
+        return not all(
+            row.rehearsal is None and _is_of_emulator(row.scope)
+            for row in connection.execute(query)
+        )
 
     @reads
     def rehearsals(self, connection: Connection, dataset_id: str) -> set[str]:

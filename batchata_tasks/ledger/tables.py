@@ -50,8 +50,9 @@ runs = Table(
     Column("price_source", Text),
     Column("plan", Text),  # JSON: rows seen, up to date, per reason, upper bound
     Column("stop", String(16)),  # why it is to stop before its end: a StopReason
-    # 1 if an emulator answers it: its money and its answers count for rehearsals alone
-    Column("rehearsal", Integer, nullable=False, default=0, server_default="0"),
+    # 1 if an emulator answers it: its money and its answers count for rehearsals alone. Null if an
+    # older version began it, which did not know; it counts as real
+    Column("rehearsal", Integer),
     Index("runs_dataset", "dataset_id", "state"),
 )
 

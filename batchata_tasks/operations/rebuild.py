@@ -206,7 +206,7 @@ class _Reader:
     ) -> None:
         run_id = str(intent.get("run_id") or commit["run_id"])
         at = intent.get("sent_at_us") or commit.get("enriched_at_us") or 0
-        self._add_run(run_id, at, rehearsal=intent.get("rehearsal") is True)
+        self._add_run(run_id, at, rehearsal=intent.get("rehearsal"))
         batch_id = commit.get("batch_id") or intent.get("batch_id")
         state = self._state(intent, commit)
         landed = state == ChunkState.LANDED
@@ -258,10 +258,11 @@ class _Reader:
             return ChunkState.SUBMITTED
         return ChunkState.UNCLEAR if intent else ChunkState.COLLECTED
 
-    def _add_run(self, run_id: str, at: int, *, rehearsal: bool) -> None:
+    def _add_run(self, run_id: str, at: int, *, rehearsal: bool | None) -> None:
         # older runs wrote no copy of their spec
         record = read_json(self.folder.spec_of(run_id)) or self.ready.record
-        rehearsal = rehearsal or record.get("rehearsal") is True
+        if rehearsal is None:  # older versions did not tell
+            rehearsal = record.get("rehearsal")
         row = {
             "id": run_id,
             "dataset_id": self.dataset_id,
@@ -269,7 +270,7 @@ class _Reader:
             "spec": record["spec"],
             "spec_digest": "rebuilt",
             "result": "rebuilt",
-            "rehearsal": int(rehearsal),
+            "rehearsal": None if rehearsal is None else int(rehearsal),
             "started_at": at,
             "finished_at": at,
         }

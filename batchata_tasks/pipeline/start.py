@@ -154,7 +154,8 @@ def _may_go_on(
     """
     if dead.state != RunPhase.OPEN or recovery is not None:
         return False
-    is_other_kind = bool(dead.rehearsal) != ready.table.rehearsal
+    # of a run that an older version began nobody knows
+    is_other_kind = dead.rehearsal not in (None, int(ready.table.rehearsal))
     if is_other_kind or dead.spec_digest != ready.record["spec_digest"]:
         return False
     if dead.result in UNTIL_LOOKED_AT:

@@ -21,7 +21,6 @@ from batchata_tasks.planning.fingerprint import (
     INPUT_BYTES,
     REHEARSED_VERSION,
     VERSIONS,
-    is_rehearsed,
 )
 from batchata_tasks.planning.key_arrays import Keys, shares
 from batchata_tasks.planning.texts import Codes, Texts
@@ -93,8 +92,6 @@ class Landed:
         self.doubled: dict[str, set[bytes]] = {}
         self._columns: dict[str, NDArray[Any]] = {}
         rows = self._read()
-        # whether a real endpoint answered any of them
-        self.has_real = not all(map(is_rehearsed, self._others.texts))
         self._sort(rows)
         self.keys = Keys(self._columns["high"], self._columns["low"])
 

@@ -918,9 +918,14 @@ CASES = [
         "no-anthropic-key",
         ("ANTHROPIC_API_KEY", "not set", "set it"),
         env={"ANTHROPIC_API_KEY": None},
+        plan=False,  # it needs none
     ),
     Case(
-        "no-openai-key", ("OPENAI_API_KEY", "not set", "set it"), GPT, env={"OPENAI_API_KEY": None}
+        "no-openai-key",
+        ("OPENAI_API_KEY", "not set", "set it"),
+        GPT,
+        env={"OPENAI_API_KEY": None},
+        plan=False,
     ),
     Case(
         "anthropic-refuses-the-key",

@@ -6,6 +6,7 @@ is serves the same datasets.
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import closing
 from decimal import Decimal
 from shutil import rmtree
@@ -20,6 +21,7 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import Emulator
 from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.progress.listener import LineProgress
 from batchata_tasks.reports.costs import gather, moment_of
@@ -93,6 +95,46 @@ def test_on_the_emulator_all_is_as_ever(table: Table, stage: Stage) -> None:
     assert (again.plan["up_to_date"], again.plan["exhausted"]) == (ROWS - 1, 1)
     (newest, _) = runs_overview(table.spec(), Settings())
     assert newest["rehearsal"]
+
+
+def of_an_older_version(tmp_path: Path) -> None:
+    """Let the ledger's runs be as a version left them that did not know who answered."""
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as ledger, ledger:
+        ledger.execute("update runs set rehearsal = null")
+
+
+def test_an_older_datasets_rows_stay_up_to_date_on_an_emulator(
+    table: Table, stage: Stage, tmp_path: Path
+) -> None:
+    """What was sent to an emulator's address, by its look, is carried on there: one row is new."""
+    stage.real()
+    table.run()
+    of_an_older_version(tmp_path)
+    stage.rehearse()
+    table.values.append({"id": "new", "text": "a new one", "note": "n"})
+    table.write()
+    receipt = table.run()
+    assert (receipt.plan["up_to_date"], receipt.plan["reasons"]) == (ROWS, {"new": 1})
+    assert receipt.outcomes == {"succeeded": 1}
+
+
+def test_an_older_run_that_died_is_carried_on_by_an_emulator(
+    table: Table, stage: Stage, tmp_path: Path
+) -> None:
+    """It sends what it had planned, though nobody knows who answered it before."""
+
+    def die(*_: object) -> dict[str, object]:
+        message = "the process is lost"
+        raise RuntimeError(message)
+
+    stage.real()
+    with pytest.raises(RuntimeError, match="is lost"):
+        enrich(table.spec(), steps=Steps(submit=die))
+    of_an_older_version(tmp_path)
+    stage.rehearse()
+    assert table.run().outcomes == {"succeeded": ROWS}
+    assert len(table.rows()) == ROWS
+    assert table.run().plan["requests"] == 0
 
 
 def test_a_real_endpoint_is_sent_all_of_it(table: Table, stage: Stage) -> None:

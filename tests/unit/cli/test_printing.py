@@ -189,6 +189,7 @@ def test_reports_show_providers_texts_as_text(terminal: bool) -> None:
         "outcomes": {HOSTILE: 3},
         **dict.fromkeys(("held_rows", "overdue_rows", "exhausted_rows", "abandoned_rows"), 0),
         "accepted_twice": [],
+        "rehearsal": False,
         "settled_usd": "1",
         "in_flight_usd": None,
         "batches": [],

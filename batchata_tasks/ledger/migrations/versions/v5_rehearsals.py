@@ -10,5 +10,5 @@ down_revision = "4"
 
 
 def upgrade() -> None:
-    """Add the column; older runs count as real, whoever answered them."""
-    op.add_column("runs", Column("rehearsal", Integer, nullable=False, server_default="0"))
+    """Add the column; nobody knows who answered older runs."""
+    op.add_column("runs", Column("rehearsal", Integer))
