@@ -93,7 +93,7 @@ def test_usage_that_is_none_spoils_the_cost_of_one_row_alone(
     check_money(table, lost=True)
 
 
-@pytest.mark.parametrize("value", ["12.0", '"12"', "12e0"])
+@pytest.mark.parametrize("value", ["99.0", '"99"', "99e0"])
 def test_a_count_may_be_written_in_other_ways(
     table: Table, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
@@ -101,7 +101,7 @@ def test_a_count_may_be_written_in_other_ways(
     with_usage(table, monkeypatch, value)
     receipt = table.run()
     assert (receipt.outcomes, receipt.warnings) == ({"succeeded": 6}, [])
-    assert 12 in [row["_output_tokens"] for row in table.rows()]
+    assert 99 in [row["_output_tokens"] for row in table.rows()]
 
 
 @pytest.mark.parametrize("value", ["9223372036854775808", "1e300", "100000000000", "20000000"])

@@ -74,7 +74,7 @@ def test_the_receipt_expects_what_the_plan_said(table: Table) -> None:
     """Also if further rounds are expected, and if a limit stops the run before its last row."""
     table.emulator.control.faults(kind="request_invalid_answer", contains="row 1")
     table.run(limit=15, max_attempts=2)
-    little = float(usd((preview(table.spec(limit=1)).summary.bound or 0) * 2))
+    little = float(usd((preview(table.spec(limit=1)).summary.bound or 0) * 6 // 5))
     for change in ({"limit": 10}, {"cost_limit_usd": little}):
         plan = preview(table.spec(**change)).summary
         receipt = table.run(**change)
