@@ -7,7 +7,8 @@ chunk to be written anew.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
 
+_UNSAID: dict[str, Any] = {"errors": {}, "errors_before": {}, "begins": None}
 _NO_MORE = b"]}"  # how the last line of a request file that is one JSON object begins
 
 
@@ -87,6 +89,9 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     for raw in (folder.requests, folder.responses):
         for file in sorted(raw.glob(f"{chunk_id}*")):
             written += _without(file, names)
+    if (commit := read_json(folder.commit(chunk_id))) is not None:
+        # what validators said, and how results begin, may quote the answer
+        write_json(folder.commit(chunk_id), {**commit, **_UNSAID})
     kept = [place for place in range(len(ids)) if place not in places]
     write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
     return written
@@ -98,6 +103,7 @@ def _without(path: Path, names: list[bytes]) -> bool:
         if not any(_is_of(line, names) for line in lines):
             return False
         lines.seek(0)
+        times = os.fstat(lines.fileno())
         with durable(path) as stream:
             before = b""
             for line in lines:
@@ -108,6 +114,7 @@ def _without(path: Path, names: list[bytes]) -> bool:
                 stream.write(before)
                 before = line
             stream.write(before)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # by which `retention` goes
     return True
 
 

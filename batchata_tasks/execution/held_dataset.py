@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.ledger import Lease, Ledger
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.schema.answers import AnswerSchemas
 
 
 class InterruptedRunError(BatchataError):
@@ -51,6 +52,7 @@ class HeldDataset(ABC):
     stop_requested: str | None = None  # why somebody in this process wants nothing more to be sent
     run_at_work: str | None = None  # whose steps are done at this moment
     adapters: OpenAdapters = field(default_factory=OpenAdapters)
+    answers: AnswerSchemas | None = None  # the response models of the spec that this process runs
 
     @contextmanager
     def landing_alone(self) -> Generator[None, None, None]:

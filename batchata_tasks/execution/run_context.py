@@ -325,9 +325,12 @@ def restored_context(held: HeldDataset, run: RunRow) -> RunContext:
     """Return a context that lands what a run sent; it sends nothing.
 
     Spec and response model are those that the ledger keeps, whatever the spec's file says by now.
+    It keeps no classes: a model that is still the same is the class that this process has of it.
     """
     stored = json.loads(run.spec)
     answers = AnswerSchemas.from_json(stored)
+    if held.answers is not None:
+        answers = answers.with_classes_of(held.answers)
     return RunContext(held, run.id, stored_spec(stored), answers, continued=True, sends=False)
 
 

@@ -70,6 +70,20 @@ class Rehearsals(Chunks):
         here = (t.runs.c.dataset_id == dataset_id) & (t.runs.c.rehearsal == 1)
         return set(connection.execute(select(t.runs.c.id).where(here)).scalars())
 
+    def _kept(
+        self, connection: Connection, dataset_id: str, is_to_go: Callable[[str | None], bool]
+    ) -> set[str]:
+        """Return the rehearsals of which a batch, ended or not, is not to go."""
+        query = (
+            select(t.runs.c.id, t.intents.c.scope)
+            .join(t.chunks, t.chunks.c.run_id == t.runs.c.id)
+            .join(t.intents, t.intents.c.chunk_id == t.chunks.c.id)
+            .where(t.runs.c.dataset_id == dataset_id, t.runs.c.rehearsal == 1)
+            .distinct()
+        )
+        rows = connection.execute(query).all()
+        return {row.id for row in rows if row.scope is not None and not is_to_go(row.scope)}
+
     @writes
     def drop_rehearsals(
         self, connection: Connection, lease: Lease, is_to_go: Callable[[str | None], bool]
@@ -89,7 +103,7 @@ class Rehearsals(Chunks):
             .where(c.state.not_in(_ENDED))
         )
         rows = connection.execute(query).all()
-        kept = {row.run_id for row in rows if row.scope is not None and not is_to_go(row.scope)}
+        kept = self._kept(connection, lease.dataset_id, is_to_go)
         rows = [row for row in rows if row.run_id not in kept]
         landed = [row.id for row in rows if row.state == ChunkState.COLLECTED]
         dropped = [row.id for row in rows if row.state != ChunkState.COLLECTED]

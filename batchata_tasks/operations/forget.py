@@ -92,13 +92,7 @@ def _digest(names: list[str], key: dict[str, pa.Scalar]) -> bytes:
 
 def _require_free(dataset: HeldBySpec, named: str, chunks: list[str]) -> None:
     """Refuse a row that is on its way, or may be in the plan of a run that is not finished."""
-    held = dataset.held
-    if held.ledger.open_run(held.lease.dataset_id) is not None:
-        message = (
-            f"--key: an unfinished run may still send {named}; let `batchata run SPEC` finish it, "
-            "or `batchata cancel SPEC` end it first."
-        )
-        raise SpecError(message)
+    dataset.require_no_unfinished_run(f"may still have {named}")
     if any(part_of_chunk(chunk_id) in dataset.unfinished for chunk_id in chunks):
         message = (
             f"--key: {named} is in a batch that has not landed; let `batchata run SPEC` land it "

@@ -13,12 +13,13 @@ from batchata_tasks.execution.filled_by import require_own_spec
 from batchata_tasks.execution.held_dataset import find_dataset, hold_dataset, owned_dataset
 from batchata_tasks.execution.land import emptying
 from batchata_tasks.ledger import opened_ledger
+from batchata_tasks.pipeline.lost import lost_chunks
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.settle import settle
 from batchata_tasks.providers import without_keys_set
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Container, Generator
 
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.execution.held_dataset import HeldDataset
@@ -51,6 +52,38 @@ class HeldBySpec:
         dataset = self.ready.table.dataset
         dataset.tidy()
         dataset.conform(self.unfinished)
+
+    def end_stopped_run(self) -> None:
+        """End a run that stopped until somebody looks at it, so that the next one plans anew."""
+        held = self.held
+        run = held.ledger.open_run(held.lease.dataset_id)
+        if run is not None:
+            held.ledger.close_run(held.lease, run.id, run.result or "abandoned")
+            held.folder.drop_run_folder(run.id)
+
+    def require_no_unfinished_run(self, why: str, but: Container[str | None] = ()) -> None:
+        """Refuse a dataset of which a run is unfinished, or files are gone that a run would fetch.
+
+        Raises:
+            SpecError: with the two ways out; `why` says what is in the way. Not for a run that
+                stopped with one of the results in `but`.
+        """
+        held = self.held
+        dataset_id = held.lease.dataset_id
+        lost = lost_chunks(held.ledger, held.folder, dataset_id)
+        run = held.ledger.open_run(dataset_id)
+        if run is not None and run.result not in but:
+            message = (
+                f"an unfinished run {why}; let `batchata run SPEC` finish it, or `batchata cancel "
+                "SPEC` end it first."
+            )
+            raise SpecError(message)
+        if lost.parts or lost.landed or lost.unfinished:
+            message = (
+                f"files of the dataset are gone, and the run that fetches them again {why}; let "
+                "`batchata run SPEC` do so first."
+            )
+            raise SpecError(message)
 
 
 @contextmanager

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from batchata_tasks.ledger import UNTIL_LOOKED_AT
 from batchata_tasks.operations.held_by_spec import held_by_spec
+from batchata_tasks.pipeline.receipt import RunResult
 from batchata_tasks.pipeline.revalidation import KeptAnswers, Revalidated
 
 if TYPE_CHECKING:
     from batchata_tasks.common.settings import Settings
     from batchata_tasks.progress.listener import Progress
     from batchata_tasks.spec.enrichment import EnrichmentSpec
+
+# a run that stopped so stays open, and sends nothing before somebody looked at it
+_SENDS_NOTHING = (*UNTIL_LOOKED_AT, RunResult.PILOT_FAILED)
 
 
 def revalidate(
@@ -22,7 +27,8 @@ def revalidate(
 ) -> Revalidated:
     """Read the kept answers of a spec's dataset by its response model, and write what changed.
 
-    With `dry_run` nothing is written. A row that today's model does not take stays as it is.
+    With `dry_run` nothing is written. A row that today's model does not take stays as it is. A run
+    that stopped for invalid answers, such as by its pilot, does so no more if some became valid.
 
     Raises:
         BatchataError: see `held_by_spec`.
@@ -31,6 +37,11 @@ def revalidate(
         answers = KeptAnswers(dataset.ready.table)
         report, parts = answers.look()
         if not dry_run:
+            dataset.require_no_unfinished_run(
+                "would still send, and pay for, rows that it planned", _SENDS_NOTHING
+            )
             dataset.begin()
             answers.write([part for part in parts if part not in dataset.unfinished])
+            if report.became_valid:  # it may have stopped for these very answers
+                dataset.end_stopped_run()
     return report

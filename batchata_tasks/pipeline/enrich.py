@@ -91,6 +91,7 @@ def run_prepared(
         if not options.take_over:
             require_own_spec(held.folder, held.ledger, held.lease.dataset_id, ready.spec)
         _hand_over(ready.table.dataset, held)
+        held.answers = ready.table.answers
         for text in ready.notes:
             held.progress.note(text)
         end_rehearsals(held, ready)

@@ -35,7 +35,7 @@ def print_costs(costs: Costs, out: Console) -> None:
     """Print the groups and their total, then the shared budgets."""
     title = f"Costs by {costs.by} since {costs.since.date().isoformat()} (UTC)"
     if not costs.groups:
-        print_text(out, f"{title}: nothing was spent.")
+        print_text(out, f"{title}: nothing was spent; rehearsals are not counted.")
     else:
         _print_groups(costs, title, out)
     if costs.total.unpriced:

@@ -44,6 +44,17 @@ class AnswerSchemas:
             return lambda text: None if schema.columns(text) is None else (text,)
         return lambda _text: None
 
+    def with_classes_of(self, live: AnswerSchemas) -> AnswerSchemas:
+        """Return the same models, each as the class that `live` has of it, if it has one.
+
+        JSON Schema has no validators: what a class refuses would pass.
+        """
+        common = self.common
+        if common is not None and live.common is not None and live.common.stored == common.stored:
+            common = live.common
+        own = {digest: live.own.get(digest, model) for digest, model in self.own.items()}
+        return AnswerSchemas(common, own)
+
     def to_json(self) -> dict[str, Any]:
         """Return the models as plain JSON values, for the ledger to store."""
         data: dict[str, Any] = {"schema": None if self.common is None else self.common.stored}

@@ -45,10 +45,14 @@ def url_in(variable: str) -> URL:
         )
         raise SourceError(message)
     # raised outside of the handler, so that no cause of it quotes the URL
+    url = None
     with suppress(ArgumentError, ValueError):
-        return make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", text))
+        url = make_url(re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", text))
+    if url is not None and "@" not in (url.host or ""):  # a password's own, which drivers quote
+        return url
     message = (
-        f"source.url_env: what {variable} has is not the URL of a database; write it as {_EXAMPLE}."
+        f"source.url_env: what {variable} has is not the URL of a database; write it "
+        f"as {_EXAMPLE}, with %40 for an @ of the password."
     )
     raise SourceError(message)
 
@@ -81,6 +85,8 @@ def opened(url: URL, variable: str) -> Generator[Connection, None, None]:
     except ImportError as error:
         package = _DRIVERS.get(kind, error.name or "its driver")
         lacking = f"the driver for {kind}; run `pip install '{package}'`"
+    if engine is not None and engine.dialect.is_async:
+        engine, lacking = None, f"a driver that is not asynchronous, such as in {_EXAMPLE}"
     if engine is None:
         message = f"source.url_env: the URL in {variable} needs {lacking}."
         raise SourceError(message)

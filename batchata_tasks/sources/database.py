@@ -31,6 +31,7 @@ _WHERE = "the query"
 _QUOTED = re.compile(
     r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*.*?\*/", re.DOTALL
 )
+_WORD = re.compile(r"\w+")
 _FIRST_WORDS = ("select", "with", "values", "table")
 _MOST_DIGITS = 38  # of decimals in 128 bits
 # Postgres' numbers of types: of intervals, and lists of them; of decimals
@@ -168,6 +169,7 @@ class DatabaseQuery:
 def _require_select(query: str) -> None:
     """Refuse a query that is not one SELECT; what it calls cannot be known."""
     bare = _QUOTED.sub(" ", query).strip().rstrip(";").strip()
-    if bare.lstrip("(").lower().partition(" ")[0].split("\n")[0] not in _FIRST_WORDS or ";" in bare:
+    first = _WORD.match(bare.lstrip("( \t\r\n").lower())
+    if first is None or first[0] not in _FIRST_WORDS or ";" in bare:
         message = "source.query: it is more, or other, than one SELECT; write one SELECT."
         raise SourceError(message)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _READS = ("read_", "parquet_", "sniff_csv", "glob")  # how the names of functions that read begin
+_MADE_UP = ("query", "query_table")
 _MARKS = "./\\*?["  # a table's name that has one of these is that of a file, or a pattern
 
 
@@ -55,12 +56,35 @@ def _of(part: object) -> Iterator[str]:
             if len(path) == 1 and any(mark in path[0] for mark in _MARKS):
                 yield path[0]
         if node.get("type") == "TABLE_FUNCTION":
-            function = node["function"]
-            if str(function["function_name"]).startswith(_READS):
-                positional = [one for one in function["arguments"] if not one["name"]]
-                yield from _texts([one["expression"] for one in positional])
+            yield from _read_by(node["function"])
         for one in node.values():
             yield from _of(one)
+
+
+def _read_by(function: dict[str, Any]) -> Iterator[str]:
+    """Yield the files that a function in the place of a table reads.
+
+    Raises:
+        SourceError: the query makes their names up while it runs.
+    """
+    name = str(function["function_name"])
+    positional = [one["expression"] for one in function["arguments"] if not one["name"]]
+    if name in _MADE_UP or (name.startswith(_READS) and not all(map(_is_written_out, positional))):
+        message = (
+            "source.sql: a query reads just the files that it names as texts, and what "
+            f"{name}() reads here is made up while it runs; write the names, or the SELECT, out."
+        )
+        raise SourceError(message)
+    if name.startswith(_READS):
+        yield from _texts(positional)
+
+
+def _is_written_out(part: dict[str, Any]) -> bool:
+    if part.get("class") == "COMPARISON":  # an option: delim = ';'
+        return True
+    if part.get("function_name") == "list_value":
+        return all(_is_written_out(one["expression"]) for one in part["arguments"])
+    return part.get("literal") is not None
 
 
 def _texts(part: object) -> Iterator[str]:

@@ -157,7 +157,7 @@ def test_a_row_that_may_still_be_sent_is_not_forgotten(table: Table) -> None:
     table.write()
     with pytest.raises(RuntimeError, match="is lost"):
         enrich(table.spec(), steps=Steps(poll=die))
-    with pytest.raises(SpecError, match=f"an unfinished run may still send id='{KEY}'"):
+    with pytest.raises(SpecError, match=f"an unfinished run may still have id='{KEY}'"):
         forgotten(table)
     assert len(table.rows()) == 6
 

@@ -11,7 +11,10 @@ from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import AlreadyRunningError, SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.execution.held_dataset import hold_dataset
+from batchata_tasks.operations.cancel import cancel
 from batchata_tasks.operations.revalidate import revalidate
+from batchata_tasks.pipeline.enrich import enrich
+from batchata_tasks.pipeline.steps import Steps
 from batchata_tasks.reports.plan import preview
 from tests.support.table import SCHEMA, Table
 
@@ -171,3 +174,49 @@ def test_the_command_tells_what_it_did(table: Table) -> None:
     assert "No longer valid  12 rows" in done.output
     done = CliRunner().invoke(app, ["revalidate", str(spec), "--json"])
     assert '"no_longer_valid": 12' in done.output
+
+
+def test_rows_that_an_unfinished_run_would_send_are_not_kept_before_it(table: Table) -> None:
+    """It planned them, so they would be paid for all the same; the sentence says what to do."""
+
+    def die(*_: object) -> dict[str, object]:
+        message = "the process is lost"
+        raise RuntimeError(message)
+
+    table.run()
+    with pytest.raises(RuntimeError, match="is lost"):
+        enrich(table.spec(response_schema=LABEL_ALONE), steps=Steps(submit=die))
+    with pytest.raises(
+        SpecError, match=r"an unfinished run would still send.*batchata cancel SPEC"
+    ):
+        revalidated(table, response_schema=LABEL_ALONE)
+    assert cancel(table.spec(response_schema=LABEL_ALONE), Settings()).exit_code == 0
+    assert revalidated(table, response_schema=LABEL_ALONE).kept == 12
+    table.run(response_schema=LABEL_ALONE)
+    assert sent(table) == 12
+
+
+def test_a_pilot_that_did_not_hold_holds_once_its_answers_are_valid(table: Table) -> None:
+    """The next run plans anew, and sends the rows that were kept back."""
+    spec = {**model(table, ("x", "y", "z")), "pilot": {"rows": 5, "max_invalid_share": 0.5}}
+    assert table.run(**spec).result == "pilot_failed"
+    file = table.folder / "refusing_x_y_z.py"
+    file.write_text(MODEL.replace("{refused}", "()"))
+    assert table.run(**spec).result == "pilot_failed"
+    assert revalidated(table, **spec).became_valid == 5
+    receipt = table.run(**spec)
+    assert (receipt.result, receipt.outcomes) == ("succeeded", {"succeeded": 7})
+    assert sent(table) == 12
+
+
+def test_a_lost_part_is_read_by_the_class_again(table: Table) -> None:
+    """What its validators refused is not valid because files of the dataset are gone."""
+    strict = model(table, ("x", "y"))
+    table.run(**strict)
+    before = table.rows()
+    assert {row["_status"] for row in before} == {"succeeded", "invalid"}
+    for path in (table.output / "data").iterdir():
+        path.unlink()
+    table.run(**strict)
+    assert table.rows() == before
+    assert sent(table) == 12
