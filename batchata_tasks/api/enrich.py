@@ -74,6 +74,20 @@ class SpecOptions(TypedDict, total=False):
     delete_results: bool
 
 
+class _Options(SpecOptions, total=False):
+    """All arguments of `enrich` that may be left out."""
+
+    prompt: str | None
+    response_model: type[BaseModel] | str | None
+    metadata: Sequence[str] | Literal["all"]
+    decimals: Literal["decimal", "float"]
+    refresh: bool
+    retry_failed: bool
+    take_over: bool
+    print_status: bool
+    on_receipt: Callable[[Receipt], None] | None
+
+
 @overload
 def enrich(
     frame: str | PathLike[str],
@@ -81,16 +95,7 @@ def enrich(
     key: str | Sequence[str],
     model: str,
     output: str | PathLike[str],
-    prompt: str | None = None,
-    response_model: type[BaseModel] | str | None = None,
-    metadata: Sequence[str] | Literal["all"] = ...,
-    decimals: Literal["decimal", "float"] = "decimal",
-    refresh: bool = False,
-    retry_failed: bool = False,
-    take_over: bool = False,
-    print_status: bool = False,
-    on_receipt: Callable[[Receipt], None] | None = None,
-    **options: Unpack[SpecOptions],
+    **options: Unpack[_Options],
 ) -> Path: ...
 @overload
 def enrich(
@@ -99,16 +104,7 @@ def enrich(
     key: str | Sequence[str],
     model: str,
     output: str | PathLike[str],
-    prompt: str | None = None,
-    response_model: type[BaseModel] | str | None = None,
-    metadata: Sequence[str] | Literal["all"] = ...,
-    decimals: Literal["decimal", "float"] = "decimal",
-    refresh: bool = False,
-    retry_failed: bool = False,
-    take_over: bool = False,
-    print_status: bool = False,
-    on_receipt: Callable[[Receipt], None] | None = None,
-    **options: Unpack[SpecOptions],
+    **options: Unpack[_Options],
 ) -> F: ...
 def enrich(
     frame: Any,

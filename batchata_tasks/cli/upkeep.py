@@ -27,7 +27,10 @@ def revalidate(
     each answer (`_response`) is read anew. Rows that today's model does not take are told, and stay
     as they are; what another model answered and this one does not take is sent by the next run.
 
-    Exit codes: 0 done, whatever was found; 1, 2 and 130 as of `run`.
+    A run that stopped half-way has to be finished, or cancelled, first.
+
+    Exit codes: 0 done, whatever was found; 2 a run is unfinished, or there is no dataset; 1 and
+    130 as of `run`.
     """
     from batchata_tasks.operations.revalidate import revalidate as revalidate_spec
 

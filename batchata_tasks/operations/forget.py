@@ -75,7 +75,7 @@ def forget(
         _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
         dataset.begin()
         rows = take_out(held, table, digest)
-        if not rows and not chunks:
+        if not rows and not chunks:  # nothing was changed
             message = (
                 f"--key: the dataset has no row with {named}; `batchata show SPEC` prints rows."
             )

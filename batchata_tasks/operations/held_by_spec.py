@@ -42,16 +42,18 @@ class HeldBySpec:
     unfinished: frozenset[str]
 
     def begin(self) -> None:
-        """Prepare the dataset for being changed.
+        """Prepare the dataset for being changed; no row changes by that.
 
         Raises:
             LeaseError: another process took the dataset over.
         """
         self.held.ledger.check_lease(self.held.lease)  # right before files change
+        self.ready.table.dataset.tidy()
+
+    def adopt_columns(self) -> None:
+        """Give all rows the columns of the spec's response model of today, as a run does."""
         self.settled.declared.write(self.held.folder)  # before any part is rewritten
-        dataset = self.ready.table.dataset
-        dataset.tidy()
-        dataset.conform(self.unfinished)
+        self.ready.table.dataset.conform(self.unfinished)
 
     def end_stopped_run(self) -> None:
         """End a run that stopped until somebody looks at it, so that the next one plans anew."""

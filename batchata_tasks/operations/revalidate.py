@@ -41,6 +41,7 @@ def revalidate(
                 "would still send, and pay for, rows that it planned", _SENDS_NOTHING
             )
             dataset.begin()
+            dataset.adopt_columns()
             answers.write([part for part in parts if part not in dataset.unfinished])
             if report.became_valid:  # it may have stopped for these very answers
                 dataset.end_stopped_run()

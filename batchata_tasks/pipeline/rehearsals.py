@@ -13,7 +13,17 @@ from batchata_tasks.providers import has_forgotten
 
 if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.ledger import RunRow
     from batchata_tasks.planning.prepare import PreparedRun
+    from batchata_tasks.planning.table import PreparedTable
+
+
+def is_of_other_kind(run: RunRow, table: PreparedTable) -> bool:
+    """Whether a run is real and the spec's next one a rehearsal, or the other way round.
+
+    Of a run that an older version began nobody knows.
+    """
+    return run.rehearsal not in (None, int(table.rehearsal))
 
 
 def end_rehearsals(held: HeldDataset, ready: PreparedRun) -> None:

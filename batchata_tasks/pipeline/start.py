@@ -15,6 +15,7 @@ from batchata_tasks.execution.run_context import RunContext, RunState, restored_
 from batchata_tasks.ledger import SET_ASIDE, UNTIL_LOOKED_AT, ChunkState, Ledger, RunEnd, RunPhase
 from batchata_tasks.pipeline.planning_run import PlanningRun
 from batchata_tasks.pipeline.receipt import RunResult
+from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import require_results
 from batchata_tasks.planning.limits import budget_member, limits_of
 
@@ -154,9 +155,7 @@ def _may_go_on(
     """
     if dead.state != RunPhase.OPEN or recovery is not None:
         return False
-    # of a run that an older version began nobody knows
-    is_other_kind = dead.rehearsal not in (None, int(ready.table.rehearsal))
-    if is_other_kind or dead.spec_digest != ready.record["spec_digest"]:
+    if is_of_other_kind(dead, ready.table) or dead.spec_digest != ready.record["spec_digest"]:
         return False
     if dead.result in UNTIL_LOOKED_AT:
         return not options.retry_failed

@@ -21,6 +21,7 @@ from batchata_tasks.ledger import (
     opened_ledger,
 )
 from batchata_tasks.pipeline.lost import LostRows, in_flight, lost_rows
+from batchata_tasks.pipeline.rehearsals import is_of_other_kind
 from batchata_tasks.pipeline.results_lacking import what_lacks
 from batchata_tasks.pipeline.revalidation import KeptAnswers
 from batchata_tasks.pipeline.start import correct_bounds, in_flight_keys, price_source
@@ -79,10 +80,7 @@ def preview(
         routes, rehearsal = ready.table.builder.routes, ready.table.rehearsal
         limits = look_ahead(spec, ledger, chunks, costs, summary, routes, rehearsal=rehearsal)
         held = [chunk for chunk in unfinished if chunk.state in SET_ASIDE]
-        open_run = None if ledger is None else ledger.open_run(dataset_id)
-        if open_run is not None and bool(open_run.rehearsal) != rehearsal:
-            open_run = None  # a run ends that first
-        stop = None if ledger is None or open_run is None else ledger.stop_reason(open_run.id)
+        open_run, stop = _open_run(ready, ledger, dataset_id)
         ways = _in_the_way(ready, ledger, dataset_id, unfinished, options)
         valid = _valid_by_now(ready, summary)
     return Preview(
@@ -105,6 +103,16 @@ def preview(
         notes=ready.notes,
         sample=sampled,
     )
+
+
+def _open_run(
+    ready: PreparedRun, ledger: Ledger | None, dataset_id: str
+) -> tuple[RunRow | None, str | None]:
+    """Return the dataset's open run, and why it is to stop before its end, if it is."""
+    run = None if ledger is None else ledger.open_run(dataset_id)
+    if ledger is None or run is None or is_of_other_kind(run, ready.table):
+        return None, None  # one of the other kind is ended first
+    return run, ledger.stop_reason(run.id)
 
 
 def _planner(

@@ -86,6 +86,18 @@ def test_no_file_has_the_row_or_its_texts(table: Table) -> None:
     assert len(table.bodies()) == 5
 
 
+def test_other_rows_stay_as_they_are_under_another_response_model(table: Table) -> None:
+    """Also if no row has the key; columns that today's model lacks stay."""
+    table.run()
+    before = table.rows()
+    spec = table.spec(response_schema=None)
+    with pytest.raises(SpecError, match="has no row with id='nobody'"):
+        forget(spec, ["nobody"], Settings())
+    assert table.rows() == before
+    forget(spec, [KEY], Settings())
+    assert table.rows() == [row for row in before if row["id"] != KEY]
+
+
 def test_every_attempt_of_it_is_forgotten(table: Table) -> None:
     """Requests and answers of earlier texts of the row go, too."""
     table.run()

@@ -16,7 +16,7 @@ from batchata_tasks.operations.compact import compact
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.raw_files import drop_raw_files
 from batchata_tasks.pipeline.steps import Steps, collect_step
-from tests.support.table import Table
+from tests.support.table import SCHEMA, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
     from batchata_tasks.emulator import Emulator
     from batchata_tasks.execution.run_ref import RunRef
+
+LABEL_ALONE = {
+    "type": "object",
+    "properties": {"label": SCHEMA["properties"]["label"]},
+    "required": ["label"],
+}
 
 
 @pytest.fixture
@@ -96,3 +102,12 @@ def test_files_of_a_batch_that_has_not_landed_are_kept(table: Table) -> None:
     spec = table.spec(retention="1d", items_per_batch=3, max_parallel_batches=1)
     assert enrich(spec, steps=Steps(collect=collect)).outcomes == {"succeeded": 9}
     assert kept == [1, 1, 1]  # the requests of the batch that is to land; the others' are gone
+
+
+def test_compacting_under_another_response_model_changes_no_row(table: Table) -> None:
+    """Columns that the spec's model of today lacks stay until a run lands rows under it."""
+    table.run(items_per_batch=2)
+    before = table.rows()
+    compact(table.spec(response_schema=LABEL_ALONE), Settings())
+    assert len(list((table.output / "data").iterdir())) == 1
+    assert table.rows() == before
