@@ -20,7 +20,8 @@ from batchata_tasks.common.canonical import base32, canonical, digest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.settings import Settings
-from batchata_tasks.spec.job import Job
+from batchata_tasks.planning.job_list import JobList
+from batchata_tasks.spec.job import Job, is_job_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from batchata_tasks.api.run import BatchRun
 
 _ID_BYTES = 15
+_DEFAULTS = frozenset(JobDefaults.__annotations__)
 
 
 class Batch:
@@ -51,7 +53,7 @@ class Batch:
     ) -> None:
         place = {} if results_dir is None else {"results_dir": str(results_dir)}
         self.config = checked_params({**place, **params})
-        self.jobs: list[Job] = []
+        self.jobs = JobList()
         self._ids: dict[str, int] = {}
         self._priced: set[tuple[str, str, bool]] = set()
         self._checked = CheckedJobs()
@@ -111,28 +113,52 @@ class Batch:
             SpecError: it is invalid; the message names the field and the remedy.
         """
         # the signature is the one list of the arguments
-        given = {name: value for name, value in locals().items() if value is not None}
-        fields: dict[str, Any] = {
-            **self.config.default_params,
-            **{name: given[name] for name in JobDefaults.__annotations__ if name in given},
-        }
+        given = {n: v for n, v in locals().items() if v is not None and n in _DEFAULTS}
+        fields = self.config.default_params | given
         if "model" not in fields:
             message = (
                 "model: name one in add_job, or for all jobs with set_default_params(model=…)."
             )
             raise SpecError(message)
-        # copies: the caller may change the originals for the next job
-        if "params" in fields:
-            fields["params"] = deepcopy(fields["params"])
         if isinstance(fields.get("response_model"), dict):
             fields["response_model"] = self._checked.schemas.own(fields["response_model"])
+        if file is None and self._add_plain(id, fields, messages, prompt):
+            return self
+        if "params" in fields:  # as with messages, the caller may change the original later
+            fields["params"] = deepcopy(fields["params"])
         given_id = f"#{len(self.jobs) + 1}" if id is None else id
         turns, path = _copied(messages), _absolute(file)
         job = Job(given_id, messages=turns, prompt=prompt, file=path, **fields)
-        self._checked.check(job, limited=self.config.cost_limit_usd is not None)
-        self._check_priced(job, limited=self.config.cost_limit_usd is not None)
-        self.jobs.append(self._named(job) if id is None else self._once(job))
+        self._checked.check(job, limited=self._limited)
+        self._check_priced(job, limited=self._limited)
+        if id is None:
+            job = self._named(job)
+        else:
+            self._taken(id)
+        self.jobs.append(job)
+        self._checked.keep_form(fields, job, limited=self._limited)
         return self
+
+    @property
+    def _limited(self) -> bool:
+        return self.config.cost_limit_usd is not None
+
+    def _add_plain(
+        self, job_id: str | None, fields: dict[str, Any], messages: object, prompt: object
+    ) -> bool:
+        """Add a job that differs in its id and texts alone from one that was added before.
+
+        Return whether it is such a job, and valid.
+        """
+        if job_id is not None and not is_job_id(job_id):
+            return False
+        plain = self._checked.plain(fields, messages, prompt, limited=self._limited)
+        if plain is None:
+            return False
+        form, texts = plain
+        name = self._content_id(form.facts(texts)) if job_id is None else self._taken(job_id)
+        self.jobs.add_plain(name, form, texts)
+        return True
 
     def _check_priced(self, job: Job, *, limited: bool) -> None:
         """Refuse a model without a known price if a limit has to hold, as a run does.
@@ -174,18 +200,21 @@ class Batch:
         ]
         if job.file is not None:
             facts += [self._checked.digest_of(job.file), job.enable_citations]
-        name = f"job-{base32(digest('job', canonical(facts))[:_ID_BYTES])}"
-        number = self._ids[name] = self._ids.get(name, 0) + 1
-        job_id = name if number == 1 else f"{name}-{number}"
-        return self._once(self._checked.renamed(job, job_id), counted=number == 1)
+        return self._checked.renamed(job, self._content_id(canonical(facts)))
 
-    def _once(self, job: Job, *, counted: bool = False) -> Job:
-        """Return a job whose id is unique; `counted` ids were compared already."""
-        if job.id in self._ids and not counted:
-            message = f"job {job.id!r:.80}: there is a job of this id already; ids must be unique."
+    def _content_id(self, facts: bytes) -> str:
+        """Return the id of a job without one, by its content; jobs that are alike are numbered."""
+        name = f"job-{base32(digest('job', facts)[:_ID_BYTES])}"
+        number = self._ids[name] = self._ids.get(name, 0) + 1
+        return name if number == 1 else self._taken(f"{name}-{number}")
+
+    def _taken(self, job_id: str) -> str:
+        """Return an id that no other job may have from now on."""
+        if job_id in self._ids:
+            message = f"job {job_id!r:.80}: there is a job of this id already; ids must be unique."
             raise SpecError(message)
-        self._ids.setdefault(job.id, 1)
-        return job
+        self._ids[job_id] = 1
+        return job_id
 
     def run(
         self,

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from batchata_tasks.api.config import JobDefaults
 from batchata_tasks.common.errors import SpecError
+from batchata_tasks.planning.job_list import JobForm
 from batchata_tasks.providers import provider_type
 from batchata_tasks.sources import documents
-from batchata_tasks.spec.job import params_of
+from batchata_tasks.spec.job import params_of, turn_texts
 from batchata_tasks.spec.job_schemas import ResponseModels
+from batchata_tasks.types.request import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from pathlib import Path
 
     from batchata_tasks.providers import Adapter
     from batchata_tasks.schema.response import ResponseSchema
-    from batchata_tasks.spec.job import Job
+    from batchata_tasks.spec.job import Job, Roles
     from batchata_tasks.types.document import Document
-    from batchata_tasks.types.request import Message
 
     FileState = tuple[int, ...]
     # on what checks rested: whether a limit held, the job's content, its file
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 
 _PASSED_KEPT = 256
+_FORMS_KEPT = 256
+_FORM_FIELDS = [name for name in JobDefaults.__annotations__ if name != "response_model"]
 
 
 def check_job(adapter: type[Adapter], job: Job, *, limited: bool) -> None:
@@ -136,6 +140,7 @@ class CheckedJobs:
         self._jobs: dict[int, Job] = {}
         self._passed: dict[int, Facts] = {}
         self._digests: dict[Path, tuple[FileState | None, str]] = {}
+        self._forms: dict[tuple[object, ...], JobForm] = {}
 
     def check(self, job: Job, *, limited: bool) -> None:
         """Check a job, unless it passed as it is.
@@ -157,6 +162,48 @@ class CheckedJobs:
             self._digests[job.file] = file, document.sha256
         self._jobs[id(job)] = job
         self._passed[id(job)] = limited, content, file
+
+    def plain(
+        self, fields: Mapping[str, Any], messages: object, prompt: object, *, limited: bool
+    ) -> tuple[JobForm, tuple[str, ...]] | None:
+        """Return the form of a job that has these fields, and its texts, if they are valid.
+
+        None if no job of its form was checked before, or it has more than texts, or is invalid:
+        `check` says why.
+        """
+        if (messages is None) == (prompt is None) or not (turns := turn_texts(messages, prompt)):
+            return None
+        roles, texts = turns
+        form = self._forms.get(self._form_key(fields, roles, messages, limited=limited))
+        if form is None:
+            return None
+        try:
+            self._adapter_of(form.job).check_turns(list(map(Message, roles, texts)))
+        except SpecError:
+            return None
+        return form, texts
+
+    def keep_form(self, fields: Mapping[str, Any], job: Job, *, limited: bool) -> None:
+        """Keep the form of a job that passed its checks, and was made of these fields.
+
+        Without a document, and rules of a third-party provider, what is left to check are turns.
+        """
+        turns = turn_texts(job.messages, job.prompt)
+        whole = job.file is not None or hasattr(self._adapter_of(job), "validate_job")
+        if turns is not None and not whole and len(self._forms) < _FORMS_KEPT:
+            roles, _ = turns
+            name, _ = self.schemas.of(job)
+            key = self._form_key(fields, roles, job.messages, limited=limited)
+            self._forms[key] = JobForm(job, roles, name, self.schemas.content(name))
+
+    def _form_key(
+        self, fields: Mapping[str, Any], roles: Roles, messages: object, *, limited: bool
+    ) -> tuple[object, ...]:
+        model = fields.get("response_model")
+        place = None if model is None else self.schemas.place_of(model)
+        # 1 and 1.0 are equal, and not the same
+        others = repr([fields.get(name) for name in _FORM_FIELDS])
+        return roles, messages is None, limited, place, others
 
     def _adapter_of(self, job: Job) -> type[Adapter]:
         names = job.model, job.provider, job.endpoint

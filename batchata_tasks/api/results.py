@@ -21,7 +21,13 @@ from batchata_tasks.execution.held import answered, create_error, decide
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.execution.overdue import remedy, why_overdue
 from batchata_tasks.ledger import SET_ASIDE, ChunkState, opened_ledger
-from batchata_tasks.planning.fingerprint import changed, fingerprint, is_rehearsed
+from batchata_tasks.planning.fingerprint import (
+    FINGERPRINT_VERSION,
+    REHEARSED_VERSION,
+    changed,
+    fingerprint,
+    is_rehearsed,
+)
 from batchata_tasks.planning.job_store import INPUT, JOB, TERMS
 from batchata_tasks.planning.stored_jobs import StoredJobs, Terms, inputs_of_jobs
 from batchata_tasks.sources.opening import open_source
@@ -30,7 +36,7 @@ from batchata_tasks.spec.jobs import JOB_ID
 from batchata_tasks.types.outcome import ErrorCode, Outcome, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
     from decimal import Decimal
 
     from batchata_tasks.common.settings import Settings
@@ -77,26 +83,34 @@ def landed_results(spec: JobsSpec, *, rehearsal: bool = False) -> dict[str, JobR
     answered, but of a `rehearsal`.
     """
     with collector_paused():
-        wanted = {job_id: (text, terms) for job_id, text, terms in _fingerprints(spec)}
-        found = undisturbed(lambda: _newest(spec, wanted, rehearsal=rehearsal))
-        return {job_id: found[job_id] for job_id in wanted if job_id in found}
+        version = REHEARSED_VERSION if rehearsal else FINGERPRINT_VERSION
+        asked = [
+            (job_id, fingerprint(first.hex(), terms.others, version), terms)
+            for job_id, first, terms in _fingerprints(spec)
+        ]
+        found = undisturbed(lambda: _newest(spec, asked, rehearsal=rehearsal))
+        pairs = zip(asked, found, strict=True)
+        return {job_id: result for (job_id, _, _), result in pairs if result is not None}
 
 
 def _newest(
-    spec: JobsSpec, wanted: Mapping[str, tuple[str, Terms]], *, rehearsal: bool
-) -> dict[str, JobResult]:
-    """Return the newest result of each job; `wanted` are their fingerprints, and their terms."""
-    found, times = dict[str, JobResult](), dict[str, int]()
+    spec: JobsSpec, asked: Sequence[tuple[str, str, Terms]], *, rehearsal: bool
+) -> list[JobResult | None]:
+    """Return the newest result of each job, given its id, its fingerprint and its terms."""
+    places = {job_id: place for place, (job_id, _, _) in enumerate(asked)}
+    found, times = list[JobResult | None]([None]) * len(asked), [-1] * len(asked)
     for batch in _rows(spec):
         landed = batch.column(_LANDED_AT).cast(pa.int64()).to_pylist()
         columns = [batch.column(name).to_pylist() for name in _READ]
         for landed_at, job_id, text, *values in zip(landed, *columns, strict=True):
-            fingerprint, terms = wanted.get(job_id, ("", None))
-            if terms is None or changed(text, fingerprint) or is_rehearsed(text) != rehearsal:
+            place = places.get(job_id)
+            if place is None or landed_at <= times[place]:
                 continue
-            if landed_at > times.get(job_id, -1):
-                times[job_id] = landed_at
-                found[job_id] = _result(job_id, terms, _Answer(*values))
+            _, expected, terms = asked[place]
+            if text != expected and (changed(text, expected) or is_rehearsed(text) != rehearsal):
+                continue
+            times[place] = landed_at
+            found[place] = _result(job_id, terms, _Answer(*values))
     return found
 
 
@@ -143,19 +157,18 @@ def _stored(spec: JobsSpec) -> Iterator[list[StoredJob]]:
         yield stored.read(ids, texts)
 
 
-def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, str, Terms]]:
-    """Yield the id of each job, its fingerprint, and its terms."""
+def _fingerprints(spec: JobsSpec) -> Iterator[tuple[str, bytes, Terms]]:
+    """Yield the id of each job, the input of its fingerprint, and its terms."""
     stored, source = StoredJobs(spec.response_schemas()), open_source(spec.jobs)
     if INPUT not in source.names():  # an older version stored them
         for jobs in _stored(spec):
             for job, first in zip(jobs, inputs_of_jobs(jobs), strict=True):
-                yield job.id, fingerprint(first.hex(), job.terms.others), job.terms
+                yield job.id, first, job.terms
         return
     for block in source.batches([JOB_ID, INPUT, TERMS]):
         columns = (block.rows.column(name).to_pylist() for name in (JOB_ID, INPUT, TERMS))
         for job_id, first, spelled in zip(*columns, strict=True):
-            terms = stored.terms(spelled)
-            yield job_id, fingerprint(first.hex(), terms.others), terms
+            yield job_id, first, stored.terms(spelled)
 
 
 def stored_jobs(spec: JobsSpec) -> list[Job]:

@@ -25,13 +25,14 @@ from batchata_tasks.ledger import StopReason
 from batchata_tasks.pipeline.enrich import run_prepared
 from batchata_tasks.pipeline.runner import runner_of_jobs
 from batchata_tasks.pipeline.start import refresh_mark
+from batchata_tasks.planning.job_list import JobList
 from batchata_tasks.planning.job_store import dataset_name, write_jobs
 from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.planning.summary import Options
 from batchata_tasks.reports.plan import preview
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import pandas as pd  # pyright: ignore[reportMissingTypeStubs]
     import pyarrow as pa
@@ -61,9 +62,11 @@ class BatchRun:
     """
 
     def __init__(
-        self, config: BatchParams, jobs: list[Job], *, checked: CheckedJobs | None = None
+        self, config: BatchParams, jobs: Sequence[Job], *, checked: CheckedJobs | None = None
     ) -> None:
-        self.config, self.jobs = config.model_copy(deep=True), list(jobs)
+        self.config = config.model_copy(deep=True)
+        # forms name response models as the checks of their own batch do
+        self.jobs = JobList(jobs if checked is not None else list(jobs))
         self.receipt: Receipt | None = None
         self._rehearsal = False  # whether an emulator answers
         self._checked = checked or CheckedJobs()
@@ -183,7 +186,7 @@ class BatchRun:
         chosen = "results_dir" in self.config.model_fields_set
         folder = self._state.folder(folder, chosen=chosen)
         if not self.jobs and self.config.reuse_state:
-            self.jobs = self._state.jobs(folder)
+            self.jobs = JobList(self._state.jobs(folder))
             self._checked.schemas.adopt(self._state.response_models())
             self._state.complete(self.config)
         return folder
@@ -195,12 +198,13 @@ class BatchRun:
         been set later.
         """
         limited, ids = self.config.cost_limit_usd is not None, set[str]()
-        for job in self.jobs:
+        for job in self.jobs.checked_for_all():
             self._checked.check(job, limited=limited)
-            if job.id in ids:
-                message = f"job {job.id!r:.80}: there are two of this id; ids must be unique."
+        for job_id in self.jobs.ids():
+            if job_id in ids:
+                message = f"job {job_id!r:.80}: there are two of this id; ids must be unique."
                 raise SpecError(message)
-            ids.add(job.id)
+            ids.add(job_id)
 
     def _work(self, ready: PreparedRun) -> None:
         spec = cast("JobsSpec", ready.spec)
@@ -335,15 +339,15 @@ class BatchRun:
             held = held_jobs(self._written(), self._settings)
         return ResultsById(
             (
-                job.id,
-                landed.get(job.id)
+                job_id,
+                landed.get(job_id)
                 or JobResult(
-                    job.id,
-                    error=held.get(job.id, f"not sent: {reason}"),
-                    cost_usd=float("nan") if job.id in held else 0.0,
+                    job_id,
+                    error=held.get(job_id, f"not sent: {reason}"),
+                    cost_usd=float("nan") if job_id in held else 0.0,
                 ),
             )
-            for job in self.jobs
+            for job_id in self.jobs.ids()
         )
 
     def to_arrow(self) -> pa.Table:

@@ -104,9 +104,9 @@ class JobBuilder:
 
     def _jobs(self, rows: RowBlock, places: Sequence[int]) -> list[StoredJob]:
         """Return the jobs at some places of a block."""
-        columns = rows.values(JOB_ID), rows.values(JOB)
-        ids, texts = ([column[place] for place in places] for column in columns)
-        return self._stored.read(ids, texts)
+        names = [JOB_ID, JOB] + [TERMS] * (TERMS in rows.batch.schema.names)
+        columns = map(rows.values, names)
+        return self._stored.read(*[[column[place] for place in places] for column in columns])
 
     def _request(self, job: StoredJob) -> BuiltRequest:
         if job.texts is not None:

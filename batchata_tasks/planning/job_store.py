@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import fields
+from functools import cache
 from io import BytesIO
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchata_tasks.common.files import durable
-from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION
-from batchata_tasks.planning.stored_jobs import StoredJobs, inputs_of_jobs
+from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, inputs_of_texts
+from batchata_tasks.planning.job_list import JobForm, JobList, PlainJob, stored_json
+from batchata_tasks.planning.stored_jobs import StoredJobs
 from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from batchata_tasks.dataset.folder import DatasetFolder
     from batchata_tasks.spec.job_schemas import ResponseModels
@@ -39,8 +39,6 @@ _COLUMNS = pa.schema(
         pa.field(TERMS, pa.string()),
     ]
 )
-_FIELDS = [one.name for one in fields(Job) if one.name not in ("id", "response_model")]
-_fields_of = attrgetter(*_FIELDS)
 
 
 def write_jobs(
@@ -55,11 +53,11 @@ def write_jobs(
     The file is named by its content, so that the same jobs are the same run. `digest_of` returns
     the `sha256` of a job's document; `values` are the other keys of the spec.
     """
+    jobs = jobs if isinstance(jobs, JobList) else JobList(jobs)
     by_place, places = _sorted_by_destination(jobs)
-    kinds = {schemas.of(job)[0] for job in jobs}
-    digests = {file: digest_of(file) for file in {job.file for job in jobs} if file is not None}
-    reader = StoredJobs(schemas.by_digest())
-    content, file = _file_of(_blocks(by_place, schemas, digests), reader)
+    kinds = {form.schema for form in jobs.forms}
+    kinds |= {schemas.of(job)[0] for job in by_place if isinstance(job, Job)}
+    content, file = _file_of(_Rows(jobs.forms, schemas, digest_of), by_place)
     folder.create()
     folder.jobs.mkdir(exist_ok=True)
     path = folder.jobs / f"{content[:32]}.parquet"
@@ -82,7 +80,7 @@ def write_jobs(
     return spec.with_models(models)
 
 
-def _file_of(blocks: Iterable[list[tuple[str, str]]], reader: StoredJobs) -> tuple[str, memoryview]:
+def _file_of(rows: _Rows, jobs: Sequence[Job | PlainJob]) -> tuple[str, memoryview]:
     """Return the digest of jobs, and their file, which is small beside the jobs in memory.
 
     What fingerprints are made of stands beside the jobs, so that those that need nothing are not
@@ -90,11 +88,11 @@ def _file_of(blocks: Iterable[list[tuple[str, str]]], reader: StoredJobs) -> tup
     """
     content, file = hashlib.sha256(), BytesIO()
     with pq.ParquetWriter(file, _COLUMNS, compression="zstd") as writer:
-        for rows in blocks:
-            content.update(orjson.dumps(rows))
-            ids, texts = zip(*rows, strict=True)
-            jobs = reader.read(ids, texts)
-            columns = (ids, texts, inputs_of_jobs(jobs), [job.terms.spelled for job in jobs])
+        for start in range(0, len(jobs), BATCH_ROWS):
+            block = map(rows.of, jobs[start : start + BATCH_ROWS])
+            ids, texts, turns, terms = zip(*block, strict=True)
+            content.update(orjson.dumps(list(zip(ids, texts, strict=True))))
+            columns = ids, texts, inputs_of_texts(turns), terms
             arrays = [
                 pa.array(values, field.type)
                 for values, field in zip(columns, _COLUMNS, strict=True)
@@ -103,39 +101,48 @@ def _file_of(blocks: Iterable[list[tuple[str, str]]], reader: StoredJobs) -> tup
     return content.hexdigest(), file.getbuffer()
 
 
-def _sorted_by_destination(jobs: Iterable[Job]) -> tuple[list[Job], list[Destination]]:
+class _Rows:
+    """Makes the rows of the file of jobs; the document of several jobs is read once."""
+
+    def __init__(
+        self,
+        forms: Sequence[JobForm],
+        schemas: ResponseModels,
+        digest_of: Callable[[Path], str],
+    ) -> None:
+        self._forms, self._schemas = forms, schemas
+        self._digest_of = cache(digest_of)
+        self._reader = StoredJobs(schemas.by_digest())
+
+    def of(self, job: Job | PlainJob) -> tuple[str, str, bytes, str]:
+        """Return a job's id, the job as JSON, and what its fingerprint is made of."""
+        if isinstance(job, tuple):
+            job_id, place, texts = job
+            form = self._forms[place]
+            return job_id, form.stored(texts), form.canonical_turns(texts), form.terms
+        sha256 = None if job.file is None else self._digest_of(job.file)
+        text = stored_json(job, self._schemas.of(job)[0], sha256)
+        (stored,) = self._reader.read([job.id], [text])
+        return job.id, text, stored.canonical_turns(), stored.terms.spelled
+
+
+def _sorted_by_destination(jobs: JobList) -> tuple[list[Job | PlainJob], list[Destination]]:
     """Return jobs in the order of their destinations, and the destinations.
 
     Jobs of the same destination may share a batch.
     """
-    groups: dict[Destination, list[Job]] = {}
+    groups: dict[Destination, list[Job | PlainJob]] = {}
+    forms = [form.destination for form in jobs.forms]
     known: dict[tuple[str, str | None, str], Destination] = {}
-    for job in jobs:
-        names = job.model, job.provider, job.endpoint
-        if (to := known.get(names)) is None:
-            to = known[names] = job.destination()
+    for job in jobs.kept():
+        if isinstance(job, tuple):
+            to = forms[job[1]]
+        else:
+            names = job.model, job.provider, job.endpoint
+            if (to := known.get(names)) is None:
+                to = known[names] = job.destination()
         groups.setdefault(to, []).append(job)
     return [job for group in groups.values() for job in group], list(groups)
-
-
-def _blocks(
-    jobs: Sequence[Job], schemas: ResponseModels, digests: Mapping[Path, str]
-) -> Iterator[list[tuple[str, str]]]:
-    for start in range(0, len(jobs), BATCH_ROWS):
-        yield [
-            (job.id, _stored(job, schemas.of(job)[0], digests))
-            for job in jobs[start : start + BATCH_ROWS]
-        ]
-
-
-def _stored(job: Job, schema: str | None, digests: Mapping[Path, str]) -> str:
-    """Return a job as JSON: without its id, and with the digest of its response model."""
-    values: dict[str, Any] = dict(zip(_FIELDS, _fields_of(job), strict=True))
-    values["enable_citations"] = job.enable_citations or None
-    if job.file is not None:
-        values |= {"file": str(job.file.absolute()), "sha256": digests[job.file]}
-    stored = {name: value for name, value in values.items() if value not in (None, {})}
-    return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def moved_to(folder: DatasetFolder, spec: JobsSpec) -> JobsSpec:

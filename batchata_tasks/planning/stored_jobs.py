@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from batchata_tasks.types.document import Document
 
 _TERMS_KEPT = 256
+_TEXT = frozenset({str})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,16 +97,19 @@ class StoredJobs:
         self._schemas = schemas
         self._terms: dict[str, Terms] = {}
 
-    def read(self, job_ids: Sequence[str], texts: Sequence[str]) -> list[StoredJob]:
-        """Return jobs, from their ids and their other fields as JSON."""
-        return [self._read(job_id, text) for job_id, text in zip(job_ids, texts, strict=True)]
+    def read(
+        self, job_ids: Sequence[str], texts: Sequence[str], terms: Sequence[str] | None = None
+    ) -> list[StoredJob]:
+        """Return jobs, from their ids and their other fields as JSON; and their terms, if known."""
+        known = repeat(None, len(texts)) if terms is None else terms
+        return [self._read(*one) for one in zip(job_ids, texts, known, strict=True)]
 
-    def _read(self, job_id: str, text: str) -> StoredJob:
+    def _read(self, job_id: str, text: str, spelled: str | None) -> StoredJob:
         fields: dict[str, Any] = orjson.loads(text)
         messages, prompt = fields.pop("messages", None), fields.pop("prompt", None)
         file, sha256 = fields.pop("file", None), fields.pop("sha256", None)
         texts = _texts(messages, prompt) if file is None else None
-        terms = self.terms(orjson.dumps(fields).decode())
+        terms = self.terms(orjson.dumps(fields).decode() if spelled is None else spelled)
         return StoredJob(job_id, terms, messages, prompt, file, sha256, texts)
 
     def terms(self, spelled: str) -> Terms:
@@ -139,9 +144,10 @@ def _texts(
     """
     if messages is None:
         return None if prompt is None else (("user", prompt),)
-    if not all(type(turn["content"]) is str for turn in messages):
-        return None
-    return tuple([(turn["role"], turn["content"]) for turn in messages])
+    texts: tuple[tuple[str, str], ...] = tuple(
+        [(turn["role"], turn["content"]) for turn in messages]
+    )
+    return texts if _TEXT.issuperset([type(text) for _, text in texts]) else None
 
 
 def inputs_of_jobs(jobs: Sequence[StoredJob]) -> list[bytes]:

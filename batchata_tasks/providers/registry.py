@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.providers.keys import mask_too
 from batchata_tasks.providers.model_names import batch_models, did_you_mean
@@ -155,7 +156,8 @@ def provider_type(name: str, endpoint: str = _CHAT) -> type[Adapter]:
     adapter = adapters[endpoint]
     if isinstance(adapter, tuple):
         module, class_name = adapter
-        adapter = getattr(import_module(f"batchata_tasks.providers.{module}"), class_name)
+        with collector_paused():  # an SDK has many classes
+            adapter = getattr(import_module(f"batchata_tasks.providers.{module}"), class_name)
     return adapter
 
 

@@ -7,12 +7,10 @@ no value has to be converted; such an answer it reads as Pydantic does, to the l
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-import orjson
 from pydantic import BaseModel
 
 from batchata_tasks.schema.nodes import DECIMAL, FORMATS
@@ -51,25 +49,21 @@ class NotPlainError(Exception):
     """An answer, or a response model, is not of a plain shape."""
 
 
-def plain_reader(
+def plain_check(
     model: type[BaseModel], root: Node, *, built: bool
-) -> Callable[[str], tuple[Any, ...]] | None:
-    """Return what reads an answer's fields, in the order of the nodes; None for other models.
+) -> Callable[[Any], list[Any]] | None:
+    """Return the check of an answer, parsed by orjson; None for other models.
 
-    `built` says whether the model was built from JSON Schema: its fields have made-up names then.
-    The reader raises NotPlainError, or ValueError, for an answer that is left to Pydantic.
+    It returns the answer's fields in the order of the nodes. `built` says whether the model was
+    built from JSON Schema: its fields have made-up names then. The check raises NotPlainError for
+    an answer that is left to Pydantic.
     """
     schema = cast("Mapping[str, Any]", model.__pydantic_core_schema__)
     shapes = _Shapes(schema.get("definitions", ()), built=built)
     try:
-        check = shapes.object_of(schema["schema"] if "definitions" in schema else schema, root)
+        return shapes.object_of(schema["schema"] if "definitions" in schema else schema, root)
     except NotPlainError:
         return None
-
-    def read(text: str) -> tuple[Any, ...]:
-        return tuple(check(orjson.loads(text)))
-
-    return read
 
 
 class _Shapes:
@@ -170,7 +164,7 @@ def _integer(value: Any) -> int:
 
 
 def _float(value: Any) -> float:
-    if type(value) is float and math.isfinite(value):
+    if type(value) is float and -_INT64 < value < _INT64:  # beyond, orjson makes them of integers
         return value
     if type(value) is int and -_EXACT <= value <= _EXACT:
         return float(value)

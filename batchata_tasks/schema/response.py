@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+import orjson
 import pyarrow as pa
 from pydantic import BaseModel, PydanticUserError, RootModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
@@ -34,7 +35,7 @@ from batchata_tasks.common.text import is_unicode
 from batchata_tasks.common.validation import first_error
 from batchata_tasks.schema.moments import first_number, has_moments
 from batchata_tasks.schema.nodes import CONSTRAINTS, DECIMAL, Node, model_of
-from batchata_tasks.schema.plain_values import NotPlainError, plain_reader
+from batchata_tasks.schema.plain_values import NotPlainError, plain_check
 from batchata_tasks.schema.reader import NO_SCHEMA, read_root
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ResponseSchema:
         self._has_moments = has_moments(root)
         # built from JSON Schema: the fields have made-up names, and their real ones as aliases
         self._built = built
-        self._read_plain = plain_reader(model, root, built=built)
+        self._plain = plain_check(model, root, built=built)
 
     @classmethod
     def from_model(cls, model: type[BaseModel], label: str) -> ResponseSchema:
@@ -106,9 +107,9 @@ class ResponseSchema:
 
     def columns(self, text: str) -> tuple[Any, ...] | None:
         """Return the values of the answer's columns; None if `parse` has something to say."""
-        if self._read_plain is not None:
+        if self._plain is not None:
             try:
-                return self._read_plain(text)
+                return tuple(self._plain(orjson.loads(text)))
             except (NotPlainError, ValueError):
                 pass
         fields, _ = self.parse(text)
@@ -127,6 +128,14 @@ class ResponseSchema:
         Raises:
             ValidationError: it does not satisfy the response model.
         """
+        if self._built and self._plain is not None:
+            try:
+                parsed: dict[str, Any] = orjson.loads(text)
+                self._plain(parsed)
+            except (NotPlainError, ValueError):
+                pass
+            else:
+                return parsed
         answer, accepted = self._checked(text)
         return as_dict(json.loads(accepted)) if self._built else answer
 

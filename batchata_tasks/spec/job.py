@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_MAX_TOKENS = 1024  # always sent
 _Role = Literal["system", "user", "assistant"]
+Roles = tuple[_Role, ...]
+"""The roles of turns."""
 _ROLES: tuple[_Role, ...] = get_args(_Role)
 _TURN = {"role", "content"}
 _LONGEST_ID = 500
@@ -139,7 +141,7 @@ class Job:
         if self.messages is None:
             return (Message("user", self.prompt or ""),)
         if (texts := turn_texts(self.messages, None)) is not None:
-            return tuple(Message(role, text) for role, text in texts)
+            return tuple(map(Message, *texts))
         return tuple(_turn(self, place, message) for place, message in enumerate(self.messages))
 
     def check(self) -> tuple[Message, ...]:
@@ -162,7 +164,7 @@ class Job:
             return (
                 f"model: {self.model!r:.80} is no name of a model; write the provider's id of it."
             )
-        if not is_unicode(self.id) or not self.id or len(self.id) > _LONGEST_ID:
+        if not is_job_id(self.id):
             return f"id: write a text of 1 to {_LONGEST_ID} characters."
         if self.file is not None and not _is_path(self.file):
             rule = "is no valid path; write a Path of Unicode, or rename the file."
@@ -200,13 +202,13 @@ def params_of(job: Job) -> dict[str, Any]:
     return {**job.params, "temperature": job.temperature}
 
 
-def turn_texts(messages: object, prompt: object) -> tuple[tuple[_Role, str], ...] | None:
-    """Return the role and the text of each turn; None if one is invalid, or has separate parts."""
+def turn_texts(messages: object, prompt: object) -> tuple[Roles, tuple[str, ...]] | None:
+    """Return the roles and the texts of turns; None if one is invalid, or has separate parts."""
     if messages is None:
-        return (("user", prompt),) if isinstance(prompt, str) and _is_text(prompt) else None
+        return (("user",), (prompt,)) if isinstance(prompt, str) and _is_text(prompt) else None
     if type(messages) is not list:  # others may be read only once
         return None
-    texts = list[tuple[_Role, str]]()
+    roles, texts = list[_Role](), list[str]()
     for given in cast("list[object]", messages):
         turn = as_dict(given)
         if turn.keys() != _TURN:
@@ -214,8 +216,14 @@ def turn_texts(messages: object, prompt: object) -> tuple[tuple[_Role, str], ...
         role, text = turn["role"], turn["content"]
         if role not in _ROLES or not _is_text(text):
             return None
-        texts.append((role, text))
-    return tuple(texts)
+        roles.append(role)
+        texts.append(text)
+    return tuple(roles), tuple(texts)
+
+
+def is_job_id(value: object) -> bool:
+    """Whether this can be the id of a job."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and is_unicode(value)
 
 
 def _is_path(value: object) -> bool:

@@ -29,6 +29,7 @@ from batchata_tasks import (
     StateManager,
     enrich,
 )
+from batchata_tasks.planning.job_list import JobList
 
 
 class Label(BaseModel):
@@ -50,7 +51,7 @@ def chained() -> BatchRun:
         .add_job(prompt="x")
     )
     assert_type(batch, Batch)
-    assert_type(batch.jobs, list[Job])
+    assert_type(batch.jobs, JobList)
     assert_type(batch.config, BatchParams)
     turns = [{"role": "user", "content": "x"}]  # of a narrower type than the parameter
     assert_type(batch.add_job(messages=turns, model="gpt-6-luna", endpoint="responses"), Batch)

@@ -1,0 +1,170 @@
+"""The jobs of a batch, kept in a fraction of the memory and time that an object of each takes."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from copy import deepcopy
+from dataclasses import fields, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, cast, overload
+
+import orjson
+
+from batchata_tasks.common.canonical import canonical
+from batchata_tasks.common.text import pluralize
+from batchata_tasks.spec.job import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from batchata_tasks.spec.job import Roles
+
+PlainJob = tuple[str, int, tuple[str, ...]]
+"""Id, place of the form, texts: Python's garbage collector does not walk over such a tuple."""
+
+_FIELDS = [one.name for one in fields(Job) if one.name not in ("id", "response_model")]
+_fields_of = attrgetter(*_FIELDS)
+
+
+class JobForm:
+    """What jobs share that differ in their ids and in the texts of their turns alone."""
+
+    def __init__(self, job: Job, roles: Roles, schema: str | None, content: str | None) -> None:
+        """Take the form of a job without a file.
+
+        `roles` are those of its turns, which have one text each. `schema` is the name of its
+        response model, `content` a digest of that model's schema.
+        """
+        self._roles, self.schema = roles, schema
+        self._field = "prompt" if job.messages is None else "messages"
+        params = deepcopy(job.params)  # callers may change those of the job
+        self.job = replace(job, id="", messages=None, prompt=None, params=params)
+        self.destination = job.destination()
+        self.terms = stored_json(self.job, schema)
+        self._before, self._after = _around(self.terms, self._field)
+        facts = [job.temperature, job.max_tokens, job.params, content]
+        self._facts = canonical([*self.destination])[:-1], canonical(facts)[1:]
+
+    def stored(self, texts: Sequence[str]) -> str:
+        """Return a job as `stored_json` does, by the texts of its turns."""
+        return (self._before + self._turns(texts) + self._after).decode()
+
+    def facts(self, texts: Sequence[str]) -> bytes:
+        """Return the canonical JSON of all that makes a job what it is, but for its id."""
+        (before, after), turns = self._facts, self._turns(texts)
+        own = (turns, b"null") if self._field == "messages" else (b"null", turns)
+        return b",".join((before, *own, after))
+
+    def canonical_turns(self, texts: Sequence[str]) -> bytes:
+        """Return what the input of a job's fingerprint is made of, as canonical JSON."""
+        return orjson.dumps(list(zip(self._roles, texts, strict=True)))
+
+    def job_of(self, job_id: str, texts: Sequence[str]) -> Job:
+        """Return a job of this form."""
+        params = deepcopy(self.job.params)  # callers may change those of one job
+        turns: dict[str, Any] = {self._field: orjson.loads(self._turns(texts))}
+        return replace(self.job, id=job_id, params=params, **turns)
+
+    def _turns(self, texts: Sequence[str]) -> bytes:
+        """Return the turns as JSON; their keys are sorted."""
+        if self._field == "prompt":
+            return orjson.dumps(texts[0])
+        turns = zip(self._roles, texts, strict=True)
+        return orjson.dumps([{"content": text, "role": role} for role, text in turns])
+
+
+def _around(terms: str, name: str) -> tuple[bytes, bytes]:
+    """Return what stands before and after the value of a field in the JSON of these and it."""
+    values: dict[str, Any] = orjson.loads(terms)
+    before = orjson.dumps({key: value for key, value in values.items() if key < name})
+    after = orjson.dumps({key: value for key, value in values.items() if key > name})
+    comma = b"" if before == b"{}" else b","
+    rest = b"}" if after == b"{}" else b"," + after[1:]
+    return before[:-1] + comma + orjson.dumps(name) + b":", rest
+
+
+def stored_json(job: Job, schema: str | None, sha256: str | None = None) -> str:
+    """Return a job as JSON: without its id, and with the digests of its model and document."""
+    values: dict[str, Any] = dict(zip(_FIELDS, _fields_of(job), strict=True))
+    values["enable_citations"] = job.enable_citations or None
+    if job.file is not None:
+        values |= {"file": str(job.file.absolute()), "sha256": sha256}
+    stored = {name: value for name, value in values.items() if value not in (None, {})}
+    return orjson.dumps({**stored, "schema": schema}, option=orjson.OPT_SORT_KEYS).decode()
+
+
+class JobList(MutableSequence[Job]):
+    """The jobs of a batch.
+
+    Those of a known form are kept as the JSON of their turns. Whoever asks for one gets an object,
+    which is kept instead from then on, so that changes to it count.
+    """
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        is_list = isinstance(jobs, JobList)
+        forms = jobs.forms if is_list else []
+        self._forms = {form: place for place, form in enumerate(forms)}
+        self._jobs: list[Job | PlainJob] = list(jobs.kept() if is_list else jobs)
+
+    def add_plain(self, job_id: str, form: JobForm, texts: tuple[str, ...]) -> None:
+        """Append a job of a form, by the texts of its turns."""
+        self._jobs.append((job_id, self._forms.setdefault(form, len(self._forms)), texts))
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of the jobs."""
+        return (one[0] if isinstance(one, tuple) else one.id for one in self._jobs)
+
+    def kept(self) -> list[Job | PlainJob]:
+        """Return what is kept of each job: an object, or all that its form (`forms`) lacks."""
+        return self._jobs
+
+    @property
+    def forms(self) -> list[JobForm]:
+        """The forms of jobs, by their places."""
+        return list(self._forms)
+
+    def checked_for_all(self) -> Iterator[Job]:
+        """Yield the jobs that are kept as objects, and the first one of each form."""
+        forms, seen = self.forms, set[int]()
+        for one in self._jobs:
+            if not isinstance(one, tuple):
+                yield one
+            elif one[1] not in seen:
+                seen.add(one[1])
+                yield forms[one[1]].job_of(one[0], one[2])
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Job]: ...
+    def __getitem__(self, index: int | slice) -> Job | list[Job]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
+        one = self._jobs[index]
+        if isinstance(one, tuple):
+            job_id, place, texts = one
+            one = self._jobs[index] = self.forms[place].job_of(job_id, texts)
+        return one
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._jobs[index] = value
+
+    def __delitem__(self, index: int | slice) -> None:
+        del self._jobs[index]
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def insert(self, index: int, value: Job) -> None:
+        """Insert a job before the one at a place."""
+        self._jobs.insert(index, value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, list | JobList):
+            return NotImplemented
+        return list(self) == list(cast("Iterable[Job]", other))
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] - as that of each list
+
+    def __repr__(self) -> str:
+        return f"<{pluralize(len(self), 'job')}>"

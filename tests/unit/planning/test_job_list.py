@@ -1,0 +1,172 @@
+"""Jobs that are kept as texts alone are, to the last byte, what objects of them would be."""
+
+from __future__ import annotations
+
+import json
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from batchata_tasks import Batch, Job
+from batchata_tasks.common.errors import SpecError
+from batchata_tasks.dataset.folder import DatasetFolder
+from batchata_tasks.planning.job_store import write_jobs
+from tests.support.jobs import CLAUDE, GPT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchata_tasks.planning.job_list import JobList
+
+
+class Label(BaseModel):
+    """A response model."""
+
+    label: str
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"type": "string"}},
+    "required": ["label"],
+    "additionalProperties": False,
+}
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=9),
+    st.sampled_from(['"', "\\u0041 \x00\x7f", "ünï ☃ \U0001f600"]),
+)
+ODD = st.sampled_from(["", " ", "a\ud800", 7, [{"type": "text", "text": "part"}], [{"type": "x"}]])
+TURN = st.builds(
+    lambda role, content, more: {"role": role, "content": content, **more},
+    st.sampled_from(["user"] * 5 + ["assistant", "system", "root"]),
+    st.one_of(TEXTS, TEXTS, TEXTS, ODD),
+    st.sampled_from([{}] * 9 + [{"name": "x"}]),
+)
+MESSAGES = st.builds(
+    lambda system, turns, last: [
+        *[{"content": text, "role": "system"} for text in system],
+        *turns,
+        {"role": "user", "content": last},
+    ],
+    st.lists(TEXTS, max_size=1),
+    st.lists(TURN, max_size=1),
+    TEXTS,
+)
+TURNS = st.one_of(
+    st.fixed_dictionaries({"prompt": TEXTS}),
+    st.fixed_dictionaries({"messages": MESSAGES}),
+    st.fixed_dictionaries({"messages": MESSAGES}),
+    st.fixed_dictionaries(
+        {}, optional={"prompt": ODD, "messages": st.one_of(st.lists(TURN), MESSAGES.map(tuple))}
+    ),
+)
+FIELDS = st.fixed_dictionaries(
+    {"model": st.sampled_from([CLAUDE, CLAUDE, GPT])},
+    optional={
+        "temperature": st.sampled_from([1, 1.0, True, 7]),
+        "max_tokens": st.sampled_from([5, 2000, 5.0]),
+        "response_model": st.sampled_from([Label, SCHEMA, {**SCHEMA, "title": "Other"}]),
+        "params": st.sampled_from([{}, {"metadata": {"user_id": "a"}}, {"metadata": None}]),
+    },
+)
+ID = st.sampled_from([{}] * 6 + [{"id": name} for name in ("a", "b", "c", "", "x" * 501, "\ud800")])
+
+
+def said(batch: Batch, given: dict[str, Any]) -> str:
+    """Add a job; return what is wrong with it."""
+    number = len(batch.jobs) + 1
+    try:
+        batch.add_job(**given)
+    except SpecError as error:
+        return str(error).replace(f"'#{number}'", "'#'")
+    return ""
+
+
+def stored(jobs: list[Job] | JobList, batch: Batch) -> tuple[str, list[Any], list[Any]]:
+    """Return the name of the file that jobs are written to, its rows, and where they go."""
+    with TemporaryDirectory() as folder:
+        spec = write_jobs(DatasetFolder(folder), jobs, batch._checked.schemas, str, name="x")
+        return spec.jobs.removeprefix(folder), pq.read_table(spec.jobs).to_pylist(), spec.to
+
+
+@settings(max_examples=150)
+@given(FIELDS, st.lists(st.tuples(TURNS, ID, st.none() | FIELDS), max_size=6))
+def test_a_job_after_others_is_what_it_is_alone(
+    fields: dict[str, Any], jobs: list[tuple[dict[str, Any], dict[str, Any], dict[str, Any] | None]]
+) -> None:
+    """What is refused is refused in the same words, and what is not gets the same id and bytes."""
+    batch, own = Batch(), list[Job]()
+    for turns, name, others in jobs:
+        alone, given = Batch(), {**(fields if others is None else others), **turns, **name}
+        wrong = said(alone, given)
+        if not wrong and name.get("id") in {job.id for job in own}:
+            wrong = f"job {name['id']!r}: there is a job of this id already; ids must be unique."
+        assert said(batch, given) == wrong
+        if not wrong:
+            own.append(alone.jobs[0])
+    if not own:
+        return
+    rows = stored(batch.jobs, batch)
+    for job, one in zip(batch.jobs, own, strict=True):
+        assert job.id == one.id or job.id.startswith(f"{one.id}-")
+        values, expected = job.to_dict() | {"id": ""}, one.to_dict() | {"id": ""}
+        assert json.dumps(values, sort_keys=True) == json.dumps(expected, sort_keys=True)
+    assert stored(list(batch.jobs), batch) == rows
+
+
+def test_most_jobs_are_kept_as_texts(tmp_path: Path) -> None:
+    """Otherwise nothing would be gained: each job after the first of its form."""
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE, response_model=Label)
+    for number in range(4):
+        batch.add_job(prompt=f"p{number}")
+        batch.add_job(messages=[{"role": "user", "content": f"m{number}"}], id=f"m{number}")
+    assert [isinstance(one, tuple) for one in batch.jobs.kept()] == [False] * 2 + [True] * 6
+    assert [job.prompt for job in batch.jobs[::2]] == ["p0", "p1", "p2", "p3"]
+    assert not any(isinstance(one, tuple) for one in batch.jobs.kept()[2::2])
+
+
+def test_a_change_to_one_job_is_its_own(tmp_path: Path) -> None:
+    """Parameters of one job can be changed in place, and no other job has them then."""
+    batch = Batch(tmp_path / "out").set_default_params(
+        model=CLAUDE, params={"metadata": {"user_id": "all"}}
+    )
+    for prompt in "abc":
+        batch.add_job(prompt=prompt)
+    batch.jobs[0].params["metadata"]["user_id"] = "first"
+    batch.jobs[2].params["metadata"]["user_id"] = "last"
+    users = [job.params["metadata"]["user_id"] for job in batch.jobs]
+    assert users == ["first", "all", "last"]
+    sent = [row["job"] for row in stored(batch.jobs, batch)[1]]
+    assert [user in text for user, text in zip(users, sent, strict=True)] == [True] * 3
+
+
+def test_it_is_a_list(tmp_path: Path) -> None:
+    """Jobs can be appended, replaced, removed, compared and counted."""
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE)
+    for name in "abc":
+        batch.add_job(id=name, prompt=name)
+    batch.jobs.append(Job("d", CLAUDE, prompt="d"))
+    batch.jobs.insert(0, Job("e", CLAUDE, prompt="e"))
+    del batch.jobs[1]
+    batch.jobs[1] = Job("f", CLAUDE, prompt="f")
+    assert list(batch.jobs.ids()) == ["e", "f", "c", "d"]
+    assert batch.jobs == [Job(name, CLAUDE, prompt=name) for name in "efcd"]
+    assert batch.jobs != [Job("e", CLAUDE, prompt="e")]
+    assert batch.jobs != "efcd"
+    assert repr(batch.jobs) == "<4 jobs>"
+    with pytest.raises(IndexError):
+        _ = batch.jobs[4]
+
+
+@pytest.mark.parametrize("job_id", ["", "x" * 501, "\ud800", 7])
+def test_an_invalid_id_is_refused_after_others(tmp_path: Path, job_id: Any) -> None:
+    """That the other fields of a job were checked for another one says nothing of its id."""
+    batch = Batch(tmp_path / "out").set_default_params(model=CLAUDE).add_job(prompt="p")
+    with pytest.raises(SpecError, match="id: write a text of 1 to 500 characters"):
+        batch.add_job(id=job_id, prompt="p")
+    assert len(batch.jobs) == 1
