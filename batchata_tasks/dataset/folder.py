@@ -106,15 +106,20 @@ class DatasetFolder:
 
         Of the files of jobs, the newest stay, and those whose names are in `jobs_in_use`.
         """
+        self.drop_unfinished()
+        with storage_errors("output"):
+            stored = sorted(self.jobs.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+            for path in stored[:-_JOBS_KEPT]:
+                if path.name not in jobs_in_use:
+                    path.unlink(missing_ok=True)
+
+    def drop_unfinished(self) -> None:
+        """Delete the plans of all runs, and files that were never renamed."""
         shutil.rmtree(self.runs, ignore_errors=True)
         with storage_errors("output"):
             self.runs.mkdir(exist_ok=True)
             for path in self.own.rglob(".*.tmp"):
                 path.unlink(missing_ok=True)
-            stored = sorted(self.jobs.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
-            for path in stored[:-_JOBS_KEPT]:
-                if path.name not in jobs_in_use:
-                    path.unlink(missing_ok=True)
 
     def drop_run_folder(self, run_id: str) -> None:
         """Delete the plan of a run that ended, or whose planning never did."""

@@ -12,6 +12,7 @@ from batchata_tasks.common.errors import CredentialsError, TerminalError, Transi
 from batchata_tasks.common.files import read_json, write_json
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.execution.context import retry_transient
+from batchata_tasks.execution.forgotten import drop_forgotten
 from batchata_tasks.execution.look import deleted, is_old, look_once, was_deleted
 from batchata_tasks.execution.overdue import lands_in_part
 from batchata_tasks.execution.priced import Priced
@@ -55,6 +56,7 @@ def downloaded(
         if all(path.exists() for path in paths):
             return look, paths
     look, paths = _download_all(context, chunk, look)
+    drop_forgotten(context.folder, chunk.id, paths)
     names = [path.name for path in paths]
     record = {"batch_id": look.batch_id, "status": look.status, "files": names}
     write_json(record_path, record)

@@ -7,34 +7,33 @@ chunk to be written anew.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from batchata_tasks.common.canonical import key_digest
-from batchata_tasks.common.files import durable, read_json, storage_errors, write_json
+from batchata_tasks.common.files import write_json
 from batchata_tasks.common.money import pico_from_usd
 from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest, write_manifest
+from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_of, without_lines
+from batchata_tasks.execution.lost_files import commit_of_landed
 from batchata_tasks.types.ids import TOKEN_CHARS, custom_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from batchata_tasks.dataset.parts import Dataset
     from batchata_tasks.execution.held_dataset import HeldDataset
 
 _UNSAID: dict[str, Any] = {"errors": {}, "errors_before": {}, "begins": None}
-_NO_MORE = b"]}"  # how the last line of a request file that is one JSON object begins
 
 
 def take_out(held: HeldDataset, dataset: Dataset, digest: bytes) -> int:
     """Take the row of a key (its digest) out of the dataset; return how many rows it had."""
     found = list(_rows(dataset, digest))
     for _, name, cost in found:
-        if name is not None and cost:
+        if name is not None:
             _supersede(held, name, cost)
     dataset.supersede({part: {digest} for part, _, _ in found})
     return len(found)
@@ -53,15 +52,15 @@ def _rows(dataset: Dataset, digest: bytes) -> Iterator[tuple[str, str | None, in
 def _supersede(held: HeldDataset, name: str, cost: int) -> None:
     """Count a row's cost as that of a row which is in the dataset no more; once for each row."""
     chunk_id = name[:TOKEN_CHARS]
-    path = held.folder.commit(chunk_id)
-    commit = read_json(path) or {}
+    commit = commit_of_landed(held, chunk_id)
+    if commit is None:
+        return  # a ledger that was rebuilt without it knows none of its money
     amount = commit.get("superseded_picodollars", held.ledger.amounts(chunk_id)["superseded"])
-    forgotten: list[str] = commit.get("forgotten", [])
-    if name not in forgotten:
+    noted = forgotten_of(commit)
+    if name not in noted:
         amount += cost
-        if commit:
-            change = {"superseded_picodollars": amount, "forgotten": [*forgotten, name]}
-            write_json(path, commit | change)
+        change = {"superseded_picodollars": amount, FORGOTTEN: [*noted, name]}
+        write_json(held.folder.commit(chunk_id), commit | change)
     held.ledger.set_superseded(held.lease, chunk_id, amount)
 
 
@@ -84,39 +83,15 @@ def drop_texts(held: HeldDataset, chunk_id: str, places: list[int]) -> int:
     folder, path = held.folder, held.folder.manifest(chunk_id)
     rows = read_chunk_manifest(path)
     ids = rows["_row_id"].to_pylist()
-    names = [custom_id(chunk_id, ids[place]).encode() for place in places]
+    names = [custom_id(chunk_id, ids[place]) for place in places]
     written = 1
     for raw in (folder.requests, folder.responses):
         for file in sorted(raw.glob(f"{chunk_id}*")):
-            written += _without(file, names)
-    if (commit := read_json(folder.commit(chunk_id))) is not None:
+            written += without_lines(file, names)
+    if (commit := commit_of_landed(held, chunk_id)) is not None:
         # what validators said, and how results begin, may quote the answer
-        write_json(folder.commit(chunk_id), {**commit, **_UNSAID})
+        noted = list(dict.fromkeys([*forgotten_of(commit), *names]))
+        write_json(folder.commit(chunk_id), {**commit, **_UNSAID, FORGOTTEN: noted})
     kept = [place for place in range(len(ids)) if place not in places]
     write_manifest(path, rows.take(pa.array(kept, pa.int64())).combine_chunks())
     return written
-
-
-def _without(path: Path, names: list[bytes]) -> bool:
-    """Write a file anew without the lines of some requests; return whether it had any."""
-    with storage_errors(f"reading {path.name}"), path.open("rb") as lines:
-        if not any(_is_of(line, names) for line in lines):
-            return False
-        lines.seek(0)
-        times = os.fstat(lines.fileno())
-        with durable(path) as stream:
-            before = b""
-            for line in lines:
-                if _is_of(line, names):
-                    continue
-                if line.startswith(_NO_MORE):  # the line before is the last of a list
-                    before = before.removesuffix(b",\n").removesuffix(b"\n") + b"\n"
-                stream.write(before)
-                before = line
-            stream.write(before)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # by which `retention` goes
-    return True
-
-
-def _is_of(line: bytes, names: list[bytes]) -> bool:
-    return any(name in line for name in names)

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.collector import uncollected
@@ -27,8 +28,10 @@ from batchata_tasks.execution.cleanup import discard
 from batchata_tasks.execution.collect import Collector, not_sent
 from batchata_tasks.execution.download import NoResultsError, downloaded
 from batchata_tasks.execution.earlier import EarlierAnswers, RetiredValues
+from batchata_tasks.execution.forgotten import FORGOTTEN, forgotten_of
 from batchata_tasks.execution.look import look_once
 from batchata_tasks.execution.overdue import set_aside
+from batchata_tasks.execution.reread import readings_of
 from batchata_tasks.execution.trouble import grouped, is_unreadable, start_of, stop_for_trouble
 from batchata_tasks.ledger import Chunk, ChunkState
 from batchata_tasks.providers import rows_named
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from batchata_tasks.execution.held_dataset import HeldDataset
     from batchata_tasks.execution.run_context import BatchContext
     from batchata_tasks.providers import BatchLook
+    from batchata_tasks.schema.response import ResponseSchema
 
 _ERRORS_KEPT = 5
 _ERROR_CHARS = 200
@@ -79,16 +83,24 @@ def collect_and_land(context: BatchContext, chunk: Chunk) -> dict[str, int]:
 def land_again(context: BatchContext, chunk: Chunk, replaced: set[bytes]) -> bool:
     """Write a landed chunk's part anew, just as it was; return False if its results are gone.
 
-    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones.
+    Rows of the keys in `replaced` (digests) are left out: other parts have newer ones. So are rows
+    that were forgotten, and kept answers are read by the models by which they were read anew.
     """
     look, paths = _results(context, chunk)
     if look is not None and not paths:
         return False
-    enriched_at = commit_of(context.folder, chunk.id).get("enriched_at_us", 0)
-    part = _Part(context, chunk, enriched_at)
-    with part.file() as writer:
+    commit = commit_of(context.folder, chunk.id)
+    part = _Part(context, chunk, commit.get("enriched_at_us", 0))
+    readings = readings_of(commit, part.columns, context.run.held.answers)
+    forgotten = pa.array(forgotten_of(commit), pa.string())
+    with part.file(readings[-1].schema if readings else part.dataset.schema) as writer:
         for batch in part.rows(look, paths):
-            writer.write_batch(without(batch, context.run.spec.key, replaced))
+            rows = without(batch, context.run.spec.key, replaced)
+            if len(forgotten):
+                rows = rows.filter(pc.invert(pc.is_in(rows.column("_custom_id"), forgotten)))
+            for reading in readings:
+                rows = reading.read(rows).rows
+            writer.write_batch(rows)
     return True
 
 
@@ -105,6 +117,7 @@ class _Part:
     def __init__(self, context: BatchContext, chunk: Chunk, enriched_at: int) -> None:
         self._provider = context.provider
         self._chunk = chunk
+        self._forgotten = len(forgotten_of(commit_of(context.folder, chunk.id)))
         self.manifest = read_chunk_manifest(context.folder.manifest(chunk.id))
         spec, answers = context.run.spec, context.run.answers
         source = pa.schema([f for f in self.manifest.schema if f.name not in SYSTEM_FIELDS.names])
@@ -113,7 +126,8 @@ class _Part:
         known = declared.of((Role.KEY, Role.CARRIED))
         retired = declared.of((Role.RETIRED,))
         others = [f for f in source if f.name not in {*known.names, *retired.names}]
-        columns = dataset_schema(pa.schema([*known, *others]), answers.common, retired)
+        self._carried, self._retired = pa.schema([*known, *others]), retired
+        columns = self.columns(answers.common)
         self.dataset = Dataset(
             context.folder.data,
             columns,
@@ -134,9 +148,13 @@ class _Part:
             RetiredValues(self.dataset, self.manifest, own, retired),
         )
 
-    def file(self) -> AbstractContextManager[pq.ParquetWriter]:
+    def columns(self, response: ResponseSchema | None) -> pa.Schema:
+        """Return the dataset's columns under a response model."""
+        return dataset_schema(self._carried, response, self._retired)
+
+    def file(self, schema: pa.Schema | None = None) -> AbstractContextManager[pq.ParquetWriter]:
         """Return the file of the part, which appears when it is whole."""
-        return self.dataset.part_file(self.dataset.data / part_of_chunk(self._chunk.id))
+        return self.dataset.part_file(self.dataset.data / part_of_chunk(self._chunk.id), schema)
 
     def rows(self, look: BatchLook | None, paths: list[Path]) -> Iterator[pa.RecordBatch]:
         """Yield the rows, one for each of the chunk's requests."""
@@ -145,7 +163,9 @@ class _Part:
             absent, otherwise = {i: not_sent(e) for i, e in enumerate(errors)}, not_sent("")
         else:
             # how many lines there are matters of a batch that was stopped alone
-            lines = rows_named(paths, self._chunk.id) if look.stopped is not None else 0
+            lines = 0
+            if look.stopped is not None:
+                lines = rows_named(paths, self._chunk.id) + self._forgotten
             absent, otherwise = without_line(look, lines)
         answers = chain.from_iterable(self._provider.answers(path) for path in paths)
         return uncollected(self.collector.rows(answers, absent, otherwise))
@@ -185,7 +205,8 @@ def _land(
 ) -> dict[str, int]:
     """Settle a chunk's money, then commit its rows. After a death it is done again."""
     commit_path, ledger = context.folder.commit(chunk.id), context.ledger
-    enriched_at = (read_json(commit_path) or {}).get("enriched_at_us") or now_us()
+    before = commit_of(context.folder, chunk.id)
+    enriched_at = before.get("enriched_at_us") or now_us()
     part = _Part(context, chunk, enriched_at)
     replaced, report = part.replaced(), part.collector.report
     errors: Counter[str] = Counter()
@@ -205,6 +226,8 @@ def _land(
             "replaces": sorted(replaced),
             "begins": start_of(paths) if report.broken_lines and not report.read_lines else None,
             "unreadable_batch": is_unreadable(chunk, report),
+            # rows are landed once more if the dataset's files were lost
+            **{name: before[name] for name in (FORGOTTEN,) if name in before},
         }
         write_json(commit_path, {**record, "state": "open"})
         ledger.check_lease(context.lease)  # right before the part appears

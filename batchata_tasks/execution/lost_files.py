@@ -73,8 +73,25 @@ def write_spec(folder: DatasetFolder, run: RunRow) -> None:
     write_json(folder.spec_of(run.id), record)
 
 
-def note_money(folder: DatasetFolder, ledger: Ledger, lease: Lease, chunk: Chunk) -> None:
-    """Let the commit of a landed chunk say what the ledger settled; make one if no row landed."""
+def commit_of_landed(held: HeldDataset, chunk_id: str) -> dict[str, Any] | None:
+    """Return the commit of a landed chunk, of which rows are in the dataset.
+
+    If its file is lost, it is written anew from the ledger; None if that does not know the chunk.
+    """
+    commit = read_json(held.folder.commit(chunk_id))
+    if commit is None and (chunks := held.ledger.existing_chunks([chunk_id])):
+        note_money(held.folder, held.ledger, held.lease, chunks[0], emptied=False)
+        commit = read_json(held.folder.commit(chunk_id))
+    return commit
+
+
+def note_money(
+    folder: DatasetFolder, ledger: Ledger, lease: Lease, chunk: Chunk, *, emptied: bool = True
+) -> None:
+    """Let the commit of a landed chunk say what the ledger settled; if there is none, make one.
+
+    That one says that no row of the chunk is left if `emptied`.
+    """
     path = folder.commit(chunk.id)
     amounts = {f"{name}_picodollars": n for name, n in ledger.amounts(chunk.id).items()}
     commit = read_json(path)
@@ -82,6 +99,7 @@ def note_money(folder: DatasetFolder, ledger: Ledger, lease: Lease, chunk: Chunk
         totals = ledger.outcomes(chunk.run_id, [chunk.id])
         made: dict[str, Any] = {
             **given_up_record(ledger.id, lease.fence, chunk, 0),
+            "emptied": emptied,
             "outcomes": {outcome: max(total.rows, 0) for outcome, total in totals.items()},
             # a row that was sent again counts in its last round
             "retried": {outcome: max(-total.rows, 0) for outcome, total in totals.items()},

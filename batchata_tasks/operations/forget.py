@@ -81,7 +81,9 @@ def forget(
             )
             raise SpecError(message)
         files = sum(drop_texts(held, chunk_id, places) for chunk_id, places in chunks)
-        held.folder.last_error.unlink(missing_ok=True)  # it may quote the row
+        # what dead runs left, and the last error, may quote the row
+        held.folder.drop_unfinished()
+        held.folder.last_error.unlink(missing_ok=True)
         return Forgotten(named, rows, files)
 
 

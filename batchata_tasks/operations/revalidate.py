@@ -42,7 +42,8 @@ def revalidate(
             )
             dataset.begin()
             dataset.adopt_columns()
-            answers.write([part for part in parts if part not in dataset.unfinished])
+            landed = [part for part in parts if part not in dataset.unfinished]
+            answers.write(landed, dataset.held)
             if report.became_valid:  # it may have stopped for these very answers
                 dataset.end_stopped_run()
     return report

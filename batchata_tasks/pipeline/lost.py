@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchata_tasks.common.money import total
+from batchata_tasks.dataset.columns import keys_of
 from batchata_tasks.dataset.manifest import read_chunk_manifest
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.dataset.parts import Dataset
+from batchata_tasks.execution.land import commit_of
+from batchata_tasks.execution.reread import reread_parts
 from batchata_tasks.ledger import UNFINISHED, ChunkKind, ChunkState, RunPhase
+from batchata_tasks.planning.fingerprint import with_schema
+from batchata_tasks.types.ids import row_ids
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -75,17 +80,21 @@ class LostRows:
 
 
 def lost_rows(
-    ledger: Ledger, folder: DatasetFolder, dataset_id: str, but_runs: Container[str] = ()
+    ledger: Ledger,
+    folder: DatasetFolder,
+    dataset_id: str,
+    key: list[str],
+    but_runs: Container[str] = (),
 ) -> LostRows:
     """Return the rows that `recover` would look up again. Nothing is written."""
     lost = lost_chunks(ledger, folder, dataset_id)
     found = (*lost.parts, *lost.landed, *lost.unfinished)
     chunks = [c for c in found if c.kind == ChunkKind.BATCH and c.run_id not in but_runs]
-    row_ids, uncertain_rows, open_rows = set[str](), 0, 0
+    ids_known, uncertain_rows, open_rows = set[str](), 0, 0
     for chunk in chunks:
         path = folder.manifest(chunk.id)
         if path.exists():
-            row_ids.update(read_chunk_manifest(path)["_row_id"].to_pylist())
+            ids_known |= _row_ids(folder, chunk.id, dataset_id, key)
         elif chunk.state == ChunkState.LANDED:
             totals = ledger.outcomes(chunk.run_id, [chunk.id])
             ran = [t.rows for outcome, t in totals.items() if not Outcome(outcome).never_ran]
@@ -93,7 +102,18 @@ def lost_rows(
         else:
             open_rows += chunk.rows
     ids = frozenset(chunk.id for chunk in chunks)
-    return LostRows(ids, frozenset(row_ids), uncertain_rows + open_rows, open_rows)
+    return LostRows(ids, frozenset(ids_known), uncertain_rows + open_rows, open_rows)
+
+
+def _row_ids(folder: DatasetFolder, chunk_id: str, dataset_id: str, key: list[str]) -> set[str]:
+    """Return the ids of a chunk's requests, also under the models that read its answers anew."""
+    rows = read_chunk_manifest(folder.manifest(chunk_id))
+    ids = set[str](rows["_row_id"].to_pylist())
+    if parts := reread_parts(commit_of(folder, chunk_id)):
+        keys, prints = keys_of(rows, key), rows["_fingerprint"].to_pylist()
+        for part in parts:
+            ids.update(row_ids(dataset_id, keys, [with_schema(text, part) for text in prints]))
+    return ids
 
 
 @dataclass(frozen=True)

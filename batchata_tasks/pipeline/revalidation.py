@@ -8,20 +8,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from batchata_tasks.common.collector import collector_paused
 from batchata_tasks.common.text import pluralize, printable
+from batchata_tasks.dataset.part_files import chunks_in
 from batchata_tasks.dataset.row_hashes import row_hashes
-from batchata_tasks.planning.fingerprint import schema_part, with_schema
+from batchata_tasks.execution.reread import DECIDING, READABLE, Reading, note_reading
+from batchata_tasks.planning.fingerprint import schema_part
 from batchata_tasks.types.outcome import Outcome
 
 if TYPE_CHECKING:
-    from batchata_tasks.planning.table import PreparedTable
+    import pyarrow as pa
 
-_DECIDING = ("_status", "_fingerprint", "_response")
-_READABLE = frozenset({Outcome.SUCCEEDED.value, Outcome.INVALID.value})
+    from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.planning.table import PreparedTable
 
 
 @dataclass
@@ -76,9 +75,9 @@ class KeptAnswers:
     def __init__(self, table: PreparedTable) -> None:
         self._dataset = table.dataset
         self._schema = table.answers.common
-        self._columns = table.answers.column_reader(None)
-        self._schema_part = table.builder.constant[-1]
-        self._answers = [self._dataset.schema.field(name) for name in self._dataset.answers]
+        part, names = table.builder.constant[-1], table.dataset.answers
+        self._reading = Reading(table.answers, part, table.dataset.schema, names)
+        self._answers = [self._dataset.schema.field(name) for name in names]
 
     def look(self) -> tuple[Revalidated, list[str]]:
         """Return what today's model takes, and the parts that have rows to be changed."""
@@ -86,45 +85,21 @@ class KeptAnswers:
         for part, batch in self._dataset.rows(self._dataset.schema.names):
             with collector_paused():
                 before = self._dataset.conformed(batch)
-                if not self._read(before, report).equals(before):
+                after, values = self._reading.read(before)
+                self._count(before, after, values, report)
+                if not after.equals(before):
                     parts[part] = None
         return report, list(parts)
 
-    def write(self, parts: list[str]) -> None:
-        """Write the rows of some parts as today's model reads them."""
-        unused = Revalidated()
-        self._dataset.change(parts, lambda batch: self._read(batch, unused))
+    def write(self, parts: list[str], held: HeldDataset) -> None:
+        """Write the rows of some parts as today's model reads them.
 
-    def _read(self, rows: pa.RecordBatch, report: Revalidated) -> pa.RecordBatch:
-        """Return rows with their answers read anew; add them to the report."""
-        statuses, prints, texts = (rows.column(name).to_pylist() for name in _DECIDING)
-        values = [self._values(*one) for one in zip(statuses, prints, texts, strict=True)]
-        is_valid = pa.array([value is not None for value in values], pa.bool_())
-        arrays = {
-            "_status": pa.scalar(Outcome.SUCCEEDED.value),
-            "_error": pa.scalar(None, pa.string()),
-            "_fingerprint": pa.array(
-                [with_schema(text, self._schema_part) for text in prints], pa.string()
-            ),
-        }
-        for place, field in enumerate(self._answers):
-            column = [None if value is None else value[place] for value in values]
-            arrays[field.name] = pa.array(column, field.type)
-        columns = [
-            pc.if_else(is_valid, arrays[name], rows.column(name))
-            if name in arrays
-            else rows.column(name)
-            for name in rows.schema.names
-        ]
-        changed = pa.RecordBatch.from_arrays(columns, schema=rows.schema)
-        self._count(rows, changed, values, report)
-        return changed
-
-    def _values(self, status: str, fingerprint: str, text: str | None) -> tuple[Any, ...] | None:
-        """Return what an answer's columns are today; None if it stays as it is."""
-        if text is None or not text.strip() or status not in _READABLE:
-            return None
-        return None if schema_part(fingerprint) is None else self._columns(text)
+        The commits of their chunks say so first: what is lost then comes back as it is now.
+        """
+        files = self._dataset.parts()
+        chunks = {chunk for part in parts for chunk in chunks_in(files[part])}
+        note_reading(held, sorted(chunks), self._reading)
+        self._dataset.change(parts, lambda batch: self._reading.read(batch).rows)
 
     def _count(
         self,
@@ -134,9 +109,9 @@ class KeptAnswers:
         report: Revalidated,
     ) -> None:
         changed = row_hashes(before, self._answers) != row_hashes(after, self._answers)
-        columns = (before.column(name).to_pylist() for name in _DECIDING)
+        columns = (before.column(name).to_pylist() for name in DECIDING)
         for place, (status, fingerprint, text) in enumerate(zip(*columns, strict=True)):
-            if text is None or status not in _READABLE:
+            if text is None or status not in READABLE:
                 continue
             succeeded = status == Outcome.SUCCEEDED
             if values[place] is None:
@@ -146,7 +121,7 @@ class KeptAnswers:
                     report.example = self._why_not(before, place, text)
             elif not succeeded:
                 report.became_valid += 1
-            elif schema_part(fingerprint) != self._schema_part:
+            elif schema_part(fingerprint) != self._reading.part:
                 report.kept += 1
             else:
                 report.filled += bool(changed[place])

@@ -170,7 +170,7 @@ def _look_at_dataset(
     if ready.table.rehearsal and ledger.sent_for_real(dataset_id):
         raise replaces_answers(ready.spec.output)
     ended = _ended_first(ready, ledger, dataset_id)
-    ahead = lost_rows(ledger, folder, dataset_id, ended)
+    ahead = lost_rows(ledger, folder, dataset_id, ready.spec.key, ended)
     check = ready.table.dataset.check_key
     unfinished = ledger.unfinished_chunks(dataset_id, "")
     not_waited = {chunk.id for chunk in unfinished if chunk.run_id in ended} | ahead.chunks

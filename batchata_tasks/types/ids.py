@@ -18,7 +18,9 @@ ROW_ID_CHARS = 24  # 120 bits
 _ROW_ID_BYTES = 15
 _DIGITS = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8)
 CUSTOM_ID_CHARS = TOKEN_CHARS + 1 + ROW_ID_CHARS  # both providers take up to 64
-_CUSTOM_ID = re.compile(f"[a-z2-7]{{{TOKEN_CHARS}}}-[a-z2-7]{{{ROW_ID_CHARS}}}")
+_FORM = f"[a-z2-7]{{{TOKEN_CHARS}}}-[a-z2-7]{{{ROW_ID_CHARS}}}"
+_CUSTOM_ID = re.compile(_FORM)
+_IN_BYTES = re.compile(_FORM.encode(), re.IGNORECASE)
 
 
 def chunk_token(run_id: str, round_number: int, start: int, kind: str) -> str:
@@ -35,6 +37,11 @@ def custom_id(token: str, row_id: str) -> str:
 def is_custom_id(name: str) -> bool:
     """Whether a request's name has this program's form, under whatever ledger."""
     return _CUSTOM_ID.fullmatch(name) is not None
+
+
+def custom_ids_in(line: bytes) -> list[str]:
+    """Return the names of requests in a line, in lower case, however the line spells them."""
+    return [name.decode().lower() for name in _IN_BYTES.findall(line)]
 
 
 def row_ids(dataset_id: str, keys: Sequence[bytes], fingerprints: Sequence[str]) -> list[str]:

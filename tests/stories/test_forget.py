@@ -110,14 +110,14 @@ def test_every_attempt_of_it_is_forgotten(table: Table) -> None:
     check_money(table)
 
 
-@pytest.mark.parametrize("step", ["_supersede", "take_out", "_without", "drop_texts"])
+@pytest.mark.parametrize("step", ["_supersede", "take_out", "without_lines", "drop_texts"])
 def test_one_that_died_half_way_is_given_again(
     table: Table, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever it stops, the second one takes the rest out, and no cost counts twice."""
     table.run()
     before = check_money(table)
-    module = steps if step.startswith("_") else operation
+    module = steps if step in ("_supersede", "without_lines") else operation
     real, calls = getattr(module, step), list[int]()
 
     def dying(*args: object) -> object:
@@ -186,3 +186,76 @@ def test_the_command_forgets_one_key(table: Table) -> None:
     done = CliRunner().invoke(app, ["forget", str(spec), "--key", KEY])
     assert done.exit_code == 0, done.output
     assert f"id='{KEY}': 1 row of the dataset" in " ".join(done.output.split())
+
+
+def lose(folder: Path, pattern: str = "*") -> None:
+    for path in folder.glob(pattern):
+        path.unlink()
+
+
+@pytest.mark.parametrize("lost", ["data", "data and manifests"])
+def test_its_answer_does_not_come_back_with_lost_files(table: Table, lost: str) -> None:
+    """Results that are downloaded once more are kept without it, and so are the rows."""
+    table.run(raw_files=False)
+    name = next(row["_custom_id"] for row in table.rows() if row["id"] == KEY)
+    forget(table.spec(raw_files=False), [KEY], Settings())
+    others = table.rows()
+    without_it(table)
+    lose(table.output / "data")
+    if lost != "data":
+        lose(table.output / "_batchata/intents", "*.arrow")
+    table.run()
+    assert list((table.output / "_batchata/responses").glob("*.jsonl"))
+    assert {path.parent.name for path in files_with(table, name)} == {"commits"}
+    assert not list(files_with(table, KEY))
+    assert not list(files_with(table, TEXT))
+    assert table.rows() == others
+    assert table.ledger()["requests_accepted"] == 6
+
+
+def test_a_manifest_from_a_copy_does_not_bring_it_back(table: Table) -> None:
+    """A part that is lost is written anew without it, whatever an older manifest says."""
+    table.run()
+    manifests = {p: p.read_bytes() for p in (table.output / "_batchata/intents").glob("*.arrow")}
+    forgotten(table)
+    others = table.rows()
+    for path, content in manifests.items():
+        path.write_bytes(content)
+    lose(table.output / "data")
+    without_it(table)
+    table.run()
+    assert table.rows() == others
+
+
+def test_what_a_dead_run_left_of_it_goes_too(table: Table) -> None:
+    """Plans of runs that ended, and files that were never renamed, hold texts of rows."""
+    table.run()
+    left = table.output / "_batchata/runs/ended/plan.bodies.jsonl"
+    left.parent.mkdir(parents=True)
+    left.write_text(TEXT)
+    (table.output / "_batchata/.part-x.parquet.0000.tmp").write_text(TEXT)
+    forgotten(table)
+    assert not list(files_with(table, TEXT))
+
+
+@pytest.mark.parametrize("step", ["_supersede", "take_out"])
+def test_its_cost_counts_once_although_a_commit_is_lost(
+    table: Table, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is written anew from the ledger before anything is counted."""
+    table.run()
+    before = check_money(table)
+    lose(table.output / "_batchata/commits")
+    module = steps if step.startswith("_") else operation
+    real = getattr(module, step)
+
+    def dying(*args: object) -> None:
+        real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, step, dying)
+        with pytest.raises(KeyboardInterrupt):
+            forgotten(table)
+    forgotten(table)
+    assert check_money(table).settled == before.settled

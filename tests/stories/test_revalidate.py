@@ -10,12 +10,17 @@ from typer.testing import CliRunner
 from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import AlreadyRunningError, SpecError
 from batchata_tasks.common.settings import Settings
+from batchata_tasks.dataset.parts import Dataset
 from batchata_tasks.execution.held_dataset import hold_dataset
 from batchata_tasks.operations.cancel import cancel
+from batchata_tasks.operations.compact import compact
+from batchata_tasks.operations.rebuild import rebuild
 from batchata_tasks.operations.revalidate import revalidate
 from batchata_tasks.pipeline.enrich import enrich
 from batchata_tasks.pipeline.steps import Steps
+from batchata_tasks.planning.prepare import prepare_run
 from batchata_tasks.reports.plan import preview
+from tests.support.books import check_money
 from tests.support.table import SCHEMA, Table
 
 if TYPE_CHECKING:
@@ -219,4 +224,82 @@ def test_a_lost_part_is_read_by_the_class_again(table: Table) -> None:
         path.unlink()
     table.run(**strict)
     assert table.rows() == before
+    assert sent(table) == 12
+
+
+def lose_parts(table: Table) -> None:
+    for path in (table.output / "data").iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("keeps_commits", [True, False])
+def test_a_lost_part_comes_back_as_it_was_read_last(table: Table, keeps_commits: bool) -> None:
+    """What was read under another model is not sent again because files are gone, nor planned."""
+    table.run()
+    if not keeps_commits:  # the ledger knows enough to write them anew
+        for path in (table.output / "_batchata/commits").iterdir():
+            path.unlink()
+    assert revalidated(table, response_schema=LABEL_ALONE).kept == 12
+    before = [without_moment(row) for row in table.rows()]
+    lose_parts(table)
+    plan = preview(table.spec(response_schema=LABEL_ALONE), Settings()).summary
+    assert (plan.requests, plan.recovered) == (0, 12)
+    table.run(response_schema=LABEL_ALONE)
+    assert [without_moment(row) for row in table.rows()] == before
+    assert sent(table) == 12
+
+
+def without_moment(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "_enriched_at"}
+
+
+def test_each_row_of_a_lost_part_has_the_last_model_that_took_it(table: Table) -> None:
+    """Also in a part that many were merged into, and after one model after the other."""
+    strict = model(table, ("x", "y"))
+    for rows in (3, 6, 12):
+        table.run(limit=rows)
+    assert revalidated(table, response_schema=None).kept == 12
+    report = revalidated(table, **strict)
+    assert report.kept
+    assert report.no_longer_valid
+    compact(table.spec(**strict), Settings())
+    before = table.rows()
+    assert len({row["_fingerprint"].rpartition(".")[2] for row in before}) == 2
+    lose_parts(table)
+    table.run(**strict, rerun_on=["new"])
+    assert table.rows() == before
+    assert sent(table) == 12
+    check_money(table)
+
+
+def test_a_rebuilt_ledger_knows_how_answers_were_read(table: Table, tmp_path: Path) -> None:
+    """It stands in the dataset's folder: a part that is lost after that comes back the same."""
+    table.run()
+    revalidated(table, response_schema=LABEL_ALONE)
+    before = table.rows()
+    lose_parts(table)
+    (tmp_path / "ledger.db").rename(tmp_path / "lost.db")
+    spec = table.spec(response_schema=LABEL_ALONE)
+    rebuild(prepare_run(spec, Settings()), Settings())
+    table.run(response_schema=LABEL_ALONE)
+    assert table.rows() == before
+    assert sent(table) == 12
+
+
+def test_one_that_died_half_way_is_given_again(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost or paid for, wherever it stopped, and whatever files go then."""
+    table.run()
+
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "change", dying)
+        with pytest.raises(KeyboardInterrupt):
+            revalidated(table, response_schema=LABEL_ALONE)
+    lose_parts(table)
+    table.run(response_schema=LABEL_ALONE)
+    assert revalidated(table, response_schema=LABEL_ALONE).gained == 0
     assert sent(table) == 12

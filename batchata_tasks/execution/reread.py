@@ -1,0 +1,120 @@
+"""Kept answers (`_response`) read by another response model than the one that they landed under.
+
+The commits of the chunks name the models by which rows were read anew. So a part that is lost, and
+written anew from the provider's results, comes back as it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batchata_tasks.common.files import write_json
+from batchata_tasks.dataset.columns import conformed
+from batchata_tasks.execution.lost_files import commit_of_landed
+from batchata_tasks.planning.fingerprint import schema_part, with_schema
+from batchata_tasks.schema.answers import AnswerSchemas
+from batchata_tasks.types.outcome import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from batchata_tasks.execution.held_dataset import HeldDataset
+    from batchata_tasks.schema.response import ResponseSchema
+
+_REREAD = "reread"  # of a commit: the models, the last one last
+READABLE = frozenset({Outcome.SUCCEEDED.value, Outcome.INVALID.value})
+DECIDING = ("_status", "_fingerprint", "_response")
+
+
+class Reread(NamedTuple):
+    """Rows as a response model reads them; the answers' values of each, None if it stays."""
+
+    rows: pa.RecordBatch
+    values: list[tuple[Any, ...] | None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A response model by which kept answers are read.
+
+    `part` is its part of fingerprints, `schema` the dataset's columns under it, of which `answers`
+    hold answers.
+    """
+
+    model: AnswerSchemas
+    part: str
+    schema: pa.Schema
+    answers: list[str]
+
+    def read(self, rows: pa.RecordBatch) -> Reread:
+        """Return rows in its columns, with the answers that it takes read anew."""
+        rows = conformed(rows, self.schema, self.answers)
+        statuses, prints, texts = (rows.column(name).to_pylist() for name in DECIDING)
+        columns_of = self.model.column_reader(None)
+        values = [
+            columns_of(text) if _is_readable(status, fingerprint, text) else None
+            for status, fingerprint, text in zip(statuses, prints, texts, strict=True)
+        ]
+        is_valid = pa.array([value is not None for value in values], pa.bool_())
+        under_it = [with_schema(text, self.part) for text in prints]
+        arrays = {
+            "_status": pa.scalar(Outcome.SUCCEEDED.value),
+            "_error": pa.scalar(None, pa.string()),
+            "_fingerprint": pa.array(under_it, pa.string()),
+        }
+        for place, name in enumerate(self.answers):
+            column = [None if value is None else value[place] for value in values]
+            arrays[name] = pa.array(column, self.schema.field(name).type)
+        columns = [
+            pc.if_else(is_valid, arrays[name], rows.column(name))
+            if name in arrays
+            else rows.column(name)
+            for name in self.schema.names
+        ]
+        return Reread(pa.RecordBatch.from_arrays(columns, schema=self.schema), values)
+
+
+def _is_readable(status: str, fingerprint: str, text: str | None) -> bool:
+    if text is None or not text.strip() or status not in READABLE:
+        return False
+    return schema_part(fingerprint) is not None
+
+
+def note_reading(held: HeldDataset, chunk_ids: Iterable[str], reading: Reading) -> None:
+    """Note in the commits of chunks that their rows are read by a model; before they are."""
+    facts = {"part": reading.part, **reading.model.to_json()}
+    for chunk_id in chunk_ids:
+        if (commit := commit_of_landed(held, chunk_id)) is None:
+            continue
+        others = [one for one in commit.get(_REREAD, ()) if one != facts]
+        held.require_lease()
+        write_json(held.folder.commit(chunk_id), {**commit, _REREAD: [*others, facts]})
+
+
+def reread_parts(commit: Mapping[str, Any]) -> list[str]:
+    """Return the parts of fingerprints of the models by which a chunk's rows were read anew."""
+    return [one["part"] for one in commit.get(_REREAD, ())]
+
+
+def readings_of(
+    commit: Mapping[str, Any],
+    columns: Callable[[ResponseSchema | None], pa.Schema],
+    live: AnswerSchemas | None,
+) -> list[Reading]:
+    """Return how the rows of a chunk were read since they landed, the last one last.
+
+    `columns` returns the dataset's columns under a response model; `live` are the models of which
+    this process has the classes.
+    """
+    readings = list[Reading]()
+    for stored in commit.get(_REREAD, ()):
+        model = AnswerSchemas.from_json(stored)
+        if live is not None:
+            model = model.with_classes_of(live)
+        answers = ["response"] if model.common is None else model.common.arrow.names
+        readings.append(Reading(model, stored["part"], columns(model.common), answers))
+    return readings
