@@ -162,8 +162,9 @@ def show(
         list[str] | None,
         typer.Option(
             help=(
-                "Print one row whole: its inputs, prompt, answer, attempts, cost and batch. If the "
-                "key has several columns: `--key a=1 --key b=2`."
+                "Print one row whole: its inputs, prompt, answer, attempts, cost and batch. Dates "
+                "and times in ISO 8601, objects and lists as JSON. If the key has several columns: "
+                "`--key a=1 --key b=2`, or one JSON object."
             ),
             metavar="KEY",
         ),

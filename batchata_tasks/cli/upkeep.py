@@ -60,7 +60,11 @@ def forget(
     key: Annotated[
         list[str],
         typer.Option(
-            help="The row's key. If it has several columns: `--key a=1 --key b=2`.", metavar="KEY"
+            help=(
+                "The row's key: dates and times in ISO 8601, objects and lists as JSON. If it has "
+                "several columns: `--key a=1 --key b=2`, or one JSON object."
+            ),
+            metavar="KEY",
         ),
     ],
     overrides: ReadWith = None,

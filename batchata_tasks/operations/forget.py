@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from batchata_tasks.common.canonical import key_digest
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.columns import keys_of
-from batchata_tasks.dataset.key_words import typed_key
+from batchata_tasks.dataset.key_words import key_values, typed_key
 from batchata_tasks.dataset.part_files import part_of_chunk
 from batchata_tasks.execution.forget import chunks_with, drop_texts, take_out
 from batchata_tasks.operations.held_by_spec import held_by_spec
@@ -69,8 +67,8 @@ def forget(
     with held_by_spec(spec, settings, progress, "forgetting a row of") as dataset:
         table, held = dataset.ready.table.dataset, dataset.held
         key = typed_key(spec.key, words, table.schema)
-        named = ", ".join(f"{name}={value.as_py()!r}" for name, value in key.items())
-        digest = _digest(spec.key, key)
+        named = ", ".join(f"{name}={value!r}" for name, value in key_values(key).items())
+        digest = key_digest(keys_of(key, spec.key)[0])
         chunks = list(chunks_with(held, spec.key, digest))
         _require_free(dataset, named, [chunk_id for chunk_id, _ in chunks])
         dataset.begin()
@@ -85,11 +83,6 @@ def forget(
         held.folder.drop_unfinished()
         held.folder.last_error.unlink(missing_ok=True)
         return Forgotten(named, rows, files)
-
-
-def _digest(names: list[str], key: dict[str, pa.Scalar]) -> bytes:
-    arrays = [pa.array([key[name].as_py()], key[name].type) for name in names]
-    return key_digest(keys_of(pa.RecordBatch.from_arrays(arrays, names), names)[0])
 
 
 def _require_free(dataset: HeldBySpec, named: str, chunks: list[str]) -> None:

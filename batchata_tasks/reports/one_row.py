@@ -13,7 +13,8 @@ from batchata_tasks.common.errors import InputError, SpecError
 from batchata_tasks.common.money import dollars, pico_from_usd
 from batchata_tasks.dataset.columns import META_FIELDS
 from batchata_tasks.dataset.folder import DatasetFolder
-from batchata_tasks.dataset.key_words import typed_key
+from batchata_tasks.dataset.key_words import is_nested, key_values, places_of, typed_key
+from batchata_tasks.dataset.stored_json import from_parquet, schema_of_part
 from batchata_tasks.reports.kept_requests import kept_request
 from batchata_tasks.reports.requests import RequestParts, indented, pretty
 from batchata_tasks.reports.selected_rows import parts_of
@@ -21,6 +22,8 @@ from batchata_tasks.reports.source_row import SourceRow, source_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import pyarrow as pa
 
     from batchata_tasks.spec.run import RunSpec
 
@@ -168,21 +171,30 @@ def one_row(spec: RunSpec, words: Sequence[str]) -> OneRow:
         SpecError: there is no such row, or a word is no value of its column.
     """
     dataset: pads.Dataset = pads.dataset([str(path) for path in parts_of(spec)], format="parquet")
-    key = typed_key(spec.key, words, dataset.schema)
-    conditions = [pc.field(name) == value for name, value in key.items()]
-    here = reduce(lambda one, other: one & other, conditions)
-    found = dataset.to_table(filter=here).sort_by([("_enriched_at", "descending")])
-    values = {name: value.as_py() for name, value in key.items()}
-    if not found.num_rows:
+    key = typed_key(spec.key, words, schema_of_part(dataset.schema))
+    found, values = _rows(dataset, key), key_values(key)
+    if not found:
         message = (
             f"--key: the dataset has no row with {named(values)}; `batchata show SPEC` prints "
             "rows that there are, `batchata plan SPEC` tells what is not sent yet."
         )
         raise SpecError(message)
-    row = found.slice(0, 1).to_pylist()[0]
+    row = max(found, key=lambda one: one["_enriched_at"])
     request = kept_request(DatasetFolder(spec.output), row)
     try:
         source = source_row(spec, key)
     except InputError as error:
         source = f"The source's row cannot be read now: {error}"
     return OneRow(spec, values, row, request, source)
+
+
+def _rows(dataset: pads.Dataset, key: pa.RecordBatch) -> list[dict[str, Any]]:
+    """Return the rows of a key; while a run lands, there may be an older one."""
+    plain = [field.name for field in key.schema if not is_nested(field.type)]
+    conditions = [pc.field(name) == key.column(name)[0] for name in plain]
+    here = reduce(lambda one, other: one & other, conditions) if conditions else None
+    return [
+        batch.slice(place, 1).to_pylist()[0]
+        for batch in dataset.to_batches(filter=here)
+        for place in places_of(key, from_parquet(batch.select(key.schema.names)))
+    ]

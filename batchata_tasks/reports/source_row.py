@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from batchata_tasks.common.errors import SourceError
+from batchata_tasks.dataset.key_words import places_of
 from batchata_tasks.planning.prepare import opened_source
 from batchata_tasks.planning.row_block import RowBlock
 from batchata_tasks.planning.templates import RowTemplate, variables
@@ -18,7 +15,7 @@ from batchata_tasks.reports.requests import RequestParts
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import pyarrow as pa
 
     from batchata_tasks.spec.run import RunSpec
 
@@ -31,7 +28,7 @@ class SourceRow:
     prompt: RequestParts | None
 
 
-def source_row(spec: RunSpec, key: Mapping[str, pa.Scalar]) -> SourceRow:
+def source_row(spec: RunSpec, key: pa.RecordBatch) -> SourceRow:
     """Return the row of a source that has this key.
 
     Raises:
@@ -47,7 +44,7 @@ def source_row(spec: RunSpec, key: Mapping[str, pa.Scalar]) -> SourceRow:
     for block in source.batches([*dict.fromkeys([*spec.key, *used])]):
         numbers = range(first, first + block.rows.num_rows)
         first += block.rows.num_rows
-        if len(places := _places(block.rows, key)):
+        if len(places := places_of(key, block.rows)):
             row = RowBlock(block.rows, numbers, spec.key).take(places[:1])
             values = {name: row.values(name)[0] for name in used}
             seen, where = variables(shown(values, used)), row.namer(0)
@@ -55,16 +52,3 @@ def source_row(spec: RunSpec, key: Mapping[str, pa.Scalar]) -> SourceRow:
             return SourceRow(values, RequestParts(texts, None, {}))
     message = "the row is not in the source any more."
     raise SourceError(message)
-
-
-def _places(rows: pa.RecordBatch, key: Mapping[str, pa.Scalar]) -> list[int]:
-    """Return the places of the rows that have a key, whatever types the source has it in."""
-    same = np.ones(rows.num_rows, np.bool_)
-    for name, value in key.items():
-        try:
-            column = rows.column(name).cast(value.type)
-        except pa.ArrowException:  # it has other values by now
-            return []
-        found = pc.equal(column, value).fill_null(False)  # noqa: FBT003 - its only form
-        same &= found.to_numpy(zero_copy_only=False)
-    return np.flatnonzero(same).tolist()

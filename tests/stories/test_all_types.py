@@ -11,7 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchata_tasks.common.errors import InputError
+from batchata_tasks.common.errors import InputError, SpecError
+from batchata_tasks.common.settings import Settings
+from batchata_tasks.operations.forget import forget
+from batchata_tasks.reports.one_row import one_row
+from batchata_tasks.reports.source_row import SourceRow
 from tests.support.nights import Nights
 
 if TYPE_CHECKING:
@@ -72,6 +76,17 @@ SAMPLES: dict[str, tuple[pa.DataType, list[Any], str]] = {
     "null": (pa.null(), [None, None], ""),
 }
 NO_KEYS = ("null", "large_list", "struct")  # their second value is a null, which no key is
+# how a key of a type is written, if it is not as Python prints it
+NAMED: dict[str, list[str]] = {
+    "binary": ["ab", '{"$bytes": "AA=="}'],
+    "large_binary": ["ab", '{"$bytes": "AA=="}'],
+    "fixed_binary": ["ab", '{"$bytes": "AAA="}'],
+    "list": ["[1, null]", "[]"],
+    "fixed_list": ["[1, 2]", "[3, 4]"],
+    "list_of_view": ['["a"]', "[]"],
+    "list_of_struct": ['[{"a": 1}]', "[]"],
+    "map": ['{"k": 1}', "{}"],
+}
 LINES: dict[str, tuple[list[Any], str]] = {
     "text": (["01067", "\u2028"], "01067"),
     "integer": ([7, -(2**63)], "7"),
@@ -148,6 +163,21 @@ def test_every_type_of_parquet_is_a_key(nights: Nights, name: str) -> None:
     assert nights.run_again() == 0
     stored = pq.read_table(nights.output / "data", columns=["id"])["id"].to_pylist()
     assert sorted(map(repr, stored)) == sorted(map(repr, pa.array(values, kind).to_pylist()))
+    check_named(nights, [*NAMED.get(name, map(str, pa.array(values, kind).to_pylist()))])
+
+
+def check_named(nights: Nights, words: list[str], **changes: Any) -> None:
+    """`show` and `forget` find the row of each word, and no other one."""
+    spec = nights.spec(**changes)
+    for v, word in enumerate(words, 1):
+        row = one_row(spec, [word])
+        assert row.row["v"] == v
+        assert isinstance(row.source, SourceRow), row.source
+    for left, word in enumerate(words, 1):
+        assert forget(spec, [word], Settings()).rows == 1
+        with pytest.raises(SpecError, match=r"has no row with|there are no rows"):
+            one_row(spec, [word])
+        assert len([*nights.output.glob("data/*")]) == min(len(words) - left, 1)
 
 
 @pytest.mark.parametrize("name", NO_KEYS)
@@ -173,12 +203,62 @@ def test_every_value_of_json_is_carried_and_asked_about(nights: Nights) -> None:
 def test_every_value_of_json_is_a_key(nights: Nights, name: str) -> None:
     """A key is the value that its line has, also if it is an object."""
     values, _ = LINES[name]
-    nights.write_lines([{"id": value, "v": i} for i, value in enumerate(values)])
+    nights.write_lines([{"id": value, "v": i} for i, value in enumerate(values, 1)])
     assert nights.run_again() == 2
     assert nights.run_again() == 0
     rows = pq.read_table(nights.output / "data", columns=["id", "v"]).to_pylist()
     stored = [row["id"] for row in sorted(rows, key=lambda row: row["v"])]
     assert [json.loads(one) if name in ("numbers", "object") else one for one in stored] == values
+    check_named(nights, [one if isinstance(one, str) else json.dumps(one) for one in values])
+
+
+def test_an_object_and_several_columns_are_named(nights: Nights) -> None:
+    """An object is JSON, whatever the order of its fields; several columns may be one object."""
+    kind = pa.struct({"at": pa.time64("us"), "b": pa.struct({"c": pa.date32()})})
+    keys = [{"at": time(9, 30), "b": {"c": date(2026, 1, 2)}}, {"at": None, "b": None}]
+    nights.write(id=pa.array(keys, kind), v=[1, 2])
+    assert nights.run_again() == 2
+    check_named(nights, ['{"b": {"c": "2026-01-02"}, "at": "09:30"}', "{}"])
+    nights.output = nights.output.with_name("several")
+    nights.write(id=pa.array(keys, kind), **{"a=b": ["x", "=y"]}, v=[1, 2])
+    changes = {"key": ["id", "a=b"]}
+    assert nights.run_again(**changes) == 2
+    first = ['id={"at": "09:30:00", "b": {"c": "2026-01-02"}}', "a=b=x"]
+    assert one_row(nights.spec(**changes), first).row["v"] == 1
+    words = ['{"a=b": "x", "id": {"at": "09:30", "b": {"c": "2026-01-02"}}}']
+    check_named(nights, [*words, '{"id": {}, "a=b": "=y"}'], **changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "word", "problem"),
+    [
+        (pa.time64("us"), time(9, 30), "half past nine", "write it as 09:30:00"),
+        (pa.time64("us"), time(9, 30), "09:30:00.0000001", "write it as 09:30:00"),
+        (pa.time32("ms"), time(9, 30), "09:30:00.0005", "write it as 09:30:00"),
+        (pa.duration("us"), timedelta(seconds=1), "1", "write it as PT90S"),
+        (pa.timestamp("us", "UTC"), ZONED, "2026-11-22T09:30:00", r"T09:30:00\+00:00"),
+        (pa.struct({"a": pa.int8()}), {"a": 1}, "a: 1", "write it as JSON"),
+        (pa.struct({"a": pa.int8()}), {"a": 1}, '{"b": 1}', "write it as JSON"),
+        (pa.struct({"a": pa.int8()}), {"a": 1}, '{"a": 300}', "write it as JSON"),
+        (pa.list_(pa.int8()), [1], "1", "write it as JSON"),
+        (pa.list_(pa.int8()), [1], "null", "is null, which no key is"),
+        (pa.binary(), b"\0", '{"$bytes": "?"}', "is no value of the column"),
+        (pa.int64(), 7, "seven", "is no value of the column"),
+    ],
+)
+def test_a_word_that_is_no_key_is_refused(
+    nights: Nights, kind: pa.DataType, value: Any, word: str, problem: str
+) -> None:
+    """In one sentence that says how a value of the column is written; nothing is forgotten."""
+    nights.write(id=pa.array([value], kind), v=[1])
+    assert nights.run_again() == 1
+    for command in (
+        lambda: one_row(nights.spec(), [word]),
+        lambda: forget(nights.spec(), [word], Settings()),
+    ):
+        with pytest.raises(SpecError, match=rf"^--key: .*{problem}"):
+            command()
+    assert pq.read_table(nights.output / "data").num_rows == 1
 
 
 def test_every_type_of_cell_is_carried_and_asked_about(nights: Nights) -> None:
