@@ -25,7 +25,7 @@ from batchata_tasks.common.text import pluralize
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.execution.held_dataset import find_dataset
 from batchata_tasks.ledger import UNFINISHED, ChunkState, opened_ledger
-from batchata_tasks.planning.job_store import moved_to
+from batchata_tasks.planning.job_store import moved_to, require_whole
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JobsSpec
 
@@ -235,6 +235,7 @@ class StateManager:
                 "dataset is now, or add the same jobs with add_job."
             )
             raise SpecError(message)
+        require_whole(Path(spec.jobs))
         return spec
 
     def clear(self) -> None:

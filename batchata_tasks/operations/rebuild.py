@@ -33,7 +33,7 @@ from batchata_tasks.ledger import (
     RunPhase,
     opened_ledger,
 )
-from batchata_tasks.planning.job_store import moved_to
+from batchata_tasks.planning.job_store import moved_to, require_whole
 from batchata_tasks.providers import names_of_account, provider_type
 from batchata_tasks.spec.jobs import JobsSpec
 
@@ -133,6 +133,8 @@ def spec_of_jobs(root: Path) -> JobsSpec:
     # the jobs of older runs are deleted in time, or were lost with the folder
     specs.sort(key=lambda spec: not Path(spec.jobs).exists())
     if specs:
+        if Path(specs[0].jobs).exists():
+            require_whole(Path(specs[0].jobs))
         return specs[0]
     message = (
         f"{root}: no Batch ran with this folder as its results_dir; for the dataset of a table, "

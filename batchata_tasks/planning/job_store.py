@@ -13,10 +13,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchata_tasks.common.files import durable
+from batchata_tasks.common.errors import SourceError, SpecError
+from batchata_tasks.common.files import durable, storage_errors
 from batchata_tasks.planning.fingerprint import FINGERPRINT_VERSION, inputs_of_texts
 from batchata_tasks.planning.job_list import JobForm, JobList, PlainJob, stored_json
 from batchata_tasks.planning.stored_jobs import StoredJobs
+from batchata_tasks.sources.opening import open_source
 from batchata_tasks.sources.source import BATCH_ROWS
 from batchata_tasks.spec.job import Job
 from batchata_tasks.spec.jobs import JOB_ID, JobsSpec
@@ -39,6 +41,7 @@ _COLUMNS = pa.schema(
         pa.field(TERMS, pa.string()),
     ]
 )
+_COMPARED = 1 << 20  # bytes at a time
 
 
 def write_jobs(
@@ -61,9 +64,9 @@ def write_jobs(
     folder.create()
     folder.jobs.mkdir(exist_ok=True)
     path = folder.jobs / f"{content[:32]}.parquet"
-    if path.exists():
+    if _is_in(path, file):
         path.touch()  # the files that are oldest are deleted
-    else:
+    else:  # also if it is damaged, or another version of the library wrote it
         # in the folder above: a run of another process deletes unfinished files from this one
         with durable(path, folder.root) as stream:
             stream.write(file)
@@ -78,6 +81,42 @@ def write_jobs(
         **values,
     )
     return spec.with_models(models)
+
+
+def _is_in(path: Path, content: memoryview) -> bool:
+    """Whether a file has just this content."""
+    with storage_errors(f"reading {path.name}"):
+        if not path.exists() or path.stat().st_size != len(content):
+            return False
+        with path.open("rb") as stream:
+            return all(
+                stream.read(_COMPARED) == bytes(content[start : start + _COMPARED])
+                for start in range(0, len(content), _COMPARED)
+            )
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a file of jobs that is damaged, if nobody has added the jobs that it is to hold.
+
+    Raises:
+        SpecError: it cannot be read, or has other jobs than those that it is named by.
+    """
+    try:
+        source, content = open_source(str(path)), hashlib.sha256()
+        for block in source.batches([JOB_ID, JOB]):
+            columns = (block.rows.column(name).to_pylist() for name in (JOB_ID, JOB))
+            content.update(orjson.dumps(list(zip(*columns, strict=True))))
+        # older versions may have named a file otherwise
+        is_whole = INPUT not in source.names() or content.hexdigest().startswith(path.stem)
+        problem = "" if is_whole else ": it has other jobs than it had"
+    except SourceError as error:
+        problem = f" ({error})"
+    if problem:
+        message = (
+            f"jobs: {path} is damaged{problem}. Run the program that adds these jobs with add_job, "
+            "which writes the file anew and sends none of them again, or restore it from a copy."
+        )
+        raise SpecError(message)
 
 
 def _file_of(rows: _Rows, jobs: Sequence[Job | PlainJob]) -> tuple[str, memoryview]:
