@@ -63,7 +63,7 @@ class SpecOptions(TypedDict, total=False):
     items_per_batch: int | None
     max_parallel_batches: int
     cost_limit_usd: float | None
-    budget: dict[str, Any] | None
+    budget: dict[str, Any] | str | None
     pilot: dict[str, Any] | Literal[False] | None
     time_limit: str | None
     rerun_on: list[str]

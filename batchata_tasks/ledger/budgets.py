@@ -15,7 +15,6 @@ from sqlalchemy import insert, select, update
 
 from batchata_tasks.common.clock import now_us
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.common.money import dollars
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, new_id
@@ -300,13 +299,8 @@ def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError
     who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
     again = "" if who == "the ledger" else f"run {who} again if it was changed, "
     message = (
-        f"budget: {who} gives {terms.name!r} {_in_words(theirs)}, and this gives it "
-        f"{_in_words(terms)}; all that share a budget must give it the same terms: change one, "
+        f"budget: {who} gives {terms.name!r} {theirs.in_words()}, and this gives it "
+        f"{terms.in_words()}; all that share a budget must give it the same terms: change one, "
         f"{again}or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."
     )
     return SpecError(message)
-
-
-def _in_words(terms: BudgetTerms) -> str:
-    period = "in total" if terms.period == "total" else f"a {terms.period}"
-    return f"{dollars(terms.limit)} {period} ({terms.timezone})"

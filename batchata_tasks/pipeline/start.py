@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.planning.summary import Options
     from batchata_tasks.planning.table import PreparedTable
+    from batchata_tasks.types.budget import BudgetTerms
 
 
 def start_run(
@@ -67,7 +68,7 @@ def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
     rehearsal = ready.table.rehearsal
     limits = limits_of(spec, rehearsal=rehearsal)
     if limits.budget is not None:
-        ledger.agree_budget(limits.budget, budget_member(spec))
+        _agree_budget(held, limits.budget, budget_member(spec))
     values = {
         **ready.record,
         "refresh_before": options.refresh_before,
@@ -79,6 +80,18 @@ def _begin(held: HeldDataset, ready: PreparedRun, options: Options) -> str:
     run_id = ledger.begin_run(held.lease, values)
     held.folder.sweep(_jobs_in_use(held))
     return run_id
+
+
+def _agree_budget(held: HeldDataset, terms: BudgetTerms, member: str) -> None:
+    """Record a spec's terms for a budget; say so if they change those that bind every spec.
+
+    Nobody sees it otherwise if two folders, or machines, have different files of budgets.
+    """
+    before = held.ledger.binding(terms)
+    held.ledger.agree_budget(terms, member)
+    if (now := held.ledger.binding(terms)) != before:
+        change = f"{now.in_words()} from now on; it was {before.in_words()}"
+        held.progress.note(f"budget {terms.name!r}: {change}, as this spec or others stated it.")
 
 
 def _jobs_in_use(held: HeldDataset) -> set[str]:

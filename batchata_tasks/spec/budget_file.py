@@ -1,49 +1,92 @@
-"""Budgets that several specs share stand in one file, `budgets.yaml` of the working folder."""
+"""Budgets that several specs share stand in files named `budgets.yaml`.
+
+They are looked for in the spec's folder and those above it, up to the root of its repository, then
+in the working folder and those above it. The first file that has the name counts. A budget is one
+limit, so another one of these files that gives the name other terms is refused.
+"""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.spec.yaml_text import parse_yaml
 
+if TYPE_CHECKING:
+    from pydantic import ValidationInfo
+
 BUDGETS = "budgets.yaml"
+FOLDER = "folder"  # in the context of a validation: the folder of the spec's file
+_ROOTS = ((".git",), ("prefect.yaml", "pyproject.toml"))  # what the root of a repository has
 
 
-def named_budget(value: object) -> object:
+def named_budget(value: object, info: ValidationInfo) -> object:
     """Return the terms of a budget that a spec only names; other values as they are.
 
     Raises:
-        ValueError: there is no such budget, or the file cannot be read.
+        ValueError: there is no such budget, two files disagree about it, or one cannot be read.
     """
     if not isinstance(value, str):
         return value
-    path = Path(BUDGETS).absolute()
-    budgets = _budgets(path, value)
-    if value not in budgets:
-        close = get_close_matches(value, budgets, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(budgets)}."
-        message = f"there is no budget {value!r} in {path}; {hint}"
+    folders = _folders(as_dict(info.context).get(FOLDER))
+    files = [folder / BUDGETS for folder in folders if (folder / BUDGETS).is_file()]
+    if not files:
+        message = (
+            f"there is no file {folders[0] / BUDGETS} to look up {value!r} in, nor one above it or "
+            f"in the working folder; make it, with a line `{_form(value)}`."
+        )
         raise ValueError(message)
-    return {"name": value, **as_dict(budgets[value])}
+    budgets = {path: _budgets(path, value) for path in files}
+    having = [path for path in files if value in budgets[path]]
+    if not having:
+        names = list(dict.fromkeys(name for named in budgets.values() for name in named))
+        close = get_close_matches(value, names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(names)}."
+        message = f"there is no budget {value!r} in {' or '.join(map(str, files))}; {hint}"
+        raise ValueError(message)
+    terms = budgets[having[0]][value]
+    for other in having[1:]:
+        if budgets[other][value] != terms:
+            message = (
+                f"{having[0]} and {other} give {value!r} different terms; give it the same in "
+                "both, or another name in one."
+            )
+            raise ValueError(message)
+    return {"name": value, **as_dict(terms)}
+
+
+def _folders(of_spec: str | Path | None) -> list[Path]:
+    """Return the folders to look in, the nearest first."""
+    starts = [Path(of_spec), Path()] if of_spec is not None else [Path()]
+    return list(dict.fromkeys(one for start in starts for one in _upwards(start.absolute())))
+
+
+def _upwards(folder: Path) -> list[Path]:
+    """Return a folder and those above it, up to the root of its repository, if it is in one."""
+    line = [folder, *folder.parents]
+    for marks in _ROOTS:
+        for number, one in enumerate(line, 1):
+            if any((one / mark).exists() for mark in marks):
+                return line[:number]
+    return [folder]
+
+
+def _form(name: str) -> str:
+    return f"{name}: {{limit_usd: 20, period: month}}"
 
 
 def _budgets(path: Path, name: str) -> dict[str, Any]:
-    form = f"{name}: {{limit_usd: 20, period: month}}"
     try:
         budgets = parse_yaml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        message = f"there is no file {path} to look up {name!r} in; make it, with a line `{form}`."
-        raise ValueError(message) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         message = f"{path} cannot be read: {' '.join(str(error).split())}"
         raise ValueError(message) from None
     terms = cast("dict[object, object]", budgets) if isinstance(budgets, dict) else {}
     if not terms or not all(isinstance(one, dict) for one in terms.values()):
-        message = f"{path} has to map names of budgets to their terms, such as `{form}`."
+        message = f"{path} has to map names of budgets to their terms, such as `{_form(name)}`."
         raise ValueError(message)
     return {str(one): value for one, value in terms.items()}

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.json import as_dict
 from batchata_tasks.common.validation import describe_keys
+from batchata_tasks.spec.budget_file import FOLDER
 from batchata_tasks.spec.enrichment import EnrichmentSpec
 from batchata_tasks.spec.references import read_text
 from batchata_tasks.spec.yaml_text import parse_yaml
@@ -42,11 +43,13 @@ def load_spec(path: str | Path, overrides: Iterable[str] = ()) -> EnrichmentSpec
         message = f"{path}: a spec is a mapping of keys to values; see the README for an example."
         raise SpecError(message)
     keys = cast("dict[str, Any]", data)
-    return parse_spec({**keys, **_overrides(overrides)}, str(path))
+    return parse_spec({**keys, **_overrides(overrides)}, str(path), Path(path).parent)
 
 
-def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
-    """Validate a spec.
+def parse_spec(
+    data: dict[str, Any], label: str = "spec", folder: Path | None = None
+) -> EnrichmentSpec:
+    """Validate a spec; `folder` is that of its file, in which a named budget is looked for first.
 
     Raises:
         SpecError: one sentence about the first key that is invalid.
@@ -58,7 +61,7 @@ def parse_spec(data: dict[str, Any], label: str = "spec") -> EnrichmentSpec:
             message = f"{label}: `{name}`: no request can carry this: {error}."
             raise SpecError(message) from None
     try:
-        return EnrichmentSpec.model_validate(data)
+        return EnrichmentSpec.model_validate(data, context={FOLDER: folder})
     except ValidationError as error:
         sentence = describe_keys(error, if_unknown=_similar_key, if_missing=lambda _key: "add it.")
         message = f"{label}: {sentence}"
@@ -96,6 +99,8 @@ def _overrides(pairs: Iterable[str]) -> dict[str, Any]:
 def overridden(spec: EnrichmentSpec | str, overrides: Mapping[str, Any]) -> EnrichmentSpec:
     """Return a spec, given itself or the path of its file, with some keys replaced."""
     loaded = load_spec(spec) if isinstance(spec, str) else spec
-    return (
-        parse_spec({**loaded.model_dump(exclude_unset=True), **overrides}) if overrides else loaded
-    )
+    if not overrides:
+        return loaded
+    folder = Path(spec).parent if isinstance(spec, str) else None
+    given = {**loaded.model_dump(exclude_unset=True), **overrides}
+    return parse_spec(given, folder=folder)

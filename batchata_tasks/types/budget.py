@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from batchata_tasks.common.money import dollars
+
 _REHEARSALS = "rehearsal:"  # no budget that a spec names begins so
 
 
@@ -26,6 +28,11 @@ class BudgetTerms:
     def is_of_rehearsals(self) -> bool:
         """Whether only the money of rehearsals counts."""
         return self.name.startswith(_REHEARSALS)
+
+    def in_words(self) -> str:
+        """Return the terms for people."""
+        period = "in total" if self.period == "total" else f"a {self.period}"
+        return f"{dollars(self.limit)} {period} ({self.timezone})"
 
     def start(self, moment: int) -> int:
         """Return when a moment's period began, both in microseconds since 1970; 0 for total."""

@@ -117,6 +117,17 @@ def test_two_runs_at_once_keep_one_limit(pair: Pair) -> None:
         table.check_answers()
 
 
+def test_a_run_that_changes_the_terms_says_what_they_were(claude: Pair) -> None:
+    """Else nobody sees that its file of budgets is another one than that of the run before."""
+    first, second = claude.budget(30), claude.budget(40)
+    for budget, changes in ((first, False), (second, True), (second, False), (first, True)):
+        notes = list[str]()
+        claude.run(claude.one, budget, notes)
+        told = [note for note in notes if "from now on; it was" in note]
+        assert len(told) == changes
+        assert all(note.startswith("budget 'shared': $") for note in told)
+
+
 def test_a_run_waits_for_the_money_of_another(pair: Pair) -> None:
     """While another run has the budget in flight, this one waits, and says so once.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
 from batchata_tasks.common.errors import SpecError
-from batchata_tasks.spec.loading import parse_spec
+from batchata_tasks.spec.loading import load_spec, overridden, parse_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,9 +48,9 @@ def test_a_name_stands_for_the_terms(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "there is no file .*budgets.yaml to look up 'nightly' in; make it, with a line"),
+        (None, "there is no file .*budgets.yaml to look up 'nightly' in, .*; make it, with a line"),
         ("nihgtly: {limit_usd: 1}\n", "there is no budget 'nightly' in .*did you mean 'nihgtly'"),
-        ("x: {limit_usd: 1}\n", "there is no budget 'nightly' in .*; it has: x"),
+        ("x: {limit_usd: 1}\n", "there is no budget 'nightly' in .*; known are: x"),
         ("nightly: {limit_usd: -1}\n", "`budget.limit_usd`"),
         ("nightly: {limit: 1}\n", "`budget.limit`"),
         ("nightly: 5\n", "has to map names of budgets to their terms"),
@@ -64,3 +66,60 @@ def test_what_is_wrong_is_told_in_one_sentence(
     with pytest.raises(SpecError, match=words) as caught:
         spec(tmp_path, text, "nightly")
     assert "\n" not in str(caught.value)
+
+
+def written(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "budgets.yaml").write_text(text)
+
+
+def spec_in(folder: Path) -> EnrichmentSpec:
+    """Return a spec that is a file in a folder, and names the budget nightly."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "spec.json"
+    path.write_text(json.dumps({**GIVEN, "budget": "nightly"}))
+    return load_spec(path)
+
+
+def limit(spec: EnrichmentSpec) -> float:
+    assert spec.budget is not None
+    return spec.budget.limit_usd
+
+
+@pytest.mark.parametrize("mark", [".git", "prefect.yaml"])
+def test_it_is_looked_for_beside_the_spec_and_up_to_its_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    """A deployment runs from another folder; nothing above the repository counts."""
+    repository, elsewhere = tmp_path / "repository", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    written(tmp_path, "nightly: {limit_usd: 9}\n")
+    (repository / "team" / "specs").mkdir(parents=True)
+    (repository / mark).touch()
+    with pytest.raises(SpecError, match=r"there is no file .*specs/budgets\.yaml to look"):
+        spec_in(repository / "team" / "specs")
+    written(repository, "nightly: {limit_usd: 1}\nother: {limit_usd: 2}\n")
+    assert limit(spec_in(repository / "team" / "specs")) == 1
+    path = str(repository / "team" / "specs" / "spec.json")
+    assert limit(overridden(path, {"limit": 5})) == 1
+    assert limit(overridden(path, {"budget": "other"})) == 2
+
+
+def test_the_working_folder_comes_last(tmp_path: Path) -> None:
+    """A file that lacks the name hides no other one."""
+    written(tmp_path, "nightly: {limit_usd: 3}\n")
+    assert limit(spec_in(tmp_path / "specs")) == 3
+    written(tmp_path / "specs", "other: {limit_usd: 1}\n")
+    assert limit(spec_in(tmp_path / "specs")) == 3
+
+
+def test_two_files_that_disagree_are_refused(tmp_path: Path) -> None:
+    """Both are named; the same terms in both are none of a problem."""
+    written(tmp_path, "nightly: {limit_usd: 3}\n")
+    written(tmp_path / "specs", "nightly: {limit_usd: 3}\n")
+    assert limit(spec_in(tmp_path / "specs")) == 3
+    written(tmp_path / "specs", "nightly: {limit_usd: 5}\n")
+    files = f"{tmp_path / 'specs' / 'budgets.yaml'} and {tmp_path / 'budgets.yaml'}"
+    with pytest.raises(SpecError, match=f"{re.escape(files)} give 'nightly' different terms"):
+        spec_in(tmp_path / "specs")
