@@ -41,7 +41,7 @@ def snapshot(context: RunContext) -> Snapshot:
         reserved_usd=float(usd(in_flight)),
         cost_limit_usd=None if limits.run is None else float(usd(limits.run)),
         stopping=state.stopping,
-        budget=None if limits.budget is None else limits.budget.name,
+        budget=None if limits.budget is None else limits.budget.label,
         errors=_errors(context) if landed > completed else {},
     )
 

@@ -18,7 +18,7 @@ from batchata_tasks.common.errors import SpecError
 from batchata_tasks.ledger import tables as t
 from batchata_tasks.ledger.store import Store, reads, writes
 from batchata_tasks.ledger.values import SET_ASIDE, BudgetStatus, new_id
-from batchata_tasks.types.budget import BudgetTerms
+from batchata_tasks.types.budget import BudgetTerms, is_of_rehearsals, name_of_rehearsals
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Row
@@ -91,22 +91,19 @@ class Budgets(Store):
         Raises:
             SpecError: there is no budget of that name.
         """
-        self.lock(connection, f"budget {name}")
-        if (budget := _row(connection, name)) is None:
+        # that of rehearsals is no name to give: it follows the one that specs give
+        names = [] if is_of_rehearsals(name) else [name, name_of_rehearsals(name)]
+        for one in names:
+            self.lock(connection, f"budget {one}")
+        found = [row for row in (_row(connection, one) for one in names) if row is not None]
+        if not found:
             message = (
                 f"--set-budget {name}: the ledger has no budget of that name; "
                 "the first run of a spec that names it creates it."
             )
             raise SpecError(message)
-        said = json.loads(budget.said)
-        terms = replace(_terms(budget), limit=limit)
-        overruled = [statement for statement in said.values() if statement is not None]
-        agreed = [*json.loads(budget.agreed), *overruled, _statement(terms)]
-        changed = _values(terms) | {
-            "said": json.dumps(dict.fromkeys(said)),
-            "agreed": json.dumps(agreed),
-        }
-        connection.execute(update(t.budgets).where(t.budgets.c.name == name).values(changed))
+        for budget in found:
+            _set_limit(connection, budget, limit)
 
     @writes
     def open_budget(self, connection: Connection, name: str, limit: int | None) -> None:
@@ -264,6 +261,20 @@ def _create(connection: Connection, terms: BudgetTerms, spec: str) -> None:
     connection.execute(insert(t.budgets).values(_values(terms) | said))
 
 
+def _set_limit(connection: Connection, budget: Row[Any], limit: int) -> None:
+    """Let a limit hold for all specs, and overrule what they stated until now."""
+    said = json.loads(budget.said)
+    terms = replace(_terms(budget), limit=limit)
+    overruled = [statement for statement in said.values() if statement is not None]
+    agreed = [*json.loads(budget.agreed), *overruled, _statement(terms)]
+    changed = _values(terms) | {
+        "said": json.dumps(dict.fromkeys(said)),
+        "agreed": json.dumps(agreed),
+    }
+    here = t.budgets.c.name == budget.name
+    connection.execute(update(t.budgets).where(here).values(changed))
+
+
 def _statement(terms: BudgetTerms) -> list[int | str]:
     return [terms.limit, terms.period, terms.timezone]
 
@@ -298,9 +309,10 @@ def _values(terms: BudgetTerms) -> dict[str, object]:
 def _disagreed(terms: BudgetTerms, other: str, theirs: BudgetTerms) -> SpecError:
     who = {_TRACKER: "a CostTracker", "": "the ledger"}.get(other, f"the spec {other}")
     again = "" if who == "the ledger" else f"run {who} again if it was changed, "
+    command = f"batchata costs --set-budget {terms.plain_name}=USD"
     message = (
-        f"budget: {who} gives {terms.name!r} {theirs.in_words()}, and this gives it "
+        f"budget: {who} gives {terms.label!r} {theirs.in_words()}, and this gives it "
         f"{terms.in_words()}; all that share a budget must give it the same terms: change one, "
-        f"{again}or set the limit for all with `batchata costs --set-budget {terms.name}=USD`."
+        f"{again}or set the limit for all with `{command}`."
     )
     return SpecError(message)

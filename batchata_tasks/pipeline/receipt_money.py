@@ -43,7 +43,7 @@ def budget_facts(run: RunContext) -> dict[str, Any] | None:
     terms = run.ledger.binding(run.limits.budget)
     spent, in_flight = run.ledger.budget_money(terms)
     return {
-        "name": terms.name,
+        "name": terms.label,
         "period": terms.period,
         "limit_usd": exact(terms.limit),
         "spent_usd": exact(spent),

@@ -91,7 +91,7 @@ def _agree_budget(held: HeldDataset, terms: BudgetTerms, member: str) -> None:
     held.ledger.agree_budget(terms, member)
     if (now := held.ledger.binding(terms)) != before:
         change = f"{now.in_words()} from now on; it was {before.in_words()}"
-        held.progress.note(f"budget {terms.name!r}: {change}, as this spec or others stated it.")
+        held.progress.note(f"budget {terms.label!r}: {change}, as this spec or others stated it.")
 
 
 def _jobs_in_use(held: HeldDataset) -> set[str]:

@@ -144,7 +144,7 @@ class LimitsAhead:
         budget = None
         if terms is not None:
             budget = {
-                "name": terms.name,
+                "name": terms.label,
                 "limit_usd": f"{usd(terms.limit):f}",
                 "period": terms.period,
                 "left_usd": f"{usd(self.budget_left or 0):f}",
@@ -164,7 +164,7 @@ class LimitsAhead:
         if terms is not None:
             period = "in total" if terms.period == "total" else f"a {terms.period}"
             left = f"{dollars(self.budget_left)} left of {dollars(terms.limit)} {period}"
-            limits.append(f"budget {terms.name}: {left}")
+            limits.append(f"budget {terms.label}: {left}")
         return f"{'; '.join(limits)}: {self._verdict()}{self._remedy()}"
 
     def _remedy(self) -> str:

@@ -22,12 +22,22 @@ class BudgetTerms:
 
     def of_rehearsals(self) -> BudgetTerms:
         """Return the same terms for rehearsals, whose money counts in a budget of their own."""
-        return replace(self, name=f"{_REHEARSALS}{self.name}")
+        return replace(self, name=name_of_rehearsals(self.name))
 
     @property
     def is_of_rehearsals(self) -> bool:
         """Whether only the money of rehearsals counts."""
-        return self.name.startswith(_REHEARSALS)
+        return is_of_rehearsals(self.name)
+
+    @property
+    def plain_name(self) -> str:
+        """The name that a spec gives it."""
+        return self.name.removeprefix(_REHEARSALS)
+
+    @property
+    def label(self) -> str:
+        """The name for people, which tells a budget of rehearsals from that of real runs."""
+        return f"{self.plain_name} (rehearsals)" if self.is_of_rehearsals else self.name
 
     def in_words(self) -> str:
         """Return the terms for people."""
@@ -46,3 +56,13 @@ class BudgetTerms:
             "month": day.replace(day=1),
         }[self.period]
         return int(first.timestamp()) * 10**6
+
+
+def name_of_rehearsals(name: str) -> str:
+    """Return the name under which the ledger keeps a budget's money of rehearsals."""
+    return f"{_REHEARSALS}{name}"
+
+
+def is_of_rehearsals(name: str) -> bool:
+    """Whether the ledger keeps a budget's money of rehearsals under this name."""
+    return name.startswith(_REHEARSALS)

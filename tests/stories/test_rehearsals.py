@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from batchata_tasks import Batch
+from batchata_tasks.cli.commands import app
 from batchata_tasks.common.errors import SpecError
 from batchata_tasks.common.settings import Settings
 from batchata_tasks.emulator import Emulator
@@ -172,6 +174,23 @@ def test_a_made_up_answer_does_not_stay_in_a_failed_row(table: Table, stage: Sta
     table.run(max_attempts=1)
     failed = next(row for row in table.rows() if row["id"] == "k1")
     assert (failed["_status"], failed["_response"], failed["label"]) == ("errored", None, None)
+
+
+@pytest.mark.usefixtures("stage")
+def test_nobody_meets_the_name_of_its_budget(table: Table) -> None:
+    """People know one name: what they set for it holds for rehearsals, too, and errors name it."""
+    receipt = table.run(budget=BUDGET)
+    assert receipt.budget is not None
+    assert receipt.budget["name"] == "night (rehearsals)"
+    other = {**BUDGET, "limit_usd": 2}
+    with pytest.raises(SpecError, match=r"--set-budget night=USD") as refused:
+        table.run(name="other", output=f"{table.output}-2", budget=other)
+    assert "rehearsal:" not in str(refused.value)
+    done = CliRunner().invoke(app, ["costs", "--set-budget", "rehearsal:night=2"])
+    assert done.exit_code == 2
+    assert "the ledger has no budget of that name" in " ".join(done.output.split())
+    assert CliRunner().invoke(app, ["costs", "--set-budget", "night=2"]).exit_code == 0
+    table.run(name="other", output=f"{table.output}-2", budget=other)
 
 
 def test_its_money_counts_for_rehearsals_alone(table: Table, stage: Stage) -> None:
