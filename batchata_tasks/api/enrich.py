@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, overload
 
@@ -16,10 +16,14 @@ from batchata_tasks.common.settings import Settings
 from batchata_tasks.dataset.columns import META_FIELDS
 from batchata_tasks.dataset.folder import DatasetFolder
 from batchata_tasks.pipeline.runner import runner_of_jobs
+from batchata_tasks.pipeline.start import refresh_mark
 from batchata_tasks.planning.job_store import dataset_name
 from batchata_tasks.planning.prepare import prepare_run
+from batchata_tasks.planning.summary import Options
 from batchata_tasks.progress.console import for_console
 from batchata_tasks.progress.listener import silent
+from batchata_tasks.providers import without_keys_set
+from batchata_tasks.reports.plan import preview
 from batchata_tasks.schema.response import ResponseSchema
 from batchata_tasks.spec.loading import parse_spec
 
@@ -32,7 +36,9 @@ if TYPE_CHECKING:
 
     from batchata_tasks.api.frames import Frame
     from batchata_tasks.pipeline.receipt import Receipt
+    from batchata_tasks.planning.prepare import PreparedRun
     from batchata_tasks.progress.listener import Progress
+    from batchata_tasks.reports.preview import Preview
     from batchata_tasks.spec.enrichment import EnrichmentSpec
 
 F = TypeVar("F")
@@ -90,11 +96,22 @@ class _Options(SpecOptions, total=False):
 
 @overload
 def enrich(
+    frame: Any,
+    *,
+    key: str | Sequence[str],
+    model: str,
+    output: str | PathLike[str],
+    dry_run: Literal[True],
+    **options: Unpack[_Options],
+) -> Preview: ...
+@overload
+def enrich(
     frame: str | PathLike[str],
     *,
     key: str | Sequence[str],
     model: str,
     output: str | PathLike[str],
+    dry_run: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> Path: ...
 @overload
@@ -104,6 +121,7 @@ def enrich(
     key: str | Sequence[str],
     model: str,
     output: str | PathLike[str],
+    dry_run: Literal[False] = False,
     **options: Unpack[_Options],
 ) -> F: ...
 def enrich(
@@ -112,6 +130,7 @@ def enrich(
     key: str | Sequence[str],
     model: str,
     output: str | PathLike[str],
+    dry_run: bool = False,
     prompt: str | None = None,
     response_model: type[BaseModel] | str | None = None,
     metadata: Sequence[str] | Literal["all"] = DEFAULT_METADATA,
@@ -137,6 +156,7 @@ def enrich(
             names of the index.
         model: the provider's model id.
         output: the folder of the dataset, in which the answers land.
+        dry_run: send and write nothing; return the plan instead. No key is needed.
         prompt: the user prompt, a Jinja2 template over the row. Or `prompt_file`, or `messages`.
         response_model: a Pydantic class, or the reference of one as in a spec. Its fields are
             columns; without it the answer is the column `response`.
@@ -154,7 +174,8 @@ def enrich(
     Returns:
         A frame of the same kind, with the same rows in the same order, the same index and columns,
         then the answer's columns and the metadata. Rows without an answer have nulls, and
-        `_status` and `_error` say why. Of a path: the path of the dataset's Parquet files.
+        `_status` and `_error` say why. Of a path: the path of the dataset's Parquet files. Of a
+        dry run: what a run would send, what that would cost, and which limits it would meet.
 
     Raises:
         InputError: a row, a column or an option cannot be used; nothing was sent.
@@ -172,9 +193,10 @@ def enrich(
     own = None if is_path else frame_of(frame)
     spec = _spec(own, given, response_model, fspath(frame) if is_path else "")
     names = _metadata(metadata)
+    if dry_run:
+        return _planned(spec, own, names, Options(refresh_mark(refresh), retry_failed, take_over))
     ready = prepare_run(spec, Settings())
-    if own is not None:
-        _refuse_clashes(own, [*answer_fields(ready).names, *names])
+    _refuse_clashes(own, ready, names)
     with _progress(shown=print_status) as progress:
         receipt = runner_of_jobs().table(
             ready, progress, refresh=refresh, retry_failed=retry_failed, take_over=take_over
@@ -225,9 +247,21 @@ def _metadata(wanted: Sequence[str] | Literal["all"]) -> list[str]:
     return names
 
 
-def _refuse_clashes(frame: Frame, new: list[str]) -> None:
+def _planned(
+    spec: EnrichmentSpec, frame: Frame | None, names: list[str], options: Options
+) -> Preview:
+    """Return the plan of a call, which a run would refuse for the same reasons."""
+    settings = Settings()
+    with without_keys_set(), closing(prepare_run(spec, settings)) as ready:
+        _refuse_clashes(frame, ready, names)
+    return preview(spec, settings, options)
+
+
+def _refuse_clashes(frame: Frame | None, ready: PreparedRun, metadata: list[str]) -> None:
     """Refuse a frame that has a column of the answers, before anything is sent."""
-    if taken := next((name for name in new if name in frame.names), None):
+    known = () if frame is None else frame.names
+    new = [*answer_fields(ready).names, *metadata]
+    if taken := next((name for name in new if name in known), None):
         message = (
             f"frame: it has a column {taken!r}, and the answers have one, too; drop or rename it."
         )

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from batchata_tasks.common.html import pairs_html, shortened
 from batchata_tasks.common.money import dollars, exact
-from batchata_tasks.common.text import pluralize
+from batchata_tasks.common.text import pluralize, printable
 from batchata_tasks.pipeline.lost import InFlight
 from batchata_tasks.pipeline.receipt import CACHE_MINIMUM, REASONS, RunResult
 from batchata_tasks.planning.estimate import based_on
@@ -59,6 +60,14 @@ class Preview:
     held_since: float | None = None  # when the oldest of these was sent, in seconds since 1970
     notes: tuple[str, ...] = ()  # on what is likely to be a mistake
     sample: Sample | None = None  # requests as they would be sent, if any were asked for
+
+    def __repr__(self) -> str:
+        lines = [f"  {label.strip()}: {printable(shortened(text))}" for label, text in self.lines()]
+        return "\n".join([f"Plan of {self.spec.name}", *lines])
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return pairs_html([("Plan of", self.spec.name), *self.lines()])
 
     @property
     def pilot_failed(self) -> bool:

@@ -307,6 +307,36 @@ def test_the_ways_of_a_call(folder: Path) -> None:
         ask(polars_frame(), response_schema={"type": "object"})
 
 
+@pytest.mark.parametrize("make", [pandas_frame, polars_frame, arrow_table, relation])
+def test_a_dry_run_sends_and_writes_nothing(
+    emulator: Emulator, folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any]
+) -> None:
+    """It returns the plan, without a key, and a run does what it says."""
+    with monkeypatch.context() as patch:
+        patch.delenv("ANTHROPIC_API_KEY")
+        plan = ask(make(), dry_run=True)
+        assert plan.summary.requests == 3
+        assert plan.in_the_way == ("ANTHROPIC_API_KEY is not set: `run` needs it",)
+        assert "To send: 3 requests in 1 batch to anthropic" in repr(plan)
+        assert "3 requests in 1 batch" in plan._repr_html_()
+        with pytest.raises(SpecError, match="frame: it has a column"):
+            ask(pandas_frame(label=1), dry_run=True)
+    assert list(folder.iterdir()) == []
+    assert requests_of(emulator) == 0
+    ask(make(), limit=2)
+    assert ask(make(), dry_run=True).summary.requests == 1
+    assert ask(make(), dry_run=True, refresh=True).summary.requests == 3
+    assert requests_of(emulator) == 2
+
+
+def test_a_dry_run_over_a_path_is_the_plan_of_its_spec(folder: Path) -> None:
+    """It refuses what a run would refuse."""
+    (folder / "x.csv").write_text("id,text\n1,a\n")
+    assert ask("x.csv", dry_run=True).summary.requests == 1
+    with pytest.raises(InputError, match="key"):
+        ask("x.csv", key="no_such_column", dry_run=True)
+
+
 def test_every_key_of_a_spec_is_an_argument() -> None:
     """What a spec can say, a call can say, and nothing else."""
     own = {"key", "model", "output", "prompt", "response_model"}

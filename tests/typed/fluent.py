@@ -30,6 +30,7 @@ from batchata_tasks import (
     enrich,
 )
 from batchata_tasks.planning.job_list import JobList
+from batchata_tasks.reports.preview import Preview
 
 
 class Label(BaseModel):
@@ -71,6 +72,7 @@ def frames(table: pa.Table) -> None:
     )
     assert_type(labelled, pa.Table)
     assert_type(enrich("t.csv", key=["a", "b"], model="m", output="out"), Path)
+    assert_type(enrich(table, key="id", model="m", output="out", dry_run=True), Preview)
     enrich(table, key="id", model="m", output="out", limt=20)  # pyright: ignore[reportCallIssue]
 
 
